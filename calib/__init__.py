@@ -1,0 +1,1 @@
+"""INT8: collectors, range table, placements."""

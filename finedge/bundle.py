@@ -1,0 +1,180 @@
+"""The bundle: a folder that carries a classifier from export to the device.
+
+    birds.finedge/
+      manifest.json     format number, spec, taps, sha256 of the files below, one provenance record a stage
+      model.fp32.onnx   model.int8.onnx   model.int8.cpu.onnx   golden.npz
+      engines/  report.json  report.html  samples.json.gz         sidecars, outside the manifest
+
+Each stage adds and replaces only its own files. A change is made in a copy beside the bundle and renamed over it, so a full
+disk or a kill leaves the old bundle as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finedge.errors import BundleError, nearest
+from finedge.files import replace_folder, write_text
+from finedge.spec import Spec
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+# The files that may hold a variant; a backend picks the first it can use.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "fp32": ("model.fp32.onnx",),
+    "fp16": ("model.fp16.onnx",),
+    "int8": ("model.int8.onnx", "model.int8.cpu.onnx"),
+}
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A feature map that `verify` and `explain` may look at: its name in the model and its tensor in the float ONNX file."""
+
+    name: str
+    tensor: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle; every digest was checked."""
+
+    path: Path
+    spec: Spec
+    files: Mapping[str, str]
+    taps: tuple[Tap, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, path: Path, spec: Spec, *, files: Mapping[str, Path | bytes], taps: tuple[Tap, ...] = (), provenance: Mapping[str, Any]) -> Bundle:
+        """Write a new bundle at `path`, replacing what is there; `files` maps a name in the bundle to a file to copy or to bytes."""
+        empty = cls(path, spec, {}, taps, dict(provenance))
+        return empty._write(files, keep=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Bundle:
+        """Open a bundle and check every digest.
+
+        Raises:
+            BundleError: no bundle there, a newer format, a missing file, or bytes that differ from the manifest.
+        """
+        path = Path(path)
+        manifest = _read_manifest(path)
+        bundle = cls(
+            path,
+            Spec.from_json(manifest["spec"]),
+            manifest["files"],
+            tuple(Tap(**t) for t in manifest["taps"]),
+            manifest["provenance"],
+        )
+        bundle._check_digests()
+        return bundle
+
+    def extend(self, stage: str, files: Mapping[str, Path | bytes], record: Mapping[str, Any]) -> Bundle:
+        """Return the bundle with `files` added or replaced and `record` as the provenance of `stage`."""
+        return Bundle(self.path, self.spec, dict(self.files), self.taps, {**self.provenance, stage: dict(record)})._write(files, keep=True)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file of the manifest."""
+        if name not in self.files:
+            raise BundleError(f"{self.path} holds no {name}", expected=nearest(name, self.files), fix=_HOW_TO_MAKE.get(name, "export again"))
+        return self.path / name
+
+    def variants(self) -> tuple[str, ...]:
+        """Return the variants this bundle holds, in the order fp32, fp16, int8."""
+        return tuple(v for v, names in VARIANTS.items() if any(n in self.files for n in names))
+
+    @property
+    def name(self) -> str:
+        """The folder's name without `.finedge`."""
+        return self.path.resolve().name.removesuffix(".finedge")
+
+    def digest(self) -> str:
+        """Return one sha256 over the digests of all files: the identity of the portable part."""
+        return hashlib.sha256(json.dumps(dict(sorted(self.files.items()))).encode()).hexdigest()
+
+    def _write(self, files: Mapping[str, Path | bytes], *, keep: bool) -> Bundle:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        try:
+            if keep:
+                shutil.copytree(self.path, work, copy_function=_link_or_copy, dirs_exist_ok=True)
+            for name, content in files.items():
+                _place(work / name, content)
+            written = Bundle(self.path, self.spec, {**self.files, **{n: sha256(work / n) for n in files}}, self.taps, self.provenance)
+            write_text(work / MANIFEST, written._manifest())
+            replace_folder(work, self.path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return written
+
+    def _manifest(self) -> str:
+        content = {
+            "format": FORMAT,
+            "spec": self.spec.to_json(),
+            "taps": [asdict(t) for t in self.taps],
+            "files": dict(self.files),
+            "provenance": dict(self.provenance),
+        }
+        return json.dumps(content, indent=1)
+
+    def _check_digests(self) -> None:
+        for name, expected in self.files.items():
+            if not (self.path / name).is_file():
+                raise BundleError(f"{self.path / name} is missing", expected="every file of manifest.json", fix="copy the whole folder again")
+            found = sha256(self.path / name)
+            if found != expected:
+                raise BundleError(f"{self.path / name} has sha256 {found[:12]}...", expected=f"{expected[:12]}... as in manifest.json", fix="copy or make the bundle again")
+
+
+_HOW_TO_MAKE = {
+    "model.int8.onnx": "finedge calibrate BUNDLE --data DIR",
+    "model.int8.cpu.onnx": "finedge calibrate BUNDLE --data DIR",
+    "model.fp16.onnx": "finedge export RUN --out BUNDLE --fp16",
+}
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        number = manifest["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{path} is not a bundle: no {MANIFEST}", expected="a folder made by finedge export", fix="finedge export RUN --out BUNDLE") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path / MANIFEST} is damaged: {error}", fix="copy the whole folder again") from error
+    if number > FORMAT:
+        raise BundleError(f"{path} has format {number}", expected=f"at most {FORMAT}", fix="update finedge on this machine")
+    missing = {"spec", "taps", "files", "provenance"} - set(manifest)
+    if missing:
+        raise BundleError(f"{path / MANIFEST} lacks {', '.join(sorted(missing))}", fix="copy the whole folder again")
+    return manifest
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _place(target: Path, content: Path | bytes) -> None:
+    target.unlink(missing_ok=True)  # it may be a hard link into the bundle being replaced
+    if isinstance(content, bytes):
+        target.write_bytes(content)
+    else:
+        shutil.copyfile(content, target)

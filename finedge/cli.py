@@ -1,0 +1,151 @@
+"""The `finedge` command: a table of subcommands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from finedge import __version__
+from finedge.errors import FinedgeError, SystemProblem, UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a subcommand lives (`module:function`), one line about it, and the extra that installs what it imports."""
+
+    target: str
+    about: str
+    extra: str = ""
+
+    def load(self) -> Callable[..., Any]:
+        """Import the function; a missing package is answered with the extra to install."""
+        module, function = self.target.split(":")
+        try:
+            return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("finedge"):
+                raise
+            raise _missing_package(error.name or "?", self.extra) from error
+        except ImportError as error:
+            raise _missing_library(error) from error
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("finedge.train.command:train", "train a classifier on a folder of images", "train"),
+    "models": Command("finedge.train.command:models", "list the models and backbones", "train"),
+    "data render": Command("finedge.render.command:render", "render a fine-grained data set to try with"),
+    "evaluate": Command("finedge.runtime.evaluate:evaluate", "accuracy of a run or a bundle on a split"),
+    "export": Command("finedge.export.command:export", "make a bundle of a run: ONNX, parity, golden frame", "train"),
+    "calibrate": Command("finedge.calib.command:calibrate", "add the INT8 variants to a bundle", "calib"),
+    "verify": Command("finedge.runtime.verify:verify", "compare every stage and name the first that diverges"),
+    "classify": Command("finedge.runtime.classify:classify", "classify images, video or a camera: JSON lines"),
+    "benchmark": Command("finedge.runtime.benchmark.command:benchmark", "accuracy and latency of each variant, interleaved"),
+    "report": Command("finedge.runtime.report.command:report", "write report.md and report.html of a benchmark", "report"),
+    "doctor": Command("finedge.jetson.doctor:doctor", "say what this machine can run, and how to mend the rest"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; return the exit code documented in `finedge.errors`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"finedge {__version__}")
+        return 0
+    return _guarded(arguments)
+
+
+def _guarded(arguments: list[str]) -> int:
+    """Turn what a command raises into a message on stderr and an exit code."""
+    try:
+        _emit(_run(arguments))
+        return 0
+    except FinedgeError as error:
+        _emit(error.result)
+        print(f"finedge: {error}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as exit_:  # tyro: usage is 2, help is 0
+        return exit_.code if isinstance(exit_.code, int) else 2
+    except KeyboardInterrupt:
+        print("finedge: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `finedge classify ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"finedge: the disk is full: {error.filename or error}\n  to do: free some space; nothing that existed was changed", file=sys.stderr)
+        return SystemProblem.exit_code
+
+
+def _run(arguments: list[str]) -> Any:
+    name, rest = _split_name(arguments)
+    logs_to_stderr()
+    function = COMMANDS[name].load()
+    import tyro
+
+    return tyro.cli(function, prog=f"finedge {name}", args=rest)
+
+
+def _split_name(arguments: list[str]) -> tuple[str, list[str]]:
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name, arguments[words:]
+    raise UsageError(f"unknown command '{arguments[0]}'", expected=nearest(arguments[0], COMMANDS), fix="finedge --help")
+
+
+def logs_to_stderr() -> None:
+    """Send the package's log to stderr: with colours on a terminal, as plain lines elsewhere."""
+    level = os.environ.get("FINEDGE_LOG", "INFO").upper()
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger = logging.getLogger("finedge")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(level)
+
+
+def _emit(result: Any) -> None:
+    if result is not None:
+        print(json.dumps(result), flush=True)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"finedge {__version__}: fine-grained classifiers, from training to the camera", "", "usage: finedge COMMAND [options]      finedge COMMAND --help", ""]
+    lines += [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
+    return "\n".join(lines)
+
+
+def _missing_package(package: str, extra: str) -> SystemProblem:
+    what = f"finedge[{extra}]" if extra else "finedge"
+    return SystemProblem(f"this command needs the package '{package}'", fix=f"pip install '{what}'")
+
+
+def _missing_library(error: ImportError) -> SystemProblem:
+    """A package is there but a shared library it links is not: name the Debian package where we know it."""
+    text = str(error)
+    packages = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0", "libxcb": "libxcb1", "libgomp.so.1": "libgomp1"}
+    debian = next((p for library, p in packages.items() if library in text), "")
+    return SystemProblem(f"a system library is missing: {text}", fix=f"apt-get install {debian}" if debian else "install the library named above")
+
+
+with contextlib.suppress(AttributeError):  # stdout may be replaced by a test
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -1,0 +1,88 @@
+"""The error tree. Each error says what is wrong (with the value), what was expected, and what to do.
+
+FinedgeError            1  a check failed
+├── UsageError          2  wrong arguments, unknown model or recipe key
+├── SystemProblem       3  environment: a package or library is missing, the disk is full
+│   └── BackendMissing  3  a backend cannot run here
+├── DataError           4  images, labels
+│   └── BundleError     4  digest mismatch, newer format, missing file
+├── GateError           5  accuracy or parity below the gate
+├── InvalidBenchmark    6  the measurement does not support the claim
+└── SourceLost          7  a camera or stream went away
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+
+class FinedgeError(Exception):
+    """Base of every error a user can cause or meet.
+
+    `result`, when given, is the JSON object the command still prints on stdout (a failed gate has numbers worth reading).
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, expected: str = "", fix: str = "", result: dict[str, Any] | None = None) -> None:
+        self.what, self.expected, self.fix, self.result = what, expected, fix, result
+        lines = [what]
+        if expected:
+            lines.append(f"  expected: {expected}")
+        if fix:
+            lines.append(f"  to do: {fix}")
+        super().__init__("\n".join(lines))
+
+
+class UsageError(FinedgeError):
+    """Wrong arguments, an unknown name, an unknown recipe key."""
+
+    exit_code = 2
+
+
+class SystemProblem(FinedgeError):
+    """The machine lacks something: a package, a system library, disk space."""
+
+    exit_code = 3
+
+
+class BackendMissing(SystemProblem):
+    """A backend cannot run here; the text is its `why_not()`."""
+
+
+class DataError(FinedgeError):
+    """Images, labels or splits are not usable."""
+
+    exit_code = 4
+
+
+class BundleError(DataError):
+    """A bundle is damaged, incomplete or newer than this program."""
+
+
+class GateError(FinedgeError):
+    """An accuracy or parity gate was not passed."""
+
+    exit_code = 5
+
+
+class InvalidBenchmark(FinedgeError):
+    """The sample cannot support what was asked of it, or the machine throttled."""
+
+    exit_code = 6
+
+
+class SourceLost(FinedgeError):
+    """A source ended although it should not have."""
+
+    exit_code = 7
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `did you mean 'x'? known: a, b, x` for an unknown `name`."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}known: {', '.join(names)}"

@@ -1,0 +1,109 @@
+"""What every stage agrees on: labels, preprocessing, input and outputs of a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from finedge.errors import BundleError, UsageError
+
+Method = Literal["pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear"]
+Rule = Literal["short-side", "squash"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From a decoded frame to the network's input tensor.
+
+    `resize` is the length in pixels of the short side (rule `short-side`) or of both sides (rule `squash`) after resizing;
+    `crop` the side of the square centre crop. `mean` and `std` are per channel, on the scale where a pixel is in [0, 1]; they
+    are part of the ONNX graph, so `preprocess()` never applies them.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    method: Method = "pillow-bilinear"
+    rule: Rule = "short-side"
+    colour: Literal["rgb"] = "rgb"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize:
+            raise UsageError(f"crop {self.crop} with resize {self.resize}", expected="1 <= crop <= resize (pixels)")
+        for value, allowed in ((self.method, get_args(Method)), (self.rule, get_args(Rule)), (self.colour, ("rgb",))):
+            if value not in allowed:
+                raise UsageError(f"unknown preprocessing value {value!r}", expected=f"one of {', '.join(allowed)}")
+        if min(self.std) <= 0:
+            raise UsageError(f"std {self.std}", expected="three positive numbers")
+
+    def describe(self) -> str:
+        """Return the preprocessing in one sentence, for logs and reports."""
+        sides = "short side" if self.rule == "short-side" else "both sides"
+        return f"{sides} to {self.resize} ({self.method}), centre crop {self.crop}, {self.colour}, mean {self.mean}, std {self.std}"
+
+
+@dataclass(frozen=True)
+class Input:
+    """The one input of the graph: uint8 [B, height, width, 3], RGB, values 0..255."""
+
+    height: int
+    width: int
+    name: str = "frames"
+    dtype: Literal["uint8"] = "uint8"
+    layout: Literal["NHWC"] = "NHWC"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of the graph: float32 [B, classes]; `main` decides, `local` are intermediate predictions."""
+
+    name: str = "logits"
+    kind: Literal["logits", "log_prob"] = "logits"
+    role: Literal["main", "local"] = "main"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything a runtime needs to know about a classifier besides its weights."""
+
+    model: str
+    backbone: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    input: Input
+    outputs: tuple[Output, ...] = (Output(),)
+
+    def __post_init__(self) -> None:
+        if sum(o.role == "main" for o in self.outputs) != 1:
+            raise UsageError(f"outputs {[o.name for o in self.outputs]}", expected="exactly one output with role 'main'")
+
+    @property
+    def main(self) -> Output:
+        """The output that decides."""
+        return next(o for o in self.outputs if o.role == "main")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for manifest.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Spec:
+        """Read what `to_json` wrote; unknown or missing keys raise `BundleError`."""
+        try:
+            return cls(
+                **{
+                    **data,
+                    "labels": tuple(data["labels"]),
+                    "preprocess": preprocess_from_json(data["preprocess"]),
+                    "input": Input(**data["input"]),
+                    "outputs": tuple(Output(**o) for o in data["outputs"]),
+                }
+            )
+        except (TypeError, KeyError) as error:
+            raise BundleError(f"the spec does not fit this version of finedge: {error}", fix="update finedge, or export again") from error
+
+
+def preprocess_from_json(data: dict[str, Any]) -> Preprocess:
+    """Read a `Preprocess` from plain data (JSON lists become tuples)."""
+    return Preprocess(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])})

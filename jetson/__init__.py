@@ -1,0 +1,1 @@
+"""The board itself: what it has, and what is missing."""

@@ -1,0 +1,1 @@
+"""Training: models, layers, data sets, recipes, the trainer (PyTorch)."""
