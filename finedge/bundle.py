@@ -139,7 +139,6 @@ class Bundle:
 _HOW_TO_MAKE = {
     "model.int8.onnx": "finedge calibrate BUNDLE --data DIR",
     "model.int8.cpu.onnx": "finedge calibrate BUNDLE --data DIR",
-    "model.fp16.onnx": "finedge export RUN --out BUNDLE --fp16",
 }
 
 
@@ -154,15 +153,22 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / MANIFEST).read_text())
         number = manifest["format"]
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{path} is not a bundle: no {MANIFEST}", expected="a folder made by finedge export", fix="finedge export RUN --out BUNDLE") from None
+        raise _no_bundle(path) from None
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error}", fix="copy the whole folder again") from error
-    if number > FORMAT:
+    if not isinstance(number, int) or number > FORMAT:
         raise BundleError(f"{path} has format {number}", expected=f"at most {FORMAT}", fix="update finedge on this machine")
     missing = {"spec", "taps", "files", "provenance"} - set(manifest)
     if missing:
         raise BundleError(f"{path / MANIFEST} lacks {', '.join(sorted(missing))}", fix="copy the whole folder again")
     return manifest
+
+
+def _no_bundle(path: Path) -> BundleError:
+    left = sorted(path.parent.glob(f".{path.name}.old-*"))
+    if left:  # killed between the two renames of `replace_folder`
+        return BundleError(f"{path} is not a bundle: a replacement was interrupted", fix=f"mv {left[-1]} {path}")
+    return BundleError(f"{path} is not a bundle: no {MANIFEST}", expected="a folder made by finedge export", fix="finedge export RUN --out BUNDLE")
 
 
 def _link_or_copy(source: str, target: str) -> None:

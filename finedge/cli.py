@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from finedge import __version__
@@ -24,6 +25,7 @@ class Command:
     target: str
     about: str
     extra: str = ""
+    for_run: Command | None = None  # takes over where an argument is the folder of a training run
 
     def load(self) -> Callable[..., Any]:
         """Import the function; a missing package is answered with the extra to install."""
@@ -35,14 +37,18 @@ class Command:
                 raise
             raise _missing_package(error.name or "?", self.extra) from error
         except ImportError as error:
-            raise _missing_library(error) from error
+            raise missing_library(error) from error
 
 
 COMMANDS: dict[str, Command] = {
     "train": Command("finedge.train.command:train", "train a classifier on a folder of images", "train"),
-    "models": Command("finedge.train.command:models", "list the models and backbones", "train"),
+    "models": Command("finedge.train.about:models", "list the models and backbones", "train"),
     "data render": Command("finedge.render.command:render", "render a fine-grained data set to try with"),
-    "evaluate": Command("finedge.runtime.evaluate:evaluate", "accuracy of a run or a bundle on a split"),
+    "evaluate": Command(
+        "finedge.runtime.evaluate:evaluate",
+        "accuracy of a run or a bundle on a split",
+        for_run=Command("finedge.train.evaluate:evaluate", "accuracy of a run on a split", "train"),
+    ),
     "export": Command("finedge.export.command:export", "make a bundle of a run: ONNX, parity, golden frame", "train"),
     "calibrate": Command("finedge.calib.command:calibrate", "add the INT8 variants to a bundle", "calib"),
     "verify": Command("finedge.runtime.verify:verify", "compare every stage and name the first that diverges"),
@@ -92,7 +98,10 @@ def _guarded(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> Any:
     name, rest = _split_name(arguments)
     logs_to_stderr()
-    function = COMMANDS[name].load()
+    command = COMMANDS[name]
+    if command.for_run and any(Path(word, "run.json").is_file() for word in rest):
+        command = command.for_run
+    function = command.load()
     import tyro
 
     return tyro.cli(function, prog=f"finedge {name}", args=rest)
@@ -129,7 +138,12 @@ def _emit(result: Any) -> None:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"finedge {__version__}: fine-grained classifiers, from training to the camera", "", "usage: finedge COMMAND [options]      finedge COMMAND --help", ""]
+    lines = [
+        f"finedge {__version__}: fine-grained classifiers, from training to the camera",
+        "",
+        "usage: finedge COMMAND [options]      finedge COMMAND --help",
+        "",
+    ]
     lines += [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
     return "\n".join(lines)
 
@@ -139,7 +153,7 @@ def _missing_package(package: str, extra: str) -> SystemProblem:
     return SystemProblem(f"this command needs the package '{package}'", fix=f"pip install '{what}'")
 
 
-def _missing_library(error: ImportError) -> SystemProblem:
+def missing_library(error: ImportError) -> SystemProblem:
     """A package is there but a shared library it links is not: name the Debian package where we know it."""
     text = str(error)
     packages = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0", "libxcb": "libxcb1", "libgomp.so.1": "libgomp1"}

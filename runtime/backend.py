@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.bundle import Bundle
-from finedge.errors import BackendMissing, UsageError, nearest
+from finedge.bundle import VARIANTS, Bundle
+from finedge.errors import BackendMissing, BundleError, UsageError, nearest
+from finedge.spec import Spec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,20 +31,44 @@ class SessionInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a backend uses the CPU.
+
+    `threads`: None is the physical cores this process may use. `spin`: waiting threads burn their core, which is up to 15 %
+    faster on an idle machine and much slower on a shared one. `seven_bit`: INT8 weights cut to 7 bits; None is only where the
+    CPU needs it.
+    """
+
+    threads: int | None = None
+    spin: bool = False
+    seven_bit: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"{self.threads} threads", expected="at least 1")
+
+
 class Session(Protocol):
     """An open model. `__call__` takes uint8 [B, H, W, 3] RGB and returns float32 [B, classes] per output name."""
 
-    info: SessionInfo
+    @property
+    def info(self) -> SessionInfo:
+        """What runs."""
 
-    def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]: ...
+    def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run the model on a preprocessed batch."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the model; a later call raises, a second close does nothing."""
 
 
 class Backend(Protocol):
     """A way to run a bundle. `open` raises rather than run something else than what was asked."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its key in the table."""
 
     def why_not(self) -> str | None:
         """Return why this backend cannot run here, or None."""
@@ -48,7 +77,24 @@ class Backend(Protocol):
         """Open the file of `bundle` that holds `variant`."""
 
 
-# name -> module:class; "auto" takes the first whose why_not() is None. Others join by the entry point group finedge.backends.
+@runtime_checkable
+class HasTaps(Protocol):
+    """A backend that can also show the float model's feature maps."""
+
+    def open_with_taps(self, bundle: Bundle) -> Session:
+        """Open the float model; its session returns `tap/NAME` for each tap of the bundle beside the outputs."""
+
+
+@runtime_checkable
+class HasPixels(Protocol):
+    """A backend that can also show what the run's own validation makes of an image file."""
+
+    def pixels(self, bundle: Bundle, paths: Sequence[Path]) -> NDArray[np.uint8]:
+        """Return uint8 [N, H, W, 3] RGB as the trainer's validation loader prepares these files, before normalisation."""
+
+
+# name -> module:class; "auto" takes the first whose why_not() is None. These classes take `options=SessionOptions`.
+# Others join by the entry point group finedge.backends; they are constructed without arguments.
 BACKENDS: dict[str, str] = {
     "onnxruntime": "finedge.runtime.ort:OnnxRuntimeBackend",
     "fake": "finedge.runtime.fake:FakeBackend",
@@ -61,29 +107,63 @@ def backend_names() -> tuple[str, ...]:
     return (*BACKENDS, *(e.name for e in entry_points(group="finedge.backends") if e.name not in BACKENDS))
 
 
-def get_backend(name: str = "auto") -> Backend:
+def get_backend(name: str = "auto", *, options: SessionOptions | None = None) -> Backend:
     """Return a backend that can run here.
 
     Raises:
         UsageError: the name is unknown.
         BackendMissing: it cannot run here; the text says why.
     """
-    if name == "auto":
-        reasons = {n: _load(n).why_not() for n in AUTO}
-        usable = [n for n, why in reasons.items() if why is None]
-        if not usable:
-            raise BackendMissing("no backend can run here", fix="; ".join(f"{n}: {why}" for n, why in reasons.items()))
-        return _load(usable[0])
-    backend = _load(name)
-    why = backend.why_not()
-    if why is not None:
-        raise BackendMissing(f"backend '{name}' cannot run here: {why}")
-    return backend
+    candidates = {n: load_backend(n, options=options) for n in (AUTO if name == "auto" else (name,))}
+    reasons = {n: backend.why_not() for n, backend in candidates.items()}
+    usable = [candidates[n] for n, why in reasons.items() if why is None]
+    if not usable:
+        raise BackendMissing("; ".join(f"backend '{n}' cannot run here: {why}" for n, why in reasons.items()))
+    return usable[0]
 
 
-def _load(name: str) -> Backend:
+def load_backend(name: str, *, options: SessionOptions | None = None) -> Backend:
+    """Return a known backend whether or not it can run here: its `why_not()` says."""
     targets = {**{e.name: e.value for e in entry_points(group="finedge.backends")}, **BACKENDS}
     if name not in targets:
         raise UsageError(f"unknown backend '{name}'", expected=nearest(name, targets))
-    module, cls = targets[name].split(":")
-    return getattr(importlib.import_module(module), cls)()  # type: ignore[no-any-return]
+    module, attribute = targets[name].split(":")
+    backend_class: Callable[..., Backend] = getattr(importlib.import_module(module), attribute)
+    if name in BACKENDS:
+        return backend_class(options=options or SessionOptions())
+    if options not in (None, SessionOptions()):
+        log.warning("backend '%s' takes no session options: %s is ignored", name, options)
+    return backend_class()
+
+
+def pick_file(bundle: Bundle, variant: str, *, order: tuple[str, ...] | None = None) -> str:
+    """Return the first file of `order` (default: any file of the variant) that the bundle holds.
+
+    Raises:
+        UsageError: no such variant exists.
+        BundleError: the bundle lacks it; the text says how to make it.
+    """
+    if variant not in VARIANTS:
+        raise UsageError(f"unknown variant '{variant}'", expected=nearest(variant, VARIANTS))
+    names = order or VARIANTS[variant]
+    present = [n for n in names if n in bundle.files]
+    if present:
+        return present[0]
+    bundle.file(names[0])  # raises, and names the command that makes the file
+    raise AssertionError(names)
+
+
+def check_batch(batch: NDArray[np.uint8], spec: Spec) -> None:
+    """Refuse a batch that is not uint8 [B, height, width, 3] as the spec says."""
+    size = (spec.input.height, spec.input.width, 3)
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != size or not len(batch):
+        raise UsageError(f"a batch of {batch.dtype} {list(batch.shape)}", expected=f"uint8 [B, {', '.join(map(str, size))}]", fix="use finedge.preprocess")
+
+
+def check_outputs(found: tuple[str, ...], bundle: Bundle, *, file: str) -> None:
+    """Refuse a model file that lacks an output of the spec."""
+    missing = [o.name for o in bundle.spec.outputs if o.name not in found]
+    if missing:
+        raise BundleError(
+            f"{bundle.path / file} has no output {', '.join(missing)}", expected=f"the outputs of the manifest; found {', '.join(found)}", fix="export again"
+        )

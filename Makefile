@@ -1,0 +1,54 @@
+# make demo | test | try          the rest serves them
+PYTHON ?= python3
+PIP_INSTALL = pip install --quiet --disable-pip-version-check --constraint constraints.txt
+BIN = .venv/bin
+DATA ?= demo/data
+
+.PHONY: setup setup-system check test test-device demo try clean
+
+setup: .venv/.ready
+
+# A workstation: training, export, calibration, reports, and on x86-64 NVIDIA's engine builder (it needs no GPU).
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	@echo "installing into .venv (PyTorch is large: a few minutes)" >&2
+	$(BIN)/$(PIP_INSTALL) --editable '.[train,calib,report,rtx,dev]'
+	touch $@
+
+# Debian packages the full test suite uses; a test whose package is absent skips and names it.
+setup-system:
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive xargs -a tests/apt.txt apt-get install -y -qq --no-install-recommends
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest
+
+# The device: only the base install, without torch. What runs on a board must pass here.
+.venv-device/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-device
+	.venv-device/$(PIP_INSTALL) --editable . pytest
+	touch $@
+
+test-device: .venv-device/.ready
+	.venv-device/bin/pytest tests/finedge tests/contract tests/render tests/runtime tests/jetson
+
+# The main job, end to end, on rendered birds or on your own pictures: make demo DATA=DIR
+demo: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh "$(DATA)" demo
+
+# A bundle that the repository ships, on a machine without torch.
+.venv-try/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-try
+	.venv-try/$(PIP_INSTALL) --no-compile --editable '.[report]'
+	touch $@
+
+try: .venv-try/.ready
+	@PATH="$(CURDIR)/.venv-try/bin:$$PATH" bash examples/try.sh
+
+clean:
+	rm -rf .venv .venv-device .venv-try demo try build dist

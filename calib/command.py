@@ -1,0 +1,118 @@
+"""`finedge calibrate`: one pass over training images, two INT8 files added to the bundle."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    import onnx
+
+    from finedge.bundle import Bundle
+    from finedge.calib.placement import Placement
+    from finedge.calib.ranges import RangeTable
+    from finedge.calib.sample import Sample
+
+log = logging.getLogger(__name__)
+
+FLOAT_FILE = "model.fp32.onnx"
+PORTABLE_FILE = "model.int8.onnx"
+CPU_FILE = "model.int8.cpu.onnx"
+
+
+def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method: str = "max", seed: int = 0) -> dict[str, Any]:
+    """Add the INT8 variants to a bundle, or replace them.
+
+    Args:
+        bundle: the bundle's folder.
+        data: the images the model was trained on; only the training split is used.
+        images: how many to calibrate with, balanced over the classes.
+        method: max keeps every value; percentile cuts off the largest 0.01 % of magnitudes.
+        seed: chooses the images.
+    """
+    import onnx
+
+    from finedge.bundle import GOLDEN, Bundle
+    from finedge.calib.cpu import place_cpu
+    from finedge.calib.observe import collect_ranges
+    from finedge.calib.portable import place_portable
+    from finedge.calib.sample import draw_sample
+    from finedge.runtime.evaluate import bundle_dataset
+
+    loaded = Bundle.load(bundle)
+    sample = draw_sample(bundle_dataset(loaded, data), images=images, seed=seed)
+    model = onnx.load(loaded.file(FLOAT_FILE))
+    table = collect_ranges(model, _with_progress(sample, loaded), method=method)
+    placed = {PORTABLE_FILE: place_portable(model, table), CPU_FILE: place_cpu(model, table)}
+    files = {name: _checked(quantized) for name, (quantized, _) in placed.items()}
+    record = _record(loaded, sample, table, {name: placement for name, (_, placement) in placed.items()})
+    loaded.extend("calibrate", {**files, GOLDEN: _golden(loaded, files)}, {"seed": seed, **record})
+    log.info("%s: INT8 files from %d images (%s)", bundle, len(sample.items), method)
+    return {
+        "images": len(sample.items),
+        "method": method,
+        "files": {name: len(content) for name, content in files.items()},
+        "int8_layers": {name: len(placement.int8) for name, (_, placement) in placed.items()},
+        "float_layers": {name: len(placement.stays_float) for name, (_, placement) in placed.items()},
+    }
+
+
+def _with_progress(sample: Sample, bundle: Bundle) -> Iterator[NDArray[np.uint8]]:
+    """Yield the preprocessed batches; a bar on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("calibrating", total=len(sample.items))
+        for batch in sample.batches(bundle.spec.preprocess):
+            yield batch
+            progress.advance(task, len(batch))
+
+
+def _checked(model: onnx.ModelProto) -> bytes:
+    import onnx
+
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _golden(bundle: Bundle, files: Mapping[str, bytes]) -> bytes:
+    """Return golden.npz with what the new files make of the golden input, in the session that will run them."""
+    from finedge.bundle import Bundle
+    from finedge.golden import pack, read_golden
+    from finedge.runtime.ort import OnnxRuntimeBackend
+
+    arrays = {name: array for name, array in read_golden(bundle).items() if name.split("/")[0] not in files}
+    frame = np.asarray(arrays["input"], np.uint8)[None]
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Bundle.create(Path(folder) / "trial.finedge", bundle.spec, files=files, provenance={})
+        for name in files:
+            outputs = OnnxRuntimeBackend().open_file(trial, name)(frame)
+            arrays |= {f"{name}/{output}": value for output, value in outputs.items()}
+    return pack(arrays)
+
+
+def _record(bundle: Bundle, sample: Sample, table: RangeTable, placements: Mapping[str, Placement]) -> dict[str, Any]:
+    import onnx
+    import onnx_ir
+    import onnxruntime
+
+    from finedge import __version__
+
+    return {
+        "model_sha256": bundle.files[FLOAT_FILE],
+        "images_sha256": list(sample.digests),
+        "method": table.method,
+        "ranges": table.to_json(),
+        "placements": {name: placement.to_json() for name, placement in placements.items()},
+        "versions": {"finedge": __version__, "onnx": onnx.__version__, "onnx_ir": onnx_ir.__version__, "onnxruntime": onnxruntime.__version__},
+    }

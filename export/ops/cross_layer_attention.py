@@ -1,0 +1,68 @@
+"""`finedge::CrossLayerAttention` in ONNX.
+
+The body has rank 4 with an explicit head axis and scales q before the first product: in that form, in FP16 and with at
+most 256 channels, TensorRT fuses it into one attention kernel by itself. Formals carry a private prefix because TensorRT's
+function importer binds by name, and a formal named like a later argument receives the wrong tensor without a warning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnx import defs
+from onnxscript import FLOAT, script, values
+from onnxscript import opset20 as op
+
+from finedge.ops import CROSS_LAYER_ATTENTION as OP
+from finedge.train.layers import cross_layer_attention as _  # registers the torch op
+
+DOMAIN = values.Opset(OP.domain, OP.version)
+
+
+def torch_op() -> Any:
+    """Return the torch overload the exporter meets."""
+    return torch.ops.finedge.cross_layer_attention.default
+
+
+def translate(q: Any, k: Any, v: Any, scale: float) -> Any:
+    """Emit one node."""
+    # A plain function: a scripted one is inlined by the exporter's version converter and would not survive.
+    return values.Op(DOMAIN, OP.name, _schema())(q, k, v, scale=scale)
+
+
+def body() -> ir.Function:
+    """Return the node's function in standard ops."""
+    return _body.function_ir
+
+
+def _schema() -> defs.OpSchema:
+    formal = defs.OpSchema.FormalParameter
+    return defs.OpSchema(
+        OP.name,
+        OP.domain,
+        OP.version,
+        inputs=[formal(name, "T") for name in OP.inputs],
+        outputs=[formal("y", "T")],
+        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
+        attributes=[defs.OpSchema.Attribute("scale", defs.OpSchema.AttrType.FLOAT, "factor on q^T k", required=True)],
+    )
+
+
+@script(DOMAIN, default_opset=op)
+def CrossLayerAttention(cla__q: FLOAT, cla__k: FLOAT, cla__v: FLOAT, scale: float) -> FLOAT:  # noqa: N802, D103
+    cla__head = op.Constant(value_ints=[1])
+    cla__flat = op.Constant(value_ints=[0, 0, -1])
+    cla__factor = op.CastLike(op.Constant(value_float=scale), cla__q)
+    # [B, C, H, W] -> [B, 1, HW, C]
+    cla__rows = op.Transpose(op.Unsqueeze(op.Reshape(cla__q, cla__flat), cla__head), perm=[0, 1, 3, 2])
+    cla__keys = op.Unsqueeze(op.Reshape(cla__k, cla__flat), cla__head)
+    cla__vals = op.Transpose(op.Unsqueeze(op.Reshape(cla__v, cla__flat), cla__head), perm=[0, 1, 3, 2])
+    cla__weights = op.Softmax(op.MatMul(op.Mul(cla__rows, cla__factor), cla__keys), axis=-1)
+    cla__mixed = op.Transpose(op.MatMul(cla__weights, cla__vals), perm=[0, 1, 3, 2])
+    cla__shape = op.Concat(op.Shape(cla__v, start=0, end=2), op.Shape(cla__q, start=2, end=4), axis=0)
+    return op.Reshape(cla__mixed, cla__shape)
+
+
+_body = CrossLayerAttention

@@ -1,0 +1,44 @@
+"""mean over (H, W) of [B, C, H, W] = Flatten(GlobalAveragePool): the form that INT8 runtimes know.
+
+PyTorch exports average pooling as ReduceMean over the last two axes; ONNX Runtime and TensorRT quantise GlobalAveragePool.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import InPlacePass, PassResult
+
+
+class GlobalPoolPass(InPlacePass):
+    """Replace the spatial mean of a feature map by GlobalAveragePool."""
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Rewrite every ReduceMean over axes (2, 3) of a rank-4 tensor."""
+        found = [n for n in model.graph if n.op_type == "ReduceMean" and _is_spatial_mean(n)]
+        for node in found:
+            _replace(model.graph, node)
+        return PassResult(model, bool(found))
+
+
+def _is_spatial_mean(node: ir.Node) -> bool:
+    source, axes = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
+    if source is None or source.shape is None or axes is None or axes.const_value is None:
+        return False
+    rank = len(source.shape)
+    return rank == 4 and sorted(int(a) % rank for a in axes.const_value.numpy().ravel()) == [2, 3]
+
+
+def _replace(graph: ir.Graph, node: ir.Node) -> None:
+    result = node.outputs[0]
+    pool = ir.node("GlobalAveragePool", [node.inputs[0]], name=f"{node.name}/pool")
+    last = pool
+    graph.insert_before(node, pool)
+    if not node.attributes.get_int("keepdims", 1):
+        last = ir.node("Flatten", [pool.outputs[0]], name=f"{node.name}/flatten")
+        graph.insert_before(node, last)
+        pool.outputs[0].shape, pool.outputs[0].type = ir.Shape([*node.inputs[0].shape[:2], 1, 1]), result.type
+    total, name = last.outputs[0], result.name
+    total.shape, total.type = result.shape, result.type
+    ir.convenience.replace_all_uses_with(result, total, replace_graph_outputs=True)
+    result.name, total.name = f"{name}/mean", name
+    graph.remove(node, safe=True)

@@ -1,0 +1,106 @@
+"""A trained model as ONNX: frames in (uint8 NHWC), logits out, the cross-layer ops as nodes, the taps named."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import Tensor, nn
+
+from finedge.bundle import Tap
+from finedge.export.ops import add_bodies, translation_table
+from finedge.export.passes import apply_passes
+from finedge.spec import Preprocess, Spec
+from finedge.train.models.base import FineGrained
+
+OPSET = 20
+
+
+class FramesToOutputs(nn.Module):
+    """The graph's outside: uint8 [B, H, W, 3] RGB -> the model's outputs in the spec's order, then its taps.
+
+    Normalisation is part of the graph, so that no runtime can get it wrong.
+    """
+
+    mean: Tensor
+    inverse_std: Tensor
+
+    def __init__(self, model: FineGrained, how: Preprocess) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(how.mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("inverse_std", 1 / (torch.tensor(how.std).view(1, 3, 1, 1) * 255))
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Take uint8 [B, H, W, 3]; return float32 outputs [B, classes] and taps [B, C, h, w]."""
+        images = (frames.to(self.mean.dtype).permute(0, 3, 1, 2) - self.mean) * self.inverse_std  # cast first: TensorRT cannot transpose uint8
+        with recorded_taps(self.model) as taps:
+            outputs = self.model(images)
+        return (*(outputs[o.name] for o in self.model.outputs), *(taps[t] for t in self.model.taps))
+
+
+@contextlib.contextmanager
+def recorded_taps(model: FineGrained) -> Iterator[dict[str, Tensor]]:
+    """Collect the output of every tap of `model` while the context is open."""
+    found: dict[str, Tensor] = {}
+    hooks = [model.get_submodule(t).register_forward_hook(lambda _m, _i, out, name=t: found.__setitem__(name, out)) for t in model.taps]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def to_onnx(model: FineGrained, spec: Spec) -> tuple[ir.Model, tuple[Tap, ...]]:
+    """Export `model` (eval mode, CPU) at opset 20 with a dynamic batch; return the model and where its taps are."""
+    wrapped = FramesToOutputs(model, spec.preprocess).eval()
+    frames = torch.zeros(2, spec.input.height, spec.input.width, 3, dtype=torch.uint8)
+    names = [o.name for o in model.outputs]
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            wrapped,
+            (frames,),
+            dynamo=True,
+            opset_version=OPSET,
+            custom_translation_table=translation_table(),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[spec.input.name],
+            output_names=[*names, *(f"tap/{t}" for t in model.taps)],
+            verbose=False,
+        )
+    assert program is not None  # only without dynamo=True
+    graph_model = program.model
+    taps = _hide_taps(graph_model, len(names), model.taps)
+    add_bodies(graph_model)
+    apply_passes(graph_model, keep={t.tensor for t in taps})
+    ClearMetadataAndDocStringPass()(graph_model)  # the exporter records stack traces, with the paths of this machine
+    return graph_model, taps
+
+
+def _hide_taps(model: ir.Model, outputs: int, names: tuple[str, ...]) -> tuple[Tap, ...]:
+    """Turn the tap outputs into inner tensors with the names they were given."""
+    values = model.graph.outputs[outputs:]
+    del model.graph.outputs[outputs:]
+    return tuple(Tap(name, value.name or "") for name, value in zip(names, values, strict=True))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # The exporter prints its progress on stdout, which belongs to our results, and warns about its own internals.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "torch.export")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,73 @@
+"""The `torch` backend: the run itself, in PyTorch, behind the same protocol as every device. The reference of `verify`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finedge.bundle import Bundle
+from finedge.data import Item
+from finedge.errors import BundleError
+from finedge.runtime.backend import SessionInfo
+from finedge.spec import Spec
+
+
+class TorchBackend:
+    """Runs the run folder named in the bundle's `train` record (float32 only)."""
+
+    name = "torch"
+
+    def why_not(self) -> str | None:
+        """Return why it cannot run here."""
+        missing = [p for p in ("torch", "timm", "safetensors") if importlib.util.find_spec(p) is None]
+        return f"needs {', '.join(missing)}: pip install 'finedge[train]'" if missing else None
+
+    def open(self, bundle: Bundle, *, variant: str = "fp32") -> TorchSession:
+        """Load the run; only `fp32` exists in PyTorch."""
+        if variant != "fp32":
+            raise BundleError(f"the torch backend has no variant '{variant}'", expected="fp32")
+        return TorchSession(Path(bundle.provenance["train"]["run"]), taps=False)
+
+    def open_with_taps(self, bundle: Bundle) -> TorchSession:
+        """As `open`, with `tap/NAME` beside the outputs."""
+        return TorchSession(Path(bundle.provenance["train"]["run"]), taps=True)
+
+    def pixels(self, bundle: Bundle, paths: Sequence[Path]) -> NDArray[np.uint8]:
+        """Return what the run's validation makes of image files: uint8 [N, H, W, 3], before normalisation."""
+        from finedge.train.loader import EvaluationImages
+        from finedge.train.run import read_record
+
+        spec = Spec.from_json(read_record(Path(bundle.provenance["train"]["run"]))["spec"])
+        images = EvaluationImages([Item(path, 0) for path in paths], spec.preprocess)
+        return np.stack([images[i][0] for i in range(len(images))])
+
+
+class TorchSession:
+    """One loaded run."""
+
+    def __init__(self, run: Path, *, taps: bool) -> None:
+        import torch
+
+        from finedge.export.to_onnx import FramesToOutputs
+        from finedge.train.run import load_run
+
+        loaded = load_run(run)
+        self._graph = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
+        self._names = [o.name for o in loaded.model.outputs] + ([f"tap/{t}" for t in loaded.model.taps] if taps else [])
+        self.info = SessionInfo("torch", "cpu", str(run), "fp32", {"torch": torch.__version__})
+
+    def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Take uint8 [B, H, W, 3]; return float32 outputs by name."""
+        import torch
+
+        with torch.no_grad():
+            results: Any = self._graph(torch.from_numpy(np.ascontiguousarray(batch)))
+        return {name: t.numpy() for name, t in zip(self._names, results, strict=False)}
+
+    def close(self) -> None:
+        """Nothing to free."""

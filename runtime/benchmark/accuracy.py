@@ -1,0 +1,64 @@
+"""Two classifiers compared image by image on the same labelled images."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finedge.data import Item
+from finedge.measure import mcnemar
+from finedge.runtime.evaluate import Answers
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a second classifier's top-1 differs from a first's: shares of all images, and counts of them.
+
+    `flips` images got another answer, `gained` became right, `lost` became wrong.
+    """
+
+    top1_change: float
+    top1_change95: tuple[float, float]
+    mcnemar_p: float
+    flips: int
+    gained: int
+    lost: int
+
+
+def choose(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
+    """Return all items, or `limit` of them by a fixed seed."""
+    return tuple(items) if limit is None or limit >= len(items) else tuple(random.Random(0).sample(list(items), limit))
+
+
+def change(first: Answers, second: Answers) -> Change:
+    """Compare the answers of two classifiers to the same images in the same order."""
+    gained, lost = int((second.correct & ~first.correct).sum()), int((first.correct & ~second.correct).sum())
+    flips, n = int((first.ranked[:, 0] != second.ranked[:, 0]).sum()), len(first.items)
+    return Change(round((gained - lost) / n, 6), paired_interval95(gained, lost, n), mcnemar(lost, gained), flips, gained, lost)
+
+
+def paired_interval95(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two shares measured on the same `n` images.
+
+    Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's interval after
+    half an image is added to each of the four cells.
+    """
+    total, up, down = n + 2, gained + 0.5, lost + 0.5
+    middle = (up - down) / total
+    half = 1.959963984540054 * math.sqrt(up + down - (up - down) ** 2 / total) / total
+    return round(max(-1.0, middle - half), 6), round(min(1.0, middle + half), 6)
+
+
+def per_class(labels: Sequence[str], answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
+    """Return label, n, top-1 share by variant, and the change from fp32 to int8 (None where one is missing) of each class with images."""
+    truth = next(iter(answers.values())).labels
+    rows = []
+    for index in sorted(set(truth.tolist())):
+        mask = truth == index
+        top1 = {variant: round(float(a.correct[mask].mean()), 6) for variant, a in answers.items()}
+        difference = round(top1["int8"] - top1["fp32"], 6) if {"fp32", "int8"} <= set(top1) else None
+        rows.append({"label": labels[index], "n": int(mask.sum()), "top1": top1, "change": difference})
+    return rows

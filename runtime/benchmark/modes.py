@@ -1,0 +1,87 @@
+"""The modes: single-stream asks for the next frame when the last answer is back, offline for a whole batch."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from finedge.errors import UsageError, nearest
+from finedge.measure import StageTimes, percentile
+from finedge.runtime.benchmark.frames import Frame, Frames
+from finedge.runtime.classifier import Classifier
+
+TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a query is made: `batch` frames at once, the next when the last returned."""
+
+    name: str
+    batch: int
+
+
+def parse_modes(names: str, *, batch: int) -> tuple[Mode, ...]:
+    """Return the modes of a comma list; `batch` is that of offline."""
+    if batch < 1:
+        raise UsageError(f"batch {batch}", expected="at least 1")
+    known: Mapping[str, Mode] = {"single-stream": Mode("single-stream", 1), "offline": Mode("offline", batch)}
+    wanted = [n.strip() for n in names.split(",") if n.strip()]
+    unknown = [n for n in wanted if n not in known]
+    if unknown or not wanted:
+        raise UsageError(f"unknown mode '{', '.join(unknown)}'", expected=nearest(unknown[0] if unknown else "", known))
+    return tuple(known[n] for n in dict.fromkeys(wanted))
+
+
+@dataclass
+class Lane:
+    """One row in the making: an open classifier, a mode, its own place in the frames, and every recorded time.
+
+    `times` has the stages of the classifier and "total", the wall time around the whole call; `blocks` has the first sample of each block.
+    """
+
+    bundle: str
+    classifier: Classifier
+    mode: Mode
+    frames: Frames
+    times: StageTimes = field(default_factory=StageTimes)
+    blocks: list[int] = field(default_factory=list)
+    clocks_mhz: list[float | None] = field(default_factory=list)
+    position: int = 0
+
+    def query(self, *, record: bool) -> float:
+        """Classify the next frames; return the wall time in milliseconds."""
+        batch = [self._next() for _ in range(self.mode.batch)]
+        start = time.perf_counter()
+        predictions = self.classifier(batch)
+        total = 1e3 * (time.perf_counter() - start)
+        if record:
+            ms = predictions[0].ms
+            for stage, value in ((TOTAL, total), ("preprocess", ms.preprocess), ("infer", ms.infer), ("post", ms.post)):
+                self.times.add(stage, value)
+        return total
+
+    def ask_for(self, seconds: float, *, record: bool) -> list[float]:
+        """Query for `seconds`, once at least; return the times in milliseconds."""
+        until = time.perf_counter() + seconds
+        times = [self.query(record=record)]
+        while time.perf_counter() < until:
+            times.append(self.query(record=record))
+        return times
+
+    def warm_up(self, seconds: float) -> None:
+        """Query for `seconds` at least, and on until two halves agree in their median within 5 %, thrice as long at most."""
+        window = seconds / 2
+        last = percentile(self.ask_for(window, record=False), 50)
+        for _ in itertools.repeat(None, 5):
+            this = percentile(self.ask_for(window, record=False), 50)
+            if abs(this - last) <= 0.05 * last:
+                return
+            last = this
+
+    def _next(self) -> Frame:
+        frame = self.frames.frames[self.position % len(self.frames.frames)]
+        self.position += 1
+        return frame

@@ -1,0 +1,159 @@
+"""From raw samples and answers to report.json: rows, what is INVALID and why, comparisons, and the samples themselves."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from finedge.bundle import Bundle
+from finedge.runtime.benchmark.accuracy import change, per_class
+from finedge.runtime.benchmark.modes import TOTAL, Lane
+from finedge.runtime.benchmark.rows import Row, latency_fields, median_or_none, unsupported
+from finedge.runtime.benchmark.run import clock_drop
+from finedge.runtime.evaluate import Answers
+
+MAX_CLOCK_DROP = 0.05
+Key = tuple[str, str]  # (bundle name, variant)
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What the user asked the numbers to support: percentiles, and a least top-1 share."""
+
+    percentiles: tuple[float, ...] = ()
+    gate: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything one run produced; `bundles` by name, `answers` by bundle and variant, empty without labelled data.
+
+    `environment` was read before the first frame, so that its load is that of others.
+    """
+
+    bundles: Mapping[str, Bundle]
+    lanes: Sequence[Lane]
+    environment: Mapping[str, Any]
+    answers: Mapping[Key, Answers] = field(default_factory=dict)
+    throttled: bool | str = "unknown"
+    note: str = ""
+
+
+def rows(measured: Measured, claims: Claims) -> tuple[Row, ...]:
+    """Return a row for each lane."""
+    return tuple(_row(lane, measured, claims) for lane in measured.lanes)
+
+
+def comparisons(measured: Measured, table: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return how each further bundle differs from the first, variant by variant, where both answered the same images."""
+    first, *others = measured.bundles
+    p50 = {(r.bundle, r.variant): r.p50_ms for r in reversed(table)}
+    found = []
+    for other in others:
+        for variant in dict.fromkeys(r.variant for r in table):
+            a, b = measured.answers.get((first, variant)), measured.answers.get((other, variant))
+            if a is None or b is None or a.items != b.items:
+                continue
+            times = [p50[first, variant], p50[other, variant]]
+            found.append({"first": first, "second": other, "variant": variant, "n": len(a.items), "p50_ms": times, **asdict(change(a, b))})
+    return found
+
+
+def class_changes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
+    """Return the accuracy of each class by bundle: label, n, top1 by variant, change fp32 to int8."""
+    by_bundle = {name: {v: a for (b, v), a in measured.answers.items() if b == name} for name in measured.bundles}
+    return {name: per_class(measured.bundles[name].spec.labels, answers) for name, answers in by_bundle.items() if answers}
+
+
+def samples(measured: Measured) -> bytes:
+    """Return samples.json.gz: every recorded time by row and stage, where each block begins, clocks, and every image's top-1."""
+    lanes = [
+        {
+            "bundle": lane.bundle, "variant": lane.classifier.variant, "mode": lane.mode.name, "batch": lane.mode.batch,
+            "ms": {stage: [round(t, 5) for t in times] for stage, times in lane.times.samples_ms.items()},
+            "block_starts": lane.blocks, "clocks_mhz": lane.clocks_mhz,
+        }
+        for lane in measured.lanes
+    ]  # fmt: skip
+    answers = [
+        {"bundle": bundle, "variant": variant, "images": [i.path.name for i in a.items], "labels": a.labels.tolist(), "top1": a.ranked[:, 0].tolist()}
+        for (bundle, variant), a in measured.answers.items()
+    ]
+    content = {"schema": 1, "lanes": lanes, "decode_ms": list(measured.lanes[0].frames.decode_ms), "answers": answers}
+    return gzip.compress(json.dumps(content).encode(), mtime=0)
+
+
+def _row(lane: Lane, measured: Measured, claims: Claims) -> Row:
+    bundle, info, times = measured.bundles[lane.bundle], lane.classifier.session.info, lane.times
+    stages = {stage: median_or_none(times.samples_ms.get(stage, ())) for stage in ("preprocess", "infer", "post")}
+    reasons = _invalid_reasons(lane, measured, claims)
+    return Row(
+        bundle=lane.bundle,
+        model=bundle.spec.model,
+        backbone=bundle.spec.backbone,
+        variant=lane.classifier.variant,
+        file=info.file,
+        file_bytes=bundle.file(info.file).stat().st_size,
+        digest=bundle.digest(),
+        backend=info.backend,
+        device=info.device,
+        precision=info.precision,
+        batch=lane.mode.batch,
+        mode=lane.mode.name,
+        **latency_fields(times[TOTAL]),
+        engine_p50_ms=stages["infer"],
+        stages_p50_ms={"decode": median_or_none(lane.frames.decode_ms), **stages},
+        images_per_second=round(1e3 * lane.mode.batch * len(times[TOTAL]) / sum(times[TOTAL]), 3),
+        **_accuracy_fields(lane, measured),
+        clocks=_clocks(lane),
+        throttled=measured.throttled,
+        valid=not reasons,
+        invalid_reasons=reasons,
+    )
+
+
+def _accuracy_fields(lane: Lane, measured: Measured) -> dict[str, Any]:
+    found = measured.answers.get((lane.bundle, lane.classifier.variant))
+    base = measured.answers.get((lane.bundle, "fp32"))
+    changes = dict.fromkeys(("top1_change", "top1_change95", "mcnemar_p", "flips", "gained", "lost"))
+    if found is None:
+        return {"top1": None, "top5": None, "wilson95": None, "accuracy_n": 0, "accuracy_note": measured.note, **changes}
+    if base is not None and lane.classifier.variant != "fp32":
+        changes = asdict(change(base, found))
+    record = found.record()
+    return {
+        "top1": record["top1"],
+        "top5": record["top5"],
+        "wilson95": record["wilson95"],
+        "accuracy_n": record["n"],
+        "accuracy_note": measured.note,
+        **changes,
+    }
+
+
+def _clocks(lane: Lane) -> dict[str, Any]:
+    drop = clock_drop(lane.clocks_mhz)
+    known = lane.clocks_mhz or [None]
+    return {"before_mhz": known[0], "after_mhz": known[-1], "drop": "unknown" if drop is None else round(drop, 4)}
+
+
+def _invalid_reasons(lane: Lane, measured: Measured, claims: Claims) -> tuple[str, ...]:
+    reasons = list(unsupported(claims.percentiles, len(lane.times[TOTAL])))
+    drop = clock_drop(lane.clocks_mhz)
+    if drop is not None and drop > MAX_CLOCK_DROP:
+        reasons.append(f"the clock fell by {drop:.1%} while measuring (at most {MAX_CLOCK_DROP:.0%})")
+    if measured.throttled is True:
+        reasons.append("the CPU was slowed by heat while measuring")
+    if claims.gate is not None:
+        reasons += _below_gate(measured.answers.get((lane.bundle, lane.classifier.variant)), claims.gate)
+    return tuple(reasons)
+
+
+def _below_gate(answers: Answers | None, gate: float) -> list[str]:
+    if answers is None:
+        return [f"a gate of top-1 {gate:g} was set, but accuracy was not measured"]
+    top1 = float(answers.correct.mean())
+    return [f"top-1 {top1:.4f} is below the gate {gate:g}"] if top1 < gate else []

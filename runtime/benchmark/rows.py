@@ -1,0 +1,99 @@
+"""A row of report.json: one variant of one bundle in one mode, with what was measured and whether it may be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from finedge.measure import MIN_QUERIES, percentile, supported
+
+PERCENTILES = (50, 90, 95, 99)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What report.json holds of one variant in one mode; None where something was not, or could not be, measured.
+
+    Times are wall milliseconds of a query of `batch` frames: decoded uint8 frames in host memory to the top-k on the host.
+    `n` counts queries. `engine_p50_ms` is the inference call alone; decoding the image file is in `stages_p50_ms` only, per
+    image. Accuracies are shares of `accuracy_n` images. `top1_change`, its interval, `mcnemar_p`, `flips` (other top-1),
+    `gained` and `lost` compare the same images with the same bundle's fp32. `throttled` is true, false or "unknown".
+    """
+
+    bundle: str
+    model: str
+    backbone: str
+    variant: str
+    file: str
+    file_bytes: int
+    digest: str
+    backend: str
+    device: str
+    precision: str
+    batch: int
+    mode: str
+    n: int
+    p50_ms: float | None
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    p50_bounds99_ms: tuple[float, float] | None
+    max_ms: float
+    engine_p50_ms: float | None
+    stages_p50_ms: Mapping[str, float | None]
+    images_per_second: float
+    top1: float | None
+    top5: float | None
+    wilson95: tuple[float, float] | None
+    accuracy_n: int
+    accuracy_note: str
+    top1_change: float | None
+    top1_change95: tuple[float, float] | None
+    mcnemar_p: float | None
+    flips: int | None
+    gained: int | None
+    lost: int | None
+    clocks: Mapping[str, Any]
+    throttled: bool | str
+    valid: bool
+    invalid_reasons: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for report.json."""
+        return asdict(self)
+
+
+def latency_fields(samples_ms: Sequence[float]) -> dict[str, Any]:
+    """Return n, the percentiles the sample supports (else None), the 99 % bounds of the median, and the slowest query."""
+    n = len(samples_ms)
+    shown = {f"p{p}_ms": _rounded(percentile(samples_ms, p)) if supported(p, n) else None for p in PERCENTILES}
+    return {"n": n, **shown, "p50_bounds99_ms": median_bounds99(samples_ms), "max_ms": _rounded(max(samples_ms))}
+
+
+def median_bounds99(samples_ms: Sequence[float]) -> tuple[float, float] | None:
+    """Return two measured values that enclose the true median at 99 % confidence, or None for too few samples.
+
+    The binomial order-statistic interval with the normal approximation: ranks n/2 -+ 2.576 sqrt(n)/2. Queries of one run
+    are not independent, so machine-wide drift is not in it.
+    """
+    n = len(samples_ms)
+    if not supported(50, n):
+        return None
+    ordered, half = sorted(samples_ms), 2.576 * math.sqrt(n) / 2
+    return _rounded(ordered[max(0, math.floor(n / 2 - half))]), _rounded(ordered[min(n - 1, math.ceil(n / 2 + half))])
+
+
+def median_or_none(samples_ms: Sequence[float]) -> float | None:
+    """Return the median as a measured value, or None where there are too few samples for one."""
+    return _rounded(percentile(samples_ms, 50)) if supported(50, len(samples_ms)) else None
+
+
+def unsupported(percents: Sequence[float], n: int) -> tuple[str, ...]:
+    """Return a reason for each asked percentile that `n` queries cannot support."""
+    return tuple(f"p{p:g} was asked for: needs {MIN_QUERIES[p]} queries, has {n}" for p in percents if not supported(p, n))
+
+
+def _rounded(ms: float) -> float:
+    return round(ms, 4)

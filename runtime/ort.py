@@ -1,0 +1,158 @@
+"""The ONNX Runtime backend: the CPU that every machine has."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finedge.bundle import VARIANTS, Bundle
+from finedge.errors import BundleError, SystemProblem, UsageError
+from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, check_outputs, pick_file
+from finedge.runtime.cpu import cpu_name, has_exact_int8, is_x86, owned_cores
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+log = logging.getLogger(__name__)
+
+NAME = "onnxruntime"
+PROVIDER = "CPUExecutionProvider"
+CPU_FILE = "model.int8.cpu.onnx"
+FLOAT_FILE = "model.fp32.onnx"
+SEVEN_BIT = "int8 (7-bit weights)"
+# The CPU form first: the portable one is left almost unfused here.
+ORDER = {**VARIANTS, "int8": (CPU_FILE, "model.int8.onnx")}
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeBackend:
+    """Runs a bundle's ONNX files on the CPU."""
+
+    options: SessionOptions = field(default_factory=SessionOptions)
+    name: str = field(default=NAME, init=False)
+
+    def why_not(self) -> str | None:
+        """Return why it cannot run here."""
+        missing = [p for p in ("onnxruntime", "onnx") if importlib.util.find_spec(p) is None]
+        return f"needs {', '.join(missing)}: pip install finedge" if missing else None
+
+    def open(self, bundle: Bundle, *, variant: str) -> OnnxRuntimeSession:
+        """Open a variant; `info.file` names the file, `info.precision` says so where its weights were cut to 7 bits.
+
+        Raises:
+            UsageError: no such variant exists.
+            BundleError: the bundle lacks it, or ONNX Runtime refuses the file.
+            SystemProblem: ONNX Runtime chose another provider than the CPU.
+        """
+        file = pick_file(bundle, variant, order=ORDER.get(variant))
+        if variant == "int8" and file != CPU_FILE:
+            log.warning("%s holds no %s: %s runs instead, which is slower than fp32 on a CPU (to do: finedge calibrate)", bundle.path, CPU_FILE, file)
+        return self.open_file(bundle, file)
+
+    def open_file(self, bundle: Bundle, file: str) -> OnnxRuntimeSession:
+        """Open one file of the manifest by its name."""
+        path = bundle.file(file)
+        precision = file.split(".")[1]
+        if precision == "int8" and self._cuts_weights():
+            from finedge.runtime.seven_bit import to_seven_bits
+
+            return self._start(to_seven_bits(_read(path)).SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), file, SEVEN_BIT))
+        return self._start(str(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
+
+    def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
+        """Open the float model with `tap/NAME` for each of the bundle's taps beside its outputs."""
+        model = _with_taps(_read(bundle.file(FLOAT_FILE)), bundle)
+        return self._start(model.SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
+
+    def _cuts_weights(self) -> bool:
+        if self.options.seven_bit is not None:
+            return self.options.seven_bit
+        if not is_x86():
+            log.info("INT8 on %s runs the file as it is; its speed and accuracy there are unmeasured", cpu_name())
+            return False
+        if has_exact_int8():
+            return False
+        log.info("this CPU has no VNNI: INT8 weights are cut to 7 bits, or their products would saturate")
+        return True
+
+    def _start(self, model: str | bytes, bundle: Bundle, info: SessionInfo) -> OnnxRuntimeSession:
+        import onnxruntime
+
+        try:
+            session = onnxruntime.InferenceSession(model, _settings(self.options), providers=[PROVIDER])
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            raise BundleError(
+                f"ONNX Runtime {onnxruntime.__version__} refuses {bundle.path / info.file}: {error}", fix="export again, or update onnxruntime"
+            ) from error
+        if session.get_providers()[0] != PROVIDER:
+            raise SystemProblem(f"ONNX Runtime runs on {session.get_providers()[0]}", expected=PROVIDER, fix="pip install onnxruntime")
+        check_outputs(tuple(o.name for o in session.get_outputs()), bundle, file=info.file)
+        versions = {"onnxruntime": onnxruntime.__version__}
+        return OnnxRuntimeSession(session, bundle, SessionInfo(info.backend, info.device, info.file, info.precision, versions))
+
+
+class OnnxRuntimeSession:
+    """One open file."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, bundle: Bundle, info: SessionInfo) -> None:
+        self._session: onnxruntime.InferenceSession | None = session
+        self._spec = bundle.spec
+        self._names = [o.name for o in session.get_outputs()]
+        self.info = info
+
+    def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Take uint8 [B, H, W, 3]; return float32 [B, classes] by output name."""
+        check_batch(batch, self._spec)
+        if self._session is None:
+            raise UsageError(f"the session of {self.info.file} is closed", expected="calls before close()")
+        results = self._session.run(None, {self._spec.input.name: batch})
+        return {name: np.asarray(r, np.float32) for name, r in zip(self._names, results, strict=True)}
+
+    def close(self) -> None:
+        """Free the model."""
+        self._session = None
+
+
+def _settings(options: SessionOptions) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    settings.intra_op_num_threads = options.threads or owned_cores()
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3  # errors: the warnings are about initializers that functions leave unused
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    return settings
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    import onnx
+
+    return onnx.load(path)
+
+
+def _with_taps(model: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:
+    made = {name for node in model.graph.node for name in node.output}
+    missing = [t for t in bundle.taps if t.tensor not in made]
+    if missing:
+        raise BundleError(f"{bundle.path / FLOAT_FILE} has no tensor {missing[0].tensor} (tap '{missing[0].name}')", fix="export again")
+    for tap in bundle.taps:
+        _show(model.graph, f"tap/{tap.name}", tap.tensor)
+    return model
+
+
+def _show(graph: onnx.GraphProto, name: str, tensor: str) -> None:
+    from onnx import TensorProto, helper
+
+    if name != tensor:  # through Identity: the tensor may be an output already, or another tap's
+        graph.node.append(helper.make_node("Identity", [tensor], [name], name=f"show {name}"))
+    if name not in {o.name for o in graph.output}:
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))

@@ -1,0 +1,249 @@
+"""`finedge verify`: the bundle against its golden frame and its run, stage by stage; the first that diverges is named.
+
+A stage is `{"name", "max_abs", "limit", "pass"}`; `top-1` stages hold `agreement` and `n`; their `max_abs` is null. A stage that
+could not be checked has `"pass": null` and the reason under `skipped`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tyro.conf import Positional
+
+from finedge.bundle import VARIANTS, Bundle
+from finedge.data import Item
+from finedge.errors import GateError
+from finedge.golden import read_golden, tap_sample
+from finedge.image import read_image
+from finedge.preprocess import preprocess
+from finedge.runtime.backend import Backend, HasPixels, HasTaps, Session, get_backend
+from finedge.runtime.evaluate import bundle_dataset
+from finedge.runtime.ort import SEVEN_BIT, OnnxRuntimeBackend
+
+Stage = dict[str, Any]
+Arrays = dict[str, NDArray[np.float32]]
+
+# Relative to max(1, max |value|). Float: only the order of sums may differ.
+FLOAT_LIMIT = 1e-4
+# Not measured yet: float16 keeps 11 bits.
+FP16_LIMIT = 2e-2
+# Other CPUs and runtime versions round differently at each Q/DQ pair. Measured on EfficientNet-Lite0, fused against unfused
+# arithmetic of the same file: 0.024 on the golden frame, at most 0.035 on 48 photographs; against float32 itself 0.14.
+INT8_LIMIT = 0.1
+# Weights cut to 7 bits at load are another model: 0.17 on the golden frame, at most 0.26 on 61 photographs.
+SEVEN_BIT_LIMIT = 0.5
+# The share of images on which a variant must name the class that fp32 names; of 16 images 4 may differ. A healthy INT8 model that
+# differs on 3 % of images fails once in 10,000 runs, one on a 7-bit machine (10 %) once in 60, a broken one (near chance) always.
+AGREEMENT = {"fp16": 0.9, "int8": 0.75}
+LIMITS = {"fp32": FLOAT_LIMIT, "fp16": FP16_LIMIT, "int8": INT8_LIMIT}
+
+
+def verify(bundle: Positional[Path], *, data: Path | None = None, run: Path | None = None, images: int = 16, backend: str = "auto") -> dict[str, Any]:
+    """Compare preprocessing, taps, logits and top-1 with the golden frame (and the run); exit 5 names the first that diverges.
+
+    Args:
+        bundle: the bundle's folder.
+        data: real images; without them the golden frame alone is checked.
+        run: the run the bundle was exported from; compared in PyTorch on the real images.
+        images: how many real images, chosen by a fixed seed.
+        backend: what runs the bundle; auto is the first backend that runs here.
+    """
+    check = Check(Bundle.load(bundle), get_backend(backend), data, run, images)
+    stages = [stage for stages in STAGES for stage in stages(check)]
+    failed = [s for s in stages if s["pass"] is False]
+    result = {"stages": stages, "pass": not failed}
+    if failed:
+        first = failed[0]
+        raise GateError(f"stage '{first['name']}' diverges: {_measured(first)}", expected=_allowed(first), fix=_advice(first["name"]), result=result)
+    return result
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is compared with what."""
+
+    bundle: Bundle
+    backend: Backend
+    data: Path | None
+    run: Path | None
+    images: int
+
+    @cached_property
+    def golden(self) -> dict[str, NDArray[np.generic]]:
+        """The arrays of golden.npz."""
+        return read_golden(self.bundle)
+
+    @property
+    def golden_batch(self) -> NDArray[np.uint8]:
+        """The golden input as a batch: uint8 [1, H, W, 3]."""
+        return self.golden["input"][None].astype(np.uint8, copy=False)
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """The real images: of val, or of test where val is empty."""
+        found = bundle_dataset(self.bundle, self.data)
+        whole = found.split("val" if found.splits.get("val") else "test")
+        return tuple(random.Random(0).sample(whole, min(self.images, len(whole))))
+
+    @cached_property
+    def batch(self) -> NDArray[np.uint8]:
+        """The real images, preprocessed: uint8 [N, H, W, 3]."""
+        return np.stack([preprocess(read_image(i.path), self.bundle.spec.preprocess) for i in self.items])
+
+    @cached_property
+    def reference(self) -> tuple[Backend, Bundle]:
+        """The torch backend, and this bundle pointing to the given run."""
+        record = {**self.bundle.provenance.get("train", {}), "run": str(self.run)}
+        return get_backend("torch"), replace(self.bundle, provenance={**self.bundle.provenance, "train": record})
+
+    def without_run(self) -> str:
+        """Return why there is no comparison with the run, or ''."""
+        if self.run is None:
+            return "no --run given"
+        return "" if self.data else "no --data given: the run is compared on real images"
+
+
+# --- the stages, in the order of the way of the data --------------------------------------------------------------------
+
+
+def preprocess_stages(check: Check) -> Iterator[Stage]:
+    """Compare the golden frame's pixels; with a run, those its own validation makes of real images."""
+    found = preprocess(check.golden["frame"].astype(np.uint8, copy=False), check.bundle.spec.preprocess)
+    yield compared("preprocess", found, check.golden["input"], limit=0)
+    if check.without_run():
+        yield skipped("preprocess run", check.without_run())
+        return
+    torch, bundle = check.reference
+    if not isinstance(torch, HasPixels):
+        yield skipped("preprocess run", f"backend '{torch.name}' does not show the run's pixels")
+        return
+    yield compared("preprocess run", check.batch, torch.pixels(bundle, [i.path for i in check.items]), limit=0)
+
+
+def tap_stages(check: Check) -> Iterator[Stage]:
+    """Compare each tap of the float model with its golden sample; with a run, with PyTorch on real images."""
+    if not check.bundle.taps:
+        yield skipped("taps", "the bundle names no taps")
+        return
+    if not isinstance(check.backend, HasTaps):
+        yield skipped("taps", f"backend '{check.backend.name}' shows no feature maps")
+        return
+    session = check.backend.open_with_taps(check.bundle)
+    found = session(check.golden_batch)
+    for key in (f"tap/{t.name}" for t in check.bundle.taps):
+        yield compared(key, tap_sample(found[key]), check.golden.get(key), limit=FLOAT_LIMIT)
+    yield from _taps_of_run(check, session)
+
+
+def _taps_of_run(check: Check, session: Session) -> Iterator[Stage]:
+    why = check.without_run()
+    if why:
+        yield skipped("taps run", why)
+        return
+    torch, bundle = check.reference
+    if not isinstance(torch, HasTaps):
+        yield skipped("taps run", f"backend '{torch.name}' shows no feature maps")
+        return
+    expected, found = torch.open_with_taps(bundle)(check.batch), session(check.batch)
+    for key in (f"tap/{t.name}" for t in check.bundle.taps):
+        yield compared(f"{key} run", found[key], expected.get(key), limit=FLOAT_LIMIT)
+
+
+def logits_stages(check: Check) -> Iterator[Stage]:
+    """Compare each file's outputs on the golden frame; with a run, the float file with PyTorch on real images."""
+    for variant, session in _sessions(check):
+        found = session(check.golden_batch)
+        limit = SEVEN_BIT_LIMIT if session.info.precision == SEVEN_BIT else LIMITS[variant]
+        for name in (o.name for o in check.bundle.spec.outputs):
+            key = f"{session.info.file}/{name}"
+            yield compared(f"logits {key}", found[name], check.golden.get(key), limit=limit)
+    why = check.without_run()
+    if why:
+        yield skipped("logits run", why)
+        return
+    torch, bundle = check.reference
+    expected = torch.open(bundle, variant="fp32")(check.batch)
+    found = check.backend.open(check.bundle, variant="fp32")(check.batch)
+    for name in (o.name for o in check.bundle.spec.outputs):
+        yield compared(f"logits run/{name}", found[name], expected.get(name), limit=FLOAT_LIMIT)
+
+
+def top1_stages(check: Check) -> Iterator[Stage]:
+    """Compare the class each other variant names with that of fp32, on real images."""
+    others = [v for v in check.bundle.variants() if v != "fp32"]
+    if check.data is None or not others:
+        yield skipped("top-1", "no --data given" if check.data is None else "the bundle holds fp32 only")
+        return
+    expected = _classes(check, "fp32")
+    for variant in others:
+        share = float((_classes(check, variant) == expected).mean())
+        limit = AGREEMENT[variant]
+        yield {"name": f"top-1 {variant}", "max_abs": None, "agreement": round(share, 4), "n": len(expected), "limit": limit, "pass": share >= limit}
+
+
+STAGES: tuple[Callable[[Check], Iterator[Stage]], ...] = (preprocess_stages, tap_stages, logits_stages, top1_stages)
+
+# --- the parts ----------------------------------------------------------------------------------------------------------
+
+
+def compared(name: str, found: NDArray[np.generic], expected: NDArray[np.generic] | None, *, limit: float) -> Stage:
+    """Compare two arrays; `limit` is relative to max(1, max |expected|), NaN and other shapes fail."""
+    if expected is None:
+        return skipped(name, f"golden.npz or the reference has no {name}")
+    if found.shape != expected.shape:
+        return {"name": name, "max_abs": None, "limit": limit, "pass": False, "note": f"shape {list(found.shape)}, expected {list(expected.shape)}"}
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    worst, allowed = float(np.abs(a - b).max()), limit * max(1.0, float(np.abs(b).max()))
+    stage: Stage = {"name": name, "max_abs": worst if np.isfinite(worst) else None, "limit": allowed, "pass": worst <= allowed}
+    return stage if np.isfinite(worst) else {**stage, "note": "not finite"}
+
+
+def skipped(name: str, why: str) -> Stage:
+    """Return a stage that was not checked."""
+    return {"name": name, "max_abs": None, "limit": None, "pass": None, "skipped": why}
+
+
+def _sessions(check: Check) -> Iterator[tuple[str, Session]]:
+    """Open each variant in turn; ONNX Runtime can also open the files it would not choose."""
+    for variant in check.bundle.variants():
+        session = check.backend.open(check.bundle, variant=variant)
+        yield variant, session
+        others = [f for f in VARIANTS[variant] if f in check.bundle.files and f != session.info.file]
+        session.close()
+        if isinstance(check.backend, OnnxRuntimeBackend):
+            yield from ((variant, check.backend.open_file(check.bundle, f)) for f in others)
+
+
+def _classes(check: Check, variant: str) -> NDArray[np.intp]:
+    session = check.backend.open(check.bundle, variant=variant)
+    main = check.bundle.spec.main.name
+    scores = [session(check.batch[i : i + 1])[main] for i in range(len(check.batch))]
+    best: NDArray[np.intp] = np.argmax(np.concatenate(scores), axis=1)
+    return best
+
+
+def _measured(stage: Stage) -> str:
+    if "note" in stage:
+        return str(stage["note"])
+    return f"{stage['agreement']:.1%} of {stage['n']} images agree" if "agreement" in stage else f"max |delta| {stage['max_abs']:.3g}"
+
+
+def _allowed(stage: Stage) -> str:
+    return f"at least {stage['limit']:.0%}" if "agreement" in stage else f"at most {stage['limit']:.3g}"
+
+
+def _advice(name: str) -> str:
+    where = {
+        "preprocess": "compare the versions of Pillow and OpenCV with those of the export",
+        "tap": "this tap is the first place to look; export again",
+        "logits": "export or calibrate again; on another runtime version compare its number with the limit",
+        "top-1": "calibrate with more images or another method",
+    }
+    return next(text for start, text in where.items() if name.startswith(start))

@@ -1,0 +1,143 @@
+"""A small network with every construction the placements treat, trained for a few seconds, and pictures it can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from finedge.bundle import GOLDEN, Bundle
+from finedge.calib.observe import collect_ranges
+from finedge.export.to_onnx import to_onnx
+from finedge.golden import pack, synthetic_frame
+from finedge.preprocess import preprocess
+from finedge.spec import Input, Output, Preprocess, Spec
+from finedge.train.layers.cross_layer_attention import cross_layer_attention
+
+SIDE = 48
+LABELS = ("level", "upright", "rising", "falling")  # the way a patch of stripes runs
+SPEC = Spec("tiny", "tiny", LABELS, Preprocess(SIDE, SIDE), Input(SIDE, SIDE))
+
+
+def pictures(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `count` smooth coloured backgrounds with a striped patch: uint8 [count, SIDE, SIDE, 3], labels [count] in turn."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % len(LABELS)
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+    frames = []
+    for label in labels:
+        a, b, c = rng.uniform(-1.5, 1.5, (3, 3))
+        frame = 128 + a * (x[..., None] - 24) + b * (y[..., None] - 24) + 20 * c
+        wave = 50 * np.sin(rng.uniform(0.6, 0.9) * (y, x, x + y, x - y)[label] + rng.uniform(0, 6))
+        top, left = rng.integers(0, SIDE - 24, 2)
+        frame[top : top + 24, left : left + 24] += wave[top : top + 24, left : left + 24, None]
+        frames.append(np.clip(frame, 0, 255).astype(np.uint8))
+    return np.stack(frames), labels
+
+
+def _layer(inside: int, outside: int, activation: nn.Module | None = None, **options: int) -> nn.Sequential:
+    kernel = options.pop("kernel", 3)
+    conv = nn.Conv2d(inside, outside, kernel, padding=kernel // 2, bias=False, **options)
+    return nn.Sequential(conv, nn.BatchNorm2d(outside), *([activation] if activation else []))
+
+
+class Tiny(nn.Module):
+    """Stem with max-pool, an identity shortcut, a downsampling shortcut, a depthwise layer, ReLU and ReLU6, attention between two layers."""
+
+    outputs = (Output(),)
+    taps = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_layer(3, 16, nn.ReLU()), nn.MaxPool2d(2))
+        self.same = nn.Sequential(_layer(16, 16, nn.ReLU()), _layer(16, 16))
+        self.down = nn.Sequential(_layer(16, 32, nn.ReLU6(), stride=2), _layer(32, 32, nn.ReLU6(), groups=32), _layer(32, 32, kernel=1))
+        self.shortcut = _layer(16, 32, kernel=1, stride=2)
+        self.q, self.k, self.v = nn.Conv2d(32, 16, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+        self.z = nn.Conv2d(16, 32, 1)
+        self.classifier = nn.Linear(32, len(LABELS))
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.stem(images)
+        x = F.relu(self.same(x) + x)
+        y = F.relu(self.down(x) + self.shortcut(x))
+        y = self.z(cross_layer_attention(self.q(y), self.k(x), self.v(x), scale=0.25)) + y
+        return {"logits": self.classifier(y.mean(dim=(2, 3)))}
+
+
+def _train(steps: int = 40) -> Tiny:
+    torch.manual_seed(0)
+    model = Tiny().train()
+    optimizer = torch.optim.Adam(model.parameters(), 4e-3)
+    frames, labels = pictures(32 * steps, seed=1)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (SPEC.preprocess.mean, SPEC.preprocess.std))
+    for start in range(0, len(frames), 32):
+        images = (torch.from_numpy(frames[start : start + 32]).permute(0, 3, 1, 2) / 255 - mean) / std
+        loss = F.cross_entropy(model(images)["logits"], torch.from_numpy(labels[start : start + 32]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Case:
+    """The float model, its range table (method max), and pictures that neither training nor calibration saw."""
+
+    model: onnx.ModelProto
+    table: object
+    frames: np.ndarray
+    labels: np.ndarray
+
+
+def batches(frames: np.ndarray, *, size: int = 16) -> Iterator[np.ndarray]:
+    return (frames[i : i + size] for i in range(0, len(frames), size))
+
+
+def logits(model: onnx.ModelProto, frames: np.ndarray, *, optimized: Path | None = None) -> np.ndarray:
+    """Run in ONNX Runtime; `optimized` receives the graph that really runs."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"frames": frames})[0]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Case:
+    graph, _ = to_onnx(_train(), SPEC)
+    model = ir.to_proto(graph)
+    table = collect_ranges(model, batches(pictures(64, seed=2)[0]))
+    return Case(model, table, *pictures(256, seed=3))
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ and test/ and val/ in class folders; no image twice."""
+    root = tmp_path_factory.mktemp("pictures")
+    for split, count, seed in (("train", 48, 2), ("val", 8, 4), ("test", 16, 3)):
+        for index, (frame, label) in enumerate(zip(*pictures(count, seed=seed), strict=True)):
+            file = root / split / LABELS[label] / f"{index:03}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(file), frame[..., ::-1])
+    return root
+
+
+@pytest.fixture
+def bundle(tiny: Case, tmp_path: Path) -> Bundle:
+    pixels = preprocess(synthetic_frame(), SPEC.preprocess)
+    golden = {"frame": synthetic_frame(), "input": pixels, "model.fp32.onnx/logits": logits(tiny.model, pixels[None])}
+    # Class folders are read in the order of their names.
+    spec = Spec("tiny", "tiny", tuple(sorted(LABELS)), SPEC.preprocess, SPEC.input)
+    files = {"model.fp32.onnx": tiny.model.SerializeToString(), GOLDEN: pack(golden)}
+    return Bundle.create(tmp_path / "tiny.finedge", spec, files=files, provenance={"export": {"opset": 20}})

@@ -1,0 +1,107 @@
+"""The pages made of a report.json: what they say, in which order, and what they escape."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from finedge.errors import DataError
+from finedge.runtime.report.command import read_report, report
+from finedge.runtime.report.html import page
+from finedge.runtime.report.markdown import markdown
+from finedge.runtime.report.verdict import verdicts
+
+SCRIPT = "<script>alert('x')</script>"
+
+
+def write(folder: Path, content: dict[str, Any]) -> Path:
+    (folder / "report.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_command_writes_both_pages_beside_the_json(tmp_path: Path, sample: SimpleNamespace) -> None:
+    written = report(write(tmp_path, sample.report()))
+    assert written == {"markdown": str(tmp_path / "report.md"), "html": str(tmp_path / "report.html")}
+    assert "93.40" in Path(written["markdown"]).read_text()
+    assert "93.40" in Path(written["html"]).read_text()
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"schema": 2}', '{"schema": 1, "made": "now"}'])
+def test_a_missing_damaged_or_newer_report_is_a_data_error(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "report.json").write_text(text)
+    with pytest.raises(DataError):
+        read_report(tmp_path / "report.json")
+
+
+def test_verdict_says_faster_lower_and_not_beyond_chance(sample: SimpleNamespace) -> None:
+    texts = [s.text for s in verdicts(sample.report())]
+    assert any(t.startswith("plain: INT8 is 2.93x faster at p50 and its top-1 is 0.3 points lower (95 % interval -0.8..+0.2; not beyond chance") for t in texts)
+    assert any(t.startswith("cnl beats plain beyond chance at FP32: no;") for t in texts)
+
+
+def test_verdict_says_yes_only_for_a_gain_beyond_chance(sample: SimpleNamespace) -> None:
+    content = sample.report()
+    content["comparisons"][0] |= {"mcnemar_p": 0.001}
+    assert "at FP32: yes;" in verdicts(content)[-1].text
+    content["comparisons"][0] |= {"top1_change": -0.05}
+    assert "at FP32: no;" in verdicts(content)[-1].text
+
+
+def test_verdict_warns_of_invalid_rows_first(sample: SimpleNamespace) -> None:
+    first = verdicts(sample.report())[0]
+    assert first.warning
+    assert first.text.startswith("1 of 8 rows is INVALID")
+
+
+def test_verdict_of_one_variant_without_labels_gives_its_time(sample: SimpleNamespace) -> None:
+    content = sample.report()
+    content |= {"rows": [sample.row("solo", "fp32", p50=12.3, right=None)], "comparisons": [], "per_class": {}}
+    assert [s.text for s in verdicts(content)] == ["solo: FP32 takes 12.30 ms at p50; its accuracy was not measured."]
+    assert "not measured: no labelled data" in page(content)
+
+
+@pytest.mark.parametrize("render", [markdown, page])
+def test_invalid_rows_are_shown_with_their_reason(render: Any, sample: SimpleNamespace) -> None:
+    text = html.unescape(render(sample.report()))
+    assert "39.20" in text
+    assert "p99 was asked for: needs 662 queries, has 240" in text
+
+
+@pytest.mark.parametrize("render", [markdown, page])
+def test_an_unsupported_percentile_is_not_a_number(render: Any, sample: SimpleNamespace) -> None:
+    assert "n/a (n<662)" in html.unescape(render(sample.report()))
+
+
+@pytest.mark.parametrize("render", [markdown, page])
+def test_text_from_users_is_escaped(render: Any, sample: SimpleNamespace) -> None:
+    text = render(sample.report(first=f"a{SCRIPT}", label=f"b{SCRIPT}|c"))
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_a_pipe_in_a_label_keeps_the_markdown_table_whole(sample: SimpleNamespace) -> None:
+    (line,) = [x for x in markdown(sample.report(label="a|b")).splitlines() if "a\\|b" in x]
+    assert line.replace("\\|", "").count("|") == 6
+
+
+def test_the_page_needs_nothing_from_outside(sample: SimpleNamespace) -> None:
+    text = page(sample.report())
+    assert "<script" not in text
+    assert not [a for a in ("src=", "@import", "url(", 'href="http') if a in text]
+
+
+def test_single_stream_and_offline_stand_in_different_tables(sample: SimpleNamespace) -> None:
+    text = page(sample.report())
+    assert text.count('<table class="results">') == 2
+    assert "batch 8" in text
+
+
+def test_classes_are_listed_worst_first(sample: SimpleNamespace) -> None:
+    text = markdown(sample.report(label="the-worst"))
+    assert text.index("the-worst") < text.index("class-1 ") < text.index("class-2 ")

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import logging
+import struct
+from itertools import islice, pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from finedge.errors import DataError, SourceLost, SystemProblem, UsageError
+from finedge.runtime.sources import SOURCES, open_source
+from finedge.runtime.sources.camera import MAX_DRIVER_DELAY_NS, Camera, captured_ns
+
+CONTAINERS = {"avi": "MJPG", "mkv": "mp4v", "webm": "VP80", "mp4": "mp4v"}
+FRAMES = 30
+
+
+def write_video(path: Path, *, frames: int = FRAMES) -> Path:
+    """Noise whose red grows: hard to compress, so that half the bytes hold about half the frames."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CONTAINERS[path.suffix[1:]]), 25.0, (96, 64))
+    assert writer.isOpened()
+    rng = np.random.default_rng(0)
+    for i in range(frames):
+        picture = rng.integers(0, 60, (64, 96, 3), dtype=np.uint8)
+        picture[..., 2] = 60 + 180 * i // frames
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def write_images(folder: Path, names: str) -> Path:
+    for i, name in enumerate(names.split()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20 + i, 10), (200, 10 * i, 0)).save(folder / name)
+    return folder
+
+
+def example(kind: str, folder: Path) -> str:
+    """A string that means a kind of source; a new kind needs one line here (or is skipped where it needs hardware)."""
+    photos = write_images(folder / "photos", "b.png a.jpg deep/c.png")
+    examples = {
+        "test": "test://",
+        "glob": str(photos / "*.png"),
+        "folder": str(photos),
+        "image": str(photos / "a.jpg"),
+        "video": str(write_video(folder / "clip.avi")),
+    }
+    if kind not in examples:
+        pytest.skip(f"a source of kind '{kind}' needs hardware")
+    return examples[kind]
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_kind_yields_rgb_frames_in_order_of_time(kind: str, tmp_path: Path) -> None:
+    with open_source(example(kind, tmp_path)) as source:
+        frames = list(islice(source, 5))
+    assert source.info.kind == kind
+    assert frames
+    assert frames[0].index == 0
+    assert all(a.index < b.index and a.captured_ns <= b.captured_ns for a, b in pairwise(frames))
+    assert all(f.image.dtype == np.uint8 and f.image.ndim == 3 and f.image.shape[2] == 3 and f.name and f.decode_ms >= 0 for f in frames)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_an_unknown_form_lists_every_form(kind: str) -> None:
+    with pytest.raises(UsageError) as error:
+        open_source("gopher://camera")
+    assert SOURCES[kind].form in str(error.value)
+
+
+@pytest.mark.parametrize("uri", ["rtsp://host/stream", "csi://0", "http://host/cam.mp4", "https://host/*.jpg", "nvarguscamerasrc ! appsink", "test://x", ""])
+def test_what_is_no_source_yet_is_a_usage_error(uri: str) -> None:
+    with pytest.raises(UsageError):
+        open_source(uri)
+
+
+def test_a_password_never_shows_in_an_error() -> None:
+    with pytest.raises(UsageError) as error:
+        open_source("rtsp://me:s3cr@t@host:554/stream")
+    assert "rtsp://me:***@host:554/stream" in str(error.value)
+    assert "s3cr" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["gone.jpg", "gone.mp4", "gone", "gone/*.jpg"])
+def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone"):
+        list(open_source(str(tmp_path / name)))
+
+
+# --- images ---
+
+
+def test_an_image_that_is_none_is_refused_with_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "note.jpg"
+    path.write_text("milk, eggs")
+    with pytest.raises(DataError, match=r"note\.jpg is not a complete image"), open_source(str(path)) as source:
+        list(source)
+
+
+def test_a_folder_is_read_in_order_without_hidden_files(tmp_path: Path) -> None:
+    write_images(tmp_path, "b.png a.jpg deep/c.PNG .hidden.png .git/d.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    with open_source(str(tmp_path)) as source:
+        assert [Path(f.name).relative_to(tmp_path).as_posix() for f in source] == ["a.jpg", "b.png", "deep/c.PNG"]
+
+
+def test_a_folder_below_a_hidden_one_is_read(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / ".cache" / "photos", "a.png")
+    assert len(list(open_source(str(folder)))) == 1
+
+
+def test_unreadable_images_are_skipped_counted_and_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path, "a.png c.png d.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    logger = logging.getLogger("finedge.runtime.sources.files")
+    logger.addHandler(caplog.handler)
+    with open_source(str(tmp_path)) as source:
+        assert [f.index for f in source] == [0, 2, 3]
+    logger.removeHandler(caplog.handler)
+    assert "skipped 1 of 4 images" in caplog.text
+    assert str(tmp_path / "b.png") in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("bad", "options", "refused"), [(1, {}, False), (3, {}, True), (4, {"max_unreadable": 1.0}, True), (3, {"max_unreadable": 0.8}, False)]
+)
+def test_a_folder_is_refused_when_all_or_too_many_images_fail(bad: int, options: dict[str, float], refused: bool, tmp_path: Path) -> None:
+    write_images(tmp_path, "a.png b.png c.png d.png")
+    for name in "abcd"[:bad]:
+        (tmp_path / f"{name}.png").write_bytes(b"broken")
+    with open_source(str(tmp_path), **options) as source:
+        if not refused:
+            assert len(list(source)) == 4 - bad
+            return
+        with pytest.raises(DataError, match=f"{bad} of the 4 images"):
+            list(source)
+
+
+def test_a_glob_crosses_folders_with_two_stars(tmp_path: Path) -> None:
+    write_images(tmp_path, "b.png a.jpg deep/c.png")
+    assert [Path(f.name).name for f in open_source(str(tmp_path / "**" / "*.png"))] == ["b.png", "c.png"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path: Path) -> None:
+    write_images(tmp_path, "bird[1].png bird1.png")
+    with open_source(str(tmp_path / "bird[1].png")) as source:
+        assert [Path(f.name).name for f in source] == ["bird[1].png"]
+
+
+def test_a_folder_or_glob_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    for uri in (tmp_path, tmp_path / "*.txt"):
+        with pytest.raises(DataError, match="has no images"):
+            open_source(str(uri))
+
+
+# --- video ---
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_frame_of_a_video_comes_in_order_and_in_rgb(container: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / f"clip.{container}")
+    with open_source(str(path)) as source:
+        frames = list(source)
+    assert (source.info.frames, source.info.width, source.info.height, source.info.fps) == (FRAMES, 96, 64, 25.0)
+    assert [f.index for f in frames] == list(range(FRAMES))
+    reds = [f.image[..., 0].mean() for f in frames]
+    assert reds[-1] - reds[0] > 100
+    assert frames[-1].image[..., 2].mean() < 60
+
+
+@pytest.mark.parametrize("container", [c for c in CONTAINERS if c != "mp4"])
+def test_a_truncated_video_delivers_what_is_there_and_then_says_so(container: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / f"clip.{container}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    got = []
+    with pytest.raises(DataError, match=rf"ends after \d+ of the {FRAMES} frames"), open_source(str(path)) as source:
+        got.extend(source)
+    assert 0 < len(got) < FRAMES
+
+
+def test_an_mp4_cut_off_before_its_index_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
+    with pytest.raises(DataError, match="cannot be opened as a video"):
+        open_source(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"milk, eggs"])
+def test_a_file_that_is_no_video_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"clip\.mp4 \(\d+ bytes\) cannot be opened"):
+        open_source(str(path))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "song.mp3", "list.m3u8", "noname"])
+def test_a_file_of_another_kind_is_refused_by_its_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("no picture")
+    with pytest.raises(DataError, match="neither an image nor a video"):
+        open_source(str(tmp_path / name))
+
+
+def test_a_phone_video_comes_upright(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", frames=3)
+    data = bytearray(path.read_bytes())
+    matrix = data.find(b"tkhd") + 4 + 4 + 20 + 16  # behind version, times and volume of a version 0 track header
+    assert struct.unpack_from(">9i", data, matrix) == (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+    struct.pack_into(">9i", data, matrix, 0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)  # a quarter turn
+    path.write_bytes(data)
+    with open_source(str(path)) as source:
+        assert {f.image.shape for f in source} == {(96, 64, 3)}
+
+
+def test_a_colon_in_a_file_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "clip.avi").rename(tmp_path / "http:clip.avi")
+    monkeypatch.chdir(tmp_path)
+    with open_source("http:clip.avi") as source:
+        assert len(list(source)) == FRAMES
+
+
+@pytest.mark.parametrize(("name", "count"), [("car-detection.mp4", 377), ("bottle-detection.mp4", 1189)])
+def test_a_real_video_gives_every_frame(name: str, count: int, shared_data: Path) -> None:
+    with open_source(str(shared_data / "video" / name)) as source:
+        assert sum(1 for _ in source) == count == source.info.frames
+
+
+def test_a_real_video_cut_in_half_says_how_many_frames_were_read(shared_data: Path, tmp_path: Path) -> None:
+    whole = (shared_data / "video" / "car-detection.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"ends after \d+ of the 377 frames"), open_source(str(tmp_path / "cut.mp4")) as source:
+        list(source)
+
+
+# --- camera ---
+
+
+@pytest.mark.parametrize("uri", ["/dev/video99", "v4l2:///dev/video99", "99"])
+def test_a_missing_camera_is_named_with_what_to_do(uri: str) -> None:
+    with pytest.raises(SystemProblem, match=r"there is no camera /dev/video99[\s\S]*to do"):
+        open_source(uri)
+
+
+def test_a_bare_digit_is_a_v4l2_index_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("finedge.runtime.sources.camera")
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
+    with pytest.raises(SystemProblem):
+        open_source("99")
+    logger.removeHandler(caplog.handler)
+    assert "V4L2 index 99: /dev/video99" in caplog.text
+
+
+def test_a_device_that_is_no_camera_is_refused() -> None:
+    with pytest.raises(SystemProblem, match="cannot be opened as a camera"):
+        open_source("v4l2:///dev/null")
+
+
+# No camera is here: a video file that OpenCV reads through the same interface stands in, and its end for the pulled plug.
+def test_a_camera_that_goes_away_is_lost_after_its_last_frame(tmp_path: Path) -> None:
+    got = []
+    with (
+        pytest.raises(SourceLost, match=f"delivers no frames any more \\({FRAMES} were read\\)"),
+        Camera(write_video(tmp_path / "cam.avi"), api=cv2.CAP_FFMPEG) as camera,
+    ):
+        got.extend(camera)
+    assert camera.live
+    assert [f.index for f in got] == list(range(FRAMES))
+    assert got[-1].image[..., 0].mean() > 200
+
+
+def test_a_closed_camera_ends_its_iteration(tmp_path: Path) -> None:
+    with Camera(write_video(tmp_path / "cam.avi"), api=cv2.CAP_FFMPEG) as camera:
+        frames = iter(camera)
+        next(frames)
+    assert list(frames) == []
+
+
+@pytest.mark.parametrize(("delay_ns", "trusted"), [(0, True), (40_000_000, True), (MAX_DRIVER_DELAY_NS + 1, False), (-1_000_000, False)])
+def test_a_drivers_time_stamp_counts_only_on_our_clock(delay_ns: int, trusted: bool) -> None:
+    now = 5_000_000_000_000
+    assert captured_ns((now - delay_ns) / 1e6, now) == (now - delay_ns if trusted else now)
+
+
+# --- scene ---
+
+
+def test_the_scene_moves_is_live_and_repeats_by_seed() -> None:
+    first, second, other = (list(islice(open_source("test://", fps=1000, seed=seed), 2)) for seed in (1, 1, 2))
+    assert open_source("test://").live
+    assert first[0].image.shape == (480, 640, 3)
+    assert (first[0].image != first[1].image).any()
+    assert (first[1].image == second[1].image).all()
+    assert (first[0].image != other[0].image).any()
+
+
+def test_a_scene_without_a_rate_is_refused() -> None:
+    with pytest.raises(UsageError):
+        open_source("test://", fps=0)

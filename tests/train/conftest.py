@@ -1,0 +1,38 @@
+"""A data set small enough to train on in a test: three classes that differ in colour and shape."""
+
+import cv2
+import numpy as np
+import pytest
+
+COLOURS = {"blue": (40, 60, 220), "green": (30, 200, 60), "red": (220, 50, 40)}
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """ImageFolder with 3 classes, 12 train, 6 val and 4 test images each, 48 x 40 pixels."""
+    root, generator = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 6), ("test", 4)):
+        for label, colour in COLOURS.items():
+            (root / split / label).mkdir(parents=True)
+            for number in range(count):
+                image = generator.integers(0, 120, (40, 48, 3), np.uint8)
+                centre = tuple(int(x) for x in generator.integers(14, 26, 2))
+                cv2.circle(image, centre, 9, colour[::-1], -1)
+                cv2.imwrite(str(root / split / label / f"{number:02}.png"), image)
+    return root
+
+
+@pytest.fixture
+def settings(pictures):
+    """The arguments of a training that takes about a second."""
+    return {
+        "data": pictures,
+        "model": "plain",
+        "backbone": "mobilenetv2_035",
+        "weights": "none",
+        "size": 32,
+        "batch_size": 8,
+        "epochs": 2,
+        "lr": 0.02,
+        "device": "cpu",
+    }

@@ -1,0 +1,90 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from finedge.data import Item, open_dataset
+from finedge.errors import DataError
+from finedge.image import read_image
+from finedge.preprocess import preprocess
+from finedge.spec import Preprocess
+from finedge.train.backbones import BACKBONES
+from finedge.train.loader import EvaluationImages, TrainingImages, augment, batches, colour_jitter, normalise
+from finedge.train.recipe import Recipe
+
+HOW = Preprocess(resize=37, crop=32)
+
+
+@pytest.fixture
+def items(pictures):
+    return open_dataset(pictures).split("train")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_validation_sees_the_pixels_of_the_device(items, name):
+    how = replace(BACKBONES[name].preprocess, resize=37, crop=32)
+    frames = torch.cat([b.frames for b in batches(EvaluationImages(items, how), range(len(items)), batch_size=5, workers=2)])
+    assert np.array_equal(frames.numpy(), np.stack([preprocess(read_image(i.path), how) for i in items]))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_batches_keep_the_order_whatever_the_number_of_threads(items, workers):
+    order = [3, 35, 0, 12, 7]
+    made = list(batches(EvaluationImages(items, HOW), order, batch_size=2, workers=workers))
+    assert [len(b.targets) for b in made] == [2, 2, 1]
+    assert torch.cat([b.targets for b in made]).tolist() == [items[i].label for i in order]
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_index(items):
+    def images(seed, epoch):
+        return TrainingImages(items, HOW, Recipe(seed=seed, augment="resized-crop"), epoch)
+
+    same, again = images(1, 2)[5][0], images(1, 2)[5][0]
+    assert np.array_equal(same, again)
+    assert not np.array_equal(same, images(1, 3)[5][0])
+    assert not np.array_equal(same, images(2, 2)[5][0])
+    assert images(1, 2).order() == images(1, 2).order() != images(1, 3).order()
+    assert sorted(images(1, 2).order()) == list(range(len(items)))
+
+
+@pytest.mark.parametrize("kind", ["resized-crop", "crop"])
+@pytest.mark.parametrize("shape", [(40, 48), (200, 31), (1, 9)])
+def test_augmented_images_have_the_networks_size(kind, shape):
+    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    recipe = Recipe(augment=kind, colour_jitter=0.4)
+    for seed in range(20):
+        image = augment(frame, HOW, recipe=recipe, generator=np.random.default_rng(seed))
+        assert (image.shape, image.dtype) == ((32, 32, 3), np.uint8)
+
+
+def test_a_crop_of_everything_is_the_evaluated_image_or_its_mirror():
+    frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    how = Preprocess(resize=32, crop=32)
+    plain = preprocess(frame, how)
+    made = [augment(frame, how, recipe=Recipe(augment="crop"), generator=np.random.default_rng(seed)) for seed in range(20)]
+    mirrored = [np.array_equal(image, plain[:, ::-1]) for image in made]
+    assert all(m or np.array_equal(image, plain) for m, image in zip(mirrored, made, strict=True))
+    assert 0 < sum(mirrored) < 20
+
+
+def test_colour_jitter_of_nothing_changes_nothing():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    assert np.array_equal(colour_jitter(image, 0.0, generator=np.random.default_rng(0)), image)
+    assert not np.array_equal(colour_jitter(image, 0.4, generator=np.random.default_rng(0)), image)
+
+
+def test_normalising_is_mean_and_std_per_channel():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
+    how = Preprocess(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    made = normalise(torch.from_numpy(frames), how)
+    assert made.shape == (2, 3, 4, 5)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    wanted = (frames / 255 - np.array(how.mean)) / np.array(how.std)
+    np.testing.assert_allclose(made.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-6)
+
+
+def test_an_image_that_breaks_while_training_is_named(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not an image")
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        list(batches(EvaluationImages([Item(tmp_path / "broken.jpg", 0)], HOW), [0], batch_size=1, workers=1))

@@ -1,0 +1,185 @@
+import copy
+
+import pytest
+import torch
+
+from finedge.errors import UsageError
+from finedge.spec import Output
+from finedge.train import backbones, models
+from finedge.train.models import cnl
+
+SMALL = ("resnet18", "efficientnet_lite0", "mobilenetv2_035")
+TINY = ("resnet18", "mobilenetv2_035")
+EXTRA = 3_166_208  # parameters of the published module on ResNet-50
+
+
+def build(name, **options):
+    torch.manual_seed(0)
+    return models.build(name, **{"num_classes": 7, "backbone": "mobilenetv2_035", **options})
+
+
+def images(size=64):
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def perturb(model):
+    """Move every parameter off its start (gamma = 0 would stop gradients)."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(params=models.names())
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("backbone", SMALL)
+def test_every_parameter_gets_a_gradient(name, backbone):
+    model = perturb(build(name, backbone=backbone))
+    model.loss(model(images(96)), torch.tensor([0, 5]), label_smoothing=0.1).backward()
+    without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
+    assert without == []
+
+
+@pytest.mark.parametrize("backbone", TINY)
+def test_autocast_trains(name, backbone):
+    model = perturb(build(name, backbone=backbone))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(model(images()), torch.tensor([0, 5]))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", backbones.names())
+def test_every_model_runs_on_every_backbone(name, backbone):
+    with torch.device("meta"):
+        model = build(name, backbone=backbone).eval()
+        outputs = model(torch.empty(2, 3, 64, 64))
+    assert {key: tuple(x.shape) for key, x in outputs.items()} == {output.name: (2, 7) for output in model.outputs}
+    assert [output.role for output in model.outputs].count("main") == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", TINY)
+def test_each_tap_is_a_module_that_runs_once_and_gives_one_feature_map_in_the_order_listed(name, backbone):
+    model, seen = build(name, backbone=backbone).eval(), []
+    for tap in model.taps:
+        model.get_submodule(tap).register_forward_hook(lambda _, __, output, tap=tap: seen.append((tap, output.ndim)))
+    model(images())
+    assert seen == [(tap, 4) for tap in model.taps]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", TINY)
+def test_name_backbone_classes_and_options_make_the_model_again(name, backbone):
+    model = perturb(build(name, backbone=backbone)).eval()
+    again = models.build(name, num_classes=7, backbone=backbone, **model.options).eval()
+    again.load_state_dict(model.state_dict())
+    assert again.options == model.options
+    assert torch.equal(again(images())["logits"], model(images())["logits"])
+
+
+@torch.no_grad()
+def test_a_copy_is_independent(name):
+    model = build(name).eval()
+    before, twin = model(images())["logits"], copy.deepcopy(model)
+    perturb(twin)
+    assert torch.equal(model(images())["logits"], before)
+    assert not torch.equal(twin(images())["logits"], before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", TINY)
+def test_an_export_with_a_free_batch_gives_the_same_outputs(name, backbone):
+    model = perturb(build(name, backbone=backbone)).eval()
+    program = torch.export.export(model, (images(),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    one = images()[:1]
+    torch.testing.assert_close(program.module()(one), model(one))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("backbone", SMALL)
+def test_cnl_starts_as_exactly_the_plain_network(backbone, joint):
+    model = build("cnl", backbone=backbone, joint=joint).eval()
+    plain = build("plain", backbone=backbone).eval()
+    plain.load_state_dict({key: x for key, x in model.state_dict().items() if not key.startswith("cross_layer")})
+    assert torch.equal(model(images())["logits"], plain(images())["logits"])
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
+def test_cnl_adds_the_published_number_of_parameters(backbone):
+    with torch.device("meta"):
+        plain, model = (sum(p.numel() for p in build(n, num_classes=200, backbone=backbone).parameters()) for n in ("plain", "cnl"))
+    assert model - plain == EXTRA
+
+
+@pytest.mark.parametrize("backbone", backbones.names())
+def test_cnl_asks_from_behind_its_responses(backbone):
+    with torch.device("meta"):
+        body = backbones.make(backbone, weights="none")
+    place = cnl.placement(body)
+    order = [body.chain.index(block) for block in (*place.responses, place.query)]
+    assert order == sorted(set(order))
+    assert order[-1] < len(body.chain) - 1  # something of the backbone follows, as in the paper
+
+
+def test_the_attention_starts_as_the_paper_says():
+    module = build("cnl", backbone="resnet18").cross_layer
+    weights = torch.cat([m.weight.flatten() for m in (module.theta, *module.phi, *module.g, module.z)])
+    assert abs(weights.std() - 0.01) < 2e-4
+    assert abs(weights.mean()) < 2e-4
+    assert not any(bn.weight.any() or bn.bias.any() for bn in module.bn)
+
+
+@pytest.mark.parametrize(("head_init", "std"), [("small", 0.01), ("kaiming", 0.1)])
+def test_the_new_linear_layer_starts_where_asked(name, head_init, std):
+    layer = build(name, num_classes=200, head_init=head_init).classifier
+    assert layer.weight.std().item() == pytest.approx(std, rel=0.01)
+    assert not layer.bias.any()
+
+
+def test_the_loss_is_smoothed_cross_entropy_of_the_main_output():
+    model, logits, target = build("plain"), torch.randn(4, 7), torch.tensor([0, 1, 2, 6])
+    shares = torch.full((4, 7), 0.1 / 7)
+    shares[range(4), target] += 0.9
+    expected = -(shares * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(model.loss({"logits": logits}, target, label_smoothing=0.1), expected)
+    torch.testing.assert_close(model.loss({"logits": logits}, shares), expected)
+
+
+def test_dropout_acts_in_training_only():
+    model = build("plain", dropout=0.5)
+    model.backbone.eval()
+    assert not torch.equal(model(images())["logits"], model(images())["logits"])
+    model.eval()
+    assert torch.equal(model(images())["logits"], model(images())["logits"])
+
+
+def test_unknown_names_and_options_name_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'plain'"):
+        build("plane")
+    with pytest.raises(UsageError, match="did you mean 'dropout'"):
+        build("cnl", drop_out=0.1)
+    with pytest.raises(UsageError, match="did you mean 'kaiming'"):
+        build("cnl", head_init="kaimin")
+    with pytest.raises(UsageError, match="1 classes"):
+        build("plain", num_classes=1)
+
+
+def test_a_name_cannot_be_registered_twice():
+    with pytest.raises(UsageError, match="'plain' is taken"):
+        models.register("plain", models.MODELS["cnl"])
+    assert models.MODELS["plain"] is not models.MODELS["cnl"]
+
+
+def test_a_model_says_where_it_comes_from(name):
+    about = models.MODELS[name].about
+    assert about.paper
+    assert about.certain
+    assert about.reconstructed
+    assert Output() in build(name).outputs

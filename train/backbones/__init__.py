@@ -1,0 +1,79 @@
+"""Backbones behind one factory: `make(name, weights=...)`; `BACKBONES` is the whole list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from finedge.errors import UsageError, nearest
+from finedge.spec import Preprocess
+from finedge.train.backbones.base import Backbone
+from finedge.train.backbones.efficientnet_lite import efficientnet_lite
+from finedge.train.backbones.mobilenet import mobilenetv2
+from finedge.train.backbones.resnet import resnet
+from finedge.train.weights import Source, lite_package, load, torchvision_hub
+
+__all__ = ["BACKBONES", "Backbone", "Entry", "entry", "make", "names"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to build a backbone, the preprocessing its weights were trained with, and its named weights (besides `none` and files)."""
+
+    build: Callable[[str], Backbone]
+    preprocess: Preprocess
+    weights: dict[str, Source]
+    paper: str
+
+
+def _resnet(*, v2: bool) -> Entry:
+    weights = {"imagenet": torchvision_hub("IMAGENET1K_V1"), **({"imagenet-v2": torchvision_hub("IMAGENET1K_V2")} if v2 else {})}
+    return Entry(resnet, Preprocess(), weights, "arXiv 1512.03385")
+
+
+def _lite(*, resize: int, crop: int) -> Entry:
+    # (pixel - 127) / 128, bicubic: what the packaged weights were trained with.
+    how = Preprocess(resize, crop, "pillow-bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    return Entry(efficientnet_lite, how, {"imagenet": lite_package}, "EfficientNet-Lite (no paper); arXiv 1905.11946")
+
+
+BACKBONES: dict[str, Entry] = {
+    "resnet18": _resnet(v2=False),
+    "resnet34": _resnet(v2=False),
+    "resnet50": _resnet(v2=True),
+    "resnet101": _resnet(v2=True),
+    "efficientnet_lite0": _lite(resize=256, crop=224),
+    "efficientnet_lite1": _lite(resize=272, crop=240),
+    "efficientnet_lite2": _lite(resize=292, crop=260),
+    "mobilenetv2_035": Entry(mobilenetv2, Preprocess(), {}, "arXiv 1801.04381"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names `make` knows."""
+    return tuple(BACKBONES)
+
+
+def entry(name: str) -> Entry:
+    """Return the entry of a backbone; an unknown name raises `UsageError` with the nearest one."""
+    if name not in BACKBONES:
+        raise UsageError(f"unknown backbone '{name}'", expected=nearest(name, BACKBONES))
+    return BACKBONES[name]
+
+
+def make(name: str, *, weights: str) -> Backbone:
+    """Build a backbone.
+
+    Args:
+        name: one of `names()`.
+        weights: `none` (random), a name in the entry's `weights`, or the path of a .safetensors or .pth file.
+
+    Raises:
+        UsageError: unknown backbone or weights.
+        SystemProblem: the weights' package is missing, or the download failed.
+        DataError: the file does not fit the backbone.
+    """
+    known = entry(name)
+    backbone = known.build(name)
+    load(backbone, weights, name=name, sources=known.weights)
+    return backbone

@@ -1,0 +1,90 @@
+"""A backbone as a chain of named blocks, so that a model can tap any block or insert a module after it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from torch import Tensor, nn
+
+from finedge.errors import UsageError, nearest
+
+
+class Backbone(nn.Module):
+    """Blocks that run one after the other and end in one feature map.
+
+    Args:
+        name: what `finedge.train.backbones.make` calls it.
+        net: the network that owns the blocks; its classifier is left behind, and module paths and state-dict keys stay its own.
+        chain: submodule paths of `net` in the order they run, e.g. ("conv1", "bn1", ..., "layer4.2").
+        stages: the last block of each stage, shallow to deep, e.g. ("layer1.2", ..., "layer4.2").
+    """
+
+    def __init__(self, name: str, *, net: nn.Module, chain: Sequence[str], stages: Sequence[str]) -> None:
+        super().__init__()
+        self.name = name
+        self.chain, self.stages = tuple(chain), tuple(stages)
+        self._frozen = 0
+        for top in dict.fromkeys(block.split(".")[0] for block in chain):
+            self.add_module(top, net.get_submodule(top))
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels of the last feature map."""
+        return self.channels(self.chain[-1])
+
+    def channels(self, block: str) -> int:
+        """Return the channels of a block's output: those of the last convolution up to its end."""
+        for name in reversed(self.chain[: self._index(block) + 1]):
+            convolutions = [m for m in self.get_submodule(name).modules() if isinstance(m, nn.Conv2d)]
+            if convolutions:
+                return convolutions[-1].out_channels
+        raise UsageError(f"no convolution up to block '{block}'", expected="a chain that starts with a convolution")
+
+    def run(self, x: Tensor, *, after: str | None = None, until: str | None = None, taps: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run a part of the chain.
+
+        Args:
+            x: what the first block of the part takes: float [B, 3, H, W] images (normalised), or the output of block `after`.
+            after: start behind this block (None: at the images).
+            until: stop behind this block (None: at the end).
+            taps: blocks of this part whose outputs are wanted.
+
+        Returns:
+            The last output, and {block: its output [B, C, h, w]} for the taps.
+        """
+        first = 0 if after is None else self._index(after) + 1
+        last = len(self.chain) if until is None else self._index(until) + 1
+        tapped: dict[str, Tensor] = {}
+        for name in self.chain[first:last]:
+            x = self.get_submodule(name)(x)
+            if name in taps:
+                tapped[name] = x
+        return x, tapped
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last feature map, [B, feature_channels, h, w], of normalised images [B, 3, H, W]."""
+        return self.run(images)[0]
+
+    def freeze(self, stages: int) -> None:
+        """Freeze the stem and the first `stages` stages, and nothing else; 0 freezes nothing.
+
+        Frozen parameters get no gradient, and frozen BatchNorm keeps its statistics, also after `.train()`.
+        """
+        if not 0 <= stages <= len(self.stages):
+            raise UsageError(f"freeze {stages}", expected=f"0 to {len(self.stages)} stages of this backbone")
+        self._frozen = self._index(self.stages[stages - 1]) + 1 if stages else 0
+        for index, name in enumerate(self.chain):
+            self.get_submodule(name).requires_grad_(index >= self._frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set the mode of all blocks but the frozen ones, which stay in evaluation mode."""
+        super().train(mode)
+        for name in self.chain[: self._frozen]:
+            self.get_submodule(name).eval()
+        return self
+
+    def _index(self, block: str) -> int:
+        if block not in self.chain:
+            raise UsageError(f"unknown block '{block}'", expected=nearest(block, self.chain))
+        return self.chain.index(block)

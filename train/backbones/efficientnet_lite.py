@@ -1,0 +1,29 @@
+"""EfficientNet-Lite0/1/2 as timm builds them: ReLU6 and no squeeze-excite, made for INT8."""
+
+from __future__ import annotations
+
+import timm
+from torch import nn
+
+from finedge.train.backbones.base import Backbone
+
+
+def efficientnet_lite(name: str) -> Backbone:
+    """Build a Lite network with random weights: blocks conv_stem, bn1, blocks.0.0 ... blocks.6.N, conv_head, bn2."""
+    return inverted_residual_chain(name, net=timm.create_model(f"tf_{name}"))
+
+
+def inverted_residual_chain(name: str, *, net: nn.Module) -> Backbone:
+    """Return timm's inverted-residual networks as a chain.
+
+    timm counts seven groups of blocks; a stage here is what shares a stride, so groups 3+4 (stride 16) and 5+6 (stride 32) are
+    one stage each: five stages at strides 2, 4, 8, 16, 32.
+    """
+    groups = [len(group) for group in net.get_submodule("blocks").children()]  # type: ignore[arg-type]
+    inner = [f"blocks.{group}.{block}" for group, depth in enumerate(groups) for block in range(depth)]
+    return Backbone(
+        name,
+        net=net,
+        chain=["conv_stem", "bn1", *inner, "conv_head", "bn2"],
+        stages=[f"blocks.{group}.{groups[group] - 1}" for group in (0, 1, 2, 4, 6)],
+    )

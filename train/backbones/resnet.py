@@ -1,0 +1,21 @@
+"""ResNet-18/34/50/101 (arXiv 1512.03385) as torchvision builds them; module paths stay torchvision's."""
+
+from __future__ import annotations
+
+import torchvision
+
+from finedge.train.backbones.base import Backbone
+
+DEPTHS: dict[str, tuple[int, int, int, int]] = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+
+
+def resnet(name: str) -> Backbone:
+    """Build a ResNet with random weights: blocks conv1, bn1, relu, maxpool, layer1.0 ... layer4.N; strides 4, 8, 16, 32 by stage."""
+    depths = DEPTHS[name]
+    residual = [f"layer{stage}.{block}" for stage, depth in enumerate(depths, 1) for block in range(depth)]
+    return Backbone(
+        name,
+        net=torchvision.models.get_model(name, weights=None),
+        chain=["conv1", "bn1", "relu", "maxpool", *residual],
+        stages=[f"layer{stage}.{depth - 1}" for stage, depth in enumerate(depths, 1)],
+    )

@@ -1,0 +1,88 @@
+"""A checkpoint: one safetensors file that training goes on from, and that the finished model is read from.
+
+    model.NAME      the weights as trained
+    momentum.NAME   the momentum buffers of SGD
+    ema.NAME        the moving average of the weights, where the recipe has one
+    metadata        epoch: finished epochs;  ema_updates: steps the average has followed
+
+No state of a random generator is kept: everything random in training is a function of (seed, epoch, index).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from finedge.errors import DataError
+from finedge.files import write_bytes
+from finedge.train.ema import MovingAverage
+from finedge.train.optimizer import momenta
+
+NAME = "checkpoint.safetensors"
+
+
+def save_checkpoint(path: Path, model: nn.Module, *, optimizer: torch.optim.SGD, ema: MovingAverage[Any] | None, epoch: int) -> None:
+    """Write the state after `epoch` finished epochs; a full disk or a kill leaves the checkpoint that was there."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"momentum.{name}": buffer for name, _, buffer in momenta(model, optimizer) if buffer is not None}
+    if ema is not None:
+        tensors |= {f"ema.{name}": tensor for name, tensor in ema.model.state_dict().items()}
+    # Copies in the default layout: safetensors takes neither channels_last nor shared memory.
+    plain = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, {"epoch": str(epoch), "ema_updates": str(ema.updates if ema else 0)}))
+
+
+def load_checkpoint(path: Path, model: nn.Module, *, optimizer: torch.optim.SGD, ema: MovingAverage[Any] | None) -> int:
+    """Restore what `save_checkpoint` wrote and return the number of finished epochs.
+
+    Raises:
+        DataError: the file is missing, damaged, or of another model.
+    """
+    tensors, metadata = _read(path)
+    _restore(model, _part(tensors, "model"), path)
+    momentum = _part(tensors, "momentum")
+    for name, parameter, _ in momenta(model, optimizer):
+        if name in momentum:
+            # In the layout of the parameter, so that the same kernels run as without the interruption.
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
+    if ema is not None:
+        _restore(ema.model, _part(tensors, "ema") or _part(tensors, "model"), path)
+        ema.updates = int(metadata["ema_updates"])
+    return int(metadata["epoch"])
+
+
+def load_weights(path: Path, model: nn.Module) -> int:
+    """Load the result of training into `model`: the moving average if there is one; return the number of finished epochs.
+
+    Raises:
+        DataError: the file is missing, damaged, or of another model.
+    """
+    tensors, metadata = _read(path)
+    _restore(model, _part(tensors, "ema") or _part(tensors, "model"), path)
+    return int(metadata["epoch"])
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", expected="a folder made by finedge train", fix="train again, or copy the whole folder") from None
+    except SafetensorError as error:
+        raise DataError(f"{path} is damaged: {error}", fix="train again, or copy the file again") from error
+
+
+def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+
+
+def _restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}", expected="the model and options of run.json") from error

@@ -1,0 +1,80 @@
+"""`finedge evaluate RUN`: the accuracy of a run on a split, in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+
+from finedge.data import DataSet, Item, drop_unreadable, open_dataset
+from finedge.errors import DataError
+from finedge.measure import accuracy_record
+from finedge.spec import Spec
+from finedge.train.device import Device, choose_device
+from finedge.train.loader import EvaluationImages, batches, default_workers, normalise
+from finedge.train.models import FineGrained
+from finedge.train.run import load_run, recorded_data
+
+BATCH = 32
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path], *, data: Path | None = None, split: Literal["train", "val", "test"] = "test", device: Device = "auto"
+) -> dict[str, Any]:
+    """Accuracy of a run on a whole split.
+
+    Args:
+        run: folder made by `finedge train`.
+        data: folder of images; default: the images and splits recorded in the run.
+        split: which part of the data.
+        device: auto takes the GPU where there is one.
+    """
+    loaded = load_run(run)
+    items = _data(run, data, loaded.spec, split=split).split(split)
+    where = choose_device(device)
+    ranks = target_ranks(loaded.model.to(where), items, loaded.spec, device=where, workers=default_workers())
+    return {**accuracy(ranks), "split": split, "classes": per_class(ranks, items, loaded.spec.labels)}
+
+
+@torch.no_grad()
+def target_ranks(model: FineGrained, items: Sequence[Item], spec: Spec, *, device: torch.device, workers: int) -> NDArray[np.int64]:
+    """Return int64 [N]: at which place (0 = first) the main output of `model`, on `device`, puts the label of each image."""
+    model.eval()
+    images = EvaluationImages(items, spec.preprocess)
+    ranks = []
+    for batch in batches(images, range(len(images)), batch_size=BATCH, workers=workers):
+        scores = model(normalise(batch.frames.to(device), spec.preprocess))[spec.main.name]
+        places = scores.argsort(dim=1, descending=True, stable=True) == batch.targets.to(device)[:, None]
+        ranks.append(places.int().argmax(dim=1).cpu().numpy())
+    return np.concatenate(ranks).astype(np.int64) if ranks else np.zeros(0, np.int64)
+
+
+def accuracy(ranks: NDArray[np.int64]) -> dict[str, Any]:
+    """Return `accuracy_record` of ranks; without an image top1 and top5 are None."""
+    if ranks.size == 0:
+        return {"top1": None, "top5": None, "n": 0, "wilson95": None}
+    return accuracy_record(int((ranks < 1).sum()), int((ranks < 5).sum()), ranks.size)
+
+
+def per_class(ranks: NDArray[np.int64], items: Sequence[Item], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return {label: {n, top1}}; top1 is None for a class without an image."""
+    targets = np.array([item.label for item in items], np.int64)
+    total = np.bincount(targets, minlength=len(labels))
+    right = np.bincount(targets[ranks == 0], minlength=len(labels))
+    return {label: {"n": int(n), "top1": round(int(k) / int(n), 6) if n else None} for label, n, k in zip(labels, total, right, strict=True)}
+
+
+def _data(run: Path, folder: Path | None, spec: Spec, *, split: str) -> DataSet:
+    recorded = recorded_data(run, root=folder)
+    if folder is None or all(item.path.is_file() for item in recorded.splits.get(split, ())):
+        return recorded
+    found = drop_unreadable(open_dataset(folder, seed=(recorded.cut or {}).get("seed", 0)), splits=(split,))
+    if found.labels != spec.labels:
+        strange = ", ".join(sorted(set(found.labels) ^ set(spec.labels))[:5]) or "their order"
+        raise DataError(f"{folder} has {len(found.labels)} classes, the run {len(spec.labels)}", expected="the same labels", fix=f"look at {strange}")
+    return found

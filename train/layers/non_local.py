@@ -1,0 +1,57 @@
+"""The cross-layer non-local module of CNL (Ye et al., ICIP 2020, arXiv 2005.09153)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from finedge.train.layers.cross_layer_attention import cross_layer_attention
+
+
+class CrossLayerNonLocal(nn.Module):
+    """Add to a query map what it finds in several other maps: X + sum_r BN_r(z(attention(theta(X), phi_r(X_r), g_r(X_r)))).
+
+    theta (run once) and z are shared by the responses; all projections are 1x1 convolutions without bias. Every BN starts with
+    gamma = beta = 0, so the module starts as the identity; the convolutions start normal(0, 0.01).
+
+    Args:
+        query: channels C of the query map.
+        responses: channels of each response map.
+        width: d, the channels attended in; the scale is 1/sqrt(d).
+        joint: one softmax over the positions of all responses (the figure of the paper), not one a response (its code).
+    """
+
+    def __init__(self, query: int, *, responses: Sequence[int], width: int, joint: bool = False) -> None:
+        super().__init__()
+        self.scale, self.joint = width**-0.5, joint
+        self.theta = nn.Conv2d(query, width, 1, bias=False)
+        self.phi = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in responses)
+        self.g = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in responses)
+        self.z = nn.Conv2d(width, query, 1, bias=False)
+        self.bn = nn.ModuleList(nn.BatchNorm2d(query) for _ in ([None] if joint else responses))
+        self.apply(_start)
+
+    def forward(self, query: Tensor, responses: Sequence[Tensor]) -> Tensor:
+        """Return [B, C, Hq, Wq] from a query map [B, C, Hq, Wq] and responses [B, C_r, H_r, W_r] of any size."""
+        theta = self.theta(query)
+        keys = [phi(x) for phi, x in zip(self.phi, responses, strict=True)]
+        values = [g(x) for g, x in zip(self.g, responses, strict=True)]
+        if self.joint:
+            keys, values = [_positions(keys)], [_positions(values)]
+        for k, v, bn in zip(keys, values, self.bn, strict=True):
+            query = query + bn(self.z(cross_layer_attention(theta, k, v, scale=self.scale)))
+        return query
+
+
+def _start(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.01)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.zeros_(module.weight)
+
+
+def _positions(maps: Sequence[Tensor]) -> Tensor:
+    """[B, d, H_r, W_r] each -> [B, d, 1, sum of H_r W_r]."""
+    return torch.cat([x.flatten(2) for x in maps], dim=2).unsqueeze(2)

@@ -1,0 +1,57 @@
+"""Models behind one factory: `build(name, ...)`; `MODELS` is the whole list, one file a paper."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from finedge.errors import UsageError, nearest
+from finedge.train.backbones import make
+from finedge.train.models.base import About, FineGrained
+from finedge.train.models.cnl import CrossLayer
+from finedge.train.models.plain import Plain
+
+__all__ = ["MODELS", "About", "FineGrained", "build", "names", "register"]
+
+MODELS: dict[str, type[FineGrained]] = {}
+
+
+def register(name: str, model: type[FineGrained]) -> None:
+    """Add a model class; its constructor takes (backbone, num_classes, *, options). A name that is taken raises `UsageError`."""
+    if name in MODELS:
+        raise UsageError(f"the model name '{name}' is taken by {MODELS[name].__name__}", expected="a new name")
+    MODELS[name] = model
+
+
+def names() -> tuple[str, ...]:
+    """Return the names `build` knows."""
+    return tuple(MODELS)
+
+
+def build(name: str, *, num_classes: int, backbone: str, weights: str = "none", **options: Any) -> FineGrained:
+    """Build a model.
+
+    Args:
+        name: one of `names()`.
+        num_classes: number of labels, at least 2.
+        backbone: one of `finedge.train.backbones.names()`.
+        weights: of the backbone: `none`, `imagenet`, or the path of a file (see `finedge.train.backbones.make`).
+        options: of the model; its `options` attribute holds all of them, so build(..., **model.options) makes it again.
+
+    Raises:
+        UsageError: unknown model, backbone, weights or option.
+    """
+    if name not in MODELS:
+        raise UsageError(f"unknown model '{name}'", expected=nearest(name, MODELS))
+    if num_classes < 2:
+        raise UsageError(f"{num_classes} classes", expected="at least 2")
+    model = MODELS[name]
+    known = [p.name for p in inspect.signature(model).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise UsageError(f"model '{name}' has no option '{option}'", expected=nearest(option, known))
+    return model(make(backbone, weights=weights), num_classes, **options)
+
+
+register("plain", Plain)
+register("cnl", CrossLayer)

@@ -1,0 +1,70 @@
+"""CNL, cross-layer non-local (Ye et al., ICIP 2020, arXiv 2005.09153; details from the authors' published code)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from finedge.train.backbones import Backbone
+from finedge.train.layers.non_local import CrossLayerNonLocal
+from finedge.train.models.base import About, FineGrained
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The block whose output asks, the blocks whose outputs answer, and the width d of the attention."""
+
+    query: str
+    responses: tuple[str, ...]
+    width: int
+
+
+# ResNet-50 and -101 as published. ResNet-34 has ResNet-50's block counts; in ResNet-18 all four middle blocks answer; d = C/8 as in the paper.
+PLACEMENTS: dict[str, Placement] = {
+    "resnet18": Placement("layer4.0", ("layer2.0", "layer2.1", "layer3.0", "layer3.1"), 64),
+    "resnet34": Placement("layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 64),
+    "resnet50": Placement("layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 256),
+    "resnet101": Placement("layer4.1", ("layer2.1", "layer2.3", "layer3.5", "layer3.12", "layer3.19"), 256),
+}
+
+
+def placement(backbone: Backbone) -> Placement:
+    """Return the table's placement, or for any other backbone: the last stage asks the two stages before it, d = 64."""
+    return PLACEMENTS.get(backbone.name) or Placement(backbone.stages[-1], backbone.stages[-3:-1], 64)
+
+
+class CrossLayer(FineGrained):
+    """A backbone whose late features gather, by attention, what fits them in earlier layers.
+
+    Args:
+        backbone: any; `placement` says where the module sits.
+        num_classes: number of labels.
+        dropout: before the linear layer, 0..1.
+        head_init: `kaiming` is the paper's (see `HEAD_INITS`).
+        joint: one softmax over the positions of all responses (the paper's figure) instead of one a response (its code).
+    """
+
+    about = About(
+        paper="CNL, Ye et al., ICIP 2020, arXiv 2005.09153",
+        certain="on ResNet-50 and ResNet-101: placement, widths, initial values, one softmax a response (from the authors' code)",
+        reconstructed="the placement on every other backbone",
+    )
+
+    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "small", joint: bool = False) -> None:
+        super().__init__(backbone, num_classes, dropout=dropout, head_init=head_init)
+        self.options |= {"joint": joint}
+        self.place = placement(backbone)
+        self.cross_layer = CrossLayerNonLocal(
+            backbone.channels(self.place.query),
+            responses=[backbone.channels(block) for block in self.place.responses],
+            width=self.place.width,
+            joint=joint,
+        )
+        self.taps = (*(f"backbone.{block}" for block in (*self.place.responses, self.place.query)), "cross_layer", f"backbone.{backbone.chain[-1]}")
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return {"logits": [B, num_classes]}."""
+        query, tapped = self.backbone.run(images, until=self.place.query, taps=self.place.responses)
+        query = self.cross_layer(query, [tapped[block] for block in self.place.responses])
+        return {"logits": self._head(self.backbone.run(query, after=self.place.query)[0])}

@@ -1,0 +1,22 @@
+"""The baseline: a backbone, average pool, one linear layer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from finedge.train.backbones import Backbone
+from finedge.train.models.base import About, FineGrained
+
+
+class Plain(FineGrained):
+    """The backbone alone; what every other model has to beat."""
+
+    about = About(paper="none (baseline)", certain="all", reconstructed="nothing")
+
+    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "small") -> None:
+        super().__init__(backbone, num_classes, dropout=dropout, head_init=head_init)
+        self.taps = tuple(f"backbone.{block}" for block in dict.fromkeys((*backbone.stages, backbone.chain[-1])))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return {"logits": [B, num_classes]}."""
+        return {"logits": self._head(self.backbone(images))}

@@ -1,0 +1,150 @@
+"""A training recipe: one frozen record, read from TOML, with options of the command line on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tomllib
+
+from finedge.errors import UsageError, nearest
+
+RECIPES = Path(__file__).with_name("recipes")
+
+Augment = Literal["resized-crop", "crop"]
+Bf16 = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; the defaults are the common recipe of the papers (SGD, one cosine, label smoothing).
+
+    Attributes:
+        epochs: passes over the training split; the accuracy after the last one is the reported one.
+        batch_size: images a step; an incomplete last batch is left out.
+        size: side of the network's input in pixels.
+        resize: side before the crop in pixels; 0 stands for size * 256 / 224.
+        method: resampling; empty stands for the one the backbone was pretrained with.
+        lr: peak learning rate of the new layers at `batch_size` (it is not scaled).
+        backbone_lr: factor on `lr` for a pretrained backbone; a backbone without weights gets `lr` itself.
+        momentum: of SGD.
+        nesterov: use Nesterov's momentum.
+        weight_decay: L2 factor.
+        decay_norm: decay normalisation weights and biases too.
+        warmup_epochs: epochs of linear warm-up before the cosine.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        augment: `resized-crop` cuts a box of random area and shape, `crop` a random box of the size that evaluation cuts.
+        min_area: least share of the image that `resized-crop` keeps, in (0, 1].
+        flip: mirror half of the images.
+        colour_jitter: greatest relative change of brightness, contrast and saturation, in [0, 1); 0 is off.
+        ema: decay of the moving average of the weights, in [0, 1); 0 is off. If on, the average is the result.
+        bf16: autocast; `auto` is on for CUDA and off for the CPU.
+        channels_last: memory format of weights and images.
+        freeze: backbone stages, from the input on, that are not trained.
+        seed: of the cut, the initial weights, the order and the augmentation.
+        options: of the model, as in `[options]` of the file.
+    """
+
+    epochs: int = 100
+    batch_size: int = 32
+    size: int = 448
+    resize: int = 0
+    method: str = ""
+    lr: float = 0.05
+    backbone_lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    decay_norm: bool = True
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.1
+    augment: Augment = "crop"
+    min_area: float = 0.25
+    flip: bool = True
+    colour_jitter: float = 0.0
+    ema: float = 0.0
+    bf16: Bf16 = "auto"
+    channels_last: bool = True
+    freeze: int = 0
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, good, expected in (
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("size", self.size >= 32, "at least 32 pixels"),
+            ("resize", self.resize == 0 or self.resize >= self.size, f"0, or at least size {self.size}"),
+            ("lr", self.lr > 0, "a positive number"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
+            ("augment", self.augment in get_args(Augment), f"one of {', '.join(get_args(Augment))}"),
+            ("min_area", 0 < self.min_area <= 1, "0 < min_area <= 1"),
+            ("colour_jitter", 0 <= self.colour_jitter < 1, "0 <= colour_jitter < 1"),
+            ("ema", 0 <= self.ema < 1, "0 <= ema < 1"),
+            ("bf16", self.bf16 in get_args(Bf16), f"one of {', '.join(get_args(Bf16))}"),
+            ("freeze", self.freeze >= 0, "at least 0"),
+            ("seed", self.seed >= 0, "at least 0"),
+        ):
+            if not good:
+                raise UsageError(f"recipe value {name} = {getattr(self, name)!r}", expected=expected)
+
+    @property
+    def resized(self) -> int:
+        """The side in pixels before the crop."""
+        return self.resize or round(self.size * 256 / 224)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for run.json."""
+        return asdict(self)
+
+
+def read_recipe(name: str, **given: Any) -> Recipe:
+    """Read a recipe by the name of a shipped one or the path of a TOML file; options that are not None override it.
+
+    Raises:
+        UsageError: no such recipe, not TOML, an unknown key (the nearest known one is suggested), or a value of a wrong type.
+    """
+    return override(recipe_from(_read_toml(name)), **given)
+
+
+def override(recipe: Recipe, **given: Any) -> Recipe:
+    """Return `recipe` with the options that are not None; a new `size` brings its own `resize`."""
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if "size" in options:
+        options.setdefault("resize", 0)
+    return replace(recipe, **options)
+
+
+def recipe_from(values: Mapping[str, Any]) -> Recipe:
+    """Build a recipe of plain data, checking keys and types; a key that is absent keeps its default."""
+    default = Recipe()
+    known = {f.name: type(getattr(default, f.name)) for f in fields(Recipe)}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(f"unknown recipe key '{key}'", expected=nearest(key, known))
+        if not _fits(value, known[key]):
+            raise UsageError(f"recipe value {key} = {value!r}", expected=f"a value of type {known[key].__name__}")
+    return Recipe(**values)
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the shipped recipes."""
+    return tuple(sorted(p.stem for p in RECIPES.glob("*.toml")))
+
+
+def _read_toml(name: str) -> dict[str, Any]:
+    path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
+    try:
+        return tomllib.loads(path.read_text())
+    except (FileNotFoundError, IsADirectoryError):
+        raise UsageError(f"unknown recipe '{name}'", expected=nearest(name, recipe_names()), fix="name a shipped recipe or a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+
+
+def _fits(value: Any, wanted: type) -> bool:
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)

@@ -1,0 +1,106 @@
+"""The run: the folder that training leaves and that evaluation and export read.
+
+run.json                  spec, model, resolved recipe, data set, the commands given; written last, so it marks a whole run
+split.json                the images of every split
+metrics.jsonl             one line an epoch
+checkpoint.safetensors    the weights (see checkpoint.py)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finedge.data import DataSet, Item, split_record
+from finedge.errors import DataError
+from finedge.files import write_text
+from finedge.spec import Spec
+from finedge.train.checkpoint import NAME as CHECKPOINT
+from finedge.train.checkpoint import load_weights
+from finedge.train.models import FineGrained, build
+
+log = logging.getLogger(__name__)
+
+RECORD = "run.json"
+SPLITS = "split.json"
+METRICS = "metrics.jsonl"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A loaded run: `model` in evaluation mode on the CPU, with the weights of the last epoch (their average if one was kept)."""
+
+    path: Path
+    spec: Spec
+    model: FineGrained
+    record: Mapping[str, Any]
+
+
+def load_run(path: Path) -> Run:
+    """Open a run.
+
+    Raises:
+        DataError: no run there, a newer format, a damaged file, or weights that do not fit.
+    """
+    path = Path(path)
+    record = read_record(path)
+    spec = Spec.from_json(record["spec"])
+    model = rebuild(record)
+    epoch, epochs = load_weights(path / CHECKPOINT, model), record["recipe"]["epochs"]
+    if epoch < epochs:
+        log.warning("%s stopped after epoch %d of %d; finedge train --out %s --resume goes on", path, epoch, epochs, path)
+    return Run(path, spec, model.eval(), record)
+
+
+def rebuild(record: Mapping[str, Any]) -> FineGrained:
+    """Build the model of a run's record, without its weights."""
+    model = record["model"]
+    return build(model["name"], num_classes=len(record["spec"]["labels"]), backbone=model["backbone"], weights="none", **model["options"])
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read run.json; a missing, damaged or newer one raises `DataError`."""
+    try:
+        record: dict[str, Any] = json.loads((path / RECORD).read_text())
+        number = record["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{path} is not a run: no {RECORD}", expected="a folder made by finedge train", fix="finedge train --data DIR --out RUN") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path / RECORD} is damaged: {error!r}", fix="copy the whole folder again") from error
+    if number > FORMAT:
+        raise DataError(f"{path} has format {number}", expected=f"at most {FORMAT}", fix="update finedge on this machine")
+    missing = {"spec", "model", "recipe", "data"} - set(record)
+    if missing:
+        raise DataError(f"{path / RECORD} lacks {', '.join(sorted(missing))}", fix="copy the whole folder again")
+    return record
+
+
+def write_run(path: Path, record: Mapping[str, Any], *, data: DataSet) -> None:
+    """Write split.json, then run.json."""
+    write_text(path / SPLITS, split_record(data))
+    write_record(path, record)
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write run.json."""
+    write_text(path / RECORD, json.dumps({"format": FORMAT, **record}, indent=1))
+
+
+def recorded_data(path: Path, *, root: Path | None = None) -> DataSet:
+    """Return the data set a run was trained on, with its stored splits; `root` says where the images are now, if they moved.
+
+    Raises:
+        DataError: no run there, or its images are gone.
+    """
+    record = read_record(path)
+    images = root or Path(record["data"]["root"])
+    if not images.is_dir():
+        raise DataError(f"the images of {path} are not in {images}", expected="the folder the run was trained on", fix="--data DIR")
+    splits = json.loads((path / SPLITS).read_text())
+    items = {split: tuple(Item(images / file, label) for file, label in rows) for split, rows in splits.items()}
+    return DataSet(images, record["data"]["layout"], tuple(record["spec"]["labels"]), items, record["data"]["cut"])
