@@ -52,10 +52,10 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None) -> dic
     reference = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
     parity = check_parity(model, reference, frames)
     golden = pack(_golden(loaded, reference, model))
-    files: dict[str, Path | bytes] = {"model.fp32.onnx": model.SerializeToString(), GOLDEN: golden}
-    bundle = Bundle.create(out, loaded.spec, files=files, taps=taps, provenance=_provenance(loaded, model, parity))
+    content = model.SerializeToString()
+    bundle = Bundle.create(out, loaded.spec, files={"model.fp32.onnx": content, GOLDEN: golden}, taps=taps, provenance=_provenance(loaded, model, parity))
     log.info("wrote %s: max |delta| %.1e of %.1e allowed", out, parity.max_abs, parity.limit)
-    return {"bundle": str(out.resolve()), "parity": to_result(parity), "taps": [t.name for t in taps], "bytes": len(files["model.fp32.onnx"]), "sha256": bundle.digest()}
+    return {"bundle": str(out.resolve()), "parity": to_result(parity), "taps": [t.name for t in taps], "bytes": len(content), "sha256": bundle.digest()}
 
 
 def _parity_frames(run: Run, data: Path | None) -> NDArray[np.uint8]:

@@ -133,7 +133,8 @@ class Bundle:
                 raise BundleError(f"{self.path / name} is missing", expected="every file of manifest.json", fix="copy the whole folder again")
             found = sha256(self.path / name)
             if found != expected:
-                raise BundleError(f"{self.path / name} has sha256 {found[:12]}...", expected=f"{expected[:12]}... as in manifest.json", fix="copy or make the bundle again")
+                what = f"{self.path / name} has sha256 {found[:12]}..."
+                raise BundleError(what, expected=f"{expected[:12]}... as in manifest.json", fix="copy or make the bundle again")
 
 
 _HOW_TO_MAKE = {
@@ -150,7 +151,7 @@ def sha256(path: Path) -> str:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
         number = manifest["format"]
     except (FileNotFoundError, NotADirectoryError):
         raise _no_bundle(path) from None

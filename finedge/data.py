@@ -118,11 +118,16 @@ def _check(data: DataSet) -> None:
         raise DataError(f"{data.root} has {len(data.labels)} class(es)", expected="at least 2")
     absent = data.absent("train")
     if absent:
-        raise DataError(f"{len(absent)} class(es) of {data.root} have no training image: {', '.join(absent[:10])}", expected="at least one each", fix="add images or remove the class")
+        what = f"{len(absent)} class(es) of {data.root} have no training image: {_first(absent)}"
+        raise DataError(what, expected="at least one each", fix="add images or remove the class")
     for split in ("val", "test"):
         missing = data.absent(split)
         if data.splits.get(split) and missing:
-            log.warning("%d class(es) have no image in split '%s' (n/a there): %s", len(missing), split, ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else ""))
+            log.warning("%d class(es) have no image in split '%s' (n/a there): %s", len(missing), split, _first(missing))
+
+
+def _first(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 # --- cutting ------------------------------------------------------------------------------------------------------------

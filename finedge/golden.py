@@ -31,13 +31,15 @@ def synthetic_frame() -> NDArray[np.uint8]:
     frame[(x // 16 + y // 16) % 7 == 0] = (230, 40, 20)
     frame[(x - 320) ** 2 + (y - 240) ** 2 < 90**2] = (20, 90, 220)
     texture = (x * 73 + y * 151 + x * y * 7) % 41
-    return np.clip(frame + texture[..., None] - 20, 0, 255).astype(np.uint8)
+    textured: NDArray[np.uint8] = np.clip(frame + texture[..., None] - 20, 0, 255).astype(np.uint8)
+    return textured
 
 
 def tap_sample(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return at most 4096 evenly spaced elements of a feature map (any shape), as float32."""
     flat = np.asarray(values, np.float32).ravel()
-    return flat[np.linspace(0, flat.size - 1, min(TAP_SAMPLE, flat.size)).round().astype(int)]
+    chosen: NDArray[np.float32] = flat[np.linspace(0, flat.size - 1, min(TAP_SAMPLE, flat.size)).round().astype(int)]
+    return chosen
 
 
 def pack(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:

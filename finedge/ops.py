@@ -29,8 +29,9 @@ class Op:
 
 def softmax(x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Softmax over the last axis, in the dtype of `x`."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    e: NDArray[np.floating] = np.exp(x - x.max(axis=-1, keepdims=True))
+    shares: NDArray[np.floating] = e / e.sum(axis=-1, keepdims=True)
+    return shares
 
 
 def cross_layer_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: NDArray[np.floating], *, scale: float) -> NDArray[np.floating]:

@@ -19,6 +19,7 @@ from finedge.train import backbones
 from finedge.train.device import Device, choose_device
 from finedge.train.loader import default_workers
 from finedge.train.models import FineGrained, build
+from finedge.train.models import entry as model_entry
 from finedge.train.recipe import Recipe, override, read_recipe, recipe_from
 from finedge.train.run import RECORD, read_record, rebuild, recorded_data, write_record, write_run
 from finedge.train.trainer import Job, Trainer
@@ -37,11 +38,12 @@ def fresh(out: Path, given: Given, *, device: Device, workers: int | None) -> Tr
         raise UsageError("no --data", expected="a folder of images", fix="finedge data render DIR makes one to try with")
     settings = read_recipe(given.get("recipe", "common"), **_recipe_options(given))
     name, backbone, weights = given.get("model", "cnl"), given.get("backbone", "efficientnet_lite0"), given.get("weights", "imagenet")
+    model_entry(name)  # before the images are looked at: a wrong argument is told at once
     how = _preprocess(backbone, settings)
     found = open_dataset(given["data"], seed=settings.seed)
     torch.manual_seed(settings.seed)
     model = build(name, num_classes=len(found.labels), backbone=backbone, weights=weights, **settings.options)
-    images = drop_unreadable(found)  # last, since it takes a while: a wrong argument is told at once
+    images = drop_unreadable(found)
     spec = Spec(name, backbone, images.labels, how, Input(settings.size, settings.size), model.outputs)
     trainer = _trainer(out, model, spec=spec, recipe=settings, data=images, pretrained=weights != "none", device=device, workers=workers)
     trainer.save()

@@ -16,7 +16,7 @@ from onnxscript import FLOAT, script, values
 from onnxscript import opset20 as op
 
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
-from finedge.train.layers import cross_layer_attention as _  # registers the torch op
+from finedge.train.layers import cross_layer_attention as _  # noqa: F401 - registers the torch op
 
 DOMAIN = values.Opset(OP.domain, OP.version)
 
@@ -51,7 +51,7 @@ def _schema() -> defs.OpSchema:
 
 
 @script(DOMAIN, default_opset=op)
-def CrossLayerAttention(cla__q: FLOAT, cla__k: FLOAT, cla__v: FLOAT, scale: float) -> FLOAT:  # noqa: N802, D103
+def CrossLayerAttention(cla__q: FLOAT[...], cla__k: FLOAT[...], cla__v: FLOAT[...], scale: float) -> FLOAT[...]:  # noqa: N802, D103
     cla__head = op.Constant(value_ints=[1])
     cla__flat = op.Constant(value_ints=[0, 0, -1])
     cla__factor = op.CastLike(op.Constant(value_float=scale), cla__q)

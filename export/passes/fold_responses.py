@@ -47,7 +47,7 @@ def _fold(graph: ir.Graph, root: ir.Node) -> bool:
         graph.insert_before(root, add)
         total = add.outputs[0]
     result = root.outputs[0]
-    name, total.shape, total.dtype = result.name, result.shape, result.dtype
+    name, total.shape, total.type = result.name, result.shape, result.type
     ir.convenience.replace_all_uses_with(result, total, replace_graph_outputs=True)
     result.name, total.name = f"{name}/unfolded", name
     return True
@@ -90,23 +90,27 @@ def _feeds_only_an_add(node: ir.Node) -> bool:
 
 def _response(leaf: ir.Value) -> Response | None:
     """Read `leaf` as [BatchNorm of] a plain 1x1 convolution of a finedge op's output, each used once; None for anything else."""
-    node, factor, shift = leaf.producer(), None, None
-    if node is not None and node.op_type == "BatchNormalization" and _used_once(leaf):
-        constants = [_constant(node, i) for i in (1, 2, 3, 4)]
-        if any(c is None for c in constants):
+    norm, conv = leaf.producer(), leaf.producer()
+    if norm is not None and norm.op_type == "BatchNormalization":
+        if not _used_once(leaf) or not _has_constants(norm):
             return None
-        gamma, beta, mean, variance = constants
-        factor = gamma / np.sqrt(variance + np.asarray(node.attributes.get_float("epsilon", 1e-5), gamma.dtype))
-        shift = beta - mean * factor
-        leaf = node.inputs[0]
-        node = leaf.producer()
-    if node is None or not _is_plain_projection(node) or not _used_once(leaf):
+        leaf = _input(norm, 0)
+        conv = leaf.producer()
+    if conv is None or not _is_plain_projection(conv) or not _used_once(leaf):
         return None
-    weight = _constant(node, 1)
-    bias = _constant(node, 2) if len(node.inputs) > 2 else np.zeros(len(weight), weight.dtype)
-    if factor is not None:
+    weight = _constant(conv, 1)
+    bias = _constant(conv, 2) if len(conv.inputs) > 2 else np.zeros(len(weight), weight.dtype)
+    if norm is not None and norm is not conv:
+        factor, shift = _affine(norm)
         weight, bias = weight * factor[:, None, None, None], bias * factor + shift
-    return Response(node.inputs[0], weight, bias)
+    return Response(_input(conv, 0), weight, bias)
+
+
+def _affine(norm: ir.Node) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Read a BatchNormalization in evaluation mode as (factor, shift) a channel."""
+    gamma, beta, mean, variance = (_constant(norm, i) for i in (1, 2, 3, 4))
+    factor = gamma / np.sqrt(variance + np.asarray(norm.attributes.get_float("epsilon", 1e-5), gamma.dtype))
+    return factor, beta - mean * factor
 
 
 def _used_once(value: ir.Value) -> bool:
@@ -115,13 +119,25 @@ def _used_once(value: ir.Value) -> bool:
 
 def _is_plain_projection(node: ir.Node) -> bool:
     """Tell whether `node` is a 1x1 convolution, stride 1, no groups, of a finedge op's output, with constant weights."""
-    if node.op_type != "Conv" or any(_constant(node, i) is None for i in range(1, len(node.inputs))):
+    if node.op_type != "Conv" or not _has_constants(node):
         return False
-    source = node.inputs[0].producer()
+    source = _input(node, 0).producer()
     one = set(node.attributes.get_ints("strides", [1])) == {1} and set(node.attributes.get_ints("pads", [0])) == {0}
     return one and node.attributes.get_int("group", 1) == 1 and _constant(node, 1).shape[2:] == (1, 1) and source is not None and source.domain == DOMAIN
 
 
-def _constant(node: ir.Node, index: int) -> NDArray[np.floating] | None:
+def _has_constants(node: ir.Node) -> bool:
+    """Tell whether every input but the first is a constant."""
+    return all(v is not None and v.const_value is not None for v in node.inputs[1:])
+
+
+def _constant(node: ir.Node, index: int) -> NDArray[np.floating]:
+    value = _input(node, index).const_value
+    assert value is not None  # _has_constants was asked first
+    return value.numpy()
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
-    return None if value is None or value.const_value is None else value.const_value.numpy()
+    assert value is not None  # Conv and BatchNormalization have no optional input before their last
+    return value

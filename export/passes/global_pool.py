@@ -29,14 +29,16 @@ def _is_spatial_mean(node: ir.Node) -> bool:
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> None:
-    result = node.outputs[0]
-    pool = ir.node("GlobalAveragePool", [node.inputs[0]], name=f"{node.name}/pool")
+    source, result = node.inputs[0], node.outputs[0]
+    assert source is not None  # _is_spatial_mean looked at it
+    assert source.shape is not None
+    pool = ir.node("GlobalAveragePool", [source], name=f"{node.name}/pool")
     last = pool
     graph.insert_before(node, pool)
     if not node.attributes.get_int("keepdims", 1):
         last = ir.node("Flatten", [pool.outputs[0]], name=f"{node.name}/flatten")
         graph.insert_before(node, last)
-        pool.outputs[0].shape, pool.outputs[0].type = ir.Shape([*node.inputs[0].shape[:2], 1, 1]), result.type
+        pool.outputs[0].shape, pool.outputs[0].type = ir.Shape([source.shape[0], source.shape[1], 1, 1]), result.type
     total, name = last.outputs[0], result.name
     total.shape, total.type = result.shape, result.type
     ir.convenience.replace_all_uses_with(result, total, replace_graph_outputs=True)

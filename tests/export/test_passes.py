@@ -68,7 +68,7 @@ def cnl(responses, *, use_bias=False, norm=True):
 @pytest.mark.parametrize("responses", [2, 5])
 def test_folding_the_responses_is_exact_and_leaves_one_convolution(responses, norm, use_bias):
     before = cnl(responses, norm=norm, use_bias=use_bias)
-    after, result = rewritten(before, lambda m: apply_passes(m))
+    after, _ = rewritten(before, lambda m: apply_passes(m))
     inputs = {i.name: RNG.normal(size=[2, *(d.dim_value for d in i.type.tensor_type.shape.dim[1:])]) for i in before.graph.input}
     assert np.abs(evaluate(before, inputs) - evaluate(after, inputs)).max() < EXACT
     assert [n.op_type for n in after.graph.node if n.domain == ""] == ["Concat", "Conv", "Add"]

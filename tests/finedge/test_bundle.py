@@ -77,7 +77,7 @@ def test_one_flipped_byte_is_refused(bundle, name):
 
 def test_a_missing_file_is_named(bundle):
     (bundle.path / "golden.npz").unlink()
-    with pytest.raises(BundleError, match="golden.npz is missing"):
+    with pytest.raises(BundleError, match=r"golden\.npz is missing"):
         Bundle.load(bundle.path)
 
 

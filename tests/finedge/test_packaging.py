@@ -31,7 +31,7 @@ def test_the_wheel_holds_every_stage(tmp_path):
         assert f"finedge/{stage}/__init__.py" in names, f"the wheel lacks {stage}"
     assert not [n for n in names if n.split("/")[0] in STAGES], "a stage landed at the top level of site-packages"
     assert any(n.startswith("finedge/train/recipes/") for n in names), "the recipes are missing from the wheel"
-    assert any(n.endswith("templates/report.html") for n in names), "the report's template is missing from the wheel"
+    assert any(n.endswith("runtime/report/page.html") for n in names), "the report's template is missing from the wheel"
 
 
 def test_the_device_side_never_imports_torch():

@@ -11,7 +11,7 @@ from finedge.train.models.base import About, FineGrained
 from finedge.train.models.cnl import CrossLayer
 from finedge.train.models.plain import Plain
 
-__all__ = ["MODELS", "About", "FineGrained", "build", "names", "register"]
+__all__ = ["MODELS", "About", "FineGrained", "build", "entry", "names", "register"]
 
 MODELS: dict[str, type[FineGrained]] = {}
 
@@ -28,6 +28,13 @@ def names() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
+def entry(name: str) -> type[FineGrained]:
+    """Return a model's class; an unknown name raises `UsageError` with the nearest one."""
+    if name not in MODELS:
+        raise UsageError(f"unknown model '{name}'", expected=nearest(name, MODELS))
+    return MODELS[name]
+
+
 def build(name: str, *, num_classes: int, backbone: str, weights: str = "none", **options: Any) -> FineGrained:
     """Build a model.
 
@@ -41,11 +48,9 @@ def build(name: str, *, num_classes: int, backbone: str, weights: str = "none", 
     Raises:
         UsageError: unknown model, backbone, weights or option.
     """
-    if name not in MODELS:
-        raise UsageError(f"unknown model '{name}'", expected=nearest(name, MODELS))
+    model = entry(name)
     if num_classes < 2:
         raise UsageError(f"{num_classes} classes", expected="at least 2")
-    model = MODELS[name]
     known = [p.name for p in inspect.signature(model).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:

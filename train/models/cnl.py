@@ -51,7 +51,7 @@ class CrossLayer(FineGrained):
         reconstructed="the placement on every other backbone",
     )
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "small", joint: bool = False) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming", joint: bool = False) -> None:
         super().__init__(backbone, num_classes, dropout=dropout, head_init=head_init)
         self.options |= {"joint": joint}
         self.place = placement(backbone)

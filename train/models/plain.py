@@ -13,7 +13,7 @@ class Plain(FineGrained):
 
     about = About(paper="none (baseline)", certain="all", reconstructed="nothing")
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "small") -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming") -> None:
         super().__init__(backbone, num_classes, dropout=dropout, head_init=head_init)
         self.taps = tuple(f"backbone.{block}" for block in dict.fromkeys((*backbone.stages, backbone.chain[-1])))
 
