@@ -101,6 +101,11 @@ def normalise(frames: torch.Tensor, how: Preprocess) -> torch.Tensor:
     return (frames.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
+def scaled(how: Preprocess, side: int) -> Preprocess:
+    """Return `how` for another side of the crop in pixels, the resize in proportion."""
+    return replace(how, crop=side, resize=round(how.resize * side / how.crop))
+
+
 def augment(frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator) -> Frame:
     """Cut a random box and resize it as evaluation does; mirror it and change its colours if the recipe says so.
 

@@ -25,6 +25,8 @@ class Recipe:
         epochs: passes over the training split; the accuracy after the last one is the reported one.
         batch_size: images a step; an incomplete last batch is left out.
         size: side of the network's input in pixels.
+        start_size: side of the training images in the first epoch; it grows to `size` over three quarters of the epochs (progressive
+            learning, EfficientNetV2, arXiv 2104.00298). 0 stands for `size` throughout.
         resize: side before the crop in pixels; 0 stands for size * 256 / 224.
         method: resampling; empty stands for the one the backbone was pretrained with.
         lr: peak learning rate of the new layers at `batch_size` (it is not scaled).
@@ -50,6 +52,7 @@ class Recipe:
     epochs: int = 100
     batch_size: int = 32
     size: int = 448
+    start_size: int = 0
     resize: int = 0
     method: str = ""
     lr: float = 0.05
@@ -76,6 +79,7 @@ class Recipe:
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("size", self.size >= 32, "at least 32 pixels"),
+            ("start_size", self.start_size == 0 or 32 <= self.start_size <= self.size, f"0, or 32 to size {self.size}"),
             ("resize", self.resize == 0 or self.resize >= self.size, f"0, or at least size {self.size}"),
             ("lr", self.lr > 0, "a positive number"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
@@ -94,6 +98,13 @@ class Recipe:
     def resized(self) -> int:
         """The side in pixels before the crop."""
         return self.resize or round(self.size * 256 / 224)
+
+    def side(self, epoch: int) -> int:
+        """Return the side in pixels of the training images of an epoch (0-based), a multiple of 32 while it grows."""
+        grown = min(1.0, epoch / max(1, 0.75 * self.epochs))
+        if self.start_size == 0 or grown == 1:
+            return self.size
+        return min(self.size, round((self.start_size + grown * (self.size - self.start_size)) / 32) * 32)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for run.json."""

@@ -24,7 +24,7 @@ from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_checkpoint, save_checkpoint
 from finedge.train.ema import MovingAverage
 from finedge.train.evaluate import accuracy, target_ranks
-from finedge.train.loader import Batch, TrainingImages, batches, normalise
+from finedge.train.loader import Batch, TrainingImages, batches, normalise, scaled
 from finedge.train.models import FineGrained
 from finedge.train.optimizer import lr_at, set_lr, sgd
 from finedge.train.recipe import Recipe
@@ -107,7 +107,7 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> dict[str, Any]:
         # All that is random hangs on (seed, epoch), so that a resumed run draws what an uninterrupted one draws.
         torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
-        images = TrainingImages(self.images, self.job.spec.preprocess, self.recipe, epoch)
+        images = TrainingImages(self.images, scaled(self.job.spec.preprocess, self.recipe.side(epoch)), self.recipe, epoch)
         order = images.order()[: self.steps * self.recipe.batch_size]
         self.model.train()
         total, start = torch.zeros((), device=self.job.device), time.perf_counter()

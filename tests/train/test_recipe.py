@@ -80,3 +80,12 @@ def test_a_value_out_of_range_is_refused(key, value):
 def test_the_recorded_form_is_read_back():
     recipe = Recipe(epochs=7, ema=0.99, options={"dropout": 0.1})
     assert recipe_from(recipe.to_json()) == recipe
+
+
+def test_progressive_training_images_grow_to_the_size_and_stay():
+    recipe = Recipe(epochs=12, size=224, start_size=128)
+    sides = [recipe.side(epoch) for epoch in range(12)]
+    assert sides == sorted(sides)
+    assert (sides[0], sides[9:]) == (128, [224] * 3)
+    assert {side % 32 for side in sides} == {0}
+    assert {Recipe(epochs=5, size=160).side(epoch) for epoch in range(5)} == {160}

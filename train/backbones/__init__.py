@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from finedge.errors import UsageError, nearest
 from finedge.spec import Preprocess
 from finedge.train.backbones.base import Backbone
-from finedge.train.backbones.efficientnet_lite import efficientnet_lite
+from finedge.train.backbones.efficientnet_lite import efficientnet_lite, efficientnet_lite_s16
 from finedge.train.backbones.mobilenet import mobilenetv2
 from finedge.train.backbones.resnet import resnet
 from finedge.train.weights import Source, lite_package, load, torchvision_hub
@@ -31,10 +31,10 @@ def _resnet(*, v2: bool) -> Entry:
     return Entry(resnet, Preprocess(), weights, "arXiv 1512.03385")
 
 
-def _lite(*, resize: int, crop: int) -> Entry:
+def _lite(*, resize: int, crop: int, build: Callable[[str], Backbone] = efficientnet_lite) -> Entry:
     # (pixel - 127) / 128, bicubic: what the packaged weights were trained with.
     how = Preprocess(resize, crop, "pillow-bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-    return Entry(efficientnet_lite, how, {"imagenet": lite_package}, "EfficientNet-Lite (no paper); arXiv 1905.11946")
+    return Entry(build, how, {"imagenet": lite_package}, "EfficientNet-Lite (no paper); arXiv 1905.11946")
 
 
 BACKBONES: dict[str, Entry] = {
@@ -45,6 +45,7 @@ BACKBONES: dict[str, Entry] = {
     "efficientnet_lite0": _lite(resize=256, crop=224),
     "efficientnet_lite1": _lite(resize=272, crop=240),
     "efficientnet_lite2": _lite(resize=292, crop=260),
+    "efficientnet_lite0_s16": _lite(resize=256, crop=224, build=efficientnet_lite_s16),
     "mobilenetv2_035": Entry(mobilenetv2, Preprocess(), {}, "arXiv 1801.04381"),
 }
 

@@ -13,7 +13,14 @@ def efficientnet_lite(name: str) -> Backbone:
     return inverted_residual_chain(name, net=timm.create_model(f"tf_{name}"))
 
 
-def inverted_residual_chain(name: str, *, net: nn.Module) -> Backbone:
+def efficientnet_lite_s16(name: str) -> Backbone:
+    """Build a Lite network that stops at stride 16 (blocks.4): a fifth of the weights, for small parts and small bundles."""
+    net = timm.create_model(f"tf_{name.removesuffix('_s16')}")
+    net.blocks = net.blocks[:5]
+    return inverted_residual_chain(name, net=net, head=())
+
+
+def inverted_residual_chain(name: str, *, net: nn.Module, head: tuple[str, ...] = ("conv_head", "bn2")) -> Backbone:
     """Return timm's inverted-residual networks as a chain.
 
     timm counts seven groups of blocks; a stage here is what shares a stride, so groups 3+4 (stride 16) and 5+6 (stride 32) are
@@ -24,6 +31,6 @@ def inverted_residual_chain(name: str, *, net: nn.Module) -> Backbone:
     return Backbone(
         name,
         net=net,
-        chain=["conv_stem", "bn1", *inner, "conv_head", "bn2"],
-        stages=[f"blocks.{group}.{groups[group] - 1}" for group in (0, 1, 2, 4, 6)],
+        chain=["conv_stem", "bn1", *inner, *head],
+        stages=[f"blocks.{group}.{groups[group] - 1}" for group in (0, 1, 2, 4, 6) if group < len(groups)],
     )

@@ -26,6 +26,8 @@ PLACEMENTS: dict[str, Placement] = {
     "resnet34": Placement("layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 64),
     "resnet50": Placement("layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 256),
     "resnet101": Placement("layer4.1", ("layer2.1", "layer2.3", "layer3.5", "layer3.12", "layer3.19"), 256),
+    # Nothing follows the last stage here: as in the paper, its last block but one asks.
+    "efficientnet_lite0_s16": Placement("blocks.4.1", ("blocks.1.1", "blocks.2.1"), 64),
 }
 
 
