@@ -31,7 +31,7 @@ test: check
 # The device: only the base install, without torch. What runs on a board must pass here.
 .venv-device/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-device
-	.venv-device/$(PIP_INSTALL) --editable . pytest
+	.venv-device/bin/$(PIP_INSTALL) --editable . pytest
 	touch $@
 
 test-device: .venv-device/.ready
@@ -44,7 +44,7 @@ demo: setup
 # A bundle that the repository ships, on a machine without torch.
 .venv-try/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-try
-	.venv-try/$(PIP_INSTALL) --no-compile --editable '.[report]'
+	.venv-try/bin/$(PIP_INSTALL) --no-compile --editable '.[report]'
 	touch $@
 
 try: .venv-try/.ready

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from finedge.runtime.benchmark.modes import TOTAL, Lane, Mode
 from finedge.runtime.benchmark.run import interleave, schedule
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.evaluate import evaluate
-from finedge.runtime.report.command import report
 
+Report = Callable[[Path], dict[str, str]]
 DESIGN_KEYS = {
     "model", "variant", "backend", "device", "batch", "mode", "n", "p50_ms", "p90_ms", "p95_ms", "p99_ms",
     "top1", "top5", "wilson95", "valid", "invalid_reasons",
@@ -115,7 +117,13 @@ def test_both_modes_stand_apart_and_offline_counts_images(tiny_bundle: Bundle) -
     assert rows[1]["images_per_second"] == pytest.approx(4 * rows[1]["n"] / total * 1e3, rel=1e-3)
 
 
-def test_several_bundles_are_compared_with_the_first(tiny_bundle: Bundle, other_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def report() -> Report:
+    pytest.importorskip("jinja2", reason="the [report] extra is not installed")
+    return importlib.import_module("finedge.runtime.report.command").report
+
+
+def test_several_bundles_are_compared_with_the_first(report: Report, tiny_bundle: Bundle, other_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     result = quick(tiny_bundle.path, other_bundle, data=tiny_data, out=tmp_path / "both")
     assert [(r["bundle"], r["variant"]) for r in result["rows"]] == [("tiny", "fp32"), ("tiny", "int8"), ("other", "fp32"), ("other", "int8")]
     assert [(c["first"], c["second"], c["variant"], c["flips"]) for c in result["comparisons"]] == [("tiny", "other", "fp32", 0), ("tiny", "other", "int8", 0)]
@@ -129,7 +137,7 @@ def test_bundles_of_one_name_are_told_apart(tiny_bundle: Bundle, tmp_path: Path)
     assert result["rows"][1]["bundle"] == "elsewhere/tiny"
 
 
-def test_without_labelled_data_scenes_are_rendered_and_accuracy_is_null(tiny_bundle: Bundle, tiny_data: Path) -> None:
+def test_without_labelled_data_scenes_are_rendered_and_accuracy_is_null(report: Report, tiny_bundle: Bundle, tiny_data: Path) -> None:
     shutil.rmtree(tiny_data)
     row = quick(tiny_bundle.path, variants="fp32")["rows"][0]
     assert (row["top1"], row["wilson95"], row["accuracy_note"]) == (None, None, "not measured: no labelled data")
