@@ -35,7 +35,7 @@ test: check
 	touch $@
 
 test-device: .venv-device/.ready
-	.venv-device/bin/pytest tests/finedge tests/contract tests/render tests/runtime tests/jetson
+	.venv-device/bin/pytest tests/finedge tests/contract tests/render tests/runtime tests/jetson tests/flow/test_shipped_bundle.py
 
 # The main job, end to end, on rendered birds or on your own pictures: make demo DATA=DIR
 demo: setup

@@ -13,7 +13,7 @@ from finedge.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-SCRIPTS = ["examples/demo.sh", "examples/try.sh", "examples/make_bundle.sh", "benchmarks/cpu/resnet50_cnl.sh"]
+SCRIPTS = ["examples/demo.sh", "examples/try.sh", "examples/make_bundle.sh", "benchmarks/cpu/resnet50_cnl.sh", "benchmarks/cpu/plain_against_cnl.sh"]
 RECIPES = sorted((ROOT / "train/recipes").glob("*.toml"))
 
 
