@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 import torch
+import torch.nn.functional as F
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
@@ -25,21 +26,24 @@ OPSET = 20
 class FramesToOutputs(nn.Module):
     """The graph's outside: uint8 [B, H, W, 3] RGB -> the model's outputs in the spec's order, then its taps.
 
-    Normalisation is part of the graph, so that no runtime can get it wrong.
+    Normalisation is part of the graph, so that no runtime can get it wrong. It is written as a BatchNormalization: ONNX Runtime
+    moves a Transpose behind a Sub and a Mul, whose broadcast over the last axis then costs 0.8 ms a frame of 224 px (1.4 ms on
+    one thread) instead of 0.05 ms.
     """
 
     mean: Tensor
-    inverse_std: Tensor
+    variance: Tensor
 
     def __init__(self, model: FineGrained, how: Preprocess) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(how.mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("inverse_std", 1 / (torch.tensor(how.std).view(1, 3, 1, 1) * 255))
+        self.register_buffer("mean", torch.tensor(how.mean) * 255)
+        self.register_buffer("variance", (torch.tensor(how.std) * 255) ** 2)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Take uint8 [B, H, W, 3]; return float32 outputs [B, classes] and taps [B, C, h, w]."""
-        images = (frames.to(self.mean.dtype).permute(0, 3, 1, 2) - self.mean) * self.inverse_std  # cast first: TensorRT cannot transpose uint8
+        pixels = frames.to(self.mean.dtype).permute(0, 3, 1, 2)  # cast first: TensorRT cannot transpose uint8
+        images = F.batch_norm(pixels, self.mean, self.variance, eps=0.0)
         with recorded_taps(self.model) as taps:
             outputs = self.model(images)
         return (*(outputs[o.name] for o in self.model.outputs), *(taps[t] for t in self.model.taps))

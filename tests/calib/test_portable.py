@@ -116,7 +116,7 @@ def test_attention_and_its_function_are_untouched(tiny, placed, graph):
 
 def test_the_normalised_frame_is_quantized_like_any_input(graph):
     first = graph.of("Conv")[0]
-    assert graph.made_by(graph.producer[graph.producer[first.input[0]].input[0]].input[0]) == "Mul"
+    assert graph.made_by(graph.producer[graph.producer[first.input[0]].input[0]].input[0]) == "BatchNormalization"
 
 
 def test_activations_stay_between_a_layer_and_its_quantization(tiny, graph):
