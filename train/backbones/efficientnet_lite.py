@@ -16,7 +16,7 @@ def efficientnet_lite(name: str) -> Backbone:
 def efficientnet_lite_s16(name: str) -> Backbone:
     """Build a Lite network that stops at stride 16 (blocks.4): a fifth of the weights, for small parts and small bundles."""
     net = timm.create_model(f"tf_{name.removesuffix('_s16')}")
-    net.blocks = net.blocks[:5]
+    net.blocks = nn.Sequential(*list(net.get_submodule("blocks").children())[:5])
     return inverted_residual_chain(name, net=net, head=())
 
 
