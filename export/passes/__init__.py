@@ -7,7 +7,6 @@ from collections.abc import Set
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from finedge.export.passes.absorb_projections import AbsorbProjectionsPass
 from finedge.export.passes.fold_responses import FoldResponsesPass
 from finedge.export.passes.global_pool import GlobalPoolPass
 
@@ -15,7 +14,6 @@ from finedge.export.passes.global_pool import GlobalPoolPass
 NAMES = (
     "theta once (common subexpressions)",
     "fold z and BatchNorm of all responses into one convolution",
-    "key and value projections absorbed into the query side where that is cheaper",
     "spatial mean as GlobalAveragePool",
 )
 
@@ -24,7 +22,7 @@ def apply_passes(model: ir.Model, *, keep: Set[str] = frozenset()) -> None:
     """Rewrite `model` in place; tensors named in `keep` (the taps) stay what they are."""
     protected = [v for n in model.graph.all_nodes() for v in n.outputs if v.name in keep]
     model.graph.outputs.extend(protected)  # an output is never merged away
-    for rewrite in (CommonSubexpressionEliminationPass(), FoldResponsesPass(), AbsorbProjectionsPass(), GlobalPoolPass(), RemoveUnusedNodesPass()):
+    for rewrite in (CommonSubexpressionEliminationPass(), FoldResponsesPass(), GlobalPoolPass(), RemoveUnusedNodesPass()):
         rewrite(model)
     if protected:
         del model.graph.outputs[-len(protected) :]

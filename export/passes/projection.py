@@ -36,18 +36,14 @@ def insert_projection(
     source: ir.Value,
     *,
     weight: NDArray[np.floating],
-    bias: NDArray[np.floating] | None,
+    bias: NDArray[np.floating],
     name: str,
-    before: ir.Node | None = None,
-    after: ir.Node | None = None,
+    before: ir.Node,
 ) -> ir.Value:
-    """Add a 1x1 convolution of `source` to the graph, before or after a node; return its output."""
-    constants = [_initializer(graph, f"{name}.weight", weight)] + ([] if bias is None else [_initializer(graph, f"{name}.bias", bias)])
+    """Add a 1x1 convolution of `source` to the graph, before a node; return its output."""
+    constants = [_initializer(graph, f"{name}.{kind}", array) for kind, array in (("weight", weight), ("bias", bias))]
     conv = ir.node("Conv", [source, *constants], {"kernel_shape": [1, 1]}, name=name)
-    if before is not None:
-        graph.insert_before(before, conv)
-    elif after is not None:
-        graph.insert_after(after, conv)
+    graph.insert_before(before, conv)
     result = conv.outputs[0]
     result.name = f"{name}.output"
     if source.shape is not None:

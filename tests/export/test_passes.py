@@ -8,11 +8,9 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from finedge.export.ops import FACES
 from finedge.export.passes import apply_passes
-from finedge.export.passes.absorb_projections import AbsorbProjectionsPass, count
 from finedge.export.passes.fold_responses import FoldResponsesPass
 from finedge.export.passes.global_pool import GlobalPoolPass
 
@@ -75,48 +73,6 @@ def test_folding_the_responses_is_exact_and_leaves_one_convolution(responses, no
     assert np.abs(evaluate(before, inputs) - evaluate(after, inputs)).max() < EXACT
     assert [n.op_type for n in after.graph.node if n.domain == ""] == ["Concat", "Conv", "Add"]
     assert after.graph.output[0].name == before.graph.output[0].name
-
-
-def attention_with_projections(*, queries, keys, bias, same_source=True):
-    inputs = {"q": ["b", 4, *queries], "x": ["b", 6, *keys], "x2": ["b", 6, *keys]}
-    constants = {"wk": RNG.normal(size=(4, 6, 1, 1)), "wv": RNG.normal(size=(5, 6, 1, 1)), "bk": RNG.normal(size=4), "bv": RNG.normal(size=5)}
-    nodes = [
-        helper.make_node("Conv", ["x", "wk", *(["bk"] if bias else [])], ["k"], kernel_shape=[1, 1]),
-        helper.make_node("Conv", ["x" if same_source else "x2", "wv", *(["bv"] if bias else [])], ["v"], kernel_shape=[1, 1]),
-        helper.make_node("CrossLayerAttention", ["q", "k", "v"], ["y"], domain="finedge", scale=0.3, name="attend"),
-        helper.make_node("Abs", ["y"], ["out"]),
-    ]
-    return model(nodes, inputs, "out", constants, functions=True)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_absorbing_the_projections_is_exact_and_the_tap_becomes_key_and_value(bias):
-    before = attention_with_projections(queries=(2, 2), keys=(9, 8), bias=bias)
-    after, result = rewritten(before, AbsorbProjectionsPass())
-    assert result.modified
-    after, _ = rewritten(after, RemoveUnusedNodesPass())
-    inputs = {"q": RNG.normal(size=(2, 4, 2, 2)), "x": RNG.normal(size=(2, 6, 9, 8)), "x2": np.zeros((2, 6, 9, 8))}
-    assert np.abs(evaluate(before, inputs) - evaluate(after, inputs)).max() < EXACT
-    (attention,) = [n for n in after.graph.node if n.domain == "finedge"]
-    assert list(attention.input[1:]) == ["x", "x"]
-
-
-def test_projections_stay_where_absorbing_costs_more():
-    before = attention_with_projections(queries=(9, 8), keys=(2, 2), bias=False)
-    assert not rewritten(before, AbsorbProjectionsPass())[1].modified
-
-
-def test_projections_of_two_different_maps_stay():
-    before = attention_with_projections(queries=(2, 2), keys=(9, 8), bias=False, same_source=False)
-    assert not rewritten(before, AbsorbProjectionsPass())[1].modified
-
-
-def test_absorbing_saves_what_the_paper_notes_count_on_resnet50():
-    """CNL on ResNet-50 at 224: 2 responses of 512 x 784 and 3 of 1024 x 196; the whole module goes from 928 to 395 MMAC."""
-    shapes = [(784, 512)] * 2 + [(196, 1024)] * 3
-    costs = [count(queries=49, keys=keys, channels=channels, width=256, value_width=256) for keys, channels in shapes]
-    saved = sum(c.projected - c.absorbed for c in costs) / 1e6
-    assert saved == pytest.approx(928 - 395, abs=1)
 
 
 def test_a_single_response_is_left_alone():
