@@ -12,19 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
+from finedge.bundle import CPU_FILE, FLOAT_FILE, GOLDEN, PORTABLE_FILE, Bundle
+
 if TYPE_CHECKING:
     import onnx
 
-    from finedge.bundle import Bundle
     from finedge.calib.placement import Placement
     from finedge.calib.ranges import RangeTable
     from finedge.calib.sample import Sample
 
 log = logging.getLogger(__name__)
-
-FLOAT_FILE = "model.fp32.onnx"
-PORTABLE_FILE = "model.int8.onnx"
-CPU_FILE = "model.int8.cpu.onnx"
 
 
 def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method: str = "max", seed: int = 0) -> dict[str, Any]:
@@ -39,7 +36,6 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
     """
     import onnx
 
-    from finedge.bundle import GOLDEN, Bundle
     from finedge.calib.cpu import place_cpu
     from finedge.calib.observe import collect_ranges
     from finedge.calib.portable import place_portable
@@ -87,7 +83,6 @@ def _checked(model: onnx.ModelProto) -> bytes:
 
 def _golden(bundle: Bundle, files: Mapping[str, bytes]) -> bytes:
     """Return golden.npz with what the new files make of the golden input, in the session that will run them."""
-    from finedge.bundle import Bundle
     from finedge.golden import pack, read_golden
     from finedge.runtime.ort import OnnxRuntimeBackend
 

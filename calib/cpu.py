@@ -40,7 +40,7 @@ def place_cpu(model: onnx.ModelProto, table: RangeTable) -> tuple[onnx.ModelProt
     quantizer = QDQQuantizer(
         inlined,
         per_channel=True,
-        reduce_range=False,  # CPUs without VNNI: the runtime halves the weights at load
+        reduce_range=False,  # CPUs without VNNI: the runtime cuts the weights to 7 bits at load
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range={name: TensorData(lowest=np.float32(r.low), highest=np.float32(r.high)) for name, r in table.ranges.items()},

@@ -7,12 +7,17 @@ step() { printf '\n== %s\n' "$*" >&2; }
 if [ "$data" = demo/data ]; then
     step "render twelve species of birds that differ in small parts"
     finedge data render "$data" >&2
+else
+    out=$out/$(basename "$data") # runs on other pictures stand beside the birds'
 fi
 for model in plain cnl; do
     run=$out/$model bundle=$out/$model.finedge
     step "train $model (EfficientNet-Lite0, ImageNet weights)"
-    resume=$([ -e "$run" ] && echo --resume || true)
-    finedge train --model "$model" --backbone efficientnet_lite0 --recipe demo --data "$data" --out "$run" $resume >&2
+    if [ -e "$run/run.json" ]; then
+        finedge train --out "$run" --resume >&2
+    else
+        finedge train --model "$model" --backbone efficientnet_lite0 --recipe demo --data "$data" --out "$run" >&2
+    fi
     step "export $model to ONNX, calibrate INT8, verify every stage"
     finedge export "$run" --out "$bundle" >&2
     finedge calibrate "$bundle" --data "$data" >&2

@@ -3,8 +3,7 @@
 set -euo pipefail
 work=${1:-runs/small}
 finedge data render "$work/data" --classes 12 --train 100 --val 10 --test 30 --size 160 --seed 7 >&2
-resume=$([ -e "$work/birds/run.json" ] && echo --resume || true)
-if [ -n "$resume" ]; then
+if [ -e "$work/birds/run.json" ]; then
     finedge train --out "$work/birds" --resume >&2
 else
     finedge train --model cnl --backbone efficientnet_lite0_s16 --recipe small --data "$work/data" --out "$work/birds" >&2

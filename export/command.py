@@ -36,7 +36,7 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None) -> dic
     """
     import onnx_ir as ir
 
-    from finedge.bundle import GOLDEN, MANIFEST, Bundle
+    from finedge.bundle import FLOAT_FILE, GOLDEN, MANIFEST, Bundle
     from finedge.export.parity import check_parity, to_result
     from finedge.export.to_onnx import FramesToOutputs, to_onnx
     from finedge.golden import pack
@@ -53,7 +53,7 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None) -> dic
     parity = check_parity(model, reference, frames)
     golden = pack(_golden(loaded, reference, model))
     content = model.SerializeToString()
-    bundle = Bundle.create(out, loaded.spec, files={"model.fp32.onnx": content, GOLDEN: golden}, taps=taps, provenance=_provenance(loaded, model, parity))
+    bundle = Bundle.create(out, loaded.spec, files={FLOAT_FILE: content, GOLDEN: golden}, taps=taps, provenance=_provenance(loaded, model, parity))
     log.info("wrote %s: max |delta| %.1e of %.1e allowed", out, parity.max_abs, parity.limit)
     return {"bundle": str(out.resolve()), "parity": to_result(parity), "taps": [t.name for t in taps], "bytes": len(content), "sha256": bundle.digest()}
 
@@ -82,6 +82,7 @@ def _golden(run: Run, reference: FramesToOutputs, model: onnx.ModelProto) -> dic
     import onnxruntime
     import torch
 
+    from finedge.bundle import FLOAT_FILE
     from finedge.golden import synthetic_frame, tap_sample
     from finedge.preprocess import preprocess
 
@@ -96,7 +97,7 @@ def _golden(run: Run, reference: FramesToOutputs, model: onnx.ModelProto) -> dic
         "frame": frame,
         "input": pixels,
         **{f"tap/{name}": tap_sample(t.numpy()) for name, t in taps.items()},
-        **{f"model.fp32.onnx/{name}": value for name, value in outputs.items()},
+        **{f"{FLOAT_FILE}/{name}": value for name, value in outputs.items()},
     }
 
 

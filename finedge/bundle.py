@@ -28,11 +28,14 @@ from finedge.spec import Spec
 FORMAT = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+FLOAT_FILE = "model.fp32.onnx"
+PORTABLE_FILE = "model.int8.onnx"
+CPU_FILE = "model.int8.cpu.onnx"
 # The files that may hold a variant; a backend picks the first it can use.
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "fp32": ("model.fp32.onnx",),
+    "fp32": (FLOAT_FILE,),
     "fp16": ("model.fp16.onnx",),
-    "int8": ("model.int8.onnx", "model.int8.cpu.onnx"),
+    "int8": (PORTABLE_FILE, CPU_FILE),
 }
 
 
@@ -137,10 +140,7 @@ class Bundle:
                 raise BundleError(what, expected=f"{expected[:12]}... as in manifest.json", fix="copy or make the bundle again")
 
 
-_HOW_TO_MAKE = {
-    "model.int8.onnx": "finedge calibrate BUNDLE --data DIR",
-    "model.int8.cpu.onnx": "finedge calibrate BUNDLE --data DIR",
-}
+_HOW_TO_MAKE = dict.fromkeys((PORTABLE_FILE, CPU_FILE), "finedge calibrate BUNDLE --data DIR")
 
 
 def sha256(path: Path) -> str:

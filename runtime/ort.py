@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.bundle import VARIANTS, Bundle
+from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, VARIANTS, Bundle
 from finedge.errors import BundleError, SystemProblem, UsageError
 from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, check_outputs, pick_file
 from finedge.runtime.cpu import cpu_name, has_exact_int8, is_x86, owned_cores
@@ -24,11 +24,9 @@ log = logging.getLogger(__name__)
 
 NAME = "onnxruntime"
 PROVIDER = "CPUExecutionProvider"
-CPU_FILE = "model.int8.cpu.onnx"
-FLOAT_FILE = "model.fp32.onnx"
 SEVEN_BIT = "int8 (7-bit weights)"
 # The CPU form first: the portable one is left almost unfused here.
-ORDER = {**VARIANTS, "int8": (CPU_FILE, "model.int8.onnx")}
+ORDER = {**VARIANTS, "int8": (CPU_FILE, PORTABLE_FILE)}
 
 
 @dataclass(frozen=True)

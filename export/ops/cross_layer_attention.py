@@ -34,7 +34,7 @@ def translate(q: Any, k: Any, v: Any, scale: float) -> Any:
 
 def body() -> ir.Function:
     """Return the node's function in standard ops."""
-    return _body.function_ir
+    return CrossLayerAttention.function_ir
 
 
 def _schema() -> defs.OpSchema:
@@ -63,6 +63,3 @@ def CrossLayerAttention(cla__q: FLOAT[...], cla__k: FLOAT[...], cla__v: FLOAT[..
     cla__mixed = op.Transpose(op.MatMul(cla__weights, cla__vals), perm=[0, 1, 3, 2])
     cla__shape = op.Concat(op.Shape(cla__v, start=0, end=2), op.Shape(cla__q, start=2, end=4), axis=0)
     return op.Reshape(cla__mixed, cla__shape)
-
-
-_body = CrossLayerAttention
