@@ -53,7 +53,8 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None) -> dic
     parity = check_parity(model, reference, frames)
     golden = pack(_golden(loaded, reference, model))
     content = model.SerializeToString()
-    bundle = Bundle.create(out, loaded.spec, files={FLOAT_FILE: content, GOLDEN: golden}, taps=taps, provenance=_provenance(loaded, model, parity))
+    files = {FLOAT_FILE: content, GOLDEN: golden}
+    bundle = Bundle.create(out, loaded.spec, files=files, taps=taps, views=loaded.model.views, provenance=_provenance(loaded, model, parity))
     log.info("wrote %s: max |delta| %.1e of %.1e allowed", out, parity.max_abs, parity.limit)
     return {"bundle": str(out.resolve()), "parity": to_result(parity), "taps": [t.name for t in taps], "bytes": len(content), "sha256": bundle.digest()}
 

@@ -17,9 +17,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from finedge.errors import BundleError, nearest
 from finedge.files import replace_folder, write_text
@@ -48,6 +48,23 @@ class Tap:
 
 
 @dataclass(frozen=True)
+class View:
+    """A picture that `finedge explain` can make of a tap.
+
+    Attributes:
+        label: the caption, e.g. "layer2.1".
+        kind: `attention`: the tap is what an attention op returned; the picture shows where its queries look, on the grid of its keys.
+            `mask`: the tap is K maps [B, K, h, w] of numbers >= 0. `cam`: the tap [B, C, h, w] is averaged over its positions and fills the
+            first C inputs of the linear layer behind the main output.
+        tap: the tap's name.
+    """
+
+    label: str
+    kind: Literal["attention", "mask", "cam"]
+    tap: str
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A loaded bundle; every digest was checked."""
 
@@ -55,12 +72,22 @@ class Bundle:
     spec: Spec
     files: Mapping[str, str]
     taps: tuple[Tap, ...] = ()
+    views: tuple[View, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, path: Path, spec: Spec, *, files: Mapping[str, Path | bytes], taps: tuple[Tap, ...] = (), provenance: Mapping[str, Any]) -> Bundle:
+    def create(
+        cls,
+        path: Path,
+        spec: Spec,
+        *,
+        files: Mapping[str, Path | bytes],
+        taps: tuple[Tap, ...] = (),
+        views: tuple[View, ...] = (),
+        provenance: Mapping[str, Any],
+    ) -> Bundle:
         """Write a new bundle at `path`, replacing what is there; `files` maps a name in the bundle to a file to copy or to bytes."""
-        empty = cls(path, spec, {}, taps, dict(provenance))
+        empty = cls(path, spec, {}, taps, views, dict(provenance))
         return empty._write(files, keep=False)
 
     @classmethod
@@ -77,6 +104,7 @@ class Bundle:
             Spec.from_json(manifest["spec"]),
             manifest["files"],
             tuple(Tap(**t) for t in manifest["taps"]),
+            tuple(View(**v) for v in manifest.get("views", ())),  # bundles of the first version have none
             manifest["provenance"],
         )
         bundle._check_digests()
@@ -84,7 +112,7 @@ class Bundle:
 
     def extend(self, stage: str, files: Mapping[str, Path | bytes], record: Mapping[str, Any]) -> Bundle:
         """Return the bundle with `files` added or replaced and `record` as the provenance of `stage`."""
-        return Bundle(self.path, self.spec, dict(self.files), self.taps, {**self.provenance, stage: dict(record)})._write(files, keep=True)
+        return replace(self, provenance={**self.provenance, stage: dict(record)})._write(files, keep=True)
 
     def file(self, name: str) -> Path:
         """Return the path of a file of the manifest."""
@@ -113,7 +141,7 @@ class Bundle:
                 shutil.copytree(self.path, work, copy_function=_link_or_copy, dirs_exist_ok=True)
             for name, content in files.items():
                 _place(work / name, content)
-            written = Bundle(self.path, self.spec, {**self.files, **{n: sha256(work / n) for n in files}}, self.taps, self.provenance)
+            written = replace(self, files={**self.files, **{n: sha256(work / n) for n in files}})
             write_text(work / MANIFEST, written._manifest())
             replace_folder(work, self.path)
         finally:
@@ -125,6 +153,7 @@ class Bundle:
             "format": FORMAT,
             "spec": self.spec.to_json(),
             "taps": [asdict(t) for t in self.taps],
+            "views": [asdict(v) for v in self.views],
             "files": dict(self.files),
             "provenance": dict(self.provenance),
         }

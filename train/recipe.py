@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +13,8 @@ from finedge.errors import UsageError, nearest
 
 RECIPES = Path(__file__).with_name("recipes")
 
-Augment = Literal["resized-crop", "crop"]
+Augment = Literal["resized-crop", "crop", "pad-crop"]
+Schedule = Literal["cosine", "step"]
 Bf16 = Literal["auto", "on", "off"]
 
 
@@ -35,16 +36,29 @@ class Recipe:
         nesterov: use Nesterov's momentum.
         weight_decay: L2 factor.
         decay_norm: decay normalisation weights and biases too.
-        warmup_epochs: epochs of linear warm-up before the cosine.
+        schedule: what follows the warm-up: half a `cosine` down to 0, or `step`: times `gamma` at each of `milestones`.
+        milestones: epochs (counted from the start, warm-up included) at which the rate drops.
+        gamma: factor of a drop.
+        warmup_epochs: epochs of linear warm-up.
+        warmup_start: learning rate of the new layers at which the warm-up starts.
+        accumulate: batches whose gradients are averaged for one step of the optimizer.
         label_smoothing: share of the target spread over all classes, in [0, 1).
-        augment: `resized-crop` cuts a box of random area and shape, `crop` a random box of the size that evaluation cuts.
+        augment: `resized-crop` cuts a box of random area and shape, `crop` a random box of the size that evaluation cuts, `pad-crop` adds
+            `pad` pixels by reflection on each side of the resized image and cuts a random box of `size`.
         min_area: least share of the image that `resized-crop` keeps, in (0, 1].
+        max_area: largest share that is drawn, at least `min_area`; a box that does not fit is drawn again, so 1.25 (CNL) favours whole images.
+        pad: pixels of `pad-crop`.
         flip: mirror half of the images.
         colour_jitter: greatest relative change of brightness, contrast and saturation, in [0, 1); 0 is off.
+        rotation: greatest angle in degrees to either side, in [0, 180]; 0 is off.
         ema: decay of the moving average of the weights, in [0, 1); 0 is off. If on, the average is the result.
         bf16: autocast; `auto` is on for CUDA and off for the CPU.
         channels_last: memory format of weights and images.
+        compile: run the model through torch.compile.
         freeze: backbone stages, from the input on, that are not trained.
+        freeze_norm: BatchNorm of the whole model uses its stored statistics and does not change them.
+        distill_weight: share of the teacher's term in the loss where a teacher is given, in [0, 1].
+        distill_temperature: temperature of both distributions in that term, positive (arXiv 1503.02531).
         seed: of the cut, the initial weights, the order and the augmentation.
         options: of the model, as in `[options]` of the file.
     """
@@ -61,16 +75,28 @@ class Recipe:
     nesterov: bool = True
     weight_decay: float = 5e-4
     decay_norm: bool = True
+    schedule: Schedule = "cosine"
+    milestones: Sequence[float] = ()
+    gamma: float = 0.1
     warmup_epochs: float = 1.0
+    warmup_start: float = 0.0
+    accumulate: int = 1
     label_smoothing: float = 0.1
     augment: Augment = "crop"
     min_area: float = 0.25
+    max_area: float = 1.0
+    pad: int = 0
     flip: bool = True
     colour_jitter: float = 0.0
+    rotation: float = 0.0
     ema: float = 0.0
     bf16: Bf16 = "auto"
     channels_last: bool = True
+    compile: bool = False
     freeze: int = 0
+    freeze_norm: bool = False
+    distill_weight: float = 0.5
+    distill_temperature: float = 4.0
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,13 +108,23 @@ class Recipe:
             ("start_size", self.start_size == 0 or 32 <= self.start_size <= self.size, f"0, or 32 to size {self.size}"),
             ("resize", self.resize == 0 or self.resize >= self.size, f"0, or at least size {self.size}"),
             ("lr", self.lr > 0, "a positive number"),
+            ("schedule", self.schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}"),
+            ("milestones", list(self.milestones) == sorted(set(self.milestones)), "epochs in rising order"),
+            ("milestones", bool(self.milestones) == (self.schedule == "step"), "epochs for schedule step, none for cosine"),
+            ("warmup_start", 0 <= self.warmup_start <= self.lr, f"0 to lr {self.lr}"),
+            ("accumulate", self.accumulate >= 1, "at least 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
             ("augment", self.augment in get_args(Augment), f"one of {', '.join(get_args(Augment))}"),
             ("min_area", 0 < self.min_area <= 1, "0 < min_area <= 1"),
+            ("max_area", self.max_area >= self.min_area, f"at least min_area {self.min_area}"),
+            ("pad", self.pad >= 0, "at least 0 pixels"),
+            ("rotation", 0 <= self.rotation <= 180, "0 to 180 degrees"),
             ("colour_jitter", 0 <= self.colour_jitter < 1, "0 <= colour_jitter < 1"),
             ("ema", 0 <= self.ema < 1, "0 <= ema < 1"),
             ("bf16", self.bf16 in get_args(Bf16), f"one of {', '.join(get_args(Bf16))}"),
             ("freeze", self.freeze >= 0, "at least 0"),
+            ("distill_weight", 0 <= self.distill_weight <= 1, "0 to 1"),
+            ("distill_temperature", self.distill_temperature > 0, "a positive number"),
             ("seed", self.seed >= 0, "at least 0"),
         ):
             if not good:
@@ -156,6 +192,8 @@ def _read_toml(name: str) -> dict[str, Any]:
 
 
 def _fits(value: Any, wanted: type) -> bool:
+    if wanted is tuple:
+        return isinstance(value, list | tuple) and all(_fits(v, float) for v in value)
     if wanted is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @torch.library.custom_op("finedge::cross_layer_attention", mutates_args=())
@@ -32,6 +32,18 @@ def cross_layer_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> T
     """
     result: Tensor = torch.ops.finedge.cross_layer_attention(q, k, v, scale)
     return result
+
+
+class CrossLayerAttention(nn.Module):
+    """`cross_layer_attention` as a module, so that its output can be a tap."""
+
+    def __init__(self, *, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `cross_layer_attention`."""
+        return cross_layer_attention(q, k, v, scale=self.scale)
 
 
 @_attend.register_fake

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from finedge.train.layers.cross_layer_attention import cross_layer_attention
+from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 
 
 class CrossLayerNonLocal(nn.Module):
@@ -25,11 +25,12 @@ class CrossLayerNonLocal(nn.Module):
 
     def __init__(self, query: int, *, responses: Sequence[int], width: int, joint: bool = False) -> None:
         super().__init__()
-        self.scale, self.joint = width**-0.5, joint
+        self.joint = joint
         self.theta = nn.Conv2d(query, width, 1, bias=False)
         self.phi = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in responses)
         self.g = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in responses)
         self.z = nn.Conv2d(width, query, 1, bias=False)
+        self.attend = nn.ModuleList(CrossLayerAttention(scale=width**-0.5) for _ in ([None] if joint else responses))
         self.bn = nn.ModuleList(nn.BatchNorm2d(query) for _ in ([None] if joint else responses))
         self.apply(_start)
 
@@ -40,8 +41,8 @@ class CrossLayerNonLocal(nn.Module):
         values = [g(x) for g, x in zip(self.g, responses, strict=True)]
         if self.joint:
             keys, values = [_positions(keys)], [_positions(values)]
-        for k, v, bn in zip(keys, values, self.bn, strict=True):
-            query = query + bn(self.z(cross_layer_attention(theta, k, v, scale=self.scale)))
+        for attend, k, v, bn in zip(self.attend, keys, values, self.bn, strict=True):
+            query = query + bn(self.z(attend(theta, k, v)))
         return query
 
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finedge.errors import UsageError, nearest
+from finedge.bundle import View
 from finedge.spec import Output
 from finedge.train.backbones import Backbone
-
-# Standard deviation of the new linear layer by number of classes. CNL's code starts at Kaiming fan-out, made for its 200 classes; the
-# fewer the classes, the larger that gets. Measured on the 81 of Grocery Store (linear layer on frozen EfficientNet-Lite0 features,
-# best of three rates): small 65.7 %, kaiming 62.4 %.
-HEAD_INITS: dict[str, Callable[[int], float]] = {"small": lambda classes: 0.01, "kaiming": lambda classes: (2 / classes) ** 0.5}
-
 
 @dataclass(frozen=True)
 class About:
@@ -29,38 +23,33 @@ class About:
 
 
 class FineGrained(nn.Module):
-    """A fine-grained classifier; subclasses set `about` and `taps` and write `forward`.
+    """A fine-grained classifier; subclasses set `about`, `taps` and `views`, add their layers and a head, and write `forward`.
 
-    The head is the same for all (average pool, dropout, one linear layer), so that a difference in accuracy is the model's.
+    Every model takes the options `dropout` (before its last linear layers) and `head_init` (a key of `HEAD_INITS`), so that one recipe
+    trains them all.
 
     Args:
         backbone: any.
-        num_classes: number of labels.
-        dropout: before the linear layer, 0..1; 0.5 in CNL's code.
-        head_init: a key of `HEAD_INITS`, where the linear layer starts.
+        options: all keyword arguments of the subclass, as plain data.
 
     Attributes:
-        backbone: its parameters learn at a tenth of the rate.
-        outputs: what `forward` returns, by name.
-        taps: submodule paths, in running order, each called once a forward; the module's output is one feature map.
+        backbone: its parameters learn at a tenth of the rate, unless `new_parameters` says otherwise.
+        outputs: what `forward` returns, by name; in training it may return more, for `loss`.
+        taps: submodule paths, in running order, each called once a forward; the module's output is one feature map [B, C, h, w].
+        views: what of the taps `finedge explain` shows.
         options: with name, backbone and num_classes, all that `build` needs to make this model again.
     """
 
     about: ClassVar[About]
     outputs: tuple[Output, ...] = (Output(),)
     taps: tuple[str, ...]
+    views: tuple[View, ...] = ()
     options: dict[str, Any]
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float, head_init: str) -> None:
+    def __init__(self, backbone: Backbone, **options: Any) -> None:
         super().__init__()
-        if head_init not in HEAD_INITS:
-            raise UsageError(f"unknown head_init '{head_init}'", expected=nearest(head_init, HEAD_INITS))
-        self.options = {"dropout": dropout, "head_init": head_init}
         self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(backbone.feature_channels, num_classes)
-        nn.init.normal_(self.classifier.weight, std=HEAD_INITS[head_init](num_classes))
-        nn.init.zeros_(self.classifier.bias)
+        self.options = options
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {output name: float [B, num_classes]} for normalised images float [B, 3, H, W]."""
@@ -71,6 +60,8 @@ class FineGrained(nn.Module):
         main = next(output for output in self.outputs if output.role == "main")
         return F.cross_entropy(outputs[main.name].float(), target, label_smoothing=label_smoothing)
 
-    def _head(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(features.mean(dim=(2, 3))))
-        return logits
+    def new_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that start untrained and learn at the full rate: all outside the backbone."""
+        for name, parameter in self.named_parameters():
+            if not name.startswith("backbone."):
+                yield parameter

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from finedge.bundle import View
+from finedge.errors import UsageError, nearest
 from finedge.train.backbones import Backbone
+from finedge.train.layers.head import LinearHead, pooled
 from finedge.train.layers.non_local import CrossLayerNonLocal
 from finedge.train.models.base import About, FineGrained
 
@@ -45,6 +49,8 @@ class CrossLayer(FineGrained):
         dropout: before the linear layer, 0..1.
         head_init: `kaiming` is the paper's (see `HEAD_INITS`).
         joint: one softmax over the positions of all responses (the paper's figure) instead of one a response (its code).
+        query: block that asks; "" is the placement's. The paper asks from late, where a map has few positions: cost grows with them.
+        responses: blocks that answer, all before `query`; empty is the placement's.
     """
 
     about = About(
@@ -53,20 +59,48 @@ class CrossLayer(FineGrained):
         reconstructed="the placement on every other backbone",
     )
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming", joint: bool = False) -> None:
-        super().__init__(backbone, num_classes, dropout=dropout, head_init=head_init)
-        self.options |= {"joint": joint}
-        self.place = placement(backbone)
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        head_init: str = "kaiming",
+        joint: bool = False,
+        query: str = "",
+        responses: Sequence[str] = (),
+    ) -> None:
+        super().__init__(backbone, dropout=dropout, head_init=head_init, joint=joint, query=query, responses=list(responses))
+        usual = placement(backbone)
+        self.place = Placement(query or usual.query, tuple(responses) or usual.responses, usual.width)
+        _check(self.place, backbone)
         self.cross_layer = CrossLayerNonLocal(
             backbone.channels(self.place.query),
             responses=[backbone.channels(block) for block in self.place.responses],
             width=self.place.width,
             joint=joint,
         )
-        self.taps = (*(f"backbone.{block}" for block in (*self.place.responses, self.place.query)), "cross_layer", f"backbone.{backbone.chain[-1]}")
+        self.classifier = LinearHead(backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init)
+        attended = [f"cross_layer.attend.{index}" for index in range(len(self.cross_layer.attend))]
+        before, last = [f"backbone.{block}" for block in (*self.place.responses, self.place.query)], f"backbone.{backbone.chain[-1]}"
+        self.taps = tuple(dict.fromkeys((*before, *attended, "cross_layer", last)))
+        # The joint softmax runs over several grids at once: there is no one picture of it.
+        looks = () if joint else tuple(View(f"looks at {block}", "attention", tap) for block, tap in zip(self.place.responses, attended, strict=True))
+        self.views = (*looks, View("evidence for the class", "cam", last))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {"logits": [B, num_classes]}."""
         query, tapped = self.backbone.run(images, until=self.place.query, taps=self.place.responses)
         query = self.cross_layer(query, [tapped[block] for block in self.place.responses])
-        return {"logits": self._head(self.backbone.run(query, after=self.place.query)[0])}
+        return {"logits": self.classifier(pooled(self.backbone.run(query, after=self.place.query)[0]))}
+
+
+def _check(place: Placement, backbone: Backbone) -> None:
+    for block in (place.query, *place.responses):
+        if block not in backbone.chain:
+            raise UsageError(f"{backbone.name} has no block '{block}'", expected=nearest(block, backbone.chain))
+    order = [backbone.chain.index(block) for block in (*place.responses, place.query)]
+    if order != sorted(set(order)):
+        raise UsageError(f"responses {', '.join(place.responses)} for query {place.query}", expected="blocks in running order, all before the query")
+    if place.query == backbone.chain[-1]:
+        raise UsageError(f"query {place.query} is the last block of {backbone.name}", expected="a block with another behind it")

@@ -1,0 +1,50 @@
+"""NL, non-local blocks within their own layers (Wang et al., CVPR 2018, arXiv 1711.07971): what CNL's paper compares with as "5NL"."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from finedge.bundle import View
+from finedge.train.backbones import Backbone
+from finedge.train.layers.head import LinearHead, pooled
+from finedge.train.layers.non_local import CrossLayerNonLocal
+from finedge.train.models.base import About, FineGrained
+from finedge.train.models.cnl import placement
+
+
+class NonLocal(FineGrained):
+    """A backbone in which the layers that answer in CNL each attend to themselves.
+
+    Args:
+        backbone: any; the blocks are the responses of `finedge.train.models.cnl.placement`.
+        num_classes: number of labels.
+        dropout: before the linear layer, 0..1.
+        head_init: see `HEAD_INITS`.
+    """
+
+    about = About(
+        paper="5NL of CNL, Ye et al., ICIP 2020, arXiv 2005.09153; block of arXiv 1711.07971",
+        certain="one block behind each of CNL's five response layers, embedded Gaussian with softmax, zero BatchNorm at the start",
+        reconstructed="the width, half the channels as in arXiv 1711.07971; no sub-sampling of the keys; the placement outside ResNet-50 and ResNet-101",
+    )
+
+    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming") -> None:
+        super().__init__(backbone, dropout=dropout, head_init=head_init)
+        self.places = placement(backbone).responses
+        self.non_local = nn.ModuleList(_block(backbone.channels(place)) for place in self.places)
+        self.classifier = LinearHead(backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init)
+        self.taps = (*(tap for i, _ in enumerate(self.places) for tap in (f"non_local.{i}.attend.0", f"non_local.{i}")), f"backbone.{backbone.chain[-1]}")
+        looks = (View(f"looks within {place}", "attention", f"non_local.{i}.attend.0") for i, place in enumerate(self.places))
+        self.views = (*looks, View("evidence for the class", "cam", self.taps[-1]))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return {"logits": [B, num_classes]}."""
+        x, after = images, None
+        for place, block in zip(self.places, self.non_local, strict=True):
+            x, _ = self.backbone.run(x, after=after, until=place)
+            x, after = block(x, [x]), place
+        return {"logits": self.classifier(pooled(self.backbone.run(x, after=after)[0]))}
+
+
+def _block(channels: int) -> CrossLayerNonLocal:
+    return CrossLayerNonLocal(channels, responses=[channels], width=channels // 2)
