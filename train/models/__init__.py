@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from finedge.errors import UsageError, nearest
@@ -49,7 +50,7 @@ def build(name: str, *, num_classes: int, backbone: str, weights: str = "none", 
     Raises:
         UsageError: unknown model, backbone, weights or option.
     """
-    model = entry(name)
+    model: Callable[..., FineGrained] = entry(name)  # subclasses take (backbone, num_classes, *, options)
     if num_classes < 2:
         raise UsageError(f"{num_classes} classes", expected="at least 2")
     known = [p.name for p in inspect.signature(model).parameters.values() if p.kind is p.KEYWORD_ONLY]

@@ -13,6 +13,7 @@ from finedge.bundle import View
 from finedge.spec import Output
 from finedge.train.backbones import Backbone
 
+
 @dataclass(frozen=True)
 class About:
     """Where a model comes from, what of it the source states, and what had to be reconstructed."""
