@@ -1,0 +1,149 @@
+"""Fetching, verifying and unpacking archives so that nothing half-done ever looks whole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import logging
+import shutil
+import tarfile
+import urllib.request
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+from finedge.errors import DataError, SystemProblem
+from finedge.train.data.base import Archive
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1 << 20
+TIMEOUT = 60  # seconds without a byte
+
+
+def is_there(archive: Archive, *, root: Path) -> bool:
+    """Tell whether what the archive holds is already in `root`, or is not needed there."""
+    unpacked = archive.holds != archive.file and (root / archive.holds).exists()
+    return unpacked or bool(archive.unless and (root / archive.unless).exists())
+
+
+def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
+    """Bring an archive's content into `root`; return whether its digest was compared.
+
+    A file that lies in `root` already is used, never fetched again; `mirror` replaces the official address by `MIRROR/FILE`.
+
+    Raises:
+        DataError: the file does not have the official digest, or does not hold what it should.
+        SystemProblem: the address cannot be reached.
+    """
+    if is_there(archive, root=root):
+        return False
+    file = root / archive.file
+    if file.is_file():
+        verify(file, digest=archive.digest, fix=f"delete {file} and run again")
+    else:
+        fetch(f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.url, file=file, digest=archive.digest)
+    if archive.holds != archive.file:
+        unpack(archive, root=root)
+    return bool(archive.digest)
+
+
+def fetch(url: str, *, file: Path, digest: str = "") -> None:
+    """Download `url` to `file`, which appears only when it is complete and has the digest.
+
+    torchvision's downloader is not used: where no digest is published, it takes a body that was cut off for a whole one, and
+    it falls back from https to http.
+    """
+    log.info("fetching %s", url)
+    part = file.with_name(f".{file.name}.part")
+    try:
+        _download(url, part)
+        verify(part, digest=digest, fix=f"{url} serves something else: fetch {file.name} from elsewhere and put it into {file.parent}")
+        part.replace(file)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        fix = f"fetch {file.name} by other means, put it into {file.parent} and run again; or name another address with --mirror URL"
+        raise SystemProblem(f"cannot fetch {url}: {error}", fix=fix) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _download(url: str, part: Path) -> None:
+    console = Console(stderr=True)
+    request = urllib.request.Request(url, headers={"User-Agent": "finedge"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, part.open("wb") as out:
+        length = response.headers.get("Content-Length")
+        with Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task(part.name[1:-5], total=int(length) if length else None)
+            for chunk in iter(partial(response.read, CHUNK), b""):
+                out.write(chunk)
+                progress.update(task, advance=len(chunk))
+    # http.client ends a body that was cut off without an error.
+    if length and part.stat().st_size != int(length):
+        raise http.client.IncompleteRead(b"", int(length) - part.stat().st_size)
+
+
+def verify(file: Path, *, digest: str, fix: str) -> None:
+    """Compare a file with its official digest `md5:HEX`; an empty digest passes."""
+    if not digest:
+        return
+    kind, _, official = digest.partition(":")
+    hashed = hashlib.new(kind, usedforsecurity=False)
+    with file.open("rb") as stream:
+        for chunk in iter(partial(stream.read, CHUNK), b""):
+            hashed.update(chunk)
+    if hashed.hexdigest() != official:
+        raise DataError(f"{file.name} has {kind} {hashed.hexdigest()}: it is damaged or another file", expected=official, fix=fix)
+
+
+def unpack(archive: Archive, *, root: Path) -> None:
+    """Unpack into a hidden folder of `root` and rename its entries into place, the one that `holds` names last."""
+    beside = root / f".{archive.file}.unpacking"
+    shutil.rmtree(beside, ignore_errors=True)
+    target = beside / archive.into
+    target.mkdir(parents=True)
+    try:
+        _extract(root / archive.file, target)
+        for inner in sorted(target.glob("*.tar")) if archive.nested else ():
+            _extract(inner, inner.with_suffix(""))
+            inner.unlink()
+        if not (beside / archive.holds).exists():
+            raise DataError(f"{archive.file} holds no '{archive.holds}'", expected="the official archive", fix=f"delete {root / archive.file} and run again")
+        known_by = PurePosixPath(archive.holds).parts[0]
+        for entry in sorted(beside.iterdir(), key=lambda e: (e.name == known_by, e.name)):
+            _place(entry, root / entry.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _place(entry: Path, path: Path) -> None:
+    if path.is_dir():
+        raise DataError(f"the folder {path} is in the way", expected="a folder without it, or with the whole content", fix="move it away and run again")
+    entry.replace(path)
+
+
+def _extract(file: Path, target: Path) -> None:
+    """Extract a tar or zip; one that would write outside `target` is refused."""
+    log.info("unpacking %s", file.name)
+    try:
+        if zipfile.is_zipfile(file):
+            _extract_zip(file, target)
+        else:
+            with tarfile.open(file) as tar:
+                tar.extractall(target, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{file} cannot be unpacked: {error}", expected="a whole archive", fix="delete it and run again") from error
+
+
+def _extract_zip(file: Path, target: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+                raise zipfile.BadZipFile(f"{name} would be written outside the folder")
+        archive.extractall(target)

@@ -1,0 +1,91 @@
+"""UEC FOOD 100 (Matsuda, Hoashi and Yanai, ICME 2012): Japanese dishes, one or several on a photo."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import cv2
+
+from finedge.errors import DataError
+from finedge.image import read_image
+from finedge.train.data.base import Archive, Found, Official, Options, Rows, lines, table
+
+log = logging.getLogger(__name__)
+
+FOLDS = ("0", "1", "2", "3", "4")
+QUALITY = 95  # of a crop's JPEG
+Entry = tuple[str, str]  # (category from 1, number of the photo), both as written
+
+
+def _index(root: Path, options: Options) -> Found:
+    """category.txt, CATEGORY/bb_info.txt (`img x1 y1 x2 y2`) and the five lists valN.txt of `.../CATEGORY/PHOTO.jpg`."""
+    names = table(root / "UECFOOD100" / "category.txt")
+    folds = {fold: [_entry(line) for line in lines(root / "uecfood_split" / "uecfood100_split" / f"val{fold}.txt")] for fold in FOLDS}
+    rows = _crops(root, folds) if options["view"] == "crop" else _whole(folds)
+    splits = {"train": tuple(r for fold in FOLDS if fold != options["fold"] for r in rows[fold]), "test": rows[options["fold"]]}
+    return Found(tuple(names[key] for key in sorted(filter(str.isdigit, names), key=int)), splits, listed=sum(map(len, folds.values())))
+
+
+def _entry(line: str) -> Entry:
+    category, file = line.split("/")[-2:]
+    return category, Path(file).stem
+
+
+def _whole(folds: dict[str, list[Entry]]) -> dict[str, Rows]:
+    """Return the photos that lie in one category folder only: the others have several labels."""
+    labels = Counter(photo for entries in folds.values() for _, photo in entries)
+    return {fold: tuple((f"UECFOOD100/{c}/{p}.jpg", int(c) - 1) for c, p in entries if labels[p] == 1) for fold, entries in folds.items()}
+
+
+def _crops(root: Path, folds: dict[str, list[Entry]]) -> dict[str, Rows]:
+    """Return one crop a box, cut out on the first call into the folder `crops`, which appears when it is whole."""
+    done = root / "crops"
+    if not done.is_dir():
+        beside = root / ".crops"
+        shutil.rmtree(beside, ignore_errors=True)
+        for category in sorted({c for entries in folds.values() for c, _ in entries}):
+            (beside / category).mkdir(parents=True)
+            _cut(root / "UECFOOD100" / category, beside / category)
+        beside.rename(done)
+    cut: dict[Entry, list[str]] = {}
+    for path in sorted(done.glob("*/*.jpg")):
+        cut.setdefault((path.parent.name, path.stem.split("_")[0]), []).append(path.relative_to(root).as_posix())
+    return {fold: tuple((path, int(e[0]) - 1) for e in entries for path in cut.get(e, ())) for fold, entries in folds.items()}
+
+
+def _cut(category: Path, out: Path) -> None:
+    """Write PHOTO_BOX.jpg for every box of a category, clipped to the photo; what cannot be read or is empty is logged and left out."""
+    boxes = [line.split() for line in lines(category / "bb_info.txt")[1:]]
+    for number, (photo, *corners) in enumerate(boxes):
+        x1, y1, x2, y2 = (max(0, int(c)) for c in corners)
+        try:
+            crop = read_image(category / f"{photo}.jpg")[y1:y2, x1:x2]
+        except DataError as error:
+            log.warning("left out: %s", error.what)
+            continue
+        if crop.size == 0:
+            log.warning("left out: box %s of %s/%s.jpg is empty", corners, category.name, photo)
+            continue
+        cv2.imwrite(str(out / f"{photo}_{number}.jpg"), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+
+
+UECFOOD100 = Official(
+    title="UEC FOOD 100",
+    homepage="http://foodcam.mobi/dataset100.html",
+    terms="no licence in the archive; cite Matsuda and Yanai",
+    archives=(
+        Archive("dataset100.zip", holds="UECFOOD100", url="http://foodcam.mobi/dataset100.zip"),
+        Archive("uecfood_split.zip", holds="uecfood_split", url="http://foodcam.mobi/uecfood_split.zip"),
+    ),
+    index=_index,
+    counts={"": {"classes": 100, "listed": 14361}},
+    # A photo with several dishes lies in several folders, each with its own box: the crop is what has one label.
+    options={"view": ("crop", "whole"), "fold": FOLDS[::-1]},
+    note=(
+        "view=crop: every bounding box, cut out and stored as JPEG 95; view=whole: the photos with one dish only. "
+        "The crops of one photo may lie in different folds: the official lists are kept as they are"
+    ),
+)
