@@ -52,6 +52,26 @@ def cross_layer_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: N
     return (flat_v @ weights.transpose(0, 2, 1)).reshape(batch, v.shape[1], height, width)
 
 
-CROSS_LAYER_ATTENTION = Op("CrossLayerAttention", 1, ("q", "k", "v"), {"scale": float}, cross_layer_attention)
+def channel_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: NDArray[np.floating], *, groups: int, scale: float) -> NDArray[np.floating]:
+    """Mix the channels of a map by how alike channels of two other maps are; channels attend within their group only.
 
-OPS: dict[str, Op] = {op.name: op for op in (CROSS_LAYER_ATTENTION,)}
+    Args:
+        q: [B, C, H, W] queries, one a channel; C is a multiple of `groups`.
+        k: [B, C, H, W] keys.
+        v: [B, C, Hv, Wv] values; the grid may be another one.
+        groups: G; group g holds the channels g C/G to (g + 1) C/G - 1.
+        scale: factor on q k^T before the softmax over key channels; 1/sqrt(H W) keeps it from growing with the grid.
+
+    Returns:
+        [B, C, Hv, Wv]: softmax(scale q k^T) v in each group.
+    """
+    batch, channels = q.shape[:2]
+    rows, keys, values = (t.reshape(batch, groups, channels // groups, -1) for t in (q, k, v))
+    weights = softmax(scale * rows @ keys.transpose(0, 1, 3, 2))
+    return (weights @ values).reshape(v.shape)
+
+
+CROSS_LAYER_ATTENTION = Op("CrossLayerAttention", 1, ("q", "k", "v"), {"scale": float}, cross_layer_attention)
+CHANNEL_ATTENTION = Op("ChannelAttention", 1, ("q", "k", "v"), {"groups": int, "scale": float}, channel_attention)
+
+OPS: dict[str, Op] = {op.name: op for op in (CROSS_LAYER_ATTENTION, CHANNEL_ATTENTION)}

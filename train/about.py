@@ -32,18 +32,19 @@ def models() -> dict[str, Any]:
     }
 
 
-def cost(model: str, *, backbone: str, num_classes: int = CLASSES) -> dict[str, Any]:
-    """Count the parameters, and GMAC by input size, of a model that is never given memory (meta tensors)."""
+def cost(model: str, *, backbone: str, num_classes: int = CLASSES, **options: Any) -> dict[str, Any]:
+    """Count the parameters, and GMAC by input size, of a model (with its `options`) that is never given memory (meta tensors)."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from finedge.train.models import build
 
     with torch.device("meta"):
-        net = build(model, num_classes=num_classes, backbone=backbone).eval()
+        net = build(model, num_classes=num_classes, backbone=backbone, **options).eval()
+    ours = {torch.ops.finedge.cross_layer_attention: _attention_flops, torch.ops.finedge.channel_attention: _channel_attention_flops}
     gmac: dict[str, float] = {}
     for size in SIZES:
-        with FlopCounterMode(display=False, custom_mapping={torch.ops.finedge.cross_layer_attention: _attention_flops}) as counter, torch.no_grad():
+        with FlopCounterMode(display=False, custom_mapping=ours) as counter, torch.no_grad():
             net(torch.empty(1, 3, size, size, device="meta"))
         gmac[str(size)] = round(counter.get_total_flops() / 2e9, 3)
     return {"parameters": sum(p.numel() for p in net.parameters()), "gmac": gmac}
@@ -53,4 +54,11 @@ def _attention_flops(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **_
     """Two matrix products, q^T k and v p^T, from the shapes [B, C, H, W] that the counter passes."""
     queries, keys = q[2] * q[3], k[2] * k[3]
     flops: int = 2 * q[0] * queries * keys * (q[1] + v[1])
+    return flops
+
+
+def _channel_attention_flops(q: Any, k: Any, v: Any, groups: int, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Two matrix products in each group of c channels, q k^T and p v."""
+    inside = q[1] // groups
+    flops: int = 2 * q[0] * groups * inside * inside * (q[2] * q[3] + v[2] * v[3])
     return flops

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from finedge.errors import FinedgeError
-from finedge.export.ops import cross_layer_attention
+from finedge.export.ops import channel_attention, cross_layer_attention
 from finedge.ops import OPS, Op
 
 
@@ -25,6 +25,7 @@ class Face:
 
 FACES: dict[str, Face] = {
     "CrossLayerAttention": Face(cross_layer_attention.torch_op, cross_layer_attention.translate, cross_layer_attention.body),
+    "ChannelAttention": Face(channel_attention.torch_op, channel_attention.translate, channel_attention.body),
 }
 
 

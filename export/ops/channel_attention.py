@@ -1,0 +1,65 @@
+"""`finedge::ChannelAttention` in ONNX: the groups are the heads, and the channels of a group are what attends to each other.
+
+Written like `cross_layer_attention.py`, for the reasons given there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnx import defs
+from onnxscript import FLOAT, script, values
+from onnxscript import opset20 as op
+
+from finedge.ops import CHANNEL_ATTENTION as OP
+from finedge.train.layers import channel_attention as _  # noqa: F401 - registers the torch op
+
+DOMAIN = values.Opset(OP.domain, OP.version)
+
+
+def torch_op() -> Any:
+    """Return the torch overload the exporter meets."""
+    return torch.ops.finedge.channel_attention.default
+
+
+def translate(q: Any, k: Any, v: Any, groups: int, scale: float) -> Any:
+    """Emit one node."""
+    return values.Op(DOMAIN, OP.name, _schema())(q, k, v, groups=groups, scale=scale)
+
+
+def body() -> ir.Function:
+    """Return the node's function in standard ops."""
+    return ChannelAttention.function_ir
+
+
+def _schema() -> defs.OpSchema:
+    formal, attribute, kind = defs.OpSchema.FormalParameter, defs.OpSchema.Attribute, defs.OpSchema.AttrType
+    return defs.OpSchema(
+        OP.name,
+        OP.domain,
+        OP.version,
+        inputs=[formal(name, "T") for name in OP.inputs],
+        outputs=[formal("y", "T")],
+        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
+        attributes=[
+            attribute("groups", kind.INT, "channels attend within their group", required=True),
+            attribute("scale", kind.FLOAT, "factor on q k^T", required=True),
+        ],
+    )
+
+
+@script(DOMAIN, default_opset=op)
+def ChannelAttention(ca__q: FLOAT[...], ca__k: FLOAT[...], ca__v: FLOAT[...], groups: int, scale: float) -> FLOAT[...]:  # noqa: N802, D103
+    ca__flat = op.Constant(value_ints=[0, 0, 0, -1])
+    ca__factor = op.CastLike(op.Constant(value_float=scale), ca__q)
+    # [B, C, H, W] -> [B, groups, C / groups, H, W] -> [B, groups, C / groups, HW]
+    ca__split = op.Concat(
+        op.Constant(value_ints=[0]), op.Reshape(op.Constant(value_int=groups), op.Constant(value_ints=[1])), op.Constant(value_ints=[-1]), axis=0
+    )
+    ca__rows = op.Reshape(op.Reshape(ca__q, op.Concat(ca__split, op.Shape(ca__q, start=2), axis=0)), ca__flat)
+    ca__keys = op.Reshape(op.Reshape(ca__k, op.Concat(ca__split, op.Shape(ca__k, start=2), axis=0)), ca__flat)
+    ca__vals = op.Reshape(op.Reshape(ca__v, op.Concat(ca__split, op.Shape(ca__v, start=2), axis=0)), ca__flat)
+    ca__logits = op.MatMul(op.Mul(ca__rows, ca__factor), op.Transpose(ca__keys, perm=[0, 1, 3, 2]))
+    return op.Reshape(op.MatMul(op.Softmax(ca__logits, axis=-1), ca__vals), op.Shape(ca__v))
