@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from finedge.errors import UsageError, nearest
 from finedge.spec import Preprocess
@@ -11,6 +12,7 @@ from finedge.train.backbones.base import Backbone
 from finedge.train.backbones.efficientnet_lite import efficientnet_lite, efficientnet_lite_s16
 from finedge.train.backbones.mobilenet import mobilenetv2
 from finedge.train.backbones.resnet import resnet
+from finedge.train.backbones.wide_resnet import wide_resnet
 from finedge.train.weights import Source, lite_package, load, torchvision_hub
 
 __all__ = ["BACKBONES", "Backbone", "Entry", "entry", "make", "names"]
@@ -37,6 +39,11 @@ def _lite(*, resize: int, crop: int, build: Callable[[str], Backbone] = efficien
     return Entry(build, how, {"imagenet": lite_package}, "EfficientNet-Lite (no paper); arXiv 1905.11946")
 
 
+def _wide(*, dropout: float = 0.0) -> Entry:
+    how = Preprocess(32, 32, mean=(125.3 / 255, 123.0 / 255, 113.9 / 255), std=(63.0 / 255, 62.1 / 255, 66.7 / 255))  # CIFAR's
+    return Entry(partial(wide_resnet, dropout=dropout), how, {}, "arXiv 1605.07146")
+
+
 BACKBONES: dict[str, Entry] = {
     "resnet18": _resnet(v2=False),
     "resnet34": _resnet(v2=False),
@@ -47,6 +54,10 @@ BACKBONES: dict[str, Entry] = {
     "efficientnet_lite2": _lite(resize=292, crop=260),
     "efficientnet_lite0_s16": _lite(resize=256, crop=224, build=efficientnet_lite_s16),
     "mobilenetv2_035": Entry(mobilenetv2, Preprocess(), {}, "arXiv 1801.04381"),
+    "wrn_16_1": _wide(),
+    "wrn_28_10": _wide(),
+    "wrn_40_10": _wide(),
+    "wrn_40_10_dropout": _wide(dropout=0.3),
 }
 
 
