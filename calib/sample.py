@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import random
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +14,7 @@ from finedge.errors import DataError, UsageError
 from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.spec import Preprocess
+from finedge.subset import balanced_order
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +53,6 @@ def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> Sample:
     digests = tuple(content_digest(i.path) for i in items)
     _refuse_overlap(data, items, digests)
     return Sample(items, digests)
-
-
-def balanced_order(items: tuple[Item, ...], *, seed: int) -> list[Item]:
-    """Order images so that every prefix is as even over the classes as can be; classes and images are shuffled by `seed`."""
-    by_label: dict[int, list[Item]] = defaultdict(list)
-    for item in sorted(items, key=lambda i: str(i.path)):
-        by_label[item.label].append(item)
-    groups = [by_label[label] for label in sorted(by_label)]
-    shuffle = random.Random(seed).shuffle
-    for group in groups:
-        shuffle(group)
-    shuffle(groups)
-    return [item for item in chain.from_iterable(zip_longest(*groups)) if item is not None]
 
 
 def _readable(order: list[Item], images: int) -> tuple[Item, ...]:

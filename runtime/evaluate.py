@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
+from finedge import perturb
 from finedge.bundle import Bundle
 from finedge.data import DataSet, Item, drop_unreadable, open_dataset
 from finedge.errors import DataError, UsageError
 from finedge.image import read_image
 from finedge.measure import accuracy_record
+from finedge.subset import first_balanced
 
 if TYPE_CHECKING:
     from finedge.runtime.classifier import Classifier
@@ -25,7 +27,16 @@ READ_AHEAD = 32  # images decoded at a time
 SHOWN = 5
 
 
-def evaluate(bundle: Positional[Path], *, data: Path | None = None, split: str = "test", variant: str = "auto", backend: str = "auto") -> dict[str, Any]:
+def evaluate(
+    bundle: Positional[Path],
+    *,
+    data: Path | None = None,
+    split: str = "test",
+    variant: str = "auto",
+    backend: str = "auto",
+    robustness: bool = False,
+    images: int = 0,
+) -> dict[str, Any]:
     """Print the accuracy of a bundle on a split: top1, top5, n, wilson95.
 
     Args:
@@ -34,15 +45,19 @@ def evaluate(bundle: Positional[Path], *, data: Path | None = None, split: str =
         split: train, val or test.
         variant: fp32, fp16 or int8; auto is int8 where the bundle holds it.
         backend: a backend's name; auto is the first that runs here.
+        robustness: also on the same images turned, scaled, seen from aside, bent, and cluttered (`finedge.perturb`).
+        images: how many, chosen evenly over the classes; 0 is the whole split.
     """
     from finedge.runtime.classifier import Classifier
 
     loaded = Bundle.load(bundle)
-    images = bundle_dataset(loaded, data)
+    items = first_balanced(drop_unreadable(bundle_dataset(loaded, data), splits=(split,)).split(split), images)
     with Classifier.open(loaded, variant=variant, backend=backend) as classifier:
-        answers = predict(classifier, drop_unreadable(images, splits=(split,)).split(split))
+        found = predict(classifier, items).record()
+        if robustness:
+            found = perturb.robustness(found, {name: predict(classifier, items, perturbation=name).record() for name in perturb.PERTURBATIONS})
         info = classifier.session.info
-        return {**answers.record(), "variant": classifier.variant, "backend": info.backend, "file": info.file, "precision": info.precision, "split": split}
+        return {**found, "variant": classifier.variant, "backend": info.backend, "file": info.file, "precision": info.precision, "split": split}
 
 
 @dataclass(frozen=True)
@@ -69,8 +84,10 @@ class Answers:
         return accuracy_record(int(self.correct.sum()), int(within.sum()), len(self.items))
 
 
-def predict(classifier: Classifier, items: tuple[Item, ...]) -> Answers:
+def predict(classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None = None) -> Answers:
     """Classify labelled images one by one, as a camera would, with a progress bar where stderr is a terminal.
+
+    `perturbation` names one that the decoded frames go through first.
 
     Raises:
         DataError: no images, or one cannot be read (see `finedge.data.drop_unreadable`).
@@ -79,7 +96,7 @@ def predict(classifier: Classifier, items: tuple[Item, ...]) -> Answers:
 
     if not items:
         raise DataError("no images to evaluate", expected="at least one")
-    scores = np.concatenate([classifier.scores(batch) for batch in _watched(_batches(classifier, items), len(items))])
+    scores = np.concatenate([classifier.scores(batch) for batch in _watched(_batches(classifier, items, perturbation=perturbation), len(items))])
     p = probabilities(scores)
     ranked = order(p)[:, :SHOWN]
     labels = np.array([i.label for i in items], dtype=np.intp)
@@ -116,11 +133,16 @@ def _check_labels(data: DataSet, bundle: Bundle) -> None:
     )
 
 
-def _batches(classifier: Classifier, items: tuple[Item, ...]) -> Iterator[NDArray[np.uint8]]:
+def _batches(classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None) -> Iterator[NDArray[np.uint8]]:
     """Yield batches of one, prepared in threads a few images ahead (OpenCV and Pillow release the interpreter lock)."""
+
+    def prepared(index: int) -> NDArray[np.uint8]:
+        frame = read_image(items[index].path)
+        return classifier.prepare([perturb.perturb(frame, perturbation, index=index) if perturbation else frame])
+
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(items), READ_AHEAD):
-            yield from pool.map(lambda item: classifier.prepare([read_image(item.path)]), items[start : start + READ_AHEAD])
+            yield from pool.map(prepared, range(start, min(start + READ_AHEAD, len(items))))
 
 
 def _watched(batches: Iterable[NDArray[np.uint8]], total: int) -> Iterable[NDArray[np.uint8]]:

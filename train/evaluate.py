@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +12,12 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from finedge import perturb
 from finedge.data import DataSet, Item, drop_unreadable, open_dataset
 from finedge.errors import DataError
 from finedge.measure import accuracy_record
 from finedge.spec import Spec
+from finedge.subset import first_balanced
 from finedge.train.device import Device, choose_device
 from finedge.train.loader import EvaluationImages, batches, default_workers, normalise
 from finedge.train.models import FineGrained
@@ -24,28 +27,44 @@ BATCH = 32
 
 
 def evaluate(
-    run: tyro.conf.Positional[Path], *, data: Path | None = None, split: Literal["train", "val", "test"] = "test", device: Device = "auto"
+    run: tyro.conf.Positional[Path],
+    *,
+    data: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    robustness: bool = False,
+    images: int = 0,
+    device: Device = "auto",
 ) -> dict[str, Any]:
-    """Accuracy of a run on a whole split.
+    """Accuracy of a run on a split.
 
     Args:
         run: folder made by `finedge train`.
         data: folder of images; default: the images and splits recorded in the run.
         split: which part of the data.
+        robustness: also on the same images turned, scaled, seen from aside, bent, and cluttered (`finedge.perturb`).
+        images: how many, chosen evenly over the classes; 0 is the whole split.
         device: auto takes the GPU where there is one.
     """
     loaded = load_run(run)
-    items = _data(run, data, loaded.spec, split=split).split(split)
-    where = choose_device(device)
-    ranks = target_ranks(loaded.model.to(where), items, loaded.spec, device=where, workers=default_workers())
-    return {**accuracy(ranks), "split": split, "classes": per_class(ranks, items, loaded.spec.labels)}
+    items = first_balanced(_data(run, data, loaded.spec, split=split).split(split), images)
+    ask = partial(target_ranks, loaded.model, items, loaded.spec, device=choose_device(device), workers=default_workers())
+    ranks = ask()
+    rest = {"split": split, "classes": per_class(ranks, items, loaded.spec.labels)}
+    if not robustness:
+        return {**accuracy(ranks), **rest}
+    return {**perturb.robustness(accuracy(ranks), {name: accuracy(ask(perturbation=name)) for name in perturb.PERTURBATIONS}), **rest}
 
 
 @torch.no_grad()
-def target_ranks(model: FineGrained, items: Sequence[Item], spec: Spec, *, device: torch.device, workers: int) -> NDArray[np.int64]:
-    """Return int64 [N]: at which place (0 = first) the main output of `model`, on `device`, puts the label of each image."""
-    model.eval()
-    images = EvaluationImages(items, spec.preprocess)
+def target_ranks(
+    model: FineGrained, items: Sequence[Item], spec: Spec, *, device: torch.device, workers: int, perturbation: str | None = None
+) -> NDArray[np.int64]:
+    """Return int64 [N]: at which place (0 = first) the main output of `model` puts the label of each image.
+
+    The model is taken to `device`; `perturbation` names one that the frames go through first.
+    """
+    model.to(device).eval()
+    images = EvaluationImages(items, spec.preprocess, perturbation)
     ranks = []
     for batch in batches(images, range(len(images)), batch_size=BATCH, workers=workers):
         scores = model(normalise(batch.frames.to(device), spec.preprocess))[spec.main.name]

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from finedge.data import Item
 from finedge.image import read_image
+from finedge.perturb import perturb
 from finedge.preprocess import preprocess
 from finedge.spec import Preprocess
+from finedge.train.augment import Frame, augment
 from finedge.train.recipe import Recipe
-
-Frame = NDArray[np.uint8]
-Augmentation = Callable[[Frame, np.random.Generator], Frame]
 
 AHEAD = 3  # batches being prepared while one is trained on
 MAX_WORKERS = 16
-TRIES = 10  # for a random box that fits the image
-RATIO = (3 / 4, 4 / 3)  # width to height of a random box
 
 
 @dataclass(frozen=True)
@@ -38,10 +33,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """Map-style data set of the pixels that the device sees: `preprocess` and nothing else."""
+    """Map-style data set of the pixels that the device sees: `preprocess` and nothing else, or a perturbation of the frame before it."""
 
     items: Sequence[Item]
     how: Preprocess
+    perturbation: str | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -49,7 +45,10 @@ class EvaluationImages:
     def __getitem__(self, index: int) -> tuple[Frame, int]:
         """Return one image as uint8 [crop, crop, 3] and its class index."""
         item = self.items[index]
-        return preprocess(read_image(item.path), self.how), item.label
+        frame = read_image(item.path)
+        if self.perturbation:
+            frame = perturb(frame, self.perturbation, index=index)
+        return preprocess(frame, self.how), item.label
 
 
 @dataclass(frozen=True)
@@ -104,51 +103,6 @@ def normalise(frames: torch.Tensor, how: Preprocess) -> torch.Tensor:
 def scaled(how: Preprocess, side: int) -> Preprocess:
     """Return `how` for another side of the crop in pixels, the resize in proportion."""
     return replace(how, crop=side, resize=round(how.resize * side / how.crop))
-
-
-def augment(frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator) -> Frame:
-    """Cut a random box and resize it as evaluation does; mirror it and change its colours if the recipe says so.
-
-    Takes uint8 [H, W, 3], returns uint8 [crop, crop, 3].
-    """
-    top, left, height, width = _random_box(frame.shape[0], frame.shape[1], how, recipe=recipe, generator=generator)
-    image = preprocess(frame[top : top + height, left : left + width], replace(how, resize=how.crop, rule="squash"))
-    if recipe.flip and generator.random() < 0.5:
-        image = np.flip(image, axis=1)
-    return colour_jitter(image, recipe.colour_jitter, generator=generator) if recipe.colour_jitter else image
-
-
-def colour_jitter(image: Frame, strength: float, *, generator: np.random.Generator) -> Frame:
-    """Scale brightness, contrast and saturation of uint8 [H, W, 3] by factors in 1 +- strength."""
-    brightness, contrast, saturation = generator.uniform(1 - strength, 1 + strength, 3).astype(np.float32)
-    pixels = image.astype(np.float32) * brightness
-    pixels = (pixels - pixels.mean()) * contrast + pixels.mean()
-    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-    pixels = (pixels - grey[..., None]) * saturation + grey[..., None]
-    return np.asarray(np.clip(pixels.round(), 0, 255), np.uint8)
-
-
-def _random_box(rows: int, columns: int, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) in pixels of the image."""
-    if recipe.augment == "crop":
-        share = how.crop / how.resize
-        sides = (rows, columns) if how.rule == "squash" else (min(rows, columns),) * 2
-        height, width = (max(1, round(share * side)) for side in sides)
-    else:
-        height, width = _random_shape(rows, columns, recipe.min_area, generator)
-    top, left = generator.integers(rows - height + 1), generator.integers(columns - width + 1)
-    return int(top), int(left), height, width
-
-
-def _random_shape(rows: int, columns: int, min_area: float, generator: np.random.Generator) -> tuple[int, int]:
-    # The "inception" crop: area uniform, ratio uniform in its logarithm; the largest square if no try fits.
-    for _ in range(TRIES):
-        area = rows * columns * generator.uniform(min_area, 1)
-        ratio = math.exp(generator.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
-        height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-        if 1 <= height <= rows and 1 <= width <= columns:
-            return height, width
-    return min(rows, columns), min(rows, columns)
 
 
 def _collate(futures: Sequence[Future[tuple[Frame, int]]]) -> Batch:

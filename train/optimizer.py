@@ -8,20 +8,21 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from finedge.train.models import FineGrained
 from finedge.train.recipe import Recipe
 
 
-def sgd(model: nn.Module, recipe: Recipe, *, backbone_lr: float) -> torch.optim.SGD:
+def sgd(model: FineGrained, recipe: Recipe, *, backbone_lr: float) -> torch.optim.SGD:
     """Return SGD over the trainable parameters of `model`.
 
-    The parameters of `model.backbone` get `backbone_lr` times the learning rate. Vectors (normalisation weights and
+    All but the model's `new_parameters` get `backbone_lr` times the learning rate. Vectors (normalisation weights and
     biases) are not decayed if the recipe says so. Each group carries its `factor` for `set_lr`.
     """
-    backbone = {id(p) for p in model.get_submodule("backbone").parameters()}
+    new = {id(p) for p in model.new_parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            factor = backbone_lr if id(parameter) in backbone else 1.0
+            factor = 1.0 if id(parameter) in new else backbone_lr
             decay = recipe.weight_decay if parameter.ndim > 1 or recipe.decay_norm else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
     return torch.optim.SGD(
@@ -33,10 +34,17 @@ def sgd(model: nn.Module, recipe: Recipe, *, backbone_lr: float) -> torch.optim.
 
 
 def lr_at(step: int, recipe: Recipe, *, steps_per_epoch: int) -> float:
-    """Return the learning rate of the new layers at a step (0-based): linear warm-up, then half a cosine down to 0."""
+    """Return the learning rate of the new layers at a step of the optimizer (0-based).
+
+    A straight line from `warmup_start` to `lr`, reached at the last step of the warm-up; then half a cosine down to 0, or a factor
+    `gamma` from each of `milestones` on. With no warm-up this is torch's CosineAnnealingLR over the whole run, or its MultiStepLR.
+    """
     total, warmup = recipe.epochs * steps_per_epoch, int(recipe.warmup_epochs * steps_per_epoch)
     if step < warmup:
-        return recipe.lr * (step + 1) / warmup
+        return recipe.warmup_start + (recipe.lr - recipe.warmup_start) * (step + 1) / warmup
+    if recipe.schedule == "step":
+        drops = sum(step >= round(milestone * steps_per_epoch) for milestone in recipe.milestones)
+        return float(recipe.lr * recipe.gamma**drops)
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import tomllib
 
 from finedge.errors import UsageError, nearest
+from finedge.spec import Rule
 
 RECIPES = Path(__file__).with_name("recipes")
 
@@ -29,6 +30,7 @@ class Recipe:
         start_size: side of the training images in the first epoch; it grows to `size` over three quarters of the epochs (progressive
             learning, EfficientNetV2, arXiv 2104.00298). 0 stands for `size` throughout.
         resize: side before the crop in pixels; 0 stands for size * 256 / 224.
+        rule: `short-side` or `squash` (both sides, as papers that write 550x550 do); empty stands for the backbone's.
         method: resampling; empty stands for the one the backbone was pretrained with.
         lr: peak learning rate of the new layers at `batch_size` (it is not scaled).
         backbone_lr: factor on `lr` for a pretrained backbone; a backbone without weights gets `lr` itself.
@@ -37,7 +39,7 @@ class Recipe:
         weight_decay: L2 factor.
         decay_norm: decay normalisation weights and biases too.
         schedule: what follows the warm-up: half a `cosine` down to 0, or `step`: times `gamma` at each of `milestones`.
-        milestones: epochs (counted from the start, warm-up included) at which the rate drops.
+        milestones: after how many finished epochs (warm-up included) the rate drops.
         gamma: factor of a drop.
         warmup_epochs: epochs of linear warm-up.
         warmup_start: learning rate of the new layers at which the warm-up starts.
@@ -46,11 +48,12 @@ class Recipe:
         augment: `resized-crop` cuts a box of random area and shape, `crop` a random box of the size that evaluation cuts, `pad-crop` adds
             `pad` pixels by reflection on each side of the resized image and cuts a random box of `size`.
         min_area: least share of the image that `resized-crop` keeps, in (0, 1].
-        max_area: largest share that is drawn, at least `min_area`; a box that does not fit is drawn again, so 1.25 (CNL) favours whole images.
-        pad: pixels of `pad-crop`.
+        max_area: largest share that is drawn, at least `min_area`. A box that does not fit is drawn again, so that more than 1 (CNL's 1.25)
+            only makes that more frequent: the boxes kept are spread as with 1.
+        pad: pixels of `pad-crop`, at `size`.
         flip: mirror half of the images.
         colour_jitter: greatest relative change of brightness, contrast and saturation, in [0, 1); 0 is off.
-        rotation: greatest angle in degrees to either side, in [0, 180]; 0 is off.
+        rotation: greatest angle in degrees to either side, in [0, 180]; the corners are filled by reflection; 0 is off.
         ema: decay of the moving average of the weights, in [0, 1); 0 is off. If on, the average is the result.
         bf16: autocast; `auto` is on for CUDA and off for the CPU.
         channels_last: memory format of weights and images.
@@ -68,6 +71,7 @@ class Recipe:
     size: int = 448
     start_size: int = 0
     resize: int = 0
+    rule: str = ""
     method: str = ""
     lr: float = 0.05
     backbone_lr: float = 0.1
@@ -107,10 +111,16 @@ class Recipe:
             ("size", self.size >= 32, "at least 32 pixels"),
             ("start_size", self.start_size == 0 or 32 <= self.start_size <= self.size, f"0, or 32 to size {self.size}"),
             ("resize", self.resize == 0 or self.resize >= self.size, f"0, or at least size {self.size}"),
+            ("rule", self.rule in ("", *get_args(Rule)), f"empty, or one of {', '.join(get_args(Rule))}"),
             ("lr", self.lr > 0, "a positive number"),
+            ("backbone_lr", self.backbone_lr >= 0, "at least 0"),
+            ("momentum", 0 <= self.momentum < 1, "0 <= momentum < 1"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0"),
             ("schedule", self.schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}"),
             ("milestones", list(self.milestones) == sorted(set(self.milestones)), "epochs in rising order"),
             ("milestones", bool(self.milestones) == (self.schedule == "step"), "epochs for schedule step, none for cosine"),
+            ("gamma", 0 < self.gamma <= 1, "0 < gamma <= 1"),
+            ("warmup_epochs", self.warmup_epochs >= 0, "at least 0"),
             ("warmup_start", 0 <= self.warmup_start <= self.lr, f"0 to lr {self.lr}"),
             ("accumulate", self.accumulate >= 1, "at least 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
@@ -118,6 +128,7 @@ class Recipe:
             ("min_area", 0 < self.min_area <= 1, "0 < min_area <= 1"),
             ("max_area", self.max_area >= self.min_area, f"at least min_area {self.min_area}"),
             ("pad", self.pad >= 0, "at least 0 pixels"),
+            ("pad", self.pad == 0 or self.augment == "pad-crop", "0 unless augment is pad-crop"),
             ("rotation", 0 <= self.rotation <= 180, "0 to 180 degrees"),
             ("colour_jitter", 0 <= self.colour_jitter < 1, "0 <= colour_jitter < 1"),
             ("ema", 0 <= self.ema < 1, "0 <= ema < 1"),
@@ -144,7 +155,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for run.json."""
-        return asdict(self)
+        return {**asdict(self), "milestones": list(self.milestones)}
 
 
 def read_recipe(name: str, **given: Any) -> Recipe:
@@ -157,10 +168,17 @@ def read_recipe(name: str, **given: Any) -> Recipe:
 
 
 def override(recipe: Recipe, **given: Any) -> Recipe:
-    """Return `recipe` with the options that are not None; a new `size` brings its own `resize`."""
+    """Return `recipe` with the options that are not None.
+
+    A new `size` brings its own `resize`; a new `epochs` moves the milestones of a step schedule, and its warm-up, in proportion.
+    """
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if "size" in options:
         options.setdefault("resize", 0)
+    longer = options.get("epochs", recipe.epochs) / recipe.epochs
+    if recipe.schedule == "step" and longer != 1:
+        options.setdefault("milestones", tuple(longer * m for m in recipe.milestones))
+        options.setdefault("warmup_epochs", longer * recipe.warmup_epochs)
     return replace(recipe, **options)
 
 
@@ -172,8 +190,9 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         if key not in known:
             raise UsageError(f"unknown recipe key '{key}'", expected=nearest(key, known))
         if not _fits(value, known[key]):
-            raise UsageError(f"recipe value {key} = {value!r}", expected=f"a value of type {known[key].__name__}")
-    return Recipe(**values)
+            wanted = "a list of numbers" if known[key] is tuple else f"a value of type {known[key].__name__}"
+            raise UsageError(f"recipe value {key} = {value!r}", expected=wanted)
+    return Recipe(**{**values, "milestones": tuple(values.get("milestones", ()))})
 
 
 def recipe_names() -> tuple[str, ...]:

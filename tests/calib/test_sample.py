@@ -5,10 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from finedge.calib.sample import balanced_order, draw_sample, is_noise
+from finedge.calib.sample import draw_sample, is_noise
 from finedge.data import Item, open_dataset
 from finedge.errors import DataError, UsageError
 from finedge.golden import synthetic_frame
+from finedge.subset import balanced_order
 from tests.calib.conftest import SPEC, pictures
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from finedge.errors import BundleError, DataError, UsageError
+from finedge.image import read_image
+from finedge.perturb import PERTURBATIONS, perturb
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.evaluate import bundle_dataset, evaluate, predict
 
@@ -43,8 +45,6 @@ def test_predictions_keep_the_order_of_the_images_and_are_what_the_classifier_sa
     items = bundle_dataset(tiny_bundle).split("val")
     with Classifier.open(tiny_bundle, variant="fp32") as classifier:
         answers = predict(classifier, items)
-        from finedge.image import read_image
-
         one = classifier([read_image(items[5].path)])[0]
     assert answers.labels.tolist() == [i.label for i in items]
     assert answers.ranked.shape == answers.p.shape == (12, 5)
@@ -86,3 +86,32 @@ def test_the_command_prints_one_json_object(tiny_bundle):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["top1"] == 1.0
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_robustness_names_every_perturbation_and_what_it_costs(tiny_bundle, variant):
+    found = evaluate(tiny_bundle.path, variant=variant, robustness=True)
+    assert set(found["robustness"]) == set(PERTURBATIONS)
+    assert found["clean"]["top1"] == 1.0
+    for name, row in found["robustness"].items():
+        assert row["n"] == 18, name
+        assert row["drop"] == round(1 - row["top1"], 6), name
+    # The frames are noise around one colour: a warp leaves it as it is.
+    assert {row["drop"] for name, row in found["robustness"].items() if name != "clutter"} == {0.0}
+    assert found == evaluate(tiny_bundle.path, variant=variant, robustness=True)
+
+
+def test_perturbed_frames_go_through_the_same_preprocessing(tiny_bundle):
+    items = bundle_dataset(tiny_bundle).split("test")
+    with Classifier.open(tiny_bundle, variant="fp32") as classifier:
+        answers = predict(classifier, items, perturbation="clutter")
+        frames = [perturb(read_image(item.path), "clutter", index=index) for index, item in enumerate(items)]
+        np.testing.assert_allclose(answers.p[:, 0], [classifier([frame])[0].top[0].p for frame in frames], rtol=1e-6)
+        assert not np.allclose(answers.p, predict(classifier, items).p)
+
+
+def test_fewer_images_are_spread_over_the_classes(tiny_bundle):
+    assert evaluate(tiny_bundle.path, images=6)["n"] == 6
+    assert evaluate(tiny_bundle.path, images=500)["n"] == 18
+    with pytest.raises(UsageError, match="--images"):
+        evaluate(tiny_bundle.path, images=-1)

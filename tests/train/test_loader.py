@@ -10,7 +10,7 @@ from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.spec import Preprocess
 from finedge.train.backbones import BACKBONES
-from finedge.train.loader import EvaluationImages, TrainingImages, augment, batches, colour_jitter, normalise
+from finedge.train.loader import EvaluationImages, TrainingImages, batches, normalise, scaled
 from finedge.train.recipe import Recipe
 
 HOW = Preprocess(resize=37, crop=32)
@@ -48,32 +48,6 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(items):
     assert sorted(images(1, 2).order()) == list(range(len(items)))
 
 
-@pytest.mark.parametrize("kind", ["resized-crop", "crop"])
-@pytest.mark.parametrize("shape", [(40, 48), (200, 31), (1, 9)])
-def test_augmented_images_have_the_networks_size(kind, shape):
-    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    recipe = Recipe(augment=kind, colour_jitter=0.4)
-    for seed in range(20):
-        image = augment(frame, HOW, recipe=recipe, generator=np.random.default_rng(seed))
-        assert (image.shape, image.dtype) == ((32, 32, 3), np.uint8)
-
-
-def test_a_crop_of_everything_is_the_evaluated_image_or_its_mirror():
-    frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    how = Preprocess(resize=32, crop=32)
-    plain = preprocess(frame, how)
-    made = [augment(frame, how, recipe=Recipe(augment="crop"), generator=np.random.default_rng(seed)) for seed in range(20)]
-    mirrored = [np.array_equal(image, plain[:, ::-1]) for image in made]
-    assert all(m or np.array_equal(image, plain) for m, image in zip(mirrored, made, strict=True))
-    assert 0 < sum(mirrored) < 20
-
-
-def test_colour_jitter_of_nothing_changes_nothing():
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    assert np.array_equal(colour_jitter(image, 0.0, generator=np.random.default_rng(0)), image)
-    assert not np.array_equal(colour_jitter(image, 0.4, generator=np.random.default_rng(0)), image)
-
-
 def test_normalising_is_mean_and_std_per_channel():
     frames = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
     how = Preprocess(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
@@ -82,6 +56,10 @@ def test_normalising_is_mean_and_std_per_channel():
     assert made.is_contiguous(memory_format=torch.channels_last)
     wanted = (frames / 255 - np.array(how.mean)) / np.array(how.std)
     np.testing.assert_allclose(made.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-6)
+
+
+def test_another_side_keeps_the_share_that_is_cut():
+    assert scaled(Preprocess(resize=256, crop=224), 112) == Preprocess(resize=128, crop=112)
 
 
 def test_an_image_that_breaks_while_training_is_named(tmp_path):

@@ -19,6 +19,14 @@ def test_the_backbone_learns_at_a_tenth_and_the_rest_at_the_rate(model):
         assert rates[id(parameter)] == pytest.approx(0.02 if name.startswith("backbone.") else 0.2), name
 
 
+def test_what_a_model_calls_new_learns_at_the_full_rate_wherever_it_lies(model, monkeypatch):
+    new = model.backbone.get_parameter("conv_stem.weight")
+    monkeypatch.setattr(model, "new_parameters", lambda: iter([new]))
+    factors = {id(p): group["factor"] for group in sgd(model, Recipe(), backbone_lr=0.1).param_groups for p in group["params"]}
+    assert factors.pop(id(new)) == 1.0
+    assert set(factors.values()) == {0.1}
+
+
 @pytest.mark.parametrize("decay_norm", [True, False])
 def test_norms_and_biases_are_decayed_only_if_the_recipe_says_so(model, decay_norm):
     optimizer = sgd(model, Recipe(decay_norm=decay_norm, weight_decay=0.3), backbone_lr=0.1)

@@ -1,16 +1,76 @@
+import json
+import re
+import shlex
+
 import pytest
+import torch
 
 from finedge.errors import UsageError
+from finedge.train.backbones import BACKBONES
+from finedge.train.models import MODELS, build
 from finedge.train.recipe import RECIPES, Recipe, read_recipe, recipe_from, recipe_names
+
+# Published sizes before and after the crop, where they are not 256 to 224.
+SIDES = {"attend_rectify_cifar10": (32, 32), "attend_rectify_cifar100": (32, 32), "clca_cga": (550, 448)}
+
+
+def head(name):
+    lines = (RECIPES / f"{name}.toml").read_text().splitlines()
+    return [line for line in lines if line.startswith("#")]
+
+
+def command(name):
+    """The options of the `finedge train` command in a recipe's head comment."""
+    words = shlex.split(next(line for line in head(name) if line.startswith("# command")).removeprefix("# command"))
+    assert words[:2] == ["finedge", "train"]
+    return dict(zip(words[2::2], words[3::2], strict=True))
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_shipped_recipe_reads_and_says_what_it_reaches(name):
     recipe = read_recipe(name)
-    assert recipe.resized == round(recipe.size * 256 / 224)
-    head = [line for line in (RECIPES / f"{name}.toml").read_text().splitlines() if line.startswith("#")]
-    for word in ("data set", "expected", "hardware", "time"):
-        assert any(line.startswith(f"# {word}") for line in head), word
+    assert (recipe.resized, recipe.size) == SIDES.get(name, (round(recipe.size * 256 / 224), recipe.size))
+    for word in ("data set", "expected", "hardware", "time", "command"):
+        assert any(line.startswith(f"# {word} ") for line in head(name)), word
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_command_in_a_recipes_head_names_what_there_is(name):
+    options = command(name)
+    assert options["--recipe"] == name
+    assert {"--data", "--out"} < set(options)
+    if options["--backbone"] not in BACKBONES:
+        pytest.skip(f"no backbone {options['--backbone']} yet")
+    assert options["--weights"] in ("none", *BACKBONES[options["--backbone"]].weights)
+    settings = read_recipe(name)
+    with torch.device("meta"):
+        model = build(options["--model"], num_classes=10, backbone=options["--backbone"], **settings.options)
+    assert settings.options.items() <= model.options.items()
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if not SIDES.get(n)])
+def test_a_recipe_without_options_of_one_model_trains_them_all(name):
+    if set(read_recipe(name).options) <= {"dropout", "head_init"}:
+        with torch.device("meta"):
+            for model in MODELS:
+                build(model, num_classes=10, backbone="resnet18", **read_recipe(name).options)
+
+
+def test_cnl_is_trained_as_published():
+    recipe = read_recipe("cnl_cub")
+    assert (recipe.size, recipe.resized, recipe.augment, recipe.min_area, recipe.max_area) == (448, 512, "resized-crop", 0.08, 1.25)
+    assert (recipe.batch_size, recipe.weight_decay, recipe.nesterov, recipe.backbone_lr, recipe.label_smoothing) == (32, 1e-4, False, 1.0, 0.0)
+
+
+def test_fbsd_squashes_to_550_and_learns_new_layers_ten_times_as_fast():
+    recipe = read_recipe("clca_cga")
+    assert (recipe.rule, recipe.augment, recipe.pad, recipe.batch_size, recipe.epochs) == ("squash", "pad-crop", 8, 20, 200)
+    assert (recipe.lr, recipe.lr * recipe.backbone_lr, recipe.weight_decay) == (0.002, pytest.approx(0.0002), 5e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if re.match("cnl|attend|cs|clca|gates", n)])
+def test_a_papers_recipe_claims_no_number_of_ours(name):
+    assert "not measured here" in "\n".join(head(name))
 
 
 def test_the_common_recipe_is_the_papers():
@@ -52,9 +112,11 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path):
         read_recipe(str(tmp_path / "r.toml"))
 
 
-@pytest.mark.parametrize(("key", "value"), [("epochs", 2.5), ("epochs", True), ("lr", "0.1"), ("nesterov", 1), ("augment", 3), ("options", 1)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("epochs", 2.5), ("epochs", True), ("lr", "0.1"), ("nesterov", 1), ("augment", 3), ("milestones", ["30"]), ("options", 1)]
+)
 def test_a_value_of_a_wrong_type_is_refused(key, value):
-    with pytest.raises(UsageError, match=f"{key} = {value!r}"):
+    with pytest.raises(UsageError, match=re.escape(f"{key} = {value!r}")):
         recipe_from({key: value})
 
 
@@ -69,6 +131,21 @@ def test_a_value_of_a_wrong_type_is_refused(key, value):
         ("label_smoothing", 1.0),
         ("augment", "mixup"),
         ("min_area", 0.0),
+        ("max_area", 0.1),
+        ("pad", -1),
+        ("pad", 4),
+        ("rotation", 181.0),
+        ("rule", "stretch"),
+        ("schedule", "steps"),
+        ("schedule", "step"),
+        ("milestones", [3]),
+        ("gamma", 0.0),
+        ("warmup_epochs", -1.0),
+        ("warmup_start", 1.0),
+        ("accumulate", 0),
+        ("backbone_lr", -0.1),
+        ("momentum", 1.0),
+        ("weight_decay", -1e-4),
         ("ema", 1.0),
     ],
 )
@@ -77,9 +154,11 @@ def test_a_value_out_of_range_is_refused(key, value):
         recipe_from({key: value})
 
 
-def test_the_recorded_form_is_read_back():
-    recipe = Recipe(epochs=7, ema=0.99, options={"dropout": 0.1})
-    assert recipe_from(recipe.to_json()) == recipe
+@pytest.mark.parametrize("recipe", [Recipe(epochs=7, ema=0.99, options={"dropout": 0.1}), Recipe(schedule="step", milestones=(3, 5.5))])
+def test_the_recorded_form_is_read_back(recipe):
+    recorded = json.loads(json.dumps(recipe.to_json()))
+    assert recipe_from(recorded) == recipe
+    assert recorded == recipe.to_json()
 
 
 def test_progressive_training_images_grow_to_the_size_and_stay():
