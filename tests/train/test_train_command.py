@@ -117,11 +117,35 @@ def test_resuming_nothing_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
-    [({"model": "cln"}, "'cnl'"), ({"backbone": "resnet5"}, "'resnet50'"), ({"recipe": "comon"}, "'common'"), ({"epochs": 0}, "at least 1")],
+    [({"model": "plian"}, "'plain'"), ({"backbone": "resnet5"}, "'resnet50'"), ({"recipe": "comon"}, "'common'"), ({"epochs": 0}, "at least 1")],
 )
 def test_a_wrong_argument_is_told_with_the_nearest_right_one(settings, tmp_path, wrong, hint):
     with pytest.raises(UsageError, match=hint):
         train(out=tmp_path / "run", **{**settings, **wrong})
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_of_the_model_come_on_top_of_the_recipe_and_are_recorded(settings, tmp_path, capsys):
+    (tmp_path / "r.toml").write_text('[options]\ndropout = 0.4\nhead_init = "small"\n')
+    more = {**settings, "model": "cnl", "epochs": 1, "recipe": tmp_path / "r.toml"}
+    words = [str(word) for name, value in more.items() for word in (f"--{name.replace('_', '-')}", value)]
+    options = ["--option", "dropout=0.1", "--option", "joint=true", "--accumulate", "2"]
+    assert main(["train", *words, "--out", str(tmp_path / "run"), *options]) == 0
+    loaded = load_run(tmp_path / "run")
+    expected = {"dropout": 0.1, "head_init": "small", "joint": True}
+    assert loaded.record["recipe"]["options"] == expected
+    assert {name: loaded.model.options[name] for name in expected} == expected
+    assert loaded.record["recipe"]["accumulate"] == 2
+    assert "--option dropout=0.1 --option joint=true" in loaded.record["commands"][0]
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("dropuot=0.1", "'dropout'"), ("dropout", "KEY=VALUE"), ("=1", "KEY=VALUE"), ("dropout=much", "cannot be built"), ("head_init=tiny", "small")],
+)
+def test_a_wrong_option_is_told(settings, tmp_path, word, hint):
+    with pytest.raises(UsageError, match=hint):
+        train(out=tmp_path / "run", **settings, option=(word,))
     assert not (tmp_path / "run").exists()
 
 

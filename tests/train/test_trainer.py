@@ -8,7 +8,7 @@ from finedge.errors import FinedgeError
 from finedge.train.command import train
 from finedge.train.models import build
 from finedge.train.run import load_run
-from finedge.train.trainer import Trainer
+from finedge.train.step import Step
 
 
 def rows(run):
@@ -17,7 +17,7 @@ def rows(run):
 
 def interrupt_at(monkeypatch, step):
     """Let Ctrl-C come at the `step`-th training step."""
-    taken, real = [], Trainer._step
+    taken, real = [], Step._loss
 
     def counted(self, batch):
         taken.append(batch)
@@ -25,7 +25,7 @@ def interrupt_at(monkeypatch, step):
             raise KeyboardInterrupt
         return real(self, batch)
 
-    monkeypatch.setattr(Trainer, "_step", counted)
+    monkeypatch.setattr(Step, "_loss", counted)
 
 
 def equal(one, two):

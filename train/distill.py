@@ -1,0 +1,87 @@
+"""Distillation: a student also learns what a trained teacher makes of the same images (Hinton et al., arXiv 1503.02531)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from finedge.errors import DataError, UsageError
+from finedge.spec import Spec
+from finedge.train.checkpoint import NAME as CHECKPOINT
+from finedge.train.loader import normalise
+from finedge.train.models import FineGrained
+from finedge.train.run import load_run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A finished run in evaluation mode, on the device of the student."""
+
+    path: Path
+    sha256: str
+    model: FineGrained
+    spec: Spec
+
+    @torch.no_grad()
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the scores [B, num_classes] (logits or log-probabilities) for the student's frames, uint8 [B, H, W, 3] on the device."""
+        scores: torch.Tensor = self.model(normalise(frames, self.spec.preprocess))[self.spec.main.name]
+        return scores
+
+    def to_json(self) -> dict[str, str]:
+        """Return plain data for run.json."""
+        return {"path": str(self.path.resolve()), "sha256": self.sha256}
+
+
+def open_teacher(path: Path, student: Spec, *, sides: Iterable[int], device: torch.device, digest: str = "") -> Teacher:
+    """Load the run at `path` as the teacher of a model with the spec `student`.
+
+    Args:
+        path: a run.
+        student: has the same labels in the same order.
+        sides: of the student's training images in pixels.
+        device: where both run.
+        digest: the sha256 that the teacher's checkpoint must have; empty for any.
+
+    Raises:
+        UsageError: other labels, or a size it cannot take.
+        DataError: no run there, or its checkpoint is not the one of `digest`.
+    """
+    run = load_run(path)
+    found = sha256((path / CHECKPOINT).read_bytes()).hexdigest()
+    if digest and found != digest:
+        raise DataError(f"{path} is not the teacher that the run began with: sha256 {found[:12]}", expected=digest[:12], fix="--teacher RUN, where it is now")
+    if run.spec.labels != student.labels:
+        raise UsageError(f"the teacher {path} has {len(run.spec.labels)} classes, the data {len(student.labels)}", expected="the same labels in the same order")
+    teacher = Teacher(path, found, run.model.to(device).requires_grad_(False), run.spec)
+    for side in sorted(set(sides)):
+        _require_fit(teacher, side, device)
+    return teacher
+
+
+def distilled(loss: torch.Tensor, student: torch.Tensor, teacher: torch.Tensor, *, weight: float, temperature: float) -> torch.Tensor:
+    """Return (1 - weight) * loss + weight * T^2 * KL(teacher || student), both distributions at temperature T.
+
+    T^2 keeps the size of the gradients whatever the temperature (section 2 of the paper). `student` and `teacher` are float
+    [B, num_classes], logits or log-probabilities: the softmax at T is the same for both.
+    """
+    ours, theirs = (F.log_softmax(scores.float() / temperature, dim=1) for scores in (student, teacher))
+    return (1 - weight) * loss + weight * temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def _require_fit(teacher: Teacher, side: int, device: torch.device) -> None:
+    usual = teacher.spec.preprocess.crop
+    try:
+        teacher(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device))
+    except RuntimeError as error:
+        raise UsageError(f"the teacher {teacher.path} cannot take images of {side} px: {error}", expected=f"its own size, {usual}") from error
+    if side != usual:
+        log.warning("the teacher was trained at %d px and will see %d", usual, side)

@@ -1,0 +1,147 @@
+"""Training in several processes: torchrun starts them, DistributedDataParallel averages their gradients.
+
+    torchrun --nproc-per-node 2 -m finedge train ...      (or: torchrun --no-python --nproc-per-node 2 finedge train ...)
+
+The recipe's batch is that of all processes together, and each takes its share of the same order, so that one recipe gives one training
+however many processes share it. Measured with two gloo processes against one (EfficientNet-Lite0 from ImageNet weights, 64 px, batch 36,
+20 steps, no dropout), as relative difference of the losses:
+
+    BatchNorm frozen    at most 2.2e-7: gradients are summed in another order
+    BatchNorm live      mean 4.3 %, at most 9.0 %: each process normalises with the statistics of its own share, as if the batch were
+                        smaller (SyncBatchNorm exists on GPUs only); the running statistics kept are those of process 0
+
+Dropout draws other numbers in each process. A resumed run is bit-identical to an uninterrupted one with two processes on the CPU (tested);
+with more, the order of a sum is the backend's. torchrun itself always exits with 1; the code of the process that failed is in its report.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from finedge.errors import FinedgeError, SystemProblem
+from finedge.train.device import Device, choose_device
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a training, seen from one of them: its device, its `rank` of `size`, and how many share its machine."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    local_size: int = 1
+
+    @property
+    def writer(self) -> bool:
+        """Whether this process is the one that writes files, logs and prints."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Return every `size`-th of `items`: a batch of all is then a batch of each, at the same place in the order."""
+        return items[self.rank :: self.size]
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return what computes `model` and averages its gradients over the processes in the backward pass."""
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the mean over the processes of a tensor, which is overwritten."""
+        if self.size > 1:
+            dist.all_reduce(value)
+            value /= self.size
+        return value
+
+    def gathered(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the arrays of all processes, one after the other."""
+        if self.size == 1:
+            return part
+        parts: list[NDArray[np.int64]] = [part] * self.size
+        dist.all_gather_object(parts, part)
+        return np.concatenate(parts)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the buffers (BatchNorm's statistics) of process 0."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+
+@contextmanager
+def joined(device: Device) -> Iterator[World]:
+    """Join the processes that torchrun started (or this one alone) for the time of the context.
+
+    Where one of them fails, all end: the first that fails raises its error, which is thus told once, and the others leave with its exit
+    code without a word.
+
+    Raises:
+        SystemProblem: `device` is not here, or more processes were started than there are GPUs.
+    """
+    chosen = choose_device(device)
+    if "WORLD_SIZE" not in os.environ:
+        yield World(chosen)
+        return
+    store, rank, size = next(rendezvous("env://"))
+    if rank:
+        logging.getLogger("finedge").setLevel(logging.ERROR)
+    with _failing_together(store):
+        world = World(_own(chosen), rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=world.device if backend == "nccl" else None)
+        yield world
+        # Only here: after an error the others may still wait in a collective, and end when this process does.
+        dist.destroy_process_group()
+
+
+def _own(device: torch.device) -> torch.device:
+    """Return this process's GPU, or the CPU."""
+    if device.type == "cpu":
+        return device
+    local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if local >= gpus:
+        raise SystemProblem(f"process {local + 1} on a machine with {gpus} GPU", expected="one process a GPU", fix=f"torchrun --nproc-per-node {gpus}")
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+@contextmanager
+def _failing_together(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if store.add("finedge/failures", 1) == 1:
+            store.set("finedge/exit_code", str(_exit_code(error)))
+            raise
+        raise SystemExit(int(store.get("finedge/exit_code"))) from None
+
+
+def _exit_code(error: BaseException) -> int:
+    """Return the exit code that `finedge` has for an error (see `finedge.errors`)."""
+    if isinstance(error, FinedgeError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return SystemProblem.exit_code if isinstance(error, OSError) and error.errno == errno.ENOSPC else 1

@@ -1,0 +1,110 @@
+"""One step of the optimizer: forward and backward over one batch or several, then the update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from finedge.spec import Spec
+from finedge.train.distill import Teacher, distilled
+from finedge.train.distributed import World
+from finedge.train.ema import MovingAverage
+from finedge.train.loader import Batch, normalise
+from finedge.train.models import FineGrained
+from finedge.train.optimizer import set_lr
+from finedge.train.profile import StepClock
+from finedge.train.recipe import Recipe
+
+
+class Step:
+    """What changes the weights of `model`, in place: its optimizer, its moving average and, wrapped around it, DDP and the compiler.
+
+    Args:
+        model: on its device; its own `state_dict` is untouched by the wrapping.
+        recipe: how.
+        spec: what the model takes.
+        optimizer: over the model's parameters.
+        ema: follows the model, if given.
+        teacher: adds its term to the loss, if given.
+        world: the processes that share each batch.
+        clock: told the phases of the step.
+    """
+
+    def __init__(
+        self,
+        model: FineGrained,
+        recipe: Recipe,
+        *,
+        spec: Spec,
+        optimizer: torch.optim.SGD,
+        ema: MovingAverage[FineGrained] | None,
+        teacher: Teacher | None,
+        world: World,
+        clock: StepClock,
+    ) -> None:
+        self.model, self.recipe, self.spec = model, recipe, spec
+        self.optimizer, self.ema, self.teacher = optimizer, ema, teacher
+        self.device, self.clock = world.device, clock
+        self.parallel = world.wrap(model)
+        self.forward = torch.compile(self.parallel) if recipe.compile else self.parallel
+        self.bf16 = recipe.bf16 == "on" or (recipe.bf16 == "auto" and world.device.type == "cuda")
+
+    def __call__(self, batches: Iterator[Batch], *, images: int, lr: float) -> torch.Tensor:
+        """Take batches until `images` images are seen, and update; the gradient is that of their mean loss.
+
+        Returns:
+            The mean loss over the images of this process, a float32 scalar on the device.
+
+        Raises:
+            StopIteration: fewer images came.
+        """
+        set_lr(self.optimizer, lr)
+        self.optimizer.zero_grad(set_to_none=True)
+        total, seen = torch.zeros((), device=self.device), 0
+        while seen < images:
+            batch = next(batches)
+            self.clock.lap("data")
+            seen += len(batch.targets)
+            with self._averaging(now=seen >= images):
+                loss = self._loss(batch) * (len(batch.targets) / images)
+                self.clock.lap("forward")
+                torch.autograd.backward(loss)
+            total += loss.detach()
+            self.clock.lap("backward")
+        self._update()
+        self.clock.lap("optimizer")
+        return total
+
+    def _update(self) -> None:
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.model)
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        frames, targets = (t.to(self.device, non_blocking=True) for t in (batch.frames, batch.targets))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            outputs = self.forward(normalise(frames, self.spec.preprocess))
+            loss: torch.Tensor = self.model.loss(outputs, targets, label_smoothing=self.recipe.label_smoothing)
+            if self.teacher is not None:
+                weight, temperature = self.recipe.distill_weight, self.recipe.distill_temperature
+                loss = distilled(loss, outputs[self.spec.main.name], self.teacher(frames), weight=weight, temperature=temperature)
+        return loss
+
+    def _averaging(self, *, now: bool) -> AbstractContextManager[None]:
+        # Gradients travel between processes once a step, with the last of its batches.
+        if now or not isinstance(self.parallel, DistributedDataParallel):
+            return nullcontext()
+        return self.parallel.no_sync()
+
+
+def to_training_mode(model: nn.Module, *, freeze_norm: bool) -> None:
+    """Set the mode of `model`; with `freeze_norm` every BatchNorm normalises with its stored statistics and leaves them as they are."""
+    model.train()
+    for module in model.modules():
+        if freeze_norm and isinstance(module, _BatchNorm):
+            module.eval()
