@@ -9,6 +9,8 @@ from finedge.ops import DOMAIN
 
 ATTENTION_STAYS = "attention: its softmax over hundreds of keys does not survive 8 bits"
 NORMALISES = "normalises the frame, before the first quantized tensor"
+MAKES_MASKS = "its output goes into a softmax: masks do not survive 8 bits"
+DECIDES = "behind the last layer: 256 levels of logits would tie"
 DYNAMIC_WEIGHT = "its weight is not a constant"
 
 

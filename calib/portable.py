@@ -1,8 +1,9 @@
 """The portable INT8 form: Q/DQ placed for TensorRT, and for everything else that reads ONNX.
 
 Symmetric signed INT8, zero point 0, float32 scales. Quantized are the inputs of Conv, Gemm and pooling, and the skip input of
-a residual Add, so that the Add joins the convolution in front of it. Not quantized are outputs (a convolution is free to hand on
-float to an activation or to attention), biases, and our own nodes, whose functions stay as they are. A tensor has one Q/DQ pair.
+a residual Add, so that the Add joins the convolution in front of it, or the gate behind that. Not quantized are outputs (a
+convolution is free to hand on float to an activation, to attention, or to a gate and the pooling in it), biases, and our own nodes,
+whose functions stay as they are. A tensor has one Q/DQ pair.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def place_portable(model: onnx.ModelProto, table: RangeTable) -> tuple[onnx.Mode
             placer.layer(node)
         elif node.op_type == "Add" and (skip := skip_input(node, depth)) is not None:
             placer.input(node, skip)
-        elif node.op_type in POOLING or _is_spatial_mean(node):
+        elif (node.op_type in POOLING or _is_spatial_mean(node)) and not _is_layer_output(node.inputs[0]):
             placer.input(node, 0)
         elif is_attention(node.domain):
             placer.stays_float[_name(node)] = ATTENTION_STAYS
@@ -46,10 +47,14 @@ def place_portable(model: onnx.ModelProto, table: RangeTable) -> tuple[onnx.Mode
 def skip_input(node: ir.Node, depth: dict[ir.Value, int]) -> int | None:
     """Return which input of a residual Add is the skip: the one that is not the convolution to fuse with; None for other Adds.
 
-    Where both are convolutions (a downsampling shortcut) the branch with fewer of them is the skip.
+    A gate behind the convolution belongs to its branch. Where both are convolutions (a downsampling shortcut) the branch with fewer of
+    them is the skip. An Add that broadcasts, such as that of a gate's scores, is none.
     """
     branches = [i for i, value in enumerate(node.inputs) if _only_feeds_this_add(value)]
     if not branches or any(v is None or ir.convenience.get_const_tensor(v) is not None for v in node.inputs):
+        return None
+    shapes = [_value(node, i).shape for i in (0, 1)]
+    if None not in shapes and shapes[0] != shapes[1]:
         return None
     main = max(branches, key=lambda i: depth[_value(node, i)])
     return 1 - main
@@ -139,8 +144,21 @@ def _convolutions_before(graph: ir.Graph) -> dict[ir.Value, int]:
 
 
 def _only_feeds_this_add(value: ir.Value | None) -> bool:
+    return value is not None and (_is_layer_output(value) or _is_gated(value)) and len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _is_layer_output(value: ir.Value | None) -> bool:
     producer = None if value is None else value.producer()
-    return value is not None and producer is not None and producer.op_type == "Conv" and len(value.uses()) == 1 and not value.is_graph_output()
+    return producer is not None and producer.op_type == "Conv"
+
+
+def _is_gated(value: ir.Value | None) -> bool:
+    """Tell whether a Mul made it, of a mask (out of a Sigmoid) and what a convolution, or the gate before, hands on."""
+    producer = None if value is None else value.producer()
+    if producer is None or producer.op_type != "Mul":
+        return False
+    makers = [None if factor is None else factor.producer() for factor in producer.inputs]
+    return any(m is not None and m.op_type == "Sigmoid" for m in makers) and any(_is_layer_output(f) or _is_gated(f) for f in producer.inputs)
 
 
 def _is_spatial_mean(node: ir.Node) -> bool:

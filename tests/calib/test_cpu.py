@@ -9,9 +9,9 @@ from finedge.calib.collectors import COLLECTORS
 from finedge.calib.cpu import inline, place_cpu
 from finedge.calib.observe import collect_ranges
 from finedge.calib.placement import ATTENTION_STAYS, NORMALISES
-from finedge.calib.ranges import RangeTable
+from finedge.calib.ranges import Range, RangeTable
 from finedge.errors import FinedgeError
-from tests.calib.conftest import batches, logits, pictures
+from tests.calib.conftest import LEAST_CORRELATION, batches, correlation, logits, pictures
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,28 @@ def test_onnx_runtime_fuses_every_convolution(tiny, method, tmp_path):
     assert run["QLinearAdd"] == _types(tiny.model)["Add"]
     assert run["QGemm"] == 1
     assert not {"Conv", "FusedConv", "Relu", "Clip", "Add", "Gemm"} & set(run)
+
+
+def test_onnx_runtime_fuses_every_convolution_and_every_gate(gated, tmp_path):
+    logits(place_cpu(gated.model, gated.table)[0], gated.frames[:1], optimized=tmp_path / "o.onnx")
+    run, written = _types(onnx.load(tmp_path / "o.onnx")), _types(gated.model)
+    assert run["QLinearConv"] == written["Conv"]
+    assert run["QLinearMul"] == written["Mul"] > 0
+    assert run["QLinearAdd"] == written["Add"]
+    assert run["QLinearSigmoid"] >= written["Mul"]
+    assert not {"Conv", "FusedConv", "Relu", "Clip", "Add", "Mul", "Gemm"} & set(run)
+
+
+def test_a_product_that_is_no_gate_stays_float():
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (float[b, 2, 4, 4] x) => (float[b, 2, 4, 4] y, float[b, 2, 4, 4] z)
+    <float[2, 2, 1, 1] W = {1, 2, 3, 4}>
+    { c = Conv(x, W)  m = Sigmoid(x)  r = Relu(c)  y = Mul(r, m)  d = Conv(r, W)  z = Mul(d, r) }"""
+    model = onnx.parser.parse_model(text)
+    ranges = {name: Range(-1, 1) for node in model.graph.node for name in (*node.input, *node.output) if name != "W"}
+    placed, _ = place_cpu(model, RangeTable("max", ranges))
+    maker = {name: n.op_type for n in placed.graph.node for name in n.output}
+    assert [maker[o.name] for o in placed.graph.output] == ["Mul", "Mul"]
 
 
 def test_attention_computes_in_float(tiny, placed, tmp_path):
@@ -86,6 +108,11 @@ def test_it_agrees_with_the_float_model(tiny, method):
     table = collect_ranges(tiny.model, batches(pictures(64, seed=2)[0]), method=method)
     expected, found = logits(tiny.model, tiny.frames), logits(place_cpu(tiny.model, table)[0], tiny.frames)
     assert (expected.argmax(1) == found.argmax(1)).mean() >= 0.95
+
+
+def test_gates_survive_eight_bits(gated):
+    expected, found = logits(gated.model, gated.frames), logits(place_cpu(gated.model, gated.table)[0], gated.frames)
+    assert correlation(expected, found) > LEAST_CORRELATION
 
 
 def test_a_layer_that_was_not_calibrated_is_named(tiny):

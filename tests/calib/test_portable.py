@@ -1,5 +1,6 @@
 import importlib.util
 from collections import Counter
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from finedge.calib.placement import ATTENTION_STAYS, DYNAMIC_WEIGHT
 from finedge.calib.portable import place_portable
 from finedge.calib.ranges import Range, RangeTable
 from finedge.errors import FinedgeError
-from tests.calib.conftest import batches, logits, pictures
+from tests.calib.conftest import LEAST_CORRELATION, SIDE, batches, correlation, logits, pictures
 
 
 class Graph:
@@ -94,6 +95,26 @@ def test_of_two_convolutions_the_shorter_branch_is_the_skip(tiny, graph):
     assert graph.made_by(f"{shortcut.output[0]}/dequantized") == "DequantizeLinear"
 
 
+def test_the_skip_of_a_gated_add_is_int8_and_what_the_gate_looks_at_is_not(gated):
+    graph = Graph(place_portable(gated.model, gated.table)[0])
+    gates = graph.of("Mul")
+    for node in gates:
+        assert sorted(graph.made_by(name) for name in node.input) in (["Conv", "Sigmoid"], ["Mul", "Sigmoid"])
+    residual = [n for n in graph.of("Add") if "Mul" in map(graph.made_by, n.input)]
+    assert len(residual) == 8
+    assert all(sorted(graph.made_by(name) for name in n.input) == ["DequantizeLinear", "Mul"] for n in residual)
+    scores = [n for n in graph.of("Add") if n not in residual]
+    assert all([graph.made_by(name) for name in n.input] == ["Conv", "Conv"] for n in scores)
+    looked_at = [n for n in graph.of("GlobalAveragePool", "ReduceMean", "ReduceMax") if graph.made_by(n.input[0]) != "DequantizeLinear"]
+    assert {graph.made_by(n.input[0]) for n in looked_at} <= {"Conv", "Mul"}
+    assert len(graph.of("GlobalAveragePool")) - len([n for n in looked_at if n.op_type == "GlobalAveragePool"]) == 1
+
+
+def test_every_convolution_of_a_gated_network_is_int8(gated):
+    _, placement = place_portable(gated.model, gated.table)
+    assert sorted(placement.int8) == sorted(n.name for n in gated.model.graph.node if n.op_type in ("Conv", "Gemm"))
+
+
 def test_pooling_takes_int8_with_one_range_on_both_sides(graph):
     pools = graph.of("MaxPool", "GlobalAveragePool", "ReduceMean")
     assert len(pools) == 2
@@ -142,6 +163,11 @@ def test_it_agrees_with_the_float_model(tiny, method):
     assert (expected.argmax(1) == found.argmax(1)).mean() >= 0.95
 
 
+def test_gates_survive_eight_bits(gated):
+    expected, found = logits(gated.model, gated.frames), logits(place_portable(gated.model, gated.table)[0], gated.frames)
+    assert correlation(expected, found) > LEAST_CORRELATION
+
+
 GEMM = """<ir_version: 10, opset_import: ["": 20]>
 g (float[b, 4] x, float[4, 3] w) => (float[b, 3] y)
 <float[4, 3] W = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, float[3] B = {0, 0, 0}>
@@ -169,14 +195,34 @@ def test_a_tensor_that_was_not_calibrated_is_named(tiny):
         place_portable(tiny.model, RangeTable("max", {}))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed: pip install finedge[rtx]")
+needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed: pip install finedge[rtx]")
+
+
+@needs_rtx
 def test_nvidias_parser_takes_it(placed):
+    import tensorrt_rtx as trt
+
+    with parsed(placed[0]) as (_, network):
+        types = Counter(network.get_layer(i).type for i in range(network.num_layers))
+    assert types[trt.LayerType.QUANTIZE] == len(Graph(placed[0]).of("QuantizeLinear"))
+
+
+@needs_rtx
+def test_nvidias_builder_makes_an_engine_of_a_gated_network(gated):
+    with parsed(place_portable(gated.model, gated.table)[0]) as (builder, network):
+        config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+        profile.set_shape("frames", *[(batch, SIDE, SIDE, 3) for batch in (1, 1, 8)])
+        config.add_optimization_profile(profile)
+        assert builder.build_serialized_network(network, config) is not None
+
+
+@contextmanager
+def parsed(model):
     import tensorrt_rtx as trt
 
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)  # all four stay referenced: the parser keeps none of them alive
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    assert parser.parse(placed[0].SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
-    types = Counter(network.get_layer(i).type for i in range(network.num_layers))
-    assert types[trt.LayerType.QUANTIZE] == len(Graph(placed[0]).of("QuantizeLinear"))
+    assert parser.parse(model.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    yield builder, network

@@ -17,15 +17,18 @@ class Backbone(nn.Module):
         net: the network that owns the blocks; its classifier is left behind, and module paths and state-dict keys stay its own.
         chain: submodule paths of `net` in the order they run, e.g. ("conv1", "bn1", ..., "layer4.2").
         stages: the last block of each stage, shallow to deep, e.g. ("layer1.2", ..., "layer4.2").
+        residual_ends: the last BatchNorm of every residual branch, in running order, e.g. ("layer1.0.bn3", ...).
     """
 
-    def __init__(self, name: str, *, net: nn.Module, chain: Sequence[str], stages: Sequence[str]) -> None:
+    def __init__(self, name: str, *, net: nn.Module, chain: Sequence[str], stages: Sequence[str], residual_ends: Sequence[str] = ()) -> None:
         super().__init__()
         self.name = name
-        self.chain, self.stages = tuple(chain), tuple(stages)
+        self.chain, self.stages, self.residual_ends = tuple(chain), tuple(stages), tuple(residual_ends)
         self._frozen = 0
         for top in dict.fromkeys(block.split(".")[0] for block in chain):
             self.add_module(top, net.get_submodule(top))
+        # Counted now: a model may put layers of its own into the blocks.
+        self._channels = {block: self._count_channels(block) for block in self.chain}
 
     @property
     def feature_channels(self) -> int:
@@ -33,12 +36,9 @@ class Backbone(nn.Module):
         return self.channels(self.chain[-1])
 
     def channels(self, block: str) -> int:
-        """Return the channels of a block's output: those of the last convolution up to its end."""
-        for name in reversed(self.chain[: self._index(block) + 1]):
-            convolutions = [m for m in self.get_submodule(name).modules() if isinstance(m, nn.Conv2d)]
-            if convolutions:
-                return convolutions[-1].out_channels
-        raise UsageError(f"no convolution up to block '{block}'", expected="a chain that starts with a convolution")
+        """Return the channels of a block's output."""
+        self._index(block)
+        return self._channels[block]
 
     def run(self, x: Tensor, *, after: str | None = None, until: str | None = None, taps: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Run a part of the chain.
@@ -83,6 +83,14 @@ class Backbone(nn.Module):
         for name in self.chain[: self._frozen]:
             self.get_submodule(name).eval()
         return self
+
+    def _count_channels(self, block: str) -> int:
+        """Return the channels of the last convolution up to the end of a block."""
+        for name in reversed(self.chain[: self._index(block) + 1]):
+            convolutions = [m for m in self.get_submodule(name).modules() if isinstance(m, nn.Conv2d)]
+            if convolutions:
+                return convolutions[-1].out_channels
+        raise UsageError(f"no convolution up to block '{block}'", expected="a chain that starts with a convolution")
 
     def _index(self, block: str) -> int:
         if block not in self.chain:

@@ -33,4 +33,10 @@ def inverted_residual_chain(name: str, *, net: nn.Module, head: tuple[str, ...] 
         net=net,
         chain=["conv_stem", "bn1", *inner, *head],
         stages=[f"blocks.{group}.{groups[group] - 1}" for group in (0, 1, 2, 4, 6) if group < len(groups)],
+        residual_ends=[f"{block}.{_last_norm(net.get_submodule(block))}" for block in inner if net.get_submodule(block).has_skip],
     )
+
+
+def _last_norm(block: nn.Module) -> str:
+    """Return the name of a block's last BatchNorm: timm's blocks without an expansion have only two."""
+    return "bn3" if hasattr(block, "bn3") else "bn2"

@@ -13,9 +13,12 @@ def resnet(name: str) -> Backbone:
     """Build a ResNet with random weights: blocks conv1, bn1, relu, maxpool, layer1.0 ... layer4.N; strides 4, 8, 16, 32 by stage."""
     depths = DEPTHS[name]
     residual = [f"layer{stage}.{block}" for stage, depth in enumerate(depths, 1) for block in range(depth)]
+    net = torchvision.models.get_model(name, weights=None)
+    last_norm = "bn3" if hasattr(net.get_submodule(residual[0]), "bn3") else "bn2"  # bottleneck or basic block
     return Backbone(
         name,
-        net=torchvision.models.get_model(name, weights=None),
+        net=net,
         chain=["conv1", "bn1", "relu", "maxpool", *residual],
         stages=[f"layer{stage}.{depth - 1}" for stage, depth in enumerate(depths, 1)],
+        residual_ends=[f"{block}.{last_norm}" for block in residual],
     )

@@ -8,8 +8,12 @@ from typing import Any
 
 from finedge.errors import UsageError, nearest
 from finedge.train.backbones import make
+from finedge.train.models.attend_rectify import AttendRectify
 from finedge.train.models.base import About, FineGrained
+from finedge.train.models.clca_cga import CollaborativeAttention
 from finedge.train.models.cnl import CrossLayer
+from finedge.train.models.cs import CrossLayerSelfAttention
+from finedge.train.models.gates import ChannelAttention, ChannelSpatialAttention, FullyConvolutional, SpatialAttention
 from finedge.train.models.nl import NonLocal
 from finedge.train.models.plain import Plain
 
@@ -64,3 +68,10 @@ def build(name: str, *, num_classes: int, backbone: str, weights: str = "none", 
 register("plain", Plain)
 register("cnl", CrossLayer)
 register("nl", NonLocal)
+register("attend_rectify", AttendRectify)
+register("cs", CrossLayerSelfAttention)
+register("clca_cga", CollaborativeAttention)
+register("fcn", FullyConvolutional)
+register("ca", ChannelAttention)
+register("sa", SpatialAttention)
+register("csca", ChannelSpatialAttention)

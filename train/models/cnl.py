@@ -36,8 +36,12 @@ PLACEMENTS: dict[str, Placement] = {
 
 
 def placement(backbone: Backbone) -> Placement:
-    """Return the table's placement, or for any other backbone: the last stage asks the two stages before it, d = 64."""
-    return PLACEMENTS.get(backbone.name) or Placement(backbone.stages[-1], backbone.stages[-3:-1], 64)
+    """Return the table's placement, or for any other backbone: the last stage asks the two stages before it, d = 64.
+
+    Where the last stage ends the backbone, its last block but one asks.
+    """
+    last = backbone.stages[-1] if backbone.stages[-1] != backbone.chain[-1] else backbone.chain[-2]
+    return PLACEMENTS.get(backbone.name) or Placement(last, backbone.stages[-3:-1], 64)
 
 
 class CrossLayer(FineGrained):

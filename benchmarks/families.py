@@ -1,0 +1,229 @@
+"""Every family by one recipe on one data set: accuracy by seed at FP32 and INT8, latency of all in one interleaved run, robustness.
+
+    python benchmarks/families.py run DATA WORK [--commit]     # trains what is not trained yet; hours on two cores; go on by calling it again
+    python benchmarks/families.py table                        # prints the table of the rows that are there; missing cells say "not run"
+
+Rows lie in benchmarks/results/families/ROW-sSEED.json, the latencies in latency.json, the robustness in robustness.json. A row that is there
+is not made again. Run latency and robustness (`--only latency`, `--only robustness`) on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from finedge.files import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results/families"
+# name in the table -> model and its options
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("plain", {}),
+    "cnl": ("cnl", {}),
+    "nl": ("nl", {}),
+    "cs": ("cs", {}),
+    "clca_cga edge": ("clca_cga", {"width": "edge"}),
+    "attend_rectify 1x1": ("attend_rectify", {"kernel_size": 1}),
+    "csca": ("csca", {}),
+    "ca": ("ca", {}),
+    "sa": ("sa", {}),
+    "fcn": ("fcn", {}),
+}
+SEEDS = 3  # for plain and the two best of seed 0
+VARIANTS = ("fp32", "int8")
+Part = Literal["rows", "latency", "robustness"]
+log = logging.getLogger("families")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where images and working files lie, and how the models are trained."""
+
+    data: Path
+    work: Path
+    recipe: str
+    backbone: str
+    commit: bool
+
+    def folder(self, family: str, seed: int) -> Path:
+        return self.work / f"{slug(family)}-s{seed}"
+
+    def bundle(self, family: str, seed: int) -> Path:
+        return self.folder(family, seed).with_suffix(".finedge")
+
+
+def run(
+    data: tyro.conf.Positional[Path],
+    work: tyro.conf.Positional[Path],
+    *,
+    recipe: str = "lite0_fast",
+    backbone: str = "efficientnet_lite0",
+    only: Part | None = None,
+    commit: bool = False,
+) -> None:
+    """Make what is missing: rows, then latency, then robustness.
+
+    Args:
+        data: folder of images with an official test split.
+        work: folder for runs and bundles (several GB).
+        recipe: of all families.
+        backbone: of all families.
+        only: one part alone.
+        commit: commit each result as it comes.
+    """
+    study = Study(data, work, recipe, backbone, commit)
+    work.mkdir(parents=True, exist_ok=True)
+    if only in (None, "rows"):
+        for family, seed in _wanted():
+            if not row_path(family, seed).is_file():
+                _keep(study, row_path(family, seed), _row(study, family, seed))
+    for part, make in (("latency", _latency), ("robustness", _robustness)):
+        if only == part or (only is None and not (RESULTS / f"{part}.json").is_file()):
+            _keep(study, RESULTS / f"{part}.json", make(study))
+
+
+def table() -> None:
+    """Print the results as a Markdown table."""
+    latency, robust = (_read(RESULTS / f"{part}.json") for part in ("latency", "robustness"))
+    print("| model | seeds | top-1 FP32 (95 %) | range | top-1 INT8 | p50 FP32 | p50 INT8 | points per ms, INT8 | lost under perturbation |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for family in FAMILIES:
+        print(f"| {' | '.join([f'`{family}`', *_cells(rows_of(family), latency.get(family, {}), robust.get(family, {}))])} |")
+
+
+def _wanted() -> Iterator[tuple[str, int]]:
+    """Yield (family, seed): seed 0 of all, then the others of plain and the two best."""
+    yield from ((family, 0) for family in FAMILIES)
+    others = [family for family in FAMILIES if family != "plain"]
+    best = sorted(others, key=lambda family: -_read(row_path(family, 0))["fp32"]["top1"])[:2]
+    yield from ((family, seed) for seed in range(1, SEEDS) for family in ("plain", *best))
+
+
+def _row(study: Study, family: str, seed: int) -> dict[str, Any]:
+    """Train, export, calibrate and evaluate one model; finished steps are skipped."""
+    folder, bundle = study.folder(family, seed), study.bundle(family, seed)
+    trained = _train(study, family, seed)
+    if not bundle.exists():
+        finedge("export", folder, "--out", bundle)
+    finedge("calibrate", bundle, "--data", study.data)
+    found = {variant: finedge("evaluate", bundle, "--data", study.data, "--variant", variant) for variant in VARIANTS}
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    return {
+        "family": family,
+        "seed": seed,
+        "recipe": study.recipe,
+        "backbone": study.backbone,
+        **{variant: {key: found[variant][key] for key in ("top1", "top5", "n", "wilson95", "file")} for variant in VARIANTS},
+        "epochs": trained["epochs"],
+        "last_loss": last["loss"],
+        "train_seconds": trained["seconds"],
+        "commit": _git("rev-parse", "--short", "HEAD"),
+    }
+
+
+def _train(study: Study, family: str, seed: int) -> dict[str, Any]:
+    folder, (model, options) = study.folder(family, seed), FAMILIES[family]
+    if (folder / "run.json").is_file():
+        return finedge("train", "--out", folder, "--resume")
+    given = [word for key, value in options.items() for word in ("--option", f"{key}={value}")]
+    what = ["--model", model, "--backbone", study.backbone, "--recipe", study.recipe, "--seed", seed, *given]
+    return finedge("train", *what, "--data", study.data, "--out", folder)
+
+
+def _latency(study: Study) -> dict[str, Any]:
+    """Measure all families of seed 0 interleaved in one run."""
+    bundles = {study.bundle(family, 0).name.removesuffix(".finedge"): family for family in FAMILIES if study.bundle(family, 0).exists()}
+    out = study.work / "latency"
+    finedge("benchmark", *(study.work / f"{name}.finedge" for name in bundles), "--data", study.data, "--duration", "10s", "--accuracy-images", 1, "--out", out)
+    report = json.loads((out / "report.json").read_text())
+    measured: dict[str, Any] = {"environment": report["environment"]}
+    for row in report["rows"]:
+        measured.setdefault(bundles[row["model"]], {})[row["variant"]] = {key: row[key] for key in ("n", "p50_ms", "p90_ms", "p99_ms", "valid")}
+    return measured
+
+
+def _robustness(study: Study) -> dict[str, Any]:
+    """Evaluate seed 0 of all families at FP32 on perturbed images."""
+    found = {}
+    for family in FAMILIES:
+        if study.bundle(family, 0).exists():
+            found[family] = finedge("evaluate", study.bundle(family, 0), "--data", study.data, "--variant", "fp32", "--robustness", "--images", 1000)
+    return found
+
+
+def _cells(rows: list[dict[str, Any]], latency: dict[str, Any], robust: dict[str, Any]) -> list[str]:
+    if not rows:
+        return ["0", *["not run"] * 7]
+    first = rows[0]["fp32"]
+    top1 = [100 * row["fp32"]["top1"] for row in rows]
+    low, high = (100 * bound for bound in first["wilson95"])
+    int8 = statistics.mean(100 * row["int8"]["top1"] for row in rows)
+    ms = {variant: latency[variant]["p50_ms"] if variant in latency else None for variant in VARIANTS}
+    spread = f"{min(top1):.1f}..{max(top1):.1f}" if len(top1) > 1 else "one seed"
+    return [
+        str(len(rows)),
+        f"{statistics.mean(top1):.1f} ({low:.1f}..{high:.1f})",
+        spread,
+        f"{int8:.1f}",
+        *(f"{value:.2f} ms" if value else "not run" for value in ms.values()),
+        f"{int8 / ms['int8']:.1f}" if ms["int8"] else "not run",
+        _lost(robust),
+    ]
+
+
+def _lost(robust: dict[str, Any]) -> str:
+    """Return the mean drop over all perturbations, in points."""
+    if not robust:
+        return "not run"
+    return f"{100 * statistics.mean(one['drop'] for one in robust['robustness'].values()):.1f}"
+
+
+def rows_of(family: str) -> list[dict[str, Any]]:
+    """Return the rows of a family that are there, by seed."""
+    return [row for seed in range(SEEDS) if (row := _read(row_path(family, seed)))]
+
+
+def row_path(family: str, seed: int) -> Path:
+    return RESULTS / f"{slug(family)}-s{seed}.json"
+
+
+def slug(family: str) -> str:
+    return family.replace(" ", "_")
+
+
+def finedge(*arguments: object) -> dict[str, Any]:
+    """Run a command of finedge and return the JSON it prints; stop where it fails."""
+    command = [sys.executable, "-m", "finedge", *map(str, arguments)]
+    log.info("%s", " ".join(command[2:]))
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _keep(study: Study, path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    if study.commit:
+        _git("add", str(path))
+        _git("commit", "--quiet", "--message", f"Measured: {path.stem}", "--", str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    tyro.extras.subcommand_cli_from_dict({"run": run, "table": table})
