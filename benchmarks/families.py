@@ -55,9 +55,11 @@ class Study:
     commit: bool
 
     def folder(self, family: str, seed: int) -> Path:
+        """Return where the run of a family lies."""
         return self.work / f"{slug(family)}-s{seed}"
 
     def bundle(self, family: str, seed: int) -> Path:
+        """Return where its bundle lies."""
         return self.folder(family, seed).with_suffix(".finedge")
 
 

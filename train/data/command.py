@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from finedge.errors import FinedgeError, UsageError, nearest
 
 
-def get(name: Positional[str], out: Positional[Path], *, option: tuple[str, ...] = (), merge_val: bool = False, mirror: str = "") -> dict[str, Any]:
+def get(
+    name: Positional[str], out: Positional[Path], *, option: UseAppendAction[tuple[str, ...]] = (), merge_val: bool = False, mirror: str = ""
+) -> dict[str, Any]:
     """Download, verify and unpack a published data set, and write its official split as lists that every command reads.
 
     What lies in OUT already (archives, or their unpacked content) is used and not fetched again; a damaged archive is refused.
@@ -19,7 +21,7 @@ def get(name: Positional[str], out: Positional[Path], *, option: tuple[str, ...]
     Args:
         name: A data set that `finedge data list` names.
         out: The folder to fill.
-        option: KEY=VALUE of this data set, such as level=family or fold=2.
+        option: KEY=VALUE of this data set, such as level=family or fold=2. Can be given several times.
         merge_val: Add the official val split to train, as papers do; a tenth of it is then cut as val.
         mirror: An address that serves the archives under their official names, instead of the official one.
 
