@@ -9,14 +9,14 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnx import defs
-from onnxscript import FLOAT, script, values
+from onnxscript import FLOAT, script
 from onnxscript import opset20 as op
 
+from finedge.export.ops.schema import domain, emit
 from finedge.ops import CHANNEL_ATTENTION as OP
 from finedge.train.layers import channel_attention as _  # noqa: F401 - registers the torch op
 
-DOMAIN = values.Opset(OP.domain, OP.version)
+DOMAIN = domain(OP)
 
 
 def torch_op() -> Any:
@@ -26,28 +26,12 @@ def torch_op() -> Any:
 
 def translate(q: Any, k: Any, v: Any, groups: int, scale: float) -> Any:
     """Emit one node."""
-    return values.Op(DOMAIN, OP.name, _schema())(q, k, v, groups=groups, scale=scale)
+    return emit(OP, q, k, v, groups=groups, scale=scale)
 
 
 def body() -> ir.Function:
     """Return the node's function in standard ops."""
     return ChannelAttention.function_ir
-
-
-def _schema() -> defs.OpSchema:
-    formal, attribute, kind = defs.OpSchema.FormalParameter, defs.OpSchema.Attribute, defs.OpSchema.AttrType
-    return defs.OpSchema(
-        OP.name,
-        OP.domain,
-        OP.version,
-        inputs=[formal(name, "T") for name in OP.inputs],
-        outputs=[formal("y", "T")],
-        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
-        attributes=[
-            attribute("groups", kind.INT, "channels attend within their group", required=True),
-            attribute("scale", kind.FLOAT, "factor on q k^T", required=True),
-        ],
-    )
 
 
 @script(DOMAIN, default_opset=op)

@@ -11,14 +11,14 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnx import defs
-from onnxscript import FLOAT, script, values
+from onnxscript import FLOAT, script
 from onnxscript import opset20 as op
 
+from finedge.export.ops.schema import domain, emit
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.train.layers import cross_layer_attention as _  # noqa: F401 - registers the torch op
 
-DOMAIN = values.Opset(OP.domain, OP.version)
+DOMAIN = domain(OP)
 
 
 def torch_op() -> Any:
@@ -28,26 +28,12 @@ def torch_op() -> Any:
 
 def translate(q: Any, k: Any, v: Any, scale: float) -> Any:
     """Emit one node."""
-    # A plain function: a scripted one is inlined by the exporter's version converter and would not survive.
-    return values.Op(DOMAIN, OP.name, _schema())(q, k, v, scale=scale)
+    return emit(OP, q, k, v, scale=scale)
 
 
 def body() -> ir.Function:
     """Return the node's function in standard ops."""
     return CrossLayerAttention.function_ir
-
-
-def _schema() -> defs.OpSchema:
-    formal = defs.OpSchema.FormalParameter
-    return defs.OpSchema(
-        OP.name,
-        OP.domain,
-        OP.version,
-        inputs=[formal(name, "T") for name in OP.inputs],
-        outputs=[formal("y", "T")],
-        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
-        attributes=[defs.OpSchema.Attribute("scale", defs.OpSchema.AttrType.FLOAT, "factor on q^T k", required=True)],
-    )
 
 
 @script(DOMAIN, default_opset=op)
