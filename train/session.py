@@ -82,8 +82,9 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
     """Return the trainer of the run in `out`, at its checkpoint; only what RESUMABLE names may be given anew (`UsageError`)."""
     record = read_record(out)
     _require_resumable(given, record)
-    settings = override(recipe_from(record["recipe"]), **_recipe_options(given))
-    if settings.to_json() != record["recipe"]:
+    began = recipe_from(record["recipe"])
+    settings = override(began, **_recipe_options(given))
+    if settings != began:
         log.warning("the recipe changed: the result is not that of an uninterrupted run")
     spec, data = Spec.from_json(record["spec"]), recorded_data(out, root=given.get("data"))
     teacher = None
