@@ -74,6 +74,9 @@ def move(model: FineGrained) -> None:
 def settle(model: FineGrained, batch: torch.Tensor, *, pretrained: bool) -> None:
     """Give every untrained BatchNorm the statistics of a batch: without them, activations grow or vanish over fifty layers."""
     trained = set(model.backbone.modules()) if pretrained else set()
+    for end in () if pretrained else model.backbone.residual_ends:
+        # As trained residual networks are: branches that change little. Sixteen random ones at full size make noise of anything.
+        torch.nn.init.constant_(next(m for m in model.backbone.get_submodule(end).modules() if isinstance(m, _BatchNorm)).weight, 0.2)
     model.train()
     for norm in (m for m in model.modules() if isinstance(m, _BatchNorm)):
         if norm in trained:

@@ -170,7 +170,10 @@ def test_ctrl_c_exits_with_130_and_leaves_a_run(pictures, tmp_path):
     out = tmp_path / "run"
     options = "--model plain --backbone mobilenetv2_035 --weights none --size 32 --batch-size 8 --epochs 1000 --device cpu"
     process = subprocess.Popen(
-        [sys.executable, "-m", "finedge", "train", "--data", pictures, "--out", out, *options.split()], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "finedge", "train", "--data", pictures, "--out", out, *options.split()],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background of a script ignores it, and children inherit that
     )
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").is_file() or not (out / "metrics.jsonl").read_text():
