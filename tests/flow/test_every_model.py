@@ -27,7 +27,7 @@ from finedge.train.loader import normalise
 from finedge.train.models import FineGrained
 from finedge.train.trainer import Machine
 
-BACKBONES = ("resnet50", "efficientnet_lite0")
+BACKBONES = {"resnet50": (pytest.mark.slow,), "efficientnet_lite0": ()}
 SIDE = 64
 # Models whose new parts add nothing until they have learnt something: with the same weights they answer as the plain network does.
 STARTS_AS_PLAIN = ("cnl", "nl", "fcn", "ca", "sa", "csca")
@@ -42,7 +42,7 @@ def pictures(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=[(name, backbone) for name in models.names() for backbone in BACKBONES], ids="-".join)
+@pytest.fixture(scope="module", params=[pytest.param((name, b), marks=marks, id=f"{name}-{b}") for name in models.names() for b, marks in BACKBONES.items()])
 def run(request, pictures, tmp_path_factory):
     """The run of a model that was never trained, but whose every parameter is off its start, with its BatchNorms at the statistics of the pictures."""
     name, backbone = request.param
