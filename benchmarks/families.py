@@ -98,7 +98,7 @@ def run(
 def table() -> None:
     """Print the results as a Markdown table."""
     latency, robust = (_read(RESULTS / f"{part}.json") for part in ("latency", "robustness"))
-    print("| model | seeds | top-1 FP32 (95 %) | range | top-1 INT8 | p50 FP32 | p50 INT8 | points per ms, INT8 | lost under perturbation |")
+    print("| model | seeds | top-1, seed 0 (95 %) | mean (range) | mean INT8 | p50 FP32 | p50 INT8 | INT8 points per ms | lost when perturbed |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for family in FAMILIES:
         print(f"| {' | '.join([f'`{family}`', *_cells(rows_of(family), latency.get(family, {}), robust.get(family, {}))])} |")
@@ -149,9 +149,9 @@ def _latency(study: Study) -> dict[str, Any]:
     out = study.work / "latency"
     finedge("benchmark", *(study.work / f"{name}.finedge" for name in bundles), "--data", study.data, "--duration", "10s", "--accuracy-images", 1, "--out", out)
     report = json.loads((out / "report.json").read_text())
-    measured: dict[str, Any] = {"environment": report["environment"]}
+    measured: dict[str, Any] = {"environment": report["environment"], "commit": _git("rev-parse", "--short", "HEAD")}
     for row in report["rows"]:
-        measured.setdefault(bundles[row["model"]], {})[row["variant"]] = {key: row[key] for key in ("n", "p50_ms", "p90_ms", "p99_ms", "valid")}
+        measured.setdefault(bundles[row["bundle"]], {})[row["variant"]] = {key: row[key] for key in ("n", "p50_ms", "p90_ms", "p99_ms", "valid")}
     return measured
 
 
@@ -172,10 +172,10 @@ def _cells(rows: list[dict[str, Any]], latency: dict[str, Any], robust: dict[str
     low, high = (100 * bound for bound in first["wilson95"])
     int8 = statistics.mean(100 * row["int8"]["top1"] for row in rows)
     ms = {variant: latency[variant]["p50_ms"] if variant in latency else None for variant in VARIANTS}
-    spread = f"{min(top1):.1f}..{max(top1):.1f}" if len(top1) > 1 else "one seed"
+    spread = f"{statistics.mean(top1):.1f} ({min(top1):.1f}..{max(top1):.1f})" if len(top1) > 1 else "one seed"
     return [
         str(len(rows)),
-        f"{statistics.mean(top1):.1f} ({low:.1f}..{high:.1f})",
+        f"{top1[0]:.1f} ({low:.1f}..{high:.1f})",
         spread,
         f"{int8:.1f}",
         *(f"{value:.2f} ms" if value else "not run" for value in ms.values()),
