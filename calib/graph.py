@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import onnx
 from onnx.inliner import inline_local_functions
@@ -40,23 +41,21 @@ def _between(graph: onnx.GraphProto, ends: list[str], starts: set[str]) -> list[
 
 def before_first_layer(graph: onnx.GraphProto) -> set[str]:
     """Return the nodes without a Conv or Gemm upstream: they turn pixels into the first layer's input."""
-    behind: set[str] = set()
-    names = set()
-    for node in graph.node:
-        if node.op_type in ("Conv", "Gemm") or behind.intersection(node.input):
-            behind.update(node.output)
-        else:
-            names.add(node.name)
-    return names
+    return _without_layer((node, node.input, node.output) for node in graph.node)
 
 
 def behind_last_layer(graph: onnx.GraphProto) -> set[str]:
     """Return the nodes without a Conv or Gemm downstream: they make the outputs of what the last layers hand on."""
-    used: set[str] = set()
+    return _without_layer((node, node.output, node.input) for node in reversed(graph.node))
+
+
+def _without_layer(walk: Iterable[tuple[onnx.NodeProto, Iterable[str], Iterable[str]]]) -> set[str]:
+    """Return the nodes of a walk (node, the tensors it is reached by, those it leads to) that no layer leads to."""
+    reached: set[str] = set()
     names = set()
-    for node in reversed(graph.node):
-        if node.op_type in ("Conv", "Gemm") or used.intersection(node.output):
-            used.update(node.input)
+    for node, by, to in walk:
+        if node.op_type in ("Conv", "Gemm") or reached.intersection(by):
+            reached.update(to)
         else:
             names.add(node.name)
     return names

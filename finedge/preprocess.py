@@ -32,9 +32,17 @@ def preprocess(frame: NDArray[np.uint8], how: Preprocess) -> NDArray[np.uint8]:
     height, width = resized_shape(frame.shape[0], frame.shape[1], how)
     top, left = round((height - how.crop) / 2), round((width - how.crop) / 2)
     if how.method in CV2:
-        whole = cv2.resize(frame, (width, height), interpolation=CV2[how.method])
+        whole = resized(frame, how)
         return np.ascontiguousarray(whole[top : top + how.crop, left : left + how.crop])
     return _pillow_crop(frame, how, (height, width), (top, left))
+
+
+def resized(frame: NDArray[np.uint8], how: Preprocess) -> NDArray[np.uint8]:
+    """Return the whole frame after the resize and before the crop, uint8 [height, width, 3]."""
+    height, width = resized_shape(frame.shape[0], frame.shape[1], how)
+    if how.method in CV2:
+        return np.asarray(cv2.resize(frame, (width, height), interpolation=CV2[how.method]), np.uint8)
+    return np.asarray(Image.fromarray(frame).resize((width, height), PILLOW[how.method]))
 
 
 def resized_shape(height: int, width: int, how: Preprocess) -> tuple[int, int]:

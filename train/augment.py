@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from finedge.preprocess import CV2, PILLOW, preprocess, resized_shape
+from finedge.preprocess import preprocess, resized
 from finedge.spec import Preprocess
 from finedge.train.recipe import Recipe
 
@@ -62,16 +61,9 @@ def recoloured(image: Image.Image, factors: NDArray[np.float64]) -> Image.Image:
 def _pad_crop(frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator) -> Frame:
     # The whole image as evaluation resizes it, a reflected border, a square anywhere in it. `pad` is meant for the recipe's `size`.
     pad = round(recipe.pad * how.crop / recipe.size)
-    image = np.pad(_resized(frame, how), ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
+    image = np.pad(resized(frame, how), ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
     top, left = (int(generator.integers(side - how.crop + 1)) for side in image.shape[:2])
     return image[top : top + how.crop, left : left + how.crop]
-
-
-def _resized(frame: Frame, how: Preprocess) -> Frame:
-    height, width = resized_shape(frame.shape[0], frame.shape[1], how)
-    if how.method in CV2:
-        return np.asarray(cv2.resize(frame, (width, height), interpolation=CV2[how.method]), np.uint8)
-    return np.asarray(Image.fromarray(frame).resize((width, height), PILLOW[how.method]))
 
 
 def _box_crop(frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator) -> Frame:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from finedge.bundle import sha256
 from finedge.errors import DataError, UsageError
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
@@ -56,7 +56,7 @@ def open_teacher(path: Path, student: Spec, *, sides: Iterable[int], device: tor
         DataError: no run there, or its checkpoint is not the one of `digest`.
     """
     run = load_run(path)
-    found = sha256((path / CHECKPOINT).read_bytes()).hexdigest()
+    found = sha256(path / CHECKPOINT)
     if digest and found != digest:
         raise DataError(f"{path} is not the teacher that the run began with: sha256 {found[:12]}", expected=digest[:12], fix="--teacher RUN, where it is now")
     if run.spec.labels != student.labels:

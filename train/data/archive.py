@@ -11,6 +11,8 @@ import tarfile
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -100,6 +102,16 @@ def verify(file: Path, *, digest: str, fix: str) -> None:
             hashed.update(chunk)
     if hashed.hexdigest() != official:
         raise DataError(f"{file.name} has {kind} {hashed.hexdigest()}: it is damaged or another file", expected=official, fix=fix)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder` that is renamed to it when the context ends; what a killed run left there is removed first."""
+    beside = folder.with_name(f".{folder.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    yield beside
+    beside.rename(folder)
 
 
 def unpack(archive: Archive, *, root: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from finedge.data import SPLITS, DataSet, Item
+from finedge.data import SPLITS, DataSet, Item, content_digest
 from finedge.errors import DataError
 from finedge.image import read_image
 
@@ -52,8 +51,7 @@ def _look(wanted: tuple[Item, str]) -> Look:
         image = read_image(item.path)
     except DataError as error:
         return Look(item, split, why=error.what)
-    sha = hashlib.sha256(item.path.read_bytes()).hexdigest()
-    return Look(item, split, sha, dhash(image), (image.shape[0], image.shape[1]))
+    return Look(item, split, content_digest(item.path), dhash(image), (image.shape[0], image.shape[1]))
 
 
 def dhash(image: NDArray[np.uint8]) -> int:

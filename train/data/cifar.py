@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import DataError
+from finedge.train.data.archive import whole_folder
 from finedge.train.data.base import Archive, Found, Official, Options, Rows, lines
 
 SIDE = 32
@@ -25,13 +25,11 @@ def _index(root: Path, options: Options, *, folder: str, names: str, files: Mapp
     records = {split: np.concatenate([_records(root / folder / f, size=label_bytes + PIXELS) for f in batch]) for split, batch in files.items()}
     rows = {split: _rows(r[:, label_bytes - 1], split=split) for split, r in records.items()}
     if not (root / "png").is_dir():
-        beside = root / ".png"
-        shutil.rmtree(beside, ignore_errors=True)
-        for split, record in records.items():
-            (beside / split).mkdir(parents=True)
-            for (path, _), image in zip(rows[split], _images(record[:, label_bytes:]), strict=True):
-                cv2.imwrite(str(beside / path.removeprefix("png/")), image)
-        beside.rename(root / "png")
+        with whole_folder(root / "png") as beside:
+            for split, record in records.items():
+                (beside / split).mkdir()
+                for (path, _), image in zip(rows[split], _images(record[:, label_bytes:]), strict=True):
+                    cv2.imwrite(str(beside / path.removeprefix("png/")), image)
     return Found(labels, rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import cv2
 
 from finedge.errors import DataError
 from finedge.image import read_image
+from finedge.train.data.archive import whole_folder
 from finedge.train.data.base import Archive, Found, Official, Options, Rows, lines, table
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,10 @@ def _crops(root: Path, folds: dict[str, list[Entry]]) -> dict[str, Rows]:
     """Return one crop a box, cut out on the first call into the folder `crops`, which appears when it is whole."""
     done = root / "crops"
     if not done.is_dir():
-        beside = root / ".crops"
-        shutil.rmtree(beside, ignore_errors=True)
-        for category in sorted({c for entries in folds.values() for c, _ in entries}):
-            (beside / category).mkdir(parents=True)
-            _cut(root / "UECFOOD100" / category, beside / category)
-        beside.rename(done)
+        with whole_folder(done) as beside:
+            for category in sorted({c for entries in folds.values() for c, _ in entries}):
+                (beside / category).mkdir()
+                _cut(root / "UECFOOD100" / category, beside / category)
     cut: dict[Entry, list[str]] = {}
     for path in sorted(done.glob("*/*.jpg")):
         cut.setdefault((path.parent.name, path.stem.split("_")[0]), []).append(path.relative_to(root).as_posix())
