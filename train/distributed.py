@@ -17,6 +17,7 @@ with more, the order of a sum is the backend's. torchrun itself always exits wit
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -114,6 +115,9 @@ def joined(device: Device) -> Iterator[World]:
         yield world
         # Only here: after an error the others may still wait in a collective, and end when this process does.
         dist.destroy_process_group()
+        # DistributedDataParallel is part of a reference cycle that holds the backend and its threads; one that asks for the interpreter
+        # while that ends takes the process down ("terminate called without an active exception", seen once).
+        gc.collect()
 
 
 def _own(device: torch.device) -> torch.device:
