@@ -1,10 +1,10 @@
-# make demo | test | try          the rest serves them
+# make demo | test | try | kernels          the rest serves them
 PYTHON ?= python3
 PIP_INSTALL = pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BIN = .venv/bin
 DATA ?= demo/data
 
-.PHONY: setup setup-system check test test-device demo try clean
+.PHONY: setup setup-system check test test-device kernels demo try clean
 
 setup: .venv/.ready
 
@@ -36,6 +36,10 @@ test: check
 
 test-device: .venv-device/.ready
 	.venv-device/bin/pytest tests/finedge tests/contract tests/render tests/runtime tests/jetson tests/flow/test_shipped_bundle.py
+
+# The plugin's images, from its CUDA source; committed, so that no device needs a compiler.
+kernels: setup
+	$(BIN)/python -m finedge.runtime.plugins.kernels.make
 
 # The main job, end to end, on rendered birds or on your own pictures: make demo DATA=DIR
 demo: setup

@@ -55,6 +55,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command("finedge.export.command:export", "make a bundle of a run: ONNX, parity, golden frame", "train"),
     "explain": Command("finedge.export.explain.command:explain", "show where a bundle's classifier looks: PNGs and a page", "report"),
     "calibrate": Command("finedge.calib.command:calibrate", "add the INT8 variants to a bundle", "calib"),
+    "build": Command("finedge.runtime.engine.command:build", "build TensorRT engines, or say what stands in the way (--dry-run)"),
     "verify": Command("finedge.runtime.verify:verify", "compare every stage and name the first that diverges"),
     "classify": Command("finedge.runtime.classify:classify", "classify images, video or a camera: JSON lines"),
     "benchmark": Command("finedge.runtime.benchmark.command:benchmark", "accuracy and latency of each variant, interleaved"),
