@@ -1,0 +1,1 @@
+"""TensorRT plugins: the kernels' source and images, and the Python shell that launches them."""
