@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +27,12 @@ def preprocess(frame: NDArray[np.uint8], how: Preprocess) -> NDArray[np.uint8]:
         how: the bundle's preprocessing; mean and std are not applied here (they are in the graph).
 
     Returns:
-        uint8 [crop, crop, 3], RGB, C-contiguous.
+        uint8 [crop, crop, 3], RGB, C-contiguous; where the graph resizes (`how.frame`), a frame of that size.
 
     The resized size follows torchvision: the short side becomes `resize`, the long side int(resize * long / short).
     """
+    if how.frame is not None:
+        return _as_frame(frame, how, how.frame)
     height, width = resized_shape(frame.shape[0], frame.shape[1], how)
     top, left = round((height - how.crop) / 2), round((width - how.crop) / 2)
     if how.method in CV2:
@@ -39,10 +43,13 @@ def preprocess(frame: NDArray[np.uint8], how: Preprocess) -> NDArray[np.uint8]:
 
 def resized(frame: NDArray[np.uint8], how: Preprocess) -> NDArray[np.uint8]:
     """Return the whole frame after the resize and before the crop, uint8 [height, width, 3]."""
-    height, width = resized_shape(frame.shape[0], frame.shape[1], how)
+    return _scaled(frame, resized_shape(frame.shape[0], frame.shape[1], how), how)
+
+
+def _scaled(frame: NDArray[np.uint8], size: tuple[int, int], how: Preprocess) -> NDArray[np.uint8]:
     if how.method in CV2:
-        return np.asarray(cv2.resize(frame, (width, height), interpolation=CV2[how.method]), np.uint8)
-    return np.asarray(Image.fromarray(frame).resize((width, height), PILLOW[how.method]))
+        return np.asarray(cv2.resize(frame, size[::-1], interpolation=CV2[how.method]), np.uint8)
+    return np.asarray(Image.fromarray(frame).resize(size[::-1], PILLOW[how.method]))
 
 
 def resized_shape(height: int, width: int, how: Preprocess) -> tuple[int, int]:
@@ -63,3 +70,15 @@ def _pillow_crop(frame: NDArray[np.uint8], how: Preprocess, size: tuple[int, int
     part = Image.fromarray(frame).resize((last[1] - first[1], last[0] - first[0]), PILLOW[how.method], box=box)
     y, x = corner[0] - first[0], corner[1] - first[1]
     return np.ascontiguousarray(np.asarray(part)[y : y + how.crop, x : x + how.crop])
+
+
+def _as_frame(frame: NDArray[np.uint8], how: Preprocess, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a frame of the graph's size as it is; another picture is placed so that the graph crops of it what `preprocess` would."""
+    if frame.shape[:2] == size:
+        return np.ascontiguousarray(frame)
+    if how.rule == "squash":
+        return np.ascontiguousarray(_scaled(frame, size, how))
+    side = min(size)  # the crop never leaves the centre square
+    square = preprocess(frame, replace(how, frame=None, resize=side, crop=side))
+    before = [(length - side) // 2 for length in size]
+    return np.pad(square, [(b, length - side - b) for b, length in zip(before, size, strict=True)] + [(0, 0)], mode="edge")

@@ -17,7 +17,8 @@ class Preprocess:
 
     `resize` is the length in pixels of the short side (rule `short-side`) or of both sides (rule `squash`) after resizing;
     `crop` the side of the square centre crop. `mean` and `std` are per channel, on the scale where a pixel is in [0, 1]; they
-    are part of the ONNX graph, so `preprocess()` never applies them.
+    are part of the ONNX graph, so `preprocess()` never applies them. `frame`, when given, says that resize and crop are in the graph
+    too: it takes whole frames of that (height, width), and `preprocess()` hands those on as they are.
     """
 
     resize: int = 256
@@ -27,6 +28,7 @@ class Preprocess:
     colour: Literal["rgb"] = "rgb"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    frame: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize:
@@ -36,11 +38,14 @@ class Preprocess:
                 raise UsageError(f"unknown preprocessing value {value!r}", expected=f"one of {', '.join(allowed)}")
         if min(self.std) <= 0:
             raise UsageError(f"std {self.std}", expected="three positive numbers")
+        if self.frame is not None and min(self.frame) < 1:
+            raise UsageError(f"frame {self.frame}", expected="height and width, in pixels")
 
     def describe(self) -> str:
         """Return the preprocessing in one sentence, for logs and reports."""
         sides = "short side" if self.rule == "short-side" else "both sides"
-        return f"{sides} to {self.resize} ({self.method}), centre crop {self.crop}, {self.colour}, mean {self.mean}, std {self.std}"
+        where = "" if self.frame is None else f"in the graph, of {self.frame[1]} x {self.frame[0]} frames: "
+        return f"{where}{sides} to {self.resize} ({self.method}), centre crop {self.crop}, {self.colour}, mean {self.mean}, std {self.std}"
 
 
 @dataclass(frozen=True)
@@ -106,4 +111,5 @@ class Spec:
 
 def preprocess_from_json(data: dict[str, Any]) -> Preprocess:
     """Read a `Preprocess` from plain data (JSON lists become tuples)."""
-    return Preprocess(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+    frame = data.get("frame")
+    return Preprocess(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"]), "frame": frame and tuple(frame)})

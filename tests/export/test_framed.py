@@ -1,0 +1,80 @@
+"""`export --frame`: the graph takes whole frames, and PyTorch on the crops it makes of them gives the same answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
+from finedge.errors import BundleError, GateError, UsageError
+from finedge.export.explain.explainer import Explainer
+from finedge.export.float_files import accepting_frames, count_cost, float_files
+from finedge.export.framed import FramedReference, check_crops, frame_size, framed_spec
+from finedge.export.parity import check_parity
+from finedge.export.to_onnx import FramesToOutputs, to_onnx
+from finedge.golden import synthetic_frame
+from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.verify import FP16_LIMIT
+from finedge.spec import Input, Preprocess, Spec
+from finedge.train.models import build
+
+SIZE = (90, 160)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return np.stack([synthetic_frame()[y : y + SIZE[0], x : x + SIZE[1]] for y, x in ((0, 0), (100, 120), (200, 300))])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle that takes whole frames, its files, its reference, and the spec of the crops."""
+    torch.manual_seed(0)
+    model = build("plain", num_classes=5, backbone="resnet18").eval()
+    spec = Spec("plain", "resnet18", tuple("abcde"), Preprocess(64, 64), Input(64, 64), model.outputs)
+    graph, taps = to_onnx(model, spec)
+    framed = framed_spec(spec, SIZE)
+    files = accepting_frames(float_files(graph, count_cost(model, spec, graph), taps), framed.preprocess)
+    contents = {name: proto.SerializeToString() for name, proto in files.items()}
+    bundle = Bundle.create(tmp_path_factory.mktemp("framed") / "f.finedge", framed, files=contents, taps=taps, views=model.views, provenance={})
+    return bundle, files, FramedReference(FramesToOutputs(model, spec.preprocess).eval(), files[FLOAT_FILE]), spec
+
+
+def test_whole_frames_go_in_and_every_file_answers_as_pytorch(made, frames):
+    bundle, files, reference, spec = made
+    assert check_crops(reference, frames, how=spec.preprocess) <= 1
+    check_parity(files[FLOAT_FILE], reference, frames)
+    check_parity(files[HALF_FILE], reference, frames, tolerance=FP16_LIMIT)
+    assert OnnxRuntimeBackend().open(Bundle.load(bundle.path), variant="fp32")(frames)["logits"].shape == (3, 5)
+
+
+def test_a_crop_that_is_another_one_is_refused(made, frames):
+    _, _, reference, spec = made
+    with pytest.raises(GateError, match="grey levels"):
+        check_crops(Flipped(reference), frames, how=spec.preprocess)
+
+
+class Flipped:
+    """A graph that turns its crops upside down."""
+
+    def __init__(self, reference):
+        self.reference = reference
+
+    def crops(self, frames):
+        return self.reference.crops(frames)[:, ::-1]
+
+
+def test_explain_refuses_what_it_would_draw_in_the_wrong_place(made):
+    with pytest.raises(BundleError, match="whole frames"):
+        Explainer(made[0])
+
+
+@pytest.mark.parametrize("text", ["720", "720x", "0x10", "720x1280x3", "hd"])
+def test_a_size_that_is_none_is_a_usage_error(text):
+    with pytest.raises(UsageError, match="frame"):
+        frame_size(text)
+
+
+def test_the_size_is_height_by_width():
+    assert frame_size("720x1280") == (720, 1280)
