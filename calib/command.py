@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
-from finedge.bundle import CPU_FILE, FLOAT_FILE, GOLDEN, PORTABLE_FILE, Bundle
+from finedge.bundle import CPU_FILE, FLOAT_FILE, GOLDEN, PORTABLE_FILE, PROJECTED_FILE, Bundle
 
 if TYPE_CHECKING:
     import onnx
@@ -44,13 +44,15 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
 
     loaded = Bundle.load(bundle)
     sample = draw_sample(bundle_dataset(loaded, data), images=images, seed=seed)
-    model = onnx.load(loaded.file(FLOAT_FILE))
+    source = source_file(loaded)
+    model = onnx.load(loaded.file(source))
     table = collect_ranges(model, _with_progress(sample, loaded), method=method)
     placed = {PORTABLE_FILE: place_portable(model, table), CPU_FILE: place_cpu(model, table)}
     files = {name: _checked(quantized) for name, (quantized, _) in placed.items()}
-    record = _record(loaded, sample, table, {name: placement for name, (_, placement) in placed.items()})
-    loaded.extend("calibrate", {**files, GOLDEN: _golden(loaded, files)}, {"seed": seed, **record})
-    log.info("%s: INT8 files from %d images (%s)", bundle, len(sample.items), method)
+    record = _record(sample, table, {name: placement for name, (_, placement) in placed.items()})
+    made_of = {"source": source, "model_sha256": loaded.files[source]}
+    loaded.extend("calibrate", {**files, GOLDEN: _golden(loaded, files)}, {"seed": seed, **made_of, **record})
+    log.info("%s: INT8 files of %s from %d images (%s)", bundle, source, len(sample.items), method)
     return {
         "images": len(sample.items),
         "method": method,
@@ -58,6 +60,11 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
         "int8_layers": {name: len(placement.int8) for name, (_, placement) in placed.items()},
         "float_layers": {name: len(placement.stays_float) for name, (_, placement) in placed.items()},
     }
+
+
+def source_file(bundle: Bundle) -> str:
+    """Return the name of the float file that INT8 is made of: the one in the form for INT8, where the bundle has it."""
+    return PROJECTED_FILE if PROJECTED_FILE in bundle.files else FLOAT_FILE
 
 
 def _with_progress(sample: Sample, bundle: Bundle) -> Iterator[NDArray[np.uint8]]:
@@ -96,7 +103,7 @@ def _golden(bundle: Bundle, files: Mapping[str, bytes]) -> bytes:
     return pack(arrays)
 
 
-def _record(bundle: Bundle, sample: Sample, table: RangeTable, placements: Mapping[str, Placement]) -> dict[str, Any]:
+def _record(sample: Sample, table: RangeTable, placements: Mapping[str, Placement]) -> dict[str, Any]:
     import onnx
     import onnx_ir
     import onnxruntime
@@ -104,7 +111,6 @@ def _record(bundle: Bundle, sample: Sample, table: RangeTable, placements: Mappi
     from finedge import __version__
 
     return {
-        "model_sha256": bundle.files[FLOAT_FILE],
         "images_sha256": list(sample.digests),
         "method": table.method,
         "ranges": table.to_json(),

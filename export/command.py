@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,11 @@ from finedge.errors import UsageError
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
     from finedge.export.parity import Parity
-    from finedge.export.to_onnx import FramesToOutputs
+    from finedge.export.passes.cost import ModelCost
+    from finedge.spec import Preprocess, Spec
     from finedge.train.run import Run
 
 log = logging.getLogger(__name__)
@@ -26,40 +29,64 @@ log = logging.getLogger(__name__)
 PARITY_IMAGES = 8
 
 
-def export(run: Positional[Path], *, out: Path, data: Path | None = None) -> dict[str, Any]:
-    """Make a bundle of a run: ONNX with the cross-layer ops as nodes, proven equal to PyTorch on 8 validation images.
+def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame: str | None = None) -> dict[str, Any]:
+    """Make a bundle of a run: ONNX files with the cross-layer ops as nodes, each proven equal to PyTorch on 8 validation images.
 
     Args:
         run: the folder that `finedge train` wrote.
         out: the bundle to write, e.g. birds.finedge; an existing bundle is replaced.
         data: the images for the proof; default: the data recorded in the run.
+        frame: HEIGHTxWIDTH, e.g. 720x1280: the graph takes whole frames of that size, and resizes and crops them itself.
     """
-    import onnx_ir as ir
-
     from finedge.bundle import FLOAT_FILE, GOLDEN, MANIFEST, Bundle
-    from finedge.export.parity import check_parity, to_result
-    from finedge.export.to_onnx import FramesToOutputs, to_onnx
+    from finedge.export.float_files import accepting_frames, count_cost, float_files
+    from finedge.export.framed import frame_size, framed_spec
+    from finedge.export.parity import to_result
+    from finedge.export.to_onnx import to_onnx
     from finedge.golden import pack
     from finedge.train.run import load_run
 
     if out.exists() and not (out / MANIFEST).is_file():
         raise UsageError(f"{out} exists and is not a bundle", expected="a new name or a bundle to replace", fix="choose another --out")
     loaded = load_run(run)
-    frames = _parity_frames(loaded, data)
+    spec = loaded.spec if frame is None else framed_spec(loaded.spec, frame_size(frame))
+    frames = _parity_frames(loaded, data, how=spec.preprocess)
     graph, taps = to_onnx(loaded.model, loaded.spec)
-    model = ir.to_proto(graph)
-    _check_model(model)
-    reference = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
-    parity = check_parity(model, reference, frames)
-    golden = pack(_golden(loaded, reference, model))
-    content = model.SerializeToString()
-    files = {FLOAT_FILE: content, GOLDEN: golden}
-    bundle = Bundle.create(out, loaded.spec, files=files, taps=taps, views=loaded.model.views, provenance=_provenance(loaded, model, parity))
-    log.info("wrote %s: max |delta| %.1e of %.1e allowed", out, parity.max_abs, parity.limit)
-    return {"bundle": str(out.resolve()), "parity": to_result(parity), "taps": [t.name for t in taps], "bytes": len(content), "sha256": bundle.digest()}
+    cost = count_cost(loaded.model, loaded.spec, graph)
+    cost.report()
+    models = accepting_frames(float_files(graph, cost, taps), spec.preprocess)
+    reference = _reference(loaded, models[FLOAT_FILE], frames=frames, how=spec.preprocess)
+    parities = {name: _proven(model, reference, frames=frames, name=name) for name, model in models.items()}
+    contents = {name: model.SerializeToString() for name, model in models.items()}
+    files = {**contents, GOLDEN: pack(_golden(reference, spec, taps=loaded.model.taps, contents=contents))}
+    provenance = _provenance(loaded, models[FLOAT_FILE], parities=parities, cost=cost)
+    bundle = Bundle.create(out, spec, files=files, taps=taps, views=loaded.model.views, provenance=provenance)
+    for name, parity in parities.items():
+        log.info("wrote %s: max |delta| %.1e of %.1e allowed", out / name, parity.max_abs, parity.limit)
+    return {
+        "bundle": str(out.resolve()),
+        "parity": to_result(parities[FLOAT_FILE]),
+        "taps": [t.name for t in taps],
+        "bytes": len(contents[FLOAT_FILE]),
+        "files": {name: {"bytes": len(contents[name]), **to_result(parity)} for name, parity in parities.items()},
+        "sha256": bundle.digest(),
+    }
 
 
-def _parity_frames(run: Run, data: Path | None) -> NDArray[np.uint8]:
+def _reference(run: Run, model: onnx.ModelProto, *, frames: NDArray[np.uint8], how: Preprocess) -> nn.Module:
+    """Return the model in PyTorch; behind the crop of the graph, checked on `frames`, where that takes whole frames."""
+    from finedge.export.framed import FramedReference, check_crops
+    from finedge.export.to_onnx import FramesToOutputs
+
+    reference = FramesToOutputs(run.model, run.spec.preprocess).eval()
+    if how.frame is None:
+        return reference
+    framed = FramedReference(reference, model)
+    log.info("the graph's crops differ from preprocess() by at most %d grey level(s)", check_crops(framed, frames, how=run.spec.preprocess))
+    return framed
+
+
+def _parity_frames(run: Run, data: Path | None, *, how: Preprocess) -> NDArray[np.uint8]:
     """Return 8 preprocessed validation images, chosen by a fixed seed: uint8 [8, H, W, 3]."""
     from finedge.data import open_dataset
     from finedge.image import read_image
@@ -69,48 +96,65 @@ def _parity_frames(run: Run, data: Path | None) -> NDArray[np.uint8]:
     found = open_dataset(data, seed=run.record["data"]["seed"]) if data else recorded_data(run.path)
     items = found.split("val")
     chosen = random.Random(0).sample(items, min(PARITY_IMAGES, len(items)))
-    return np.stack([preprocess(read_image(i.path), run.spec.preprocess) for i in chosen])
+    return np.stack([preprocess(read_image(i.path), how) for i in chosen])
 
 
-def _check_model(model: onnx.ModelProto) -> None:
+def _proven(model: onnx.ModelProto, reference: nn.Module, *, frames: NDArray[np.uint8], name: str) -> Parity:
+    """Check a file's graph, and its outputs against PyTorch."""
     import onnx
 
+    from finedge.bundle import HALF_FILE
+    from finedge.export.parity import TOLERANCE, check_parity
+    from finedge.runtime.verify import FP16_LIMIT
+
     onnx.checker.check_model(model, full_check=True)
+    return check_parity(model, reference, frames, tolerance=FP16_LIMIT if name == HALF_FILE else TOLERANCE, name=name)
 
 
-def _golden(run: Run, reference: FramesToOutputs, model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
-    """Return the golden frame, its tensor, samples of the taps (PyTorch) and the outputs of the file (ONNX Runtime)."""
-    import onnxruntime
+def _golden(reference: nn.Module, spec: Spec, *, taps: Sequence[str], contents: Mapping[str, bytes]) -> dict[str, NDArray[np.generic]]:
+    """Return the golden frame, its tensor, samples of the taps (PyTorch) and the outputs of the files (ONNX Runtime)."""
     import torch
 
-    from finedge.bundle import FLOAT_FILE
     from finedge.golden import synthetic_frame, tap_sample
     from finedge.preprocess import preprocess
 
     frame = synthetic_frame()
-    pixels = preprocess(frame, run.spec.preprocess)
+    pixels = preprocess(frame, spec.preprocess)
+    inputs = {spec.input.name: pixels[None]}
     with torch.no_grad():
         results = reference(torch.from_numpy(pixels[None]))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    outputs = dict(zip((o.name for o in session.get_outputs()), session.run(None, {run.spec.input.name: pixels[None]}), strict=True))
-    taps = dict(zip(run.model.taps, results[len(outputs) :], strict=True))
     return {
         "frame": frame,
         "input": pixels,
-        **{f"tap/{name}": tap_sample(t.numpy()) for name, t in taps.items()},
-        **{f"{FLOAT_FILE}/{name}": value for name, value in outputs.items()},
+        **{f"tap/{name}": tap_sample(t.numpy()) for name, t in zip(taps, results[len(spec.outputs) :], strict=True)},
+        **{f"{file}/{name}": value for file, content in contents.items() for name, value in _outputs(content, inputs).items()},
     }
 
 
-def _provenance(run: Run, model: onnx.ModelProto, parity: Parity) -> dict[str, Any]:
+def _outputs(content: bytes, inputs: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True))
+
+
+def _provenance(run: Run, model: onnx.ModelProto, *, parities: Mapping[str, Parity], cost: ModelCost) -> dict[str, Any]:
     import onnx
     import onnxruntime
     import torch
 
     from finedge import __version__
+    from finedge.bundle import FLOAT_FILE
     from finedge.export.parity import to_result
     from finedge.export.passes import NAMES
 
-    versions = {"finedge": __version__, "torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    exported = {"parity": to_result(parity), "opset": model.opset_import[0].version, "ir": model.ir_version, "passes": list(NAMES), "versions": versions}
+    exported = {
+        "parity": to_result(parities[FLOAT_FILE]),
+        "parities": {name: to_result(parity) for name, parity in parities.items()},
+        "opset": model.opset_import[0].version,
+        "ir": model.ir_version,
+        "passes": list(NAMES),
+        "attention_cost": cost.to_json(),
+        "versions": {"finedge": __version__, "torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+    }
     return json.loads(json.dumps({"train": {**run.record, "run": str(run.path.resolve())}, "export": exported}))  # type: ignore[no-any-return]

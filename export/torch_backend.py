@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.bundle import Bundle
+from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.data import Item
 from finedge.errors import BundleError
 from finedge.runtime.backend import SessionInfo
@@ -31,11 +32,11 @@ class TorchBackend:
         """Load the run; only `fp32` exists in PyTorch."""
         if variant != "fp32":
             raise BundleError(f"the torch backend has no variant '{variant}'", expected="fp32")
-        return TorchSession(Path(bundle.provenance["train"]["run"]), taps=False)
+        return TorchSession(bundle, taps=False)
 
     def open_with_taps(self, bundle: Bundle) -> TorchSession:
         """As `open`, with `tap/NAME` beside the outputs."""
-        return TorchSession(Path(bundle.provenance["train"]["run"]), taps=True)
+        return TorchSession(bundle, taps=True)
 
     def pixels(self, bundle: Bundle, paths: Sequence[Path]) -> NDArray[np.uint8]:
         """Return what the run's validation makes of image files: uint8 [N, H, W, 3], before normalisation."""
@@ -43,21 +44,26 @@ class TorchBackend:
         from finedge.train.run import read_record
 
         spec = Spec.from_json(read_record(Path(bundle.provenance["train"]["run"]))["spec"])
-        images = EvaluationImages([Item(path, 0) for path in paths], spec.preprocess)
+        how = replace(spec.preprocess, frame=bundle.spec.preprocess.frame)
+        images = EvaluationImages([Item(path, 0) for path in paths], how)
         return np.stack([images[i][0] for i in range(len(images))])
 
 
 class TorchSession:
-    """One loaded run."""
+    """One loaded run; behind the crop of the bundle's graph, where that takes whole frames."""
 
-    def __init__(self, run: Path, *, taps: bool) -> None:
+    def __init__(self, bundle: Bundle, *, taps: bool) -> None:
+        import onnx
         import torch
 
+        from finedge.export.framed import FramedReference
         from finedge.export.to_onnx import FramesToOutputs
         from finedge.train.run import load_run
 
+        run = Path(bundle.provenance["train"]["run"])
         loaded = load_run(run)
-        self._graph = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
+        graph = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
+        self._graph = graph if bundle.spec.preprocess.frame is None else FramedReference(graph, onnx.load(bundle.file(FLOAT_FILE)))
         self._names = [o.name for o in loaded.model.outputs] + ([f"tap/{t}" for t in loaded.model.taps] if taps else [])
         self.info = SessionInfo("torch", "cpu", str(run), "fp32", {"torch": torch.__version__})
 

@@ -2,7 +2,8 @@
 
     birds.finedge/
       manifest.json     format number, spec, taps, sha256 of the files below, one provenance record a stage
-      model.fp32.onnx   model.int8.onnx   model.int8.cpu.onnx   golden.npz
+      model.fp32.onnx   model.fp16.onnx   model.int8.onnx   model.int8.cpu.onnx   golden.npz
+      model.projected.onnx   what the INT8 files are made of, where a form other than that of model.fp32.onnx is cheaper in INT8
       engines/  report.json  report.html  samples.json.gz         sidecars, outside the manifest
 
 Each stage adds and replaces only its own files. A change is made in a copy beside the bundle and renamed over it, so a full
@@ -29,12 +30,15 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 FLOAT_FILE = "model.fp32.onnx"
+HALF_FILE = "model.fp16.onnx"
+# The function of FLOAT_FILE with more of its attention projections as convolutions: absorbing one turns INT8 work into float work.
+PROJECTED_FILE = "model.projected.onnx"
 PORTABLE_FILE = "model.int8.onnx"
 CPU_FILE = "model.int8.cpu.onnx"
 # The files that may hold a variant; a backend picks the first it can use.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "fp32": (FLOAT_FILE,),
-    "fp16": ("model.fp16.onnx",),
+    "fp16": (HALF_FILE,),
     "int8": (PORTABLE_FILE, CPU_FILE),
 }
 
@@ -169,7 +173,10 @@ class Bundle:
                 raise BundleError(what, expected=f"{expected[:12]}... as in manifest.json", fix="copy or make the bundle again")
 
 
-_HOW_TO_MAKE = dict.fromkeys((PORTABLE_FILE, CPU_FILE), "finedge calibrate BUNDLE --data DIR")
+_HOW_TO_MAKE = {
+    **dict.fromkeys((PORTABLE_FILE, CPU_FILE), "finedge calibrate BUNDLE --data DIR"),
+    HALF_FILE: "finedge export RUN --out BUNDLE, with this version",
+}
 
 
 def sha256(path: Path) -> str:

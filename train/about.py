@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
+
+if TYPE_CHECKING:
+    from finedge.train.models import FineGrained
 
 CLASSES = 200
 SIZES = (224, 448)
@@ -72,19 +75,24 @@ def _print_tables(found: dict[str, Any]) -> None:
 def cost(model: str, *, backbone: str, num_classes: int = CLASSES, **options: Any) -> dict[str, Any]:
     """Count the parameters, and GMAC by input size, of a model (with its `options`) that is never given memory (meta tensors)."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from finedge.train.models import build
 
     with torch.device("meta"):
-        net = build(model, num_classes=num_classes, backbone=backbone, **options).eval()
-    ours = {torch.ops.finedge.cross_layer_attention: _attention_flops, torch.ops.finedge.channel_attention: _channel_attention_flops}
-    gmac: dict[str, float] = {}
-    for size in SIZES:
-        with FlopCounterMode(display=False, custom_mapping=ours) as counter, torch.no_grad():
-            net(torch.empty(1, 3, size, size, device="meta"))
-        gmac[str(size)] = round(counter.get_total_flops() / 2e9, 3)
+        net = build(model, num_classes=num_classes, backbone=backbone, **options)
+    gmac = {str(size): round(macs(net, height=size, width=size) / 1e9, 3) for size in SIZES}
     return {"parameters": sum(p.numel() for p in net.parameters()), "gmac": gmac}
+
+
+def macs(net: FineGrained, *, height: int, width: int) -> int:
+    """Count the multiply-accumulates of one image in a model on meta tensors, in evaluation."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    ours = {torch.ops.finedge.cross_layer_attention: _attention_flops, torch.ops.finedge.channel_attention: _channel_attention_flops}
+    with FlopCounterMode(display=False, custom_mapping=ours) as counter, torch.no_grad():
+        net.eval()(torch.empty(1, 3, height, width, device="meta"))
+    return int(counter.get_total_flops()) // 2
 
 
 def _attention_flops(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:

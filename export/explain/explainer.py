@@ -37,6 +37,8 @@ class Explainer:
     def __init__(self, bundle: Bundle) -> None:
         if not bundle.views:
             raise BundleError(f"{bundle.path} declares no views: there is nothing to show", fix="finedge export RUN --out BUNDLE, with this version")
+        if bundle.spec.preprocess.frame is not None:
+            raise BundleError(f"{bundle.path} takes whole frames: its maps lie on a crop inside the graph", fix="explain one exported without --frame")
         graph = Graph(onnx.load(bundle.file(FLOAT_FILE)))
         self.pictures: tuple[Picture, ...] = tuple(_open(view, bundle, graph) for view in bundle.views)
         self._spec, self._places = bundle.spec, Places(graph)

@@ -53,13 +53,13 @@ class Graph:
         return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
 
     def attention(self, tensor: str) -> Attention:
-        """Return what the attention op behind a tensor compares.
+        """Return what the attention op behind a tensor compares; one that absorbed its projections is followed by a 1x1 convolution.
 
         Raises:
             BundleError: no CrossLayerAttention makes this tensor.
         """
         node = self._producers.get(tensor)
-        while node is not None and node.op_type == "Identity":
+        while node is not None and (node.op_type == "Identity" or _is_projection(node)):
             node = self._producers.get(node.input[0])
         if node is None or (node.domain, node.op_type) != (DOMAIN, CROSS_LAYER_ATTENTION.name):
             found = "nothing" if node is None else node.op_type
@@ -85,6 +85,10 @@ class Graph:
         if len(node.input) > 2:
             bias = self.constant(node.input[2])
         return Linear(weight, np.zeros(len(weight), weight.dtype) if bias is None else bias)
+
+
+def _is_projection(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" and set(attributes(node).get("kernel_shape", ())) == {1}
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""Graph passes, each an exact rewrite, one a file; `apply_passes` runs them in order."""
+"""Graph passes, each an exact rewrite, one a file; `apply_passes` runs those that always pay, `absorb` the one that is a choice."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+import contextlib
+from collections.abc import Iterator, Set
 
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
+from finedge.export.passes.absorb_projections import AbsorbProjectionsPass
 from finedge.export.passes.fold_responses import FoldResponsesPass
 from finedge.export.passes.global_pool import GlobalPoolPass
 
@@ -15,14 +17,33 @@ NAMES = (
     "theta once (common subexpressions)",
     "fold z and BatchNorm of all responses into one convolution",
     "spatial mean as GlobalAveragePool",
+    "absorb key and value projections where cheaper",
 )
 
 
 def apply_passes(model: ir.Model, *, keep: Set[str] = frozenset()) -> None:
     """Rewrite `model` in place; tensors named in `keep` (the taps) stay what they are."""
-    protected = [v for n in model.graph.all_nodes() for v in n.outputs if v.name in keep]
-    model.graph.outputs.extend(protected)  # an output is never merged away
-    for rewrite in (CommonSubexpressionEliminationPass(), FoldResponsesPass(), GlobalPoolPass(), RemoveUnusedNodesPass()):
-        rewrite(model)
-    if protected:
-        del model.graph.outputs[-len(protected) :]
+    with _kept(model, keep):
+        for rewrite in (CommonSubexpressionEliminationPass(), FoldResponsesPass(), GlobalPoolPass(), RemoveUnusedNodesPass()):
+            rewrite(model)
+
+
+def absorb(model: ir.Model, nodes: Set[str], *, keep: Set[str] = frozenset()) -> ir.Model:
+    """Return a copy of `model` in which the attention nodes of these names have absorbed their projections; `keep` as above."""
+    copy = model.clone()
+    with _kept(copy, keep):
+        for rewrite in (AbsorbProjectionsPass(nodes), RemoveUnusedNodesPass()):
+            rewrite(copy)
+    return copy
+
+
+@contextlib.contextmanager
+def _kept(model: ir.Model, names: Set[str]) -> Iterator[None]:
+    """Make tensors outputs for a while: an output is never merged away."""
+    kept = [v for n in model.graph.all_nodes() for v in n.outputs if v.name in names]
+    count = len(model.graph.outputs)
+    model.graph.outputs.extend(kept)
+    try:
+        yield
+    finally:
+        del model.graph.outputs[count:]

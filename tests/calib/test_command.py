@@ -2,9 +2,10 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 
-from finedge.bundle import Bundle
+from finedge.bundle import PROJECTED_FILE, Bundle
 from finedge.calib.collectors import COLLECTORS
 from finedge.calib.command import calibrate
 from finedge.cli import main
@@ -27,12 +28,26 @@ def test_both_files_join_the_bundle(bundle, picture_folder, method):
 def test_the_record_says_all_that_made_the_files(bundle, picture_folder):
     calibrate(bundle.path, data=picture_folder, images=16, seed=3)
     record = Bundle.load(bundle.path).provenance["calibrate"]
-    assert record["model_sha256"] == bundle.files["model.fp32.onnx"]
+    assert (record["source"], record["model_sha256"]) == ("model.fp32.onnx", bundle.files["model.fp32.onnx"])
     assert (record["method"], record["seed"], len(record["images_sha256"])) == ("max", 3, 16)
     assert set(record["images_sha256"]) <= {content_digest(p) for p in (picture_folder / "train").rglob("*.png")}
     assert all(low <= high for low, high in record["ranges"].values())
     assert list(record["placements"]) == FILES
     assert set(record["versions"]) == {"finedge", "onnx", "onnx_ir", "onnxruntime"}
+
+
+def test_both_files_are_made_of_the_form_for_int8_where_there_is_one(bundle, tiny, picture_folder):
+    model = onnx.ModelProto.FromString(tiny.model.SerializeToString())
+    marked = next(n for n in model.graph.node if n.op_type == "Conv" and n.name)
+    marked.name = "marked"
+    with_form = bundle.extend("export", {PROJECTED_FILE: model.SerializeToString()}, {"opset": 20})
+    calibrate(bundle.path, data=picture_folder, images=8)
+    loaded = Bundle.load(bundle.path)
+    record = loaded.provenance["calibrate"]
+    assert (record["source"], record["model_sha256"]) == (PROJECTED_FILE, with_form.files[PROJECTED_FILE])
+    for name in FILES:
+        assert "marked" in record["placements"][name]["int8"]
+        assert "marked" in {n.name for n in onnx.load(loaded.file(name)).graph.node}
 
 
 def test_the_golden_frame_gets_the_answers_of_both_files(bundle, picture_folder):
