@@ -15,6 +15,7 @@ from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, VARIANTS, Bundle
 from finedge.errors import BundleError, SystemProblem, UsageError
 from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, check_outputs, pick_file
 from finedge.runtime.cpu import cpu_name, has_exact_int8, is_x86, owned_cores
+from finedge.runtime.taps import with_taps
 
 if TYPE_CHECKING:
     import onnx
@@ -66,7 +67,7 @@ class OnnxRuntimeBackend:
 
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
         """Open the float model with `tap/NAME` for each of the bundle's taps beside its outputs."""
-        model = _with_taps(_read(bundle.file(FLOAT_FILE)), bundle)
+        model = with_taps(_read(bundle.file(FLOAT_FILE)), bundle.taps)
         return self._start(model.SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
 
     def _cuts_weights(self) -> bool:
@@ -135,22 +136,3 @@ def _read(path: Path) -> onnx.ModelProto:
     import onnx
 
     return onnx.load(path)
-
-
-def _with_taps(model: onnx.ModelProto, bundle: Bundle) -> onnx.ModelProto:
-    made = {name for node in model.graph.node for name in node.output}
-    missing = [t for t in bundle.taps if t.tensor not in made]
-    if missing:
-        raise BundleError(f"{bundle.path / FLOAT_FILE} has no tensor {missing[0].tensor} (tap '{missing[0].name}')", fix="export again")
-    for tap in bundle.taps:
-        _show(model.graph, f"tap/{tap.name}", tap.tensor)
-    return model
-
-
-def _show(graph: onnx.GraphProto, name: str, tensor: str) -> None:
-    from onnx import TensorProto, helper
-
-    if name != tensor:  # through Identity: the tensor may be an output already, or another tap's
-        graph.node.append(helper.make_node("Identity", [tensor], [name], name=f"show {name}"))
-    if name not in {o.name for o in graph.output}:
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))

@@ -54,10 +54,16 @@ def copy(work, tmp_path):
 
 def test_the_bundle_knows_where_it_comes_from(work):
     bundle = Bundle.load(work / "birds.finedge")
-    assert bundle.variants() == ("fp32", "int8")
+    assert bundle.variants() == ("fp32", "fp16", "int8")
     assert set(bundle.provenance) == {"train", "export", "calibrate"}
     assert bundle.provenance["train"]["recipe"]["epochs"] == 3
-    assert bundle.provenance["export"]["parity"]["max_abs"] <= bundle.provenance["export"]["parity"]["limit"]
+    parities = bundle.provenance["export"]["parities"]
+    assert set(parities) == {name for name in bundle.files if name.endswith(".onnx") and "int8" not in name}
+    assert all(p["max_abs"] <= p["limit"] for p in parities.values())
+    macs = bundle.provenance["export"]["attention_cost"]["macs"]
+    assert macs["plain"] < macs["fp32"] <= macs["int8"] <= macs["projected"]
+    source = "model.projected.onnx" if "model.projected.onnx" in bundle.files else "model.fp32.onnx"
+    assert bundle.provenance["calibrate"]["source"] == source
     assert bundle.spec.labels == open_dataset(work / "data").labels
 
 
@@ -101,11 +107,11 @@ def test_benchmark_and_report(work):
     code, _ = finedge("benchmark", work / "birds.finedge", "--data", work / "data", "--duration", "1s")
     assert code == 0
     report = json.loads((work / "birds.finedge" / "report.json").read_text())
-    assert {r["variant"] for r in report["rows"]} == {"fp32", "int8"}
+    assert {r["variant"] for r in report["rows"]} == {"fp32", "fp16", "int8"}
     pytest.importorskip("jinja2")
     (paths,) = ok("report", work / "birds.finedge")
     assert Path(paths["html"]).read_text().startswith("<!doctype html>")
-    assert Bundle.load(work / "birds.finedge").variants() == ("fp32", "int8"), "a sidecar broke the bundle"
+    assert Bundle.load(work / "birds.finedge").variants() == ("fp32", "fp16", "int8"), "a sidecar broke the bundle"
 
 
 def test_the_device_needs_neither_torch_nor_the_run(work, tmp_path):

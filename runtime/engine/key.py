@@ -1,0 +1,69 @@
+"""Everything an engine depends on. Two equal keys mean the same engine; its bytes say nothing, two builds of one model differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from finedge.errors import BundleError
+
+PORTABLE = "portable"
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """What an engine was built from, by what, for what.
+
+    Attributes:
+        onnx: sha256 of the bytes TensorRT parsed: the bundle's file after our graph passes, so that a changed pass makes a new engine.
+        plugin: sha256 of the plugin's images, or "" where no plugin is in it.
+        flavour: tensorrt or tensorrt-rtx.
+        version: the library's version; engines are not carried over.
+        gpu: the GPU's name, the targets (`sm86+sm89`), or `portable`.
+        compute_capability: like "8.7", the targets, or `portable`.
+        precision: fp32, fp16, int8 or int8-fp32.
+        profile: batch sizes (min, opt, max).
+        flags: every other choice as "name=value", sorted.
+    """
+
+    onnx: str
+    plugin: str
+    flavour: str
+    version: str
+    gpu: str
+    compute_capability: str
+    precision: str
+    profile: tuple[int, int, int]
+    flags: tuple[str, ...]
+
+    def digest(self) -> str:
+        """Return the sha256 of all fields, as hex."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def differing(self, other: EngineKey) -> tuple[str, ...]:
+        """Return the names of the fields that differ."""
+        return tuple(f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name))
+
+    def explain(self, other: EngineKey) -> str:
+        """Return `field: theirs -> ours` for each differing field; digests are cut to 12 digits."""
+        return ", ".join(f"{name}: {_shown(getattr(other, name))} -> {_shown(getattr(self, name))}" for name in self.differing(other))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> EngineKey:
+        """Read what `to_json` wrote, also after JSON made lists of its tuples; anything else raises `BundleError`."""
+        try:
+            return cls(**{**data, "profile": tuple(data["profile"]), "flags": tuple(data["flags"])})
+        except (TypeError, KeyError) as error:
+            raise BundleError(f"not an engine key: {error}", fix="delete the engine's .json; the engine is then built again") from error
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + " ".join(map(str, value)) + "]"
+    return f"{value}"[:12] if len(f"{value}") == 64 else f"{value}" or "none"

@@ -1,0 +1,118 @@
+"""Runs and bundles of models that were never trained, made once for all tests that need them.
+
+PyTorch is imported where it is used: this folder also holds tests of a device, which has none.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from finedge.bundle import Bundle
+from finedge.image import read_image
+from finedge.preprocess import preprocess
+from finedge.render.command import render
+
+if TYPE_CHECKING:
+    import torch
+
+    from finedge.train.models import FineGrained
+    from finedge.train.trainer import Trainer
+
+SIDE = 64
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    render(folder, classes=4, train=8, val=4, test=2, size=80)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Untrained:
+    return Untrained(pictures, tmp_path_factory)
+
+
+class Untrained:
+    """Makes runs and bundles of models whose every parameter is off its start, with their BatchNorms at the statistics of the pictures."""
+
+    def __init__(self, pictures: Path, folders: pytest.TempPathFactory) -> None:
+        self.pictures, self.folders = pictures, folders
+        self.run = functools.lru_cache(maxsize=1)(self._run)  # one ResNet-50 in memory is enough
+        self.bundle = functools.cache(self._bundle)
+
+    def _run(self, name: str, backbone: str) -> Trainer:
+        import torch
+
+        from finedge.train import session
+        from finedge.train.checkpoint import NAME, save_checkpoint
+        from finedge.train.distributed import World
+        from finedge.train.trainer import Machine
+
+        weights = "none" if backbone == "resnet50" else "imagenet"  # the small ones come in packages
+        given = {"data": self.pictures, "model": name, "backbone": backbone, "weights": weights, "size": SIDE, "batch_size": 8, "epochs": 1}
+        trainer = session.fresh(self.folders.mktemp("run") / "run", given, machine=Machine(World(torch.device("cpu")), workers=1))
+        _move(trainer.job.model)
+        _settle(trainer.job.model, images(trainer, count=32), pretrained=weights != "none")
+        save_checkpoint(trainer.job.path / NAME, trainer.job.model, optimizer=trainer.optimizer, ema=None, epoch=1)
+        return trainer
+
+    def _bundle(self, name: str, backbone: str) -> Bundle:
+        from finedge.calib.command import calibrate
+        from finedge.export.command import export
+
+        path = self.folders.mktemp("bundle") / "model.finedge"
+        parity = export(self.run(name, backbone).job.path, out=path)["parity"]
+        assert parity["max_abs"] <= parity["limit"]
+        calibrate(path, data=self.pictures, images=32)
+        return Bundle.load(path)
+
+
+def images(trainer: Trainer, *, count: int) -> torch.Tensor:
+    """Training images as the model takes them: float [count, 3, SIDE, SIDE]."""
+    import torch
+
+    from finedge.train.loader import normalise
+
+    how = trainer.job.spec.preprocess
+    return normalise(torch.from_numpy(np.stack([preprocess(read_image(i.path), how) for i in trainer.job.data.split("train")[:count]])), how)
+
+
+@pytest.fixture(scope="session")
+def images_of() -> Callable[..., torch.Tensor]:
+    return images
+
+
+def _move(model: FineGrained) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.new_parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+
+
+def _settle(model: FineGrained, batch: torch.Tensor, *, pretrained: bool) -> None:
+    """Give every untrained BatchNorm the statistics of a batch: without them, activations grow or vanish over fifty layers."""
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    trained = set(model.backbone.modules()) if pretrained else set()
+    for end in () if pretrained else model.backbone.residual_ends:
+        # As trained residual networks are: branches that change little. Sixteen random ones at full size make noise of anything.
+        torch.nn.init.constant_(next(m for m in model.backbone.get_submodule(end).modules() if isinstance(m, _BatchNorm)).weight, 0.2)
+    model.train()
+    for norm in (m for m in model.modules() if isinstance(m, _BatchNorm)):
+        if norm in trained:
+            norm.eval()
+            continue
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of what was seen
+    with torch.no_grad():
+        model(batch)
