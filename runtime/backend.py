@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import VARIANTS, Bundle
-from finedge.errors import BackendMissing, BundleError, UsageError, nearest
+from finedge.errors import BackendMissing, BundleError, SystemProblem, UsageError, nearest
 from finedge.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -22,13 +22,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """What really runs: recorded with every result."""
+    """What really runs: recorded with every result.
+
+    `file` is what was opened. Where that is an engine, `source` is the bundle's file that it was built from.
+    """
 
     backend: str
     device: str
     file: str
     precision: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,28 @@ class Backend(Protocol):
         """Open the file of `bundle` that holds `variant`."""
 
 
+class NoTaps(SystemProblem):
+    """A backend that can show feature maps has nothing here that does."""
+
+
 @runtime_checkable
 class HasTaps(Protocol):
     """A backend that can also show the float model's feature maps."""
 
     def open_with_taps(self, bundle: Bundle) -> Session:
-        """Open the float model; its session returns `tap/NAME` for each tap of the bundle beside the outputs."""
+        """Open the float model; its session returns `tap/NAME` for each tap of the bundle beside the outputs.
+
+        Raises:
+            NoTaps: the text says how to make what shows them.
+        """
+
+
+@runtime_checkable
+class HasStream(Protocol):
+    """A session that keeps the device busy with the next batch while this one is answered."""
+
+    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """Answer batch after batch, in order."""
 
 
 @runtime_checkable
@@ -96,10 +116,12 @@ class HasPixels(Protocol):
 # name -> module:class; "auto" takes the first whose why_not() is None. These classes take `options=SessionOptions`.
 # Others join by the entry point group finedge.backends; they are constructed without arguments.
 BACKENDS: dict[str, str] = {
+    "tensorrt": "finedge.runtime.trt:TensorRtBackend",
+    "tensorrt-rtx": "finedge.runtime.trt:RtxBackend",
     "onnxruntime": "finedge.runtime.ort:OnnxRuntimeBackend",
     "fake": "finedge.runtime.fake:FakeBackend",
 }
-AUTO = ("onnxruntime",)
+AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 
 
 def backend_names() -> tuple[str, ...]:

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from finedge.bundle import Bundle
+from finedge.runtime.backend import SessionInfo
 from finedge.runtime.benchmark.accuracy import change, per_class
 from finedge.runtime.benchmark.modes import TOTAL, Lane
 from finedge.runtime.benchmark.rows import Row, latency_fields, median_or_none, unsupported
 from finedge.runtime.benchmark.run import clock_drop
+from finedge.runtime.engine.store import EngineStore
 from finedge.runtime.evaluate import Answers
 
 MAX_CLOCK_DROP = 0.05
@@ -96,7 +98,7 @@ def _row(lane: Lane, measured: Measured, claims: Claims) -> Row:
         backbone=bundle.spec.backbone,
         variant=lane.classifier.variant,
         file=info.file,
-        file_bytes=bundle.file(info.file).stat().st_size,
+        file_bytes=_file_bytes(bundle, info),
         digest=bundle.digest(),
         backend=info.backend,
         device=info.device,
@@ -113,6 +115,12 @@ def _row(lane: Lane, measured: Measured, claims: Claims) -> Row:
         valid=not reasons,
         invalid_reasons=reasons,
     )
+
+
+def _file_bytes(bundle: Bundle, info: SessionInfo) -> int:
+    if not info.source:
+        return bundle.file(info.file).stat().st_size
+    return next(found.path.stat().st_size for found in EngineStore.of(bundle) if found.path.name == info.file)
 
 
 def _accuracy_fields(lane: Lane, measured: Measured) -> dict[str, Any]:

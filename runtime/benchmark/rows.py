@@ -16,10 +16,11 @@ PERCENTILES = (50, 90, 95, 99)
 class Row:
     """What report.json holds of one variant in one mode; None where something was not, or could not be, measured.
 
-    Times are wall milliseconds of a query of `batch` frames: decoded uint8 frames in host memory to the top-k on the host.
-    `n` counts queries. `engine_p50_ms` is the inference call alone; decoding the image file is in `stages_p50_ms` only, per
-    image. Accuracies are shares of `accuracy_n` images. `top1_change`, its interval, `mcnemar_p`, `flips` (other top-1),
-    `gained` and `lost` compare the same images with the same bundle's fp32. `throttled` is true, false or "unknown".
+    Times are wall milliseconds of a query of `batch` frames: decoded uint8 frames in host memory to the top-k on the host; where a
+    session keeps two batches under way (offline on a GPU), from each answer to the next. `n` counts queries. `engine_p50_ms` is the
+    inference call alone, None where it overlaps; decoding the image file is in `stages_p50_ms` only, per image. Accuracies are shares
+    of `accuracy_n` images. `top1_change`, its interval, `mcnemar_p`, `flips` (other top-1), `gained` and `lost` compare the same
+    images with the same bundle's fp32. `throttled` is true, false or "unknown".
     """
 
     bundle: str

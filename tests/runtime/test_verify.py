@@ -12,8 +12,9 @@ from onnx import numpy_helper
 from finedge.bundle import GOLDEN, Bundle
 from finedge.errors import DataError, GateError
 from finedge.golden import pack, read_golden
-from finedge.runtime.backend import BACKENDS
-from finedge.runtime.verify import INT8_LIMIT, compared, verify
+from finedge.runtime.backend import BACKENDS, NoTaps
+from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.verify import INT8_LIMIT, compared, golden_stages, verify
 
 ORT = "finedge.runtime.ort:OnnxRuntimeBackend"
 FAKE = "finedge.runtime.fake:FakeBackend"
@@ -133,6 +134,23 @@ def test_a_backend_without_feature_maps_skips_the_taps_with_the_reason(tiny_bund
     with pytest.raises(GateError) as failure:  # a fake's logits are not the bundle's
         verify(tiny_bundle.path, backend="fake")
     assert "shows no feature maps" in next(s["skipped"] for s in failure.value.result["stages"] if s["name"] == "taps")
+
+
+def test_a_backend_whose_engines_show_no_feature_maps_skips_the_taps_with_how_to_make_one(tiny_bundle, monkeypatch):
+    def no_taps(self, bundle):
+        raise NoTaps("no engine here shows feature maps", fix="finedge build --debug-taps")
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "open_with_taps", no_taps)
+    taps = next(s for s in verify(tiny_bundle.path)["stages"] if s["name"] == "taps")
+    assert (taps["pass"], taps["skipped"]) == (None, "no engine here shows feature maps: finedge build --debug-taps")
+
+
+@pytest.mark.parametrize("source", ["model.fp32.onnx", ""])
+def test_an_engine_is_compared_with_the_file_it_was_built_from(tiny_bundle, source):
+    session = OnnxRuntimeBackend().open(tiny_bundle, variant="fp32")
+    session.info = replace(session.info, file="x.engine", source=source)
+    (stage,) = golden_stages(session, tiny_bundle, golden=read_golden(tiny_bundle), variant="fp32")
+    assert (stage["name"], stage["pass"]) == ("logits x.engine/logits", True if source else None)
 
 
 def test_images_that_are_not_there_are_a_data_error(tiny_bundle, tmp_path):

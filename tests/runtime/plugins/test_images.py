@@ -133,7 +133,8 @@ def test_the_shipped_ptx_assembles_for_the_gpus_whose_drivers_will_have_to(targe
 def load(library, image):
     """What the stand-in driver says to an image, with its 0 byte."""
     cuda = ctypes.CDLL(str(library))
-    assert cuda.cuInit(0) == 0
+    context = ctypes.c_void_p()
+    assert (cuda.cuInit(0), cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0), cuda.cuCtxSetCurrent(context)) == (0, 0, 0)
     return cuda.cuModuleLoadData(ctypes.byref(ctypes.c_void_p()), image.read())
 
 

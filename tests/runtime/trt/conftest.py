@@ -1,0 +1,107 @@
+"""Sessions on a pretended GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from finedge.runtime.backend import SessionInfo, SessionOptions
+from finedge.runtime.cuda import Cuda, Gpu, gpu
+from finedge.runtime.engine.candidate import candidates
+from finedge.runtime.engine.flavour import Flavour
+from finedge.runtime.engine.options import BuildOptions
+from finedge.runtime.engine.store import EngineStore
+from finedge.runtime.engine.target import Target
+from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.trt import TensorRtBackend
+from finedge.runtime.trt.engine import Engine
+from finedge.runtime.trt.session import TensorRtSession
+from finedge.spec import Input, Preprocess, Spec
+from tests.runtime.trt.fakes import FakeCuda, FakeTrt
+
+SIDE = 4
+SPEC = Spec("tiny", "none", ("a", "b", "c"), Preprocess(resize=SIDE, crop=SIDE), Input(SIDE, SIDE))
+OUTPUTS = {"logits": (np.dtype(np.float32), (3,)), "tap/half": (np.dtype(np.float16), (2, 2))}
+
+
+def answer(frames):
+    """Mean of each colour, and four pixels of red."""
+    return {"logits": frames.mean(axis=(1, 2), dtype=np.float32), "tap/half": frames[:, :2, :2, 0] / np.float16(4)}
+
+
+def frames(count, *, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+@dataclass
+class Bench:
+    """A pretended GPU with a pretended TensorRT on it."""
+
+    cuda: FakeCuda
+    trt: FakeTrt
+
+    def load(self):
+        return Engine.load(b"engine", trt=self.trt, file="x.engine")
+
+    def open(self):
+        mapped = bool(self.cuda.properties.integrated)
+        return TensorRtSession(self.load(), SPEC, info=SessionInfo("tensorrt", "Pretended", "x.engine", "fp16"), cuda=Cuda(self.cuda), mapped=mapped)
+
+
+@pytest.fixture
+def bench():
+    """Make benches: `bench(fail_at=3, refuse="execute_async_v3", integrated=True)`."""
+
+    def make(*, fail_at=None, fail_with=719, integrated=False, **trt):
+        cuda = FakeCuda(integrated=integrated, fail_at=fail_at, fail_with=fail_with)
+        return Bench(cuda, FakeTrt(cuda, **{"answer": answer, "outputs": OUTPUTS, **trt}))
+
+    return make
+
+
+@dataclass
+class Device:
+    """A pretended device on which bundles are opened: engines answer what ONNX Runtime answers of their file (`runs`), plus `off`.
+
+    `built` holds the options of the engines that were built.
+    """
+
+    cuda: FakeCuda
+    flavour: Flavour
+    built: list[BuildOptions]
+    off: float = 0.0
+
+    def build(self, bundle, options, *, flavour):
+        """Stand in for the builder: the key and the store are real."""
+        where = Target("Pretended", "8.7", (), Gpu("Pretended", "8.7", True, 8, 8192, "12.6"))
+        key = candidates(bundle, options, flavour=flavour, where=where)[0].key
+        self.built.append(options)
+        return EngineStore.of(bundle).keep(key, options.precision.encode(), {"attention": {"considered": ["decomposed"]}})
+
+    def runs(self, bundle, options):
+        """Make the engines of a precision answer as the bundle's file does."""
+        backend = OnnxRuntimeBackend(options=SessionOptions(threads=1))
+        model = backend.open_with_taps(bundle) if options.debug_taps else backend.open_file(bundle, options.file)
+        self.flavour.trt.answers[options.precision.encode()] = lambda frames: {name: value + self.off for name, value in model(frames).items()}
+
+
+@pytest.fixture
+def device(monkeypatch, tiny_bundle):
+    cuda = FakeCuda(integrated=True)
+    outputs = {"logits": (np.dtype(np.float32), (6,))}
+    trt = FakeTrt(cuda, answer=answer, outputs=outputs, size=32)
+    made = Device(cuda, Flavour("tensorrt", "trt", trt, "10.3.0"), [])
+    for target, value in {
+        "finedge.runtime.trt.backend.binding": lambda: cuda,
+        "finedge.runtime.trt.backend.gpu": lambda: gpu(cuda),
+        "finedge.runtime.engine.target.gpu": lambda: gpu(cuda),
+        "finedge.runtime.engine.flavour.flavour": lambda name: made.flavour,
+        "finedge.runtime.engine.builder.build": made.build,
+    }.items():
+        monkeypatch.setattr(target, value)
+    monkeypatch.setattr(TensorRtBackend, "why_not", lambda self: None)
+    for precision in ("fp32", "int8"):
+        made.runs(tiny_bundle, BuildOptions(precision))
+    return made

@@ -1,0 +1,317 @@
+"""A CUDA runtime and a TensorRT without a GPU: they keep what they were asked in `calls`, and do the work when a stream is waited for.
+
+Memory is real host memory: a result that is right was copied from the right place at the right time. Freed memory is overwritten.
+"""
+
+# ruff: noqa: N802, N815 - the names are CUDA's and TensorRT's
+from __future__ import annotations
+
+import weakref
+from enum import IntEnum
+from types import SimpleNamespace
+
+import numpy as np
+
+ALIAS = 1 << 52  # what a mapped buffer is called on the device
+FAILED = 719  # cudaErrorLaunchFailure
+RELEASES = {"cudaFree", "cudaFreeHost", "cudaStreamDestroy", "cudaGraphDestroy", "cudaGraphExecDestroy"}
+
+
+class Kind(IntEnum):
+    cudaMemcpyHostToDevice = 1
+    cudaMemcpyDeviceToHost = 2
+
+
+class FakeCuda:
+    """Stands in for cuda.bindings.runtime. Call number `fail_at` (counted from 0, releases left out) answers with `fail_with`."""
+
+    cudaStreamNonBlocking, cudaHostAllocDefault, cudaHostAllocMapped = 1, 0, 2
+    cudaMemcpyKind, cudaStreamCaptureMode = Kind, SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+
+    def __init__(self, *, devices=1, integrated=False, fail_at=None, fail_with=FAILED):
+        self.calls, self.fail_at, self.fail_with = [], fail_at, fail_with
+        self.devices, self.count_status = devices, 0
+        self.properties = SimpleNamespace(name=b"Pretended\0\0", major=8, minor=7, integrated=int(integrated), multiProcessorCount=8, totalGlobalMem=8 << 30)
+        self.memory, self.kinds, self.graveyard = {}, {}, []
+        self.queues, self.graphs, self.capture = {}, {}, {}
+        self.freed, self.handles, self.asked = [], 1000, 0
+
+    def names(self):
+        return [name for name, *_ in self.calls]
+
+    def live(self):
+        """What is allocated and not freed, by kind."""
+        return sorted([*self.kinds.values(), *("stream" for _ in self.queues), *(kind for kind, _ in self.graphs.values())])
+
+    def resolve(self, address, size):
+        """Return the live bytes at an address of host or device."""
+        for start, block in self.memory.items():
+            if start <= address and address + size <= start + block.nbytes:
+                return block[address - start : address - start + size]
+        raise AssertionError(f"nothing of {size} bytes lives at {address}")
+
+    def enqueue(self, stream, work):
+        (self.capture[stream] if stream in self.capture else self.queues[stream]).append(work)
+
+    # --- the API --------------------------------------------------------------------------------------------------------
+
+    def cudaGetDeviceCount(self):
+        return (self.count_status, self.devices if not self.count_status else None)
+
+    def cudaGetDeviceProperties(self, device):
+        return 0, self.properties
+
+    def cudaDriverGetVersion(self):
+        return 0, 12060
+
+    def cudaRuntimeGetVersion(self):
+        return 0, 13050
+
+    def cudaMemGetInfo(self):
+        return 0, 123 << 20, 8192 << 20
+
+    def cudaGetErrorName(self, status):
+        return 0, {2: b"cudaErrorMemoryAllocation", 35: b"cudaErrorInsufficientDriver"}.get(int(status), b"cudaErrorLaunchFailure")
+
+    def cudaGetErrorString(self, status):
+        return 0, b"pretended failure"
+
+    def cudaMalloc(self, size):
+        return self._do("cudaMalloc", lambda: self._room(size, "device"), size)
+
+    def cudaHostAlloc(self, size, flags):
+        return self._do("cudaHostAlloc", lambda: self._room(size, "host"), size, flags)
+
+    def cudaHostGetDevicePointer(self, host, flags):
+        return self._do("cudaHostGetDevicePointer", lambda: host + ALIAS, host, flags)
+
+    def cudaFree(self, pointer):
+        return self._do("cudaFree", lambda: self._bury(pointer, "device"), pointer)
+
+    def cudaFreeHost(self, pointer):
+        return self._do("cudaFreeHost", lambda: self._bury(pointer, "host"), pointer)
+
+    def cudaStreamCreateWithFlags(self, flags):
+        return self._do("cudaStreamCreateWithFlags", lambda: self._handle(self.queues, []), flags)
+
+    def cudaStreamDestroy(self, stream):
+        assert stream not in self.capture, "destroyed while it captures"
+        return self._do("cudaStreamDestroy", lambda: self.queues.pop(stream) and None, stream)
+
+    def cudaStreamSynchronize(self, stream):
+        assert stream not in self.capture, "waiting is not allowed in a capture"
+        return self._do("cudaStreamSynchronize", lambda: self._run(self.queues[stream]), stream)
+
+    def cudaMemcpyAsync(self, target, source, size, kind, stream):
+        host, device = (source, target) if kind == Kind.cudaMemcpyHostToDevice else (target, source)
+        assert (host, device) == (self._start(host, "host"), self._start(device, "device")), "host and device mixed up"
+        work = lambda: np.copyto(self.resolve(target, size), self.resolve(source, size))  # noqa: E731
+        return self._do("cudaMemcpyAsync", lambda: self.enqueue(stream, work), kind.name, size, stream)
+
+    def cudaStreamBeginCapture(self, stream, mode):
+        return self._do("cudaStreamBeginCapture", lambda: self.capture.update({stream: []}), stream)
+
+    def cudaStreamEndCapture(self, stream):
+        work = self.capture.pop(stream)  # also where it fails
+        return self._do("cudaStreamEndCapture", lambda: self._handle(self.graphs, ("graph", work)), stream)
+
+    def cudaGraphInstantiate(self, graph, flags):
+        return self._do("cudaGraphInstantiate", lambda: self._handle(self.graphs, ("executable", list(self.graphs[graph][1]))), graph)
+
+    def cudaGraphLaunch(self, executable, stream):
+        return self._do("cudaGraphLaunch", lambda: self.queues[stream].extend(self.graphs[executable][1]), executable, stream)
+
+    def cudaGraphDestroy(self, graph):
+        return self._do("cudaGraphDestroy", lambda: self.graphs.pop(graph) and None, graph)
+
+    def cudaGraphExecDestroy(self, executable):
+        return self._do("cudaGraphExecDestroy", lambda: self.graphs.pop(executable) and None, executable)
+
+    # --- how it works ---------------------------------------------------------------------------------------------------
+
+    def _do(self, name, action, *arguments):
+        self.calls.append((name, *arguments))
+        if name not in RELEASES:
+            self.asked += 1
+            if self.asked - 1 == self.fail_at:
+                return self.fail_with, None
+        value = action()
+        return (0,) if value is None else (0, value)
+
+    def _room(self, size, kind):
+        block = np.full(size + 256, 0xAA, np.uint8)
+        block = block[-block.ctypes.data % 256 :][:size]
+        address = block.ctypes.data
+        self.memory[address], self.kinds[address] = block, kind
+        return address
+
+    def _bury(self, pointer, kind):
+        assert self.kinds.pop(pointer, None) == kind, f"{pointer} is no live {kind} memory"
+        block = self.memory.pop(pointer)
+        block[:] = 0xDD
+        self.graveyard.append(block)
+        self.freed.append(pointer)
+
+    def _handle(self, table, value):
+        self.handles += 1
+        table[self.handles] = value
+        return self.handles
+
+    def _start(self, address, kind):
+        return next((a for a, k in self.kinds.items() if k == kind and a <= address < a + self.memory[a].nbytes), None)
+
+    @staticmethod
+    def _run(queue):
+        while queue:
+            queue.pop(0)()
+
+
+class FakeTrt:
+    """Stands in for the module tensorrt: engines compute `answer(frames) -> {output: array}`.
+
+    `refuse` names a call that answers False, None or what is missing. `own_graphs` makes it TensorRT for RTX, which captures itself.
+    `old` gives it names that later libraries lack.
+    """
+
+    __name__, __version__ = "tensorrt", "10.3.0"
+    TensorIOMode = SimpleNamespace(INPUT=0, OUTPUT=1)
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER=1)
+
+    class ILogger:
+        def __init__(self):
+            pass
+
+    class IProfiler:
+        def __init__(self):
+            pass
+
+    def __init__(self, cuda, *, answer, outputs, refuse=None, own_graphs=False, profile=(1, 1, 4), size=4, says="", fixed=None, scratch=5000, old=False):
+        self.cuda, self.answer, self.refuse, self.says, self.scratch = cuda, answer, refuse, says, scratch
+        self.profile, self.fixed, self.old = profile, fixed, old
+        self.answers = {}  # of engines whose bytes are these
+        self.tensors = {"frames": (np.dtype(np.uint8), (size, size, 3)), **outputs}
+        self.contexts = weakref.WeakSet()
+        if own_graphs:
+            self.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="off")
+
+    @staticmethod
+    def nptype(kind):
+        if isinstance(kind, str):
+            raise TypeError(kind)
+        return kind
+
+    def Runtime(self, logger):
+        return SimpleNamespace(deserialize_cuda_engine=lambda data: self._load(data, logger))
+
+    def _load(self, data, logger):
+        if self.refuse == "deserialize_cuda_engine":
+            logger.log(1, self.says)
+            return None
+        return FakeEngine(self, self.answers.get(bytes(data), self.answer))
+
+
+class FakeEngine:
+    def __init__(self, trt, answer):
+        self.answer = answer
+        self.trt, self.num_io_tensors = trt, len(trt.tensors)
+        setattr(self, "device_memory_size" if trt.old else "device_memory_size_v2", trt.scratch)
+
+    def get_tensor_name(self, i):
+        return list(self.trt.tensors)[i]
+
+    def get_tensor_mode(self, name):
+        return 0 if name == "frames" else 1
+
+    def get_tensor_dtype(self, name):
+        kind = self.trt.tensors[name][0]
+        return kind if isinstance(kind, str) else kind.type
+
+    def get_tensor_shape(self, name):
+        return (self.trt.fixed or -1, *self.trt.tensors[name][1])
+
+    def get_tensor_profile_shape(self, name, profile):
+        return [(n, *self.trt.tensors[name][1]) for n in self.trt.profile]
+
+    def create_runtime_config(self):
+        return SimpleNamespace(set_execution_context_allocation_strategy=lambda how: None)
+
+    def create_execution_context(self, how):
+        self.trt.cuda.calls.append(("create_execution_context", how))
+        if self.trt.refuse == "create_execution_context":
+            return None
+        context = (OldContext if self.trt.old else FakeContext)(self.trt, self.answer)
+        self.trt.contexts.add(context)
+        return context
+
+
+class OldContext:
+    """Records what it is asked; computes when its stream is waited for. Its scratch memory has no size."""
+
+    active_optimization_profile, profiler = 0, None
+
+    def __init__(self, trt, answer):
+        self.answer = answer
+        self.trt, self.addresses, self.shape, self.scratch = trt, {}, None, None
+
+    def __del__(self):
+        self.trt.cuda.calls.append(("context destroyed",))
+
+    @property
+    def device_memory(self):
+        raise AttributeError("write only")
+
+    @device_memory.setter
+    def device_memory(self, pointer):
+        self.set_scratch(pointer, 1)
+
+    def set_scratch(self, pointer, size):
+        assert pointer % 256 == 0
+        self.trt.cuda.resolve(pointer, size)
+        self.scratch = pointer
+
+    def set_input_shape(self, name, shape):
+        self.shape = shape
+        return self._note("set_input_shape", name, shape)
+
+    def set_tensor_address(self, name, pointer):
+        self.addresses[name] = pointer
+        return self._note("set_tensor_address", name)
+
+    def infer_shapes(self):
+        return [] if self._note("infer_shapes") else ["frames"]
+
+    def execute_async_v3(self, stream):
+        assert set(self.addresses) == set(self.trt.tensors), "an address is missing"
+        if not self._note("execute_async_v3", stream):
+            return False
+        if self.trt.refuse == "capture" and stream in self.trt.cuda.capture:
+            return False
+        self.trt.cuda.enqueue(stream, self._compute)
+        if self.profiler is not None:
+            for i, layer in enumerate(("conv", "gemm")):
+                self.profiler.report_layer_time(layer, 0.25 * (i + 1))
+        return True
+
+    def _note(self, call, *arguments):
+        self.trt.cuda.calls.append((call, *arguments))
+        return self.trt.refuse != call
+
+    def _compute(self):
+        frames = self._view("frames").copy()
+        for name, values in self.answer(frames).items():
+            self._view(name)[:] = values
+
+    def _view(self, name):
+        dtype, row = self.trt.tensors[name]
+        address = self.addresses[name]
+        size = self.shape[0] * int(np.prod(row)) * dtype.itemsize
+        block = self.trt.cuda.resolve(address - ALIAS if address > ALIAS else address, size)
+        if address <= ALIAS:
+            assert self.trt.cuda._start(address, "device"), "TensorRT was given a host address"
+        return block.view(dtype).reshape(self.shape[0], *row)
+
+
+class FakeContext(OldContext):
+    def set_device_memory(self, pointer, size):
+        self.set_scratch(pointer, size)
