@@ -22,6 +22,7 @@ class TorchBackend:
     """Runs the run folder named in the bundle's `train` record (float32 only)."""
 
     name = "torch"
+    usual_variants = ("fp32",)
 
     def why_not(self) -> str | None:
         """Return why it cannot run here."""

@@ -113,6 +113,15 @@ class HasPixels(Protocol):
         """Return uint8 [N, H, W, 3] RGB as the trainer's validation loader prepares these files, before normalisation."""
 
 
+@runtime_checkable
+class HasUsualVariants(Protocol):
+    """A backend that runs only some variants to a purpose: a CPU computes float16 in float32, with Casts around it."""
+
+    @property
+    def usual_variants(self) -> tuple[str, ...]:
+        """The variants that are measured when none are named."""
+
+
 # name -> module:class; "auto" takes the first whose why_not() is None. These classes take `options=SessionOptions`.
 # Others join by the entry point group finedge.backends; they are constructed without arguments.
 BACKENDS: dict[str, str] = {
@@ -156,6 +165,12 @@ def load_backend(name: str, *, options: SessionOptions | None = None) -> Backend
     if options not in (None, SessionOptions()):
         log.warning("backend '%s' takes no session options: %s is ignored", name, options)
     return backend_class()
+
+
+def usual_variants(backend: Backend, bundle: Bundle) -> tuple[str, ...]:
+    """Return the variants of a bundle that a benchmark of this backend takes when none are named."""
+    held = bundle.variants()
+    return tuple(v for v in held if v in backend.usual_variants) if isinstance(backend, HasUsualVariants) else held
 
 
 def pick_file(bundle: Bundle, variant: str, *, order: tuple[str, ...] | None = None) -> str:

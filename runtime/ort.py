@@ -36,6 +36,7 @@ class OnnxRuntimeBackend:
 
     options: SessionOptions = field(default_factory=SessionOptions)
     name: str = field(default=NAME, init=False)
+    usual_variants: tuple[str, ...] = field(default=("fp32", "int8"), init=False)
 
     def why_not(self) -> str | None:
         """Return why it cannot run here."""

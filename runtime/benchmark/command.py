@@ -71,7 +71,7 @@ def benchmark(
     Args:
         bundles: one or more bundles; with several, each further one is also compared with the first.
         data: labelled images; default: those the training recorded, else rendered scenes (and no accuracy).
-        variants: fp32, fp16, int8 in a comma list; default: all that each bundle holds.
+        variants: fp32, fp16, int8 in a comma list; default: all that each bundle holds and the backend runs to a purpose (no fp16 on a CPU).
         duration: time of measuring for each row, e.g. 10s, 500ms, 2m.
         mode: single-stream, offline, or both in a comma list.
         backend: a backend's name, or auto for the first that runs here.
@@ -113,6 +113,7 @@ def load_bundles(paths: tuple[Path, ...]) -> dict[str, Bundle]:
 
 def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings, plan: Schedule) -> Measured:
     """Open every variant, take its accuracy, then time all of them interleaved."""
+    from finedge.runtime.backend import get_backend, usual_variants
     from finedge.runtime.benchmark.frames import labelled_items
     from finedge.runtime.benchmark.modes import Lane, parse_modes
     from finedge.runtime.benchmark.results import Measured
@@ -123,7 +124,9 @@ def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings
     modes = parse_modes(settings.mode, batch=settings.batch)
     items = {name: labelled_items(bundle, data, split=settings.split) for name, bundle in bundles.items()}
     with ExitStack() as stack:
-        classifiers = {(n, v): stack.enter_context(_open(b, v, settings)) for n, b in bundles.items() for v in settings.variants or b.variants()}
+        backend = get_backend(settings.backend)
+        wanted = ((n, b, v) for n, b in bundles.items() for v in settings.variants or usual_variants(backend, b))
+        classifiers = {(n, v): stack.enter_context(_open(b, v, settings)) for n, b, v in wanted}
         answers, note = _accuracies(classifiers, items, limit=settings.accuracy_images)
         frames = _frames(items, settings)
         lanes = [Lane(name, classifier, mode, frames) for mode in modes for (name, _), classifier in classifiers.items()]

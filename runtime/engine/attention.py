@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["decomposed", "plugin"]
 
-# Larger heads TensorRT computes as two products and a softmax (tensorrt.md 4.1).
+# Larger heads TensorRT computes as two products and a softmax.
 LARGEST_FUSED_HEAD = 256
 
 

@@ -14,6 +14,7 @@ from finedge.errors import FinedgeError, UsageError
 from finedge.runtime.engine import builder
 from finedge.runtime.engine.candidate import candidates, register_plugin
 from finedge.runtime.engine.flavour import Flavour, first_flavour, flavour
+from finedge.runtime.engine.layers import LayerReport
 from finedge.runtime.engine.memory import check_memory
 from finedge.runtime.engine.options import FILES, Attention, BuildOptions, Precision, Profile, Typing
 from finedge.runtime.engine.store import EngineStore
@@ -74,7 +75,8 @@ class Step(Protocol):
 def make(bundle: Bundle, options: BuildOptions, *, flavour: Flavour) -> Result:
     """Build one engine; return its file, key, seconds, bytes, attention and layer summary."""
     built = builder.build(bundle, options, flavour=flavour)
-    log.info("%s: %.1f s, %.1f MB", built.path, built.record["seconds"], built.record["bytes"] / 1e6)
+    layers = LayerReport.from_json(built.record).describe()
+    log.info("%s: %.1f s, %.1f MB\n%s", built.path, built.record["seconds"], built.record["bytes"] / 1e6, layers)
     shown = {name: built.record[name] for name in ("seconds", "bytes", "attention", "memory", "summary", "problems")}
     return {"file": options.file, "engine": str(built.path), "key": built.key.digest(), "typing": _typing(built.key.flags), **shown}
 

@@ -15,7 +15,7 @@ MODULES = {
     "tensorrt-rtx": ("tensorrt_rtx", "rtx", "pip install 'finedge[rtx]'"),
 }
 OLDEST = (10, 3)
-# Before it NVIDIA calls strong typing incomplete (tensorrt.md 5.1): a failed build may be tried again with weak typing.
+# Before it NVIDIA calls strong typing incomplete: a failed build may be tried again with weak typing.
 STRONG_SINCE = (10, 12)
 
 

@@ -1,7 +1,7 @@
 """The graph TensorRT is given.
 
-We choose who computes attention, not the parser: whether a function or a plugin wins there depends on its version (tensorrt.md 3.1),
-and its function importer binds by name alone (3.3).
+We choose who computes attention, not the parser: whether a function or a plugin wins there depends on its version,
+and its function importer binds by name alone (`tests/export/test_miscompiles.py` shows it on the real one).
 """
 
 from __future__ import annotations

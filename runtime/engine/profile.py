@@ -11,7 +11,7 @@ from finedge.runtime.engine.options import Profile
 def add_profile(config: Any, profile: Profile, *, builder: Any, network: Any, name: str) -> None:
     """Give `config` the batch sizes of `profile` for the network's input `name`.
 
-    Names are checked here: the library takes a profile for an input that does not exist without a word (tensorrt.md 1.3).
+    Names are checked here: the library takes a profile for an input that does not exist without a word.
 
     Raises:
         BundleError: the network has other inputs, or more than its batch is open.

@@ -10,7 +10,7 @@ from finedge.runtime.engine.flavour import Flavour
 from finedge.runtime.engine.key import PORTABLE
 from finedge.runtime.engine.options import LOCAL
 
-# What the portable engine covers by the library's documents (tensorrt.md 1.2).
+# What the portable engine covers by the library's documents.
 PORTABLE_COVERS = ("SM80", "SM86", "SM89", "SM120")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finedge.errors import BackendMissing, BundleError, UsageError
-from finedge.runtime.backend import AUTO, BACKENDS, SessionOptions, backend_names, get_backend, load_backend
+from finedge.runtime.backend import AUTO, BACKENDS, SessionOptions, backend_names, get_backend, load_backend, usual_variants
 
 
 @pytest.fixture(params=BACKENDS)
@@ -44,6 +44,12 @@ def test_auto_is_one_of_the_real_backends():
 def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'onnxruntime'"):
         get_backend("onnx-runtime")
+
+
+def test_its_usual_variants_are_variants_of_the_bundle(backend, tiny_bundle):
+    usual = usual_variants(backend, tiny_bundle)
+    assert usual
+    assert set(usual) <= set(tiny_bundle.variants())
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])

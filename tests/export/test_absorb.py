@@ -29,7 +29,7 @@ FLOAT = 1e-4  # the same in float32
 RNG = np.random.default_rng(0)
 SIDE = 96
 CNL_OPTIONS = [{"joint": True}, {"query": "layer3.1", "responses": ["layer2.1"]}]
-# CNL on ResNet-50 at 224, by papers.md: the maps [positions, channels] of its five responses, and what the module costs.
+# CNL on ResNet-50 at 224, counted by hand from the paper: the maps [positions, channels] of its five responses, and what the module costs.
 RESNET50 = [(784, 512)] * 2 + [(196, 1024)] * 3
 
 

