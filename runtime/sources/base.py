@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from finedge.errors import UsageError
+
+FLIPS = range(8)  # as nvvidconv's flip-method counts them
+TURNED = (1, 3, 5, 7)  # flips that exchange width and height
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,67 @@ class SourceInfo:
     fps: float | None = None
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of a live source; None leaves it as it comes.
+
+    Args:
+        width: in pixels, with `height`, both before `flip`: asked of a camera; pictures of a network stream are scaled to it.
+        height: see `width`.
+        fps: frames a second: asked of a camera; a network stream is thinned to it.
+        flip: 0 none, 1 a quarter turn counterclockwise, 2 half a turn, 3 a quarter turn clockwise, 4 left-right, 5 about the diagonal
+            from lower left to upper right, 6 upside down, 7 about the other diagonal.
+        latency_ms: how long GStreamer's RTSP waits for packets that come out of order; FFmpeg's RTSP over TCP has no such wait.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    flip: int = 0
+    latency_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        sides = [side for side in (self.width, self.height) if side is not None]
+        if len(sides) == 1 or any(side < 1 for side in sides):
+            raise UsageError(f"width {self.width} with height {self.height}", expected="both, positive, in pixels")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise UsageError(f"fps {self.fps}", expected="a positive number")
+        if self.flip not in FLIPS:
+            raise UsageError(f"flip {self.flip}", expected="0 none, 1 left turn, 2 half turn, 3 right turn, 4 left-right, 6 upside down, 5 or 7 diagonals")
+        if self.latency_ms is not None and self.latency_ms < 0:
+            raise UsageError(f"latency {self.latency_ms} ms", expected="0 or more")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture of a connection: `Frame` without its number and name."""
+
+    captured_ns: int
+    image: NDArray[np.uint8]
+    decode_ms: float
+
+
+class EndOfStream(Exception):
+    """A connection was ended in order by its other side; for a live source that is a loss."""
+
+
+class Connection(Protocol):
+    """One connection to a device or server, until it breaks.
+
+    `read` waits a bounded time for the next picture; it returns None once closed and raises `SourceLost` or `EndOfStream`.
+    `close` may be called from any thread, and twice; it does not wait for long.
+    """
+
+    live: bool
+    info: SourceInfo
+
+    def read(self) -> Shot | None:
+        """Return the next picture."""
+
+    def close(self) -> None:
+        """Release the device or the server."""
+
+
 class Source(Protocol):
     """An open source: iterate it once, and leave its `with` block to release the device.
 
@@ -53,3 +119,11 @@ class Source(Protocol):
     def __enter__(self) -> Source: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A source whose reader may be waiting, for a picture or for its camera's return: `close`, from any thread, ends that."""
+
+    def close(self) -> None:
+        """Release the device or the server."""

@@ -1,74 +1,28 @@
-"""A V4L2 camera (USB, or a CSI sensor with a V4L2 driver) as a live source."""
+"""Cameras of this machine: V4L2 (USB, or a CSI sensor with a V4L2 driver) and the CSI sensors of a Jetson."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import cv2
-import numpy as np
 
-from finedge.errors import SourceLost, SystemProblem
-from finedge.runtime.sources.base import Frame, SourceInfo
+from finedge.errors import SourceLost, SystemProblem, UsageError
+from finedge.runtime.sources import gstreamer, pipelines
+from finedge.runtime.sources.base import Connection, Source, Wish
+from finedge.runtime.sources.capture import Capture, info_of
+from finedge.runtime.sources.reconnect import Reconnecting
 
 log = logging.getLogger(__name__)
 
-FORMS = re.compile(r"v4l2://(/.+)|(/dev/(?:video\d+|v4l/.+))|(\d{1,3})")
+FORMS = re.compile(r"(?:v4l2://(/[^?]+)|(/dev/(?:video\d+|v4l/[^?]+))|(\d{1,3}))(\?codec=mjpeg)?")
+CSI = re.compile(r"csi://(\d{1,2})(?:\?mode=(\d{1,2}))?")
+CSI_FORM = "csi://0 or csi://0?mode=2"
 MAX_DRIVER_DELAY_NS = 10_000_000_000  # a driver's time stamp older than this is on another clock
-
-
-class Camera:
-    """Every frame of a camera; leave it to `Stream` to keep the newest.
-
-    Raises:
-        SystemProblem: there is no such camera, or it may not be read, or another program holds it.
-        SourceLost: it stopped delivering (unplugged).
-    """
-
-    live = True
-
-    def __init__(self, device: Path, *, api: int = cv2.CAP_V4L2) -> None:
-        self._device, self._capture = device, _open(device, api)
-        self._lock = threading.Lock()  # releasing a device while another thread reads it crashes the process
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a driver's queue would only add delay
-        width, height = (int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.info = SourceInfo("camera", str(device), None, width, height, fps if fps > 0 else None)
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield frames until the camera is closed; `captured_ns` is the driver's time stamp where it is on the monotonic clock."""
-        index = 0
-        while (frame := self._read(index)) is not None:
-            yield frame
-            index += 1
-
-    def __enter__(self) -> Camera:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # A read that hangs in the driver keeps the lock; the device is then released with the process.
-        if self._lock.acquire(timeout=1.0):
-            self._capture.release()
-            self._lock.release()
-
-    def _read(self, index: int) -> Frame | None:
-        with self._lock:
-            if not self._capture.isOpened():
-                return None
-            grabbed = self._capture.grab()
-            start = time.monotonic_ns()
-            ok, image = self._capture.retrieve() if grabbed else (False, None)
-            captured = captured_ns(self._capture.get(cv2.CAP_PROP_POS_MSEC), start)
-        if not ok or image is None:
-            raise SourceLost(f"{self._device} delivers no frames any more ({index} were read)", fix="check the cable and `dmesg`, then start again")
-        rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-        return Frame(index, captured, rgb, str(self._device), (time.monotonic_ns() - start) / 1e6)
+TIMEOUT_S = 5.0
+VIAS = ("opencv", "gstreamer")
 
 
 def captured_ns(driver_ms: float, now_ns: int) -> int:
@@ -77,17 +31,108 @@ def captured_ns(driver_ms: float, now_ns: int) -> int:
     return stamp if 0 <= now_ns - stamp <= MAX_DRIVER_DELAY_NS else now_ns
 
 
-def open_camera(uri: str) -> Camera:
-    """Open `/dev/video0`, `v4l2:///dev/video0`, or a bare digit, which is a V4L2 index."""
+def open_camera(
+    uri: str,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    fps: float | None = None,
+    flip: int = 0,
+    reconnect: bool = True,
+    api: int = cv2.CAP_V4L2,
+    via: str = "opencv",
+) -> Source:
+    """Open `/dev/video0`, `v4l2:///dev/video0`, or a bare digit, which is a V4L2 index; `?codec=mjpeg` asks the camera for JPEG.
+
+    Args:
+        uri: the device; /dev/v4l/by-id/... stays the same when a camera is plugged in again.
+        width: see `Wish`, as the three that follow; a camera that gives something else is warned of.
+        height: see `Wish`.
+        fps: see `Wish`.
+        flip: see `Wish`.
+        reconnect: False to raise `SourceLost` when it goes away; else it is looked for until it is back.
+        api: OpenCV's way of reading it.
+        via: `opencv` or `gstreamer`.
+
+    Raises:
+        SystemProblem: there is no such camera, or it may not be read, or another program holds it.
+    """
     match = FORMS.fullmatch(uri)
     if match is None:
         raise SystemProblem(f"'{uri}' names no V4L2 device", expected="/dev/video0")
     if match[3]:
         log.info("source '%s' is taken as V4L2 index %s: /dev/video%s", uri, match[3], match[3])
-    return Camera(Path(match[1] or match[2] or f"/dev/video{match[3]}"))
+    device, wish, mjpeg = Path(match[1] or match[2] or f"/dev/video{match[3]}"), Wish(width, height, fps, flip), match[4] is not None
+    if via not in VIAS:
+        raise UsageError(f"via '{via}'", expected=", ".join(VIAS))
+    if via == "gstreamer":
+        return Reconnecting(lambda: _connect_gstreamer(device, wish, mjpeg=mjpeg), reconnect=reconnect)
+    return Reconnecting(lambda: _connect(device, wish, api=api, mjpeg=mjpeg), reconnect=reconnect)
 
 
-def _open(device: Path, api: int) -> cv2.VideoCapture:
+def open_csi(uri: str, *, width: int | None = None, height: int | None = None, fps: float | None = None, flip: int = 0, reconnect: bool = True) -> Source:
+    """Open `csi://0`, the first CSI sensor of a Jetson, at 1280x720 and 30 frames a second unless asked otherwise.
+
+    Args: as of `open_camera`; `?mode=2` chooses a mode of the sensor.
+
+    Raises:
+        SystemProblem: this is no Jetson, or the sensor does not answer.
+    """
+    match = CSI.fullmatch(uri)
+    if match is None:
+        raise UsageError(f"'{uri}' names no CSI sensor", expected=CSI_FORM)
+    if not gstreamer.has("nvarguscamerasrc"):
+        raise SystemProblem(
+            f"{uri} needs GStreamer's nvarguscamerasrc, which only a Jetson has",
+            fix="on a Jetson: sudo apt-get install nvidia-l4t-gstreamer python3-gi; elsewhere use /dev/video0",
+        )
+    wish = Wish(width, height, fps, flip)
+    pipeline = pipelines.csi(int(match[1]), wish, mode=int(match[2]) if match[2] else None)
+    return Reconnecting(lambda: _started(pipeline, "csi", uri), reconnect=reconnect)
+
+
+def _connect(device: Path, wish: Wish, *, api: int, mjpeg: bool) -> Connection:
+    _check(device)
+    capture = cv2.VideoCapture(str(device), api)
+    if not capture.isOpened():
+        raise SystemProblem(
+            f"{device} cannot be opened as a camera",
+            expected="a V4L2 capture device",
+            fix="close other programs that use it (fuser -v); try another /dev/video*",
+        )
+    _ask(capture, device, wish, mjpeg=mjpeg)
+    fix = "check the cable and `dmesg`, then start again"
+    return Capture(capture, info_of(capture, "camera", str(device)), wish=wish, captured_ns=captured_ns, fix=fix)
+
+
+def _connect_gstreamer(device: Path, wish: Wish, *, mjpeg: bool) -> Connection:
+    _check(device)
+    pipeline = (pipelines.usb_mjpeg if mjpeg else pipelines.v4l2)(str(device), wish, jetson=gstreamer.has("nvvidconv"))
+    return _started(pipeline, "camera", str(device))
+
+
+def _started(pipeline: str, kind: str, uri: str) -> Connection:
+    try:
+        return gstreamer.connect(pipeline, kind=kind, uri=uri, timeout_s=TIMEOUT_S)
+    except SourceLost as error:  # never seen is not lost
+        raise SystemProblem(error.what, expected="a camera that sends pictures", fix="check the ribbon or cable; `finedge doctor` lists cameras") from error
+
+
+def _ask(capture: cv2.VideoCapture, device: Path, wish: Wish, *, mjpeg: bool) -> None:
+    """Ask a camera for a format; it takes what it can, and the log says what it gives instead."""
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a driver's queue would only add delay
+    if mjpeg:
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    asked = {cv2.CAP_PROP_FRAME_WIDTH: wish.width, cv2.CAP_PROP_FRAME_HEIGHT: wish.height, cv2.CAP_PROP_FPS: wish.fps}
+    for key, value in asked.items():
+        if value is not None:
+            capture.set(key, value)
+    given = [capture.get(key) for key in asked]
+    if any(value is not None and abs(value - got) > 0.5 for value, got in zip(asked.values(), given, strict=True)):
+        log.warning("%s gives %gx%g at %g frames/s and not what was asked; more may come with ?codec=mjpeg; see `v4l2-ctl --list-formats-ext`", device, *given)
+
+
+def _check(device: Path) -> None:
     if not device.exists():
         there = ", ".join(sorted(map(str, Path("/dev").glob("video[0-9]*"))))
         raise SystemProblem(
@@ -97,11 +142,3 @@ def _open(device: Path, api: int) -> cv2.VideoCapture:
         )
     if not os.access(device, os.R_OK):
         raise SystemProblem(f"{device} may not be read by this user", fix="sudo usermod -aG video $USER, then log in again")
-    capture = cv2.VideoCapture(str(device), api)
-    if not capture.isOpened():
-        raise SystemProblem(
-            f"{device} cannot be opened as a camera",
-            expected="a V4L2 capture device",
-            fix="close other programs that use it (fuser -v); try another /dev/video*",
-        )
-    return capture

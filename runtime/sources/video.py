@@ -1,4 +1,4 @@
-"""A video file as a source: every frame, upright, and an error when the file ends before it should."""
+"""A finished video as a source: every frame, upright, and an error when the file ends before it should."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from finedge.errors import DataError
-from finedge.runtime.sources.base import Frame, SourceInfo
+from finedge.errors import DataError, FinedgeError
+from finedge.runtime.sources.base import Frame
+from finedge.runtime.sources.capture import info_of
 
 # By name and not by trying: FFmpeg "plays" text files (its tty demuxer), playlists that open network streams, and cover art of music.
 SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"})
@@ -19,20 +20,18 @@ SLACK = 1  # frames: what a container announces may be one off after rounding
 
 
 class VideoFile:
-    """All frames of a video file in order; the rotation that a phone stores in the file is applied.
+    """All frames of a video in order; the rotation that a phone stores in the file is applied.
 
     Raises:
-        DataError: not a video; or, at the end, fewer frames than announced (cut short or damaged).
+        DataError: at the end, fewer frames than announced (cut short or damaged); of the network it is `SourceLost`, given as `broken`.
     """
 
     live = False
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._capture = path, _open(path)
-        announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        width, height = (int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.info = SourceInfo("video", str(path), int(announced) if announced > 0 else None, width, height, fps if fps > 0 else None)
+    def __init__(self, capture: cv2.VideoCapture, name: str, *, kind: str = "video", broken: type[FinedgeError] = DataError) -> None:
+        self._name, self._capture, self._broken = name, capture, broken
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        self.info = info_of(capture, kind, name)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame; `captured_ns` is when it was decoded."""
@@ -45,7 +44,7 @@ class VideoFile:
             position_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
             rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
             captured = time.monotonic_ns()
-            yield Frame(index, captured, rgb, str(self._path), (captured - start) / 1e6)
+            yield Frame(index, captured, rgb, self._name, (captured - start) / 1e6)
             index += 1
         self._check_whole(index, position_ms)
 
@@ -59,8 +58,8 @@ class VideoFile:
         announced = self.info.frames or 0
         if read and (read + SLACK >= announced or self._reached_the_end(position_ms)):
             return
-        raise DataError(
-            f"{self._path} ends after {read} of the {announced or 'unknown number of'} frames it announces",
+        raise self._broken(
+            f"{self._name} ends after {read} of the {announced or 'unknown number of'} frames it announces",
             expected="a complete video",
             fix="the file is cut short or damaged: copy or record it again; the frames before that point were delivered",
         )
@@ -73,7 +72,7 @@ class VideoFile:
 
 def open_video(uri: str) -> VideoFile:
     """Open a video file with OpenCV's FFmpeg."""
-    return VideoFile(Path(uri))
+    return VideoFile(_open(Path(uri)), uri)
 
 
 def _open(path: Path) -> cv2.VideoCapture:
@@ -91,5 +90,4 @@ def _open(path: Path) -> cv2.VideoCapture:
             expected=f"a complete video file that FFmpeg reads: {', '.join(sorted(SUFFIXES))}",
             fix="play it on a workstation; an MP4 whose recording was cut off has no index and cannot be read",
         )
-    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     return capture

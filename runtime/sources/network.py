@@ -1,0 +1,195 @@
+"""Streams over the network: `rtsp://`, `rtsps://`, `http(s)://`, read by OpenCV's FFmpeg, or by GStreamer where a Jetson decodes in hardware."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+
+from finedge.errors import SourceLost, SystemProblem, UsageError
+from finedge.runtime.sources import gstreamer, pipelines
+from finedge.runtime.sources.address import mask, split
+from finedge.runtime.sources.base import Connection, EndOfStream, Source, Wish
+from finedge.runtime.sources.capture import Capture, arrival, info_of
+from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
+from finedge.runtime.sources.reconnect import Reconnecting
+from finedge.runtime.sources.video import VideoFile
+
+OPEN_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 3.0  # a silent connection is taken to be dead
+VIAS = ("auto", "ffmpeg", "gstreamer")
+OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+# Without fpsprobesize FFmpeg holds back the first 20 frames to guess a rate that we do not use.
+# TCP only: over UDP a lost packet shows as a picture that never was.
+RTSP_OPTIONS = "rtsp_transport;tcp|allowed_media_types;video|fpsprobesize;0"
+HTTP_OPTIONS = "fpsprobesize;0"
+CATCH_UP_S = 1.0
+FORGIVEN = 0.05  # of the time that passes: clocks of cheap cameras are that wrong
+MAX_DELAY_MS = 10_000.0  # more is a clock that was set
+FIX = "check the camera's power and network"
+_environment = threading.Lock()
+
+
+class RtpClock:
+    """Tells when a picture that waited in the network's buffers was captured, by the sender's time stamps.
+
+    The fastest picture so far is taken to have come at once; a later one that took longer is that much older. A delay that stays is
+    forgotten at `FORGIVEN` of the time that passes, because the sender's clock may simply be slow.
+    """
+
+    def __init__(self) -> None:
+        self._least_ms, self._seen_ms = float("inf"), 0.0
+
+    def __call__(self, position_ms: float, now_ns: int) -> int:
+        """Return when the picture stamped `position_ms` was captured, in ns on the monotonic clock; never after `now_ns`."""
+        now_ms = now_ns / 1e6
+        offset = now_ms - position_ms
+        least = self._least_ms + FORGIVEN * (now_ms - self._seen_ms)
+        self._least_ms = offset if offset - least > MAX_DELAY_MS else min(least, offset)
+        self._seen_ms = now_ms
+        return now_ns - round((offset - self._least_ms) * 1e6)
+
+
+def open_rtsp(
+    uri: str,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    fps: float | None = None,
+    flip: int = 0,
+    latency_ms: int | None = None,
+    reconnect: bool = True,
+    timeout_s: float = READ_TIMEOUT_S,
+    via: str = "auto",
+) -> Source:
+    """Open `rtsp://` or `rtsps://` as a live source over TCP where the server has it.
+
+    Args:
+        uri: with `user:password@` where the camera wants it.
+        width: see `Wish`, as the four that follow.
+        height: see `Wish`.
+        fps: see `Wish`.
+        flip: see `Wish`.
+        latency_ms: see `Wish`.
+        reconnect: False to raise `SourceLost` at the first loss.
+        timeout_s: a silence after which the connection is lost; more for a camera that sends a picture now and then.
+        via: `ffmpeg`, `gstreamer`, or `auto`: GStreamer where python3-gi and nvv4l2decoder are, or OpenCV has no FFmpeg.
+
+    Raises:
+        SystemProblem: it cannot be opened; the text says what the server answered.
+    """
+    wish = Wish(width, height, fps, flip, latency_ms)
+    split(uri)
+    connect = _connect_rtsp_gstreamer if _by_gstreamer(via) else _connect_rtsp
+    return Reconnecting(lambda: connect(uri, wish, timeout_s=timeout_s), reconnect=reconnect, fps=fps)
+
+
+def open_http(
+    uri: str,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    fps: float | None = None,
+    flip: int = 0,
+    reconnect: bool = True,
+    timeout_s: float = READ_TIMEOUT_S,
+) -> Source:
+    """Open `http(s)://`: what has an end (a video file, a finished HLS list) gives every frame; MJPEG and live HLS are live.
+
+    Args: as of `open_rtsp`; a finished video takes none of them.
+
+    Raises:
+        SystemProblem: it cannot be opened; the text says what the server answered.
+    """
+    wish = Wish(width, height, fps, flip)
+    split(uri)
+    first: list[cv2.VideoCapture] = [_open_http(uri, timeout_s)]
+    if first[0].get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+        if wish != Wish():
+            raise UsageError(f"{mask(uri)} is a finished video", expected="no width, height, fps or flip: they are asked of what is live")
+        return VideoFile(first[0], mask(uri), kind="http", broken=SourceLost)
+
+    def connect() -> Connection:
+        capture = first.pop() if first else _open_http(uri, timeout_s)
+        return _live(capture, "http", uri, wish=wish)
+
+    return Reconnecting(connect, reconnect=reconnect, fps=fps)
+
+
+def _by_gstreamer(via: str) -> bool:
+    if via not in VIAS:
+        raise UsageError(f"via '{via}'", expected=", ".join(VIAS))
+    # Not by OpenCV's GStreamer: it cannot keep what comes before the first key frame from the decoder.
+    here = gstreamer.load() is not None
+    if via == "gstreamer" and not here:
+        raise SystemProblem("RTSP by GStreamer needs python3-gi", fix=f"{gstreamer.PACKAGES}; make the venv with --system-site-packages")
+    if via != "auto":
+        return via == "gstreamer"
+    return here and (gstreamer.has("nvv4l2decoder") or not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG))
+
+
+def _connect_rtsp(uri: str, wish: Wish, *, timeout_s: float) -> Connection:
+    reach(uri, timeout_s=1.0)
+    capture = _ffmpeg(uri, RTSP_OPTIONS, timeout_s=timeout_s)
+    if not capture.isOpened():
+        raise why_not_rtsp(uri, timeout_s=timeout_s)
+    return _live(capture, "rtsp", uri, wish=wish)
+
+
+def _connect_rtsp_gstreamer(uri: str, wish: Wish, *, timeout_s: float) -> Connection:
+    reach(uri, timeout_s=1.0)
+    pipeline = pipelines.rtsp(uri, wish, jetson=gstreamer.has("nvv4l2decoder"))
+    try:
+        return gstreamer.connect(pipeline, kind="rtsp", uri=mask(uri), timeout_s=timeout_s)
+    except (SourceLost, EndOfStream) as error:
+        raise why_not_rtsp(uri, timeout_s=timeout_s) from error
+
+
+def _open_http(uri: str, timeout_s: float) -> cv2.VideoCapture:
+    capture = _ffmpeg(uri, HTTP_OPTIONS, timeout_s=timeout_s)
+    if not capture.isOpened():
+        raise why_not_http(uri, timeout_s=timeout_s)
+    return capture
+
+
+def _live(capture: cv2.VideoCapture, kind: str, uri: str, *, wish: Wish) -> Capture:
+    grabbed = _catch_up(capture)
+    clock = RtpClock() if kind == "rtsp" else arrival  # FFmpeg invents the time stamps of MJPEG
+    return Capture(capture, info_of(capture, kind, mask(uri)), wish=wish, scale=True, captured_ns=clock, grabbed=grabbed, fix=FIX)
+
+
+def _catch_up(capture: cv2.VideoCapture) -> bool:
+    """Grab past the old pictures that FFmpeg kept while opening, until they come at their own pace; True if one is left grabbed."""
+    before, position, deadline = 0.0, float("inf"), time.monotonic() + CATCH_UP_S
+    while capture.grab():
+        now, at = time.monotonic(), capture.get(cv2.CAP_PROP_POS_MSEC)
+        if now > deadline or 2e3 * (now - before) >= at - position > 0:
+            return True
+        before, position = now, at
+    return False
+
+
+def _ffmpeg(uri: str, options: str, *, timeout_s: float) -> cv2.VideoCapture:
+    times = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3), cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(timeout_s * 1e3)]
+    # One thread: several would decode a frame each, and hold back as many frames as there are threads. Older OpenCVs cannot be told.
+    threads = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, "CAP_PROP_N_THREADS") else []
+    with _ffmpeg_options(options):
+        return cv2.VideoCapture(uri, cv2.CAP_FFMPEG, [*times, *threads])
+
+
+@contextmanager
+def _ffmpeg_options(options: str) -> Iterator[None]:
+    """Set what OpenCV hands to FFmpeg for a moment; it takes these from the environment only. A user's own setting stays."""
+    with _environment:
+        if OPTIONS in os.environ:
+            yield
+            return
+        os.environ[OPTIONS] = options
+        try:
+            yield
+        finally:
+            del os.environ[OPTIONS]

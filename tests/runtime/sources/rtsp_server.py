@@ -1,0 +1,80 @@
+"""An RTSP server on loopback for the tests; run by the system's Python, which has GStreamer's bindings. Ends when killed or when stdin closes.
+
+Prints its port once it listens. One mount, /cam: a moving ball on the given colour, encoded live.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+
+ENCODERS = {
+    "h264": "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! video/x-h264,profile=baseline ! rtph264pay name=pay0 pt=96",
+    "h265": "x265enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph265pay name=pay0 pt=96",
+    "mjpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
+}
+AUDIO = "audiotestsrc is-live=true ! mulawenc ! rtppcmupay name=pay{} pt=0"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", default="0")
+    parser.add_argument("--codec", default="h264", choices=[*ENCODERS, "none"])
+    parser.add_argument("--size", default="96x64")
+    parser.add_argument("--fps", type=int, default=25)
+    parser.add_argument("--colour", default="0xff00a000")
+    parser.add_argument("--frames", type=int, default=-1)
+    parser.add_argument("--audio", action="store_true")
+    parser.add_argument("--user", default="")
+    parser.add_argument("--password", default="")
+    options = parser.parse_args()
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer.new()
+    server.set_address("127.0.0.1")
+    server.set_service(options.port)
+    factory = GstRtspServer.RTSPMediaFactory.new()
+    factory.set_launch(launch(options))
+    factory.set_shared(True)
+    if options.user:
+        protect(server, factory, options)
+    server.get_mount_points().add_factory("/cam", factory)
+    if not server.attach(None):
+        sys.exit(f"port {options.port} is taken")
+    print(server.get_bound_port(), flush=True)
+    loop = GLib.MainLoop()
+    threading.Thread(target=lambda: (sys.stdin.read(), loop.quit()), daemon=True).start()
+    loop.run()
+
+
+def launch(options: argparse.Namespace) -> str:
+    width, height = options.size.split("x")
+    if options.codec == "none":
+        return f"( {AUDIO.format(0)} )"
+    picture = (
+        f"videotestsrc is-live=true pattern=solid-color foreground-color={options.colour} num-buffers={options.frames} "
+        f"! video/x-raw,format=I420,width={width},height={height},framerate={options.fps}/1 ! {ENCODERS[options.codec]}"
+    )
+    return f"( {picture} {AUDIO.format(1) if options.audio else ''} )"
+
+
+def protect(server: GstRtspServer.RTSPServer, factory: GstRtspServer.RTSPMediaFactory, options: argparse.Namespace) -> None:
+    auth = GstRtspServer.RTSPAuth.new()
+    token = GstRtspServer.RTSPToken()
+    token.set_string(GstRtspServer.RTSP_TOKEN_MEDIA_FACTORY_ROLE, "viewer")
+    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(options.user, options.password), token)
+    server.set_auth(auth)
+    permissions = GstRtspServer.RTSPPermissions()
+    permissions.add_permission_for_role("viewer", "media.factory.access", True)
+    permissions.add_permission_for_role("viewer", "media.factory.construct", True)
+    factory.set_permissions(permissions)
+
+
+if __name__ == "__main__":
+    main()

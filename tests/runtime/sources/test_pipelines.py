@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finedge.errors import UsageError
+from finedge.runtime.sources import pipelines
+from finedge.runtime.sources.base import FLIPS, TURNED, Wish
+from finedge.runtime.sources.capture import flipped
+
+URI = "rtsp://host/cam"
+WISHES = [Wish(), Wish(64, 48, 15.0), Wish(flip=3), Wish(64, 48, 29.97, flip=5, latency_ms=0)]
+PIPELINES = {
+    "csi": lambda wish, jetson: pipelines.csi(0, wish, mode=2),
+    "rtsp": lambda wish, jetson: pipelines.rtsp(URI, wish, jetson=jetson),
+    "rtsp h264": lambda wish, jetson: pipelines.rtsp(URI, wish, codec="h264", jetson=jetson),
+    "rtsp h265": lambda wish, jetson: pipelines.rtsp(URI, wish, codec="h265", jetson=jetson),
+    "v4l2": lambda wish, jetson: pipelines.v4l2("/dev/video0", wish, jetson=jetson),
+    "usb mjpeg": lambda wish, jetson: pipelines.usb_mjpeg("/dev/video0", wish, jetson=jetson),
+}
+SCENE = "videotestsrc is-live=true num-buffers=3"
+# What stands in for hardware: sources that make what the camera would send, and software that does what a Jetson's elements do.
+STAND_INS = [
+    (r"nvarguscamerasrc sensor-id=\d+ sensor-mode=\d+", SCENE),
+    (r"\(memory:NVMM\)", ""),
+    (r"rtspsrc .*? application/x-rtp,media=video ! rtph(26\d)depay", rf"{SCENE} ! x\1enc tune=zerolatency ! rtph\1pay ! rtph\1depay"),
+    (r"rtspsrc .*? application/x-rtp,media=video", f"{SCENE} ! x264enc tune=zerolatency ! rtph264pay"),
+    (r"v4l2src device=\S+ ! image/jpeg", f"{SCENE} ! jpegenc ! image/jpeg"),
+    (r"v4l2src device=\S+", SCENE),
+    (r"h(26\d)parse ! nvv4l2decoder enable-max-performance=true", r"h\1parse ! avdec_h\1"),
+    (r"nvv4l2decoder mjpeg=true", "jpegdec"),
+    (r"nvvidconv flip-method=(\d)", lambda match: f"videoscale ! videoconvert ! videoflip video-direction={pipelines.DIRECTIONS[int(match[1])]} ! videoscale"),
+    (r"nvvidconv", "videoscale ! videoconvert"),
+]
+
+
+def with_stand_ins(pipeline: str) -> str:
+    for hardware, software in STAND_INS:
+        pipeline = re.sub(hardware, software, pipeline)  # type: ignore[arg-type]
+    return pipeline
+
+
+@pytest.fixture(scope="session")
+def gst_launch() -> str:
+    tool, inspect = shutil.which("gst-launch-1.0"), shutil.which("gst-inspect-1.0")
+    needed = ("x264enc", "x265enc", "avdec_h264", "rtspsrc", "videoflip", "h264parse")
+    if tool is None or inspect is None or any(subprocess.run([inspect, "--exists", name], check=False).returncode for name in needed):
+        pytest.skip(f"GStreamer with {', '.join(needed)} is missing: the packages of tests/apt.txt")
+    return tool
+
+
+@pytest.mark.parametrize("wish", WISHES, ids=str)
+@pytest.mark.parametrize("jetson", [True, False])
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(name: str, jetson: bool, wish: Wish) -> None:
+    text = PIPELINES[name](wish, jetson)
+    assert " ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! " in text
+    assert text.endswith("appsink name=finedge max-buffers=1 drop=true sync=false")
+    assert any(element.startswith("nv") for element in text.split(" ! ")) == (jetson or name == "csi")
+
+
+@pytest.mark.parametrize(
+    ("name", "jetson", "wish"),
+    [(name, jetson, wish) for name in PIPELINES for jetson, wish in [(True, WISHES[0]), (True, WISHES[3]), (False, WISHES[3])]],
+)
+def test_gst_launch_runs_every_pipeline(name: str, jetson: bool, wish: Wish, gst_launch: str) -> None:
+    text = with_stand_ins(PIPELINES[name](wish, jetson)) + " wait-on-eos=false"  # nobody takes the pictures
+    done = subprocess.run([gst_launch, "--quiet", *text.split()], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("flip", FLIPS)
+def test_gstreamer_and_numpy_turn_alike(flip: int, gi: None) -> None:
+    from finedge.runtime.sources import gstreamer
+
+    def picture(turn: int) -> Any:
+        text = with_stand_ins(pipelines.v4l2("/dev/video0", Wish(64, 48, flip=turn), jetson=False).replace(SCENE, "videotestsrc"))
+        connection = gstreamer.connect(text, kind="v4l2", uri="scene", timeout_s=5)
+        shot = connection.read()
+        connection.close()
+        assert shot is not None
+        return shot.image
+
+    turned = flipped(picture(0), flip)
+    assert turned.shape == ((64, 48, 3) if flip in TURNED else (48, 64, 3))
+    assert np.abs(turned.astype(int) - picture(flip)).mean() < 3  # chroma of two pixels is shared along the other axis
+
+
+def test_a_rate_is_a_fraction() -> None:
+    assert "framerate=30000/1001" in pipelines.csi(0, Wish(fps=29.97))  # what cameras mean by it
+    assert "framerate=25/2" in pipelines.csi(0, Wish(fps=12.5))
+    assert "framerate=15/1" in pipelines.csi(0, Wish(fps=15.0))
+
+
+def test_a_turned_csi_picture_exchanges_its_sides() -> None:
+    text = pipelines.csi(1, Wish(1920, 1080, 30.0, flip=3))
+    assert "sensor-id=1 ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1 ! nvvidconv flip-method=3 ! " in text
+    assert "format=RGBA,width=1080,height=1920" in text
+
+
+def test_user_and_password_are_properties_of_their_own() -> None:
+    text = pipelines.rtsp('rtsp://me:a"b@c@host:8554/cam', Wish(latency_ms=20), jetson=False)
+    assert 'location="rtsp://host:8554/cam" user-id="me" user-pw="a\\"b@c" protocols=tcp latency=20' in text
+
+
+def test_another_codec_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="codec 'av1'"):
+        pipelines.rtsp(URI, Wish(), codec="av1", jetson=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "ends"),
+    [
+        ("videotestsrc ! appsink", "appsink name=finedge max-buffers=1 drop=true sync=false"),
+        ("videotestsrc ! appsink sync=true name=mine drop=false ", "appsink sync=true name=mine drop=false max-buffers=1"),
+    ],
+)
+def test_a_users_sink_gets_what_its_user_did_not_say(given: str, ends: str) -> None:
+    assert pipelines.complete(given) == f"videotestsrc ! videoconvert ! video/x-raw,format=RGB ! {ends}"
+
+
+@pytest.mark.parametrize("text", ["videotestsrc ! fakesink", "appsink", "videotestsrc ! appsink ! queue", ""])
+def test_what_does_not_end_in_an_appsink_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="does not end in an appsink"):
+        pipelines.complete(text)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"width": 64}, {"width": 0, "height": 0}, {"fps": 0.0}, {"fps": float("nan")}, {"fps": float("inf")}, {"flip": 8}, {"flip": -1}, {"latency_ms": -1}],
+    ids=str,
+)
+def test_a_wish_that_makes_no_sense_is_a_usage_error(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Wish(**options)
