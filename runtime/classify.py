@@ -1,137 +1,167 @@
-"""`finedge classify`: a bundle watches a source; one JSON line a frame on stdout, a summary in the log."""
+"""`finedge classify`: a bundle watches one source or several; one JSON line a frame on stdout, a summary in the log."""
 
 from __future__ import annotations
 
-import json
 import logging
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from finedge.errors import UsageError
-from finedge.measure import percentile_text
-from finedge.runtime.classifier import Classifier, Prediction
-from finedge.runtime.sources import Frame, open_source
-from finedge.runtime.stream import NO_SIGNAL_MS, Counts, Stream, stop_on_signals
+from finedge.runtime.classifier import Classifier
+from finedge.runtime.decide import MARGIN, Holding, Rules, Smoothing
+from finedge.runtime.pipeline import Pipeline
+from finedge.runtime.region import Region
+from finedge.runtime.sinks import SINKS, Context, Outputs, Sink
+from finedge.runtime.sources import Source, mask, open_source
+from finedge.runtime.sources.base import Wish
+from finedge.runtime.stream import NO_SIGNAL_MS, stop_on_signals
+from finedge.runtime.watch import Watch
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+AS_IT_COMES = Wish()
+ONLY_STDOUT = Outputs()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run ends and when a line warns.
+
+    Attributes:
+        frames: stop after so many frames; without it, at the end of the sources or at Ctrl-C.
+        interval: classify at most one frame of a source in so many seconds; 0 is every frame, or as many as the machine can.
+        stale_ms: a live frame whose answer is older than this, in ms, has status "stale".
+        no_signal_ms: a live source silent for this long, in ms, gives a line with status "no_signal".
+    """
+
+    frames: int | None = None
+    interval: float = 0.0
+    stale_ms: float = 1000.0
+    no_signal_ms: float = NO_SIGNAL_MS
+
+    def __post_init__(self) -> None:
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"--frames {self.frames}", expected="at least 1")
+        if min(self.stale_ms, self.no_signal_ms) <= 0:
+            raise UsageError(f"--stale-ms {self.stale_ms} --no-signal-ms {self.no_signal_ms}", expected="positive numbers of milliseconds")
+        if self.interval < 0:
+            raise UsageError(f"--interval {self.interval}", expected="seconds, 0 or more")
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """How an answer is made of what the model says of one frame after another. All are off: the lines are then what `evaluate` measured.
+
+    With `smooth` or `hold` a line has "raw_top", which is what the model said of this frame alone.
+
+    Attributes:
+        smooth: average the probabilities over so many seconds, anew from a scene change on; 0 is off. For cameras and video.
+        hold: keep a label first until another leads it for so many frames in a row; 0 is off.
+        hold_margin: by how much in probability it must lead.
+        roi: x,y,w,h of the part of the frame that the model sees, in pixels, or in fractions where all are at most 1.
+    """
+
+    smooth: float = 0.0
+    hold: int = 0
+    hold_margin: float = MARGIN
+    roi: str | None = None
+
+    def rules(self) -> Rules:
+        """Return the rules.
+
+        Raises:
+            UsageError: a number that no rule can use.
+        """
+        return Rules(Smoothing(self.smooth) if self.smooth else None, Holding(self.hold, margin=self.hold_margin) if self.hold else None)
 
 
 def classify(
     bundle: Positional[Path],
-    source: Positional[str],
+    sources: Positional[Annotated[tuple[str, ...], arg(metavar="SOURCE [SOURCE ...]")]],
     *,
     variant: str = "auto",
     backend: str = "auto",
     topk: int = 5,
-    frames: int | None = None,
-    stale_ms: float = 1000.0,
-    no_signal_ms: float = NO_SIGNAL_MS,
+    wish: OmitArgPrefixes[Wish] = AS_IT_COMES,
+    limits: OmitArgPrefixes[Limits] = Limits(),
+    deciding: OmitArgPrefixes[Deciding] = Deciding(),
+    outputs: OmitArgPrefixes[Outputs] = ONLY_STDOUT,
 ) -> None:
-    """Classify images, a video or a camera; prints one JSON line a frame.
+    """Classify images, a video, a camera or several; prints one JSON line a frame.
 
     Of a camera or test:// the newest frame is classified and what came too fast is dropped and counted; of files every frame is.
+    Frames of several sources go through the model together. The first source that is lost ends the run.
 
     Args:
         bundle: the bundle to run.
-        source: photo.jpg, photos/, 'photos/*.jpg' (in quotes), clip.mp4, /dev/video0 or its number, or test:// (a rendered scene).
+        sources: photo.jpg, photos/, 'photos/*.jpg' (in quotes), clip.mp4, /dev/video0 or its number, csi://0, rtsp://..., http://...,
+            a GStreamer pipeline that ends in appsink (in quotes), or test:// (a rendered scene).
         variant: fp32, fp16 or int8; auto is int8 where the bundle holds it, else fp32.
         backend: a backend, or auto for the first that runs here.
         topk: how many labels a line holds.
-        frames: stop after so many frames; without it, at the end of the source or at Ctrl-C.
-        stale_ms: a live frame whose answer is older than this, in ms, has status "stale".
-        no_signal_ms: a live source silent for this long, in ms, gives a line with status "no_signal".
+        wish: what is asked of a live source.
+        limits: when the run ends and when a line warns.
+        deciding: how an answer is made.
+        outputs: where results go besides stdout.
     """
-    if frames is not None and frames < 1:
-        raise UsageError(f"--frames {frames}", expected="at least 1")
-    if min(stale_ms, no_signal_ms) <= 0:
-        raise UsageError(f"--stale-ms {stale_ms} --no-signal-ms {no_signal_ms}", expected="positive numbers of milliseconds")
-    with open_source(source) as opened, Classifier.open(bundle, variant=variant, backend=backend, topk=topk) as classifier:
-        watch = Watch(classifier, source, stale_ms=stale_ms if opened.live else float("inf"))
-        stream = Stream(opened, no_signal_ms=no_signal_ms)
-        try:
-            with stream, stop_on_signals(stream.stop) as interrupted:
-                for record in watch.records(stream, limit=frames):
-                    # One write a line, so that a signal never leaves half of one behind.
-                    print(json.dumps(record) + "\n", end="", flush=True)
-        finally:
-            log.info(watch.summary(stream.counts))
-    if interrupted.is_set():
+    if not sources or len(set(sources)) < len(sources):
+        raise UsageError(f"sources: {' '.join(map(mask, sources)) or 'none'}", expected="at least one, and none twice: a line names its source")
+    rules, region = deciding.rules(), Region.parse(deciding.roi) if deciding.roi is not None else None
+    with ExitStack() as exits:
+        opened = [exits.enter_context(open_source(source, **asdict(wish))) for source in sources]
+        _refuse_timeless(opened, limits=limits, deciding=deciding)
+        classifier = exits.enter_context(Classifier.open(bundle, variant=variant, backend=backend, topk=topk))
+        watch = Watch(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
+        pipeline = Pipeline(opened, classifier, no_signal_ms=limits.no_signal_ms, interval_s=limits.interval, limit=limits.frames, region=region)
+        interrupted = _run(pipeline, watch, outputs=outputs)
+    if interrupted:
         raise KeyboardInterrupt
 
 
-@dataclass
-class Watch:
-    """Turns the frames of a stream into classify lines, and keeps what the summary needs."""
+def _run(pipeline: Pipeline, watch: Watch, *, outputs: Outputs) -> bool:
+    """Write every result to every sink; return whether a signal ended it."""
+    try:
+        with _sinks(outputs, _context(watch, pipeline)) as sinks, pipeline, stop_on_signals(pipeline.stop) as interrupted:
+            for answer in pipeline:
+                result = watch(answer)
+                for sink in sinks:
+                    sink.write(result)
+    finally:
+        log.info(watch.summary(pipeline.counts))
+    return interrupted.is_set()
 
-    classifier: Classifier
-    source: str
-    stale_ms: float
-    ages_ms: list[float] = field(default_factory=list)
-    silences: int = 0
-    # Wall time = monotonic + this, fixed at the start: a clock that is set meanwhile does not tear the record apart.
-    wall_offset_ns: int = field(default_factory=lambda: time.time_ns() - time.monotonic_ns())
-    started: float = field(default_factory=time.monotonic)
 
-    def records(self, stream: Iterable[Frame | None], *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield a record for each frame (at most `limit` of them) and for each silence. Only real frames reach the model."""
-        for frame in stream:
-            if frame is None:
-                self.silences += 1
-                yield self._record(self.source, None, status="no_signal")
-                continue
-            (prediction,) = self.classifier([frame.image])
-            yield self._answer(frame, prediction)
-            if limit is not None and len(self.ages_ms) >= limit:
-                return
+@contextmanager
+def _sinks(outputs: Outputs, context: Context) -> Iterator[list[Sink]]:
+    """Open what is asked for; close all of it, whatever happens."""
+    with ExitStack() as exits:
+        sinks = []
+        for open_sink in SINKS.values():
+            sink = open_sink(outputs, context)
+            if sink is not None:
+                exits.callback(sink.close)
+                sinks.append(sink)
+        yield sinks
 
-    def summary(self, counts: Counts) -> str:
-        """Return counts, rate and ages in one line."""
-        seconds, used = time.monotonic() - self.started, len(self.ages_ms)
-        ages = ", ".join(f"p{p:g} {percentile_text(self.ages_ms, p)}" for p in (50, 99))
-        silences = f", {self.silences} times no signal" if self.silences else ""
-        return (
-            f"{self.source}: {counts.captured} frames captured, {used} classified, {counts.dropped} dropped{silences}; "
-            f"{used / seconds:.1f} frames/s; age in ms {ages}"
-        )
 
-    def _answer(self, frame: Frame, prediction: Prediction) -> dict[str, Any]:
-        age_ms = (time.monotonic_ns() - frame.captured_ns) / 1e6
-        self.ages_ms.append(age_ms)
-        record = self._record(frame.name, frame.index, status="stale" if age_ms > self.stale_ms else "ok")
-        times = {"decode": frame.decode_ms, "preprocess": prediction.ms.preprocess, "infer": prediction.ms.infer, "post": prediction.ms.post}
-        return {
-            **record,
-            "captured_at": self._wall_time(frame.captured_ns),
-            "age_ms": round(age_ms, 3),
-            "top": [{"index": t.index, "label": t.label, "p": round(t.p, 6)} for t in prediction.top],
-            "ms": {stage: round(ms, 3) for stage, ms in times.items()},
-        }
+def _context(watch: Watch, pipeline: Pipeline) -> Context:
+    infos = [source.info for source in watch.sources]
+    return Context(
+        watch.classifier.bundle.name,
+        names=tuple(info.uri for info in infos),
+        fps=tuple(info.fps for info in infos),
+        live=any(source.live for source in watch.sources),
+        stop=pipeline.stop,
+    )
 
-    def _record(self, source: str, frame: int | None, *, status: str) -> dict[str, Any]:
-        """Return a line without an answer: what is not known is null or empty."""
-        session = self.classifier.session.info
-        return {
-            "schema": SCHEMA,
-            "source": source,
-            "frame": frame,
-            "captured_at": None,
-            "age_ms": None,
-            "status": status,
-            "top": [],
-            "ms": {"decode": None, "preprocess": None, "infer": None, "post": None},
-            "variant": self.classifier.variant,
-            "backend": session.backend,
-            "file": session.file,
-        }
 
-    def _wall_time(self, captured_ns: int) -> str:
-        seconds = (captured_ns + self.wall_offset_ns) / 1e9
-        return datetime.fromtimestamp(seconds, tz=timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _refuse_timeless(sources: Sequence[Source], *, limits: Limits, deciding: Deciding) -> None:
+    """Photos have no time between them: nothing can be averaged over seconds."""
+    timeless = [s.info.uri for s in sources if not s.live and not s.info.fps]
+    if timeless and (deciding.smooth or limits.interval):
+        raise UsageError(f"--smooth {deciding.smooth:g} --interval {limits.interval:g} for {timeless[0]}", expected="a camera or a video: photos have no time")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,13 +15,15 @@ from finedge.bundle import Bundle
 from finedge.errors import UsageError
 from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, pick_file
 
+KEPT = 100  # batches: a stream has no end
+
 # One row of scores [classes] per output name, or a function of one preprocessed frame (uint8 [H, W, 3]) that returns it.
 Answer = Mapping[str, NDArray[np.float32]] | Callable[[NDArray[np.uint8]], Mapping[str, NDArray[np.float32]]]
 
 
 @dataclass
 class FakeBackend:
-    """Answers each frame of a batch with `answer`, after `latency_s` seconds a call; `inputs` keeps the batches it was given.
+    """Answers each frame of a batch with `answer`, after `latency_s` seconds a call; `inputs` keeps the newest batches it was given.
 
     Without an answer the score of a class is how near its index is to the frame's mean grey level, both on [0, 1].
     The session options are ignored: nothing is computed.
@@ -29,7 +32,7 @@ class FakeBackend:
     options: SessionOptions = field(default_factory=SessionOptions)
     answer: Answer | None = None
     latency_s: float = 0.0
-    inputs: list[NDArray[np.uint8]] = field(default_factory=list)
+    inputs: deque[NDArray[np.uint8]] = field(default_factory=lambda: deque(maxlen=KEPT))
     name: str = field(default="fake", init=False)
 
     def why_not(self) -> str | None:

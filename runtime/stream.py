@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
+from finedge.runtime.slot import Slot
 from finedge.runtime.sources import Frame, Source
+from finedge.runtime.sources.base import Interruptible
 
 NO_SIGNAL_MS = 2000.0
 POLL_S = 0.1  # how long a stop request may go unseen
-JOIN_S = 2.0  # a reader that hangs in a driver is left to the end of the process
+JOIN_S = 5.0  # a reader that hangs in a driver is left to the end of the process
 
 
 @dataclass(frozen=True)
@@ -26,113 +28,115 @@ class Counts:
     dropped: int
 
 
-class Slot:
-    """Holds the newest frame of one reader thread, and its last word: the error it ended with, or None."""
-
-    def __init__(self) -> None:
-        self.captured = self.used = self.dropped = 0
-        self.closed = False
-        self._frame: Frame | None = None
-        self._error: BaseException | None = None
-        self._changed = threading.Condition()
-
-    def put(self, frame: Frame) -> None:
-        """Replace the frame; one that was never taken counts as dropped."""
-        with self._changed:
-            self.captured += 1
-            self.dropped += self._frame is not None
-            self._frame = frame
-            self._changed.notify()
-
-    def close(self, error: BaseException | None) -> None:
-        """Say that no frame will follow, and why."""
-        with self._changed:
-            self.closed, self._error = True, error
-            self._changed.notify()
-
-    def take(self, timeout_s: float) -> Frame | None:
-        """Return the newest frame, or None after `timeout_s` or at the end; an error of the reader is raised once its last frame was taken."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._frame is not None or self.closed, timeout_s)
-            frame, self._frame = self._frame, None
-            if frame is None and self._error is not None:
-                raise self._error
-            self.used += frame is not None
-            return frame
-
-    def discard(self) -> None:
-        """Count a frame that nobody will take as dropped."""
-        with self._changed:
-            self.dropped += self._frame is not None
-            self._frame = None
-
-
 class Stream:
     """Iterates the frames of an open source; None stands for `no_signal_ms` without a frame (live sources only).
 
-    A live source is read by one thread into a slot of one: a slow consumer gets the newest frame, what it missed is counted. Any other
-    source is read in the caller's thread, frame by frame. What the source raises is raised here. Leave the `with` block to stop the reader,
-    and leave it before the source's own.
+    One thread reads the source. Of a live source a slow consumer gets the newest frame and what it missed is counted; any other source
+    waits, and gives every frame. What the source raises is raised here, behind its last frame. Leave the `with` block to stop the
+    reader, and leave it before the source's own.
+
+    Args:
+        source: an open source.
+        no_signal_ms: a silence of a live source, in ms.
+        interval_s: frames that come sooner after the last used one count as dropped; by the source's own clock (`seconds`).
+        changed: a condition shared with other streams, for a consumer that waits for any of them; it then calls `start` and `poll`.
     """
 
-    def __init__(self, source: Source, *, no_signal_ms: float = NO_SIGNAL_MS) -> None:
-        self._source, self._no_signal_s = source, no_signal_ms / 1e3
-        self._slot, self._stopping = Slot(), threading.Event()
+    def __init__(self, source: Source, *, no_signal_ms: float = NO_SIGNAL_MS, interval_s: float = 0.0, changed: threading.Condition | None = None) -> None:
+        self._source, self._no_signal_s, self._interval_s = source, no_signal_ms / 1e3, interval_s
+        self._slot: Slot[Frame] = Slot(every=not source.live, changed=changed)
+        self._told_at = self._slot.put_at
+        self._due = -float("inf")
+        self._stopping = threading.Event()
         self._reader = threading.Thread(target=self._read, name="finedge-reader", daemon=True)
 
     def __iter__(self) -> Iterator[Frame | None]:
-        return self._newest() if self._source.live else self._every()
+        self.start()
+        while not self._stopping.is_set():
+            self._slot.wait(min(POLL_S, self._no_signal_s))
+            if self.ended:
+                self.raise_error()
+                return
+            yield from self.poll()
 
     def __enter__(self) -> Stream:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+        self._slot.leave()
+        if isinstance(self._source, Interruptible):
+            self._source.close()
         if self._reader.is_alive():
             self._reader.join(JOIN_S)
-        self._slot.discard()
 
     @property
     def counts(self) -> Counts:
         """The frames captured, used and dropped so far."""
         return Counts(self._slot.captured, self._slot.used, self._slot.dropped)
 
+    @property
+    def ready(self) -> bool:
+        """There is a frame, or there will be none any more."""
+        return self._slot.ready
+
+    @property
+    def ended(self) -> bool:
+        """Every frame was taken and none will follow."""
+        return self._slot.ended
+
+    def start(self) -> None:
+        """Start the reader."""
+        self._reader.start()
+        self._told_at = time.monotonic()
+
+    def poll(self) -> tuple[Frame | None, ...]:
+        """Return what is new without waiting: a frame, a silence (None), or nothing."""
+        frame = self._slot.poll()
+        if frame is not None:
+            return (frame,) if self._is_due(frame) else ()
+        silent_since = max(self._told_at, self._slot.put_at)
+        if not self._source.live or self._slot.ended or time.monotonic() - silent_since < self._no_signal_s:
+            return ()
+        self._told_at = time.monotonic()
+        return (None,)
+
+    def raise_error(self) -> None:
+        """Raise what the source ended with, if it did and its last frame was taken."""
+        self._slot.raise_error()
+
     def stop(self) -> None:
         """End the iteration after the frame in hand; safe to call from a signal handler and from any thread."""
         self._stopping.set()
 
-    def _every(self) -> Iterator[Frame]:
-        for frame in self._source:
-            self._slot.captured += 1
-            self._slot.used += 1
-            yield frame
-            if self._stopping.is_set():
-                return
-
-    def _newest(self) -> Iterator[Frame | None]:
-        self._reader.start()
-        silent_since = time.monotonic()
-        while not self._stopping.is_set():
-            ended = self._slot.closed  # looked at before taking: a frame put in between is not lost
-            frame = self._slot.take(min(POLL_S, self._no_signal_s))
-            if frame is None and ended:
-                return
-            if frame is None and time.monotonic() - silent_since < self._no_signal_s:
-                continue
-            yield frame
-            silent_since = time.monotonic()
+    def _is_due(self, frame: Frame) -> bool:
+        at = seconds(self._source, frame)
+        if at is None or not self._interval_s:
+            return True
+        if at < self._due:
+            self._slot.refuse()
+            return False
+        # Counted from when it was due, so that the mean rate is kept whatever the frame rate; after a pause from now.
+        self._due = (self._due if at < self._due + self._interval_s else at) + self._interval_s
+        return True
 
     def _read(self) -> None:
         error: BaseException | None = None
         try:
             for frame in self._source:
-                self._slot.put(frame)
-                if self._stopping.is_set():
+                if not self._slot.put(frame) or self._stopping.is_set():
                     return
         except BaseException as raised:
             error = raised
         finally:
             self._slot.close(error)  # the last word, whatever happened: the consumer never waits for a dead reader
+
+
+def seconds(source: Source, frame: Frame) -> float | None:
+    """Return when a frame was, on its source's own clock: capture of what is live, place in a video; None for photos."""
+    if source.live:
+        return frame.captured_ns / 1e9
+    return frame.index / source.info.fps if source.info.fps else None
 
 
 @contextmanager

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from finedge.data import open_dataset
+from finedge.errors import UsageError
+from finedge.image import read_image
+from finedge.runtime.sinks import Result
+from finedge.runtime.sinks.collect import EVERY_S, INDEX, MIB, Collecting, Collector, folder_name
+
+MakeResult = Callable[..., Result]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.jpg"))
+
+
+def index(folder: Path) -> list[str]:
+    return sorted(json.loads(line)["image"] for line in (folder / INDEX).read_text().splitlines())
+
+
+def test_only_frames_the_model_was_unsure_of_are_kept_with_their_record(make_result: MakeResult, tmp_path: Path) -> None:
+    collector = Collector(Collecting(tmp_path, below=0.5))
+    for frame, p, unknown in ((0, 0.9, False), (100, 0.3, False), (200, 0.8, True), (300, 0.5, False)):
+        collector.write(make_result(frame, p=p, unknown=unknown))
+    collector.write(make_result(p=None))
+    collector.close()
+    assert names(tmp_path) == ["red/20260102T030404.000Z-000100.jpg", "red/20260102T030408.000Z-000200.jpg"]
+    assert index(tmp_path) == names(tmp_path)
+    first = json.loads((tmp_path / INDEX).read_text().splitlines()[0])
+    assert {k: first[k] for k in ("frame", "source", "variant")} == {"frame": 100, "source": "cam0", "variant": "fp32"}
+
+
+def test_the_model_itself_is_asked_and_not_what_smoothing_made_of_it(make_result: MakeResult, tmp_path: Path) -> None:
+    collector = Collector(Collecting(tmp_path))
+    collector.write(make_result(0, p=0.3, top=[{"index": 0, "label": "blue", "p": 0.99}]))
+    assert names(tmp_path) == ["blue/20260102T030400.000Z-000000.jpg"]
+
+
+def test_the_folder_is_a_data_set_that_training_reads(make_result: MakeResult, tmp_path: Path) -> None:
+    collector = Collector(Collecting(tmp_path))
+    for i in range(20):
+        collector.write(make_result(100 * i, p=0.1, label=("robin", "wren")[i % 2]))
+    collector.close()
+    data = open_dataset(tmp_path)
+    assert data.labels == ("robin", "wren")
+    assert sum(len(items) for items in data.splits.values()) == 20
+
+
+def test_a_kept_frame_is_the_frame(make_result: MakeResult, tmp_path: Path) -> None:
+    result = make_result(0, p=0.1)
+    smooth = cv2.resize(np.asarray(result.image), (640, 480))
+    Collector(Collecting(tmp_path)).write(Result(result.record, smooth, result.prediction, seconds=0.0))  # type: ignore[arg-type]
+    kept = read_image(next(tmp_path.rglob("*.jpg")))
+    assert np.abs(kept.astype(int) - smooth).mean() < 3  # JPEG
+
+
+def test_neighbours_of_a_kept_frame_are_left_out_per_source(make_result: MakeResult, tmp_path: Path) -> None:
+    collector = Collector(Collecting(tmp_path))
+    for frame in range(100):  # four seconds
+        for stream in (0, 1):
+            collector.write(make_result(frame, p=0.1, stream=stream))
+    assert len(names(tmp_path)) == 2 * round(4 / EVERY_S)
+
+
+def test_the_size_is_capped_and_the_oldest_go_first(make_result: MakeResult, tmp_path: Path) -> None:
+    collector = Collector(Collecting(tmp_path, max_mib=0.1))
+    for i in range(300):
+        collector.write(make_result(30 * i, p=0.1, size=(64, 64), label=("a", "b", "c")[i % 3]))
+        assert sum(p.stat().st_size for p in tmp_path.rglob("*.jpg")) <= 0.1 * MIB
+        # The index stays in proportion while it runs.
+        assert len(index(tmp_path)) <= 2 * len(names(tmp_path)) + 102
+    collector.close()
+    frames = sorted(int(n.rsplit("-", 1)[1].removesuffix(".jpg")) for n in names(tmp_path))
+    assert frames == [30 * i for i in range(300 - len(frames), 300)]
+    assert index(tmp_path) == names(tmp_path)
+
+
+def test_what_an_earlier_run_left_counts_and_a_line_it_did_not_finish_is_dropped(make_result: MakeResult, tmp_path: Path) -> None:
+    first = Collector(Collecting(tmp_path, max_mib=0.05))
+    first.write(make_result(0, p=0.1, size=(64, 64)))
+    first.close()
+    with (tmp_path / INDEX).open("a") as file:
+        file.write('{"image": "red/cut o')
+    again = Collector(Collecting(tmp_path, max_mib=0.05))
+    for i in range(1, 30):
+        again.write(make_result(30 * i, p=0.1, size=(64, 64)))
+    again.close()
+    assert "red/20260102T030400.000Z-000000.jpg" not in names(tmp_path)
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*.jpg")) <= 0.05 * MIB
+    assert index(tmp_path) == names(tmp_path)
+
+
+def test_two_frames_of_the_same_moment_are_both_kept(make_result: MakeResult, tmp_path: Path) -> None:
+    collector = Collector(Collecting(tmp_path))
+    for stream in (0, 1):
+        collector.write(make_result(0, p=0.1, stream=stream))
+    assert len(names(tmp_path)) == 2
+    assert index(tmp_path) == names(tmp_path)
+
+
+@pytest.mark.parametrize(("label", "folder"), [("red", "red"), ("a/b", "a_b"), ("../x", "_x"), (".hidden", "hidden"), ("..", "_"), ("", "_")])
+def test_a_label_never_leaves_the_folder(label: str, folder: str, make_result: MakeResult, tmp_path: Path) -> None:
+    assert folder_name(label) == folder
+    Collector(Collecting(tmp_path)).write(make_result(p=0.1, label=label))
+    assert [p.parent.name for p in tmp_path.rglob("*.jpg")] == [folder]
+
+
+@pytest.mark.parametrize(("below", "most"), [(0, 1), (1.5, 1), (0.5, 0), (0.5, -1)])
+def test_limits_that_keep_nothing_are_refused(below: float, most: float, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--collect"):
+        Collecting(tmp_path, below=below, max_mib=most)
