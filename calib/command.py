@@ -1,4 +1,4 @@
-"""`finedge calibrate`: one pass over training images, two INT8 files added to the bundle."""
+"""`finedge calibrate`: one pass over training images, two INT8 files added to the bundle; one over held-out images, how sure each variant may be."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, GOLDEN, PORTABLE_FILE, PROJECTED_FILE, Bundle
+from finedge.confidence import KEY, STAGE
+from finedge.errors import UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -20,19 +22,21 @@ if TYPE_CHECKING:
     from finedge.calib.placement import Placement
     from finedge.calib.ranges import RangeTable
     from finedge.calib.sample import Sample
+    from finedge.data import DataSet
 
 log = logging.getLogger(__name__)
 
 
-def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method: str = "max", seed: int = 0) -> dict[str, Any]:
-    """Add the INT8 variants to a bundle, or replace them.
+def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method: str = "max", seed: int = 0, give_up: float = 0.05) -> dict[str, Any]:
+    """Add the INT8 variants to a bundle, or replace them, and fit how sure each variant may say it is.
 
     Args:
         bundle: the bundle's folder.
-        data: the images the model was trained on; only the training split is used.
+        data: the images the model was trained on: the training split for INT8, the validation split for the confidence; never test.
         images: how many to calibrate with, balanced over the classes.
         method: max keeps every value; percentile cuts off the largest 0.01 % of magnitudes.
         seed: chooses the images.
+        give_up: the largest share of right answers that may be called unknown instead; more of it catches more pictures of other things.
     """
     import onnx
 
@@ -42,29 +46,43 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
     from finedge.calib.sample import draw_sample
     from finedge.runtime.evaluate import bundle_dataset
 
+    if not 0 <= give_up < 1:
+        raise UsageError(f"--give-up {give_up}", expected="a share of the right answers, 0 <= share < 1")
     loaded = Bundle.load(bundle)
-    sample = draw_sample(bundle_dataset(loaded, data), images=images, seed=seed)
+    dataset = bundle_dataset(loaded, data)
+    sample = draw_sample(dataset, images=images, seed=seed)
     source = source_file(loaded)
     model = onnx.load(loaded.file(source))
     table = collect_ranges(model, _with_progress(sample, loaded), method=method)
     placed = {PORTABLE_FILE: place_portable(model, table), CPU_FILE: place_cpu(model, table)}
     files = {name: _checked(quantized) for name, (quantized, _) in placed.items()}
     record = _record(sample, table, {name: placement for name, (_, placement) in placed.items()})
-    made_of = {"source": source, "model_sha256": loaded.files[source]}
-    loaded.extend("calibrate", {**files, GOLDEN: _golden(loaded, files)}, {"seed": seed, **made_of, **record})
+    record = {"seed": seed, "source": source, "model_sha256": loaded.files[source], **record}
+    written = loaded.extend(STAGE, {**files, GOLDEN: _golden(loaded, files)}, record)
     log.info("%s: INT8 files of %s from %d images (%s)", bundle, source, len(sample.items), method)
+    confidence = _confidence(written, dataset, give_up=give_up)
+    written.extend(STAGE, {}, {**record, KEY: confidence})
     return {
         "images": len(sample.items),
         "method": method,
         "files": {name: len(content) for name, content in files.items()},
         "int8_layers": {name: len(placement.int8) for name, (_, placement) in placed.items()},
         "float_layers": {name: len(placement.stays_float) for name, (_, placement) in placed.items()},
+        "confidence": confidence,
     }
 
 
 def source_file(bundle: Bundle) -> str:
     """Return the name of the float file that INT8 is made of: the one in the form for INT8, where the bundle has it."""
     return PROJECTED_FILE if PROJECTED_FILE in bundle.files else FLOAT_FILE
+
+
+def _confidence(bundle: Bundle, data: DataSet, *, give_up: float) -> dict[str, dict[str, Any]]:
+    """Return the confidence record of each variant; none where there are too few held-out images."""
+    from finedge.calib.confidence import fit_confidence, held_out
+
+    sample = held_out(data)
+    return {} if sample is None else {variant: fit.to_json() for variant, fit in fit_confidence(bundle, sample, give_up=give_up).items()}
 
 
 def _with_progress(sample: Sample, bundle: Bundle) -> Iterator[NDArray[np.uint8]]:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
+from finedge.confidence import Confidence, confidence_of
 from finedge.errors import FinedgeError, UsageError
 from finedge.ops import softmax
 from finedge.preprocess import preprocess
@@ -41,10 +43,14 @@ class Times:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable labels of one frame, the best first."""
+    """The most probable labels of one frame, the best first.
+
+    `unknown`: the best is less probable than the bundle's reject threshold; never where the bundle has none (`finedge.confidence`).
+    """
 
     top: tuple[Ranked, ...]
     ms: Times
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class Classifier:
         inferred = time.perf_counter()
         tops = self.rank(scores)
         times = Times(*(1e3 * t for t in (prepared - start, inferred - prepared, time.perf_counter() - inferred)))
-        return [Prediction(top, times) for top in tops]
+        return [Prediction(top, times, self.rejects(top[0].p)) for top in tops]
 
     def prepare(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Preprocess frames into the network's input: uint8 [B, H, W, 3]."""
@@ -108,12 +114,24 @@ class Classifier:
         return self.session(batch)[self.bundle.spec.main.name]
 
     def rank(self, scores: NDArray[np.float32]) -> list[tuple[Ranked, ...]]:
-        """Turn scores [B, classes] into the `topk` labels of each row."""
-        p = probabilities(scores)
-        best = order(p)[:, : self.topk]
+        """Turn scores [B, classes] into the `topk` labels of each row; a temperature changes their shares, never their order."""
+        best = order(probabilities(scores))[:, : self.topk]
         labels = self.bundle.spec.labels
-        shares = np.take_along_axis(p, best, axis=1).tolist()
+        shares = np.take_along_axis(self.tempered(scores), best, axis=1).tolist()
         return [tuple(Ranked(i, labels[i], share) for i, share in zip(row, values, strict=True)) for row, values in zip(best.tolist(), shares, strict=True)]
+
+    def tempered(self, scores: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Return the class probabilities [B, classes] of scores at the bundle's temperature: the ones that are shown."""
+        return probabilities(scores if self.confidence is None else scores / np.float32(self.confidence.temperature))
+
+    @cached_property
+    def confidence(self) -> Confidence | None:
+        """The variant's temperature and reject threshold, where the bundle was calibrated for them."""
+        return confidence_of(self.bundle, self.variant)
+
+    def rejects(self, p: float) -> bool:
+        """Tell whether a top probability is too small to be an answer."""
+        return self.confidence is not None and p < self.confidence.reject
 
     def close(self) -> None:
         """Close the session."""

@@ -97,8 +97,8 @@ def predict(classifier: Classifier, items: tuple[Item, ...], *, perturbation: st
     if not items:
         raise DataError("no images to evaluate", expected="at least one")
     scores = np.concatenate([classifier.scores(batch) for batch in _watched(_batches(classifier, items, perturbation=perturbation), len(items))])
-    p = probabilities(scores)
-    ranked = order(p)[:, :SHOWN]
+    ranked = order(probabilities(scores))[:, :SHOWN]
+    p = classifier.tempered(scores)
     labels = np.array([i.label for i in items], dtype=np.intp)
     return Answers(items, labels, ranked, np.take_along_axis(p, ranked, axis=1).astype(np.float32))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from finedge.confidence import KEY, STAGE
 from finedge.errors import BackendMissing, BundleError, FinedgeError, UsageError
 from finedge.runtime.backend import BACKENDS, load_backend
 from finedge.runtime.classifier import Classifier, order, probabilities
@@ -71,6 +72,29 @@ def test_no_frames_give_no_predictions(tiny_bundle):
 def test_refuses_what_is_no_rgb_frame(tiny_bundle, frame):
     with pytest.raises(UsageError, match="RGB"):
         Classifier.open(tiny_bundle)([frame])
+
+
+LOGITS = np.array([4, 3, 2, 1, 0, -1], np.float32)
+
+
+@pytest.mark.parametrize(("reject", "unknown"), [(0.0, False), (0.41, False), (0.42, True)])
+def test_a_fitted_temperature_changes_the_shares_and_the_threshold_says_unknown(tiny_bundle, frames, reject, unknown):
+    fitted = tiny_bundle.extend(STAGE, {}, {KEY: {"fp32": {"temperature": 2.0, "reject": reject}}})
+    plain, tempered = (
+        Classifier(b, FakeBackend(answer={"logits": LOGITS}).open(b, variant="fp32"), "fp32", topk=6)(frames[:1])[0] for b in (tiny_bundle, fitted)
+    )
+    assert [r.index for r in plain.top] == [r.index for r in tempered.top]
+    np.testing.assert_allclose([r.p for r in tempered.top], probabilities(LOGITS[None] / 2)[0], rtol=1e-6)
+    assert tempered.top[0].p == pytest.approx(0.4141, abs=1e-4)
+    assert (plain.unknown, tempered.unknown) == (False, unknown)
+
+
+def test_a_variant_that_was_not_fitted_keeps_its_own_numbers(tiny_bundle, frames):
+    fitted = tiny_bundle.extend(STAGE, {}, {KEY: {"int8": {"temperature": 2.0, "reject": 1.0}}})
+    with Classifier.open(fitted, variant="fp32") as classifier:
+        assert not any(p.unknown for p in classifier(frames))
+    with Classifier.open(fitted, variant="int8") as classifier:
+        assert all(p.unknown for p in classifier(frames))
 
 
 def test_refuses_a_model_that_answers_nan(tiny_bundle, frames):
