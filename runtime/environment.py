@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from finedge.runtime.cpu import cpu_name
+from finedge.runtime.telemetry import read_telemetry
+from finedge.runtime.telemetry.sysfs import number, text
+from finedge.runtime.telemetry.thermal import celsius
 
 UNKNOWN = "unknown"
 # The instructions that decide how fast INT8 and FP16 run; x86 names first, then ARM's.
@@ -17,6 +20,7 @@ FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
+TOLD = ("power_mode", "clocks_locked", "gpu_mhz", "memory_mhz", "power_w", "power_from", "throttled")
 PACKAGES = ("numpy", "onnx", "onnxruntime", "cv2", "finedge")
 
 
@@ -24,8 +28,10 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
     """Return the facts as plain data; what cannot be read is the word "unknown", never a guess.
 
     Clocks are in MHz by core, temperatures in degrees Celsius by sensor, `load_average` over 1, 5 and 15 minutes, `throttle_count` the
-    times any core was slowed by heat since boot. `root` is where /proc and /sys are found (tests give a made tree).
+    times any core was slowed by heat since boot. Power mode, locked clocks, GPU and memory clock, power in W and throttling are those of
+    `finedge.runtime.telemetry`. `root` is where /proc and /sys are found (tests give a made tree).
     """
+    now = read_telemetry(root).to_json()
     return {
         "platform": platform.platform(),
         "machine": platform.machine(),
@@ -36,6 +42,7 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
         "clocks_mhz": clocks_mhz(root),
         "temperature_c": temperatures_c(root),
         "throttle_count": throttle_count(root),
+        **{name: UNKNOWN if now[name] is None else now[name] for name in TOLD},
         "load_average": [round(x, 2) for x in os.getloadavg()],
         "memory_mib": memory_mib(root),
         "python": platform.python_version(),
@@ -46,24 +53,24 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
 
 def cpu_flags(root: Path = Path("/")) -> list[str]:
     """Return those of `FLAGS` that the CPU has."""
-    lines = _read(root / "proc/cpuinfo").splitlines()
+    lines = text(root / "proc/cpuinfo").splitlines()
     found = next((line.partition(":")[2].split() for line in lines if line.partition(":")[0].strip() in ("flags", "Features")), [])
     return [flag for flag in FLAGS if flag in found]
 
 
 def governor(root: Path = Path("/")) -> str:
     """Return the frequency governor of the cores, several joined by commas."""
-    names = {_read(p) for p in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")}
+    names = {text(p) for p in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")}
     return ",".join(sorted(names - {""})) or UNKNOWN
 
 
 def clocks_mhz(root: Path = Path("/")) -> dict[str, float] | str:
     """Return the present clock of each core in MHz: from cpufreq, else from /proc/cpuinfo (a virtual machine's nominal clock)."""
     files = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
-    kilohertz = {p.parts[-3].removeprefix("cpu"): _number(p) for p in files}
+    kilohertz = {p.parts[-3].removeprefix("cpu"): number(p) for p in files}
     clocks = {core: value / 1e3 for core, value in kilohertz.items() if value is not None}
     if not clocks:
-        lines = [line.partition(":") for line in _read(root / "proc/cpuinfo").splitlines()]
+        lines = [line.partition(":") for line in text(root / "proc/cpuinfo").splitlines()]
         clocks = {str(core): float(value) for core, value in enumerate(v for k, _, v in lines if k.strip() == "cpu MHz")}
     return dict(sorted(clocks.items(), key=lambda item: int(item[0]))) or UNKNOWN
 
@@ -71,20 +78,20 @@ def clocks_mhz(root: Path = Path("/")) -> dict[str, float] | str:
 def temperatures_c(root: Path = Path("/")) -> dict[str, float] | str:
     """Return the temperature of each thermal zone in degrees Celsius; a zone that is switched off is left out."""
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
-    found = {f"{zone.name} {_read(zone / 'type')}".strip(): _number(zone / "temp") for zone in zones}
-    return {name: value / 1e3 for name, value in found.items() if value is not None} or UNKNOWN
+    found = {f"{zone.name} {text(zone / 'type')}".strip(): celsius(zone / "temp") for zone in zones}
+    return {name: value for name, value in found.items() if value is not None} or UNKNOWN
 
 
 def throttle_count(root: Path = Path("/")) -> int | str:
     """Return how often the cores were slowed by heat since boot, summed."""
-    counts = [_number(p) for p in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    counts = [number(p) for p in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
     known = [int(c) for c in counts if c is not None]
     return sum(known) if known else UNKNOWN
 
 
 def memory_mib(root: Path = Path("/")) -> dict[str, int] | str:
     """Return total and available memory in MiB."""
-    rows = dict(line.split(":", 1) for line in _read(root / "proc/meminfo").splitlines() if ":" in line)
+    rows = dict(line.split(":", 1) for line in text(root / "proc/meminfo").splitlines() if ":" in line)
     wanted = {"total": "MemTotal", "available": "MemAvailable"}
     return {name: int(rows[key].split()[0]) // 1024 for name, key in wanted.items() if key in rows} or UNKNOWN
 
@@ -112,17 +119,3 @@ def _git(file: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip().strip("\0")
-    except OSError:  # also: a sensor that is switched off answers with an error
-        return ""
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(_read(path))
-    except ValueError:
-        return None

@@ -10,28 +10,25 @@ from typing import Any
 import pytest
 
 from finedge.cli import main
-from finedge.jetson.doctor import built_with, cameras, doctor, examine, find_problems, jetson, nvidia_driver, why_not
+from finedge.jetson.doctor import doctor
+from finedge.jetson.doctor.board import JETPACKS, jetpack, jetson
+from finedge.jetson.doctor.checks import find_problems
+from finedge.jetson.doctor.facts import examine, swap_mib, why_not
+from finedge.jetson.doctor.gpu import cuda_toolkit, nvidia_driver, plugin_image, tensorrt
+from finedge.jetson.doctor.pictures import built_with, cameras, gstreamer
+from finedge.jetson.doctor.show import show
 from finedge.runtime.backend import backend_names
+from finedge.runtime.plugins.image import images
+from finedge.runtime.telemetry import Telemetry
+from tests.jetson.boards.trees import BOARDS, JETSONS, alerts, make, write
 
-ORIN = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025\n"
-
-
-def write(root: Path, name: str, text: str) -> None:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(text)
+ORIN_GPU = {"name": "Orin", "compute_capability": "8.7", "integrated": True, "processors": 8, "memory_mib": 7619, "driver": "12.6"}
 
 
 @pytest.fixture
 def orin(tmp_path: Path) -> Path:
-    """A made root of a Jetson with two cameras."""
-    write(tmp_path, "etc/nv_tegra_release", ORIN)
-    write(tmp_path, "proc/device-tree/model", "NVIDIA Jetson Orin Nano Developer Kit\0")
-    write(tmp_path, "proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0\nGCC version: 11\n")
-    for number in (10, 2):
-        write(tmp_path, f"dev/video{number}", "")
-        write(tmp_path, f"sys/class/video4linux/video{number}/name", f"Webcam {number}\n")
-    write(tmp_path, "dev/video-dec0", "")
-    return tmp_path
+    """A made root of an Orin Nano with a USB and a CSI camera."""
+    return make(tmp_path, "orin-nano")
 
 
 @pytest.fixture(scope="module")
@@ -40,24 +37,86 @@ def healthy() -> dict[str, Any]:
     facts = examine()
     facts["environment"] |= {"governor": "performance", "cpu_flags": ["avx_vnni"], "memory_mib": {"total": 8000, "available": 8000}}
     facts |= {"disk_free_mib": 100_000, "cameras": [], "jetson": None, "opencv": {"version": "5", "ffmpeg": True, "gstreamer": False, "v4l2": True}}
+    return facts | {"telemetry": Telemetry().to_json(), "power_modes": {}, "nvidia_driver": None, "gpu": None}
+
+
+@pytest.fixture(scope="module")
+def healthy_orin(healthy: dict[str, Any]) -> dict[str, Any]:
+    """The facts of an Orin Nano without problems."""
+    facts = copy.deepcopy(healthy)
+    facts |= {"jetson": {"board": "Orin Nano", "l4t": "36.4.3", "jetpack": "6.2"}, "nvidia_driver": "540.4.0", "gpu": ORIN_GPU, "swap_mib": {"/swapfile": 8192}}
+    facts |= {"telemetry": Telemetry(power_mode="MAXN_SUPER", clocks_locked=True, throttled=False).to_json(), "power_modes": {0: "15W", 2: "MAXN_SUPER"}}
+    facts |= {"plugin_image": plugin_image(ORIN_GPU), "backends": {"onnxruntime": None, "tensorrt": None, "tensorrt-rtx": "no"}}
+    facts["tensorrt"] = {"tensorrt": {"version": "10.3.0", "why_not": None}, "system": {"version": "10.3.0", "python": "python3.10"}}
+    facts["gstreamer"] = {"why_not": None, "gst_launch": True, "gi": True, "elements": {"nvvidconv": True}, "argus": True}
+    facts["environment"] |= {"governor": "schedutil"}
     return facts
 
 
-def test_a_jetson_is_known_by_its_release_file(orin: Path) -> None:
-    assert jetson(orin) == {"board": "NVIDIA Jetson Orin Nano Developer Kit", "l4t": "36.4.3", "jetpack": 6}
+def test_a_jetson_is_known_by_its_files(orin: Path) -> None:
+    assert jetson(orin) == {"board": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super", "l4t": "36.4.3", "jetpack": "6.2"}
     assert nvidia_driver(orin) == "NVIDIA UNIX Open Kernel Module for aarch64  540.4.0"
-    assert cameras(orin) == [{"device": f"/dev/video{n}", "name": f"Webcam {n}", "readable": True} for n in (2, 10)]
+    assert cuda_toolkit(orin) == "12.6.11"
+    assert tensorrt(orin)["system"] == {"version": "10.3.0", "python": "python3.10"}
+    assert swap_mib(orin) == {"/dev/zram0": 634}
+
+
+@pytest.mark.parametrize(("board", "version"), [("orin-nano", "6.2"), ("orin-nx", "6.2.1"), ("agx-orin", "6.2.2"), ("thor", "7.1")])
+def test_each_boards_jetpack(tmp_path: Path, board: str, version: str) -> None:
+    found = jetson(make(tmp_path, board))
+    assert found is not None
+    assert found["jetpack"] == version
+
+
+@pytest.mark.parametrize(
+    ("l4t", "version"), [*JETPACKS.items(), ("36.3", "6.0"), ("38.4", "7.1"), ("36.9.1", "6"), ("39.9.0", "7"), ("35.6.0", "5"), ("99.1.0", "unknown")]
+)
+def test_a_release_that_is_not_in_the_table_has_its_major_version_at_most(l4t: str, version: str) -> None:
+    assert jetpack(l4t) == version
+
+
+def test_cameras_are_told_apart_by_how_they_are_connected(orin: Path) -> None:
+    write(orin, {"dev/video10": "", "dev/video-dec0": ""})
+    found = [(c["device"], c["kind"], c["readable"]) for c in cameras(orin)]
+    assert found == [("/dev/video0", "v4l2", True), ("/dev/video1", "csi", True), ("/dev/video10", "v4l2", True)]
+    assert cameras(orin)[2]["name"] == "unknown"
+
+
+def test_gstreamers_parts_are_looked_for_where_jetpack_puts_them(orin: Path) -> None:
+    found = gstreamer(orin)
+    assert found["gst_launch"]
+    assert found["argus"]
+    assert all(found["elements"].values())
+    (orin / "usr/lib/aarch64-linux-gnu/gstreamer-1.0/libgstnvvidconv.so").unlink()
+    assert gstreamer(orin)["elements"]["nvvidconv"] is False
 
 
 def test_another_machine_is_no_jetson(tmp_path: Path) -> None:
     assert jetson(tmp_path) is None
     assert nvidia_driver(tmp_path) is None
+    assert cuda_toolkit(tmp_path) is None
+    assert tensorrt(tmp_path)["system"] is None
     assert cameras(tmp_path) == []
 
 
 def test_a_release_file_of_a_new_form_is_unknown_and_still_a_jetson(tmp_path: Path) -> None:
-    write(tmp_path, "etc/nv_tegra_release", "release forty\n")
+    write(tmp_path, {"etc/nv_tegra_release": "release forty"})
     assert jetson(tmp_path) == {"board": "unknown", "l4t": "unknown", "jetpack": "unknown"}
+
+
+@pytest.mark.parametrize(("capability", "driver"), sorted({(i.architecture, i.driver) for i in images()}))
+def test_the_kernels_image_is_named_for_each_gpu_it_was_made_for(capability: int, driver: int) -> None:
+    here = ORIN_GPU | {"compute_capability": f"{capability // 10}.{capability % 10}", "driver": f"{driver // 1000}.{driver % 1000 // 10}"}
+    found = plugin_image(here)
+    assert str(capability) in str(found["file"])
+    assert found["why_not"] is None
+
+
+def test_a_gpu_without_an_image_is_told_why() -> None:
+    found = plugin_image(ORIN_GPU | {"compute_capability": "3.5"})
+    assert found["file"] is None
+    assert "compute capability 3.5" in str(found["why_not"])
+    assert plugin_image(None)["file"] is None
 
 
 @pytest.mark.parametrize("backend", backend_names())
@@ -75,15 +134,77 @@ def test_the_command_prints_json_on_stdout_and_a_table_on_stderr(capsys: pytest.
     assert all(p["what"] and p["fix"] for p in facts["problems"])
 
 
-def test_a_jetson_with_an_opencv_that_lacks_gstreamer_is_told(orin: Path) -> None:
-    result = doctor(root=orin)
-    assert result["jetson"]["jetpack"] == 6
-    if not result["opencv"]["gstreamer"]:
-        assert any("GStreamer" in p["what"] and "opencv-python" in p["fix"] for p in result["problems"])
+def test_json_alone_leaves_stderr_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["schema"] == 1
+    assert err == ""
 
 
-def test_a_healthy_machine_has_no_problems(healthy: dict[str, Any]) -> None:
+def test_on_a_terminal_a_person_gets_the_table_and_json_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert doctor() is None
+    assert doctor(json=True) is not None
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_each_board_is_told_in_lines_of_80_columns(tmp_path: Path, board: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = doctor(root=make(tmp_path, board))
+    lines = capsys.readouterr().err.splitlines()
+    assert result is not None
+    assert json.dumps(result)
+    assert all(len(line) <= 80 for line in lines if not line.startswith("  to do: "))
+    assert (result["telemetry"]["power_mode"] or "unknown") in "\n".join(lines)
+
+
+@pytest.mark.parametrize("board", JETSONS)
+def test_a_jetson_whose_tensorrt_this_python_does_not_see_is_told(tmp_path: Path, board: str) -> None:
+    facts = examine(make(tmp_path, board))
+    facts["tensorrt"]["tensorrt"] = {"version": None, "why_not": "missing"}
+    assert any("TensorRT 10.3.0 is not visible" in p.what and "--system-site-packages" in p.fix for p in find_problems(facts))
+
+
+def test_a_healthy_machine_has_no_problems(healthy: dict[str, Any], healthy_orin: dict[str, Any]) -> None:
     assert find_problems(healthy) == []
+    assert find_problems(healthy_orin) == []
+
+
+def test_what_slows_a_board_is_told(orin: Path) -> None:
+    write(orin, alerts(("cpu", "gpu"), active=("gpu",)))
+    assert any("gpu-throttle-alert" in p.what for p in find_problems(examine(orin)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"jetson.jetpack": "5"}, "JetPack 6.1 or newer"),
+        ({"jetson.jetpack": "6.0"}, "JetPack 6.1 or newer"),
+        ({"telemetry.power_mode": "15W"}, "sudo nvpmodel -m 2"),
+        ({"telemetry.clocks_locked": False}, "sudo jetson_clocks"),
+        ({"telemetry.throttled": True, "telemetry.throttled_by": ["oc1 (under-voltage)"]}, "stronger supply"),
+        ({"swap_mib": {}, "environment.memory_mib": {"total": 7619, "available": 6000}}, "mkswap"),
+        ({"gstreamer.why_not": "no gi"}, "python3-gi"),
+        ({"gstreamer.elements": {"nvarguscamerasrc": False}}, "nvidia-l4t-gstreamer"),
+        ({"cameras": [{"device": "/dev/video0", "name": "vi-output", "kind": "csi", "readable": True}], "gstreamer.argus": False}, "nvargus-daemon"),
+        ({"gpu": None, "why_no_gpu": "no CUDA binding: pip install cuda-python"}, "pip install cuda-python"),
+        ({"backends.tensorrt": "TensorRT is too old"}, "TensorRT is too old"),
+        ({"plugin_image": {"file": None, "why_not": "no image loads: update the driver"}}, "update the driver"),
+        ({"tensorrt.tensorrt": {"version": None, "why_not": "missing"}}, "--system-site-packages"),
+        ({"tensorrt.tensorrt": {"version": None, "why_not": "missing"}, "tensorrt.system": None}, "apt-get install nvidia-jetpack"),
+    ],
+)
+def test_each_fault_of_a_jetson_is_found_and_says_how_to_mend_it(changes: dict[str, Any], text: str, healthy_orin: dict[str, Any]) -> None:
+    facts = copy.deepcopy(healthy_orin)
+    for path, value in changes.items():
+        *outer, last = path.split(".")
+        place = facts
+        for key in outer:
+            place = place[key]
+        place[last] = value
+    (problem,) = find_problems(facts)
+    assert text in problem.fix
+    show(facts, [problem])  # the page can say it
 
 
 @pytest.mark.parametrize(
@@ -91,7 +212,7 @@ def test_a_healthy_machine_has_no_problems(healthy: dict[str, Any]) -> None:
     [
         (("opencv",), {"version": None, "error": "libGL.so.1: cannot open", "fix": "apt-get install libgl1"}, "apt-get install libgl1"),
         (("opencv", "ffmpeg"), False, "video files cannot be read"),
-        (("cameras",), [{"device": "/dev/video0", "name": "cam", "readable": False}], "usermod -aG video"),
+        (("cameras",), [{"device": "/dev/video0", "name": "cam", "kind": "v4l2", "readable": False}], "usermod -aG video"),
         (("environment", "governor"), "powersave", "cpupower frequency-set"),
         (("environment", "cpu_flags"), ["avx2"], "no INT8 dot product"),
         (("environment", "memory_mib"), {"total": 4000, "available": 500}, "500 MiB of memory available"),
@@ -144,5 +265,5 @@ def test_without_any_backend_it_exits_3_and_still_prints_what_it_found() -> None
 
 
 def test_the_doctor_never_imports_torch() -> None:
-    code = "import sys; from finedge.jetson.doctor import examine; examine(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from finedge.jetson.doctor.facts import examine; examine(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from finedge.runtime import environment as module
-from finedge.runtime.environment import UNKNOWN, clocks_mhz, commit, cpu_flags, environment, governor, memory_mib, temperatures_c, throttle_count, version
+from finedge.runtime.environment import TOLD, UNKNOWN, clocks_mhz, commit, cpu_flags, environment, governor, memory_mib, temperatures_c, throttle_count, version
+from tests.jetson.boards.trees import make
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -46,8 +47,14 @@ def test_a_board_is_read_from_its_files(machine: Path) -> None:
 
 def test_what_cannot_be_read_is_unknown_and_never_a_guess(tmp_path: Path) -> None:
     facts = environment(tmp_path)
-    assert {facts[k] for k in ("governor", "clocks_mhz", "temperature_c", "throttle_count", "memory_mib")} == {UNKNOWN}
+    assert {facts[k] for k in ("governor", "clocks_mhz", "temperature_c", "throttle_count", "memory_mib", *TOLD)} == {UNKNOWN}
     assert facts["cpu_flags"] == []
+
+
+def test_a_boards_power_mode_clocks_and_throttling_stand_beside_every_number(tmp_path: Path) -> None:
+    facts = environment(make(tmp_path, "orin-nx"))
+    assert (facts["power_mode"], facts["clocks_locked"], facts["gpu_mhz"], facts["throttled"]) == ("MAXN", True, 918, False)
+    assert (facts["power_w"], facts["power_from"], facts["memory_mhz"]) == (15.55, "VDD_IN", UNKNOWN)
 
 
 def test_clocks_fall_back_to_cpuinfo(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""The facts of a machine as plain data: nothing is changed, no camera is opened, and what is not known is None or "unknown"."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from finedge.cli import missing_library
+from finedge.jetson.doctor.board import jetson
+from finedge.jetson.doctor.gpu import cuda_toolkit, graphics, nvidia_driver, plugin_image, tensorrt
+from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv
+from finedge.runtime.backend import backend_names, load_backend
+from finedge.runtime.environment import environment
+from finedge.runtime.telemetry import read_telemetry
+from finedge.runtime.telemetry.clocks import power_modes
+from finedge.runtime.telemetry.sysfs import text
+
+
+def examine(root: Path = Path("/")) -> dict[str, Any]:
+    """Return the facts; files are looked for under `root`, the Python packages, GPU and disk are those of this process."""
+    gpu, why_no_gpu = graphics()
+    return {
+        "environment": environment(root),
+        "swap_mib": swap_mib(root),
+        "disk_free_mib": disk_free_mib(),
+        "jetson": jetson(root),
+        "power_modes": power_modes(root),
+        "telemetry": read_telemetry(root).to_json(),
+        "nvidia_driver": nvidia_driver(root),
+        "cuda": cuda_toolkit(root),
+        "gpu": gpu,
+        "why_no_gpu": why_no_gpu,
+        "tensorrt": tensorrt(root),
+        "plugin_image": plugin_image(gpu),
+        "opencv": opencv(),
+        "gstreamer": gstreamer(root),
+        "cameras": cameras(root),
+        "backends": {name: why_not(name) for name in backend_names()},
+    }
+
+
+def why_not(backend: str) -> str | None:
+    """Return why a backend cannot run here, or None; a backend that cannot even be imported says so too."""
+    try:
+        return load_backend(backend).why_not()
+    except ModuleNotFoundError as error:
+        return f"{error}: pip install finedge (on a Jetson cv2 comes with JetPack: make the venv with --system-site-packages)"
+    except ImportError as error:
+        return f"{error}: {missing_library(error).fix}"
+
+
+def swap_mib(root: Path = Path("/")) -> dict[str, int]:
+    """Return the size of each swap device in MiB by its path; `/dev/zram0` is memory that is compressed."""
+    lines = text(root / "proc/swaps").splitlines()[1:]
+    return {fields[0]: int(fields[2]) >> 10 for fields in (line.split() for line in lines) if len(fields) > 2}
+
+
+def disk_free_mib() -> int:
+    """Return the free space where engines and machine settings go (`$FINEDGE_CACHE`, or the home folder)."""
+    folder = Path(os.environ.get("FINEDGE_CACHE") or Path.home())
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free >> 20

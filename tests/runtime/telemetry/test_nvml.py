@@ -1,0 +1,121 @@
+"""A desktop's GPU through NVML. No GPU is at hand: what pynvml would answer is pretended; its names are those of the installed package."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from finedge.runtime.telemetry import Reader
+from finedge.runtime.telemetry.nvml import REASONS, SENSOR, GpuReading, Nvml
+from tests.jetson.boards.trees import make
+
+
+class NotSupported(Exception):
+    """Stands for pynvml.NVMLError."""
+
+
+class FakeNvml:
+    """Answers as pynvml does; what is not in `answers` is not supported."""
+
+    NVMLError = NotSupported
+    NVML_TEMPERATURE_GPU = 0
+    NVML_CLOCK_SM = 1
+
+    def __init__(self, *, count: int = 1, **answers: Any) -> None:
+        self.count, self.answers = count, answers
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if self.count == 0:
+            raise NotSupported
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return self.count
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def __getattr__(self, name: str) -> Any:
+        def ask(_handle: int, *_which: int) -> Any:
+            if name not in self.answers:
+                raise NotSupported
+            return self.answers[name]
+
+        return ask
+
+
+BUSY = {
+    "nvmlDeviceGetPowerUsage": 187_500,
+    "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=93, memory=40),
+    "nvmlDeviceGetTemperature": 71,
+    "nvmlDeviceGetClockInfo": 1905,
+    "nvmlDeviceGetCurrentClocksEventReasons": 0x04,
+    "nvmlDeviceGetTotalEnergyConsumption": 5_000_500,
+}
+
+
+def test_units_are_watts_degrees_megahertz_and_shares() -> None:
+    nvml = Nvml.open(FakeNvml(**BUSY))
+    assert nvml is not None
+    assert nvml.read() == GpuReading(power_w=187.5, temperature_c=71, clock_mhz=1905, load=0.93, reasons=())
+    assert nvml.energy_j() == 5000.5
+
+
+def test_a_library_that_supports_nothing_gives_nothing() -> None:
+    nvml = Nvml.open(FakeNvml())  # as on Orin
+    assert nvml is not None
+    assert nvml.read() == GpuReading()
+    assert nvml.energy_j() is None
+
+
+def test_no_driver_is_no_gpu() -> None:
+    assert Nvml.open(FakeNvml(count=0)) is None
+
+
+def test_of_several_gpus_none_is_guessed() -> None:
+    assert Nvml.open(FakeNvml(count=2)) is None  # here CUDA cannot tell which one it would use
+
+
+@pytest.mark.parametrize("bit", REASONS)
+def test_each_reason_is_told(bit: int) -> None:
+    nvml = Nvml.open(FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=bit))
+    assert nvml is not None
+    assert nvml.read().reasons == (REASONS[bit],)
+
+
+def test_an_older_library_is_asked_by_the_older_name() -> None:
+    nvml = Nvml.open(FakeNvml(nvmlDeviceGetCurrentClocksThrottleReasons=0x40))
+    assert nvml is not None
+    assert nvml.read().reasons == (REASONS[0x40],)
+
+
+def test_a_desktops_reading_names_the_sensor_and_what_slows_it(tmp_path: Path) -> None:
+    hot = BUSY | {"nvmlDeviceGetCurrentClocksEventReasons": 0x40}
+    t = Reader(make(tmp_path, "desktop"), nvml=Nvml.open(FakeNvml(**hot))).read()
+    assert (t.power_w, t.power_from, t.gpu_mhz, t.gpu_util) == (187.5, SENSOR, 1905, 0.93)
+    assert t.temperatures_c["GPU"] == 71
+    assert (t.throttled, t.throttled_by) == (True, (REASONS[0x40],))
+
+
+def test_a_boards_own_rails_come_before_nvml(tmp_path: Path) -> None:
+    t = Reader(make(tmp_path, "thor"), nvml=Nvml.open(FakeNvml(**BUSY))).read()
+    assert (t.power_w, t.power_from, t.gpu_mhz) == (26.2, "VIN", 315)
+
+
+def test_the_names_and_bits_are_those_of_the_library() -> None:
+    api = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    assert all(hasattr(api, name) for name in (*BUSY, "NVMLError", "nvmlDeviceGetHandleByPciBusId", "nvmlDeviceGetCurrentClocksThrottleReasons"))
+    assert (api.NVML_TEMPERATURE_GPU, api.NVML_CLOCK_SM) == (0, 1)
+    names = ("HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
+    assert {getattr(api, f"nvmlClocksEventReason{n}") for n in names} == set(REASONS)
+
+
+def test_without_the_package_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    assert Nvml.open() is None
