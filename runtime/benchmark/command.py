@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from finedge.measure import MIN_QUERIES
 if TYPE_CHECKING:
     from finedge.data import Item
     from finedge.runtime.benchmark.frames import Frames
+    from finedge.runtime.benchmark.modes import Lane
     from finedge.runtime.benchmark.results import Claims, Measured
     from finedge.runtime.benchmark.run import Schedule
     from finedge.runtime.classifier import Classifier
@@ -44,6 +45,8 @@ class Settings:
     split: str
     images: int
     accuracy_images: int | None
+    source: str = ""
+    fps: float | None = None
 
 
 def benchmark(
@@ -61,6 +64,8 @@ def benchmark(
     accuracy_images: int | None = None,
     gate: float | None = None,
     percentile: str = "",
+    source: str = "",
+    fps: float | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Measure every variant in turn, block by block, and write report.json and samples.json.gz.
@@ -73,7 +78,7 @@ def benchmark(
         data: labelled images; default: those the training recorded, else rendered scenes (and no accuracy).
         variants: fp32, fp16, int8 in a comma list; default: all that each bundle holds and the backend runs to a purpose (no fp16 on a CPU).
         duration: time of measuring for each row, e.g. 10s, 500ms, 2m.
-        mode: single-stream, offline, or both in a comma list.
+        mode: single-stream, offline, camera, or several in a comma list. Camera measures how old frames are when they are answered.
         backend: a backend's name, or auto for the first that runs here.
         threads: CPU threads; default: the physical cores this process may use.
         batch: frames of an offline query.
@@ -82,6 +87,8 @@ def benchmark(
         accuracy_images: measure accuracy on so many images only; default: the whole split.
         gate: the least top-1 share (0 to 1); a row below it is INVALID.
         percentile: percentiles that the sample must support, e.g. 99 or 90,99; a row that does not is INVALID.
+        source: of camera mode: a live source as `finedge classify` takes it; default: the frames are replayed.
+        fps: of camera mode: frames a second; default: 30 for a replay, else what the source gives.
         out: folder of the report; default: the first bundle.
     """
     from finedge.runtime.benchmark.results import Claims
@@ -92,7 +99,7 @@ def benchmark(
     claims, plan = Claims(_percentiles(percentile), _gate(gate)), schedule(duration)
     opened = load_bundles(bundles)
     folder = _writable(out or bundles[0])
-    settings = Settings(_variants(variants), mode, batch, backend, threads, split, images, accuracy_images)
+    settings = Settings(_variants(variants), mode, batch, backend, threads, split, images, accuracy_images, source, fps)
     measured = measure(opened, data, settings=settings, plan=plan)
     content = report_content(measured, claims=claims, plan=plan, settings=settings)
     write_bytes(folder / "samples.json.gz", _samples(measured))
@@ -115,10 +122,10 @@ def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings
     """Open every variant, take its accuracy, then time all of them interleaved."""
     from finedge.runtime.backend import get_backend, usual_variants
     from finedge.runtime.benchmark.frames import labelled_items
-    from finedge.runtime.benchmark.modes import Lane, parse_modes
+    from finedge.runtime.benchmark.modes import CAMERA, Lane, parse_modes
     from finedge.runtime.benchmark.results import Measured
-    from finedge.runtime.benchmark.run import interleave
-    from finedge.runtime.environment import environment
+    from finedge.runtime.benchmark.run import MIN_BLOCKS, interleave
+    from finedge.runtime.environment import UNKNOWN, environment
 
     machine = environment()
     modes = parse_modes(settings.mode, batch=settings.batch)
@@ -129,9 +136,17 @@ def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings
         classifiers = {(n, v): stack.enter_context(_open(b, v, settings)) for n, b, v in wanted}
         answers, note = _accuracies(classifiers, items, limit=settings.accuracy_images)
         frames = _frames(items, settings)
-        lanes = [Lane(name, classifier, mode, frames) for mode in modes for (name, _), classifier in classifiers.items()]
-        throttled = interleave(lanes, plan)
-    return Measured(bundles, lanes, machine, answers, throttled, note)
+        asking = [Lane(name, classifier, mode, frames) for mode in modes if mode.name != CAMERA for (name, _), classifier in classifiers.items()]
+        throttled = {interleave(asking, plan)}
+        watching = [
+            _camera_lane(name, c, frames=frames, settings=settings, stack=stack)
+            for mode in modes
+            if mode.name == CAMERA
+            for (name, _), c in classifiers.items()
+        ]
+        # Few long blocks: each starts threads, and perhaps a connection.
+        throttled.add(interleave(watching, replace(plan, blocks=MIN_BLOCKS, rewarm_s=0.0)))
+    return Measured(bundles, [*asking, *watching], machine, answers, True if True in throttled else UNKNOWN if UNKNOWN in throttled else False, note)
 
 
 def report_content(measured: Measured, *, claims: Claims, plan: Schedule, settings: Settings) -> dict[str, Any]:
@@ -154,10 +169,19 @@ def report_content(measured: Measured, *, claims: Claims, plan: Schedule, settin
     }
 
 
-def _open(bundle: Bundle, variant: str, settings: Settings) -> Classifier:
+def _open(bundle: Bundle, variant: str, settings: Settings, *, spin: bool = True) -> Classifier:
     from finedge.runtime.classifier import Classifier
 
-    return Classifier.open(bundle, variant=variant, backend=settings.backend, threads=settings.threads, spin=True)
+    return Classifier.open(bundle, variant=variant, backend=settings.backend, threads=settings.threads, spin=spin)
+
+
+def _camera_lane(name: str, classifier: Classifier, *, frames: Frames, settings: Settings, stack: ExitStack) -> Lane:
+    from finedge.runtime.benchmark.camera import CameraLane
+    from finedge.runtime.benchmark.modes import CAMERA, Mode
+
+    # As `finedge classify` opens it: threads that spin while they wait would take the core of the preprocessing.
+    opened = stack.enter_context(_open(classifier.bundle, classifier.variant, settings, spin=False))
+    return CameraLane(name, opened, Mode(CAMERA, 1), frames, uri=settings.source, fps=settings.fps)
 
 
 def _accuracies(

@@ -1,4 +1,4 @@
-"""The modes: single-stream asks for the next frame when the last answer is back, offline for a whole batch.
+"""The modes: single-stream asks for the next frame when the last answer is back, offline for a whole batch; camera asks for nothing (`camera.py`).
 
 Where a session can keep two batches under way (`HasStream`), offline does.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,10 @@ from finedge.measure import StageTimes, percentile
 from finedge.runtime.backend import HasStream
 from finedge.runtime.benchmark.frames import Frame, Frames
 from finedge.runtime.classifier import Classifier
+from finedge.runtime.telemetry import Telemetry
 
 TOTAL = "total"
+CAMERA = "camera"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def parse_modes(names: str, *, batch: int) -> tuple[Mode, ...]:
     """Return the modes of a comma list; `batch` is that of offline."""
     if batch < 1:
         raise UsageError(f"batch {batch}", expected="at least 1")
-    known: Mapping[str, Mode] = {"single-stream": Mode("single-stream", 1), "offline": Mode("offline", batch)}
+    known: Mapping[str, Mode] = {"single-stream": Mode("single-stream", 1), "offline": Mode("offline", batch), CAMERA: Mode(CAMERA, 1)}
     wanted = [n.strip() for n in names.split(",") if n.strip()]
     unknown = [n for n in wanted if n not in known]
     if unknown or not wanted:
@@ -48,6 +51,8 @@ class Lane:
     """One row in the making: an open classifier, a mode, its own place in the frames, and every recorded time.
 
     `times` has the stages of the classifier and "total", the wall time around the whole call; `blocks` has the first sample of each block.
+    At the end of each block `clocks_mhz` got the clock of the fastest core, `readings` everything else, and `watts` the mean power of
+    the block and what told it.
     """
 
     bundle: str
@@ -57,6 +62,8 @@ class Lane:
     times: StageTimes = field(default_factory=StageTimes)
     blocks: list[int] = field(default_factory=list)
     clocks_mhz: list[float | None] = field(default_factory=list)
+    readings: list[Telemetry] = field(default_factory=list)
+    watts: list[tuple[float, str] | None] = field(default_factory=list)
     position: int = 0
 
     def query(self, *, record: bool) -> float:
@@ -91,6 +98,24 @@ class Lane:
             if abs(this - last) <= 0.05 * last:
                 return
             last = this
+
+    @property
+    def decode_ms(self) -> Sequence[float]:
+        """What decoding each image took."""
+        return self.frames.decode_ms
+
+    @property
+    def images_per_second(self) -> float:
+        """Over the recorded time."""
+        return 1e3 * self.mode.batch * len(self.times[TOTAL]) / sum(self.times[TOTAL])
+
+    def of_the_camera(self) -> dict[str, Any] | None:
+        """Return what only camera mode has."""
+        return None
+
+    def problems(self) -> tuple[str, ...]:
+        """Return why the row should not be believed."""
+        return ()
 
     def _stream_for(self, session: HasStream, seconds: float, *, record: bool) -> Iterator[float]:
         """Keep two batches under way for `seconds`; yield the milliseconds from each answer to the next, the first from the start.

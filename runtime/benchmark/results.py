@@ -71,12 +71,13 @@ def class_changes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
 
 
 def samples(measured: Measured) -> bytes:
-    """Return samples.json.gz: every recorded time by row and stage, where each block begins, clocks, and every image's top-1."""
+    """Return samples.json.gz: every recorded time by row and stage, where each block begins, what was read at its end, and every image's top-1."""
     lanes = [
         {
             "bundle": lane.bundle, "variant": lane.classifier.variant, "mode": lane.mode.name, "batch": lane.mode.batch,
             "ms": {stage: [round(t, 5) for t in times] for stage, times in lane.times.samples_ms.items()},
-            "block_starts": lane.blocks, "clocks_mhz": lane.clocks_mhz,
+            "block_starts": lane.blocks, "clocks_mhz": lane.clocks_mhz, "watts": [None if w is None else round(w[0], 4) for w in lane.watts],
+            "gpu_mhz": _gpu_clocks(lane), "hottest_c": [reading.hottest_c for reading in lane.readings],
         }
         for lane in measured.lanes
     ]  # fmt: skip
@@ -90,6 +91,8 @@ def samples(measured: Measured) -> bytes:
 
 def _row(lane: Lane, measured: Measured, claims: Claims) -> Row:
     bundle, info, times = measured.bundles[lane.bundle], lane.classifier.session.info, lane.times
+    fps = lane.images_per_second
+    power = _power(lane)
     stages = {stage: median_or_none(times.samples_ms.get(stage, ())) for stage in ("preprocess", "infer", "post")}
     reasons = _invalid_reasons(lane, measured, claims)
     return Row(
@@ -107,13 +110,17 @@ def _row(lane: Lane, measured: Measured, claims: Claims) -> Row:
         mode=lane.mode.name,
         **latency_fields(times[TOTAL]),
         engine_p50_ms=stages["infer"],
-        stages_p50_ms={"decode": median_or_none(lane.frames.decode_ms), **stages},
-        images_per_second=round(1e3 * lane.mode.batch * len(times[TOTAL]) / sum(times[TOTAL]), 3),
+        stages_p50_ms={"decode": median_or_none(lane.decode_ms), **stages},
+        images_per_second=round(fps, 3),
         **_accuracy_fields(lane, measured),
         clocks=_clocks(lane),
+        power_mode=(lane.readings[-1].power_mode if lane.readings else None) or "unknown",
+        power=power,
+        energy_mj=None if power["mean_w"] is None else round(1e3 * power["mean_w"] / fps, 3),
         throttled=measured.throttled,
         valid=not reasons,
         invalid_reasons=reasons,
+        camera=lane.of_the_camera(),
     )
 
 
@@ -143,21 +150,49 @@ def _accuracy_fields(lane: Lane, measured: Measured) -> dict[str, Any]:
 
 
 def _clocks(lane: Lane) -> dict[str, Any]:
-    drop = clock_drop(lane.clocks_mhz)
-    known = lane.clocks_mhz or [None]
+    locked = lane.readings[-1].clocks_locked if lane.readings else None
+    gpu = {f"gpu_{name}": value for name, value in _change(_gpu_clocks(lane)).items()} if _on_gpu(lane) else {}
+    return {**_change(lane.clocks_mhz), **gpu, "locked": "unknown" if locked is None else locked}
+
+
+def _change(readings_mhz: Sequence[float | None]) -> dict[str, Any]:
+    drop = clock_drop(readings_mhz)
+    known = readings_mhz or [None]
     return {"before_mhz": known[0], "after_mhz": known[-1], "drop": "unknown" if drop is None else round(drop, 4)}
 
 
+def _gpu_clocks(lane: Lane) -> list[float | None]:
+    return [reading.gpu_mhz for reading in lane.readings]
+
+
+def _on_gpu(lane: Lane) -> bool:
+    """Tell whether an engine ran; the clock of a GPU that rests says nothing about a row of the CPU."""
+    return bool(lane.classifier.session.info.source)
+
+
+def _power(lane: Lane) -> dict[str, Any]:
+    """Return the mean power in W of the blocks; of a sensor that failed in between there is no mean."""
+    told = [w for w in lane.watts if w is not None]
+    if not told or len(told) < len(lane.watts):
+        return {"mean_w": None, "sensor": None, "readings": len(told)}
+    return {"mean_w": round(sum(w for w, _ in told) / len(told), 4), "sensor": told[0][1], "readings": len(told)}
+
+
 def _invalid_reasons(lane: Lane, measured: Measured, claims: Claims) -> tuple[str, ...]:
-    reasons = list(unsupported(claims.percentiles, len(lane.times[TOTAL])))
-    drop = clock_drop(lane.clocks_mhz)
-    if drop is not None and drop > MAX_CLOCK_DROP:
-        reasons.append(f"the clock fell by {drop:.1%} while measuring (at most {MAX_CLOCK_DROP:.0%})")
+    reasons = [*unsupported(claims.percentiles, len(lane.times[TOTAL])), *lane.problems()]
+    for what, readings in (("clock", lane.clocks_mhz), ("GPU's clock", _gpu_clocks(lane) if _on_gpu(lane) else [])):
+        drop = clock_drop(readings)
+        if drop is not None and drop > MAX_CLOCK_DROP:
+            reasons.append(f"the {what} fell by {drop:.1%} while measuring (at most {MAX_CLOCK_DROP:.0%})")
     if measured.throttled is True:
-        reasons.append("the CPU was slowed by heat while measuring")
+        reasons.append(f"the machine was slowed while measuring: {', '.join(_slowed_by(measured)) or 'no cause was told'}")
     if claims.gate is not None:
         reasons += _below_gate(measured.answers.get((lane.bundle, lane.classifier.variant)), claims.gate)
     return tuple(reasons)
+
+
+def _slowed_by(measured: Measured) -> list[str]:
+    return list(dict.fromkeys(name for lane in measured.lanes for reading in lane.readings for name in reading.throttled_by))
 
 
 def _below_gate(answers: Answers | None, gate: float) -> list[str]:

@@ -21,6 +21,14 @@ class Row:
     inference call alone, None where it overlaps; decoding the image file is in `stages_p50_ms` only, per image. Accuracies are shares
     of `accuracy_n` images. `top1_change`, its interval, `mcnemar_p`, `flips` (other top-1), `gained` and `lost` compare the same
     images with the same bundle's fp32. `throttled` is true, false or "unknown".
+
+    `clocks` has the fastest core's clock in MHz before and after and its fall as a share, the same of the GPU for a row that ran on one,
+    and whether clocks were locked. `power` has the mean power in W over the blocks, what told it and in how many; `energy_mj` is
+    that power over `images_per_second`: millijoules a frame of what the sensor sees, idle power included.
+
+    `camera` is None but in camera mode. There the times are preprocess + infer + post of each answered frame, and `camera` has the source,
+    `fps_offered` and `fps_answered`, the frames offered, answered and dropped while recording (`missed`: those a replay could not offer
+    in time), and from capture to top-k, waiting included, `age_p50_ms` to `age_p99_ms` and `age_max_ms`.
     """
 
     bundle: str
@@ -57,9 +65,13 @@ class Row:
     gained: int | None
     lost: int | None
     clocks: Mapping[str, Any]
+    power_mode: str
+    power: Mapping[str, Any]
+    energy_mj: float | None
     throttled: bool | str
     valid: bool
     invalid_reasons: tuple[str, ...]
+    camera: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for report.json."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,13 @@ from rich.progress import Progress
 
 from finedge.errors import UsageError
 from finedge.runtime.benchmark.modes import TOTAL, Lane
-from finedge.runtime.environment import UNKNOWN, clocks_mhz, governor, throttle_count
+from finedge.runtime.environment import UNKNOWN, clocks_mhz, governor
+from finedge.runtime.telemetry import Reader, Telemetry
+from finedge.runtime.telemetry.nvml import SENSOR
 
 BLOCK_S = 0.7
 MIN_BLOCKS = 3
+ENERGY_COUNTER = "NVML's energy counter of the GPU's board"
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -57,28 +61,47 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def interleave(lanes: Sequence[Lane], plan: Schedule) -> bool | str:
-    """Warm all lanes, then measure them block by block; return whether the CPU throttled meanwhile, or "unknown"."""
+def interleave(lanes: Sequence[Lane], plan: Schedule, *, reader: Reader | None = None) -> bool | str:
+    """Warm all lanes, then measure them block by block; return whether the machine throttled meanwhile, or "unknown".
+
+    `reader` has the sensors; default: those of this machine.
+    """
+    reader = reader or Reader()
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         warm = progress.add_task("warm-up", total=len(lanes))
         for lane in lanes:
             lane.warm_up(plan.warm_up_s)
             progress.advance(warm)
-        before = throttle_count()
+        reader.read()  # what slowed the machine until here is not of this run
         measure = progress.add_task("measure", total=plan.blocks * len(lanes))
         for _ in range(plan.blocks):
             for lane in lanes:
-                _block(lane, plan)
+                _block(lane, plan, reader)
                 progress.advance(measure)
-    after = throttle_count()
-    return UNKNOWN if isinstance(before, str) or isinstance(after, str) else after > before
+    told = {reading.throttled for lane in lanes for reading in lane.readings}
+    return True if True in told else UNKNOWN if None in told else False
 
 
-def _block(lane: Lane, plan: Schedule) -> None:
+def _block(lane: Lane, plan: Schedule, reader: Reader) -> None:
     lane.ask_for(plan.rewarm_s, record=False)
     lane.blocks.append(len(lane.times.samples_ms.get(TOTAL, ())))
+    energy, start = reader.energy_j(), time.perf_counter()
     lane.ask_for(plan.block_s, record=True)
-    lane.clocks_mhz.append(fastest_core_mhz())
+    took, spent = time.perf_counter() - start, reader.energy_j()
+    lane.clocks_mhz.append(fastest_core_mhz())  # before the sensors, which take their time
+    reading = reader.read()
+    lane.readings.append(reading)
+    lane.watts.append(_board_watts(reading) if energy is None or spent is None else ((spent - energy) / took, ENERGY_COUNTER))
+
+
+def _board_watts(reading: Telemetry) -> tuple[float, str] | None:
+    """Return the power that a board's rails tell and their names, read right after the last query of a block.
+
+    NVML's power is none: newer cards tell the mean of the last second, in which the lane before ran too.
+    """
+    if reading.power_w is None or reading.power_from is None or reading.power_from == SENSOR:
+        return None
+    return reading.power_w, reading.power_from
 
 
 def fastest_core_mhz() -> float | None:

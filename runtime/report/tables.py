@@ -12,6 +12,7 @@ NOT_MEASURED = "n/a"
 HEADINGS = {
     "single-stream": "Single-stream: the next frame when the last answer is back",
     "offline": "Offline: batches back to back, for throughput",
+    "camera": "Camera: frames come at their own rate and age until they are answered",
 }
 
 
@@ -79,6 +80,25 @@ COLUMNS: dict[str, Cell] = {
 }
 
 
+# Ages only a camera's frames have; the times of these rows leave out the waiting between the stages.
+CAMERA_COLUMNS: dict[str, Cell] = {
+    "bundle": COLUMNS["bundle"],
+    "variant": COLUMNS["variant"],
+    "age p50 ms": lambda r: milliseconds(r["camera"]["age_p50_ms"]),
+    "age p95": lambda r: milliseconds(r["camera"]["age_p95_ms"]),
+    "age p99": lambda r: milliseconds(r["camera"]["age_p99_ms"]),
+    "frames/s offered": lambda r: str(r["camera"]["fps_offered"]),
+    "answered": lambda r: str(r["camera"]["fps_answered"]),
+    "dropped": lambda r: f"{r['camera']['dropped']} of {r['camera']['offered']}",
+    "": COLUMNS[""],
+    "p50 without waiting": COLUMNS["p50 ms"],
+    "engine p50": COLUMNS["engine p50"],
+    "top-1 % (95 %)": _top1,
+    "source": lambda r: r["camera"]["source"],
+    "file": COLUMNS["file"],
+}
+
+
 def row_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
     """Return one table a mode: latencies of different modes never share a column."""
     by_mode: dict[str, list[Mapping[str, Any]]] = {}
@@ -88,9 +108,10 @@ def row_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
 
 
 def _table(mode: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = COLUMNS if mode != "camera" else CAMERA_COLUMNS
     heading = f"{HEADINGS.get(mode, mode)} (batch {', '.join(sorted({str(r['batch']) for r in rows}))})"
     return Table(
-        heading, tuple(COLUMNS), tuple(tuple(cell(r) for cell in COLUMNS.values()) for r in rows), tuple("; ".join(r["invalid_reasons"]) for r in rows)
+        heading, tuple(columns), tuple(tuple(cell(r) for cell in columns.values()) for r in rows), tuple("; ".join(r["invalid_reasons"]) for r in rows)
     )
 
 
