@@ -1,0 +1,186 @@
+"""A board on this machine: a real sshd on the loopback, whose PATH holds what a board has, and this environment's finedge."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finedge.bundle import GOLDEN, Bundle
+from finedge.golden import pack, read_golden
+from finedge.jetson.deploy.command import deploy
+
+BIRDS = Path(__file__).parents[3] / "examples" / "birds.finedge"
+TOOLS = (
+    "cat", "chmod", "cp", "flock", "grep", "id", "ln", "ls", "mkdir", "mv",
+    "readlink", "rm", "rsync", "sh", "sha256sum", "sleep", "sort", "sudo", "tail", "tar", "tr",
+)  # fmt: skip
+# Stands in for systemd, which needs to be the first process: it keeps a diary, and a unit that crashes on versions not listed in `good`.
+SYSTEMCTL = """#!/bin/sh
+[ "$1" = --user ] && exit 1
+printf '%s %s\\n' "$1" "$(readlink '{root}/current')" >>'{state}/diary'
+case $1 in
+    cat) [ -e '{state}/no-unit' ] && exit 1 ;;
+    restart) [ -e '{state}/no-restart' ] && {{ echo 'Job failed' >&2; exit 1; }} ;;
+    is-active)
+        if [ -e '{state}/good' ] && ! grep -qxF -e "$(readlink '{root}/current')" '{state}/good'; then echo failed; exit 3; fi
+        echo active ;;
+    show) echo NRestarts=0 ;;
+esac
+exit 0
+"""
+
+
+@dataclass(frozen=True)
+class LocalBoard:
+    """A board for one test: `root` is the folder of its bundles, `bin` its whole PATH, `local` the first folder of ours."""
+
+    port: int
+    key: Path
+    root: Path
+    bin: Path
+    local: Path
+    state: Path
+
+    def deploy(self, bundle: Bundle | Path, **options: Any) -> dict[str, Any]:
+        """Deploy to it."""
+        path = bundle if isinstance(bundle, Path) else bundle.path
+        return deploy("127.0.0.1", path, **{"port": self.port, "identity": self.key, "path": str(self.root), "settle_s": 0, **options})
+
+    def command(self, bundle: Bundle, service: str = "", settle_s: str = "0") -> list[str]:
+        """Return a command line that deploys, for a process of its own."""
+        code = "import sys; from finedge.cli import logs_to_stderr; from finedge.jetson.deploy.command import deploy; from pathlib import Path; "
+        code += "logs_to_stderr(); deploy('127.0.0.1', Path(sys.argv[1]), port=int(sys.argv[2]), identity=Path(sys.argv[3]), path=sys.argv[4], "
+        code += "service=sys.argv[5], settle_s=int(sys.argv[6]))"
+        return [sys.executable, "-c", code, str(bundle.path), str(self.port), str(self.key), str(self.root), service, settle_s]
+
+    @property
+    def serving(self) -> Path:
+        """The folder that the link names."""
+        return (self.root / "current").resolve(strict=True)
+
+    @property
+    def versions(self) -> list[str]:
+        """The versions there."""
+        return sorted(p.name for p in (self.root / "versions").iterdir())
+
+    @property
+    def left_over(self) -> list[str]:
+        """What lies about and should not once a deploy has ended."""
+        return sorted(p.name for p in self.root.iterdir() if p.name not in ("current", "versions", ".lock"))
+
+    def lacks(self, tool: str) -> None:
+        """Take a tool away."""
+        (self.bin / tool).unlink()
+
+    def set(self, name: str, text: str = "") -> None:
+        """Tell the pretended systemctl something."""
+        (self.state / name).write_text(text)
+
+    @property
+    def diary(self) -> list[str]:
+        """What systemctl was asked, with the version that was current then."""
+        return (self.state / "diary").read_text().splitlines()
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBoard]:
+    """Start an sshd of our own as this user."""
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    ssh = shutil.which("ssh")
+    if sshd is None or ssh is None:
+        pytest.skip("needs openssh-server and openssh-client (tests/apt.txt)")
+    folders = {name: tmp_path / name for name in ("bin", "local", "home", "state", "keys")}
+    for folder in folders.values():
+        folder.mkdir()
+    board = LocalBoard(_free_port(), folders["keys"] / "user", folders["home"] / "finedge", folders["bin"], folders["local"], folders["state"])
+    _fill(board)
+    config = _configure(board, folders, ssh=ssh)
+    monkeypatch.setenv("PATH", f"{board.local}:{os.environ['PATH']}")
+    with subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=subprocess.PIPE, text=True) as server:
+        try:
+            _wait_for(server, board.port)
+            yield board
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def birds(tmp_path: Path) -> Bundle:
+    """A copy of the shipped bundle, yours to change."""
+    shutil.copytree(BIRDS, tmp_path / "here" / BIRDS.name)
+    return Bundle.load(tmp_path / "here" / BIRDS.name)
+
+
+def changed(bundle: Bundle, text: str) -> Bundle:
+    """Return the bundle with another manifest and the same models."""
+    return bundle.extend("note", {}, {"text": text})
+
+
+def broken(bundle: Bundle) -> Bundle:
+    """Return the bundle with a golden frame that no machine answers so."""
+    golden = read_golden(bundle)
+    wrong = {name: value + 10 if name.startswith("model.int8.cpu.onnx/") else value for name, value in golden.items()}
+    return bundle.extend("note", {GOLDEN: pack(wrong)}, {})
+
+
+def _fill(board: LocalBoard) -> None:
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        if found:
+            (board.bin / tool).symlink_to(found)
+    (board.bin / "finedge").symlink_to(Path(sys.executable).with_name("finedge"))
+    script(board.bin / "systemctl", SYSTEMCTL.format(root=board.root, state=board.state))
+
+
+def _configure(board: LocalBoard, folders: dict[str, Path], *, ssh: str) -> Path:
+    keys = folders["keys"]
+    for name in ("host", "user", "stranger"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True)
+    (keys / "authorized").write_text((keys / "user.pub").read_text())
+    (keys / "known").write_text(f"[127.0.0.1]:{board.port} {(keys / 'host.pub').read_text()}")
+    (keys / "client").write_text(f"Host *\n  UserKnownHostsFile {keys / 'known'}\n  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n")
+    script(board.local / "ssh", f'#!/bin/sh\nexec {ssh} -F {keys / "client"} "$@"\n')  # rather than this user's own configuration
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # what the package's start script does
+    config = keys / "sshd"
+    environment = f"PATH={board.bin} HOME={folders['home']} OMP_NUM_THREADS=1 FINEDGE_CACHE={folders['home']}/cache"
+    config.write_text(
+        f"ListenAddress 127.0.0.1\nPort {board.port}\nHostKey {keys / 'host'}\nAuthorizedKeysFile {keys / 'authorized'}\nPidFile none\nUsePAM no\n"
+        f"StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nSetEnv {environment}\n"
+    )
+    return config
+
+
+def script(path: Path, text: str) -> None:
+    """Write an executable file."""
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(server: subprocess.Popen[str], port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            assert server.stderr is not None
+            pytest.skip(f"sshd does not start here: {server.stderr.read().strip()}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail("sshd did not listen within 30 s")

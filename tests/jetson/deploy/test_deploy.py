@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finedge.bundle import Bundle
+from finedge.errors import BundleError, FinedgeError, GateError, SystemProblem, UsageError
+from finedge.jetson.deploy.command import deploy
+from tests.jetson.deploy.conftest import LocalBoard, broken, changed, script
+
+STEPS = ["connect", "lock", "copy", "digest", "build", "verify", "swap", "tidy"]
+SLOW = "300"  # kB/s: a few seconds for the megabytes below, in which a deploy can be killed
+
+
+def names(result: dict[str, Any] | None) -> list[str]:
+    assert result is not None
+    return [s["name"] for s in result["steps"]]
+
+
+def detail(result: dict[str, Any] | None, name: str) -> str:
+    assert result is not None
+    return next(s["detail"] for s in result["steps"] if s["name"] == name)
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen within 30 s"
+        time.sleep(0.02)
+
+
+def with_megabytes(bundle: Bundle) -> Bundle:
+    """Return the bundle with a file that takes long on a slow link, and is sent first."""
+    return bundle.extend("note", {"a.bin": os.urandom(3_000_000)}, {})
+
+
+@contextmanager
+def under_way(board: LocalBoard, bundle: Bundle, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a deploy in a session of its own, which is killed at the end."""
+    with subprocess.Popen(board.command(bundle, *options), start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def in_mid_copy(board: LocalBoard, bundle: Bundle) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a deploy over a slow link until some of its largest file is there."""
+    slow = board.local / "rsync"
+    script(slow, f'#!/bin/sh\nexec {board.bin / "rsync"} --bwlimit={SLOW} "$@"\n')
+    with under_way(board, bundle) as process:
+        wait_until(lambda: any(p.stat().st_size > 100_000 for p in board.root.glob(".incoming-*/*/.a.bin*")))
+        slow.unlink()
+        yield process
+
+
+def test_the_first_deploy_makes_the_bundle_current_and_says_every_step(board: LocalBoard, birds: Bundle) -> None:
+    (birds.path / "report.json").write_text("{}")  # of this machine: it stays here, as engines do
+    result = board.deploy(birds)
+    assert names(result) == STEPS
+    assert all(s["ok"] for s in result["steps"])
+    assert set(result) == {"host", "version", "steps", "rolled_back"}
+    assert not result["rolled_back"]
+    assert result["version"] in str(board.serving)
+    there = Bundle.load(board.serving)
+    assert (there.digest(), there.name) == (birds.digest(), "birds")
+    assert {p.name for p in board.serving.iterdir()} == {"manifest.json", *birds.files}
+    assert "TensorRT cannot run there" in detail(result, "build")
+    assert board.left_over == []
+
+
+def test_a_changed_bundle_replaces_it_linking_what_is_the_same_and_old_versions_go(board: LocalBoard, birds: Bundle) -> None:
+    made = [board.deploy(birds, keep=1)["version"]]
+    before = board.serving
+    result = board.deploy(changed(birds, "second"), keep=1)
+    assert Bundle.load(board.serving).provenance["note"] == {"text": "second"}
+    assert detail(result, "copy").startswith("rsync sent 1 of")
+    assert all((board.serving / name).samefile(before / name) for name in birds.files)
+    assert Bundle.load(before).files == birds.files
+    made += [result["version"], board.deploy(changed(birds, "third"), keep=1)["version"]]
+    assert board.versions == made[1:]
+    assert made[2] in str(board.serving)
+
+
+def test_a_golden_frame_that_fails_there_changes_nothing(board: LocalBoard, birds: Bundle) -> None:
+    board.deploy(birds)
+    before, versions = board.serving, board.versions
+    with pytest.raises(GateError) as caught:
+        board.deploy(broken(birds))
+    assert caught.value.exit_code == 5
+    assert "model.int8.cpu.onnx" in caught.value.what
+    assert names(caught.value.result)[-1] == "verify"
+    assert caught.value.result["rolled_back"]
+    assert (board.serving, board.versions, board.left_over) == (before, versions, [])
+
+
+def test_bytes_lost_on_the_way_are_found_before_anything_is_run(board: LocalBoard, birds: Bundle) -> None:
+    board.lacks("rsync")
+    (board.bin / "tar").rename(board.bin / "real-tar")
+    script(board.bin / "tar", f'#!/bin/sh\n{board.bin / "real-tar"} "$@" && : >"$4/model.int8.onnx"\n')
+    with pytest.raises(BundleError, match=r"model\.int8\.onnx: FAILED") as caught:
+        board.deploy(birds)
+    assert caught.value.exit_code == 4
+    assert names(caught.value.result)[-1] == "digest"
+    assert caught.value.result["rolled_back"]
+    assert board.left_over == []
+
+
+@pytest.mark.parametrize("side", ["there", "here"])
+def test_without_rsync_on_either_side_tar_takes_over(side: str, board: LocalBoard, birds: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    if side == "there":
+        board.lacks("rsync")
+    else:
+        monkeypatch.setenv("PATH", str(board.local))
+    result = board.deploy(birds)
+    assert detail(result, "copy").startswith("tar sent")
+    assert Bundle.load(board.serving).files == birds.files
+
+
+def test_killed_in_mid_copy_the_old_version_serves_and_the_next_deploy_goes_on(board: LocalBoard, birds: Bundle) -> None:
+    board.deploy(birds)
+    before = board.serving
+    larger = with_megabytes(birds)
+    with in_mid_copy(board, larger) as process:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert board.serving == before
+    assert Bundle.load(before).files == birds.files
+    assert board.left_over  # what came so far
+    board.deploy(larger)
+    assert Bundle.load(board.serving).files == larger.files
+    assert board.left_over == []
+
+
+@pytest.mark.slow
+def test_what_an_interrupted_deploy_of_another_bundle_left_is_removed(board: LocalBoard, birds: Bundle) -> None:
+    with in_mid_copy(board, with_megabytes(birds)) as process:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert board.left_over
+    board.deploy(changed(birds, "other"))
+    assert board.left_over == []
+
+
+@pytest.mark.slow
+def test_two_deploys_at_once_are_refused_and_a_killed_one_frees_the_board(board: LocalBoard, birds: Bundle) -> None:
+    larger = with_megabytes(birds)
+    with in_mid_copy(board, larger) as process:
+        with pytest.raises(FinedgeError, match="another deploy"):
+            board.deploy(larger)
+        process.kill()  # it alone: its ssh and rsync live on for a while
+        process.wait()
+        board.deploy(larger)
+        os.killpg(process.pid, signal.SIGKILL)
+    # An rsync that is cut off keeps what it has under the file's name: not in what serves.
+    wait_until(lambda: not any(str(board.root).encode() in p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()))
+    assert Bundle.load(board.serving).files == larger.files
+    assert board.left_over == []
+
+
+def test_a_service_is_restarted_with_the_new_version(board: LocalBoard, birds: Bundle) -> None:
+    result = board.deploy(birds, service="finedge", settle_s=1)
+    assert names(result) == [*STEPS[:-1], "restart", "health", "tidy"]
+    assert [line.split()[0] for line in board.diary if result["version"] in line][:3] == ["restart", "show", "is-active"]
+
+
+def test_a_service_that_crashes_gets_the_old_version_back(board: LocalBoard, birds: Bundle) -> None:
+    old = board.deploy(birds, service="finedge")["version"]
+    before = board.serving
+    board.set("good", f"versions/{old}/birds.finedge\n")
+    with pytest.raises(FinedgeError, match="finedge is failed") as caught:
+        board.deploy(changed(birds, "bad"), service="finedge", settle_s=1)
+    assert caught.value.exit_code == 1
+    assert names(caught.value.result)[-3:] == ["restart", "health", "rollback"]
+    assert caught.value.result["rolled_back"]
+    assert (board.serving, board.versions, board.left_over) == (before, [old], [])
+    assert board.diary[-1] == f"restart versions/{old}/birds.finedge"
+
+
+@pytest.mark.slow
+def test_a_first_version_that_crashes_leaves_no_version_and_a_stopped_service(board: LocalBoard, birds: Bundle) -> None:
+    board.set("good", "none\n")
+    with pytest.raises(FinedgeError) as caught:
+        board.deploy(birds, service="finedge", settle_s=1)
+    assert caught.value.result["rolled_back"]
+    assert not (board.root / "current").is_symlink()
+    assert board.versions == []
+    assert board.diary[-1].split()[0] == "stop"
+
+
+def test_a_rollback_that_fails_is_not_called_one(board: LocalBoard, birds: Bundle) -> None:
+    board.deploy(birds, service="finedge")
+    before = board.serving
+    board.set("no-restart")
+    with pytest.raises(FinedgeError, match="restart: Job failed") as caught:
+        board.deploy(changed(birds, "bad"), service="finedge")
+    assert names(caught.value.result)[-1] == "rollback"
+    assert not caught.value.result["rolled_back"]
+    assert board.serving == before
+
+
+@pytest.mark.slow
+def test_cut_off_while_the_service_settles_the_board_still_takes_it_back(board: LocalBoard, birds: Bundle) -> None:
+    old = board.deploy(birds, service="finedge")["version"]
+    before = board.serving
+    with under_way(board, changed(birds, "bad"), "finedge", "20") as process:
+        wait_until(lambda: any("is-active" in line and old not in line for line in board.diary))
+        os.killpg(process.pid, signal.SIGKILL)
+    board.set("good", f"versions/{old}/birds.finedge\n")
+    wait_until(lambda: board.serving == before and board.diary[-1].startswith("restart"))
+    wait_until(lambda: board.versions == [old])
+
+
+def test_a_service_that_is_not_there_is_refused_before_anything_is_copied(board: LocalBoard, birds: Bundle) -> None:
+    board.set("no-unit")
+    with pytest.raises(FinedgeError, match="no unit 'finedge'"):
+        board.deploy(birds, service="finedge")
+    assert not board.root.exists()
+
+
+def test_a_board_that_does_not_answer_exits_3(board: LocalBoard, birds: Bundle) -> None:
+    with pytest.raises(SystemProblem, match="cannot be reached") as caught:
+        board.deploy(birds, port=1)
+    assert caught.value.exit_code == 3
+    assert names(caught.value.result) == ["connect"]
+
+
+def test_a_key_the_board_does_not_know_exits_3(board: LocalBoard, birds: Bundle) -> None:
+    with pytest.raises(SystemProblem, match="Permission denied"):
+        board.deploy(birds, identity=board.key.with_name("stranger"))
+
+
+def test_a_board_whose_host_key_changed_is_refused(board: LocalBoard, birds: Bundle) -> None:
+    known = board.key.with_name("known")
+    known.write_text(known.read_text().split()[0] + " " + board.key.with_name("stranger.pub").read_text())
+    with pytest.raises(SystemProblem, match="cannot be reached"):
+        board.deploy(birds)
+
+
+def test_without_ssh_here_it_exits_3(board: LocalBoard, birds: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(board.state))
+    with pytest.raises(SystemProblem, match="no ssh here"):
+        board.deploy(birds)
+
+
+def test_a_board_without_finedge_exits_3_and_one_off_the_path_can_be_named(board: LocalBoard, birds: Bundle) -> None:
+    elsewhere = (board.bin / "finedge").rename(board.state / "finedge")
+    with pytest.raises(SystemProblem, match="has no finedge"):
+        board.deploy(birds)
+    assert not board.root.exists()
+    assert board.deploy(birds, finedge=str(elsewhere))["steps"][-1]["ok"]
+
+
+def test_a_folder_with_any_name_below_home_and_a_login_that_talks_and_hides_files(board: LocalBoard, birds: Bundle) -> None:
+    name = "it's $HOME; {a} `b`"
+    (board.root.parent / ".bashrc").write_text("echo welcome\numask 077\n")
+    board.deploy(birds, path=f"~/{name}")
+    there = Bundle.load(board.root.with_name(name) / "current")
+    assert there.files == birds.files
+    # A service may run as nobody's account.
+    live = there.path.resolve()
+    assert all(p.stat().st_mode & 0o044 == 0o044 for p in (live, *live.parents[:3], *live.iterdir()))
+
+
+def test_a_link_that_is_none_of_ours_is_left_alone(board: LocalBoard, birds: Bundle) -> None:
+    (board.root / "current").mkdir(parents=True)
+    with pytest.raises(FinedgeError, match="no symbolic link"):
+        board.deploy(birds)
+    assert list((board.root / "current").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("-oProxyCommand=x", {}),
+        ("", {}),
+        ("a b", {}),
+        ("b", {"keep": -1}),
+        ("b", {"identity": Path("none")}),
+        ("b", {"precision": "int9"}),
+        ("b", {"service": "-x"}),
+    ],
+)
+def test_what_names_no_board_or_makes_no_sense_is_refused_at_once(name: str, options: dict[str, Any], birds: Bundle) -> None:
+    with pytest.raises(UsageError):
+        deploy(name, birds.path, **options)
+
+
+def test_a_precision_the_bundle_lacks_and_a_damaged_bundle_exit_4_at_once(birds: Bundle) -> None:
+    files = {n: d for n, d in birds.files.items() if n != "model.int8.onnx"}
+    Bundle.create(birds.path, birds.spec, files={n: (birds.path / n).read_bytes() for n in files}, provenance={})
+    with pytest.raises(BundleError, match=r"model\.int8\.onnx"):
+        deploy("board", birds.path, precision="int8")
+    (birds.path / "golden.npz").write_bytes(b"")
+    with pytest.raises(BundleError, match="sha256"):
+        deploy("board", birds.path)
