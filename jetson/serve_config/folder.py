@@ -1,0 +1,75 @@
+"""Folders that are written whole or not at all, and that never replace what somebody else wrote."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from finedge.errors import UsageError
+from finedge.files import replace_folder
+
+README = "README.md"
+MARK = "<!-- finedge serve-config writes this folder anew: keep nothing else here -->\n"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for: a variant (`auto`: the target's own choice), the largest batch, the plugin's library."""
+
+    variant: str = "auto"
+    batch: int = 8
+    plugin: Path | None = None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder to write.
+
+    Attributes:
+        name: its path below --out; "" is --out itself.
+        files: contents, or files to copy, by relative path.
+        notes: what the target does otherwise than the bundle's own runtime; said on stderr and in README.md.
+        readme: README.md without its notes: a heading and how to use the folder.
+    """
+
+    name: str
+    files: Mapping[str, bytes | Path]
+    notes: tuple[str, ...]
+    readme: str
+
+
+def write(folder: Folder, out: Path) -> list[Path]:
+    """Write a folder below `out`, replacing an older one that this command wrote; return the files.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    place = out / folder.name
+    if place.is_file() or (place.is_dir() and any(place.iterdir()) and not _ours(place)):
+        raise UsageError(f"{place} holds something that finedge serve-config did not write", expected="a new or empty folder", fix="--out ANOTHER")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        for name, content in {**folder.files, README: _readme(folder)}.items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                (work / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, work / name)
+        replace_folder(work, place)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return [place / name for name in (*folder.files, README)]
+
+
+def _ours(place: Path) -> bool:
+    readme = place / README
+    return readme.is_file() and readme.read_text(errors="replace").startswith(MARK)
+
+
+def _readme(folder: Folder) -> bytes:
+    notes = "".join(f"- {note}\n" for note in folder.notes)
+    return f"{MARK}{folder.readme}\n## What is not as in finedge\n\n{notes}".encode()

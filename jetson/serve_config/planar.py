@@ -1,0 +1,138 @@
+"""The copy of a bundle's model that DeepStream's stock nvinfer needs: float32 planes in, probabilities out.
+
+nvinfer hands over float32 [B, 3, H, W] and takes every output for probabilities of one attribute (ClassifyPostprocessor compares each
+with classifier-threshold). So the Cast and the Transpose at the head go, normalisation stays, and behind the deciding output, the only one
+left, the temperature and a softmax are added.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE, Bundle
+from finedge.confidence import confidence_of
+from finedge.errors import FinedgeError, GateError
+from finedge.golden import read_golden
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+# What TensorRT is given of a variant.
+FILES = {"fp32": FLOAT_FILE, "fp16": HALF_FILE, "int8": PORTABLE_FILE}
+PLANES, PROBABILITIES, PREFIX = "planar_frames", "probabilities", "planar/"
+TO_PLANES, TO_ROWS = [0, 3, 1, 2], [0, 2, 3, 1]
+# Of a probability: ONNX Runtime may fuse the two graphs differently.
+TOLERANCE = 1e-5
+
+
+def planar(bundle: Bundle, variant: str) -> onnx.ModelProto:
+    """Return the copy of a variant: input `planar_frames` float32 [B, 3, H, W], RGB, 0..255; output `probabilities` float32 [B, classes].
+
+    Raises:
+        BundleError: the bundle lacks the variant.
+        GateError: in ONNX Runtime the copy answers otherwise than the file it was made of.
+    """
+    import onnx
+
+    model = onnx.load(bundle.file(FILES[variant]))
+    _take_planes(model, bundle)
+    fitted = confidence_of(bundle, variant)
+    _give_probabilities(model, bundle, temperature=fitted.temperature if fitted else 1.0)
+    onnx.checker.check_model(model)
+    prove(model, bundle, variant)
+    return model
+
+
+def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
+    """Compare the copy with its file on the golden frame and on noise, in ONNX Runtime; return the largest difference of a probability.
+
+    Raises:
+        GateError: it is more than 1e-5.
+    """
+    from finedge.runtime.classifier import probabilities
+
+    size = (bundle.spec.input.height, bundle.spec.input.width, 3)
+    noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    frames = np.stack([np.asarray(read_golden(bundle)["input"], np.uint8), noise])
+    fitted = confidence_of(bundle, variant)
+    scores = _run(str(bundle.file(FILES[variant])), bundle.spec.main.name, {bundle.spec.input.name: frames})
+    expected = probabilities(scores / (fitted.temperature if fitted else 1.0))
+    found = _run(model.SerializeToString(), PROBABILITIES, {PLANES: frames.transpose(TO_PLANES).astype(np.float32)})
+    worst = float(np.abs(found - expected).max())
+    if not worst <= TOLERANCE:
+        raise GateError(f"the planar copy of {FILES[variant]} differs by {worst:.2g} in a probability", expected=f"at most {TOLERANCE:g}", fix="export again")
+    return worst
+
+
+def _take_planes(model: onnx.ModelProto, bundle: Bundle) -> None:
+    """Replace the uint8 NHWC input by float32 planes; where the graph wants rows first (it resizes by itself), they are turned back."""
+    from onnx import TensorProto, helper
+
+    graph, frames = model.graph, bundle.spec.input
+    head = _head(graph, frames.name)
+    if head:
+        cast, transpose = head
+        cast.input[0], cast.output[0] = PLANES, transpose.output[0]
+        graph.node.remove(transpose)
+    else:
+        rows = PREFIX + "rows"
+        for node in graph.node:
+            node.input[:] = [rows if name == frames.name else name for name in node.input]
+        graph.node.insert(0, helper.make_node("Transpose", [PLANES], [rows], name=rows, perm=TO_ROWS))
+    if PLANES in {name for node in graph.node for name in node.output}:
+        raise FinedgeError(f"a tensor of the model is called {PLANES}", expected="another name", fix="export again")
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info(PLANES, TensorProto.FLOAT, ["batch", 3, frames.height, frames.width]))
+
+
+def _head(graph: onnx.GraphProto, name: str) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
+    """Return the Cast and the Transpose to planes that the graph begins with, or None."""
+    found: list[Any] = []
+    for kind in ("Cast", "Transpose"):
+        readers = [n for n in graph.node if name in n.input]
+        if len(readers) != 1 or readers[0].op_type != kind:
+            return None
+        found.append(readers[0])
+        name = readers[0].output[0]
+    perm = next((list(a.ints) for a in found[1].attribute if a.name == "perm"), [])
+    return (found[0], found[1]) if perm == TO_PLANES else None
+
+
+def _give_probabilities(model: onnx.ModelProto, bundle: Bundle, *, temperature: float) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph, scores = model.graph, bundle.spec.main.name
+    if temperature != 1:
+        graph.initializer.append(numpy_helper.from_array(np.array(temperature, np.float32), PREFIX + "temperature"))
+        graph.node.append(helper.make_node("Div", [scores, PREFIX + "temperature"], [PREFIX + "tempered"], name=PREFIX + "tempered"))
+        scores = PREFIX + "tempered"
+    graph.node.append(helper.make_node("Softmax", [scores], [PROBABILITIES], name=PREFIX + PROBABILITIES, axis=-1))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(bundle.spec.labels)]))
+
+
+def _run(model: str | bytes, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([output], inputs)[0], np.float32)
+
+
+def prepared(model: onnx.ModelProto, folder: Path, *, variant: str, plugin: bool) -> bytes:
+    """Return the bytes TensorRT is to parse: as `finedge build` gives it its graphs (`finedge.runtime.engine.graph.prepare`)."""
+    import onnx
+
+    from finedge.runtime.engine.graph import prepare
+    from finedge.runtime.engine.options import BuildOptions, Precision
+
+    precision: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
+    onnx.save(model, folder / "planar.onnx")
+    ready = prepare(folder / "planar.onnx", BuildOptions(precision[variant], "plugin" if plugin else "decomposed"))
+    content: bytes = ready.SerializeToString()
+    return content

@@ -1,0 +1,52 @@
+import pytest
+
+from finedge.errors import UsageError
+from finedge.jetson.serve_config.command import TARGETS, serve_config
+from finedge.jetson.serve_config.folder import MARK
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_everything_is_written_and_what_differs_is_said_three_times(bundle, tmp_path, target, caplog):
+    out = tmp_path / "deep" / "out"
+    result = serve_config(target, bundle.path, out=out)
+    assert set(result["files"]) == tree(out)
+    assert result["target"] == target
+    readme = next(out.rglob("README.md")).read_text()
+    assert result["notes"]
+    for note in result["notes"]:
+        assert note in caplog.text
+        assert note in readme
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_second_run_replaces_the_first(bundle, tmp_path, target):
+    out = tmp_path / "out"
+    serve_config(target, bundle.path, out=out)
+    before = tree(out)
+    (out / next(f for f in before if f.endswith("labels.txt"))).write_text("old")
+    serve_config(target, bundle.path, out=out)
+    assert tree(out) == before
+    assert next(out.rglob("labels.txt")).read_text() != "old"
+
+
+def test_the_other_models_of_a_repository_stay(bundle, tmp_path):
+    theirs = tmp_path / "models" / "other" / "1" / "model.plan"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    serve_config("triton", bundle.path, out=tmp_path / "models")
+    assert theirs.read_bytes() == b"theirs"
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(bundle, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UsageError, match="did not write"):
+        serve_config("deepstream", bundle.path, out=tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "README.md").write_text(MARK)
+    with pytest.raises(UsageError, match="--batch 0"):
+        serve_config("deepstream", bundle.path, out=tmp_path, batch=0)
