@@ -3,6 +3,8 @@ PYTHON ?= python3
 PIP_INSTALL = pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BIN = .venv/bin
 DATA ?= demo/data
+# Test processes; one thread each, or they would fight for the cores.
+JOBS ?= 2
 
 .PHONY: setup setup-system check test test-device kernels demo try clean
 
@@ -26,7 +28,7 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
 
 # The device: only the base install, without torch. What runs on a board must pass here.
 .venv-device/.ready: pyproject.toml constraints.txt

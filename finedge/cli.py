@@ -60,6 +60,8 @@ COMMANDS: dict[str, Command] = {
     "classify": Command("finedge.runtime.classify:classify", "classify images, video or a camera: JSON lines"),
     "benchmark": Command("finedge.runtime.benchmark.command:benchmark", "accuracy and latency of each variant, interleaved"),
     "report": Command("finedge.runtime.report.command:report", "write report.md and report.html of a benchmark", "report"),
+    "deploy": Command("finedge.jetson.deploy.command:deploy", "put a bundle on a board over ssh: copied, verified there, swapped in, rolled back if it fails"),
+    "serve-config": Command("finedge.jetson.serve_config.command:serve_config", "write what Triton Inference Server or DeepStream needs to serve a bundle"),
     "doctor": Command("finedge.jetson.doctor:doctor", "say what this machine can run, and how to mend the rest"),
 }
 
