@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -49,3 +50,10 @@ def test_the_device_side_never_imports_torch():
 
 def test_the_changelog_names_this_version():
     assert f"## {finedge.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_onnx_runtime_leaves_nothing_in_the_home_folder_and_so_reports_nothing(tmp_path):
+    code = "import finedge, onnxruntime as o; o.InferenceSession('examples/birds.finedge/model.fp32.onnx')"
+    environment = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
+    subprocess.run([sys.executable, "-c", code], env={**environment, "HOME": str(tmp_path)}, cwd=ROOT, check=True)
+    assert list(tmp_path.iterdir()) == []
