@@ -1,0 +1,23 @@
+"""What each resize method makes of the same frames on this machine, to compare with another: pixels.py OUT.npz."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from finedge.preprocess import preprocess
+from finedge.spec import Preprocess
+
+METHODS = ("pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear")
+SIZES = ((480, 640), (401, 600), (1080, 1920))
+
+
+def pixels() -> dict[str, np.ndarray]:
+    """Return uint8 [S, 224, 224, 3] a method: noise, the hardest pixels, of each size."""
+    frames = [np.random.default_rng(size).integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
+    return {method: np.stack([preprocess(frame, Preprocess(256, 224, method)) for frame in frames]) for method in METHODS}
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **pixels())

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import BOARDS, INSTALL, OTHERS, Root, make_root
+
+FORBIDDEN = ("tensorrt", "opencv", "torch")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as the step it tests does")
+
+
+def pip_calls(root: Root) -> list[str]:
+    return [call for call in root.calls if call.startswith("venv-python -m pip")]
+
+
+def test_a_board_is_set_up(jetson: Root) -> None:
+    done = jetson.run()
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[:3] for call in jetson.calls] == [["python", "-m", "venv"], ["venv-python", "-m", "pip"], ["finedge", "doctor"]]
+    assert "--system-site-packages" in jetson.calls[0]
+    assert f"tensorrt {jetson.board.tensorrt}" in done.stdout
+    assert (jetson.current / "installed.txt").is_file()
+    launched = subprocess.run([jetson.path / "opt/finedge/bin/finedge", "x"], env={"CALLS": "/dev/stdout"}, capture_output=True, text=True, check=True)
+    assert launched.stdout.startswith("finedge x")
+
+
+def test_pip_is_asked_for_finedge_and_the_binding_of_the_boards_cuda_alone(jetson: Root) -> None:
+    jetson.run()
+    (call,) = pip_calls(jetson)
+    *options, source, binding = call.split()
+    assert source == str(jetson.path / "checkout")
+    assert binding == ("cuda-python==12.6.*" if jetson.board.python == "3.10" else "cuda-bindings>=13,<14")
+    assert not [word for word in (*options, binding) if any(name in word for name in FORBIDDEN)]
+    assert f"constraints-jetpack{6 if jetson.board.python == '3.10' else 7}.txt" in options[-1]
+
+
+def test_a_second_run_does_nothing(jetson: Root) -> None:
+    jetson.run("--service") if os.geteuid() == 0 else jetson.run()
+    before, files = list(jetson.calls), {p: p.lstat().st_mtime_ns for p in jetson.path.rglob("*") if p.name != "calls"}
+    done = jetson.run("--service") if os.geteuid() == 0 else jetson.run()
+    assert done.returncode == 0
+    assert "up to date" in done.stdout
+    assert jetson.calls == before
+    assert {p: p.lstat().st_mtime_ns for p in files if p.is_file()} == {p: t for p, t in files.items() if p.is_file()}
+
+
+def test_a_dry_run_changes_nothing_and_says_what_it_would_do(jetson: Root) -> None:
+    done = jetson.run("--dry-run", "--service")
+    assert done.returncode == 0, done.stderr
+    assert jetson.calls == []
+    assert not (jetson.path / "opt").exists()
+    assert not (jetson.path / "etc/systemd").exists()
+    assert re.search(r"^would +make .*/versions/\w+, install finedge", done.stdout, re.MULTILINE)
+    assert re.search(r"^would +write .*finedge.service", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "fix"),
+    [
+        ("desktop", "this is no Jetson", "python3 -m venv"),
+        ("jetpack 5", "L4T 35.4.1 is not supported", "install JetPack 6.1 or newer"),
+        ("jetpack 6.0", "TensorRT 8.6.2 is too old", "JetPack 6.1"),
+        ("jetpack 8", "L4T 40.1.0 is not supported", "JetPack 7"),
+        ("another file", "says 'release forty'", "expected"),
+    ],
+)
+def test_other_machines_are_refused_with_what_to_do(name: str, what: str, fix: str, tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root", OTHERS[name])
+    done = root.run()
+    assert done.returncode == 3
+    assert what in done.stderr
+    assert fix in done.stderr.split("to do:")[1]
+    assert root.calls == []
+    assert not (root.path / "opt").exists()
+
+
+@pytest.mark.parametrize("options", [["--bogus"], ["--prefix"], ["--prefix", "/a folder"], ["--from", "/nowhere"]])
+def test_wrong_options_exit_2(options: list[str], orin: Root) -> None:
+    assert orin.run(*options).returncode == 2
+    assert orin.calls == []
+
+
+def test_the_prefix_is_the_users(orin: Root, tmp_path: Path) -> None:
+    assert orin.run("--prefix", str(tmp_path / "mine")).returncode == 0
+    assert (tmp_path / "mine/current/bin/finedge").is_file()
+    assert str(tmp_path / "mine/current/bin/finedge") in (tmp_path / "mine/bin/finedge").read_text()
+    assert not (orin.path / "opt").exists()
+
+
+@pytest.mark.parametrize(("fault", "code"), [("pip-fails", 4), ("doctor-fails", 5)])
+def test_a_failed_step_leaves_what_was_there(fault: str, code: int, orin: Root) -> None:
+    orin.run()
+    before = orin.current
+    (orin.path / "dist/tensorrt/__init__.py").write_text('__version__ = "10.7.0"\n')  # JetPack was updated: another version is made
+    (orin.path / fault).touch()
+    done = orin.run()
+    assert done.returncode == code
+    assert "to do:" in done.stderr
+    assert orin.current == before
+    assert [p.name for p in before.parent.iterdir()] == [before.name]
+    (orin.path / fault).unlink()
+    assert orin.run().returncode == 0
+    assert orin.current != before
+    assert before.is_dir()
+
+
+def test_an_interrupted_installation_is_made_anew(orin: Root) -> None:
+    orin.run()
+    (orin.current / "installed.txt").unlink()
+    assert orin.run().returncode == 0
+    assert (orin.current / "installed.txt").is_file()
+    assert len(pip_calls(orin)) == 2
+
+
+def test_other_sources_make_another_version(orin: Root) -> None:
+    orin.run()
+    before = orin.current
+    (orin.path / "checkout/runtime/__init__.py").write_text("# better\n")
+    assert orin.run().returncode == 0
+    assert orin.current != before
+
+
+def test_the_version_before_stays_and_older_ones_go(orin: Root) -> None:
+    made = []
+    for version in ("10.3.0", "10.4.0", "10.5.0"):
+        (orin.path / "dist/tensorrt/__init__.py").write_text(f'__version__ = "{version}"\n')
+        assert orin.run().returncode == 0
+        made.append(orin.current.name)
+    assert {p.name for p in orin.current.parent.iterdir()} == set(made[1:])
+
+
+def test_an_opencv_that_came_from_pip_fails_the_check(orin: Root) -> None:
+    file = orin.path / "dist/cv2/__init__.py"
+    file.write_text(file.read_text() + 'import sys\n\n__file__ = sys.prefix + "/lib/site-packages/cv2/__init__.py"\n')
+    done = orin.run()
+    assert done.returncode == 5
+    assert "['cv2'] came from pip" in done.stderr
+    assert not (orin.path / "opt/finedge/current").exists()
+    assert list((orin.path / "opt/finedge/versions").iterdir()) == []
+
+
+def test_an_opencv_without_gstreamer_is_told(orin: Root) -> None:
+    file = orin.path / "dist/cv2/__init__.py"
+    file.write_text(file.read_text().replace("YES (1.20.3)", "NO"))
+    done = orin.run()
+    assert done.returncode == 0
+    assert "no GStreamer" in done.stdout
+    assert "pip3 uninstall opencv-python" in done.stdout
+
+
+@as_root
+def test_what_jetpack_lacks_comes_from_apt(orin: Root) -> None:
+    (orin.path / "apt").mkdir()
+    for name in ("tensorrt", "cv2"):
+        shutil.move(orin.path / "dist" / name, orin.path / "apt" / name)
+    done = orin.run()
+    assert done.returncode == 0, done.stderr
+    assert orin.calls[0] == "apt-get install -y --no-install-recommends python3-libnvinfer nvidia-opencv"
+
+
+@as_root
+def test_a_package_that_apt_does_not_bring_is_said(orin: Root) -> None:
+    shutil.rmtree(orin.path / "dist/tensorrt")
+    done = orin.run()
+    assert done.returncode == 3
+    assert "cannot import tensorrt" in done.stderr
+    assert pip_calls(orin) == []
+
+
+def test_packages_of_a_home_are_not_seen(orin: Root) -> None:
+    orin.environment["PYTHONUSERBASE"] = str(orin.path / "home")
+    script = orin.path / "usr/bin/python3.10"
+    script.write_text(script.read_text().replace('echo "python', 'echo "nousersite=$PYTHONNOUSERSITE python'))
+    orin.run()
+    assert all(call.startswith("nousersite=1") for call in orin.calls if "python -m venv" in call)
+    assert "PYTHONNOUSERSITE=1" in (orin.path / "opt/finedge/bin/finedge").read_text()
+
+
+@as_root
+def test_the_service_is_installed_enabled_and_not_started_without_settings(jetson: Root) -> None:
+    for node in ("nvmap", "nvhost-ctrl-gpu", "nvgpu/igpu0/ctrl", "dri/renderD128", "v4l2-nvdec", "nvme0n1", "nvram", "video0", "sda"):
+        (jetson.path / "dev" / node).parent.mkdir(parents=True, exist_ok=True)
+        (jetson.path / "dev" / node).touch()
+    done = jetson.run("--service")
+    assert done.returncode == 0, done.stderr
+    units = jetson.path / "etc/systemd/system"
+    assert f"ExecStart={jetson.path}/opt/finedge/bin/finedge classify" in (units / "finedge.service").read_text()
+    extra = (units / "finedge.service.d/10-board.conf").read_text().splitlines()
+    nodes = ("/dev/dri/renderD128", "/dev/nvgpu/igpu0/ctrl", "/dev/nvhost-ctrl-gpu", "/dev/nvmap", "/dev/v4l2-nvdec")
+    assert [line for line in extra if line.startswith("DeviceAllow")] == [f"DeviceAllow={node} rw" for node in nodes]
+    assert ("RestartSteps=6" in extra) == (jetson.board.systemd >= 254)
+    called = [call for call in jetson.calls if call.startswith("systemctl")]
+    assert called == ["systemctl daemon-reload", "systemctl enable --quiet finedge.service", "systemctl try-restart finedge.service"]
+    assert (jetson.path / "etc/finedge/finedge.env").stat().st_mode & 0o777 == 0o600
+    assert "systemctl start finedge" in done.stdout
+
+
+@as_root
+def test_the_users_settings_are_never_written_again(orin: Root) -> None:
+    orin.run("--service")
+    settings = orin.path / "etc/finedge/finedge.env"
+    settings.write_text("FINEDGE_SOURCES=csi://0\n")
+    (orin.path / "dist/tensorrt/__init__.py").write_text('__version__ = "10.7.0"\n')
+    assert orin.run("--service").returncode == 0
+    assert settings.read_text() == "FINEDGE_SOURCES=csi://0\n"
+
+
+@pytest.mark.parametrize("number", [6, 7])
+def test_the_constraints_forbid_what_jetpack_brings_and_end_with_the_binding(number: int) -> None:
+    lines = [line for line in (INSTALL.parent / f"constraints-jetpack{number}.txt").read_text().splitlines() if not line.startswith("#")]
+    assert {"opencv-python<0", "opencv-python-headless<0", "tensorrt<0", "torch<0", "numpy>=1.26,<2"} < set(lines)
+    assert lines[-1].startswith("cuda-")
+
+
+def test_the_script_says_every_exit_code_it_has() -> None:
+    text = INSTALL.read_text()
+    codes = re.search(r"^readonly (.*)$", text, re.MULTILINE)
+    assert codes is not None
+    told = subprocess.run(["bash", INSTALL, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(re.search(rf"\b{pair.split('=')[1]}\b", told) for pair in codes[1].split())
+
+
+def test_the_script_is_clean_to_shellcheck() -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not here: apt-get install shellcheck")
+    done = subprocess.run(["shellcheck", INSTALL], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_supported_board_is_in_the_readme() -> None:
+    text = (INSTALL.parent / "README.md").read_text()
+    assert all(f"{name.removeprefix('jetpack ')}" in text for name in BOARDS)

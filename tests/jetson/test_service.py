@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finedge.runtime.sinks.base import Context, Outputs, Result
+from finedge.runtime.sinks.systemd import Systemd, open_systemd
+
+JETSON = Path(__file__).resolve().parents[2] / "jetson"
+UNIT = JETSON / "finedge.service"
+ANSWER = Result({"status": "ok", "top": [{"index": 1, "label": "dusky-finch", "p": 0.93}]})
+SILENCE = Result({"status": "no_signal", "top": []})
+CONTEXT = Context("birds", names=("test://",), fps=(30.0,), live=True, stop=lambda: None)
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    """What systemd opens for a unit with Type=notify."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as opened:
+        opened.bind(str(tmp_path / "notify"))
+        opened.settimeout(10)
+        yield opened
+
+
+def received(listener: socket.socket) -> list[str]:
+    return listener.recv(4096).decode().split("\n")
+
+
+def test_the_first_result_says_ready_the_next_that_it_lives_and_the_end_that_it_is_meant(listener: socket.socket) -> None:
+    sink = Systemd(listener.getsockname(), interval_s=0)
+    sink.write(ANSWER)
+    sink.write(SILENCE)
+    sink.close()
+    assert received(listener) == ["READY=1", "WATCHDOG=1", "STATUS=ok: dusky-finch 93%"]
+    assert received(listener) == ["READY=1", "WATCHDOG=1", "STATUS=no_signal"]
+    assert received(listener) == ["STOPPING=1"]
+
+
+def test_many_results_are_one_sign_of_life_an_interval(listener: socket.socket) -> None:
+    sink = Systemd(listener.getsockname(), interval_s=3600)
+    for _ in range(1000):
+        sink.write(ANSWER)
+    sink.close()
+    assert received(listener)[0] == "READY=1"
+    assert received(listener) == ["STOPPING=1"]
+
+
+def test_an_abstract_socket_is_written_with_an_at_sign() -> None:
+    name = f"finedge-test-{os.getpid()}"
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as opened:
+        opened.bind("\0" + name)
+        opened.settimeout(10)
+        Systemd("@" + name).write(ANSWER)
+        assert received(opened)[0] == "READY=1"
+
+
+def test_a_listener_that_does_not_read_or_is_gone_never_stops_the_run(listener: socket.socket, tmp_path: Path) -> None:
+    full, gone = Systemd(listener.getsockname(), interval_s=0), Systemd(str(tmp_path / "nobody"), interval_s=0)
+    for _ in range(5000):  # far past what a datagram socket queues
+        full.write(ANSWER)
+        gone.write(ANSWER)
+    full.close()
+    gone.close()
+
+
+@pytest.mark.parametrize(
+    ("environment", "interval_s"),
+    [({}, None), ({"WATCHDOG_USEC": "60000000"}, 1.0), ({"WATCHDOG_USEC": "500000"}, 0.25), ({"WATCHDOG_USEC": "?"}, 1.0)],
+)
+def test_the_watchdogs_time_sets_how_often(environment: dict[str, str], interval_s: float | None, listener: socket.socket) -> None:
+    sink = open_systemd(Outputs(), CONTEXT, environment={"NOTIFY_SOCKET": listener.getsockname(), **environment})
+    assert sink is not None
+    assert sink.interval_s == (interval_s or 1.0)
+    sink.close()
+
+
+@pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}, {"WATCHDOG_USEC": "1"}])
+def test_without_systemd_there_is_no_sink(environment: dict[str, str]) -> None:
+    assert open_systemd(Outputs(), CONTEXT, environment=environment) is None
+
+
+def test_a_run_under_systemd_says_ready_and_stopping(listener: socket.socket) -> None:
+    bundle = JETSON.parent / "examples" / "birds.finedge"
+    command = [sys.executable, "-m", "finedge.cli", "classify", str(bundle), "test://", "--frames", "2"]
+    code = "import sys; from finedge.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [command[0], "-c", code, *command[3:]], env={**os.environ, "NOTIFY_SOCKET": listener.getsockname()}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert received(listener)[:2] == ["READY=1", "WATCHDOG=1"]
+    assert received(listener) == ["STOPPING=1"]
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here: apt-get install systemd")
+    command = tmp_path / "finedge"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    unit = tmp_path / "finedge.service"
+    unit.write_text(UNIT.read_text().replace("/opt/finedge/bin/finedge", str(command)))
+    done = subprocess.run(["systemd-analyze", "verify", "--recursive-errors=no", str(unit)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Type=notify",
+        "WatchdogSec=60",
+        "Restart=always",
+        "DynamicUser=yes",
+        "SupplementaryGroups=video render",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "PrivateTmp=yes",
+        "BindPaths=-/tmp/argus_socket",
+        "DevicePolicy=closed",
+        "MemoryMax=75%",
+        "EnvironmentFile=/etc/finedge/finedge.env",
+    ],
+)
+def test_the_unit_is_watched_limited_and_unprivileged(line: str) -> None:
+    assert line in UNIT.read_text().splitlines()
+
+
+def test_the_settings_name_all_that_the_unit_reads() -> None:
+    settings = dict(line.split("=", 1) for line in (JETSON / "finedge.env").read_text().splitlines() if "=" in line and not line.startswith("#"))
+    (command,) = (line for line in UNIT.read_text().splitlines() if line.startswith("ExecStart="))
+    assert list(settings) == ["FINEDGE_BUNDLE", "FINEDGE_SOURCES", "FINEDGE_OPTIONS"]
+    assert command.endswith("classify ${FINEDGE_BUNDLE} $FINEDGE_SOURCES $FINEDGE_OPTIONS")
