@@ -13,8 +13,8 @@ from .pixels import pixels
 
 SCRIPT = Path(__file__).with_name("run.sh")
 CANNOT = 77  # automake's number for a skipped test
-# OpenCV is not the same arithmetic on ARM. Measured on noise: cv2-area 1 in 0.01 % of values, cv2-linear 2 and something in 38 %.
-GREY_LEVELS = {"pillow-bilinear": 0, "pillow-bicubic": 0, "cv2-area": 1, "cv2-linear": 2}
+# OpenCV's area filter is not quite the same arithmetic on ARM: on noise 1 in 0.0007 % of the values.
+GREY_LEVELS = {"pillow-bilinear": 0, "pillow-bicubic": 0, "cv2-area": 1, "cv2-linear": 0}
 
 
 @pytest.mark.slow

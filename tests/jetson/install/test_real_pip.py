@@ -74,7 +74,7 @@ def test_pip_fails_rather_than_shadows_what_jetpack_brings(board: Root, tmp_path
 
 def test_a_checkout_is_built_and_what_it_needs_is_taken_as_wheels(board: Root) -> None:
     """`--only-binary` is for what the checkout needs: the checkout itself is built."""
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="70.1")  # builds wheels without the package `wheel`
     checkout = board.path / "checkout"
     text = '[project]\nname = "finedge"\nversion = "0.2"\ndependencies = ["numpy"]\n[project.scripts]\nfinedge = "finedge:main"\n'
     (checkout / "pyproject.toml").write_text(text + '[tool.setuptools]\npackages = ["finedge"]\n')

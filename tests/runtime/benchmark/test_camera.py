@@ -23,7 +23,6 @@ from finedge.runtime.benchmark.frames import rendered_frames
 from finedge.runtime.benchmark.modes import CAMERA, TOTAL, Mode
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.fake import FakeBackend
-from finedge.runtime.report.command import report
 from finedge.runtime.sources import Frame, SourceInfo
 
 PICTURES = tuple(np.full((8, 8, 3), i, np.uint8) for i in range(3))
@@ -158,6 +157,9 @@ def test_a_source_that_waits_for_us_is_refused(tiny_bundle: Bundle, tiny_data: P
 
 def test_the_report_has_a_table_of_its_own_for_it(tiny_bundle: Bundle) -> None:
     quick(tiny_bundle, mode="camera,single-stream")
+    pytest.importorskip("jinja2")
+    from finedge.runtime.report.command import report
+
     text = Path(report(tiny_bundle.path)["markdown"]).read_text()
     single, camera = text.split("## Single-stream")[1].split("## Camera")
     assert "age p95" in camera
