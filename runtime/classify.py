@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +18,12 @@ from finedge.runtime.pipeline import Pipeline
 from finedge.runtime.region import Region
 from finedge.runtime.sinks import SINKS, Context, Outputs, Sink
 from finedge.runtime.sources import Source, mask, open_source
-from finedge.runtime.sources.base import Wish
+from finedge.runtime.sources.base import AS_IT_COMES, Wish
 from finedge.runtime.stream import NO_SIGNAL_MS, stop_on_signals
 from finedge.runtime.watch import Watch
 
 log = logging.getLogger(__name__)
 
-AS_IT_COMES = Wish()
 ONLY_STDOUT = Outputs()
 
 
@@ -113,7 +112,7 @@ def classify(
         raise UsageError(f"sources: {' '.join(map(mask, sources)) or 'none'}", expected="at least one, and none twice: a line names its source")
     rules, region = deciding.rules(), Region.parse(deciding.roi) if deciding.roi is not None else None
     with ExitStack() as exits:
-        opened = [exits.enter_context(open_source(source, **asdict(wish))) for source in sources]
+        opened = [exits.enter_context(open_source(source, wish=wish)) for source in sources]
         _refuse_timeless(opened, limits=limits, deciding=deciding)
         classifier = exits.enter_context(Classifier.open(bundle, variant=variant, backend=backend, topk=topk))
         watch = Watch(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)

@@ -13,7 +13,7 @@ from finedge.errors import DataError, UsageError
 from finedge.image import SUFFIXES as IMAGE_SUFFIXES
 from finedge.image import is_image
 from finedge.runtime.sources.address import mask
-from finedge.runtime.sources.base import Frame, Source, SourceInfo, Wish
+from finedge.runtime.sources.base import AS_IT_COMES, CAMERA_WISHES, Frame, Source, SourceInfo, Wish
 from finedge.runtime.sources.camera import CSI_FORM, open_camera, open_csi
 from finedge.runtime.sources.camera import FORMS as CAMERA_FORMS
 from finedge.runtime.sources.files import open_folder, open_glob, open_image
@@ -23,16 +23,20 @@ from finedge.runtime.sources.scene import open_scene
 from finedge.runtime.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from finedge.runtime.sources.video import open_video
 
-__all__ = ["SOURCES", "Frame", "Kind", "Source", "SourceInfo", "mask", "open_source"]
+__all__ = ["SOURCES", "Frame", "Kind", "Source", "SourceInfo", "Wish", "mask", "open_source"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source: how it is written, whether a string means it, and what opens it."""
+    """A kind of source: how it is written, whether a string means it, what opens it, and what of a `Wish` it can grant.
+
+    `open` takes a `wish` where there are `wishes`; else what is asked comes as an option by its name, if it has one of that name.
+    """
 
     form: str
     claims: Callable[[str], bool]
     open: Callable[..., Source]
+    wishes: frozenset[str] = frozenset()
 
 
 def _is_glob(uri: str) -> bool:
@@ -46,10 +50,12 @@ def _is_pipeline(uri: str) -> bool:
 # The first kind that claims a string opens it.
 SOURCES: dict[str, Kind] = {
     "test": Kind("test://", lambda uri: uri.startswith("test://"), open_scene),
-    "camera": Kind("/dev/video0, v4l2:///dev/video0, or its number 0", lambda uri: CAMERA_FORMS.fullmatch(uri) is not None, open_camera),
-    "csi": Kind(CSI_FORM, lambda uri: uri.startswith("csi://"), open_csi),
-    "rtsp": Kind("rtsp://user:password@host:554/path or rtsps://", lambda uri: uri.startswith(("rtsp://", "rtsps://")), open_rtsp),
-    "http": Kind("http://host/path or https:// (MJPEG, HLS, a video file)", lambda uri: uri.startswith(("http://", "https://")), open_http),
+    "camera": Kind("/dev/video0, v4l2:///dev/video0, or its number 0", lambda uri: CAMERA_FORMS.fullmatch(uri) is not None, open_camera, CAMERA_WISHES),
+    "csi": Kind(CSI_FORM, lambda uri: uri.startswith("csi://"), open_csi, CAMERA_WISHES),
+    "rtsp": Kind(
+        "rtsp://user:password@host:554/path or rtsps://", lambda uri: uri.startswith(("rtsp://", "rtsps://")), open_rtsp, CAMERA_WISHES | {"latency_ms"}
+    ),
+    "http": Kind("http://host/path or https:// (MJPEG, HLS, a video file)", lambda uri: uri.startswith(("http://", "https://")), open_http, CAMERA_WISHES),
     "gstreamer": Kind("'v4l2src ! appsink' (a GStreamer pipeline that ends in appsink)", _is_pipeline, open_pipeline),
     "glob": Kind("'photos/*.jpg' (in quotes)", lambda uri: "://" not in uri and _is_glob(uri), open_glob),
     "folder": Kind("photos/", lambda uri: uri != "" and Path(uri).is_dir(), open_folder),
@@ -58,46 +64,31 @@ SOURCES: dict[str, Kind] = {
 }
 
 
-def open_source(
-    uri: str,
-    *,
-    width: int | None = None,
-    height: int | None = None,
-    fps: float | None = None,
-    flip: int = 0,
-    latency_ms: int | None = None,
-    **options: Any,
-) -> Source:
+def open_source(uri: str, *, wish: Wish = AS_IT_COMES, **options: Any) -> Source:
     """Open what `uri` names.
 
     Args:
         uri: one of the forms of `SOURCES`.
-        width: see `Wish`, as the four that follow; a kind that cannot do one of them refuses it.
-        height: see `Wish`.
-        fps: see `Wish`; of test:// the rate.
-        flip: see `Wish`.
-        latency_ms: see `Wish`.
-        options: those of the kind (`reconnect`, `timeout_s` and `via` of live ones; `seed` of test://; `max_unreadable` of folders and globs).
+        wish: size, rate, flip and latency; a kind that cannot do one of them refuses it.
+        options: those of the kind (`reconnect`, `timeout_s` and `via` of live ones; `fps` and `seed` of test://; `max_unreadable` of folders and globs).
 
     Raises:
         UsageError: no kind has this form, or the kind does not take an option.
         DataError: a file that is missing, or is neither an image nor a video.
         SystemProblem: no such camera, or a stream that cannot be opened.
     """
-    wish = vars(Wish(width, height, fps, flip, latency_ms))
-    asked = {name: value for name, value in wish.items() if value != getattr(Wish, name)} | options
     for kind in SOURCES.values():
         if kind.claims(uri):
-            _refuse_unknown(asked, kind, uri)
-            return kind.open(uri, **asked)
+            _refuse_unknown(wish, options, kind=kind, uri=uri)
+            return kind.open(uri, **({"wish": wish} if kind.wishes else wish.asked()), **options)
     raise _unknown(uri)
 
 
-def _refuse_unknown(options: dict[str, Any], kind: Kind, uri: str) -> None:
-    known = set(inspect.signature(kind.open).parameters) - {"uri"}
-    for name in options:
-        if name not in known:
-            raise UsageError(f"'{mask(uri)}' takes no {name}", expected=", ".join(sorted(known)) or f"no options for {kind.form}")
+def _refuse_unknown(wish: Wish, options: dict[str, Any], *, kind: Kind, uri: str) -> None:
+    takes = set(inspect.signature(kind.open).parameters) - {"uri", "wish"}
+    grants = takes | kind.wishes
+    for name in [*(n for n in wish.asked() if n not in grants), *(n for n in options if n not in takes)]:
+        raise UsageError(f"'{mask(uri)}' takes no {name}", expected=", ".join(sorted(grants)) or f"no options for {kind.form}")
 
 
 def _unknown(uri: str) -> UsageError | DataError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,14 @@ class Wish:
             raise UsageError(f"flip {self.flip}", expected="0 none, 1 left turn, 2 half turn, 3 right turn, 4 left-right, 6 upside down, 5 or 7 diagonals")
         if self.latency_ms is not None and self.latency_ms < 0:
             raise UsageError(f"latency {self.latency_ms} ms", expected="0 or more")
+
+    def asked(self) -> dict[str, Any]:
+        """Return what is asked for by name, without what says nothing."""
+        return {name: value for name, value in vars(self).items() if value != getattr(Wish, name)}
+
+
+AS_IT_COMES = Wish()
+CAMERA_WISHES = frozenset({"width", "height", "fps", "flip"})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import cv2
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import gstreamer, pipelines
-from finedge.runtime.sources.base import Connection, Source, Wish
+from finedge.runtime.sources.base import AS_IT_COMES, Connection, Source, Wish
 from finedge.runtime.sources.capture import Capture, info_of
 from finedge.runtime.sources.reconnect import Reconnecting
 
@@ -31,25 +31,12 @@ def captured_ns(driver_ms: float, now_ns: int) -> int:
     return stamp if 0 <= now_ns - stamp <= MAX_DRIVER_DELAY_NS else now_ns
 
 
-def open_camera(
-    uri: str,
-    *,
-    width: int | None = None,
-    height: int | None = None,
-    fps: float | None = None,
-    flip: int = 0,
-    reconnect: bool = True,
-    api: int = cv2.CAP_V4L2,
-    via: str = "opencv",
-) -> Source:
+def open_camera(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, api: int = cv2.CAP_V4L2, via: str = "opencv") -> Source:
     """Open `/dev/video0`, `v4l2:///dev/video0`, or a bare digit, which is a V4L2 index; `?codec=mjpeg` asks the camera for JPEG.
 
     Args:
         uri: the device; /dev/v4l/by-id/... stays the same when a camera is plugged in again.
-        width: see `Wish`, as the three that follow; a camera that gives something else is warned of.
-        height: see `Wish`.
-        fps: see `Wish`.
-        flip: see `Wish`.
+        wish: size, rate and flip; a camera that gives something else is warned of.
         reconnect: False to raise `SourceLost` when it goes away; else it is looked for until it is back.
         api: OpenCV's way of reading it.
         via: `opencv` or `gstreamer`.
@@ -62,7 +49,7 @@ def open_camera(
         raise SystemProblem(f"'{uri}' names no V4L2 device", expected="/dev/video0")
     if match[3]:
         log.info("source '%s' is taken as V4L2 index %s: /dev/video%s", uri, match[3], match[3])
-    device, wish, mjpeg = Path(match[1] or match[2] or f"/dev/video{match[3]}"), Wish(width, height, fps, flip), match[4] is not None
+    device, mjpeg = Path(match[1] or match[2] or f"/dev/video{match[3]}"), match[4] is not None
     if via not in VIAS:
         raise UsageError(f"via '{via}'", expected=", ".join(VIAS))
     if via == "gstreamer":
@@ -70,7 +57,7 @@ def open_camera(
     return Reconnecting(lambda: _connect(device, wish, api=api, mjpeg=mjpeg), reconnect=reconnect)
 
 
-def open_csi(uri: str, *, width: int | None = None, height: int | None = None, fps: float | None = None, flip: int = 0, reconnect: bool = True) -> Source:
+def open_csi(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True) -> Source:
     """Open `csi://0`, the first CSI sensor of a Jetson, at 1280x720 and 30 frames a second unless asked otherwise.
 
     Args: as of `open_camera`; `?mode=2` chooses a mode of the sensor.
@@ -86,7 +73,6 @@ def open_csi(uri: str, *, width: int | None = None, height: int | None = None, f
             f"{uri} needs GStreamer's nvarguscamerasrc, which only a Jetson has",
             fix="on a Jetson: sudo apt-get install nvidia-l4t-gstreamer python3-gi; elsewhere use /dev/video0",
         )
-    wish = Wish(width, height, fps, flip)
     pipeline = pipelines.csi(int(match[1]), wish, mode=int(match[2]) if match[2] else None)
     return Reconnecting(lambda: _started(pipeline, "csi", uri), reconnect=reconnect)
 

@@ -13,7 +13,7 @@ import cv2
 from finedge.errors import SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import gstreamer, pipelines
 from finedge.runtime.sources.address import mask, split
-from finedge.runtime.sources.base import Connection, EndOfStream, Source, Wish
+from finedge.runtime.sources.base import AS_IT_COMES, Connection, EndOfStream, Source, Wish
 from finedge.runtime.sources.capture import Capture, arrival, info_of
 from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
 from finedge.runtime.sources.reconnect import Reconnecting
@@ -54,27 +54,12 @@ class RtpClock:
         return now_ns - round((offset - self._least_ms) * 1e6)
 
 
-def open_rtsp(
-    uri: str,
-    *,
-    width: int | None = None,
-    height: int | None = None,
-    fps: float | None = None,
-    flip: int = 0,
-    latency_ms: int | None = None,
-    reconnect: bool = True,
-    timeout_s: float = READ_TIMEOUT_S,
-    via: str = "auto",
-) -> Source:
+def open_rtsp(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, timeout_s: float = READ_TIMEOUT_S, via: str = "auto") -> Source:
     """Open `rtsp://` or `rtsps://` as a live source over TCP where the server has it.
 
     Args:
         uri: with `user:password@` where the camera wants it.
-        width: see `Wish`, as the four that follow.
-        height: see `Wish`.
-        fps: see `Wish`.
-        flip: see `Wish`.
-        latency_ms: see `Wish`.
+        wish: size, rate, flip, latency.
         reconnect: False to raise `SourceLost` at the first loss.
         timeout_s: a silence after which the connection is lost; more for a camera that sends a picture now and then.
         via: `ffmpeg`, `gstreamer`, or `auto`: GStreamer where python3-gi and nvv4l2decoder are, or OpenCV has no FFmpeg.
@@ -82,34 +67,23 @@ def open_rtsp(
     Raises:
         SystemProblem: it cannot be opened; the text says what the server answered.
     """
-    wish = Wish(width, height, fps, flip, latency_ms)
     split(uri)
     connect = _connect_rtsp_gstreamer if _by_gstreamer(via) else _connect_rtsp
-    return Reconnecting(lambda: connect(uri, wish, timeout_s=timeout_s), reconnect=reconnect, fps=fps)
+    return Reconnecting(lambda: connect(uri, wish, timeout_s=timeout_s), reconnect=reconnect, fps=wish.fps)
 
 
-def open_http(
-    uri: str,
-    *,
-    width: int | None = None,
-    height: int | None = None,
-    fps: float | None = None,
-    flip: int = 0,
-    reconnect: bool = True,
-    timeout_s: float = READ_TIMEOUT_S,
-) -> Source:
+def open_http(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, timeout_s: float = READ_TIMEOUT_S) -> Source:
     """Open `http(s)://`: what has an end (a video file, a finished HLS list) gives every frame; MJPEG and live HLS are live.
 
-    Args: as of `open_rtsp`; a finished video takes none of them.
+    Args: as of `open_rtsp`; a finished video grants no wish.
 
     Raises:
         SystemProblem: it cannot be opened; the text says what the server answered.
     """
-    wish = Wish(width, height, fps, flip)
     split(uri)
     first: list[cv2.VideoCapture] = [_open_http(uri, timeout_s)]
     if first[0].get(cv2.CAP_PROP_FRAME_COUNT) > 0:
-        if wish != Wish():
+        if wish != AS_IT_COMES:
             raise UsageError(f"{mask(uri)} is a finished video", expected="no width, height, fps or flip: they are asked of what is live")
         return VideoFile(first[0], mask(uri), kind="http", broken=SourceLost)
 
@@ -117,7 +91,7 @@ def open_http(
         capture = first.pop() if first else _open_http(uri, timeout_s)
         return _live(capture, "http", uri, wish=wish)
 
-    return Reconnecting(connect, reconnect=reconnect, fps=fps)
+    return Reconnecting(connect, reconnect=reconnect, fps=wish.fps)
 
 
 def _by_gstreamer(via: str) -> bool:

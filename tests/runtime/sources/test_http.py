@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
-from finedge.runtime.sources import open_source
+from finedge.runtime.sources import Wish, open_source
 from finedge.runtime.stream import Stream
 
 Serve = Callable[..., Any]
@@ -160,4 +160,4 @@ def test_a_finished_video_that_is_cut_off_is_lost(web: Serve, tmp_path: Path) ->
 def test_a_finished_video_is_not_turned(web: Serve, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi")
     with pytest.raises(UsageError, match="is a finished video"):
-        open_source(web().uri + "/clip.avi", flip=2)
+        open_source(web().uri + "/clip.avi", wish=Wish(flip=2))
