@@ -34,8 +34,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from finedge.ops import cross_layer_attention  # noqa: E402
-from finedge.runtime.plugins.driver import LIBRARY, Driver, parameters_of  # noqa: E402
-from finedge.runtime.plugins.launch import COMBINE, HALF, Layout, Problem, plan  # noqa: E402
+from finedge.runtime.plugins.cross_layer_attention import Ready  # noqa: E402
+from finedge.runtime.plugins.driver import LIBRARY, Driver  # noqa: E402
+from finedge.runtime.plugins.launch import HALF, Layout, Problem  # noqa: E402
 
 ROUNDS = 30  # of every contender in turn
 INSIDE = 20  # launches timed together, so that the clock's own cost does not count
@@ -80,26 +81,18 @@ class Kernel:
     """The plugin's kernel on torch's buffers; the maps are channels_last, which is kHWC8."""
 
     def __init__(self, driver: Driver, shape: Shape, maps: tuple[torch.Tensor, ...]) -> None:
-        self.maps, self.out, self.driver = maps, torch.empty_like(maps[0]), driver
-        batch, (queries, keys) = maps[0].shape[0], shape.positions
-        kernels = driver.kernels()
-        c = shape.channels
-        self.plan = plan(queries=queries, keys=keys, d=c, dv=c, shared=shape.shared, batch=batch, processors=kernels.processors)
-        self.workspace = torch.empty(self.plan.workspace_bytes, dtype=torch.uint8, device=maps[0].device)
+        self.out, c = torch.empty_like(maps[0]), shape.channels
+        queries, keys = shape.positions
         layouts = [Layout.of("HWC8", kind=HALF, channels=c, positions=n).map() for n in (queries, keys, keys, queries)]
-        for layout, tensor in zip(layouts, (*maps, self.out), strict=True):
-            layout.data = tensor.data_ptr()
-        self.problem = Problem(*layouts, self.workspace.data_ptr(), queries, keys, c, c, self.plan.splits, batch, scale_of(shape), 0)
-        self.parameters = parameters_of(self.problem)
-        self.steps = [(kernels.function(self.plan.kernel, shared_bytes=self.plan.shared_bytes), *self.plan.grid, *self.plan.block, self.plan.shared_bytes)]
-        if self.plan.combine_grid:
-            self.steps.append((kernels.function(COMBINE, shared_bytes=0), *self.plan.combine_grid, *self.plan.block, 0))
+        problem = Problem(*layouts, None, queries, keys, c, c, 1, maps[0].shape[0], scale_of(shape), 0)
+        self.ready = Ready(driver, problem, shared=shape.shared)
+        self.workspace = torch.empty(self.ready.plan.workspace_bytes, dtype=torch.uint8, device=maps[0].device)
+        self.addresses = [t.data_ptr() for t in (*maps, self.out)]
 
     def __call__(self) -> torch.Tensor:
         """Record the launches on torch's stream; return the output map."""
         stream = torch.cuda.current_stream().cuda_stream if self.out.is_cuda else 0
-        for step in self.steps:
-            self.driver.launch(*step, stream=stream, parameters=self.parameters)
+        self.ready.launch(self.addresses, workspace=self.workspace.data_ptr(), stream=stream)
         return self.out
 
 
@@ -126,7 +119,7 @@ def row(driver: Driver, shape: Shape, batch: int, device: torch.device, peaks: d
     """Check one shape at one batch size and, on a GPU, time it."""
     maps = inputs(shape, batch, device)
     kernel = Kernel(driver, shape, maps)
-    found = {"shape": asdict(shape), "batch": batch, "plan": asdict(kernel.plan), "max_abs": errors(kernel, shape, maps)}
+    found = {"shape": asdict(shape), "batch": batch, "plan": asdict(kernel.ready.plan), "max_abs": errors(kernel, shape, maps)}
     if peaks is None:
         return found
     contenders: dict[str, Callable[[], torch.Tensor]] = {"kernel": kernel, **torch_contenders(shape, maps)}

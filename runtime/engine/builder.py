@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from finedge import __version__
 from finedge.bundle import Bundle
-from finedge.errors import BundleError, FinedgeError, SystemProblem
+from finedge.errors import FinedgeError, SystemProblem
 from finedge.runtime.engine.attention import faster
 from finedge.runtime.engine.candidate import Candidate, candidates, register_plugin
 from finedge.runtime.engine.compiler import Compiled, Order, compile_engine
@@ -86,12 +86,7 @@ def _stored(store: EngineStore, candidate: Candidate, flavour: Flavour, *, consi
     found = next((f for f in map(store.find, map(candidate.key_with, typings)) if f), None)
     if found is None or (len(considered) > 1 and found.record["attention"]["considered"] != considered):
         return None
-    try:
-        found.read()
-    except BundleError as error:
-        log.warning("%s: building again", error.what)
-        return None
-    return found
+    return found if found.is_whole() else None
 
 
 def _say_why(store: EngineStore, candidate: Candidate, bundle: Bundle) -> None:

@@ -49,6 +49,15 @@ class Found:
             raise BundleError(f"{self.path} has sha256 {digest[:12]}...", expected=f"{str(self.record['sha256'])[:12]}... as recorded", fix="finedge build")
         return data
 
+    def is_whole(self) -> bool:
+        """Tell whether `read` would return its bytes; why it would not is logged."""
+        try:
+            self.read()
+        except BundleError as error:
+            log.warning("%s: not used, building again where no other fits", error.what)
+            return False
+        return True
+
 
 @dataclass(frozen=True)
 class EngineStore:

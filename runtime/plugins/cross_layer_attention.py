@@ -75,7 +75,7 @@ class Attention:
         self.plugin_name, self.plugin_version, self.plugin_namespace = OP.name, str(OP.version), OP.domain
         self.num_outputs = 1
         self._fields: list[Any] = []
-        self._ready: _Ready | None = None
+        self._ready: Ready | None = None
 
     def get_capability_interface(self, type: Any) -> Any:  # noqa: D102 - TensorRT's names from here on
         return self
@@ -135,9 +135,9 @@ class Attention:
     def _scale(self, position: int) -> float:
         return (self.settings.q_scale, self.settings.k_scale, self.settings.v_scale, 0.0)[position]
 
-    def _prepare(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> _Ready:
+    def _prepare(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Ready:
         descs = [*inputs, *outputs]
-        return _Ready(_driver(self.library), self._problem(descs), shared=bool(self.settings.shared))
+        return Ready(_driver(self.library), self._problem(descs), shared=bool(self.settings.shared))
 
     def _problem(self, descs: Sequence[Any]) -> Problem:
         sizes = [_size(d.dims) for d in descs]
@@ -151,13 +151,23 @@ class Attention:
         return Layout.of(desc.format.name, kind=kind, channels=channels, positions=positions).map(scale=self._scale(position))
 
 
-class _Ready:
-    """A problem all of whose numbers are known but the addresses, and the loaded kernels that solve it."""
+class Ready:
+    """A problem all of whose numbers are known but the addresses, and the loaded kernels that solve it.
+
+    Args:
+        driver: the CUDA driver.
+        problem: `splits` is filled in by the `plan` made here.
+        shared: keys and values are one map.
+
+    Raises:
+        UsageError: no kernel holds that many channels.
+        SystemProblem: no image fits the device, or it has too little shared memory.
+    """
 
     def __init__(self, driver: Driver, problem: Problem, *, shared: bool) -> None:
         kernels = driver.kernels()
         p = self.problem = problem
-        launch = plan(queries=p.queries, keys=p.keys, d=p.d, dv=p.dv, shared=shared, batch=p.batch, processors=kernels.processors)
+        launch = self.plan = plan(queries=p.queries, keys=p.keys, d=p.d, dv=p.dv, shared=shared, batch=p.batch, processors=kernels.processors)
         p.splits = launch.splits
         function = kernels.function(launch.kernel, shared_bytes=launch.shared_bytes)
         self._steps = [(function, *launch.grid, *launch.block, launch.shared_bytes)]
@@ -167,6 +177,7 @@ class _Ready:
         log.debug("cross-layer attention: %s", launch)
 
     def launch(self, addresses: Sequence[int], *, workspace: int, stream: int) -> None:
+        """Record the launches on a stream; `addresses` are those of q, k, v and y, `workspace` holds `plan.workspace_bytes`."""
         p = self.problem
         p.q.data, p.k.data, p.v.data, p.y.data = addresses
         p.partial = workspace

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
 from finedge.bundle import Bundle
-from finedge.errors import BundleError
 from finedge.runtime.cuda import Gpu
 from finedge.runtime.engine.candidate import candidates
 from finedge.runtime.engine.flavour import Flavour
@@ -13,8 +10,6 @@ from finedge.runtime.engine.key import PORTABLE, EngineKey
 from finedge.runtime.engine.options import BuildOptions
 from finedge.runtime.engine.store import EngineStore, Found
 from finedge.runtime.engine.target import PORTABLE_COVERS, Target
-
-log = logging.getLogger(__name__)
 
 # What a user may choose at `finedge build` without it becoming an engine of something else.
 CHOICES = {"profile", "flags", "gpu", "compute_capability"}
@@ -25,7 +20,7 @@ def stored_engine(bundle: Bundle, options: BuildOptions, *, flavour: Flavour, he
     target = Target(here.name, here.compute_capability, (), here)
     wanted = [c.key for c in candidates(bundle, options, flavour=flavour, where=target)]
     fitting = [f for f in EngineStore.of(bundle) if runs_on(f.key, here) and any(is_variant(f.key, key) for key in wanted)]
-    return next((f for f in sorted(fitting, key=lambda f: f.path.stat().st_mtime, reverse=True) if _is_whole(f)), None)
+    return next((f for f in sorted(fitting, key=lambda f: f.path.stat().st_mtime, reverse=True) if f.is_whole()), None)
 
 
 def is_variant(found: EngineKey, wanted: EngineKey) -> bool:
@@ -39,12 +34,3 @@ def runs_on(key: EngineKey, here: Gpu) -> bool:
         return True
     capability = f"sm{here.compute_capability.replace('.', '')}"
     return capability in ([c.lower() for c in PORTABLE_COVERS] if key.gpu == PORTABLE else key.gpu.split("+"))
-
-
-def _is_whole(found: Found) -> bool:
-    try:
-        found.read()
-    except BundleError as error:
-        log.warning("%s: not used", error.what)
-        return False
-    return True
