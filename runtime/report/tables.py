@@ -153,6 +153,11 @@ def method_text(report: Mapping[str, Any]) -> tuple[str, ...]:
     """Return how it was measured, in sentences, with the values of this run."""
     m = report["method"]
     notes = "; ".join(dict.fromkeys(r["accuracy_note"] for r in report["rows"] if r["accuracy_note"]))
+    has_camera = any(r["mode"] == "camera" for r in report["rows"])
+    camera = (
+        "The age of a camera's frame is the wall time from its capture, or from when it was due in a replay, to its top-k on the host: waiting is part of it, "
+        "and the headline stands beside it as p50 without waiting.",
+    )
     return (
         "The headline is the wall time from a decoded uint8 frame in host memory to the top-k on the host: preprocess + infer + post. "
         "The engine alone (the inference call) and decoding the image file stand in their own columns and are never mixed into it.",
@@ -160,7 +165,8 @@ def method_text(report: Mapping[str, Any]) -> tuple[str, ...]:
         f"All rows were measured in one process, interleaved in blocks of {m['block_s']:g} s, {m['duration_s']:g} s for each row, after a warm-up of at least "
         f"{m['warm_up_s']:g} s each that lasts until the median settles. The first {m['rewarm_s']:g} s of a block are not recorded, "
         "because the model before it filled the caches.",
-        f"CPU threads: {m['threads'] or 'all physical cores'}, spinning while they wait.",
+        *(camera if has_camera else ()),
+        f"CPU threads: {m['threads'] or 'all physical cores'}, spinning while they wait{', but not in camera mode' if has_camera else ''}.",
         "Percentiles are nearest rank over all samples, nothing removed. One is shown only when the sample supports it at 99 % confidence "
         f"({', '.join(f'p{p:g}: {n}' for p, n in MIN_QUERIES.items())} queries).",
         "Accuracy is of the same open sessions over the whole split, with 95 % Wilson intervals; changes against fp32 are paired over the same images: "

@@ -41,13 +41,13 @@ fetch_root() {
     : >"$cache/apt/status"
     apt update >&2 || skip "apt-get update for arm64 failed: no network, or the sources have no arm64"
     apt install --download-only -y --no-install-recommends "${packages[@]}" >&2 || skip "the arm64 packages cannot be had: ${packages[*]}"
-    rm -rf "$cache/root.new"
-    mkdir "$cache/root.new"
-    for package in "$cache"/apt/cache/archives/*.deb; do dpkg-deb -x "$package" "$cache/root.new"; done
-    cpu_of_an_orin >"$cache/root.new/cpuinfo"
-    mkdir -p "$cache/root.new/proc" && mv "$cache/root.new/cpuinfo" "$cache/root.new/proc/"
-    rm -rf "$cache/root" "$cache/apt"
-    mv "$cache/root.new" "$cache/root"
+    rm -rf "$cache/debian.new"
+    mkdir "$cache/debian.new"
+    for package in "$cache"/apt/cache/archives/*.deb; do dpkg-deb -x "$package" "$cache/debian.new"; done
+    cpu_of_an_orin >"$cache/debian.new/cpuinfo"
+    mkdir -p "$cache/debian.new/proc" && mv "$cache/debian.new/cpuinfo" "$cache/debian.new/proc/"
+    rm -rf "$cache/debian" "$cache/apt"
+    mv "$cache/debian.new" "$cache/debian"
 }
 
 # qemu shows the host's own /proc/cpuinfo, and ONNX Runtime fails on finding no ARM core in it; a file of the root comes before the host's.
@@ -62,7 +62,7 @@ cpu_of_an_orin() {
 make_python() {
     cat >"$cache/python" <<TEXT
 #!/bin/sh
-exec qemu-aarch64 -cpu cortex-a76 -L "$cache/root" "$cache/root/usr/bin/python3" "\$@"
+exec qemu-aarch64 -cpu cortex-a76 -L "$cache/debian" "$cache/debian/usr/bin/python3" "\$@"
 TEXT
     chmod +x "$cache/python"
     mkdir -p "$cache/startup"
@@ -88,7 +88,7 @@ fetch_wheels() {
 }
 
 pip_there() { # pip itself runs emulated: it chooses by the markers and tags of aarch64
-    PYTHONPATH=$(echo "$cache"/wheels/pip-*.whl) "$cache/python" -m pip install --quiet --no-index --find-links "$cache/wheels" --no-compile \
+    PYTHONPATH=$(echo "$cache"/wheels/pip-*.whl) PIP_NO_INDEX=1 PIP_FIND_LINKS="$cache/wheels" "$cache/python" -m pip install --quiet --no-compile \
         --root-user-action ignore "$@" >&2
 }
 
@@ -133,7 +133,7 @@ PYTHON
         tee "$cache/pytest.txt" >&2
 }
 
-[ -d "$cache/root" ] || fetch_root
+[ -d "$cache/debian" ] || fetch_root
 make_python
 "$cache/python" -c 'pass' || skip "qemu-aarch64 cannot run the arm64 Python"
 [ "$(cat "$cache/wheels/pins.txt" 2>/dev/null)" = "$(pins)" ] || fetch_wheels
