@@ -9,8 +9,9 @@ from typing import Any
 
 import jinja2
 
+from finedge.runtime.report.method import method_text
 from finedge.runtime.report.picture import SHAPES, colours, picture
-from finedge.runtime.report.tables import class_tables, flat, method_text, row_tables
+from finedge.runtime.report.tables import class_tables, flat, row_tables
 from finedge.runtime.report.verdict import latency_rows, verdicts
 
 SIZES = {"wide": (880, 460), "narrow": (340, 340)}  # the page shows the one that fits, so that letters keep their size

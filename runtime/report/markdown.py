@@ -6,7 +6,8 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from finedge.runtime.report.tables import ClassTable, Table, class_tables, flat, method_text, row_tables
+from finedge.runtime.report.method import method_text
+from finedge.runtime.report.tables import ClassTable, Table, class_tables, flat, row_tables
 from finedge.runtime.report.verdict import verdicts
 
 WORST = 20  # classes listed in Markdown; the HTML page holds all

@@ -102,6 +102,16 @@ def test_single_stream_and_offline_stand_in_different_tables(sample: SimpleNames
     assert "batch 8" in text
 
 
+def test_power_has_columns_and_a_sentence_where_a_sensor_told_it_and_none_elsewhere(sample: SimpleNamespace) -> None:
+    report = sample.report()
+    assert "mJ an image" not in markdown(report)
+    for row in report["rows"]:
+        row |= {"power": {"mean_w": 7.25, "sensor": "the rail VIN", "readings": 15}, "energy_mj": 231.5, "power_mode": "25W"}
+    report["rows"][0] |= {"power": {"mean_w": None, "sensor": None, "readings": 3}, "energy_mj": None}
+    for text in (markdown(report), page(report)):
+        assert all(word in text for word in ("mJ an image", "231.50", "7.25", "25W", "told by the rail VIN; energy"))
+
+
 def test_classes_are_listed_worst_first(sample: SimpleNamespace) -> None:
     text = markdown(sample.report(label="the-worst"))
     assert text.index("the-worst") < text.index("class-1 ") < text.index("class-2 ")
