@@ -81,7 +81,7 @@ class Deciding:
 
 def classify(
     bundle: Positional[Path],
-    sources: Positional[Annotated[tuple[str, ...], arg(metavar="SOURCE [SOURCE ...]")]],
+    sources: Positional[Annotated[tuple[str, ...], arg(metavar="SOURCE [SOURCE ...]", help_behavior_hint="(at least one)")]],
     *,
     variant: str = "auto",
     backend: str = "auto",
@@ -117,15 +117,15 @@ def classify(
         classifier = exits.enter_context(Classifier.open(bundle, variant=variant, backend=backend, topk=topk))
         watch = Watch(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
         pipeline = Pipeline(opened, classifier, no_signal_ms=limits.no_signal_ms, interval_s=limits.interval, limit=limits.frames, region=region)
-        interrupted = _run(pipeline, watch, outputs=outputs)
+        interrupted = _run(pipeline, watch, outputs=outputs, interval_s=limits.interval)
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _run(pipeline: Pipeline, watch: Watch, *, outputs: Outputs) -> bool:
+def _run(pipeline: Pipeline, watch: Watch, *, outputs: Outputs, interval_s: float) -> bool:
     """Write every result to every sink; return whether a signal ended it."""
     try:
-        with _sinks(outputs, _context(watch, pipeline)) as sinks, pipeline, stop_on_signals(pipeline.stop) as interrupted:
+        with _sinks(outputs, _context(watch, pipeline, interval_s=interval_s)) as sinks, pipeline, stop_on_signals(pipeline.stop) as interrupted:
             for answer in pipeline:
                 result = watch(answer)
                 for sink in sinks:
@@ -148,7 +148,7 @@ def _sinks(outputs: Outputs, context: Context) -> Iterator[list[Sink]]:
         yield sinks
 
 
-def _context(watch: Watch, pipeline: Pipeline) -> Context:
+def _context(watch: Watch, pipeline: Pipeline, *, interval_s: float) -> Context:
     infos = [source.info for source in watch.sources]
     return Context(
         watch.classifier.bundle.name,
@@ -156,6 +156,7 @@ def _context(watch: Watch, pipeline: Pipeline) -> Context:
         fps=tuple(info.fps for info in infos),
         live=any(source.live for source in watch.sources),
         stop=pipeline.stop,
+        interval_s=interval_s,
     )
 
 

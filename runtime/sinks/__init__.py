@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
@@ -19,8 +20,9 @@ def _open_live(outputs: Outputs, context: Context) -> Sink | None:
         return None
     from finedge.runtime.live import LivePage  # a web server, which most runs need not load
 
+    token = outputs.token if outputs.token is not None else os.environ.get("FINEDGE_TOKEN") or None
     cameras = context.names if len(context.names) > 1 else ()
-    return LivePage(outputs.serve, token=outputs.token, title=context.title, cameras=cameras)
+    return LivePage(outputs.serve, token=token, title=context.title, cameras=cameras)
 
 
 # Each opens its sink where the options ask for it. In this order a result is written: the line first.

@@ -53,7 +53,8 @@ class Outputs:
         collect_below: unsure is a top probability below this.
         collect_max_mib: the folder's size; past it the oldest frames are removed.
         serve: show a live page at this address, e.g. 127.0.0.1:8080.
-        token: what a browser must know to see the page, for any address but this machine's own.
+        token: what a browser must know to see the page, for any address but this machine's own. FINEDGE_TOKEN in the environment is the same
+            without showing it to everybody on the machine.
     """
 
     save: Path | None = None
@@ -67,10 +68,14 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Context:
-    """What a sink may know of the run: the bundle's name, each source's name and frame rate, whether any is live, and how to end it."""
+    """What a sink may know of the run: the bundle's name, each source's name and frame rate, whether any is live, how to end it.
+
+    Frames closer than `interval_s` are left out on purpose.
+    """
 
     title: str
     names: tuple[str, ...]
     fps: tuple[float | None, ...]
     live: bool
     stop: Callable[[], None]
+    interval_s: float = 0.0

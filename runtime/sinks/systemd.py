@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Mapping
 
+from finedge.errors import UsageError
 from finedge.runtime.sinks.base import Context, Outputs, Result
 
 log = logging.getLogger(__name__)
@@ -56,9 +57,17 @@ def status_of(result: Result) -> str:
 
 
 def open_systemd(outputs: Outputs, context: Context, *, environment: Mapping[str, str] = os.environ) -> Systemd | None:
-    """Return the sink where systemd listens; half its watchdog's time is the longest interval, as sd_watchdog_enabled(3) advises."""
+    """Return the sink where systemd listens; half its watchdog's time is the longest interval, as sd_watchdog_enabled(3) advises.
+
+    Raises:
+        UsageError: results are asked for less often than the watchdog wants a sign of life.
+    """
     address = environment.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return None
-    watchdog = environment.get("WATCHDOG_USEC", "")
-    return Systemd(address, interval_s=min(INTERVAL_S, int(watchdog) / 2e6) if watchdog.isdigit() else INTERVAL_S)
+    told = environment.get("WATCHDOG_USEC", "")
+    watchdog_s = int(told) / 1e6 if told.isdigit() else float("inf")
+    if context.interval_s >= watchdog_s:
+        fix = f"set WatchdogSec={2 * context.interval_s:g} in the unit"
+        raise UsageError(f"--interval {context.interval_s:g} under a watchdog of {watchdog_s:g} s", expected="a shorter interval", fix=fix)
+    return Systemd(address, interval_s=min(INTERVAL_S, watchdog_s / 2))

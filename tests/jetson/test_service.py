@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from finedge.errors import UsageError
 from finedge.runtime.sinks.base import Context, Outputs, Result
 from finedge.runtime.sinks.systemd import Systemd, open_systemd
 
@@ -79,6 +81,15 @@ def test_the_watchdogs_time_sets_how_often(environment: dict[str, str], interval
     sink = open_systemd(Outputs(), CONTEXT, environment={"NOTIFY_SOCKET": listener.getsockname(), **environment})
     assert sink is not None
     assert sink.interval_s == (interval_s or 1.0)
+    sink.close()
+
+
+def test_an_interval_that_the_watchdog_would_not_survive_is_refused(listener: socket.socket) -> None:
+    environment = {"NOTIFY_SOCKET": listener.getsockname(), "WATCHDOG_USEC": "60000000"}
+    with pytest.raises(UsageError, match="WatchdogSec=180"):
+        open_systemd(Outputs(), replace(CONTEXT, interval_s=90), environment=environment)
+    sink = open_systemd(Outputs(), replace(CONTEXT, interval_s=59), environment=environment)
+    assert sink is not None
     sink.close()
 
 

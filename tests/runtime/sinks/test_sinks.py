@@ -5,10 +5,13 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 
 from finedge.errors import SystemProblem
+from finedge.runtime.live import LivePage
 from finedge.runtime.sinks import SINKS, Context, Outputs, Result, Sink
 from finedge.runtime.sinks.behind import SIZE, Behind
 
@@ -66,6 +69,19 @@ def test_a_run_without_a_result_leaves_nothing(name: str, tmp_path: Path, monkey
 def test_what_is_not_asked_for_is_not_opened(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert SINKS[name](Outputs(), CONTEXT) is None
+
+
+def test_the_pages_token_may_come_from_the_environment_where_ps_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINEDGE_TOKEN", "0123456789abcdef-environment")
+    page = SINKS["live"](Outputs(serve="127.0.0.1:0"), CONTEXT)
+    try:
+        assert isinstance(page, LivePage)
+        browser = build_opener(HTTPCookieProcessor())
+        with pytest.raises(HTTPError, match="401"):
+            browser.open(page.url, timeout=SOON_S)
+        browser.open(f"{page.url}?token=0123456789abcdef-environment", timeout=SOON_S).close()
+    finally:
+        page.close()
 
 
 def test_a_result_is_one_json_line(make_result: MakeResult, capsys: pytest.CaptureFixture[str]) -> None:
