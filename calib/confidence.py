@@ -2,7 +2,7 @@
 
 A network trained to the end is surer than it is right. Dividing its scores by one number T before the softmax mends that without
 moving a single answer (temperature scaling: Guo et al. 2017, arXiv 1706.04599). The threshold then follows a rule that an operator
-can check: it is the highest that gives up at most a share (2 %, `finedge calibrate --give-up`) of the answers that were right. What
+can check: it is the highest that gives up at most a share (5 %, `finedge calibrate --give-up`) of the answers that were right. What
 that buys is measured, not chosen: `coverage`, the share of images that still get an answer, and `accuracy_accepted`, how many of
 those are right. Strangers, pictures of no class at all, take no part in the fit: how many are caught depends on what they are.
 
@@ -33,7 +33,7 @@ from finedge.subset import first_balanced
 log = logging.getLogger(__name__)
 
 SPLIT = "val"
-# Fewer cannot place the threshold: 2 % of 100 images are two of them.
+# Fewer cannot place the threshold: 5 % of 100 images are five of them.
 LEAST_IMAGES = 100
 MOST_IMAGES = 1000  # the rest of a large split would cost minutes and move T in its third digit
 BOUNDS = (0.05, 20.0)  # of T

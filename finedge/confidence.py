@@ -34,11 +34,10 @@ def confidence_of(bundle: Bundle, variant: str) -> Confidence | None:
     Raises:
         BundleError: the record is damaged.
     """
-    record = bundle.provenance.get(STAGE, {}).get(KEY, {}).get(variant)
-    if record is None:
-        return None
+    records = bundle.provenance.get(STAGE, {}).get(KEY, {})
     try:
-        return Confidence(float(record["temperature"]), float(record["reject"]))
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{bundle.path}: the confidence of {variant} is damaged: {record}"
+        record = records.get(variant)
+        return None if record is None else Confidence(float(record["temperature"]), float(record["reject"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"{bundle.path}: the confidence of {variant} is damaged: {records}"
         raise BundleError(what, expected="numbers temperature and reject", fix="finedge calibrate BUNDLE --data DIR") from error

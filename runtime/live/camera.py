@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from finedge.runtime.live.histogram import Latencies, histogram
 from finedge.runtime.sinks.base import Result
 
-STALLED_S = 5.0  # neither an answer nor a silence was reported for so long: the pipeline itself hangs
+STALLED_S = 5.0  # neither an answer nor a silence is reported so long after it was due: the pipeline itself hangs
 RATE_S = 5.0  # frames a second are counted over this time
 STATISTICS_S = 1.0  # how often the histograms are made anew, whoever asks
 PICTURES_PER_S = 8.0  # JPEGs made a second, whoever asks
@@ -35,17 +35,22 @@ class Shot:
 
 @dataclass
 class Counts:
-    """Frames by their index in the source: a gap is what was dropped; an index that goes back is a source that was opened anew."""
+    """Frames by their index in the source: a gap is what was dropped; an index that goes back is a source that was opened anew.
+
+    `silences` counts how often the frames ceased, however many lines told so.
+    """
 
     classified: int = 0
     dropped: int = 0
     silences: int = 0
     _last: int = -1
+    _silent: bool = False
 
     def add(self, index: int | None) -> None:
         """Count a frame, or a silence where `index` is None."""
+        self.silences += index is None and not self._silent
+        self._silent = index is None
         if index is None:
-            self.silences += 1
             return
         self.classified += 1
         self.dropped += index - self._last - 1 if index > self._last else index
@@ -55,8 +60,8 @@ class Counts:
 class Camera:
     """The newest result of one camera; `write` keeps a reference and returns, the costly part happens when a browser asks."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, *, interval_s: float = 0.0) -> None:
+        self.name, self._interval_s = name, interval_s
         self._lock, self._encoding, self._summing = threading.Lock(), threading.Lock(), threading.Lock()
         self._started = time.monotonic()
         self._record: dict[str, Any] | None = None
@@ -85,7 +90,7 @@ class Camera:
     def state(self) -> dict[str, Any]:
         """Return status, rates and latencies as plain data.
 
-        `status` is that of the newest line, or "starting" before the first, or "stalled" `STALLED_S` after the last. `picture_age_ms` is
+        `status` is that of the newest line, or "starting" before the first, or "stalled" when the next is `STALLED_S` overdue. `picture_age_ms` is
         the time since the newest frame was captured, `silent_ms` since the last line.
         """
         now = time.monotonic()
@@ -97,7 +102,7 @@ class Camera:
         shown = record or {}
         return {
             "name": self.name or shown.get("source") or "",
-            "status": _status(shown, silent),
+            "status": _status(shown, overdue_s=silent - self._interval_s),
             "picture_age_ms": None if picture is None else round(1e3 * (now - picture[3])),
             "silent_ms": round(1e3 * silent),
             "fps": round(rate, 2),
@@ -155,10 +160,10 @@ def to_jpeg(image: NDArray[np.uint8]) -> bytes:
     return encoded.tobytes()
 
 
-def _status(record: dict[str, Any], silent_s: float) -> str:
+def _status(record: dict[str, Any], *, overdue_s: float) -> str:
     if not record:
         return "starting"
-    return "stalled" if silent_s > STALLED_S else str(record["status"])
+    return "stalled" if overdue_s > STALLED_S else str(record["status"])
 
 
 def _answer(record: dict[str, Any], image: NDArray[np.uint8]) -> str:

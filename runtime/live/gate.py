@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import re
 import secrets
 from email.message import Message
-from http.cookies import CookieError, SimpleCookie
 
 from finedge.errors import UsageError
 from finedge.runtime.live.address import names_loopback
-
-log = logging.getLogger(__name__)
 
 TOKEN_FORM = re.compile(r"[A-Za-z0-9_-]{16,128}")  # survives a URL as it is
 
@@ -51,11 +47,9 @@ class Gate:
         """Tell whether the request may see the page: it needs no token, or its cookie stands for one."""
         if not self.wants_token:
             return True
-        try:
-            cookie = SimpleCookie(headers.get("Cookie", "")).get(cookie_name(port))
-        except CookieError:
-            return False
-        return cookie is not None and _same(cookie.value, self._session)
+        # Not by http.cookies: one cookie of another program of this host that it cannot read makes it forget all.
+        pairs = (pair.strip().partition("=") for pair in headers.get("Cookie", "").split(";"))
+        return any(name == cookie_name(port) and _same(value, self._session) for name, _, value in pairs)
 
     def cookie(self, port: int) -> str:
         """Return the Set-Cookie value that stands for the token."""

@@ -19,7 +19,7 @@ from finedge.runtime.live.server import BoundedHandler
 log = logging.getLogger(__name__)
 
 LONGEST_QUERY = 500
-SILENT_S = 10.0  # /healthz says 503 once no camera has reported anything for so long
+SILENT_S = 10.0  # /healthz says 503 once no camera has reported anything so long after it was due
 SAFE = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -58,7 +58,7 @@ class Routes(BoundedHandler):
         elif path == "/" and self.site.gate.token_ok(query.get("token", "")):
             self._answer(HTTPStatus.SEE_OTHER, b"", Location="/", Set_Cookie=self.site.gate.cookie(self._port))
         elif not self.site.gate.known(self.headers, port=self._port):
-            self._say(HTTPStatus.UNAUTHORIZED, "Open this address with /?token=... as the program logged it when it started.")
+            self._say(HTTPStatus.UNAUTHORIZED, "Open this address with /?token=TOKEN: the one the program was given, or the one it logged when it started.")
         else:
             self._serve(path, query)
 
@@ -117,7 +117,7 @@ class Routes(BoundedHandler):
 
     def _healthz(self) -> None:
         silent = self.site.board.silent_s()
-        ok = silent is not None and silent < SILENT_S
+        ok = silent is not None and silent < self.site.board.interval_s + SILENT_S
         told = {"ok": ok, "silent_s": None if silent is None else round(silent, 1)}
         self._answer(HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE, json.dumps(told).encode(), type_=JSON)
 

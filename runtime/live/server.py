@@ -73,7 +73,11 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         thread = threading.Thread(target=self._serve, args=(request, client_address), name="finedge-live-client", daemon=True)
         with self._lock:
             self._clients[request] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no more threads
+            self._forget(request)
+            raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Note what went wrong with a connection; a browser that leaves is no error."""
@@ -84,9 +88,12 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         try:
             self.process_request_thread(request, client_address)
         finally:
-            with self._lock:
-                del self._clients[request]
-            self._free.release()
+            self._forget(request)
+
+    def _forget(self, request: socket.socket) -> None:
+        with self._lock:
+            del self._clients[request]
+        self._free.release()
 
 
 class BoundedHandler(BaseHTTPRequestHandler):

@@ -51,7 +51,7 @@ class Outputs:
         show: show the frames with their labels in a window; q or Esc closes it and ends the run.
         collect: keep frames that the model was unsure of in this folder, as DIR/LABEL/TIME-FRAME.jpg: sort them, train again.
         collect_below: unsure is a top probability below this.
-        collect_max_mib: the folder's size; past it the oldest frames are removed.
+        collect_max_mib: the size of all frames kept there, those of earlier runs too; past it the oldest are removed. Other files stay.
         serve: show a live page at this address, e.g. 127.0.0.1:8080.
         token: what a browser must know to see the page, for any address but this machine's own. FINEDGE_TOKEN in the environment is the same
             without showing it to everybody on the machine.

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 
+from finedge.errors import SystemProblem
 from finedge.runtime.sinks.base import Result, Sink
 
 log = logging.getLogger(__name__)
@@ -14,11 +15,11 @@ SIZE = 8  # results, each with its frame
 
 
 class Behind:
-    """Feeds `sink` in a thread of its own; what it raises is raised by the next `write`, or by `close`.
+    """Feeds `sink` in a thread of its own; what it raises is raised by the next `write`, or by `close`: an OSError as a SystemProblem.
 
     Args:
         sink: what is slow.
-        name: what the log calls it.
+        name: its option, without the dashes.
         drop: a full queue drops the result (live sources); otherwise `write` waits.
     """
 
@@ -60,5 +61,10 @@ class Behind:
                 self._sink.close()
             elif self._error is None:
                 self._sink.write(result)
+        except OSError as error:  # a full disk, a card that became read-only
+            self._fail(SystemProblem(f"--{self._name}: {error}", expected="a folder that can be written, with space left"))
         except BaseException as error:
-            self._error = self._error or error
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = self._error or error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -18,6 +19,7 @@ from finedge.errors import SystemProblem, UsageError
 from finedge.files import write_bytes, write_text
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.behind import Behind
+from finedge.runtime.sinks.folder import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ MIB = 2**20
 INDEX = "index.jsonl"
 EVERY_S = 1.0  # at most one frame of a source in this time: its neighbours look the same
 QUALITY = 95
+OURS = re.compile(r"\d{8}T\d{6}\.\d{3}Z-\d{6,}(-\d+)?\.jpg")
 
 
 @dataclass(frozen=True)
@@ -41,30 +44,62 @@ class Collecting:
 
 
 @dataclass
+class Unsure:
+    """Hands on the frames that the model was unsure of, at most one of a source in `EVERY_S`."""
+
+    below: float
+    sink: Sink
+    _due: dict[int, float] = field(default_factory=dict)
+
+    def write(self, result: Result) -> None:
+        """Hand it on, or not."""
+        if self._wanted(result):
+            self.sink.write(result)
+
+    def close(self) -> None:
+        """Close what it hands on to."""
+        self.sink.close()
+
+    def _wanted(self, result: Result) -> bool:
+        prediction = result.prediction
+        if prediction is None or not (prediction.unknown or prediction.top[0].p < self.below):
+            return False
+        if result.seconds is None:
+            return True
+        if result.seconds < self._due.get(result.stream, -float("inf")):
+            return False
+        self._due[result.stream] = result.seconds + EVERY_S
+        return True
+
+
+@dataclass
 class Collector:
     """Writes DIR/LABEL/TIME-FRAME.jpg (an ImageFolder; LABEL is the model's guess) and a line of DIR/index.jsonl for each: the record and "image".
 
-    A frame is whole or not there. The folder may be used again: what is in it counts.
+    A frame is whole or not there. The folder may be used again: frames of earlier runs count, and are removed when their turn comes; files
+    of other names are neither counted nor touched.
     """
 
     how: Collecting
     _kept: deque[tuple[Path, int]] = field(default_factory=deque)
     _bytes: int = 0
-    _due: dict[int, float] = field(default_factory=dict)
     _gone: int = 0
 
     def __post_init__(self) -> None:
         # A name begins with its time, so names sort by age.
-        for path in sorted(self.how.folder.glob("*/*.jpg"), key=lambda p: p.name):
+        for path in sorted((p for p in self.how.folder.glob("*/*.jpg") if OURS.fullmatch(p.name)), key=lambda p: p.name):
             self._remember(path, path.stat().st_size)
-        if (self.how.folder / INDEX).exists():
-            self._rewrite_index()  # its last line may be cut off
+        self._make_room(0)
+        self._rewrite_index()  # its last line may be cut off
 
     def write(self, result: Result) -> None:
-        """Keep the frame if the model was unsure of it."""
-        if result.image is None or not self._wanted(result):
+        """Keep the frame."""
+        if result.image is None:
             return
         data = _jpeg(result.image)
+        if len(data) > self.how.max_mib * MIB:
+            log.warning("a frame of %.2f MiB is left out: --collect-max-mib %g", len(data) / MIB, self.how.max_mib)
+            return
         self._make_room(len(data))
         path = self._path(result.record)
         write_bytes(path, data)
@@ -78,17 +113,6 @@ class Collector:
         if self._gone:
             self._rewrite_index()
         log.info("%s holds %d frames, %.1f MiB", self.how.folder, len(self._kept), self._bytes / MIB)
-
-    def _wanted(self, result: Result) -> bool:
-        prediction = result.prediction
-        if prediction is None or not (prediction.unknown or prediction.top[0].p < self.how.below):
-            return False
-        if result.seconds is None:
-            return True
-        if result.seconds < self._due.get(result.stream, -float("inf")):
-            return False
-        self._due[result.stream] = result.seconds + EVERY_S
-        return True
 
     def _path(self, record: dict[str, Any]) -> Path:
         at = re.sub(r"[-:]", "", record["captured_at"])
@@ -104,6 +128,8 @@ class Collector:
         while self._kept and self._bytes + size > self.how.max_mib * MIB:
             path, freed = self._kept.popleft()
             path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty; an empty one would be a class without images
+                path.parent.rmdir()
             self._bytes -= freed
             self._gone += 1
         # Written anew only when half of it is of frames that are gone: so it stays in proportion, at little cost.
@@ -111,10 +137,12 @@ class Collector:
             self._rewrite_index()
 
     def _rewrite_index(self) -> None:
+        self._gone = 0
+        if not (self.how.folder / INDEX).exists():
+            return
         there = {str(path.relative_to(self.how.folder)) for path, _ in self._kept}
         lines = (self.how.folder / INDEX).read_text().splitlines()
         write_text(self.how.folder / INDEX, "".join(f"{line}\n" for line in lines if _image_of(line) in there))
-        self._gone = 0
 
 
 def folder_name(label: str) -> str:
@@ -141,4 +169,6 @@ def open_collect(outputs: Outputs, context: Context) -> Sink | None:
     if outputs.collect is None:
         return None
     how = Collecting(outputs.collect, below=outputs.collect_below, max_mib=outputs.collect_max_mib)
-    return Behind(Collector(how), name="collect", drop=context.live)
+    make_folder(how.folder, option="--collect")
+    # Chosen in front of the queue: what nobody wants does not fill it, and is not counted as left out.
+    return Unsure(how.below, Behind(Collector(how), name="collect", drop=context.live))

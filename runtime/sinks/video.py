@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from dataclasses import dataclass, field
+import os
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,53 +15,94 @@ import cv2
 from finedge.errors import SystemProblem, UsageError
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.behind import Behind
+from finedge.runtime.sinks.folder import make_folder
 from finedge.runtime.sinks.overlay import draw
 
 log = logging.getLogger(__name__)
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
-PHOTO_FPS = 1.0  # of sources without a frame rate
+PHOTO_FPS, LIVE_FPS = 1.0, 25.0  # of sources that do not say theirs
+MOST_FPS = 240.0  # some network cameras say 90000, the clock of their packets
 LONGEST_GAP_S = 1.0
+JITTER = 1.0  # frames that may come ahead of their time
+LEAST_FREE = 64 * 2**20  # bytes: an index of hours must still fit when the file is closed
 
 
 @dataclass
 class VideoFile:
     """Writes one source's frames beside `path`, and renames when closed: a kill leaves `.NAME.partial.SUFFIX`.
 
-    The video has the source's frame rate and its pace: for a frame that was dropped the one before is shown longer, by up to a second.
-    All frames have the size of the first.
+    The video has the pace of `Result.seconds`, since many cameras do not keep the rate they say they have: until the next frame came the last
+    one is shown, by up to a second, and of a live source that is faster than `fps` a frame is left out here and there. Photos, which have no
+    time, are shown once each. All frames have the size of the first.
+
+    Args:
+        path: the video.
+        fps: its frames a second.
+        live: whether frames may be left out.
     """
 
     path: Path
     fps: float
+    live: bool = False
     _writer: cv2.VideoWriter | None = None
     _size: tuple[int, int] = (0, 0)
-    _last: int = field(default=-1)
+    _last: tuple[cv2.typing.MatLike, float | None] | None = None
+    _due: float = 0.0  # how many frames the time so far is worth
+    _written: int = 0
 
     def write(self, result: Result) -> None:
-        """Append a frame; a silence adds none."""
+        """Append a frame; a silence adds none.
+
+        Raises:
+            OSError: the disk is nearly full; what was written so far becomes a whole video when closed.
+        """
         if result.image is None:
             return
-        picture = draw(result.image, result.record)
+        if shutil.disk_usage(self.path.parent).free < LEAST_FREE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        picture: cv2.typing.MatLike = draw(result.image, result.record)
         if self._writer is None:
-            self._size, self._last = (picture.shape[1], picture.shape[0]), result.record["frame"] - 1
+            self._size = picture.shape[1], picture.shape[0]
             self._writer = self._open()
         if (picture.shape[1], picture.shape[0]) != self._size:
-            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        gap = result.record["frame"] - self._last
-        for _ in range(max(1, min(gap, round(LONGEST_GAP_S * self.fps)))):
-            self._writer.write(picture)
-        self._last = result.record["frame"]
+            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        self._fill(result.seconds)
+        if not self.live or self._written < self._due + 1 + JITTER:
+            self._append(picture)
+        self._last = picture, result.seconds
 
     def close(self) -> None:
-        """Finish the file; without a frame there is none."""
+        """Finish the file; without a frame there is none.
+
+        Raises:
+            SystemProblem: not all of it reached the disk.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        found = cv2.VideoCapture(str(self._partial().absolute()), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT)
+        if found != self._written:  # OpenCV's writer keeps a full disk to itself
+            raise SystemProblem(f"{self._partial()} is damaged: {self._written} frames were written", expected="a disk with space left")
+        self._partial().replace(self.path)
+        log.info("wrote %s", self.path)
+
+    def _fill(self, seconds: float | None) -> None:
+        """Show the last frame until `seconds`."""
+        if self._last is None:
+            return
+        picture, before = self._last
+        passed = 1 / self.fps if seconds is None or before is None else min(max(0.0, seconds - before), LONGEST_GAP_S)
+        self._due += passed * self.fps
+        while self._written < round(self._due):
+            self._append(picture)
+
+    def _append(self, picture: cv2.typing.MatLike) -> None:
         if self._writer is not None:
-            self._writer.release()
-            self._partial().replace(self.path)
-            log.info("wrote %s", self.path)
+            self._writer.write(picture)
+            self._written += 1
 
     def _open(self) -> cv2.VideoWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
         writer = cv2.VideoWriter(str(self._partial().absolute()), cv2.CAP_FFMPEG, codec, self.fps, self._size)
         if not writer.isOpened():
@@ -84,9 +129,10 @@ class Videos:
         self.files[result.stream].write(result)
 
     def close(self) -> None:
-        """Finish every file."""
-        for file in self.files:
-            file.close()
+        """Finish every file, also where one cannot be finished."""
+        with ExitStack() as exits:
+            for file in self.files:
+                exits.callback(file.close)
 
 
 def codec_name(path: Path) -> str:
@@ -100,12 +146,20 @@ def codec_name(path: Path) -> str:
     return CODECS[path.suffix.lower()]
 
 
+def frame_rate(said: float | None, *, live: bool) -> float:
+    """Return the frames a second of a video of a source that says `said`."""
+    if said and (said <= MOST_FPS or not live):
+        return said
+    return LIVE_FPS if live else PHOTO_FPS
+
+
 def open_video(outputs: Outputs, context: Context) -> Sink | None:
     """Return the sink of --save: out.mp4; of several sources out-0.mp4, out-1.mp4, ..."""
     if outputs.save is None:
         return None
     path, several = outputs.save, len(context.names) > 1
     codec_name(path)
+    make_folder(path.parent, option="--save")
     paths = [path.with_name(f"{path.stem}-{i}{path.suffix}") if several else path for i in range(len(context.names))]
-    files = tuple(VideoFile(p, fps or PHOTO_FPS) for p, fps in zip(paths, context.fps, strict=True))
+    files = tuple(VideoFile(p, frame_rate(fps, live=context.live), context.live) for p, fps in zip(paths, context.fps, strict=True))
     return Behind(Videos(files), name="save", drop=context.live)

@@ -33,3 +33,9 @@ def test_a_bundle_from_before_has_none(bundle):
 def test_a_damaged_record_is_a_bundle_error(bundle, record):
     with pytest.raises(BundleError, match="finedge calibrate"):
         confidence_of(fitted(bundle, {"fp32": record}), "fp32")
+
+
+@pytest.mark.parametrize("records", [None, [1, 2], "hot"])
+def test_damaged_records_are_a_bundle_error(bundle, records):
+    with pytest.raises(BundleError, match="finedge calibrate"):
+        confidence_of(fitted(bundle, records), "fp32")

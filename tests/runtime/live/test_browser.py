@@ -97,6 +97,19 @@ def test_a_phone_shows_it_without_sideways_scrolling(
     assert browser.complaints == []
 
 
+@pytest.mark.parametrize(("width", "height"), [(740, 360), (932, 430)])
+def test_a_phone_on_its_side_shows_the_whole_picture_with_its_answer(
+    serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any, width: int, height: int
+) -> None:
+    page = serve()
+    page.write(result(0, size=(480, 640)))
+    browser.look(width=width, height=height)
+    browser.open(page.url)
+    browser.wait(LIVE)
+    bottom = browser.value("Math.max(...[...document.querySelectorAll('.view img, .view .label')].map(part => part.getBoundingClientRect().bottom))")
+    assert 0 < bottom <= height
+
+
 def test_the_part_of_the_frame_that_the_model_saw_is_drawn_where_it_is(serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any) -> None:
     page, plain = serve(), result(0, size=(480, 640))
     page.write(Result({**plain.record, "roi": [320, 120, 160, 240]}, plain.image))

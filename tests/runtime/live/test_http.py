@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from finedge.errors import FinedgeError, SystemProblem, UsageError
-from finedge.runtime.live import LivePage, board, camera
+from finedge.runtime.live import LivePage, board, camera, routes
 from finedge.runtime.sinks.base import Result
 
 Serve, Make = Callable[..., LivePage], Callable[..., Result]
@@ -103,10 +103,14 @@ def test_many_frames_cost_no_more_pictures_than_the_limit(serve: Serve, result: 
 def test_a_silence_keeps_the_picture_but_not_its_status(serve: Serve, result: Make) -> None:
     page = serve()
     page.write(result(0))
-    page.write(result(status="no_signal"))
+    for _ in range(3):
+        page.write(result(status="no_signal"))
     (shown,) = state(page)["cameras"]
     assert (shown["status"], shown["silences"], shown["classified"]) == ("no_signal", 1, 1)
     assert ask(page, "/frame.jpg")[0].status == 200
+    for status in ("ok", "no_signal"):
+        page.write(result(1, status=status))
+    assert state(page)["cameras"][0]["silences"] == 2
 
 
 def test_a_program_that_hangs_is_not_shown_as_live(serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +119,17 @@ def test_a_program_that_hangs_is_not_shown_as_live(serve: Serve, result: Make, m
     page.write(result(0))
     monkeypatch.setattr(camera, "STALLED_S", 0.0)
     assert state(page)["cameras"][0]["status"] == "stalled"
+
+
+def test_a_program_that_rarely_answers_on_purpose_does_not_hang(serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    rare, usual = serve(interval_s=60.0, cameras=("a", "b")), serve()
+    monkeypatch.setattr(camera, "STALLED_S", 0.0)
+    monkeypatch.setattr(routes, "SILENT_S", 0.0)
+    for page in (rare, usual):
+        page.write(result(0, stream=0))
+        page.write(result(0, stream=1))
+    assert [c["status"] for page in (rare, usual) for c in state(page)["cameras"]] == ["ok", "ok", "stalled", "stalled"]
+    assert [ask(page, "/healthz")[0].status for page in (rare, usual)] == [200, 503]
 
 
 def test_several_cameras_have_a_tile_each_in_the_order_given(serve: Serve, result: Make) -> None:
@@ -132,6 +147,14 @@ def test_cameras_that_were_not_announced_get_a_tile_up_to_a_limit(serve: Serve, 
     for index in range(50):
         page.write(result(0, stream=index))
     assert len(state(page)["cameras"]) == 16
+
+
+def test_of_more_cameras_than_the_page_shows_none_is_there_that_never_starts(serve: Serve, result: Make, caplog: pytest.LogCaptureFixture) -> None:
+    page = serve(cameras=[f"camera {i}" for i in range(20)])
+    for index in range(20):
+        page.write(result(0, stream=index))
+    assert [c["status"] for c in state(page)["cameras"]] == ["ok"] * 16
+    assert "the first 16 of 20 cameras" in caplog.text
 
 
 def test_the_photos_of_a_folder_share_one_tile(serve: Serve, result: Make) -> None:
@@ -261,6 +284,14 @@ def test_a_given_token_is_asked_for_on_loopback_too_and_never_logged(serve: Serv
     assert ask(page, "/")[0].status == 401
     assert ask(page, f"/?token={TOKEN}", Host="any.example")[0].status == 303
     assert TOKEN not in caplog.text
+
+
+@pytest.mark.parametrize("other", ['x={"a":1}', "a[b]=1", "x=a b", "k=\u00e9", "=", ";;"])
+def test_cookies_of_other_programs_of_this_host_do_not_lock_a_reader_out(serve: Serve, other: str) -> None:
+    page = serve(token=TOKEN)
+    ours = ask(page, f"/?token={TOKEN}")[0].headers["Set-Cookie"].split(";")[0]
+    assert ask(page, "/", Cookie=f"{other}; {ours}; {other}")[0].status == 200
+    assert ask(page, "/", Cookie=f"{other}; {ours}x; {other}")[0].status == 401
 
 
 @pytest.mark.parametrize("token", ["", "short", "with spaces in it, long enough", "x" * 15])

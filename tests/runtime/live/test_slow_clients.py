@@ -99,6 +99,23 @@ def test_no_more_than_a_bounded_number_of_clients_have_a_thread(serve: Callable[
     assert classified(page) == 0
 
 
+def test_clients_for_whom_the_system_has_no_thread_take_no_place(serve: Callable[..., LivePage], clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, start = serve(), threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "finedge-live-client":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(server.MOST_CLIENTS + 1):
+            assert clients.add(page).recv(100) == b""
+    assert page.clients == 0
+    assert classified(page) == 0
+    page.close()
+
+
 @pytest.mark.parametrize("send", [b"", b"GET / HT", FLOOD], ids=["silent", "half a request", "does not read"])
 def test_who_does_not_get_on_with_it_is_let_go(
     serve: Callable[..., LivePage], result: Callable[..., Result], clients: Clients, send: bytes, monkeypatch: pytest.MonkeyPatch

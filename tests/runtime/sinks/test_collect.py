@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,22 @@ import numpy as np
 import pytest
 
 from finedge.data import open_dataset
-from finedge.errors import UsageError
+from finedge.errors import SystemProblem, UsageError
+from finedge.files import write_bytes
 from finedge.image import read_image
-from finedge.runtime.sinks import Result
-from finedge.runtime.sinks.collect import EVERY_S, INDEX, MIB, Collecting, Collector, folder_name
+from finedge.runtime.sinks import Context, Outputs, Result
+from finedge.runtime.sinks.behind import SIZE
+from finedge.runtime.sinks.collect import EVERY_S, INDEX, MIB, Collecting, Collector, Unsure, folder_name, open_collect
 
 MakeResult = Callable[..., Result]
+
+
+CONTEXT = Context("tiny", names=("cam0", "cam1"), fps=(25.0, 25.0), live=True, stop=lambda: None)
+
+
+def collecting(folder: Path, **limits: float) -> Unsure:
+    how = Collecting(folder, **limits)
+    return Unsure(how.below, Collector(how))
 
 
 def names(folder: Path) -> list[str]:
@@ -26,7 +37,7 @@ def index(folder: Path) -> list[str]:
 
 
 def test_only_frames_the_model_was_unsure_of_are_kept_with_their_record(make_result: MakeResult, tmp_path: Path) -> None:
-    collector = Collector(Collecting(tmp_path, below=0.5))
+    collector = collecting(tmp_path, below=0.5)
     for frame, p, unknown in ((0, 0.9, False), (100, 0.3, False), (200, 0.8, True), (300, 0.5, False)):
         collector.write(make_result(frame, p=p, unknown=unknown))
     collector.write(make_result(p=None))
@@ -38,13 +49,13 @@ def test_only_frames_the_model_was_unsure_of_are_kept_with_their_record(make_res
 
 
 def test_the_model_itself_is_asked_and_not_what_smoothing_made_of_it(make_result: MakeResult, tmp_path: Path) -> None:
-    collector = Collector(Collecting(tmp_path))
+    collector = collecting(tmp_path)
     collector.write(make_result(0, p=0.3, top=[{"index": 0, "label": "blue", "p": 0.99}]))
     assert names(tmp_path) == ["blue/20260102T030400.000Z-000000.jpg"]
 
 
 def test_the_folder_is_a_data_set_that_training_reads(make_result: MakeResult, tmp_path: Path) -> None:
-    collector = Collector(Collecting(tmp_path))
+    collector = collecting(tmp_path)
     for i in range(20):
         collector.write(make_result(100 * i, p=0.1, label=("robin", "wren")[i % 2]))
     collector.close()
@@ -56,13 +67,13 @@ def test_the_folder_is_a_data_set_that_training_reads(make_result: MakeResult, t
 def test_a_kept_frame_is_the_frame(make_result: MakeResult, tmp_path: Path) -> None:
     result = make_result(0, p=0.1)
     smooth = cv2.resize(np.asarray(result.image), (640, 480))
-    Collector(Collecting(tmp_path)).write(Result(result.record, smooth, result.prediction, seconds=0.0))  # type: ignore[arg-type]
+    collecting(tmp_path).write(Result(result.record, smooth, result.prediction, seconds=0.0))  # type: ignore[arg-type]
     kept = read_image(next(tmp_path.rglob("*.jpg")))
     assert np.abs(kept.astype(int) - smooth).mean() < 3  # JPEG
 
 
 def test_neighbours_of_a_kept_frame_are_left_out_per_source(make_result: MakeResult, tmp_path: Path) -> None:
-    collector = Collector(Collecting(tmp_path))
+    collector = collecting(tmp_path)
     for frame in range(100):  # four seconds
         for stream in (0, 1):
             collector.write(make_result(frame, p=0.1, stream=stream))
@@ -70,7 +81,7 @@ def test_neighbours_of_a_kept_frame_are_left_out_per_source(make_result: MakeRes
 
 
 def test_the_size_is_capped_and_the_oldest_go_first(make_result: MakeResult, tmp_path: Path) -> None:
-    collector = Collector(Collecting(tmp_path, max_mib=0.1))
+    collector = collecting(tmp_path, max_mib=0.1)
     for i in range(300):
         collector.write(make_result(30 * i, p=0.1, size=(64, 64), label=("a", "b", "c")[i % 3]))
         assert sum(p.stat().st_size for p in tmp_path.rglob("*.jpg")) <= 0.1 * MIB
@@ -83,12 +94,12 @@ def test_the_size_is_capped_and_the_oldest_go_first(make_result: MakeResult, tmp
 
 
 def test_what_an_earlier_run_left_counts_and_a_line_it_did_not_finish_is_dropped(make_result: MakeResult, tmp_path: Path) -> None:
-    first = Collector(Collecting(tmp_path, max_mib=0.05))
+    first = collecting(tmp_path, max_mib=0.05)
     first.write(make_result(0, p=0.1, size=(64, 64)))
     first.close()
     with (tmp_path / INDEX).open("a") as file:
         file.write('{"image": "red/cut o')
-    again = Collector(Collecting(tmp_path, max_mib=0.05))
+    again = collecting(tmp_path, max_mib=0.05)
     for i in range(1, 30):
         again.write(make_result(30 * i, p=0.1, size=(64, 64)))
     again.close()
@@ -97,8 +108,58 @@ def test_what_an_earlier_run_left_counts_and_a_line_it_did_not_finish_is_dropped
     assert index(tmp_path) == names(tmp_path)
 
 
+def test_what_the_program_did_not_write_is_never_removed_and_what_it_did_fits_at_once_in_a_smaller_size(make_result: MakeResult, tmp_path: Path) -> None:
+    mine = [tmp_path / "red" / name for name in ("0001.jpg", "IMG_2.jpg", "20260102T030400.000Z-000000.png")]
+    mine[0].parent.mkdir()
+    for path in mine:
+        path.write_bytes(bytes(50_000))
+    first = collecting(tmp_path)
+    for i in range(20):
+        first.write(make_result(30 * i, p=0.1, size=(64, 64)))
+    first.close()
+    (tmp_path / INDEX).unlink()  # an index that was thrown away is begun anew
+    again = collecting(tmp_path, max_mib=0.02)
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*Z-*.jpg")) <= 0.02 * MIB
+    again.write(make_result(1000, p=0.1, size=(64, 64)))
+    again.write(make_result(1100, p=0.1, size=(640, 640)))  # larger than all there may be
+    again.close()
+    assert all(path.exists() for path in mine)
+    assert index(tmp_path) == ["red/20260102T030440.000Z-001000.jpg"]
+
+
+def test_a_label_whose_last_frame_was_removed_leaves_no_class_without_images(make_result: MakeResult, tmp_path: Path) -> None:
+    collector = collecting(tmp_path, max_mib=0.1)
+    for i in range(40):
+        collector.write(make_result(30 * i, p=0.1, size=(64, 64), label=("rare" if i == 0 else ("a", "b")[i % 2])))
+    collector.close()
+    assert open_dataset(tmp_path).labels == ("a", "b")
+
+
+@pytest.mark.parametrize("folder", ["a_file", "a_file/below", "/proc/finedge"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_run(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "a_file").touch()
+    with pytest.raises(SystemProblem, match="--collect: the folder"):
+        open_collect(Outputs(collect=tmp_path / folder), CONTEXT)
+
+
+def test_what_nobody_wants_does_not_fill_the_queue(
+    make_result: MakeResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr("finedge.runtime.sinks.collect.write_bytes", lambda path, data: gate.wait(10.0) and write_bytes(path, data))
+    sink = open_collect(Outputs(collect=tmp_path), CONTEXT)
+    assert sink is not None
+    for frame in range(1, 20 * SIZE):
+        sink.write(make_result(frame, p=0.1 if frame == 1 else 0.9))
+    sink.write(make_result(5000, p=0.1))
+    gate.set()
+    sink.close()
+    assert len(names(tmp_path)) == 2
+    assert "too slow" not in caplog.text
+
+
 def test_two_frames_of_the_same_moment_are_both_kept(make_result: MakeResult, tmp_path: Path) -> None:
-    collector = Collector(Collecting(tmp_path))
+    collector = collecting(tmp_path)
     for stream in (0, 1):
         collector.write(make_result(0, p=0.1, stream=stream))
     assert len(names(tmp_path)) == 2
@@ -108,7 +169,7 @@ def test_two_frames_of_the_same_moment_are_both_kept(make_result: MakeResult, tm
 @pytest.mark.parametrize(("label", "folder"), [("red", "red"), ("a/b", "a_b"), ("../x", "_x"), (".hidden", "hidden"), ("..", "_"), ("", "_")])
 def test_a_label_never_leaves_the_folder(label: str, folder: str, make_result: MakeResult, tmp_path: Path) -> None:
     assert folder_name(label) == folder
-    Collector(Collecting(tmp_path)).write(make_result(p=0.1, label=label))
+    collecting(tmp_path).write(make_result(p=0.1, label=label))
     assert [p.parent.name for p in tmp_path.rglob("*.jpg")] == [folder]
 
 

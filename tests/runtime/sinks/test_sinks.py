@@ -139,8 +139,8 @@ def test_what_a_sink_raises_behind_its_queue_is_raised_in_front_and_nothing_hang
     failing.gate.set()
     behind = Behind(failing, name="failing", drop=False)
     bad = make_result(3)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SystemProblem, match=r"--failing: .*No space"):
         [behind.write(bad) for _ in range(10_000)]
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SystemProblem, match="No space"):
         behind.close()
     assert failing.closed
