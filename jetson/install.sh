@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Sets up finedge on a Jetson beside what JetPack brings, and never replaces any of that: `install.sh --help`.
 set -euo pipefail
+umask 022 # the service runs as nobody's account and must read what root installs
 
 # A wheel in somebody's ~/.local must neither count as installed nor shadow JetPack's own.
 export PYTHONNOUSERSITE=1
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
 readonly USAGE=2 BOARD=3 STEP=4 CHECK=5
+readonly CHECKOUT=(pyproject.toml README.md LICENSE calib export finedge jetson runtime train) # what a wheel is made of
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=${FINEDGE_ROOT:-}
 prefix=$root/opt/finedge
@@ -59,7 +61,7 @@ parse() {
         shift
     done
     [[ $prefix =~ ^[A-Za-z0-9/._+-]+$ ]] || fail $USAGE "--prefix '$prefix'" "a folder without spaces or other signs that scripts and units read"
-    [ -e "$from" ] || fail $USAGE "--from '$from' does not exist" "name a checkout or a wheel of finedge"
+    [ -f "$from" ] || [ -f "$from/pyproject.toml" ] || fail $USAGE "--from '$from' is no checkout and no wheel" "name a checkout or a wheel of finedge"
     if [ -n "$service" ] && [ -z "$dry_run" ] && [ "$(id -u)" != 0 ]; then fail $USAGE "--service needs root" "sudo $0 --service"; fi
 }
 
@@ -121,7 +123,8 @@ find_packages() {
         [ -n "$dry_run" ] || seen=$(look)
     fi
     for name in tensorrt cv2 numpy; do say found "$name $(has $name)"; done
-    [ -n "$dry_run" ] || judge_packages
+    # What would be installed cannot be judged.
+    if [ -z "$dry_run" ] || [ ${#missing[@]} = 0 ]; then judge_packages; fi
 }
 
 judge_packages() {
@@ -137,7 +140,7 @@ judge_packages() {
 
 content_of() { # a digest of what would be installed
     if [ -d "$1" ]; then
-        (cd "$1" && find pyproject.toml calib export finedge jetson runtime train -type f ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+        (cd "$1" && find "${CHECKOUT[@]}" -type f ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
     else
         sha256sum <"$1"
     fi | sha256sum | cut -c1-12
@@ -147,13 +150,28 @@ version_name() { # the same for the same sources on the same board
     { content_of "$from"; cat "$constraints"; echo "$l4t $binding $seen"; } | sha256sum | cut -c1-12
 }
 
+lock() { # two at once would remove each other's folders; it goes with this process
+    if ! { mkdir -p -- "$prefix/versions" && exec 9>>"$prefix/.lock"; }; then fail $USAGE "cannot write to $prefix" "sudo $0, or another --prefix"; fi
+    flock -n 9 || fail $STEP "another install.sh is at work in $prefix" "wait for its end"
+}
+
+copy_source() { # $1 folder: pip builds in the folder it is given, and what an older build left there would get into the wheel
+    if [ -f "$from" ]; then source=$from; return; fi
+    source=$1
+    if ! { mkdir -- "$1" && cp -a -- "${CHECKOUT[@]/#/$from/}" "$1"; }; then fail $STEP "cannot copy $from" "is it a whole checkout? is the disk full?"; fi
+}
+
 make_version() { # $1 folder; the environment cannot be moved, so it is made where it stays and `current` points to it when it is good
-    trap 'rm -rf -- "$new"' EXIT
-    rm -rf -- "$1"
+    trap 'rm -rf -- "$new" "$new.source"' EXIT
+    rm -rf -- "$1" "$1.source"
+    copy_source "$1.source"
     act "a virtual environment in $1" "$python" -m venv --system-site-packages "$1"
     act "pip install finedge from $from and $binding, constrained by $(basename "$constraints")" \
-        "$1/bin/python" -m pip install --no-input --progress-bar off --only-binary :all: --constraint "$constraints" "$from" "$binding"
+        "$1/bin/python" -m pip install --no-input --progress-bar off --only-binary :all: --constraint "$constraints" "$source" "$binding"
     check_version "$1"
+    rm -rf -- "$1.source"
+    # installed.txt says that all of it is there: after a power failure too.
+    sync -f -- "$1" || fail $STEP "the disk did not take $1" "df -h; dmesg"
     { date -u +%FT%TZ; echo "from $from"; echo "L4T $l4t"; echo "$seen"; } >"$1/installed.txt"
     trap - EXIT
 }
@@ -185,41 +203,41 @@ forget() { # all versions but these two
     done
 }
 
-same() { [ "$(cat -- "$1" 2>/dev/null)" = "$(cat -- "$2")" ]; }
+# What is new and not yet in the running service; a file, so that a run that was cut off is made good by the next.
+changed() { [ -e "$prefix/.changed" ]; }
 
-put() { # $1 file, $2 mode, content on stdin; written beside and renamed, and only where it differs: then it returns 0
-    local new=$1.new
+put() { # $1 file, $2 mode, $3 content: written beside and renamed, and only where it differs
+    [ "$(cat -- "$1" 2>/dev/null)" != "$3" ] || return 0
     mkdir -p -- "$(dirname "$1")"
-    cat >"$new"
-    if same "$1" "$new"; then rm -- "$new"; return 1; fi
-    chmod "$2" -- "$new" && mv -- "$new" "$1"
+    touch -- "$prefix/.changed"
+    if ! { printf '%s\n' "$3" >"$1.new" && chmod "$2" -- "$1.new" && sync -- "$1.new" && mv -- "$1.new" "$1"; }; then
+        fail $STEP "cannot write $1" "free some space on the disk and run it again: the file is as it was"
+    fi
     say wrote "$1"
 }
 
 put_command() {
-    put "$prefix/bin/finedge" 755 <<TEXT || true
-#!/bin/sh
+    put "$prefix/bin/finedge" 755 "#!/bin/sh
 # Made by jetson/install.sh. Packages in ~/.local must not shadow those of JetPack.
-PYTHONNOUSERSITE=1 exec $prefix/current/bin/finedge "\$@"
-TEXT
+PYTHONNOUSERSITE=1 exec $prefix/current/bin/finedge \"\$@\""
     [ "$(id -u)" = 0 ] || return 0
     mkdir -p -- "$root/usr/local/bin"
-    [ -e "$root/usr/local/bin/finedge" ] || ln -s -- "$prefix/bin/finedge" "$root/usr/local/bin/finedge"
+    [ -e "$root/usr/local/bin/finedge" ] || ln -sfn -- "$prefix/bin/finedge" "$root/usr/local/bin/finedge"
 }
 
 install_finedge() {
     local name old=''
+    [ -n "$dry_run" ] || lock
     name=$(version_name)
     new=$prefix/versions/$name
     [ ! -L "$prefix/current" ] || old=$(basename "$(readlink "$prefix/current")")
     if [ -e "$new/installed.txt" ] && [ "$old" = "$name" ]; then say kept "$new: it is up to date"; return; fi
     if [ -n "$dry_run" ]; then say would "make $new, install finedge from $from and $binding into it, check it, point $prefix/current to it"; return; fi
-    mkdir -p -- "$prefix/versions" || fail $USAGE "cannot write to $prefix" "sudo $0, or another --prefix"
     [ -e "$new/installed.txt" ] || make_version "$new"
+    touch -- "$prefix/.changed"
     point "$name"
     forget "$name" "$old"
     say now "$prefix/current is versions/$name${old:+; versions/$old stays}"
-    changed=yes
 }
 
 # --- the service ----------------------------------------------------------------------------------------------------------
@@ -234,21 +252,29 @@ board_settings() { # what only the board knows: its device nodes, and whether it
 }
 
 install_service() {
-    local units=$root/etc/systemd/system reload=''
+    local units=$root/etc/systemd/system unit board
     if [ -n "$dry_run" ]; then say would "write $units/finedge.service and $root/etc/finedge/finedge.env, and enable the unit"; return; fi
-    sed "s|/opt/finedge|$prefix|g" "$here/finedge.service" | put "$units/finedge.service" 644 && reload=yes
-    board_settings | put "$units/finedge.service.d/10-board.conf" 644 && reload=yes
+    unit=$(sed "s|/opt/finedge|$prefix|g" "$here/finedge.service")
+    board=$(board_settings)
+    put "$units/finedge.service" 644 "$unit"
+    put "$units/finedge.service.d/10-board.conf" 644 "$board"
     # It may hold a camera's password, and once it is the user's it is never written again.
-    [ -e "$root/etc/finedge/finedge.env" ] || put "$root/etc/finedge/finedge.env" 600 <"$here/finedge.env"
-    install -d -o "${SUDO_UID:-0}" -g "${SUDO_GID:-0}" "$root/srv/finedge"
-    [ -z "$reload" ] || act "systemctl daemon-reload" systemctl daemon-reload
+    [ -s "$root/etc/finedge/finedge.env" ] || put "$root/etc/finedge/finedge.env" 600 "$(cat "$here/finedge.env")"
+    [ -d "$root/srv/finedge" ] || install -d -o "${SUDO_UID:-0}" -g "${SUDO_GID:-0}" "$root/srv/finedge"
+    if changed; then act "systemctl daemon-reload" systemctl daemon-reload; fi
     systemctl is-enabled --quiet finedge.service || act "systemctl enable finedge.service" systemctl enable --quiet finedge.service
-    [ -z "$reload$changed" ] || act "systemctl try-restart finedge.service" systemctl try-restart finedge.service
-    systemctl is-active --quiet finedge.service || say next "set bundle and source in $root/etc/finedge/finedge.env, then: sudo systemctl start finedge"
+    if changed; then restart_service; fi
+    systemctl is-active --quiet finedge.service || say next "finedge deploy a bundle, set the source in $root/etc/finedge/finedge.env, then: sudo systemctl restart finedge"
+}
+
+restart_service() { # where it runs
+    say doing "systemctl try-restart finedge.service"
+    systemctl try-restart finedge.service ||
+        fail $STEP "finedge.service does not come up with what is installed now" "journalctl -u finedge; back: ln -sfn versions/NAME $prefix/current (ls $prefix/versions)"
+    rm -f -- "$prefix/.changed"
 }
 
 main() {
-    changed=''
     parse "$@"
     find_board
     find_packages

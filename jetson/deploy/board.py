@@ -52,12 +52,19 @@ class Board:
         Raises:
             BundleError: its exit code is 4.
             GateError: its exit code is 5.
-            FinedgeError: it failed otherwise.
+            FinedgeError: it failed otherwise, or its answer is none.
         """
         done = self.remote.run(scripts.FINEDGE, self.finedge, *words)
         if done.code:
             raise REMOTE_ERRORS.get(done.code, FinedgeError)(f"{self.remote.target.host}: finedge {words[0]}: {complaint(done)}")
-        found: dict[str, Any] = json.loads(done.out)
+        try:
+            found: dict[str, Any] = json.loads(last_line(done.out))  # a library may have said something before
+        except ValueError:
+            raise FinedgeError(
+                f"{self.remote.target.host}: finedge {words[0]} answered '{last_line(done.out)}'",
+                expected="JSON",
+                fix=f"{self.finedge} --version, on the board",
+            ) from None
         return found
 
 
@@ -79,7 +86,7 @@ def examine(remote: Remote, *, finedge: str, path: str, service: str) -> Board:
     if service and remote.run(scripts.SERVICE, service).code:
         raise FinedgeError(
             f"{host} has no unit '{service}' that this user may restart",
-            expected="a unit of this user; or one of the system, as root or with sudo without a password",
+            expected="a unit of this user; or one of the system, as root or with sudo without a password for it (jetson/README.md has the rule)",
             fix=f"look on the board: systemctl cat {service}; sudo -n -l systemctl restart {service}",
         )
     root = PurePosixPath(facts["home"]) / path.removeprefix("~/")
@@ -114,7 +121,7 @@ def complaint(done: Done) -> str:
 def _backends(remote: Remote, finedge: str) -> dict[str, str | None]:
     done = remote.run(scripts.FINEDGE, finedge, "doctor", "--json", level=logging.DEBUG)
     try:
-        backends: dict[str, str | None] = json.loads(done.out)["backends"]
+        backends: dict[str, str | None] = json.loads(last_line(done.out))["backends"]
     except (ValueError, KeyError):
         backends = {}
     if done.code or not backends:

@@ -107,21 +107,19 @@ def _deploy(target: Target, wanted: Wanted, *, journal: Journal) -> None:
         with journal.step("lock") as note:
             stack.enter_context(locked(board))
             note.detail = str(board.root)
-        staged = board.root / wanted.incoming / wanted.folder
-        with journal.step("copy") as note:
-            live = remote.check(scripts.PREPARE, str(board.root), wanted.incoming, wanted.folder, wanted.same_bytes).strip()
-            copy = copier(rsync_there=board.rsync)
-            note.detail = copy(remote, wanted.bundle, folder=staged, live=board.root / live if live else None)
-        _prove(board, wanted, staged=staged, journal=journal)
+        _stage(board, wanted, journal=journal)
         _activate(board, wanted, journal=journal)
         with journal.step("tidy") as note:
-            removed = remote.check(scripts.TIDY, str(board.root), str(wanted.keep)).split()
+            removed = board.remote.check(scripts.TIDY, str(board.root), str(wanted.keep)).split()
             note.detail = f"removed {', '.join(removed) or 'nothing'}"
 
 
-def _prove(board: Board, wanted: Wanted, *, staged: PurePosixPath, journal: Journal) -> None:
-    """Check, build and replay beside the version that serves; what fails is removed, after a lost connection it stays to be continued."""
+def _stage(board: Board, wanted: Wanted, *, journal: Journal) -> None:
+    """Copy, check, build and replay beside the version that serves; what fails is removed, after a lost connection it stays to be continued."""
+    staged = board.root / wanted.incoming / wanted.folder
     try:
+        with journal.step("copy") as note:
+            note.detail = _copy(board, wanted, staged=staged)
         with journal.step("digest") as note:
             note.detail = check_digests(board.remote, wanted.bundle, folder=staged)
         with journal.step("build") as note:
@@ -134,6 +132,12 @@ def _prove(board: Board, wanted: Wanted, *, staged: PurePosixPath, journal: Jour
         board.remote.check(scripts.DISCARD, str(board.root), wanted.incoming)
         journal.rolled_back = True
         raise
+
+
+def _copy(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
+    live = board.remote.check(scripts.PREPARE, str(board.root), wanted.incoming, wanted.folder, wanted.same_bytes).strip()
+    copy = copier(rsync_there=board.rsync)
+    return copy(board.remote, wanted.bundle, folder=staged, live=board.root / live if live else None)
 
 
 def _build(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:

@@ -45,10 +45,11 @@ def by_rsync(remote: Remote, bundle: Bundle, *, folder: PurePosixPath, live: Pur
     if done.returncode == PROTOCOL:
         log.warning("%s; tar takes over", last_line(done.stderr))
         return by_tar(remote, bundle, folder=folder, live=live)
-    if done.returncode in BROKEN_LINK:
+    if done.returncode in BROKEN_LINK and not remote.alive():  # an rsync that dies there looks like a broken link here
         raise remote.lost(done.stderr)
     if done.returncode:
-        raise FinedgeError(f"rsync ended with {done.returncode}: {last_line(done.stderr)}", fix="look at the disk of the board: df -h")
+        said = next((line for line in done.stderr.splitlines() if line.startswith("rsync: ")), last_line(done.stderr))  # the cause, then what came of it
+        raise FinedgeError(f"rsync ended with {done.returncode}: {said}", fix="look at the disk of the board: df -h")
     sent, size = (_number(done.stdout, what) for what in ("regular files transferred", "transferred file size"))
     return f"rsync sent {sent} of {len(file_names(bundle))} files, {size / 1e6:.1f} MB"
 

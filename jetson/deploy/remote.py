@@ -136,6 +136,10 @@ class Remote:
             finally:
                 _open(process.stdin).close()
 
+    def alive(self) -> bool:
+        """Tell whether the shared connection is still open."""
+        return subprocess.run([*self.ssh(), "-O", "check", "--", self.target.host], capture_output=True, check=False).returncode == 0
+
     def lost(self, said: str) -> SystemProblem:
         """Return the error of a board that cannot be reached, with ssh's own words."""
         return SystemProblem(

@@ -2,7 +2,7 @@
 
 PATH/current               -> versions/VERSION/NAME.finedge
 PATH/versions/VERSION/     one folder a deploy that passed its golden frame
-PATH/.incoming-DIGEST/     a bundle on its way; left by an interruption, continued or removed by the next deploy
+PATH/.incoming-DIGEST-N/   a bundle on its way; left by an interruption, continued or removed by the next deploy
 PATH/.lock                 held by the connection of the deploy that runs
 """
 
@@ -96,18 +96,17 @@ healthy() {{
     [ "$($look show -p NRestarts "$service")" = "$restarts" ] || {{ echo "$service was restarted by systemd meanwhile"; return 1; }}
 }}
 take_back() {{
-    if [ -n "$old" ]; then point "$old" && why=$($act restart "$service" 2>&1) && say rollback ok "$old serves again"
+    if [ -n "$old" ]; then why=$(point "$old" 2>&1) && why=$($act restart "$service" 2>&1) && say rollback ok "$old serves again"
     else rm -f current && why=$($act stop "$service" 2>&1) && say rollback ok "there was no version before: $service is stopped"
     fi || say rollback failed "$why"
-    rm -rf -- "versions/$version"
+    [ "$(readlink current)" = "versions/$version/$name" ] || rm -rf -- "versions/$version" # where the link could not be set back it still serves
     exit 1
 }}
 chmod -R a+rX -- "$incoming" # a service may run as nobody's account
-why=$(mv -T -- "$incoming" "versions/$version" 2>&1 && point "versions/$version/$name" 2>&1) || {{
-    say swap failed "$why"
-    rm -rf -- "versions/$version"
-    exit 1
-}}
+sync -f -- "$incoming" # a power failure must not leave names without bytes behind the link
+why=$(mv -T -- "$incoming" "versions/$version" 2>&1) || {{ say swap failed "$why"; rm -rf -- "$incoming"; exit 1; }}
+why=$(point "versions/$version/$name" 2>&1) || {{ say swap failed "$why"; rm -rf -- "versions/$version"; exit 1; }}
+sync -f -- versions
 say swap ok "$PWD/current, before: ${{old:-nothing}}"
 [ -n "$service" ] || exit 0
 {_SYSTEMCTL}

@@ -60,6 +60,5 @@ def swap_mib(root: Path = Path("/")) -> dict[str, int]:
 def disk_free_mib() -> int:
     """Return the free space where engines and machine settings go (`$FINEDGE_CACHE`, or the home folder)."""
     folder = Path(os.environ.get("FINEDGE_CACHE") or Path.home())
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free >> 20
+    there = next(f for f in (folder, *folder.parents) if os.access(f, os.F_OK))  # it may be another user's
+    return shutil.disk_usage(there).free >> 20

@@ -45,12 +45,15 @@ def write(folder: Folder, out: Path) -> list[Path]:
     """Write a folder below `out`, replacing an older one that this command wrote; return the files.
 
     Raises:
-        UsageError: something else is there.
+        UsageError: something else is there, or `out` cannot be a folder.
     """
     place = out / folder.name
     if place.is_file() or (place.is_dir() and any(place.iterdir()) and not _ours(place)):
         raise UsageError(f"{place} holds something that finedge serve-config did not write", expected="a new or empty folder", fix="--out ANOTHER")
-    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{place.parent} cannot be made: a file is in the way", expected="a new or empty folder", fix="--out ANOTHER") from None
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     try:
         for name, content in {**folder.files, README: _readme(folder)}.items():

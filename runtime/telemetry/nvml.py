@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from finedge.errors import SystemProblem
 from finedge.runtime import cuda
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h). A clock held by the power limit (4) is how a loaded card runs: no throttling.
@@ -46,7 +47,7 @@ class Nvml:
         try:
             api.nvmlInit()
             handle = api.nvmlDeviceGetHandleByIndex(0) if api.nvmlDeviceGetCount() == 1 else _by_bus(api)
-        except api.NVMLError:
+        except (api.NVMLError, SystemProblem):
             return None
         return None if handle is None else cls(api, handle)
 

@@ -13,7 +13,7 @@ from finedge.cli import main
 from finedge.jetson.doctor import doctor
 from finedge.jetson.doctor.board import JETPACKS, jetpack, jetson
 from finedge.jetson.doctor.checks import find_problems
-from finedge.jetson.doctor.facts import examine, swap_mib, why_not
+from finedge.jetson.doctor.facts import disk_free_mib, examine, swap_mib, why_not
 from finedge.jetson.doctor.gpu import cuda_toolkit, nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import built_with, cameras, gstreamer
 from finedge.jetson.doctor.show import show
@@ -267,3 +267,9 @@ def test_without_any_backend_it_exits_3_and_still_prints_what_it_found() -> None
 def test_the_doctor_never_imports_torch() -> None:
     code = "import sys; from finedge.jetson.doctor.facts import examine; examine(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("cache", ["/proc/1/root/x", "not/yet/there", "/proc/version/x"])
+def test_a_cache_that_is_not_there_or_another_users_is_no_crash(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINEDGE_CACHE", cache)
+    assert disk_free_mib() >= 0

@@ -22,7 +22,7 @@ from finedge.jetson.deploy.command import deploy
 BIRDS = Path(__file__).parents[3] / "examples" / "birds.finedge"
 TOOLS = (
     "cat", "chmod", "cp", "flock", "grep", "id", "ln", "ls", "mkdir", "mv",
-    "readlink", "rm", "rsync", "sh", "sha256sum", "sleep", "sort", "sudo", "tail", "tar", "tr",
+    "readlink", "rm", "rsync", "sh", "sha256sum", "sleep", "sort", "sudo", "sync", "tail", "tar", "tr",
 )  # fmt: skip
 # Stands in for systemd, which needs to be the first process: it keeps a diary, and a unit that crashes on versions not listed in `good`.
 SYSTEMCTL = """#!/bin/sh

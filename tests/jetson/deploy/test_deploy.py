@@ -14,6 +14,7 @@ import pytest
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, FinedgeError, GateError, SystemProblem, UsageError
 from finedge.jetson.deploy.command import deploy
+from finedge.jetson.deploy.scripts import ACTIVATE
 from tests.jetson.deploy.conftest import LocalBoard, broken, changed, script
 
 STEPS = ["connect", "lock", "copy", "digest", "build", "verify", "swap", "tidy"]
@@ -116,6 +117,48 @@ def test_bytes_lost_on_the_way_are_found_before_anything_is_run(board: LocalBoar
     assert board.left_over == []
 
 
+@pytest.mark.parametrize(
+    ("there", "what"),
+    [
+        ("trap '' XFSZ; ulimit -f 1000", r"rsync ended with \d+: rsync: .*a\.bin\S+ File too large"),
+        ("kill $$", r"rsync ended with \d+: rsync: connection unexpectedly closed"),
+    ],
+    ids=["the disk is full", "rsync is killed"],
+)
+def test_a_copy_that_fails_there_leaves_nothing(there: str, what: str, board: LocalBoard, birds: Bundle) -> None:
+    """What came so far must not keep a full disk full; and the board was reached."""
+    board.deploy(birds)
+    before = board.serving
+    (board.bin / "rsync").rename(board.bin / "real-rsync")
+    script(board.bin / "rsync", f'#!/bin/sh\n{there}\nexec real-rsync "$@"\n')
+    with pytest.raises(FinedgeError, match=what) as caught:
+        board.deploy(with_megabytes(birds))
+    assert caught.value.exit_code == 1
+    assert names(caught.value.result)[-1] == "copy"
+    assert caught.value.result["rolled_back"]
+    assert (board.serving, board.left_over) == (before, [])
+
+
+def test_a_finedge_that_is_killed_there_is_not_a_lost_connection(board: LocalBoard, birds: Bundle) -> None:
+    """As a build is on a board without enough memory."""
+    (board.bin / "finedge").rename(board.bin / "real-finedge")
+    script(board.bin / "finedge", '#!/bin/sh\n[ "$1" = verify ] && kill -9 $$\nexec real-finedge "$@"\n')
+    with pytest.raises(FinedgeError, match=r"verify: .*[Kk]illed") as caught:
+        board.deploy(birds)
+    assert caught.value.exit_code == 1
+    assert caught.value.result["rolled_back"]
+    assert board.left_over == []
+
+
+@pytest.mark.parametrize("answer", ["", "not JSON"])
+def test_a_finedge_there_that_answers_otherwise_is_an_error_and_not_a_crash(answer: str, board: LocalBoard, birds: Bundle) -> None:
+    (board.bin / "finedge").rename(board.bin / "real-finedge")
+    script(board.bin / "finedge", f'#!/bin/sh\n[ "$1" = verify ] && {{ echo "{answer}"; exit; }}\necho a library says hello\nexec real-finedge "$@"\n')
+    with pytest.raises(FinedgeError, match=f"verify answered '{answer}'"):
+        board.deploy(birds)
+    assert board.left_over == []
+
+
 @pytest.mark.parametrize("side", ["there", "here"])
 def test_without_rsync_on_either_side_tar_takes_over(side: str, board: LocalBoard, birds: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     if side == "there":
@@ -194,6 +237,31 @@ def test_a_first_version_that_crashes_leaves_no_version_and_a_stopped_service(bo
     assert not (board.root / "current").is_symlink()
     assert board.versions == []
     assert board.diary[-1].split()[0] == "stop"
+
+
+def test_a_version_of_the_same_name_is_never_removed(tmp_path: Path) -> None:
+    """Two deploys of the same bytes within a second."""
+    for incoming in (".incoming-a-1", ".incoming-a-2"):
+        (tmp_path / incoming / "b.finedge").mkdir(parents=True)
+        (tmp_path / incoming / "b.finedge" / "manifest.json").touch()
+    (tmp_path / "versions").mkdir()
+    command = ["sh", "-c", ACTIVATE, "sh", str(tmp_path)]
+    codes = [subprocess.run([*command, incoming, "V", "b.finedge", "", "0"], check=False).returncode for incoming in (".incoming-a-1", ".incoming-a-2")]
+    assert codes == [0, 1]
+    assert (tmp_path / "current" / "manifest.json").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["current", "versions"]
+
+
+def test_where_the_link_cannot_be_set_back_it_does_not_lead_nowhere(board: LocalBoard, birds: Bundle) -> None:
+    board.deploy(birds, service="finedge")
+    board.set("no-restart")
+    (board.bin / "ln").rename(board.bin / "real-ln")  # the disk is full by then
+    script(board.bin / "ln", f"#!/bin/sh\n[ -e '{board.state}/once' ] && {{ echo 'No space left' >&2; exit 1; }}\n: >'{board.state}/once'\nreal-ln \"$@\"\n")
+    with pytest.raises(FinedgeError, match="restart: Job failed") as caught:
+        board.deploy(changed(birds, "bad"), service="finedge")
+    assert not caught.value.result["rolled_back"]
+    assert detail(caught.value.result, "rollback") == "No space left"
+    assert Bundle.load(board.serving).provenance["note"] == {"text": "bad"}
 
 
 def test_a_rollback_that_fails_is_not_called_one(board: LocalBoard, birds: Bundle) -> None:

@@ -67,6 +67,7 @@ VENV_PYTHON = """#!/bin/bash
 echo "venv-python $*" >>"$CALLS"
 if [ "$1 $2" = "-m pip" ]; then
     [ ! -e "$ROOT/pip-fails" ] || exit 1
+    [ ! -e "$ROOT/pip-waits" ] || { touch "$ROOT/pip-is-there"; for _ in {1..300}; do [ ! -e "$ROOT/pip-waits" ] || sleep 0.1; done; }
     printf '#!/bin/bash\\necho "finedge $*" >>"$CALLS"\\necho "{}"\\n[ ! -e "$ROOT/doctor-fails" ]\\n' >"$(dirname "$0")/finedge"
     chmod +x "$(dirname "$0")/finedge"
     exit
@@ -82,6 +83,7 @@ case "$1" in
     --version) echo "systemd $SYSTEMD ($SYSTEMD.4-1ubuntu8)" ;;
     is-enabled) [ -e "$ROOT/enabled" ] ;;
     is-active) exit 3 ;;
+    try-restart) echo "systemctl $*" >>"$CALLS"; [ ! -e "$ROOT/restart-fails" ] ;;
     *) echo "systemctl $*" >>"$CALLS"; [ "$1" != enable ] || touch "$ROOT/enabled" ;;
 esac
 """
@@ -103,6 +105,12 @@ class Root:
 
     def run(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run install.sh as on this board."""
+        with self.start(*options) as process:
+            out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Start install.sh as on this board."""
         environment = {
             "PATH": f"{self.path / 'stubs'}:{os.environ['PATH']}",
             "FINEDGE_ROOT": str(self.path),
@@ -113,7 +121,8 @@ class Root:
             "PYTHONDONTWRITEBYTECODE": "1",  # a package that is rewritten within the second must be read again
             **self.environment,
         }
-        return subprocess.run(["bash", str(self.path / "checkout/jetson/install.sh"), *options], env=environment, capture_output=True, text=True, check=False)
+        command = ["bash", str(self.path / "checkout/jetson/install.sh"), *options]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     @property
     def calls(self) -> list[str]:
@@ -131,7 +140,8 @@ class Root:
 def make_checkout(path: Path) -> None:
     """The script as it is, in a small checkout: what is installed here is what a test says, not what is being edited."""
     shutil.copytree(INSTALL.parent, path / "jetson", ignore=lambda folder, names: [n for n in names if Path(folder, n).is_dir()])
-    (path / "pyproject.toml").touch()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (path / name).touch()
     for folder in CHECKOUT:
         (path / folder).mkdir()
         (path / folder / "__init__.py").touch()

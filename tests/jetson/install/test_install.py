@@ -4,11 +4,12 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import BOARDS, INSTALL, OTHERS, Root, make_root
+from .conftest import BOARDS, INSTALL, OTHERS, Root, make_root, script
 
 FORBIDDEN = ("tensorrt", "opencv", "torch")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as the step it tests does")
@@ -33,7 +34,7 @@ def test_pip_is_asked_for_finedge_and_the_binding_of_the_boards_cuda_alone(jetso
     jetson.run()
     (call,) = pip_calls(jetson)
     *options, source, binding = call.split()
-    assert source == str(jetson.path / "checkout")
+    assert source == f"{jetson.current}.source"  # a copy of the checkout
     assert binding == ("cuda-python==12.6.*" if jetson.board.python == "3.10" else "cuda-bindings>=13,<14")
     assert not [word for word in (*options, binding) if any(name in word for name in FORBIDDEN)]
     assert f"constraints-jetpack{6 if jetson.board.python == '3.10' else 7}.txt" in options[-1]
@@ -69,9 +70,10 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would_do(jetson: Root) -> No
         ("another file", "says 'release forty'", "expected"),
     ],
 )
-def test_other_machines_are_refused_with_what_to_do(name: str, what: str, fix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_other_machines_are_refused_with_what_to_do(options: list[str], name: str, what: str, fix: str, tmp_path: Path) -> None:
     root = make_root(tmp_path / "root", OTHERS[name])
-    done = root.run()
+    done = root.run(*options)
     assert done.returncode == 3
     assert what in done.stderr
     assert fix in done.stderr.split("to do:")[1]
@@ -79,7 +81,7 @@ def test_other_machines_are_refused_with_what_to_do(name: str, what: str, fix: s
     assert not (root.path / "opt").exists()
 
 
-@pytest.mark.parametrize("options", [["--bogus"], ["--prefix"], ["--prefix", "/a folder"], ["--from", "/nowhere"]])
+@pytest.mark.parametrize("options", [["--bogus"], ["--prefix"], ["--prefix", "/a folder"], ["--from", "/nowhere"], ["--from", "/usr"]])
 def test_wrong_options_exit_2(options: list[str], orin: Root) -> None:
     assert orin.run(*options).returncode == 2
     assert orin.calls == []
@@ -117,6 +119,38 @@ def test_an_interrupted_installation_is_made_anew(orin: Root) -> None:
     assert len(pip_calls(orin)) == 2
 
 
+def test_a_version_is_on_the_disk_before_it_is_called_whole(orin: Root) -> None:
+    """After a power failure a file that was not written through has a name and no bytes."""
+    script(orin.path / "stubs/sync", '#!/bin/bash\n[ "$1" != -f ] || echo "sync, installed.txt: $(ls "${@: -1}" | grep -c installed.txt)" >>"$CALLS"\n')
+    assert orin.run().returncode == 0
+    assert orin.calls[-2:] == ["finedge doctor", "sync, installed.txt: 0"]
+
+
+def test_two_at_once_are_refused_and_the_first_is_not_disturbed(orin: Root) -> None:
+    (orin.path / "pip-waits").touch()
+    with orin.start() as first:
+        deadline = time.monotonic() + 30
+        while not (orin.path / "pip-is-there").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        second = orin.run()
+        (orin.path / "pip-waits").unlink()
+        first.communicate()
+    assert (first.returncode, second.returncode) == (0, 4)
+    assert "another install.sh is at work" in second.stderr
+    assert (orin.current / "installed.txt").is_file()
+
+
+def test_what_a_careful_root_installs_others_may_run(orin: Root) -> None:
+    before = os.umask(0o077)
+    try:
+        assert orin.run().returncode == 0
+    finally:
+        os.umask(before)
+    opt = orin.path / "opt"
+    assert all(p.stat().st_mode & 0o044 == 0o044 for p in (opt, *opt.rglob("*")) if p.name != ".changed")
+
+
 def test_other_sources_make_another_version(orin: Root) -> None:
     orin.run()
     before = orin.current
@@ -151,6 +185,19 @@ def test_an_opencv_without_gstreamer_is_told(orin: Root) -> None:
     assert done.returncode == 0
     assert "no GStreamer" in done.stdout
     assert "pip3 uninstall opencv-python" in done.stdout
+
+
+@as_root
+def test_a_command_that_leads_nowhere_is_set_right_and_any_other_is_left(orin: Root) -> None:
+    command = orin.path / "usr/local/bin/finedge"
+    command.parent.mkdir(parents=True)
+    command.symlink_to("/gone/bin/finedge")
+    assert orin.run().returncode == 0
+    assert command.readlink() == orin.path / "opt/finedge/bin/finedge"
+    command.unlink()
+    command.write_text("mine")
+    assert orin.run().returncode == 0
+    assert command.read_text() == "mine"
 
 
 @as_root
@@ -197,7 +244,37 @@ def test_the_service_is_installed_enabled_and_not_started_without_settings(jetso
     called = [call for call in jetson.calls if call.startswith("systemctl")]
     assert called == ["systemctl daemon-reload", "systemctl enable --quiet finedge.service", "systemctl try-restart finedge.service"]
     assert (jetson.path / "etc/finedge/finedge.env").stat().st_mode & 0o777 == 0o600
-    assert "systemctl start finedge" in done.stdout
+    assert "systemctl restart finedge" in done.stdout
+
+
+@as_root
+def test_a_full_disk_leaves_the_unit_as_it_was(orin: Root) -> None:
+    orin.run("--service")
+    unit = orin.path / "etc/systemd/system/finedge.service"
+    before = unit.read_text()
+    template = orin.path / "checkout/jetson/finedge.service"
+    template.write_text(template.read_text() + "# better\n")
+    unit.with_name("finedge.service.new").symlink_to("/dev/full")
+    done = orin.run("--service")
+    assert done.returncode == 4
+    assert "No space left" in done.stderr
+    assert (unit.is_symlink(), unit.read_text()) == (False, before)
+
+
+@as_root
+def test_a_service_that_was_not_restarted_yet_is_by_the_next_run(orin: Root) -> None:
+    orin.run("--service")
+    assert orin.run("--service").returncode == 0
+    assert orin.calls.count("systemctl try-restart finedge.service") == 1
+    (orin.path / "dist/tensorrt/__init__.py").write_text('__version__ = "10.7.0"\n')
+    (orin.path / "restart-fails").touch()
+    done = orin.run("--service")
+    assert done.returncode == 4
+    assert "does not come up" in done.stderr
+    (orin.path / "restart-fails").unlink()
+    assert orin.run("--service").returncode == 0
+    assert orin.calls[-2:] == ["systemctl daemon-reload", "systemctl try-restart finedge.service"]
+    assert orin.calls.count("systemctl try-restart finedge.service") == 3
 
 
 @as_root

@@ -79,11 +79,16 @@ def test_a_checkout_is_built_and_what_it_needs_is_taken_as_wheels(board: Root) -
     text = '[project]\nname = "finedge"\nversion = "0.2"\ndependencies = ["numpy"]\n[project.scripts]\nfinedge = "finedge:main"\n'
     (checkout / "pyproject.toml").write_text(text + '[tool.setuptools]\npackages = ["finedge"]\n')
     (checkout / "finedge/__init__.py").write_text(MAIN)
+    (checkout / "build/lib/finedge").mkdir(parents=True)  # of an older build: setuptools takes what lies there into the wheel
+    (checkout / "build/lib/finedge/gone.py").touch()
+    before = sorted(checkout.rglob("*"))
     # pip reads this as the option's value: 0 is "no isolation".
     board.environment |= {"PIP_NO_BUILD_ISOLATION": "0", "PYTHONPATH": os.pathsep.join([str(board.path / "dist"), *_of_setuptools()])}
     done = board.run()
     assert done.returncode == 0, done.stderr
     assert {"finedge==0.2", "numpy==1.26.4"} <= installed(board)
+    assert not list(board.current.rglob("gone.py"))
+    assert sorted(checkout.rglob("*")) == before  # root leaves nothing in a user's checkout
 
 
 def _of_setuptools() -> list[str]:

@@ -41,6 +41,15 @@ def test_the_other_models_of_a_repository_stay(bundle, tmp_path):
     assert theirs.read_bytes() == b"theirs"
 
 
+@pytest.mark.parametrize("below", ["", "below"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_file_in_the_way_is_said(target, below, bundle, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="file"):
+        serve_config(target, bundle.path, out=tmp_path / "file" / below)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_folder_of_somebody_else_is_not_replaced(bundle, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     (tmp_path / "README.md").write_text("mine")

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from finedge.errors import SystemProblem
+from finedge.runtime import cuda
 from finedge.runtime.telemetry import Reader
 from finedge.runtime.telemetry.nvml import REASONS, SENSOR, GpuReading, Nvml
 from tests.jetson.boards.trees import make
@@ -77,6 +79,14 @@ def test_no_driver_is_no_gpu() -> None:
 
 def test_of_several_gpus_none_is_guessed() -> None:
     assert Nvml.open(FakeNvml(count=2)) is None  # here CUDA cannot tell which one it would use
+
+
+def test_a_gpu_that_is_at_fault_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_fault() -> None:
+        raise SystemProblem("cudaGetDeviceProperties failed")
+
+    monkeypatch.setattr(cuda, "gpu", at_fault)
+    assert Nvml.open(FakeNvml(count=2)) is None
 
 
 @pytest.mark.parametrize("bit", REASONS)
