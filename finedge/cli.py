@@ -18,6 +18,11 @@ from finedge import __version__
 from finedge.errors import FinedgeError, SystemProblem, UsageError, nearest
 
 
+# What the system refuses at any command, and what to do.
+ROOM, ANOTHER = "free some space", "choose another folder, or chown or remount it"
+REFUSED = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EACCES: ANOTHER, errno.EPERM: ANOTHER, errno.EROFS: ANOTHER}
+
+
 @dataclass(frozen=True)
 class Command:
     """Where a subcommand lives (`module:function`), one line about it, and the extra that installs what it imports."""
@@ -96,9 +101,10 @@ def _guarded(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in REFUSED:
             raise
-        print(f"finedge: the disk is full: {error.filename or error}\n  to do: free some space; nothing that existed was changed", file=sys.stderr)
+        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        print(f"finedge: {what}\n  to do: {REFUSED[error.errno]}; nothing that existed was changed", file=sys.stderr)
         return SystemProblem.exit_code
 
 

@@ -64,7 +64,14 @@ def test_a_failed_gate_still_prints_its_numbers(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(DataError("x"), 4), (KeyboardInterrupt(), 130), (OSError(28, "No space left on device", "f"), 3), (SystemExit(2), 2)],
+    [
+        (DataError("x"), 4),
+        (KeyboardInterrupt(), 130),
+        (OSError(28, "No space left on device", "f"), 3),
+        (PermissionError(13, "Permission denied", "f"), 3),
+        (OSError(30, "Read-only file system"), 3),
+        (SystemExit(2), 2),
+    ],
 )
 def test_exit_codes(monkeypatch, error, code):
     def fail() -> None:
