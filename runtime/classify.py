@@ -46,9 +46,9 @@ class Limits:
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
             raise UsageError(f"--frames {self.frames}", expected="at least 1")
-        if min(self.stale_ms, self.no_signal_ms) <= 0:
+        if not (self.stale_ms > 0 and self.no_signal_ms > 0):  # nan is none
             raise UsageError(f"--stale-ms {self.stale_ms} --no-signal-ms {self.no_signal_ms}", expected="positive numbers of milliseconds")
-        if self.interval < 0:
+        if not self.interval >= 0:
             raise UsageError(f"--interval {self.interval}", expected="seconds, 0 or more")
 
 

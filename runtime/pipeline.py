@@ -115,6 +115,8 @@ class Pipeline:
         self.stop()
         self._answered.leave()
         self._prepared.leave()
+        for stream in self._streams:
+            stream.leave()
         self._exits.close()
         for thread in self._threads:
             thread.join(JOIN_S)

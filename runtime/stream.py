@@ -48,6 +48,7 @@ class Stream:
         self._told_at = self._slot.put_at
         self._due = -float("inf")
         self._stopping = threading.Event()
+        self._join_until = float("inf")
         self._reader = threading.Thread(target=self._read, name="finedge-reader", daemon=True)
 
     def __iter__(self) -> Iterator[Frame | None]:
@@ -63,12 +64,9 @@ class Stream:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-        self._slot.leave()
-        if isinstance(self._source, Interruptible):
-            self._source.close()
+        self.leave()
         if self._reader.is_alive():
-            self._reader.join(JOIN_S)
+            self._reader.join(max(0.0, self._join_until - time.monotonic()))
 
     @property
     def counts(self) -> Counts:
@@ -108,6 +106,16 @@ class Stream:
     def stop(self) -> None:
         """End the iteration after the frame in hand; safe to call from a signal handler and from any thread."""
         self._stopping.set()
+
+    def leave(self) -> None:
+        """Tell the reader to end, without waiting for it: so that several end in the time of one."""
+        if self._join_until < float("inf"):
+            return
+        self.stop()
+        self._slot.leave()
+        self._join_until = time.monotonic() + JOIN_S
+        if isinstance(self._source, Interruptible):
+            self._source.close()
 
     def _is_due(self, frame: Frame) -> bool:
         at = seconds(self._source, frame)
@@ -149,9 +157,9 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[threading.Event]:
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def first(number: int, frame: FrameType | None) -> None:
+        restore()  # first: another signal may come while this runs, and must not enter it again
         seen.set()
         stop()
-        restore()
 
     def restore() -> None:
         for number, handler in old.items():

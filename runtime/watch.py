@@ -48,8 +48,6 @@ class Watch:
     rules: Rules = field(default_factory=Rules)
     region: Region | None = None
     tallies: list[Tally] = field(init=False)
-    # Wall time = monotonic + this, fixed at the start: a clock that is set meanwhile does not tear the record apart.
-    wall_offset_ns: int = field(default_factory=lambda: time.time_ns() - time.monotonic_ns())
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -98,7 +96,7 @@ class Watch:
         return {
             **self._line(frame.name, frame.index, status=status),
             **region,
-            "captured_at": self._wall_time(frame.captured_ns),
+            "captured_at": _wall_time(frame.captured_ns),
             "age_ms": round(age_ms, 3),
             "top": _plain(top),
             "ms": {stage: round(ms, 3) for stage, ms in stages.items()},
@@ -121,9 +119,11 @@ class Watch:
             "file": session.file,
         }
 
-    def _wall_time(self, captured_ns: int) -> str:
-        at = (captured_ns + self.wall_offset_ns) / 1e9
-        return datetime.fromtimestamp(at, tz=timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+def _wall_time(captured_ns: int) -> str:
+    # By the clock of now: a board without a battery learns the time of day from the network, after the run has begun.
+    at = (time.time_ns() - (time.monotonic_ns() - captured_ns)) / 1e9
+    return datetime.fromtimestamp(at, tz=timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _plain(top: tuple[Ranked, ...]) -> list[dict[str, Any]]:

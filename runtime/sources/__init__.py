@@ -77,11 +77,16 @@ def open_source(uri: str, *, wish: Wish = AS_IT_COMES, **options: Any) -> Source
         DataError: a file that is missing, or is neither an image nor a video.
         SystemProblem: no such camera, or a stream that cannot be opened.
     """
-    for kind in SOURCES.values():
-        if kind.claims(uri):
-            _refuse_unknown(wish, options, kind=kind, uri=uri)
-            return kind.open(uri, **({"wish": wish} if kind.wishes else wish.asked()), **options)
-    raise _unknown(uri)
+    try:
+        kind = next((kind for kind in SOURCES.values() if kind.claims(uri)), None)
+        if kind is None:
+            raise _unknown(uri)
+        _refuse_unknown(wish, options, kind=kind, uri=uri)
+        return kind.open(uri, **({"wish": wish} if kind.wishes else wish.asked()), **options)
+    except OSError as error:  # of a path that may not be looked at, or is too long
+        raise DataError(
+            f"cannot read '{mask(uri)}': {error.strerror or error}", expected="a readable file or folder; a GStreamer pipeline ends in appsink"
+        ) from error
 
 
 def _refuse_unknown(wish: Wish, options: dict[str, Any], *, kind: Kind, uri: str) -> None:

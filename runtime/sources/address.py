@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
 from finedge.errors import UsageError
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-# Greedy up to the last @ of a word: a password may hold an unescaped @ or /. Better to hide too much.
-_IN_URI = re.compile(r"(\w+://[^\s:/@\"']*):[^\s\"']*@")
-_IN_PARAMETER = re.compile(r"(?i)\b(user-pw|proxy-pw|passwords?|passwd|passphrase|pwd|pass|token|secret|key)=(\"[^\"]*\"|'[^']*'|[^&\s\"']+)")
+# Greedy up to the last @ of a word: a password may hold an unescaped @, / or quote. Better to hide too much.
+_IN_URI = re.compile(r"(\w+://[^\s:/@]*):\S*@")
+_IN_PARAMETER = re.compile(r"(?i)\b([\w-]*(?:pw|pwd|psw|pas|pass\w*|token|secret|key|auth|sig|signature|credentials?))=(\"[^\"]*\"|'[^']*'|[^&\s\"']+)")
 
 
 def mask(text: str) -> str:
@@ -22,16 +23,14 @@ def split(uri: str) -> SplitResult:
     """Split the address of a stream.
 
     Raises:
-        UsageError: no host, or a port that is no number.
+        UsageError: no host or one that is no name, or a port that is no number.
     """
-    parts = urlsplit(uri)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if not parts.hostname or port == -1:
-        raise UsageError(f"'{mask(uri)}' names no host and port", expected=f"{parts.scheme}://host:{PORTS.get(parts.scheme, 554)}/path", fix=ESCAPES)
-    return parts
+    with suppress(ValueError):  # also of `port`, of brackets that do not close, and of `encode`
+        parts = urlsplit(uri)
+        if parts.port != 0 and parts.hostname and parts.hostname.encode("idna"):
+            return parts
+    scheme = uri.partition(":")[0]
+    raise UsageError(f"'{mask(uri)}' names no host and port", expected=f"{scheme}://host:{PORTS.get(scheme, 554)}/path", fix=ESCAPES)
 
 
 def without_password(parts: SplitResult) -> str:
@@ -44,4 +43,4 @@ def port_of(parts: SplitResult) -> int:
     return parts.port or PORTS[parts.scheme]
 
 
-ESCAPES = "in a user or password write @ as %40, : as %3A, / as %2F, # as %23"
+ESCAPES = "in a user or password write @ as %40, : as %3A, / as %2F, # as %23, [ as %5B"

@@ -21,7 +21,8 @@ class Frame:
     """One decoded picture.
 
     `index` counts from 0 in the order of the source (a gap means that frames were dropped), `captured_ns` is `time.monotonic_ns()` of
-    the capture (of the read, for files), `image` is uint8 [H, W, 3] RGB, `name` the file or device, `decode_ms` what reading and decoding took.
+    the capture (of the read, for files), `image` is uint8 [H, W, 3] RGB, `name` the file or device, `decode_ms` what reading and decoding took
+    (of a network stream or a GStreamer pipeline, which decode behind our back, only what bringing the picture to RGB took).
     """
 
     index: int

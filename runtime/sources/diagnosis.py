@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import re
 import socket
 import ssl
@@ -70,6 +71,9 @@ def why_not_http(uri: str, *, timeout_s: float) -> SystemProblem:
             kind = answer.headers.get_content_type()
     except urllib.error.HTTPError as error:
         return _refused(uri, parts, status=error.code, said=f"{error.code} {error.reason}")
+    except http.client.HTTPException as error:
+        said = mask(str(error).strip()) or type(error).__name__
+        return SystemProblem(f"{mask(uri)} gives no HTTP answer: {said}", expected="a web server", fix="check the port; write a space in the path as %20")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None)
         return _unreachable(uri, reason if isinstance(reason, OSError) else error)

@@ -36,7 +36,7 @@ def load() -> Any | None:
         gi = importlib.import_module("gi")
         gi.require_version("Gst", "1.0")
         gst = importlib.import_module("gi.repository.Gst")
-    except (ImportError, ValueError):
+    except (ImportError, ValueError, AttributeError):  # the last: some other folder named gi
         return None
     gst.init(None)
     return gst
@@ -86,6 +86,7 @@ class Pipeline:
         self._closed = threading.Event()
         self._pipeline = _parse(gst, text, uri)
         _guard(gst, self._pipeline)
+        self._last: Any | None = None  # the pipeline's last word: an error or the end
         self._bus, self._sink = self._pipeline.get_bus(), self._pipeline.get_by_name(pipelines.sink_of(text))
         try:
             self.live = self._start()
@@ -121,20 +122,24 @@ class Pipeline:
         deadline = time.monotonic() + timeout_s
         while not self._closed.is_set():
             sample = self._sink.emit("try-pull-sample", POLL_NS)
+            self._listen()
             if sample is not None and not sample.get_buffer().has_flags(self._gst.BufferFlags.CORRUPTED):
                 return sample
             if not self._closed.is_set():
-                self._raise_message()
+                self._raise_last()
             if time.monotonic() > deadline:
                 raise SourceLost(f"{self._name} delivers no frames: none came in {timeout_s:g} s", fix="check the camera's cable, power and network")
         return None
 
-    def _raise_message(self) -> None:
+    def _listen(self) -> None:
+        """Take every message off the bus: parsers write of bit rates ten times a second, and nobody else takes those."""
         kinds = self._gst.MessageType
-        message = self._bus.pop_filtered(kinds.ERROR | kinds.EOS)
-        if message is not None and message.type == kinds.ERROR:
-            raise _problem(self._gst, message, self._name)
-        if message is not None or self._sink.get_property("eos"):
+        self._last = self._last or self._bus.pop_filtered(kinds.ERROR | kinds.EOS)
+
+    def _raise_last(self) -> None:
+        if self._last is not None and self._last.type == self._gst.MessageType.ERROR:
+            raise _problem(self._gst, self._last, self._name)
+        if self._last is not None or self._sink.get_property("eos"):
             raise EndOfStream
 
     def _captured_ns(self, pts: int, now_ns: int) -> int:

@@ -21,7 +21,7 @@ from finedge.bundle import Bundle
 from finedge.cli import main
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.fake import FakeBackend
-from finedge.runtime.pipeline import Pipeline
+from finedge.runtime.pipeline import Answer, Pipeline
 from finedge.runtime.sources import Frame, SourceInfo
 from finedge.runtime.watch import Watch
 
@@ -121,6 +121,17 @@ def test_silence_is_a_record_and_never_reaches_the_model(tiny_bundle: Bundle) ->
     assert {r.record["source"] for r in results} == {"cam"}
     assert f"{said.count(silence)} times no signal" in watch.summary(pipeline.counts)
     assert len(backend.inputs) == 1
+
+
+def test_a_clock_that_is_set_while_the_run_goes_on_is_believed(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = Frame(0, time.monotonic_ns(), np.zeros((40, 40, 3), np.uint8), "cam", 0.0)
+    classifier = Classifier(tiny_bundle, FakeBackend().open(tiny_bundle, variant="fp32"), "fp32")
+    watch = Watch(classifier, [Flickering()])
+    later = int(datetime(2040, 1, 1, tzinfo=timezone.utc).timestamp() * 1e9)  # a board without a battery, until it reaches a time server
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    record = watch(Answer(0, frame, np.zeros(len(tiny_bundle.spec.labels), np.float32), 0.0, 0.0)).record
+    captured = datetime.fromisoformat(record["captured_at"].replace("Z", "+00:00")).timestamp()
+    assert 0 <= later / 1e9 - captured < SOON_S
 
 
 @pytest.fixture
@@ -247,6 +258,8 @@ def test_the_live_page_is_served_while_the_run_goes_on(tiny_bundle: Bundle) -> N
         ("photo.png", ["--serve", "nowhere"], 2, "nowhere"),
         ("test://", ["--frames", 0], 2, "--frames"),
         ("test://", ["--stale-ms", 0], 2, "--stale-ms"),
+        ("test://", ["--no-signal-ms", "nan"], 2, "--no-signal-ms"),
+        ("test://", ["--interval", "nan"], 2, "--interval"),
         ("test://", ["--backend", "onnxruntim"], 2, "onnxruntime"),
         ("test://", ["--variant", "int4"], 2, "int8"),
     ],

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, UsageError
+from finedge.runtime import stream
 from finedge.runtime.pipeline import Answer, Pipeline, Silence
 from finedge.runtime.region import Region
 from finedge.runtime.sources import Frame, SourceInfo
@@ -213,6 +214,20 @@ def test_stop_ends_a_wait_for_a_silent_camera() -> None:
         threading.Timer(0.05, pipeline.stop).start()
         assert list(pipeline) == []
         hang.set()
+
+
+def test_all_readers_are_told_to_end_before_any_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "JOIN_S", 3 * SOON_S)
+    closed, met = [threading.Event(), threading.Event()], []
+
+    class Hanging(Made):
+        def close(self) -> None:
+            closed[self.count - 1].set()
+
+    sources = [Hanging(n, live=True, before=lambda index, n=n: met.append(closed[n % 2].wait(SOON_S))) for n in (1, 2)]  # type: ignore[misc]
+    with Pipeline(sources, Steps()) as pipeline:
+        pipeline.stop()
+    assert set(met) == {True}
 
 
 def test_leaving_without_iterating_leaves_nothing() -> None:

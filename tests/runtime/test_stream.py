@@ -172,6 +172,24 @@ def test_the_first_signal_stops_and_the_second_one_is_as_before(number: signal.S
         signal.signal(number, before)
 
 
+def test_a_signal_that_comes_while_the_first_one_is_answered_is_the_second_one() -> None:
+    calls: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: calls.append("second"))
+
+    def stop() -> None:
+        calls.append("stop")
+        if len(calls) < 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with stop_on_signals(stop):
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_until(lambda: len(calls) == 2)
+        assert calls == ["stop", "second"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_handlers_are_restored_after_the_block() -> None:
     before = signal.getsignal(signal.SIGINT)
     with stop_on_signals(lambda: None) as seen:

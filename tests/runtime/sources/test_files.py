@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import struct
 import subprocess
@@ -102,6 +103,11 @@ def test_a_password_never_shows_in_an_error() -> None:
         ("rtsp://host:554/user=admin&password=geheim&channel=1", "rtsp://host:554/user=admin&password=***&channel=1"),
         ("http://host/v?pwd=geheim", "http://host/v?pwd=***"),
         ('rtspsrc location=rtsp://me:geheim@host/ user-pw="ge heim" ! appsink', "rtspsrc location=rtsp://me:***@host/ user-pw=*** ! appsink"),
+        ("rtsp://me:a'b\"c@host/x", "rtsp://me:***@host/x"),
+        ("http://host/v?access_token=geheim&x=1", "http://host/v?access_token=***&x=1"),
+        ("http://host/v?user=me&apikey=geheim&loginpas=geheim&pw=geheim", "http://host/v?user=me&apikey=***&loginpas=***&pw=***"),
+        ("rtsp://[::1]:554/x", "rtsp://[::1]:554/x"),
+        ("x264enc key-int-max=10 pass=qual", "x264enc key-int-max=10 pass=***"),
         ("/photos/key/a.jpg", "/photos/key/a.jpg"),
     ],
 )
@@ -129,6 +135,22 @@ def test_options_that_say_nothing_are_taken_by_every_kind(tmp_path: Path) -> Non
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone"):
         list(open_source(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("name", ["*" * 300, "videotestsrc " + "x" * 300 + " ! fakesink"])
+def test_a_name_that_no_file_can_have_is_a_data_error(name: str) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*File name too long"):
+        open_source(name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["", "a.png", "*.png"])
+def test_a_folder_that_may_not_be_read_is_a_data_error(name: str, tmp_path: Path) -> None:
+    locked = write_images(tmp_path / "locked", "a.png")
+    locked.chmod(0)
+    with pytest.raises(DataError, match="locked"), open_source(str(locked / name)) as source:
+        list(source)
+    locked.chmod(0o700)
 
 
 # --- images ---

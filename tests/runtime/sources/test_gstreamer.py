@@ -83,6 +83,17 @@ def test_a_live_pipeline_that_breaks_starts_again(gi: None) -> None:
     assert source.losses >= 2  # type: ignore[attr-defined]
 
 
+def test_what_elements_say_is_not_kept(gi: None) -> None:
+    if not gstreamer.has("videoanalyse"):
+        pytest.skip("GStreamer's videoanalyse is missing: the packages of tests/apt.txt")
+    with open_source("videotestsrc is-live=true ! video/x-raw,width=32,height=16,framerate=100/1 ! videoanalyse ! appsink") as source:
+        list(islice(source, 50))  # one message each
+        bus, left = source._connection._bus, 0  # type: ignore[attr-defined]
+        while bus.pop() is not None:
+            left += 1
+    assert left < 10
+
+
 def test_close_ends_a_waiting_read(gi: None) -> None:
     source = open_source("videotestsrc is-live=true ! video/x-raw,framerate=1/5 ! appsink", timeout_s=60)
     reader = threading.Thread(target=lambda: list(source), daemon=True)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,22 @@ def test_what_is_no_video_is_said(path: str, said: str, web: Serve, tmp_path: Pa
     (tmp_path / "garbage.mjpg").write_bytes(np.random.default_rng(0).bytes(50_000))
     with pytest.raises(SystemProblem, match=said):
         open_source(web().uri + path, timeout_s=1)
+
+
+def test_what_is_no_web_server_is_said() -> None:
+    def answer() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                connection.recv(4096)
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+                connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(SystemProblem, match=r"gives no HTTP answer: SSH-2\.0"):
+            open_source(f"http://127.0.0.1:{server.getsockname()[1]}/cam", timeout_s=1)
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_wrong_password_is_said_and_not_shown(web: Serve, capfd: pytest.CaptureFixture[str]) -> None:
