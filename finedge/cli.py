@@ -17,7 +17,7 @@ from typing import Any
 from finedge import __version__
 from finedge.errors import FinedgeError, SystemProblem, UsageError, nearest
 
-
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # What the system refuses at any command, and what to do.
 ROOM, ANOTHER = "free some space", "choose another folder, or chown or remount it"
 REFUSED = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EACCES: ANOTHER, errno.EPERM: ANOTHER, errno.EROFS: ANOTHER}
@@ -129,8 +129,14 @@ def _split_name(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def logs_to_stderr() -> None:
-    """Send the package's log to stderr: with colours on a terminal, as plain lines elsewhere."""
+    """Send the package's log to stderr: with colours on a terminal, as plain lines elsewhere.
+
+    Raises:
+        UsageError: FINEDGE_LOG is no level.
+    """
     level = os.environ.get("FINEDGE_LOG", "INFO").upper()
+    if level not in LEVELS:
+        raise UsageError(f"FINEDGE_LOG={level}", expected=", ".join(LEVELS))
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.logging import RichHandler

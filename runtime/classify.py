@@ -51,6 +51,11 @@ class Limits:
         if not self.interval >= 0:
             raise UsageError(f"--interval {self.interval}", expected="seconds, 0 or more")
 
+    @property
+    def quiet_s(self) -> float:
+        """For how long, in s, a live source in good health may give no line."""
+        return max(self.interval, self.no_signal_ms / 1e3)
+
 
 @dataclass(frozen=True)
 class Deciding:
@@ -117,15 +122,15 @@ def classify(
         classifier = exits.enter_context(Classifier.open(bundle, variant=variant, backend=backend, topk=topk))
         watch = Watch(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
         pipeline = Pipeline(opened, classifier, no_signal_ms=limits.no_signal_ms, interval_s=limits.interval, limit=limits.frames, region=region)
-        interrupted = _run(pipeline, watch, outputs=outputs, interval_s=limits.interval)
+        interrupted = _run(pipeline, watch, outputs=outputs, quiet_s=limits.quiet_s)
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _run(pipeline: Pipeline, watch: Watch, *, outputs: Outputs, interval_s: float) -> bool:
+def _run(pipeline: Pipeline, watch: Watch, *, outputs: Outputs, quiet_s: float) -> bool:
     """Write every result to every sink; return whether a signal ended it."""
     try:
-        with _sinks(outputs, _context(watch, pipeline, interval_s=interval_s)) as sinks, pipeline, stop_on_signals(pipeline.stop) as interrupted:
+        with _sinks(outputs, _context(watch, pipeline, quiet_s=quiet_s)) as sinks, pipeline, stop_on_signals(pipeline.stop) as interrupted:
             for answer in pipeline:
                 result = watch(answer)
                 for sink in sinks:
@@ -148,7 +153,7 @@ def _sinks(outputs: Outputs, context: Context) -> Iterator[list[Sink]]:
         yield sinks
 
 
-def _context(watch: Watch, pipeline: Pipeline, *, interval_s: float) -> Context:
+def _context(watch: Watch, pipeline: Pipeline, *, quiet_s: float) -> Context:
     infos = [source.info for source in watch.sources]
     return Context(
         watch.classifier.bundle.name,
@@ -156,7 +161,7 @@ def _context(watch: Watch, pipeline: Pipeline, *, interval_s: float) -> Context:
         fps=tuple(info.fps for info in infos),
         live=any(source.live for source in watch.sources),
         stop=pipeline.stop,
-        interval_s=interval_s,
+        quiet_s=quiet_s,
     )
 
 

@@ -26,9 +26,9 @@ TELEMETRY_S = 2.0  # how often the sensors are read, whoever asks
 class Board:
     """Sorts results by camera: `Result.stream` says which. `cameras` are what the tiles are called; without it, the newest line's "source"."""
 
-    def __init__(self, title: str, *, cameras: Sequence[str] = (), interval_s: float = 0.0) -> None:
-        self.title, self.interval_s = title, interval_s
-        self.cameras = [Camera(name, interval_s=interval_s) for name in cameras[:MOST_CAMERAS] or [""]]
+    def __init__(self, title: str, *, cameras: Sequence[str] = (), quiet_s: float = 0.0) -> None:
+        self.title, self.quiet_s = title, quiet_s
+        self.cameras = [Camera(name, quiet_s=quiet_s) for name in cameras[:MOST_CAMERAS] or [""]]
         if len(cameras) > MOST_CAMERAS:
             log.warning("live page: shows the first %d of %d cameras", MOST_CAMERAS, len(cameras))
         self._started = time.monotonic()
@@ -39,7 +39,7 @@ class Board:
         if result.stream >= MOST_CAMERAS:
             return
         while result.stream >= len(self.cameras):
-            self.cameras.append(Camera("", interval_s=self.interval_s))
+            self.cameras.append(Camera("", quiet_s=self.quiet_s))
         self.cameras[result.stream].write(result)
 
     def state(self) -> bytes:

@@ -60,8 +60,8 @@ class Counts:
 class Camera:
     """The newest result of one camera; `write` keeps a reference and returns, the costly part happens when a browser asks."""
 
-    def __init__(self, name: str, *, interval_s: float = 0.0) -> None:
-        self.name, self._interval_s = name, interval_s
+    def __init__(self, name: str, *, quiet_s: float = 0.0) -> None:
+        self.name, self._quiet_s = name, quiet_s
         self._lock, self._encoding, self._summing = threading.Lock(), threading.Lock(), threading.Lock()
         self._started = time.monotonic()
         self._record: dict[str, Any] | None = None
@@ -102,7 +102,7 @@ class Camera:
         shown = record or {}
         return {
             "name": self.name or shown.get("source") or "",
-            "status": _status(shown, overdue_s=silent - self._interval_s),
+            "status": _status(shown, overdue_s=silent - self._quiet_s),
             "picture_age_ms": None if picture is None else round(1e3 * (now - picture[3])),
             "silent_ms": round(1e3 * silent),
             "fps": round(rate, 2),

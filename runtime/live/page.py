@@ -25,17 +25,17 @@ class LivePage:
         token: asked of every browser. None is no token on a loopback address; on any other one is made and logged, once.
         title: what the page calls itself, the bundle's name for one.
         cameras: what the sources are called, in their order; without it, a tile is called by the "source" of its newest line.
-        interval_s: how rarely results come on purpose.
+        quiet_s: for how long a healthy run may give no result.
 
     Raises:
         UsageError: the address or the token has the wrong form.
         SystemProblem: the address is in use, not this machine's, or not allowed.
     """
 
-    def __init__(self, address: str, *, token: str | None = None, title: str = "finedge", cameras: Sequence[str] = (), interval_s: float = 0.0) -> None:
+    def __init__(self, address: str, *, token: str | None = None, title: str = "finedge", cameras: Sequence[str] = (), quiet_s: float = 0.0) -> None:
         where = parse_address(address)
         made = None if token is not None or where.loopback else secrets.token_urlsafe(32)
-        self._board = Board(title, cameras=cameras, interval_s=interval_s)
+        self._board = Board(title, cameras=cameras, quiet_s=quiet_s)
         site = Site(self._board, Gate(made if token is None else token), load_document())
         self._server = BoundedServer(where, type("Routes", (Routes,), {"site": site}))
         self.url = url(where.host, int(self._server.server_address[1]))

@@ -117,7 +117,7 @@ class Routes(BoundedHandler):
 
     def _healthz(self) -> None:
         silent = self.site.board.silent_s()
-        ok = silent is not None and silent < self.site.board.interval_s + SILENT_S
+        ok = silent is not None and silent < self.site.board.quiet_s + SILENT_S
         told = {"ok": ok, "silent_s": None if silent is None else round(silent, 1)}
         self._answer(HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE, json.dumps(told).encode(), type_=JSON)
 

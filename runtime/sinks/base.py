@@ -70,7 +70,7 @@ class Outputs:
 class Context:
     """What a sink may know of the run: the bundle's name, each source's name and frame rate, whether any is live, how to end it.
 
-    Frames closer than `interval_s` are left out on purpose.
+    A run in good health gives no result for at most `quiet_s`.
     """
 
     title: str
@@ -78,4 +78,4 @@ class Context:
     fps: tuple[float | None, ...]
     live: bool
     stop: Callable[[], None]
-    interval_s: float = 0.0
+    quiet_s: float = 0.0

@@ -67,7 +67,10 @@ def open_systemd(outputs: Outputs, context: Context, *, environment: Mapping[str
         return None
     told = environment.get("WATCHDOG_USEC", "")
     watchdog_s = int(told) / 1e6 if told.isdigit() else float("inf")
-    if context.interval_s >= watchdog_s:
-        fix = f"set WatchdogSec={2 * context.interval_s:g} in the unit"
-        raise UsageError(f"--interval {context.interval_s:g} under a watchdog of {watchdog_s:g} s", expected="a shorter interval", fix=fix)
+    if context.quiet_s >= watchdog_s:
+        raise UsageError(
+            f"--interval or --no-signal-ms let {context.quiet_s:g} s pass without a result, under a watchdog of {watchdog_s:g} s",
+            expected="a result within the watchdog's time",
+            fix=f"set WatchdogSec={2 * context.quiet_s:g} in the unit",
+        )
     return Systemd(address, interval_s=min(INTERVAL_S, watchdog_s / 2))

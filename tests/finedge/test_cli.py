@@ -45,6 +45,12 @@ def serve(monkeypatch, function):
     monkeypatch.setattr(cli.Command, "load", lambda self: function)
 
 
+def test_an_unknown_log_level_is_a_usage_error(monkeypatch, capsys):
+    monkeypatch.setenv("FINEDGE_LOG", "loud")
+    assert main(["doctor"]) == 2
+    assert "DEBUG" in capsys.readouterr().err
+
+
 def test_a_result_is_one_json_object(monkeypatch, capsys):
     serve(monkeypatch, lambda: {"a": 1})
     assert main(["doctor"]) == 0

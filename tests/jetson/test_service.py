@@ -87,8 +87,8 @@ def test_the_watchdogs_time_sets_how_often(environment: dict[str, str], interval
 def test_an_interval_that_the_watchdog_would_not_survive_is_refused(listener: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": listener.getsockname(), "WATCHDOG_USEC": "60000000"}
     with pytest.raises(UsageError, match="WatchdogSec=180"):
-        open_systemd(Outputs(), replace(CONTEXT, interval_s=90), environment=environment)
-    sink = open_systemd(Outputs(), replace(CONTEXT, interval_s=59), environment=environment)
+        open_systemd(Outputs(), replace(CONTEXT, quiet_s=90), environment=environment)
+    sink = open_systemd(Outputs(), replace(CONTEXT, quiet_s=59), environment=environment)
     assert sink is not None
     sink.close()
 

@@ -122,7 +122,7 @@ def test_a_program_that_hangs_is_not_shown_as_live(serve: Serve, result: Make, m
 
 
 def test_a_program_that_rarely_answers_on_purpose_does_not_hang(serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    rare, usual = serve(interval_s=60.0, cameras=("a", "b")), serve()
+    rare, usual = serve(quiet_s=60.0, cameras=("a", "b")), serve()
     monkeypatch.setattr(camera, "STALLED_S", 0.0)
     monkeypatch.setattr(routes, "SILENT_S", 0.0)
     for page in (rare, usual):
