@@ -23,6 +23,7 @@ import numpy as np
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.decide import Holding, Rules, Smoothing
+from finedge.runtime.environment import environment
 from finedge.runtime.fake import FakeBackend
 from finedge.runtime.pipeline import Pipeline
 from finedge.runtime.sources import Frame, SourceInfo
@@ -66,6 +67,8 @@ def soak(classifier: Classifier, source: Flood, *, lines: Path) -> dict[str, obj
         for answer in pipeline:
             record = watch(answer).record
             out.write(json.dumps(record) + "\n")
+            if record["frame"] is None:  # a silence: this machine was busy for seconds
+                continue
             wrong += record["frame"] <= last if source.live else record["frame"] != last + 1
             last, answered = record["frame"], answered + 1
             if last * 10 >= source.count and not sizes[0]:
@@ -95,11 +98,12 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--lines", type=Path, default=Path(os.devnull))
     options = parser.parse_args()
+    machine = environment()  # before our own load
     with TemporaryDirectory() as folder:
         bundle = Bundle.create(Path(folder) / "soak.finedge", SPEC, files={FLOAT_FILE: b"never opened"}, provenance={})
         with Classifier(bundle, FakeBackend().open(bundle, variant="fp32"), "fp32") as classifier:
             runs = [soak(classifier, Flood(options.frames, live=live), lines=options.lines) for live in (False, True)]
-    print(json.dumps({"schema": 1, "limit_mib": MOST_MIB, "runs": runs, "pass": all(r["pass"] for r in runs)}, indent=1))
+    print(json.dumps({"schema": 1, "environment": machine, "limit_mib": MOST_MIB, "runs": runs, "pass": all(r["pass"] for r in runs)}, indent=1))
     return 0 if all(r["pass"] for r in runs) else 1
 
 

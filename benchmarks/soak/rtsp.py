@@ -25,6 +25,7 @@ import numpy as np
 
 from finedge.files import write_text
 from finedge.measure import percentile
+from finedge.runtime.environment import environment
 from finedge.runtime.sources import Frame, open_source
 from finedge.runtime.sources.reconnect import Reconnecting
 from finedge.runtime.stream import Stream
@@ -139,7 +140,7 @@ def main() -> int:
     parser.add_argument("--via", default="ffmpeg", choices=["ffmpeg", "gstreamer"])
     parser.add_argument("--state", type=Path, default=Path("rtsp-soak.json"))
     options = parser.parse_args()
-    state: dict[str, Any] = json.loads(options.state.read_text()) if options.state.exists() else json.loads(json.dumps(NEW))
+    state: dict[str, Any] = json.loads(options.state.read_text()) if options.state.exists() else {"environment": environment(), **json.loads(json.dumps(NEW))}
     server = Server()
     try:
         run(options, state, server=server)
