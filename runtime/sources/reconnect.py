@@ -20,7 +20,7 @@ LONGEST_WAIT_S = 0.5  # a server that returns is met again within this and the t
 class Reconnecting:
     """The frames of one connection after the other; while there is none, nothing is yielded.
 
-    A loss and the return are logged once each; `losses` counts. What is not live (a file played by GStreamer) just ends.
+    A loss, each reason why it lasts, and the return are logged once; `losses` counts. What is not live (a file played by GStreamer) just ends.
 
     Args:
         connect: opens a connection; its errors are raised here the first time, and mean "not yet" later.
@@ -38,6 +38,7 @@ class Reconnecting:
         self._connection = connect()
         self.live, self.info = self._connection.live, self._connection.info
         self.losses = 0
+        self._reasons: set[str] = set()  # told in this outage
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until closed; `index` goes on over losses."""
@@ -85,6 +86,7 @@ class Reconnecting:
         since, wait_s = time.monotonic(), FIRST_WAIT_S
         log.warning("%s; trying again until it returns", lost.what)
         self._connection.close()
+        self._reasons.clear()
         while not self._closed.wait(wait_s):
             shot = self._try()
             if shot is not None:
@@ -102,7 +104,13 @@ class Reconnecting:
                     connection.close()
             shot = connection.read()
         except (FinedgeError, EndOfStream) as error:
-            log.debug("%s", error)
+            self._tell(str(error))
             self._connection.close()
             return None
         return shot
+
+    def _tell(self, reason: str) -> None:
+        """Log a reason once: a camera may be back and refuse us, for another password or path."""
+        if reason and reason not in self._reasons:
+            self._reasons.add(reason)
+            log.info("not back yet: %s", reason)

@@ -43,7 +43,8 @@ class RtspServer:
     def uri(self) -> str:
         return f"rtsp://127.0.0.1:{self.port}/cam"
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
+        self._options = options or self._options
         command = [str(SYSTEM_PYTHON), str(SCRIPT), "--port", str(self.port), *self._options]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._process.stdout is not None

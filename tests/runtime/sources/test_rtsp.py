@@ -91,6 +91,25 @@ def test_a_killed_server_is_met_again_and_the_sequence_goes_on(via: str, serve: 
     assert "s3cr" not in log.text
 
 
+def test_a_camera_that_is_back_and_refuses_us_says_why(via: str, serve: Serve, log: pytest.LogCaptureFixture) -> None:
+    server, why = serve(), "wants a user and a password (401)"
+    with open_source(server.uri, via=via) as source:
+        frames = iter(source)
+        next(frames)
+        server.kill()
+        server.start("--user", "me", "--password", "new")
+
+        def close_when_told() -> None:
+            deadline = time.monotonic() + 20
+            while why not in log.text and time.monotonic() < deadline:
+                time.sleep(0.005)
+            source.close()  # type: ignore[attr-defined]
+
+        threading.Thread(target=close_when_told).start()
+        list(frames)
+    assert [r.levelname for r in log.records if why in r.getMessage()] == ["INFO"]
+
+
 def test_a_server_that_ends_the_stream_in_order_is_a_loss_too(via: str, serve: Serve) -> None:
     with open_source(serve("--frames", "30").uri, via=via, reconnect=False) as source, pytest.raises(SourceLost):
         list(source)
