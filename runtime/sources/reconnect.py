@@ -104,13 +104,12 @@ class Reconnecting:
                     connection.close()
             shot = connection.read()
         except (FinedgeError, EndOfStream) as error:
-            self._tell(str(error))
+            self._tell(str(error) or "it ended at once")
             self._connection.close()
             return None
         return shot
 
     def _tell(self, reason: str) -> None:
-        """Log a reason once: a camera may be back and refuse us, for another password or path."""
-        if reason and reason not in self._reasons:
-            self._reasons.add(reason)
-            log.info("not back yet: %s", reason)
+        """Log a reason, aloud only once: a camera may be back and refuse us, for another password or path."""
+        log.log(logging.DEBUG if reason in self._reasons else logging.INFO, "not back yet: %s", reason)
+        self._reasons.add(reason)

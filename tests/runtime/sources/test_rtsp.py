@@ -107,7 +107,7 @@ def test_a_camera_that_is_back_and_refuses_us_says_why(via: str, serve: Serve, l
 
         threading.Thread(target=close_when_told).start()
         list(frames)
-    assert [r.levelname for r in log.records if why in r.getMessage()] == ["INFO"]
+    assert [r.levelname for r in log.records if why in r.getMessage()].count("INFO") == 1
 
 
 def test_a_server_that_ends_the_stream_in_order_is_a_loss_too(via: str, serve: Serve) -> None:
