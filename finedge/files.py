@@ -1,4 +1,4 @@
-"""Writing files so that nothing is lost: beside the target, then renamed over it."""
+"""Writing files so that nothing is lost: beside the target, then renamed over it; into folders that were looked at before the work began."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+
+from finedge.errors import SystemProblem
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -43,3 +45,19 @@ def replace_folder(new: Path, path: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old)
+
+
+def writable_folder(folder: Path, *, option: str) -> Path:
+    """Return the folder, made where there is none: so that it is known before minutes or hours of work, not after.
+
+    Raises:
+        SystemProblem: nothing can be written there; the text names the option.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "it cannot be written"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise SystemProblem(f"{option}: the folder {folder}: {reason}", expected="a folder that this user can write to", fix="choose another, or chown it")
+    return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from finedge.bundle import VARIANTS, Bundle
-from finedge.errors import InvalidBenchmark, SystemProblem, UsageError, nearest
-from finedge.files import write_bytes, write_text
+from finedge.errors import InvalidBenchmark, UsageError, nearest
+from finedge.files import writable_folder, write_bytes, write_text
 from finedge.measure import MIN_QUERIES
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def benchmark(
         raise UsageError(f"--images {images} --batch {batch} --accuracy-images {accuracy_images}", expected="at least 1 each")
     claims, plan = Claims(_percentiles(percentile), _gate(gate)), schedule(duration)
     opened = load_bundles(bundles)
-    folder = _writable(out or bundles[0])
+    folder = writable_folder(out or bundles[0], option="--out")
     settings = Settings(_variants(variants), mode, batch, backend, threads, split, images, accuracy_images, source, fps)
     measured = measure(opened, data, settings=settings, plan=plan)
     content = report_content(measured, claims=claims, plan=plan, settings=settings)
@@ -246,14 +245,3 @@ def _gate(value: float | None) -> float | None:
     if value is not None and not 0 <= value <= 1:
         raise UsageError(f"--gate {value:g}", expected="a top-1 share from 0 to 1, e.g. 0.85")
     return value
-
-
-def _writable(folder: Path) -> Path:
-    """Return the folder if the report can be written there: known before the minutes of measuring, not after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SystemProblem(f"{folder} cannot be made: {error.strerror}", expected="a folder for the report", fix="--out DIR") from error
-    if not os.access(folder, os.W_OK):
-        raise SystemProblem(f"{folder} cannot be written", fix="--out DIR puts the report elsewhere")
-    return folder

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import SystemProblem, UsageError
-from finedge.files import write_bytes, write_text
+from finedge.files import writable_folder, write_bytes, write_text
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.behind import Behind
-from finedge.runtime.sinks.folder import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +168,6 @@ def open_collect(outputs: Outputs, context: Context) -> Sink | None:
     if outputs.collect is None:
         return None
     how = Collecting(outputs.collect, below=outputs.collect_below, max_mib=outputs.collect_max_mib)
-    make_folder(how.folder, option="--collect")
+    writable_folder(how.folder, option="--collect")
     # Chosen in front of the queue: what nobody wants does not fill it, and is not counted as left out.
     return Unsure(how.below, Behind(Collector(how), name="collect", drop=context.live))

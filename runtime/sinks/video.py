@@ -13,9 +13,9 @@ from pathlib import Path
 import cv2
 
 from finedge.errors import SystemProblem, UsageError
+from finedge.files import writable_folder
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.behind import Behind
-from finedge.runtime.sinks.folder import make_folder
 from finedge.runtime.sinks.overlay import draw
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def open_video(outputs: Outputs, context: Context) -> Sink | None:
         return None
     path, several = outputs.save, len(context.names) > 1
     codec_name(path)
-    make_folder(path.parent, option="--save")
+    writable_folder(path.parent, option="--save")
     paths = [path.with_name(f"{path.stem}-{i}{path.suffix}") if several else path for i in range(len(context.names))]
     files = tuple(VideoFile(p, frame_rate(fps, live=context.live), context.live) for p, fps in zip(paths, context.fps, strict=True))
     return Behind(Videos(files), name="save", drop=context.live)
