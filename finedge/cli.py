@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import json
 import logging
@@ -15,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from finedge import __version__
-from finedge.errors import FinedgeError, SystemProblem, UsageError, nearest
+from finedge.errors import REFUSED, FinedgeError, SystemProblem, UsageError, nearest
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-# What the system refuses at any command, and what to do.
-ROOM, ANOTHER = "free some space", "choose another folder, or chown or remount it"
-REFUSED = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EACCES: ANOTHER, errno.EPERM: ANOTHER, errno.EROFS: ANOTHER}
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,13 @@ FinedgeError            1  a check failed
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import Any, ClassVar
+
+# What the system refuses at any command (`OSError.errno`, ends like a SystemProblem), and what to do.
+ROOM, ANOTHER = "free some space", "choose another folder, or chown or remount it"
+REFUSED = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EACCES: ANOTHER, errno.EPERM: ANOTHER, errno.EROFS: ANOTHER}
 
 
 class FinedgeError(Exception):

@@ -16,7 +16,6 @@ with more, the order of a sum is the backend's. torchrun itself always exits wit
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
@@ -34,7 +33,7 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from finedge.errors import FinedgeError, SystemProblem
+from finedge.errors import REFUSED, FinedgeError, SystemProblem
 from finedge.train.device import Device, choose_device
 
 T = TypeVar("T")
@@ -148,4 +147,4 @@ def _exit_code(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 130
-    return SystemProblem.exit_code if isinstance(error, OSError) and error.errno == errno.ENOSPC else 1
+    return SystemProblem.exit_code if isinstance(error, OSError) and error.errno in REFUSED else 1
