@@ -269,7 +269,7 @@ def test_the_doctor_never_imports_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("cache", ["/proc/1/root/x", "not/yet/there", "/proc/version/x"])
+@pytest.mark.parametrize("cache", ["/proc/1/fd/x", "not/yet/there", "/proc/version/x"])
 def test_a_cache_that_is_not_there_or_another_users_is_no_crash(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINEDGE_CACHE", cache)
     assert disk_free_mib() >= 0
