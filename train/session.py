@@ -17,6 +17,7 @@ from finedge.errors import UsageError
 from finedge.spec import Input, Method, Preprocess, Rule, Spec
 from finedge.train import backbones
 from finedge.train.distill import Teacher, open_teacher
+from finedge.train.lone import require_trainable
 from finedge.train.models import FineGrained, build
 from finedge.train.models import entry as model_entry
 from finedge.train.options import parse_options
@@ -103,6 +104,7 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
 def _trainer(job: Job) -> Trainer:
     job.model.backbone.freeze(job.recipe.freeze)
     world = job.machine.world
+    require_trainable(job.model, job.recipe, images=job.recipe.batch_size // world.size)
     where = f"{world.size} processes, this one on {world.device}" if world.size > 1 else str(world.device)
     log.info("%s on %s; %s; %s", job.spec.model, job.spec.backbone, job.spec.preprocess.describe(), where)
     return Trainer(job)
