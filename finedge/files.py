@@ -53,11 +53,42 @@ def writable_folder(folder: Path, *, option: str) -> Path:
     Raises:
         SystemProblem: nothing can be written there; the text names the option.
     """
+    writable_place(folder, option=option)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        reason = None if os.access(folder, os.W_OK | os.X_OK) else "it cannot be written"
     except OSError as error:
-        reason = error.strerror
-    if reason is not None:
-        raise SystemProblem(f"{option}: the folder {folder}: {reason}", expected="a folder that this user can write to", fix="choose another, or chown it")
+        raise _not_writable(folder, option, error) from error
     return folder
+
+
+def writable_place(folder: Path, *, option: str) -> None:
+    """Make sure that files can be written in `folder`, which need not exist yet; nothing is made.
+
+    A file without a name is opened in the nearest folder that exists: permissions alone do not tell of a disk that is
+    mounted to be read, or of a server that trusts no root.
+
+    Raises:
+        SystemProblem: nothing can be written there; the text names the option.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
+            pass
+    except OSError as error:
+        raise _not_writable(folder, option, error) from error
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the first above it that exists; a name that no file can have raises `OSError`."""
+    for place in (folder, *folder.parents):
+        try:
+            place.lstat()
+        except FileNotFoundError:
+            continue
+        return place
+    return Path()
+
+
+def _not_writable(folder: Path, option: str, error: OSError) -> SystemProblem:
+    what = f"{option}: the folder {folder}: {error.strerror}"
+    expected = "a folder that this user can write to"
+    return SystemProblem(what, expected=expected, fix="choose another, or chown it")

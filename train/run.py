@@ -80,15 +80,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def write_run(path: Path, record: Mapping[str, Any], *, data: DataSet) -> None:
-    """Write split.json, then run.json."""
-    write_text(path / SPLITS, split_record(data))
-    write_record(path, record)
+def record_texts(record: Mapping[str, Any], *, data: DataSet) -> dict[str, str]:
+    """Return the texts of split.json and run.json, by name; nothing is written."""
+    return {SPLITS: split_record(data), RECORD: _text(record)}
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write run.json."""
-    write_text(path / RECORD, json.dumps({"format": FORMAT, **record}, indent=1))
+    write_text(path / RECORD, _text(record))
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    return json.dumps({"format": FORMAT, **record}, indent=1)
 
 
 def recorded_data(path: Path, *, root: Path | None = None) -> DataSet:
