@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from finedge.errors import UsageError
 from finedge.files import writable_place, write_text
+from finedge.leftovers import FORMER, OURS
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.run import METRICS, RECORD, SPLITS
 
@@ -15,8 +16,6 @@ log = logging.getLogger(__name__)
 
 # In the order they are first written in: the record comes last, so that it marks a whole run.
 FILES = (METRICS, CHECKPOINT, SPLITS, RECORD)
-
-RANDOM = "?" * 8  # what `write_bytes` puts behind the name of a file that is not whole yet
 
 
 def require_new(out: Path) -> None:
@@ -50,23 +49,17 @@ def begin(out: Path, record: Mapping[str, str], *, save: Callable[[], None]) -> 
         write_text(out / name, record[name])
 
 
-def remove_leftovers(out: Path) -> None:
-    """Remove what killed writes left in a run's folder: files that were never renamed into place."""
-    for path in _leftovers(out):
-        log.info("removed %s, left by a training that was killed", path)
-        path.unlink(missing_ok=True)
-
-
-def _leftovers(out: Path) -> Iterator[Path]:
-    return (path for name in FILES for path in out.glob(f".{name}.{RANDOM}") if path.is_file())
-
-
 def _is_half_made(out: Path) -> bool:
     """Tell whether a folder without a record is empty, or holds nothing but the beginning of a run."""
-    found, leftovers = {path.name for path in out.iterdir()}, {path.name for path in _leftovers(out)}
-    begun = found - leftovers
+    begun = {path.name for path in out.iterdir() if not _is_leftover(path.name)}
     if not begun:
         return True
     # Metrics are the first file and empty until an epoch is finished; more than that is a training, whatever became of its record.
     metrics = out / METRICS
     return begun <= set(FILES) and metrics.is_file() and metrics.stat().st_size == 0
+
+
+def _is_leftover(name: str) -> bool:
+    """Tell whether a killed process left this name while it wrote a file of a run."""
+    found = OURS.fullmatch(name) or FORMER.fullmatch(name)
+    return found is not None and found["name"] in FILES

@@ -18,7 +18,7 @@ from finedge.files import writable_place
 from finedge.spec import Input, Method, Preprocess, Rule, Spec
 from finedge.train import backbones
 from finedge.train.distill import Teacher, open_teacher
-from finedge.train.folder import begin, remove_leftovers, require_new
+from finedge.train.folder import begin, require_new
 from finedge.train.lone import require_trainable
 from finedge.train.models import FineGrained, build
 from finedge.train.models import entry as model_entry
@@ -102,7 +102,6 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
     trainer.load()
     machine.world.wait()  # until every process has read what is now written
     if machine.world.writer:
-        remove_leftovers(out)
         write_record(out, {**record, "recipe": settings.to_json(), "commands": [*record["commands"], _command(given, "--resume")]})
     log.info("going on after epoch %d of %d", trainer.epoch, settings.epochs)
     return trainer

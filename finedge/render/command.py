@@ -17,7 +17,7 @@ from tyro.conf import Positional
 
 from finedge.document import read_json
 from finedge.errors import DataError, UsageError
-from finedge.files import new_folder
+from finedge.files import new_folder, writable_place
 from finedge.render.scene import render_image
 from finedge.render.species import SPECIES
 from finedge.schema import Misfit, decode
@@ -77,6 +77,7 @@ def render(out: Positional[Path], *, classes: int = 12, train: int = 60, val: in
     wanted = {path for path, _ in plan.images()}
     fresh = not _is_made(out, plan, wanted)
     if fresh:
+        writable_place(out.parent, option="OUT")
         _write(out, plan, count=len(wanted))
     else:
         log.info("%s holds these %d images already: nothing to do", out, len(wanted))

@@ -18,6 +18,7 @@ COMMANDS = {
     "explain": "explain {bundle} {nowhere} --out {out}",
     "benchmark": "benchmark {bundle} --data {nowhere} --out {out}",
     "data get": "data get dogs {out}",
+    "data render": "data render {out}",
 }
 
 
