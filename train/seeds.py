@@ -17,6 +17,8 @@ from finedge.train.trainer import Machine, summary
 
 log = logging.getLogger(__name__)
 
+MOST_SEEDS = 1000  # runs: days of work even for the smallest model
+
 
 def train_seeds(out: Path, given: Given, *, seeds: int, machine: Machine) -> dict[str, Any]:
     """Train with the seeds from the recipe's on, each into a run of its own below `out`; the same call again goes on where it stopped.
@@ -33,11 +35,12 @@ def train_seeds(out: Path, given: Given, *, seeds: int, machine: Machine) -> dic
     Raises:
         UsageError: `out` is itself a run, or holds runs of other settings.
     """
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}", expected="at least 1")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise UsageError(f"--seeds {seeds}", expected=f"1 to {MOST_SEEDS}")
     if (out / RECORD).is_file():
         raise UsageError(f"{out} holds a run", expected="a folder for several runs", fix="choose another --out")
     first = planned(given).recipe.seed
+    planned({**given, "seed": first + seeds - 1})  # the last one too, before the first is trained
     results = []
     for seed in range(first, first + seeds):
         path = out / f"seed{seed}"
