@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from finedge import __version__
-from finedge.data import drop_unreadable, open_dataset
+from finedge.data import drop_unreadable, open_dataset, split_of_dataset
 from finedge.errors import UsageError
 from finedge.spec import Input, Method, Preprocess, Rule, Spec
 from finedge.train import backbones
@@ -67,6 +67,7 @@ def fresh(out: Path, given: Given, *, machine: Machine) -> Trainer:
     torch.manual_seed(plan.recipe.seed)
     model = _build(plan, num_classes=len(found.labels))
     images = drop_unreadable(found)
+    split = split_of_dataset(images)  # all of the data is accepted before anything is written
     size = plan.recipe.size
     spec = Spec(plan.model, plan.backbone, images.labels, _preprocess(plan), Input(size, size), model.outputs)
     teacher = _teacher(given["teacher"], spec, plan.recipe, machine=machine) if "teacher" in given else None
@@ -74,7 +75,7 @@ def fresh(out: Path, given: Given, *, machine: Machine) -> Trainer:
     machine.world.wait()  # until every process has seen that `out` was absent
     trainer.save()
     if machine.world.writer:
-        write_run(out, _record(trainer.job, given, weights=plan.weights), data=images)
+        write_run(out, _record(trainer.job, given, weights=plan.weights), split=split)
     return trainer
 
 
@@ -86,7 +87,7 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
     settings = override(began, **_recipe_options(given))
     if settings != began:
         log.warning("the recipe changed: the result is not that of an uninterrupted run")
-    spec, data = Spec.from_json(record["spec"]), recorded_data(out, root=given.get("data"))
+    spec, data = Spec.from_json(record["spec"]), recorded_data(out, root=given.get("data"), exact=True)
     teacher = None
     if "teacher" in record:
         path = given.get("teacher", Path(record["teacher"]["path"]))
@@ -153,7 +154,7 @@ def _record(job: Job, given: Given, *, weights: str) -> dict[str, Any]:
         "spec": job.spec.to_json(),
         "model": {"name": job.spec.model, "backbone": job.spec.backbone, "weights": weights, "options": job.model.options},
         "recipe": job.recipe.to_json(),
-        "data": {"root": str(job.data.root.resolve()), "layout": job.data.layout, "seed": job.recipe.seed, "cut": job.data.cut},
+        "data": {"root": str(job.data.root.resolve()), "seed": job.recipe.seed, **job.data.to_json()},
         **({"teacher": job.teacher.to_json()} if job.teacher else {}),
         "processes": job.machine.world.size,
         "commands": [_command(given)],
