@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from finedge.bundle import CPU_FILE, FLOAT_FILE, GOLDEN, PORTABLE_FILE, PROJECTED_FILE, Bundle
 from finedge.confidence import KEY, STAGE
 from finedge.errors import UsageError
+from finedge.files import writable_place
 
 if TYPE_CHECKING:
     import onnx
@@ -49,6 +50,7 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
     if not 0 <= give_up < 1:
         raise UsageError(f"--give-up {give_up}", expected="a share of the right answers, 0 <= share < 1")
     loaded = Bundle.load(bundle)
+    writable_place(loaded.path.resolve().parent, option="BUNDLE")
     dataset = bundle_dataset(loaded, data)
     sample = draw_sample(dataset, images=images, seed=seed)
     source = source_file(loaded)

@@ -43,11 +43,13 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     from finedge.export.framed import frame_size, framed_spec
     from finedge.export.parity import to_result
     from finedge.export.to_onnx import to_onnx
+    from finedge.files import writable_place
     from finedge.golden import pack
     from finedge.train.run import load_run
 
     if out.exists() and not (out / MANIFEST).is_file():
         raise UsageError(f"{out} exists and is not a bundle", expected="a new name or a bundle to replace", fix="choose another --out")
+    writable_place(out.resolve().parent, option="--out")
     loaded = load_run(run)
     spec = loaded.spec if frame is None else framed_spec(loaded.spec, frame_size(frame))
     frames = _parity_frames(loaded, data, how=spec.preprocess)

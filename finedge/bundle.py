@@ -16,15 +16,18 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from finedge.document import read_json
 from finedge.errors import BundleError, nearest
-from finedge.files import replace_folder, write_text
-from finedge.spec import Spec
+from finedge.files import new_folder, write_text
+from finedge.leftovers import recover
+from finedge.provenance import Calibration, Training, recorded
+from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
+from finedge.spec import Name, Spec
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -47,8 +50,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 class Tap:
     """A feature map that `verify` and `explain` may look at: its name in the model and its tensor in the float ONNX file."""
 
-    name: str
-    tensor: str
+    name: Name
+    tensor: Name
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,22 @@ class View:
         tap: the tap's name.
     """
 
-    label: str
+    label: Text
     kind: Literal["attention", "mask", "cam"]
-    tap: str
+    tap: Name
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What manifest.json holds; a field beyond these is a newer version's."""
+
+    format: int
+    spec: Spec
+    taps: Annotated[tuple[Tap, ...], at_most(10_000)]
+    files: Annotated[Mapping[PlainName, Digest], at_most(1_000)]
+    provenance: Mapping[Text, Mapping[str, Any]]
+    # Bundles of the first version have none.
+    views: Annotated[tuple[View, ...], at_most(10_000)] = ()
 
 
 @dataclass(frozen=True)
@@ -96,21 +112,17 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
-        """Open a bundle and check every digest.
+        """Open a bundle and check every digest; an interrupted replacement of it is put right first.
 
         Raises:
-            BundleError: no bundle there, a newer format, a missing file, or bytes that differ from the manifest.
+            BundleError: no bundle there, a newer format, a damaged manifest, a missing file, bytes that differ from the
+                manifest, or anything in the folder that is neither a file nor a folder.
         """
         path = Path(path)
-        manifest = _read_manifest(path)
-        bundle = cls(
-            path,
-            Spec.from_json(manifest["spec"]),
-            manifest["files"],
-            tuple(Tap(**t) for t in manifest["taps"]),
-            tuple(View(**v) for v in manifest.get("views", ())),  # bundles of the first version have none
-            manifest["provenance"],
-        )
+        recover(path)
+        found = _read_manifest(path)
+        _refuse_links(path)
+        bundle = cls(path, found.spec, found.files, found.taps, found.views, found.provenance)
         bundle._check_digests()
         return bundle
 
@@ -133,23 +145,32 @@ class Bundle:
         """The folder's name without `.finedge`."""
         return self.path.resolve().name.removesuffix(".finedge")
 
+    @property
+    def training(self) -> Training:
+        """What the record `train` says; a damaged one raises `BundleError`."""
+        fix = "finedge export RUN --out BUNDLE"
+        return recorded(Training, "train", self.provenance, name=str(self.path), fix=fix)
+
+    @property
+    def calibration(self) -> Calibration:
+        """What the record `calibrate` says; a damaged one raises `BundleError`."""
+        fix = "finedge calibrate BUNDLE --data DIR"
+        return recorded(Calibration, "calibrate", self.provenance, name=str(self.path), fix=fix)
+
     def digest(self) -> str:
         """Return one sha256 over the digests of all files: the identity of the portable part."""
         return hashlib.sha256(json.dumps(dict(sorted(self.files.items()))).encode()).hexdigest()
 
     def _write(self, files: Mapping[str, Path | bytes], *, keep: bool) -> Bundle:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
-        try:
+        with new_folder(self.path) as work:
             if keep:
-                shutil.copytree(self.path, work, copy_function=_link_or_copy, dirs_exist_ok=True)
+                _refuse_links(self.path)
+                shutil.copytree(self.path, work, copy_function=_link_or_copy, symlinks=True, dirs_exist_ok=True)
             for name, content in files.items():
                 _place(work / name, content)
-            written = replace(self, files={**self.files, **{n: sha256(work / n) for n in files}})
+            digests = {n: sha256(work / n) for n in files}
+            written = replace(self, files={**self.files, **digests})
             write_text(work / MANIFEST, written._manifest())
-            replace_folder(work, self.path)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
         return written
 
     def _manifest(self) -> str:
@@ -185,27 +206,45 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> Manifest:
+    file, fix = path / MANIFEST, "copy the whole folder again"
     try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
-        number = manifest["format"]
-    except (FileNotFoundError, NotADirectoryError):
+        data = read_json(file, error=BundleError, fix=fix)
+    except FileNotFoundError:
         raise _no_bundle(path) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path / MANIFEST} is damaged: {error}", fix="copy the whole folder again") from error
-    if not isinstance(number, int) or number > FORMAT:
+    number = data.get("format") if isinstance(data, Mapping) else None
+    if type(number) is int and number > FORMAT:
         raise BundleError(f"{path} has format {number}", expected=f"at most {FORMAT}", fix="update finedge on this machine")
-    missing = {"spec", "taps", "files", "provenance"} - set(manifest)
-    if missing:
-        raise BundleError(f"{path / MANIFEST} lacks {', '.join(sorted(missing))}", fix="copy the whole folder again")
-    return manifest
+    try:
+        return decode(Manifest, data, strict=True)
+    except Misfit as error:
+        if error.unknown:
+            expected, fix = "the fields of this version", "update finedge on this machine"
+            raise BundleError(f"{file} was made by a newer finedge: {error}", expected=expected, fix=fix) from error
+        raise BundleError(f"{file} is damaged: {error}", expected=error.expected, fix=fix) from error
 
 
 def _no_bundle(path: Path) -> BundleError:
-    left = sorted(path.parent.glob(f".{path.name}.old-*"))
-    if left:  # killed between the two renames of `replace_folder`
-        return BundleError(f"{path} is not a bundle: a replacement was interrupted", fix=f"mv {left[-1]} {path}")
     return BundleError(f"{path} is not a bundle: no {MANIFEST}", expected="a folder made by finedge export", fix="finedge export RUN --out BUNDLE")
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse what is neither a file nor a folder: a link leads out of the bundle, or round and round."""
+    for entry in _entries(path):
+        if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+            what = "a link" if entry.is_symlink() else "no file"
+            raise BundleError(f"{entry.path} is {what}", expected="files and folders only", fix="put the file itself there, or remove it")
+
+
+def _entries(path: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield everything below a folder, without following links."""
+    folders = [os.fspath(path)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from finedge.bundle import Bundle
 from finedge.errors import BundleError
+
+if TYPE_CHECKING:
+    from finedge.bundle import Bundle
 
 STAGE = "calibrate"
 KEY = "confidence"
@@ -34,10 +37,4 @@ def confidence_of(bundle: Bundle, variant: str) -> Confidence | None:
     Raises:
         BundleError: the record is damaged.
     """
-    records = bundle.provenance.get(STAGE, {}).get(KEY, {})
-    try:
-        record = records.get(variant)
-        return None if record is None else Confidence(float(record["temperature"]), float(record["reject"]))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = f"{bundle.path}: the confidence of {variant} is damaged: {records}"
-        raise BundleError(what, expected="numbers temperature and reject", fix="finedge calibrate BUNDLE --data DIR") from error
+    return bundle.calibration.confidence.get(variant)

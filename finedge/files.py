@@ -1,29 +1,46 @@
-"""Writing files so that nothing is lost: beside the target, then renamed over it; into folders that were looked at before the work began."""
+"""Writing files so that nothing is lost: beside the target, then renamed over it; into folders that were looked at before the work began.
+
+Links are followed: the file or folder behind one is replaced, and the link stays. Modes obey the umask.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from finedge.errors import SystemProblem
+from finedge.leftovers import NEW, OLD, beside, hold, recover, release, settled
+
+log = logging.getLogger(__name__)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically: a full disk or a kill leaves the old file."""
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write `data` to `path` atomically: a full disk or a kill leaves the old file; `mode` is cut by the umask."""
+    path = _behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    recover(path)
+    new = beside(path, NEW)
+    lock = None
     try:
+        with settled(path.parent):  # or another process takes the new name for a leftover
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            lock = hold(new)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes it private
-        Path(name).replace(path)
+        new.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
+    finally:
+        release(lock)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,20 +48,77 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def replace_folder(new: Path, path: Path) -> None:
-    """Rename folder `new` to `path`, removing what was there only after the rename succeeded."""
-    new.chmod(0o755)  # mkdtemp makes it private
-    if not path.exists():
-        new.rename(path)
-        return
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    path.rename(old)
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `path` where the context ends well, replacing what was there; else it is removed.
+
+    `path` may be a link to a folder, or `.`: the folder behind it is replaced.
+    """
+    path = _behind_links(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
+    new = beside(path, NEW)
+    lock = None
     try:
-        new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)
+        with settled(path.parent):
+            new.mkdir()
+            lock = hold(new)
+        yield new
+        _replace_folder(new, path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        release(lock)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Rename folder `new` to `path`, removing what was there only after the rename succeeded."""
+    here = _inside(path)
+    old = beside(path, OLD)
+    with settled(path.parent):
+        if not path.exists():
+            new.rename(path)
+            return
+        path.rename(old)
+        try:
+            new.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+    if here is not None:
+        _enter_again(path / here, path)
+    shutil.rmtree(old, ignore_errors=True)  # what cannot be removed now is a leftover
+
+
+def _inside(path: Path) -> Path | None:
+    """Return where this process works inside `path`, relative to it, or None."""
+    try:
+        here = Path(os.getcwd()).relative_to(path)  # noqa: PTH109 - Path.cwd() is the same call
+    except (OSError, ValueError):
+        return None
+    return here
+
+
+def _enter_again(here: Path, path: Path) -> None:
+    """Work in the new folder: the old one is about to go."""
+    try:
+        os.chdir(here)
+    except OSError:
+        os.chdir(path)
+    log.info("%s was replaced: a shell that stands in it sees the new one after `cd .`", path)
+
+
+def _behind_links(path: Path) -> Path:
+    """Return the real path of a file or folder that may not be there yet.
+
+    Raises:
+        OSError: the links go in a circle.
+    """
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return real
 
 
 def writable_folder(folder: Path, *, option: str) -> Path:
@@ -53,11 +127,42 @@ def writable_folder(folder: Path, *, option: str) -> Path:
     Raises:
         SystemProblem: nothing can be written there; the text names the option.
     """
+    writable_place(folder, option=option)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        reason = None if os.access(folder, os.W_OK | os.X_OK) else "it cannot be written"
     except OSError as error:
-        reason = error.strerror
-    if reason is not None:
-        raise SystemProblem(f"{option}: the folder {folder}: {reason}", expected="a folder that this user can write to", fix="choose another, or chown it")
+        raise _not_writable(folder, option, error) from error
     return folder
+
+
+def writable_place(folder: Path, *, option: str) -> None:
+    """Make sure that files can be written in `folder`, which need not exist yet; nothing is made.
+
+    A file without a name is opened in the nearest folder that exists: permissions alone do not tell of a disk that is
+    mounted to be read, or of a server that trusts no root.
+
+    Raises:
+        SystemProblem: nothing can be written there; the text names the option.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
+            pass
+    except OSError as error:
+        raise _not_writable(folder, option, error) from error
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the first above it that exists; a name that no file can have raises `OSError`."""
+    for place in (folder, *folder.parents):
+        try:
+            place.lstat()
+        except FileNotFoundError:
+            continue
+        return place
+    return Path()
+
+
+def _not_writable(folder: Path, option: str, error: OSError) -> SystemProblem:
+    what = f"{option}: the folder {folder}: {error.strerror}"
+    expected = "a folder that this user can write to"
+    return SystemProblem(what, expected=expected, fix="choose another, or chown it")

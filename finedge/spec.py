@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from finedge.errors import BundleError, UsageError
+from finedge.schema import Check, Misfit, Text, at_most, between, decode
 
 Method = Literal["pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear"]
 Rule = Literal["short-side", "squash"]
+Pixels = Annotated[int, between(1, 16384, "pixels")]
+Triple = tuple[float, float, float]
+Name = Annotated[Text, Check(bool, "a name that is not empty")]
+Labels = Annotated[
+    tuple[Name, ...],
+    Check(lambda labels: 0 < len(labels) == len(set(labels)), "labels, each once"),
+    at_most(1_000_000),
+]
 
 
 @dataclass(frozen=True)
@@ -21,14 +30,14 @@ class Preprocess:
     too: it takes whole frames of that (height, width), and `preprocess()` hands those on as they are.
     """
 
-    resize: int = 256
-    crop: int = 224
+    resize: Pixels = 256
+    crop: Pixels = 224
     method: Method = "pillow-bilinear"
     rule: Rule = "short-side"
     colour: Literal["rgb"] = "rgb"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    frame: tuple[int, int] | None = None
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    frame: tuple[Pixels, Pixels] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize:
@@ -52,9 +61,9 @@ class Preprocess:
 class Input:
     """The one input of the graph: uint8 [B, height, width, 3], RGB, values 0..255."""
 
-    height: int
-    width: int
-    name: str = "frames"
+    height: Pixels
+    width: Pixels
+    name: Name = "frames"
     dtype: Literal["uint8"] = "uint8"
     layout: Literal["NHWC"] = "NHWC"
 
@@ -63,7 +72,7 @@ class Input:
 class Output:
     """One output of the graph: float32 [B, classes]; `main` decides, `local` are intermediate predictions."""
 
-    name: str = "logits"
+    name: Name = "logits"
     kind: Literal["logits", "log_prob"] = "logits"
     role: Literal["main", "local"] = "main"
 
@@ -72,9 +81,9 @@ class Output:
 class Spec:
     """Everything a runtime needs to know about a classifier besides its weights."""
 
-    model: str
-    backbone: str
-    labels: tuple[str, ...]
+    model: Text
+    backbone: Text
+    labels: Labels
     preprocess: Preprocess
     input: Input
     outputs: tuple[Output, ...] = (Output(),)
@@ -93,23 +102,21 @@ class Spec:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Spec:
-        """Read what `to_json` wrote; unknown or missing keys raise `BundleError`."""
+    def from_json(cls, data: object) -> Spec:
+        """Read what `to_json` wrote; anything else, also a field of a newer version, raises `BundleError`."""
         try:
-            return cls(
-                **{
-                    **data,
-                    "labels": tuple(data["labels"]),
-                    "preprocess": preprocess_from_json(data["preprocess"]),
-                    "input": Input(**data["input"]),
-                    "outputs": tuple(Output(**o) for o in data["outputs"]),
-                }
-            )
-        except (TypeError, KeyError) as error:
-            raise BundleError(f"the spec does not fit this version of finedge: {error}", fix="update finedge, or export again") from error
+            return decode(cls, data, at="spec", strict=True)
+        except Misfit as error:
+            raise BundleError(
+                f"the spec does not fit this version of finedge: {error}",
+                expected=error.expected,
+                fix="update finedge, or export again",
+            ) from error
 
 
-def preprocess_from_json(data: dict[str, Any]) -> Preprocess:
-    """Read a `Preprocess` from plain data (JSON lists become tuples)."""
-    frame = data.get("frame")
-    return Preprocess(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"]), "frame": frame and tuple(frame)})
+def preprocess_from_json(data: object) -> Preprocess:
+    """Read a `Preprocess` from plain data; anything else raises `BundleError`."""
+    try:
+        return decode(Preprocess, data, at="preprocess", strict=True)
+    except Misfit as error:
+        raise BundleError(f"{error}", expected=error.expected, fix="update finedge") from error

@@ -80,18 +80,29 @@ def default_workers() -> int:
 
 
 def batches(images: EvaluationImages | TrainingImages, order: Sequence[int], *, batch_size: int, workers: int) -> Iterator[Batch]:
-    """Yield the images of `order` in batches; the last one may be smaller. `workers` threads prepare the next ones."""
+    """Yield the images of `order` in batches (see `batched`). `workers` threads prepare the next ones."""
     pool = ThreadPoolExecutor(max(1, workers))
     pending: deque[list[Future[tuple[Frame, int]]]] = deque()
     try:
-        for start in range(0, len(order), batch_size):
-            pending.append([pool.submit(images.__getitem__, index) for index in order[start : start + batch_size]])
+        for group in batched(order, batch_size):
+            pending.append([pool.submit(images.__getitem__, index) for index in group])
             if len(pending) > AHEAD:
                 yield _collate(pending.popleft())
         while pending:
             yield _collate(pending.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def batched(order: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Return `order` in groups of `size`; the last one may be smaller, but a lone last image joins the group before it.
+
+    BatchNorm cannot train on one image where it sees one value a channel; so every image is still seen, and once.
+    """
+    groups = [order[start : start + size] for start in range(0, len(order), size)]
+    if size > 1 and len(groups) > 1 and len(groups[-1]) == 1:
+        groups[-2:] = [order[len(order) - size - 1 :]]
+    return groups
 
 
 def normalise(frames: torch.Tensor, how: Preprocess) -> torch.Tensor:

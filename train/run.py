@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finedge.data import MAX_UNREADABLE, DataSet, NewImages, StoredSplit, matched, read_folder, refuse_other_labels, say, say_match
+from finedge.data import MAX_UNREADABLE, DataSet, NewImages, StoredSplit, matched, read_folder, refuse_other_labels, say, say_match, split_of_dataset
 from finedge.data.record import named
 from finedge.data.stored import read_text
 from finedge.errors import DataError
@@ -82,15 +82,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def write_run(path: Path, record: Mapping[str, Any], *, split: StoredSplit) -> None:
-    """Write split.json, then run.json."""
-    write_text(path / SPLITS, split.to_text())
-    write_record(path, record)
+def record_texts(record: Mapping[str, Any], *, data: DataSet) -> dict[str, str]:
+    """Return the texts of split.json and run.json, by name; nothing is written."""
+    return {SPLITS: split_of_dataset(data).to_text(), RECORD: _text(record)}
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write run.json."""
-    write_text(path / RECORD, json.dumps({"format": FORMAT, **record}, indent=1))
+    write_text(path / RECORD, _text(record))
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    return json.dumps({"format": FORMAT, **record}, indent=1)
 
 
 def recorded_split(path: Path) -> StoredSplit:

@@ -12,16 +12,19 @@ from typing import Any, cast
 import torch
 
 from finedge import __version__
-from finedge.data import drop_unreadable, open_dataset, split_of_dataset
+from finedge.data import drop_unreadable, open_dataset
 from finedge.errors import UsageError
+from finedge.files import writable_place
 from finedge.spec import Input, Method, Preprocess, Rule, Spec
 from finedge.train import backbones
 from finedge.train.distill import Teacher, open_teacher
+from finedge.train.folder import begin, require_new
+from finedge.train.lone import require_trainable
 from finedge.train.models import FineGrained, build
 from finedge.train.models import entry as model_entry
 from finedge.train.options import parse_options
 from finedge.train.recipe import Recipe, override, read_recipe, recipe_from
-from finedge.train.run import RECORD, read_record, rebuild, recorded_data, write_record, write_run
+from finedge.train.run import read_record, rebuild, record_texts, recorded_data, write_record
 from finedge.train.trainer import Job, Machine, Trainer
 
 log = logging.getLogger(__name__)
@@ -60,22 +63,24 @@ def recorded_plan(record: Mapping[str, Any]) -> Plan:
 
 
 def fresh(out: Path, given: Given, *, machine: Machine) -> Trainer:
-    """Return the trainer of a new run, whose folder `out` is then resumable; nothing that exists is overwritten (`UsageError`)."""
-    _require_absent(out)
+    """Return the trainer of a new run, whose folder `out` is then resumable.
+
+    Nothing is written before data, model and recipe were accepted, and nothing that exists is overwritten (`UsageError`).
+    """
+    require_new(out)
     plan = planned(given)
     found = open_dataset(given["data"], seed=plan.recipe.seed)
     torch.manual_seed(plan.recipe.seed)
     model = _build(plan, num_classes=len(found.labels))
     images = drop_unreadable(found)
-    split = split_of_dataset(images)  # all of the data is accepted before anything is written
     size = plan.recipe.size
     spec = Spec(plan.model, plan.backbone, images.labels, _preprocess(plan), Input(size, size), model.outputs)
     teacher = _teacher(given["teacher"], spec, plan.recipe, machine=machine) if "teacher" in given else None
     trainer = _trainer(Job(out, model, spec, plan.recipe, images, plan.weights != "none", machine, teacher))
+    texts = record_texts(_record(trainer.job, given, weights=plan.weights), data=images)
     machine.world.wait()  # until every process has seen that `out` was absent
-    trainer.save()
     if machine.world.writer:
-        write_run(out, _record(trainer.job, given, weights=plan.weights), split=split)
+        begin(out, texts, save=trainer.save)
     return trainer
 
 
@@ -83,6 +88,7 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
     """Return the trainer of the run in `out`, at its checkpoint; only what RESUMABLE names may be given anew (`UsageError`)."""
     record = read_record(out)
     _require_resumable(given, record)
+    writable_place(out, option="--out")
     began = recipe_from(record["recipe"])
     settings = override(began, **_recipe_options(given))
     if settings != began:
@@ -104,6 +110,7 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
 def _trainer(job: Job) -> Trainer:
     job.model.backbone.freeze(job.recipe.freeze)
     world = job.machine.world
+    require_trainable(job.model, job.recipe, images=job.recipe.batch_size // world.size)
     where = f"{world.size} processes, this one on {world.device}" if world.size > 1 else str(world.device)
     log.info("%s on %s; %s; %s", job.spec.model, job.spec.backbone, job.spec.preprocess.describe(), where)
     return Trainer(job)
@@ -130,13 +137,6 @@ def _require_resumable(given: Given, record: Mapping[str, Any]) -> None:
     if fixed:
         flag = fixed[0].replace("_", "-")
         raise UsageError(f"--{flag} cannot change with --resume", expected=f"only {', '.join(sorted(known))}", fix="leave it out, or train anew")
-
-
-def _require_absent(out: Path) -> None:
-    if (out / RECORD).is_file():
-        raise UsageError(f"{out} holds a run", expected="a new folder", fix="--resume goes on with it; or choose another --out")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists and is not a run", expected="a new folder", fix="choose another --out; nothing was changed")
 
 
 def _recipe_options(given: Given) -> dict[str, Any]:

@@ -46,10 +46,11 @@ def explain(
     from finedge.export.explain.explainer import Explainer
     from finedge.export.explain.sheet import card, sheet
     from finedge.export.explain.strip import answer, strip, tiles
-    from finedge.files import write_bytes, write_text
+    from finedge.files import writable_place, write_bytes, write_text
 
     loaded = Bundle.load(bundle)
     wish = _wish(loaded, at=at, label=label, contrast=contrast)
+    writable_place(out, option="--out")
     explainer, cards, records = Explainer(loaded), [], list[dict[str, Any]]()
     for frame in _frames(images):
         found = explainer(frame.image, wish)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +15,12 @@ from rich.console import Console
 from rich.progress import track
 from tyro.conf import Positional
 
+from finedge.document import read_json
 from finedge.errors import DataError, UsageError
-from finedge.files import replace_folder
+from finedge.files import new_folder, writable_place
 from finedge.render.scene import render_image
 from finedge.render.species import SPECIES
+from finedge.schema import Misfit, decode
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def render(out: Positional[Path], *, classes: int = 12, train: int = 60, val: in
     wanted = {path for path, _ in plan.images()}
     fresh = not _is_made(out, plan, wanted)
     if fresh:
+        writable_place(out.parent, option="OUT")
         _write(out, plan, count=len(wanted))
     else:
         log.info("%s holds these %d images already: nothing to do", out, len(wanted))
@@ -99,26 +100,20 @@ def _is_made(out: Path, plan: Plan, wanted: set[str]) -> bool:
 def _recorded(out: Path) -> Plan | None:
     """Return the plan a folder was made from, or None where the folder is not ours."""
     try:
-        return Plan(**json.loads((out / RECORD).read_text()))
-    except (OSError, ValueError, TypeError, UsageError):
+        return decode(Plan, read_json(out / RECORD, error=DataError, fix="name another folder"), strict=True)
+    except (OSError, Misfit, DataError):
         return None
 
 
 def _write(out: Path, plan: Plan, *, count: int) -> None:
     """Render into a folder beside `out` and rename it, so that `out` is whole or not there."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     console = Console(stderr=True)
-    try:
+    with new_folder(out) as beside:
         for path, key in track(plan.images(), f"rendering {out.name}", total=count, console=console, disable=not console.is_terminal):
             file = beside / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(encoded_image(key, size=plan.size, seed=plan.seed))
         (beside / RECORD).write_text(json.dumps(asdict(plan)))
-        replace_folder(beside, out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 def encoded_image(key: tuple[int, int, int], *, size: int, seed: int) -> bytes:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from finedge.errors import UsageError
-from finedge.files import replace_folder
+from finedge.files import new_folder
 
 README = "README.md"
 MARK = "<!-- finedge serve-config writes this folder anew: keep nothing else here -->\n"
@@ -54,17 +53,13 @@ def write(folder: Folder, out: Path) -> list[Path]:
         place.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"{place.parent} cannot be made: a file is in the way", expected="a new or empty folder", fix="--out ANOTHER") from None
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-    try:
+    with new_folder(place) as work:
         for name, content in {**folder.files, README: _readme(folder)}.items():
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, bytes):
                 (work / name).write_bytes(content)
             else:
                 shutil.copyfile(content, work / name)
-        replace_folder(work, place)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return [place / name for name in (*folder.files, README)]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from finedge import __version__
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, SystemProblem
+from finedge.files import writable_place
 from finedge.runtime.engine.attention import faster
 from finedge.runtime.engine.candidate import Candidate, candidates, register_plugin
 from finedge.runtime.engine.compiler import Compiled, Order, compile_engine
@@ -48,7 +49,8 @@ def build(bundle: Bundle, options: BuildOptions, *, flavour: Flavour) -> Built:
         SystemProblem: not enough memory.
         KeyboardInterrupt: the user stopped it; nothing was written.
     """
-    where = target(options.targets, flavour=flavour)
+    store, where = EngineStore.of(bundle), target(options.targets, flavour=flavour)
+    writable_place(store.folder, option="the engine")
     possible = candidates(bundle, options, flavour=flavour, where=where)
     best, times = _fastest(_compile_all(bundle, possible, flavour=flavour, where=where), bundle, options, flavour=flavour)
     choice, compiled = best.candidate.choice, best.compiled
@@ -65,7 +67,7 @@ def build(bundle: Bundle, options: BuildOptions, *, flavour: Flavour) -> Built:
         "problems": list(found),
         **layers.to_json(),
     }
-    return EngineStore.of(bundle).keep(best.candidate.key_with(best.typing), compiled.engine, record)
+    return store.keep(best.candidate.key_with(best.typing), compiled.engine, record)
 
 
 def engine_for(bundle: Bundle, options: BuildOptions, *, flavour: Flavour) -> Built:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finedge.errors import DataError, UsageError, nearest
-from finedge.files import write_text
+from finedge.files import writable_folder, write_text
 from finedge.train.data.archive import is_there, obtain
 from finedge.train.data.base import Found, Official, Options
 
@@ -27,7 +27,7 @@ def build(name: str, official: Official, *, root: Path, options: Options, mirror
         DataError: the folder is another's, an archive is missing or damaged, or the counts are not the official ones.
         SystemProblem: an address cannot be reached.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    writable_folder(root, option="OUT")
     old = _record(root, name)
     _ask_for_missing(official, root=root, mirror=mirror)
     verified = {a.file for a in official.archives if obtain(a, root=root, mirror=mirror)} | set(old.get("verified", ()))

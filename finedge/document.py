@@ -1,0 +1,117 @@
+"""JSON of somebody else: one reader, which turns every fault of the text into a typed error.
+
+Strict where Python's reader is lax: no NaN or Infinity, no key twice, no text that is no Unicode, no deep nesting, no huge file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from finedge.errors import DataError
+
+MIB = 1 << 20
+MOST_BYTES = 64 * MIB  # the record of a calibration with 10,000 images takes 1 MiB
+DEEPEST = 64  # levels; Python's own limit is about a thousand calls
+LONGEST_NUMBER = 64  # digits: reading an integer takes quadratic time
+
+
+def read_json(path: Path, *, error: type[DataError], fix: str) -> Any:
+    """Return the plain data of a JSON file; numbers are finite, texts are Unicode.
+
+    Raises:
+        FileNotFoundError: there is none; only the caller knows what that means.
+        DataError: as `error`: not a readable file, or not such JSON; the text has the place.
+    """
+    return parsed(text_of(path, error=error, fix=fix), name=str(path), error=error, fix=fix)
+
+
+def text_of(path: Path, *, error: type[DataError], fix: str, most_bytes: int = MOST_BYTES) -> str:
+    """Return the text of a UTF-8 file, without a byte order mark; raises as `read_json` does."""
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}")
+    if not path.is_file():
+        raise error(f"{path} is no file", expected="a file", fix=fix)
+    try:
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}", fix=fix) from problem
+    if len(data) > most_bytes:
+        raise error(f"{path} is too large", expected=f"at most {most_bytes // MIB} MiB", fix=fix)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise error(f"{path} is damaged: {problem}", expected="UTF-8 text", fix=fix) from problem
+
+
+def parsed(text: str, *, name: str, error: type[DataError], fix: str) -> Any:
+    """Return the plain data of JSON text; `name` says in an error where it came from."""
+    try:
+        data = json.loads(
+            text,
+            parse_constant=_no_number,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=_unique,
+        )
+        _look_over(data)
+    except ValueError as problem:
+        raise error(f"{name} is damaged: {problem}", expected="JSON", fix=fix) from problem
+    except RecursionError:
+        raise _too_deep(name, error=error, fix=fix) from None
+    return data
+
+
+def _too_deep(name: str, *, error: type[DataError], fix: str) -> DataError:
+    return error(f"{name} is nested too deeply", expected=f"at most {DEEPEST} levels", fix=fix)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:LONGEST_NUMBER]} is too large")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
+    return found
+
+
+def _look_over(data: Any) -> None:
+    """Look at every value, without recursion; raises `ValueError` or `RecursionError`."""
+    level: list[Any] = [data]
+    for _ in range(DEEPEST):
+        inside: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                _check_text(value)
+            elif isinstance(value, Mapping):
+                inside += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                inside += value
+        level = inside
+    if any(isinstance(value, Mapping | list) for value in level):
+        raise RecursionError
+
+
+def _check_text(text: str) -> None:
+    if not text.isascii():
+        text.encode()  # a lone surrogate is a UnicodeEncodeError, which is a ValueError

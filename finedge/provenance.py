@@ -1,0 +1,61 @@
+"""What the stages recorded in a bundle, as far as later stages read it: every field may be missing, more may be there.
+
+Bundles of every version open: a record is looked at when it is asked for, and what it says beyond these fields is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from finedge.confidence import Confidence
+from finedge.errors import BundleError
+from finedge.schema import Check, Misfit, Text, between, decode
+
+Record = TypeVar("Record")
+Path_ = Annotated[Text, Check(lambda text: text and "\0" not in text, "the path of a folder")]
+Seed = Annotated[int, between(0, 2**63 - 1)]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run was trained on: `root` is the folder at that time, `seed` that of the cut where there was one."""
+
+    root: Path_ | None = None
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """The record `train`: the data, and the folder of the run when it was exported."""
+
+    data: TrainingData = TrainingData()
+    run: Path_ | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which nodes of a file compute in INT8."""
+
+    int8: tuple[Text, ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The record `calibrate`: what was fitted by variant, and what computes in INT8 by file."""
+
+    confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
+    placements: Mapping[str, Placement] = field(default_factory=dict)
+
+
+def recorded(kind: type[Record], stage: str, provenance: Mapping[str, Any], *, name: str, fix: str) -> Record:
+    """Return the record of a stage, or the defaults where there is none.
+
+    Raises:
+        BundleError: it is damaged; `name` is the bundle, `fix` what makes the record again.
+    """
+    try:
+        return decode(kind, provenance.get(stage, {}), at=f"provenance.{stage}")
+    except Misfit as error:
+        raise BundleError(f"{name}: {error}", expected=error.expected, fix=fix) from error

@@ -1,0 +1,211 @@
+"""From plain data (JSON, TOML) to frozen dataclasses: types, ranges and fields are checked, a fault names its place.
+
+A small decoder of our own: boards with JetPack's Python get no further package, and `finedge --help` imports nothing heavy.
+It knows what our records are made of: dataclasses, TypedDicts, tuples, mappings, Literals, unions, and `Annotated` with checks.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+from finedge.errors import FinedgeError
+
+T = TypeVar("T")
+SHOWN = 60  # characters of a name in a place
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a value must satisfy beyond its type; `expected` says it in words."""
+
+    good: Callable[[Any], bool]
+    expected: str
+
+
+class Misfit(ValueError):
+    """Data that does not fit: the place as `spec.preprocess.crop`, the value, what was expected.
+
+    `unknown` is the name of a field that this version does not have, else "".
+    """
+
+    def __init__(self, at: str, value: object, expected: str, *, unknown: str = "") -> None:
+        self.at, self.value, self.expected, self.unknown = at, value, expected, unknown
+        place = _join(at, unknown) if unknown else at or "the whole"
+        super().__init__(f"{place} is {'unknown' if unknown else reprlib.repr(value)}")
+
+
+def decode(kind: type[T], data: Any, *, at: str = "", strict: bool = False) -> T:
+    """Return `data` as a `kind`; an int is accepted for a float, a list for a tuple.
+
+    Args:
+        kind: a dataclass, a TypedDict or any other type of the list above.
+        data: plain data.
+        at: the place of `data` in its file.
+        strict: a field that `kind` does not have is a fault; else it is left out.
+
+    Raises:
+        Misfit: the first value that does not fit.
+    """
+    found: T = _decode(kind, data, at, strict)
+    return found
+
+
+def between(least: float, most: float, unit: str = "") -> Check:
+    """Return the check that a number lies in [least, most]."""
+    return Check(lambda v: least <= v <= most, f"{least:g} to {most:g}{unit and ' ' + unit}")
+
+
+def at_most(count: int) -> Check:
+    """Return the check that a text, tuple or mapping has at most `count` members."""
+    return Check(lambda v: len(v) <= count, f"at most {count} members")
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether a text is a sha256 as hex."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def is_plain_name(text: str) -> bool:
+    """Tell whether a text names a file of a folder itself: no path, not hidden, nothing unprintable, at most 255 bytes."""
+    fits = 0 < len(text.encode()) <= 255 and not text.startswith(".")
+    return fits and text.isprintable() and not set(text) & set("/\\")
+
+
+Share = Annotated[float, between(0, 1)]
+Count = Annotated[int, between(0, 10**12)]
+Digest = Annotated[str, Check(is_digest, "a sha256: 64 hex digits")]
+PlainName = Annotated[str, Check(is_plain_name, "a plain file name: no path, not hidden, at most 255 bytes")]
+Text = Annotated[str, at_most(4096)]
+
+
+def _decode(kind: Any, data: Any, at: str, strict: bool) -> Any:
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _annotated(kind, data, at, strict)
+    if is_dataclass(kind) or is_typeddict(kind):
+        return _record(kind, data, at, strict)
+    if origin in (Union, types.UnionType):
+        return _union(kind, data, at, strict)
+    if origin is tuple:
+        return _tuple(kind, data, at, strict)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _mapping(kind, data, at, strict)
+    return _plain(kind, data, at)
+
+
+def _plain(kind: Any, data: Any, at: str) -> Any:
+    if get_origin(kind) is Literal:
+        if any(type(data) is type(allowed) and data == allowed for allowed in get_args(kind)):
+            return data
+        raise Misfit(at, data, f"one of {', '.join(map(repr, get_args(kind)))}")
+    if kind is Any:
+        return data
+    if kind is type(None):
+        if data is None:
+            return None
+    elif kind is float and type(data) is int:
+        return float(data)
+    elif type(data) is kind:  # a bool is no int here
+        return data
+    raise Misfit(at, data, WORDS.get(kind, str(kind)))
+
+
+WORDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _annotated(kind: Any, data: Any, at: str, strict: bool) -> Any:
+    inner, *checks = get_args(kind)
+    value = _decode(inner, data, at, strict)
+    for check in checks:
+        if not check.good(value):
+            raise Misfit(at, data, check.expected)
+    return value
+
+
+def _union(kind: Any, data: Any, at: str, strict: bool) -> Any:
+    """Return the first member that fits; else raise the fault of the likeliest: the deepest place."""
+    faults: list[Misfit] = []
+    for member in get_args(kind):
+        try:
+            return _decode(member, data, at, strict)
+        except Misfit as fault:  # noqa: PERF203 - two members, rarely three
+            faults.append(fault)
+    deepest = max(faults, key=lambda f: len(f.at))
+    if deepest.at != at:
+        raise deepest
+    raise Misfit(at, data, " or ".join(f.expected for f in faults))
+
+
+def _tuple(kind: Any, data: Any, at: str, strict: bool) -> tuple[Any, ...]:
+    members = get_args(kind)
+    if not isinstance(data, list | tuple):
+        raise Misfit(at, data, "a list")
+    if members[-1] is not Ellipsis:
+        if len(data) != len(members):
+            raise Misfit(at, data, f"a list of {len(members)}")
+        pairs = zip(members, data, strict=True)
+    else:
+        pairs = zip([members[0]] * len(data), data, strict=True)
+    return tuple(_decode(m, v, f"{at}[{i}]", strict) for i, (m, v) in enumerate(pairs))
+
+
+def _mapping(kind: Any, data: Any, at: str, strict: bool) -> dict[Any, Any]:
+    keys, values = get_args(kind)
+    if not isinstance(data, Mapping):
+        raise Misfit(at, data, "an object of names and values")
+    return {
+        _decode(keys, k, _join(at, k), strict): _decode(values, v, _join(at, k), strict)
+        for k, v in data.items()
+    }
+
+
+def _record(kind: Any, data: Any, at: str, strict: bool) -> Any:
+    known, required = _fields(kind)
+    if not isinstance(data, Mapping):
+        raise Misfit(at, data, f"an object with {', '.join(known)}")
+    for name in sorted(required - set(data)):
+        raise Misfit(_join(at, name), None, "a value: it is missing")
+    for name in data if strict else ():
+        if name not in known:
+            raise Misfit(at, data[name], f"of {', '.join(known)}", unknown=str(name))
+    values = {n: _decode(k, data[n], _join(at, n), strict) for n, k in known.items() if n in data}
+    try:
+        return kind(**values)
+    except FinedgeError as error:  # what several fields must satisfy together
+        raise Misfit(at, error.what, error.expected) from error
+
+
+@cache
+def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the types of a record's fields, and the names of those without a default."""
+    hints = get_type_hints(kind, include_extras=True)
+    if is_typeddict(kind):
+        return hints, frozenset(kind.__required_keys__)
+    own = [f for f in fields(kind) if f.init]
+    needed = (f.name for f in own if f.default is MISSING and f.default_factory is MISSING)
+    return {f.name: hints[f.name] for f in own}, frozenset(needed)
+
+
+def _join(at: str, name: object) -> str:
+    return f"{at}.{str(name)[:SHOWN]}".lstrip(".")
