@@ -45,7 +45,7 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
     from finedge.calib.observe import collect_ranges
     from finedge.calib.portable import place_portable
     from finedge.calib.sample import draw_sample
-    from finedge.runtime.evaluate import bundle_dataset
+    from finedge.runtime.labelled import bundle_dataset
 
     if not 0 <= give_up < 1:
         raise UsageError(f"--give-up {give_up}", expected="a share of the right answers, 0 <= share < 1")

@@ -60,7 +60,8 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     reference = _reference(loaded, models[FLOAT_FILE], frames=frames, how=spec.preprocess)
     parities = {name: _proven(model, reference, frames=frames, name=name) for name, model in models.items()}
     contents = {name: model.SerializeToString() for name, model in models.items()}
-    files = {**contents, GOLDEN: pack(_golden(reference, spec, taps=loaded.model.taps, contents=contents))}
+    golden = pack(_golden(reference, spec, taps=loaded.model.taps, contents=contents))
+    files = {**contents, GOLDEN: golden, **_stored_split(loaded, data)}
     provenance = _provenance(loaded, models[FLOAT_FILE], parities=parities, cost=cost)
     bundle = Bundle.create(out, spec, files=files, taps=taps, views=loaded.model.views, provenance=provenance)
     for name, parity in parities.items():
@@ -88,14 +89,24 @@ def _reference(run: Run, model: onnx.ModelProto, *, frames: NDArray[np.uint8], h
     return framed
 
 
+def _stored_split(run: Run, data: Path | None) -> dict[str, bytes]:
+    """Return the file with the split that the run was trained on; of a run without digests, as far as its images are here."""
+    from finedge.data.stored import FILE, filled
+    from finedge.train.run import recorded_split
+
+    stored = filled(recorded_split(run.path), data or Path(run.record["data"]["root"]))
+    if not stored.has_digests():
+        log.warning("%s holds no digests of its images, and not all of them are here: the bundle knows only a part of its split", run.path)
+    return {FILE: stored.packed()}
+
+
 def _parity_frames(run: Run, data: Path | None, *, how: Preprocess) -> NDArray[np.uint8]:
     """Return 8 preprocessed validation images, chosen by a fixed seed: uint8 [8, H, W, 3]."""
-    from finedge.data import open_dataset
     from finedge.image import read_image
     from finedge.preprocess import preprocess
     from finedge.train.run import recorded_data
 
-    found = open_dataset(data, seed=run.record["data"]["seed"]) if data else recorded_data(run.path)
+    found = recorded_data(run.path, root=data)
     items = found.split("val")
     chosen = random.Random(0).sample(items, min(PARITY_IMAGES, len(items)))
     return np.stack([preprocess(read_image(i.path), how) for i in chosen])

@@ -14,14 +14,17 @@ from tyro.conf import Positional
 
 from finedge import perturb
 from finedge.bundle import Bundle
-from finedge.data import DataSet, Item, drop_unreadable, open_dataset
-from finedge.errors import DataError, UsageError
+from finedge.data import Item, NewImages
+from finedge.errors import DataError
 from finedge.image import read_image
 from finedge.measure import accuracy_record
+from finedge.runtime.labelled import bundle_dataset, evaluated_images
 from finedge.subset import first_balanced
 
 if TYPE_CHECKING:
     from finedge.runtime.classifier import Classifier
+
+__all__ = ["Answers", "bundle_dataset", "evaluate", "predict"]
 
 READ_AHEAD = 32  # images decoded at a time
 SHOWN = 5
@@ -36,8 +39,12 @@ def evaluate(
     backend: str = "auto",
     robustness: bool = False,
     images: int = 0,
+    new_images: NewImages = "ignore",
+    allow_overlap: bool = False,
 ) -> dict[str, Any]:
     """Print the accuracy of a bundle on a split: top1, top5, n, wilson95.
+
+    The split is the one that training stored: images are known by their content, whatever they are called now.
 
     Args:
         bundle: the bundle's folder.
@@ -47,17 +54,21 @@ def evaluate(
         backend: a backend's name; auto is the first that runs here.
         robustness: also on the same images turned, scaled, seen from aside, bent, and cluttered (`finedge.perturb`).
         images: how many, chosen evenly over the classes; 0 is the whole split.
+        new_images: where images go that the stored split does not know: nowhere (ignore), or into train, val or test.
+        allow_overlap: measure also on images that were trained on, or may have been; the result counts them.
     """
     from finedge.runtime.classifier import Classifier
 
     loaded = Bundle.load(bundle)
-    items = first_balanced(drop_unreadable(bundle_dataset(loaded, data), splits=(split,)).split(split), images)
+    chosen = evaluated_images(loaded, data, split=split, new_images=new_images, allow_overlap=allow_overlap)
+    items = first_balanced(chosen.items, images)
     with Classifier.open(loaded, variant=variant, backend=backend) as classifier:
         found = predict(classifier, items).record()
         if robustness:
             found = perturb.robustness(found, {name: predict(classifier, items, perturbation=name).record() for name in perturb.PERTURBATIONS})
         info = classifier.session.info
-        return {**found, "variant": classifier.variant, "backend": info.backend, "file": info.file, "precision": info.precision, "split": split}
+        ran = {"variant": classifier.variant, "backend": info.backend, "file": info.file, "precision": info.precision}
+        return {**found, **ran, "split": split, "data": chosen.record}
 
 
 @dataclass(frozen=True)
@@ -101,36 +112,6 @@ def predict(classifier: Classifier, items: tuple[Item, ...], *, perturbation: st
     p = classifier.tempered(scores)
     labels = np.array([i.label for i in items], dtype=np.intp)
     return Answers(items, labels, ranked, np.take_along_axis(p, ranked, axis=1).astype(np.float32))
-
-
-def bundle_dataset(bundle: Bundle, data: Path | None = None) -> DataSet:
-    """Open a data set for a bundle: `data`, or the images its training recorded; splits as the training cut them.
-
-    Raises:
-        UsageError: neither is there.
-        DataError: its labels are not the bundle's.
-    """
-    recorded = bundle.provenance.get("train", {}).get("data", {})
-    root = data or recorded.get("root")
-    if root is None or (data is None and not Path(root).is_dir()):
-        raise UsageError(
-            f"{bundle.path} was trained on {root or 'images it does not name'}, which is not here", expected="a folder of images", fix="--data DIR"
-        )
-    found = open_dataset(Path(root), seed=recorded.get("seed", 0))
-    _check_labels(found, bundle)
-    return found
-
-
-def _check_labels(data: DataSet, bundle: Bundle) -> None:
-    ours, theirs = bundle.spec.labels, data.labels
-    if ours == theirs:
-        return
-    if len(ours) != len(theirs):
-        raise DataError(f"{data.root} has {len(theirs)} classes", expected=f"the {len(ours)} of {bundle.path}", fix="use the data set it was trained for")
-    index = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
-    raise DataError(
-        f"class {index} of {data.root} is '{theirs[index]}'", expected=f"'{ours[index]}' as in {bundle.path}", fix="use the data set it was trained for"
-    )
 
 
 def _batches(classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None) -> Iterator[NDArray[np.uint8]]:

@@ -25,7 +25,7 @@ from finedge.golden import read_golden, tap_sample
 from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.runtime.backend import Backend, HasPixels, HasTaps, NoTaps, Session, get_backend
-from finedge.runtime.evaluate import bundle_dataset
+from finedge.runtime.labelled import bundle_dataset
 from finedge.runtime.ort import SEVEN_BIT, OnnxRuntimeBackend
 
 Stage = dict[str, Any]

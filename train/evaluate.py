@@ -13,15 +13,14 @@ import tyro
 from numpy.typing import NDArray
 
 from finedge import perturb
-from finedge.data import DataSet, Item, drop_unreadable, open_dataset
-from finedge.errors import DataError
+from finedge.data import Item, NewImages, evaluated
 from finedge.measure import accuracy_record
 from finedge.spec import Spec
 from finedge.subset import first_balanced
 from finedge.train.device import Device, choose_device
 from finedge.train.loader import EvaluationImages, batches, default_workers, normalise
 from finedge.train.models import FineGrained
-from finedge.train.run import load_run, recorded_data
+from finedge.train.run import load_run, recorded_data, recorded_split
 
 BATCH = 32
 
@@ -33,6 +32,8 @@ def evaluate(
     split: Literal["train", "val", "test"] = "test",
     robustness: bool = False,
     images: int = 0,
+    new_images: NewImages = "ignore",
+    allow_overlap: bool = False,
     device: Device = "auto",
 ) -> dict[str, Any]:
     """Accuracy of a run on a split.
@@ -43,13 +44,17 @@ def evaluate(
         split: which part of the data.
         robustness: also on the same images turned, scaled, seen from aside, bent, and cluttered (`finedge.perturb`).
         images: how many, chosen evenly over the classes; 0 is the whole split.
+        new_images: where images go that the stored split does not know: nowhere (ignore), or into train, val or test.
+        allow_overlap: measure also on images that were trained on; the result counts them.
         device: auto takes the GPU where there is one.
     """
     loaded = load_run(run)
-    items = first_balanced(_data(run, data, loaded.spec, split=split).split(split), images)
+    found = recorded_data(run, root=data, new_images=new_images)
+    chosen = evaluated(found, recorded_split(run), split=split, allow_overlap=allow_overlap)
+    items = first_balanced(chosen.items, images)
     ask = partial(target_ranks, loaded.model, items, loaded.spec, device=choose_device(device), workers=default_workers())
     ranks = ask()
-    rest = {"split": split, "classes": per_class(ranks, items, loaded.spec.labels)}
+    rest = {"split": split, "classes": per_class(ranks, items, loaded.spec.labels), "data": chosen.record}
     if not robustness:
         return {**accuracy(ranks), **rest}
     return {**perturb.robustness(accuracy(ranks), {name: accuracy(ask(perturbation=name)) for name in perturb.PERTURBATIONS}), **rest}
@@ -86,14 +91,3 @@ def per_class(ranks: NDArray[np.int64], items: Sequence[Item], labels: Sequence[
     total = np.bincount(targets, minlength=len(labels))
     right = np.bincount(targets[ranks == 0], minlength=len(labels))
     return {label: {"n": int(n), "top1": round(int(k) / int(n), 6) if n else None} for label, n, k in zip(labels, total, right, strict=True)}
-
-
-def _data(run: Path, folder: Path | None, spec: Spec, *, split: str) -> DataSet:
-    recorded = recorded_data(run, root=folder)
-    if folder is None or all(item.path.is_file() for item in recorded.splits.get(split, ())):
-        return recorded
-    found = drop_unreadable(open_dataset(folder, seed=(recorded.cut or {}).get("seed", 0)), splits=(split,))
-    if found.labels != spec.labels:
-        strange = ", ".join(sorted(set(found.labels) ^ set(spec.labels))[:5]) or "their order"
-        raise DataError(f"{folder} has {len(found.labels)} classes, the run {len(spec.labels)}", expected="the same labels", fix=f"look at {strange}")
-    return found

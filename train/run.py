@@ -1,7 +1,7 @@
 """The run: the folder that training leaves and that evaluation and export read.
 
 run.json                  spec, model, resolved recipe, data set, the commands given; written last, so it marks a whole run
-split.json                the images of every split
+split.json                the images of every split, by content: [path, label, sha256]
 metrics.jsonl             one line an epoch
 checkpoint.safetensors    the weights (see checkpoint.py)
 """
@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finedge.data import DataSet, Item, split_record
+from finedge.data import MAX_UNREADABLE, DataSet, NewImages, StoredSplit, matched, read_folder, refuse_other_labels, say, say_match, split_of_dataset
+from finedge.data.record import named
+from finedge.data.stored import read_text
 from finedge.errors import DataError
 from finedge.files import write_text
 from finedge.spec import Spec
@@ -82,7 +84,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def record_texts(record: Mapping[str, Any], *, data: DataSet) -> dict[str, str]:
     """Return the texts of split.json and run.json, by name; nothing is written."""
-    return {SPLITS: split_record(data), RECORD: _text(record)}
+    return {SPLITS: split_of_dataset(data).to_text(), RECORD: _text(record)}
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -94,16 +96,48 @@ def _text(record: Mapping[str, Any]) -> str:
     return json.dumps({"format": FORMAT, **record}, indent=1)
 
 
-def recorded_data(path: Path, *, root: Path | None = None) -> DataSet:
-    """Return the data set a run was trained on, with its stored splits; `root` says where the images are now, if they moved.
+def recorded_split(path: Path) -> StoredSplit:
+    """Return the split a run was trained on.
 
     Raises:
-        DataError: no run there, or its images are gone.
+        DataError: it is missing or damaged.
+    """
+    try:
+        stored = read_text((path / SPLITS).read_text(), source=path / SPLITS)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path / SPLITS} cannot be read: {error}", fix="copy the whole folder again") from error
+    cut = stored.cut if stored.cut is not None else read_record(path)["data"].get("cut")  # version 0.1 kept it in run.json
+    return replace(stored, cut=cut)
+
+
+def recorded_data(path: Path, *, root: Path | None = None, new_images: NewImages = "ignore", exact: bool = False) -> DataSet:
+    """Return the data set a run was trained on, with its stored splits; `root` says where the images are now, if they moved.
+
+    With `exact` it is what training goes on with: these images, in this order, under the labels of then.
+
+    Raises:
+        DataError: no run there, its images are gone (more than 2 % of them with `exact`), or `root` has other labels.
     """
     record = read_record(path)
     images = root or Path(record["data"]["root"])
     if not images.is_dir():
         raise DataError(f"the images of {path} are not in {images}", expected="the folder the run was trained on", fix="--data DIR")
-    splits = json.loads((path / SPLITS).read_text())
-    items = {split: tuple(Item(images / file, label) for file, label in rows) for split, rows in splits.items()}
-    return DataSet(images, record["data"]["layout"], tuple(record["spec"]["labels"]), items, record["data"]["cut"])
+    found = read_folder(images)
+    refuse_other_labels(found, record["spec"]["labels"], owner=path)
+    stored = recorded_split(path)
+    data = matched(found, stored, new=new_images, seed=record["data"].get("seed", 0), exact=exact)
+    say(data)
+    say_match(data)
+    if exact:
+        _refuse_lost(data, sum(1 for _ in stored), path)
+    return data
+
+
+def _refuse_lost(data: DataSet, stored: int, path: Path) -> None:
+    missing = [name for names in (data.match.missing.values() if data.match else ()) for name in names]
+    if len(missing) > MAX_UNREADABLE * stored:
+        raise DataError(
+            f"{len(missing)} of the {stored} images that {path} was trained on are not in {data.root}: {named(missing)}",
+            expected=f"at most {MAX_UNREADABLE:.0%} missing",
+            fix="copy them again; or train anew on what is there",
+        )

@@ -93,7 +93,7 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
     settings = override(began, **_recipe_options(given))
     if settings != began:
         log.warning("the recipe changed: the result is not that of an uninterrupted run")
-    spec, data = Spec.from_json(record["spec"]), recorded_data(out, root=given.get("data"))
+    spec, data = Spec.from_json(record["spec"]), recorded_data(out, root=given.get("data"), exact=True)
     teacher = None
     if "teacher" in record:
         path = given.get("teacher", Path(record["teacher"]["path"]))
@@ -154,7 +154,7 @@ def _record(job: Job, given: Given, *, weights: str) -> dict[str, Any]:
         "spec": job.spec.to_json(),
         "model": {"name": job.spec.model, "backbone": job.spec.backbone, "weights": weights, "options": job.model.options},
         "recipe": job.recipe.to_json(),
-        "data": {"root": str(job.data.root.resolve()), "layout": job.data.layout, "seed": job.recipe.seed, "cut": job.data.cut},
+        "data": {"root": str(job.data.root.resolve()), "seed": job.recipe.seed, **job.data.to_json()},
         **({"teacher": job.teacher.to_json()} if job.teacher else {}),
         "processes": job.machine.world.size,
         "commands": [_command(given)],

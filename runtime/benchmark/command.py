@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from finedge.bundle import VARIANTS, Bundle
+from finedge.data import NewImages
 from finedge.errors import InvalidBenchmark, UsageError, nearest
 from finedge.files import writable_folder, write_bytes, write_text
 from finedge.measure import MIN_QUERIES
@@ -46,6 +47,8 @@ class Settings:
     accuracy_images: int | None
     source: str = ""
     fps: float | None = None
+    new_images: NewImages = "ignore"
+    allow_overlap: bool = False
 
 
 def benchmark(
@@ -65,6 +68,8 @@ def benchmark(
     percentile: str = "",
     source: str = "",
     fps: float | None = None,
+    new_images: NewImages = "ignore",
+    allow_overlap: bool = False,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Measure every variant in turn, block by block, and write report.json and samples.json.gz.
@@ -88,6 +93,8 @@ def benchmark(
         percentile: percentiles that the sample must support, e.g. 99 or 90,99; a row that does not is INVALID.
         source: of camera mode: a live source as `finedge classify` takes it; default: the frames are replayed.
         fps: of camera mode: frames a second; default: 30 for a replay, else what the source gives.
+        new_images: where images go that the stored split does not know: nowhere (ignore), or into train, val or test.
+        allow_overlap: measure also on images that were trained on, or may have been; the report counts them.
         out: folder of the report; default: the first bundle.
     """
     from finedge.runtime.benchmark.results import Claims
@@ -98,7 +105,9 @@ def benchmark(
     claims, plan = Claims(_percentiles(percentile), _gate(gate)), schedule(duration)
     opened = load_bundles(bundles)
     folder = writable_folder(out or bundles[0], option="--out")
-    settings = Settings(_variants(variants), mode, batch, backend, threads, split, images, accuracy_images, source, fps)
+    settings = Settings(
+        _variants(variants), mode, batch, backend, threads, split, images, accuracy_images, source, fps, new_images, allow_overlap
+    )
     measured = measure(opened, data, settings=settings, plan=plan)
     content = report_content(measured, claims=claims, plan=plan, settings=settings)
     write_bytes(folder / "samples.json.gz", _samples(measured))
@@ -120,7 +129,7 @@ def load_bundles(paths: tuple[Path, ...]) -> dict[str, Bundle]:
 def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings, plan: Schedule) -> Measured:
     """Open every variant, take its accuracy, then time all of them interleaved."""
     from finedge.runtime.backend import get_backend, usual_variants
-    from finedge.runtime.benchmark.frames import labelled_items
+    from finedge.runtime.benchmark.frames import labelled_images
     from finedge.runtime.benchmark.modes import CAMERA, Lane, parse_modes
     from finedge.runtime.benchmark.results import Measured
     from finedge.runtime.benchmark.run import MIN_BLOCKS, interleave
@@ -128,7 +137,9 @@ def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings
 
     machine = environment()
     modes = parse_modes(settings.mode, batch=settings.batch)
-    items = {name: labelled_items(bundle, data, split=settings.split) for name, bundle in bundles.items()}
+    how = {"split": settings.split, "new_images": settings.new_images, "allow_overlap": settings.allow_overlap}
+    chosen = {name: labelled_images(bundle, data, **how) for name, bundle in bundles.items()}
+    items = {name: None if found is None else found.items for name, found in chosen.items()}
     with ExitStack() as stack:
         backend = get_backend(settings.backend)
         wanted = ((n, b, v) for n, b in bundles.items() for v in settings.variants or usual_variants(backend, b))
@@ -145,7 +156,9 @@ def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings
         ]
         # Few long blocks: each starts threads, and perhaps a connection.
         throttled.add(interleave(watching, replace(plan, blocks=MIN_BLOCKS, rewarm_s=0.0)))
-    return Measured(bundles, [*asking, *watching], machine, answers, True if True in throttled else UNKNOWN if UNKNOWN in throttled else False, note)
+    slowed = True if True in throttled else UNKNOWN if UNKNOWN in throttled else False
+    origins = {name: found.record for name, found in chosen.items() if found is not None}
+    return Measured(bundles, [*asking, *watching], machine, answers, slowed, note, origins)
 
 
 def report_content(measured: Measured, *, claims: Claims, plan: Schedule, settings: Settings) -> dict[str, Any]:
@@ -155,7 +168,7 @@ def report_content(measured: Measured, *, claims: Claims, plan: Schedule, settin
     table, frames = rows(measured, claims), measured.lanes[0].frames
     method = {
         **asdict(plan), "block_s": round(plan.block_s, 4), "frames": len(frames.frames), "frames_from": frames.source, "threads": settings.threads,
-        "split": settings.split, "gate": claims.gate, "percentiles": list(claims.percentiles),
+        "split": settings.split, "gate": claims.gate, "percentiles": list(claims.percentiles), "data": dict(measured.data),
     }  # fmt: skip
     return {
         "schema": SCHEMA,

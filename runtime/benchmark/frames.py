@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
-from finedge.data import Item, drop_unreadable
+from finedge.data import Evaluated, Item, NewImages
 from finedge.errors import DataError
 from finedge.image import decode_image
-from finedge.runtime.evaluate import bundle_dataset
+from finedge.runtime.labelled import evaluated_images, recorded_root
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +33,18 @@ class Frames:
     source: str
 
 
-def labelled_items(bundle: Bundle, data: Path | None, *, split: str) -> tuple[Item, ...] | None:
+def labelled_images(
+    bundle: Bundle, data: Path | None, *, split: str, new_images: NewImages, allow_overlap: bool
+) -> Evaluated | None:
     """Return the readable images of a split of `data`, or of the data the bundle was trained on where it lies here, else None.
 
     Raises:
-        DataError: the labels of the data are not those of the bundle, or the split has no image.
+        DataError: the labels of the data are not those of the bundle, the split has no image, or one that was trained on.
     """
-    recorded = bundle.provenance.get("train", {}).get("data", {}).get("root")
-    if data is None and not (recorded and Path(recorded).is_dir()):
+    recorded = recorded_root(bundle)
+    if data is None and not (recorded and recorded.is_dir()):
         return None
-    return drop_unreadable(bundle_dataset(bundle, data), splits=[split]).split(split)
+    return evaluated_images(bundle, data, split=split, new_images=new_images, allow_overlap=allow_overlap)
 
 
 def image_frames(items: Sequence[Item], *, count: int, split: str) -> Frames:

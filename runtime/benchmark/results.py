@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ from finedge.runtime.benchmark.rows import Row, latency_fields, median_or_none, 
 from finedge.runtime.benchmark.run import clock_drop
 from finedge.runtime.engine.store import EngineStore
 from finedge.runtime.evaluate import Answers
+
+log = logging.getLogger(__name__)
 
 MAX_CLOCK_DROP = 0.05
 Key = tuple[str, str]  # (bundle name, variant)
@@ -33,7 +36,7 @@ class Claims:
 class Measured:
     """Everything one run produced; `bundles` by name, `answers` by bundle and variant, empty without labelled data.
 
-    `environment` was read before the first frame, so that its load is that of others.
+    `environment` was read before the first frame, so that its load is that of others. `data` says by bundle where its images come from.
     """
 
     bundles: Mapping[str, Bundle]
@@ -42,6 +45,7 @@ class Measured:
     answers: Mapping[Key, Answers] = field(default_factory=dict)
     throttled: bool | str = "unknown"
     note: str = ""
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def rows(measured: Measured, claims: Claims) -> tuple[Row, ...]:
@@ -57,7 +61,11 @@ def comparisons(measured: Measured, table: Sequence[Row]) -> list[dict[str, Any]
     for other in others:
         for variant in dict.fromkeys(r.variant for r in table):
             a, b = measured.answers.get((first, variant)), measured.answers.get((other, variant))
-            if a is None or b is None or a.items != b.items:
+            if a is None or b is None:
+                continue
+            if a.items != b.items:
+                text = "%s and %s (%s) are not compared: their stored splits name different images (%d and %d)"
+                log.warning(text, first, other, variant, len(a.items), len(b.items))
                 continue
             times = [p50[first, variant], p50[other, variant]]
             found.append({"first": first, "second": other, "variant": variant, "n": len(a.items), "p50_ms": times, **asdict(change(a, b))})

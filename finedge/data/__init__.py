@@ -1,0 +1,31 @@
+"""Labelled images on disk: which layout a folder has, its labels and splits. No torch: the device evaluates with it too."""
+
+from finedge.data.digest import content_digest
+from finedge.data.evaluated import Evaluated, evaluated
+from finedge.data.matched import NewImages, matched, refuse_other_labels, say_match
+from finedge.data.open import LAYOUTS, MAX_UNREADABLE, drop_unreadable, open_dataset, read_folder, say
+from finedge.data.record import SPLITS, DataSet, Item, LeftOut, Match
+from finedge.data.stored import StoredSplit, split_of_dataset
+
+__all__ = [
+    "LAYOUTS",
+    "MAX_UNREADABLE",
+    "SPLITS",
+    "DataSet",
+    "Evaluated",
+    "Item",
+    "LeftOut",
+    "Match",
+    "NewImages",
+    "StoredSplit",
+    "content_digest",
+    "drop_unreadable",
+    "evaluated",
+    "matched",
+    "open_dataset",
+    "read_folder",
+    "refuse_other_labels",
+    "say",
+    "say_match",
+    "split_of_dataset",
+]

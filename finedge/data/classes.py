@@ -1,0 +1,106 @@
+"""Which folders are classes: those at the top, or the innermost ones of a tree of groups."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from finedge.data.names import label_text, refuse_alike, refuse_no_unicode
+from finedge.data.record import named, printable
+from finedge.data.walk import Folder
+from finedge.errors import DataError
+
+Pairs = tuple[tuple[str, Path], ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Labels, sorted; (label, path) of every picture by split; and what was merged or decided."""
+
+    labels: tuple[str, ...]
+    splits: Mapping[str, Pairs]
+    notes: tuple[str, ...] = ()
+
+
+def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
+    """Return the classes of folders: one tree for each split.
+
+    Pictures in folders below a class folder that holds pictures itself belong to that class. Where no folder at the top holds
+    pictures itself, the tops are groups, and the folders that hold the pictures are the classes.
+
+    Raises:
+        DataError: it cannot be told which folders are classes, or a name is no Unicode.
+    """
+    tops = [(split, top) for split, tree in trees.items() for top in tree.folders]
+    direct = {top.path.name for _, top in tops if top.pictures}
+    deep = {top.path.name for _, top in tops if any(f.has_pictures() for f in top.folders)}
+    if not deep - direct:
+        return _reading([(split, top.path.name, top) for split, top in tops], root=root, notes=_merged(tops))
+    if direct:
+        raise DataError(
+            f"which folders of {root} are classes? {named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders of them",
+            expected="CLASS/*.jpg everywhere, or GROUP/CLASS/*.jpg everywhere",
+            fix="move the folders to one level, or write a list (train.csv with lines path,label)",
+        )
+    leaves = [(split, path, leaf) for split, top in tops for path, leaf in _leaves(top, (top.path.name,))]
+    _refuse_unclear(leaves, root=root)
+    note = f"groups of classes: {named(sorted({path[0] for _, path, _ in leaves}))}; the innermost folders are the classes"
+    return _reading([(split, path[-1], leaf) for split, path, leaf in leaves], root=root, notes=[note])
+
+
+def _merged(tops: list[tuple[str, Folder]]) -> list[str]:
+    below = [folder for _, top in tops for folder in top.folders if folder.has_pictures()]
+    if not below:
+        return []
+    count = sum(1 for folder in below for _ in folder.every())
+    names = named(f"{folder.path.parent.name}/{folder.path.name}" for folder in below)
+    return [f"{count} picture(s) in folders inside class folders belong to the class above: {names}"]
+
+
+def _leaves(folder: Folder, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Folder]]:
+    """Yield the innermost folders; a folder that holds pictures and folders of pictures is yielded too, and refused later."""
+    if folder.pictures or not folder.folders:
+        yield path, Folder(folder.path, folder.pictures)
+    for inner in folder.folders:
+        yield from _leaves(inner, (*path, inner.path.name))
+
+
+def _refuse_unclear(leaves: list[tuple[str, tuple[str, ...], Folder]], *, root: Path) -> None:
+    places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for _, path, _ in leaves:
+        places[label_text(path[-1])].add(tuple(map(label_text, path)))
+    twice = next((sorted(found) for _, found in sorted(places.items()) if len(found) > 1), None)
+    if twice:
+        raise DataError(
+            f"which folders of {root} are classes? '{printable(twice[0][-1])}' stands in several: {named('/'.join(p) for p in twice)}",
+            expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a name of its own for each class",
+            fix="move the pictures up into their class folders, or write a list (train.csv with lines path,label)",
+        )
+    paths = {path for _, path, leaf in leaves if leaf.pictures}
+    outer = next((p for path in sorted(paths) for p in (path[:n] for n in range(1, len(path))) if p in paths), None)
+    if outer:
+        raise DataError(
+            f"which folders of {root} are classes? {'/'.join(map(printable, outer))} holds pictures and folders of pictures",
+            expected="pictures in the innermost folders only",
+            fix="move them to one level, or write a list (train.csv with lines path,label)",
+        )
+
+
+def _reading(found: list[tuple[str, str, Folder]], *, root: Path, notes: list[str]) -> Reading:
+    written: dict[str, set[str]] = defaultdict(set)
+    splits: dict[str, list[tuple[str, Path]]] = {split: [] for split, _, _ in found}
+    refuse_no_unicode([str(root)])
+    for split, name, folder in found:
+        refuse_no_unicode([name])
+        written[label_text(name)].add(name)
+        paths = list(folder.every())
+        refuse_no_unicode(str(path) for path in paths)
+        splits[split] += [(label_text(name), path) for path in paths]
+    merged = sorted(label for label, names in written.items() if len(names) > 1)
+    if merged:
+        notes = [*notes, f"folders whose names differ in the form of Unicode only are one class: {named(merged)}"]
+    labels = tuple(sorted(written))
+    refuse_alike(labels, where=root)
+    return Reading(labels, {split: tuple(pairs) for split, pairs in splits.items()}, tuple(notes))

@@ -1,0 +1,62 @@
+"""The images that a number is measured on, and what that number must say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from finedge.data.digest import digests
+from finedge.data.matched import overlap, refuse_overlap
+from finedge.data.open import drop_unreadable
+from finedge.data.record import DataSet, Item
+from finedge.data.stored import StoredSplit
+from finedge.errors import DataError
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Images of a split, and what the result says of their origin (plain data)."""
+
+    items: tuple[Item, ...]
+    record: dict[str, Any]
+
+
+def evaluated(data: DataSet, stored: StoredSplit | None, *, split: str, allow_overlap: bool = False) -> Evaluated:
+    """Return the readable images of a split, once it is known that training did not see them.
+
+    `stored` is the split of the training, None where it left none. Then the pictures in the folder's own train stand for what was
+    trained on; a split that had to be cut anew tells nothing.
+
+    Raises:
+        DataError: no images, images that were trained on, or a split cut anew for a model whose split is unknown; the last two
+            unless `allow_overlap`.
+    """
+    if stored is None and split in (data.cut or {}) and not allow_overlap:
+        raise DataError(
+            f"split '{split}' of {data.root} would be cut anew, and which images were trained on is not stored",
+            expected=f"a folder with a {split} split of its own, or a model that stores its split",
+            fix="train and export again, which stores it; or --allow-overlap, to measure on images that may have been trained on",
+        )
+    readable = drop_unreadable(data, splits=(split,))
+    items = tuple(sorted(readable.split(split), key=lambda i: (i.label, i.path)))  # two models of one folder: one order
+    trained = frozenset[str]()
+    if split != "train":
+        trained = _own_train(data) if stored is None else stored.contents("train")
+    shared = overlap(items, trained)
+    refuse_overlap(shared, split=split, allow=allow_overlap)
+    return Evaluated(items, {"split_from": _origin(data, split), "overlap": len(shared), **_counts(readable)})
+
+
+def _own_train(data: DataSet) -> frozenset[str]:
+    return frozenset(digests(item.path for item in data.splits.get("train", ())).values())
+
+
+def _origin(data: DataSet, split: str) -> str:
+    if data.match is not None and data.match.known:
+        return "stored"
+    return "cut anew" if split in (data.cut or {}) else "folder"
+
+
+def _counts(data: DataSet) -> dict[str, Any]:
+    left_out = {left.reason: left.count for left in data.left_out}
+    return {"left_out": left_out, **(data.match.to_json() if data.match is not None else {})}

@@ -1,0 +1,138 @@
+"""The layouts of plain folders: CLASS/*.jpg, the same below train, val and test, and CLASS/train/*.jpg."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from finedge.data.classes import Reading, read_classes
+from finedge.data.found import Found
+from finedge.data.listed import stray_lists
+from finedge.data.names import like_a_split, refuse_splits_as_classes, split_of, unclear_split, why_no_data
+from finedge.data.record import SPLITS, Item, LeftOut, named, printable
+from finedge.data.walk import Folder, Tally, walk
+from finedge.errors import DataError
+from finedge.image import is_image
+
+BESIDE = "a picture beside the class folders"
+BESIDE_SPLITS = "a picture outside the split folders"
+
+
+def read_split_folders(root: Path) -> Found | None:
+    """train/CLASS/*.jpg [val/CLASS/... test/CLASS/...] (ImageFolder)."""
+    folders = _visible_folders(root)
+    splits = _split_folders(root, folders)
+    if not splits:
+        return None
+    tally = Tally(root)
+    trees = {split: _unwrapped(walk(splits[split], tally)) for split in SPLITS if split in splits}
+    notes = [f"{printable(splits[s].name)}/ is read as split '{s}'" for s in trees if splits[s].name != s]
+    notes += [f"{printable(tree.path.relative_to(root))}/ is entered" for s, tree in trees.items() if tree.path != splits[s]]
+    _count_outside(root, set(splits.values()), tally)
+    reading = read_classes(trees, root=root)
+    return _found(root, reading, tally, notes=notes, trees=trees)
+
+
+def read_one_folder(root: Path) -> Found | None:
+    """CLASS/*.jpg (one ImageFolder, cut into train, val and test by a seed)."""
+    tally = Tally(root)
+    tree = walk(root, tally)
+    if not any(folder.has_pictures() for folder in tree.folders):
+        return None
+    tops = [folder.path.name for folder in tree.folders if folder.has_pictures()]
+    if len(tops) > 1 and all(map(like_a_split, tops)):
+        refuse_splits_as_classes(tops, where=root)
+    trees = _splits_within(tree)
+    reading = read_classes(trees or {"train": tree}, root=root)
+    for path in tree.pictures:
+        tally.add(BESIDE, path)
+    return _found(root, reading, tally, notes=["CLASS/SPLIT folders"] if trees else [], given=bool(trees))
+
+
+def _found(
+    root: Path,
+    reading: Reading,
+    tally: Tally,
+    *,
+    notes: list[str],
+    given: bool = True,
+    trees: Mapping[str, Folder] | None = None,
+) -> Found:
+    for tree in (trees or {}).values():
+        for path in tree.pictures:
+            tally.add(BESIDE, path)
+    refuse_splits_as_classes(reading.labels, where=root)
+    index = {label: i for i, label in enumerate(reading.labels)}
+    splits = {
+        split: tuple(Item(path, index[label]) for label, path in sorted(pairs, key=lambda p: (index[p[0]], p[1])))
+        for split, pairs in reading.splits.items()
+    }
+    left_out: tuple[LeftOut, ...] = (*tally.found(), *stray_lists(root))
+    return Found(root, reading.labels, splits, left_out, (*notes, *reading.notes), given)
+
+
+def _visible_folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if not why_no_data(p.name) and os.path.isdir(p))  # noqa: PTH112
+
+
+def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
+    """Return the folder of each split: one that is called so and holds folders, as a class that is called so does not."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        split = split_of(folder.name)
+        if split is None or not _visible_folders(folder):
+            continue
+        if split in found:
+            both = named((found[split].name, folder.name))
+            raise DataError(f"{root} has two folders for split '{split}': {both}", expected="one", fix="merge or rename one")
+        found[split] = folder
+    unclear = [f.name for f in folders if unclear_split(f.name) and _visible_folders(f)]
+    if found and unclear:
+        what = f"{root} has {named(unclear)} beside {named(f.name for f in found.values())}: which split is it?"
+        raise DataError(what, expected="train, val and test", fix="rename it to val or test, or move it away")
+    return found
+
+
+def _unwrapped(tree: Folder) -> Folder:
+    """Enter a folder that holds nothing but one folder of folders: what an archive adds."""
+    while not tree.pictures and len(tree.folders) == 1:
+        (only,) = tree.folders
+        if only.pictures or not any(folder.has_pictures() for folder in only.folders):
+            break
+        tree = only
+    return tree
+
+
+def _count_outside(root: Path, splits: set[Path], tally: Tally) -> None:
+    """Count what lies beside the split folders and could be taken for data."""
+    for path in sorted(root.iterdir()):
+        reason = why_no_data(path.name)
+        if path in splits:
+            continue
+        if reason:
+            tally.add(reason, path)
+        elif os.path.isdir(path):  # noqa: PTH112
+            count = sum(1 for _ in walk(path, Tally(root)).every())
+            if count:
+                tally.add(BESIDE_SPLITS, path, count=count)
+        elif is_image(path):
+            tally.add(BESIDE_SPLITS, path)
+
+
+def _splits_within(tree: Folder) -> dict[str, Folder]:
+    """Return CLASS/train/*.jpg as train/CLASS/*.jpg where every class holds nothing but splits; else {}."""
+    tops = [folder for folder in tree.folders if folder.has_pictures()]
+    inner = [part for top in tops for part in top.folders if part.has_pictures()]
+    if len(tops) < 2 or any(top.pictures for top in tops) or not all(split_of(part.path.name) for part in inner):
+        return {}
+    return {
+        split: Folder(tree.path, (), tuple(_only(top, split) for top in tops))
+        for split in SPLITS
+        if any(split_of(part.path.name) == split for part in inner)
+    }
+
+
+def _only(top: Folder, split: str) -> Folder:
+    parts = [part for part in top.folders if split_of(part.path.name) == split]
+    return Folder(top.path, tuple(path for part in parts for path in part.every()))

@@ -1,0 +1,185 @@
+"""The layout of own lists: train.csv (or .txt, .tsv), perhaps val and test, perhaps classes.csv; the Grocery Store data set."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from finedge.data.found import Found
+from finedge.data.lists import FORM, NUMBER, Row, located, names_pictures, read_list
+from finedge.data.names import label_text, refuse_alike, split_of, why_no_data
+from finedge.data.record import SPLITS, Item, LeftOut, named, printable
+from finedge.data.text import read_lines
+from finedge.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".txt")
+CLASSES = "classes.csv"
+CLASSES_FORM = "a header, then lines `name,number` with the numbers 0, 1, 2, ..."
+STRAY = "a text file that names no picture"
+TWICE = "a line of a list that stands there twice"
+DIGITS = 9
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an image was listed first, and as what."""
+
+    file: Path
+    row: Row
+    label: str
+
+
+def read_listed(root: Path) -> Found | None:
+    """train.txt [val.txt test.txt] with lines `path, label`, or train.csv ... (Grocery Store; own lists)."""
+    files, stray = _list_files(root)
+    if "train" not in files:
+        return None
+    names = _class_names(root / CLASSES)
+    rows = {split: read_list(files[split], numbered=bool(names)) for split in SPLITS if split in files}
+    labels, index = _labels(rows, names, files=files)
+    if len(labels) < 2:
+        what = f"{printable(files['train'])}, line {rows['train'][0].line}: every label is '{printable(rows['train'][0].label)}'"
+        raise DataError(what, expected=f"at least 2 classes in {FORM}")
+    refuse_alike(labels, where=root)
+    seen: dict[Path, _Place] = {}
+    twice: list[str] = []
+    splits = {s: tuple(_items(rows[s], files[s], index=index, seen=seen, twice=twice)) for s in rows}
+    _refuse_all_missing(root, splits)
+    left_out = (*stray, *([LeftOut(TWICE, len(twice), tuple(twice[:10]))] if twice else ()))
+    return Found(root, labels, splits, left_out)
+
+
+def stray_lists(root: Path) -> tuple[LeftOut, ...]:
+    """Return the files that are called as lists are, and are none, or stand without a list for train."""
+    files, stray = _list_files(root)
+    alone = tuple(printable(f.name) for f in files.values()) if "train" not in files else ()
+    return (*stray, *([LeftOut("a list without one for train", len(alone), alone)] if alone else ()))
+
+
+def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
+    """Return the list of each split, and the text files that only bear such a name.
+
+    An empty or unreadable .csv is a broken list; a .txt that names no picture may be anybody's notes, and claims nothing beside
+    folders of pictures.
+    """
+    found: dict[str, Path] = {}
+    stray = []
+    for path in sorted(root.iterdir()):
+        split = split_of(path.stem) if path.suffix.lower() in SUFFIXES and not why_no_data(path.name) else None
+        if split is None or path.is_dir():
+            continue
+        if path.suffix.lower() == ".txt" and path.is_file() and not names_pictures(path) and _has_folders(root):
+            stray.append(printable(path.name))
+        elif split in found:
+            both = named((found[split].name, path.name))
+            raise DataError(f"{root} has two lists for split '{split}': {both}", expected="one", fix="delete or rename one")
+        else:
+            found[split] = path
+    return found, (LeftOut(STRAY, len(stray), tuple(stray[:10])),) if stray else ()
+
+
+def _has_folders(root: Path) -> bool:
+    return any(p.is_dir() and not why_no_data(p.name) for p in root.iterdir())
+
+
+def _labels(
+    rows: Mapping[str, tuple[Row, ...]], names: tuple[str, ...], *, files: Mapping[str, Path]
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the labels, and the class that each written label means.
+
+    Labels are text. They are numbers only where classes.csv numbers them, or where they are exactly 0..n-1.
+    """
+    written = sorted({row.label for some in rows.values() for row in some})
+    if names:
+        index = {text: _numbered(text, names) for text in written}
+        _refuse_unknown(rows, index, files=files, count=len(names))
+        return names, {text: number for text, number in index.items() if number is not None}
+    if set(written) == {str(i) for i in range(len(written))}:
+        return tuple(str(i) for i in range(len(written))), {text: int(text) for text in written}
+    labels = tuple(sorted({label_text(text) for text in written}))
+    places = {label: i for i, label in enumerate(labels)}
+    return labels, {text: places[label_text(text)] for text in written}
+
+
+def _numbered(text: str, names: tuple[str, ...]) -> int | None:
+    if NUMBER.fullmatch(text) and len(text) <= DIGITS and int(text) < len(names):
+        return int(text)
+    return names.index(label_text(text)) if label_text(text) in names else None
+
+
+def _refuse_unknown(
+    rows: Mapping[str, tuple[Row, ...]], index: Mapping[str, int | None], *, files: Mapping[str, Path], count: int
+) -> None:
+    for split, some in rows.items():
+        for row in some:
+            if index[row.label] is None:
+                raise DataError(
+                    f"{printable(files[split])}, line {row.line}: label '{printable(row.label[:60])}'",
+                    expected=f"labels 0..{count - 1} as in {CLASSES}, or its names",
+                )
+
+
+def _items(
+    rows: Iterable[Row], file: Path, *, index: Mapping[str, int], seen: dict[Path, _Place], twice: list[str]
+) -> Iterator[Item]:
+    """Yield the images of a list; one line that stands there twice is taken once."""
+    here: set[Path] = set()
+    for row in rows:
+        path = located(row.path, file.parent)
+        _refuse_special(path, row, file=file)
+        first = seen.setdefault(path, _Place(file, row, row.label))
+        if index[first.label] != index[row.label]:
+            raise DataError(
+                f"{printable(file)}, line {row.line}: '{printable(row.path)}' is '{printable(row.label)}', "
+                f"and '{printable(first.label)}' in {printable(first.file.name)}, line {first.row.line}",
+                expected="one label for each image",
+            )
+        if path in here:
+            twice.append(f"{printable(file.name)}:{row.line}")
+            continue
+        here.add(path)
+        yield Item(path, index[row.label])
+
+
+def _refuse_special(path: Path, row: Row, *, file: Path) -> None:
+    """Refuse a pipe, a folder or a device: reading one could wait for ever."""
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - False for a name that is too long
+        what = f"{printable(file)}, line {row.line}: '{printable(row.path)}' is not a regular file"
+        raise DataError(what, expected=FORM, fix="list image files only")
+
+
+def _refuse_all_missing(root: Path, splits: Mapping[str, tuple[Item, ...]]) -> None:
+    items = [item for some in splits.values() for item in some]
+    if not any(os.path.isfile(item.path) for item in items):  # noqa: PTH113
+        raise DataError(
+            f"none of the {len(items)} images that the lists of {root} name is there, first: {printable(items[0].path)}",
+            expected=f"paths below {root}, or absolute ones",
+            fix="correct the paths, or copy the images",
+        )
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    """Read classes.csv with header `name, id, ...` (Grocery Store), or return () where there is none."""
+    if not path.is_file():
+        return ()
+    found: dict[int, str] = {}
+    for place, line in enumerate(read_lines(path)):
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line.text], skipinitialspace=True, strict=True))]
+        except csv.Error as error:
+            raise DataError(f"{printable(path)}, line {line.number}: {error}", expected=CLASSES_FORM) from error
+        good = len(cells) >= 2 and cells[0] and NUMBER.fullmatch(cells[1]) and len(cells[1]) <= DIGITS
+        if not good and place == 0:
+            continue
+        if not good or int(cells[1]) in found:
+            why = "a number that stands there twice" if good else "is no `name,number`"
+            raise DataError(f"{printable(path)}, line {line.number}: {why}", expected=CLASSES_FORM)
+        found[int(cells[1])] = label_text(cells[0])
+    names = tuple(found[k] for k in sorted(found))
+    if sorted(found) != list(range(len(found))) or len(set(names)) < len(names) or not names:
+        why = "has gaps in its numbers, or one name twice" if names else "names no class"
+        raise DataError(f"{printable(path)} {why}", expected=CLASSES_FORM)
+    return names

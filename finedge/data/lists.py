@@ -1,0 +1,150 @@
+"""Hand-written lists of images: one parser for train.txt, val.csv and their like.
+
+A line is `path,label`; a tab or a semicolon may stand for the comma, quotes guard what holds one, and a first line may name the
+columns. `path number` with a blank between is Caffe's form.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finedge.data.record import named, printable
+from finedge.data.text import Line, read_lines
+from finedge.errors import DataError
+from finedge.image import SUFFIXES
+
+FORM = "lines `path,label`, quotes around what holds a comma: birds/1.jpg,\"finch, red\""
+PATHS = frozenset({"path", "file", "filename", "filepath", "image", "img", "imagepath", "imagefile", "imagename", "imagefilename", "imageid", "id", "name"})
+LABELS = frozenset({"label", "labels", "class", "classname", "category", "species", "target", "labelname", "classlabel"})
+NUMBER = re.compile("[0-9]+")
+PICTURE = re.compile("|".join(re.escape(s) for s in sorted(SUFFIXES)) + r"|\.jpg|\.png", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a list: its number from 1, the path and the label as they are written."""
+
+    line: int
+    path: str
+    label: str
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A list read with one separator: rows, or the first line that does not fit."""
+
+    rows: tuple[Row, ...]
+    bad: tuple[int, str] | None = None
+
+
+def read_list(path: Path, *, numbered: bool = False) -> tuple[Row, ...]:
+    """Return the rows of a list; with `numbered` (there is a classes.csv) lines `path, number, number` are taken too.
+
+    Raises:
+        DataError: a line that is no row, with its number and the form.
+    """
+    lines = read_lines(path)
+    if not lines:
+        raise DataError(f"{printable(path)} is empty", expected=FORM, fix="write one line for each image, or delete the file")
+    readings = [_read(lines, split, numbered=numbered) for split in _SEPARATORS]
+    whole = [r for r in readings if r.bad is None and r.rows]
+    if whole:
+        return max(whole, key=lambda r: _there(r.rows, path.parent)).rows
+    number, why = max((r for r in readings if r.bad), key=lambda r: r.bad[0]).bad or (1, "")  # type: ignore[index]
+    raise DataError(f"{printable(path)}, line {number}: {why}", expected=FORM, fix="correct this line")
+
+
+def names_pictures(path: Path) -> bool:
+    """Tell whether a text file names any picture: one that names none is no list, whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            return any(PICTURE.search(line.replace(b"\0", b"").decode("latin-1")) for line in file)
+    except OSError:
+        return True  # it cannot be told: reading it then says why
+
+
+def _read(lines: Sequence[Line], split: Callable[[str], list[str]], *, numbered: bool) -> _Reading:
+    rows: list[Row] = []
+    columns: tuple[int, int, int] | None = None
+    for place, line in enumerate(lines):
+        try:
+            cells = [cell.strip() for cell in split(line.text.strip(" "))]
+        except csv.Error as error:
+            return _Reading((), (line.number, str(error)))
+        if place == 0:
+            columns = _header(cells)
+            if columns:
+                continue
+        why = _why_not(cells, columns, numbered=numbered)
+        if why:
+            return _Reading((), (line.number, why))
+        first, second, _ = columns or (0, 1, 2)
+        rows.append(Row(line.number, cells[first], cells[second]))
+    return _Reading(tuple(rows), None if rows else (lines[0].number, "a header without a row"))
+
+
+def _header(cells: Sequence[str]) -> tuple[int, int, int] | None:
+    """Return the places of path and label and the number of columns where cells are the names of columns."""
+    words = [re.sub(r"[^a-z]", "", cell.casefold()) for cell in cells]
+    path = next((i for i, word in enumerate(words) if word in PATHS), None)
+    label = next((i for i, word in enumerate(words) if word in LABELS), None)
+    return None if path is None or label is None else (path, label, len(cells))
+
+
+def _why_not(cells: Sequence[str], columns: tuple[int, int, int] | None, *, numbered: bool) -> str:
+    if columns:
+        count = columns[2]
+        if len(cells) != count:
+            return f"{len(cells)} column(s), the header has {count}"
+        cells = (cells[columns[0]], cells[columns[1]])
+    elif numbered and len(cells) == 3 and all(NUMBER.fullmatch(c) for c in cells[1:]):
+        cells = cells[:2]  # as the Grocery Store data set writes them: the third is a coarser class
+    if len(cells) != 2:
+        return f"{len(cells)} column(s): {named(cells, shown=5)}"
+    if not cells[0] or not cells[1]:
+        return "no path" if cells[1] else f"no label behind '{printable(cells[0])}'"
+    if _is_picture(cells[1]) and not _is_picture(cells[0]):
+        return f"the label stands before the path '{printable(cells[1])}'"
+    return ""
+
+
+def _is_picture(cell: str) -> bool:
+    return os.path.splitext(cell)[1].lower() in SUFFIXES  # noqa: PTH122 - a cell may hold what no path can
+
+
+def _there(rows: Sequence[Row], root: Path) -> int:
+    """Return how many of the first rows name a file: what tells `a,b.jpg;c` from `a.jpg,b;c`."""
+    return sum(os.path.isfile(located(row.path, root)) for row in rows[:100])  # noqa: PTH113
+
+
+def located(text: str, root: Path) -> Path:
+    """Return the file that a list below `root` means: backslashes of Windows are read as slashes where nothing else is there."""
+    path = root / text
+    if "\\" in text and not os.path.lexists(path):
+        path = root / text.replace("\\", "/")
+    return Path(os.path.normpath(path))
+
+
+def _separated(by: str) -> Callable[[str], list[str]]:
+    def split(line: str) -> list[str]:
+        return next(csv.reader([line], delimiter=by, skipinitialspace=True, strict=True))
+
+    return split
+
+
+def _by_blank(line: str) -> list[str]:
+    """Split `path number` at its last blank; a path with blanks, or a label that is a word, needs another separator."""
+    cells = line.split()
+    if len(cells) < 2 or not _is_picture(cells[-2]):
+        return [line]
+    return [line.strip()[: -len(cells[-1])].strip(), cells[-1]] if NUMBER.fullmatch(cells[-1]) or len(cells) == 2 else [line]
+
+
+_SEPARATORS = (_separated(","), _separated("\t"), _separated(";"), _by_blank)
+
+

@@ -1,0 +1,101 @@
+"""What names of files and folders say: which are a split, which belong to a tool, which are one and the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from finedge.data.record import named, printable
+from finedge.errors import DataError
+
+# As people write them; case, blanks, dashes and underscores do not count.
+ALIASES = {
+    **dict.fromkeys(("train", "training", "trainset", "trainingset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "valset", "validationset", "devset"), "val"),
+    **dict.fromkeys(("test", "testing", "testset", "testingset"), "test"),
+}
+# Names of splits that do not say which of ours is meant, and words that such names hold.
+UNCLEAR = frozenset({"eval", "evaluation", "evalset", "holdout"})
+SPLIT_WORDS = frozenset({*ALIASES, *UNCLEAR, "unlabeled", "unlabelled"})
+# What systems and programs leave beside pictures; hidden names (a leading dot) need no entry.
+TOOLS = frozenset(
+    {
+        *("__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found", "$recycle.bin"),
+        *("recycler", "system volume information", "network trash folder", "temporary items", "__pycache__"),
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    }
+)
+
+
+def split_of(name: str) -> str | None:
+    """Return which split a folder or list of this name is, or None."""
+    return ALIASES.get(_bare(name))
+
+
+def unclear_split(name: str) -> bool:
+    """Tell whether a name is that of a split, but of which one it does not say."""
+    return _bare(name) in UNCLEAR
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name.casefold())
+
+
+def like_a_split(name: str) -> bool:
+    """Tell whether a name speaks of a split, clearly or not: `Training`, `holdout`, `test2017`, `seg_train`."""
+    words = re.split(r"[^a-z]+", name.casefold())
+    return _bare(name) in SPLIT_WORDS or any(word in SPLIT_WORDS for word in words)
+
+
+def refuse_splits_as_classes(labels: Sequence[str], *, where: Path) -> None:
+    """Refuse a set of classes that are the names of splits."""
+    plain = [label for label in labels if split_of(label) or unclear_split(label)]
+    if len(plain) < 2 and not (labels and all(map(like_a_split, labels))):
+        return
+    raise DataError(
+        f"the classes of {where} would be {named(labels)}: these look like names of splits",
+        expected="train/CLASS/*.jpg, and val and test in the same way",
+        fix="rename the folders to train, val and test, with one folder for each class in them",
+    )
+
+
+def why_no_data(name: str) -> str | None:
+    """Return why a file or folder of this name is never data, or None."""
+    if name.startswith("."):
+        return "hidden"
+    return "made by a tool, not a picture of yours" if name.casefold() in TOOLS else None
+
+
+def label_text(name: str) -> str:
+    """Return a label in the composed form of Unicode (NFC): macOS writes another than Linux."""
+    return unicodedata.normalize("NFC", name)
+
+
+def refuse_alike(labels: Iterable[str], *, where: Path) -> None:
+    """Refuse two labels that differ in case only: one class, copied from a system that does not tell them apart."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        groups[label.casefold()].append(label)
+    alike = next((group for group in groups.values() if len(group) > 1), None)
+    if alike:
+        raise DataError(
+            f"{where} has classes that differ in case only: {named(alike)}",
+            expected="names that differ in more",
+            fix="merge them under one name, or rename one",
+        )
+
+
+def refuse_no_unicode(names: Iterable[str]) -> None:
+    """Refuse a name that is no Unicode text: it could be stored in no record."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"the name '{printable(name)}' is no Unicode text",
+                expected="names in UTF-8",
+                fix="rename it (convmv -f latin1 -t utf8 does many at once)",
+            ) from None

@@ -1,0 +1,124 @@
+"""What a data set is once it was read: its images, its labels, its splits, and all that was left out, merged or overruled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finedge.errors import DataError, nearest
+
+SPLITS = ("train", "val", "test")
+SHOWN = 10  # names that a message or a record lists; counts are always complete
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image."""
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files or folders that are no part of the data set: why, how many, and up to `SHOWN` of their names."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return one line for the log."""
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"{self.count} x {self.reason}: {', '.join(self.examples)}{more}"
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the files of a folder meet a stored split: numbers of files, and the stored ones that are missing.
+
+    Attributes:
+        known: files whose content the split names.
+        new: files it does not know; `taken` of them were asked for.
+        copies: further files with a content that is in use already.
+        moved: files that the folder's own split puts elsewhere than the stored one.
+        relabelled: files that stand under another label now; the present one counts.
+        missing: paths that are stored and whose content is nowhere, by split.
+    """
+
+    known: int = 0
+    new: int = 0
+    taken: int = 0
+    copies: int = 0
+    moved: int = 0
+    relabelled: int = 0
+    missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts; `missing` by split."""
+        missing = {split: len(paths) for split, paths in self.missing.items() if paths}
+        return {**{k: v for k, v in vars(self).items() if k != "missing"}, "missing": missing}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Labels and splits of a folder; `layout` names how it was read, `cut` how val or test were made (None: as found).
+
+    `left_out` counts what is no part of it, `notes` say what was merged, entered or overruled. `given` tells whether the folder
+    itself says which image is in which split. `match` tells how it meets the split that was stored, where that was used.
+    """
+
+    root: Path
+    layout: str
+    labels: tuple[str, ...]
+    splits: Mapping[str, tuple[Item, ...]]
+    cut: Mapping[str, Any] | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    given: bool = True
+    match: Match | None = None
+
+    def split(self, name: str) -> tuple[Item, ...]:
+        """Return the images of a split; an unknown or empty one raises `DataError`."""
+        items = self.splits.get(name, ())
+        if items:
+            return items
+        what = f"{self.root} has no images in split '{name}'"
+        if self.match is not None and self.match.new > self.match.taken:
+            new = self.match.new - self.match.taken
+            fix = f"--new-images {name}" if name in SPLITS else ""
+            raise DataError(f"{what}; {new} image(s) are new to the stored split", expected=self._filled(name), fix=fix)
+        raise DataError(what, expected=self._filled(name))
+
+    def absent(self, name: str) -> tuple[str, ...]:
+        """Return the labels without an image in a split."""
+        present = {i.label for i in self.splits.get(name, ())}
+        return tuple(label for index, label in enumerate(self.labels) if index not in present)
+
+    def describe(self) -> str:
+        """Return layout and sizes in one line."""
+        sizes = ", ".join(f"{len(self.splits.get(s, ()))} {s}" for s in SPLITS)
+        text = f"{self.root}: layout '{self.layout}', {len(self.labels)} classes, {sizes}"
+        return text + (f" (cut: {dict(self.cut)})" if self.cut else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a run records of how the folder was read."""
+        left_out = [{"reason": x.reason, "count": x.count, "examples": list(x.examples)} for x in self.left_out]
+        return {"layout": self.layout, "cut": self.cut, "left_out": left_out, "notes": list(self.notes)}
+
+    def _filled(self, name: str) -> str:
+        return nearest(name, [s for s in self.splits if self.splits[s]])
+
+
+def named(names: Iterable[object], *, shown: int = SHOWN) -> str:
+    """Return up to `shown` names in one line; dots say that there are more."""
+    listed = list(names)
+    return ", ".join(printable(n) for n in listed[:shown]) + (", ..." if len(listed) > shown else "")
+
+
+def printable(name: object) -> str:
+    """Return a name in which bytes that are no Unicode, and control characters, are written as escapes."""
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

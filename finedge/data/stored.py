@@ -1,0 +1,138 @@
+"""The split that training used, stored by content: in the run as split.json, in the bundle as split.json.gz.
+
+{"train": [["crow/1.jpg", 0, "SHA-256"], ...], "val": [...], "test": [...], "cut": {"seed": 0, "test": 0.2, "val": 0.1} or null}.
+Paths are below the root of the data set, or absolute. Runs of version 0.1 hold no digests and no cut.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from finedge.data.digest import digests
+from finedge.data.record import SPLITS, DataSet
+from finedge.errors import DataError
+
+FILE = "split.json.gz"  # in a bundle
+LARGEST = 1 << 31  # bytes of JSON; about ten million images
+DIGEST = 64  # hexadecimal digits of sha256
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a stored split; without `digest` it is known by its path alone."""
+
+    path: str
+    label: int
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """The images of every split, in the order of training; `cut` says how val or test were made."""
+
+    splits: Mapping[str, tuple[Entry, ...]]
+    cut: Mapping[str, Any] | None = field(default=None)
+
+    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+        """Yield every entry with its split."""
+        return ((split, entry) for split in SPLITS for entry in self.splits.get(split, ()))
+
+    def contents(self, split: str) -> frozenset[str]:
+        """Return the digests of a split."""
+        return frozenset(entry.digest for entry in self.splits.get(split, ()) if entry.digest)
+
+    def has_digests(self) -> bool:
+        """Tell whether every image is known by its content."""
+        return all(entry.digest for _, entry in self)
+
+    def to_text(self) -> str:
+        """Return split.json."""
+        rows = {s: [[e.path, e.label, *([e.digest] if e.digest else [])] for e in some] for s, some in self.splits.items()}
+        return json.dumps({**rows, "cut": None if self.cut is None else dict(self.cut)})
+
+    def packed(self) -> bytes:
+        """Return split.json.gz; the same split gives the same bytes."""
+        return gzip.compress(self.to_text().encode(), mtime=0)
+
+
+def split_of_dataset(data: DataSet) -> StoredSplit:
+    """Return the splits of a data set by content; a missing file is refused, as its content cannot be stored."""
+    known = digests(item.path for items in data.splits.values() for item in items)
+    lost = next((i.path for items in data.splits.values() for i in items if i.path not in known), None)
+    if lost is not None:
+        raise DataError(f"{lost} cannot be read", expected="every image of the data set", fix="copy it again")
+    return StoredSplit(
+        {s: tuple(Entry(_relative(i.path, data.root), i.label, known[i.path]) for i in items) for s, items in data.splits.items()},
+        data.cut,
+    )
+
+
+def filled(stored: StoredSplit, root: Path) -> StoredSplit:
+    """Return the split with the digests that it lacks, taken from the files below `root` that are there."""
+    if stored.has_digests():
+        return stored
+    known = digests(root / entry.path for _, entry in stored)
+    return replace(
+        stored,
+        splits={s: tuple(e if e.digest else replace(e, digest=known.get(root / e.path, "")) for e in some) for s, some in stored.splits.items()},
+    )
+
+
+def read_text(text: str, *, source: object) -> StoredSplit:
+    """Read split.json.
+
+    Raises:
+        DataError: it is no such record; `source` names it in the text.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(source, f"no JSON: {error}") from error
+    if not isinstance(content, dict) or "train" not in content:
+        raise _damaged(source, "no object with 'train'")
+    cut = content.get("cut")
+    if cut is not None and not isinstance(cut, dict):
+        raise _damaged(source, "'cut' is no object")
+    return StoredSplit({s: _entries(content[s], source) for s in SPLITS if s in content}, cut)
+
+
+def unpack(content: bytes, *, source: object) -> StoredSplit:
+    """Read split.json.gz; `DataError` where it is damaged, or larger than any split."""
+    try:
+        engine = zlib.decompressobj(wbits=31)
+        text = engine.decompress(content, LARGEST)
+        if not engine.eof:
+            raise _damaged(source, f"cut short, or more than {LARGEST} bytes")
+        return read_text(text.decode(), source=source)
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise _damaged(source, str(error)) from error
+
+
+def _entries(rows: object, source: object) -> tuple[Entry, ...]:
+    if not isinstance(rows, list):
+        raise _damaged(source, "a split that is no list")
+    return tuple(_entry(row, source) for row in rows)
+
+
+def _entry(row: object, source: object) -> Entry:
+    if not isinstance(row, list) or len(row) not in (2, 3):
+        raise _damaged(source, f"the row {str(row)[:80]}")
+    path, label, digest = (*row, "")[:3]
+    good = isinstance(path, str) and path and "\0" not in path and type(label) is int and label >= 0
+    if not good or not isinstance(digest, str) or (digest and (len(digest) != DIGEST or set(digest) - set("0123456789abcdef"))):
+        raise _damaged(source, f"the row {str(row)[:80]}")
+    return Entry(path, label, digest)
+
+
+def _damaged(source: object, why: str) -> DataError:
+    return DataError(f"{source} is damaged: {why}", expected="rows [path, label, sha256]", fix="copy the whole folder again")
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path.absolute())

@@ -1,0 +1,73 @@
+"""The lines of a list that someone wrote: which bytes are text, and where one line ends."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from pathlib import Path
+
+from finedge.data.record import printable
+from finedge.errors import DataError
+
+LARGEST = 1 << 30  # bytes; ten million rows of a hundred letters
+# UTF-32's mark begins with that of UTF-16.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that is not blank, and its number from 1."""
+
+    number: int
+    text: str
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Return the lines of a text file in UTF-8, or in UTF-16 or UTF-32 with their mark; blank ones are left out.
+
+    Raises:
+        DataError: not a regular file, too large, another encoding, or control characters.
+    """
+    try:
+        if not path.is_file():
+            raise DataError(f"{printable(path)} is not a regular file", expected="a text file")
+        if path.stat().st_size > LARGEST:
+            raise DataError(f"{printable(path)} has {path.stat().st_size} bytes", expected=f"a list of at most {LARGEST}")
+        text = _decoded(path.read_bytes(), path)
+    except OSError as error:
+        raise DataError(f"cannot read {printable(path)}: {error.strerror}", expected="a readable list") from error
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    found = [Line(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    for line in found:
+        _refuse_control(line, path)
+    return found
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    mark, encoding = next(((m, e) for m, e in MARKS if content.startswith(m)), (b"", "utf-8"))
+    body = content[len(mark) :]
+    try:
+        return body.decode(encoding)
+    except UnicodeDecodeError as error:
+        number = body[: error.start].decode(encoding, "ignore").count("\n") + 1
+        raise DataError(
+            f"{printable(path)}, line {number}: byte 0x{body[error.start]:02x} is no {encoding.upper()}",
+            expected="text in UTF-8, or in UTF-16 with a byte order mark",
+            fix=f"save it as UTF-8 (iconv -f latin1 -t utf-8 {printable(path.name)})",
+        ) from None
+
+
+def _refuse_control(line: Line, path: Path) -> None:
+    bad = next((c for c in line.text if c < " " and c != "\t"), None)
+    if bad is not None:
+        raise DataError(
+            f"{printable(path)}, line {line.number}: holds the control character 0x{ord(bad):02x}",
+            expected="plain text",
+            fix="save it as UTF-8 text" if bad == "\0" else "delete that character",
+        )

@@ -1,0 +1,145 @@
+"""Which files below a folder are pictures: the one walk of training, check, calibration and `classify`."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finedge.data.names import why_no_data
+from finedge.data.record import SHOWN, LeftOut, printable
+from finedge.errors import DataError
+from finedge.image import is_image
+
+DEEPEST = 64  # folders inside one another; past this it is no data set
+
+
+@dataclass
+class Tally:
+    """What was left out so far, by reason; names are told below `root`."""
+
+    root: Path
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, reason: str, path: Path, *, count: int = 1) -> None:
+        """Count a file, or a folder with `count` files."""
+        self.counts[reason] += count
+        if len(self.examples[reason]) < SHOWN:
+            relative = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+            self.examples[reason].append(printable(relative))
+
+    def found(self) -> tuple[LeftOut, ...]:
+        """Return the counts, in the order of their reasons."""
+        return tuple(LeftOut(reason, n, tuple(self.examples[reason])) for reason, n in sorted(self.counts.items()))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder as read: pictures and folders directly in it, sorted by name."""
+
+    path: Path
+    pictures: tuple[Path, ...] = ()
+    folders: tuple[Folder, ...] = ()
+
+    def every(self) -> Iterator[Path]:
+        """Yield the pictures in it and below."""
+        yield from self.pictures
+        for folder in self.folders:
+            yield from folder.every()
+
+    def holding(self) -> Iterator[Folder]:
+        """Yield the folders, this one included, that hold pictures directly."""
+        if self.pictures:
+            yield self
+        for folder in self.folders:
+            yield from folder.holding()
+
+    def has_pictures(self) -> bool:
+        """Tell whether there is a picture in it or below."""
+        return next(self.every(), None) is not None
+
+
+def walk(root: Path, tally: Tally) -> Folder:
+    """Read a folder and what is below it; everything that is no picture is counted in `tally`.
+
+    Links are followed once: a link to a folder that is read anyway, or was read, is left out.
+
+    Raises:
+        OSError: a folder that may not be read.
+        DataError: folders more than `DEEPEST` deep.
+    """
+    return _Walk(root, tally).folder(root, depth=0)
+
+
+def pictures_below(root: Path) -> tuple[tuple[Path, ...], tuple[LeftOut, ...]]:
+    """Return the pictures below a folder, sorted by path, and what was left out."""
+    tally = Tally(root)
+    found = sorted(walk(root, tally).every())
+    return tuple(found), tally.found()
+
+
+def is_below_data(path: Path) -> bool:
+    """Tell whether no part of a relative path is hidden or a tool's."""
+    return not any(why_no_data(part) for part in path.parts if part not in (".", ".."))
+
+
+class _Walk:
+    def __init__(self, root: Path, tally: Tally) -> None:
+        self.real_root, self.tally = root.resolve(), tally
+        self.seen: set[tuple[int, int]] = set()
+
+    def folder(self, path: Path, *, depth: int) -> Folder:
+        if depth > DEEPEST:
+            raise DataError(f"{printable(path)} lies more than {DEEPEST} folders deep", expected="classes near the top")
+        status = path.stat()
+        self.seen.add((status.st_dev, status.st_ino))
+        with os.scandir(path) as entries:
+            listed = sorted(entries, key=lambda e: e.name)
+        pictures, folders = [], []
+        for entry in listed:
+            child = path / entry.name
+            if self._left_out(entry, child):
+                continue
+            if os.path.isdir(child):  # noqa: PTH112 - False for a link in a circle, where the others raise
+                folders.append(self.folder(child, depth=depth + 1))
+            else:
+                pictures.append(child)
+        return Folder(path, tuple(pictures), tuple(folders))
+
+    def _left_out(self, entry: os.DirEntry[str], path: Path) -> bool:
+        reason = why_no_data(entry.name) or self._why_not(entry, path)
+        if reason is None:
+            return False
+        self.tally.add(reason, path, count=_files(path) if entry.is_dir(follow_symlinks=False) else 1)
+        return True
+
+    def _why_not(self, entry: os.DirEntry[str], path: Path) -> str | None:
+        if os.path.isdir(path):  # noqa: PTH112
+            return self._why_not_followed(path) if entry.is_symlink() else self._why_not_entered(path)
+        if not os.path.isfile(path):  # noqa: PTH113
+            lost = entry.is_symlink() and not os.path.exists(path)  # noqa: PTH110
+            return "a link to nothing" if lost else "not a regular file"
+        return None if is_image(path) else f"not a picture by its name ({_suffix(path)})"
+
+    def _why_not_followed(self, path: Path) -> str | None:
+        target = path.resolve()
+        if target.is_relative_to(self.real_root) and is_below_data(target.relative_to(self.real_root)):
+            return "a link to a folder that is read anyway"
+        return self._why_not_entered(path)
+
+    def _why_not_entered(self, path: Path) -> str | None:
+        status = path.stat()
+        return "a link to a folder that is read anyway" if (status.st_dev, status.st_ino) in self.seen else None
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    return printable(suffix) if 1 < len(suffix) <= 8 else "no known suffix"
+
+
+def _files(folder: Path) -> int:
+    """Count the files below a folder that is not read; an empty one counts as one."""
+    return max(1, sum(len(files) for _, _, files in os.walk(folder)))

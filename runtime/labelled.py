@@ -1,0 +1,93 @@
+"""The labelled images of a bundle: the split that its training stored, found in the folder by content."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finedge.bundle import Bundle
+from finedge.data import (
+    DataSet,
+    Evaluated,
+    NewImages,
+    StoredSplit,
+    evaluated,
+    matched,
+    open_dataset,
+    read_folder,
+    refuse_other_labels,
+    say,
+    say_match,
+)
+from finedge.data.stored import FILE, unpack
+from finedge.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+def bundle_dataset(bundle: Bundle, data: Path | None = None, *, new_images: NewImages = "ignore") -> DataSet:
+    """Open a data set for a bundle: `data`, or the images its training recorded; splits as the training stored them.
+
+    Raises:
+        UsageError: neither is there.
+        DataError: its labels are not the bundle's.
+    """
+    root = data or recorded_root(bundle)
+    if root is None or (data is None and not root.is_dir()):
+        raise UsageError(
+            f"{bundle.path} was trained on {root or 'images it does not name'}, which is not here",
+            expected="a folder of images",
+            fix="--data DIR",
+        )
+    stored, seed = stored_split(bundle), _seed(bundle)
+    if stored is None:
+        found = open_dataset(root, seed=seed)
+        refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
+        how = "cut anew" if found.cut else "taken as the folder gives it"
+        log.warning("%s stores no split of its training: that of %s is %s", bundle.path, found.root, how)
+        return found
+    found = read_folder(root)
+    refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
+    placed = matched(found, stored, new=new_images, seed=seed)
+    say(placed)
+    say_match(placed)
+    return placed
+
+
+def evaluated_images(
+    bundle: Bundle, data: Path | None, *, split: str, new_images: NewImages = "ignore", allow_overlap: bool = False
+) -> Evaluated:
+    """Return the images of a split that a bundle is measured on, and what the result says of them.
+
+    Raises:
+        UsageError: there is no data.
+        DataError: see `finedge.data.evaluated`.
+    """
+    found = bundle_dataset(bundle, data, new_images=new_images)
+    return evaluated(found, stored_split(bundle), split=split, allow_overlap=allow_overlap)
+
+
+def stored_split(bundle: Bundle) -> StoredSplit | None:
+    """Return the split that the training stored, None in a bundle of a version that stored none; `DataError` if damaged."""
+    if FILE not in bundle.files:
+        return None
+    return unpack((bundle.path / FILE).read_bytes(), source=bundle.path / FILE)
+
+
+def recorded_root(bundle: Bundle) -> Path | None:
+    """Return the folder of the images that the bundle's record names, wherever that is now."""
+    root = _record(bundle).get("root")
+    return Path(root) if isinstance(root, str) and root and "\0" not in root else None
+
+
+def _seed(bundle: Bundle) -> int:
+    seed = _record(bundle).get("seed", 0)
+    return seed if isinstance(seed, int) else 0
+
+
+def _record(bundle: Bundle) -> Mapping[str, Any]:
+    train = bundle.provenance.get("train", {})
+    data = train.get("data", {}) if isinstance(train, Mapping) else {}
+    return data if isinstance(data, Mapping) else {}
