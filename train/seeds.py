@@ -11,6 +11,9 @@ from typing import Any
 
 from finedge.errors import UsageError
 from finedge.spec import Spec
+from finedge.train.checkpoint import NAME as CHECKPOINT
+from finedge.train.checkpoint import finished_epochs
+from finedge.train.record import read_metrics
 from finedge.train.run import METRICS, RECORD, read_record
 from finedge.train.session import Given, Plan, fresh, planned, recorded_plan, resumed
 from finedge.train.trainer import Machine, summary
@@ -56,10 +59,11 @@ def _train(path: Path, given: Given, *, machine: Machine) -> dict[str, Any]:
         record = read_record(path)
         if _plain(recorded_plan(record)) != _plain(planned(given)):
             raise UsageError(f"{path} was trained with other settings", expected="the command it was made with", fix="choose another --out")
-        rows = [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
-        if len(rows) == record["recipe"]["epochs"]:
+        # The checkpoint decides: the metrics of an epoch are written before it.
+        epochs = finished_epochs(path / CHECKPOINT)
+        if epochs == record["recipe"]["epochs"]:
             log.info("%s is finished", path)
-            return summary(path, Spec.from_json(record["spec"]), rows)
+            return summary(path, Spec.from_json(record["spec"]), read_metrics(path / METRICS, epochs=epochs))
         trainer = resumed(path, {"out": path}, machine=machine)
     trainer.run()
     return trainer.result()
