@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.errors import DataError
+from finedge.train import backbones, weights
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from finedge.train.ema import MovingAverage
@@ -157,6 +158,37 @@ def test_no_checkpoint_raises_an_untyped_error(examples: int, saved: Path, tmp_p
     check()
     with pytest.raises(DataError):
         load_weights(tmp_path, model)  # a folder
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("examples", FEW)
+def test_no_file_of_weights_raises_an_untyped_error(examples: int, suffix: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    model, file = backbones.make("mobilenetv2_035", weights="none"), tmp_path / f"w{suffix}"
+    few = dict(list(model.state_dict().items())[:6])
+    torch.save(few, file) if suffix == ".pth" else save_file(few, file)
+    whole, read = file.read_bytes(), []
+
+    @fuzz(examples, damage=st.lists(st.tuples(st.integers(0, 1500), st.binary(min_size=1, max_size=3)), max_size=3), length=st.integers(0, 2 * len(whole)))
+    def check(damage: list[tuple[int, bytes]], length: int) -> None:
+        data = bytearray(whole)
+        for at, junk in damage:
+            data[at : at + len(junk)] = junk
+        file.write_bytes(data[:length])
+        with suppress(DataError):
+            read.append(weights.read(file))
+            weights.fit(model, read[-1], origin="w")
+
+    check()
+    assert read
+
+
+@pytest.mark.parametrize("state", [{1: torch.ones(1)}, {"a": torch.ones(1, dtype=torch.complex64)}, {"a": torch.ones(2, 2).to_sparse()}, {"a": 1}, [1]])
+def test_what_is_no_table_of_plain_tensors_is_refused(state: Any, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(DataError, match="something else than a state dict"):
+        weights.read(tmp_path / "w.pth")
 
 
 def test_momenta_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> None:
