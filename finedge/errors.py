@@ -85,6 +85,23 @@ class SourceLost(FinedgeError):
     exit_code = 7
 
 
+def as_finedge_error(error: BaseException) -> FinedgeError | None:
+    """Return what the system or the interpreter refused as an error with an exit code; None for anything else, a bug.
+
+    OSError and MemoryError are the environment (3), RecursionError is data that is nested too deeply (4).
+    """
+    if isinstance(error, OSError):
+        named = f"{error.strerror or type(error).__name__}: {error.filename!s}"
+        fix = REFUSED.get(error.errno or 0, "look at what is named above, and run it again")
+        return SystemProblem(named if error.filename else str(error), fix=f"{fix}; nothing that existed was changed")
+    if isinstance(error, MemoryError):
+        what = f"memory ran out: {error}" if str(error) else "memory ran out"
+        return SystemProblem(what, fix="end other programs, or give smaller images, models or batches")
+    if isinstance(error, RecursionError):
+        return DataError("something that was read is nested too deeply", fix="FINEDGE_LOG=DEBUG shows where")
+    return None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `did you mean 'x'? known: a, b, x` for an unknown `name`."""
     names = sorted(known)

@@ -23,7 +23,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write `data` to `path` atomically: a full disk or a kill leaves the old file; `mode` is cut by the umask."""
     path = _behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    recover(path)
+    recover(path, once=True)
     new = beside(path, NEW)
     lock = None
     try:

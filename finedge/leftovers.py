@@ -89,17 +89,18 @@ def release(handle: int | None) -> None:
         os.close(handle)
 
 
-def recover(path: Path) -> None:
+def recover(path: Path, *, once: bool = False) -> None:
     """Put back what an interrupted replacement of `path` took away, and remove what killed processes left beside it.
 
-    The rest of the folder is looked at once a process. What cannot be changed here is left.
+    With `once` the folder is looked at once a process: it may hold 100,000 pictures. What cannot be changed here is left.
     """
     path = Path(os.path.realpath(path))
     folder = path.parent
+    if once and folder in _swept:
+        return
+    _swept.add(folder)
     with suppress(OSError):
-        if folder not in _swept or not os.path.lexists(path):
-            _recover(folder, path)
-            _swept.add(folder)
+        _recover(folder, path)
 
 
 def _recover(folder: Path, path: Path) -> None:

@@ -110,13 +110,13 @@ def bundle_dataset(bundle: Bundle, data: Path | None = None) -> DataSet:
         UsageError: neither is there.
         DataError: its labels are not the bundle's.
     """
-    recorded = bundle.training.data
-    root = data or recorded.root
+    recorded = bundle.provenance.get("train", {}).get("data", {})
+    root = data or recorded.get("root")
     if root is None or (data is None and not Path(root).is_dir()):
         raise UsageError(
             f"{bundle.path} was trained on {root or 'images it does not name'}, which is not here", expected="a folder of images", fix="--data DIR"
         )
-    found = open_dataset(Path(root), seed=recorded.seed)
+    found = open_dataset(Path(root), seed=recorded.get("seed", 0))
     _check_labels(found, bundle)
     return found
 

@@ -39,7 +39,7 @@ def labelled_items(bundle: Bundle, data: Path | None, *, split: str) -> tuple[It
     Raises:
         DataError: the labels of the data are not those of the bundle, or the split has no image.
     """
-    recorded = bundle.training.data.root
+    recorded = bundle.provenance.get("train", {}).get("data", {}).get("root")
     if data is None and not (recorded and Path(recorded).is_dir()):
         return None
     return drop_unreadable(bundle_dataset(bundle, data), splits=[split]).split(split)

@@ -7,11 +7,14 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finedge.document import read_json
 from finedge.errors import DataError, UsageError, nearest
 from finedge.files import write_text
+from finedge.schema import Misfit, Text, decode
 from finedge.train.data.archive import is_there, obtain
 from finedge.train.data.base import Found, Official, Options
 
@@ -30,7 +33,7 @@ def build(name: str, official: Official, *, root: Path, options: Options, mirror
     root.mkdir(parents=True, exist_ok=True)
     old = _record(root, name)
     _ask_for_missing(official, root=root, mirror=mirror)
-    verified = {a.file for a in official.archives if obtain(a, root=root, mirror=mirror)} | set(old.get("verified", ()))
+    verified = {a.file for a in official.archives if obtain(a, root=root, mirror=mirror)} | set(old.verified if old else ())
     found = _index(official, root, options)
     if merge_val:
         found = _merged(found)
@@ -61,18 +64,27 @@ def parse_options(official: Official, pairs: Iterable[str]) -> dict[str, str]:
     return options
 
 
-def _record(root: Path, name: str) -> dict[str, Any]:
-    """Return the old dataset.json, or {}; refuse a folder in which something else has lists."""
+@dataclass(frozen=True)
+class Made:
+    """What an older dataset.json says, as far as it matters now: the data set, and the archives whose digest was checked."""
+
+    name: Text
+    verified: tuple[Text, ...] = ()
+
+
+def _record(root: Path, name: str) -> Made | None:
+    """Return the old dataset.json, or None; refuse a folder in which something else has lists."""
     if not (root / RECORD).is_file():
         if (root / "train.csv").exists():
             raise DataError(f"{root} has lists that this command did not write", expected="a new folder, or one of this data set", fix="name another folder")
-        return {}
+        return None
+    fix = "delete it and run again"
     try:
-        old: dict[str, Any] = json.loads((root / RECORD).read_text())
-    except ValueError as error:
-        raise DataError(f"{root / RECORD} is no JSON: {error}", expected="the record of this command", fix="delete it and run again") from error
-    if old.get("name") != name:
-        raise DataError(f"{root} holds the data set '{old.get('name')}'", expected=name, fix="name another folder")
+        old = decode(Made, read_json(root / RECORD, error=DataError, fix=fix))
+    except Misfit as error:
+        raise DataError(f"{root / RECORD} is damaged: {error}", expected=error.expected, fix=fix) from error
+    if old.name != name:
+        raise DataError(f"{root} holds the data set '{old.name}'", expected=name, fix="name another folder")
     return old
 
 
