@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finedge.errors import SystemProblem
-from finedge.leftovers import NEW, OLD, beside, hold, recover, release, settled
+from finedge.leftovers import NEW, OLD, beside, hold_new, recover, release, settled
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     try:
         with settled(path.parent):  # or another process takes the new name for a leftover
             handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            lock = hold(new)
+            lock = hold_new(new)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -39,7 +39,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         new.unlink(missing_ok=True)
         raise
     finally:
-        release(lock)
+        release(new, lock)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,12 +63,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         with settled(path.parent):
             new.mkdir()
-            lock = hold(new)
+            lock = hold_new(new)
         yield new
         _replace_folder(new, path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        release(lock)
+        release(new, lock)
 
 
 def _replace_folder(new: Path, path: Path) -> None:

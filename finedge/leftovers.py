@@ -34,6 +34,7 @@ OURS = re.compile(r"\.(?P<name>.+)\.(?P<role>new-x[0-9a-f]{8}|old-(x[0-9a-f]{8}|
 FORMER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 _swept: set[Path] = set()
+_being_written: set[Path] = set()
 
 
 def beside(path: Path, role: str) -> Path:
@@ -56,6 +57,9 @@ def locked(path: Path) -> Iterator[bool]:
 @contextmanager
 def settled(folder: Path) -> Iterator[bool]:
     """Hold the lock of a folder for a few renames, waiting a moment for others that do; False where there is none."""
+    if folder in _being_written:  # this process holds it
+        yield True
+        return
     handle, until = hold(folder), time.monotonic() + PATIENCE_S
     try:
         while handle is None and fcntl is not None and time.monotonic() < until:
@@ -83,8 +87,15 @@ def hold(path: Path) -> int | None:
     return handle
 
 
-def release(handle: int | None) -> None:
-    """Close a handle of `hold`."""
+def hold_new(path: Path) -> int | None:
+    """Lock a name that is being written, until `release`."""
+    _being_written.add(path)
+    return hold(path)
+
+
+def release(path: Path, handle: int | None) -> None:
+    """End what `hold_new` began."""
+    _being_written.discard(path)
     if handle is not None:
         os.close(handle)
 

@@ -184,3 +184,12 @@ def test_names_of_the_longest_length_can_be_written(tmp_path: Path) -> None:
         write_text(tmp_path / name, "y")
         assert (tmp_path / name).read_text() == "y"
     assert len(names(tmp_path)) == 2
+
+
+def test_a_process_does_not_wait_for_its_own_lock(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(_: float) -> None:
+        raise AssertionError("waited for a lock that this process holds")
+
+    monkeypatch.setattr(leftovers.time, "sleep", waits)
+    bundle.extend("calibrate", {"model.int8.onnx": b"8"}, {})
+    assert Bundle.load(bundle.path).variants() == ("fp32", "int8")
