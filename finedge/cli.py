@@ -88,7 +88,7 @@ def open_streams() -> None:
         except OSError:
             _to_null(number)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: PTH123, SIM115
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a test's own stream
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]

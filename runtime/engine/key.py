@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from finedge.errors import BundleError
-from finedge.schema import Misfit, Text, between, decode
+from finedge.schema import Check, Misfit, Text, between, decode
 
 PORTABLE = "portable"
+Flavour = Annotated[str, Check(("tensorrt", "tensorrt-rtx").__contains__, "tensorrt or tensorrt-rtx")]
 Batch = Annotated[int, between(1, 1_000_000)]
 
 
@@ -32,7 +33,7 @@ class EngineKey:
 
     onnx: Text
     plugin: Text
-    flavour: Literal["tensorrt", "tensorrt-rtx"]
+    flavour: Flavour
     version: Text
     gpu: Text
     compute_capability: Text

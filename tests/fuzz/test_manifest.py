@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from finedge.bundle import MANIFEST, Bundle, Tap, View
 from finedge.confidence import confidence_of
-from finedge.errors import BundleError, FinedgeError
+from finedge.errors import BundleError
 from finedge.spec import Input, Output, Preprocess, Spec
 from tests.fuzz.mutate import SEEDS, find, json_bytes, nearly
 
@@ -71,10 +72,8 @@ def look(bundle: Bundle) -> None:
         bundle.digest,
         bundle.variants,
     ):
-        try:
+        with suppress(BundleError):
             ask()
-        except FinedgeError as error:
-            assert error.exit_code == 4
 
 
 NEWER: dict[str, Any] = {

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -34,10 +35,8 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[
     monkeypatch.chdir(tmp_path)
     found = {}
     for name, command in COMMANDS.items():
-        try:
+        with suppress(SystemProblem):
             found[name] = command.load()
-        except SystemProblem:
-            continue
     logger = logging.getLogger("finedge")
     handlers = logger.handlers, logger.propagate, logger.level
     yield found
@@ -62,7 +61,7 @@ def command_line(name: str, function: Callable[..., Any], chance: Random) -> lis
         value = chance.choice(VALUES)
         option = chance.choice(options or ["--x"])
         words += chance.choice(([value], [option, value], [f"{option}={value}"], [option]))
-    return words if chance.random() < 0.95 else words[: chance.randint(0, 1)] + [chance.choice(VALUES)]
+    return words if chance.random() < 0.95 else [*words[: chance.randint(0, 1)], chance.choice(VALUES)]
 
 
 def every(examples: int, check: Callable[[int], None]) -> None:
@@ -106,4 +105,4 @@ def test_the_codes_are_those_of_the_error_tree() -> None:
     from finedge import errors
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FinedgeError)]
-    assert CODES == {0, cli.INTERRUPTED, *(kind.exit_code for kind in kinds)}
+    assert {0, cli.INTERRUPTED, *(kind.exit_code for kind in kinds)} == CODES
