@@ -107,7 +107,7 @@ def recover(path: Path, *, once: bool = False) -> None:
     """
     path = Path(os.path.realpath(path))
     folder = path.parent
-    if once and folder in _swept:
+    if fcntl is None or (once and folder in _swept):
         return
     _swept.add(folder)
     with suppress(OSError):

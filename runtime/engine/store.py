@@ -134,7 +134,7 @@ def _read(path: Path) -> Found | None:
         record = read_json(path, error=BundleError, fix="finedge build")
         key = EngineKey.from_json(record["key"] if isinstance(record, Mapping) else record)
     except (OSError, KeyError, BundleError) as error:
-        log.warning("%s is not an engine's record (%s): ignored", path, error)
+        log.warning("%s is not an engine's record (%s): ignored", path, getattr(error, "what", error))
         return None
     if path.is_symlink() or engine.is_symlink() or not engine.is_file():
         return None

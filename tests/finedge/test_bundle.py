@@ -9,7 +9,8 @@ import pytest
 
 from finedge import bundle as bundle_module
 from finedge.bundle import FORMAT, Bundle, Tap
-from finedge.errors import BundleError
+from finedge.errors import BundleError, UsageError
+from finedge.spec import Input, Preprocess, Spec
 
 
 def test_what_was_written_is_read_back(bundle, spec):
@@ -120,3 +121,29 @@ def test_an_interrupted_replacement_is_taken_back(bundle, name, caplog):
 def test_an_absent_variant_says_how_to_make_it(bundle):
     with pytest.raises(BundleError, match="finedge calibrate"):
         bundle.file("model.int8.onnx")
+
+
+@pytest.mark.parametrize("labels", [(), ("crow", "finch", "crow")])
+def test_labels_are_there_and_each_once(labels):
+    with pytest.raises(UsageError, match="label"):
+        Spec("m", "b", labels, Preprocess(8, 8), Input(8, 8))
+
+
+def test_a_bundle_of_the_first_version_opens(bundle):
+    file = bundle.path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["views"], manifest["spec"]["preprocess"]["frame"]
+    file.write_text(json.dumps({**manifest, "provenance": {"train": {}}}))
+    loaded = Bundle.load(bundle.path)
+    assert loaded.views == ()
+    assert loaded.training.run is None
+    assert loaded.training.data.seed == 0
+
+
+DAMAGED = [{"data": []}, {"data": {"root": 3}}, {"data": {"root": "a\0b"}}, {"data": {"seed": -1}}, {"run": ["r"]}]
+
+
+@pytest.mark.parametrize("record", DAMAGED)
+def test_a_damaged_record_names_its_place(bundle, record):
+    with pytest.raises(BundleError, match=r"provenance\.train\.(data|run)"):
+        bundle.extend("train", {}, record).training  # noqa: B018
