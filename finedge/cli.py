@@ -117,9 +117,12 @@ def _guarded(arguments: list[str]) -> int:
     except BrokenPipeError:  # `finedge classify ... | head`
         _leave_pipe()
         return 0
-    except (OSError, MemoryError, RecursionError) as error:
+    except Exception as error:
+        known = as_finedge_error(error)
+        if known is None:
+            raise
         logging.getLogger("finedge").debug("the whole story", exc_info=error)
-        return _told(as_finedge_error(error) or SystemProblem(str(error)))
+        return _told(known)
 
 
 def _told(error: FinedgeError) -> int:

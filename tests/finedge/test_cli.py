@@ -83,6 +83,9 @@ def test_a_failed_gate_still_prints_its_numbers(monkeypatch, capsys):
         (ConnectionResetError(104, "Connection reset by peer"), 3),
         (MemoryError(), 3),
         (RecursionError("maximum recursion depth exceeded"), 4),
+        (ValueError("embedded null byte"), 4),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), 4),
+        (RuntimeError("Symlink loop from '/a'"), 3),
         (SystemExit(2), 2),
     ],
 )
@@ -158,6 +161,14 @@ def test_a_name_that_is_no_unicode_is_told_in_any_encoding(tmp_path):
     done = shell("-m finedge report $'a\\xff\\u00e9'", tmp_path, PYTHONIOENCODING="ascii:strict", LC_ALL="C")
     assert done.returncode == 4
     assert "report.json" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["report", "evaluate", "verify", "benchmark", "classify", "data render", "serve-config"])
+def test_links_in_a_circle_have_an_exit_code(tmp_path, name, capsys):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert main([*name.split(), str(tmp_path / "a")]) in (2, 3, 4)
+    assert "finedge: " in capsys.readouterr().err or name == "serve-config"
 
 
 def shell(words, folder, **environment):
