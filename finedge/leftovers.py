@@ -60,19 +60,38 @@ def settled(folder: Path) -> Iterator[bool]:
     if folder in _being_written:  # this process holds it
         yield True
         return
-    handle, until = hold(folder), time.monotonic() + PATIENCE_S
+    handle = _waited_for(folder)
     try:
-        while handle is None and fcntl is not None and time.monotonic() < until:
-            time.sleep(0.01)
-            handle = hold(folder)
         yield handle is not None
     finally:
         if handle is not None:
             os.close(handle)
 
 
+def _waited_for(folder: Path) -> int | None:
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        try:
+            return _lock(folder)
+        except BlockingIOError:  # noqa: PERF203 - waiting
+            time.sleep(0.01)
+    return None
+
+
 def hold(path: Path) -> int | None:
     """Return a handle that locks a file or folder until it is closed, or None: there is no lock, or another has it."""
+    try:
+        return _lock(path)
+    except BlockingIOError:
+        return None
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file or folder; None where its file system has no locks or it cannot be opened.
+
+    Raises:
+        BlockingIOError: another has the lock.
+    """
     if fcntl is None:
         return None
     try:
@@ -81,6 +100,9 @@ def hold(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
     except OSError:
         os.close(handle)
         return None

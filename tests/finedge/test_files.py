@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -193,3 +194,18 @@ def test_a_process_does_not_wait_for_its_own_lock(bundle: Bundle, monkeypatch: p
     monkeypatch.setattr(leftovers.time, "sleep", waits)
     bundle.extend("calibrate", {"model.int8.onnx": b"8"}, {})
     assert Bundle.load(bundle.path).variants() == ("fp32", "int8")
+
+
+def test_where_nothing_can_be_locked_nothing_is_waited_for_and_nothing_is_removed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def waits(_: float) -> None:
+        raise AssertionError("waited where there are no locks")
+
+    (bundle.path.parent / ".birds.finedge.new-x01234567").mkdir()
+    monkeypatch.setattr(leftovers.fcntl, "flock", no_locks)
+    monkeypatch.setattr(leftovers.time, "sleep", waits)
+    bundle.extend("calibrate", {"model.int8.onnx": b"8"}, {})
+    assert Bundle.load(bundle.path).variants() == ("fp32", "int8")
+    assert names(bundle.path.parent) == [".birds.finedge.new-x01234567", "birds.finedge"]
