@@ -35,6 +35,7 @@ class _Walk:
     sent: dict[int, set[int]] = field(default_factory=dict)  # of each component: coefficients with all their bits
     scans: list[tuple[int, int]] = field(default_factory=list)  # of coded data: start, end
     ended: bool = False
+    end: int = 0  # behind the end mark
 
 
 def starts(raw: bytes) -> bool:
@@ -48,11 +49,7 @@ def layout(raw: bytes) -> Layout:
     Raises:
         Unreadable: it is cut short before its last scan, or of a kind that is not decoded.
     """
-    walk = _Walk()
-    for marker, at, body in _segments(raw, walk):
-        _take(walk, marker, body)
-        if marker == SOS:
-            walk.scans.append((at, _scan_end(raw, at)))
+    walk = _walked(raw)
     if not walk.frame or not walk.scans:
         raise CutShort("it has no picture data")
     if len(walk.scans) > MOST_SCANS:
@@ -67,13 +64,31 @@ def layout(raw: bytes) -> Layout:
     return Layout("JPEG", *size, bits=walk.bits, turn=walk.turn or 1, data=whole, scans=scans)
 
 
+def ends_whole(raw: bytes) -> bool:
+    """Tell whether the last two bytes are the end mark of the JPEG that begins with the first."""
+    try:
+        walk = _walked(raw)
+    except CutShort:
+        return False
+    return walk.ended and walk.end == len(raw)
+
+
+def _walked(raw: bytes) -> _Walk:
+    walk = _Walk()
+    for marker, at, body in _segments(raw, walk):
+        _take(walk, marker, body)
+        if marker == SOS:
+            walk.scans.append((at, _scan_end(raw, at)))
+    return walk
+
+
 def _segments(raw: bytes, walk: _Walk) -> Iterator[tuple[int, int, bytes]]:
     """Yield (marker, where its body ends, body); behind an SOS go on where its scan ended."""
     at = 2
     while (found := ENDS.search(raw, at)) is not None:
         marker, at = raw[found.end() - 1], found.end()
         if marker == EOI:
-            walk.ended = True
+            walk.ended, walk.end = True, at
             return
         if marker in BARE:
             continue

@@ -50,7 +50,7 @@ class Capture:
     ) -> None:
         self.info = info
         self._capture, self._captured_ns, self._grabbed, self._fix = capture, captured_ns, grabbed, fix
-        self._flip, self._size = wish.flip, (wish.width, wish.height) if scale and wish.width and wish.height else None
+        self._wish, self._scale = wish, scale
         self._lock = threading.Lock()  # releasing a device while another thread reads it crashes the process
         self._closed = False
 
@@ -78,9 +78,15 @@ class Capture:
             raise SourceLost(f"{self.info.uri} delivers no frames any more", fix=self._fix)
         captured = self._captured_ns(self._capture.get(cv2.CAP_PROP_POS_MSEC), start)
         rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-        if self._size is not None:
-            rgb = np.asarray(cv2.resize(rgb, self._size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        return Shot(captured, flipped(rgb, self._flip), (time.monotonic_ns() - start) / 1e6)
+        return Shot(captured, shaped(rgb, self._wish, scale=self._scale), (time.monotonic_ns() - start) / 1e6)
+
+
+def shaped(image: NDArray[np.uint8], wish: Wish, *, scale: bool) -> NDArray[np.uint8]:
+    """Return uint8 [H, W, 3] turned as `wish` says, and scaled to its size where `scale` says so."""
+    if scale and wish.width and wish.height:
+        sized = cv2.resize(image, (wish.width, wish.height), interpolation=cv2.INTER_AREA)
+        image = np.asarray(sized, dtype=np.uint8)
+    return flipped(image, wish.flip)
 
 
 def flipped(image: NDArray[np.uint8], flip: int) -> NDArray[np.uint8]:

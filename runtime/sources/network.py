@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import threading
 import time
@@ -13,14 +14,17 @@ import cv2
 from finedge.errors import SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import gstreamer, pipelines
 from finedge.runtime.sources.address import mask, split
+from finedge.runtime.sources.aside import aside
 from finedge.runtime.sources.base import AS_IT_COMES, Connection, EndOfStream, Source, Wish
 from finedge.runtime.sources.capture import Capture, arrival, info_of
 from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
+from finedge.runtime.sources.pictures import Pictures, feed_of
 from finedge.runtime.sources.reconnect import Reconnecting
 from finedge.runtime.sources.video import VideoFile
+from finedge.runtime.sources.web import ask
 
 OPEN_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 3.0  # a silent connection is taken to be dead
+READ_TIMEOUT_S = 10.0  # a silent connection is taken to be dead; time-lapse cameras send a picture each few seconds
 VIAS = ("auto", "ffmpeg", "gstreamer")
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 # Without fpsprobesize FFmpeg holds back the first 20 frames to guess a rate that we do not use.
@@ -75,21 +79,27 @@ def open_rtsp(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, tim
 def open_http(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, timeout_s: float = READ_TIMEOUT_S) -> Source:
     """Open `http(s)://`: what has an end (a video file, a finished HLS list) gives every frame; MJPEG and live HLS are live.
 
+    A still image is asked for again and again, each `POLL_S` or at the rate of `wish`, and is live too.
+
     Args: as of `open_rtsp`; a finished video grants no wish.
 
     Raises:
         SystemProblem: it cannot be opened; the text says what the server answered.
     """
     split(uri)
-    first: list[cv2.VideoCapture] = [_open_http(uri, timeout_s)]
-    if first[0].get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+    first = [aside(lambda: _connect_http(uri, wish, timeout_s=timeout_s), late=_let_go)]
+    if isinstance(first[0], cv2.VideoCapture):
         if wish != AS_IT_COMES:
+            first[0].release()
             raise UsageError(f"{mask(uri)} is a finished video", expected="no width, height, fps or flip: they are asked of what is live")
         return VideoFile(first[0], mask(uri), kind="http", broken=SourceLost)
 
     def connect() -> Connection:
-        capture = first.pop() if first else _open_http(uri, timeout_s)
-        return _live(capture, "http", uri, wish=wish)
+        connection = first.pop() if first else _connect_http(uri, wish, timeout_s=timeout_s)
+        if isinstance(connection, cv2.VideoCapture):
+            connection.release()
+            raise SourceLost(f"{mask(uri)} is a finished video now", fix=FIX)
+        return connection
 
     return Reconnecting(connect, reconnect=reconnect, fps=wish.fps)
 
@@ -123,11 +133,42 @@ def _connect_rtsp_gstreamer(uri: str, wish: Wish, *, timeout_s: float) -> Connec
         raise why_not_rtsp(uri, timeout_s=timeout_s) from error
 
 
-def _open_http(uri: str, timeout_s: float) -> cv2.VideoCapture:
+def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | cv2.VideoCapture:
+    """Return what shows the pictures of an address: MJPEG and stills by ourselves, the rest by FFmpeg; a capture is a finished video.
+
+    Raises:
+        SystemProblem: it cannot be opened, or shows no picture.
+    """
+    try:
+        answer = ask(uri, timeout_s=timeout_s, open_timeout_s=OPEN_TIMEOUT_S)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise why_not_http(uri, timeout_s=timeout_s) from error
+    feed = feed_of(answer, uri, wish=wish, timeout_s=timeout_s)
+    if feed is None:
+        answer.close()
+        return _connect_http_ffmpeg(uri, wish, timeout_s=timeout_s)
+    try:
+        return Pictures(feed, uri, wish=wish, timeout_s=timeout_s, open_timeout_s=OPEN_TIMEOUT_S)
+    except EndOfStream:
+        raise SystemProblem(f"{mask(uri)} ends without a picture", expected="MJPEG, or a still image", fix=FIX) from None
+    except SourceLost as error:  # never seen is not lost
+        raise SystemProblem(error.what, expected="whole JPEG or PNG pictures", fix=error.fix) from error
+
+
+def _connect_http_ffmpeg(uri: str, wish: Wish, *, timeout_s: float) -> Connection | cv2.VideoCapture:
     capture = _ffmpeg(uri, HTTP_OPTIONS, timeout_s=timeout_s)
     if not capture.isOpened():
         raise why_not_http(uri, timeout_s=timeout_s)
-    return capture
+    if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+        return capture
+    return _live(capture, "http", uri, wish=wish)
+
+
+def _let_go(late: Connection | cv2.VideoCapture) -> None:
+    if isinstance(late, cv2.VideoCapture):
+        late.release()
+    else:
+        late.close()
 
 
 def _live(capture: cv2.VideoCapture, kind: str, uri: str, *, wish: Wish) -> Capture:
