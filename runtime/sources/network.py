@@ -6,7 +6,7 @@ import http.client
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import cv2
@@ -17,10 +17,11 @@ from finedge.runtime.sources.address import mask, split
 from finedge.runtime.sources.aside import aside
 from finedge.runtime.sources.base import AS_IT_COMES, Connection, EndOfStream, Source, Wish
 from finedge.runtime.sources.capture import Capture, arrival, info_of
+from finedge.runtime.sources.container import stores_count
 from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
 from finedge.runtime.sources.pictures import Pictures, feed_of
 from finedge.runtime.sources.reconnect import Reconnecting
-from finedge.runtime.sources.video import VideoFile
+from finedge.runtime.sources.video import RAW, VideoFile, is_motion_jpeg
 from finedge.runtime.sources.web import ask
 
 OPEN_TIMEOUT_S = 5.0
@@ -88,16 +89,16 @@ def open_http(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, tim
     """
     split(uri)
     first = [aside(lambda: _connect_http(uri, wish, timeout_s=timeout_s), late=_let_go)]
-    if isinstance(first[0], cv2.VideoCapture):
+    if isinstance(first[0], VideoFile):
         if wish != AS_IT_COMES:
-            first[0].release()
+            _let_go(first[0])
             raise UsageError(f"{mask(uri)} is a finished video", expected="no width, height, fps or flip: they are asked of what is live")
-        return VideoFile(first[0], mask(uri), kind="http", broken=SourceLost)
+        return first[0]
 
     def connect() -> Connection:
         connection = first.pop() if first else _connect_http(uri, wish, timeout_s=timeout_s)
-        if isinstance(connection, cv2.VideoCapture):
-            connection.release()
+        if isinstance(connection, VideoFile):
+            _let_go(connection)
             raise SourceLost(f"{mask(uri)} is a finished video now", fix=FIX)
         return connection
 
@@ -133,20 +134,21 @@ def _connect_rtsp_gstreamer(uri: str, wish: Wish, *, timeout_s: float) -> Connec
         raise why_not_rtsp(uri, timeout_s=timeout_s) from error
 
 
-def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | cv2.VideoCapture:
-    """Return what shows the pictures of an address: MJPEG and stills by ourselves, the rest by FFmpeg; a capture is a finished video.
+def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | VideoFile:
+    """Return what shows the pictures of an address: MJPEG and stills by ourselves, the rest by FFmpeg.
 
     Raises:
         SystemProblem: it cannot be opened, or shows no picture.
     """
     try:
         answer = ask(uri, timeout_s=timeout_s, open_timeout_s=OPEN_TIMEOUT_S)
+        feed = feed_of(answer, uri, wish=wish, timeout_s=timeout_s)
+        head = answer.more() if feed is None else b""
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise why_not_http(uri, timeout_s=timeout_s) from error
-    feed = feed_of(answer, uri, wish=wish, timeout_s=timeout_s)
     if feed is None:
         answer.close()
-        return _connect_http_ffmpeg(uri, wish, timeout_s=timeout_s)
+        return _connect_http_ffmpeg(uri, wish, head=head, timeout_s=timeout_s)
     try:
         return Pictures(feed, uri, wish=wish, timeout_s=timeout_s, open_timeout_s=OPEN_TIMEOUT_S)
     except EndOfStream:
@@ -155,18 +157,23 @@ def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | cv2
         raise SystemProblem(error.what, expected="whole JPEG or PNG pictures", fix=error.fix) from error
 
 
-def _connect_http_ffmpeg(uri: str, wish: Wish, *, timeout_s: float) -> Connection | cv2.VideoCapture:
+def _connect_http_ffmpeg(uri: str, wish: Wish, *, head: bytes, timeout_s: float) -> Connection | VideoFile:
+    """Return a finished video, or what is live; `head` is what the address begins with."""
     capture = _ffmpeg(uri, HTTP_OPTIONS, timeout_s=timeout_s)
     if not capture.isOpened():
         raise why_not_http(uri, timeout_s=timeout_s)
-    if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
-        return capture
-    return _live(capture, "http", uri, wish=wish)
+    if capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
+        return _live(capture, "http", uri, wish=wish)
+    raw = is_motion_jpeg(capture)
+    if raw:
+        capture.release()
+        capture = _ffmpeg(uri, HTTP_OPTIONS, timeout_s=timeout_s, more=RAW)
+    return VideoFile(capture, mask(uri), kind="http", broken=SourceLost, counted=stores_count(head), raw=raw)
 
 
-def _let_go(late: Connection | cv2.VideoCapture) -> None:
-    if isinstance(late, cv2.VideoCapture):
-        late.release()
+def _let_go(late: Connection | VideoFile) -> None:
+    if isinstance(late, VideoFile):
+        late.__exit__(None, None, None)
     else:
         late.close()
 
@@ -188,12 +195,12 @@ def _catch_up(capture: cv2.VideoCapture) -> bool:
     return False
 
 
-def _ffmpeg(uri: str, options: str, *, timeout_s: float) -> cv2.VideoCapture:
+def _ffmpeg(uri: str, options: str, *, timeout_s: float, more: Sequence[int] = ()) -> cv2.VideoCapture:
     times = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3), cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(timeout_s * 1e3)]
     # One thread: several would decode a frame each, and hold back as many frames as there are threads. Older OpenCVs cannot be told.
     threads = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, "CAP_PROP_N_THREADS") else []
     with _ffmpeg_options(options):
-        return cv2.VideoCapture(uri, cv2.CAP_FFMPEG, [*times, *threads])
+        return cv2.VideoCapture(uri, cv2.CAP_FFMPEG, [*times, *threads, *more])
 
 
 @contextmanager
