@@ -16,7 +16,7 @@ from finedge.runtime.sources import gstreamer, pipelines
 from finedge.runtime.sources.address import mask, split
 from finedge.runtime.sources.aside import aside
 from finedge.runtime.sources.base import AS_IT_COMES, Connection, EndOfStream, Source, Wish
-from finedge.runtime.sources.capture import Capture, arrival, info_of
+from finedge.runtime.sources.capture import Capture, Held, arrival, info_of, take
 from finedge.runtime.sources.container import stores_count
 from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
 from finedge.runtime.sources.pictures import Pictures, feed_of
@@ -179,20 +179,24 @@ def _let_go(late: Connection | VideoFile) -> None:
 
 
 def _live(capture: cv2.VideoCapture, kind: str, uri: str, *, wish: Wish) -> Capture:
-    grabbed = _catch_up(capture)
+    held = _caught_up(capture)
     clock = RtpClock() if kind == "rtsp" else arrival  # FFmpeg invents the time stamps of MJPEG
-    return Capture(capture, info_of(capture, kind, mask(uri)), wish=wish, scale=True, captured_ns=clock, grabbed=grabbed, fix=FIX)
+    return Capture(capture, info_of(capture, kind, mask(uri)), wish=wish, scale=True, captured_ns=clock, held=held, fix=FIX)
 
 
-def _catch_up(capture: cv2.VideoCapture) -> bool:
-    """Grab past the old pictures that FFmpeg kept while opening, until they come at their own pace; True if one is left grabbed."""
+def _caught_up(capture: cv2.VideoCapture) -> Held | None:
+    """Take the old pictures that FFmpeg kept while opening, until they come at their own pace; return the last.
+
+    A source that is slower than the time-out has given the only picture of this connection by then: it is not thrown away.
+    """
     before, position, deadline = 0.0, float("inf"), time.monotonic() + CATCH_UP_S
-    while capture.grab():
-        now, at = time.monotonic(), capture.get(cv2.CAP_PROP_POS_MSEC)
-        if now > deadline or 2e3 * (now - before) >= at - position > 0:
-            return True
-        before, position = now, at
-    return False
+    last: Held | None = None
+    while (held := take(capture)) is not None:
+        now = held.at_ns / 1e9
+        if now > deadline or 2e3 * (now - before) >= held.position_ms - position > 0:
+            return held
+        before, position, last = now, held.position_ms, held
+    return last
 
 
 def _ffmpeg(uri: str, options: str, *, timeout_s: float, more: Sequence[int] = ()) -> cv2.VideoCapture:
