@@ -11,10 +11,6 @@ HEAD_END = re.compile(rb"\r?\n\r?\n")
 LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,9})[ \t]*\r?$")
 
 
-class Ended(Exception):
-    """The closing delimiter came."""
-
-
 class Parts:
     """Cuts a stream into the bodies of its parts.
 
@@ -22,17 +18,20 @@ class Parts:
 
     Args:
         boundary: of the delimiter, without dashes; empty: the first line says it.
+
+    Attributes:
+        ended: the server closed the sequence.
     """
 
     def __init__(self, boundary: str) -> None:
         self._delimiter = b"--" + boundary.encode("latin-1", "replace") if boundary else b""
         self._waiting = bytearray()
+        self.ended = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what came; return the bodies that are whole by it, in order.
 
         Raises:
-            Ended: the server closed the sequence.
             ValueError: a part has no end, or there are no parts.
         """
         self._waiting += data
@@ -61,14 +60,18 @@ class Parts:
             return None
         at = self._waiting.find(self._delimiter)
         if at < 0:
+            del self._waiting[: -len(self._delimiter)]
             return None
         behind = at + len(self._delimiter)
         if self._waiting[behind : behind + 2] == b"--":
-            raise Ended
+            self.ended = True
+            return None
         head = HEAD_END.search(self._waiting, behind)
         if head is None:
             return None
         length = LENGTH.search(self._waiting, behind, head.end())
+        if length and int(length[1]) > MOST_BYTES:
+            raise ValueError(f"a part has {int(length[1])} bytes, at most {MOST_BYTES} are read")
         return head.end(), int(length[1]) if length else None
 
     def _learn(self) -> bool:

@@ -16,7 +16,7 @@ from finedge.image import Unreadable, decode
 from finedge.runtime.sources.address import mask
 from finedge.runtime.sources.base import EndOfStream, Shot, SourceInfo, Wish
 from finedge.runtime.sources.capture import shaped
-from finedge.runtime.sources.multipart import MOST_BYTES, Ended, Parts
+from finedge.runtime.sources.multipart import MOST_BYTES, Parts
 from finedge.runtime.sources.web import Answer, ask
 
 log = logging.getLogger(__name__)
@@ -48,13 +48,12 @@ class Multipart:
 
     def more(self) -> list[bytes]:
         """Return the parts that came since."""
+        if self._parts.ended:
+            raise EndOfStream
         data = self._answer.more()
         if not data:
             raise ConnectionError("the server hung up")
-        try:
-            return self._parts.feed(data)
-        except Ended:
-            raise EndOfStream from None
+        return self._parts.feed(data)
 
     def close(self) -> None:
         """End the connection."""
