@@ -56,7 +56,9 @@ SOURCES: dict[str, Kind] = {
     "rtsp": Kind(
         "rtsp://user:password@host:554/path or rtsps://", lambda uri: uri.startswith(("rtsp://", "rtsps://")), open_rtsp, CAMERA_WISHES | {"latency_ms"}
     ),
-    "http": Kind("http://host/path or https:// (MJPEG, a still image, HLS, a video file)", lambda uri: uri.startswith(("http://", "https://")), open_http, CAMERA_WISHES),
+    "http": Kind(
+        "http://host/path or https:// (MJPEG, a still image, HLS, a video file)", lambda uri: uri.startswith(("http://", "https://")), open_http, CAMERA_WISHES
+    ),
     "gstreamer": Kind("'v4l2src ! appsink' (a GStreamer pipeline that ends in appsink)", _is_pipeline, open_pipeline),
     "glob": Kind("'photos/*.jpg' (in quotes)", lambda uri: "://" not in uri and _is_glob(uri), open_glob),
     "folder": Kind("photos/", lambda uri: uri != "" and Path(uri).is_dir(), open_folder),

@@ -8,9 +8,6 @@ import threading
 import time
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from finedge.errors import SourceLost
 from finedge.image import Unreadable, decode
 from finedge.runtime.sources.address import mask
@@ -98,7 +95,7 @@ class Pictures:
 
     def __init__(self, feed: Feed, uri: str, *, wish: Wish, timeout_s: float, open_timeout_s: float) -> None:
         self._feed, self._uri, self._wish, self._timeout_s = feed, mask(uri), wish, timeout_s
-        self._closed, self._left_out = threading.Event(), 0
+        self._closed, self._left_out, self._why = threading.Event(), 0, ""
         try:
             self._first: Shot | None = self._next(max(timeout_s, open_timeout_s))
         except BaseException:
@@ -118,18 +115,16 @@ class Pictures:
         self._feed.close()
 
     def _next(self, timeout_s: float) -> Shot | None:
-        deadline, bad, why = time.monotonic() + timeout_s, 0, ""
+        deadline, before = time.monotonic() + timeout_s, self._left_out
         while not self._closed.is_set():
             came = self._more()
             arrived = time.monotonic_ns()
-            for data in reversed(came):
-                try:
-                    return self._shot(data, arrived)
-                except Unreadable as error:
-                    bad, why = bad + 1, str(error)
-                    self._tell(why)
+            shots = (self._shot(data, arrived) for data in reversed(came))
+            newest = next((shot for shot in shots if shot is not None), None)
+            if newest is not None:
+                return newest
             if time.monotonic() > deadline:
-                raise SourceLost(_silent(self._uri, timeout_s, bad=bad, why=why), fix=FIX)
+                raise SourceLost(self._silence(timeout_s, bad=self._left_out - before), fix=FIX)
         return None
 
     def _more(self) -> list[bytes]:
@@ -145,15 +140,23 @@ class Pictures:
             said = mask(str(error) or type(error).__name__)
             raise SourceLost(f"{self._uri} delivers no frames any more: {said}", fix=FIX) from error
 
-    def _shot(self, data: bytes, arrived: int) -> Shot:
+    def _shot(self, data: bytes, arrived: int) -> Shot | None:
+        """Return a picture, or None where it is not whole, which is said once."""
         start = time.monotonic_ns()
-        image: NDArray[np.uint8] = shaped(decode(data).image, self._wish, scale=True)
+        try:
+            image = shaped(decode(data).image, self._wish, scale=True)
+        except Unreadable as error:
+            self._left_out, self._why = self._left_out + 1, str(error)
+            level = logging.WARNING if self._left_out == 1 else logging.DEBUG
+            log.log(level, "%s: a picture %s; such pictures are left out", self._uri, error)
+            return None
         return Shot(arrived, image, (time.monotonic_ns() - start) / 1e6)
 
-    def _tell(self, why: str) -> None:
-        self._left_out += 1
-        level = logging.WARNING if self._left_out == 1 else logging.DEBUG
-        log.log(level, "%s: a picture %s; such pictures are left out", self._uri, why)
+    def _silence(self, timeout_s: float, *, bad: int) -> str:
+        if bad:
+            counted = f"none of the {bad} pictures of {timeout_s:g} s can be read"
+            return f"{self._uri}: {counted}: the last {self._why}"
+        return f"{self._uri} delivers no frames: none came in {timeout_s:g} s"
 
 
 def feed_of(answer: Answer, uri: str, *, wish: Wish, timeout_s: float) -> Feed | None:
@@ -174,9 +177,3 @@ def _body(answer: Answer, *, timeout_s: float) -> bytes:
         if len(data) > MOST_BYTES or time.monotonic() > deadline:
             raise ValueError(f"its picture has no end: {len(data)} bytes in {timeout_s:g} s")
     return bytes(data)
-
-
-def _silent(uri: str, timeout_s: float, *, bad: int, why: str) -> str:
-    if bad:
-        return f"{uri}: none of the {bad} pictures of {timeout_s:g} s can be read: the last {why}"
-    return f"{uri} delivers no frames: none came in {timeout_s:g} s"

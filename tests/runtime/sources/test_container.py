@@ -87,7 +87,7 @@ def test_a_picture_of_motion_jpeg_that_is_cut_short_ends_the_video(videos: Path,
     hurt = data[:middle] + b"\xff\xd9" + bytes(end - middle) + data[end + 2 :]
     (tmp_path / "hurt.avi").write_bytes(hurt)
     got = []
-    with pytest.raises(DataError, match="ends after 10 of the 40 .*: the next is cut short"), open_source(str(tmp_path / "hurt.avi")) as source:
+    with pytest.raises(DataError, match=r"ends after 10 of the 40 .*: the next is cut short"), open_source(str(tmp_path / "hurt.avi")) as source:
         got.extend(source)
     assert len(got) == 10
 

@@ -220,5 +220,4 @@ def test_a_part_that_never_ends_is_refused() -> None:
     parts = Parts("cut")
     parts.feed(b"--cut\r\n\r\n")
     with pytest.raises(ValueError, match="more than"):
-        for _ in range(5):
-            parts.feed(bytes(16 << 20))
+        parts.feed(bytes(65 << 20))
