@@ -1,4 +1,4 @@
-"""Opening what must be a plain file: a pipe would be waited for, and a device may do something when it is opened."""
+"""Opening what must be a plain file: a pipe would be waited for, and a device may act."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ KINDS = {
     stat.S_IFDIR: "it is a folder",
 }
 # A pipe that takes the file's place after it was looked at is not waited for either.
-FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+FLAGS = os.O_RDONLY
+for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # each where the system has it
+    FLAGS |= getattr(os, _name, 0)
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -53,4 +55,5 @@ def read_regular(path: Path, *, limit: int) -> bytes:
 
 def _check(status: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, KINDS.get(stat.S_IFMT(status.st_mode), "it is no plain file"), str(path))
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "it is no plain file")
+        raise OSError(errno.EINVAL, kind, str(path))

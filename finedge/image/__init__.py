@@ -14,7 +14,16 @@ from finedge.image.formats import SUFFIXES
 from finedge.image.layout import CutShort, Unreadable
 from finedge.regular import read_regular
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "CutShort", "Unreadable", "decode", "decode_image", "is_image", "read_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "CutShort",
+    "Unreadable",
+    "decode",
+    "decode_image",
+    "is_image",
+    "read_image",
+]
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +37,21 @@ def is_image(path: Path) -> bool:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Decode a file to uint8 [H, W, 3] RGB, as `decode` says; what to say of a picture is logged once a folder.
+    """Decode a file to uint8 [H, W, 3] RGB, as `decode` says.
+
+    What is to be said of a picture is logged once a folder.
 
     Raises:
-        DataError: there is no such file, or it is no whole picture of a kind that is read; the text says why.
+        DataError: no such file, or no whole picture of a kind that is read; the text says why.
     """
     try:
         decoded = decode(read_regular(path, limit=MAX_BYTES))
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}", expected="a readable image file") from error
+        why = f"cannot read {path}: {error.strerror or error}"
+        raise DataError(why, expected="a readable image file") from error
     except Unreadable as error:
-        raise DataError(f"{path} {error}", expected=f"a whole picture: {', '.join(sorted(SUFFIXES))}") from error
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"{path} {error}", expected=f"a whole picture: {kinds}") from error
     if decoded.remark and (path.parent, decoded.remark[:20]) not in _told:
         _told.add((path.parent, decoded.remark[:20]))
         log.warning("%s: %s (said once a folder)", path, decoded.remark)

@@ -8,7 +8,7 @@ from finedge.image.layout import CutShort, Layout, Unreadable
 
 CORE_HEADER = 12
 PLAIN, FIELDS = 0, 3  # BMP's compressions without runs
-# Magic, width, height and, but for bitmaps, white; between them blanks and comments to the end of the line.
+# Magic, width, height and, but for bitmaps, white; between them blanks and comments.
 GAP = rb"(?:\s|#[^\n\r]*[\n\r])+"
 PNM = re.compile(rb"P([1-6])" + GAP + rb"(\d{1,9})" + GAP + rb"(\d{1,9})(?:" + GAP + rb"(\d{1,5}))?")
 BITMAPS, ASCII = (1, 4), (1, 2, 3)
@@ -31,7 +31,8 @@ def bmp(raw: bytes) -> Layout:
     else:
         sizes, bits = (raw[18:22], raw[22:26]), int.from_bytes(raw[28:30], "little")
         packing = int.from_bytes(raw[30:34], "little")
-    width, height = (abs(int.from_bytes(side, "little", signed=header != CORE_HEADER)) for side in sizes)
+    signed = header != CORE_HEADER
+    width, height = (abs(int.from_bytes(side, "little", signed=signed)) for side in sizes)
     rows = (width * bits + 31) // 32 * 4 * height if packing in (PLAIN, FIELDS) else 0
     if start + rows > len(raw):
         raise CutShort(f"it has {len(raw)} of {start + rows} bytes")

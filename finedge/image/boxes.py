@@ -57,7 +57,8 @@ def jp2(raw: bytes) -> Layout:
     count = int.from_bytes(raw[start + 40 : start + 42], "big")
     bits = (depth & 0x7F) + 1
     if depth & 0x80 or bits not in (8, 16):
-        raise Unreadable(f"has the unknown bit depth {'-' if depth & 0x80 else ''}{bits} (known: 8, 16)")
+        sign = "-" if depth & 0x80 else ""
+        raise Unreadable(f"has the unknown bit depth {sign}{bits} (known: 8, 16)")
     return Layout("JPEG 2000", right - left, bottom - top, bits, alpha=count in (2, 4), data=raw)
 
 
@@ -70,7 +71,7 @@ def avif(raw: bytes) -> Layout:
     """Read the size of an AVIF.
 
     Raises:
-        Unreadable: a box goes past its end, it has no size, or it is to be turned, which OpenCV does not do.
+        Unreadable: a box goes past its end, it has no size, or is to be turned.
     """
     meta = b""
     for name, start, end in boxes(raw):
@@ -82,6 +83,6 @@ def avif(raw: bytes) -> Layout:
     if not sizes:
         raise Unreadable("is an AVIF without a picture")
     if TURNED.search(meta):
-        raise Unreadable("is an AVIF to be turned or mirrored, which OpenCV does not do: convert it to JPEG or PNG")
+        raise Unreadable("is an AVIF to be turned, which OpenCV does not do: convert it to PNG")
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     return Layout("AVIF", width, height, alpha=ALPHA.search(meta) is not None, data=raw)

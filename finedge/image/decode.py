@@ -37,7 +37,8 @@ class Decoded:
 def decode(raw: bytes) -> Decoded:
     """Decode the bytes of an image file; of several pictures in it the first.
 
-    EXIF orientation is applied. What is transparent shows white. Grey is repeated. 16 bits are shortened to 8.
+    EXIF orientation is applied. What is transparent shows white. Grey is repeated.
+    16 bits are shortened to 8.
 
     Raises:
         Unreadable: it is not whole, too large, or of no kind that is read.
@@ -54,13 +55,15 @@ def decode(raw: bytes) -> Decoded:
 def _check_size(layout: Layout) -> None:
     pixels = layout.width * layout.height
     if layout.bits not in DEPTHS:
-        raise Unreadable(f"has the unknown bit depth {layout.bits} (known: {', '.join(map(str, DEPTHS))})")
+        known = ", ".join(map(str, DEPTHS))
+        raise Unreadable(f"has the unknown bit depth {layout.bits} (known: {known})")
     if pixels < 1:
         raise Unreadable(f"has {layout.width}x{layout.height} pixels")
     most = MAX_PIXELS // (2 if layout.bits > 8 else 1)
     if pixels > most:
         said = f"{layout.width}x{layout.height} pixels of {layout.bits} bits"
-        raise Unreadable(f"is too large: {said}, at most {most / 1e6:g} million are read: scale it down")
+        read = f"at most {most / 1e6:g} million are read"
+        raise Unreadable(f"is too large: {said}, {read}: scale it down")
 
 
 def _room(layout: Layout) -> AbstractContextManager[Any]:
@@ -92,7 +95,8 @@ def _opencv(format: Format, layout: Layout, flags: int) -> NDArray[Any]:
 def _as_shown(samples: NDArray[Any], layout: Layout) -> Decoded:
     """Return what a viewer shows of uint8 or uint16 [H, W] or [H, W, 1, 3 or 4] (BGR, alpha)."""
     if samples.dtype not in (np.uint8, np.uint16):
-        raise Unreadable(f"has samples of type {samples.dtype}, which name no white: convert it to 8 bits")
+        what = f"has samples of type {samples.dtype}, which name no white"
+        raise Unreadable(f"{what}: convert it to 8 bits")
     remark = _remark(samples) if layout.bits > 8 and not layout.peak else ""
     if layout.peak:
         samples = (samples.astype(np.uint32) * 255 // layout.peak).clip(0, 255).astype(np.uint8)
@@ -111,9 +115,10 @@ def _on_white(samples: NDArray[np.uint8], *, premultiplied: bool) -> NDArray[np.
     alpha = samples[..., 3]
     if alpha.min() == 255:
         return rgb
-    for row, shown, white in zip(rgb, alpha[..., None].astype(np.uint16), 255 - alpha[..., None], strict=True):
+    opaque = alpha[..., None].astype(np.uint16)
+    for row, shown, white in zip(rgb, opaque, 255 - opaque, strict=True):
         seen = row if premultiplied else (row * shown + 127) // 255
-        row[:] = np.minimum(seen + white.astype(np.uint16), 255)
+        row[:] = np.minimum(seen + white, 255)
     return rgb
 
 
@@ -121,4 +126,5 @@ def _remark(samples: NDArray[Any]) -> str:
     most = int(samples.max(initial=0))
     if not 0 < most <= TWELVE_BITS:
         return ""
-    return f"its 16 bits reach {most} of 65535, as 12 bits in 16 do: it is read as dark as a viewer shows it"
+    said = f"its 16 bits reach {most} of 65535, as 12 bits in 16 do"
+    return f"{said}: it is read as dark as a viewer shows it"

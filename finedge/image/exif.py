@@ -10,11 +10,19 @@ from numpy.typing import NDArray
 ORIENTATION = 0x0112
 SHORT = 3
 # (transposed first, upside down, left-right) of EXIF orientations 2 to 8
-MOVES = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
+MOVES = {
+    2: (0, 0, 1),
+    3: (0, 1, 1),
+    4: (0, 1, 0),
+    5: (1, 0, 0),
+    6: (1, 0, 1),
+    7: (1, 1, 1),
+    8: (1, 1, 0),
+}
 
 
 def orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, of EXIF data that begins with its TIFF header; 1 where it says none."""
+    """Return the orientation, 1 to 8, of EXIF data from its TIFF header on; 1 for none."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None or len(exif) < 8:
         return 1

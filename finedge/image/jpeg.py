@@ -32,7 +32,8 @@ class _Walk:
     factors: tuple[tuple[int, int], ...] = ()
     interval: int = 0
     turn: int = 0
-    sent: dict[int, set[int]] = field(default_factory=dict)  # of each component: coefficients with all their bits
+    # Of each component: the coefficients that have all their bits.
+    sent: dict[int, set[int]] = field(default_factory=dict)
     scans: list[tuple[int, int]] = field(default_factory=list)  # of coded data: start, end
     ended: bool = False
     end: int = 0  # behind the end mark
@@ -116,7 +117,7 @@ def _take(walk: _Walk, marker: int, body: bytes) -> None:
 
 
 def _note_sent(walk: _Walk, body: bytes) -> None:
-    """Note which coefficients a scan completes: all of a sequential one, those without a later refinement of another."""
+    """Note which coefficients a scan completes: of a progressive one those with their last bit."""
     count = body[0]
     first, last, bits = (*body[1 + 2 * count : 4 + 2 * count], 0, 0, 0)[:3]
     if walk.frame not in PROGRESSIVE:
@@ -131,7 +132,7 @@ def _lacks_scans(walk: _Walk) -> bool:
 
 
 def _scan_end(raw: bytes, start: int) -> int:
-    """Return where the coded data of a scan ends: at the next marker that is no restart, or at the end of the file."""
+    """Return where the data of a scan ends: at a marker that is no restart, or with the file."""
     found = ENDS.search(raw, start)
     end = found.start() if found else len(raw)
     while end > start and raw[end - 1] == 0xFF:  # fill bytes, or half a marker
@@ -150,7 +151,7 @@ def _scans(raw: bytes, walk: _Walk) -> Scans:
 
 
 def _interval_ends(raw: bytes, start: int, end: int) -> list[int]:
-    """Return where the data of each restart interval ends; their marks count from 0 to 7 and again from 0."""
+    """Return where the data of each restart interval ends; marks count from 0 to 7, again and again."""
     marks = [found.start() for found in RESTARTS.finditer(raw, start, end)]
     if any(raw[at + 1] & 7 != n & 7 for n, at in enumerate(marks)):
         raise CutShort("a restart interval is missing")
@@ -178,5 +179,5 @@ def _grey_points(walk: _Walk) -> tuple[tuple[int, int], ...]:
     blocks = across * down
     lasts = [*range(walk.interval - 1, blocks - 1, walk.interval)] if walk.interval else []
     starts = ((n % across * width, n // across * height) for n in (*lasts, blocks - 1))
-    inside = ((min(width // 2, walk.width - x - 1), min(height // 2, walk.height - y - 1), x, y) for x, y in starts)
-    return tuple((x + dx, y + dy) for dx, dy, x, y in inside)
+    right, bottom = walk.width - 1, walk.height - 1
+    return tuple((min(x + width // 2, right), min(y + height // 2, bottom)) for x, y in starts)

@@ -12,7 +12,15 @@ from finedge.image.layout import CutShort, Layout, Unreadable
 MAGIC = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Adam7: first column, first row, step across, step down of each pass
-PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 PIECE = 1 << 16
 END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 
@@ -55,7 +63,8 @@ def check(layout: Layout) -> None:
     """
     chunks = [(name, body) for name, body, _ in _chunks(layout.data)]
     head = next(body for name, body in chunks if name == b"IHDR")
-    wanted = _size(layout.width, layout.height, layout.bits * CHANNELS[head[9]], interlaced=bool(head[12]))
+    bits = layout.bits * CHANNELS[head[9]]
+    wanted = _size(layout.width, layout.height, bits, interlaced=bool(head[12]))
     got = _inflated([body for name, body in chunks if name == b"IDAT"], wanted)
     if got < wanted:
         raise CutShort("rows of its picture are missing")
@@ -91,7 +100,8 @@ def _chunks(raw: bytes) -> Iterator[tuple[bytes, bytes, int]]:
             return
         name, body = raw[at + 4 : at + 8], raw[at + 8 : end - 4]
         critical = not name[0] & 0x20
-        if critical and zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(raw[end - 4 : end], "big"):
+        stated = int.from_bytes(raw[end - 4 : end], "big")
+        if critical and zlib.crc32(body, zlib.crc32(name)) != stated:
             raise Unreadable(f"is damaged: the checksum of its chunk {name!r} is wrong")
         yield name, body, end
         if name == b"IEND":

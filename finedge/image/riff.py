@@ -25,7 +25,8 @@ def layout(raw: bytes) -> Layout:
     if size > len(raw):
         raise CutShort(f"it has {len(raw)} of the {size} bytes that its head announces")
     chunks = list(_chunks(raw, size))
-    turn = next((orientation(body.removeprefix(b"Exif\0\0")) for name, body in chunks if name == b"EXIF"), 1)
+    exif = next((body for name, body in chunks if name == b"EXIF"), b"")
+    turn = orientation(exif.removeprefix(b"Exif\0\0"))
     for name, body in chunks:
         if (found := _size(name, body)) is not None:
             width, height, alpha = found
@@ -44,9 +45,17 @@ def _chunks(raw: bytes, size: int) -> Iterator[tuple[bytes, bytes]]:
 def _size(name: bytes, body: bytes) -> tuple[int, int, bool] | None:
     """Return width, height, and whether there may be alpha, of a chunk that says so."""
     if name == b"VP8X" and len(body) >= 10:
-        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little"), bool(body[0] & ALPHA)
+        return (
+            1 + int.from_bytes(body[4:7], "little"),
+            1 + int.from_bytes(body[7:10], "little"),
+            bool(body[0] & ALPHA),
+        )
     if name == b"VP8 " and len(body) >= 10:
-        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF, False
+        return (
+            int.from_bytes(body[6:8], "little") & 0x3FFF,
+            int.from_bytes(body[8:10], "little") & 0x3FFF,
+            False,
+        )
     if name == b"VP8L" and len(body) >= 5:
         bits = int.from_bytes(body[1:5], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), bool(bits >> 28 & 1)

@@ -1,4 +1,4 @@
-"""What bytes are that are no picture, or none of a known format: so that a refusal names the true reason."""
+"""What bytes are that are no picture of a known format: a refusal names the true reason."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def described(raw: bytes) -> str:
         return "is a video (AVI)"
     page = PAGE.match(raw[:1024])
     if page is not None:
-        return "is a drawing (SVG)" if b"<svg" in raw[:1024].lower() else "is a web page (HTML), not a picture"
+        drawing = b"<svg" in raw[:1024].lower()
+        return "is a drawing (SVG)" if drawing else "is a web page (HTML), not a picture"
     if not raw.strip(b"\0"):
         return "holds nothing but zeros: its copy failed"
     return f"is no image: it begins with {_first(raw)}"

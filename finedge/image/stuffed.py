@@ -1,4 +1,4 @@
-"""Whether a JPEG decoder had enough data: what it makes up changes with what stands behind the data."""
+"""Whether a JPEG decoder had enough data: what it makes up changes with what stands behind."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from finedge.image.layout import Layout, Scans, Unreadable
 
 GREY = 128
-# Begins with ones, where decoders put zeros for what is missing. No FF, and no code repeats for long.
+# Begins with ones: decoders put zeros for what is missing. No FF, and no code repeats for long.
 STUFFING = b"\xfe" + bytes((73 * i + 29) % 251 for i in range(95))
 
 
 def made_up(layout: Layout, image: NDArray[np.uint8]) -> bool:
     """Tell whether the decoder had to complete `image`, uint8 [H, W, 3] before its turn.
 
-    Decoders fill what is missing, and report success. Behind the data of each interval other bytes are put:
-    one who had enough of its own never reads them. Pillow decodes these, because its libjpeg does not write to stderr.
+    Decoders fill what is missing, and report success. Behind the data of each interval other bytes
+    are put: one who had enough of its own never reads them. Pillow decodes these, because its
+    libjpeg does not write to stderr.
     """
     scans = layout.scans
     if scans is None or not (scans.doubtful or _has_grey(image, scans)):

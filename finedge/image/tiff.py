@@ -21,7 +21,7 @@ DEPTHS = (1, 2, 4, 8, 16)
 
 @dataclass(frozen=True)
 class _Form:
-    """How numbers stand in the file: byte order, and the widths of 32-bit or BigTIFF directories."""
+    """How numbers stand in the file: byte order, and the widths of TIFF or BigTIFF directories."""
 
     order: str
     big: bool
@@ -45,7 +45,10 @@ class _Form:
             raise CutShort("its directory goes past its end") from None
 
     def _values(self, raw: bytes, at: int) -> tuple[int, ...]:
-        kind, count = self.number(raw, at + 2, "H"), self.number(raw, at + 4, "Q" if self.big else "I")
+        kind, count = (
+            self.number(raw, at + 2, "H"),
+            self.number(raw, at + 4, "Q" if self.big else "I"),
+        )
         if kind not in SIZES or count > MOST_VALUES:
             raise Unreadable(f"is damaged: a tag of {count} values of type {kind}")
         code, size = SIZES[kind]
@@ -74,12 +77,14 @@ def layout(raw: bytes) -> Layout:
     width, height = (tags.get(tag, (0,))[0] for tag in (WIDTH, HEIGHT))
     bits, kind = max(tags.get(BITS, (1,)), default=1), max(tags.get(FORMAT, (UNSIGNED,)), default=1)
     if kind in FORMATS:
-        raise Unreadable(f"has {FORMATS[kind]} samples of {bits} bits, which name no white: convert it to 8 bits")
+        what = f"has {FORMATS[kind]} samples of {bits} bits, which name no white"
+        raise Unreadable(f"{what}: convert it to 8 bits")
     if bits not in DEPTHS:
         raise Unreadable(f"has the unknown bit depth {bits} (known: {', '.join(map(str, DEPTHS))})")
     _check_places(tags, len(raw))
     extra, samples = set(tags.get(EXTRA, ())), tags.get(SAMPLES, (1,))[0]
-    alpha = bool(extra & {ASSOCIATED, UNASSOCIATED}) or (samples == 4 and tags.get(PHOTOMETRIC, (RGB,))[0] == RGB)
+    fourth = samples == 4 and tags.get(PHOTOMETRIC, (RGB,))[0] == RGB
+    alpha = fourth or bool(extra & {ASSOCIATED, UNASSOCIATED})
     # libtiff multiplies the colours of 8 bits by alpha; OpenCV reads 16 bits as they are.
     premultiplied = bits <= 8 or ASSOCIATED in extra
     return Layout("TIFF", width, height, bits, alpha=alpha, premultiplied=premultiplied, data=raw)
@@ -90,6 +95,7 @@ def _check_places(tags: dict[int, tuple[int, ...]], size: int) -> None:
         places = zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False)
         missing = sum(at + count > size for at, count in places)
         if missing:
-            raise CutShort(f"{missing} of the {len(tags[offsets])} parts of its picture go past its end")
+            parts = f"{missing} of the {len(tags[offsets])} parts"
+            raise CutShort(f"{parts} of its picture go past its end")
     if not any(offsets in tags for offsets, _ in PLACES):
         raise CutShort("it has no picture data")

@@ -1,4 +1,4 @@
-"""Whether a video file is whole, by the sizes that its container states; FFmpeg plays up to the gap and says nothing."""
+"""Whether a video file is whole, by the sizes that its container states; FFmpeg does not say."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _Walk = Callable[[BinaryIO, int], bool]
 
 
 def stores_count(head: bytes) -> bool:
-    """Tell by the first bytes whether the container stores how many frames it holds: MP4 that is not in fragments, and AVI."""
+    """Tell whether the container stores its number of frames: AVI, and MP4 without fragments."""
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
         return b"mvex" not in head and b"moof" not in head
     return head.startswith(b"RIFF") and head[8:12] == b"AVI "
 
 
 def is_cut(path: Path) -> bool:
-    """Tell whether something in the file goes past its end; False where its container does not tell.
+    """Tell whether something in the file goes past its end; False where it cannot be told.
 
     Raises:
         OSError: it cannot be read.
@@ -103,7 +103,7 @@ def _find_box(file: BinaryIO, name: bytes) -> int:
 
 
 def _riff_cut(file: BinaryIO, size: int) -> bool:
-    """Of several RIFF chunks, as files of more than 1 GB have, each states its size; 0 was never filled in."""
+    """Each of several RIFF chunks, in files over 1 GB, states its size; 0 was not filled in."""
     at = 0
     while at + 12 <= size:
         file.seek(at)

@@ -14,7 +14,7 @@ LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,9})[ \t]*\r?$")
 class Parts:
     """Cuts a stream into the bodies of its parts.
 
-    A part ends by its Content-Length, else with the end mark of its JPEG, else at the next delimiter.
+    A part ends by its Content-Length, else with its JPEG, else at the next delimiter.
 
     Args:
         boundary: of the delimiter, without dashes; empty: the first line says it.
@@ -55,7 +55,7 @@ class Parts:
         return body
 
     def _body_start(self) -> tuple[int, int | None] | None:
-        """Return where the next body begins, and its length where its head says one; None until the head is here."""
+        """Return where the next body begins, and its stated length; None until its head is here."""
         if not self._delimiter and not self._learn():
             return None
         at = self._waiting.find(self._delimiter)

@@ -1,4 +1,4 @@
-"""Pictures that a web server sends one by one, MJPEG or a still image asked for again and again, decoded as files are."""
+"""Pictures that a web server sends one by one, MJPEG or a polled still, decoded as files are."""
 
 from __future__ import annotations
 

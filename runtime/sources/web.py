@@ -1,4 +1,4 @@
-"""Asking a web server for what it shows, piece by piece, so that the asking can be ended from outside."""
+"""Asking a web server for what it shows, piece by piece, so that others can end the asking."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ class Answer:
         """
         try:
             return bytes(self._response.read1(PIECE))
-        except (http.client.HTTPException, ValueError, AttributeError) as error:  # the last two: closed meanwhile
+        except (
+            http.client.HTTPException,
+            ValueError,
+            AttributeError,
+        ) as error:  # the last two: closed meanwhile
             raise ConnectionError(str(error) or type(error).__name__) from error
 
     def close(self) -> None:
@@ -53,7 +57,7 @@ class Answer:
 
 
 class _Line:
-    """The sockets of one question, also after redirections, to cut them while another thread waits in one."""
+    """The sockets of one question, also after redirections, to cut while a thread waits in one."""
 
     def __init__(self) -> None:
         self._sockets, self._cut = list[socket.socket](), False
@@ -73,9 +77,9 @@ class _Line:
 
 
 def ask(uri: str, *, timeout_s: float, open_timeout_s: float) -> Answer:
-    """Ask for `uri`, with its user and password if the server wants them; redirections are followed.
+    """Ask for `uri`, with its user and password if they are wanted; redirections are followed.
 
-    `timeout_s` is for each wait within the body, `open_timeout_s` for all up to the first byte of it.
+    `timeout_s` is for each wait within the body, `open_timeout_s` for all up to its first byte.
 
     Raises:
         OSError: no answer, or one that refuses (`urllib.error.HTTPError`).

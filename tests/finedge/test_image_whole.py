@@ -168,15 +168,24 @@ STRANGERS: dict[str, tuple[bytes, str]] = {
     "drawing": (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "is a drawing"),
     "pointer": (LFS, "is a Git LFS pointer"),
     "zeros": (bytes(5000), "holds nothing but zeros"),
-    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64), "is a HEIC, which OpenCV does not read"),
+    "heic": (
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64),
+        "is a HEIC, which OpenCV does not read",
+    ),
     "film": (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(64), "is a video"),
     "matroska": (b"\x1aE\xdf\xa3" + bytes(64), "is a video"),
     "document": (b"%PDF-1.7" + bytes(64), "is a PDF document"),
     "rows": (png(80, 64, bytes(241 * 30)), "is cut short: rows of its picture are missing"),
     "large": (png(18_000, 18_000, b""), "is too large: 18000x18000 pixels"),
-    "deep and large": (png(8_000, 8_000, b"", bits=16), "is too large: 8000x8000 pixels of 16 bits"),
+    "deep and large": (
+        png(8_000, 8_000, b"", bits=16),
+        "is too large: 8000x8000 pixels of 16 bits",
+    ),
     "twelve": (jpeg_of_twelve_bits(), "has the unknown bit depth 12"),
-    "float": (saved("TIFF", Image.fromarray(np.ones((9, 9), np.float32))), "has float samples of 32 bits"),
+    "float": (
+        saved("TIFF", Image.fromarray(np.ones((9, 9), np.float32))),
+        "has float samples of 32 bits",
+    ),
     "jpeg": (KINDS["jpeg"]()[:900], "is cut short"),
 }
 
@@ -294,7 +303,18 @@ def test_every_orientation_is_applied(kind: str, turn: int) -> None:
 
 
 def test_usual_pictures_have_the_pixels_of_opencv() -> None:
-    for kind in ("jpeg", "jpeg progressive", "jpeg restarts", "jpeg grey", "jpeg cmyk", "png", "png palette", "webp", "tiff", "bmp"):
+    for kind in (
+        "jpeg",
+        "jpeg progressive",
+        "jpeg restarts",
+        "jpeg grey",
+        "jpeg cmyk",
+        "png",
+        "png palette",
+        "webp",
+        "tiff",
+        "bmp",
+    ):
         data = np.frombuffer(KINDS[kind](), np.uint8)
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
         assert bgr is not None

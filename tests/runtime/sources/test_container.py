@@ -75,7 +75,10 @@ def test_a_cut_video_is_condemned(name: str, share: float, videos: Path, tmp_pat
     cut = tmp_path / name
     cut.write_bytes(data[: int(share * len(data)) // 2 * 2 + 1])
     assert is_cut(cut)
-    with pytest.raises(DataError, match=r"ends after|cannot be (opened|decoded)"), open_source(str(cut)) as source:
+    with (
+        pytest.raises(DataError, match=r"ends after|cannot be (opened|decoded)"),
+        open_source(str(cut)) as source,
+    ):
         list(source)
 
 
@@ -87,7 +90,10 @@ def test_a_picture_of_motion_jpeg_that_is_cut_short_ends_the_video(videos: Path,
     hurt = data[:middle] + b"\xff\xd9" + bytes(end - middle) + data[end + 2 :]
     (tmp_path / "hurt.avi").write_bytes(hurt)
     got = []
-    with pytest.raises(DataError, match=r"ends after 10 of the 40 .*: the next is cut short"), open_source(str(tmp_path / "hurt.avi")) as source:
+    with (
+        pytest.raises(DataError, match=r"ends after 10 of the 40 .*: the next is cut short"),
+        open_source(str(tmp_path / "hurt.avi")) as source,
+    ):
         got.extend(source)
     assert len(got) == 10
 
@@ -97,7 +103,10 @@ def test_a_missing_decoder_is_named(codec: bytes, videos: Path, tmp_path: Path) 
     data = made(videos, "clip.mp4").read_bytes()
     path = tmp_path / "clip.mp4"
     path.write_bytes(data.replace(b"avc1", codec).replace(b"avcC", b"free"))
-    with pytest.raises(DataError, match=rf"(?i)decode[rd].*\({codec.decode()}\)[\s\S]*convert it"), open_source(str(path)) as source:
+    with (
+        pytest.raises(DataError, match=rf"(?i)decode[rd].*\({codec.decode()}\)[\s\S]*convert it"),
+        open_source(str(path)) as source,
+    ):
         list(source)
 
 
@@ -132,7 +141,10 @@ def test_a_scheme_may_be_in_capitals(uri: str) -> None:
 @pytest.mark.parametrize("name", ["pipe.mp4", "pipe.jpg"])
 def test_a_named_pipe_is_never_waited_for(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(DataError, match="it is a named pipe"), open_source(str(tmp_path / name)) as source:
+    with (
+        pytest.raises(DataError, match="it is a named pipe"),
+        open_source(str(tmp_path / name)) as source,
+    ):
         list(source)
 
 
@@ -144,7 +156,10 @@ WATCH = "import sys; from finedge.runtime.sources import open_source; print('ope
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
 def test_ctrl_c_ends_the_opening_of_a_silent_source(scheme: str, silent_port: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", WATCH, f"{scheme}://127.0.0.1:{silent_port}/cam"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", WATCH, f"{scheme}://127.0.0.1:{silent_port}/cam"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "opening\n"

@@ -169,7 +169,10 @@ def test_a_camera_that_ends_its_sequence_is_lost(camera: Serve) -> None:
         begin(handler, "multipart/x-mixed-replace; boundary=cut")
         handler.wfile.write(b"--cut\r\nContent-Length: %d\r\n\r\n%s\r\n--cut--\r\n" % (len(JPEG), JPEG))
 
-    with open_source(camera(answer).uri, reconnect=False) as source, pytest.raises(SourceLost, match="was ended by the other side"):
+    with (
+        open_source(camera(answer).uri, reconnect=False) as source,
+        pytest.raises(SourceLost, match="was ended by the other side"),
+    ):
         list(source)
 
 
@@ -187,7 +190,13 @@ def test_a_page_around_the_picture_is_said(camera: Serve) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 100, 100_000])
 @pytest.mark.parametrize("boundary", ["cut", ""])
-@pytest.mark.parametrize("form", [b"--cut\r\nContent-Length: %d\r\n\r\n%s\r\n", b"--cut\nContent-Type: image/jpeg\ncontent-length:%d\n\n%s\n"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"--cut\r\nContent-Length: %d\r\n\r\n%s\r\n",
+        b"--cut\nContent-Type: image/jpeg\ncontent-length:%d\n\n%s\n",
+    ],
+)
 def test_parts_are_cut_whatever_the_pieces(size: int, boundary: str, form: bytes) -> None:
     pictures = [JPEG, HALF, b"", JPEG + b"\r\n--cu"]
     data = b"".join(form % (len(picture), picture) for picture in pictures)
