@@ -45,10 +45,14 @@ def decode(raw: bytes) -> Decoded:
     """
     format, layout = layout_of(raw)
     _check_size(layout)
-    with _room(layout):
-        if format.check is not None:
-            format.check(layout)
-        decoded = _pixels(format, layout)
+    try:
+        with _room(layout):
+            if format.check is not None:
+                format.check(layout)
+            decoded = _pixels(format, layout)
+    except MemoryError:
+        size = f"{layout.width}x{layout.height} pixels"
+        raise Unreadable(f"has {size}, for which this machine lacks the memory") from None
     return Decoded(upright(decoded.image, layout.turn), decoded.remark)
 
 
