@@ -25,6 +25,7 @@ from finedge.runtime.watch import Watch
 log = logging.getLogger(__name__)
 
 ONLY_STDOUT = Outputs()
+LONGEST_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,29 @@ class Limits:
         interval: classify at most one frame of a source in so many seconds; 0 is every frame, or as many as the machine can.
         stale_ms: a live frame whose answer is older than this, in ms, has status "stale".
         no_signal_ms: a live source silent for this long, in ms, gives a line with status "no_signal".
+        timeout: a stream or pipeline silent for this long, in s, is lost and opened again; without it 10 (a pipeline: 5).
     """
 
     frames: int | None = None
     interval: float = 0.0
     stale_ms: float = 1000.0
     no_signal_ms: float = NO_SIGNAL_MS
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
             raise UsageError(f"--frames {self.frames}", expected="at least 1")
         if not (self.stale_ms > 0 and self.no_signal_ms > 0):  # nan is none
             raise UsageError(f"--stale-ms {self.stale_ms} --no-signal-ms {self.no_signal_ms}", expected="positive numbers of milliseconds")
+        if self.timeout is not None and not 0 < self.timeout <= LONGEST_TIMEOUT_S:
+            raise UsageError(f"--timeout {self.timeout}", expected=f"seconds, more than 0, at most {LONGEST_TIMEOUT_S:g}")
         if not self.interval >= 0:
             raise UsageError(f"--interval {self.interval}", expected="seconds, 0 or more")
+
+    @property
+    def of_source(self) -> dict[str, float]:
+        """What of these a source is opened with."""
+        return {} if self.timeout is None else {"timeout_s": self.timeout}
 
     @property
     def quiet_s(self) -> float:
@@ -117,7 +127,7 @@ def classify(
         raise UsageError(f"sources: {' '.join(map(mask, sources)) or 'none'}", expected="at least one, and none twice: a line names its source")
     rules, region = deciding.rules(), Region.parse(deciding.roi) if deciding.roi is not None else None
     with ExitStack() as exits:
-        opened = [exits.enter_context(open_source(source, wish=wish)) for source in sources]
+        opened = [exits.enter_context(open_source(source, wish=wish, **limits.of_source)) for source in sources]
         _refuse_timeless(opened, limits=limits, deciding=deciding)
         classifier = exits.enter_context(Classifier.open(bundle, variant=variant, backend=backend, topk=topk))
         watch = Watch(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)

@@ -16,7 +16,8 @@ from finedge.runtime.sources.base import Interruptible
 
 NO_SIGNAL_MS = 2000.0
 POLL_S = 0.1  # how long a stop request may go unseen
-JOIN_S = 5.0  # a reader that hangs in a driver is left to the end of the process
+JOIN_S = 5.0
+READER_JOIN_S = 0.3  # a reader that hangs in a driver or waits for a server is left to the end of the process
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Stream:
             return
         self.stop()
         self._slot.leave()
-        self._join_until = time.monotonic() + JOIN_S
+        self._join_until = time.monotonic() + READER_JOIN_S
         if isinstance(self._source, Interruptible):
             self._source.close()
 

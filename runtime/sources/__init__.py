@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from finedge.errors import DataError, UsageError
 from finedge.image import SUFFIXES as IMAGE_SUFFIXES
@@ -55,7 +56,9 @@ SOURCES: dict[str, Kind] = {
     "rtsp": Kind(
         "rtsp://user:password@host:554/path or rtsps://", lambda uri: uri.startswith(("rtsp://", "rtsps://")), open_rtsp, CAMERA_WISHES | {"latency_ms"}
     ),
-    "http": Kind("http://host/path or https:// (MJPEG, HLS, a video file)", lambda uri: uri.startswith(("http://", "https://")), open_http, CAMERA_WISHES),
+    "http": Kind(
+        "http://host/path or https:// (MJPEG, a still image, HLS, a video file)", lambda uri: uri.startswith(("http://", "https://")), open_http, CAMERA_WISHES
+    ),
     "gstreamer": Kind("'v4l2src ! appsink' (a GStreamer pipeline that ends in appsink)", _is_pipeline, open_pipeline),
     "glob": Kind("'photos/*.jpg' (in quotes)", lambda uri: "://" not in uri and _is_glob(uri), open_glob),
     "folder": Kind("photos/", lambda uri: uri != "" and Path(uri).is_dir(), open_folder),
@@ -77,6 +80,7 @@ def open_source(uri: str, *, wish: Wish = AS_IT_COMES, **options: Any) -> Source
         DataError: a file that is missing, or is neither an image nor a video.
         SystemProblem: no such camera, or a stream that cannot be opened.
     """
+    uri = _usual(uri)
     try:
         kind = next((kind for kind in SOURCES.values() if kind.claims(uri)), None)
         if kind is None:
@@ -87,6 +91,19 @@ def open_source(uri: str, *, wish: Wish = AS_IT_COMES, **options: Any) -> Source
         raise DataError(
             f"cannot read '{mask(uri)}': {error.strerror or error}", expected="a readable file or folder; a GStreamer pipeline ends in appsink"
         ) from error
+
+
+def _usual(uri: str) -> str:
+    """Return a source with its scheme in lower case, and a file:// address as the path it means."""
+    scheme, found, rest = uri.partition("://")
+    if not found or not scheme.isalnum() or " ! " in uri:
+        return uri
+    if scheme.lower() != "file":
+        return f"{scheme.lower()}://{rest}"
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise UsageError(f"'{mask(uri)}' names no file of this machine", expected="file:///folder/photo.jpg")
+    return unquote(f"/{path}")
 
 
 def _refuse_unknown(wish: Wish, options: dict[str, Any], *, kind: Kind, uri: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from finedge.errors import SourceLost
 from finedge.runtime.sources.base import Shot, SourceInfo, Wish
 
-CLOSE_WAIT_S = 0.5
+CLOSE_WAIT_S = 0.1  # a Ctrl-C waits for it
 # numpy's names for the flips of `Wish`: (transposed first, upside down, left-right)
 MOVES = {1: (1, 1, 0), 2: (0, 1, 1), 3: (1, 0, 1), 4: (0, 0, 1), 5: (1, 1, 1), 6: (0, 1, 0), 7: (1, 0, 0)}
 
@@ -21,6 +22,16 @@ MOVES = {1: (1, 1, 0), 2: (0, 1, 1), 3: (1, 0, 1), 4: (0, 0, 1), 5: (1, 1, 1), 6
 def arrival(position_ms: float, now_ns: int) -> int:
     """Return when a picture was captured where nothing better is known: when it was here. `position_ms` is not looked at."""
     return now_ns
+
+
+@dataclass(frozen=True)
+class Held:
+    """A picture, uint8 [H, W, 3] BGR: the capture's position in ms, when it came, and what handing it over took in ms."""
+
+    image: NDArray[np.uint8]
+    position_ms: float
+    at_ns: int
+    took_ms: float
 
 
 class Capture:
@@ -31,7 +42,7 @@ class Capture:
         info: what to say of it.
         wish: `flip` is done here, and the scaling to `width` and `height` where `scale` says so.
         captured_ns: (the capture's position in ms, now on the monotonic clock) -> when the picture was captured, both in ns.
-        grabbed: a picture is grabbed already, and not yet retrieved.
+        held: a picture that was taken already: the first to be read.
         fix: what to do when no more pictures come.
     """
 
@@ -45,12 +56,12 @@ class Capture:
         wish: Wish,
         scale: bool = False,
         captured_ns: Callable[[float, int], int] = arrival,
-        grabbed: bool = False,
+        held: Held | None = None,
         fix: str = "",
     ) -> None:
         self.info = info
-        self._capture, self._captured_ns, self._grabbed, self._fix = capture, captured_ns, grabbed, fix
-        self._flip, self._size = wish.flip, (wish.width, wish.height) if scale and wish.width and wish.height else None
+        self._capture, self._captured_ns, self._held, self._fix = capture, captured_ns, held, fix
+        self._wish, self._scale = wish, scale
         self._lock = threading.Lock()  # releasing a device while another thread reads it crashes the process
         self._closed = False
 
@@ -71,16 +82,34 @@ class Capture:
             self._lock.release()
 
     def _read(self) -> Shot:
-        grabbed, self._grabbed = self._grabbed or self._capture.grab(), False
-        start = time.monotonic_ns()
-        ok, image = self._capture.retrieve() if grabbed else (False, None)
-        if not ok or image is None:
+        held, self._held = self._held or take(self._capture), None
+        if held is None:
             raise SourceLost(f"{self.info.uri} delivers no frames any more", fix=self._fix)
-        captured = self._captured_ns(self._capture.get(cv2.CAP_PROP_POS_MSEC), start)
-        rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-        if self._size is not None:
-            rgb = np.asarray(cv2.resize(rgb, self._size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        return Shot(captured, flipped(rgb, self._flip), (time.monotonic_ns() - start) / 1e6)
+        start = time.monotonic_ns()
+        captured = self._captured_ns(held.position_ms, held.at_ns)
+        rgb = np.asarray(cv2.cvtColor(held.image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        image = shaped(rgb, self._wish, scale=self._scale)
+        return Shot(captured, image, held.took_ms + (time.monotonic_ns() - start) / 1e6)
+
+
+def take(capture: cv2.VideoCapture) -> Held | None:
+    """Wait for the next picture of an open capture; None where there is none any more."""
+    if not capture.grab():
+        return None
+    at = time.monotonic_ns()
+    ok, image = capture.retrieve()
+    if not ok or image is None:
+        return None
+    took_ms = (time.monotonic_ns() - at) / 1e6
+    return Held(np.asarray(image, dtype=np.uint8), capture.get(cv2.CAP_PROP_POS_MSEC), at, took_ms)
+
+
+def shaped(image: NDArray[np.uint8], wish: Wish, *, scale: bool) -> NDArray[np.uint8]:
+    """Return uint8 [H, W, 3] turned as `wish` says, and scaled to its size where `scale` says so."""
+    if scale and wish.width and wish.height:
+        sized = cv2.resize(image, (wish.width, wish.height), interpolation=cv2.INTER_AREA)
+        image = np.asarray(sized, dtype=np.uint8)
+    return flipped(image, wish.flip)
 
 
 def flipped(image: NDArray[np.uint8], flip: int) -> NDArray[np.uint8]:

@@ -56,6 +56,8 @@ class ImageFiles:
         bad, total = len(self.unreadable), len(self._paths)
         if bad == total or bad / total > self._max_unreadable:
             first = next(iter(self.unreadable.values()))
+            if self.info.kind == "image":
+                raise DataError(first, expected=f"a whole picture: {', '.join(sorted(SUFFIXES))}")
             raise DataError(
                 f"{bad} of the {total} images of {self.info.uri} cannot be read; the first: {first}",
                 expected=f"at most {self._max_unreadable:.0%} unreadable",

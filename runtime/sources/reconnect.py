@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from finedge.errors import DataError, FinedgeError, SourceLost
+from finedge.runtime.sources.aside import aside
 from finedge.runtime.sources.base import Connection, EndOfStream, Frame, Shot
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Reconnecting:
     def __init__(self, connect: Callable[[], Connection], *, reconnect: bool = True, fps: float | None = None) -> None:
         self._connect, self._reconnect, self._period_ns = connect, reconnect, round(1e9 / fps) if fps else 0
         self._closed, self._swap = threading.Event(), threading.Lock()
-        self._connection = connect()
+        self._connection = aside(connect, late=lambda connection: connection.close())
         self.live, self.info = self._connection.live, self._connection.info
         self.losses = 0
         self._reasons: set[str] = set()  # told in this outage

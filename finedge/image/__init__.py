@@ -1,0 +1,66 @@
+"""Reading image files: one decoder for training and device, so that both see the same pixels."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finedge.errors import DataError
+from finedge.image.decode import MAX_PIXELS, decode
+from finedge.image.formats import SUFFIXES
+from finedge.image.layout import CutShort, Unreadable
+from finedge.regular import read_regular
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "CutShort",
+    "Unreadable",
+    "decode",
+    "decode_image",
+    "is_image",
+    "read_image",
+]
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 1 << 30  # of a file: more than any picture of MAX_PIXELS takes
+_told: set[tuple[Path, str]] = set()  # folders of which a remark was made
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its suffix whether `path` names an image file."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Decode a file to uint8 [H, W, 3] RGB, as `decode` says.
+
+    What is to be said of a picture is logged once a folder.
+
+    Raises:
+        DataError: no such file, or no whole picture of a kind that is read; the text says why.
+    """
+    try:
+        decoded = decode(read_regular(path, limit=MAX_BYTES))
+    except OSError as error:
+        why = f"cannot read {path}: {error.strerror or error}"
+        raise DataError(why, expected="a readable image file") from error
+    except Unreadable as error:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"{path} {error}", expected=f"a whole picture: {kinds}") from error
+    if decoded.remark and (path.parent, decoded.remark[:20]) not in _told:
+        _told.add((path.parent, decoded.remark[:20]))
+        log.warning("%s: %s (said once a folder)", path, decoded.remark)
+    return decoded.image
+
+
+def decode_image(data: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Decode the bytes of an image file to uint8 [H, W, 3] RGB, or return None."""
+    try:
+        return decode(data.tobytes()).image
+    except Unreadable:
+        return None
