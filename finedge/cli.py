@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from finedge import __version__
+from finedge.arguments import call
 from finedge.errors import REFUSED, FinedgeError, SystemProblem, UsageError, nearest
+from finedge.text import CleanFormatter, clean
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -99,7 +101,7 @@ def _guarded(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        what = clean(f"{error.strerror}: {error.filename}" if error.filename else str(error))
         print(f"finedge: {what}\n  to do: {REFUSED[error.errno]}; nothing that existed was changed", file=sys.stderr)
         return SystemProblem.exit_code
 
@@ -110,10 +112,7 @@ def _run(arguments: list[str]) -> Any:
     command = COMMANDS[name]
     if command.for_run and any(Path(word, "run.json").is_file() for word in rest):
         command = command.for_run
-    function = command.load()
-    import tyro
-
-    return tyro.cli(function, prog=f"finedge {name}", args=rest)
+    return call(command.load(), prog=f"finedge {name}", arguments=rest)
 
 
 def _split_name(arguments: list[str]) -> tuple[str, list[str]]:
@@ -138,9 +137,10 @@ def logs_to_stderr() -> None:
         from rich.logging import RichHandler
 
         handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+        handler.setFormatter(CleanFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(CleanFormatter("%(levelname)s %(message)s"))
     logger = logging.getLogger("finedge")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level)
