@@ -52,7 +52,7 @@ _HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key
 _BEARER = re.compile(r"\b(Bearer|Basic)(\s+)(?=[^\s]*[\d=])([\w+/=.~-]{8,})")
 # Up to the next blank; where no @ came and what follows the colon is no port, on to the next word with an @.
 _IN_TEXT = re.compile(rf"(?<![\w])({_SCHEME})([^\s\"'<>]*@\S*|[^\s:/@]*:(?!\d{{1,5}}(?!\w))[^\n@]{{0,200}}@\S*|\S*)")
-_BARE_IN_TEXT = re.compile(r"(?<![\w/:.*])([^\s/:@\"'(=,]{1,80}(?:@[\w.-]{1,80})?):(?!/)([^\s@]{1,200}|[^\s]{1,200})@(?=[\w.\[*])")
+_BARE_IN_TEXT = re.compile(r"(?<![\w/:.*])(?![A-Za-z]:\\)([^\s/:@\"'(=,]{1,80}(?:@[\w.-]{1,80})?):(?!/)([^\s@]{1,200}|[^\s]{1,200})@(?=[\w.\[*])")
 _TAIL = re.compile(r"[\"')\]>,;:.!]*$")
 
 _learned: dict[str, None] = {}

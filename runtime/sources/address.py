@@ -7,7 +7,7 @@ from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
 from finedge.errors import UsageError
-from finedge.secret import mask
+from finedge.secret import learn, mask
 from finedge.text import printable
 
 __all__ = ["ESCAPES", "mask", "port_of", "refuse_unsendable", "split", "without_password"]
@@ -24,6 +24,7 @@ def split(uri: str) -> SplitResult:
         UsageError: no host or one that is no name, a port that is no number, characters that no address has, or too many.
     """
     refuse_unsendable(uri)
+    learn(uri)
     with suppress(ValueError):  # also of `port`, of brackets that do not close, and of `encode`
         parts = urlsplit(uri)
         if parts.port != 0 and parts.hostname and parts.hostname.encode("idna"):
