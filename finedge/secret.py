@@ -18,13 +18,14 @@ MOST_LEARNED = 1000
 EXAMPLE = "user:password"  # what our own texts show as the form
 
 # Parameters that tell streams apart and unlock nothing.
-HARMLESS = frozenset(
-    "action angle audio av bitrate cam camera ch chan channel channelno cmd codec compression date delay device "
-    "duration encoding end endtime ext fmt format fps framerate h height index input lang lat latency lens lon mode "
-    "model name page path port position pos preset profile proto protocol quality rate res resolution rotation "
-    "rotate size start starttime stream streamno streamtype subtype time timeout track transport transportmode type "
-    "unicast user username usr ver version video videocodec view w width x y".split()
-)
+_HARMLESS = """
+action angle audio av bitrate cam camera ch chan channel channelno cmd codec compression date delay device duration
+encoding end endtime ext fmt format fps framerate h height index input lang lat latency lens lon mode model name page
+path port pos position preset profile proto protocol quality rate res resolution rotate rotation size start starttime
+stream streamno streamtype subtype time timeout track transport transportmode type unicast user username usr ver
+version video videocodec view w width x y
+"""
+HARMLESS = frozenset(_HARMLESS.split())
 SECRET_WORDS = r"pw|pwd|psw|pas|pass\w{0,20}|token|secret|key|auth|sig|signature|credentials?"
 # Path segments of IPTV servers before USER/PASSWORD, and of others before one secret.
 BEFORE_LOGIN = frozenset({"live", "movie", "movies", "series", "timeshift", "streaming"})
@@ -43,7 +44,7 @@ _PROPERTY = re.compile(
     rf"(?i)(?<![\w-])([\w:-]{{0,40}}?(?:{SECRET_WORDS}|cookies?|user-id|proxy-id|extra-headers))"
     rf"(\s*=\s*(?:\([\w/]{{1,20}}\)\s*)?)({_VALUE})"
 )
-_LOCATION = re.compile(rf"(?<![\w-])([\w:-]{{1,40}}\s*=\s*)(\"(?:\\.|[^\"\\])*\"|'[^']*')")
+_LOCATION = re.compile(r"(?<![\w-])([\w:-]{1,40}\s*=\s*)(\"(?:\\.|[^\"\\])*\"|'[^']*')")
 _TOLD = re.compile(
     r"(?i)\b((?:pass(?:word|wd|phrase)?|pwd|user-pw|proxy-pw|(?:\w{1,20}[_-])?token|secret|api[_-]?key)=)"
     rf"({_VALUE})"

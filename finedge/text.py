@@ -22,7 +22,7 @@ MARK = re.compile(r"~[0-9a-f]{16}$")
 
 
 def printable(text: str) -> str:
-    """Return `text` as one line in which everything is seen: a newline is \\n, an escape \\x1b, half a character \\ud800."""
+    """Return `text` as one line in which everything is seen: what is no letter is written as Python escapes it."""
     return UNPRINTABLE.sub(lambda match: _escape(match[0]), text)
 
 

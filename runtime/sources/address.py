@@ -44,10 +44,9 @@ def refuse_unsendable(uri: str) -> None:
         raise UsageError(f"'{shown}' has {len(uri)} characters", expected=f"an address of at most {LONGEST}")
     broken = _BROKEN.search(uri.replace(" ", ""))
     if broken:
-        shown, what = mask(uri), printable(broken[0])
-        raise UsageError(
-            f"'{shown}' has the character {what}", expected="printable characters", fix=f"write it as %{ord(broken[0]):02X}, or leave it out"
-        )
+        what = f"'{mask(uri)}' has the character {printable(broken[0])}"
+        fix = f"write it as %{ord(broken[0]):02X}, or leave it out"
+        raise UsageError(what, expected="printable characters", fix=fix)
 
 
 def without_password(parts: SplitResult) -> str:

@@ -83,9 +83,8 @@ def _why_not_rtsp(uri: str, deadline: Deadline) -> SystemProblem:
     except (ConnectionRefusedError, socket.gaierror) as error:
         return _unreachable(uri, error)
     except (OSError, NotUnderstood) as error:
-        return SystemProblem(
-            f"{mask(uri)} does not speak RTSP: {error or type(error).__name__}", expected="an RTSP server", fix="check the port (usually 554)"
-        )
+        what = f"{mask(uri)} does not speak RTSP: {error or type(error).__name__}"
+        return SystemProblem(what, expected="an RTSP server", fix="check the port (usually 554)")
     if said.status != 200:
         return _refused(uri, split(uri), status=said.status, said=said.line)
     video = said.body.partition("m=video")[2]

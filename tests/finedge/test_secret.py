@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -126,10 +125,9 @@ TOLD = [
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known from an earlier case."""
     monkeypatch.setattr(secret, "_learned", {})
-    yield
 
 
 @pytest.mark.parametrize("source", FORMS)
@@ -140,9 +138,7 @@ def test_a_secret_is_masked_and_masking_again_changes_nothing(source: str) -> No
 
 
 @pytest.mark.parametrize("source", FORMS)
-def test_classify_never_says_a_secret(
-    source: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_classify_never_says_a_secret(source: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINEDGE_LOG", "DEBUG")
     assert main(["classify", "examples/birds.finedge", source]) in (2, 3, 4)
     assert "CRET" not in "".join(capfd.readouterr())

@@ -29,8 +29,12 @@ GOOD = [
     b"GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n",
 ]
 NOISE = st.binary(max_size=60) | st.sampled_from(
-    [b"\0", b"\r\n", b"\n", b"\r", b" ", b":", b"\xff", b"HTTP/0.9", b"HTTP/1.1.1", b"HTTP/-1.1", b"\r\n Folded: x", b"%00", b"/../", b"a" * 70_000]
-    + [b"X: y\r\n" * 120, b"Host: evil\r\n", b"Content-Length: -1\r\n", b"Content-Length: 1, 2\r\n", b"Connection: keep-alive\r\n", b"?" * 600]
+    [
+        *(b"\0", b"\r\n", b"\n", b"\r", b" ", b":", b"\xff", b"\r\n Folded: x", b"%00", b"/../"),
+        *(b"HTTP/0.9", b"HTTP/1.1.1", b"HTTP/-1.1", b"a" * 70_000, b"X: y\r\n" * 120, b"?" * 600),
+        *(b"Host: evil\r\n", b"Content-Length: -1\r\n", b"Content-Length: 1, 2\r\n"),
+        b"Connection: keep-alive\r\n",
+    ]
 )
 
 
