@@ -16,7 +16,6 @@ import pytest
 
 from finedge.bundle import Bundle
 from finedge.cli import main
-from tests.runtime.sources.conftest import web  # noqa: F401
 
 Serve = Callable[..., Any]
 FORMS = [
@@ -38,7 +37,7 @@ def test_no_secret_leaves_a_run(
     tiny_bundle: Bundle,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FINEDGE_LOG", "DEBUG")
     kept, video, port, pages = tmp_path / "kept", tmp_path / "out.avi", free_port(), list[bytes]()
