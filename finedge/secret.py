@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
-SHORTEST = 4  # letters: a shorter secret is a part of too many words to be looked for in other texts
+# letters: a shorter secret is a part of too many words to be looked for in other texts
+SHORTEST = 4
 MOST_LEARNED = 1000
 EXAMPLE = "user:password"  # what our own texts show as the form
 
@@ -51,7 +52,8 @@ _TOLD = re.compile(
 )
 _HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-token)(\s*[:=]\s*)([^\r\n\"']+)")
 _BEARER = re.compile(r"\b(Bearer|Basic)(\s+)(?=[^\s]*[\d=])([\w+/=.~-]{8,})")
-# Up to the next blank; where no @ came and what follows the colon is no port, on to the next word with an @.
+# Up to the next blank; where no @ came and what follows the colon is no port, on to the next word
+# with an @.
 _IN_TEXT = re.compile(rf"(?<![\w])({_SCHEME})([^\s\"'<>]*@\S*|[^\s:/@]*:(?!\d{{1,5}}(?!\w))[^\n@]{{0,200}}@\S*|\S*)")
 _BARE_IN_TEXT = re.compile(r"(?<![\w/:.*])(?![A-Za-z]:\\)([^\s/:@\"'(=,]{1,80}(?:@[\w.-]{1,80})?):(?!/)([^\s@]{1,200}|[^\s]{1,200})@(?=[\w.\[*])")
 _TAIL = re.compile(r"[\"')\]>,;:.!]*$")
@@ -166,7 +168,10 @@ def _address(rest: str, *, head: str) -> Shown:
             return Shown(head + login + host + tail, tuple(secrets))
         name = host.partition(":")[0] if ":" in host and not host.startswith("[") else ""
         name = name if _HOST.fullmatch(name) else ""
-        return Shown(f"{head}{login}{name}:{HIDDEN}" if name else f"{head}{login}{HIDDEN}", (*secrets, *filter(None, [host[len(name) + 1 :] + tail])))
+        return Shown(
+            f"{head}{login}{name}:{HIDDEN}" if name else f"{head}{login}{HIDDEN}",
+            (*secrets, *filter(None, [host[len(name) + 1 :] + tail])),
+        )
     return Shown(head + login + host + _tail(tail, scheme=scheme, secrets=secrets), tuple(secrets))
 
 
@@ -176,7 +181,8 @@ def _split_login(rest: str) -> tuple[str | None, str | None, str]:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if at < 0 and re.search(r"(?i)%40", authority):
         at, width = max(authority.rfind("%40"), 0), 3
-    elif at >= len(authority):  # behind the first / ? or #: of the password, or of the path or query
+    # behind the first / ? or #: of the password, or of the path or query
+    elif at >= len(authority):
         path = re.split(r"[?#]", rest, maxsplit=1)[0]
         plain = _HOST.fullmatch(authority) is not None
         if plain and (":" not in authority or (len(authority) < len(path) <= at)) and "@" not in authority:

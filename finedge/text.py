@@ -9,15 +9,21 @@ import unicodedata
 
 from finedge.secret import mask_text
 
-# Control characters (C0, C1), what turns the reading direction, what breaks a line unseen, what shows nothing, half a character.
+# Control characters (C0, C1), what turns the reading direction, what breaks a line unseen, what
+# shows nothing, half a character.
 # Zero-width joiners stay: Persian, Hindi and emoji are written with them.
 _UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
 UNPRINTABLE = re.compile(f"[{_UNSEEN}]")
-# What some file system refuses (exFAT, NTFS), what a shell or a reader would take for more than a letter, and our own escape.
+# What some file system refuses (exFAT, NTFS), what a shell or a reader would take for more than a
+# letter, and our own escape.
 UNSAFE = re.compile(f'[{_UNSEEN}<>:"/\\\\|?*%]')
-RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\..*)?", re.DOTALL)
+RESERVED = re.compile(
+    r"(?i)(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\..*)?",
+    re.DOTALL,
+)
 TOOLS = re.compile(r"(?i)[.@$~#]|__MACOSX$")  # how names begin that data readers take for other programs' files
-LONGEST = 180  # bytes of UTF-8: with a time and a suffix behind it still below the 255 of every file system
+# bytes of UTF-8: with a time and a suffix behind it still below the 255 of every file system
+LONGEST = 180
 MARK = re.compile(r"~[0-9a-f]{16}$")
 
 
@@ -52,7 +58,8 @@ def file_name(label: str) -> str:
     mark = MARK.search(name)
     if mark:
         name = name[: mark.start()] + _percent("~") + name[mark.start() + 1 :]
-    # A file system may compose letters and accents (HFS+) or not: two spellings of one text are two labels.
+    # A file system may compose letters and accents (HFS+) or not: two spellings of one text are two
+    # labels.
     if len(name.encode()) > LONGEST or unicodedata.normalize("NFC", name) != name:
         head = name.encode()[:LONGEST].decode(errors="ignore").rstrip(". ")
         name = f"{head}~{hashlib.sha256(data).hexdigest()[:16]}"

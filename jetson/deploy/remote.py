@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 # A board that does not answer is given up after 10 s, a link that went silent after 60 s.
 OPTIONS = ("-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", "ControlPersist=no")
 NO_CONNECTION = 255  # ssh's own exit code; any other is that of the command
-# A leading dash would be an option of ssh, a / a path for rsync, a blank or a $ something else for a ProxyCommand's shell.
+# A leading dash would be an option of ssh, a / a path for rsync, a blank or a $ something else for
+# a ProxyCommand's shell.
 BOARD = re.compile(r"(?:\w[\w.+@-]*\$?@)?(?:\w[\w.-]*|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?)")
 READY = "finedge-ready"  # what a login says before it is no part of a command's output
 

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 MOST_CLIENTS = 32
 DEADLINE_S = 10.0  # for a whole request (also the time an idle connection is kept), and again for its whole answer
-STUCK_S = 2.0  # an answer that is not taken for so long gives its place to one who waits for a place
+# an answer that is not taken for so long gives its place to one who waits for a place
+STUCK_S = 2.0
 LONGEST_REQUEST = 2**17  # bytes, with what is read ahead
 CLOSE_S = 2.0
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -121,7 +122,8 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         staying = {connection: client for connection, client in self._clients.items() if not client.leaving}
         if len(staying) < MOST_CLIENTS:
             return True
-        if len(self._clients) >= 2 * MOST_CLIENTS:  # threads that have not noticed yet that they shall leave
+        # threads that have not noticed yet that they shall leave
+        if len(self._clients) >= 2 * MOST_CLIENTS:
             return False
         victim = _holder(staying)
         if victim is None:

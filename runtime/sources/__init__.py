@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ from finedge.runtime.sources.video import open_video
 from finedge.secret import learn
 
 __all__ = ["SOURCES", "Frame", "Kind", "Source", "SourceInfo", "Wish", "mask", "open_source"]
+
+# FFmpeg writes to stderr by itself, and addresses with their passwords in it. What it knows, the
+# diagnosis says.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,11 @@ def _why_not_rtsp(uri: str, deadline: Deadline) -> SystemProblem:
         return _refused(uri, split(uri), status=said.status, said=said.line)
     video = said.body.partition("m=video")[2]
     if not video:
-        return SystemProblem(f"{mask(uri)} has no video", expected="a stream with H.264, H.265 or MJPEG", fix="choose another stream of the camera")
+        return SystemProblem(
+            f"{mask(uri)} has no video",
+            expected="a stream with H.264, H.265 or MJPEG",
+            fix="choose another stream of the camera",
+        )
     codecs = re.findall(r"a=rtpmap:\d+ ([\w.-]+)", video.partition("m=")[0])
     return SystemProblem(
         f"{mask(uri)} answers, but its video (codec: {', '.join(codecs) or 'not named'}) gave no picture in time",
@@ -102,7 +106,11 @@ def _why_not_http(uri: str, deadline: Deadline) -> SystemProblem:
     try:
         said = get(uri, deadline=deadline)
     except NotUnderstood as error:
-        return SystemProblem(f"{mask(uri)} gives no HTTP answer: {error}", expected="a web server", fix="check the port; write a space in the path as %20")
+        return SystemProblem(
+            f"{mask(uri)} gives no HTTP answer: {error}",
+            expected="a web server",
+            fix="check the port; write a space in the path as %20",
+        )
     except OSError as error:
         return _unreachable(uri, error)
     if said.status >= 300:
@@ -120,19 +128,47 @@ def _refused(uri: str, parts: SplitResult, *, status: int, said: str) -> SystemP
     if status == 401 and parts.username is None:
         return SystemProblem(f"{name} wants a user and a password (401)", expected=form, fix=ESCAPES)
     if status in (401, 403):
-        return SystemProblem(f"{name} does not accept this user and password ({status})", expected=form, fix=f"check both; {ESCAPES}")
+        return SystemProblem(
+            f"{name} does not accept this user and password ({status})",
+            expected=form,
+            fix=f"check both; {ESCAPES}",
+        )
     if status == 404:
-        return SystemProblem(f"{name} does not exist on this server (404)", expected="the stream's path", fix="look it up in the camera's manual or ONVIF page")
-    return SystemProblem(f"{name} was refused: {said}", expected="200 OK", fix="503 or 453: too many viewers, close one; else see the camera's log")
+        return SystemProblem(
+            f"{name} does not exist on this server (404)",
+            expected="the stream's path",
+            fix="look it up in the camera's manual or ONVIF page",
+        )
+    return SystemProblem(
+        f"{name} was refused: {said}",
+        expected="200 OK",
+        fix="503 or 453: too many viewers, close one; else see the camera's log",
+    )
 
 
 def _unreachable(uri: str, error: Exception) -> SystemProblem:
     parts = split(uri)
     place = f"{parts.hostname} port {port_of(parts)}"
     if isinstance(error, socket.gaierror):
-        return SystemProblem(f"{mask(uri)}: the name {parts.hostname} is unknown", expected="a host", fix="check the spelling; try the IP address")
+        return SystemProblem(
+            f"{mask(uri)}: the name {parts.hostname} is unknown",
+            expected="a host",
+            fix="check the spelling; try the IP address",
+        )
     if isinstance(error, ConnectionRefusedError):
-        return SystemProblem(f"{mask(uri)}: nothing listens at {place}", expected="a running server", fix="start it; check the port")
+        return SystemProblem(
+            f"{mask(uri)}: nothing listens at {place}",
+            expected="a running server",
+            fix="start it; check the port",
+        )
     if isinstance(error, TimeoutError):
-        return SystemProblem(f"{mask(uri)}: no answer from {place}", expected="an answer", fix=f"check power and cable: ping {parts.hostname}")
-    return SystemProblem(f"{mask(uri)}: no way to {place}: {error}", expected="a reachable host", fix=f"check the network: ip route get {parts.hostname}")
+        return SystemProblem(
+            f"{mask(uri)}: no answer from {place}",
+            expected="an answer",
+            fix=f"check power and cable: ping {parts.hostname}",
+        )
+    return SystemProblem(
+        f"{mask(uri)}: no way to {place}: {error}",
+        expected="a reachable host",
+        fix=f"check the network: ip route get {parts.hostname}",
+    )

@@ -169,7 +169,12 @@ def _resolve(host: str, port: int, *, deadline: Deadline) -> list[tuple[socket.A
 
 
 def _description(uri: str, number: int, authorization: str) -> list[str]:
-    return [f"DESCRIBE {uri} RTSP/1.0", f"CSeq: {number}", "Accept: application/sdp", *([authorization] if authorization else [])]
+    return [
+        f"DESCRIBE {uri} RTSP/1.0",
+        f"CSeq: {number}",
+        "Accept: application/sdp",
+        *([authorization] if authorization else []),
+    ]
 
 
 def _get(parts: SplitResult, authorization: str, *, deadline: Deadline) -> Said:
@@ -177,9 +182,20 @@ def _get(parts: SplitResult, authorization: str, *, deadline: Deadline) -> Said:
     if re.search(r"\s", target):
         raise NotUnderstood("a blank in the path")
     host = parts.netloc.rpartition("@")[2]
-    lines = [f"GET {target} HTTP/1.1", f"Host: {host}", "User-Agent: finedge", "Accept: */*", "Connection: close"]
+    lines = [
+        f"GET {target} HTTP/1.1",
+        f"Host: {host}",
+        "User-Agent: finedge",
+        "Accept: */*",
+        "Connection: close",
+    ]
     with _dialled(parts, deadline=deadline) as connection:
-        return _ask(connection, [*lines, *([authorization] if authorization else [])], protocol="HTTP", deadline=deadline)
+        return _ask(
+            connection,
+            [*lines, *([authorization] if authorization else [])],
+            protocol="HTTP",
+            deadline=deadline,
+        )
 
 
 def _target(parts: SplitResult) -> str:
@@ -205,7 +221,12 @@ def _ask(connection: socket.socket, lines: list[str], *, protocol: str, deadline
         if not more:
             raise NotUnderstood("it hung up")
         body += more
-    return Said(int(answer[1]), _first_line(head), head.decode(errors="replace"), body.decode(errors="replace"))
+    return Said(
+        int(answer[1]),
+        _first_line(head),
+        head.decode(errors="replace"),
+        body.decode(errors="replace"),
+    )
 
 
 def _more(connection: socket.socket, *, deadline: Deadline) -> bytes:

@@ -146,7 +146,10 @@ def test_classify_never_says_a_secret(source: str, capfd: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("source", FORMS[::4])
 def test_a_usage_error_repeats_no_secret(source: str, capfd: pytest.CaptureFixture[str]) -> None:
-    for words in (["build", "b.finedge", source], ["classify", "b", source, "--topk", source, "--bogus", source]):
+    for words in (
+        ["build", "b.finedge", source],
+        ["classify", "b", source, "--topk", source, "--bogus", source],
+    ):
         assert main(words) == 2
     assert "CRET" not in "".join(capfd.readouterr())
 
@@ -211,6 +214,21 @@ def test_our_own_words_are_left_alone(text: str) -> None:
 
 
 def test_a_hundred_thousand_characters_take_no_time_to_mask() -> None:
-    for unit in ("a", "a:", "@", "a=", "://", "a://", "'", '\\"', "a-", " ! ", "%40", "<", "key", "b:c@"):
+    for unit in (
+        "a",
+        "a:",
+        "@",
+        "a=",
+        "://",
+        "a://",
+        "'",
+        '\\"',
+        "a-",
+        " ! ",
+        "%40",
+        "<",
+        "key",
+        "b:c@",
+    ):
         text = unit * (100_000 // len(unit))
         assert len(mask(text)) + len(mask_text(text)) > 0

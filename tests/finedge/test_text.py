@@ -33,7 +33,15 @@ def test_a_record_and_its_exception_are_cleaned() -> None:
     try:
         raise ValueError(f"rtsp://bob:S3CRET@cam/x{HOSTILE}")
     except ValueError as error:
-        told = logging.LogRecord("finedge", logging.ERROR, "", 0, "%s is lost\nINFO forged", (HOSTILE,), (ValueError, error, error.__traceback__))
+        told = logging.LogRecord(
+            "finedge",
+            logging.ERROR,
+            "",
+            0,
+            "%s is lost\nINFO forged",
+            (HOSTILE,),
+            (ValueError, error, error.__traceback__),
+        )
     text = CleanFormatter("%(levelname)s %(message)s").format(told)
     assert "S3CRET" not in text
     assert all(line.isprintable() for line in text.split("\n"))

@@ -92,7 +92,12 @@ PAGE = load_document()
 
 @pytest.mark.parametrize("token", [None, TOKEN])
 @pytest.mark.parametrize("examples", [200, pytest.param(3_000, marks=pytest.mark.slow)])
-def test_no_request_breaks_the_page_or_opens_it(examples: int, token: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_request_breaks_the_page_or_opens_it(
+    examples: int,
+    token: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     monkeypatch.setattr("finedge.runtime.live.board.Machine.read", lambda self: {})
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -108,4 +113,12 @@ def test_no_request_breaks_the_page_or_opens_it(examples: int, token: str | None
 
 
 def test_the_unharmed_requests_are_answered() -> None:
-    assert [STATUS.findall(talk(sent, token=None).removeprefix(CONTINUE))[0] for sent in GOOD] == [b"200", b"200", b"204", b"403", b"403", b"405", b"404"]
+    assert [STATUS.findall(talk(sent, token=None).removeprefix(CONTINUE))[0] for sent in GOOD] == [
+        b"200",
+        b"200",
+        b"204",
+        b"403",
+        b"403",
+        b"405",
+        b"404",
+    ]

@@ -16,8 +16,21 @@ from finedge.secret import mask, mask_text
 SECRET = "S3CRET"
 CHARACTERS = st.characters(codec=None)
 JUNK = st.text(CHARACTERS, max_size=30) | st.text("aA1:/@?#&=;%.[]! \\\"'\n\t\0", max_size=30)
-SCHEMES = st.sampled_from(["rtsp://", "RTSP://", "rtsps://", "http://", "https://", "rtmp://", "srt://", "ws://", "x-y+z.1://"])
-# A password as typed: anything around the secret. User and host are plain: where all is ambiguous, no rule can tell.
+SCHEMES = st.sampled_from(
+    [
+        "rtsp://",
+        "RTSP://",
+        "rtsps://",
+        "http://",
+        "https://",
+        "rtmp://",
+        "srt://",
+        "ws://",
+        "x-y+z.1://",
+    ]
+)
+# A password as typed: anything around the secret. User and host are plain: where all is ambiguous,
+# no rule can tell.
 AROUND = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=8)
 USERS = st.sampled_from(["bob", "me@mail.org", "bob smith", "", "a.b-c", "DOMAIN\\bob"])
 HOSTS = st.sampled_from(["cam", "10.0.0.1", "cam.local:554", "[::1]:554", "127.0.0.1:1"])
@@ -45,7 +58,12 @@ def secret_sources(draw: st.DrawFn) -> str:
     return draw(st.sampled_from(forms))
 
 
-MUTANTS = st.builds(lambda text, at, junk: text[: at % (len(text) + 1)] + junk + text[at % (len(text) + 1) :], secret_sources(), st.integers(0, 200), JUNK)
+MUTANTS = st.builds(
+    lambda text, at, junk: text[: at % (len(text) + 1)] + junk + text[at % (len(text) + 1) :],
+    secret_sources(),
+    st.integers(0, 200),
+    JUNK,
+)
 
 
 @pytest.mark.parametrize("examples", [300, pytest.param(20_000, marks=pytest.mark.slow)])
@@ -92,7 +110,12 @@ def test_opening_decides_or_refuses_in_a_typed_way(examples: int, monkeypatch: p
     check()
 
 
-UNSENDABLE = ["rtsp://cam/\0", "rtsp://cam/a\nb", "rtsp://c\ud800am/", "http://cam/" + "a" * 100_000]
+UNSENDABLE = [
+    "rtsp://cam/\0",
+    "rtsp://cam/a\nb",
+    "rtsp://c\ud800am/",
+    "http://cam/" + "a" * 100_000,
+]
 
 
 @pytest.mark.parametrize("source", [*UNSENDABLE, "\0", "a\0.jpg", "http://\0", "a" * 100_000])

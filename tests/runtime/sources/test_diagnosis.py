@@ -80,7 +80,13 @@ DRIPS = {
     "hang up": ("rtsp", say(b"")),
     "binary": ("http", say(bytes(range(256)) * 300)),
     "digest for ever": ("http", say(b"HTTP/1.1 " + CHALLENGE)),
-    "chunks": ("http", drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/html\r\n\r\n", unit=b"1\r\na\r\n")),
+    "chunks": (
+        "http",
+        drip(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/html\r\n\r\n",
+            unit=b"1\r\na\r\n",
+        ),
+    ),
 }
 
 
@@ -117,7 +123,11 @@ def test_a_password_goes_to_no_other_host(server: Callable[[Talk], int], monkeyp
     other = server(listen)
     first = server(say(b"HTTP/1.1 302 Found\r\nLocation: http://localhost:%d/\r\n\r\n" % other))
     asked = inquiry._ask
-    monkeypatch.setattr(inquiry, "_ask", lambda c, lines, **how: heard.append("\n".join(lines).encode()) or asked(c, lines, **how))
+    monkeypatch.setattr(
+        inquiry,
+        "_ask",
+        lambda c, lines, **how: heard.append("\n".join(lines).encode()) or asked(c, lines, **how),
+    )
     why_not_http(f"http://me:S3CRET@127.0.0.1:{first}/", timeout_s=2)
     assert len(heard) == 2
     assert not any(b"Authorization" in lines for lines in heard)
@@ -130,7 +140,9 @@ def test_a_server_that_repeats_the_password_is_not_repeated(server: Callable[[Ta
     assert "no ***\\x1b[2J" in said
 
 
-def test_a_name_server_that_hangs_holds_nobody_and_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_server_that_hangs_holds_nobody_and_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked, answer = [], threading.Event()
 
     def slow(*where: object, **_: object) -> list[object]:

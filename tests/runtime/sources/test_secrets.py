@@ -16,6 +16,8 @@ import pytest
 
 from finedge.bundle import Bundle
 from finedge.cli import main
+from finedge.errors import SystemProblem
+from finedge.runtime.sources import open_source
 
 Serve = Callable[..., Any]
 FORMS = [
@@ -51,7 +53,18 @@ def test_no_secret_leaves_a_run(
 
     looking = threading.Thread(target=look, daemon=True)
     looking.start()
-    options = ["--frames", 30, "--serve", f"127.0.0.1:{port}", "--save", video, "--collect", kept, "--collect-below", 1]
+    options = [
+        "--frames",
+        30,
+        "--serve",
+        f"127.0.0.1:{port}",
+        "--save",
+        video,
+        "--collect",
+        kept,
+        "--collect-below",
+        1,
+    ]
     code = main(["classify", str(tiny_bundle.path), form.format(web().server_port), *map(str, options)])
     looking.join()
     out, err = capfd.readouterr()
@@ -68,4 +81,14 @@ def test_no_secret_leaves_a_run(
 def test_benchmark_of_a_camera_shows_no_secret(tiny_bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
     source = "rtsp://me@mail.org:S3CRET@127.0.0.1:1/x"
     assert main(["benchmark", str(tiny_bundle.path), "--mode", "camera", "--source", source]) != 0
+    assert "S3CRET" not in "".join(capfd.readouterr())
+
+
+def test_ffmpeg_says_no_address_by_itself(web: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 1.0)
+    lines = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\ngone.ts?token=S3CRET\n#EXT-X-ENDLIST\n"
+    (tmp_path / "l.m3u8").write_text(lines)
+    uri = web().uri.replace("//", "//bob:S3CRET@") + "/l.m3u8"
+    with pytest.raises(SystemProblem):
+        open_source(uri, timeout_s=1)
     assert "S3CRET" not in "".join(capfd.readouterr())
