@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from finedge import __version__
+from finedge.arguments import call
 from finedge.errors import FinedgeError, SystemProblem, UsageError, as_finedge_error, nearest
+from finedge.text import CleanFormatter
 
 INTERRUPTED = 130
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -158,10 +160,7 @@ def _run(arguments: list[str]) -> Any:
     command = COMMANDS[name]
     if command.for_run and any(_is_run(word) for word in rest):
         command = command.for_run
-    function = command.load()
-    import tyro
-
-    return tyro.cli(function, prog=f"finedge {name}", args=rest)
+    return call(command.load(), prog=f"finedge {name}", arguments=rest)
 
 
 def _is_run(word: str) -> bool:
@@ -193,9 +192,10 @@ def logs_to_stderr() -> None:
         from rich.logging import RichHandler
 
         handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+        handler.setFormatter(CleanFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(CleanFormatter("%(levelname)s %(message)s"))
     logger = logging.getLogger("finedge")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level)

@@ -18,6 +18,8 @@ import errno
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from finedge.text import clean
+
 # What the system refuses at any command (`OSError.errno`, ends like a SystemProblem), and what to do.
 ROOM, ANOTHER = "free some space", "choose another folder, or chown or remount it"
 REFUSED = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EACCES: ANOTHER, errno.EPERM: ANOTHER, errno.EROFS: ANOTHER}
@@ -27,17 +29,19 @@ class FinedgeError(Exception):
     """Base of every error a user can cause or meet.
 
     `result`, when given, is the JSON object the command still prints on stdout (a failed gate has numbers worth reading).
+    The texts come from users, files and servers: secrets and control characters are taken out here.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, *, expected: str = "", fix: str = "", result: dict[str, Any] | None = None) -> None:
-        self.what, self.expected, self.fix, self.result = what, expected, fix, result
-        lines = [what]
+        self.what, self.expected, self.fix = clean(what), clean(expected), clean(fix)
+        self.result = result
+        lines = [self.what]
         if expected:
-            lines.append(f"  expected: {expected}")
+            lines.append(f"  expected: {self.expected}")
         if fix:
-            lines.append(f"  to do: {fix}")
+            lines.append(f"  to do: {self.fix}")
         super().__init__("\n".join(lines))
 
 

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from finedge.errors import UsageError
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.decide import MARGIN, Holding, Rules, Smoothing
+from finedge.runtime.leash import leash
 from finedge.runtime.pipeline import Pipeline
 from finedge.runtime.region import Region
 from finedge.runtime.sinks import SINKS, Context, Outputs, Sink
@@ -126,7 +127,7 @@ def classify(
     if not sources or len(set(sources)) < len(sources):
         raise UsageError(f"sources: {' '.join(map(mask, sources)) or 'none'}", expected="at least one, and none twice: a line names its source")
     rules, region = deciding.rules(), Region.parse(deciding.roi) if deciding.roi is not None else None
-    with ExitStack() as exits:
+    with leash(), ExitStack() as exits:
         opened = [exits.enter_context(open_source(source, wish=wish, **limits.of_source)) for source in sources]
         _refuse_timeless(opened, limits=limits, deciding=deciding)
         classifier = exits.enter_context(Classifier.open(bundle, variant=variant, backend=backend, topk=topk))

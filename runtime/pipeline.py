@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from finedge.runtime.region import Region
 from finedge.runtime.slot import Slot
 from finedge.runtime.sources import Frame, Source
-from finedge.runtime.stream import JOIN_S, NO_SIGNAL_MS, POLL_S, Counts, Stream
+from finedge.runtime.stream import NO_SIGNAL_MS, POLL_S, Counts, Stream
 
 log = logging.getLogger(__name__)
+
+UNDER_WAY_S = 2.0  # for what a stop finds under way
 
 
 class Stages(Protocol):
@@ -108,7 +110,7 @@ class Pipeline:
         return self
 
     def __iter__(self) -> Iterator[Answer | Silence]:
-        while (answers := self._answered.take()) is not None:
+        while self._waited() and (answers := self._answered.take()) is not None:
             yield from answers
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -118,10 +120,11 @@ class Pipeline:
         for stream in self._streams:
             stream.leave()
         self._exits.close()
+        until = time.monotonic() + UNDER_WAY_S
         for thread in self._threads:
-            thread.join(JOIN_S)
+            thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
-                log.warning("%s did not end within %g s", thread.name, JOIN_S)
+                log.warning("%s did not end within %g s", thread.name, UNDER_WAY_S)
 
     @property
     def counts(self) -> tuple[Counts, ...]:
@@ -131,6 +134,15 @@ class Pipeline:
     def stop(self) -> None:
         """End the iteration behind what is under way; safe to call from a signal handler and from any thread."""
         self._stopping.set()
+
+    def _waited(self) -> bool:
+        """Wait for what comes next; False where a stop was asked for and what is under way does not come: the model hangs."""
+        until = float("inf")
+        while not self._answered.ready and time.monotonic() < until:
+            self._answered.wait(POLL_S)
+            if self._stopping.is_set() and until == float("inf"):
+                until = time.monotonic() + UNDER_WAY_S
+        return self._answered.ready
 
     def _prepare_all(self) -> None:
         while self._prepared.wait_free() and self._left > 0 and not self._stopping.is_set():

@@ -16,7 +16,8 @@ from finedge.runtime.sources.base import Interruptible
 
 NO_SIGNAL_MS = 2000.0
 POLL_S = 0.1  # how long a stop request may go unseen
-JOIN_S = 5.0
+ALARM = hasattr(signal, "SIGALRM")  # Windows has none
+GRACE_S = 4.0  # for the main thread to stop after a signal
 READER_JOIN_S = 0.3  # a reader that hangs in a driver or waits for a server is left to the end of the process
 
 
@@ -152,14 +153,17 @@ def seconds(source: Source, frame: Frame) -> float | None:
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[threading.Event]:
     """Turn the first SIGINT or SIGTERM into a call of `stop`, and yield the event that tells so; the second one interrupts at once.
 
-    Only in the main thread, where Python delivers signals.
+    A block that has not ended `GRACE_S` after the first is interrupted too: what hangs in it (a reader of our output that does not
+    read) never asks whether it shall stop. Only in the main thread, where Python delivers signals.
     """
     seen = threading.Event()
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    alarm = signal.signal(signal.SIGALRM, _interrupt) if ALARM else None
 
     def first(number: int, frame: FrameType | None) -> None:
         restore()  # first: another signal may come while this runs, and must not enter it again
         seen.set()
+        _alarm_in(GRACE_S)
         stop()
 
     def restore() -> None:
@@ -171,4 +175,16 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[threading.Event]:
     try:
         yield seen
     finally:
+        _alarm_in(0)
+        if ALARM:
+            signal.signal(signal.SIGALRM, alarm)
         restore()
+
+
+def _alarm_in(seconds: float) -> None:
+    if ALARM:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -16,10 +16,11 @@ from finedge.bundle import MANIFEST, Bundle, sha256
 from finedge.errors import FinedgeError, SystemProblem, UsageError, nearest
 from finedge.jetson.deploy import scripts
 from finedge.jetson.deploy.board import Board, examine, locked
-from finedge.jetson.deploy.copy import check_digests, copier
+from finedge.jetson.deploy.copy import check_digests, copier, refuse_unsendable
 from finedge.jetson.deploy.remote import Target, connect, last_line
 from finedge.jetson.deploy.steps import Journal, Step
 from finedge.runtime.engine.options import FILES
+from finedge.text import printable
 
 ENGINES = ("fp16", "int8")
 SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*")
@@ -85,7 +86,11 @@ def deploy(
         raise UsageError(f"--service '{service}'", expected="a systemd unit, e.g. finedge")
     if identity is not None and not identity.is_file():
         raise UsageError(f"there is no key {identity}", expected="a private key file")
+    for text in (path, finedge, bundle.name):
+        if printable(text) != text:
+            raise UsageError(f"'{text}' holds a character that is not printed", expected="printable names")
     target, loaded = Target(board, port, identity), Bundle.load(bundle)
+    refuse_unsendable(loaded)
     stamp = sha256(loaded.path / MANIFEST)[:12]  # the manifest holds the digests of all other files
     version = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{stamp}"
     names = version, f".incoming-{stamp}-", f".incoming-{stamp}-{secrets.token_hex(4)}"

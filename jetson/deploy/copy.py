@@ -20,6 +20,8 @@ from finedge.jetson.deploy.remote import NO_CONNECTION, Remote, last_line
 PROTOCOL = 2  # rsync's exit code where versions do not fit, or a login that says something spoils its stream
 BROKEN_LINK = {10, 12, 30, 35, NO_CONNECTION}  # rsync's exit codes for sockets, streams and time-outs; the last one is ssh's
 
+NAME = re.compile(r"\w[\w.-]{0,200}", re.ASCII)
+
 log = logging.getLogger(__name__)
 
 Copy = Callable[..., str]
@@ -33,6 +35,20 @@ def copier(*, rsync_there: bool) -> Copy:
 def file_names(bundle: Bundle) -> list[str]:
     """Return what is copied: the manifest and its files; engines and reports of this machine are of no use there."""
     return [MANIFEST, *bundle.files]
+
+
+def refuse_unsendable(bundle: Bundle) -> None:
+    """Refuse what would put something else on the board than the files of the manifest, each under its own name in one folder.
+
+    Raises:
+        BundleError: a name that is a path or an option, a link, or something that is no file.
+    """
+    for name in file_names(bundle):
+        path = bundle.path / name
+        if not NAME.fullmatch(name):
+            raise BundleError(f"{bundle.path / MANIFEST} names the file '{name}'", expected="plain names of files beside it", fix="export again")
+        if path.is_symlink() or not path.is_file():
+            raise BundleError(f"{path} is a link or no file", expected="the file itself", fix="copy the bundle with `cp -rL` and deploy the copy")
 
 
 def by_rsync(remote: Remote, bundle: Bundle, *, folder: PurePosixPath, live: PurePosixPath | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 # A board that does not answer is given up after 10 s, a link that went silent after 60 s.
 OPTIONS = ("-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", "ControlPersist=no")
 NO_CONNECTION = 255  # ssh's own exit code; any other is that of the command
+# A leading dash would be an option of ssh, a / a path for rsync, a blank or a $ something else for
+# a ProxyCommand's shell.
+BOARD = re.compile(r"(?:\w[\w.+@-]*\$?@)?(?:\w[\w.-]*|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?)")
 READY = "finedge-ready"  # what a login says before it is no part of a command's output
 
 
@@ -33,8 +37,7 @@ class Target:
     identity: Path | None = None
 
     def __post_init__(self) -> None:
-        # A leading dash would be an option of ssh, a blank two words of its command line.
-        if not self.host or self.host.startswith("-") or "@-" in self.host or any(c.isspace() for c in self.host):
+        if not BOARD.fullmatch(self.host):
             raise UsageError(f"'{self.host}' names no board", expected="user@board, or a host of ~/.ssh/config")
 
     @property

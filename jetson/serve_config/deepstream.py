@@ -13,7 +13,7 @@ from pathlib import Path
 from finedge.bundle import Bundle
 from finedge.confidence import confidence_of
 from finedge.errors import UsageError, nearest
-from finedge.jetson.serve_config.folder import Folder, Request
+from finedge.jetson.serve_config.folder import Folder, Request, one_line
 from finedge.jetson.serve_config.planar import FILES, PLANES, PROBABILITIES, planar, prepared
 from finedge.preprocess import resized_shape
 from finedge.spec import Preprocess
@@ -47,7 +47,7 @@ def folders(bundle: Bundle, request: Request) -> list[Folder]:
 
 def labels(bundle: Bundle) -> bytes:
     """Return labels.txt as nvinfer reads it: one line, the labels of one output separated by `;` (which no label may hold)."""
-    return (";".join(" ".join(label.replace(";", ",").split()) for label in bundle.spec.labels) + "\n").encode()
+    return (";".join(one_line(label.replace(";", ",")) for label in bundle.spec.labels) + "\n").encode()
 
 
 def config(bundle: Bundle, variant: str, request: Request) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finedge.errors import UsageError
 from finedge.files import new_folder
+from finedge.text import printable
 
 README = "README.md"
 MARK = "<!-- finedge serve-config writes this folder anew: keep nothing else here -->\n"
@@ -61,6 +62,11 @@ def write(folder: Folder, out: Path) -> list[Path]:
             else:
                 shutil.copyfile(content, work / name)
     return [place / name for name in (*folder.files, README)]
+
+
+def one_line(label: str) -> str:
+    """Return a label as a line of a file of labels, which knows no escapes: blanks of any kind become one blank."""
+    return printable(" ".join(label.split()))
 
 
 def _ours(place: Path) -> bool:

@@ -21,7 +21,7 @@ from finedge.bundle import CPU_FILE, FLOAT_FILE, HALF_FILE, Bundle
 from finedge.confidence import confidence_of
 from finedge.errors import UsageError, nearest
 from finedge.jetson.serve_config.engines import fresh_engines
-from finedge.jetson.serve_config.folder import Folder, Request
+from finedge.jetson.serve_config.folder import Folder, Request, one_line
 from finedge.jetson.serve_config.pbtxt import Name, text
 from finedge.runtime.engine.store import Found
 
@@ -105,7 +105,7 @@ def _config(bundle: Bundle, variant: str, *, name: str, batch: int) -> dict[str,
 
 
 def _folder(bundle: Bundle, name: str, *, config: dict[str, Any], files: Mapping[str, bytes | Path], notes: tuple[str, ...]) -> Folder:
-    labels = "".join(f"{' '.join(label.split())}\n" for label in bundle.spec.labels)
+    labels = "".join(f"{one_line(label)}\n" for label in bundle.spec.labels)
     readme = (
         f"# {name}\n\n{bundle.name} for Triton Inference Server. Not run in a server by finedge's own tests.\n\n"
         f"```\ntritonserver --model-repository=THE_FOLDER_ABOVE\n```\n"

@@ -60,6 +60,8 @@ class Routes(BoundedHandler):
         elif not self.site.gate.known(self.headers, port=self._port):
             self._say(HTTPStatus.UNAUTHORIZED, "Open this address with /?token=TOKEN: the one the program was given, or the one it logged when it started.")
         else:
+            if self.site.gate.wants_token:
+                self.note_known()
             self._serve(path, query)
 
     do_HEAD = do_GET  # noqa: N815

@@ -1,16 +1,20 @@
-"""A web server that no browser can hold up: a bounded number of threads, a deadline for every request and every answer."""
+"""A web server that no browser can hold up: bounded threads, a deadline for every request and answer, places for those who use them."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import io
+import itertools
 import logging
 import socket
 import socketserver
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -21,23 +25,46 @@ log = logging.getLogger(__name__)
 
 MOST_CLIENTS = 32
 DEADLINE_S = 10.0  # for a whole request (also the time an idle connection is kept), and again for its whole answer
+# an answer that is not taken for so long gives its place to one who waits for a place
+STUCK_S = 2.0
+LONGEST_REQUEST = 2**17  # bytes, with what is read ahead
 CLOSE_S = 2.0
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
+@dataclass
+class Client:
+    """A connection being served: whether it has yet to ask, whether it has shown that it may, and since when it does what it does."""
+
+    thread: threading.Thread
+    host: str
+    number: int
+    waiting: bool = True
+    known: bool = False
+    leaving: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+    def now(self, *, waiting: bool) -> None:
+        """Note that a request is waited for, or answered from now on."""
+        self.waiting, self.since = waiting, time.monotonic()
+
+
 class BoundedServer(socketserver.ThreadingTCPServer):
-    """Serves at most `MOST_CLIENTS` connections at a time, each in a daemon thread; one more is answered 503 at once."""
+    """Serves at most `MOST_CLIENTS` connections at a time, each in a daemon thread.
+
+    One more takes the place of one that only holds it: of the address that holds most, the oldest that has not asked yet, else one
+    that does not take its answer. Where all are at work it is answered 503 at once.
+    """
 
     daemon_threads = True
     block_on_close = False  # joined by `stop`, in bounded time
     allow_reuse_address = True
-    request_queue_size = 16
+    request_queue_size = 64
 
     def __init__(self, address: Address, handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = address.family
-        self._free = threading.BoundedSemaphore(MOST_CLIENTS)
-        self._clients: dict[socket.socket, threading.Thread] = {}
-        self._lock = threading.Lock()
+        self._clients: dict[socket.socket, Client] = {}
+        self._lock, self._numbers = threading.Lock(), itertools.count()
         try:
             super().__init__((address.host, address.port), handler)
         except OSError as error:
@@ -52,6 +79,10 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         """The connections being served."""
         return len(self._clients)
 
+    def client(self, connection: socket.socket) -> Client | None:
+        """Return what is known of a connection."""
+        return self._clients.get(connection)
+
     def stop(self) -> None:
         """Close the port and every connection; returns within about `CLOSE_S`, whatever the browsers do."""
         self.shutdown()
@@ -61,18 +92,20 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         for connection in clients:
             _hang_up(connection)
         until = time.monotonic() + CLOSE_S
-        for thread in [self._acceptor, *clients.values()]:
+        for thread in [self._acceptor, *(client.thread for client in clients.values())]:
             thread.join(max(0.0, until - time.monotonic()))
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection its thread, or refuse it."""
-        if not self._free.acquire(blocking=False):
+        """Give a connection its thread, in another's place where all are taken, or refuse it."""
+        thread = threading.Thread(target=self._serve, args=(request, client_address), name="finedge-live-client", daemon=True)
+        with self._lock:
+            room = self._room()
+            if room:
+                self._clients[request] = Client(thread, str(client_address[0]), next(self._numbers))
+        if not room:
             _refuse(request)
             self.shutdown_request(request)
             return
-        thread = threading.Thread(target=self._serve, args=(request, client_address), name="finedge-live-client", daemon=True)
-        with self._lock:
-            self._clients[request] = thread
         try:
             thread.start()
         except RuntimeError:  # the system gives no more threads
@@ -84,6 +117,21 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         error = sys.exc_info()[1]
         log.log(logging.DEBUG if isinstance(error, OSError) else logging.WARNING, "live page: %s: %r", client_address[0], error)
 
+    def _room(self) -> bool:
+        """Tell whether there is a place, after one that only holds its own was hung up on."""
+        staying = {connection: client for connection, client in self._clients.items() if not client.leaving}
+        if len(staying) < MOST_CLIENTS:
+            return True
+        # threads that have not noticed yet that they shall leave
+        if len(self._clients) >= 2 * MOST_CLIENTS:
+            return False
+        victim = _holder(staying)
+        if victim is None:
+            return False
+        staying[victim].leaving = True
+        _hang_up(victim)
+        return True
+
     def _serve(self, request: socket.socket, client_address: Any) -> None:
         try:
             self.process_request_thread(request, client_address)
@@ -93,7 +141,6 @@ class BoundedServer(socketserver.ThreadingTCPServer):
     def _forget(self, request: socket.socket) -> None:
         with self._lock:
             del self._clients[request]
-        self._free.release()
 
 
 class BoundedHandler(BaseHTTPRequestHandler):
@@ -101,17 +148,33 @@ class BoundedHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    server: BoundedServer
 
     def setup(self) -> None:
         """Put the deadline between the socket and the parser."""
         super().setup()
         self._timed = _TimedReader(self.connection)
         self.rfile = io.BufferedReader(self._timed)
+        self._client = self.server.client(self.connection)
 
     def handle_one_request(self) -> None:
         """Read and answer one request, or let the connection go."""
-        self._timed.until = time.monotonic() + DEADLINE_S
+        self._timed.until, self._timed.left = time.monotonic() + DEADLINE_S, LONGEST_REQUEST
+        if self._client is not None:
+            self._client.now(waiting=True)
         super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """Read the headers; from here on the connection is at work."""
+        whole = super().parse_request() and self.request_version != "HTTP/0.9"  # whose answer has no status and no headers
+        if self._client is not None:
+            self._client.now(waiting=False)
+        return whole
+
+    def note_known(self) -> None:
+        """Keep this connection before those that have not shown that they may see the page."""
+        if self._client is not None:
+            self._client.known = True
 
     def send(self, body: bytes) -> None:
         """End the headers and send the body (but not to HEAD) within `DEADLINE_S`, else raise TimeoutError."""
@@ -121,12 +184,25 @@ class BoundedHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+def _holder(clients: Mapping[socket.socket, Client]) -> socket.socket | None:
+    """Return the connection that loses its place, or None where each is at work."""
+    now = time.monotonic()
+    idle = [c for c, client in clients.items() if client.waiting and not client.known]
+    stuck = [c for c, client in clients.items() if not client.waiting and not client.known and now - client.since > STUCK_S]
+    quiet = [c for c, client in clients.items() if client.waiting]
+    for group in (idle, stuck, quiet):
+        if group:
+            most = Counter(clients[c].host for c in group)
+            return min(group, key=lambda c: (-most[clients[c].host], clients[c].number))
+    return None
+
+
 class _TimedReader(io.RawIOBase):
     """Reads of a socket up to a moment: a client that sends a byte a second does not get more time with each."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self.until = 0.0
+        self.until, self.left = 0.0, LONGEST_REQUEST
 
     def readable(self) -> bool:
         return True
@@ -135,8 +211,12 @@ class _TimedReader(io.RawIOBase):
         left = self.until - time.monotonic()
         if left <= 0:
             raise TimeoutError("no whole request in time")
+        if self.left <= 0:
+            raise TimeoutError("the request does not end")
         self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
+        read = self._connection.recv_into(buffer)
+        self.left -= read
+        return read
 
 
 def _refuse(connection: socket.socket) -> None:

@@ -19,6 +19,7 @@ from finedge.errors import SystemProblem, UsageError
 from finedge.files import writable_folder, write_bytes, write_text
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.behind import Behind
+from finedge.text import file_name
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Collector:
 
     def _path(self, record: dict[str, Any]) -> Path:
         at = re.sub(r"[-:]", "", record["captured_at"])
-        path = self.how.folder / folder_name(record["top"][0]["label"]) / f"{at}-{record['frame']:06d}.jpg"
+        path = self.how.folder / file_name(record["top"][0]["label"]) / f"{at}-{record['frame']:06d}.jpg"
         twins = (path.with_name(f"{path.stem}-{i}.jpg") for i in range(1, 1000))  # two sources at the same moment
         return path if not path.exists() else next(p for p in twins if not p.exists())
 
@@ -142,11 +143,6 @@ class Collector:
         there = {str(path.relative_to(self.how.folder)) for path, _ in self._kept}
         lines = (self.how.folder / INDEX).read_text().splitlines()
         write_text(self.how.folder / INDEX, "".join(f"{line}\n" for line in lines if _image_of(line) in there))
-
-
-def folder_name(label: str) -> str:
-    """Return a label as the name of a folder that data loaders read: no slashes, no dot in front."""
-    return re.sub(r"[/\\\0]", "_", label).lstrip(".") or "_"
 
 
 def _image_of(line: str) -> str | None:

@@ -14,9 +14,11 @@ from collections.abc import Mapping
 
 from finedge.errors import UsageError
 from finedge.runtime.sinks.base import Context, Outputs, Result
+from finedge.text import printable
 
 log = logging.getLogger(__name__)
 
+SHOWN = 200  # characters of a label: a datagram has a largest size
 INTERVAL_S = 1.0  # between signs where no watchdog says how often: the status line is read by people
 
 
@@ -45,7 +47,7 @@ class Systemd:
 
     def _send(self, *lines: str) -> None:
         try:
-            self.socket.sendto("\n".join(lines).encode(), self.address)
+            self.socket.sendto("\n".join(map(printable, lines)).encode(), self.address)
         except OSError as error:  # the next sign may get through; systemd decides what its absence means
             log.debug("systemd does not listen at %s: %s", self.address, error)
 
@@ -53,7 +55,9 @@ class Systemd:
 def status_of(result: Result) -> str:
     """Return what `systemctl status` shows: the source's status and the first label."""
     top = result.record["top"]
-    return f"{result.record['status']}: {top[0]['label']} {top[0]['p']:.0%}" if top else str(result.record["status"])
+    if not top:
+        return str(result.record["status"])
+    return f"{result.record['status']}: {top[0]['label'][:SHOWN]} {top[0]['p']:.0%}"
 
 
 def open_systemd(outputs: Outputs, context: Context, *, environment: Mapping[str, str] = os.environ) -> Systemd | None:

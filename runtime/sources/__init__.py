@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,13 @@ from finedge.runtime.sources.network import open_http, open_rtsp
 from finedge.runtime.sources.scene import open_scene
 from finedge.runtime.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from finedge.runtime.sources.video import open_video
+from finedge.secret import learn
 
 __all__ = ["SOURCES", "Frame", "Kind", "Source", "SourceInfo", "Wish", "mask", "open_source"]
+
+# FFmpeg writes to stderr by itself, and addresses with their passwords in it. What it knows, the
+# diagnosis says.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,9 @@ def open_source(uri: str, *, wish: Wish = AS_IT_COMES, **options: Any) -> Source
         DataError: a file that is missing, or is neither an image nor a video.
         SystemProblem: no such camera, or a stream that cannot be opened.
     """
+    learn(uri)
+    if "\0" in uri:
+        raise UsageError(f"'{mask(uri)}' holds a NUL character", expected="a source without it")
     uri = _usual(uri)
     try:
         kind = next((kind for kind in SOURCES.values() if kind.claims(uri)), None)
@@ -118,5 +127,5 @@ def _unknown(uri: str) -> UsageError | DataError:
     if "://" in uri or " ! " in uri or not uri:
         return UsageError(f"unknown source '{mask(uri)}'", expected=f"one of these forms: {forms}")
     if not Path(uri).exists():
-        return DataError(f"there is no file or folder '{uri}'", expected=f"one of these forms: {forms}")
-    return DataError(f"'{uri}' is neither an image nor a video by its name", expected=", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)))
+        return DataError(f"there is no file or folder '{mask(uri)}'", expected=f"one of these forms: {forms}")
+    return DataError(f"'{mask(uri)}' is neither an image nor a video by its name", expected=", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)))

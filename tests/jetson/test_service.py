@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -119,6 +120,34 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+MOST_EXPOSED = 2.0  # of 10, by systemd's own count
+
+
+def test_systemd_finds_the_unit_well_shut() -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here: apt-get install systemd")
+    command = ["systemd-analyze", "security", "--no-pager", "--offline=true", str(UNIT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze reads no unit file offline (it is older than 250)")
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert found is not None, done.stderr
+    assert float(found[1]) <= MOST_EXPOSED
+
+
+@pytest.mark.parametrize("label", ["a\nMAINPID=1\nSTOPPING=1", "\x1b[2J", "\ud800", "a" * 100_000, "\u2028\u202e"])
+def test_a_label_says_nothing_to_systemd_but_itself(label: str, listener: socket.socket) -> None:
+    sink = Systemd(listener.getsockname(), interval_s=0)
+    sink.write(Result({"status": "ok", "top": [{"index": 1, "label": label, "p": 0.93}]}))
+    said = received(listener)
+    assert said[:2] == ["READY=1", "WATCHDOG=1"]
+    assert len(said) == 3
+    assert said[2].startswith("STATUS=ok: ")
+    assert said[2].isprintable()
+    assert len(said[2]) < 1000
+    sink.close()
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -132,6 +161,10 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         "PrivateTmp=yes",
         "BindPaths=-/tmp/argus_socket",
         "DevicePolicy=closed",
+        "SystemCallFilter=@system-service",
+        "SystemCallErrorNumber=EPERM",
+        "ProtectKernelTunables=yes",
+        "UMask=0077",
         "MemoryMax=75%",
         "EnvironmentFile=/etc/finedge/finedge.env",
     ],

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, FinedgeError, GateError, SystemProblem, UsageError
 from finedge.jetson.deploy.command import deploy
+from finedge.jetson.deploy.copy import refuse_unsendable
+from finedge.jetson.deploy.remote import Target
 from finedge.jetson.deploy.scripts import ACTIVATE
 from tests.jetson.deploy.conftest import LocalBoard, broken, changed, script
 
@@ -351,6 +354,20 @@ def test_a_link_that_is_none_of_ours_is_left_alone(board: LocalBoard, birds: Bun
         ("-oProxyCommand=x", {}),
         ("", {}),
         ("a b", {}),
+        ("../x", {}),
+        ("host/path", {}),
+        ("ssh://host", {}),
+        ("me@-oProxyCommand=x", {}),
+        ("-me@host", {}),
+        ("me;id@host", {}),
+        ("$(id)@host", {}),
+        ("host\n", {}),
+        ("host\x00", {}),
+        ("ho\x1bst", {}),
+        ("host:22", {}),
+        ("@host", {}),
+        ("b", {"path": "~/a\nb"}),
+        ("b", {"finedge": "a\x00"}),
         ("b", {"keep": -1}),
         ("b", {"identity": Path("none")}),
         ("b", {"precision": "int9"}),
@@ -360,6 +377,38 @@ def test_a_link_that_is_none_of_ours_is_left_alone(board: LocalBoard, birds: Bun
 def test_what_names_no_board_or_makes_no_sense_is_refused_at_once(name: str, options: dict[str, Any], birds: Bundle) -> None:
     with pytest.raises(UsageError):
         deploy(name, birds.path, **options)
+
+
+BOARDS = ["board", "me@board", "me.x+y@board.local", "DOMAIN_me@b", "10.0.0.1", "me@10.0.0.1"]
+
+
+@pytest.mark.parametrize("name", [*BOARDS, "::1", "me@fe80::1%eth0", "[::1]", "me@corp@board", "machine$@b"])
+def test_names_of_boards_as_ssh_takes_them_are_taken(name: str) -> None:
+    assert Target(name).host == name
+
+
+@pytest.mark.parametrize("name", ["../model.onnx", "sub/model.onnx", "/etc/passwd", "-rf", ".hidden", "a\nb", "a b", "", "x" * 300])
+def test_a_manifest_that_names_more_than_plain_files_is_refused(name: str, birds: Bundle) -> None:
+    with pytest.raises(BundleError, match="names the file"):
+        refuse_unsendable(replace(birds, files={**birds.files, name: "0" * 64}))
+
+
+def test_a_link_in_a_bundle_is_refused_before_anything_is_sent(birds: Bundle) -> None:
+    secret = birds.path.parent / "secret"
+    (birds.path / "model.fp32.onnx").rename(secret)
+    (birds.path / "model.fp32.onnx").symlink_to(secret)
+    with pytest.raises(BundleError, match="link"):
+        deploy("board.invalid", birds.path)
+
+
+def test_only_the_files_of_the_manifest_are_copied(board: LocalBoard, birds: Bundle) -> None:
+    for extra in ("report.html", ".hidden", "notes.txt"):
+        (birds.path / extra).write_text("mine")
+    (birds.path / "engines").mkdir()
+    (birds.path / "engines" / "x.engine").write_text("mine")
+    board.deploy(birds)
+    there = {p.name for p in board.serving.iterdir()}
+    assert there == {"manifest.json", *birds.files}
 
 
 def test_a_precision_the_bundle_lacks_and_a_damaged_bundle_exit_4_at_once(birds: Bundle) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,8 @@ from finedge.files import write_bytes
 from finedge.image import read_image
 from finedge.runtime.sinks import Context, Outputs, Result
 from finedge.runtime.sinks.behind import SIZE
-from finedge.runtime.sinks.collect import EVERY_S, INDEX, MIB, Collecting, Collector, Unsure, folder_name, open_collect
+from finedge.runtime.sinks.collect import EVERY_S, INDEX, MIB, Collecting, Collector, Unsure, open_collect
+from finedge.text import file_name
 
 MakeResult = Callable[..., Result]
 
@@ -166,11 +169,35 @@ def test_two_frames_of_the_same_moment_are_both_kept(make_result: MakeResult, tm
     assert index(tmp_path) == names(tmp_path)
 
 
-@pytest.mark.parametrize(("label", "folder"), [("red", "red"), ("a/b", "a_b"), ("../x", "_x"), (".hidden", "hidden"), ("..", "_"), ("", "_")])
-def test_a_label_never_leaves_the_folder(label: str, folder: str, make_result: MakeResult, tmp_path: Path) -> None:
-    assert folder_name(label) == folder
-    collecting(tmp_path).write(make_result(p=0.1, label=label))
-    assert [p.parent.name for p in tmp_path.rglob("*.jpg")] == [folder]
+@pytest.mark.parametrize("label", ["red", "a/b", "../x", ".hidden", "..", "", "x" * 300, "a\0b", "\ud800", "CON", "a.", "ä" * 300, "/etc"])
+def test_a_label_never_leaves_the_folder(label: str, make_result: MakeResult, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    collector = collecting(kept)
+    collector.write(make_result(p=0.1, label=label))
+    collector.close()
+    assert [p.parent.parent for p in tmp_path.rglob("*.jpg")] == [kept]
+    assert [p.parent.name for p in tmp_path.rglob("*.jpg")] == [file_name(label)]
+    assert json.loads((kept / INDEX).read_text())["top"][0]["label"] == label
+
+
+def test_two_labels_never_share_a_folder(make_result: MakeResult, tmp_path: Path) -> None:
+    labels = ["a/b", "a_b", "a\\b", "a%2Fb", "x" * 299 + "y", "x" * 299 + "z"]
+    for label in labels:
+        collecting(tmp_path).write(make_result(p=0.1, label=label))
+    assert len({p.parent.name for p in tmp_path.rglob("*.jpg")}) == len(labels)
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o022])
+def test_kept_frames_obey_the_umask(mask: int, make_result: MakeResult, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        collecting(tmp_path).write(make_result(p=0.1))
+    finally:
+        os.umask(before)
+    (kept,) = tmp_path.rglob("*.jpg")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o666 & ~mask
+    assert stat.S_IMODE((tmp_path / INDEX).stat().st_mode) == 0o666 & ~mask
+    assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o777 & ~mask
 
 
 @pytest.mark.parametrize(("below", "most"), [(0, 1), (1.5, 1), (0.5, 0), (0.5, -1)])

@@ -1,0 +1,62 @@
+"""A command line becomes the call of a typed function; a usage error repeats arguments, but no secret in them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from finedge.secret import HIDDEN, learn, learn_secret, mask, mask_text
+from finedge.text import clean
+
+SECRET_OPTIONS = ("--token",)
+
+
+def call(function: Callable[..., Any], *, prog: str, arguments: Sequence[str]) -> Any:
+    """Call `function` with what the arguments say; return what it returns.
+
+    Raises:
+        SystemExit: 2 for wrong arguments, 0 for --help; its text was printed.
+    """
+    import tyro
+
+    @functools.wraps(function)
+    def read(*args: Any, **options: Any) -> Callable[[], Any]:
+        return functools.partial(function, *args, **options)
+
+    shown = masked(arguments)
+    if shown == list(arguments):
+        return tyro.cli(read, prog=prog, args=arguments)()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            bound = tyro.cli(read, prog=prog, args=arguments)
+    except SystemExit as exit_:
+        if exit_.code:  # the same words without the secrets are as wrong, and are told in colour
+            tyro.cli(read, prog=prog, args=shown)
+            print(clean(said.getvalue()), file=sys.stderr)
+        raise
+    return bound()
+
+
+def masked(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments as they may be shown; what is hidden in them is hidden in every later text too."""
+    shown = []
+    for before, word in zip(("", *arguments), arguments, strict=False):
+        option, equals, value = word.partition("=")
+        if before in SECRET_OPTIONS:
+            learn_secret(word)
+            shown.append(HIDDEN)
+        elif option in SECRET_OPTIONS and equals:
+            learn_secret(value)
+            shown.append(f"{option}={HIDDEN}")
+        elif option.startswith("--") and equals:
+            learn(value)
+            shown.append(f"{option}={mask(value)}")
+        else:
+            learn(word)
+            shown.append(mask(word))
+    return [mask_text(word) for word in shown]

@@ -1,0 +1,82 @@
+"""Text that leaves: what servers, labels and file names say, made harmless once for terminals, logs, datagrams and file names."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import unicodedata
+
+from finedge.secret import mask_text
+
+# Control characters (C0, C1), what turns the reading direction, what breaks a line unseen, what
+# shows nothing, half a character.
+# Zero-width joiners stay: Persian, Hindi and emoji are written with them.
+_UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+UNPRINTABLE = re.compile(f"[{_UNSEEN}]")
+# What some file system refuses (exFAT, NTFS), what a shell or a reader would take for more than a
+# letter, and our own escape.
+UNSAFE = re.compile(f'[{_UNSEEN}<>:"/\\\\|?*%]')
+RESERVED = re.compile(
+    r"(?i)(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\..*)?",
+    re.DOTALL,
+)
+TOOLS = re.compile(r"(?i)[.@$~#]|__MACOSX$")  # how names begin that data readers take for other programs' files
+# bytes of UTF-8: with a time and a suffix behind it still below the 255 of every file system
+LONGEST = 180
+MARK = re.compile(r"~[0-9a-f]{16}$")
+
+
+def printable(text: str) -> str:
+    """Return `text` as one line in which everything is seen: what is no letter is written as Python escapes it."""
+    return UNPRINTABLE.sub(lambda match: _escape(match[0]), text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` with its own lines, each but the first indented, so that none can pass for a line of ours."""
+    first, *rest = (printable(line) for line in text.split("\n"))
+    return "\n".join([first, *(line if line.startswith("  ") or not line else f"  {line}" for line in rest)])
+
+
+def clean(text: str) -> str:
+    """Return `text` as people may see it: no secrets, no control characters."""
+    return printable_lines(mask_text(text))
+
+
+def file_name(label: str) -> str:
+    """Return a label as the name of a folder or file that every file system takes; two labels never share one.
+
+    What is unsafe becomes %XX of its UTF-8 bytes; what is too long is cut and ends in ~ and 16 digits of the label's sha256. File
+    systems that ignore case take names apart only where the labels differ in more than case.
+    """
+    data = label.encode("utf-8", "surrogatepass")
+    name = UNSAFE.sub(lambda match: _percent(match[0]), label)
+    if TOOLS.match(name) or RESERVED.fullmatch(name) or name.startswith(" "):
+        name = _percent(name[0]) + name[1:]
+    if name.endswith((".", " ")):
+        name = name[:-1] + _percent(name[-1])
+    mark = MARK.search(name)
+    if mark:
+        name = name[: mark.start()] + _percent("~") + name[mark.start() + 1 :]
+    # A file system may compose letters and accents (HFS+) or not: two spellings of one text are two
+    # labels.
+    if len(name.encode()) > LONGEST or unicodedata.normalize("NFC", name) != name:
+        head = name.encode()[:LONGEST].decode(errors="ignore").rstrip(". ")
+        name = f"{head}~{hashlib.sha256(data).hexdigest()[:16]}"
+    return name or "%"
+
+
+class CleanFormatter(logging.Formatter):
+    """Formats a log record and cleans it, with what the record's exception says."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text."""
+        return clean(super().format(record))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _percent(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass"))

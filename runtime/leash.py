@@ -1,0 +1,59 @@
+"""The end of a run that a signal asked for, also where a model, a sink or a driver never returns."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
+
+LAST_S = 10.0  # after the signal: files are closed meanwhile; systemd's unit kills after 20 s
+INTERRUPTED = 130
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def leash() -> Iterator[None]:
+    """End the process `LAST_S` after the first SIGINT or SIGTERM that came inside, unless this block has ended before.
+
+    Python's own handlers run between two steps of the main thread only: of a call into a library that hangs they never hear. Only
+    in the main thread; a signal without a handler in Python ends the process at once, as ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    ended = threading.Event()
+    thread = threading.Thread(target=_watch, args=(heard, ended), name="finedge-leash", daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        ended.set()
+        told.close()  # ends `recv`
+        thread.join(1.0)
+        heard.close()
+
+
+def _watch(heard: socket.socket, ended: threading.Event) -> None:
+    while numbers := heard.recv(64):
+        if any(number in ENDING for number in numbers):
+            if not ended.wait(LAST_S):
+                _leave()
+            return
+
+
+def _leave() -> None:
+    """Leave without asking the threads that hang: whole files lie under their names, half ones beside."""
+    log.error("the run did not end within %g s of the signal: leaving what hangs", LAST_S)
+    for handler in logging.getLogger("finedge").handlers:
+        handler.flush()
+    os._exit(INTERRUPTED)

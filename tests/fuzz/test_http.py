@@ -1,0 +1,124 @@
+"""Requests as no browser writes them, against the live page's own parser: one answer each, or a closed connection, and no warning."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from finedge.runtime.live.board import Board
+from finedge.runtime.live.document import load_document
+from finedge.runtime.live.gate import Gate
+from finedge.runtime.live.routes import Routes, Site
+
+TOKEN = "a-token-of-some-length_1"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+GOOD = [
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /state.json HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nCookie: a=b; finedge-1=x\r\n\r\n",
+    b"HEAD /frame.jpg?camera=0&after=12 HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n",
+    b"GET /healthz HTTP/1.0\r\n\r\n",
+    b"GET /?token=a-token-of-some-length_2 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nGET /",
+    b"POST /state.json HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n",
+    b"GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n",
+]
+NOISE = st.binary(max_size=60) | st.sampled_from(
+    [
+        *(b"\0", b"\r\n", b"\n", b"\r", b" ", b":", b"\xff", b"\r\n Folded: x", b"%00", b"/../"),
+        *(b"HTTP/0.9", b"HTTP/1.1.1", b"HTTP/-1.1", b"a" * 70_000, b"X: y\r\n" * 120, b"?" * 600),
+        *(b"Host: evil\r\n", b"Content-Length: -1\r\n", b"Content-Length: 1, 2\r\n"),
+        b"Connection: keep-alive\r\n",
+    ]
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """Valid requests with pieces cut out and noise put in, one behind the other."""
+    sent = b"".join(draw(st.lists(st.sampled_from(GOOD), min_size=1, max_size=3)))
+    for _ in range(draw(st.integers(0, 3))):
+        at, cut = draw(st.integers(0, len(sent))), draw(st.integers(0, 20))
+        sent = sent[:at] + draw(NOISE) + sent[at + cut :]
+    return sent
+
+
+class Connection:
+    """What a socket does for a handler, without the system."""
+
+    def __init__(self, sent: bytes) -> None:
+        self._sent, self._at, self.said = sent, 0, b""
+
+    def recv_into(self, buffer: Any) -> int:
+        part = self._sent[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+    def sendall(self, data: bytes) -> None:
+        self.said += bytes(data)
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    def makefile(self, *_: object) -> Any:
+        return io.BytesIO()
+
+    def settimeout(self, *_: object) -> None: ...
+    def setsockopt(self, *_: object) -> None: ...
+
+
+class Server:
+    """Knows of no connection."""
+
+    def client(self, connection: object) -> None: ...
+
+
+def talk(sent: bytes, *, token: str | None) -> bytes:
+    """Return what the page answers."""
+    site = Site(Board("birds", cameras=("rtsp://cam/",)), Gate(token), PAGE)
+    connection = Connection(sent)
+    type("Fuzzed", (Routes,), {"site": site})(connection, ("127.0.0.1", 2), Server())  # type: ignore[arg-type]
+    return connection.said
+
+
+PAGE = load_document()
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+@pytest.mark.parametrize("examples", [200, pytest.param(3_000, marks=pytest.mark.slow)])
+def test_no_request_breaks_the_page_or_opens_it(
+    examples: int,
+    token: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("finedge.runtime.live.board.Machine.read", lambda self: {})
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(requests())
+    def check(sent: bytes) -> None:
+        said = talk(sent, token=token)
+        assert said == b"" or STATUS.match(said)
+        assert all(status == b"100" or int(status) in range(200, 506) for status in STATUS.findall(said))
+        assert not (token and b'"cameras"' in said)
+
+    check()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_unharmed_requests_are_answered() -> None:
+    assert [STATUS.findall(talk(sent, token=None).removeprefix(CONTINUE))[0] for sent in GOOD] == [
+        b"200",
+        b"200",
+        b"204",
+        b"403",
+        b"403",
+        b"405",
+        b"404",
+    ]

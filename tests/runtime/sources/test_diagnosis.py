@@ -1,0 +1,174 @@
+"""What a server does to the question why: drip, hang, lead in circles, hang up. One deadline holds for all of it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from finedge.errors import SystemProblem
+from finedge.runtime.sources import diagnosis, inquiry
+from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
+
+Talk = Callable[[socket.socket], None]
+SOON_S = 8.0  # far past the deadline of 0.6 s, far below what the drips would take
+TOLD_S = 0.6
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[[Talk], int]]:
+    """Start a server that does `talk` with every connection after its request came."""
+    listening: list[socket.socket] = []
+
+    def start(talk: Talk) -> int:
+        listening.append(socket.create_server(("127.0.0.1", 0)))
+
+        def one(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                connection.recv(4096)
+                talk(connection)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=one, args=(listening[-1].accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return int(listening[-1].getsockname()[1])
+
+    yield start
+    for one in listening:
+        one.close()
+
+
+def drip(first: bytes, *, unit: bytes = b"a") -> Talk:
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(first)
+        while True:
+            time.sleep(0.05)
+            connection.sendall(unit)
+
+    return talk
+
+
+def say(answer: bytes) -> Talk:
+    return lambda connection: connection.sendall(answer)
+
+
+def hang(connection: socket.socket) -> None:
+    time.sleep(30)
+
+
+CHALLENGE = b'401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n", qop="auth"\r\n\r\n'
+DRIPS = {
+    "rtsp head": ("rtsp", drip(b"RTSP/1.0 200 OK\r\nX: ")),
+    "rtsp body": ("rtsp", drip(b"RTSP/1.0 200 OK\r\nContent-Length: 60000\r\n\r\n")),
+    "rtsp busy": ("rtsp", say(b"RTSP/1.0 503 Busy\r\n\r\n")),
+    "rtsp digest": ("rtsp", drip(b"RTSP/1.0 " + CHALLENGE)),
+    "http head": ("http", drip(b"HTTP/1.1 404 No\r\nX: ")),
+    "http line": ("http", drip(b"HTTP/1.1 ")),
+    "http interim": ("http", drip(b"", unit=b"HTTP/1.1 100 Continue\r\n")),
+    "http silence": ("http", hang),
+    "rtsp silence": ("rtsp", hang),
+    "tls drip": ("https", drip(b"\x16\x03\x03\x40\x00", unit=b"\x02")),
+    "rtsps drip": ("rtsps", drip(b"\x16\x03\x03\x40\x00", unit=b"\x02")),
+    "huge head": ("http", say(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50_000)),
+    "hang up": ("rtsp", say(b"")),
+    "binary": ("http", say(bytes(range(256)) * 300)),
+    "digest for ever": ("http", say(b"HTTP/1.1 " + CHALLENGE)),
+    "chunks": (
+        "http",
+        drip(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/html\r\n\r\n",
+            unit=b"1\r\na\r\n",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRIPS)
+def test_a_diagnosis_has_one_deadline(name: str, server: Callable[[Talk], int]) -> None:
+    scheme, talk = DRIPS[name]
+    uri = f"{scheme}://me:S3CRET@127.0.0.1:{server(talk)}/x"
+    ask = why_not_rtsp if scheme.startswith("rtsp") else why_not_http
+    start = time.monotonic()
+    problem = ask(uri, timeout_s=TOLD_S)
+    assert time.monotonic() - start < SOON_S
+    assert isinstance(problem, SystemProblem)
+    assert "S3CRET" not in str(problem)
+    assert "127.0.0.1" in problem.what
+
+
+def test_redirects_end(server: Callable[[Talk], int]) -> None:
+    port = server(say(b"HTTP/1.1 302 Found\r\nLocation: /next\r\n\r\n"))
+    assert "leads from one address to the next" in why_not_http(f"http://127.0.0.1:{port}/", timeout_s=5).what
+
+
+@pytest.mark.parametrize("to", [b"file:///etc/passwd", b"http://[", b"http://:99999/", b"//\xff\xfe", b"http://x\x01y/"])
+def test_a_redirect_to_nowhere_is_said(to: bytes, server: Callable[[Talk], int]) -> None:
+    port = server(say(b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n" % to))
+    assert "127.0.0.1" in why_not_http(f"http://127.0.0.1:{port}/", timeout_s=TOLD_S).what
+
+
+def test_a_password_goes_to_no_other_host(server: Callable[[Talk], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bytes] = []
+
+    def listen(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\n\r\n")
+
+    other = server(listen)
+    first = server(say(b"HTTP/1.1 302 Found\r\nLocation: http://localhost:%d/\r\n\r\n" % other))
+    asked = inquiry._ask
+    monkeypatch.setattr(
+        inquiry,
+        "_ask",
+        lambda c, lines, **how: heard.append("\n".join(lines).encode()) or asked(c, lines, **how),
+    )
+    why_not_http(f"http://me:S3CRET@127.0.0.1:{first}/", timeout_s=2)
+    assert len(heard) == 2
+    assert not any(b"Authorization" in lines for lines in heard)
+
+
+def test_a_server_that_repeats_the_password_is_not_repeated(server: Callable[[Talk], int]) -> None:
+    port = server(say(b"RTSP/1.0 451 no S3CRET\x1b[2J\r\n\r\n"))
+    said = str(why_not_rtsp(f"rtsp://me:S3CRET@127.0.0.1:{port}/x", timeout_s=TOLD_S))
+    assert "S3CRET" not in said
+    assert "no ***\\x1b[2J" in said
+
+
+def test_a_name_server_that_hangs_holds_nobody_and_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, answer = [], threading.Event()
+
+    def slow(*where: object, **_: object) -> list[object]:
+        asked.append(where)
+        answer.wait(SOON_S)
+        raise socket.gaierror("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    start = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(SystemProblem, match="no answer from"):
+            reach("rtsp://slow-name.invalid/x", timeout_s=0.1)
+    assert time.monotonic() - start < SOON_S / 2
+    answer.set()
+    assert len(asked) == 1
+
+
+def test_in_an_outage_the_reconnecting_does_not_wait_for_the_reason(server: Callable[[Talk], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "LONGEST_S", SOON_S)
+    uri = f"rtsp://127.0.0.1:{server(hang)}/x"
+    asking = threading.Thread(target=why_not_rtsp, args=(uri,), kwargs={"timeout_s": SOON_S}, daemon=True)
+    asking.start()
+    while uri not in diagnosis._asked:
+        time.sleep(0.01)
+    start = time.monotonic()
+    for _ in range(3):
+        assert "no answer within" in why_not_rtsp(uri, timeout_s=SOON_S).what
+    assert time.monotonic() - start < SOON_S / 2
+    assert sum(thread.name == "finedge-diagnosis" for thread in threading.enumerate()) >= 1
