@@ -6,7 +6,7 @@ DATA ?= demo/data
 # Test processes; one thread each, or they would fight for the cores.
 JOBS ?= 2
 
-.PHONY: setup setup-system check test test-device kernels demo try clean
+.PHONY: setup setup-system check test test-avx2 test-device kernels demo try clean
 
 setup: .venv/.ready
 
@@ -29,6 +29,13 @@ check: setup
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
+
+# The tests that multiply in INT8, on an emulated CPU without VNNI: AVX2 kernels add two products in 16 bits.
+EMULATE ?= qemu-x86_64 -cpu Haswell
+test-avx2: setup
+	@if command -v $(firstword $(EMULATE)) >/dev/null && [ "$$(uname -m)" = x86_64 ]; then \
+	  OMP_NUM_THREADS=1 $(EMULATE) $(BIN)/python -m pytest -p no:xdist -m 'int8 and not slow' 2> >(grep -v "TCG doesn't support" >&2); \
+	else echo "make test-avx2 SKIPPED: needs an x86-64 machine with $(firstword $(EMULATE)) (apt-get install qemu-user)" >&2; fi
 
 # The device: only the base install, without torch. What runs on a board must pass here.
 .venv-device/.ready: pyproject.toml constraints.txt

@@ -1,14 +1,39 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+
+from finedge.runtime.cpu import CPUINFO, cpu_flags, cpu_name, listed_flags, owned_cores
+from finedge.runtime.int8_products import OVERRIDE, int8_products, measured_products
 
 # Two cores are shared by all tests; one thread each is faster than two that spin.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_report_header() -> list[str]:
+    """Say which CPU ran: its name, what INT8 products do on it, its instruction sets, threads and the runtime's version."""
+    flags, listed = cpu_flags(), listed_flags(CPUINFO)
+    elsewhere = f" (the system lists {' '.join(listed)}: emulated)" if listed and set(listed) != set(flags) else ""
+    forced = f" by {OVERRIDE}, {measured_products()} in truth" if os.environ.get(OVERRIDE) else ""
+    threads = f"{owned_cores()} cores, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
+    return [
+        f"cpu: {cpu_name()}, {' '.join(flags) or 'no instruction set of interest'}{elsewhere}, {threads}",
+        f"int8: products are {int8_products()}{forced}; onnxruntime {_runtime_version()}",
+    ]
+
+
+def _runtime_version() -> str:
+    try:
+        return version("onnxruntime")
+    except PackageNotFoundError:  # onnxruntime-gpu, or a build of one's own
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,7 @@ def test_the_labels_are_one_a_line_in_order(bundle):
     assert folder.files["labels.txt"].decode().splitlines() == [" ".join(label.split()) for label in LABELS]
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("variant", FILES)
 def test_the_served_file_with_its_functions_runs_in_onnx_runtime_as_config_says(bundle, tmp_path, variant):
     (folder,) = folders(bundle, Request(variant))
