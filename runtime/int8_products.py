@@ -46,16 +46,13 @@ def int8_products() -> Products:
     said = os.environ.get(OVERRIDE, "")
     if not said:
         return measured_products()
-    for known in get_args(Products):
-        if said == known:
-            _warn_if_wrong(known)
-            return known
-    raise UsageError(f"{OVERRIDE}={said}", expected=nearest(said, get_args(Products)), fix="unset it: the CPU is asked then")
-
-
-def _warn_if_wrong(said: Products) -> None:
-    if said == "exact" and measured_products() == "saturating":
+    if said == "saturating":
+        return "saturating"
+    if said != "exact":
+        raise UsageError(f"{OVERRIDE}={said}", expected=nearest(said, get_args(Products)), fix="unset it: the CPU is asked then")
+    if measured_products() == "saturating":
         log.warning("%s=exact, but INT8 products saturate on this CPU: the answers of INT8 files are wrong", OVERRIDE)
+    return "exact"
 
 
 @functools.cache

@@ -76,6 +76,12 @@ def test_the_served_file_with_its_functions_runs_in_onnx_runtime_as_config_says(
     assert session.run(None, {picture.name: frames})[0].shape == (config.max_batch_size, len(LABELS))
 
 
+@pytest.mark.parametrize("variant", FILES)
+def test_the_int8_folder_warns_of_cpus_whose_products_saturate(bundle, variant):
+    (folder,) = folders(bundle, Request(variant))
+    assert any("saturate" in note for note in folder.notes) is (variant == "int8")
+
+
 def engine_key(bundle, **changes):
     options = BuildOptions("fp16", "decomposed")
     onnx = hashlib.sha256(prepare(bundle.file(options.file), options).SerializeToString(deterministic=True)).hexdigest()
