@@ -51,7 +51,6 @@ def test_both_files_are_made_of_the_form_for_int8_where_there_is_one(bundle, tin
         assert "marked" in {n.name for n in onnx.load(loaded.file(name)).graph.node}
 
 
-@pytest.mark.int8
 def test_the_golden_frame_gets_the_answers_of_both_files(bundle, picture_folder):
     before = read_golden(bundle)
     calibrate(bundle.path, data=picture_folder, images=16)

@@ -29,7 +29,6 @@ def test_it_passes_the_full_check_without_functions(placed):
     assert {o.domain for o in placed[0].opset_import} == {""}
 
 
-@pytest.mark.int8
 @pytest.mark.parametrize("method", COLLECTORS)
 def test_onnx_runtime_fuses_every_convolution(tiny, method, tmp_path):
     table = collect_ranges(tiny.model, batches(pictures(64, seed=2)[0]), method=method)
@@ -41,7 +40,6 @@ def test_onnx_runtime_fuses_every_convolution(tiny, method, tmp_path):
     assert not {"Conv", "FusedConv", "Relu", "Clip", "Add", "Gemm"} & set(run)
 
 
-@pytest.mark.int8
 def test_onnx_runtime_fuses_every_convolution_and_every_gate(gated, tmp_path):
     logits(place_cpu(gated.model, gated.table)[0], gated.frames[:1], optimized=tmp_path / "o.onnx")
     run, written = _types(onnx.load(tmp_path / "o.onnx")), _types(gated.model)
@@ -105,7 +103,6 @@ def test_inlined_nodes_have_names_of_their_own(tiny):
     assert len(attention) == len(set(attention)) == 2 * len(inline(tiny.model)[1])
 
 
-@pytest.mark.int8
 @pytest.mark.parametrize("method", COLLECTORS)
 def test_it_agrees_with_the_float_model(tiny, method):
     table = collect_ranges(tiny.model, batches(pictures(64, seed=2)[0]), method=method)
@@ -113,7 +110,6 @@ def test_it_agrees_with_the_float_model(tiny, method):
     assert (expected.argmax(1) == found.argmax(1)).mean() >= 0.95
 
 
-@pytest.mark.int8
 def test_gates_survive_eight_bits(gated):
     expected, found = logits(gated.model, gated.frames), logits(place_cpu(gated.model, gated.table)[0], gated.frames)
     assert correlation(expected, found) > LEAST_CORRELATION

@@ -57,7 +57,6 @@ def test_it_starts_as_the_plain_network_where_the_paper_has_that(run, images_of)
     assert torch.equal(model(batch)["logits"], plain(batch)["logits"])
 
 
-@pytest.mark.int8
 def test_both_int8_files_follow_the_float_file(bundle, pictures):
     items = sorted(pictures.glob("test/*/*"))[:8]
     batch = np.stack([preprocess(read_image(path), bundle.spec.preprocess) for path in items])
