@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 CPUINFO = Path("/proc/cpuinfo")
-# The instructions that decide how fast INT8 and FP16 run, as Linux names them: x86 first, then ARM's.
+# The instructions that decide how fast INT8 and FP16 run, as Linux names them: x86, then ARM.
 FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
@@ -29,9 +29,9 @@ def cpu_name(cpuinfo: Path = CPUINFO) -> str:
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> list[str]:
-    """Return those of `FLAGS` that the CPU of this process has; of another machine's `cpuinfo`, those that it lists.
+    """Return those of `FLAGS` that this process may use; of another machine's `cpuinfo`, those listed.
 
-    The CPU itself is asked, for Windows and macOS have no list, and under emulation the list is that of the host.
+    The CPU itself is asked: Windows and macOS have no list, and under emulation it is the host's.
     """
     listed = listed_flags(cpuinfo)
     if cpuinfo != CPUINFO:
@@ -39,8 +39,9 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> list[str]:
     found = _asked()
     known = found.keys()
     # Of the rest the list is believed where it agrees with the CPU.
-    agrees = {flag for flag in listed if flag in known} == {flag for flag, there in found.items() if there}
-    return [flag for flag in FLAGS if (found[flag] if flag in known else agrees and flag in listed)]
+    there = {flag for flag, has in found.items() if has}
+    agrees = known & set(listed) == there
+    return [flag for flag in FLAGS if flag in there or (agrees and flag in listed)]
 
 
 def listed_flags(cpuinfo: Path = CPUINFO) -> list[str]:
@@ -50,9 +51,10 @@ def listed_flags(cpuinfo: Path = CPUINFO) -> list[str]:
 
 
 def _asked() -> dict[str, bool]:
-    """Return what NumPy found by CPUID, or by ARM's HWCAP, at its import; nothing where it hides that."""
+    """Return what NumPy found by CPUID, or by ARM's HWCAP; nothing where it hides that."""
     core: Any = getattr(np, "_core", None) or getattr(np, "core", None)  # NumPy 2, NumPy 1
-    found: Mapping[str, bool] = getattr(getattr(core, "_multiarray_umath", None), "__cpu_features__", {})
+    module = getattr(core, "_multiarray_umath", None)
+    found: Mapping[str, bool] = getattr(module, "__cpu_features__", {})
     return {flag: found[name] for flag, name in ASKED.items() if name in found}
 
 

@@ -1,9 +1,9 @@
 """Whether ONNX Runtime's INT8 products saturate on this CPU, asked of its own kernels.
 
-On x86 without VNNI its AVX2 and AVX-512 kernels add two products of an unsigned activation and a signed weight in 16 bits:
-2 * 255 * 127 does not fit, and the sum is clamped without a word. The SSE kernels, those for VNNI and AMX, and those of ARM add
-in 32 bits. A list of CPUs or flags would guess which kernel runs; a product of the largest numbers shows it, on every system
-and under emulation.
+On x86 without VNNI its AVX2 and AVX-512 kernels add two products of an unsigned activation and a
+signed weight in 16 bits: 2 * 255 * 127 does not fit, and the sum is clamped without a word. The SSE
+kernels, those for VNNI and AMX, and those of ARM add in 32 bits. A list of CPUs or flags would guess
+which kernel runs; a product of the largest numbers shows it, on every system and under emulation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Products = Literal["exact", "saturating"]
 # What a test, or a user who knows better, sets; without it the kernels are asked.
 OVERRIDE = "FINEDGE_CPU_INT8"
 PROVIDER = "CPUExecutionProvider"
-# ONNX Runtime then multiplies U8 by U8 where the product of U8 and S8 would saturate: as the file says, and slower.
+# ONNX Runtime then multiplies U8 by U8 where U8 by S8 would saturate: as the file says, and slower.
 EXACT_SETTING = ("session.x64quantprecision", "1")
 WEIGHT = 127  # symmetric weights: -128 is not stored
 # The probe's answers lie in the middle of their type's range when exact.
@@ -38,7 +38,9 @@ ANSWER = 100
 
 
 def int8_products() -> Products:
-    """Return whether the sums of INT8 products are "exact" here or "saturating": as FINEDGE_CPU_INT8 says, else as measured.
+    """Return whether sums of INT8 products are "exact" or "saturating" here.
+
+    FINEDGE_CPU_INT8 says so where it is set; else the kernels are asked.
 
     Raises:
         UsageError: FINEDGE_CPU_INT8 is neither.
@@ -49,20 +51,24 @@ def int8_products() -> Products:
     if said == "saturating":
         return "saturating"
     if said != "exact":
-        raise UsageError(f"{OVERRIDE}={said}", expected=nearest(said, get_args(Products)), fix="unset it: the CPU is asked then")
+        known = nearest(said, get_args(Products))
+        raise UsageError(f"{OVERRIDE}={said}", expected=known, fix="unset it: the CPU is asked then")
     if measured_products() == "saturating":
-        log.warning("%s=exact, but INT8 products saturate on this CPU: the answers of INT8 files are wrong", OVERRIDE)
+        log.warning("%s=exact, but products saturate here: the answers of INT8 files are wrong", OVERRIDE)
     return "exact"
 
 
 @functools.cache
 def measured_products() -> Products:
-    """Run each kind of INT8 product once with the largest numbers; one wrong sum is "saturating". A few milliseconds, once."""
+    """Run each kind of INT8 product with the largest numbers; one wrong sum is "saturating".
+
+    It takes 20 ms, once in a process.
+    """
     return "exact" if all(p.is_exact() for p in _probes()) else "saturating"
 
 
 def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceSession:
-    """Open a model whose answers are those of the file on every CPU, whatever it costs: for proofs, never for speed."""
+    """Open a model whose answers are those of the file on every CPU: for proofs, never for speed."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -74,7 +80,7 @@ def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceS
 
 @dataclass(frozen=True)
 class _Probe:
-    """One quantized op: activations `kind` of its largest value times weights [K, N] or [N, K, H, W] of 127.
+    """One quantized op: activations of the largest value times weights [K, N] or [N, K, H, W] of 127.
 
     `rows`: the batch. A matrix of one row has a kernel of its own.
     """
@@ -95,13 +101,15 @@ class _Probe:
         options = onnxruntime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 3, 1
         numbers = self._numbers()
-        model = onnx.helper.make_model(self._graph(numbers), opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[PROVIDER])
+        opsets = [onnx.helper.make_opsetid("", 13)]
+        model = onnx.helper.make_model(self._graph(numbers), opset_imports=opsets, ir_version=8)
+        content = model.SerializeToString()
+        session = onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
         answers: NDArray[np.generic] = session.run(None, {"x": numbers["x"]})[0]
         return answers
 
     def _numbers(self) -> dict[str, NDArray[np.generic]]:
-        """The inputs of the op by name; the scale of the answer is such that the exact sum becomes 100."""
+        """The inputs of the op by name; the scale of the answer makes 100 of the exact sum."""
         top = np.iinfo(self.kind).max
         convolves = self.op == "QLinearConv"
         inner = self.weights[1:] if convolves else self.weights[:1]
@@ -109,16 +117,22 @@ class _Probe:
         zero, one = np.zeros((), self.kind), np.ones((), np.float32)
         shape = (self.rows, *inner)
         return {
-            "x": np.full(shape, top, self.kind), "x_scale": one, "x_zero": zero,
-            "w": np.full(self.weights, WEIGHT, np.int8), "w_scale": one, "w_zero": np.zeros((), np.int8),
-            "y_scale": np.float32(total / ANSWER) * one, "y_zero": zero,
-        }  # fmt: skip
+            "x": np.full(shape, top, self.kind),
+            "x_scale": one,
+            "x_zero": zero,
+            "w": np.full(self.weights, WEIGHT, np.int8),
+            "w_scale": one,
+            "w_zero": np.zeros((), np.int8),
+            "y_scale": np.float32(total / ANSWER) * one,
+            "y_zero": zero,
+        }
 
     def _graph(self, numbers: dict[str, NDArray[np.generic]]) -> onnx.GraphProto:
         from onnx import helper, numpy_helper
 
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.kind))
-        stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in numbers.items() if name != "x"]
+        constants = {name: np.asarray(value) for name, value in numbers.items() if name != "x"}
+        stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
         node = helper.make_node(self.op, list(numbers), ["y"])
         taken = helper.make_tensor_value_info("x", kind, list(numbers["x"].shape))
         made = helper.make_tensor_value_info("y", kind, None)
@@ -126,8 +140,10 @@ class _Probe:
 
 
 def _probes() -> Iterator[_Probe]:
-    """Every kind of activation; one row and several; an inner size below, at and beyond a vector; a kernel of 1 and of 3."""
+    """Both kinds of activation, one row and several, inner sizes around a vector's, kernels of 1 and 3."""
     for kind in (np.uint8, np.int8):
         for rows in (1, 5):
-            yield from (_Probe("QLinearMatMul", kind, rows, (inner, 16)) for inner in (2, 64, 100))
-            yield from (_Probe("QLinearConv", kind, rows, (16, inner, side, side)) for inner, side in ((3, 3), (32, 1)))
+            for inner in (2, 64, 100):
+                yield _Probe("QLinearMatMul", kind, rows, (inner, 16))
+            for inner, side in ((3, 3), (32, 1)):
+                yield _Probe("QLinearConv", kind, rows, (16, inner, side, side))

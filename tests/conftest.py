@@ -16,13 +16,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_report_header() -> list[str]:
-    """Say which CPU ran: its name, what INT8 products do on it, its instruction sets, threads and the runtime's version."""
+    """Say which CPU ran and what INT8 products do on it."""
     flags, listed = cpu_flags(), listed_flags(CPUINFO)
-    elsewhere = f" (the system lists {' '.join(listed)}: emulated)" if listed and set(listed) != set(flags) else ""
+    emulated = bool(listed) and set(listed) != set(flags)
+    elsewhere = f" (the system lists {' '.join(listed)}: emulated)" if emulated else ""
     forced = f" by {OVERRIDE}, {measured_products()} in truth" if os.environ.get(OVERRIDE) else ""
     threads = f"{owned_cores()} cores, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
     return [
-        f"cpu: {cpu_name()}, {' '.join(flags) or 'no instruction set of interest'}{elsewhere}, {threads}",
+        f"cpu: {cpu_name()}, {' '.join(flags) or 'none of our flags'}{elsewhere}, {threads}",
         f"int8: products are {int8_products()}{forced}; onnxruntime {_runtime_version()}",
     ]
 

@@ -91,7 +91,7 @@ def test_an_override_that_is_wrong_here_and_dangerous_is_a_warning(monkeypatch, 
     monkeypatch.setenv(OVERRIDE, "exact")
     with caplog.at_level(logging.WARNING):
         assert int8_products() == "exact"
-    assert "answers of INT8 files are wrong" in caplog.text
+    assert "the answers of INT8 files are wrong" in caplog.text
 
 
 @pytest.mark.parametrize("said", ["exakt", "Exact", "1"])
