@@ -6,7 +6,7 @@ DATA ?= demo/data
 # Test processes; one thread each, or they would fight for the cores.
 JOBS ?= 2
 
-.PHONY: setup setup-system check test test-device kernels demo try clean
+.PHONY: setup setup-system check test test-avx2 test-device kernels demo try clean
 
 setup: .venv/.ready
 
@@ -29,6 +29,17 @@ check: setup
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
+
+# The tests marked int8, on an emulated CPU without VNNI: AVX2 kernels add two products in 16 bits. Tests that train or export
+# first are not marked: that takes over ten minutes here. Their INT8 files run in exact sessions, which the marked ones prove.
+# The features that the emulator lacks are named, or every process warns of them.
+EMULATOR ?= qemu-x86_64
+AVX2 ?= Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm
+test-avx2: setup
+	@if command -v $(EMULATOR) >/dev/null && [ "$$(uname -m)" = x86_64 ]; then \
+	  OMP_NUM_THREADS=1 $(EMULATOR) -cpu $(AVX2) $(BIN)/python -m pytest -p no:xdist -m 'int8 and not slow' --durations 5 \
+	    $$(grep -rl --include='test_*.py' 'mark\.int8' tests); \
+	else echo "test-avx2 SKIPPED: it needs an x86-64 machine with $(EMULATOR) (apt-get install qemu-user)" >&2; fi
 
 # The device: only the base install, without torch. What runs on a board must pass here.
 .venv-device/.ready: pyproject.toml constraints.txt

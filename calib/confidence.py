@@ -27,6 +27,7 @@ from finedge.bundle import Bundle
 from finedge.calib.sample import Sample
 from finedge.data import DataSet, Item, content_digest, drop_unreadable
 from finedge.ops import softmax
+from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort import OnnxRuntimeBackend
 from finedge.subset import first_balanced
 
@@ -191,7 +192,8 @@ def _scores(bundle: Bundle, sample: Sample) -> tuple[Mapping[str, NDArray[np.flo
     """Run every variant on every image, each image read once; return scores [n, classes] and the file, by variant."""
     found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     with ExitStack() as stack:
-        sessions = {v: stack.enter_context(closing(OnnxRuntimeBackend().open(bundle, variant=v))) for v in bundle.variants()}
+        backend = OnnxRuntimeBackend(SessionOptions(exact=True))  # the fit goes with the file to other CPUs and to GPUs
+        sessions = {v: stack.enter_context(closing(backend.open(bundle, variant=v))) for v in bundle.variants()}
         for batch in sample.batches(bundle.spec.preprocess):
             for variant, session in sessions.items():
                 found[variant].append(session(batch)[bundle.spec.main.name])

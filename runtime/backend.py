@@ -40,13 +40,13 @@ class SessionOptions:
     """How a backend uses the CPU.
 
     `threads`: None is the physical cores this process may use. `spin`: waiting threads burn their core, which is up to 15 %
-    faster on an idle machine and much slower on a shared one. `seven_bit`: INT8 weights cut to 7 bits; None is only where the
-    CPU needs it.
+    faster on an idle machine and much slower on a shared one. `exact`: INT8 answers as the file says, on every CPU; where
+    products would saturate that is slower than cut weights.
     """
 
     threads: int | None = None
     spin: bool = False
-    seven_bit: bool | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

@@ -1,30 +1,61 @@
-"""What the CPU is: its name, the cores this process may use, and whether INT8 products can saturate on it."""
+"""What the CPU is: its name, its instruction sets, and the cores this process may use."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 CPUINFO = Path("/proc/cpuinfo")
-X86 = ("x86_64", "AMD64", "i686")
-# Each adds four U8 x S8 products into 32 bits. Without them two products meet in 16 bits first, and saturate.
-EXACT_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-
-
-def is_x86() -> bool:
-    """Tell whether this is an x86 machine."""
-    return platform.machine() in X86
-
-
-def has_exact_int8(cpuinfo: Path = CPUINFO) -> bool:
-    """Tell whether an x86 CPU multiplies U8 by S8 without saturation; False also where its flags cannot be read."""
-    return bool(EXACT_INT8 & set(_field("flags", cpuinfo).split()))
+# The instructions that decide how fast INT8 and FP16 run, as Linux names them: x86, then ARM.
+FLAGS = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
+    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
+)  # fmt: skip
+# Those that NumPy asks the CPU itself about, as it names them.
+ASKED = {
+    "avx2": "AVX2", "avx512f": "AVX512F", "avx512_vnni": "AVX512VNNI", "avx512_bf16": "AVX512BF16", "avx512_fp16": "AVX512FP16",
+    "asimd": "ASIMD", "asimdhp": "ASIMDHP", "asimddp": "ASIMDDP", "sve": "SVE",
+}  # fmt: skip
 
 
 def cpu_name(cpuinfo: Path = CPUINFO) -> str:
     """Return the CPU's name, or its architecture where the system does not tell (ARM)."""
     return _field("model name", cpuinfo) or platform.processor() or platform.machine()
+
+
+def cpu_flags(cpuinfo: Path = CPUINFO) -> list[str]:
+    """Return those of `FLAGS` that this process may use; of another machine's `cpuinfo`, those listed.
+
+    The CPU itself is asked: Windows and macOS have no list, and under emulation it is the host's.
+    """
+    listed = listed_flags(cpuinfo)
+    if cpuinfo != CPUINFO:
+        return listed
+    found = _asked()
+    known = found.keys()
+    # Of the rest the list is believed where it agrees with the CPU.
+    there = {flag for flag, has in found.items() if has}
+    agrees = known & set(listed) == there
+    return [flag for flag in FLAGS if flag in there or (agrees and flag in listed)]
+
+
+def listed_flags(cpuinfo: Path = CPUINFO) -> list[str]:
+    """Return those of `FLAGS` that the system lists."""
+    found = (_field("flags", cpuinfo) or _field("Features", cpuinfo)).split()
+    return [flag for flag in FLAGS if flag in found]
+
+
+def _asked() -> dict[str, bool]:
+    """Return what NumPy found by CPUID, or by ARM's HWCAP; nothing where it hides that."""
+    core: Any = getattr(np, "_core", None) or getattr(np, "core", None)  # NumPy 2, NumPy 1
+    module = getattr(core, "_multiarray_umath", None)
+    found: Mapping[str, bool] = getattr(module, "__cpu_features__", {})
+    return {flag: found[name] for flag, name in ASKED.items() if name in found}
 
 
 def owned_cores() -> int:

@@ -9,17 +9,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from finedge.runtime.cpu import cpu_name
+from finedge.runtime.cpu import cpu_flags, cpu_name
+from finedge.runtime.int8_products import int8_products
 from finedge.runtime.telemetry import read_telemetry
 from finedge.runtime.telemetry.sysfs import number, text
 from finedge.runtime.telemetry.thermal import celsius
 
 UNKNOWN = "unknown"
-# The instructions that decide how fast INT8 and FP16 run; x86 names first, then ARM's.
-FLAGS = (
-    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
-    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
-)  # fmt: skip
 TOLD = ("power_mode", "clocks_locked", "gpu_mhz", "memory_mhz", "power_w", "power_from", "throttled")
 PACKAGES = ("numpy", "onnx", "onnxruntime", "cv2", "finedge")
 
@@ -36,7 +32,8 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu": cpu_name(root / "proc/cpuinfo"),
-        "cpu_flags": cpu_flags(root),
+        "cpu_flags": cpu_flags(root / "proc/cpuinfo"),
+        "int8_products": onnxruntime_int8(),
         "cores": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else UNKNOWN,
         "governor": governor(root),
         "clocks_mhz": clocks_mhz(root),
@@ -51,11 +48,12 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
     }
 
 
-def cpu_flags(root: Path = Path("/")) -> list[str]:
-    """Return those of `FLAGS` that the CPU has."""
-    lines = text(root / "proc/cpuinfo").splitlines()
-    found = next((line.partition(":")[2].split() for line in lines if line.partition(":")[0].strip() in ("flags", "Features")), [])
-    return [flag for flag in FLAGS if flag in found]
+def onnxruntime_int8() -> str:
+    """Return what ONNX Runtime makes of INT8 products here (`int8_products`), or why that is unknown."""
+    try:
+        return int8_products()
+    except ImportError as error:
+        return f"{UNKNOWN}: {error}"
 
 
 def governor(root: Path = Path("/")) -> str:

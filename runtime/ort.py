@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, VARIANTS, Bundle
 from finedge.errors import BundleError, SystemProblem, UsageError
 from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, check_outputs, pick_file
-from finedge.runtime.cpu import cpu_name, has_exact_int8, is_x86, owned_cores
+from finedge.runtime.cpu import cpu_name, owned_cores
+from finedge.runtime.int8_products import EXACT_SETTING, PROVIDER, int8_products
 from finedge.runtime.taps import with_taps
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "onnxruntime"
-PROVIDER = "CPUExecutionProvider"
 SEVEN_BIT = "int8 (7-bit weights)"
 # The CPU form first: the portable one is left almost unfused here.
 ORDER = {**VARIANTS, "int8": (CPU_FILE, PORTABLE_FILE)}
@@ -72,14 +72,9 @@ class OnnxRuntimeBackend:
         return self._start(model.SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
 
     def _cuts_weights(self) -> bool:
-        if self.options.seven_bit is not None:
-            return self.options.seven_bit
-        if not is_x86():
-            log.info("INT8 on %s runs the file as it is; its speed and accuracy there are unmeasured", cpu_name())
+        if self.options.exact or int8_products() == "exact":
             return False
-        if has_exact_int8():
-            return False
-        log.info("this CPU has no VNNI: INT8 weights are cut to 7 bits, or their products would saturate")
+        log.info("INT8 products saturate on this CPU: the weights are cut to 7 bits, which prevents it")
         return True
 
     def _start(self, model: str | bytes, bundle: Bundle, info: SessionInfo) -> OnnxRuntimeSession:
@@ -130,6 +125,8 @@ def _settings(options: SessionOptions) -> onnxruntime.SessionOptions:
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3  # errors: the warnings are about initializers that functions leave unused
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    if options.exact:
+        settings.add_session_config_entry(*EXACT_SETTING)
     return settings
 
 

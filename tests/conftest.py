@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+
+from finedge.runtime.cpu import CPUINFO, cpu_flags, cpu_name, listed_flags, owned_cores
+from finedge.runtime.int8_products import OVERRIDE, int8_products, measured_products
 
 # Two cores are shared by all tests; one thread each is faster than two that spin.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -18,6 +22,28 @@ def _cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINEDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def pytest_report_header() -> list[str]:
+    """Say which CPU ran and what INT8 products do on it."""
+    flags, listed = cpu_flags(), listed_flags(CPUINFO)
+    emulated = bool(listed) and set(listed) != set(flags)
+    elsewhere = f" (the system lists {' '.join(listed)}: emulated)" if emulated else ""
+    forced = f" by {OVERRIDE}, {measured_products()} in truth" if os.environ.get(OVERRIDE) else ""
+    threads = f"{owned_cores()} cores, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
+    return [
+        f"cpu: {cpu_name()}, {' '.join(flags) or 'none of our flags'}{elsewhere}, {threads}",
+        f"int8: products are {int8_products()}{forced}; onnxruntime {_runtime_version()}",
+    ]
+
+
+def _runtime_version() -> str:
+    try:
+        return version("onnxruntime")
+    except PackageNotFoundError:  # onnxruntime-gpu, or a build of one's own
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
 
 
 @pytest.fixture(scope="session")

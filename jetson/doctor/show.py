@@ -9,6 +9,10 @@ from typing import Any
 from finedge.jetson.doctor.checks import Problem
 
 Rows = Iterator[tuple[str, str]]
+INT8 = {
+    "exact": "runs the files as they are: products are exact",
+    "saturating": "cuts the weights to 7 bits: products would saturate on this CPU",
+}
 
 
 def show(facts: dict[str, Any], problems: list[Problem]) -> None:
@@ -41,6 +45,7 @@ def _machine(facts: dict[str, Any]) -> Rows:
         yield "board", f"{board['board']}, JetPack {board['jetpack']} (L4T {board['l4t']})"
     yield "platform", machine["platform"]
     yield "cpu", f"{machine['cpu']}, {cores if isinstance(cores, str) else len(cores)} cores; {' '.join(machine['cpu_flags']) or 'no flags of interest'}"
+    yield "int8", f"ONNX Runtime: {INT8.get(machine['int8_products'], machine['int8_products'])}"
     yield "memory", memory if isinstance(memory, str) else f"{memory['available']} of {memory['total']} MiB available"
     yield "swap", ", ".join(f"{size} MiB {name}" for name, size in facts["swap_mib"].items()) or "none"
     yield "disk", f"{facts['disk_free_mib']} MiB free"

@@ -21,6 +21,7 @@ from finedge.calib.observe import collect_ranges
 from finedge.export.to_onnx import to_onnx
 from finedge.golden import pack, synthetic_frame
 from finedge.preprocess import preprocess
+from finedge.runtime.int8_products import EXACT_SETTING
 from finedge.spec import Input, Output, Preprocess, Spec
 from finedge.train.layers.cross_layer_attention import cross_layer_attention
 from finedge.train.layers.gates import Gated
@@ -108,9 +109,10 @@ def batches(frames: np.ndarray, *, size: int = 16) -> Iterator[np.ndarray]:
 
 
 def logits(model: onnx.ModelProto, frames: np.ndarray, *, optimized: Path | None = None) -> np.ndarray:
-    """Run in ONNX Runtime; `optimized` receives the graph that really runs."""
+    """Run in ONNX Runtime, on every CPU as the file says; `optimized` receives the graph that really runs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry(*EXACT_SETTING)
     if optimized:
         options.optimized_model_filepath = str(optimized)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"frames": frames})[0]

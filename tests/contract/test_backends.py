@@ -8,6 +8,8 @@ import pytest
 from finedge.errors import BackendMissing, BundleError, UsageError
 from finedge.runtime.backend import AUTO, BACKENDS, SessionOptions, backend_names, get_backend, load_backend, usual_variants
 
+pytestmark = pytest.mark.int8
+
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):

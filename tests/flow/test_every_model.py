@@ -15,6 +15,7 @@ from finedge.calib.placement import MAKES_MASKS
 from finedge.cli import main
 from finedge.image import read_image
 from finedge.preprocess import preprocess
+from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort import OnnxRuntimeBackend
 from finedge.train import backbones, models
 
@@ -59,7 +60,7 @@ def test_it_starts_as_the_plain_network_where_the_paper_has_that(run, images_of)
 def test_both_int8_files_follow_the_float_file(bundle, pictures):
     items = sorted(pictures.glob("test/*/*"))[:8]
     batch = np.stack([preprocess(read_image(path), bundle.spec.preprocess) for path in items])
-    runtime, main_output = OnnxRuntimeBackend(), bundle.spec.main.name
+    runtime, main_output = OnnxRuntimeBackend(SessionOptions(exact=True)), bundle.spec.main.name
     expected = runtime.open(bundle, variant="fp32")(batch)[main_output]
     for file in (PORTABLE_FILE, CPU_FILE):
         found = runtime.open_file(bundle, file)(batch)[main_output]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from finedge.bundle import Bundle
 from finedge.render.scene import moving_scene, moving_scene_label
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.verify import verify
+
+pytestmark = pytest.mark.int8
 
 PATH = Path(__file__).resolve().parents[2] / "examples" / "birds.finedge"
 MEGABYTES = 8  # three float or INT8 forms of a small network, and the golden frame

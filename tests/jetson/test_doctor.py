@@ -134,6 +134,15 @@ def test_the_command_prints_json_on_stdout_and_a_table_on_stderr(capsys: pytest.
     assert all(p["what"] and p["fix"] for p in facts["problems"])
 
 
+@pytest.mark.parametrize(("products", "told"), [("exact", "products are exact"), ("saturating", "cuts the weights to 7 bits"), ("unknown: no", "unknown: no")])
+def test_what_int8_becomes_on_this_cpu_is_told(
+    products: str, told: str, healthy: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    show(healthy | {"environment": healthy["environment"] | {"int8_products": products}}, [])
+    assert told in capsys.readouterr().err
+
+
 def test_json_alone_leaves_stderr_empty(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     out, err = capsys.readouterr()

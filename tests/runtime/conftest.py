@@ -15,6 +15,7 @@ from PIL import Image
 from finedge.bundle import GOLDEN, Bundle, Tap
 from finedge.golden import pack, synthetic_frame, tap_sample
 from finedge.preprocess import preprocess
+from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort import OnnxRuntimeBackend
 from finedge.spec import Input, Preprocess, Spec
 
@@ -126,10 +127,10 @@ class BundleMaker:
 
 
 def golden_of(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
-    """Return the arrays of golden.npz as this machine answers them."""
+    """Return the arrays of golden.npz, the same whichever CPU makes them."""
     frame = synthetic_frame()
     pixels = preprocess(frame, bundle.spec.preprocess)
-    backend = OnnxRuntimeBackend()
+    backend = OnnxRuntimeBackend(SessionOptions(exact=True))
     arrays: dict[str, NDArray[np.generic]] = {"frame": frame, "input": pixels}
     for file in bundle.files:
         arrays |= {f"{file}/{name}": value for name, value in backend.open_file(bundle, file)(pixels[None]).items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from finedge.runtime import environment as module
-from finedge.runtime.environment import TOLD, UNKNOWN, clocks_mhz, commit, cpu_flags, environment, governor, memory_mib, temperatures_c, throttle_count, version
+from finedge.runtime.environment import TOLD, UNKNOWN, clocks_mhz, commit, environment, governor, memory_mib, temperatures_c, throttle_count, version
 from tests.jetson.boards.trees import make
 
 
@@ -41,7 +41,7 @@ def test_a_board_is_read_from_its_files(machine: Path) -> None:
     assert list(clocks_mhz(machine).items()) == [("0", 1510.4), ("10", 729.6)]
     assert temperatures_c(machine) == {"thermal_zone0 cpu-thermal": 48.25}
     assert throttle_count(machine) == 6
-    assert cpu_flags(machine) == ["asimd", "asimdhp", "asimddp"]
+    assert environment(machine)["cpu_flags"] == ["asimd", "asimdhp", "asimddp"]
     assert memory_mib(machine) == {"total": 7619, "available": 5120}
 
 
@@ -69,6 +69,15 @@ def test_this_machine_is_described_as_plain_data() -> None:
     assert facts["python"] == platform.python_version()
     assert facts["versions"]["onnxruntime"][0].isdigit()
     assert facts["cpu"]
+    assert facts["int8_products"] in ("exact", "saturating")
+
+
+def test_without_onnx_runtime_it_is_unknown_what_its_products_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise ModuleNotFoundError("No module named 'onnxruntime'")
+
+    monkeypatch.setattr(module, "int8_products", missing)
+    assert environment()["int8_products"] == "unknown: No module named 'onnxruntime'"
 
 
 def test_a_missing_package_is_said_to_be_missing() -> None:

@@ -9,8 +9,11 @@ from onnx import numpy_helper
 
 from finedge.errors import BundleError
 from finedge.runtime.backend import SessionOptions
+from finedge.runtime.int8_products import OVERRIDE
 from finedge.runtime.ort import SEVEN_BIT, OnnxRuntimeBackend
 from finedge.runtime.seven_bit import HIGH, LOW, to_seven_bits
+
+pytestmark = pytest.mark.int8
 
 
 @pytest.fixture
@@ -56,12 +59,13 @@ def test_the_copy_is_no_larger(model):
     assert sum(t.ByteSize() for t in to_seven_bits(model).graph.initializer) <= 1.1 * sum(t.ByteSize() for t in model.graph.initializer)
 
 
-def test_the_7_bit_session_answers_as_the_8_bit_file(tiny_bundle, frames):
+def test_the_7_bit_session_answers_as_the_8_bit_file(tiny_bundle, frames, monkeypatch):
     from finedge.runtime.classifier import Classifier
 
+    monkeypatch.setenv(OVERRIDE, "saturating")
     answers = {}
     for seven_bit in (False, True):
-        session = OnnxRuntimeBackend(SessionOptions(seven_bit=seven_bit)).open(tiny_bundle, variant="int8")
+        session = OnnxRuntimeBackend(SessionOptions(exact=not seven_bit)).open(tiny_bundle, variant="int8")
         assert (session.info.precision == SEVEN_BIT) is seven_bit
         answers[seven_bit] = session(Classifier(tiny_bundle, session, "int8").prepare(frames))["logits"]
     assert not np.array_equal(answers[True], answers[False])

@@ -13,15 +13,20 @@ from finedge.bundle import GOLDEN, Bundle
 from finedge.errors import DataError, GateError
 from finedge.golden import pack, read_golden
 from finedge.runtime.backend import BACKENDS, NoTaps
+from finedge.runtime.int8_products import OVERRIDE
 from finedge.runtime.ort import OnnxRuntimeBackend
 from finedge.runtime.verify import INT8_LIMIT, compared, golden_stages, verify
 
+pytestmark = pytest.mark.int8
+
 ORT = "finedge.runtime.ort:OnnxRuntimeBackend"
+CUT = "(7-bit weights)"
 FAKE = "finedge.runtime.fake:FakeBackend"
 
 
 def names(result, *, passed):
-    return [s["name"] for s in result["stages"] if s["pass"] is passed]
+    """The stages of every CPU: where products saturate, the cut weights are compared as well."""
+    return [s["name"] for s in result["stages"] if s["pass"] is passed and CUT not in s["name"]]
 
 
 def with_weight(bundle, file, name, change):
@@ -54,11 +59,21 @@ def test_real_images_add_top1(tiny_bundle, tiny_data):
 
 
 def test_a_cpu_without_vnni_passes_too(tiny_bundle, tiny_data, monkeypatch):
-    monkeypatch.setattr("finedge.runtime.ort.is_x86", lambda: True)
-    monkeypatch.setattr("finedge.runtime.ort.has_exact_int8", lambda: False)
+    monkeypatch.setenv(OVERRIDE, "saturating")
     stages = {s["name"]: s for s in verify(tiny_bundle.path, data=tiny_data)["stages"]}
-    assert stages["logits model.int8.cpu.onnx/logits"]["max_abs"] > 0, "these are other weights"
+    assert stages[f"logits model.int8.cpu.onnx/logits {CUT}"]["max_abs"] > 0, "these are other weights"
+    assert stages["logits model.int8.cpu.onnx/logits"]["max_abs"] == 0, "the file as it is written"
+    assert stages["logits model.int8.onnx/logits"]["max_abs"] == 0
     assert stages["top-1 int8"]["pass"] is True
+
+
+@pytest.mark.parametrize("products", ["exact", "saturating"])
+def test_a_damage_that_cut_weights_would_hide_is_found_on_every_cpu(tiny_bundle, monkeypatch, products):
+    if products == "saturating":
+        monkeypatch.setenv(OVERRIDE, products)
+    slight = with_weight(tiny_bundle, "model.int8.cpu.onnx", "bias_quantized", lambda b: b + b // 5)
+    with pytest.raises(GateError, match=r"stage 'logits model\.int8\.cpu\.onnx/logits' diverges"):
+        verify(slight.path)
 
 
 def broken_pixels(bundle: Bundle) -> Bundle:

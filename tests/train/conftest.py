@@ -24,7 +24,11 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture
 def settings(pictures):
-    """The arguments of a training that takes about a second."""
+    """The arguments of a training that takes about a second.
+
+    A network without weights begins here with losses of 15 to 55. At a learning rate of 0.02 rounding decides whether it
+    diverges: under a teacher it did with AVX2, and not with AVX-512. At 0.0005 they stay below 75 on both.
+    """
     return {
         "data": pictures,
         "model": "plain",
@@ -33,6 +37,6 @@ def settings(pictures):
         "size": 32,
         "batch_size": 8,
         "epochs": 2,
-        "lr": 0.02,
+        "lr": 0.0005,
         "device": "cpu",
     }

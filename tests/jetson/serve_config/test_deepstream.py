@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from finedge.errors import GateError, UsageError
@@ -12,7 +11,10 @@ from finedge.jetson.serve_config.deepstream import CONFIG, LABELS, MODEL, folder
 from finedge.jetson.serve_config.folder import Request
 from finedge.jetson.serve_config.planar import FILES, TOLERANCE, planar, prove
 from finedge.preprocess import preprocess
+from finedge.runtime.backend import SessionOptions
 from finedge.runtime.classifier import Classifier
+from finedge.runtime.int8_products import open_exactly
+from finedge.runtime.ort import OnnxRuntimeBackend
 from finedge.spec import Preprocess
 from tests.jetson.serve_config.conftest import CONFIDENCE, SIZE, SPEC
 from tests.jetson.serve_config.conftest import LABELS as NAMES
@@ -29,7 +31,7 @@ def properties(folder):
 
 def as_nvinfer(model, frames, *, scale=1.0, offsets=(0, 0, 0)):
     """Do what nvinfer does: y = net-scale-factor * (x - offset) in float planes, and every output is read."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = open_exactly(model)
     (inputs,) = session.get_inputs()
     assert inputs.type == "tensor(float)"
     planes = scale * (frames.astype(np.float32) - np.float32(offsets)).transpose(0, 3, 1, 2)
@@ -37,6 +39,7 @@ def as_nvinfer(model, frames, *, scale=1.0, offsets=(0, 0, 0)):
     return probabilities
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("variant", FILES)
 @pytest.mark.parametrize("fixture", ["bundle", "framed"])
 def test_the_copy_answers_as_the_classifier_of_the_bundle(fixture, variant, request):
@@ -46,12 +49,14 @@ def test_the_copy_answers_as_the_classifier_of_the_bundle(fixture, variant, requ
     frames = rng.integers(0, 256, (3, bundle.spec.input.height, bundle.spec.input.width, 3), np.uint8)
     model = planar(bundle, variant).SerializeToString()
     found = as_nvinfer(model, frames, scale=float(keys["net-scale-factor"]), offsets=[float(o) for o in keys["offsets"].split(";")])
-    with Classifier.open(bundle, variant=variant, backend="onnxruntime", topk=6) as classifier:
+    session = OnnxRuntimeBackend(SessionOptions(exact=True)).open(bundle, variant=variant)  # nvinfer cuts no weights
+    with Classifier(bundle, session, variant, topk=6) as classifier:
         tops = classifier.rank(classifier.scores(frames))
     for row, top in zip(found, tops, strict=True):
         np.testing.assert_allclose(row[[t.index for t in top]], [t.p for t in top], atol=TOLERANCE)
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("variant", FILES)
 def test_what_tensorrt_is_given_holds_no_function_and_answers_alike(bundle, variant):
     content = folders(bundle, Request(variant))[0].files[MODEL]

@@ -62,6 +62,7 @@ def test_the_labels_are_one_a_line_in_order(bundle):
     assert folder.files["labels.txt"].decode().splitlines() == [" ".join(label.split()) for label in LABELS]
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("variant", FILES)
 def test_the_served_file_with_its_functions_runs_in_onnx_runtime_as_config_says(bundle, tmp_path, variant):
     (folder,) = folders(bundle, Request(variant))
@@ -73,6 +74,12 @@ def test_the_served_file_with_its_functions_runs_in_onnx_runtime_as_config_says(
     assert [(o.name, o.type, o.shape[1:]) for o in session.get_outputs()] == [(o.name, "tensor(float)", list(o.dims)) for o in config.output]
     frames = np.repeat(np.asarray(read_golden(bundle)["input"])[None], config.max_batch_size, axis=0)
     assert session.run(None, {picture.name: frames})[0].shape == (config.max_batch_size, len(LABELS))
+
+
+@pytest.mark.parametrize("variant", FILES)
+def test_the_int8_folder_warns_of_cpus_whose_products_saturate(bundle, variant):
+    (folder,) = folders(bundle, Request(variant))
+    assert any("saturate" in note for note in folder.notes) is (variant == "int8")
 
 
 def engine_key(bundle, **changes):

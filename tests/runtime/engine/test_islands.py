@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto
 from onnx.inliner import inline_local_functions
@@ -17,6 +16,7 @@ from finedge.runtime.engine.islands import fp16_islands
 from finedge.runtime.engine.layers import from_log
 from finedge.runtime.engine.log import collected, logger
 from finedge.runtime.half import float_values
+from finedge.runtime.int8_products import open_exactly
 
 BIRDS = Path(__file__).resolve().parents[3] / "examples" / "birds.finedge"
 CLOSE = 0.02  # of max(1, largest logit): two INT8 steps of the last layer; measured 0 on the golden frame
@@ -34,10 +34,7 @@ def pixels():
 
 
 def logits(model, pixels):
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    return session.run(None, {"frames": pixels})[0]
+    return open_exactly(model).run(None, {"frames": pixels})[0]
 
 
 def stripped(model):
@@ -54,6 +51,7 @@ def made_in(model):
     return found | {t.name: t.data_type for t in graph.initializer}
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("form", FORMS)
 def test_it_answers_as_the_int8_file_does(portable, pixels, form):
     expected = logits(portable, pixels)

@@ -1,0 +1,149 @@
+"""Whether ONNX Runtime's INT8 products saturate on this CPU, asked of its own kernels.
+
+On x86 without VNNI its AVX2 and AVX-512 kernels add two products of an unsigned activation and a
+signed weight in 16 bits: 2 * 255 * 127 does not fit, and the sum is clamped without a word. The SSE
+kernels, those for VNNI and AMX, and those of ARM add in 32 bits. A list of CPUs or flags would guess
+which kernel runs; a product of the largest numbers shows it, on every system and under emulation.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finedge.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+log = logging.getLogger(__name__)
+
+Products = Literal["exact", "saturating"]
+# What a test, or a user who knows better, sets; without it the kernels are asked.
+OVERRIDE = "FINEDGE_CPU_INT8"
+PROVIDER = "CPUExecutionProvider"
+# ONNX Runtime then multiplies U8 by U8 where U8 by S8 would saturate: as the file says, and slower.
+EXACT_SETTING = ("session.x64quantprecision", "1")
+WEIGHT = 127  # symmetric weights: -128 is not stored
+# The probe's answers lie in the middle of their type's range when exact.
+ANSWER = 100
+
+
+def int8_products() -> Products:
+    """Return whether sums of INT8 products are "exact" or "saturating" here.
+
+    FINEDGE_CPU_INT8 says so where it is set; else the kernels are asked.
+
+    Raises:
+        UsageError: FINEDGE_CPU_INT8 is neither.
+    """
+    said = os.environ.get(OVERRIDE, "")
+    if not said:
+        return measured_products()
+    if said == "saturating":
+        return "saturating"
+    if said != "exact":
+        known = nearest(said, get_args(Products))
+        raise UsageError(f"{OVERRIDE}={said}", expected=known, fix="unset it: the CPU is asked then")
+    if measured_products() == "saturating":
+        log.warning("%s=exact, but products saturate here: the answers of INT8 files are wrong", OVERRIDE)
+    return "exact"
+
+
+@functools.cache
+def measured_products() -> Products:
+    """Run each kind of INT8 product with the largest numbers; one wrong sum is "saturating".
+
+    It takes 20 ms, once in a process.
+    """
+    return "exact" if all(p.is_exact() for p in _probes()) else "saturating"
+
+
+def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceSession:
+    """Open a model whose answers are those of the file on every CPU: for proofs, never for speed."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry(*EXACT_SETTING)
+    content = model if isinstance(model, str | bytes) else model.SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """One quantized op: activations of the largest value times weights [K, N] or [N, K, H, W] of 127.
+
+    `rows`: the batch. A matrix of one row has a kernel of its own.
+    """
+
+    op: Literal["QLinearConv", "QLinearMatMul"]
+    kind: type[np.uint8] | type[np.int8]
+    rows: int
+    weights: tuple[int, ...]
+
+    def is_exact(self) -> bool:
+        """Tell whether the op returns the number that it must."""
+        return bool(np.all(self._answers() == ANSWER))
+
+    def _answers(self) -> NDArray[np.generic]:
+        import onnx
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, 1
+        numbers = self._numbers()
+        opsets = [onnx.helper.make_opsetid("", 13)]
+        model = onnx.helper.make_model(self._graph(numbers), opset_imports=opsets, ir_version=8)
+        content = model.SerializeToString()
+        session = onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
+        answers: NDArray[np.generic] = session.run(None, {"x": numbers["x"]})[0]
+        return answers
+
+    def _numbers(self) -> dict[str, NDArray[np.generic]]:
+        """The inputs of the op by name; the scale of the answer makes 100 of the exact sum."""
+        top = np.iinfo(self.kind).max
+        convolves = self.op == "QLinearConv"
+        inner = self.weights[1:] if convolves else self.weights[:1]
+        total = int(top) * WEIGHT * int(np.prod(inner))
+        zero, one = np.zeros((), self.kind), np.ones((), np.float32)
+        shape = (self.rows, *inner)
+        return {
+            "x": np.full(shape, top, self.kind),
+            "x_scale": one,
+            "x_zero": zero,
+            "w": np.full(self.weights, WEIGHT, np.int8),
+            "w_scale": one,
+            "w_zero": np.zeros((), np.int8),
+            "y_scale": np.float32(total / ANSWER) * one,
+            "y_zero": zero,
+        }
+
+    def _graph(self, numbers: dict[str, NDArray[np.generic]]) -> onnx.GraphProto:
+        from onnx import helper, numpy_helper
+
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.kind))
+        constants = {name: np.asarray(value) for name, value in numbers.items() if name != "x"}
+        stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+        node = helper.make_node(self.op, list(numbers), ["y"])
+        taken = helper.make_tensor_value_info("x", kind, list(numbers["x"].shape))
+        made = helper.make_tensor_value_info("y", kind, None)
+        return helper.make_graph([node], "probe", [taken], [made], stored)
+
+
+def _probes() -> Iterator[_Probe]:
+    """Both kinds of activation, one row and several, inner sizes around a vector's, kernels of 1 and 3."""
+    for kind in (np.uint8, np.int8):
+        for rows in (1, 5):
+            for inner in (2, 64, 100):
+                yield _Probe("QLinearMatMul", kind, rows, (inner, 16))
+            for inner, side in ((3, 3), (32, 1)):
+                yield _Probe("QLinearConv", kind, rows, (16, inner, side, side))
