@@ -90,12 +90,10 @@ def refuse_alike(labels: Iterable[str], *, where: Path) -> None:
 
 def refuse_no_unicode(names: Iterable[str]) -> None:
     """Refuse a name that is no Unicode text: it could be stored in no record."""
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"the name '{printable(name)}' is no Unicode text",
-                expected="names in UTF-8",
-                fix="rename it (convmv -f latin1 -t utf8 does many at once)",
-            ) from None
+    bad = next((name for name in names if any("\ud800" <= c <= "\udfff" for c in name)), None)
+    if bad is not None:
+        raise DataError(
+            f"the name '{printable(bad)}' is no Unicode text",
+            expected="names in UTF-8",
+            fix="rename it (convmv -f latin1 -t utf8 does many at once)",
+        )

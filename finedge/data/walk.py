@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from finedge.data.record import SHOWN, LeftOut, printable
 from finedge.errors import DataError
 from finedge.image import is_image
 
+TWICE = "a link to a folder that is read anyway"
 DEEPEST = 64  # folders inside one another; past this it is no data set
 
 
@@ -81,6 +82,26 @@ def pictures_below(root: Path) -> tuple[tuple[Path, ...], tuple[LeftOut, ...]]:
     return tuple(found), tally.found()
 
 
+def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> tuple[tuple[Path, ...], tuple[LeftOut, ...]]:
+    """Return which of some paths are pictures, sorted, and what was left out; a hidden part that was `asked` for is none.
+
+    A file that is reached again through a link to a folder is left out.
+    """
+    tally, found, seen = Tally(Path()), [], set[str]()
+    for path in sorted(paths):
+        hidden = next((why for part in path.parts if part not in asked and (why := why_no_data(part))), None)
+        reason = hidden or (None if os.path.isdir(path) else _why_no_picture(path))  # noqa: PTH112 - a folder is no file to lose
+        real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+        if reason is None and real in seen:
+            reason = TWICE
+        if reason is not None:
+            tally.add(reason, path)
+        elif not os.path.isdir(path):  # noqa: PTH112
+            seen.add(real)
+            found.append(path)
+    return tuple(found), tally.found()
+
+
 def is_below_data(path: Path) -> bool:
     """Tell whether no part of a relative path is hidden or a tool's."""
     return not any(why_no_data(part) for part in path.parts if part not in (".", ".."))
@@ -119,20 +140,23 @@ class _Walk:
     def _why_not(self, entry: os.DirEntry[str], path: Path) -> str | None:
         if os.path.isdir(path):  # noqa: PTH112
             return self._why_not_followed(path) if entry.is_symlink() else self._why_not_entered(path)
-        if not os.path.isfile(path):  # noqa: PTH113
-            lost = entry.is_symlink() and not os.path.exists(path)  # noqa: PTH110
-            return "a link to nothing" if lost else "not a regular file"
-        return None if is_image(path) else f"not a picture by its name ({_suffix(path)})"
+        return _why_no_picture(path)
 
     def _why_not_followed(self, path: Path) -> str | None:
         target = path.resolve()
         if target.is_relative_to(self.real_root) and is_below_data(target.relative_to(self.real_root)):
-            return "a link to a folder that is read anyway"
+            return TWICE
         return self._why_not_entered(path)
 
     def _why_not_entered(self, path: Path) -> str | None:
         status = path.stat()
-        return "a link to a folder that is read anyway" if (status.st_dev, status.st_ino) in self.seen else None
+        return TWICE if status.st_ino and (status.st_dev, status.st_ino) in self.seen else None
+
+
+def _why_no_picture(path: Path) -> str | None:
+    if not os.path.isfile(path):  # noqa: PTH113 - False for a link in a circle
+        return "a link to nothing" if path.is_symlink() and not os.path.exists(path) else "not a regular file"  # noqa: PTH110
+    return None if is_image(path) else f"not a picture by its name ({_suffix(path)})"
 
 
 def _suffix(path: Path) -> str:

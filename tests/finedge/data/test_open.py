@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from finedge.data import LAYOUTS, content_digest, drop_unreadable, open_dataset, split_record
+from finedge.data import LAYOUTS, content_digest, drop_unreadable, open_dataset, split_of_dataset
 from finedge.errors import DataError
 
 
