@@ -120,5 +120,9 @@ def named(names: Iterable[object], *, shown: int = SHOWN) -> str:
 
 def printable(name: object) -> str:
     """Return a name in which bytes that are no Unicode, and control characters, are written as escapes."""
-    text = str(name).encode("utf-8", "backslashreplace").decode()
+    try:
+        raw = str(name).encode("utf-8", "surrogateescape")  # the bytes that the file system has
+    except UnicodeEncodeError:
+        raw = str(name).encode("utf-8", "backslashreplace")
+    text = raw.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
