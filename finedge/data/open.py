@@ -75,7 +75,7 @@ def say(data: DataSet) -> None:
         log.info("%s", note)
     for left in data.left_out:
         log.log(logging.INFO if left.reason.startswith(QUIET) else logging.WARNING, "left out: %s", left)
-    if data.cut:
+    if data.cut and data.match is None:
         log.info("no val split is given: it is cut from train" if data.given else "no split is given: train, val and test are cut by content")
     val = len(data.splits.get("val", ()))
     if val and not (data.cut or {}).get("val") and val < THIN * len(data.labels):
