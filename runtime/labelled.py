@@ -57,7 +57,12 @@ def bundle_dataset(bundle: Bundle, data: Path | None = None, *, new_images: NewI
 
 
 def evaluated_images(
-    bundle: Bundle, data: Path | None, *, split: str, new_images: NewImages = "ignore", allow_overlap: bool = False
+    bundle: Bundle,
+    data: Path | None,
+    *,
+    split: str,
+    new_images: NewImages = "ignore",
+    allow_overlap: bool = False,
 ) -> Evaluated:
     """Return the images of a split that a bundle is measured on, and what the result says of them.
 

@@ -3,7 +3,14 @@
 from finedge.data.digest import content_digest
 from finedge.data.evaluated import Evaluated, evaluated
 from finedge.data.matched import NewImages, matched, refuse_other_labels, say_match
-from finedge.data.open import LAYOUTS, MAX_UNREADABLE, drop_unreadable, open_dataset, read_folder, say
+from finedge.data.open import (
+    LAYOUTS,
+    MAX_UNREADABLE,
+    drop_unreadable,
+    open_dataset,
+    read_folder,
+    say,
+)
 from finedge.data.record import SPLITS, DataSet, Item, LeftOut, Match
 from finedge.data.stored import StoredSplit, split_of_dataset
 

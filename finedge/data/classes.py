@@ -79,7 +79,10 @@ def _refuse_unclear(leaves: list[tuple[str, tuple[str, ...], Folder]], *, root: 
             fix="move the pictures up into their class folders, or write a list (train.csv with lines path,label)",
         )
     paths = {path for _, path, leaf in leaves if leaf.pictures}
-    outer = next((p for path in sorted(paths) for p in (path[:n] for n in range(1, len(path))) if p in paths), None)
+    outer = next(
+        (p for path in sorted(paths) for p in (path[:n] for n in range(1, len(path))) if p in paths),
+        None,
+    )
     if outer:
         raise DataError(
             f"which folders of {root} are classes? {'/'.join(map(printable, outer))} holds pictures and folders of pictures",
@@ -100,7 +103,10 @@ def _reading(found: list[tuple[str, str, Folder]], *, root: Path, notes: list[st
         splits[split] += [(label_text(name), path) for path in paths]
     merged = sorted(label for label, names in written.items() if len(names) > 1)
     if merged:
-        notes = [*notes, f"folders whose names differ in the form of Unicode only are one class: {named(merged)}"]
+        notes = [
+            *notes,
+            f"folders whose names differ in the form of Unicode only are one class: {named(merged)}",
+        ]
     labels = tuple(sorted(written))
     refuse_alike(labels, where=root)
     return Reading(labels, {split: tuple(pairs) for split, pairs in splits.items()}, tuple(notes))

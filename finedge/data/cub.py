@@ -12,7 +12,12 @@ from finedge.data.record import Item, named, printable
 from finedge.data.text import Line, read_lines
 from finedge.errors import DataError
 
-IMAGES, CLASSES, FLAGS, NAMES = "images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"
+IMAGES, CLASSES, FLAGS, NAMES = (
+    "images.txt",
+    "image_class_labels.txt",
+    "train_test_split.txt",
+    "classes.txt",
+)
 REISSUE = (2999, 2903)  # train and test images of the 100-class re-issue
 DIGITS = 18  # of the largest number
 
@@ -32,7 +37,10 @@ def read_cub(root: Path) -> Found | None:
     groups: dict[str, list[Item]] = {"train": [], "test": []}
     for key, file in files.items():
         if classes[key] not in names:
-            raise DataError(f"{root / CLASSES}: image {key} has class {classes[key]}", expected=f"a class of {NAMES}")
+            raise DataError(
+                f"{root / CLASSES}: image {key} has class {classes[key]}",
+                expected=f"a class of {NAMES}",
+            )
         split = "train" if flags[key] == (0 if first == 0 else 1) else "test"
         groups[split].append(Item(root / "images" / file, classes[key] - first))
     sizes = (len(groups["train"]), len(groups["test"]))
@@ -46,7 +54,10 @@ def _refuse_gaps(root: Path, files: dict[int, str], *, classes: dict[int, int], 
     for name, table in ((CLASSES, classes), (FLAGS, flags)):
         lost = sorted(set(files) - set(table))
         if lost:
-            raise DataError(f"{root / name} lacks {len(lost)} image(s): {named(lost)}", expected=f"every image of {IMAGES}")
+            raise DataError(
+                f"{root / name} lacks {len(lost)} image(s): {named(lost)}",
+                expected=f"every image of {IMAGES}",
+            )
     odd = sorted(key for key in files if flags[key] not in (0, 1))
     if odd:
         raise DataError(f"{root / FLAGS} has flags other than 0 and 1: images {named(odd)}", expected="0 or 1")
@@ -61,7 +72,10 @@ def _table(path: Path) -> dict[int, str]:
             what = f"{printable(path)}, line {line.number}: '{printable(line.text[:60])}'"
             raise DataError(what, expected="lines `number text`", fix="get the table again")
         if int(cells[0]) in found:
-            raise DataError(f"{printable(path)}, line {line.number}: {cells[0]} stands there twice", expected="each number once")
+            raise DataError(
+                f"{printable(path)}, line {line.number}: {cells[0]} stands there twice",
+                expected="each number once",
+            )
         found[int(cells[0])] = cells[1].strip()
     return found
 
@@ -70,7 +84,10 @@ def _numbers(path: Path) -> dict[int, int]:
     found = _table(path)
     odd = next((k for k, v in found.items() if not NUMBER.fullmatch(v) or len(v) > DIGITS), None)
     if odd is not None:
-        raise DataError(f"{printable(path)}: {odd} has '{printable(found[odd][:60])}'", expected="lines `number number`")
+        raise DataError(
+            f"{printable(path)}: {odd} has '{printable(found[odd][:60])}'",
+            expected="lines `number number`",
+        )
     return {key: int(value) for key, value in found.items()}
 
 

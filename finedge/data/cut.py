@@ -28,8 +28,16 @@ def with_cuts(data: DataSet, *, seed: int) -> DataSet:
     if not test and not val:
         return data
     parts = _cut(data.splits.get("train", ()), {"test": test, "val": val}, seed=seed)
-    cut: dict[str, Any] = {"seed": seed, **({"test": test} if test else {}), **({"val": VAL_OF_TRAIN} if val else {})}
-    splits = {**data.splits, "train": parts["train"], **{s: parts[s] for s in ("val", "test") if cut.get(s)}}
+    cut: dict[str, Any] = {
+        "seed": seed,
+        **({"test": test} if test else {}),
+        **({"val": VAL_OF_TRAIN} if val else {}),
+    }
+    splits = {
+        **data.splits,
+        "train": parts["train"],
+        **{s: parts[s] for s in ("val", "test") if cut.get(s)},
+    }
     return replace(data, splits=splits, cut=cut)
 
 
@@ -38,11 +46,7 @@ def _cut(items: Sequence[Item], shares: Mapping[str, float], *, seed: int) -> di
     by_label: dict[int, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
         by_label[item.label][known.get(item.path, str(item.path))].append(item)
-    where = {
-        (label, content): split
-        for label, contents in by_label.items()
-        for content, split in _placed(list(contents), shares, seed=seed).items()
-    }
+    where = {(label, content): split for label, contents in by_label.items() for content, split in _placed(list(contents), shares, seed=seed).items()}
     parts: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     for item in items:
         parts[where[item.label, known.get(item.path, str(item.path))]].append(item)
@@ -79,4 +83,10 @@ def _mended(bounds: Sequence[int], count: int) -> list[int]:
 
 def _unit(content: str, seed: int) -> float:
     """Return a number in [0, 1) that is as good as random, and the same everywhere."""
-    return int.from_bytes(hashlib.sha256(f"{seed}-{content}".encode("utf-8", "surrogateescape")).digest()[:7], "big") / 2**56
+    return (
+        int.from_bytes(
+            hashlib.sha256(f"{seed}-{content}".encode("utf-8", "surrogateescape")).digest()[:7],
+            "big",
+        )
+        / 2**56
+    )

@@ -9,8 +9,14 @@ from pathlib import Path
 from finedge.data.classes import Reading, read_classes
 from finedge.data.found import Found
 from finedge.data.listed import stray_lists
-from finedge.data.names import like_a_split, refuse_splits_as_classes, split_of, unclear_split, why_no_data
-from finedge.data.record import SPLITS, Item, LeftOut, named, printable
+from finedge.data.names import (
+    like_a_split,
+    refuse_splits_as_classes,
+    split_of,
+    unclear_split,
+    why_no_data,
+)
+from finedge.data.record import SPLITS, Item, named, printable
 from finedge.data.walk import Folder, Tally, walk
 from finedge.errors import DataError
 from finedge.image import is_image
@@ -65,11 +71,16 @@ def _found(
     refuse_splits_as_classes(reading.labels, where=root)
     index = {label: i for i, label in enumerate(reading.labels)}
     splits = {
-        split: tuple(Item(path, index[label]) for label, path in sorted(pairs, key=lambda p: (index[p[0]], p[1])))
-        for split, pairs in reading.splits.items()
+        split: tuple(Item(path, index[label]) for label, path in sorted(pairs, key=lambda p: (index[p[0]], p[1]))) for split, pairs in reading.splits.items()
     }
-    left_out: tuple[LeftOut, ...] = (*tally.found(), *stray_lists(root))
-    return Found(root, reading.labels, splits, left_out, (*notes, *reading.notes), given)
+    return Found(
+        root,
+        reading.labels,
+        splits,
+        tally.found(),
+        (*notes, *reading.notes, *stray_lists(root)),
+        given,
+    )
 
 
 def _visible_folders(root: Path) -> list[Path]:
@@ -85,7 +96,11 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
             continue
         if split in found:
             both = named((found[split].name, folder.name))
-            raise DataError(f"{root} has two folders for split '{split}': {both}", expected="one", fix="merge or rename one")
+            raise DataError(
+                f"{root} has two folders for split '{split}': {both}",
+                expected="one",
+                fix="merge or rename one",
+            )
         found[split] = folder
     unclear = [f.name for f in folders if unclear_split(f.name) and _visible_folders(f)]
     if found and unclear:
@@ -127,9 +142,7 @@ def _splits_within(tree: Folder) -> dict[str, Folder]:
     if len(tops) < 2 or any(top.pictures for top in tops) or not all(split_of(part.path.name) for part in inner):
         return {}
     return {
-        split: Folder(tree.path, (), tuple(_only(top, split) for top in tops))
-        for split in SPLITS
-        if any(split_of(part.path.name) == split for part in inner)
+        split: Folder(tree.path, (), tuple(_only(top, split) for top in tops)) for split in SPLITS if any(split_of(part.path.name) == split for part in inner)
     }
 
 

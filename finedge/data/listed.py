@@ -52,11 +52,11 @@ def read_listed(root: Path) -> Found | None:
     return Found(root, labels, splits, left_out)
 
 
-def stray_lists(root: Path) -> tuple[LeftOut, ...]:
-    """Return the files that are called as lists are, and are none, or stand without a list for train."""
+def stray_lists(root: Path) -> list[str]:
+    """Say of each file that is called as a list is why it is none, beside folders of classes."""
     files, stray = _list_files(root)
-    alone = tuple(printable(f.name) for f in files.values()) if "train" not in files else ()
-    return (*stray, *([LeftOut("a list without one for train", len(alone), alone)] if alone else ()))
+    said = [f"{name} names no picture: it is no list" for left in stray for name in left.examples]
+    return said + [f"{printable(file.name)} is not read: there is no list for train" for file in files.values()]
 
 
 def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
@@ -75,7 +75,11 @@ def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
             stray.append(printable(path.name))
         elif split in found:
             both = named((found[split].name, path.name))
-            raise DataError(f"{root} has two lists for split '{split}': {both}", expected="one", fix="delete or rename one")
+            raise DataError(
+                f"{root} has two lists for split '{split}': {both}",
+                expected="one",
+                fix="delete or rename one",
+            )
         else:
             found[split] = path
     return found, (LeftOut(STRAY, len(stray), tuple(stray[:10])),) if stray else ()
@@ -85,9 +89,7 @@ def _has_folders(root: Path) -> bool:
     return any(p.is_dir() and not why_no_data(p.name) for p in root.iterdir())
 
 
-def _labels(
-    rows: Mapping[str, tuple[Row, ...]], names: tuple[str, ...], *, files: Mapping[str, Path]
-) -> tuple[tuple[str, ...], dict[str, int]]:
+def _labels(rows: Mapping[str, tuple[Row, ...]], names: tuple[str, ...], *, files: Mapping[str, Path]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Return the labels, and the class that each written label means.
 
     Labels are text. They are numbers only where classes.csv numbers them, or where they are exactly 0..n-1.
@@ -111,7 +113,11 @@ def _numbered(text: str, names: tuple[str, ...]) -> int | None:
 
 
 def _refuse_unknown(
-    rows: Mapping[str, tuple[Row, ...]], index: Mapping[str, int | None], *, files: Mapping[str, Path], count: int
+    rows: Mapping[str, tuple[Row, ...]],
+    index: Mapping[str, int | None],
+    *,
+    files: Mapping[str, Path],
+    count: int,
 ) -> None:
     for split, some in rows.items():
         for row in some:
@@ -123,7 +129,12 @@ def _refuse_unknown(
 
 
 def _items(
-    rows: Iterable[Row], file: Path, *, index: Mapping[str, int], seen: dict[Path, _Place], twice: list[str]
+    rows: Iterable[Row],
+    file: Path,
+    *,
+    index: Mapping[str, int],
+    seen: dict[Path, _Place],
+    twice: list[str],
 ) -> Iterator[Item]:
     """Yield the images of a list; one line that stands there twice is taken once."""
     here: set[Path] = set()

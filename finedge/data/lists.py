@@ -18,9 +18,37 @@ from finedge.data.text import Line, read_lines
 from finedge.errors import DataError
 from finedge.image import SUFFIXES
 
-FORM = "lines `path,label`, quotes around what holds a comma: birds/1.jpg,\"finch, red\""
-PATHS = frozenset({"path", "file", "filename", "filepath", "image", "img", "imagepath", "imagefile", "imagename", "imagefilename", "imageid", "id", "name"})
-LABELS = frozenset({"label", "labels", "class", "classname", "category", "species", "target", "labelname", "classlabel"})
+FORM = 'lines `path,label`, quotes around what holds a comma: birds/1.jpg,"finch, red"'
+PATHS = frozenset(
+    {
+        "path",
+        "file",
+        "filename",
+        "filepath",
+        "image",
+        "img",
+        "imagepath",
+        "imagefile",
+        "imagename",
+        "imagefilename",
+        "imageid",
+        "id",
+        "name",
+    }
+)
+LABELS = frozenset(
+    {
+        "label",
+        "labels",
+        "class",
+        "classname",
+        "category",
+        "species",
+        "target",
+        "labelname",
+        "classlabel",
+    }
+)
 NUMBER = re.compile("[0-9]+")
 PICTURE = re.compile("|".join(re.escape(s) for s in sorted(SUFFIXES)) + r"|\.jpg|\.png", re.IGNORECASE)
 
@@ -50,7 +78,11 @@ def read_list(path: Path, *, numbered: bool = False) -> tuple[Row, ...]:
     """
     lines = read_lines(path)
     if not lines:
-        raise DataError(f"{printable(path)} is empty", expected=FORM, fix="write one line for each image, or delete the file")
+        raise DataError(
+            f"{printable(path)} is empty",
+            expected=FORM,
+            fix="write one line for each image, or delete the file",
+        )
     readings = [_read(lines, split, numbered=numbered) for split in _SEPARATORS]
     whole = [r for r in readings if r.bad is None and r.rows]
     if whole:
@@ -146,5 +178,3 @@ def _by_blank(line: str) -> list[str]:
 
 
 _SEPARATORS = (_separated(","), _separated("\t"), _separated(";"), _by_blank)
-
-

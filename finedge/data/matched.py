@@ -40,7 +40,14 @@ class _Placing:
     relabelled: int = 0
 
 
-def matched(found: DataSet, stored: StoredSplit, *, new: NewImages = "ignore", seed: int = 0, exact: bool = False) -> DataSet:
+def matched(
+    found: DataSet,
+    stored: StoredSplit,
+    *,
+    new: NewImages = "ignore",
+    seed: int = 0,
+    exact: bool = False,
+) -> DataSet:
     """Return the folder `found` (read, not cut) with the splits that are stored.
 
     A file goes where its content is stored. Where the folder itself gives a split, that is not overruled: a picture that lies in
@@ -72,7 +79,12 @@ def matched(found: DataSet, stored: StoredSplit, *, new: NewImages = "ignore", s
         relabelled=work.relabelled,
         missing={s: tuple(paths) for s, paths in work.missing.items()},
     )
-    return replace(found, splits={s: tuple(items) for s, items in work.splits.items()}, cut=stored.cut, match=match)
+    return replace(
+        found,
+        splits={s: tuple(items) for s, items in work.splits.items()},
+        cut=stored.cut,
+        match=match,
+    )
 
 
 def say_match(data: DataSet) -> None:
@@ -81,13 +93,29 @@ def say_match(data: DataSet) -> None:
     if found is None:
         return
     if found.new > found.taken:
-        log.warning("%d image(s) of %s are new to the stored split: they are left out (--new-images)", found.new - found.taken, data.root)
+        log.warning(
+            "%d image(s) of %s are new to the stored split: they are left out (--new-images)",
+            found.new - found.taken,
+            data.root,
+        )
     for split, paths in found.missing.items():
         if paths:
-            log.warning("%d image(s) of the stored split '%s' are not in %s: %s", len(paths), split, data.root, named(paths))
+            log.warning(
+                "%d image(s) of the stored split '%s' are not in %s: %s",
+                len(paths),
+                split,
+                data.root,
+                named(paths),
+            )
     counts = (
-        (found.moved, "lie in another split of the folder than the stored one: the folder's counts"),
-        (found.relabelled, "stand under another label than when they were stored: the present one counts"),
+        (
+            found.moved,
+            "lie in another split of the folder than the stored one: the folder's counts",
+        ),
+        (
+            found.relabelled,
+            "stand under another label than when they were stored: the present one counts",
+        ),
         (found.copies, "are further copies of images that are in use: they are left out"),
     )
     for count, text in counts:
@@ -109,7 +137,11 @@ def refuse_overlap(paths: Sequence[Path], *, split: str, allow: bool) -> None:
         return
     what = f"{len(paths)} image(s) of split '{split}' were trained on: {named(paths)}"
     if not allow:
-        raise DataError(what, expected="images that training did not see", fix="remove them from the split; or --allow-overlap, to measure all the same")
+        raise DataError(
+            what,
+            expected="images that training did not see",
+            fix="remove them from the split; or --allow-overlap, to measure all the same",
+        )
     log.warning("%s; measured all the same (--allow-overlap)", what)
 
 
@@ -156,7 +188,10 @@ def _place(
         work.missing[split].append(entry.path)
         return
     there = root / entry.path
-    chosen = min(free, key=lambda one: (one.item.path != there, one.given not in (None, split), one.item.path))
+    chosen = min(
+        free,
+        key=lambda one: (one.item.path != there, one.given not in (None, split), one.item.path),
+    )
     chosen.claimed = True
     goes = split if exact else _goes(chosen, split, stored)
     work.moved += goes != split

@@ -23,8 +23,24 @@ SPLIT_WORDS = frozenset({*ALIASES, *UNCLEAR, "unlabeled", "unlabelled"})
 # What systems and programs leave beside pictures; hidden names (a leading dot) need no entry.
 TOOLS = frozenset(
     {
-        *("__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found", "$recycle.bin"),
-        *("recycler", "system volume information", "network trash folder", "temporary items", "__pycache__"),
+        *(
+            "__macosx",
+            "@eadir",
+            "@tmp",
+            "@recycle",
+            "@recently-snapshot",
+            "#recycle",
+            "#snapshot",
+            "lost+found",
+            "$recycle.bin",
+        ),
+        *(
+            "recycler",
+            "system volume information",
+            "network trash folder",
+            "temporary items",
+            "__pycache__",
+        ),
         *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
     }
 )

@@ -60,12 +60,20 @@ def read_folder(root: Path) -> DataSet:
     root = Path(root)
     refuse_no_unicode([str(root)])
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder", expected="a folder of images", fix="finedge data render DIR makes one to try with")
+        raise DataError(
+            f"{root} is not a folder",
+            expected="a folder of images",
+            fix="finedge data render DIR makes one to try with",
+        )
     try:
         return _read(root)
     except OSError as error:
         what = f"cannot read {printable(error.filename or root)}: {error.strerror}"
-        raise DataError(what, expected="folders that this user may read", fix="chmod or chown it, or move it away") from error
+        raise DataError(
+            what,
+            expected="folders that this user may read",
+            fix="chmod or chown it, or move it away",
+        ) from error
 
 
 def say(data: DataSet) -> None:
@@ -79,7 +87,11 @@ def say(data: DataSet) -> None:
         log.info("no val split is given: it is cut from train" if data.given else "no split is given: train, val and test are cut by content")
     val = len(data.splits.get("val", ()))
     if val and not (data.cut or {}).get("val") and val < THIN * len(data.labels):
-        log.warning("the val split has %d image(s) for %d classes: it is kept as it is given", val, len(data.labels))
+        log.warning(
+            "the val split has %d image(s) for %d classes: it is kept as it is given",
+            val,
+            len(data.labels),
+        )
 
 
 def check(data: DataSet) -> None:
@@ -93,7 +105,12 @@ def check(data: DataSet) -> None:
     for split in ("val", "test"):
         missing = data.absent(split)
         if data.splits.get(split) and missing:
-            log.warning("%d class(es) have no image in split '%s' (n/a there): %s", len(missing), split, named(missing))
+            log.warning(
+                "%d class(es) have no image in split '%s' (n/a there): %s",
+                len(missing),
+                split,
+                named(missing),
+            )
 
 
 def drop_unreadable(data: DataSet, *, splits: Iterable[str] = SPLITS, limit: float = MAX_UNREADABLE) -> DataSet:
@@ -121,7 +138,10 @@ def _read(root: Path) -> DataSet:
     notes: tuple[str, ...] = ()
     found = _claimed(root, but=("folder",))
     while found is None and len(notes) < LEVELS and (inner := _only_folder(root)) is not None:
-        notes = (*notes, f"{printable(inner.name)}/ is entered: {printable(root)} holds nothing else")
+        notes = (
+            *notes,
+            f"{printable(inner.name)}/ is entered: {printable(root)} holds nothing else",
+        )
         root = inner
         found = _claimed(root, but=("folder",))
     found = found or _claimed(root)

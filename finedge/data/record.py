@@ -89,7 +89,11 @@ class DataSet:
         if self.match is not None and self.match.new > self.match.taken:
             new = self.match.new - self.match.taken
             fix = f"--new-images {name}" if name in SPLITS else ""
-            raise DataError(f"{what}; {new} image(s) are new to the stored split", expected=self._filled(name), fix=fix)
+            raise DataError(
+                f"{what}; {new} image(s) are new to the stored split",
+                expected=self._filled(name),
+                fix=fix,
+            )
         raise DataError(what, expected=self._filled(name))
 
     def absent(self, name: str) -> tuple[str, ...]:
@@ -106,7 +110,12 @@ class DataSet:
     def to_json(self) -> dict[str, Any]:
         """Return what a run records of how the folder was read."""
         left_out = [{"reason": x.reason, "count": x.count, "examples": list(x.examples)} for x in self.left_out]
-        return {"layout": self.layout, "cut": self.cut, "left_out": left_out, "notes": list(self.notes)}
+        return {
+            "layout": self.layout,
+            "cut": self.cut,
+            "left_out": left_out,
+            "notes": list(self.notes),
+        }
 
     def _filled(self, name: str) -> str:
         return nearest(name, [s for s in self.splits if self.splits[s]])

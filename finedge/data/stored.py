@@ -19,7 +19,7 @@ from finedge.data.record import SPLITS, DataSet
 from finedge.errors import DataError
 
 FILE = "split.json.gz"  # in a bundle
-LARGEST = 1 << 31  # bytes of JSON; about ten million images
+LARGEST = 1 << 28  # bytes of JSON; about two million images
 DIGEST = 64  # hexadecimal digits of sha256
 
 
@@ -131,7 +131,11 @@ def _entry(row: object, source: object) -> Entry:
 
 
 def _damaged(source: object, why: str) -> DataError:
-    return DataError(f"{source} is damaged: {why}", expected="rows [path, label, sha256]", fix="copy the whole folder again")
+    return DataError(
+        f"{source} is damaged: {why}",
+        expected="rows [path, label, sha256]",
+        fix="copy the whole folder again",
+    )
 
 
 def _relative(path: Path, root: Path) -> str:

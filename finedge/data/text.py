@@ -38,7 +38,10 @@ def read_lines(path: Path) -> list[Line]:
         if not path.is_file():
             raise DataError(f"{printable(path)} is not a regular file", expected="a text file")
         if path.stat().st_size > LARGEST:
-            raise DataError(f"{printable(path)} has {path.stat().st_size} bytes", expected=f"a list of at most {LARGEST}")
+            raise DataError(
+                f"{printable(path)} has {path.stat().st_size} bytes",
+                expected=f"a list of at most {LARGEST}",
+            )
         text = _decoded(path.read_bytes(), path)
     except OSError as error:
         raise DataError(f"cannot read {printable(path)}: {error.strerror}", expected="a readable list") from error

@@ -114,7 +114,10 @@ class _Walk:
 
     def folder(self, path: Path, *, depth: int) -> Folder:
         if depth > DEEPEST:
-            raise DataError(f"{printable(path)} lies more than {DEEPEST} folders deep", expected="classes near the top")
+            raise DataError(
+                f"{printable(path)} lies more than {DEEPEST} folders deep",
+                expected="classes near the top",
+            )
         status = path.stat()
         self.seen.add((status.st_dev, status.st_ino))
         with os.scandir(path) as entries:

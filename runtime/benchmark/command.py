@@ -105,9 +105,7 @@ def benchmark(
     claims, plan = Claims(_percentiles(percentile), _gate(gate)), schedule(duration)
     opened = load_bundles(bundles)
     folder = writable_folder(out or bundles[0], option="--out")
-    settings = Settings(
-        _variants(variants), mode, batch, backend, threads, split, images, accuracy_images, source, fps, new_images, allow_overlap
-    )
+    settings = Settings(_variants(variants), mode, batch, backend, threads, split, images, accuracy_images, source, fps, new_images, allow_overlap)
     measured = measure(opened, data, settings=settings, plan=plan)
     content = report_content(measured, claims=claims, plan=plan, settings=settings)
     write_bytes(folder / "samples.json.gz", _samples(measured))

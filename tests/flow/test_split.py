@@ -18,7 +18,20 @@ from finedge.runtime.labelled import bundle_dataset, stored_split
 from finedge.train.run import recorded_data, recorded_split
 from tests.finedge.data.conftest import draw
 
-SMALL = ("--model", "plain", "--backbone", "wrn_16_1", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu")
+SMALL = (
+    "--model",
+    "plain",
+    "--backbone",
+    "wrn_16_1",
+    "--weights",
+    "none",
+    "--size",
+    "32",
+    "--batch-size",
+    "8",
+    "--device",
+    "cpu",
+)
 LABELS = ("crow", "finch", "wren")
 
 
@@ -72,12 +85,23 @@ def test_every_later_command_uses_it(trained: Path, work: Path, capsys: pytest.C
     for model in ("run", "b.finedge"):
         ok("evaluate", work / model, "--data", work / "d")
         found = json.loads(capsys.readouterr().out)
-        assert (found["n"], found["data"]["new"], found["data"]["split_from"]) == (len(was["test"]), 15, "stored")
+        assert (found["n"], found["data"]["new"], found["data"]["split_from"]) == (
+            len(was["test"]),
+            15,
+            "stored",
+        )
 
 
 def test_a_training_goes_on_with_its_own_pictures(trained: Path, work: Path) -> None:
     ok("train", "--out", work / "run", "--data", work / "d", "--resume", "--epochs", 2)
-    ok("train", "--out", shutil.copytree(trained / "run", work / "straight"), "--resume", "--epochs", 2)
+    ok(
+        "train",
+        "--out",
+        shutil.copytree(trained / "run", work / "straight"),
+        "--resume",
+        "--epochs",
+        2,
+    )
     renamed, straight = (load_file(work / name / "checkpoint.safetensors") for name in ("run", "straight"))
     assert renamed.keys() == straight.keys()
     assert all(np.array_equal(renamed[key], straight[key]) for key in renamed), "other names of the same pictures changed the training"
@@ -92,7 +116,10 @@ def test_a_training_whose_pictures_are_gone_does_not_go_on(work: Path, capsys: p
 
 def test_a_run_of_version_0_1_keeps_its_split(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
-    stored, record = json.loads((run / "split.json").read_text()), json.loads((run / "run.json").read_text())
+    stored, record = (
+        json.loads((run / "split.json").read_text()),
+        json.loads((run / "run.json").read_text()),
+    )
     (run / "split.json").write_text(json.dumps({s: [row[:2] for row in stored[s]] for s in SPLITS}))
     assert record["data"]["cut"] == stored["cut"]
     assert contents(recorded_data(run)) == contents(recorded_data(trained / "run"))

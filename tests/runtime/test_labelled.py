@@ -51,7 +51,11 @@ def test_new_pictures_change_no_number_until_asked(stored: Bundle, flat: Path, c
     after = evaluate(stored.path, data=flat, variant="fp32")
     assert names(stored, flat) == splits
     assert {k: after[k] for k in ("n", "top1", "top5")} == {k: before[k] for k in ("n", "top1", "top5")}
-    assert (before["data"]["split_from"], before["data"]["new"], after["data"]["new"]) == ("stored", 0, 30)
+    assert (before["data"]["split_from"], before["data"]["new"], after["data"]["new"]) == (
+        "stored",
+        0,
+        30,
+    )
     assert "30 image(s)" in caplog.text
     asked = evaluate(stored.path, data=flat, variant="fp32", new_images="test")
     assert (asked["n"], asked["data"]["taken"]) == (before["n"] + 30, 30)

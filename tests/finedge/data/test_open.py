@@ -13,7 +13,10 @@ def folders(root, make_image, splits, counts):
     for split in splits:
         for label, n in counts.items():
             for i in range(n):
-                make_image(root / split / label / f"{i}.jpg", seed=zlib.crc32(f"{split}/{label}/{i}".encode()))
+                make_image(
+                    root / split / label / f"{i}.jpg",
+                    seed=zlib.crc32(f"{split}/{label}/{i}".encode()),
+                )
     return root
 
 
@@ -25,7 +28,11 @@ def test_split_folders(tmp_path, make_image):
 
 def test_one_folder_is_cut_into_three_the_same_way_every_time(tmp_path, make_image):
     folders(tmp_path, make_image, (".",), {"crow": 20, "finch": 10})
-    first, again, other = open_dataset(tmp_path), open_dataset(tmp_path), open_dataset(tmp_path, seed=1)
+    first, again, other = (
+        open_dataset(tmp_path),
+        open_dataset(tmp_path),
+        open_dataset(tmp_path, seed=1),
+    )
     assert first.layout == "folder"
     assert all(not first.absent(s) for s in ("train", "val", "test")), "a class lacks an image in a split"
     assert first == again

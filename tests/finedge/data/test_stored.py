@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from finedge.data import SPLITS, content_digest, evaluated, matched, open_dataset, read_folder, refuse_other_labels, split_of_dataset
+from finedge.data import (
+    SPLITS,
+    content_digest,
+    evaluated,
+    matched,
+    open_dataset,
+    read_folder,
+    refuse_other_labels,
+    split_of_dataset,
+)
 from finedge.data.cut import _mended
 from finedge.data.stored import DIGEST, StoredSplit, filled, read_text, unpack
 from finedge.errors import DataError
@@ -85,15 +94,35 @@ def test_a_split_is_stored_by_content_and_read_back(folder):
 def test_a_split_without_digests_is_filled_from_the_files_that_are_there(folder):
     data = open_dataset(folder(CLASSES))
     stored = split_of_dataset(data)
-    bare = read_text(json.dumps({s: [[e.path, e.label] for e in some] for s, some in stored.splits.items()}), source="x")
+    bare = read_text(
+        json.dumps({s: [[e.path, e.label] for e in some] for s, some in stored.splits.items()}),
+        source="x",
+    )
     assert not bare.has_digests()
     assert filled(bare, data.root).splits == stored.splits
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", "nul", "[" * 100_000, '{"train": 1}', '{"train": [1]}', '{"train": [["a"]]}', '{"train": [["a", "0"]]}', '{"train": [["a", -1]]}']
-    + ['{"train": [["a", true]]}', '{"train": [["", 0]]}', '{"train": [["a\\u0000", 0]]}', '{"train": [["a", 0, "zz"]]}', '{"train": [], "cut": 1}'],
+    [
+        *(
+            "",
+            "[]",
+            "{}",
+            "nul",
+            "[" * 100_000,
+            '{"train": 1}',
+            '{"train": [1]}',
+            '{"train": [["a"]]}',
+        ),
+        *('{"train": [["a", "0"]]}', '{"train": [["a", -1]]}', '{"train": [["a", true]]}'),
+        *(
+            '{"train": [["", 0]]}',
+            '{"train": [["a\\u0000", 0]]}',
+            '{"train": [["a", 0, "zz"]]}',
+            '{"train": [], "cut": 1}',
+        ),
+    ],
 )
 def test_a_damaged_split_is_a_data_error(text):
     with pytest.raises(DataError, match="x is damaged"):
@@ -122,7 +151,11 @@ def test_the_same_folder_gives_the_same_splits(cut):
     found = matched(read_folder(data.root), stored)
     assert {s: set(found.splits[s]) for s in SPLITS} == {s: set(data.splits[s]) for s in SPLITS}
     assert matched(read_folder(data.root), stored, exact=True).splits == data.splits
-    assert (found.match.known, found.match.new, found.match.missing) == (53, 0, {"train": (), "val": (), "test": ()})
+    assert (found.match.known, found.match.new, found.match.missing) == (
+        53,
+        0,
+        {"train": (), "val": (), "test": ()},
+    )
 
 
 def test_renamed_and_moved_pictures_are_the_same_pictures(cut):
@@ -248,9 +281,9 @@ def test_a_split_of_new_pictures_only_says_so(folder):
 def test_other_labels_are_named(cut):
     data, _ = cut
     refuse_other_labels(data, ("crow", "finch", "wren"), owner="b")
-    with pytest.raises(DataError, match="class 2 of .* is 'wren'"):
+    with pytest.raises(DataError, match=r"class 2 of .* is 'wren'"):
         refuse_other_labels(data, ("crow", "finch", "tit"), owner="b")
-    with pytest.raises(DataError, match="has 3 classes .*tit"):
+    with pytest.raises(DataError, match=r"has 3 classes .*tit"):
         refuse_other_labels(data, ("crow", "finch", "tit", "wren"), owner="b")
 
 
