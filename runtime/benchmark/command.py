@@ -135,8 +135,16 @@ def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings
 
     machine = environment()
     modes = parse_modes(settings.mode, batch=settings.batch)
-    how = {"split": settings.split, "new_images": settings.new_images, "allow_overlap": settings.allow_overlap}
-    chosen = {name: labelled_images(bundle, data, **how) for name, bundle in bundles.items()}
+    chosen = {
+        name: labelled_images(
+            bundle,
+            data,
+            split=settings.split,
+            new_images=settings.new_images,
+            allow_overlap=settings.allow_overlap,
+        )
+        for name, bundle in bundles.items()
+    }
     items = {name: None if found is None else found.items for name, found in chosen.items()}
     with ExitStack() as stack:
         backend = get_backend(settings.backend)
