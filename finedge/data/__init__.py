@@ -1,4 +1,7 @@
-"""Labelled images on disk: which layout a folder has, its labels and splits. No torch: the device evaluates with it too."""
+"""Labelled images on disk: layout, labels, splits, and the split that training used.
+
+No torch: the device evaluates with it too.
+"""
 
 from finedge.data.digest import content_digest
 from finedge.data.evaluated import Evaluated, evaluated

@@ -27,8 +27,8 @@ class Reading:
 def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
     """Return the classes of folders: one tree for each split.
 
-    Pictures in folders below a class folder that holds pictures itself belong to that class. Where no folder at the top holds
-    pictures itself, the tops are groups, and the folders that hold the pictures are the classes.
+    Pictures in folders below a class folder that holds pictures itself belong to that class. Where no
+    folder at the top holds pictures itself, the tops are groups, and the innermost folders classes.
 
     Raises:
         DataError: it cannot be told which folders are classes, or a name is no Unicode.
@@ -37,17 +37,21 @@ def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
     direct = {top.path.name for _, top in tops if top.pictures}
     deep = {top.path.name for _, top in tops if any(f.has_pictures() for f in top.folders)}
     if not deep - direct:
-        return _reading([(split, top.path.name, top) for split, top in tops], root=root, notes=_merged(tops))
+        found = [(split, top.path.name, top) for split, top in tops]
+        return _reading(found, root=root, notes=_merged(tops))
     if direct:
+        sides = f"{named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders"
         raise DataError(
-            f"which folders of {root} are classes? {named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders of them",
+            f"which folders of {root} are classes? {sides}",
             expected="CLASS/*.jpg everywhere, or GROUP/CLASS/*.jpg everywhere",
             fix="move the folders to one level, or write a list (train.csv with lines path,label)",
         )
     leaves = [(split, path, leaf) for split, top in tops for path, leaf in _leaves(top, (top.path.name,))]
     _refuse_unclear(leaves, root=root)
-    note = f"groups of classes: {named(sorted({path[0] for _, path, _ in leaves}))}; the innermost folders are the classes"
-    return _reading([(split, path[-1], leaf) for split, path, leaf in leaves], root=root, notes=[note])
+    groups = named(sorted({path[0] for _, path, _ in leaves}))
+    note = f"groups of classes: {groups}; the innermost folders are the classes"
+    found = [(split, path[-1], leaf) for split, path, leaf in leaves]
+    return _reading(found, root=root, notes=[note])
 
 
 def _merged(tops: list[tuple[str, Folder]]) -> list[str]:
@@ -56,11 +60,12 @@ def _merged(tops: list[tuple[str, Folder]]) -> list[str]:
         return []
     count = sum(1 for folder in below for _ in folder.every())
     names = named(f"{folder.path.parent.name}/{folder.path.name}" for folder in below)
-    return [f"{count} picture(s) in folders inside class folders belong to the class above: {names}"]
+    text = "picture(s) in folders inside class folders belong to the class above"
+    return [f"{count} {text}: {names}"]
 
 
 def _leaves(folder: Folder, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Folder]]:
-    """Yield the innermost folders; a folder that holds pictures and folders of pictures is yielded too, and refused later."""
+    """Yield the innermost folders, and those that hold pictures beside folders: refused later."""
     if folder.pictures or not folder.folders:
         yield path, Folder(folder.path, folder.pictures)
     for inner in folder.folders:
@@ -73,10 +78,11 @@ def _refuse_unclear(leaves: list[tuple[str, tuple[str, ...], Folder]], *, root: 
         places[label_text(path[-1])].add(tuple(map(label_text, path)))
     twice = next((sorted(found) for _, found in sorted(places.items()) if len(found) > 1), None)
     if twice:
+        name, places_ = printable(twice[0][-1]), named("/".join(p) for p in twice)
         raise DataError(
-            f"which folders of {root} are classes? '{printable(twice[0][-1])}' stands in several: {named('/'.join(p) for p in twice)}",
+            f"which folders of {root} are classes? '{name}' stands in several: {places_}",
             expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a name of its own for each class",
-            fix="move the pictures up into their class folders, or write a list (train.csv with lines path,label)",
+            fix="move the pictures up into their class folders, or write a list: train.csv",
         )
     paths = {path for _, path, leaf in leaves if leaf.pictures}
     outer = next(
@@ -105,7 +111,7 @@ def _reading(found: list[tuple[str, str, Folder]], *, root: Path, notes: list[st
     if merged:
         notes = [
             *notes,
-            f"folders whose names differ in the form of Unicode only are one class: {named(merged)}",
+            f"folders whose names differ only in the form of Unicode are one class: {named(merged)}",
         ]
     labels = tuple(sorted(written))
     refuse_alike(labels, where=root)

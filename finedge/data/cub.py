@@ -1,4 +1,4 @@
-"""The tables of CUB-200-2011: images.txt, image_class_labels.txt, train_test_split.txt, classes.txt."""
+"""The four tables of CUB-200-2011."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ def read_cub(root: Path) -> Found | None:
     files, names = _table(root / IMAGES), _table(root / NAMES)
     classes, flags = _numbers(root / CLASSES), _numbers(root / FLAGS)
     _refuse_gaps(root, files, classes=classes, flags=flags)
-    # The 100-class re-issue numbers from 0 and writes 0 for train; the official file numbers from 1 and writes 1 for train.
+    # The 100-class re-issue numbers from 0 and writes 0 for train, the official file from 1 and 1.
     first = min(names)
     labels = tuple(label_text(names[k]) for k in sorted(names))
     if sorted(names) != list(range(first, first + len(names))) or first not in (0, 1):
-        raise DataError(f"{root / NAMES} numbers its classes with gaps", expected="0, 1, 2, ... or 1, 2, 3, ...")
+        what = f"{root / NAMES} numbers its classes with gaps"
+        raise DataError(what, expected="0, 1, 2, ... or 1, 2, 3, ...")
     groups: dict[str, list[Item]] = {"train": [], "test": []}
     for key, file in files.items():
         if classes[key] not in names:
@@ -50,7 +51,13 @@ def read_cub(root: Path) -> Found | None:
     return Found(root, labels, {s: tuple(v) for s, v in groups.items()})
 
 
-def _refuse_gaps(root: Path, files: dict[int, str], *, classes: dict[int, int], flags: dict[int, int]) -> None:
+def _refuse_gaps(
+    root: Path,
+    files: dict[int, str],
+    *,
+    classes: dict[int, int],
+    flags: dict[int, int],
+) -> None:
     for name, table in ((CLASSES, classes), (FLAGS, flags)):
         lost = sorted(set(files) - set(table))
         if lost:
@@ -60,7 +67,8 @@ def _refuse_gaps(root: Path, files: dict[int, str], *, classes: dict[int, int], 
             )
     odd = sorted(key for key in files if flags[key] not in (0, 1))
     if odd:
-        raise DataError(f"{root / FLAGS} has flags other than 0 and 1: images {named(odd)}", expected="0 or 1")
+        what = f"{root / FLAGS} has flags other than 0 and 1: images {named(odd)}"
+        raise DataError(what, expected="0 or 1")
 
 
 def _table(path: Path) -> dict[int, str]:
@@ -93,5 +101,6 @@ def _numbers(path: Path) -> dict[int, int]:
 
 def _some(lines: list[Line], path: Path) -> Iterable[Line]:
     if not lines:
-        raise DataError(f"{printable(path)} is empty", expected="lines `number text`", fix="get the table again")
+        what = f"{printable(path)} is empty"
+        raise DataError(what, expected="lines `number text`", fix="get the table again")
     return lines
