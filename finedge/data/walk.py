@@ -1,4 +1,4 @@
-"""Which files below a folder are pictures: the one walk of training, check, calibration and `classify`."""
+"""Which files below a folder are pictures: one walk for training, check and `classify`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from finedge.errors import DataError
 from finedge.image import is_image
 
 TWICE = "a link to a folder that is read anyway"
+Chosen = tuple[tuple[Path, ...], tuple[LeftOut, ...]]
 DEEPEST = 64  # folders inside one another; past this it is no data set
 
 
@@ -34,7 +35,8 @@ class Tally:
 
     def found(self) -> tuple[LeftOut, ...]:
         """Return the counts, in the order of their reasons."""
-        return tuple(LeftOut(reason, n, tuple(self.examples[reason])) for reason, n in sorted(self.counts.items()))
+        counts = sorted(self.counts.items())
+        return tuple(LeftOut(why, count, tuple(self.examples[why])) for why, count in counts)
 
 
 @dataclass(frozen=True)
@@ -75,30 +77,31 @@ def walk(root: Path, tally: Tally) -> Folder:
     return _Walk(root, tally).folder(root, depth=0)
 
 
-def pictures_below(root: Path) -> tuple[tuple[Path, ...], tuple[LeftOut, ...]]:
+def pictures_below(root: Path) -> Chosen:
     """Return the pictures below a folder, sorted by path, and what was left out."""
     tally = Tally(root)
     found = sorted(walk(root, tally).every())
     return tuple(found), tally.found()
 
 
-def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> tuple[tuple[Path, ...], tuple[LeftOut, ...]]:
-    """Return which of some paths are pictures, sorted, and what was left out; a hidden part that was `asked` for is none.
+def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
+    """Return which of some paths are pictures, sorted, and what was left out.
 
-    A file that is reached again through a link to a folder is left out.
+    Parts of a path that were `asked` for are not hidden. A file that is reached again through a
+    link to a folder is left out; a folder is no file to lose.
     """
     tally, found, seen = Tally(Path()), [], set[str]()
-    for path in sorted(paths):
-        hidden = next((why for part in path.parts if part not in asked and (why := why_no_data(part))), None)
-        reason = hidden or (None if os.path.isdir(path) else _why_no_picture(path))  # noqa: PTH112 - a folder is no file to lose
+    for path in sorted(p for p in paths if not os.path.isdir(p)):  # noqa: PTH112
+        hidden = (why_no_data(part) for part in path.parts if part not in asked)
+        reason = next(filter(None, hidden), None) or _why_no_picture(path)
         real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
         if reason is None and real in seen:
             reason = TWICE
         if reason is not None:
             tally.add(reason, path)
-        elif not os.path.isdir(path):  # noqa: PTH112
-            seen.add(real)
-            found.append(path)
+            continue
+        seen.add(real)
+        found.append(path)
     return tuple(found), tally.found()
 
 
@@ -127,7 +130,7 @@ class _Walk:
             child = path / entry.name
             if self._left_out(entry, child):
                 continue
-            if os.path.isdir(child):  # noqa: PTH112 - False for a link in a circle, where the others raise
+            if os.path.isdir(child):  # noqa: PTH112 - False for a link in a circle
                 folders.append(self.folder(child, depth=depth + 1))
             else:
                 pictures.append(child)
@@ -137,17 +140,20 @@ class _Walk:
         reason = why_no_data(entry.name) or self._why_not(entry, path)
         if reason is None:
             return False
-        self.tally.add(reason, path, count=_files(path) if entry.is_dir(follow_symlinks=False) else 1)
+        count = _files(path) if entry.is_dir(follow_symlinks=False) else 1
+        self.tally.add(reason, path, count=count)
         return True
 
     def _why_not(self, entry: os.DirEntry[str], path: Path) -> str | None:
         if os.path.isdir(path):  # noqa: PTH112
-            return self._why_not_followed(path) if entry.is_symlink() else self._why_not_entered(path)
+            followed = entry.is_symlink()
+            return self._why_not_followed(path) if followed else self._why_not_entered(path)
         return _why_no_picture(path)
 
     def _why_not_followed(self, path: Path) -> str | None:
         target = path.resolve()
-        if target.is_relative_to(self.real_root) and is_below_data(target.relative_to(self.real_root)):
+        inside = target.is_relative_to(self.real_root)
+        if inside and is_below_data(target.relative_to(self.real_root)):
             return TWICE
         return self._why_not_entered(path)
 
@@ -158,7 +164,8 @@ class _Walk:
 
 def _why_no_picture(path: Path) -> str | None:
     if not os.path.isfile(path):  # noqa: PTH113 - False for a link in a circle
-        return "a link to nothing" if path.is_symlink() and not os.path.exists(path) else "not a regular file"  # noqa: PTH110
+        lost = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110
+        return "a link to nothing" if lost else "not a regular file"
     return None if is_image(path) else f"not a picture by its name ({_suffix(path)})"
 
 
