@@ -117,10 +117,11 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
 
 
 def _unwrapped(tree: Folder) -> Folder:
-    """Enter a folder that holds nothing but one folder of folders: what an archive adds."""
+    """Enter a folder that holds nothing but one folder of class folders: what an archive adds."""
     while not tree.pictures and len(tree.folders) == 1:
         (only,) = tree.folders
-        if only.pictures or not any(folder.has_pictures() for folder in only.folders):
+        held = [folder for folder in only.folders if folder.has_pictures()]
+        if only.pictures or not held or not all(folder.pictures for folder in held):
             break
         tree = only
     return tree

@@ -227,6 +227,27 @@ def test_the_innermost_folders_are_the_classes_of_groups(folder):
     assert "gulls, terns" in data.notes[0]
 
 
+def test_an_extra_level_in_each_split_is_entered_and_said(folder):
+    root = folder({"train/daisy": 3, "train/rose": 3}, "train")
+    folder({"test/daisy": 2, "test/rose": 2}, "test")
+    data = read_folder(root)
+    assert (data.labels, sizes(data)) == (("daisy", "rose"), [6, 0, 4])
+    assert data.notes == ("train/train/ is entered", "test/test/ is entered")
+
+
+def test_one_group_of_classes_at_several_depths(folder):
+    root = folder({"fruit/apple/gala": 3, "fruit/banana": 3}, "train", "test")
+    assert read_folder(root).labels == ("banana", "gala")
+
+
+def test_the_tree_of_grocery_store_has_the_classes_of_its_lists(shared_data, tmp_path):
+    for split in SPLITS:
+        (tmp_path / split).symlink_to(shared_data / "grocery240" / split)
+    tree, lists = read_folder(tmp_path), read_folder(shared_data / "grocery240")
+    assert sizes(tree) == sizes(lists) == [2640, 296, 2485]
+    assert sorted(tree.labels) == sorted(lists.labels)
+
+
 def test_folders_inside_class_folders_belong_to_the_class_and_are_said(folder):
     data = read_folder(folder({"crow": 3, "crow/young": 2, "finch": 3}))
     assert (data.labels, sizes(data)) == (("crow", "finch"), [8, 0, 0])
