@@ -47,11 +47,12 @@ def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
             fix="move the folders to one level, or write a list (train.csv with lines path,label)",
         )
     leaves = [(split, path, leaf) for split, top in tops for path, leaf in _leaves(top, (top.path.name,))]
-    _refuse_unclear(leaves, root=root)
+    _refuse_nested(leaves, root=root)
+    moved = _moved(leaves, root=root)
     groups = named(sorted({path[0] for _, path, _ in leaves}))
     note = f"groups of classes: {groups}; the innermost folders are the classes"
     found = [(split, path[-1], leaf) for split, path, leaf in leaves]
-    return _reading(found, root=root, notes=[note])
+    return _reading(found, root=root, notes=[note, *moved])
 
 
 def _merged(tops: list[tuple[str, Folder]]) -> list[str]:
@@ -72,26 +73,41 @@ def _leaves(folder: Folder, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
         yield from _leaves(inner, (*path, inner.path.name))
 
 
-def _refuse_unclear(leaves: list[tuple[str, tuple[str, ...], Folder]], *, root: Path) -> None:
-    places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for _, path, _ in leaves:
-        places[label_text(path[-1])].add(tuple(map(label_text, path)))
-    twice = next((sorted(found) for _, found in sorted(places.items()) if len(found) > 1), None)
-    if twice:
-        name, places_ = printable(twice[0][-1]), named("/".join(p) for p in twice)
-        raise DataError(
-            f"which folders of {root} are classes? '{name}' stands in several: {places_}",
-            expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a name of its own for each class",
-            fix="move the pictures up into their class folders, or write a list: train.csv",
-        )
+Leaves = list[tuple[str, tuple[str, ...], Folder]]  # (split, names from the top, folder)
+
+
+def _moved(leaves: Leaves, *, root: Path) -> list[str]:
+    """Return the classes that stand elsewhere in another split, within one group; refuse others.
+
+    A name that stands twice in one split, or in two groups, may be a part of a class: `crow/2024`.
+    """
+    places: dict[str, dict[str, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
+    for split, path, _ in leaves:
+        places[label_text(path[-1])][split].add(tuple(map(label_text, path)))
+    moved = []
+    for label, by_split in sorted(places.items()):
+        paths = sorted(set[tuple[str, ...]]().union(*by_split.values()))
+        if len(paths) == 1:
+            continue
+        listed = named("/".join(path) for path in paths)
+        if len({path[0] for path in paths}) > 1 or any(len(here) > 1 for here in by_split.values()):
+            raise DataError(
+                f"which folders of {root} are classes? '{label}' stands in several: {listed}",
+                expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a name of its own for each class",
+                fix="move the pictures up into their class folders, or write a list: train.csv",
+            )
+        moved.append(f"one class in several places: {listed}")
+    return moved
+
+
+def _refuse_nested(leaves: Leaves, *, root: Path) -> None:
     paths = {path for _, path, leaf in leaves if leaf.pictures}
-    outer = next(
-        (p for path in sorted(paths) for p in (path[:n] for n in range(1, len(path))) if p in paths),
-        None,
-    )
+    above = (path[:n] for path in sorted(paths) for n in range(1, len(path)))
+    outer = next((path for path in above if path in paths), None)
     if outer:
+        name = "/".join(map(printable, outer))
         raise DataError(
-            f"which folders of {root} are classes? {'/'.join(map(printable, outer))} holds pictures and folders of pictures",
+            f"which folders of {root} are classes? {name} holds pictures and folders of pictures",
             expected="pictures in the innermost folders only",
             fix="move them to one level, or write a list (train.csv with lines path,label)",
         )

@@ -240,6 +240,13 @@ def test_one_group_of_classes_at_several_depths(folder):
     assert read_folder(root).labels == ("banana", "gala")
 
 
+def test_a_class_that_stands_deeper_in_one_split_is_one_class_and_said(folder):
+    folder({"plants/brown cap": 3, "fruit/kiwi": 3}, "train")
+    data = read_folder(folder({"plants/mushroom/brown cap": 2, "fruit/kiwi": 2}, "test"))
+    assert (data.labels, sizes(data)) == (("brown cap", "kiwi"), [6, 0, 4])
+    assert "plants/brown cap, plants/mushroom/brown cap" in data.notes[-1]
+
+
 def test_the_tree_of_grocery_store_has_the_classes_of_its_lists(shared_data, tmp_path):
     for split in SPLITS:
         (tmp_path / split).symlink_to(shared_data / "grocery240" / split)
