@@ -15,11 +15,13 @@ import tyro
 from tyro.conf import Positional
 
 from finedge.bundle import Bundle
+from finedge.data.walk import pictures_below
 from finedge.errors import UsageError
-from finedge.image import is_image, read_image
+from finedge.image import read_image
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.environment import environment
-from finedge.runtime.evaluate import bundle_dataset, predict
+from finedge.runtime.evaluate import predict
+from finedge.runtime.labelled import evaluated_images
 
 
 def main(bundle: Positional[Path], data: Positional[Path], folders: Positional[tuple[Path, ...]], *, variant: str = "fp32", images: int = 300) -> None:
@@ -29,7 +31,7 @@ def main(bundle: Positional[Path], data: Positional[Path], folders: Positional[t
         if classifier.confidence is None:
             raise UsageError(f"{bundle} has no threshold for {variant}", expected="a calibrated bundle", fix="finedge calibrate BUNDLE --data DIR")
         threshold = classifier.confidence.reject
-        answers = predict(classifier, bundle_dataset(loaded, data).split("test"))
+        answers = predict(classifier, evaluated_images(loaded, data, split="test").items)
         given_up = float((answers.p[answers.correct, 0] < threshold).mean())
         strangers = [unknown(classifier, folder, images=images) for folder in folders]
     found = {"bundle": loaded.name, "model": loaded.spec.model, "variant": variant, "reject": threshold, "test": len(answers.items)}
@@ -38,7 +40,7 @@ def main(bundle: Positional[Path], data: Positional[Path], folders: Positional[t
 
 def unknown(classifier: Classifier, folder: Path, *, images: int) -> dict[str, object]:
     """Return how many pictures of a folder were shown, and the share that got no answer."""
-    paths = sorted(path for path in folder.rglob("*") if is_image(path))
+    paths, _ = pictures_below(folder)
     shown = paths[:: max(1, len(paths) // images)]
     refused = [classifier([read_image(path)])[0].unknown for path in shown]
     return {"folder": folder.name, "n": len(shown), "unknown": round(sum(refused) / len(shown), 4)}

@@ -1,4 +1,4 @@
-"""The labelled images of a bundle: the split that its training stored, found in the folder by content."""
+"""The labelled images of a bundle: the split that its training stored, found by content."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ from finedge.errors import UsageError
 log = logging.getLogger(__name__)
 
 
-def bundle_dataset(bundle: Bundle, data: Path | None = None, *, new_images: NewImages = "ignore") -> DataSet:
-    """Open a data set for a bundle: `data`, or the images its training recorded; splits as the training stored them.
+def bundle_dataset(
+    bundle: Bundle,
+    data: Path | None = None,
+    *,
+    new_images: NewImages = "ignore",
+) -> DataSet:
+    """Open a data set for a bundle: `data`, or the images its training recorded; splits as stored.
 
     Raises:
-        UsageError: neither is there.
+        UsageError: neither is there, or `new_images` for a bundle that stores no split.
         DataError: its labels are not the bundle's.
     """
     root = data or recorded_root(bundle)
@@ -43,10 +48,14 @@ def bundle_dataset(bundle: Bundle, data: Path | None = None, *, new_images: NewI
         )
     stored, seed = stored_split(bundle), _seed(bundle)
     if stored is None:
+        if new_images != "ignore":
+            what = f"--new-images {new_images}: {bundle.path} stores no split, so no image is new to it"
+            raise UsageError(what, fix="leave it out; or train and export again, which stores the split")
         found = open_dataset(root, seed=seed)
         refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
         how = "cut anew" if found.cut else "taken as the folder gives it"
-        log.warning("%s stores no split of its training: that of %s is %s", bundle.path, found.root, how)
+        text = "%s stores no split of its training: that of %s is %s"
+        log.warning(text, bundle.path, found.root, how)
         return found
     found = read_folder(root)
     refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
@@ -57,7 +66,12 @@ def bundle_dataset(bundle: Bundle, data: Path | None = None, *, new_images: NewI
 
 
 def evaluated_images(
-    bundle: Bundle, data: Path | None, *, split: str, new_images: NewImages = "ignore", allow_overlap: bool = False
+    bundle: Bundle,
+    data: Path | None,
+    *,
+    split: str,
+    new_images: NewImages = "ignore",
+    allow_overlap: bool = False,
 ) -> Evaluated:
     """Return the images of a split that a bundle is measured on, and what the result says of them.
 
@@ -70,7 +84,7 @@ def evaluated_images(
 
 
 def stored_split(bundle: Bundle) -> StoredSplit | None:
-    """Return the split that the training stored, None in a bundle of a version that stored none; `DataError` if damaged."""
+    """Return the split that the training stored, or None; `DataError` if it is damaged."""
     if FILE not in bundle.files:
         return None
     return unpack((bundle.path / FILE).read_bytes(), source=bundle.path / FILE)

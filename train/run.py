@@ -102,6 +102,8 @@ def recorded_split(path: Path) -> StoredSplit:
         DataError: it is missing or damaged.
     """
     try:
+        if not (path / SPLITS).is_file():
+            raise DataError(f"{path / SPLITS} is missing", fix="copy the whole folder again")
         stored = read_text((path / SPLITS).read_text(), source=path / SPLITS)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path / SPLITS} cannot be read: {error}", fix="copy the whole folder again") from error

@@ -1,9 +1,19 @@
-"""Labelled images on disk: which layout a folder has, its labels and splits. No torch: the device evaluates with it too."""
+"""Labelled images on disk: layout, labels, splits, and the split that training used.
+
+No torch: the device evaluates with it too.
+"""
 
 from finedge.data.digest import content_digest
 from finedge.data.evaluated import Evaluated, evaluated
 from finedge.data.matched import NewImages, matched, refuse_other_labels, say_match
-from finedge.data.open import LAYOUTS, MAX_UNREADABLE, drop_unreadable, open_dataset, read_folder, say
+from finedge.data.open import (
+    LAYOUTS,
+    MAX_UNREADABLE,
+    drop_unreadable,
+    open_dataset,
+    read_folder,
+    say,
+)
 from finedge.data.record import SPLITS, DataSet, Item, LeftOut, Match
 from finedge.data.stored import StoredSplit, split_of_dataset
 

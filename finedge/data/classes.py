@@ -27,8 +27,8 @@ class Reading:
 def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
     """Return the classes of folders: one tree for each split.
 
-    Pictures in folders below a class folder that holds pictures itself belong to that class. Where no folder at the top holds
-    pictures itself, the tops are groups, and the folders that hold the pictures are the classes.
+    Pictures in folders below a class folder that holds pictures itself belong to that class. Where no
+    folder at the top holds pictures itself, the tops are groups, and the innermost folders classes.
 
     Raises:
         DataError: it cannot be told which folders are classes, or a name is no Unicode.
@@ -37,17 +37,22 @@ def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
     direct = {top.path.name for _, top in tops if top.pictures}
     deep = {top.path.name for _, top in tops if any(f.has_pictures() for f in top.folders)}
     if not deep - direct:
-        return _reading([(split, top.path.name, top) for split, top in tops], root=root, notes=_merged(tops))
+        found = [(split, top.path.name, top) for split, top in tops]
+        return _reading(found, root=root, notes=_merged(tops))
     if direct:
+        sides = f"{named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders"
         raise DataError(
-            f"which folders of {root} are classes? {named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders of them",
+            f"which folders of {root} are classes? {sides}",
             expected="CLASS/*.jpg everywhere, or GROUP/CLASS/*.jpg everywhere",
             fix="move the folders to one level, or write a list (train.csv with lines path,label)",
         )
     leaves = [(split, path, leaf) for split, top in tops for path, leaf in _leaves(top, (top.path.name,))]
-    _refuse_unclear(leaves, root=root)
-    note = f"groups of classes: {named(sorted({path[0] for _, path, _ in leaves}))}; the innermost folders are the classes"
-    return _reading([(split, path[-1], leaf) for split, path, leaf in leaves], root=root, notes=[note])
+    _refuse_nested(leaves, root=root)
+    moved = _moved(leaves, root=root)
+    groups = named(sorted({path[0] for _, path, _ in leaves}))
+    note = f"groups of classes: {groups}; the innermost folders are the classes"
+    found = [(split, path[-1], leaf) for split, path, leaf in leaves]
+    return _reading(found, root=root, notes=[note, *moved])
 
 
 def _merged(tops: list[tuple[str, Folder]]) -> list[str]:
@@ -56,33 +61,53 @@ def _merged(tops: list[tuple[str, Folder]]) -> list[str]:
         return []
     count = sum(1 for folder in below for _ in folder.every())
     names = named(f"{folder.path.parent.name}/{folder.path.name}" for folder in below)
-    return [f"{count} picture(s) in folders inside class folders belong to the class above: {names}"]
+    text = "picture(s) in folders inside class folders belong to the class above"
+    return [f"{count} {text}: {names}"]
 
 
 def _leaves(folder: Folder, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Folder]]:
-    """Yield the innermost folders; a folder that holds pictures and folders of pictures is yielded too, and refused later."""
+    """Yield the innermost folders, and those that hold pictures beside folders: refused later."""
     if folder.pictures or not folder.folders:
         yield path, Folder(folder.path, folder.pictures)
     for inner in folder.folders:
         yield from _leaves(inner, (*path, inner.path.name))
 
 
-def _refuse_unclear(leaves: list[tuple[str, tuple[str, ...], Folder]], *, root: Path) -> None:
-    places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for _, path, _ in leaves:
-        places[label_text(path[-1])].add(tuple(map(label_text, path)))
-    twice = next((sorted(found) for _, found in sorted(places.items()) if len(found) > 1), None)
-    if twice:
-        raise DataError(
-            f"which folders of {root} are classes? '{printable(twice[0][-1])}' stands in several: {named('/'.join(p) for p in twice)}",
-            expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a name of its own for each class",
-            fix="move the pictures up into their class folders, or write a list (train.csv with lines path,label)",
-        )
+Leaves = list[tuple[str, tuple[str, ...], Folder]]  # (split, names from the top, folder)
+
+
+def _moved(leaves: Leaves, *, root: Path) -> list[str]:
+    """Return the classes that stand elsewhere in another split, within one group; refuse others.
+
+    A name that stands twice in one split, or in two groups, may be a part of a class: `crow/2024`.
+    """
+    places: dict[str, dict[str, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
+    for split, path, _ in leaves:
+        places[label_text(path[-1])][split].add(tuple(map(label_text, path)))
+    moved = []
+    for label, by_split in sorted(places.items()):
+        paths = sorted(set[tuple[str, ...]]().union(*by_split.values()))
+        if len(paths) == 1:
+            continue
+        listed = named("/".join(path) for path in paths)
+        if len({path[0] for path in paths}) > 1 or any(len(here) > 1 for here in by_split.values()):
+            raise DataError(
+                f"which folders of {root} are classes? '{label}' stands in several: {listed}",
+                expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a name of its own for each class",
+                fix="move the pictures up into their class folders, or write a list: train.csv",
+            )
+        moved.append(f"one class in several places: {listed}")
+    return moved
+
+
+def _refuse_nested(leaves: Leaves, *, root: Path) -> None:
     paths = {path for _, path, leaf in leaves if leaf.pictures}
-    outer = next((p for path in sorted(paths) for p in (path[:n] for n in range(1, len(path))) if p in paths), None)
+    above = (path[:n] for path in sorted(paths) for n in range(1, len(path)))
+    outer = next((path for path in above if path in paths), None)
     if outer:
+        name = "/".join(map(printable, outer))
         raise DataError(
-            f"which folders of {root} are classes? {'/'.join(map(printable, outer))} holds pictures and folders of pictures",
+            f"which folders of {root} are classes? {name} holds pictures and folders of pictures",
             expected="pictures in the innermost folders only",
             fix="move them to one level, or write a list (train.csv with lines path,label)",
         )
@@ -100,7 +125,10 @@ def _reading(found: list[tuple[str, str, Folder]], *, root: Path, notes: list[st
         splits[split] += [(label_text(name), path) for path in paths]
     merged = sorted(label for label, names in written.items() if len(names) > 1)
     if merged:
-        notes = [*notes, f"folders whose names differ in the form of Unicode only are one class: {named(merged)}"]
+        notes = [
+            *notes,
+            f"folders whose names differ only in the form of Unicode are one class: {named(merged)}",
+        ]
     labels = tuple(sorted(written))
     refuse_alike(labels, where=root)
     return Reading(labels, {split: tuple(pairs) for split, pairs in splits.items()}, tuple(notes))

@@ -1,4 +1,4 @@
-"""The tables of CUB-200-2011: images.txt, image_class_labels.txt, train_test_split.txt, classes.txt."""
+"""The four tables of CUB-200-2011."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from finedge.data.record import Item, named, printable
 from finedge.data.text import Line, read_lines
 from finedge.errors import DataError
 
-IMAGES, CLASSES, FLAGS, NAMES = "images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"
+IMAGES, CLASSES, FLAGS, NAMES = (
+    "images.txt",
+    "image_class_labels.txt",
+    "train_test_split.txt",
+    "classes.txt",
+)
 REISSUE = (2999, 2903)  # train and test images of the 100-class re-issue
 DIGITS = 18  # of the largest number
 
@@ -24,15 +29,19 @@ def read_cub(root: Path) -> Found | None:
     files, names = _table(root / IMAGES), _table(root / NAMES)
     classes, flags = _numbers(root / CLASSES), _numbers(root / FLAGS)
     _refuse_gaps(root, files, classes=classes, flags=flags)
-    # The 100-class re-issue numbers from 0 and writes 0 for train; the official file numbers from 1 and writes 1 for train.
+    # The 100-class re-issue numbers from 0 and writes 0 for train, the official file from 1 and 1.
     first = min(names)
     labels = tuple(label_text(names[k]) for k in sorted(names))
     if sorted(names) != list(range(first, first + len(names))) or first not in (0, 1):
-        raise DataError(f"{root / NAMES} numbers its classes with gaps", expected="0, 1, 2, ... or 1, 2, 3, ...")
+        what = f"{root / NAMES} numbers its classes with gaps"
+        raise DataError(what, expected="0, 1, 2, ... or 1, 2, 3, ...")
     groups: dict[str, list[Item]] = {"train": [], "test": []}
     for key, file in files.items():
         if classes[key] not in names:
-            raise DataError(f"{root / CLASSES}: image {key} has class {classes[key]}", expected=f"a class of {NAMES}")
+            raise DataError(
+                f"{root / CLASSES}: image {key} has class {classes[key]}",
+                expected=f"a class of {NAMES}",
+            )
         split = "train" if flags[key] == (0 if first == 0 else 1) else "test"
         groups[split].append(Item(root / "images" / file, classes[key] - first))
     sizes = (len(groups["train"]), len(groups["test"]))
@@ -42,14 +51,24 @@ def read_cub(root: Path) -> Found | None:
     return Found(root, labels, {s: tuple(v) for s, v in groups.items()})
 
 
-def _refuse_gaps(root: Path, files: dict[int, str], *, classes: dict[int, int], flags: dict[int, int]) -> None:
+def _refuse_gaps(
+    root: Path,
+    files: dict[int, str],
+    *,
+    classes: dict[int, int],
+    flags: dict[int, int],
+) -> None:
     for name, table in ((CLASSES, classes), (FLAGS, flags)):
         lost = sorted(set(files) - set(table))
         if lost:
-            raise DataError(f"{root / name} lacks {len(lost)} image(s): {named(lost)}", expected=f"every image of {IMAGES}")
+            raise DataError(
+                f"{root / name} lacks {len(lost)} image(s): {named(lost)}",
+                expected=f"every image of {IMAGES}",
+            )
     odd = sorted(key for key in files if flags[key] not in (0, 1))
     if odd:
-        raise DataError(f"{root / FLAGS} has flags other than 0 and 1: images {named(odd)}", expected="0 or 1")
+        what = f"{root / FLAGS} has flags other than 0 and 1: images {named(odd)}"
+        raise DataError(what, expected="0 or 1")
 
 
 def _table(path: Path) -> dict[int, str]:
@@ -61,7 +80,10 @@ def _table(path: Path) -> dict[int, str]:
             what = f"{printable(path)}, line {line.number}: '{printable(line.text[:60])}'"
             raise DataError(what, expected="lines `number text`", fix="get the table again")
         if int(cells[0]) in found:
-            raise DataError(f"{printable(path)}, line {line.number}: {cells[0]} stands there twice", expected="each number once")
+            raise DataError(
+                f"{printable(path)}, line {line.number}: {cells[0]} stands there twice",
+                expected="each number once",
+            )
         found[int(cells[0])] = cells[1].strip()
     return found
 
@@ -70,11 +92,15 @@ def _numbers(path: Path) -> dict[int, int]:
     found = _table(path)
     odd = next((k for k, v in found.items() if not NUMBER.fullmatch(v) or len(v) > DIGITS), None)
     if odd is not None:
-        raise DataError(f"{printable(path)}: {odd} has '{printable(found[odd][:60])}'", expected="lines `number number`")
+        raise DataError(
+            f"{printable(path)}: {odd} has '{printable(found[odd][:60])}'",
+            expected="lines `number number`",
+        )
     return {key: int(value) for key, value in found.items()}
 
 
 def _some(lines: list[Line], path: Path) -> Iterable[Line]:
     if not lines:
-        raise DataError(f"{printable(path)} is empty", expected="lines `number text`", fix="get the table again")
+        what = f"{printable(path)} is empty"
+        raise DataError(what, expected="lines `number text`", fix="get the table again")
     return lines

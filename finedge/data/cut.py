@@ -1,9 +1,10 @@
 """Cutting val and test from train, so that a picture stays where it is when others come.
 
-A picture goes by the hash of its seed and content, u in [0, 1): below one bound it is test, below the next val, else train. So
-no picture moves when others are added. Three rules of small classes bend this: a class of three contents or more has one in
-each split, and a third of it at least is train; to keep them, the pictures nearest to a bound move. Adding pictures undoes such
-moves towards train only, but for the last rule. Copies of one content are one picture: they are never parted.
+A picture goes by the hash of seed and content, u in [0, 1): below one bound it is test, below the
+next val, else train. So no picture moves when others are added. Two rules of small classes bend
+this: a class of three contents or more has one in each split, and a third of it at least is train.
+Then the pictures nearest to a bound move. When others come they move back, towards train; only the
+rule of the third can move one out of train. Copies of one content are one picture, never parted.
 """
 
 from __future__ import annotations
@@ -18,31 +19,39 @@ from finedge.data.digest import digests
 from finedge.data.record import DataSet, Item
 
 VAL_OF_TRAIN = 0.1  # the share of train that becomes val
+Parts = dict[str, tuple[Item, ...]]
 TEST = 0.2  # the share of a folder without splits that becomes test
 
 
 def with_cuts(data: DataSet, *, seed: int) -> DataSet:
-    """Return the data set with a val split cut from train where it has none, and test too where the folder gives no split."""
+    """Return the data set with val cut from train where it has none, and test where no split is given."""
     test = 0.0 if data.given else TEST
     val = 0.0 if data.splits.get("val") else VAL_OF_TRAIN * (1 - test)
     if not test and not val:
         return data
     parts = _cut(data.splits.get("train", ()), {"test": test, "val": val}, seed=seed)
-    cut: dict[str, Any] = {"seed": seed, **({"test": test} if test else {}), **({"val": VAL_OF_TRAIN} if val else {})}
-    splits = {**data.splits, "train": parts["train"], **{s: parts[s] for s in ("val", "test") if cut.get(s)}}
+    cut: dict[str, Any] = {
+        "seed": seed,
+        **({"test": test} if test else {}),
+        **({"val": VAL_OF_TRAIN} if val else {}),
+    }
+    splits = {
+        **data.splits,
+        "train": parts["train"],
+        **{s: parts[s] for s in ("val", "test") if cut.get(s)},
+    }
     return replace(data, splits=splits, cut=cut)
 
 
-def _cut(items: Sequence[Item], shares: Mapping[str, float], *, seed: int) -> dict[str, tuple[Item, ...]]:
+def _cut(items: Sequence[Item], shares: Mapping[str, float], *, seed: int) -> Parts:
     known = digests(item.path for item in items)
     by_label: dict[int, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
         by_label[item.label][known.get(item.path, str(item.path))].append(item)
-    where = {
-        (label, content): split
-        for label, contents in by_label.items()
-        for content, split in _placed(list(contents), shares, seed=seed).items()
-    }
+    where: dict[tuple[int, str], str] = {}
+    for label, contents in by_label.items():
+        splits = _placed(list(contents), shares, seed=seed)
+        where |= {(label, content): split for content, split in splits.items()}
     parts: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     for item in items:
         parts[where[item.label, known.get(item.path, str(item.path))]].append(item)
@@ -58,7 +67,8 @@ def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) 
         bound += shares[split]
         bounds.append(sum(_unit(c, seed) < bound for c in order))
     ends = _mended(bounds, len(order))
-    splits, start = {}, 0
+    splits: dict[str, str] = {}
+    start = 0
     for split, end in zip(wanted, ends, strict=True):
         splits |= dict.fromkeys(order[start:end], split)
         start = end
@@ -66,7 +76,7 @@ def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) 
 
 
 def _mended(bounds: Sequence[int], count: int) -> list[int]:
-    """Return where each part ends in an order of `count`: none is empty while there are enough, and a third is left for train."""
+    """Return where each part ends in an order of `count`: none empty, and a third left for train."""
     most = max(min(len(bounds), count - 1), 2 * count // 3) if count > 1 else 0
     ends: list[int] = []
     for place, bound in enumerate(bounds):
@@ -79,4 +89,10 @@ def _mended(bounds: Sequence[int], count: int) -> list[int]:
 
 def _unit(content: str, seed: int) -> float:
     """Return a number in [0, 1) that is as good as random, and the same everywhere."""
-    return int.from_bytes(hashlib.sha256(f"{seed}-{content}".encode("utf-8", "surrogateescape")).digest()[:7], "big") / 2**56
+    return (
+        int.from_bytes(
+            hashlib.sha256(f"{seed}-{content}".encode("utf-8", "surrogateescape")).digest()[:7],
+            "big",
+        )
+        / 2**56
+    )

@@ -10,20 +10,26 @@ from functools import lru_cache
 from pathlib import Path
 
 CHUNK = 1 << 20
+AHEAD = 4096  # files handed to the threads at a time
 KEPT = 1 << 20  # digests in memory
 
 
 def content_digest(path: Path) -> str:
-    """Return the sha256 of an image file: what overlap between splits is judged by; read once while time and size stay."""
+    """Return the sha256 of an image file; it is read again only when its time or size changes."""
     status = path.stat()
     return _digest(os.fspath(path.absolute()), status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def digests(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the digest of each file, read in threads; one that is missing or no regular file has none."""
+    """Return the digest of each file; one that is missing or no regular file has none."""
     wanted = list(dict.fromkeys(paths))
+    found: dict[Path, str] = {}
     with ThreadPoolExecutor() as pool:
-        return {path: digest for path, digest in zip(wanted, pool.map(_digest_or_none, wanted), strict=True) if digest}
+        for start in range(0, len(wanted), AHEAD):
+            some = wanted[start : start + AHEAD]
+            pairs = zip(some, pool.map(_digest_or_none, some), strict=True)
+            found |= {path: digest for path, digest in pairs if digest}
+    return found
 
 
 def _digest_or_none(path: Path) -> str | None:

@@ -21,30 +21,38 @@ class Evaluated:
     record: dict[str, Any]
 
 
-def evaluated(data: DataSet, stored: StoredSplit | None, *, split: str, allow_overlap: bool = False) -> Evaluated:
+def evaluated(
+    data: DataSet,
+    stored: StoredSplit | None,
+    *,
+    split: str,
+    allow_overlap: bool = False,
+) -> Evaluated:
     """Return the readable images of a split, once it is known that training did not see them.
 
-    `stored` is the split of the training, None where it left none. Then the pictures in the folder's own train stand for what was
-    trained on; a split that had to be cut anew tells nothing.
+    `stored` is the split of the training, None where it left none. Then the pictures in the folder's
+    own train stand for what was trained on; a split that had to be cut anew tells nothing.
 
     Raises:
-        DataError: no images, images that were trained on, or a split cut anew for a model whose split is unknown; the last two
-            unless `allow_overlap`.
+        DataError: no images; or, unless `allow_overlap`, images that were trained on, or a split cut
+            anew for a model whose split is unknown.
     """
     if stored is None and split in (data.cut or {}) and not allow_overlap:
         raise DataError(
-            f"split '{split}' of {data.root} would be cut anew, and which images were trained on is not stored",
+            f"split '{split}' of {data.root} would be cut anew: what was trained on is not stored",
             expected=f"a folder with a {split} split of its own, or a model that stores its split",
-            fix="train and export again, which stores it; or --allow-overlap, to measure on images that may have been trained on",
+            fix="train and export again, which stores it; or --allow-overlap, to measure all the same",
         )
     readable = drop_unreadable(data, splits=(split,))
-    items = tuple(sorted(readable.split(split), key=lambda i: (i.label, i.path)))  # two models of one folder: one order
+    # Sorted, so that two models of one folder see one order.
+    items = tuple(sorted(readable.split(split), key=lambda i: (i.label, i.path)))
     trained = frozenset[str]()
     if split != "train":
         trained = _own_train(data) if stored is None else stored.contents("train")
     shared = overlap(items, trained)
     refuse_overlap(shared, split=split, allow=allow_overlap)
-    return Evaluated(items, {"split_from": _origin(data, split), "overlap": len(shared), **_counts(readable)})
+    record = {"split_from": _origin(data, split), "overlap": len(shared), **_counts(readable)}
+    return Evaluated(items, record)
 
 
 def _own_train(data: DataSet) -> frozenset[str]:

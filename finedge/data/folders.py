@@ -1,4 +1,4 @@
-"""The layouts of plain folders: CLASS/*.jpg, the same below train, val and test, and CLASS/train/*.jpg."""
+"""The layouts of plain folders: CLASS/*.jpg, train/CLASS/*.jpg, and CLASS/train/*.jpg."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 from finedge.data.classes import Reading, read_classes
 from finedge.data.found import Found
 from finedge.data.listed import stray_lists
-from finedge.data.names import like_a_split, refuse_splits_as_classes, split_of, unclear_split, why_no_data
-from finedge.data.record import SPLITS, Item, LeftOut, named, printable
+from finedge.data.names import (
+    like_a_split,
+    refuse_splits_as_classes,
+    split_of,
+    unclear_split,
+    why_no_data,
+)
+from finedge.data.record import SPLITS, Item, named, printable
 from finedge.data.walk import Folder, Tally, walk
 from finedge.errors import DataError
 from finedge.image import is_image
@@ -27,8 +33,10 @@ def read_split_folders(root: Path) -> Found | None:
         return None
     tally = Tally(root)
     trees = {split: _unwrapped(walk(splits[split], tally)) for split in SPLITS if split in splits}
-    notes = [f"{printable(splits[s].name)}/ is read as split '{s}'" for s in trees if splits[s].name != s]
-    notes += [f"{printable(tree.path.relative_to(root))}/ is entered" for s, tree in trees.items() if tree.path != splits[s]]
+    renamed = [(s, splits[s].name) for s in trees if splits[s].name != s]
+    entered = [tree.path.relative_to(root) for s, tree in trees.items() if tree.path != splits[s]]
+    notes = [f"{printable(name)}/ is read as split '{split}'" for split, name in renamed]
+    notes += [f"{printable(path)}/ is entered" for path in entered]
     _count_outside(root, set(splits.values()), tally)
     reading = read_classes(trees, root=root)
     return _found(root, reading, tally, notes=notes, trees=trees)
@@ -47,7 +55,8 @@ def read_one_folder(root: Path) -> Found | None:
     reading = read_classes(trees or {"train": tree}, root=root)
     for path in tree.pictures:
         tally.add(BESIDE, path)
-    return _found(root, reading, tally, notes=["CLASS/SPLIT folders"] if trees else [], given=bool(trees))
+    notes = ["the classes hold the splits: CLASS/train, CLASS/test"] if trees else []
+    return _found(root, reading, tally, notes=notes, given=bool(trees))
 
 
 def _found(
@@ -64,20 +73,27 @@ def _found(
             tally.add(BESIDE, path)
     refuse_splits_as_classes(reading.labels, where=root)
     index = {label: i for i, label in enumerate(reading.labels)}
-    splits = {
-        split: tuple(Item(path, index[label]) for label, path in sorted(pairs, key=lambda p: (index[p[0]], p[1])))
-        for split, pairs in reading.splits.items()
-    }
-    left_out: tuple[LeftOut, ...] = (*tally.found(), *stray_lists(root))
-    return Found(root, reading.labels, splits, left_out, (*notes, *reading.notes), given)
+    splits = {}
+    for split, pairs in reading.splits.items():
+        items = (Item(path, index[label]) for label, path in pairs)
+        splits[split] = tuple(sorted(items, key=lambda item: (item.label, item.path)))
+    return Found(
+        root,
+        reading.labels,
+        splits,
+        tally.found(),
+        (*notes, *reading.notes, *stray_lists(root)),
+        given,
+    )
 
 
 def _visible_folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if not why_no_data(p.name) and os.path.isdir(p))  # noqa: PTH112
+    visible = sorted(path for path in root.iterdir() if not why_no_data(path.name))
+    return [path for path in visible if os.path.isdir(path)]  # noqa: PTH112
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
-    """Return the folder of each split: one that is called so and holds folders, as a class that is called so does not."""
+    """Return the folder of each split: it is called so, and holds folders, as a class does not."""
     found: dict[str, Path] = {}
     for folder in folders:
         split = split_of(folder.name)
@@ -85,20 +101,27 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
             continue
         if split in found:
             both = named((found[split].name, folder.name))
-            raise DataError(f"{root} has two folders for split '{split}': {both}", expected="one", fix="merge or rename one")
+            raise DataError(
+                f"{root} has two folders for split '{split}': {both}",
+                expected="one",
+                fix="merge or rename one",
+            )
         found[split] = folder
     unclear = [f.name for f in folders if unclear_split(f.name) and _visible_folders(f)]
     if found and unclear:
-        what = f"{root} has {named(unclear)} beside {named(f.name for f in found.values())}: which split is it?"
-        raise DataError(what, expected="train, val and test", fix="rename it to val or test, or move it away")
+        others = named(f.name for f in found.values())
+        what = f"{root} has {named(unclear)} beside {others}: which split is it?"
+        fix = "rename it to val or test, or move it away"
+        raise DataError(what, expected="train, val and test", fix=fix)
     return found
 
 
 def _unwrapped(tree: Folder) -> Folder:
-    """Enter a folder that holds nothing but one folder of folders: what an archive adds."""
+    """Enter a folder that holds nothing but one folder of class folders: what an archive adds."""
     while not tree.pictures and len(tree.folders) == 1:
         (only,) = tree.folders
-        if only.pictures or not any(folder.has_pictures() for folder in only.folders):
+        held = [folder for folder in only.folders if folder.has_pictures()]
+        if only.pictures or not held or not all(folder.pictures for folder in held):
             break
         tree = only
     return tree
@@ -121,16 +144,15 @@ def _count_outside(root: Path, splits: set[Path], tally: Tally) -> None:
 
 
 def _splits_within(tree: Folder) -> dict[str, Folder]:
-    """Return CLASS/train/*.jpg as train/CLASS/*.jpg where every class holds nothing but splits; else {}."""
+    """Return CLASS/train/*.jpg as train/CLASS/*.jpg where every class holds splits only; else {}."""
     tops = [folder for folder in tree.folders if folder.has_pictures()]
     inner = [part for top in tops for part in top.folders if part.has_pictures()]
-    if len(tops) < 2 or any(top.pictures for top in tops) or not all(split_of(part.path.name) for part in inner):
+    if len(tops) < 2 or any(top.pictures for top in tops):
         return {}
-    return {
-        split: Folder(tree.path, (), tuple(_only(top, split) for top in tops))
-        for split in SPLITS
-        if any(split_of(part.path.name) == split for part in inner)
-    }
+    if not all(split_of(part.path.name) for part in inner):
+        return {}
+    there = {split_of(part.path.name) for part in inner}
+    return {split: Folder(tree.path, (), tuple(_only(top, split) for top in tops)) for split in SPLITS if split in there}
 
 
 def _only(top: Folder, split: str) -> Folder:

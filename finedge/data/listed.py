@@ -1,4 +1,4 @@
-"""The layout of own lists: train.csv (or .txt, .tsv), perhaps val and test, perhaps classes.csv; the Grocery Store data set."""
+"""The layout of own lists: train.csv (.txt, .tsv), perhaps val, test, classes.csv; Grocery Store."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ class _Place:
 
 
 def read_listed(root: Path) -> Found | None:
-    """train.txt [val.txt test.txt] with lines `path, label`, or train.csv ... (Grocery Store; own lists)."""
+    """train.txt [val.txt test.txt] with lines `path, label`, or train.csv ... (own lists)."""
     files, stray = _list_files(root)
     if "train" not in files:
         return None
     names = _class_names(root / CLASSES)
-    rows = {split: read_list(files[split], numbered=bool(names)) for split in SPLITS if split in files}
+    rows = {s: read_list(files[s], numbered=bool(names)) for s in SPLITS if s in files}
     labels, index = _labels(rows, names, files=files)
     if len(labels) < 2:
-        what = f"{printable(files['train'])}, line {rows['train'][0].line}: every label is '{printable(rows['train'][0].label)}'"
+        first = rows["train"][0]
+        what = f"{printable(files['train'])}, line {first.line}: every label is '{printable(first.label)}'"
         raise DataError(what, expected=f"at least 2 classes in {FORM}")
     refuse_alike(labels, where=root)
     seen: dict[Path, _Place] = {}
@@ -52,30 +53,36 @@ def read_listed(root: Path) -> Found | None:
     return Found(root, labels, splits, left_out)
 
 
-def stray_lists(root: Path) -> tuple[LeftOut, ...]:
-    """Return the files that are called as lists are, and are none, or stand without a list for train."""
+def stray_lists(root: Path) -> list[str]:
+    """Say of each file that is called as a list is why it is none, beside folders of classes."""
     files, stray = _list_files(root)
-    alone = tuple(printable(f.name) for f in files.values()) if "train" not in files else ()
-    return (*stray, *([LeftOut("a list without one for train", len(alone), alone)] if alone else ()))
+    said = [f"{name} names no picture: it is no list" for left in stray for name in left.examples]
+    names = [printable(file.name) for file in files.values()]
+    return said + [f"{name} is not read: there is no list for train" for name in names]
 
 
 def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
     """Return the list of each split, and the text files that only bear such a name.
 
-    An empty or unreadable .csv is a broken list; a .txt that names no picture may be anybody's notes, and claims nothing beside
-    folders of pictures.
+    An empty or unreadable .csv is a broken list. A .txt that names no picture may be anybody's notes,
+    and claims nothing beside folders of pictures.
     """
     found: dict[str, Path] = {}
     stray = []
     for path in sorted(root.iterdir()):
-        split = split_of(path.stem) if path.suffix.lower() in SUFFIXES and not why_no_data(path.name) else None
-        if split is None or path.is_dir():
+        suffix, split = path.suffix.lower(), split_of(path.stem)
+        if split is None or suffix not in SUFFIXES or why_no_data(path.name) or path.is_dir():
             continue
-        if path.suffix.lower() == ".txt" and path.is_file() and not names_pictures(path) and _has_folders(root):
+        notes = suffix == ".txt" and path.is_file() and not names_pictures(path)
+        if notes and _has_folders(root):
             stray.append(printable(path.name))
         elif split in found:
             both = named((found[split].name, path.name))
-            raise DataError(f"{root} has two lists for split '{split}': {both}", expected="one", fix="delete or rename one")
+            raise DataError(
+                f"{root} has two lists for split '{split}': {both}",
+                expected="one",
+                fix="delete or rename one",
+            )
         else:
             found[split] = path
     return found, (LeftOut(STRAY, len(stray), tuple(stray[:10])),) if stray else ()
@@ -86,11 +93,14 @@ def _has_folders(root: Path) -> bool:
 
 
 def _labels(
-    rows: Mapping[str, tuple[Row, ...]], names: tuple[str, ...], *, files: Mapping[str, Path]
+    rows: Mapping[str, tuple[Row, ...]],
+    names: tuple[str, ...],
+    *,
+    files: Mapping[str, Path],
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Return the labels, and the class that each written label means.
 
-    Labels are text. They are numbers only where classes.csv numbers them, or where they are exactly 0..n-1.
+    Labels are text. They are numbers where classes.csv numbers them, or they are exactly 0..n-1.
     """
     written = sorted({row.label for some in rows.values() for row in some})
     if names:
@@ -111,19 +121,29 @@ def _numbered(text: str, names: tuple[str, ...]) -> int | None:
 
 
 def _refuse_unknown(
-    rows: Mapping[str, tuple[Row, ...]], index: Mapping[str, int | None], *, files: Mapping[str, Path], count: int
+    rows: Mapping[str, tuple[Row, ...]],
+    index: Mapping[str, int | None],
+    *,
+    files: Mapping[str, Path],
+    count: int,
 ) -> None:
     for split, some in rows.items():
         for row in some:
             if index[row.label] is None:
+                label = printable(row.label[:60])
                 raise DataError(
-                    f"{printable(files[split])}, line {row.line}: label '{printable(row.label[:60])}'",
+                    f"{printable(files[split])}, line {row.line}: label '{label}'",
                     expected=f"labels 0..{count - 1} as in {CLASSES}, or its names",
                 )
 
 
 def _items(
-    rows: Iterable[Row], file: Path, *, index: Mapping[str, int], seen: dict[Path, _Place], twice: list[str]
+    rows: Iterable[Row],
+    file: Path,
+    *,
+    index: Mapping[str, int],
+    seen: dict[Path, _Place],
+    twice: list[str],
 ) -> Iterator[Item]:
     """Yield the images of a list; one line that stands there twice is taken once."""
     here: set[Path] = set()
@@ -132,9 +152,9 @@ def _items(
         _refuse_special(path, row, file=file)
         first = seen.setdefault(path, _Place(file, row, row.label))
         if index[first.label] != index[row.label]:
+            there = f"{printable(first.file.name)}, line {first.row.line}"
             raise DataError(
-                f"{printable(file)}, line {row.line}: '{printable(row.path)}' is '{printable(row.label)}', "
-                f"and '{printable(first.label)}' in {printable(first.file.name)}, line {first.row.line}",
+                f"{printable(file)}, line {row.line}: '{printable(row.path)}' is '{printable(row.label)}', and '{printable(first.label)}' in {there}",
                 expected="one label for each image",
             )
         if path in here:
@@ -146,7 +166,8 @@ def _items(
 
 def _refuse_special(path: Path, row: Row, *, file: Path) -> None:
     """Refuse a pipe, a folder or a device: reading one could wait for ever."""
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - False for a name that is too long
+    # These two are False for a name that is too long, where those of Path raise.
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
         what = f"{printable(file)}, line {row.line}: '{printable(row.path)}' is not a regular file"
         raise DataError(what, expected=FORM, fix="list image files only")
 
@@ -162,16 +183,19 @@ def _refuse_all_missing(root: Path, splits: Mapping[str, tuple[Item, ...]]) -> N
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    """Read classes.csv with header `name, id, ...` (Grocery Store), or return () where there is none."""
+    """Read classes.csv with header `name, id, ...` (Grocery Store); () where there is none."""
     if not path.is_file():
         return ()
     found: dict[int, str] = {}
     for place, line in enumerate(read_lines(path)):
         try:
-            cells = [cell.strip() for cell in next(csv.reader([line.text], skipinitialspace=True, strict=True))]
+            row = next(csv.reader([line.text], skipinitialspace=True, strict=True))
         except csv.Error as error:
-            raise DataError(f"{printable(path)}, line {line.number}: {error}", expected=CLASSES_FORM) from error
-        good = len(cells) >= 2 and cells[0] and NUMBER.fullmatch(cells[1]) and len(cells[1]) <= DIGITS
+            what = f"{printable(path)}, line {line.number}: {error}"
+            raise DataError(what, expected=CLASSES_FORM) from error
+        cells = [cell.strip() for cell in row]
+        number = NUMBER.fullmatch(cells[1]) if len(cells) >= 2 else None
+        good = number and cells[0] and len(cells[1]) <= DIGITS
         if not good and place == 0:
             continue
         if not good or int(cells[1]) in found:

@@ -1,7 +1,7 @@
 """Hand-written lists of images: one parser for train.txt, val.csv and their like.
 
-A line is `path,label`; a tab or a semicolon may stand for the comma, quotes guard what holds one, and a first line may name the
-columns. `path number` with a blank between is Caffe's form.
+A line is `path,label`; a tab or a semicolon may stand for the comma, quotes guard what holds one,
+and a first line may name the columns. `path number` with a blank between is Caffe's form.
 """
 
 from __future__ import annotations
@@ -18,11 +18,40 @@ from finedge.data.text import Line, read_lines
 from finedge.errors import DataError
 from finedge.image import SUFFIXES
 
-FORM = "lines `path,label`, quotes around what holds a comma: birds/1.jpg,\"finch, red\""
-PATHS = frozenset({"path", "file", "filename", "filepath", "image", "img", "imagepath", "imagefile", "imagename", "imagefilename", "imageid", "id", "name"})
-LABELS = frozenset({"label", "labels", "class", "classname", "category", "species", "target", "labelname", "classlabel"})
+FORM = 'lines `path,label`, quotes around what holds a comma: birds/1.jpg,"finch, red"'
+PATHS = frozenset(
+    {
+        "path",
+        "file",
+        "filename",
+        "filepath",
+        "image",
+        "img",
+        "imagepath",
+        "imagefile",
+        "imagename",
+        "imagefilename",
+        "imageid",
+        "id",
+        "name",
+    }
+)
+LABELS = frozenset(
+    {
+        "label",
+        "labels",
+        "class",
+        "classname",
+        "category",
+        "species",
+        "target",
+        "labelname",
+        "classlabel",
+    }
+)
 NUMBER = re.compile("[0-9]+")
-PICTURE = re.compile("|".join(re.escape(s) for s in sorted(SUFFIXES)) + r"|\.jpg|\.png", re.IGNORECASE)
+PICTURE = re.compile("|".join(map(re.escape, sorted(SUFFIXES))), re.IGNORECASE)
+LOOK = 1 << 20  # bytes at the beginning of a file that tell whether it is a list
 
 
 @dataclass(frozen=True)
@@ -43,27 +72,34 @@ class _Reading:
 
 
 def read_list(path: Path, *, numbered: bool = False) -> tuple[Row, ...]:
-    """Return the rows of a list; with `numbered` (there is a classes.csv) lines `path, number, number` are taken too.
+    """Return the rows of a list.
+
+    With `numbered` (there is a classes.csv) lines `path, number, number` are taken too.
 
     Raises:
         DataError: a line that is no row, with its number and the form.
     """
     lines = read_lines(path)
     if not lines:
-        raise DataError(f"{printable(path)} is empty", expected=FORM, fix="write one line for each image, or delete the file")
+        raise DataError(
+            f"{printable(path)} is empty",
+            expected=FORM,
+            fix="write one line for each image, or delete the file",
+        )
     readings = [_read(lines, split, numbered=numbered) for split in _SEPARATORS]
     whole = [r for r in readings if r.bad is None and r.rows]
     if whole:
         return max(whole, key=lambda r: _there(r.rows, path.parent)).rows
-    number, why = max((r for r in readings if r.bad), key=lambda r: r.bad[0]).bad or (1, "")  # type: ignore[index]
+    bad = [r.bad for r in readings if r.bad is not None]
+    number, why = max(bad, key=lambda b: b[0])  # of the separator that fits longest
     raise DataError(f"{printable(path)}, line {number}: {why}", expected=FORM, fix="correct this line")
 
 
 def names_pictures(path: Path) -> bool:
-    """Tell whether a text file names any picture: one that names none is no list, whatever it is called."""
+    """Tell whether a text file names any picture: one that names none is no list."""
     try:
         with path.open("rb") as file:
-            return any(PICTURE.search(line.replace(b"\0", b"").decode("latin-1")) for line in file)
+            return PICTURE.search(file.read(LOOK).replace(b"\0", b"").decode("latin-1")) is not None
     except OSError:
         return True  # it cannot be told: reading it then says why
 
@@ -89,7 +125,7 @@ def _read(lines: Sequence[Line], split: Callable[[str], list[str]], *, numbered:
 
 
 def _header(cells: Sequence[str]) -> tuple[int, int, int] | None:
-    """Return the places of path and label and the number of columns where cells are the names of columns."""
+    """Return the places of path and label and the number of columns, if cells are their names."""
     words = [re.sub(r"[^a-z]", "", cell.casefold()) for cell in cells]
     path = next((i for i, word in enumerate(words) if word in PATHS), None)
     label = next((i for i, word in enumerate(words) if word in LABELS), None)
@@ -123,7 +159,7 @@ def _there(rows: Sequence[Row], root: Path) -> int:
 
 
 def located(text: str, root: Path) -> Path:
-    """Return the file that a list below `root` means: backslashes of Windows are read as slashes where nothing else is there."""
+    """Return the file that a list below `root` means; backslashes of Windows are slashes."""
     path = root / text
     if "\\" in text and not os.path.lexists(path):
         path = root / text.replace("\\", "/")
@@ -138,13 +174,13 @@ def _separated(by: str) -> Callable[[str], list[str]]:
 
 
 def _by_blank(line: str) -> list[str]:
-    """Split `path number` at its last blank; a path with blanks, or a label that is a word, needs another separator."""
+    """Split `path number` at its last blank, and `path word` where the line has but one."""
     cells = line.split()
     if len(cells) < 2 or not _is_picture(cells[-2]):
         return [line]
-    return [line.strip()[: -len(cells[-1])].strip(), cells[-1]] if NUMBER.fullmatch(cells[-1]) or len(cells) == 2 else [line]
+    if len(cells) > 2 and not NUMBER.fullmatch(cells[-1]):
+        return [line]
+    return [line.strip()[: -len(cells[-1])].strip(), cells[-1]]
 
 
 _SEPARATORS = (_separated(","), _separated("\t"), _separated(";"), _by_blank)
-
-

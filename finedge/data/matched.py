@@ -1,4 +1,4 @@
-"""Which files of a folder are the images of a stored split: known by content, wherever they lie and whatever they are called."""
+"""Which files of a folder are the images of a stored split: they are known by their content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NewImages = Literal["ignore", "train", "val", "test"]
 
 @dataclass
 class _Present:
-    """A file of the folder: where the folder puts it (None: it says nothing), and whether an entry has claimed it."""
+    """A file of the folder, the split it gives it (None: none), and whether an entry claimed it."""
 
     item: Item
     digest: str
@@ -40,14 +40,22 @@ class _Placing:
     relabelled: int = 0
 
 
-def matched(found: DataSet, stored: StoredSplit, *, new: NewImages = "ignore", seed: int = 0, exact: bool = False) -> DataSet:
+def matched(
+    found: DataSet,
+    stored: StoredSplit,
+    *,
+    new: NewImages = "ignore",
+    seed: int = 0,
+    exact: bool = False,
+) -> DataSet:
     """Return the folder `found` (read, not cut) with the splits that are stored.
 
-    A file goes where its content is stored. Where the folder itself gives a split, that is not overruled: a picture that lies in
-    test/ is evaluated with test, though it was trained on (`overlap` then finds it); only what was cut from the folder's train
-    stays cut. A file with an unknown content goes nowhere, or into the split `new` unless the folder puts it into another. A
-    folder without any known content is another data set: its own splits hold, cut by `seed` where it has none. `exact` takes
-    the stored splits and labels as they are, in their order, for a training that goes on.
+    A file goes where its content is stored. A split that the folder gives is not overruled: what
+    lies in test/ is evaluated with test, though it was trained on (`overlap` then finds it). Only
+    what was cut from the folder's train stays cut. A file of unknown content goes nowhere, or into
+    the split `new` unless the folder puts it into another. A folder without any known content is
+    another data set: its own splits hold, cut by `seed` where it has none. `exact` takes the stored
+    splits and labels as they are, in their order, for a training that goes on.
     """
     known = filled(stored, found.root)
     present = _present(found)
@@ -55,24 +63,29 @@ def matched(found: DataSet, stored: StoredSplit, *, new: NewImages = "ignore", s
     for one in present:
         by_digest[one.digest].append(one)
     if not any(e.digest in by_digest for _, e in known if e.digest) and not exact:
-        note = "no image of it is in the stored split: it is read as another data set, with its own splits"
+        note = "no image of it is in the stored split: another data set, with its own splits"
         other = with_cuts(replace(found, notes=(*found.notes, note)), seed=seed)
         return replace(other, match=Match(new=len(present), taken=len(present)))
     work = _Placing()
     for split, entry in known:
         _place(work, split, entry, by_digest=by_digest, root=found.root, stored=known, exact=exact)
     rest = [one for one in present if not one.claimed]
-    copies, unknown = _rest(work, rest, known, new=new, exact=exact)
+    copies, unknown, taken = _rest(work, rest, known, new=new, exact=exact)
     match = Match(
-        known=len(present) - unknown[0],
-        new=unknown[0],
-        taken=unknown[1],
+        known=len(present) - unknown,
+        new=unknown,
+        taken=taken,
         copies=copies,
         moved=work.moved,
         relabelled=work.relabelled,
         missing={s: tuple(paths) for s, paths in work.missing.items()},
     )
-    return replace(found, splits={s: tuple(items) for s, items in work.splits.items()}, cut=stored.cut, match=match)
+    return replace(
+        found,
+        splits={s: tuple(items) for s, items in work.splits.items()},
+        cut=stored.cut,
+        match=match,
+    )
 
 
 def say_match(data: DataSet) -> None:
@@ -81,13 +94,29 @@ def say_match(data: DataSet) -> None:
     if found is None:
         return
     if found.new > found.taken:
-        log.warning("%d image(s) of %s are new to the stored split: they are left out (--new-images)", found.new - found.taken, data.root)
+        log.warning(
+            "%d image(s) of %s are new to the stored split: they are left out (--new-images)",
+            found.new - found.taken,
+            data.root,
+        )
     for split, paths in found.missing.items():
         if paths:
-            log.warning("%d image(s) of the stored split '%s' are not in %s: %s", len(paths), split, data.root, named(paths))
+            log.warning(
+                "%d image(s) of the stored split '%s' are not in %s: %s",
+                len(paths),
+                split,
+                data.root,
+                named(paths),
+            )
     counts = (
-        (found.moved, "lie in another split of the folder than the stored one: the folder's counts"),
-        (found.relabelled, "stand under another label than when they were stored: the present one counts"),
+        (
+            found.moved,
+            "lie in another split of the folder than the stored one: the folder's counts",
+        ),
+        (
+            found.relabelled,
+            "stand under another label than when they were stored: the present one counts",
+        ),
         (found.copies, "are further copies of images that are in use: they are left out"),
     )
     for count, text in counts:
@@ -109,7 +138,11 @@ def refuse_overlap(paths: Sequence[Path], *, split: str, allow: bool) -> None:
         return
     what = f"{len(paths)} image(s) of split '{split}' were trained on: {named(paths)}"
     if not allow:
-        raise DataError(what, expected="images that training did not see", fix="remove them from the split; or --allow-overlap, to measure all the same")
+        raise DataError(
+            what,
+            expected="images that training did not see",
+            fix="remove them from the split; or --allow-overlap, to measure all the same",
+        )
     log.warning("%s; measured all the same (--allow-overlap)", what)
 
 
@@ -125,9 +158,10 @@ def refuse_other_labels(data: DataSet, labels: Sequence[str], *, owner: object) 
         strange = named(sorted(set(ours) ^ set(theirs)), shown=5)
         what = f"{data.root} has {len(theirs)} classes (other than expected: {strange})"
         raise DataError(what, expected=f"the {len(ours)} of {owner}, the same labels", fix=fix)
-    index, (ours_, theirs_) = next((i, pair) for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
-    what = f"class {index} of {data.root} is '{theirs_}'"
-    raise DataError(what, expected=f"'{ours_}' as in {owner}: the same labels in the same order", fix=fix)
+    index = next(i for i in range(len(ours)) if ours[i] != theirs[i])
+    what = f"class {index} of {data.root} is '{theirs[index]}'"
+    expected = f"'{ours[index]}' as in {owner}: the same labels in the same order"
+    raise DataError(what, expected=expected, fix=fix)
 
 
 def _present(found: DataSet) -> list[_Present]:
@@ -150,13 +184,17 @@ def _place(
     stored: StoredSplit,
     exact: bool,
 ) -> None:
-    """Let an entry claim its file: the one at its path, else one where the folder has the same split, else any."""
-    free = [one for one in by_digest.get(entry.digest, ()) if not one.claimed] if entry.digest else []
+    """Let an entry claim its file: at its path, else of the same split in the folder, else any."""
+    same = by_digest.get(entry.digest, ()) if entry.digest else ()
+    free = [one for one in same if not one.claimed]
     if not free:
         work.missing[split].append(entry.path)
         return
     there = root / entry.path
-    chosen = min(free, key=lambda one: (one.item.path != there, one.given not in (None, split), one.item.path))
+    chosen = min(
+        free,
+        key=lambda one: (one.item.path != there, one.given not in (None, split), one.item.path),
+    )
     chosen.claimed = True
     goes = split if exact else _goes(chosen, split, stored)
     work.moved += goes != split
@@ -169,8 +207,15 @@ def _goes(one: _Present, split: str, stored: StoredSplit) -> str:
     return split if one.given is None or cut_from_train else one.given
 
 
-def _rest(work: _Placing, rest: Sequence[_Present], stored: StoredSplit, *, new: NewImages, exact: bool) -> tuple[int, tuple[int, int]]:
-    """Place what no entry claimed; return the number of copies left out, of new files, and of new files taken."""
+def _rest(
+    work: _Placing,
+    rest: Sequence[_Present],
+    stored: StoredSplit,
+    *,
+    new: NewImages,
+    exact: bool,
+) -> tuple[int, int, int]:
+    """Place what no entry claimed; return how many are copies left out, are new, and new and taken."""
     where = {entry.digest: split for split, entry in stored if entry.digest}
     copies = unknown = taken = 0
     for one in rest:
@@ -186,4 +231,4 @@ def _rest(work: _Placing, rest: Sequence[_Present], stored: StoredSplit, *, new:
         if new != "ignore" and not exact and one.given in (None, new):
             taken += 1
             work.splits[new].append(one.item)
-    return copies, (unknown, taken)
+    return copies, unknown, taken

@@ -1,4 +1,4 @@
-"""What names of files and folders say: which are a split, which belong to a tool, which are one and the same."""
+"""What names of files and folders say: which are a split, a tool's, or one and the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from finedge.errors import DataError
 # As people write them; case, blanks, dashes and underscores do not count.
 ALIASES = {
     **dict.fromkeys(("train", "training", "trainset", "trainingset"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "valset", "validationset", "devset"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("valset", "validationset", "devset"), "val"),
     **dict.fromkeys(("test", "testing", "testset", "testingset"), "test"),
 }
 # Names of splits that do not say which of ours is meant, and words that such names hold.
@@ -23,8 +24,24 @@ SPLIT_WORDS = frozenset({*ALIASES, *UNCLEAR, "unlabeled", "unlabelled"})
 # What systems and programs leave beside pictures; hidden names (a leading dot) need no entry.
 TOOLS = frozenset(
     {
-        *("__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found", "$recycle.bin"),
-        *("recycler", "system volume information", "network trash folder", "temporary items", "__pycache__"),
+        *(
+            "__macosx",
+            "@eadir",
+            "@tmp",
+            "@recycle",
+            "@recently-snapshot",
+            "#recycle",
+            "#snapshot",
+            "lost+found",
+            "$recycle.bin",
+        ),
+        *(
+            "recycler",
+            "system volume information",
+            "network trash folder",
+            "temporary items",
+            "__pycache__",
+        ),
         *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
     }
 )
@@ -45,7 +62,7 @@ def _bare(name: str) -> str:
 
 
 def like_a_split(name: str) -> bool:
-    """Tell whether a name speaks of a split, clearly or not: `Training`, `holdout`, `test2017`, `seg_train`."""
+    """Tell whether a name speaks of a split: `Training`, `holdout`, `test2017`, `seg_train`."""
     words = re.split(r"[^a-z]+", name.casefold())
     return _bare(name) in SPLIT_WORDS or any(word in SPLIT_WORDS for word in words)
 
@@ -75,7 +92,7 @@ def label_text(name: str) -> str:
 
 
 def refuse_alike(labels: Iterable[str], *, where: Path) -> None:
-    """Refuse two labels that differ in case only: one class, copied from a system that does not tell them apart."""
+    """Refuse two labels that differ in case only: some systems take them for one."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         groups[label.casefold()].append(label)
@@ -90,12 +107,10 @@ def refuse_alike(labels: Iterable[str], *, where: Path) -> None:
 
 def refuse_no_unicode(names: Iterable[str]) -> None:
     """Refuse a name that is no Unicode text: it could be stored in no record."""
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"the name '{printable(name)}' is no Unicode text",
-                expected="names in UTF-8",
-                fix="rename it (convmv -f latin1 -t utf8 does many at once)",
-            ) from None
+    bad = next((name for name in names if any("\ud800" <= c <= "\udfff" for c in name)), None)
+    if bad is not None:
+        raise DataError(
+            f"the name '{printable(bad)}' is no Unicode text",
+            expected="names in UTF-8",
+            fix="rename it (convmv -f latin1 -t utf8 does many at once)",
+        )

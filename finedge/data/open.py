@@ -1,4 +1,4 @@
-"""Opening a data set: its layout is found, what is missing is cut, and what was left out is said."""
+"""Opening a data set: its layout is found, what is missing is cut, what is left out is said."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finedge.data.folders import read_one_folder, read_split_folders
 from finedge.data.found import Found
 from finedge.data.listed import read_listed
 from finedge.data.names import refuse_no_unicode, why_no_data
-from finedge.data.record import SPLITS, DataSet, Item, LeftOut, named, printable
+from finedge.data.record import SHOWN, SPLITS, DataSet, Item, LeftOut, named, printable
 from finedge.data.walk import pictures_below
 from finedge.errors import DataError
 from finedge.image import is_image, read_image
@@ -27,7 +27,7 @@ LEVELS = 3  # folders that hold nothing but one folder, as archives add them
 QUIET = ("hidden", "made by a tool")  # what nobody takes for data
 UNLISTED = "a picture that no list names"
 
-# The first reader that knows a folder reads it; each returns None where the folder is something else.
+# The first reader that knows a folder reads it; each returns None where it is something else.
 LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
     "cub": read_cub,
     "lists": read_listed,
@@ -39,8 +39,9 @@ LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
 def open_dataset(root: Path, *, seed: int = 0) -> DataSet:
     """Detect the layout of `root`, read its splits, and cut what is missing from train.
 
-    Where there is no val split it is cut from train (10 %); a folder without any split is cut into train, val and test. The cut
-    goes by content and `seed` (see `finedge.data.cut`): it is the same on every machine, and no picture moves when others come.
+    Where there is no val split it is cut from train (10 %); a folder without any split is cut into
+    train, val and test. The cut goes by content and `seed` (see `finedge.data.cut`): it is the same
+    on every machine, and no picture moves when others come.
 
     Raises:
         DataError: no layout fits, fewer than two classes, or a class without a training image.
@@ -60,56 +61,86 @@ def read_folder(root: Path) -> DataSet:
     root = Path(root)
     refuse_no_unicode([str(root)])
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder", expected="a folder of images", fix="finedge data render DIR makes one to try with")
+        raise DataError(
+            f"{root} is not a folder",
+            expected="a folder of images",
+            fix="finedge data render DIR makes one to try with",
+        )
     try:
         return _read(root)
     except OSError as error:
         what = f"cannot read {printable(error.filename or root)}: {error.strerror}"
-        raise DataError(what, expected="folders that this user may read", fix="chmod or chown it, or move it away") from error
+        raise DataError(
+            what,
+            expected="folders that this user may read",
+            fix="chmod or chown it, or move it away",
+        ) from error
 
 
 def say(data: DataSet) -> None:
-    """Log how a folder was read: layout and sizes, what was merged or entered, and all that was left out."""
+    """Log how a folder was read: layout, sizes, what was merged or entered, and what is left out."""
     log.info("%s", data.describe())
     for note in data.notes:
         log.info("%s", note)
     for left in data.left_out:
-        log.log(logging.INFO if left.reason.startswith(QUIET) else logging.WARNING, "left out: %s", left)
-    if data.cut:
-        log.info("no val split is given: it is cut from train" if data.given else "no split is given: train, val and test are cut by content")
+        level = logging.INFO if left.reason.startswith(QUIET) else logging.WARNING
+        log.log(level, "left out: %s", left)
+    if data.cut and data.match is None:
+        what = "no val split is given: it is" if data.given else "no split is given: val and test are"
+        log.info("%s cut from train, by content and seed", what)
     val = len(data.splits.get("val", ()))
     if val and not (data.cut or {}).get("val") and val < THIN * len(data.labels):
-        log.warning("the val split has %d image(s) for %d classes: it is kept as it is given", val, len(data.labels))
+        log.warning(
+            "the val split has %d image(s) for %d classes: it is kept as it is given",
+            val,
+            len(data.labels),
+        )
 
 
 def check(data: DataSet) -> None:
-    """Refuse a data set that nothing can be trained on; warn where a class is missing in val or test."""
+    """Refuse what nothing can be trained on; warn where a class is missing in val or test."""
     if len(data.labels) < 2:
-        raise DataError(f"{data.root} has {len(data.labels)} class(es){_lost(data)}", expected="at least 2")
+        what = f"{data.root} has {len(data.labels)} class(es){_lost(data)}"
+        raise DataError(what, expected="at least 2")
     absent = data.absent("train")
     if absent:
-        what = f"{len(absent)} class(es) of {data.root} have no training image: {named(absent)}{_lost(data)}"
+        names = f"{named(absent)}{_lost(data)}"
+        what = f"{len(absent)} class(es) of {data.root} have no training image: {names}"
         raise DataError(what, expected="at least one each", fix="add images or remove the class")
     for split in ("val", "test"):
         missing = data.absent(split)
         if data.splits.get(split) and missing:
-            log.warning("%d class(es) have no image in split '%s' (n/a there): %s", len(missing), split, named(missing))
+            log.warning(
+                "%d class(es) have no image in split '%s' (n/a there): %s",
+                len(missing),
+                split,
+                named(missing),
+            )
 
 
-def drop_unreadable(data: DataSet, *, splits: Iterable[str] = SPLITS, limit: float = MAX_UNREADABLE) -> DataSet:
-    """Decode every image once; leave out and list those that fail, and refuse the data set past a share of `limit`."""
+def drop_unreadable(
+    data: DataSet,
+    *,
+    splits: Iterable[str] = SPLITS,
+    limit: float = MAX_UNREADABLE,
+) -> DataSet:
+    """Decode every image once; leave out those that fail; refuse more than a share of `limit`."""
     splits = tuple(splits)
     wanted = [i for s in splits for i in data.splits.get(s, ())]
     with ThreadPoolExecutor() as pool:
-        bad = {i.path for i, why in zip(wanted, pool.map(_why_unreadable, wanted), strict=True) if why}
+        reasons = pool.map(_why_unreadable, wanted)
+        bad = {item.path for item, why in zip(wanted, reasons, strict=True) if why}
     if not bad:
         return data
     listed = "\n    ".join(printable(p) for p in sorted(bad)[:20])
-    text = f"{len(bad)} of {len(wanted)} images cannot be read:\n    {listed}" + ("\n    ..." if len(bad) > 20 else "")
+    more = "\n    ..." if len(bad) > 20 else ""
+    text = f"{len(bad)} of {len(wanted)} images cannot be read:\n    {listed}{more}"
     if len(bad) > limit * len(wanted):
-        raise DataError(text, expected=f"at most {limit:.0%} unreadable", fix="repair or delete these files")
+        fix = "repair or delete these files"
+        raise DataError(text, expected=f"at most {limit:.0%} unreadable", fix=fix)
     log.warning("%s\n  they are left out", text)
-    left = LeftOut("an image that cannot be read", len(bad), tuple(printable(p.name) for p in sorted(bad)[:10]))
+    names = tuple(printable(path.name) for path in sorted(bad)[:SHOWN])
+    left = LeftOut("an image that cannot be read", len(bad), names)
     kept = {s: tuple(i for i in items if i.path not in bad) for s, items in data.splits.items()}
     rest = replace(data, splits=kept, left_out=(*data.left_out, left))
     if "train" in splits:
@@ -121,16 +152,20 @@ def _read(root: Path) -> DataSet:
     notes: tuple[str, ...] = ()
     found = _claimed(root, but=("folder",))
     while found is None and len(notes) < LEVELS and (inner := _only_folder(root)) is not None:
-        notes = (*notes, f"{printable(inner.name)}/ is entered: {printable(root)} holds nothing else")
+        notes = (
+            *notes,
+            f"{printable(inner.name)}/ is entered: {printable(root)} holds nothing else",
+        )
         root = inner
         found = _claimed(root, but=("folder",))
     found = found or _claimed(root)
     if found is None:
-        forms = "; ".join(f"{name}: {(reader.__doc__ or '').splitlines()[0]}" for name, reader in LAYOUTS.items())
-        raise DataError(f"no known layout of images in {root}", expected=forms)
+        forms = (f"{name}: {(r.__doc__ or '').splitlines()[0]}" for name, r in LAYOUTS.items())
+        raise DataError(f"no known layout of images in {root}", expected="; ".join(forms))
     name, read = found
     left_out = (*read.left_out, *(_unlisted(read) if name == "lists" else ()))
-    return DataSet(read.root, name, read.labels, read.splits, None, left_out, (*notes, *read.notes), read.given)
+    said = (*notes, *read.notes)
+    return DataSet(read.root, name, read.labels, read.splits, None, left_out, said, read.given)
 
 
 def _claimed(root: Path, *, but: tuple[str, ...] = ()) -> tuple[str, Found] | None:
@@ -140,9 +175,11 @@ def _claimed(root: Path, *, but: tuple[str, ...] = ()) -> tuple[str, Found] | No
 
 
 def _only_folder(root: Path) -> Path | None:
-    """Return the one visible folder of `root` where both hold no picture themselves: an archive's own."""
+    """Return the one visible folder of `root`, an archive's own, where neither holds a picture."""
     folders = _folders(root)
-    return folders[0] if len(folders) == 1 and _folders(folders[0]) and not (_pictures(root) or _pictures(folders[0])) else None
+    if len(folders) != 1 or not _folders(folders[0]):
+        return None
+    return None if _pictures(root) or _pictures(folders[0]) else folders[0]
 
 
 def _folders(root: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a data set is once it was read: its images, its labels, its splits, and all that was left out, merged or overruled."""
+"""What a data set is once it was read: images, labels, splits, and what was left out or merged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Item:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files or folders that are no part of the data set: why, how many, and up to `SHOWN` of their names."""
+    """Files that are no part of the data set: why, how many, and up to `SHOWN` of their names."""
 
     reason: str
     count: int
@@ -37,7 +37,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Match:
-    """How the files of a folder meet a stored split: numbers of files, and the stored ones that are missing.
+    """How the files of a folder meet a stored split: numbers of files, and what is missing.
 
     Attributes:
         known: files whose content the split names.
@@ -64,10 +64,12 @@ class Match:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Labels and splits of a folder; `layout` names how it was read, `cut` how val or test were made (None: as found).
+    """Labels and splits of a folder.
 
-    `left_out` counts what is no part of it, `notes` say what was merged, entered or overruled. `given` tells whether the folder
-    itself says which image is in which split. `match` tells how it meets the split that was stored, where that was used.
+    `layout` names how it was read, `cut` how val or test were made (None: as found). `left_out`
+    counts what is no part of it, `notes` say what was merged, entered or overruled. `given` tells
+    whether the folder itself says which image is in which split. `match` tells how it meets the
+    split that was stored, where that was used.
     """
 
     root: Path
@@ -89,7 +91,11 @@ class DataSet:
         if self.match is not None and self.match.new > self.match.taken:
             new = self.match.new - self.match.taken
             fix = f"--new-images {name}" if name in SPLITS else ""
-            raise DataError(f"{what}; {new} image(s) are new to the stored split", expected=self._filled(name), fix=fix)
+            raise DataError(
+                f"{what}; {new} image(s) are new to the stored split",
+                expected=self._filled(name),
+                fix=fix,
+            )
         raise DataError(what, expected=self._filled(name))
 
     def absent(self, name: str) -> tuple[str, ...]:
@@ -105,8 +111,13 @@ class DataSet:
 
     def to_json(self) -> dict[str, Any]:
         """Return what a run records of how the folder was read."""
-        left_out = [{"reason": x.reason, "count": x.count, "examples": list(x.examples)} for x in self.left_out]
-        return {"layout": self.layout, "cut": self.cut, "left_out": left_out, "notes": list(self.notes)}
+        left_out = [{**vars(left), "examples": list(left.examples)} for left in self.left_out]
+        return {
+            "layout": self.layout,
+            "cut": self.cut,
+            "left_out": left_out,
+            "notes": list(self.notes),
+        }
 
     def _filled(self, name: str) -> str:
         return nearest(name, [s for s in self.splits if self.splits[s]])
@@ -115,10 +126,15 @@ class DataSet:
 def named(names: Iterable[object], *, shown: int = SHOWN) -> str:
     """Return up to `shown` names in one line; dots say that there are more."""
     listed = list(names)
-    return ", ".join(printable(n) for n in listed[:shown]) + (", ..." if len(listed) > shown else "")
+    more = ", ..." if len(listed) > shown else ""
+    return ", ".join(printable(name) for name in listed[:shown]) + more
 
 
 def printable(name: object) -> str:
-    """Return a name in which bytes that are no Unicode, and control characters, are written as escapes."""
-    text = str(name).encode("utf-8", "backslashreplace").decode()
+    """Return a name with escapes for bytes that are no Unicode, and for control characters."""
+    try:
+        raw = str(name).encode("utf-8", "surrogateescape")  # the bytes that the file system has
+    except UnicodeEncodeError:
+        raw = str(name).encode("utf-8", "backslashreplace")
+    text = raw.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

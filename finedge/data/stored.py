@@ -1,13 +1,16 @@
-"""The split that training used, stored by content: in the run as split.json, in the bundle as split.json.gz.
+"""The split that training used, stored by content: split.json of a run, split.json.gz of a bundle.
 
-{"train": [["crow/1.jpg", 0, "SHA-256"], ...], "val": [...], "test": [...], "cut": {"seed": 0, "test": 0.2, "val": 0.1} or null}.
-Paths are below the root of the data set, or absolute. Runs of version 0.1 hold no digests and no cut.
+    {"train": [["crow/1.jpg", 0, "SHA-256"], ...], "val": [...], "test": [...],
+     "cut": {"seed": 0, "test": 0.2, "val": 0.1} or null}
+
+Paths are below the root of the data set, or absolute. Runs of version 0.1 hold no digests, no cut.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from finedge.data.digest import digests
-from finedge.data.record import SPLITS, DataSet
+from finedge.data.record import SPLITS, DataSet, Item, printable
 from finedge.errors import DataError
 
 FILE = "split.json.gz"  # in a bundle
-LARGEST = 1 << 31  # bytes of JSON; about ten million images
-DIGEST = 64  # hexadecimal digits of sha256
+LARGEST = 1 << 28  # bytes of JSON; about two million images
+SHA256 = re.compile("([0-9a-f]{64})?")  # or nothing
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class Entry:
     path: str
     label: int
     digest: str = ""
+
+    def row(self) -> list[str | int]:
+        """Return the entry as it is stored."""
+        return [self.path, self.label, *([self.digest] if self.digest else [])]
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class StoredSplit:
 
     def to_text(self) -> str:
         """Return split.json."""
-        rows = {s: [[e.path, e.label, *([e.digest] if e.digest else [])] for e in some] for s, some in self.splits.items()}
+        rows = {split: [entry.row() for entry in some] for split, some in self.splits.items()}
         return json.dumps({**rows, "cut": None if self.cut is None else dict(self.cut)})
 
     def packed(self) -> bytes:
@@ -62,26 +69,30 @@ class StoredSplit:
 
 
 def split_of_dataset(data: DataSet) -> StoredSplit:
-    """Return the splits of a data set by content; a missing file is refused, as its content cannot be stored."""
-    known = digests(item.path for items in data.splits.values() for item in items)
-    lost = next((i.path for items in data.splits.values() for i in items if i.path not in known), None)
+    """Return the splits of a data set by content; a missing file is refused: it has none."""
+    paths = [item.path for items in data.splits.values() for item in items]
+    known = digests(paths)
+    lost = next((path for path in paths if path not in known), None)
     if lost is not None:
-        raise DataError(f"{lost} cannot be read", expected="every image of the data set", fix="copy it again")
+        what = f"{printable(lost)} cannot be read"
+        raise DataError(what, expected="every image of the data set", fix="copy it again")
     return StoredSplit(
-        {s: tuple(Entry(_relative(i.path, data.root), i.label, known[i.path]) for i in items) for s, items in data.splits.items()},
+        {split: tuple(_entry_of(item, data.root, digest=known[item.path]) for item in items) for split, items in data.splits.items()},
         data.cut,
     )
 
 
 def filled(stored: StoredSplit, root: Path) -> StoredSplit:
-    """Return the split with the digests that it lacks, taken from the files below `root` that are there."""
+    """Return the split with the digests that it lacks, of the files below `root` that are there."""
     if stored.has_digests():
         return stored
     known = digests(root / entry.path for _, entry in stored)
-    return replace(
-        stored,
-        splits={s: tuple(e if e.digest else replace(e, digest=known.get(root / e.path, "")) for e in some) for s, some in stored.splits.items()},
-    )
+
+    def whole(entry: Entry) -> Entry:
+        return entry if entry.digest else replace(entry, digest=known.get(root / entry.path, ""))
+
+    splits = {split: tuple(map(whole, some)) for split, some in stored.splits.items()}
+    return replace(stored, splits=splits)
 
 
 def read_text(text: str, *, source: object) -> StoredSplit:
@@ -125,14 +136,20 @@ def _entry(row: object, source: object) -> Entry:
         raise _damaged(source, f"the row {str(row)[:80]}")
     path, label, digest = (*row, "")[:3]
     good = isinstance(path, str) and path and "\0" not in path and type(label) is int and label >= 0
-    if not good or not isinstance(digest, str) or (digest and (len(digest) != DIGEST or set(digest) - set("0123456789abcdef"))):
+    if not good or not isinstance(digest, str) or not SHA256.fullmatch(digest):
         raise _damaged(source, f"the row {str(row)[:80]}")
     return Entry(path, label, digest)
 
 
 def _damaged(source: object, why: str) -> DataError:
-    return DataError(f"{source} is damaged: {why}", expected="rows [path, label, sha256]", fix="copy the whole folder again")
+    return DataError(
+        f"{source} is damaged: {why}",
+        expected="rows [path, label, sha256]",
+        fix="copy the whole folder again",
+    )
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path.absolute())
+def _entry_of(item: Item, root: Path, *, digest: str) -> Entry:
+    inside = item.path.is_relative_to(root)
+    path = item.path.relative_to(root).as_posix() if inside else str(item.path.absolute())
+    return Entry(path, item.label, digest)

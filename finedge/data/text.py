@@ -29,7 +29,7 @@ class Line:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Return the lines of a text file in UTF-8, or in UTF-16 or UTF-32 with their mark; blank ones are left out.
+    """Return the lines that are not blank, of text in UTF-8, or in UTF-16 or UTF-32 with their mark.
 
     Raises:
         DataError: not a regular file, too large, another encoding, or control characters.
@@ -38,10 +38,14 @@ def read_lines(path: Path) -> list[Line]:
         if not path.is_file():
             raise DataError(f"{printable(path)} is not a regular file", expected="a text file")
         if path.stat().st_size > LARGEST:
-            raise DataError(f"{printable(path)} has {path.stat().st_size} bytes", expected=f"a list of at most {LARGEST}")
+            raise DataError(
+                f"{printable(path)} has {path.stat().st_size} bytes",
+                expected=f"a list of at most {LARGEST}",
+            )
         text = _decoded(path.read_bytes(), path)
     except OSError as error:
-        raise DataError(f"cannot read {printable(path)}: {error.strerror}", expected="a readable list") from error
+        what = f"cannot read {printable(path)}: {error.strerror}"
+        raise DataError(what, expected="a readable list") from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     found = [Line(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     for line in found:
@@ -56,8 +60,9 @@ def _decoded(content: bytes, path: Path) -> str:
         return body.decode(encoding)
     except UnicodeDecodeError as error:
         number = body[: error.start].decode(encoding, "ignore").count("\n") + 1
+        bad = f"byte 0x{body[error.start]:02x} is no {encoding.upper()}"
         raise DataError(
-            f"{printable(path)}, line {number}: byte 0x{body[error.start]:02x} is no {encoding.upper()}",
+            f"{printable(path)}, line {number}: {bad}",
             expected="text in UTF-8, or in UTF-16 with a byte order mark",
             fix=f"save it as UTF-8 (iconv -f latin1 -t utf-8 {printable(path.name)})",
         ) from None

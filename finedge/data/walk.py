@@ -1,10 +1,10 @@
-"""Which files below a folder are pictures: the one walk of training, check, calibration and `classify`."""
+"""Which files below a folder are pictures: one walk for training, check and `classify`."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from finedge.data.record import SHOWN, LeftOut, printable
 from finedge.errors import DataError
 from finedge.image import is_image
 
+TWICE = "a link to a folder that is read anyway"
+Chosen = tuple[tuple[Path, ...], tuple[LeftOut, ...]]
 DEEPEST = 64  # folders inside one another; past this it is no data set
 
 
@@ -33,7 +35,8 @@ class Tally:
 
     def found(self) -> tuple[LeftOut, ...]:
         """Return the counts, in the order of their reasons."""
-        return tuple(LeftOut(reason, n, tuple(self.examples[reason])) for reason, n in sorted(self.counts.items()))
+        counts = sorted(self.counts.items())
+        return tuple(LeftOut(why, count, tuple(self.examples[why])) for why, count in counts)
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,31 @@ def walk(root: Path, tally: Tally) -> Folder:
     return _Walk(root, tally).folder(root, depth=0)
 
 
-def pictures_below(root: Path) -> tuple[tuple[Path, ...], tuple[LeftOut, ...]]:
+def pictures_below(root: Path) -> Chosen:
     """Return the pictures below a folder, sorted by path, and what was left out."""
     tally = Tally(root)
     found = sorted(walk(root, tally).every())
+    return tuple(found), tally.found()
+
+
+def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
+    """Return which of some paths are pictures, sorted, and what was left out.
+
+    Parts of a path that were `asked` for are not hidden. A file that is reached again through a
+    link to a folder is left out; a folder is no file to lose.
+    """
+    tally, found, seen = Tally(Path()), [], set[str]()
+    for path in sorted(p for p in paths if not os.path.isdir(p)):  # noqa: PTH112
+        hidden = (why_no_data(part) for part in path.parts if part not in asked)
+        reason = next(filter(None, hidden), None) or _why_no_picture(path)
+        real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+        if reason is None and real in seen:
+            reason = TWICE
+        if reason is not None:
+            tally.add(reason, path)
+            continue
+        seen.add(real)
+        found.append(path)
     return tuple(found), tally.found()
 
 
@@ -93,7 +117,10 @@ class _Walk:
 
     def folder(self, path: Path, *, depth: int) -> Folder:
         if depth > DEEPEST:
-            raise DataError(f"{printable(path)} lies more than {DEEPEST} folders deep", expected="classes near the top")
+            raise DataError(
+                f"{printable(path)} lies more than {DEEPEST} folders deep",
+                expected="classes near the top",
+            )
         status = path.stat()
         self.seen.add((status.st_dev, status.st_ino))
         with os.scandir(path) as entries:
@@ -103,7 +130,7 @@ class _Walk:
             child = path / entry.name
             if self._left_out(entry, child):
                 continue
-            if os.path.isdir(child):  # noqa: PTH112 - False for a link in a circle, where the others raise
+            if os.path.isdir(child):  # noqa: PTH112 - False for a link in a circle
                 folders.append(self.folder(child, depth=depth + 1))
             else:
                 pictures.append(child)
@@ -113,26 +140,33 @@ class _Walk:
         reason = why_no_data(entry.name) or self._why_not(entry, path)
         if reason is None:
             return False
-        self.tally.add(reason, path, count=_files(path) if entry.is_dir(follow_symlinks=False) else 1)
+        count = _files(path) if entry.is_dir(follow_symlinks=False) else 1
+        self.tally.add(reason, path, count=count)
         return True
 
     def _why_not(self, entry: os.DirEntry[str], path: Path) -> str | None:
         if os.path.isdir(path):  # noqa: PTH112
-            return self._why_not_followed(path) if entry.is_symlink() else self._why_not_entered(path)
-        if not os.path.isfile(path):  # noqa: PTH113
-            lost = entry.is_symlink() and not os.path.exists(path)  # noqa: PTH110
-            return "a link to nothing" if lost else "not a regular file"
-        return None if is_image(path) else f"not a picture by its name ({_suffix(path)})"
+            followed = entry.is_symlink()
+            return self._why_not_followed(path) if followed else self._why_not_entered(path)
+        return _why_no_picture(path)
 
     def _why_not_followed(self, path: Path) -> str | None:
         target = path.resolve()
-        if target.is_relative_to(self.real_root) and is_below_data(target.relative_to(self.real_root)):
-            return "a link to a folder that is read anyway"
+        inside = target.is_relative_to(self.real_root)
+        if inside and is_below_data(target.relative_to(self.real_root)):
+            return TWICE
         return self._why_not_entered(path)
 
     def _why_not_entered(self, path: Path) -> str | None:
         status = path.stat()
-        return "a link to a folder that is read anyway" if (status.st_dev, status.st_ino) in self.seen else None
+        return TWICE if status.st_ino and (status.st_dev, status.st_ino) in self.seen else None
+
+
+def _why_no_picture(path: Path) -> str | None:
+    if not os.path.isfile(path):  # noqa: PTH113 - False for a link in a circle
+        lost = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110
+        return "a link to nothing" if lost else "not a regular file"
+    return None if is_image(path) else f"not a picture by its name ({_suffix(path)})"
 
 
 def _suffix(path: Path) -> str:

@@ -105,9 +105,7 @@ def benchmark(
     claims, plan = Claims(_percentiles(percentile), _gate(gate)), schedule(duration)
     opened = load_bundles(bundles)
     folder = writable_folder(out or bundles[0], option="--out")
-    settings = Settings(
-        _variants(variants), mode, batch, backend, threads, split, images, accuracy_images, source, fps, new_images, allow_overlap
-    )
+    settings = Settings(_variants(variants), mode, batch, backend, threads, split, images, accuracy_images, source, fps, new_images, allow_overlap)
     measured = measure(opened, data, settings=settings, plan=plan)
     content = report_content(measured, claims=claims, plan=plan, settings=settings)
     write_bytes(folder / "samples.json.gz", _samples(measured))
@@ -137,8 +135,16 @@ def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings
 
     machine = environment()
     modes = parse_modes(settings.mode, batch=settings.batch)
-    how = {"split": settings.split, "new_images": settings.new_images, "allow_overlap": settings.allow_overlap}
-    chosen = {name: labelled_images(bundle, data, **how) for name, bundle in bundles.items()}
+    chosen = {
+        name: labelled_images(
+            bundle,
+            data,
+            split=settings.split,
+            new_images=settings.new_images,
+            allow_overlap=settings.allow_overlap,
+        )
+        for name, bundle in bundles.items()
+    }
     items = {name: None if found is None else found.items for name, found in chosen.items()}
     with ExitStack() as stack:
         backend = get_backend(settings.backend)

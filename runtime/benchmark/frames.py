@@ -33,9 +33,7 @@ class Frames:
     source: str
 
 
-def labelled_images(
-    bundle: Bundle, data: Path | None, *, split: str, new_images: NewImages, allow_overlap: bool
-) -> Evaluated | None:
+def labelled_images(bundle: Bundle, data: Path | None, *, split: str, new_images: NewImages, allow_overlap: bool) -> Evaluated | None:
     """Return the readable images of a split of `data`, or of the data the bundle was trained on where it lies here, else None.
 
     Raises:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from finedge.data.record import LeftOut
+from finedge.data.walk import pictures_among, pictures_below
 from finedge.errors import DataError
-from finedge.image import SUFFIXES, is_image, read_image
+from finedge.image import SUFFIXES, read_image
 from finedge.runtime.sources.base import Frame, SourceInfo
 
 log = logging.getLogger(__name__)
@@ -71,17 +73,23 @@ def open_image(uri: str) -> ImageFiles:
 
 
 def open_folder(uri: str, *, max_unreadable: float = MAX_UNREADABLE) -> ImageFiles:
-    """Open the images below a folder, sorted by path; hidden files and folders are left out."""
-    root = Path(uri)
-    paths = sorted(p for p in root.rglob("*") if is_image(p) and p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts))
+    """Open the pictures below a folder, sorted by path; which files these are, training decides in the same way."""
+    paths, left_out = pictures_below(Path(uri))
+    _say(left_out)
     return _some(paths, SourceInfo("folder", uri, frames=len(paths)), max_unreadable)
 
 
 def open_glob(uri: str, *, max_unreadable: float = MAX_UNREADABLE) -> ImageFiles:
-    """Open the images that match a pattern (`**` crosses folders), sorted by path."""
+    """Open the pictures that match a pattern (`**` crosses folders), sorted by path."""
     found = glob.glob(uri, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
-    paths = sorted(p for p in map(Path, found) if is_image(p) and p.is_file())
+    paths, left_out = pictures_among(map(Path, found), asked=frozenset(Path(uri).parts))
+    _say(left_out)
     return _some(paths, SourceInfo("glob", uri, frames=len(paths)), max_unreadable)
+
+
+def _say(left_out: Sequence[LeftOut]) -> None:
+    for left in left_out:
+        log.info("left out: %s", left)
 
 
 def _some(paths: Sequence[Path], info: SourceInfo, max_unreadable: float) -> ImageFiles:

@@ -108,8 +108,7 @@ def report(data: DataSet, *, near: int, show: int) -> dict[str, Any]:
     leaks, mixed = sum(map(_across, groups)), sum(map(_mixed, groups))
     return {
         "data": str(data.root),
-        "layout": data.layout,
-        "cut": data.cut,
+        **data.to_json(),
         "images": len(looks),
         "classes": len(data.labels),
         "pass": not (bad or leaks or mixed),
