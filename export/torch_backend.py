@@ -44,10 +44,17 @@ class TorchBackend:
         from finedge.train.loader import EvaluationImages
         from finedge.train.run import read_record
 
-        spec = Spec.from_json(read_record(Path(bundle.provenance["train"]["run"]))["spec"])
+        spec = Spec.from_json(read_record(_run_of(bundle))["spec"])
         how = replace(spec.preprocess, frame=bundle.spec.preprocess.frame)
         images = EvaluationImages([Item(path, 0) for path in paths], how)
         return np.stack([images[i][0] for i in range(len(images))])
+
+
+def _run_of(bundle: Bundle) -> Path:
+    run = bundle.training.run
+    if run is None:
+        raise BundleError(f"{bundle.path} names no run", expected="the run it was exported from", fix="finedge verify BUNDLE --run RUN")
+    return Path(run)
 
 
 class TorchSession:
@@ -61,7 +68,7 @@ class TorchSession:
         from finedge.export.to_onnx import FramesToOutputs
         from finedge.train.run import load_run
 
-        run = Path(bundle.provenance["train"]["run"])
+        run = _run_of(bundle)
         loaded = load_run(run)
         graph = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
         self._graph = graph if bundle.spec.preprocess.frame is None else FramedReference(graph, onnx.load(bundle.file(FLOAT_FILE)))

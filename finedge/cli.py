@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from finedge import __version__
-from finedge.errors import REFUSED, FinedgeError, SystemProblem, UsageError, nearest
+from finedge.errors import FinedgeError, SystemProblem, UsageError, as_finedge_error, nearest
 
+INTERRUPTED = 130
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -69,51 +70,105 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; return the exit code documented in `finedge.errors`."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return 0
-    if arguments[0] in ("-V", "--version"):
-        print(f"finedge {__version__}")
-        return 0
-    return _guarded(arguments)
+    try:
+        open_streams()
+        return _guarded(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # also while an error was being told
+        return INTERRUPTED
+
+
+def open_streams() -> None:
+    """Give the process the three standard streams: one that is closed is the null device, as with `>/dev/null`.
+
+    Else the next file that is opened gets the number of a closed one, and what libraries print goes into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            _to_null(number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # a test's own stream
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _to_null(number: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)
 
 
 def _guarded(arguments: list[str]) -> int:
-    """Turn what a command raises into a message on stderr and an exit code."""
+    """Turn what a command raises into a message on stderr and an exit code; only a bug leaves with a traceback."""
     try:
         _emit(_run(arguments))
+        sys.stdout.flush()
         return 0
     except FinedgeError as error:
-        _emit(error.result)
-        print(f"finedge: {error}", file=sys.stderr)
-        return error.exit_code
+        return _told(error)
     except SystemExit as exit_:  # tyro: usage is 2, help is 0
         return exit_.code if isinstance(exit_.code, int) else 2
     except KeyboardInterrupt:
-        print("finedge: interrupted", file=sys.stderr)
-        return 130
+        _say("finedge: interrupted")
+        return INTERRUPTED
     except BrokenPipeError:  # `finedge classify ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_pipe()
         return 0
-    except OSError as error:
-        if error.errno not in REFUSED:
+    except Exception as error:
+        known = as_finedge_error(error)
+        if known is None:
             raise
-        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        print(f"finedge: {what}\n  to do: {REFUSED[error.errno]}; nothing that existed was changed", file=sys.stderr)
-        return SystemProblem.exit_code
+        logging.getLogger("finedge").debug("the whole story", exc_info=error)
+        return _told(known)
+
+
+def _told(error: FinedgeError) -> int:
+    """Print an error, and its result where it has one; return its exit code."""
+    try:
+        _emit(error.result)
+    except OSError:  # nobody reads, or the disk behind stdout is full: the message still comes
+        _leave_pipe()
+    _say(f"finedge: {error}")
+    return error.exit_code
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _leave_pipe() -> None:
+    """Let what is still in stdout's buffer go nowhere, or the interpreter complains at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        _to_null(sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> Any:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return None
+    if arguments[0] in ("-V", "--version"):
+        print(f"finedge {__version__}")
+        return None
     name, rest = _split_name(arguments)
     logs_to_stderr()
     command = COMMANDS[name]
-    if command.for_run and any(Path(word, "run.json").is_file() for word in rest):
+    if command.for_run and any(_is_run(word) for word in rest):
         command = command.for_run
     function = command.load()
     import tyro
 
     return tyro.cli(function, prog=f"finedge {name}", args=rest)
+
+
+def _is_run(word: str) -> bool:
+    try:
+        return Path(word, "run.json").is_file()
+    except (OSError, ValueError):  # no path at all: too long, or a NUL
+        return False
 
 
 def _split_name(arguments: list[str]) -> tuple[str, list[str]]:
@@ -174,7 +229,3 @@ def missing_library(error: ImportError) -> SystemProblem:
     packages = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0", "libxcb": "libxcb1", "libgomp.so.1": "libgomp1"}
     debian = next((p for library, p in packages.items() if library in text), "")
     return SystemProblem(f"a system library is missing: {text}", fix=f"apt-get install {debian}" if debian else "install the library named above")
-
-
-with contextlib.suppress(AttributeError):  # stdout may be replaced by a test
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -5,13 +5,15 @@ Strict where Python's reader is lax: no NaN or Infinity, no key twice, no text t
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from finedge.errors import DataError
+from finedge.errors import FinedgeError
 
 MIB = 1 << 20
 MOST_BYTES = 64 * MIB  # the record of a calibration with 10,000 images takes 1 MiB
@@ -19,22 +21,22 @@ DEEPEST = 64  # levels; Python's own limit is about a thousand calls
 LONGEST_NUMBER = 64  # digits: reading an integer takes quadratic time
 
 
-def read_json(path: Path, *, error: type[DataError], fix: str) -> Any:
+def read_json(path: Path, *, error: type[FinedgeError], fix: str) -> Any:
     """Return the plain data of a JSON file; numbers are finite, texts are Unicode.
 
     Raises:
         FileNotFoundError: there is none; only the caller knows what that means.
-        DataError: as `error`: not a readable file, or not such JSON; the text has the place.
+        FinedgeError: as `error`: not a readable file, or not such JSON; the text has the place.
     """
     return parsed(text_of(path, error=error, fix=fix), name=str(path), error=error, fix=fix)
 
 
-def text_of(path: Path, *, error: type[DataError], fix: str, most_bytes: int = MOST_BYTES) -> str:
+def text_of(path: Path, *, error: type[FinedgeError], fix: str, most_bytes: int = MOST_BYTES) -> str:
     """Return the text of a UTF-8 file, without a byte order mark; raises as `read_json` does."""
-    if not path.exists():
-        raise FileNotFoundError(f"no {path}")
-    if not path.is_file():
-        raise error(f"{path} is no file", expected="a file", fix=fix)
+    if not os.path.isfile(path):  # noqa: PTH113 - False, too, for what no path can be
+        if os.path.lexists(path):  # a folder, or a pipe, which would be waited for
+            raise error(f"{path} is no file", expected="a file", fix=fix)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     try:
         with path.open("rb") as file:
             data = file.read(most_bytes + 1)
@@ -48,7 +50,7 @@ def text_of(path: Path, *, error: type[DataError], fix: str, most_bytes: int = M
         raise error(f"{path} is damaged: {problem}", expected="UTF-8 text", fix=fix) from problem
 
 
-def parsed(text: str, *, name: str, error: type[DataError], fix: str) -> Any:
+def parsed(text: str, *, name: str, error: type[FinedgeError], fix: str) -> Any:
     """Return the plain data of JSON text; `name` says in an error where it came from."""
     try:
         data = json.loads(
@@ -66,7 +68,7 @@ def parsed(text: str, *, name: str, error: type[DataError], fix: str) -> Any:
     return data
 
 
-def _too_deep(name: str, *, error: type[DataError], fix: str) -> DataError:
+def _too_deep(name: str, *, error: type[FinedgeError], fix: str) -> FinedgeError:
     return error(f"{name} is nested too deeply", expected=f"at most {DEEPEST} levels", fix=fix)
 
 

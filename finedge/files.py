@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finedge.errors import SystemProblem
-from finedge.leftovers import NEW, OLD, beside, hold, recover, release, settled
+from finedge.leftovers import NEW, OLD, beside, hold_new, recover, release, settled
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +24,13 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write `data` to `path` atomically: a full disk or a kill leaves the old file; `mode` is cut by the umask."""
     path = _behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    recover(path)
+    recover(path, once=True)
     new = beside(path, NEW)
     lock = None
     try:
         with settled(path.parent):  # or another process takes the new name for a leftover
             handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            lock = hold(new)
+            lock = hold_new(new)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -40,7 +40,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         new.unlink(missing_ok=True)
         raise
     finally:
-        release(lock)
+        release(new, lock)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,12 +64,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         with settled(path.parent):
             new.mkdir()
-            lock = hold(new)
+            lock = hold_new(new)
         yield new
         _replace_folder(new, path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        release(lock)
+        release(new, lock)
 
 
 def _replace_folder(new: Path, path: Path) -> None:

@@ -10,14 +10,20 @@ golden.npz holds
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import GOLDEN, Bundle
+from finedge.errors import BundleError, DataError
 
 TAP_SAMPLE = 4096
+MOST_ARRAYS = 10_000
+MOST_PIXELS = 2048  # of a side of the frame; it is drawn with 640 x 480
 
 
 def synthetic_frame() -> NDArray[np.uint8]:
@@ -50,6 +56,81 @@ def pack(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 
 def read_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
-    """Return the arrays of a bundle's golden.npz."""
-    with np.load(bundle.file(GOLDEN), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """Return the arrays of a bundle's golden.npz.
+
+    Every array's header is held against what the bundle can have before its bytes are read.
+
+    Raises:
+        BundleError: it is no such archive, or an array is of another kind or larger than it can be.
+    """
+    path = bundle.file(GOLDEN)
+    try:
+        return _arrays(path, bundle)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy's header parser name no common base
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def _arrays(path: Path, bundle: Bundle) -> dict[str, NDArray[np.generic]]:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) > MOST_ARRAYS:
+            raise _damaged(path, f"{len(members)} arrays")
+        return Golden({m.filename.removesuffix(".npy"): _array(archive, m, bundle) for m in members})
+
+
+class Golden(dict[str, NDArray[np.generic]]):
+    """The arrays by name; one that is needed and not there is a `BundleError`."""
+
+    def __missing__(self, name: str) -> NDArray[np.generic]:
+        """Raise `BundleError`."""
+        raise _damaged(GOLDEN, f"it lacks '{name}'")
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, bundle: Bundle) -> NDArray[np.generic]:
+    name = member.filename.removesuffix(".npy")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = header[version](file)  # type: ignore[no-untyped-call]
+    kind = _kind_of(name, bundle)
+    if dtype != kind.dtype or not kind.fits(shape):
+        what = f"'{name}' is {dtype} {list(shape)}"
+        raise _damaged(str(archive.filename), what, expected=str(kind))
+    with archive.open(member) as file:
+        array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
+    return array
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an array must be: its dtype, and its shape or, with `up_to`, the largest of so many dimensions."""
+
+    dtype: type[np.generic]
+    shape: tuple[int, ...]
+    up_to: bool = False
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether an array of this shape is of the kind."""
+        if self.up_to and len(shape) == len(self.shape):
+            return all(0 < n <= most for n, most in zip(shape, self.shape, strict=True))
+        return shape == self.shape
+
+    def __str__(self) -> str:
+        return f"{self.dtype.__name__} {'at most ' if self.up_to else ''}{list(self.shape)}"
+
+
+def _kind_of(name: str, bundle: Bundle) -> Kind:
+    spec = bundle.spec
+    if name == "frame":
+        return Kind(np.uint8, (MOST_PIXELS, MOST_PIXELS, 3), up_to=True)
+    if name == "input":
+        return Kind(np.uint8, (spec.input.height, spec.input.width, 3))
+    if name.startswith("tap/"):
+        return Kind(np.float32, (TAP_SAMPLE,), up_to=True)
+    return Kind(np.float32, (1, len(spec.labels)))
+
+
+def _damaged(path: Path | str, what: str, *, expected: str = "the golden frame and its answers") -> BundleError:
+    return BundleError(f"{path} is damaged: {what}", expected=expected, fix="export again")

@@ -34,6 +34,7 @@ OURS = re.compile(r"\.(?P<name>.+)\.(?P<role>new-x[0-9a-f]{8}|old-(x[0-9a-f]{8}|
 FORMER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 _swept: set[Path] = set()
+_being_written: set[Path] = set()
 
 
 def beside(path: Path, role: str) -> Path:
@@ -56,19 +57,41 @@ def locked(path: Path) -> Iterator[bool]:
 @contextmanager
 def settled(folder: Path) -> Iterator[bool]:
     """Hold the lock of a folder for a few renames, waiting a moment for others that do; False where there is none."""
-    handle, until = hold(folder), time.monotonic() + PATIENCE_S
+    if folder in _being_written:  # this process holds it
+        yield True
+        return
+    handle = _waited_for(folder)
     try:
-        while handle is None and fcntl is not None and time.monotonic() < until:
-            time.sleep(0.01)
-            handle = hold(folder)
         yield handle is not None
     finally:
         if handle is not None:
             os.close(handle)
 
 
+def _waited_for(folder: Path) -> int | None:
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        try:
+            return _lock(folder)
+        except BlockingIOError:  # noqa: PERF203 - waiting
+            time.sleep(0.01)
+    return None
+
+
 def hold(path: Path) -> int | None:
     """Return a handle that locks a file or folder until it is closed, or None: there is no lock, or another has it."""
+    try:
+        return _lock(path)
+    except BlockingIOError:
+        return None
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file or folder; None where its file system has no locks or it cannot be opened.
+
+    Raises:
+        BlockingIOError: another has the lock.
+    """
     if fcntl is None:
         return None
     try:
@@ -77,29 +100,40 @@ def hold(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
     except OSError:
         os.close(handle)
         return None
     return handle
 
 
-def release(handle: int | None) -> None:
-    """Close a handle of `hold`."""
+def hold_new(path: Path) -> int | None:
+    """Lock a name that is being written, until `release`."""
+    _being_written.add(path)
+    return hold(path)
+
+
+def release(path: Path, handle: int | None) -> None:
+    """End what `hold_new` began."""
+    _being_written.discard(path)
     if handle is not None:
         os.close(handle)
 
 
-def recover(path: Path) -> None:
+def recover(path: Path, *, once: bool = False) -> None:
     """Put back what an interrupted replacement of `path` took away, and remove what killed processes left beside it.
 
-    The rest of the folder is looked at once a process. What cannot be changed here is left.
+    With `once` the folder is looked at once a process: it may hold 100,000 pictures. What cannot be changed here is left.
     """
     path = Path(os.path.realpath(path))
     folder = path.parent
+    if fcntl is None or (once and folder in _swept):
+        return
+    _swept.add(folder)
     with suppress(OSError):
-        if folder not in _swept or not os.path.lexists(path):
-            _recover(folder, path)
-            _swept.add(folder)
+        _recover(folder, path)
 
 
 def _recover(folder: Path, path: Path) -> None:

@@ -174,10 +174,8 @@ def _mapping(kind: Any, data: Any, at: str, strict: bool) -> dict[Any, Any]:
     keys, values = get_args(kind)
     if not isinstance(data, Mapping):
         raise Misfit(at, data, "an object of names and values")
-    return {
-        _decode(keys, k, _join(at, k), strict): _decode(values, v, _join(at, k), strict)
-        for k, v in data.items()
-    }
+    named = ((_join(at, key), key, value) for key, value in data.items())
+    return {_decode(keys, k, place, strict): _decode(values, v, place, strict) for place, k, v in named}
 
 
 def _record(kind: Any, data: Any, at: str, strict: bool) -> Any:

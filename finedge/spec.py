@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,11 +14,7 @@ Rule = Literal["short-side", "squash"]
 Pixels = Annotated[int, between(1, 16384, "pixels")]
 Triple = tuple[float, float, float]
 Name = Annotated[Text, Check(bool, "a name that is not empty")]
-Labels = Annotated[
-    tuple[Name, ...],
-    Check(lambda labels: 0 < len(labels) == len(set(labels)), "labels, each once"),
-    at_most(1_000_000),
-]
+Labels = Annotated[tuple[Name, ...], at_most(1_000_000)]
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,10 @@ class Spec:
     outputs: tuple[Output, ...] = (Output(),)
 
     def __post_init__(self) -> None:
+        if not 0 < len(self.labels) == len(set(self.labels)):
+            twice = Counter(self.labels).most_common(1)
+            what = f"the label '{twice[0][0]}' stands there twice" if twice else "no labels"
+            raise UsageError(what, expected="one class or more, each with a name of its own")
         if sum(o.role == "main" for o in self.outputs) != 1:
             raise UsageError(f"outputs {[o.name for o in self.outputs]}", expected="exactly one output with role 'main'")
 

@@ -24,6 +24,7 @@ from finedge.train.ema import MovingAverage
 from finedge.train.optimizer import momenta
 
 NAME = "checkpoint.safetensors"
+COUNT_DIGITS = 15  # of a number of epochs or steps
 
 
 def save_checkpoint(path: Path, model: nn.Module, *, optimizer: torch.optim.SGD, ema: MovingAverage[Any] | None, epoch: int) -> None:
@@ -48,12 +49,14 @@ def load_checkpoint(path: Path, model: nn.Module, *, optimizer: torch.optim.SGD,
     momentum = _part(tensors, "momentum")
     for name, parameter, _ in momenta(model, optimizer):
         if name in momentum:
+            if momentum[name].shape != parameter.shape:
+                raise _misfit(path, f"momentum.{name} {tuple(momentum[name].shape)} for {tuple(parameter.shape)}")
             # In the layout of the parameter, so that the same kernels run as without the interruption.
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
     if ema is not None:
         _restore(ema.model, _part(tensors, "ema") or _part(tensors, "model"), path)
-        ema.updates = int(metadata["ema_updates"])
-    return int(metadata["epoch"])
+        ema.updates = _count(metadata, "ema_updates", path)
+    return _count(metadata, "epoch", path)
 
 
 def load_weights(path: Path, model: nn.Module) -> int:
@@ -64,17 +67,31 @@ def load_weights(path: Path, model: nn.Module) -> int:
     """
     tensors, metadata = _read(path)
     _restore(model, _part(tensors, "ema") or _part(tensors, "model"), path)
-    return int(metadata["epoch"])
+    return _count(metadata, "epoch", path)
+
+
+def finished_epochs(path: Path) -> int:
+    """Return the number of finished epochs; a missing or damaged file raises `DataError`."""
+    return _count(_read(path)[1], "epoch", path)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 (not a dict)
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
         raise DataError(f"{path} is missing", expected="a folder made by finedge train", fix="train again, or copy the whole folder") from None
-    except SafetensorError as error:
+    # Beside its own error the library lets through what the system and torch say of a folder, or of a type that torch lacks.
+    except (SafetensorError, OSError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}", fix="train again, or copy the file again") from error
+
+
+def _count(metadata: dict[str, str], name: str, path: Path) -> int:
+    text = metadata.get(name, "")
+    if not (text.isascii() and text.isdigit() and len(text) <= COUNT_DIGITS):
+        what = f"{path} is no checkpoint of finedge: {name} is {text[:40]!r}"
+        raise DataError(what, expected="a number", fix="train again, or copy the file again")
+    return int(text)
 
 
 def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
@@ -85,4 +102,8 @@ def _restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> No
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise DataError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}", expected="the model and options of run.json") from error
+        raise _misfit(path, str(error).splitlines()[-1].strip()) from error
+
+
+def _misfit(path: Path, what: str) -> DataError:
+    return DataError(f"{path} does not fit the model: {what}", expected="the model and options of run.json")

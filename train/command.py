@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from finedge.train.distributed import World
     from finedge.train.trainer import Machine
 
+MOST_WORKERS = 1024  # threads: more than any machine has cores
+
 
 def train(
     *,
@@ -96,4 +98,6 @@ def _machine(world: World, workers: int | None, *, profile: bool) -> Machine:
     from finedge.train.loader import default_workers
     from finedge.train.trainer import Machine
 
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise UsageError(f"--workers {workers}", expected=f"1 to {MOST_WORKERS} threads")
     return Machine(world, workers or max(1, default_workers() // world.local_size), profile)

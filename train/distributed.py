@@ -33,7 +33,7 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from finedge.errors import REFUSED, FinedgeError, SystemProblem
+from finedge.errors import FinedgeError, SystemProblem, as_finedge_error
 from finedge.train.device import Device, choose_device
 
 T = TypeVar("T")
@@ -147,4 +147,5 @@ def _exit_code(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 130
-    return SystemProblem.exit_code if isinstance(error, OSError) and error.errno in REFUSED else 1
+    known = as_finedge_error(error)
+    return known.exit_code if known else 1

@@ -29,3 +29,5 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+    except RecursionError:
+        raise UsageError("--option: a value is nested too deeply", expected="a number, a text or a short list") from None

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-import tomllib
+from finedge.errors import FinedgeError, UsageError, nearest
+from finedge.schema import Misfit, decode
+from finedge.spec import Method, Rule
+from finedge.train.recipe_file import RECIPES, read_toml, recipe_names, require_plain
 
-from finedge.errors import UsageError, nearest
-from finedge.spec import Rule
+__all__ = ["RECIPES", "Recipe", "override", "read_recipe", "recipe_from", "recipe_names"]
 
-RECIPES = Path(__file__).with_name("recipes")
+# Upper ends: past them a value is a slip of the pen, and would set the size of an allocation or the length of a loop.
+MOST_EPOCHS = 100_000
+MOST_IMAGES = 65_536  # a batch; also the batches of a step
+MOST_PIXELS = 4_096  # a side; the largest that papers on fine-grained images use is 1,024
+MOST_RESIZED = 16_384  # a side, as a bundle may say
+MOST_BATCH_BYTES = 4 * 2**30  # of pixels; four batches are held at a time
+MOST_AREA = 4.0  # times the image; CNL draws up to 1.25
+MOST_MILESTONES = 1_000
+MOST_TEMPERATURE = 1_000.0  # far past it, both distributions are uniform in float32
+MOST_SEED = 2**32 - 1  # that of an epoch and a process is made of it, and fits 64 bits
 
 Augment = Literal["resized-crop", "crop", "pad-crop"]
 Schedule = Literal["cosine", "step"]
@@ -80,7 +91,7 @@ class Recipe:
     weight_decay: float = 5e-4
     decay_norm: bool = True
     schedule: Schedule = "cosine"
-    milestones: Sequence[float] = ()
+    milestones: tuple[float, ...] = ()
     gamma: float = 0.1
     warmup_epochs: float = 1.0
     warmup_start: float = 0.0
@@ -105,29 +116,35 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require_plain({f.name: getattr(self, f.name) for f in fields(self)})
+        batch_bytes = self.batch_size * 3 * self.size**2
         for name, good, expected in (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("size", self.size >= 32, "at least 32 pixels"),
+            ("epochs", 1 <= self.epochs <= MOST_EPOCHS, f"1 to {MOST_EPOCHS}"),
+            ("batch_size", 1 <= self.batch_size <= MOST_IMAGES, f"1 to {MOST_IMAGES}"),
+            ("size", 32 <= self.size <= MOST_PIXELS, f"32 to {MOST_PIXELS} pixels"),
+            ("batch_size", batch_bytes <= MOST_BATCH_BYTES, f"at most {MOST_BATCH_BYTES >> 30} GiB of pixels at size {self.size}"),
             ("start_size", self.start_size == 0 or 32 <= self.start_size <= self.size, f"0, or 32 to size {self.size}"),
-            ("resize", self.resize == 0 or self.resize >= self.size, f"0, or at least size {self.size}"),
+            ("resize", self.resize == 0 or self.size <= self.resize <= MOST_RESIZED, f"0, or size {self.size} to {MOST_RESIZED}"),
             ("rule", self.rule in ("", *get_args(Rule)), f"empty, or one of {', '.join(get_args(Rule))}"),
+            ("method", self.method in ("", *get_args(Method)), f"empty, or one of {', '.join(get_args(Method))}"),
             ("lr", self.lr > 0, "a positive number"),
             ("backbone_lr", self.backbone_lr >= 0, "at least 0"),
             ("momentum", 0 <= self.momentum < 1, "0 <= momentum < 1"),
             ("weight_decay", self.weight_decay >= 0, "at least 0"),
             ("schedule", self.schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}"),
+            ("milestones", len(self.milestones) <= MOST_MILESTONES, f"at most {MOST_MILESTONES}"),
+            ("milestones", all(0 <= m <= MOST_EPOCHS for m in self.milestones), f"epochs, 0 to {MOST_EPOCHS}"),
             ("milestones", list(self.milestones) == sorted(set(self.milestones)), "epochs in rising order"),
             ("milestones", bool(self.milestones) == (self.schedule == "step"), "epochs for schedule step, none for cosine"),
             ("gamma", 0 < self.gamma <= 1, "0 < gamma <= 1"),
-            ("warmup_epochs", self.warmup_epochs >= 0, "at least 0"),
+            ("warmup_epochs", 0 <= self.warmup_epochs <= MOST_EPOCHS, f"0 to {MOST_EPOCHS}"),
             ("warmup_start", 0 <= self.warmup_start <= self.lr, f"0 to lr {self.lr}"),
-            ("accumulate", self.accumulate >= 1, "at least 1"),
+            ("accumulate", 1 <= self.accumulate <= MOST_IMAGES, f"1 to {MOST_IMAGES}"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
             ("augment", self.augment in get_args(Augment), f"one of {', '.join(get_args(Augment))}"),
             ("min_area", 0 < self.min_area <= 1, "0 < min_area <= 1"),
-            ("max_area", self.max_area >= self.min_area, f"at least min_area {self.min_area}"),
-            ("pad", self.pad >= 0, "at least 0 pixels"),
+            ("max_area", self.min_area <= self.max_area <= MOST_AREA, f"min_area {self.min_area} to {MOST_AREA}"),
+            ("pad", 0 <= self.pad <= self.size, f"0 to size {self.size}"),
             ("pad", self.pad == 0 or self.augment == "pad-crop", "0 unless augment is pad-crop"),
             ("rotation", 0 <= self.rotation <= 180, "0 to 180 degrees"),
             ("colour_jitter", 0 <= self.colour_jitter < 1, "0 <= colour_jitter < 1"),
@@ -135,11 +152,11 @@ class Recipe:
             ("bf16", self.bf16 in get_args(Bf16), f"one of {', '.join(get_args(Bf16))}"),
             ("freeze", self.freeze >= 0, "at least 0"),
             ("distill_weight", 0 <= self.distill_weight <= 1, "0 to 1"),
-            ("distill_temperature", self.distill_temperature > 0, "a positive number"),
-            ("seed", self.seed >= 0, "at least 0"),
+            ("distill_temperature", 0 < self.distill_temperature <= MOST_TEMPERATURE, f"above 0, to {MOST_TEMPERATURE}"),
+            ("seed", 0 <= self.seed <= MOST_SEED, f"0 to {MOST_SEED}"),
         ):
             if not good:
-                raise UsageError(f"recipe value {name} = {getattr(self, name)!r}", expected=expected)
+                raise UsageError(f"recipe value {name} = {reprlib.repr(getattr(self, name))}", expected=expected)
 
     @property
     def resized(self) -> int:
@@ -162,9 +179,9 @@ def read_recipe(name: str, **given: Any) -> Recipe:
     """Read a recipe by the name of a shipped one or the path of a TOML file; options that are not None override it.
 
     Raises:
-        UsageError: no such recipe, not TOML, an unknown key (the nearest known one is suggested), or a value of a wrong type.
+        UsageError: no such recipe, not TOML, an unknown key (the nearest known one is suggested), or a value of a wrong type or range.
     """
-    return override(recipe_from(_read_toml(name)), **given)
+    return override(recipe_from(read_toml(name)), **given)
 
 
 def override(recipe: Recipe, **given: Any) -> Recipe:
@@ -173,6 +190,7 @@ def override(recipe: Recipe, **given: Any) -> Recipe:
     A new `size` brings its own `resize`; a new `epochs` moves the milestones of a step schedule, and its warm-up, in proportion.
     """
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    require_plain(options)
     if "size" in options:
         options.setdefault("resize", 0)
     longer = options.get("epochs", recipe.epochs) / recipe.epochs
@@ -183,36 +201,14 @@ def override(recipe: Recipe, **given: Any) -> Recipe:
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
-    """Build a recipe of plain data, checking keys and types; a key that is absent keeps its default."""
-    default = Recipe()
-    known = {f.name: type(getattr(default, f.name)) for f in fields(Recipe)}
-    for key, value in values.items():
-        if key not in known:
-            raise UsageError(f"unknown recipe key '{key}'", expected=nearest(key, known))
-        if not _fits(value, known[key]):
-            wanted = "a list of numbers" if known[key] is tuple else f"a value of type {known[key].__name__}"
-            raise UsageError(f"recipe value {key} = {value!r}", expected=wanted)
-    return Recipe(**{**values, "milestones": tuple(values.get("milestones", ()))})
-
-
-def recipe_names() -> tuple[str, ...]:
-    """Return the names of the shipped recipes."""
-    return tuple(sorted(p.stem for p in RECIPES.glob("*.toml")))
-
-
-def _read_toml(name: str) -> dict[str, Any]:
-    path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
+    """Build a recipe of plain data, checking keys, types and ranges; a key that is absent keeps its default (`UsageError`)."""
+    require_plain(values)
     try:
-        return tomllib.loads(path.read_text())
-    except (FileNotFoundError, IsADirectoryError):
-        raise UsageError(f"unknown recipe '{name}'", expected=nearest(name, recipe_names()), fix="name a shipped recipe or a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
-
-
-def _fits(value: Any, wanted: type) -> bool:
-    if wanted is tuple:
-        return isinstance(value, list | tuple) and all(_fits(v, float) for v in value)
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
+        return decode(Recipe, values, strict=True)
+    except Misfit as error:
+        if isinstance(error.__cause__, FinedgeError):  # a range, which says it better
+            raise error.__cause__ from None
+        if error.unknown:
+            names = [f.name for f in fields(Recipe)]
+            raise UsageError(f"unknown recipe key '{error.unknown[:60]}'", expected=nearest(error.unknown, names)) from None
+        raise UsageError(f"recipe value {error.at} = {reprlib.repr(error.value)}", expected=error.expected) from None

@@ -18,19 +18,19 @@ from typing import Any
 from finedge.data import MAX_UNREADABLE, DataSet, NewImages, StoredSplit, matched, read_folder, refuse_other_labels, say, say_match, split_of_dataset
 from finedge.data.record import named
 from finedge.data.stored import read_text
-from finedge.errors import DataError
+from finedge.errors import DataError, UsageError
 from finedge.files import write_text
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_weights
 from finedge.train.models import FineGrained, build
+from finedge.train.record import FORMAT, read_run_json
 
 log = logging.getLogger(__name__)
 
 RECORD = "run.json"
 SPLITS = "split.json"
 METRICS = "metrics.jsonl"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -52,34 +52,33 @@ def load_run(path: Path) -> Run:
     path = Path(path)
     record = read_record(path)
     spec = Spec.from_json(record["spec"])
-    model = rebuild(record)
+    model = rebuild(record, path=path)
     epoch, epochs = load_weights(path / CHECKPOINT, model), record["recipe"]["epochs"]
     if epoch < epochs:
         log.warning("%s stopped after epoch %d of %d; finedge train --out %s --resume goes on", path, epoch, epochs, path)
     return Run(path, spec, model.eval(), record)
 
 
-def rebuild(record: Mapping[str, Any]) -> FineGrained:
-    """Build the model of a run's record, without its weights."""
-    model = record["model"]
-    return build(model["name"], num_classes=len(record["spec"]["labels"]), backbone=model["backbone"], weights="none", **model["options"])
+def rebuild(record: Mapping[str, Any], *, path: Path) -> FineGrained:
+    """Build the model of the record of the run at `path`, without its weights; one that this version does not know raises `DataError`."""
+    model, classes = record["model"], len(record["spec"]["labels"])
+    try:
+        return build(model["name"], num_classes=classes, backbone=model["backbone"], weights="none", **model["options"])
+    except (UsageError, TypeError, ValueError, RuntimeError) as error:
+        what = error.what if isinstance(error, UsageError) else error
+        raise DataError(
+            f"{path / RECORD}: the model cannot be built: {what}",
+            expected="a model, backbone and options of this version",
+            fix="update finedge on this machine, or copy the whole folder again",
+        ) from error
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """Read run.json; a missing, damaged or newer one raises `DataError`."""
     try:
-        record: dict[str, Any] = json.loads((path / RECORD).read_text())
-        number = record["format"]
+        return read_run_json(path / RECORD)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} is not a run: no {RECORD}", expected="a folder made by finedge train", fix="finedge train --data DIR --out RUN") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path / RECORD} is damaged: {error!r}", fix="copy the whole folder again") from error
-    if number > FORMAT:
-        raise DataError(f"{path} has format {number}", expected=f"at most {FORMAT}", fix="update finedge on this machine")
-    missing = {"spec", "model", "recipe", "data"} - set(record)
-    if missing:
-        raise DataError(f"{path / RECORD} lacks {', '.join(sorted(missing))}", fix="copy the whole folder again")
-    return record
 
 
 def record_texts(record: Mapping[str, Any], *, data: DataSet) -> dict[str, str]:

@@ -11,11 +11,16 @@ from typing import Any
 
 from finedge.errors import UsageError
 from finedge.spec import Spec
+from finedge.train.checkpoint import NAME as CHECKPOINT
+from finedge.train.checkpoint import finished_epochs
+from finedge.train.record import read_metrics
 from finedge.train.run import METRICS, RECORD, read_record
 from finedge.train.session import Given, Plan, fresh, planned, recorded_plan, resumed
 from finedge.train.trainer import Machine, summary
 
 log = logging.getLogger(__name__)
+
+MOST_SEEDS = 1000  # runs: days of work even for the smallest model
 
 
 def train_seeds(out: Path, given: Given, *, seeds: int, machine: Machine) -> dict[str, Any]:
@@ -33,11 +38,12 @@ def train_seeds(out: Path, given: Given, *, seeds: int, machine: Machine) -> dic
     Raises:
         UsageError: `out` is itself a run, or holds runs of other settings.
     """
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}", expected="at least 1")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise UsageError(f"--seeds {seeds}", expected=f"1 to {MOST_SEEDS}")
     if (out / RECORD).is_file():
         raise UsageError(f"{out} holds a run", expected="a folder for several runs", fix="choose another --out")
     first = planned(given).recipe.seed
+    planned({**given, "seed": first + seeds - 1})  # the last one too, before the first is trained
     results = []
     for seed in range(first, first + seeds):
         path = out / f"seed{seed}"
@@ -53,10 +59,11 @@ def _train(path: Path, given: Given, *, machine: Machine) -> dict[str, Any]:
         record = read_record(path)
         if _plain(recorded_plan(record)) != _plain(planned(given)):
             raise UsageError(f"{path} was trained with other settings", expected="the command it was made with", fix="choose another --out")
-        rows = [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
-        if len(rows) == record["recipe"]["epochs"]:
+        # The checkpoint decides: the metrics of an epoch are written before it.
+        epochs = finished_epochs(path / CHECKPOINT)
+        if epochs == record["recipe"]["epochs"]:
             log.info("%s is finished", path)
-            return summary(path, Spec.from_json(record["spec"]), rows)
+            return summary(path, Spec.from_json(record["spec"]), read_metrics(path / METRICS, epochs=epochs))
         trainer = resumed(path, {"out": path}, machine=machine)
     trainer.run()
     return trainer.result()

@@ -98,7 +98,7 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
     if "teacher" in record:
         path = given.get("teacher", Path(record["teacher"]["path"]))
         teacher = _teacher(path, spec, settings, machine=machine, digest=record["teacher"]["sha256"])
-    trainer = _trainer(Job(out, rebuild(record), spec, settings, data, record["model"]["weights"] != "none", machine, teacher))
+    trainer = _trainer(Job(out, rebuild(record, path=out), spec, settings, data, record["model"]["weights"] != "none", machine, teacher))
     trainer.load()
     machine.world.wait()  # until every process has read what is now written
     if machine.world.writer:

@@ -31,6 +31,7 @@ from finedge.train.models import FineGrained
 from finedge.train.optimizer import lr_at, sgd
 from finedge.train.profile import StepClock
 from finedge.train.recipe import Recipe
+from finedge.train.record import read_metrics
 from finedge.train.run import METRICS
 from finedge.train.step import Step, to_training_mode
 
@@ -97,8 +98,7 @@ class Trainer:
     def load(self) -> None:
         """Go back to the run's checkpoint."""
         self.epoch = load_checkpoint(self.job.path / CHECKPOINT, self.model, optimizer=self.optimizer, ema=self.ema)
-        lines = (self.job.path / METRICS).read_text().splitlines()
-        self.rows = [row for row in map(json.loads, lines) if row["epoch"] <= self.epoch]
+        self.rows = read_metrics(self.job.path / METRICS, epochs=self.epoch)
 
     def run(self) -> None:
         """Train the epochs that are left.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import logging
-import pickle
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -87,16 +85,24 @@ def read(file: Path) -> State:
     """Read a state dict: safetensors, or a .pth of plain tensors (`weights_only=True`: a file that would run code is refused)."""
     try:
         state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged pickle raises anything: its instructions run before torch looks at the result
         fix = "convert it with safetensors.torch.save_file(state_dict, ...)"
+        reason = next(iter(str(error).splitlines()), "no reason given")
         raise DataError(
-            f"{file} cannot be read as weights: {(str(error) or type(error).__name__).splitlines()[0]}",
+            f"{file} cannot be read as weights: {type(error).__name__}: {reason}",
             expected="safetensors, or .pth of tensors only",
             fix=fix,
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(key, str) and _is_plain(t) for key, t in state.items()):
         raise DataError(f"{file} holds something else than a state dict", expected="a flat table of name to tensor", fix="save model.state_dict()")
     return state
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether a value is a dense tensor of real numbers in memory."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+        return False
+    return not (value.is_quantized or value.is_complex())
 
 
 def fit(backbone: nn.Module, state: State, *, origin: str) -> None:

@@ -14,7 +14,7 @@ from finedge.runtime.engine.log import Messages, collected, logger
 from finedge.runtime.engine.options import BuildOptions
 from finedge.runtime.engine.profile import add_profile
 from finedge.runtime.engine.progress import interruptible, monitor, progress_bars
-from finedge.runtime.engine.store import cache_folder
+from finedge.runtime.engine.seal import cache_folder
 from finedge.runtime.engine.support import parser_errors, refusal
 from finedge.runtime.engine.target import Target
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from finedge.bundle import PORTABLE_FILE, Bundle
+from finedge.provenance import Placement
 from finedge.runtime.engine.layers import Layer, LayerReport
 from finedge.runtime.fragile import fragile
 
@@ -37,8 +38,8 @@ def problems(report: LayerReport, *, bundle: Bundle, model: onnx.ModelProto, pre
     """Return what `check_layers` finds in an engine of a calibrated bundle, built from `model`; empty where no layers are known."""
     if not report.layers:
         return ()
-    placed = bundle.provenance.get("calibrate", {}).get("placements", {}).get(PORTABLE_FILE, {})
-    return check_layers(report, int8_layers=placed.get("int8", ()), precision=precision, softmaxes=inner_softmaxes(model))
+    placed = bundle.calibration.placements.get(PORTABLE_FILE, Placement())
+    return check_layers(report, int8_layers=placed.int8, precision=precision, softmaxes=inner_softmaxes(model))
 
 
 def inner_softmaxes(model: onnx.ModelProto) -> frozenset[str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from finedge.errors import BundleError
+from finedge.schema import Check, Misfit, Text, between, decode
 
 PORTABLE = "portable"
+Flavour = Annotated[str, Check(("tensorrt", "tensorrt-rtx").__contains__, "tensorrt or tensorrt-rtx")]
+Batch = Annotated[int, between(1, 1_000_000)]
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,15 @@ class EngineKey:
         flags: every other choice as "name=value", sorted.
     """
 
-    onnx: str
-    plugin: str
-    flavour: str
-    version: str
-    gpu: str
-    compute_capability: str
-    precision: str
-    profile: tuple[int, int, int]
-    flags: tuple[str, ...]
+    onnx: Text
+    plugin: Text
+    flavour: Flavour
+    version: Text
+    gpu: Text
+    compute_capability: Text
+    precision: Literal["fp32", "fp16", "int8", "int8-fp32"]
+    profile: tuple[Batch, Batch, Batch]
+    flags: tuple[Text, ...]
 
     def digest(self) -> str:
         """Return the sha256 of all fields, as hex."""
@@ -55,12 +58,13 @@ class EngineKey:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> EngineKey:
+    def from_json(cls, data: object) -> EngineKey:
         """Read what `to_json` wrote, also after JSON made lists of its tuples; anything else raises `BundleError`."""
         try:
-            return cls(**{**data, "profile": tuple(data["profile"]), "flags": tuple(data["flags"])})
-        except (TypeError, KeyError) as error:
-            raise BundleError(f"not an engine key: {error}", fix="delete the engine's .json; the engine is then built again") from error
+            return decode(cls, data, at="key", strict=True)
+        except Misfit as error:
+            fix = "delete the engine's .json; the engine is then built again"
+            raise BundleError(f"not an engine key: {error}", expected=error.expected, fix=fix) from error
 
 
 def _shown(value: object) -> str:

@@ -1,6 +1,7 @@
 """Engines on disk: one file each, beside it a .json with its key, its digest and what is known about it.
 
 They are sidecars of a bundle (`BUNDLE/engines`), or lie under `$FINEDGE_CACHE/engines/<bundle digest>` where the bundle cannot be written.
+Only engines that this machine built are there for anybody (see `finedge.runtime.engine.seal`): others are named once, and built again.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from finedge.bundle import Bundle
+from finedge.document import read_json
 from finedge.errors import BundleError
 from finedge.files import write_bytes, write_text
 from finedge.runtime.engine.flavour import MODULES
 from finedge.runtime.engine.key import EngineKey
+from finedge.runtime.engine.seal import cache_folder, is_ours, sealed
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,12 @@ class Found:
         if digest != self.record["sha256"]:
             raise BundleError(f"{self.path} has sha256 {digest[:12]}...", expected=f"{str(self.record['sha256'])[:12]}... as recorded", fix="finedge build")
         return data
+
+    def noted(self, name: str, value: Any) -> Found:
+        """Return the engine with one more entry in its record, written and sealed anew."""
+        record = sealed({**self.record, name: value})
+        write_text(self.path.with_suffix(".json"), json.dumps(record, indent=1))
+        return Found(self.path, self.key, record)
 
     def is_whole(self) -> bool:
         """Tell whether `read` would return its bytes; why it would not is logged."""
@@ -84,13 +94,14 @@ class EngineStore:
         """Write an engine, then its record: killed in between, the digest of an older record no longer fits and the engine is built again."""
         path = self.folder / file_name(key)
         digest = hashlib.sha256(engine_bytes).hexdigest()
-        whole = {"schema": SCHEMA, "key": key.to_json(), "sha256": digest, "bytes": len(engine_bytes), **record}
+        plain = {"schema": SCHEMA, "key": key.to_json(), "sha256": digest, "bytes": len(engine_bytes), **record}
+        whole = sealed(plain)
         write_bytes(path, engine_bytes)
         write_text(path.with_suffix(".json"), json.dumps(whole, indent=1))
         return Found(path, key, whole)
 
     def __iter__(self) -> Iterator[Found]:
-        """Yield every engine that has a readable record."""
+        """Yield every engine that has a record of this machine."""
         for folder in (self.folder, *self.others):
             for path in sorted(folder.glob("*.json")):
                 found = _read(path)
@@ -105,11 +116,6 @@ def engines_folder(bundle: Bundle) -> Path:
     return inside if writable else cache_folder() / "engines" / bundle.digest()
 
 
-def cache_folder() -> Path:
-    """Return `$FINEDGE_CACHE`, or ~/.cache/finedge: machine settings, timing caches, engines of read-only bundles."""
-    return Path(os.environ.get("FINEDGE_CACHE") or Path.home() / ".cache" / "finedge")
-
-
 def file_name(key: EngineKey) -> str:
     """Return `<gpu>-<trt>-<precision>-<key8>.engine`, e.g. orin-trt10.3.0-fp16-1b9c03ef.engine."""
     return f"{machine_name(key)}-{key.precision}-{key.digest()[:8]}.engine"
@@ -122,10 +128,22 @@ def machine_name(key: EngineKey) -> str:
 
 
 def _read(path: Path) -> Found | None:
+    """Return the engine of a record, or None; the engine and its record are files, not links."""
+    engine = path.with_suffix(".engine")
     try:
-        record = json.loads(path.read_text())
-        engine, key = path.with_suffix(".engine"), EngineKey.from_json(record["key"])
-    except (OSError, ValueError, KeyError, TypeError, BundleError) as error:
-        log.warning("%s is not an engine's record (%s): ignored", path, error)
+        record = read_json(path, error=BundleError, fix="finedge build")
+        key = EngineKey.from_json(record["key"] if isinstance(record, Mapping) else record)
+    except (OSError, KeyError, BundleError) as error:
+        log.warning("%s is not an engine's record (%s): ignored", path, getattr(error, "what", error))
         return None
-    return Found(engine, key, record) if engine.is_file() else None
+    if path.is_symlink() or engine.is_symlink() or not engine.is_file():
+        return None
+    if not is_ours(record):
+        _say_foreign(engine)
+        return None
+    return Found(engine, key, record)
+
+
+@cache
+def _say_foreign(engine: Path) -> None:
+    log.warning("%s was not built by this user on this machine: not used, finedge build makes another", engine)

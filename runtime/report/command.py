@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from tyro.conf import Positional
 
-from finedge.errors import DataError
 from finedge.files import write_text
+from finedge.runtime.report.content import read_report
 from finedge.runtime.report.html import page
 from finedge.runtime.report.markdown import markdown
-
-SCHEMA = 1
-NEEDED = ("made", "environment", "method", "rows")
 
 
 def report(bundle_or_dir: Positional[Path]) -> dict[str, str]:
@@ -35,21 +30,3 @@ def report(bundle_or_dir: Positional[Path]) -> dict[str, str]:
     write_text(written["markdown"], markdown(content))
     write_text(written["html"], page(content))
     return {name: str(path) for name, path in written.items()}
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """Return the content of a report.json after a look at its schema."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"there is no {path}", expected="a bundle that was benchmarked", fix="finedge benchmark BUNDLE --data DIR") from None
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}", fix="finedge benchmark BUNDLE --data DIR writes it again") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise DataError(
-            f"{path} has schema {content.get('schema') if isinstance(content, dict) else '?'}", expected=str(SCHEMA), fix="update finedge, or benchmark again"
-        )
-    missing = [key for key in NEEDED if not content.get(key)]
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}", fix="finedge benchmark BUNDLE --data DIR writes it again")
-    return content

@@ -61,7 +61,7 @@ def page(report: Mapping[str, Any]) -> str:
 def _bars(rows: Sequence[Mapping[str, Any]]) -> tuple[Bar, ...]:
     palette = colours(rows)
     shown = [r for r in rows if all(r["stages_p50_ms"].get(p) is not None for p in PARTS)]
-    longest = max((sum(r["stages_p50_ms"][p] for p in PARTS) for r in shown), default=1.0)
+    longest = max((sum(r["stages_p50_ms"][p] for p in PARTS) for r in shown), default=1.0) or 1.0
     return tuple(_bar(r, palette[r["bundle"]], longest) for r in shown)
 
 

@@ -54,7 +54,7 @@ class TensorRtBackend:
         engine = self._engine(bundle, variant)
         session = self.open_engine(bundle, engine)
         try:
-            replay_once(session, bundle, record=engine.path.with_suffix(".json"), variant=variant, gpu=_gpu())
+            replay_once(session, bundle, engine=engine, variant=variant, gpu=_gpu())
         except BaseException:
             session.close()
             raise

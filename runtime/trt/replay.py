@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
-from pathlib import Path
 
 from finedge.bundle import Bundle
 from finedge.errors import GateError
-from finedge.files import write_text
 from finedge.golden import read_golden
 from finedge.runtime.backend import Session
 from finedge.runtime.cuda import Gpu
+from finedge.runtime.engine.store import Found
 from finedge.runtime.verify import Stage, golden_stages
 
 log = logging.getLogger(__name__)
@@ -20,31 +18,30 @@ log = logging.getLogger(__name__)
 RECORD = "golden"
 
 
-def replay_once(session: Session, bundle: Bundle, *, record: Path, variant: str, gpu: Gpu) -> None:
+def replay_once(session: Session, bundle: Bundle, *, engine: Found, variant: str, gpu: Gpu) -> None:
     """Replay the golden frame, unless the engine's record says that it passed on this device with this driver.
 
     Args:
         session: the engine's session.
         bundle: what it was built from.
-        record: the engine's .json; the result is written there.
+        engine: the engine; the result is written into its record.
         variant: fp32, fp16 or int8: which limit holds.
         gpu: the device.
 
     Raises:
         GateError: an output is further than the limit from what the engine's file answered when it was made; the stages are in `result`.
     """
-    content = json.loads(record.read_text())
     device = {"device": gpu.name, "driver": gpu.driver, "machine": platform.node()}
-    known = content.get(RECORD, {})
+    known = engine.record.get(RECORD, {})
     if known.get("pass") and all(known.get(k) == v for k, v in device.items()):
         return
     stages = list(golden_stages(session, bundle, golden=read_golden(bundle), variant=variant))
     bad = [s for s in stages if s["pass"] is False]
     result = {**device, "stages": stages, "pass": not bad}
     try:
-        write_text(record, json.dumps({**content, RECORD: result}, indent=1))
+        engine.noted(RECORD, result)
     except OSError as error:  # an engine in a bundle that cannot be written
-        log.warning("%s cannot be written (%s): the golden frame is replayed at every start", record, error.strerror)
+        log.warning("%s cannot be written (%s): the golden frame is replayed at every start", engine.path.with_suffix(".json"), error.strerror)
     if bad:
         raise GateError(
             f"{session.info.file} answers the golden frame otherwise than {session.info.source}: {'; '.join(map(_said, bad))}",

@@ -4,13 +4,13 @@ import errno
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from finedge import bundle as bundle_module
 from finedge.bundle import FORMAT, Bundle, Tap
-from finedge.errors import BundleError
+from finedge.errors import BundleError, UsageError
+from finedge.spec import Input, Preprocess, Spec
 
 
 def test_what_was_written_is_read_back(bundle, spec):
@@ -39,7 +39,7 @@ def test_a_stage_adds_its_files_and_keeps_the_rest(bundle):
 
 
 def test_replacing_a_file_does_not_touch_the_old_bundle_before_the_rename(bundle, monkeypatch):
-    monkeypatch.setattr(bundle_module, "replace_folder", _no_space)
+    monkeypatch.setattr(bundle_module, "write_text", _no_space)
     with pytest.raises(OSError, match="No space"):
         bundle.extend("export", {"model.fp32.onnx": b"another"}, {})
     assert Bundle.load(bundle.path).file("model.fp32.onnx").read_bytes() == b"a model"
@@ -110,12 +110,40 @@ def test_a_folder_that_is_no_bundle_says_so(tmp_path):
         Bundle.load(tmp_path / "missing")
 
 
-def test_an_interrupted_replacement_is_explained(bundle):
-    bundle.path.rename(bundle.path.with_name(".birds.finedge.old-77"))
-    with pytest.raises(BundleError, match="old-77"):
-        Bundle.load(Path(bundle.path))
+@pytest.mark.parametrize("name", [".birds.finedge.old-77", ".birds.finedge.old-x0123abcd"])
+def test_an_interrupted_replacement_is_taken_back(bundle, name, caplog):
+    bundle.path.rename(bundle.path.with_name(name))
+    assert Bundle.load(bundle.path).files == bundle.files
+    assert [p.name for p in bundle.path.parent.iterdir()] == ["birds.finedge"]
+    assert "put back" in caplog.text
 
 
 def test_an_absent_variant_says_how_to_make_it(bundle):
     with pytest.raises(BundleError, match="finedge calibrate"):
         bundle.file("model.int8.onnx")
+
+
+@pytest.mark.parametrize("labels", [(), ("crow", "finch", "crow")])
+def test_labels_are_there_and_each_once(labels):
+    with pytest.raises(UsageError, match="label"):
+        Spec("m", "b", labels, Preprocess(8, 8), Input(8, 8))
+
+
+def test_a_bundle_of_the_first_version_opens(bundle):
+    file = bundle.path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["views"], manifest["spec"]["preprocess"]["frame"]
+    file.write_text(json.dumps({**manifest, "provenance": {"train": {}}}))
+    loaded = Bundle.load(bundle.path)
+    assert loaded.views == ()
+    assert loaded.training.run is None
+    assert loaded.training.data.seed == 0
+
+
+DAMAGED = [{"data": []}, {"data": {"root": 3}}, {"data": {"root": "a\0b"}}, {"data": {"seed": -1}}, {"run": ["r"]}]
+
+
+@pytest.mark.parametrize("record", DAMAGED)
+def test_a_damaged_record_names_its_place(bundle, record):
+    with pytest.raises(BundleError, match=r"provenance\.train\.(data|run)"):
+        bundle.extend("train", {}, record).training  # noqa: B018

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -76,6 +77,15 @@ def test_a_failed_gate_still_prints_its_numbers(monkeypatch, capsys):
         (OSError(28, "No space left on device", "f"), 3),
         (PermissionError(13, "Permission denied", "f"), 3),
         (OSError(30, "Read-only file system"), 3),
+        (FileNotFoundError(2, "No such file or directory", "f"), 3),
+        (OSError(24, "Too many open files"), 3),
+        (OSError("a library's own words"), 3),
+        (ConnectionResetError(104, "Connection reset by peer"), 3),
+        (MemoryError(), 3),
+        (RecursionError("maximum recursion depth exceeded"), 4),
+        (ValueError("embedded null byte"), 4),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), 4),
+        (RuntimeError("Symlink loop from '/a'"), 3),
         (SystemExit(2), 2),
     ],
 )
@@ -105,3 +115,62 @@ def test_a_missing_system_library_names_its_debian_package(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib, "import_module", missing)
     assert main(["doctor"]) == 3
     assert "apt-get install libgl1" in capsys.readouterr().err
+
+
+def test_a_bug_still_shows_its_traceback(monkeypatch):
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    serve(monkeypatch, fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+STREAMS = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-"}
+
+
+@pytest.mark.parametrize("closed", STREAMS.values(), ids=STREAMS)
+@pytest.mark.parametrize(("words", "code"), [("--help", 0), ("--version", 0), ("nosuch", 2), ("report nothing", 4)])
+def test_a_closed_stream_is_as_the_null_device(tmp_path, words, code, closed):
+    done = shell(f"-m finedge {words} {closed}", tmp_path)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_the_next_file_does_not_become_the_output(tmp_path):
+    code = "import os, finedge.cli as c; c.open_streams(); f = open('kept', 'w'); os.write(1, b'noise'); f.close()"
+    assert shell(f'-c "{code}" >&-', tmp_path).returncode == 0
+    assert (tmp_path / "kept").read_bytes() == b""
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "report --help"])
+def test_output_that_cannot_be_written_ends_with_3(tmp_path, words):
+    done = shell(f"-m finedge {words} >/dev/full", tmp_path)
+    assert done.returncode == 3
+    assert "free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_who_reads_is_no_error(tmp_path):
+    done = shell("-m finedge --help | head -c 1; exit ${PIPESTATUS[0]}", tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_a_name_that_is_no_unicode_is_told_in_any_encoding(tmp_path):
+    done = shell("-m finedge report $'a\\xff\\u00e9'", tmp_path, PYTHONIOENCODING="ascii:strict", LC_ALL="C")
+    assert done.returncode == 4
+    assert "report.json" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["report", "evaluate", "verify", "benchmark", "classify", "data render", "serve-config"])
+def test_links_in_a_circle_have_an_exit_code(tmp_path, name, capsys):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert main([*name.split(), str(tmp_path / "a")]) in (2, 3, 4)
+    assert "finedge: " in capsys.readouterr().err or name == "serve-config"
+
+
+def shell(words, folder, **environment):
+    line = f"{sys.executable} {words}"
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, **environment})

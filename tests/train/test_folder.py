@@ -80,6 +80,15 @@ def test_a_full_disk_after_an_epoch_leaves_a_run_that_can_be_resumed(whole, pict
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
 
 
+def test_seeds_go_on_where_the_last_checkpoint_was_not_written(whole, pictures, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stopped_at(patch, WRITES + 1, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))  # the metrics have the epoch, the checkpoint has not
+        with pytest.raises(OSError, match="No space"):
+            train(out=tmp_path, seeds=1, **small(pictures))
+    train(out=tmp_path, seeds=1, **small(pictures))
+    assert weights(tmp_path / "seed0") == weights(whole)
+
+
 @pytest.mark.parametrize("files", [{}, {LEFT[0]: ""}, {"metrics.jsonl": ""}, {"metrics.jsonl": "", "checkpoint.safetensors": "x", "split.json": "{}"}])
 def test_an_empty_or_half_made_folder_is_taken(tmp_path, files):
     for name, text in files.items():

@@ -113,7 +113,7 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("epochs", 2.5), ("epochs", True), ("lr", "0.1"), ("nesterov", 1), ("augment", 3), ("milestones", ["30"]), ("options", 1)]
+    ("key", "value"), [("epochs", 2.5), ("epochs", True), ("lr", "0.1"), ("nesterov", 1), ("augment", 3), ("milestones", "30"), ("options", 1)]
 )
 def test_a_value_of_a_wrong_type_is_refused(key, value):
     with pytest.raises(UsageError, match=re.escape(f"{key} = {value!r}")):
@@ -147,11 +147,72 @@ def test_a_value_of_a_wrong_type_is_refused(key, value):
         ("momentum", 1.0),
         ("weight_decay", -1e-4),
         ("ema", 1.0),
+        ("epochs", 10**12),
+        ("batch_size", 10**9),
+        ("size", 10**9),
+        ("resize", 10**9),
+        ("accumulate", 10**9),
+        ("max_area", 1e308),
+        ("distill_temperature", 1e200),
+        ("warmup_epochs", 1e308),
+        ("seed", 2**63 - 1),
+        ("epochs", 10**400),
+        ("lr", float("inf")),
+        ("lr", float("nan")),
+        ("method", "nearest"),
     ],
 )
 def test_a_value_out_of_range_is_refused(key, value):
     with pytest.raises(UsageError, match=key):
         recipe_from({key: value})
+
+
+@pytest.mark.parametrize("milestones", [[-1.0], [1e9], [float("nan")], list(range(2000))])
+def test_milestones_are_epochs(milestones):
+    with pytest.raises(UsageError, match="milestones"):
+        recipe_from({"schedule": "step", "milestones": milestones})
+
+
+def test_a_batch_has_at_most_four_gib_of_pixels():
+    assert recipe_from({"batch_size": 4096, "size": 448}).batch_size == 4096
+    with pytest.raises(UsageError, match="4 GiB"):
+        recipe_from({"batch_size": 4096, "size": 1024})
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b"lr = nan", "lr = nan"),
+        (b"lr = 1e999", "lr = inf"),
+        (b"epochs = 0x" + b"F" * 5000, "epochs = an integer of 20000 bits"),
+        (b"epochs = " + b"9" * 5000, "not TOML"),
+        (b"[options]\nwhen = 2020-01-01", r"options\.when"),
+        (b"[options.a]\nb = [1, nan]", r"options\.a\.b\[1\]"),
+        (b"a = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+        (b"options." + b"a." * 40 + b"b = 1", "nested too deeply"),
+        (b"lr = '\xff'", "UTF-8"),
+        (b"milestones = [1, 'a']\nschedule = 'step'", r"milestones\[1\] = 'a'"),
+        (b"[epochs]\nx = 1", "epochs = "),
+        (b"x" * (2 << 20), "too large"),
+    ],
+)
+def test_what_nobody_means_is_refused_with_its_place(tmp_path, content, place):
+    (tmp_path / "r.toml").write_bytes(content)
+    with pytest.raises(UsageError, match=place):
+        read_recipe(str(tmp_path / "r.toml"))
+
+
+def test_an_empty_file_and_a_byte_order_mark_are_recipes(tmp_path):
+    (tmp_path / "r.toml").write_bytes(b"")
+    assert read_recipe(str(tmp_path / "r.toml")) == Recipe()
+    (tmp_path / "r.toml").write_bytes(b"\xef\xbb\xbfepochs = 3\r\n")
+    assert read_recipe(str(tmp_path / "r.toml")).epochs == 3
+
+
+@pytest.mark.parametrize("name", ["", ".", "no\0name", "n" * 300, "/dev/null/recipe"])
+def test_what_is_no_file_is_no_recipe(name):
+    with pytest.raises(UsageError):
+        read_recipe(name)
 
 
 @pytest.mark.parametrize("recipe", [Recipe(epochs=7, ema=0.99, options={"dropout": 0.1}), Recipe(schedule="step", milestones=(3, 5.5))])

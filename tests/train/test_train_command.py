@@ -117,7 +117,7 @@ def test_resuming_nothing_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
-    [({"model": "plian"}, "'plain'"), ({"backbone": "resnet5"}, "'resnet50'"), ({"recipe": "comon"}, "'common'"), ({"epochs": 0}, "at least 1")],
+    [({"model": "plian"}, "'plain'"), ({"backbone": "resnet5"}, "'resnet50'"), ({"recipe": "comon"}, "'common'"), ({"epochs": 0}, "1 to 100000")],
 )
 def test_a_wrong_argument_is_told_with_the_nearest_right_one(settings, tmp_path, wrong, hint):
     with pytest.raises(UsageError, match=hint):

@@ -1,10 +1,12 @@
 import pickle
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from finedge.errors import DataError, SystemProblem, UsageError
@@ -134,3 +136,9 @@ def test_the_packaged_weights_recognise_photos():
     batch = torch.from_numpy(((pixels - how.mean) / how.std).astype(np.float32)).permute(0, 3, 1, 2)
     logits = backbone(batch).mean(dim=(2, 3)) @ head["classifier.weight"].T + head["classifier.bias"]
     assert sum(int(i) == int(j) for i, j in zip(logits.argmax(1), chosen, strict=True)) >= 15
+
+
+@pytest.mark.parametrize("name", [n for n in backbones.names() if hasattr(torchvision.models, n)])
+def test_weights_come_over_https_with_a_digest_in_their_name(name):
+    for chosen in torchvision.models.get_model_weights(name):
+        assert re.fullmatch(r"https://\S+-[0-9a-f]{8}\.pth", chosen.url)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import http.client
 import logging
+import os
 import shutil
 import tarfile
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,16 +17,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
-
 from finedge.errors import DataError, SystemProblem
 from finedge.train.data.base import Archive
+from finedge.train.data.download import CHUNK, download
 
 log = logging.getLogger(__name__)
-
-CHUNK = 1 << 20
-TIMEOUT = 60  # seconds without a byte
 
 
 def is_there(archive: Archive, *, root: Path) -> bool:
@@ -43,9 +39,11 @@ def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
         DataError: the file does not have the official digest, or does not hold what it should.
         SystemProblem: the address cannot be reached.
     """
+    file = root / archive.file
+    _part(file).unlink(missing_ok=True)  # what a killed run left
+    shutil.rmtree(_unpacking(archive, root), ignore_errors=True)
     if is_there(archive, root=root):
         return False
-    file = root / archive.file
     if file.is_file():
         verify(file, digest=archive.digest, fix=f"delete {file} and run again")
     else:
@@ -56,15 +54,19 @@ def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
 
 
 def fetch(url: str, *, file: Path, digest: str = "") -> None:
-    """Download `url` to `file`, which appears only when it is complete and has the digest.
+    """Download `url` to `file`, which appears only when it is complete and has the digest; without one, only https is taken.
 
     torchvision's downloader is not used: where no digest is published, it takes a body that was cut off for a whole one, and
     it falls back from https to http.
+
+    Raises:
+        DataError: other bytes than those of the digest.
+        SystemProblem: the address cannot be reached, nothing vouches for what it serves, or the disk is too small.
     """
     log.info("fetching %s", url)
-    part = file.with_name(f".{file.name}.part")
+    part = _part(file)
     try:
-        _download(url, part)
+        download(url, part, any_scheme=bool(digest))
         verify(part, digest=digest, fix=f"{url} serves something else: fetch {file.name} from elsewhere and put it into {file.parent}")
         part.replace(file)
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -76,19 +78,12 @@ def fetch(url: str, *, file: Path, digest: str = "") -> None:
         part.unlink(missing_ok=True)
 
 
-def _download(url: str, part: Path) -> None:
-    console = Console(stderr=True)
-    request = urllib.request.Request(url, headers={"User-Agent": "finedge"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, part.open("wb") as out:
-        length = response.headers.get("Content-Length")
-        with Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task(part.name[1:-5], total=int(length) if length else None)
-            for chunk in iter(partial(response.read, CHUNK), b""):
-                out.write(chunk)
-                progress.update(task, advance=len(chunk))
-    # http.client ends a body that was cut off without an error.
-    if length and part.stat().st_size != int(length):
-        raise http.client.IncompleteRead(b"", int(length) - part.stat().st_size)
+def _part(file: Path) -> Path:
+    return file.with_name(f".{file.name}.part")
+
+
+def _unpacking(archive: Archive, root: Path) -> Path:
+    return root / f".{archive.file}.unpacking"
 
 
 def verify(file: Path, *, digest: str, fix: str) -> None:
@@ -116,7 +111,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def unpack(archive: Archive, *, root: Path) -> None:
     """Unpack into a hidden folder of `root` and rename its entries into place, the one that `holds` names last."""
-    beside = root / f".{archive.file}.unpacking"
+    beside = _unpacking(archive, root)
     shutil.rmtree(beside, ignore_errors=True)
     target = beside / archive.into
     target.mkdir(parents=True)
@@ -135,9 +130,22 @@ def unpack(archive: Archive, *, root: Path) -> None:
 
 
 def _place(entry: Path, path: Path) -> None:
-    if path.is_dir():
-        raise DataError(f"the folder {path} is in the way", expected="a folder without it, or with the whole content", fix="move it away and run again")
-    entry.replace(path)
+    """Rename an entry into place; what is there already stays, and must be the same."""
+    if not os.path.lexists(path):
+        entry.rename(path)
+    elif not _same(entry, path):
+        kind = "folder" if path.is_dir() else "file"
+        raise DataError(f"the {kind} {path} is in the way", expected="a folder without it, or with the same content", fix="move it away and run again")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Tell whether two files, links or folders hold the same."""
+    if one.is_symlink() or other.is_symlink():
+        return one.is_symlink() and other.is_symlink() and one.readlink() == other.readlink()
+    if one.is_dir() and other.is_dir():
+        names = {path.name for path in one.iterdir()}
+        return names == {path.name for path in other.iterdir()} and all(_same(one / name, other / name) for name in names)
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _extract(file: Path, target: Path) -> None:

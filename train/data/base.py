@@ -16,7 +16,8 @@ class Archive:
 
     `holds` is a path below the folder that is there if and only if the archive was unpacked whole; a file that needs no
     unpacking holds itself. `url` is empty where nothing serves the file (any more) without a registration: the user puts it
-    into the folder. `digest` is `md5:HEX`, or empty where none is published. `into` is the folder that receives the content,
+    into the folder. `digest` is `md5:HEX` or `sha256:HEX`, or empty where none is published:
+    then only https brings the file. `into` is the folder that receives the content,
     `nested` says that the content is archives again, and `unless` names a path that makes this archive unnecessary.
     """
 

@@ -6,18 +6,23 @@ import csv
 import io
 import json
 import logging
+import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finedge.document import read_json
 from finedge.errors import DataError, UsageError, nearest
 from finedge.files import writable_folder, write_text
+from finedge.schema import Misfit, Text, decode
 from finedge.train.data.archive import is_there, obtain
 from finedge.train.data.base import Found, Official, Options
 
 log = logging.getLogger(__name__)
 
 RECORD = "dataset.json"  # marks a folder as ours
+LISTS = ("train.csv", "val.csv", "test.csv", "classes.csv")
 
 
 def build(name: str, official: Official, *, root: Path, options: Options, mirror: str = "", merge_val: bool = False) -> dict[str, Any]:
@@ -30,7 +35,7 @@ def build(name: str, official: Official, *, root: Path, options: Options, mirror
     writable_folder(root, option="OUT")
     old = _record(root, name)
     _ask_for_missing(official, root=root, mirror=mirror)
-    verified = {a.file for a in official.archives if obtain(a, root=root, mirror=mirror)} | set(old.get("verified", ()))
+    verified = {a.file for a in official.archives if obtain(a, root=root, mirror=mirror)} | set(old.verified)
     found = _index(official, root, options)
     if merge_val:
         found = _merged(found)
@@ -61,18 +66,28 @@ def parse_options(official: Official, pairs: Iterable[str]) -> dict[str, str]:
     return options
 
 
-def _record(root: Path, name: str) -> dict[str, Any]:
-    """Return the old dataset.json, or {}; refuse a folder in which something else has lists."""
-    if not (root / RECORD).is_file():
-        if (root / "train.csv").exists():
-            raise DataError(f"{root} has lists that this command did not write", expected="a new folder, or one of this data set", fix="name another folder")
-        return {}
+@dataclass(frozen=True)
+class _Old:
+    """What an older dataset.json says that still counts."""
+
+    name: Text
+    verified: tuple[Text, ...] = ()
+
+
+def _record(root: Path, name: str) -> _Old:
+    """Return the old dataset.json, or an empty one; refuse a folder in which something else has lists."""
     try:
-        old: dict[str, Any] = json.loads((root / RECORD).read_text())
-    except ValueError as error:
-        raise DataError(f"{root / RECORD} is no JSON: {error}", expected="the record of this command", fix="delete it and run again") from error
-    if old.get("name") != name:
-        raise DataError(f"{root} holds the data set '{old.get('name')}'", expected=name, fix="name another folder")
+        old = decode(_Old, read_json(root / RECORD, error=DataError, fix="delete it and run again"))
+    except FileNotFoundError:
+        foreign = [list_ for list_ in LISTS if os.path.lexists(root / list_)]
+        if foreign:
+            what = f"{root} has lists that this command did not write: {', '.join(foreign)}"
+            raise DataError(what, expected="a new folder, or one of this data set", fix="name another folder") from None
+        return _Old(name)
+    except Misfit as error:
+        raise DataError(f"{root / RECORD}: {error}", expected="the record of this command", fix="delete it and run again") from error
+    if old.name != name:
+        raise DataError(f"{root} holds the data set '{old.name}'", expected=name, fix="name another folder")
     return old
 
 
@@ -87,7 +102,7 @@ def _ask_for_missing(official: Official, *, root: Path, mirror: str) -> None:
 def _index(official: Official, root: Path, options: Options) -> Found:
     try:
         found = official.index(root, options)
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RecursionError) as error:
         what = f"the lists of {official.title} in {root} cannot be read: {type(error).__name__}: {error}"
         raise DataError(what, expected="the official files", fix="delete what was unpacked and run again") from error
     counts, expected = found.counts(), official.expected(options)

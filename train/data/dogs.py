@@ -30,8 +30,19 @@ DOGS = Official(
     homepage=SITE,
     terms="ImageNet's: non-commercial research and education",
     archives=(
-        Archive("images.tar", holds="Images", url=f"{SITE}images.tar"),  # no digest is published
-        Archive("lists.tar", holds="train_list.mat", url=f"{SITE}lists.tar"),
+        # The site publishes no digest; these are those of TensorFlow Datasets.
+        Archive(
+            "images.tar",
+            holds="Images",
+            url=f"{SITE}images.tar",
+            digest="sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
+        ),
+        Archive(
+            "lists.tar",
+            holds="train_list.mat",
+            url=f"{SITE}lists.tar",
+            digest="sha256:34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c",
+        ),
     ),
     index=_index,
     counts={"": {"classes": 120, "train": 12000, "test": 8580}},

@@ -75,8 +75,9 @@ UECFOOD100 = Official(
     homepage="http://foodcam.mobi/dataset100.html",
     terms="no licence in the archive; cite Matsuda and Yanai",
     archives=(
-        Archive("dataset100.zip", holds="UECFOOD100", url="http://foodcam.mobi/dataset100.zip"),
-        Archive("uecfood_split.zip", holds="uecfood_split", url="http://foodcam.mobi/uecfood_split.zip"),
+        # http://foodcam.mobi serves them, but without TLS and without a digest: nothing would tell what came.
+        Archive("dataset100.zip", holds="UECFOOD100"),
+        Archive("uecfood_split.zip", holds="uecfood_split"),
     ),
     index=_index,
     counts={"": {"classes": 100, "listed": 14361}},

@@ -22,6 +22,7 @@ Gate = Literal["softmax", "sigmoid"]
 # positions (mean peak 0.8 of 400 positions). With BatchNorm and ReLU in between, as in the WRN, modules trained on frozen Lite0 features
 # of Grocery Store (128 px, 280 images, best of three rates each, one seed) reach 50.7 % for 47.9 %.
 ACTIVATED = ("resnet", "wrn")
+MOST_HEADS = 64  # each is a layer for every class; the paper has 4
 OVERLAP = "overlap"  # what forward returns besides the outputs in training: a scalar
 
 
@@ -132,8 +133,8 @@ def _output_gate(features: int, outputs: int) -> nn.Sequential:
 def _check(modules: int, stages: int, *, heads: int, kernel_size: int, gate: str) -> None:
     if not 1 <= modules <= stages:
         raise UsageError(f"{modules} modules", expected=f"1 to {stages}, the stages of this backbone")
-    if heads < 1:
-        raise UsageError(f"{heads} heads", expected="at least 1")
+    if not 1 <= heads <= MOST_HEADS:
+        raise UsageError(f"{heads} heads", expected=f"1 to {MOST_HEADS}")
     if kernel_size not in (1, 3):
         raise UsageError(f"kernel_size {kernel_size}", expected="3 (the paper's) or 1")
     if gate not in get_args(Gate):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from finedge.bundle import View
+from finedge.errors import UsageError
 from finedge.train.backbones import Backbone
 from finedge.train.layers.cross_layer_channel import CrossLayerSelf, HighLevel
 from finedge.train.layers.head import LinearHead, pooled
@@ -14,6 +15,7 @@ from finedge.train.models.base import About, FineGrained
 # d, the width of CNL on the backbone of the paper and its little sister; elsewhere a quarter of it, as there.
 WIDTHS: dict[str, int] = {"resnet50": 256, "resnet101": 256}
 EDGE_WIDTH = 64
+MOST_WIDTH = 4096  # the channels of the widest backbone, with room to spare
 
 
 class CrossLayerSelfAttention(FineGrained):
@@ -40,6 +42,8 @@ class CrossLayerSelfAttention(FineGrained):
 
     def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming", width: int = 0) -> None:
         super().__init__(backbone, dropout=dropout, head_init=head_init, width=width)
+        if not 0 <= width <= MOST_WIDTH:
+            raise UsageError(f"width {width}", expected=f"0 (by the backbone), or up to {MOST_WIDTH}")
         width = width or WIDTHS.get(backbone.name, EDGE_WIDTH)
         self.low = backbone.stages[-3:-1]
         self.high = HighLevel(backbone.feature_channels, width=width)

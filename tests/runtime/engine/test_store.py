@@ -19,10 +19,11 @@ def test_the_name_says_gpu_library_precision_and_key():
 
 
 def test_the_record_is_beside_the_engine(tmp_path):
-    found = EngineStore(tmp_path).keep(KEY, b"bytes", {"seconds": 1.5})
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".engine", ".json"]
+    store = EngineStore(tmp_path / "engines")
+    found = store.keep(KEY, b"bytes", {"seconds": 1.5})
+    assert sorted(p.suffix for p in store.folder.iterdir()) == [".engine", ".json"]
     assert found.record["bytes"] == 5
-    assert EngineStore(tmp_path).find(KEY).record == {**found.record, "key": {**KEY.to_json(), "profile": [1, 1, 8], "flags": list(KEY.flags)}}
+    assert store.find(KEY).record == {**found.record, "key": {**KEY.to_json(), "profile": [1, 1, 8], "flags": list(KEY.flags)}}
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: bytes([b[0] ^ 1]) + b[1:], lambda b: b""])
@@ -51,12 +52,12 @@ def test_a_damaged_record_is_ignored_with_a_word(tmp_path, caplog):
 
 
 def test_the_engine_is_written_before_its_record_and_nothing_is_left_when_the_disk_is_full(tmp_path, monkeypatch):
-    store = EngineStore(tmp_path)
+    store = EngineStore(tmp_path / "engines")
     monkeypatch.setattr(store_module, "write_text", _no_space)
     with pytest.raises(OSError, match="No space"):
         store.keep(KEY, b"bytes", {})
     assert store.find(KEY) is None
-    assert [p.suffix for p in tmp_path.iterdir()] == [".engine"]
+    assert [p.suffix for p in store.folder.iterdir()] == [".engine"]
 
 
 def _no_space(*_):

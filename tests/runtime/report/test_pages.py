@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from finedge.errors import DataError
-from finedge.runtime.report.command import read_report, report
+from finedge.runtime.report.command import report
+from finedge.runtime.report.content import read_report
 from finedge.runtime.report.html import page
 from finedge.runtime.report.markdown import markdown
 from finedge.runtime.report.verdict import verdicts

@@ -142,10 +142,10 @@ def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
 
 
 def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(device, tiny_bundle, monkeypatch, caplog):
-    def full(path, text):
+    def full(found, name, value):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("finedge.runtime.trt.replay.write_text", full)
+    monkeypatch.setattr("finedge.runtime.engine.store.Found.noted", full)
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert "Read-only file system): the golden frame is replayed at every start" in caplog.text
 

@@ -1,5 +1,6 @@
 """The official layout of every published data set in miniature, and a web server that serves it."""
 
+import contextlib
 import hashlib
 import http.server
 import io
@@ -262,22 +263,34 @@ def miniature():
 
 
 class Server:
-    """Serves `files` ({name: bytes}) on loopback and remembers what was asked for; a name in `cut` loses its last bytes."""
+    """Serves `files` ({name: bytes}) on loopback and remembers what was asked for.
+
+    A name in `cut` loses its last bytes, one in `moved` is redirected, one in `endless` announces no length and does not end.
+    """
 
     def __init__(self):
-        self.files, self.asked, self.cut = {}, [], set()
+        self.files, self.asked, self.cut, self.moved, self.endless = {}, [], set(), {}, set()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 name = Path(self.path).name
                 outer.asked.append(name)
+                if name in outer.moved:
+                    self.send_response(302)
+                    self.send_header("Location", outer.moved[name])
+                    self.end_headers()
+                    return
                 if name not in outer.files:
                     self.send_error(404)
                     return
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(outer.files[name])))
+                if name not in outer.endless:
+                    self.send_header("Content-Length", str(len(outer.files[name])))
                 self.end_headers()
+                with contextlib.suppress(OSError):
+                    while name in outer.endless:
+                        self.wfile.write(outer.files[name] * 10_000)
                 self.wfile.write(outer.files[name][: -10 if name in outer.cut else None])
 
             def log_message(self, *_):
@@ -300,6 +313,7 @@ def running_server():
 def server(running_server, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     running_server.files, running_server.asked, running_server.cut = {}, [], set()
+    running_server.moved, running_server.endless = {}, set()
     return running_server
 
 

@@ -1,0 +1,187 @@
+"""What `finedge report` reads of a report.json: types, ranges, and what must be there together; the rest is left out.
+
+The rows are written as `finedge.runtime.benchmark.rows.Row`; fields of later versions may be missing in older reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from finedge.document import read_json
+from finedge.errors import DataError
+from finedge.schema import Check, Count, Misfit, Share, Text, at_most, between, decode
+
+SCHEMA = 1
+AGAIN = "finedge benchmark BUNDLE --data DIR writes it again"
+Name = Annotated[Text, Check(lambda text: bool(text.strip()), "a name that is not empty")]
+Milliseconds = Annotated[float, between(0, 1e9, "ms")]
+Latency = Annotated[float, between(1e-6, 1e9, "ms")]  # it is divided by, and its logarithm taken
+Change = Annotated[float, between(-1, 1)]
+Amount = Annotated[float, between(0, 1e12)]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Medians of the stages of a query, in ms."""
+
+    decode: Milliseconds | None = None
+    preprocess: Milliseconds | None = None
+    infer: Milliseconds | None = None
+    post: Milliseconds | None = None
+
+
+@dataclass(frozen=True)
+class Power:
+    """The mean power in W, and what told it."""
+
+    mean_w: Amount | None = None
+    sensor: Text | None = None
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Ages in ms and rates of a row in camera mode."""
+
+    source: Text
+    fps_offered: Amount | None
+    fps_answered: Amount | None
+    offered: Count
+    dropped: Annotated[int, between(-(10**12), 10**12)]
+    age_p50_ms: Milliseconds | None
+    age_p95_ms: Milliseconds | None
+    age_p99_ms: Milliseconds | None
+
+
+@dataclass(frozen=True)
+class Change95:
+    """How a top-1 share differs from another's on the same images; all or none of it is known."""
+
+    top1_change: Change | None = None
+    top1_change95: tuple[Change, Change] | None = None
+    mcnemar_p: Share | None = None
+
+    def __post_init__(self) -> None:
+        known = (self.top1_change, self.top1_change95, self.mcnemar_p)
+        if None in known and any(value is not None for value in known):
+            raise DataError("half of a change", expected="top1_change, top1_change95 and mcnemar_p together")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRow(Change95):
+    """One row."""
+
+    bundle: Name
+    variant: Name
+    file: Text
+    file_bytes: Count
+    backend: Text
+    device: Text
+    batch: Count
+    mode: Name
+    n: Count
+    p50_ms: Latency | None
+    p90_ms: Milliseconds | None
+    p95_ms: Milliseconds | None
+    p99_ms: Milliseconds | None
+    engine_p50_ms: Milliseconds | None
+    stages_p50_ms: Stages
+    images_per_second: Amount
+    top1: Share | None
+    top5: Share | None
+    wilson95: tuple[Share, Share] | None
+    accuracy_n: Count
+    accuracy_note: Text
+    flips: Count | None = None
+    clocks: Mapping[Text, Any]
+    power_mode: Text = "unknown"
+    power: Power = Power()
+    energy_mj: Amount | None = None
+    throttled: bool | Text
+    valid: bool
+    invalid_reasons: Annotated[tuple[Text, ...], at_most(1_000)]
+    camera: Camera | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.top1 is None) != (self.wilson95 is None):
+            raise DataError("top1 or wilson95 alone", expected="both or none")
+        if self.mode == "camera" and self.camera is None:
+            raise DataError("a row of camera mode without its ages", expected="camera")
+        if self.energy_mj is not None and self.power.sensor is None:
+            raise DataError("energy of no sensor", expected="power.sensor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Change95):
+    """Two bundles on the same images; the change is known."""
+
+    first: Name
+    second: Name
+    variant: Name
+    p50_ms: tuple[Latency | None, Latency | None]
+    top1_change: Change
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """One class of a bundle."""
+
+    label: Text
+    n: Count
+    top1: Annotated[Mapping[Name, Share], at_most(100)]
+    change: Change | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """How it was measured."""
+
+    frames: Count
+    frames_from: Text
+    block_s: Amount
+    duration_s: Amount
+    warm_up_s: Amount
+    rewarm_s: Amount
+    threads: Count | None = None
+    gate: Share | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report."""
+
+    schema: Literal[1]
+    made: Name
+    environment: Mapping[Text, Any]
+    method: Method
+    rows: Annotated[tuple[ReportRow, ...], Check(bool, "rows"), at_most(500)]
+    comparisons: Annotated[tuple[Comparison, ...], at_most(5_000)] = ()
+    per_class: Annotated[Mapping[Name, tuple[ClassChange, ...]], at_most(500)] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for classes in self.per_class.values():
+            compared = [c for c in classes if c.change is not None]
+            if any(set(c.top1) != set(compared[0].top1) for c in compared):
+                raise DataError("classes of other variants", expected="the same variants in each class of a bundle")
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Return the content of a report.json as plain data, every value checked.
+
+    Raises:
+        DataError: there is none, it is damaged, or another version wrote it.
+    """
+    try:
+        data = read_json(path, error=DataError, fix=AGAIN)
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}", expected="a bundle that was benchmarked", fix="finedge benchmark BUNDLE --data DIR") from None
+    schema = data.get("schema") if isinstance(data, Mapping) else "?"
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise DataError(f"{path} has schema {schema!s:.60}", expected=str(SCHEMA), fix="update finedge, or benchmark again")
+    try:
+        return asdict(decode(Report, data))
+    except Misfit as error:
+        raise DataError(f"{path} is damaged: {error}", expected=error.expected, fix=AGAIN) from error

@@ -1,0 +1,84 @@
+"""The text of a recipe: found by name or path, read as TOML, and plain enough for JSON, whatever somebody wrote there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomllib
+
+from finedge.document import text_of
+from finedge.errors import DataError, UsageError, nearest
+
+RECIPES = Path(__file__).with_name("recipes")
+MOST_BYTES = 1 << 20  # the shipped ones have about 1 KiB
+DEEPEST = 16  # levels of tables and lists
+LARGEST = 2**63  # TOML's own limit of whole numbers
+SHOWN = 60  # characters of a key in an error
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the shipped recipes."""
+    return tuple(sorted(p.stem for p in RECIPES.glob("*.toml")))
+
+
+def read_toml(name: str) -> dict[str, Any]:
+    """Return what a recipe says, by the name of a shipped one or the path of a TOML file.
+
+    Raises:
+        UsageError: no such recipe, no readable text, not TOML, or a value that JSON does not have.
+    """
+    path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
+    try:
+        text = text_of(path, error=DataError, fix="write the recipe as UTF-8", most_bytes=MOST_BYTES)
+        found = tomllib.loads(text)
+    except FileNotFoundError:
+        fix = "name a shipped recipe or a TOML file"
+        raise UsageError(f"unknown recipe '{name}'", expected=nearest(name, recipe_names()), fix=fix) from None
+    except DataError as error:
+        raise UsageError(error.what, expected=error.expected, fix=error.fix) from error
+    except OSError as error:
+        raise UsageError(f"recipe {name}: {error.strerror}", expected="a TOML file") from error
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deeply", expected=f"at most {DEEPEST} levels") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    require_plain(found)
+    return found
+
+
+def require_plain(values: Mapping[str, Any], *, at: str = "") -> None:
+    """Refuse what run.json could not hold, or nobody means: dates, NaN, infinity, integers past 64 bits, deep nesting.
+
+    Raises:
+        UsageError: the text has the place, as `options.dropout`.
+    """
+    left: list[tuple[str, Any, int]] = [(at, values, 0)]
+    while left:
+        place, value, depth = left.pop()
+        if depth > DEEPEST:
+            raise UsageError(f"recipe value {place} is nested too deeply", expected=f"at most {DEEPEST} levels")
+        if isinstance(value, Mapping):
+            left += [(f"{place}.{str(key)[:SHOWN]}".lstrip("."), one, depth + 1) for key, one in value.items()]
+        elif isinstance(value, list | tuple):
+            left += [(f"{place}[{index}]", one, depth + 1) for index, one in enumerate(value)]
+        elif not _is_plain(value):
+            raise UsageError(f"recipe value {place} = {_shown(value)}", expected="text, true, false, or a finite number of 64 bits")
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return value.isascii() or not any(0xD800 <= ord(letter) < 0xE000 for letter in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return -LARGEST <= value < LARGEST
+    return value is None
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to print thousands of digits
+        return f"an integer of {value.bit_length()} bits"
+    return ascii(value)[:SHOWN]
