@@ -88,8 +88,10 @@ def learn(source: str) -> None:
 def learn_secret(secret: str) -> None:
     """Remember a secret, as it is and as addresses write it."""
     for form in dict.fromkeys((secret, unquote(secret), quote(unquote(secret), safe=""))) if _encodable(secret) else (secret,):
-        if len(form) >= SHORTEST and form != HIDDEN and len(_learned) < MOST_LEARNED:
+        if len(form) >= SHORTEST and form != HIDDEN:
             _learned[form] = None
+        while len(_learned) > MOST_LEARNED:
+            _learned.pop(next(iter(_learned)), None)
 
 
 def _encodable(text: str) -> bool:
