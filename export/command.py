@@ -44,6 +44,8 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     from finedge.export.parity import to_result
     from finedge.export.to_onnx import to_onnx
     from finedge.golden import pack
+    from finedge.runtime.inlining import inline
+    from finedge.runtime.model_facts import with_facts
     from finedge.train.run import load_run
 
     if out.exists() and not (out / MANIFEST).is_file():
@@ -54,7 +56,8 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     graph, taps = to_onnx(loaded.model, loaded.spec)
     cost = count_cost(loaded.model, loaded.spec, graph)
     cost.report()
-    models = accepting_frames(float_files(graph, cost, taps), spec.preprocess)
+    called = accepting_frames(float_files(graph, cost, taps), spec.preprocess)
+    models = {name: with_facts(inline(model), spec) for name, model in called.items()}
     reference = _reference(loaded, models[FLOAT_FILE], frames=frames, how=spec.preprocess)
     parities = {name: _proven(model, reference, frames=frames, name=name) for name, model in models.items()}
     contents = {name: model.SerializeToString() for name, model in models.items()}

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.data import Item
 from finedge.errors import BundleError
-from finedge.runtime.backend import SessionInfo
+from finedge.runtime.backend import SessionInfo, check_answers
+from finedge.runtime.onnx_file import read_model
 from finedge.spec import Spec
 
 
@@ -54,7 +55,6 @@ class TorchSession:
     """One loaded run; behind the crop of the bundle's graph, where that takes whole frames."""
 
     def __init__(self, bundle: Bundle, *, taps: bool) -> None:
-        import onnx
         import torch
 
         from finedge.export.framed import FramedReference
@@ -64,7 +64,8 @@ class TorchSession:
         run = Path(bundle.provenance["train"]["run"])
         loaded = load_run(run)
         graph = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
-        self._graph = graph if bundle.spec.preprocess.frame is None else FramedReference(graph, onnx.load(bundle.file(FLOAT_FILE)))
+        self._spec = bundle.spec
+        self._graph = graph if bundle.spec.preprocess.frame is None else FramedReference(graph, read_model(bundle.file(FLOAT_FILE)))
         self._names = [o.name for o in loaded.model.outputs] + ([f"tap/{t}" for t in loaded.model.taps] if taps else [])
         self.info = SessionInfo("torch", "cpu", str(run), "fp32", {"torch": torch.__version__})
 
@@ -74,7 +75,9 @@ class TorchSession:
 
         with torch.no_grad():
             results: Any = self._graph(torch.from_numpy(np.ascontiguousarray(batch)))
-        return {name: t.numpy() for name, t in zip(self._names, results, strict=False)}
+        answers = {name: t.numpy() for name, t in zip(self._names, results, strict=False)}
+        check_answers(answers, self._spec, rows=len(batch), file=self.info.file)
+        return answers
 
     def close(self) -> None:
         """Nothing to free."""
