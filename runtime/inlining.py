@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from finedge.errors import BundleError
 from finedge.ops import DOMAIN, OPS
+from finedge.runtime.constants import STANDARD, Constants, Shapes
 from finedge.runtime.tags import ATTRIBUTES, NODE, OP, READS, VERSION, WRITES, copied, tag
 
 if TYPE_CHECKING:
-    from onnx import FunctionProto, ModelProto, NodeProto, TensorProto
+    from onnx import FunctionProto, ModelProto, NodeProto
 
-STANDARD = ("", "ai.onnx")
 LEAST_IR = 10  # the first with metadata on nodes
 # Calls inside functions inside functions: a file of a few hundred bytes can ask for 2^100 nodes.
 MOST_NODES, MOST_LEVELS = 100_000, 8
@@ -23,7 +23,7 @@ Key = tuple[str, str, str]  # domain, name, overload
 def inline(model: ModelProto) -> ModelProto:
     """Return a copy of `model` without functions, the nodes of our operators tagged.
 
-    A model without functions is returned as it is. Constants of a body become initializers, of the type of what they work with.
+    A model without functions is returned as it is. Constants of a body become initializers.
 
     Raises:
         BundleError: a function holds a subgraph, was written for another opset, or the calls make more than 100,000 nodes.
@@ -49,7 +49,7 @@ class _Calls:
     def __init__(self, model: ModelProto) -> None:
         self.graph = model.graph
         self.functions = {_key(f): f for f in model.functions}
-        self.types = _types(model)
+        self.types, self.shapes = _values(model)
         self.names = {n.name for n in self.graph.node}
 
     def expand(self) -> bool:
@@ -66,9 +66,10 @@ class _Calls:
         return found
 
     def _body(self, call: NodeProto, function: FunctionProto) -> list[NodeProto]:
-        body = _Body(call, function, self._name(call), self.types)
+        body = _Body(call, function, self._name(call), self.types, self.shapes)
         nodes = [node for i, node in enumerate(function.node) for node in body.node(node, i)]
-        self.graph.initializer.extend(body.constants)
+        read = {name for node in nodes for name in node.input}
+        self.graph.initializer.extend(t for t in body.constants.tensors() if t.name in read)
         return nodes
 
     def _name(self, call: NodeProto) -> str:
@@ -85,10 +86,11 @@ class _Calls:
 class _Body:
     """The nodes of one call: formals are what it was given, everything else gets a name of its own."""
 
-    def __init__(self, call: NodeProto, function: FunctionProto, name: str, types: dict[str, int]) -> None:
+    def __init__(self, call: NodeProto, function: FunctionProto, name: str, types: dict[str, int], shapes: Shapes) -> None:
         from onnx import helper
 
-        self.call, self.function, self.name, self.types = call, function, name, types
+        self.call, self.function, self.name = call, function, name
+        self.constants = Constants(types, shapes)
         defaults = {a.name: a for a in function.attribute_proto}
         self.given = {**defaults, **{a.name: a for a in call.attribute}}
         self.actual = dict.fromkeys(function.input, "")  # what a call leaves out is optional
@@ -100,7 +102,6 @@ class _Body:
         plain = {a.name: _plain(helper.get_attribute_value(a)) for a in call.attribute}
         version = next((o.version for o in function.opset_import if o.domain == call.domain), op.version if op else 1)
         self.tags = {OP: call.op_type, VERSION: str(version), NODE: name, ATTRIBUTES: json.dumps(plain)}
-        self.constants: list[TensorProto] = []
 
     def node(self, node: NodeProto, index: int) -> Iterator[NodeProto]:
         """Yield the node as it stands in the graph; nothing for a constant, which is stored."""
@@ -109,7 +110,7 @@ class _Body:
         self._set_attributes(made)
         made.input[:] = [self._actual(name) for name in node.input]
         made.output[:] = [self._actual(name) for name in node.output]
-        if node.output[0] not in self.function.output and self._is_stored(made):
+        if node.output[0] not in self.function.output and self.constants.take(made):
             return
         if self.call.domain == DOMAIN:
             tag(made, {**self.tags, **self._ends(node)})
@@ -141,36 +142,17 @@ class _Body:
         del node.attribute[:]
         node.attribute.extend(kept)
 
-    def _is_stored(self, node: NodeProto) -> bool:
-        """Store what a Constant, or the CastLike behind it, makes; tell whether the node is one of those."""
-        from onnx import helper, numpy_helper
 
-        if node.op_type == "Constant" and node.domain in STANDARD:
-            value = _value(node)
-        elif node.op_type == "CastLike" and (known := self._stored(node.input[0])) is not None and self.types.get(node.input[1]):
-            value = known.astype(helper.tensor_dtype_to_np_dtype(self.types[node.input[1]]))
-        else:
-            return False
-        if value is None:
-            return False
-        self.constants.append(numpy_helper.from_array(value, node.output[0]))
-        self.types[node.output[0]] = self.constants[-1].data_type
-        return True
-
-    def _stored(self, name: str) -> Any:
-        from onnx import numpy_helper
-
-        return next((numpy_helper.to_array(t) for t in self.constants if t.name == name), None)
-
-
-def _types(model: ModelProto) -> dict[str, int]:
-    """Return the element type of every tensor that has a known one."""
+def _values(model: ModelProto) -> tuple[dict[str, int], Shapes]:
+    """Return the element type of every tensor that has a known one, and its shape; None is a size that is open."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.value_info, *graph.input, *graph.output)
+    values = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.input, *graph.output)}
+    dims = {name: kind.shape.dim for name, kind in values.items() if kind.HasField("shape")}
+    shapes = {name: tuple(d.dim_value if d.HasField("dim_value") else None for d in found) for name, found in dims.items()}
     stored = {t.name: t.data_type for t in graph.initializer}
-    return {**{v.name: v.type.tensor_type.elem_type for v in values}, **stored}
+    return {**{name: kind.elem_type for name, kind in values.items()}, **stored}, shapes
 
 
 def check_functions(model: ModelProto) -> None:
@@ -217,20 +199,6 @@ def _key(function: FunctionProto) -> Key:
 
 def _called(node: NodeProto) -> Key:
     return node.domain, node.op_type, node.overload
-
-
-def _value(node: NodeProto) -> Any:
-    """Return what a Constant node holds; None for strings and sparse tensors."""
-    import numpy as np
-    from onnx import helper, numpy_helper
-
-    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            return numpy_helper.to_array(attribute.t)
-        if attribute.name in kinds:
-            return np.asarray(helper.get_attribute_value(attribute), kinds[attribute.name])
-    return None
 
 
 def _plain(value: Any) -> Any:
