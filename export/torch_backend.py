@@ -79,5 +79,12 @@ class TorchSession:
         check_answers(answers, self._spec, rows=len(batch), file=self.info.file)
         return answers
 
+    def own_errors(self, batch: NDArray[np.uint8]) -> dict[str, float]:
+        """Return the largest error of float32 here, against float64, by name."""
+        from finedge.export.parity import expected_of
+
+        found = expected_of(self._graph, batch, outputs=len(self._names))
+        return dict(zip(self._names, found.own_errors, strict=True))
+
     def close(self) -> None:
         """Nothing to free."""
