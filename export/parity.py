@@ -97,6 +97,11 @@ def check_parity(model: onnx.ModelProto, expected: Expected, frames: NDArray[np.
     return parity
 
 
+def rounds_too_much(expected: Expected, *, tolerance: float) -> bool:
+    """Tell whether rounding to float16 alone moves the scores by more than `tolerance`, by what rounding to float32 does."""
+    return HALF_STEPS * expected.own_error > tolerance * expected.scale
+
+
 def scale_of(exact: Sequence[NDArray[np.float64]]) -> float:
     """Return max(1, max |score|)."""
     return max(1.0, *(float(np.abs(e).max()) for e in exact))
