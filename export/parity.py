@@ -113,12 +113,12 @@ def to_result(parity: Parity) -> dict[str, Any]:
 
 
 def _without_onednn(reference: nn.Module, given: torch.Tensor) -> Any:
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    backend: Any = torch.backends.mkldnn
+    before, backend.enabled = backend.enabled, False
     try:
         return reference(given)
     finally:
-        torch.backends.mkldnn.enabled = before
+        backend.enabled = before
 
 
 def _worst(found: NDArray[np.floating], exact: NDArray[np.floating]) -> float:

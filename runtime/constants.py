@@ -48,10 +48,10 @@ class Constants:
             return constant(node)
         if node.op_type == "Shape":
             return self._sizes(node)
-        given = [self.values.get(name) for name in node.input]
-        if node.op_type == "CastLike" and given[0] is not None and self.types.get(node.input[1]):
+        given: list[Any] = [self.values[name] for name in node.input if name in self.values]
+        if node.op_type == "CastLike" and node.input[0] in self.values and self.types.get(node.input[1]):
             return given[0].astype(helper.tensor_dtype_to_np_dtype(self.types[node.input[1]]))
-        if not given or any(value is None for value in given):
+        if not given or len(given) < len(node.input):
             return None
         if node.op_type == "Concat":
             return np.concatenate(given, axis=_attribute(node, "axis", 0))

@@ -16,7 +16,7 @@ name: a pass may rename tensors, put Q/DQ pairs around the region or change its 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finedge.ops import DOMAIN
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 OP, VERSION, NODE, ATTRIBUTES = (f"{DOMAIN}.{key}" for key in ("op", "version", "node", "attributes"))
+Message = TypeVar("Message", bound=Any)
 READS, WRITES = f"{DOMAIN}.reads", f"{DOMAIN}.writes"
 
 
@@ -59,8 +60,8 @@ def tag(node: NodeProto, given: Mapping[str, str]) -> None:
         node.metadata_props.add(key=key, value=value)
 
 
-def copied(message: Any) -> Any:
+def copied(message: Message) -> Message:
     """Return a copy of a protobuf message."""
-    copy = type(message)()
+    copy: Message = type(message)()
     copy.CopyFrom(message)
     return copy
