@@ -39,13 +39,13 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
         seed: chooses the images.
         give_up: the largest share of right answers that may be called unknown instead; more of it catches more pictures of other things.
     """
-    import onnx
-
     from finedge.calib.cpu import place_cpu
     from finedge.calib.observe import collect_ranges
     from finedge.calib.portable import place_portable
     from finedge.calib.sample import draw_sample
     from finedge.runtime.labelled import bundle_dataset
+    from finedge.runtime.model_facts import with_facts
+    from finedge.runtime.onnx_file import read_model
 
     if not 0 <= give_up < 1:
         raise UsageError(f"--give-up {give_up}", expected="a share of the right answers, 0 <= share < 1")
@@ -54,10 +54,10 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
     dataset = bundle_dataset(loaded, data)
     sample = draw_sample(dataset, images=images, seed=seed)
     source = source_file(loaded)
-    model = onnx.load(loaded.file(source))
+    model = read_model(loaded.file(source))
     table = collect_ranges(model, _with_progress(sample, loaded), method=method)
     placed = {PORTABLE_FILE: place_portable(model, table), CPU_FILE: place_cpu(model, table)}
-    files = {name: _checked(quantized) for name, (quantized, _) in placed.items()}
+    files = {name: _checked(with_facts(quantized, loaded.spec)) for name, (quantized, _) in placed.items()}
     record = _record(sample, table, {name: placement for name, (_, placement) in placed.items()})
     record = {"seed": seed, "source": source, "model_sha256": loaded.files[source], **record}
     written = loaded.extend(STAGE, {**files, GOLDEN: _golden(loaded, files)}, record)

@@ -1,6 +1,6 @@
 """The CPU form: the same ranges placed so that ONNX Runtime on x86 fuses every convolution into QLinearConv.
 
-Functions are inlined. Activations are unsigned and asymmetric (a ReLU then folds into the zero point), weights signed and symmetric
+Activations are unsigned and asymmetric (a ReLU then folds into the zero point), weights signed and symmetric
 per output channel, outputs quantized too. So is the product of a gate, or its residual add would find a float branch: CSCA's
 ResNet-50 takes 31 ms of CPU time with it, 37 ms without, 83 ms in float (224 pixels, one thread, shared machine). Attention, the
 masks of attention pooling and what follows the last layers stay in float.
@@ -14,21 +14,25 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from finedge.calib.graph import before_first_layer, behind_last_layer, gates, initializers, inline, into_softmax, layers
+from finedge.calib.graph import before_first_layer, behind_last_layer, gates, initializers, into_softmax, layers
 from finedge.calib.placement import ATTENTION_STAYS, DECIDES, DYNAMIC_WEIGHT, MAKES_MASKS, NORMALISES, Placement
 from finedge.calib.ranges import RangeTable
+from finedge.runtime.half import with_names
+from finedge.runtime.inlining import inline
+from finedge.runtime.tags import tags
 
 QUANTIZED_OPS = ["Conv", "Gemm", "Relu", "Clip", "Add", "Concat", "MaxPool", "GlobalAveragePool", "Reshape", "Flatten", "Squeeze"]
 
 
 def place_cpu(model: onnx.ModelProto, table: RangeTable) -> tuple[onnx.ModelProto, Placement]:
-    """Return `model`, functions inlined, quantized for ONNX Runtime on x86, and what was placed; `model` is left as it is.
+    """Return `model` quantized for ONNX Runtime on x86, and what was placed; `model` is left as it is.
 
     Raises:
         FinedgeError: the output of a Conv or Gemm has no range in `table`.
     """
-    inlined, attention = inline(model)
+    inlined = with_names(inline(model))
     graph = inlined.graph
+    attention = [n.name for n in graph.node if tags(n)]
     for layer in layers(graph):
         table[layer.output[0]]  # raises: the quantizer would take an empty choice of nodes for all of them
     calibrated = {n.name: n for n in graph.node if n.output[0] in table.ranges}

@@ -2,41 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 import onnx
-from onnx.inliner import inline_local_functions
-
-from finedge.calib.placement import is_attention
-
-
-def inline(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """Return `model` without local functions and with unique node names, and the names of the nodes that were attention."""
-    calls = [n for n in model.graph.node if is_attention(n.domain)]
-    inlined = inline_local_functions(model)
-    seen = Counter({"": 1})
-    for node in inlined.graph.node:
-        seen[node.name] += 1
-        if seen[node.name] > 1:  # the bodies of two calls repeat their names
-            node.name = f"{node.name or node.op_type}#{seen[node.name]}"
-    standard = [o for o in inlined.opset_import if not is_attention(o.domain)]
-    del inlined.opset_import[:]
-    inlined.opset_import.extend(standard)
-    attention = [name for call in calls for name in _between(inlined.graph, list(call.output), set(call.input))]
-    return inlined, attention
-
-
-def _between(graph: onnx.GraphProto, ends: list[str], starts: set[str]) -> list[str]:
-    """Return the nodes that compute `ends` from `starts`."""
-    producer = {name: node for node in graph.node for name in node.output}
-    found: dict[str, None] = {}
-    while ends:
-        node = producer.get(ends.pop())
-        if node is not None and node.name not in found:
-            found[node.name] = None
-            ends += [name for name in node.input if name not in starts]
-    return list(found)
 
 
 def before_first_layer(graph: onnx.GraphProto) -> set[str]:

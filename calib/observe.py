@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from finedge.calib.collectors import COLLECTORS, Collector
 from finedge.calib.ranges import RangeTable
 from finedge.errors import DataError, FinedgeError, UsageError, nearest
+from finedge.runtime.inlining import inline
+from finedge.runtime.tags import inner_tensors, tags
 
 # Ops whose output holds only values of their input: both are quantized with one range, so that the engine need not requantize.
 SAME_VALUES = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
@@ -20,9 +22,9 @@ ACTIVATIONS = frozenset({"Relu", "Clip"})
 
 
 def collect_ranges(model: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]], *, method: str = "max") -> RangeTable:
-    """Run the float model over `batches` (uint8 [B, H, W, 3] each) and return the range of every float tensor of its main graph.
+    """Run the float model over `batches` (uint8 [B, H, W, 3] each) and return the range of every float tensor.
 
-    One batch of activations is in memory at a time. The tensors inside a function (attention) are not observed.
+    One batch of activations is in memory at a time. The tensors inside attention are not observed: it stays in float.
 
     Raises:
         UsageError: unknown method.
@@ -31,6 +33,7 @@ def collect_ranges(model: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]],
     """
     if method not in COLLECTORS:
         raise UsageError(f"unknown calibration method '{method}'", expected=nearest(method, COLLECTORS))
+    model = inline(model)
     stand_in = stand_ins(model.graph)
     session = _open_with_all_outputs(model)
     observed = [o.name for o in session.get_outputs() if o.type == "tensor(float)" and o.name not in stand_in]
@@ -50,7 +53,7 @@ def stand_ins(graph: onnx.GraphProto) -> dict[str, str]:
     """
     uses = Counter(name for node in graph.node for name in node.input) + Counter(o.name for o in graph.output)
     direct: dict[str, str] = {}
-    for node in graph.node:
+    for node in (n for n in graph.node if not tags(n)):
         if node.op_type in SAME_VALUES:
             direct[node.output[0]] = node.input[0]
         elif node.op_type in ACTIVATIONS and uses[node.input[0]] == 1 and node.input[0] not in direct:
@@ -65,10 +68,10 @@ def _last(name: str, follow: Mapping[str, str]) -> str:
 
 
 def _open_with_all_outputs(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Open the model with every tensor of its main graph as an output; ONNX Runtime infers their types."""
+    """Open the model with every tensor outside of attention as an output; ONNX Runtime infers their types."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    outputs = {o.name for o in copy.graph.output}
+    outputs = {o.name for o in copy.graph.output} | inner_tensors(copy.graph)
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for node in copy.graph.node for name in node.output if name and name not in outputs)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

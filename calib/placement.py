@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from finedge.ops import DOMAIN
-
 ATTENTION_STAYS = "attention: its softmax over hundreds of keys does not survive 8 bits"
 NORMALISES = "normalises the frame, before the first quantized tensor"
 MAKES_MASKS = "its output goes into a softmax: masks do not survive 8 bits"
@@ -24,8 +22,3 @@ class Placement:
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the provenance record."""
         return asdict(self)
-
-
-def is_attention(domain: str) -> bool:
-    """Tell by its domain whether a node is one of ours, all of which stay in float."""
-    return domain == DOMAIN

@@ -2,8 +2,8 @@
 
 Symmetric signed INT8, zero point 0, float32 scales. Quantized are the inputs of Conv, Gemm and pooling, and the skip input of
 a residual Add, so that the Add joins the convolution in front of it, or the gate behind that. Not quantized are outputs (a
-convolution is free to hand on float to an activation, to attention, or to a gate and the pooling in it), biases, and our own nodes,
-whose functions stay as they are. A tensor has one Q/DQ pair.
+convolution is free to hand on float to an activation, to attention, or to a gate and the pooling in it), biases, and attention.
+A tensor has one Q/DQ pair.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from finedge.calib.placement import ATTENTION_STAYS, DYNAMIC_WEIGHT, Placement, is_attention
+from finedge.calib.placement import ATTENTION_STAYS, DYNAMIC_WEIGHT, Placement
 from finedge.calib.ranges import RangeTable
 from finedge.calib.weights import quantize_weight
+from finedge.runtime.inlining import inline
+from finedge.runtime.tags import NODE
 
 POOLING = frozenset({"MaxPool", "GlobalAveragePool"})
 SPATIAL = ({2, 3}, {-1, -2})
@@ -28,18 +30,18 @@ def place_portable(model: onnx.ModelProto, table: RangeTable) -> tuple[onnx.Mode
     Raises:
         FinedgeError: a tensor to quantize has no range in `table`.
     """
-    copy = ir.from_proto(model)
+    copy = ir.from_proto(inline(model))
     placer = _Placer(copy.graph, table)
     depth = _convolutions_before(copy.graph)
     for node in list(copy.graph):
-        if node.op_type in ("Conv", "Gemm"):
+        if call := node.metadata_props.get(NODE):
+            placer.stays_float[call] = ATTENTION_STAYS
+        elif node.op_type in ("Conv", "Gemm"):
             placer.layer(node)
         elif node.op_type == "Add" and (skip := skip_input(node, depth)) is not None:
             placer.input(node, skip)
         elif (node.op_type in POOLING or _is_spatial_mean(node)) and not _is_layer_output(node.inputs[0]):
             placer.input(node, 0)
-        elif is_attention(node.domain):
-            placer.stays_float[_name(node)] = ATTENTION_STAYS
     RemoveUnusedNodesPass()(copy)
     return ir.to_proto(copy), Placement(tuple(placer.int8), placer.stays_float)
 

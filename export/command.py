@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
-from finedge.errors import UsageError
+from finedge.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from finedge.export.parity import Parity
+    from finedge.export.parity import Expected, Parity
     from finedge.export.passes.cost import ModelCost
     from finedge.spec import Preprocess, Spec
     from finedge.train.run import Run
@@ -30,7 +30,7 @@ PARITY_IMAGES = 8
 
 
 def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame: str | None = None) -> dict[str, Any]:
-    """Make a bundle of a run: ONNX files with the cross-layer ops as nodes, each proven equal to PyTorch on 8 validation images.
+    """Make a bundle of a run: ONNX files in standard ops, each proven equal to PyTorch on 8 validation images.
 
     Args:
         run: the folder that `finedge train` wrote.
@@ -41,10 +41,12 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     from finedge.bundle import FLOAT_FILE, GOLDEN, MANIFEST, Bundle
     from finedge.export.float_files import accepting_frames, count_cost, float_files
     from finedge.export.framed import frame_size, framed_spec
-    from finedge.export.parity import to_result
+    from finedge.export.parity import expected_of, to_result
     from finedge.export.to_onnx import to_onnx
     from finedge.files import writable_place
     from finedge.golden import pack
+    from finedge.runtime.inlining import inline
+    from finedge.runtime.model_facts import with_facts
     from finedge.train.run import load_run
 
     if out.exists() and not (out / MANIFEST).is_file():
@@ -52,23 +54,26 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     writable_place(out.resolve().parent, option="--out")
     loaded = load_run(run)
     spec = loaded.spec if frame is None else framed_spec(loaded.spec, frame_size(frame))
-    frames = _parity_frames(loaded, data, how=spec.preprocess)
+    frames, of = _parity_frames(loaded, data, how=spec.preprocess)
     graph, taps = to_onnx(loaded.model, loaded.spec)
     cost = count_cost(loaded.model, loaded.spec, graph)
     cost.report()
-    models = accepting_frames(float_files(graph, cost, taps), spec.preprocess)
+    called = accepting_frames(float_files(graph, cost, taps), spec.preprocess)
+    models = {name: with_facts(inline(model), spec) for name, model in called.items()}
     reference = _reference(loaded, models[FLOAT_FILE], frames=frames, how=spec.preprocess)
-    parities = {name: _proven(model, reference, frames=frames, name=name) for name, model in models.items()}
-    contents = {name: model.SerializeToString() for name, model in models.items()}
+    expected = expected_of(reference, frames, outputs=len(spec.outputs))
+    parities = {name: parity for name, model in models.items() if (parity := _proven(model, expected, frames=frames, name=name))}
+    contents = {name: models[name].SerializeToString() for name in parities}
     golden = pack(_golden(reference, spec, taps=loaded.model.taps, contents=contents))
     files = {**contents, GOLDEN: golden, **_stored_split(loaded, data)}
-    provenance = _provenance(loaded, models[FLOAT_FILE], parities=parities, cost=cost)
+    provenance = _provenance(loaded, models[FLOAT_FILE], parities=parities, cost=cost, frames=of)
     bundle = Bundle.create(out, spec, files=files, taps=taps, views=loaded.model.views, provenance=provenance)
     for name, parity in parities.items():
         log.info("wrote %s: max |delta| %.1e of %.1e allowed", out / name, parity.max_abs, parity.limit)
     return {
         "bundle": str(out.resolve()),
         "parity": to_result(parities[FLOAT_FILE]),
+        "frames": of,
         "taps": [t.name for t in taps],
         "bytes": len(contents[FLOAT_FILE]),
         "files": {name: {"bytes": len(contents[name]), **to_result(parity)} for name, parity in parities.items()},
@@ -100,28 +105,43 @@ def _stored_split(run: Run, data: Path | None) -> dict[str, bytes]:
     return {FILE: stored.packed()}
 
 
-def _parity_frames(run: Run, data: Path | None, *, how: Preprocess) -> NDArray[np.uint8]:
-    """Return 8 preprocessed validation images, chosen by a fixed seed: uint8 [8, H, W, 3]."""
+def _parity_frames(run: Run, data: Path | None, *, how: Preprocess) -> tuple[NDArray[np.uint8], str]:
+    """Return 8 preprocessed validation images, chosen by a fixed seed: uint8 [8, H, W, 3]; and what they are.
+
+    Without validation images the golden frame stands in, turned and mirrored.
+    """
+    from finedge.golden import synthetic_frame, turned
     from finedge.image import read_image
     from finedge.preprocess import preprocess
     from finedge.train.run import recorded_data
 
     found = recorded_data(run.path, root=data)
-    items = found.split("val")
+    items = found.splits.get("val", ())
+    if not items:
+        log.warning("%s has no validation images: the proof is made on the golden frame, turned and mirrored", found.root)
+        return np.stack([preprocess(frame, how) for frame in turned(synthetic_frame())]), "golden"
     chosen = random.Random(0).sample(items, min(PARITY_IMAGES, len(items)))
-    return np.stack([preprocess(read_image(i.path), how) for i in chosen])
+    return np.stack([preprocess(read_image(i.path), how) for i in chosen]), "val"
 
 
-def _proven(model: onnx.ModelProto, reference: nn.Module, *, frames: NDArray[np.uint8], name: str) -> Parity:
-    """Check a file's graph, and its outputs against PyTorch."""
+def _proven(model: onnx.ModelProto, expected: Expected, *, frames: NDArray[np.uint8], name: str) -> Parity | None:
+    """Check a file's graph, and its outputs against PyTorch; None of a float16 file that this model cannot have."""
     import onnx
 
     from finedge.bundle import HALF_FILE
-    from finedge.export.parity import TOLERANCE, check_parity
+    from finedge.export.parity import TOLERANCE, check_parity, rounds_too_much
     from finedge.runtime.verify import FP16_LIMIT
 
     onnx.checker.check_model(model, full_check=True)
-    return check_parity(model, reference, frames, tolerance=FP16_LIMIT if name == HALF_FILE else TOLERANCE, name=name)
+    if name != HALF_FILE:
+        return check_parity(model, expected, frames, tolerance=TOLERANCE, name=name)
+    try:
+        return check_parity(model, expected, frames, tolerance=FP16_LIMIT, name=name)
+    except GateError as error:
+        if not rounds_too_much(expected, tolerance=FP16_LIMIT):
+            raise
+        log.warning("%s is left out: %s. This model makes too much of rounding (to do: train it longer)", name, error.what)
+        return None
 
 
 def _golden(reference: nn.Module, spec: Spec, *, taps: Sequence[str], contents: Mapping[str, bytes]) -> dict[str, NDArray[np.generic]]:
@@ -151,7 +171,7 @@ def _outputs(content: bytes, inputs: dict[str, NDArray[np.uint8]]) -> dict[str, 
     return dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True))
 
 
-def _provenance(run: Run, model: onnx.ModelProto, *, parities: Mapping[str, Parity], cost: ModelCost) -> dict[str, Any]:
+def _provenance(run: Run, model: onnx.ModelProto, *, parities: Mapping[str, Parity], cost: ModelCost, frames: str) -> dict[str, Any]:
     import onnx
     import onnxruntime
     import torch
@@ -164,6 +184,7 @@ def _provenance(run: Run, model: onnx.ModelProto, *, parities: Mapping[str, Pari
     exported = {
         "parity": to_result(parities[FLOAT_FILE]),
         "parities": {name: to_result(parity) for name, parity in parities.items()},
+        "frames": frames,
         "opset": model.opset_import[0].version,
         "ir": model.ir_version,
         "passes": list(NAMES),

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.data import Item
 from finedge.errors import BundleError
-from finedge.runtime.backend import SessionInfo
+from finedge.runtime.backend import SessionInfo, check_answers
+from finedge.runtime.onnx_file import read_model
 from finedge.spec import Spec
 
 
@@ -61,7 +62,6 @@ class TorchSession:
     """One loaded run; behind the crop of the bundle's graph, where that takes whole frames."""
 
     def __init__(self, bundle: Bundle, *, taps: bool) -> None:
-        import onnx
         import torch
 
         from finedge.export.framed import FramedReference
@@ -71,7 +71,8 @@ class TorchSession:
         run = _run_of(bundle)
         loaded = load_run(run)
         graph = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
-        self._graph = graph if bundle.spec.preprocess.frame is None else FramedReference(graph, onnx.load(bundle.file(FLOAT_FILE)))
+        self._spec = bundle.spec
+        self._graph = graph if bundle.spec.preprocess.frame is None else FramedReference(graph, read_model(bundle.file(FLOAT_FILE)))
         self._names = [o.name for o in loaded.model.outputs] + ([f"tap/{t}" for t in loaded.model.taps] if taps else [])
         self.info = SessionInfo("torch", "cpu", str(run), "fp32", {"torch": torch.__version__})
 
@@ -81,7 +82,16 @@ class TorchSession:
 
         with torch.no_grad():
             results: Any = self._graph(torch.from_numpy(np.ascontiguousarray(batch)))
-        return {name: t.numpy() for name, t in zip(self._names, results, strict=False)}
+        answers = {name: t.numpy() for name, t in zip(self._names, results, strict=False)}
+        check_answers(answers, self._spec, rows=len(batch), file=self.info.file)
+        return answers
+
+    def own_errors(self, batch: NDArray[np.uint8]) -> dict[str, float]:
+        """Return the largest error of float32 here, against float64, by name."""
+        from finedge.export.parity import expected_of
+
+        found = expected_of(self._graph, batch, outputs=len(self._names))
+        return dict(zip(self._names, found.own_errors, strict=True))
 
     def close(self) -> None:
         """Nothing to free."""

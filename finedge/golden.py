@@ -41,6 +41,11 @@ def synthetic_frame() -> NDArray[np.uint8]:
     return textured
 
 
+def turned(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Return the eight ways in which a frame can be turned by right angles and mirrored, itself first."""
+    return [np.ascontiguousarray(np.rot90(f, k)) for f in (frame, frame[:, ::-1]) for k in range(4)]
+
+
 def tap_sample(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return at most 4096 evenly spaced elements of a feature map (any shape), as float32."""
     flat = np.asarray(values, np.float32).ravel()

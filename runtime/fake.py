@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from finedge import __version__
 from finedge.bundle import Bundle
 from finedge.errors import UsageError
-from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, pick_file
+from finedge.runtime.backend import SessionInfo, SessionOptions, check_answers, check_batch, pick_file
 
 KEPT = 100  # batches: a stream has no end
 
@@ -61,7 +61,9 @@ class FakeSession:
         self.backend.inputs.append(batch)
         time.sleep(self.backend.latency_s)
         rows = [self._row(frame) for frame in batch]
-        return {name: np.stack([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]}
+        answers = {name: np.stack([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]}
+        check_answers(answers, self.bundle.spec, rows=len(batch), file=self.info.file)
+        return answers
 
     def close(self) -> None:
         """Refuse further calls."""

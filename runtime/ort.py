@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, VARIANTS, Bundle
-from finedge.errors import BundleError, SystemProblem, UsageError
-from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, check_outputs, pick_file
+from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
+from finedge.runtime.backend import Port, SessionInfo, SessionOptions, check_answers, check_batch, check_ports, pick_file
 from finedge.runtime.cpu import cpu_name, owned_cores
 from finedge.runtime.int8_products import EXACT_SETTING, PROVIDER, int8_products
-from finedge.runtime.taps import with_taps
+from finedge.runtime.onnx_file import read_model, read_onnx
+from finedge.runtime.taps import PREFIX, with_taps
 
 if TYPE_CHECKING:
-    import onnx
     import onnxruntime
 
 log = logging.getLogger(__name__)
 
 NAME = "onnxruntime"
 SEVEN_BIT = "int8 (7-bit weights)"
+# ONNX Runtime's words for the types that a classifier has.
+DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 # The CPU form first: the portable one is left almost unfused here.
 ORDER = {**VARIANTS, "int8": (CPU_FILE, PORTABLE_FILE)}
 
@@ -63,12 +66,12 @@ class OnnxRuntimeBackend:
         if precision == "int8" and self._cuts_weights():
             from finedge.runtime.seven_bit import to_seven_bits
 
-            return self._start(to_seven_bits(_read(path)).SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), file, SEVEN_BIT))
-        return self._start(str(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
+            return self._start(to_seven_bits(read_model(path)).SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), file, SEVEN_BIT))
+        return self._start(read_onnx(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
 
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
         """Open the float model with `tap/NAME` for each of the bundle's taps beside its outputs."""
-        model = with_taps(_read(bundle.file(FLOAT_FILE)), bundle.taps)
+        model = with_taps(read_model(bundle.file(FLOAT_FILE)), bundle.taps)
         return self._start(model.SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
 
     def _cuts_weights(self) -> bool:
@@ -77,7 +80,7 @@ class OnnxRuntimeBackend:
         log.info("INT8 products saturate on this CPU: the weights are cut to 7 bits, which prevents it")
         return True
 
-    def _start(self, model: str | bytes, bundle: Bundle, info: SessionInfo) -> OnnxRuntimeSession:
+    def _start(self, model: bytes, bundle: Bundle, info: SessionInfo) -> OnnxRuntimeSession:
         import onnxruntime
 
         try:
@@ -88,7 +91,7 @@ class OnnxRuntimeBackend:
             ) from error
         if session.get_providers()[0] != PROVIDER:
             raise SystemProblem(f"ONNX Runtime runs on {session.get_providers()[0]}", expected=PROVIDER, fix="pip install onnxruntime")
-        check_outputs(tuple(o.name for o in session.get_outputs()), bundle, file=info.file)
+        check_ports(_ports(session.get_inputs()), _ports(session.get_outputs()), bundle, file=info.file)
         versions = {"onnxruntime": onnxruntime.__version__}
         return OnnxRuntimeSession(session, bundle, SessionInfo(info.backend, info.device, info.file, info.precision, versions))
 
@@ -99,7 +102,8 @@ class OnnxRuntimeSession:
     def __init__(self, session: onnxruntime.InferenceSession, bundle: Bundle, info: SessionInfo) -> None:
         self._session: onnxruntime.InferenceSession | None = session
         self._spec = bundle.spec
-        self._names = [o.name for o in session.get_outputs()]
+        wanted = {o.name for o in bundle.spec.outputs}
+        self._names = [o.name for o in session.get_outputs() if o.name in wanted or o.name.startswith(PREFIX)]
         self.info = info
 
     def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -107,8 +111,13 @@ class OnnxRuntimeSession:
         check_batch(batch, self._spec)
         if self._session is None:
             raise UsageError(f"the session of {self.info.file} is closed", expected="calls before close()")
-        results = self._session.run(None, {self._spec.input.name: batch})
-        return {name: np.asarray(r, np.float32) for name, r in zip(self._names, results, strict=True)}
+        try:
+            results = self._session.run(self._names, {self._spec.input.name: batch})
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            raise _failed(self.info.file, error) from error
+        answers = {name: np.asarray(r, np.float32) for name, r in zip(self._names, results, strict=True)}
+        check_answers(answers, self._spec, rows=len(batch), file=self.info.file)
+        return answers
 
     def close(self) -> None:
         """Free the model."""
@@ -130,7 +139,14 @@ def _settings(options: SessionOptions) -> onnxruntime.SessionOptions:
     return settings
 
 
-def _read(path: Path) -> onnx.ModelProto:
-    import onnx
+def _ports(found: Sequence[onnxruntime.NodeArg]) -> list[Port]:
+    # ONNX Runtime says [] of a scalar and of an unknown rank alike: the run will show.
+    shapes = [tuple(n if isinstance(n, int) else None for n in a.shape) or None for a in found]
+    return [Port(a.name, DTYPES.get(a.type, a.type), shape) for a, shape in zip(found, shapes, strict=True)]
 
-    return onnx.load(path)
+
+def _failed(file: str, error: Exception) -> FinedgeError:
+    """Return the error of a run that ended without an answer."""
+    if isinstance(error, MemoryError) or any(word in str(error) for word in NO_MEMORY):
+        return SystemProblem(f"{file} asks for more memory than there is: {error}", expected="a model that fits this machine", fix="run another variant")
+    return BundleError(f"{file} cannot be run: {error}", expected="a model as finedge export writes it", fix="export again")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from finedge.bundle import Tap
 
 
+PREFIX = "tap/"
+
+
 def with_taps(model: onnx.ModelProto, taps: Iterable[Tap]) -> onnx.ModelProto:
     """Return `model`, changed, with a float32 output `tap/NAME` for each tap.
 
@@ -24,7 +27,7 @@ def with_taps(model: onnx.ModelProto, taps: Iterable[Tap]) -> onnx.ModelProto:
     if missing:
         raise BundleError(f"the model has no tensor {missing[0].tensor} (tap '{missing[0].name}')", fix="export again")
     for tap in wanted:
-        _show(model.graph, f"tap/{tap.name}", tap.tensor)
+        _show(model.graph, f"{PREFIX}{tap.name}", tap.tensor)
     return model
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from finedge.bundle import FLOAT_FILE, Bundle, Tap, View
@@ -14,7 +13,10 @@ from finedge.export.explain.graph import Graph
 from finedge.export.explain.grid import Places
 from finedge.export.explain.maps import Panel
 from finedge.export.explain.views import KINDS, Picture, Seen, Wish
+from finedge.ops import CROSS_LAYER_ATTENTION
 from finedge.runtime.classifier import Classifier, Ranked
+from finedge.runtime.folding import fold
+from finedge.runtime.onnx_file import read_model
 from finedge.runtime.ort import OnnxRuntimeBackend
 
 
@@ -39,7 +41,7 @@ class Explainer:
             raise BundleError(f"{bundle.path} declares no views: there is nothing to show", fix="finedge export RUN --out BUNDLE, with this version")
         if bundle.spec.preprocess.frame is not None:
             raise BundleError(f"{bundle.path} takes whole frames: its maps lie on a crop inside the graph", fix="explain one exported without --frame")
-        graph = Graph(onnx.load(bundle.file(FLOAT_FILE)))
+        graph = Graph(fold(read_model(bundle.file(FLOAT_FILE)), CROSS_LAYER_ATTENTION))
         self.pictures: tuple[Picture, ...] = tuple(_open(view, bundle, graph) for view in bundle.views)
         self._spec, self._places = bundle.spec, Places(graph)
         needed = dict.fromkeys(tensor for picture in self.pictures for tensor in picture.tensors)

@@ -46,4 +46,5 @@ def ChannelAttention(ca__q: FLOAT[...], ca__k: FLOAT[...], ca__v: FLOAT[...], gr
     ca__keys = op.Reshape(op.Reshape(ca__k, op.Concat(ca__split, op.Shape(ca__k, start=2), axis=0)), ca__flat)
     ca__vals = op.Reshape(op.Reshape(ca__v, op.Concat(ca__split, op.Shape(ca__v, start=2), axis=0)), ca__flat)
     ca__logits = op.MatMul(op.Mul(ca__rows, ca__factor), op.Transpose(ca__keys, perm=[0, 1, 3, 2]))
-    return op.Reshape(op.MatMul(op.Softmax(ca__logits, axis=-1), ca__vals), op.Shape(ca__v))
+    ca__shape = op.Concat(op.Constant(value_ints=[0, -1]), op.Shape(ca__v, start=2), axis=0)
+    return op.Reshape(op.MatMul(op.Softmax(ca__logits, axis=-1), ca__vals), ca__shape)

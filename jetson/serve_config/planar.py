@@ -38,7 +38,9 @@ def planar(bundle: Bundle, variant: str) -> onnx.ModelProto:
     """
     import onnx
 
-    model = onnx.load(bundle.file(FILES[variant]))
+    from finedge.runtime.onnx_file import read_model
+
+    model = read_model(bundle.file(FILES[variant]))
     _take_planes(model, bundle)
     fitted = confidence_of(bundle, variant)
     _give_probabilities(model, bundle, temperature=fitted.temperature if fitted else 1.0)
@@ -54,12 +56,13 @@ def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
         GateError: it is more than 1e-5.
     """
     from finedge.runtime.classifier import probabilities
+    from finedge.runtime.onnx_file import read_onnx
 
     size = (bundle.spec.input.height, bundle.spec.input.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     frames = np.stack([np.asarray(read_golden(bundle)["input"], np.uint8), noise])
     fitted = confidence_of(bundle, variant)
-    scores = _run(str(bundle.file(FILES[variant])), bundle.spec.main.name, {bundle.spec.input.name: frames})
+    scores = _run(read_onnx(bundle.file(FILES[variant])), bundle.spec.main.name, {bundle.spec.input.name: frames})
     expected = probabilities(scores / (fitted.temperature if fitted else 1.0))
     found = _run(model.SerializeToString(), PROBABILITIES, {PLANES: frames.transpose(TO_PLANES).astype(np.float32)})
     worst = float(np.abs(found - expected).max())
@@ -115,7 +118,7 @@ def _give_probabilities(model: onnx.ModelProto, bundle: Bundle, *, temperature: 
     graph.output.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(bundle.spec.labels)]))
 
 
-def _run(model: str | bytes, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+def _run(model: bytes, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     from finedge.runtime.int8_products import open_exactly
 
     return np.asarray(open_exactly(model).run([output], inputs)[0], np.float32)  # as TensorRT multiplies

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 from finedge.errors import BundleError
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
 from finedge.runtime.engine.options import BuildOptions
+from finedge.runtime.folding import fold
+from finedge.runtime.onnx_file import read_model
+from finedge.runtime.tags import without_metadata
 
 if TYPE_CHECKING:
     import onnx
@@ -50,19 +53,20 @@ class Attention:
 def prepare(path: Path, options: BuildOptions, *, taps: Sequence[Tap] = ()) -> onnx.ModelProto:
     """Return the model of the file as TensorRT is to parse it; `options.attention` must be decided (decomposed or plugin).
 
-    Order: taps as outputs (with `debug_taps`), functions inlined (in plugin mode all but ours), float16 islands (precision int8), and in
-    plugin mode our function deleted, so that every pass before could still look into it, and what only the plugin needs written into its nodes.
+    Order: taps as outputs (with `debug_taps`); in plugin mode each attention as one node without a function; float16 islands
+    (precision int8); in plugin mode what only the plugin needs, written into its nodes. Metadata is taken away: an engine's key
+    depends on what is computed.
 
     Raises:
-        BundleError: plugin mode finds no attention node in it.
+        BundleError: the file is no model of ours, or plugin mode finds no attention in it.
     """
-    import onnx
-
-    model = onnx.load(path)
+    model = read_model(path)
     if options.debug_taps:
         model = _show_taps(model, taps)
     plugin = options.attention == "plugin"
-    model = _inline(model, keep_ours=plugin)
+    if plugin:
+        model = _folded(model, path)
+    model = without_metadata(model)
     if options.precision == "int8":
         from finedge.runtime.engine.islands import fp16_islands
 
@@ -71,7 +75,7 @@ def prepare(path: Path, options: BuildOptions, *, taps: Sequence[Tap] = ()) -> o
         return model
     from finedge.runtime.plugins.node_attributes import with_node_attributes
 
-    return with_node_attributes(_strip(model, path))
+    return with_node_attributes(model)
 
 
 def attentions(path: Path) -> tuple[Attention, ...]:
@@ -82,9 +86,9 @@ def attentions(path: Path) -> tuple[Attention, ...]:
     """
     import onnx
 
-    model = onnx.load(path)
+    model = read_model(path)
     shapes = shapes_of(onnx.shape_inference.infer_shapes(model))
-    return tuple(_attention(node, shapes) for node in model.graph.node if (node.domain, node.op_type) == OURS)
+    return tuple(_attention(node, shapes) for node in _nodes(fold(model, CROSS_LAYER_ATTENTION)))
 
 
 def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
@@ -108,27 +112,16 @@ def _map(node: onnx.NodeProto, name: str, shapes: dict[str, tuple[int | None, ..
     return sizes[0], sizes[1], sizes[2]
 
 
-def _inline(model: onnx.ModelProto, *, keep_ours: bool) -> onnx.ModelProto:
-    from onnx import inliner
-
-    if not model.functions:
-        return model
-    for function in model.functions:  # their own names (n14) would tell a reader of the layer report nothing
-        for i, node in enumerate(function.node):
-            node.name = f"{function.name}/{node.op_type}.{i}"
-    if keep_ours:
-        return inliner.inline_selected_functions(model, [OURS], exclude=True)
-    return inliner.inline_local_functions(model)
-
-
-def _strip(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """Delete our function: the registered plugin becomes the only meaning of its nodes."""
-    if not any((node.domain, node.op_type) == OURS for node in model.graph.node):
+def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """Make one node of each attention: the registered plugin becomes its only meaning."""
+    folded = fold(model, CROSS_LAYER_ATTENTION)
+    if not _nodes(folded):
         raise BundleError(f"{path} has no {CROSS_LAYER_ATTENTION.name} node for the plugin", fix="--attention decomposed")
-    kept = [f for f in model.functions if (f.domain, f.name) != OURS]
-    del model.functions[:]
-    model.functions.extend(kept)
-    return model
+    return folded
+
+
+def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if (node.domain, node.op_type) == OURS]
 
 
 def _show_taps(model: onnx.ModelProto, taps: Sequence[Tap]) -> onnx.ModelProto:

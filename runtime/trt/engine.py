@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, SystemProblem
-from finedge.runtime.backend import check_outputs
+from finedge.runtime.backend import Port, check_ports
 from finedge.runtime.engine.log import collected, logger
 
 # What TensorRT for RTX says of an engine it will not run; one number may hold several.
@@ -36,6 +36,11 @@ class Tensor:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype} [B, {', '.join(map(str, self.row))}]"
+
+    @property
+    def port(self) -> Port:
+        """What it can hold; the batch is for the profile to say."""
+        return Port(self.name, str(self.dtype), (None, *self.row))
 
     def size(self, batch: int) -> int:
         """Return the bytes of `batch` rows."""
@@ -80,11 +85,7 @@ class Engine:
         Raises:
             BundleError: with what was found.
         """
-        spec = bundle.spec.input
-        wanted = Tensor(spec.name, np.dtype(spec.dtype), (spec.height, spec.width, 3))
-        if self.input != wanted:
-            raise BundleError(f"{file} takes {self.input}", expected=f"{wanted}", fix="finedge build")
-        check_outputs(tuple(o.name for o in self.outputs), bundle, file=file)
+        check_ports([self.input.port], [o.port for o in self.outputs], bundle, file=file, fix="finedge build")
 
 
 def _deserialise(data: bytes, *, trt: Any, file: str) -> tuple[Any, Any]:

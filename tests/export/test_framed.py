@@ -11,7 +11,7 @@ from finedge.errors import BundleError, GateError, UsageError
 from finedge.export.explain.explainer import Explainer
 from finedge.export.float_files import accepting_frames, count_cost, float_files
 from finedge.export.framed import FramedReference, check_crops, frame_size, framed_spec
-from finedge.export.parity import check_parity
+from finedge.export.parity import check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.golden import synthetic_frame
 from finedge.runtime.ort import OnnxRuntimeBackend
@@ -44,8 +44,8 @@ def made(tmp_path_factory):
 def test_whole_frames_go_in_and_every_file_answers_as_pytorch(made, frames):
     bundle, files, reference, spec = made
     assert check_crops(reference, frames, how=spec.preprocess) <= 1
-    check_parity(files[FLOAT_FILE], reference, frames)
-    check_parity(files[HALF_FILE], reference, frames, tolerance=FP16_LIMIT)
+    check_parity(files[FLOAT_FILE], expected_of(reference, frames), frames)
+    check_parity(files[HALF_FILE], expected_of(reference, frames), frames, tolerance=FP16_LIMIT)
     assert OnnxRuntimeBackend().open(Bundle.load(bundle.path), variant="fp32")(frames)["logits"].shape == (3, 5)
 
 

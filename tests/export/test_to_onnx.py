@@ -11,7 +11,7 @@ import torch
 
 from finedge.errors import FinedgeError, GateError
 from finedge.export.ops import FACES, check_name
-from finedge.export.parity import check_parity
+from finedge.export.parity import check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.ops import OPS, Op
 from finedge.train.models import names
@@ -33,14 +33,14 @@ def exported(make_model, **choice):
 def test_every_model_exports_with_parity_and_passes_the_full_check(make_model, frames, name, backbone):
     proto, _, reference = exported(make_model, name=name, backbone=backbone)
     onnx.checker.check_model(proto, full_check=True)
-    parity = check_parity(proto, reference, frames)
+    parity = check_parity(proto, expected_of(reference, frames), frames)
     assert parity.max_abs <= parity.limit
 
 
 @pytest.mark.parametrize("options", [{"joint": True}])
 def test_options_export_too(make_model, frames, options):
     proto, _, reference = exported(make_model, **options)
-    check_parity(proto, reference, frames)
+    check_parity(proto, expected_of(reference, frames), frames)
 
 
 def test_the_input_is_uint8_nhwc_with_a_free_batch_and_the_opset_is_20(make_model):
@@ -112,7 +112,7 @@ def test_a_model_that_differs_is_refused_with_its_numbers(make_model, frames):
     proto, _, _ = exported(make_model)
     other, spec = make_model(name="plain")
     with pytest.raises(GateError, match="differs from PyTorch") as raised:
-        check_parity(proto, FramesToOutputs(other, spec.preprocess).eval(), frames)
+        check_parity(proto, expected_of(FramesToOutputs(other, spec.preprocess).eval(), frames), frames)
     assert raised.value.result["images"] == 3
 
 

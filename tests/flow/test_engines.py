@@ -51,7 +51,7 @@ def test_the_engine_computes_in_what_was_asked_for(untrained, rtx, name, backbon
     assert report.of("convolution")
     assert {layer.precision for layer in report.of("convolution")} == {precision}
     if (name, backbone) == SMALL:
-        assert {s.split(".")[0] for s in softmaxes} == {"CrossLayerAttention/Softmax"}, "inlined nodes have names that tell what they were"
+        assert all(s.startswith("node_cross_layer_attention") and "/Softmax." in s for s in softmaxes), "inlined nodes have names that tell what they were"
         assert len(report.of("attention")) == (0 if precision == "fp32" else len(softmaxes)), report.describe()
 
 

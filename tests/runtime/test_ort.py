@@ -91,8 +91,12 @@ def test_another_provider_than_the_one_asked_for_is_refused(tiny_bundle, monkeyp
 
 
 def test_a_file_that_is_no_model_or_lacks_an_output_is_refused(tiny_bundle):
-    with pytest.raises(BundleError, match=r"refuses .*model\.fp32\.onnx"):
+    with pytest.raises(BundleError, match=r"model\.fp32\.onnx is no ONNX model"):
         OnnxRuntimeBackend().open(tiny_bundle.extend("test", {"model.fp32.onnx": b"not a model"}, {}), variant="fp32")
+    model = onnx.load(tiny_bundle.file("model.int8.onnx"))
+    model.graph.node[0].op_type = "NoSuchOp"
+    with pytest.raises(BundleError, match=r"refuses .*model\.fp32\.onnx"):
+        OnnxRuntimeBackend().open(tiny_bundle.extend("test", {"model.fp32.onnx": model.SerializeToString()}, {}), variant="fp32")
     model = onnx.load(tiny_bundle.file("model.int8.onnx"))
     model.graph.node.add(op_type="Identity", input=["logits"], output=["renamed"])
     model.graph.output[0].name = "renamed"

@@ -1,4 +1,4 @@
-"""float16 between the INT8 parts: on the bundle that ships with the project, with functions, inlined and stripped for a plugin."""
+"""float16 between the INT8 parts: on the bundle that ships with the project, inlined, and folded for a plugin."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
-from onnx.inliner import inline_local_functions
 
 from finedge.bundle import FLOAT_FILE, GOLDEN, PORTABLE_FILE, Bundle
+from finedge.ops import CROSS_LAYER_ATTENTION
 from finedge.runtime.engine.islands import fp16_islands
 from finedge.runtime.engine.layers import from_log
 from finedge.runtime.engine.log import collected, logger
+from finedge.runtime.folding import fold
 from finedge.runtime.half import float_values
+from finedge.runtime.inlining import inline
 from finedge.runtime.int8_products import open_exactly
 
 BIRDS = Path(__file__).resolve().parents[3] / "examples" / "birds.finedge"
 CLOSE = 0.02  # of max(1, largest logit): two INT8 steps of the last layer; measured 0 on the golden frame
-FORMS = {"functions": lambda m: m, "inlined": inline_local_functions}
+FORMS = {"inlined": inline}
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +39,8 @@ def logits(model, pixels):
     return open_exactly(model).run(None, {"frames": pixels})[0]
 
 
-def stripped(model):
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.functions[:]
-    return bare
+def folded(model):
+    return fold(inline(model), CROSS_LAYER_ATTENTION)
 
 
 def made_in(model):
@@ -73,9 +72,9 @@ def test_no_product_or_softmax_is_left_in_float32_but_the_quantized_ones(portabl
         assert Counter(n.op_type for n in islands.graph.node)["Softmax"] == 2
 
 
-@pytest.mark.parametrize("form", [*FORMS, "stripped"])
+@pytest.mark.parametrize("form", [*FORMS, "folded"])
 def test_quantization_stays_as_it_was_and_casts_are_few(portable, form):
-    source = {**FORMS, "stripped": stripped}[form](portable)
+    source = {**FORMS, "folded": folded}[form](portable)
     islands = fp16_islands(source)
     before, after = ({n.name: n for n in m.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")} for m in (source, islands))
     constants = {t.name: t for t in islands.graph.initializer}
@@ -90,7 +89,7 @@ def test_quantization_stays_as_it_was_and_casts_are_few(portable, form):
 
 
 def test_a_plugin_node_takes_and_makes_float16(portable):
-    islands = fp16_islands(stripped(portable))
+    islands = fp16_islands(folded(portable))
     made = {o: n for n in islands.graph.node for o in n.output}
     plugged = [n for n in islands.graph.node if n.op_type == "CrossLayerAttention"]
     assert len(plugged) == 2
@@ -119,7 +118,7 @@ def build(rtx, model):
 
 
 def test_the_engine_fuses_attention_and_computes_no_product_in_float32(rtx, portable):
-    plain, islands = (build(rtx, m).summary() for m in (inline_local_functions(portable), fp16_islands(inline_local_functions(portable))))
+    plain, islands = (build(rtx, m).summary() for m in (inline(portable), fp16_islands(inline(portable))))
     assert plain["fused_attention"] == 0
     assert plain["precisions"]["matmul"]["fp32"] == 4, "what the islands are for"
     assert islands["precisions"]["attention"] == {"fp16": 2}

@@ -1,0 +1,108 @@
+"""The nodes of an operator of ours as one node again, which a plugin is found by; the inverse of `inlining`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from finedge.errors import BundleError
+from finedge.ops import Op
+from finedge.runtime.tags import ATTRIBUTES, NODE, OP, READS, WRITES, copied, tags
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+
+@dataclass(frozen=True)
+class _Region:
+    """The nodes of one call by their index in the graph, and the tags of the first."""
+
+    tags: dict[str, str]
+    nodes: dict[int, NodeProto]
+
+
+def fold(model: ModelProto, op: Op) -> ModelProto:
+    """Return a copy of `model` in which every call of `op` is one node again, without a function.
+
+    Raises:
+        BundleError: the nodes of a call do not belong together any more: another program changed the file.
+    """
+    from onnx import helper
+
+    folded = copied(model)
+    graph, regions, calls = folded.graph, _regions(folded.graph, op), {}
+    for region in regions:
+        place, call = _call(region, op)
+        calls[place] = call
+        _check_whole(region, call, graph, place)
+    inside = {i for region in regions for i in region.nodes}
+    kept = [calls.get(i, n) for i, n in enumerate(graph.node) if i in calls or i not in inside]
+    nodes = [copied(n) for n in kept]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unread(graph)
+    if calls and all(o.domain != op.domain for o in folded.opset_import):
+        folded.opset_import.append(helper.make_opsetid(op.domain, op.version))
+    return folded
+
+
+def _regions(graph: GraphProto, op: Op) -> list[_Region]:
+    found: dict[str, _Region] = {}
+    for index, node in enumerate(graph.node):
+        given = tags(node)
+        if given.get(OP) == op.name:
+            found.setdefault(given.get(NODE, ""), _Region(given, {})).nodes[index] = node
+    return list(found.values())
+
+
+def _call(region: _Region, op: Op) -> tuple[int, NodeProto]:
+    """Return the call of a region and where it stands: where its answer is made."""
+    from onnx import helper
+
+    inputs: dict[str, set[str]] = {name: set() for name in op.inputs}
+    makers = {}
+    for index, node in region.nodes.items():
+        given = tags(node)
+        for formal, actual in zip(given.get(READS, "").split(","), node.input, strict=False):
+            if formal:
+                inputs.setdefault(formal, set()).add(actual)
+        if WRITES in given:
+            makers[index] = node.output[0]
+    if len(makers) != 1 or set(inputs) != set(op.inputs) or any(len(names) != 1 for names in inputs.values()):
+        raise _broken(region)
+    ((place, answer),) = makers.items()
+    taken = [next(iter(inputs[name])) for name in op.inputs]
+    try:
+        call = helper.make_node(op.name, taken, [answer], region.tags[NODE], domain=op.domain)
+        attributes = json.loads(region.tags[ATTRIBUTES])
+        call.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _broken(region) from error
+    return place, call
+
+
+def _check_whole(region: _Region, call: NodeProto, graph: GraphProto, place: int) -> None:
+    """Refuse a region that reads or shows more than its call does."""
+    made = {name for node in region.nodes.values() for name in node.output}
+    stored = {t.name for t in graph.initializer}
+    read = {name for node in region.nodes.values() for name in node.input if name}
+    others = [node for i, node in enumerate(graph.node) if i not in region.nodes]
+    shown = {o.name for o in graph.output} | {name for node in others for name in node.input}
+    if read - made - stored - set(call.input) or (made - set(call.output)) & shown or max(region.nodes) > place:
+        raise _broken(region)
+
+
+def _broken(region: _Region) -> BundleError:
+    what = f"the nodes of {region.tags.get(OP)} '{region.tags.get(NODE)}' are not whole"
+    return BundleError(what, expected="the region that finedge export wrote", fix="export again, or --attention decomposed")
+
+
+def _drop_unread(graph: GraphProto) -> None:
+    read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    made = read | {name for node in graph.node for name in node.output} | {i.name for i in graph.input}
+    for field, wanted in ((graph.initializer, read), (graph.value_info, made)):
+        kept = [copied(item) for item in field if item.name in wanted]
+        if len(kept) != len(field):
+            del field[:]
+            field.extend(kept)
