@@ -58,7 +58,7 @@ _IN_TEXT = re.compile(rf"(?<![\w])({_SCHEME})([^\s\"'<>]*@\S*|[^\s:/@]*:(?!\d{{1
 _BARE_IN_TEXT = re.compile(r"(?<![\w/:.*])(?![A-Za-z]:\\)([^\s/:@\"'(=,]{1,80}(?:@[\w.-]{1,80})?):(?!/)([^\s@]{1,200}|[^\s]{1,200})@(?=[\w.\[*])")
 _TAIL = re.compile(r"[\"')\]>,;:.!]*$")
 
-_learned: dict[str, None] = {}
+_learned: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,26 @@ def mask_text(text: str) -> str:
 
 def learn(source: str) -> None:
     """Remember the secrets of a source, so that `mask_text` hides them where a server or a library repeats them."""
-    for secret in _shown(source).secrets:
+    shown = _shown(source)
+    if shown.secrets:
+        _remember(source, shown.text)  # where the whole is repeated, its parts need not be found again
+    for secret in shown.secrets:
         learn_secret(secret)
 
 
 def learn_secret(secret: str) -> None:
     """Remember a secret, as it is and as addresses write it."""
-    for form in dict.fromkeys((secret, unquote(secret), quote(unquote(secret), safe=""))) if _encodable(secret) else (secret,):
+    plain = unquote(secret) if _encodable(secret) else secret
+    coded = quote(plain, safe="") if _encodable(plain) else secret
+    for form in (secret, plain, coded):
         if len(form) >= SHORTEST and form != HIDDEN:
-            _learned[form] = None
-        while len(_learned) > MOST_LEARNED:
-            _learned.pop(next(iter(_learned)), None)
+            _remember(form, HIDDEN)
+
+
+def _remember(text: str, shown: str) -> None:
+    _learned[text] = shown
+    while len(_learned) > MOST_LEARNED:
+        _learned.pop(next(iter(_learned)), None)
 
 
 def _encodable(text: str) -> bool:
@@ -99,8 +108,9 @@ def _encodable(text: str) -> bool:
 
 
 def _without_learned(text: str) -> str:
-    for secret in sorted((s for s in _learned if s in text), key=len, reverse=True):
-        text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", HIDDEN, text)
+    for secret in sorted((s for s in tuple(_learned) if s in text), key=len, reverse=True):
+        shown = _learned.get(secret, HIDDEN).replace("\\", r"\\")
+        text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", shown, text)
     return text
 
 
