@@ -44,7 +44,7 @@ test-avx2: setup
 # The device: only the base install, without torch. What runs on a board must pass here.
 .venv-device/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-device
-	.venv-device/bin/$(PIP_INSTALL) --editable . pytest
+	.venv-device/bin/$(PIP_INSTALL) --editable . pytest hypothesis
 	touch $@
 
 test-device: .venv-device/.ready
