@@ -130,7 +130,7 @@ STREAMS = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>
 
 
 @pytest.mark.parametrize("closed", STREAMS.values(), ids=STREAMS)
-@pytest.mark.parametrize(("words", "code"), [("--help", 0), ("--version", 0), ("nosuch", 2), ("report nothing", 4)])
+@pytest.mark.parametrize(("words", "code"), [("--help", 0), ("--version", 0), ("nosuch", 2), ("verify nothing", 4)])
 def test_a_closed_stream_is_as_the_null_device(tmp_path, words, code, closed):
     done = shell(f"-m finedge {words} {closed}", tmp_path)
     assert done.returncode == code
@@ -143,7 +143,7 @@ def test_the_next_file_does_not_become_the_output(tmp_path):
     assert (tmp_path / "kept").read_bytes() == b""
 
 
-@pytest.mark.parametrize("words", ["--help", "--version", "report --help"])
+@pytest.mark.parametrize("words", ["--help", "--version", "verify --help"])
 def test_output_that_cannot_be_written_ends_with_3(tmp_path, words):
     done = shell(f"-m finedge {words} >/dev/full", tmp_path)
     assert done.returncode == 3
@@ -158,9 +158,9 @@ def test_nobody_who_reads_is_no_error(tmp_path):
 
 
 def test_a_name_that_is_no_unicode_is_told_in_any_encoding(tmp_path):
-    done = shell("-m finedge report $'a\\xff\\u00e9'", tmp_path, PYTHONIOENCODING="ascii:strict", LC_ALL="C")
+    done = shell("-m finedge verify $'a\\xff\\u00e9'", tmp_path, PYTHONIOENCODING="ascii:strict", LC_ALL="C")
     assert done.returncode == 4
-    assert "report.json" in done.stderr
+    assert "manifest.json" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["report", "evaluate", "verify", "benchmark", "classify", "data render", "serve-config"])

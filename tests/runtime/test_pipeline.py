@@ -217,7 +217,7 @@ def test_stop_ends_a_wait_for_a_silent_camera() -> None:
 
 
 def test_all_readers_are_told_to_end_before_any_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "JOIN_S", 3 * SOON_S)
+    monkeypatch.setattr(stream, "READER_JOIN_S", 3 * SOON_S)
     closed, met = [threading.Event(), threading.Event()], []
 
     class Hanging(Made):
