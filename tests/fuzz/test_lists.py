@@ -67,7 +67,7 @@ def read_or_refuse(folder: Path) -> None:
     assert all(0 <= i.label < len(data.labels) < 1000 for items in data.splits.values() for i in items)
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [200, pytest.param(4_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["train.csv", "train.txt"])
 def test_no_list_raises_an_untyped_error(root: Path, examples: int, name: str) -> None:
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -85,7 +85,7 @@ def test_no_list_raises_an_untyped_error(root: Path, examples: int, name: str) -
     check()
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [200, pytest.param(4_000, marks=pytest.mark.slow)])
 def test_no_table_of_cub_raises_an_untyped_error(root: Path, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(which=st.sampled_from(sorted(TABLES)), data=st.data())
@@ -102,7 +102,7 @@ def test_no_table_of_cub_raises_an_untyped_error(root: Path, examples: int) -> N
     check()
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [200, pytest.param(4_000, marks=pytest.mark.slow)])
 def test_no_stored_split_raises_an_untyped_error(examples: int) -> None:
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(content=contents(STORED), packed=st.booleans())
