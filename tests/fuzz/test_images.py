@@ -20,7 +20,8 @@ from finedge.image import Unreadable, decode, read_image
 from finedge.runtime.sources.multipart import Parts
 
 MOST_MIB = 3000  # at the limit of pixels OpenCV holds the samples, RGB and a copy of the file
-COUNTS = [200, pytest.param(8_000, marks=pytest.mark.slow)]
+MANY = 8_000
+COUNTS = [200, pytest.param(MANY, marks=pytest.mark.slow)]
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8))
 
 
@@ -129,7 +130,7 @@ def test_a_multipart_answer_never_breaks_its_reader(examples: int) -> None:
 def test_changed_images_take_bounded_memory() -> None:
     """The same inputs in a process of their own, whose peak is read at its end."""
     arguments = ["-q", "-p", "no:cacheprovider", "-m", "slow or not slow", str(Path(__file__))]
-    chosen = [*arguments, "-k", "picture_or_a_refusal and 20000"]
+    chosen = [*arguments, "-k", f"picture_or_a_refusal and {MANY}"]
     peak = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10"
     code = f"import resource, sys, pytest; rc = pytest.main({chosen!r}); print('peak', {peak}); sys.exit(rc)"
     with tempfile.TemporaryFile("w+") as said:
