@@ -123,8 +123,8 @@ def test_the_sanitizer_finds_nothing_in_the_whole_kernel(tmp_path):
 def test_the_sanitizer_catches_it(mutant, tmp_path):
     done = sanitized(mutant, tmp_path, probe=[mutant.probe])
     assert done.returncode != 0
-    # What lies past the end is the neighbour's: a red zone, or a block that was freed before.
-    outside = re.search(r"heap-(buffer-overflow|use-after-free)", done.stderr)
+    # What lies past the end is chance: a red zone, a block that was freed before, or no memory at all.
+    outside = re.search(r"heap-(buffer-overflow|use-after-free)|SEGV on unknown address", done.stderr)
     assert outside or mutant.name == "crooked address", done.stderr
 
 
