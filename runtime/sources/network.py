@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import threading
 import time
@@ -11,18 +10,18 @@ from contextlib import contextmanager
 
 import cv2
 
-from finedge.errors import SourceLost, SystemProblem, UsageError
+from finedge.errors import FinedgeError, SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import gstreamer, pipelines
 from finedge.runtime.sources.address import mask, split
 from finedge.runtime.sources.aside import aside
 from finedge.runtime.sources.base import AS_IT_COMES, Connection, EndOfStream, Source, Wish
 from finedge.runtime.sources.capture import Capture, Held, arrival, info_of, take
+from finedge.runtime.sources.client import ask
 from finedge.runtime.sources.container import stores_count
 from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
 from finedge.runtime.sources.pictures import Pictures, feed_of
 from finedge.runtime.sources.reconnect import Reconnecting
 from finedge.runtime.sources.video import RAW, VideoFile, is_motion_jpeg
-from finedge.runtime.sources.web import ask
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 10.0  # a silent connection is taken to be dead; time-lapse cameras send a picture each few seconds
@@ -144,7 +143,7 @@ def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | Vid
         answer = ask(uri, timeout_s=timeout_s, open_timeout_s=OPEN_TIMEOUT_S)
         feed = feed_of(answer, uri, wish=wish, timeout_s=timeout_s)
         head = answer.more() if feed is None else b""
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (FinedgeError, OSError, ValueError) as error:
         raise why_not_http(uri, timeout_s=timeout_s) from error
     if feed is None:
         answer.close()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
 import threading
 import time
 from typing import Protocol
 
-from finedge.errors import SourceLost
+from finedge.errors import FinedgeError, SourceLost
 from finedge.image import Unreadable, decode
 from finedge.runtime.sources.address import mask
 from finedge.runtime.sources.base import EndOfStream, Shot, SourceInfo, Wish
 from finedge.runtime.sources.capture import shaped
+from finedge.runtime.sources.client import Answer, ask
 from finedge.runtime.sources.multipart import MOST_BYTES, Parts
-from finedge.runtime.sources.web import Answer, ask
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +133,7 @@ class Pictures:
             if self._closed.is_set():
                 return []
             raise
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (FinedgeError, OSError, ValueError) as error:
             if self._closed.is_set():
                 return []
             said = mask(str(error) or type(error).__name__)
