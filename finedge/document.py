@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from finedge.errors import FinedgeError
+from finedge.regular import read_regular
 
 MIB = 1 << 20
 MOST_BYTES = 64 * MIB  # the record of a calibration with 10,000 images takes 1 MiB
@@ -33,17 +34,16 @@ def read_json(path: Path, *, error: type[FinedgeError], fix: str) -> Any:
 
 def text_of(path: Path, *, error: type[FinedgeError], fix: str, most_bytes: int = MOST_BYTES) -> str:
     """Return the text of a UTF-8 file, without a byte order mark; raises as `read_json` does."""
-    if not os.path.isfile(path):  # noqa: PTH113 - False, too, for what no path can be
-        if os.path.lexists(path):  # a folder, or a pipe, which would be waited for
-            raise error(f"{path} is no file", expected="a file", fix=fix)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     try:
-        with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
+        data = read_regular(path, limit=most_bytes)
     except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}", fix=fix) from problem
-    if len(data) > most_bytes:
-        raise error(f"{path} is too large", expected=f"at most {most_bytes // MIB} MiB", fix=fix)
+        if not os.path.lexists(path):
+            missing = os.strerror(errno.ENOENT)
+            raise FileNotFoundError(errno.ENOENT, missing, str(path)) from None
+        what, expected = f"{path} cannot be read: {problem.strerror}", "a file"
+        if problem.errno == errno.EFBIG:
+            what, expected = f"{path} is too large", f"at most {most_bytes // MIB} MiB"
+        raise error(what, expected=expected, fix=fix) from problem
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:

@@ -20,10 +20,19 @@ Seed = Annotated[int, between(0, 2**63 - 1)]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run was trained on: `root` is the folder at that time, `seed` that of the cut where there was one."""
+    """What a run was trained on, in run.json and in a bundle.
+
+    Attributes:
+        root: the folder at that time.
+        layout: how it was read.
+        seed: of the cut, where there was one.
+        cut: how val or test were made; version 0.1 kept it here, later ones in split.json too.
+    """
 
     root: Path_ | None = None
+    layout: Text = ""
     seed: Seed = 0
+    cut: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
+def is_regular(path: Path) -> bool:
+    """Tell whether a plain file is there; False for a name that no file can have."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path's own raises for some names
+
+
 def read_regular(path: Path, *, limit: int) -> bytes:
     """Return the bytes of a plain file of at most `limit` bytes.
 

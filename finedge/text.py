@@ -27,9 +27,12 @@ LONGEST = 180
 MARK = re.compile(r"~[0-9a-f]{16}$")
 
 
-def printable(text: str) -> str:
-    """Return `text` as one line in which everything is seen: what is no letter is written as Python escapes it."""
-    return UNPRINTABLE.sub(lambda match: _escape(match[0]), text)
+def printable(text: object) -> str:
+    """Return a text or path as one line in which everything is seen.
+
+    What shows nothing is written as Python escapes it, bytes that are no Unicode as Python writes bytes.
+    """
+    return UNPRINTABLE.sub(lambda match: _escape(match[0]), str(text))
 
 
 def printable_lines(text: str) -> str:
@@ -75,6 +78,8 @@ class CleanFormatter(logging.Formatter):
 
 
 def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte of a file name
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
 
 

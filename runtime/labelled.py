@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from finedge.bundle import Bundle
 from finedge.data import (
@@ -46,7 +44,7 @@ def bundle_dataset(
             expected="a folder of images",
             fix="--data DIR",
         )
-    stored, seed = stored_split(bundle), _seed(bundle)
+    stored, seed = stored_split(bundle), bundle.training.data.seed
     if stored is None:
         if new_images != "ignore":
             what = f"--new-images {new_images}: {bundle.path} stores no split, so no image is new to it"
@@ -92,16 +90,5 @@ def stored_split(bundle: Bundle) -> StoredSplit | None:
 
 def recorded_root(bundle: Bundle) -> Path | None:
     """Return the folder of the images that the bundle's record names, wherever that is now."""
-    root = _record(bundle).get("root")
-    return Path(root) if isinstance(root, str) and root and "\0" not in root else None
-
-
-def _seed(bundle: Bundle) -> int:
-    seed = _record(bundle).get("seed", 0)
-    return seed if isinstance(seed, int) else 0
-
-
-def _record(bundle: Bundle) -> Mapping[str, Any]:
-    train = bundle.provenance.get("train", {})
-    data = train.get("data", {}) if isinstance(train, Mapping) else {}
-    return data if isinstance(data, Mapping) else {}
+    root = bundle.training.data.root
+    return Path(root) if root else None

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from finedge.document import parsed, read_json, text_of
 from finedge.errors import DataError, FinedgeError
-from finedge.provenance import Path_, Seed
-from finedge.schema import Count, Digest, Misfit, Share, Text, at_most, between, decode
+from finedge.provenance import Path_, TrainingData
+from finedge.schema import Check, Count, Digest, Misfit, Share, Text, at_most, between, decode
 from finedge.spec import Spec
 from finedge.train.recipe import MOST_EPOCHS, recipe_from
 
@@ -30,14 +30,6 @@ class _Model:
 
 
 @dataclass(frozen=True)
-class _Data:
-    root: Path_
-    layout: Text = ""
-    seed: Seed = 0
-    cut: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
 class _Teacher:
     path: Path_
     sha256: Digest
@@ -49,7 +41,7 @@ class _Record:
     spec: Mapping[str, Any]
     model: _Model
     recipe: Mapping[str, Any]
-    data: _Data
+    data: Annotated[TrainingData, Check(lambda data: data.root, "the folder of the images")]
     teacher: _Teacher | None = None
     commands: Annotated[tuple[str, ...], at_most(100_000)] = ()
 

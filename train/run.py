@@ -17,14 +17,14 @@ from typing import Any
 
 from finedge.data import MAX_UNREADABLE, DataSet, NewImages, StoredSplit, matched, read_folder, refuse_other_labels, say, say_match, split_of_dataset
 from finedge.data.record import named
-from finedge.data.stored import read_text
+from finedge.data.stored import read_split
 from finedge.errors import DataError, UsageError
 from finedge.files import write_text
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_weights
 from finedge.train.models import FineGrained, build
-from finedge.train.record import FORMAT, read_run_json
+from finedge.train.record import COPY, FORMAT, read_run_json
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +102,9 @@ def recorded_split(path: Path) -> StoredSplit:
         DataError: it is missing or damaged.
     """
     try:
-        if not (path / SPLITS).is_file():
-            raise DataError(f"{path / SPLITS} is missing", fix="copy the whole folder again")
-        stored = read_text((path / SPLITS).read_text(), source=path / SPLITS)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path / SPLITS} cannot be read: {error}", fix="copy the whole folder again") from error
+        stored = read_split(path / SPLITS)
+    except FileNotFoundError:
+        raise DataError(f"{path / SPLITS} is missing", fix=COPY) from None
     cut = stored.cut if stored.cut is not None else read_record(path)["data"].get("cut")  # version 0.1 kept it in run.json
     return replace(stored, cut=cut)
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finedge.data.names import label_text, refuse_alike, refuse_no_unicode
-from finedge.data.record import named, printable
+from finedge.data.record import named
 from finedge.data.walk import Folder
 from finedge.errors import DataError
+from finedge.text import printable
 
 Pairs = tuple[tuple[str, Path], ...]
 

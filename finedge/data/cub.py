@@ -8,9 +8,10 @@ from pathlib import Path
 from finedge.data.found import Found
 from finedge.data.lists import NUMBER
 from finedge.data.names import label_text
-from finedge.data.record import Item, named, printable
+from finedge.data.record import Item, named
 from finedge.data.text import Line, read_lines
 from finedge.errors import DataError
+from finedge.text import printable
 
 IMAGES, CLASSES, FLAGS, NAMES = (
     "images.txt",

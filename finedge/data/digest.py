@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from finedge.regular import is_regular
+
 CHUNK = 1 << 20
 AHEAD = 4096  # files handed to the threads at a time
 KEPT = 1 << 20  # digests in memory
@@ -34,7 +36,7 @@ def digests(paths: Iterable[Path]) -> dict[Path, str]:
 
 def _digest_or_none(path: Path) -> str | None:
     try:
-        return content_digest(path) if path.is_file() else None
+        return content_digest(path) if is_regular(path) else None
     except OSError:
         return None
 

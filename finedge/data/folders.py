@@ -16,10 +16,11 @@ from finedge.data.names import (
     unclear_split,
     why_no_data,
 )
-from finedge.data.record import SPLITS, Item, named, printable
+from finedge.data.record import SPLITS, Item, named
 from finedge.data.walk import Folder, Tally, walk
 from finedge.errors import DataError
 from finedge.image import is_image
+from finedge.text import printable
 
 BESIDE = "a picture beside the class folders"
 BESIDE_SPLITS = "a picture outside the split folders"

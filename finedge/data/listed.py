@@ -11,9 +11,11 @@ from pathlib import Path
 from finedge.data.found import Found
 from finedge.data.lists import FORM, NUMBER, Row, located, names_pictures, read_list
 from finedge.data.names import label_text, refuse_alike, split_of, why_no_data
-from finedge.data.record import SPLITS, Item, LeftOut, named, printable
+from finedge.data.record import SPLITS, Item, LeftOut, named
 from finedge.data.text import read_lines
 from finedge.errors import DataError
+from finedge.regular import is_regular
+from finedge.text import printable
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 CLASSES = "classes.csv"
@@ -166,15 +168,14 @@ def _items(
 
 def _refuse_special(path: Path, row: Row, *, file: Path) -> None:
     """Refuse a pipe, a folder or a device: reading one could wait for ever."""
-    # These two are False for a name that is too long, where those of Path raise.
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+    if os.path.exists(path) and not is_regular(path):  # noqa: PTH110 - Path's own raises
         what = f"{printable(file)}, line {row.line}: '{printable(row.path)}' is not a regular file"
         raise DataError(what, expected=FORM, fix="list image files only")
 
 
 def _refuse_all_missing(root: Path, splits: Mapping[str, tuple[Item, ...]]) -> None:
     items = [item for some in splits.values() for item in some]
-    if not any(os.path.isfile(item.path) for item in items):  # noqa: PTH113
+    if not any(is_regular(item.path) for item in items):
         raise DataError(
             f"none of the {len(items)} images that the lists of {root} name is there, first: {printable(items[0].path)}",
             expected=f"paths below {root}, or absolute ones",

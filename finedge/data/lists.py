@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.data.record import named, printable
+from finedge.data.record import named
 from finedge.data.text import Line, read_lines
 from finedge.errors import DataError
 from finedge.image import SUFFIXES
+from finedge.regular import is_regular
+from finedge.text import printable
 
 FORM = 'lines `path,label`, quotes around what holds a comma: birds/1.jpg,"finch, red"'
 PATHS = frozenset(
@@ -155,7 +157,7 @@ def _is_picture(cell: str) -> bool:
 
 def _there(rows: Sequence[Row], root: Path) -> int:
     """Return how many of the first rows name a file: what tells `a,b.jpg;c` from `a.jpg,b;c`."""
-    return sum(os.path.isfile(located(row.path, root)) for row in rows[:100])  # noqa: PTH113
+    return sum(is_regular(located(row.path, root)) for row in rows[:100])
 
 
 def located(text: str, root: Path) -> Path:

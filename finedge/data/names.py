@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from finedge.data.record import named, printable
+from finedge.data.record import named
 from finedge.errors import DataError
+from finedge.text import printable
 
 # As people write them; case, blanks, dashes and underscores do not count.
 ALIASES = {

@@ -14,10 +14,11 @@ from finedge.data.folders import read_one_folder, read_split_folders
 from finedge.data.found import Found
 from finedge.data.listed import read_listed
 from finedge.data.names import refuse_no_unicode, why_no_data
-from finedge.data.record import SHOWN, SPLITS, DataSet, Item, LeftOut, named, printable
+from finedge.data.record import SHOWN, SPLITS, DataSet, Item, LeftOut, named
 from finedge.data.walk import pictures_below
 from finedge.errors import DataError
 from finedge.image import is_image, read_image
+from finedge.text import printable
 
 log = logging.getLogger(__name__)
 

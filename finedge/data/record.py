@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finedge.errors import DataError, nearest
+from finedge.text import printable
 
 SPLITS = ("train", "val", "test")
 SHOWN = 10  # names that a message or a record lists; counts are always complete
@@ -128,13 +129,3 @@ def named(names: Iterable[object], *, shown: int = SHOWN) -> str:
     listed = list(names)
     more = ", ..." if len(listed) > shown else ""
     return ", ".join(printable(name) for name in listed[:shown]) + more
-
-
-def printable(name: object) -> str:
-    """Return a name with escapes for bytes that are no Unicode, and for control characters."""
-    try:
-        raw = str(name).encode("utf-8", "surrogateescape")  # the bytes that the file system has
-    except UnicodeEncodeError:
-        raw = str(name).encode("utf-8", "backslashreplace")
-    text = raw.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

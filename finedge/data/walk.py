@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finedge.data.names import why_no_data
-from finedge.data.record import SHOWN, LeftOut, printable
+from finedge.data.record import SHOWN, LeftOut
 from finedge.errors import DataError
 from finedge.image import is_image
+from finedge.regular import is_regular
+from finedge.text import printable
 
 TWICE = "a link to a folder that is read anyway"
 Chosen = tuple[tuple[Path, ...], tuple[LeftOut, ...]]
@@ -163,7 +165,7 @@ class _Walk:
 
 
 def _why_no_picture(path: Path) -> str | None:
-    if not os.path.isfile(path):  # noqa: PTH113 - False for a link in a circle
+    if not is_regular(path):
         lost = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110
         return "a link to nothing" if lost else "not a regular file"
     return None if is_image(path) else f"not a picture by its name ({_suffix(path)})"
