@@ -12,7 +12,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from finedge.errors import SystemProblem
 from finedge.leftovers import NEW, OLD, beside, hold_new, recover, release, settled
@@ -22,6 +24,16 @@ log = logging.getLogger(__name__)
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write `data` to `path` atomically: a full disk or a kill leaves the old file; `mode` is cut by the umask."""
+    with new_file(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Give an open file beside `path` that becomes `path` where the context ends well; else it is removed.
+
+    Its `name` is where it lies; `mode` is cut by the umask.
+    """
     path = _behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path, once=True)
@@ -29,10 +41,10 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     lock = None
     try:
         with settled(path.parent):  # or another process takes the new name for a leftover
-            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            opened = open(new, "xb", opener=partial(os.open, mode=mode))  # noqa: SIM115
             lock = hold_new(new)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with opened as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
@@ -57,6 +69,14 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = _behind_links(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    with folder_beside(path) as new:
+        yield new
+        _replace_folder(new, path)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; what is still there at the end is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     new = beside(path, NEW)
@@ -66,7 +86,6 @@ def new_folder(path: Path) -> Iterator[Path]:
             new.mkdir()
             lock = hold_new(new)
         yield new
-        _replace_folder(new, path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
         release(new, lock)
