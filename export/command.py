@@ -130,7 +130,7 @@ def _proven(model: onnx.ModelProto, expected: Expected, *, frames: NDArray[np.ui
 
     from finedge.bundle import HALF_FILE
     from finedge.export.parity import TOLERANCE, check_parity, rounds_too_much
-    from finedge.runtime.verify import FP16_LIMIT
+    from finedge.runtime.agreement import FP16_LIMIT
 
     onnx.checker.check_model(model, full_check=True)
     if name != HALF_FILE:

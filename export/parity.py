@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from finedge.errors import GateError
-from finedge.runtime.verify import allowance
+from finedge.runtime.agreement import allowance
 
 HALF_STEPS = 2.0**13  # float16 keeps 13 bits less than float32
 TOLERANCE = 1e-4  # of max(1, max |score|): the least that is allowed. Float32 reordering, not a different function

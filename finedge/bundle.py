@@ -25,7 +25,7 @@ from finedge.document import read_json
 from finedge.errors import BundleError, nearest
 from finedge.files import new_folder, write_text
 from finedge.leftovers import recover
-from finedge.provenance import Calibration, Training, recorded
+from finedge.provenance import Calibration, Export, Training, recorded
 from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
 from finedge.spec import Name, Spec
 
@@ -150,6 +150,12 @@ class Bundle:
         """What the record `train` says; a damaged one raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
         return recorded(Training, "train", self.provenance, name=str(self.path), fix=fix)
+
+    @property
+    def export(self) -> Export:
+        """What the record `export` says; a damaged one raises `BundleError`."""
+        fix = "finedge export RUN --out BUNDLE"
+        return recorded(Export, "export", self.provenance, name=str(self.path), fix=fix)
 
     @property
     def calibration(self) -> Calibration:

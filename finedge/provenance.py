@@ -44,6 +44,20 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Parity:
+    """How far a file is from PyTorch; `own_error` is PyTorch's own in float32, 0 if unknown."""
+
+    own_error: Annotated[float, between(0, 1e30)] = 0.0
+
+
+@dataclass(frozen=True)
+class Export:
+    """The record `export`: the parity of each file that it wrote."""
+
+    parities: Mapping[str, Parity] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Placement:
     """Which nodes of a file compute in INT8."""
 

@@ -33,11 +33,6 @@ def tags(node: NodeProto) -> dict[str, str]:
     return {p.key: p.value for p in node.metadata_props if p.key.startswith(f"{DOMAIN}.")}
 
 
-def call_of(node: NodeProto) -> str:
-    """Return the name of the call that a node is, or was part of; "" for any other node."""
-    return node.name if node.domain == DOMAIN else tags(node).get(NODE, "")
-
-
 def inner_tensors(graph: GraphProto) -> set[str]:
     """Return the names of the tensors inside our operators: all that their nodes make but what the calls return."""
     ours = (node for node in graph.node if NODE in (found := tags(node)) and WRITES not in found)

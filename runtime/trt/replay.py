@@ -8,10 +8,10 @@ import platform
 from finedge.bundle import Bundle
 from finedge.errors import GateError
 from finedge.golden import read_golden
+from finedge.runtime.agreement import Stage, golden_stages
 from finedge.runtime.backend import Session
 from finedge.runtime.cuda import Gpu
 from finedge.runtime.engine.store import Found
-from finedge.runtime.verify import Stage, golden_stages
 
 log = logging.getLogger(__name__)
 
