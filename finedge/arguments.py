@@ -30,14 +30,14 @@ def call(function: Callable[..., Any], *, prog: str, arguments: Sequence[str]) -
     shown = masked(arguments)
     if shown == list(arguments):
         return tyro.cli(read, prog=prog, args=arguments)()
-    said = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(errors):
             bound = tyro.cli(read, prog=prog, args=arguments)
     except SystemExit as exit_:
         if exit_.code:  # the same words without the secrets are as wrong, and are told in colour
             tyro.cli(read, prog=prog, args=shown)
-            print(clean(said.getvalue()), file=sys.stderr)
+            print(clean(errors.getvalue()), file=sys.stderr)
         raise
     return bound()
 

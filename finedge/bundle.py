@@ -120,9 +120,9 @@ class Bundle:
         """
         path = Path(path)
         recover(path)
-        found = _read_manifest(path)
+        manifest = _read_manifest(path)
         _refuse_links(path)
-        bundle = cls(path, found.spec, found.files, found.taps, found.views, found.provenance)
+        bundle = cls(path, manifest.spec, manifest.files, manifest.taps, manifest.views, manifest.provenance)
         bundle._check_digests()
         return bundle
 

@@ -137,18 +137,18 @@ def recover(path: Path, *, once: bool = False) -> None:
 
 
 def _recover(folder: Path, path: Path) -> None:
-    found = [Path(e.path) for e in os.scandir(folder) if e.name.startswith(".")]
-    found = [p for p in found if _is_ours(p) or _is_former(p, path)]
-    if not found:
+    leftovers = [Path(e.path) for e in os.scandir(folder) if e.name.startswith(".")]
+    leftovers = [p for p in leftovers if _is_ours(p) or _is_former(p, path)]
+    if not leftovers:
         return
     with settled(folder) as alone:
         if not alone:
             return
-        old = sorted((p for p in found if _role(p) == OLD and _of(p, path)), key=_changed)
+        old = sorted((p for p in leftovers if _role(p) == OLD and _of(p, path)), key=_changed)
         if old and not os.path.lexists(path):
             old[-1].rename(path)
             log.warning("%s: put back; a replacement of it was interrupted", path)
-        for leftover in found:
+        for leftover in leftovers:
             _remove(leftover)
 
 

@@ -61,8 +61,8 @@ def decode(kind: type[T], data: Any, *, at: str = "", strict: bool = False) -> T
     Raises:
         Misfit: the first value that does not fit.
     """
-    found: T = _decode(kind, data, at, strict)
-    return found
+    value: T = _decode(kind, data, at, strict)
+    return value
 
 
 def between(least: float, most: float, unit: str = "") -> Check:

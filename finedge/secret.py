@@ -163,8 +163,8 @@ def _in_text(match: re.Match[str]) -> str:
 
 
 def _bare_in_text(match: re.Match[str]) -> str:
-    told = match[0].removesuffix("@")
-    return match[0] if told == EXAMPLE else f"{match[1]}:{HIDDEN}@"
+    text = match[0].removesuffix("@")
+    return match[0] if text == EXAMPLE else f"{match[1]}:{HIDDEN}@"
 
 
 def _address(rest: str, *, head: str) -> Shown:

@@ -65,14 +65,14 @@ def golden_stages(session: Session, bundle: Bundle, *, golden: Mapping[str, NDAr
     For an engine that is the file it was built from.
     """
     info = session.info
-    found = session(golden["input"][None].astype(np.uint8, copy=False))
+    outputs = session(golden["input"][None].astype(np.uint8, copy=False))
     cut = info.precision == SEVEN_BIT
     limit, how = (SEVEN_BIT_LIMIT, " (7-bit weights)") if cut else (LIMITS[variant], "")
     file = info.source or info.file
     parity = bundle.export.parities.get(file)
     own = parity.own_error if parity and file == FLOAT_FILE else 0.0
     for name in (o.name for o in bundle.spec.outputs):
-        yield compared(f"logits {info.file}/{name}{how}", found[name], golden.get(f"{file}/{name}"), limit=limit, own=own)
+        yield compared(f"logits {info.file}/{name}{how}", outputs[name], golden.get(f"{file}/{name}"), limit=limit, own=own)
 
 
 def skipped(name: str, why: str) -> Stage:

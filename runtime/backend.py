@@ -242,15 +242,15 @@ def check_ports(inputs: Sequence[Port], outputs: Sequence[Port], bundle: Bundle,
         BundleError: with what was found.
     """
     spec, path = bundle.spec, bundle.path / file
-    wanted = Port(spec.input.name, spec.input.dtype, (None, spec.input.height, spec.input.width, 3))
-    if len(inputs) != 1 or inputs[0].name != wanted.name or not inputs[0].fits((wanted.dtype,), wanted.shape or ()):
-        raise BundleError(f"{path} takes {'; '.join(map(str, inputs)) or 'nothing'}", expected=f"{wanted}", fix=fix)
+    port_of_spec = Port(spec.input.name, spec.input.dtype, (None, spec.input.height, spec.input.width, 3))
+    if len(inputs) != 1 or inputs[0].name != port_of_spec.name or not inputs[0].fits((port_of_spec.dtype,), port_of_spec.shape or ()):
+        raise BundleError(f"{path} takes {'; '.join(map(str, inputs)) or 'nothing'}", expected=f"{port_of_spec}", fix=fix)
     rows = inputs[0].shape[0] if inputs[0].shape else None
-    found = {port.name: port for port in outputs}
+    by_name = {port.name: port for port in outputs}
     for output in spec.outputs:
-        port = found.get(output.name)
+        port = by_name.get(output.name)
         if port is None:
-            names = ", ".join(found) or "none"
+            names = ", ".join(by_name) or "none"
             raise BundleError(f"{path} has no output {output.name}", expected=f"the outputs of the manifest; found {names}", fix=fix)
         if not port.fits(FLOATS, (rows, len(spec.labels))):
             answer = Port(output.name, "float32", (rows, len(spec.labels)))
@@ -264,7 +264,7 @@ def check_answers(answers: Mapping[str, NDArray[np.generic]], spec: Spec, *, row
         BundleError: with what came back. Numbers that are not finite are for `finedge.runtime.classifier.probabilities`.
     """
     for output in spec.outputs:
-        found = answers.get(output.name)
-        if found is None or found.shape != (rows, len(spec.labels)):
-            shape = "nothing" if found is None else f"an array {list(found.shape)}"
+        answer = answers.get(output.name)
+        if answer is None or answer.shape != (rows, len(spec.labels)):
+            shape = "nothing" if answer is None else f"an array {list(answer.shape)}"
             raise BundleError(f"{file} answered {rows} frame(s) with {shape} as {output.name}", expected=f"[{rows}, {len(spec.labels)}]", fix=AGAIN)

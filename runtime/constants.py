@@ -48,15 +48,15 @@ class Constants:
             return constant(node)
         if node.op_type == "Shape":
             return self._sizes(node)
-        given: list[Any] = [self.values[name] for name in node.input if name in self.values]
+        values: list[Any] = [self.values[name] for name in node.input if name in self.values]
         if node.op_type == "CastLike" and node.input[0] in self.values and self.types.get(node.input[1]):
-            return given[0].astype(helper.tensor_dtype_to_np_dtype(self.types[node.input[1]]))
-        if not given or len(given) < len(node.input):
+            return values[0].astype(helper.tensor_dtype_to_np_dtype(self.types[node.input[1]]))
+        if not values or len(values) < len(node.input):
             return None
         if node.op_type == "Concat":
-            return np.concatenate(given, axis=_attribute(node, "axis", 0))
-        if node.op_type == "Reshape" and 0 not in given[1]:
-            return given[0].reshape(given[1])
+            return np.concatenate(values, axis=_attribute(node, "axis", 0))
+        if node.op_type == "Reshape" and 0 not in values[1]:
+            return values[0].reshape(values[1])
         return None
 
     def _sizes(self, node: NodeProto) -> Any:

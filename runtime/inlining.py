@@ -54,16 +54,16 @@ class _Calls:
 
     def expand(self) -> bool:
         """Replace every call by the nodes of its function; return whether there was one."""
-        found = False
+        replaced = False
         nodes: list[NodeProto] = []
         for node in self.graph.node:
             function = self.functions.get(_called(node))
-            found = found or function is not None
+            replaced = replaced or function is not None
             nodes += [node] if function is None else self._body(node, function)
         copies = [copied(n) for n in nodes]
         del self.graph.node[:]
         self.graph.node.extend(copies)
-        return found
+        return replaced
 
     def _body(self, call: NodeProto, function: FunctionProto) -> list[NodeProto]:
         body = _Body(call, function, self._name(call), self.types, self.shapes)
@@ -105,16 +105,16 @@ class _Body:
 
     def node(self, node: NodeProto, index: int) -> Iterator[NodeProto]:
         """Yield the node as it stands in the graph; nothing for a constant, which is stored."""
-        made = copied(node)
-        made.name = f"{self.name}/{node.op_type}.{index}"
-        self._set_attributes(made)
-        made.input[:] = [self._actual(name) for name in node.input]
-        made.output[:] = [self._actual(name) for name in node.output]
-        if node.output[0] not in self.function.output and self.constants.take(made):
+        new = copied(node)
+        new.name = f"{self.name}/{node.op_type}.{index}"
+        self._set_attributes(new)
+        new.input[:] = [self._actual(name) for name in node.input]
+        new.output[:] = [self._actual(name) for name in node.output]
+        if node.output[0] not in self.function.output and self.constants.take(new):
             return
         if self.call.domain == DOMAIN:
-            tag(made, {**self.tags, **self._ends(node)})
-        yield made
+            tag(new, {**self.tags, **self._ends(node)})
+        yield new
 
     def _ends(self, node: NodeProto) -> dict[str, str]:
         reads = ",".join(self.shown.get(name, "") for name in node.input)
@@ -131,10 +131,10 @@ class _Body:
         kept = []
         for attribute in node.attribute:
             if attribute.ref_attr_name:
-                given = self.given.get(attribute.ref_attr_name)
-                if given is None:
+                value_of_call = self.given.get(attribute.ref_attr_name)
+                if value_of_call is None:
                     continue
-                value = copied(given)
+                value = copied(value_of_call)
                 value.name = attribute.name
                 kept.append(value)
             else:
@@ -176,9 +176,9 @@ def check_functions(model: ModelProto) -> None:
     if len(sizes) < len(functions):
         name = next(f.name for key, f in functions.items() if key not in sizes)
         raise BundleError(f"function {name} calls itself, or functions {MOST_LEVELS} levels deep", fix="export again")
-    made = sum(sizes.get(_called(node), 1) for node in model.graph.node)
-    if made > MOST_NODES:
-        raise BundleError(f"the functions of the model make {made} nodes", expected=f"at most {MOST_NODES}", fix="export again")
+    total = sum(sizes.get(_called(node), 1) for node in model.graph.node)
+    if total > MOST_NODES:
+        raise BundleError(f"the functions of the model make {total} nodes", expected=f"at most {MOST_NODES}", fix="export again")
 
 
 def _check(function: FunctionProto, opsets: Mapping[str, int]) -> None:

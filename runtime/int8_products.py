@@ -45,14 +45,14 @@ def int8_products() -> Products:
     Raises:
         UsageError: FINEDGE_CPU_INT8 is neither.
     """
-    said = os.environ.get(OVERRIDE, "")
-    if not said:
+    setting = os.environ.get(OVERRIDE, "")
+    if not setting:
         return measured_products()
-    if said == "saturating":
+    if setting == "saturating":
         return "saturating"
-    if said != "exact":
-        known = nearest(said, get_args(Products))
-        raise UsageError(f"{OVERRIDE}={said}", expected=known, fix="unset it: the CPU is asked then")
+    if setting != "exact":
+        known = nearest(setting, get_args(Products))
+        raise UsageError(f"{OVERRIDE}={setting}", expected=known, fix="unset it: the CPU is asked then")
     if measured_products() == "saturating":
         log.warning("%s=exact, but products saturate here: the answers of INT8 files are wrong", OVERRIDE)
     return "exact"
@@ -134,9 +134,9 @@ class _Probe:
         constants = {name: np.asarray(value) for name, value in numbers.items() if name != "x"}
         stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
         node = helper.make_node(self.op, list(numbers), ["y"])
-        taken = helper.make_tensor_value_info("x", kind, list(numbers["x"].shape))
-        made = helper.make_tensor_value_info("y", kind, None)
-        return helper.make_graph([node], "probe", [taken], [made], stored)
+        source = helper.make_tensor_value_info("x", kind, list(numbers["x"].shape))
+        answer = helper.make_tensor_value_info("y", kind, None)
+        return helper.make_graph([node], "probe", [source], [answer], stored)
 
 
 def _probes() -> Iterator[_Probe]:

@@ -49,15 +49,15 @@ def bundle_dataset(
         if new_images != "ignore":
             what = f"--new-images {new_images}: {bundle.path} stores no split, so no image is new to it"
             raise UsageError(what, fix="leave it out; or train and export again, which stores the split")
-        found = open_dataset(root, seed=seed)
-        refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
-        how = "cut anew" if found.cut else "taken as the folder gives it"
+        folder = open_dataset(root, seed=seed)
+        refuse_other_labels(folder, bundle.spec.labels, owner=bundle.path)
+        how = "cut anew" if folder.cut else "taken as the folder gives it"
         text = "%s stores no split of its training: that of %s is %s"
-        log.warning(text, bundle.path, found.root, how)
-        return found
-    found = read_folder(root)
-    refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
-    placed = matched(found, stored, new=new_images, seed=seed)
+        log.warning(text, bundle.path, folder.root, how)
+        return folder
+    folder = read_folder(root)
+    refuse_other_labels(folder, bundle.spec.labels, owner=bundle.path)
+    placed = matched(folder, stored, new=new_images, seed=seed)
     say(placed)
     say_match(placed)
     return placed
@@ -77,8 +77,8 @@ def evaluated_images(
         UsageError: there is no data.
         DataError: see `finedge.data.evaluated`.
     """
-    found = bundle_dataset(bundle, data, new_images=new_images)
-    return evaluated(found, stored_split(bundle), split=split, allow_overlap=allow_overlap)
+    dataset = bundle_dataset(bundle, data, new_images=new_images)
+    return evaluated(dataset, stored_split(bundle), split=split, allow_overlap=allow_overlap)
 
 
 def stored_split(bundle: Bundle) -> StoredSplit | None:

@@ -27,24 +27,24 @@ def leash() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard, told = socket.socketpair()
-    told.setblocking(False)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
     ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(heard, ended), name="finedge-leash", daemon=True)
+    thread = threading.Thread(target=_watch, args=(receiver, ended), name="finedge-leash", daemon=True)
     thread.start()
-    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
         ended.set()
-        told.close()  # ends `recv`
+        sender.close()  # ends `recv`
         thread.join(1.0)
-        heard.close()
+        receiver.close()
 
 
-def _watch(heard: socket.socket, ended: threading.Event) -> None:
-    while numbers := heard.recv(64):
+def _watch(receiver: socket.socket, ended: threading.Event) -> None:
+    while numbers := receiver.recv(64):
         if any(number in ENDING for number in numbers):
             if not ended.wait(LAST_S):
                 _leave()

@@ -29,14 +29,14 @@ PICTURE = {
 
 def with_facts(model: ModelProto, spec: Spec) -> ModelProto:
     """Return a copy of `model` that says its labels and preprocessing; what it said of them before is replaced."""
-    said = copied(model)
+    labelled = copied(model)
     new = facts(spec)
-    kept = [copied(p) for p in said.metadata_props if p.key not in new]
-    del said.metadata_props[:]
-    said.metadata_props.extend(kept)
+    kept = [copied(p) for p in labelled.metadata_props if p.key not in new]
+    del labelled.metadata_props[:]
+    labelled.metadata_props.extend(kept)
     for key, value in new.items():
-        said.metadata_props.add(key=key, value=value)
-    return said
+        labelled.metadata_props.add(key=key, value=value)
+    return labelled
 
 
 def facts(spec: Spec) -> dict[str, str]:

@@ -53,7 +53,7 @@ def _skeleton(model: ModelProto) -> ModelProto:
 def _weights(graph: GraphProto) -> Iterator[ValueInfoProto]:
     from onnx import helper
 
-    given = {i.name for i in graph.input}
-    large: list[TensorProto] = [t for t in graph.initializer if prod(t.dims) > FEW and t.name not in given]
+    inputs = {i.name for i in graph.input}
+    large: list[TensorProto] = [t for t in graph.initializer if prod(t.dims) > FEW and t.name not in inputs]
     for tensor in large:
         yield helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

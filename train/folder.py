@@ -61,5 +61,5 @@ def _is_half_made(out: Path) -> bool:
 
 def _is_leftover(name: str) -> bool:
     """Tell whether a killed process left this name while it wrote a file of a run."""
-    found = OURS.fullmatch(name) or FORMER.fullmatch(name)
-    return found is not None and found["name"] in FILES
+    match = OURS.fullmatch(name) or FORMER.fullmatch(name)
+    return match is not None and match["name"] in FILES

@@ -41,11 +41,11 @@ def _starved(model: FineGrained, recipe: Recipe, *, side: int) -> str:
     """Return the first BatchNorm that trains on one value a channel where one image passes, or an empty name."""
     shapes = copy.deepcopy(model).to("meta")
     to_training_mode(shapes, freeze_norm=recipe.freeze_norm)
-    found: list[str] = []
+    starved: list[str] = []
 
     def look(name: str, norm: nn.Module, inputs: tuple[Any, ...]) -> None:
         if norm.training and inputs[0].numel() == inputs[0].shape[1]:
-            found.append(name)
+            starved.append(name)
 
     for name, module in shapes.named_modules():
         if isinstance(module, _BatchNorm):
@@ -53,6 +53,6 @@ def _starved(model: FineGrained, recipe: Recipe, *, side: int) -> str:
     try:
         shapes(torch.empty(1, 3, side, side, device="meta"))
     except ValueError:  # PyTorch's own refusal of such a BatchNorm
-        if not found:
+        if not starved:
             raise
-    return found[0] if found else ""
+    return starved[0] if starved else ""

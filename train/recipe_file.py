@@ -33,7 +33,7 @@ def read_toml(name: str) -> dict[str, Any]:
     path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
     try:
         text = text_of(path, error=DataError, fix="write the recipe as UTF-8", most_bytes=MOST_BYTES)
-        found = tomllib.loads(text)
+        values = tomllib.loads(text)
     except FileNotFoundError:
         fix = "name a shipped recipe or a TOML file"
         raise UsageError(f"unknown recipe '{name}'", expected=nearest(name, recipe_names()), fix=fix) from None
@@ -45,8 +45,8 @@ def read_toml(name: str) -> dict[str, Any]:
         raise UsageError(f"{path} is nested too deeply", expected=f"at most {DEEPEST} levels") from None
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise UsageError(f"{path} is not TOML: {error}") from error
-    require_plain(found)
-    return found
+    require_plain(values)
+    return values
 
 
 def require_plain(values: Mapping[str, Any], *, at: str = "") -> None:

@@ -61,15 +61,15 @@ def _cut(items: Sequence[Item], shares: Mapping[str, float], *, seed: int) -> Pa
 def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) -> dict[str, str]:
     """Return the split of each content of one class."""
     order = sorted(contents, key=lambda c: (_unit(c, seed), c))
-    wanted = [split for split, share in shares.items() if share]
+    targets = [split for split, share in shares.items() if share]
     bounds, bound = [], 0.0
-    for split in wanted:
+    for split in targets:
         bound += shares[split]
         bounds.append(sum(_unit(c, seed) < bound for c in order))
     ends = _mended(bounds, len(order))
     splits: dict[str, str] = {}
     start = 0
-    for split, end in zip(wanted, ends, strict=True):
+    for split, end in zip(targets, ends, strict=True):
         splits |= dict.fromkeys(order[start:end], split)
         start = end
     return {**splits, **dict.fromkeys(order[start:], "train")}
@@ -81,8 +81,8 @@ def _mended(bounds: Sequence[int], count: int) -> list[int]:
     ends: list[int] = []
     for place, bound in enumerate(bounds):
         least = ends[-1] + 1 if ends else 1
-        behind = len(bounds) - place - 1 if most >= len(bounds) else 0  # parts that want one each
-        room = most - behind
+        later = len(bounds) - place - 1 if most >= len(bounds) else 0  # parts that want one each
+        room = most - later
         ends.append(max(min(max(bound, least), room), ends[-1] if ends else 0))
     return [max(0, min(end, most)) for end in ends]
 

@@ -95,34 +95,34 @@ def _visible_folders(root: Path) -> list[Path]:
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
     """Return the folder of each split: it is called so, and holds folders, as a class does not."""
-    found: dict[str, Path] = {}
+    by_split: dict[str, Path] = {}
     for folder in folders:
         split = split_of(folder.name)
         if split is None or not _visible_folders(folder):
             continue
-        if split in found:
-            both = named((found[split].name, folder.name))
+        if split in by_split:
+            both = named((by_split[split].name, folder.name))
             raise DataError(
                 f"{root} has two folders for split '{split}': {both}",
                 expected="one",
                 fix="merge or rename one",
             )
-        found[split] = folder
+        by_split[split] = folder
     unclear = [f.name for f in folders if unclear_split(f.name) and _visible_folders(f)]
-    if found and unclear:
-        others = named(f.name for f in found.values())
+    if by_split and unclear:
+        others = named(f.name for f in by_split.values())
         what = f"{root} has {named(unclear)} beside {others}: which split is it?"
         fix = "rename it to val or test, or move it away"
         raise DataError(what, expected="train, val and test", fix=fix)
-    return found
+    return by_split
 
 
 def _unwrapped(tree: Folder) -> Folder:
     """Enter a folder that holds nothing but one folder of class folders: what an archive adds."""
     while not tree.pictures and len(tree.folders) == 1:
         (only,) = tree.folders
-        held = [folder for folder in only.folders if folder.has_pictures()]
-        if only.pictures or not held or not all(folder.pictures for folder in held):
+        classes = [folder for folder in only.folders if folder.has_pictures()]
+        if only.pictures or not classes or not all(folder.pictures for folder in classes):
             break
         tree = only
     return tree

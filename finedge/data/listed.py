@@ -58,9 +58,9 @@ def read_listed(root: Path) -> Found | None:
 def stray_lists(root: Path) -> list[str]:
     """Say of each file that is called as a list is why it is none, beside folders of classes."""
     files, stray = _list_files(root)
-    said = [f"{name} names no picture: it is no list" for left in stray for name in left.examples]
+    remarks = [f"{name} names no picture: it is no list" for left in stray for name in left.examples]
     names = [printable(file.name) for file in files.values()]
-    return said + [f"{name} is not read: there is no list for train" for name in names]
+    return remarks + [f"{name} is not read: there is no list for train" for name in names]
 
 
 def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
@@ -69,7 +69,7 @@ def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
     An empty or unreadable .csv is a broken list. A .txt that names no picture may be anybody's notes,
     and claims nothing beside folders of pictures.
     """
-    found: dict[str, Path] = {}
+    by_split: dict[str, Path] = {}
     stray = []
     for path in sorted(root.iterdir()):
         suffix, split = path.suffix.lower(), split_of(path.stem)
@@ -78,16 +78,16 @@ def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
         notes = suffix == ".txt" and path.is_file() and not names_pictures(path)
         if notes and _has_folders(root):
             stray.append(printable(path.name))
-        elif split in found:
-            both = named((found[split].name, path.name))
+        elif split in by_split:
+            both = named((by_split[split].name, path.name))
             raise DataError(
                 f"{root} has two lists for split '{split}': {both}",
                 expected="one",
                 fix="delete or rename one",
             )
         else:
-            found[split] = path
-    return found, (LeftOut(STRAY, len(stray), tuple(stray[:10])),) if stray else ()
+            by_split[split] = path
+    return by_split, (LeftOut(STRAY, len(stray), tuple(stray[:10])),) if stray else ()
 
 
 def _has_folders(root: Path) -> bool:
@@ -187,7 +187,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
     """Read classes.csv with header `name, id, ...` (Grocery Store); () where there is none."""
     if not path.is_file():
         return ()
-    found: dict[int, str] = {}
+    numbered: dict[int, str] = {}
     for place, line in enumerate(read_lines(path)):
         try:
             row = next(csv.reader([line.text], skipinitialspace=True, strict=True))
@@ -199,12 +199,12 @@ def _class_names(path: Path) -> tuple[str, ...]:
         good = number and cells[0] and len(cells[1]) <= DIGITS
         if not good and place == 0:
             continue
-        if not good or int(cells[1]) in found:
+        if not good or int(cells[1]) in numbered:
             why = "a number that stands there twice" if good else "is no `name,number`"
             raise DataError(f"{printable(path)}, line {line.number}: {why}", expected=CLASSES_FORM)
-        found[int(cells[1])] = label_text(cells[0])
-    names = tuple(found[k] for k in sorted(found))
-    if sorted(found) != list(range(len(found))) or len(set(names)) < len(names) or not names:
+        numbered[int(cells[1])] = label_text(cells[0])
+    names = tuple(numbered[k] for k in sorted(numbered))
+    if sorted(numbered) != list(range(len(numbered))) or len(set(names)) < len(names) or not names:
         why = "has gaps in its numbers, or one name twice" if names else "names no class"
         raise DataError(f"{printable(path)} {why}", expected=CLASSES_FORM)
     return names

@@ -41,7 +41,7 @@ class _Placing:
 
 
 def matched(
-    found: DataSet,
+    folder: DataSet,
     stored: StoredSplit,
     *,
     new: NewImages = "ignore",
@@ -57,18 +57,18 @@ def matched(
     another data set: its own splits hold, cut by `seed` where it has none. `exact` takes the stored
     splits and labels as they are, in their order, for a training that goes on.
     """
-    known = filled(stored, found.root)
-    present = _present(found)
+    known = filled(stored, folder.root)
+    present = _present(folder)
     by_digest: dict[str, list[_Present]] = defaultdict(list)
     for one in present:
         by_digest[one.digest].append(one)
     if not any(e.digest in by_digest for _, e in known if e.digest) and not exact:
         note = "no image of it is in the stored split: another data set, with its own splits"
-        other = with_cuts(replace(found, notes=(*found.notes, note)), seed=seed)
+        other = with_cuts(replace(folder, notes=(*folder.notes, note)), seed=seed)
         return replace(other, match=Match(new=len(present), taken=len(present)))
     work = _Placing()
     for split, entry in known:
-        _place(work, split, entry, by_digest=by_digest, root=found.root, stored=known, exact=exact)
+        _place(work, split, entry, by_digest=by_digest, root=folder.root, stored=known, exact=exact)
     rest = [one for one in present if not one.claimed]
     copies, unknown, taken = _rest(work, rest, known, new=new, exact=exact)
     match = Match(
@@ -81,7 +81,7 @@ def matched(
         missing={s: tuple(paths) for s, paths in work.missing.items()},
     )
     return replace(
-        found,
+        folder,
         splits={s: tuple(items) for s, items in work.splits.items()},
         cut=stored.cut,
         match=match,
@@ -90,16 +90,16 @@ def matched(
 
 def say_match(data: DataSet) -> None:
     """Log what a folder has more or less than the split that was stored."""
-    found = data.match
-    if found is None:
+    match = data.match
+    if match is None:
         return
-    if found.new > found.taken:
+    if match.new > match.taken:
         log.warning(
             "%d image(s) of %s are new to the stored split: they are left out (--new-images)",
-            found.new - found.taken,
+            match.new - match.taken,
             data.root,
         )
-    for split, paths in found.missing.items():
+    for split, paths in match.missing.items():
         if paths:
             log.warning(
                 "%d image(s) of the stored split '%s' are not in %s: %s",
@@ -110,14 +110,14 @@ def say_match(data: DataSet) -> None:
             )
     counts = (
         (
-            found.moved,
+            match.moved,
             "lie in another split of the folder than the stored one: the folder's counts",
         ),
         (
-            found.relabelled,
+            match.relabelled,
             "stand under another label than when they were stored: the present one counts",
         ),
-        (found.copies, "are further copies of images that are in use: they are left out"),
+        (match.copies, "are further copies of images that are in use: they are left out"),
     )
     for count, text in counts:
         if count:
@@ -164,12 +164,12 @@ def refuse_other_labels(data: DataSet, labels: Sequence[str], *, owner: object) 
     raise DataError(what, expected=expected, fix=fix)
 
 
-def _present(found: DataSet) -> list[_Present]:
-    known = digests(item.path for items in found.splits.values() for item in items)
+def _present(folder: DataSet) -> list[_Present]:
+    known = digests(item.path for items in folder.splits.values() for item in items)
     return [
-        _Present(item, known.get(item.path, ""), split if found.given else None)
+        _Present(item, known.get(item.path, ""), split if folder.given else None)
         for split in SPLITS
-        for item in found.splits.get(split, ())
+        for item in folder.splits.get(split, ())
         if item.path in known
     ]
 

@@ -127,16 +127,16 @@ def drop_unreadable(
 ) -> DataSet:
     """Decode every image once; leave out those that fail; refuse more than a share of `limit`."""
     splits = tuple(splits)
-    wanted = [i for s in splits for i in data.splits.get(s, ())]
+    items_to_read = [i for s in splits for i in data.splits.get(s, ())]
     with ThreadPoolExecutor() as pool:
-        reasons = pool.map(_why_unreadable, wanted)
-        bad = {item.path for item, why in zip(wanted, reasons, strict=True) if why}
+        reasons = pool.map(_why_unreadable, items_to_read)
+        bad = {item.path for item, why in zip(items_to_read, reasons, strict=True) if why}
     if not bad:
         return data
     listed = "\n    ".join(printable(p) for p in sorted(bad)[:20])
     more = "\n    ..." if len(bad) > 20 else ""
-    text = f"{len(bad)} of {len(wanted)} images cannot be read:\n    {listed}{more}"
-    if len(bad) > limit * len(wanted):
+    text = f"{len(bad)} of {len(items_to_read)} images cannot be read:\n    {listed}{more}"
+    if len(bad) > limit * len(items_to_read):
         fix = "repair or delete these files"
         raise DataError(text, expected=f"at most {limit:.0%} unreadable", fix=fix)
     log.warning("%s\n  they are left out", text)
@@ -151,28 +151,28 @@ def drop_unreadable(
 
 def _read(root: Path) -> DataSet:
     notes: tuple[str, ...] = ()
-    found = _claimed(root, but=("folder",))
-    while found is None and len(notes) < LEVELS and (inner := _only_folder(root)) is not None:
+    layout = _claimed(root, but=("folder",))
+    while layout is None and len(notes) < LEVELS and (inner := _only_folder(root)) is not None:
         notes = (
             *notes,
             f"{printable(inner.name)}/ is entered: {printable(root)} holds nothing else",
         )
         root = inner
-        found = _claimed(root, but=("folder",))
-    found = found or _claimed(root)
-    if found is None:
+        layout = _claimed(root, but=("folder",))
+    layout = layout or _claimed(root)
+    if layout is None:
         forms = (f"{name}: {(r.__doc__ or '').splitlines()[0]}" for name, r in LAYOUTS.items())
         raise DataError(f"no known layout of images in {root}", expected="; ".join(forms))
-    name, read = found
+    name, read = layout
     left_out = (*read.left_out, *(_unlisted(read) if name == "lists" else ()))
-    said = (*notes, *read.notes)
-    return DataSet(read.root, name, read.labels, read.splits, None, left_out, said, read.given)
+    remarks = (*notes, *read.notes)
+    return DataSet(read.root, name, read.labels, read.splits, None, left_out, remarks, read.given)
 
 
 def _claimed(root: Path, *, but: tuple[str, ...] = ()) -> tuple[str, Found] | None:
     """Return the first layout that knows a folder, and what it read."""
-    found = ((name, reader(root)) for name, reader in LAYOUTS.items() if name not in but)
-    return next(((name, read) for name, read in found if read is not None), None)
+    readings = ((name, reader(root)) for name, reader in LAYOUTS.items() if name not in but)
+    return next(((name, read) for name, read in readings if read is not None), None)
 
 
 def _only_folder(root: Path) -> Path | None:
@@ -194,11 +194,11 @@ def _pictures(root: Path) -> bool:
 def _unlisted(found: Found) -> tuple[LeftOut, ...]:
     listed = {item.path for items in found.splits.values() for item in items}
     try:
-        lost = [p for p in pictures_below(found.root)[0] if p not in listed]
+        missing = [p for p in pictures_below(found.root)[0] if p not in listed]
     except (OSError, DataError):  # of a folder that no list speaks of
         return ()
-    names = tuple(printable(p.relative_to(found.root)) for p in lost[:10])
-    return (LeftOut(UNLISTED, len(lost), names),) if lost else ()
+    names = tuple(printable(p.relative_to(found.root)) for p in missing[:10])
+    return (LeftOut(UNLISTED, len(missing), names),) if missing else ()
 
 
 def _lost(data: DataSet) -> str:

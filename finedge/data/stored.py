@@ -96,9 +96,9 @@ def split_of_dataset(data: DataSet) -> StoredSplit:
     """Return the splits of a data set by content; a missing file is refused: it has none."""
     paths = [item.path for items in data.splits.values() for item in items]
     known = digests(paths)
-    lost = next((path for path in paths if path not in known), None)
-    if lost is not None:
-        what = f"{printable(lost)} cannot be read"
+    unreadable = next((path for path in paths if path not in known), None)
+    if unreadable is not None:
+        what = f"{printable(unreadable)} cannot be read"
         raise DataError(what, expected="every image of the data set", fix="copy it again")
     return StoredSplit(
         {split: tuple(_entry_of(item, data.root, digest=known[item.path]) for item in items) for split, items in data.splits.items()},

@@ -41,10 +41,10 @@ def read_lines(path: Path) -> list[Line]:
         what = f"cannot read {printable(path)}: {error.strerror}"
         raise DataError(what, expected="a readable list") from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    found = [Line(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    for line in found:
+    content_lines = [Line(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    for line in content_lines:
         _refuse_control(line, path)
-    return found
+    return content_lines
 
 
 def _decoded(content: bytes, path: Path) -> str:

@@ -82,8 +82,8 @@ def walk(root: Path, tally: Tally) -> Folder:
 def pictures_below(root: Path) -> Chosen:
     """Return the pictures below a folder, sorted by path, and what was left out."""
     tally = Tally(root)
-    found = sorted(walk(root, tally).every())
-    return tuple(found), tally.found()
+    pictures = sorted(walk(root, tally).every())
+    return tuple(pictures), tally.found()
 
 
 def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
@@ -92,7 +92,7 @@ def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
     Parts of a path that were `asked` for are not hidden. A file that is reached again through a
     link to a folder is left out; a folder is no file to lose.
     """
-    tally, found, seen = Tally(Path()), [], set[str]()
+    tally, pictures, seen = Tally(Path()), [], set[str]()
     for path in sorted(p for p in paths if not os.path.isdir(p)):  # noqa: PTH112
         hidden = (why_no_data(part) for part in path.parts if part not in asked)
         reason = next(filter(None, hidden), None) or _why_no_picture(path)
@@ -103,8 +103,8 @@ def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
             tally.add(reason, path)
             continue
         seen.add(real)
-        found.append(path)
-    return tuple(found), tally.found()
+        pictures.append(path)
+    return tuple(pictures), tally.found()
 
 
 def is_below_data(path: Path) -> bool:
@@ -166,8 +166,8 @@ class _Walk:
 
 def _why_no_picture(path: Path) -> str | None:
     if not is_regular(path):
-        lost = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110
-        return "a link to nothing" if lost else "not a regular file"
+        dangling = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110
+        return "a link to nothing" if dangling else "not a regular file"
     return None if is_image(path) else f"not a picture by its name ({_suffix(path)})"
 
 

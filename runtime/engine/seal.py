@@ -37,10 +37,10 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 def is_ours(record: Mapping[str, Any]) -> bool:
     """Tell whether this machine, or one whose secret is trusted here, sealed exactly this record."""
     plain = {k: v for k, v in record.items() if k != SEAL}
-    found = record.get(SEAL)
-    if not isinstance(found, str) or not found.isascii():
+    seal = record.get(SEAL)
+    if not isinstance(seal, str) or not seal.isascii():
         return False
-    return any(hmac.compare_digest(found, _seal(plain, secret)) for secret in _trusted())
+    return any(hmac.compare_digest(seal, _seal(plain, secret)) for secret in _trusted())
 
 
 def cache_folder() -> Path:

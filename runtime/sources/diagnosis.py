@@ -57,8 +57,8 @@ class _Inquiry(threading.Thread):
         try:
             self.problem = self._ask(self._uri, self._deadline)
         except (FinedgeError, OSError, ValueError) as error:  # where a server leads to
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self.problem = SystemProblem(f"{mask(self._uri)} leads to no address: {said}")
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.problem = SystemProblem(f"{mask(self._uri)} leads to no address: {reason}")
 
 
 def _reason(uri: str, ask: Callable[[str, Deadline], SystemProblem], *, timeout_s: float) -> SystemProblem:
@@ -67,8 +67,8 @@ def _reason(uri: str, ask: Callable[[str, Deadline], SystemProblem], *, timeout_
     now = last if last is not None and last.is_alive() else _Inquiry(uri, ask, seconds=seconds)
     _asked[uri] = now
     now.join(BRIEF_S if outage else seconds + BRIEF_S)
-    found = now.problem or (last.problem if last is not None and outage else None)
-    return found or SystemProblem(
+    problem = now.problem or (last.problem if last is not None and outage else None)
+    return problem or SystemProblem(
         f"{mask(uri)} cannot be opened: no answer within {seconds:g} s that tells why",
         expected="a server that answers",
         fix="see the camera's log; open the address in another program",

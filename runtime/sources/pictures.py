@@ -116,9 +116,9 @@ class Pictures:
     def _next(self, timeout_s: float) -> Shot | None:
         deadline, before = time.monotonic() + timeout_s, self._left_out
         while not self._closed.is_set():
-            came = self._more()
+            bodies = self._more()
             arrived = time.monotonic_ns()
-            shots = (self._shot(data, arrived) for data in reversed(came))
+            shots = (self._shot(data, arrived) for data in reversed(bodies))
             newest = next((shot for shot in shots if shot is not None), None)
             if newest is not None:
                 return newest
@@ -136,8 +136,8 @@ class Pictures:
         except (FinedgeError, OSError, ValueError) as error:
             if self._closed.is_set():
                 return []
-            said = mask(str(error) or type(error).__name__)
-            raise SourceLost(f"{self._uri} delivers no frames any more: {said}", fix=FIX) from error
+            reason = mask(str(error) or type(error).__name__)
+            raise SourceLost(f"{self._uri} delivers no frames any more: {reason}", fix=FIX) from error
 
     def _shot(self, data: bytes, arrived: int) -> Shot | None:
         """Return a picture, or None where it is not whole, which is said once."""

@@ -90,8 +90,8 @@ class VideoFile:
         try:
             return decode(image.tobytes()).image
         except Unreadable as error:
-            said = f"{self._name} ends after {self._of(index)}: the next {error}"
-            raise self._broken(said, expected="a complete video", fix=FIX) from error
+            what = f"{self._name} ends after {self._of(index)}: the next {error}"
+            raise self._broken(what, expected="a complete video", fix=FIX) from error
 
     def _of(self, read: int) -> str:
         announced = self.info.frames
