@@ -109,7 +109,7 @@ def _checked(model: onnx.ModelProto) -> bytes:
 
 
 def _golden(bundle: Bundle, files: Mapping[str, bytes]) -> bytes:
-    """Return golden.npz with what the new files make of the golden input: the same numbers whichever CPU calibrates."""
+    """Return golden.npz with the new files' outputs: the same numbers on every CPU."""
     from finedge.golden import pack, read_golden
     from finedge.runtime.backend import SessionOptions
     from finedge.runtime.ort import OnnxRuntimeBackend

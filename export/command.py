@@ -95,7 +95,7 @@ def _reference(run: Run, model: onnx.ModelProto, *, frames: NDArray[np.uint8], h
 
 
 def _stored_split(run: Run, data: Path | None) -> dict[str, bytes]:
-    """Return the file with the split that the run was trained on; of a run without digests, as far as its images are here."""
+    """Return the file of the run's split; without digests, as far as its images are here."""
     from finedge.data.stored import FILE, filled
     from finedge.train.run import recorded_split
 
@@ -125,7 +125,7 @@ def _parity_frames(run: Run, data: Path | None, *, how: Preprocess) -> tuple[NDA
 
 
 def _proven(model: onnx.ModelProto, expected: Expected, *, frames: NDArray[np.uint8], name: str) -> Parity | None:
-    """Check a file's graph, and its outputs against PyTorch; None of a float16 file that this model cannot have."""
+    """Check a file's graph, and its outputs against PyTorch; None: this model cannot be float16."""
     import onnx
 
     from finedge.bundle import HALF_FILE
@@ -140,7 +140,7 @@ def _proven(model: onnx.ModelProto, expected: Expected, *, frames: NDArray[np.ui
     except GateError as error:
         if not rounds_too_much(expected, tolerance=FP16_LIMIT):
             raise
-        log.warning("%s is left out: %s. This model makes too much of rounding (to do: train it longer)", name, error.what)
+        log.warning("%s is left out: %s. Rounding changes this model too much (to do: train it longer)", name, error.what)
         return None
 
 

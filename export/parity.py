@@ -1,6 +1,6 @@
 """Proof that the ONNX file is the model: the same frames through both, before the file is kept.
 
-What is right is the model in float64. By how much float32 may differ from it the model itself says: PyTorch computes it in
+What is right is the model in float64. The limit for float32 comes from the model itself: PyTorch computes it in
 float32 in two ways, with oneDNN and without, and neither is wrong. A network of a first short training, whose scores reach a
 thousand, rounds a thousand times more than one that has settled.
 """
@@ -27,7 +27,7 @@ TOLERANCE = 1e-4  # of max(1, max |score|): the least that is allowed. Float32 r
 
 @dataclass(frozen=True)
 class Expected:
-    """What a model answers in float64, output by output, and the largest error of PyTorch's own float32 on the same frames."""
+    """The outputs of a model in float64, and the largest error of PyTorch's own float32 on them."""
 
     outputs: tuple[NDArray[np.float64], ...]
     own_errors: tuple[float, ...]
@@ -45,7 +45,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest difference over all outputs and images, the most that is allowed, and PyTorch's own error in float32."""
+    """The largest difference of all outputs and images, its limit, and PyTorch's own error."""
 
     max_abs: float
     limit: float
@@ -75,7 +75,9 @@ def expected_of(reference: nn.Module, frames: NDArray[np.uint8], *, outputs: int
 
 
 def check_parity(model: onnx.ModelProto, expected: Expected, frames: NDArray[np.uint8], *, tolerance: float = TOLERANCE, name: str = "ONNX") -> Parity:
-    """Compare ONNX Runtime with what is expected on the same frames (uint8 [N, H, W, 3]); an error calls the model `name`.
+    """Compare ONNX Runtime with `expected` on the same frames (uint8 [N, H, W, 3]).
+
+    An error calls the model `name`.
 
     Allowed is `tolerance` * max(1, max |score|), or 8 times PyTorch's own error where that is more, at most half of it.
 
@@ -98,7 +100,10 @@ def check_parity(model: onnx.ModelProto, expected: Expected, frames: NDArray[np.
 
 
 def rounds_too_much(expected: Expected, *, tolerance: float) -> bool:
-    """Tell whether rounding to float16 alone moves the scores by more than `tolerance`, by what rounding to float32 does."""
+    """Tell whether rounding to float16 alone moves the scores by more than `tolerance`.
+
+    It is estimated from the error in float32.
+    """
     return HALF_STEPS * expected.own_error > tolerance * expected.scale
 
 

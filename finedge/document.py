@@ -1,6 +1,7 @@
-"""JSON of somebody else: one reader, which turns every fault of the text into a typed error.
+"""The one reader of JSON from outside: every fault of the text becomes a typed error.
 
-Strict where Python's reader is lax: no NaN or Infinity, no key twice, no text that is no Unicode, no deep nesting, no huge file.
+Stricter than Python's reader: no NaN or Infinity, no key twice, only Unicode, no deep nesting, no
+huge file.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def text_of(path: Path, *, error: type[FinedgeError], fix: str, most_bytes: int 
 
 
 def parsed(text: str, *, name: str, error: type[FinedgeError], fix: str) -> Any:
-    """Return the plain data of JSON text; `name` says in an error where it came from."""
+    """Return the plain data of JSON text; an error calls it `name`."""
     try:
         data = json.loads(
             text,

@@ -1,6 +1,6 @@
-"""Writing files so that nothing is lost: beside the target, then renamed over it; into folders that were looked at before the work began.
+"""Writing files so that nothing is lost: beside the target, then renamed over it.
 
-Links are followed: the file or folder behind one is replaced, and the link stays. Modes obey the umask.
+A link stays: its target is replaced. Modes obey the umask. Long work checks its folder first.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ log = logging.getLogger(__name__)
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Write `data` to `path` atomically: a full disk or a kill leaves the old file; `mode` is cut by the umask."""
+    """Write `data` to `path` atomically: a full disk or a kill leaves the old file.
+
+    The umask cuts `mode`.
+    """
     with new_file(path, mode=mode) as file:
         file.write(data)
 
 
 @contextmanager
 def new_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Give an open file beside `path` that becomes `path` where the context ends well; else it is removed.
+    """Give an open file that replaces `path` if the context ends well; else it is removed.
 
-    Its `name` is where it lies; `mode` is cut by the umask.
+    Its `name` is its own path until then. The umask cuts `mode`.
     """
     path = _behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,9 +65,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes `path` where the context ends well, replacing what was there; else it is removed.
+    """Give an empty folder that replaces `path` if the context ends well; else it is removed.
 
-    `path` may be a link to a folder, or `.`: the folder behind it is replaced.
+    `path` may be a link to a folder, or `.`: its target is replaced.
     """
     path = _behind_links(path)
     if path.exists() and not path.is_dir():

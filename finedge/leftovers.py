@@ -56,7 +56,10 @@ def locked(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def settled(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder for a few renames, waiting a moment for others that do; False where there is none."""
+    """Hold the lock of a folder for a few renames; wait a moment for others that hold it.
+
+    Yields False where there is no lock.
+    """
     if folder in _being_written:  # this process holds it
         yield True
         return
@@ -79,7 +82,10 @@ def _waited_for(folder: Path) -> int | None:
 
 
 def hold(path: Path) -> int | None:
-    """Return a handle that locks a file or folder until it is closed, or None: there is no lock, or another has it."""
+    """Return a handle that locks a file or folder until it is closed.
+
+    None: there is no lock, or another process has it.
+    """
     try:
         return _lock(path)
     except BlockingIOError:
@@ -123,7 +129,7 @@ def release(path: Path, handle: int | None) -> None:
 
 
 def recover(path: Path, *, once: bool = False) -> None:
-    """Put back what an interrupted replacement of `path` took away, and remove what killed processes left beside it.
+    """Put back what an interrupted replacement of `path` took away, and remove leftovers.
 
     With `once` the folder is looked at once a process: it may hold 100,000 pictures. What cannot be changed here is left.
     """

@@ -1,6 +1,6 @@
-"""What the stages recorded in a bundle, as far as later stages read it: every field may be missing, more may be there.
+"""Records of the stages in a bundle: the fields that later stages read; each may be missing.
 
-Bundles of every version open: a record is looked at when it is asked for, and what it says beyond these fields is kept.
+Bundles of every version open: a record is checked when it is read, and unknown fields are kept.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a plain file for reading; links are followed.
 
     Raises:
-        OSError: it is missing, may not be read, or is of another kind; `strerror` says which.
+        OSError: it is missing, may not be read, or is of another kind; `strerror` has the reason.
     """
     try:
         _check(path.stat(), path)

@@ -1,4 +1,4 @@
-"""From plain data (JSON, TOML) to frozen dataclasses: types, ranges and fields are checked, a fault names its place.
+"""From plain data (JSON, TOML) to frozen dataclasses; an error names the place of the fault.
 
 A small decoder of our own: boards with JetPack's Python get no further package, and `finedge --help` imports nothing heavy.
 It knows what our records are made of: dataclasses, TypedDicts, tuples, mappings, Literals, unions, and `Annotated` with checks.
@@ -81,7 +81,10 @@ def is_digest(text: str) -> bool:
 
 
 def is_plain_name(text: str) -> bool:
-    """Tell whether a text names a file of a folder itself: no path, not hidden, nothing unprintable, at most 255 bytes."""
+    """Tell whether a text is a plain file name.
+
+    That is no path, not hidden, printable, at most 255 bytes.
+    """
     fits = 0 < len(text.encode()) <= 255 and not text.startswith(".")
     return fits and text.isprintable() and not set(text) & set("/\\")
 
@@ -144,7 +147,7 @@ def _annotated(kind: Any, data: Any, at: str, strict: bool) -> Any:
 
 
 def _union(kind: Any, data: Any, at: str, strict: bool) -> Any:
-    """Return the first member that fits; else raise the fault of the likeliest: the deepest place."""
+    """Return the first member that fits; else raise the fault with the deepest place."""
     faults: list[Misfit] = []
     for member in get_args(kind):
         try:

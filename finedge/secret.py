@@ -1,4 +1,4 @@
-"""What of an address may be shown: passwords, tokens and keys are hidden by the address's structure, here and nowhere else.
+"""Hides passwords, tokens and keys of addresses, by the structure of the address.
 
 An address as users type it: scheme://USER:PASSWORD@HOST:PORT/PATH?QUERY#FRAGMENT, also where the password holds raw @ : / # ? or blanks,
 where the scheme is missing, and where the whole is a property of a GStreamer pipeline. In doubt more is hidden, never less.
@@ -70,17 +70,20 @@ class Shown:
 
 
 def mask(source: str) -> str:
-    """Return a whole source of the command line as it may be shown: an address, a pipeline or a file's name."""
+    """Return a source of the command line as it may be shown.
+
+    It is an address, a pipeline or the name of a file.
+    """
     return _shown(source).text
 
 
 def mask_text(text: str) -> str:
-    """Return any text as it may be shown: addresses in it are masked, and what `learn` was told is hidden wherever it stands."""
+    """Return a text as it may be shown: addresses are masked, learned secrets are hidden."""
     return _IN_TEXT.sub(_in_text, _BARE_IN_TEXT.sub(_bare_in_text, _plain(_without_learned(text))))
 
 
 def learn(source: str) -> None:
-    """Remember the secrets of a source, so that `mask_text` hides them where a server or a library repeats them."""
+    """Remember the secrets of a source: `mask_text` hides them where others repeat them."""
     shown = _shown(source)
     if shown.secrets:
         _remember(source, shown.text)  # where the whole is repeated, its parts need not be found again
@@ -193,7 +196,7 @@ def _split_login(rest: str) -> tuple[str | None, str | None, str]:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if at < 0 and re.search(r"(?i)%40", authority):
         at, width = max(authority.rfind("%40"), 0), 3
-    # behind the first / ? or #: of the password, or of the path or query
+    # after the first / ? or #: of the password, or of the path or query
     elif at >= len(authority):
         path = re.split(r"[?#]", rest, maxsplit=1)[0]
         plain = _HOST.fullmatch(authority) is not None
@@ -239,7 +242,10 @@ def _path(path: str, *, scheme: str, secrets: list[str]) -> Iterator[str]:
 
 
 def _login_segments(segments: list[str], *, scheme: str) -> Iterator[int]:
-    """Yield the places of secrets: /live/USER/SECRET/1.ts, /USER/SECRET/1.ts, /token/SECRET, and rtmp's /app/SECRET."""
+    """Yield the places of secrets in a path.
+
+    /live/USER/SECRET/1.ts, /USER/SECRET/1.ts, /token/SECRET, and rtmp's /app/SECRET.
+    """
     names = [unquote(s).lower() for s in segments] if all(map(_encodable, segments)) else segments
     web = scheme in ("http", "https")
     for number, name in enumerate(names[:-1]):

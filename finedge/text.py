@@ -1,4 +1,4 @@
-"""Text that leaves: what servers, labels and file names say, made harmless once for terminals, logs, datagrams and file names."""
+"""Text of servers, labels and files, cleaned for terminals, logs, datagrams and file names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESERVED = re.compile(
     re.DOTALL,
 )
 TOOLS = re.compile(r"(?i)[.@$~#]|__MACOSX$")  # how names begin that data readers take for other programs' files
-# bytes of UTF-8: with a time and a suffix behind it still below the 255 of every file system
+# bytes of UTF-8: with a time and a suffix added, still below the 255 of every file system
 LONGEST = 180
 MARK = re.compile(r"~[0-9a-f]{16}$")
 
@@ -36,7 +36,7 @@ def printable(text: object) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return `text` with its own lines, each but the first indented, so that none can pass for a line of ours."""
+    """Return `text` with every line but the first indented: none passes for a line of ours."""
     first, *rest = (printable(line) for line in text.split("\n"))
     return "\n".join([first, *(line if line.startswith("  ") or not line else f"  {line}" for line in rest)])
 
@@ -70,7 +70,7 @@ def file_name(label: str) -> str:
 
 
 class CleanFormatter(logging.Formatter):
-    """Formats a log record and cleans it, with what the record's exception says."""
+    """Formats a log record and cleans it, with the text of its exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text."""

@@ -16,7 +16,10 @@ Shapes = dict[str, tuple[int | None, ...]]
 
 
 class Constants:
-    """The stored values of one body by tensor name; `types` and `shapes` are what is known of the graph's tensors."""
+    """The stored values of one body by tensor name.
+
+    `types` and `shapes`: the known ones of the graph's tensors.
+    """
 
     def __init__(self, types: dict[str, int], shapes: Shapes) -> None:
         self.types, self.shapes = types, shapes

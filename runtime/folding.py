@@ -1,4 +1,7 @@
-"""The nodes of an operator of ours as one node again, which a plugin is found by; the inverse of `inlining`."""
+"""Folds the nodes of one of our operators to one node, which a plugin implements.
+
+The inverse of `inlining`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Functions inlined, so that a file opens everywhere; the nodes of our operators carry tags (`finedge.runtime.tags`)."""
+"""Inlines model functions, so that a file opens everywhere.
+
+The nodes of our operators carry tags (`finedge.runtime.tags`).
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ class _Calls:
 
 
 class _Body:
-    """The nodes of one call: formals are what it was given, everything else gets a name of its own."""
+    """The nodes of one call: inputs and outputs are those of the call, all else gets a name of its own."""
 
     def __init__(self, call: NodeProto, function: FunctionProto, name: str, types: dict[str, int], shapes: Shapes) -> None:
         from onnx import helper
@@ -127,7 +130,7 @@ class _Body:
         return self.actual.get(name, "")
 
     def _set_attributes(self, node: NodeProto) -> None:
-        """Write the call's attributes where the body refers to them; one that was not given is left out."""
+        """Write the call's attributes where the body refers to them; one that it lacks is left out."""
         kept = []
         for attribute in node.attribute:
             if attribute.ref_attr_name:
@@ -144,7 +147,7 @@ class _Body:
 
 
 def _values(model: ModelProto) -> tuple[dict[str, int], Shapes]:
-    """Return the element type of every tensor that has a known one, and its shape; None is a size that is open."""
+    """Return the known element types and shapes by tensor; None is an open size."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph

@@ -30,7 +30,7 @@ Products = Literal["exact", "saturating"]
 # What a test, or a user who knows better, sets; without it the kernels are asked.
 OVERRIDE = "FINEDGE_CPU_INT8"
 PROVIDER = "CPUExecutionProvider"
-# ONNX Runtime then multiplies U8 by U8 where U8 by S8 would saturate: as the file says, and slower.
+# ONNX Runtime then multiplies U8 by U8 where U8 by S8 would saturate: exact, and slower.
 EXACT_SETTING = ("session.x64quantprecision", "1")
 WEIGHT = 127  # symmetric weights: -128 is not stored
 # The probe's answers lie in the middle of their type's range when exact.
@@ -40,7 +40,7 @@ ANSWER = 100
 def int8_products() -> Products:
     """Return whether sums of INT8 products are "exact" or "saturating" here.
 
-    FINEDGE_CPU_INT8 says so where it is set; else the kernels are asked.
+    FINEDGE_CPU_INT8 decides where it is set; else the kernels are asked.
 
     Raises:
         UsageError: FINEDGE_CPU_INT8 is neither.

@@ -19,10 +19,10 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def leash() -> Iterator[None]:
-    """End the process `LAST_S` after the first SIGINT or SIGTERM that came inside, unless this block has ended before.
+    """End the process `LAST_S` after the first SIGINT or SIGTERM, unless the block ends before.
 
-    Python's own handlers run between two steps of the main thread only: of a call into a library that hangs they never hear. Only
-    in the main thread; a signal without a handler in Python ends the process at once, as ever.
+    Python runs its handlers between two steps of the main thread only. While a library call hangs,
+    they never run. Outside the main thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -52,7 +52,7 @@ def _watch(receiver: socket.socket, ended: threading.Event) -> None:
 
 
 def _leave() -> None:
-    """Leave without asking the threads that hang: whole files lie under their names, half ones beside."""
+    """Leave without the threads that hang: no file is half-written under its own name."""
     log.error("the run did not end within %g s of the signal: leaving what hangs", LAST_S)
     for handler in logging.getLogger("finedge").handlers:
         handler.flush()

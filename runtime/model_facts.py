@@ -1,4 +1,4 @@
-"""What a model's file says of itself in `metadata_props`, for readers that know nothing of bundles.
+"""Labels and preprocessing in a model file's `metadata_props`, for readers without the bundle.
 
 labels                     JSON list, in the order of the outputs' columns
 preprocess                 JSON object: how a picture becomes the input; mean and std are already in the graph
@@ -28,7 +28,7 @@ PICTURE = {
 
 
 def with_facts(model: ModelProto, spec: Spec) -> ModelProto:
-    """Return a copy of `model` that says its labels and preprocessing; what it said of them before is replaced."""
+    """Return a copy of `model` with its labels and preprocessing; older ones are replaced."""
     labelled = copied(model)
     new = facts(spec)
     kept = [copied(p) for p in labelled.metadata_props if p.key not in new]

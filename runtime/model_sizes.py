@@ -1,4 +1,4 @@
-"""How large the tensors of a model are, known before anything is allocated: a number in a file may ask for any size."""
+"""Sizes of a model's tensors, before anything is allocated: a file may ask for any size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ FEW = 1024  # numbers: shapes, axes and scales are kept, since sizes are compute
 
 
 def too_large(model: ModelProto) -> str | None:
-    """Return what is too large in a model, e.g. "logits: [10000000000], 40 GB"; open sizes, such as the batch, count as 1."""
+    """Return what is too large in a model, e.g. "logits: [10000000000], 40 GB"; or None.
+
+    Open sizes, such as the batch, count as 1.
+    """
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(_skeleton(model), data_prop=True).graph
@@ -36,7 +39,7 @@ def _bytes(value: ValueInfoProto) -> tuple[list[int], int]:
 
 
 def _skeleton(model: ModelProto) -> ModelProto:
-    """Return the model without its weights, which become inputs of their type and shape: they are all that is large to copy."""
+    """Return the model without its weights: they become inputs of their type and shape."""
     from onnx import ModelProto as Model
 
     thin = Model(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)

@@ -1,7 +1,7 @@
 """The one door by which ONNX files come in: read once, checked, and in the one form that our passes know.
 
 A bundle's digests cover its files and nothing else, so a model must hold all that it computes with. External data would be
-read from wherever the file says; and ONNX Runtime, given bytes, looks for it in the working folder.
+read from any path in the file; and ONNX Runtime, given bytes, looks for it in the working folder.
 """
 
 from __future__ import annotations

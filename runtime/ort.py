@@ -140,7 +140,7 @@ def _settings(options: SessionOptions) -> onnxruntime.SessionOptions:
 
 
 def _ports(found: Sequence[onnxruntime.NodeArg]) -> list[Port]:
-    # ONNX Runtime says [] of a scalar and of an unknown rank alike: the run will show.
+    # ONNX Runtime reports [] for a scalar and for an unknown rank: the run will show.
     shapes = [tuple(n if isinstance(n, int) else None for n in a.shape) or None for a in found]
     return [Port(a.name, DTYPES.get(a.type, a.type), shape) for a, shape in zip(found, shapes, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Our operators in the files of a bundle: their functions inlined, each node tagged with the call that it came from.
+"""Tags on the nodes of our operators: each names the call that it came from.
 
 Few readers expand model-local functions (OpenVINO and cv2.dnn do not), and a file must open in all of them. So the files hold
 standard ops only, and `metadata_props` of a node (ONNX IR 10) say which call it was part of:
@@ -40,7 +40,7 @@ def inner_tensors(graph: GraphProto) -> set[str]:
 
 
 def without_metadata(model: ModelProto) -> ModelProto:
-    """Return a copy of `model` without any metadata: what is left says what is computed, and nothing else."""
+    """Return a copy of `model` without any metadata: the rest is the computation alone."""
     plain = copied(model)
     del plain.metadata_props[:]
     del plain.graph.metadata_props[:]

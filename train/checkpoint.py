@@ -81,7 +81,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
         raise DataError(f"{path} is missing", expected="a folder made by finedge train", fix="train again, or copy the whole folder") from None
-    # Beside its own error the library lets through what the system and torch say of a folder, or of a type that torch lacks.
+    # Beside its own error the library lets through errors of the system and of torch: for a folder, or a type that torch lacks.
     except (SafetensorError, OSError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}", fix="train again, or copy the file again") from error
 

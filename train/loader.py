@@ -95,7 +95,7 @@ def batches(images: EvaluationImages | TrainingImages, order: Sequence[int], *, 
 
 
 def batched(order: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Return `order` in groups of `size`; the last one may be smaller, but a lone last image joins the group before it.
+    """Return `order` in groups of `size`; a lone last image joins the group before it.
 
     BatchNorm cannot train on one image where it sees one value a channel; so every image is still seen, and once.
     """

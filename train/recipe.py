@@ -18,7 +18,7 @@ __all__ = ["RECIPES", "Recipe", "override", "read_recipe", "recipe_from", "recip
 MOST_EPOCHS = 100_000
 MOST_IMAGES = 65_536  # a batch; also the batches of a step
 MOST_PIXELS = 4_096  # a side; the largest that papers on fine-grained images use is 1,024
-MOST_RESIZED = 16_384  # a side, as a bundle may say
+MOST_RESIZED = 16_384  # a side, as in a bundle
 MOST_BATCH_BYTES = 4 * 2**30  # of pixels; four batches are held at a time
 MOST_AREA = 4.0  # times the image; CNL draws up to 1.25
 MOST_MILESTONES = 1_000
@@ -206,7 +206,7 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     try:
         return decode(Recipe, values, strict=True)
     except Misfit as error:
-        if isinstance(error.__cause__, FinedgeError):  # a range, which says it better
+        if isinstance(error.__cause__, FinedgeError):  # a range, whose text is better
             raise error.__cause__ from None
         if error.unknown:
             names = [f.name for f in fields(Recipe)]

@@ -1,4 +1,4 @@
-"""The text of a recipe: found by name or path, read as TOML, and plain enough for JSON, whatever somebody wrote there."""
+"""Recipes as TOML: found by name or path; their values are plain enough for JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def read_toml(name: str) -> dict[str, Any]:
-    """Return what a recipe says, by the name of a shipped one or the path of a TOML file.
+    """Return the values of a recipe: a shipped one by name, or a TOML file by path.
 
     Raises:
         UsageError: no such recipe, no readable text, not TOML, or a value that JSON does not have.
@@ -50,7 +50,7 @@ def read_toml(name: str) -> dict[str, Any]:
 
 
 def require_plain(values: Mapping[str, Any], *, at: str = "") -> None:
-    """Refuse what run.json could not hold, or nobody means: dates, NaN, infinity, integers past 64 bits, deep nesting.
+    """Refuse what run.json cannot hold: dates, NaN, infinity, large integers, deep nesting.
 
     Raises:
         UsageError: the text has the place, as `options.dropout`.

@@ -1,4 +1,4 @@
-"""run.json and metrics.jsonl as foreign files: whatever stands there, they are read whole, or refused with the place.
+"""Readers of run.json and metrics.jsonl: read whole, or refused with the place of the fault.
 
 Only what is read later is looked at; all else is kept as it is, so that records of other versions pass.
 """
@@ -87,7 +87,11 @@ def read_run_json(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path, *, epochs: int) -> list[dict[str, Any]]:
-    """Return the rows of the first `epochs` epochs; a file that lacks one raises `DataError`, later rows are left out."""
+    """Return the rows of the first `epochs` epochs; later rows are left out.
+
+    Raises:
+        DataError: the file is missing or damaged, or lacks an epoch.
+    """
     try:
         lines = text_of(path, error=DataError, fix=COPY).splitlines()
     except FileNotFoundError:

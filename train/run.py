@@ -60,7 +60,11 @@ def load_run(path: Path) -> Run:
 
 
 def rebuild(record: Mapping[str, Any], *, path: Path) -> FineGrained:
-    """Build the model of the record of the run at `path`, without its weights; one that this version does not know raises `DataError`."""
+    """Build the model of a run's record, without its weights.
+
+    Raises:
+        DataError: this version does not know it; `path` is the run.
+    """
     model, classes = record["model"], len(record["spec"]["labels"])
     try:
         return build(model["name"], num_classes=classes, backbone=model["backbone"], weights="none", **model["options"])

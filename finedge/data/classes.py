@@ -32,7 +32,7 @@ def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
     folder at the top holds pictures itself, the tops are groups, and the innermost folders classes.
 
     Raises:
-        DataError: it cannot be told which folders are classes, or a name is no Unicode.
+        DataError: it is not clear which folders are classes, or a name is no Unicode.
     """
     tops = [(split, top) for split, tree in trees.items() for top in tree.folders]
     direct = {top.path.name for _, top in tops if top.pictures}

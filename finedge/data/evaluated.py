@@ -1,4 +1,4 @@
-"""The images that a number is measured on, and what that number must say of them."""
+"""The images that a number is measured on, and their origin for the record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finedge.errors import DataError
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Images of a split, and what the result says of their origin (plain data)."""
+    """Images of a split, and the record of their origin (plain data)."""
 
     items: tuple[Item, ...]
     record: dict[str, Any]

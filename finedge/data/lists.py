@@ -103,7 +103,7 @@ def names_pictures(path: Path) -> bool:
         with path.open("rb") as file:
             return PICTURE.search(file.read(LOOK).replace(b"\0", b"").decode("latin-1")) is not None
     except OSError:
-        return True  # it cannot be told: reading it then says why
+        return True  # unknown: reading it reports why
 
 
 def _read(lines: Sequence[Line], split: Callable[[str], list[str]], *, numbered: bool) -> _Reading:
@@ -145,7 +145,7 @@ def _why_not(cells: Sequence[str], columns: tuple[int, int, int] | None, *, numb
     if len(cells) != 2:
         return f"{len(cells)} column(s): {named(cells, shown=5)}"
     if not cells[0] or not cells[1]:
-        return "no path" if cells[1] else f"no label behind '{printable(cells[0])}'"
+        return "no path" if cells[1] else f"no label after '{printable(cells[0])}'"
     if _is_picture(cells[1]) and not _is_picture(cells[0]):
         return f"the label stands before the path '{printable(cells[1])}'"
     return ""

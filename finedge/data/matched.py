@@ -133,7 +133,7 @@ def overlap(items: Sequence[Item], trained: frozenset[str]) -> tuple[Path, ...]:
 
 
 def refuse_overlap(paths: Sequence[Path], *, split: str, allow: bool) -> None:
-    """Refuse to measure on images that were trained on, or say so where that is allowed."""
+    """Refuse to measure on images that were trained on; warn where that is allowed."""
     if not paths:
         return
     what = f"{len(paths)} image(s) of split '{split}' were trained on: {named(paths)}"

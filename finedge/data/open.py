@@ -1,4 +1,4 @@
-"""Opening a data set: its layout is found, what is missing is cut, what is left out is said."""
+"""Opens a data set: finds its layout, cuts missing splits, reports what is left out."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def open_dataset(root: Path, *, seed: int = 0) -> DataSet:
 
 
 def read_folder(root: Path) -> DataSet:
-    """Read labels and splits as the folder has them; nothing is cut, and nothing is said yet.
+    """Read labels and splits as the folder has them; nothing is cut, and nothing is logged.
 
     Raises:
         DataError: no layout fits, or a file or folder that cannot be read.

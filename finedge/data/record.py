@@ -68,9 +68,8 @@ class DataSet:
     """Labels and splits of a folder.
 
     `layout` names how it was read, `cut` how val or test were made (None: as found). `left_out`
-    counts what is no part of it, `notes` say what was merged, entered or overruled. `given` tells
-    whether the folder itself says which image is in which split. `match` tells how it meets the
-    split that was stored, where that was used.
+    counts what is no part of it, `notes` say what was merged, entered or overruled. `given`: the
+    folder itself has splits. `match`: how it meets the stored split, where that was used.
     """
 
     root: Path
@@ -125,7 +124,7 @@ class DataSet:
 
 
 def named(names: Iterable[object], *, shown: int = SHOWN) -> str:
-    """Return up to `shown` names in one line; dots say that there are more."""
+    """Return up to `shown` names in one line; dots mean that there are more."""
     listed = list(names)
     more = ", ..." if len(listed) > shown else ""
     return ", ".join(printable(name) for name in listed[:shown]) + more

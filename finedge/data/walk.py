@@ -22,7 +22,7 @@ DEEPEST = 64  # folders inside one another; past this it is no data set
 
 @dataclass
 class Tally:
-    """What was left out so far, by reason; names are told below `root`."""
+    """What was left out so far, by reason; names are relative to `root`."""
 
     root: Path
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))

@@ -28,7 +28,7 @@ _one_large = threading.Lock()
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels, uint8 [H, W, 3] RGB, and what to say of them (or nothing)."""
+    """Pixels, uint8 [H, W, 3] RGB, and a remark on them, or ""."""
 
     image: NDArray[np.uint8]
     remark: str = ""

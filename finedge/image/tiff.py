@@ -27,7 +27,7 @@ class _Form:
     big: bool
 
     def directory(self, raw: bytes) -> dict[int, tuple[int, ...]]:
-        """Return the tags of the first directory that say where and what the samples are."""
+        """Return the tags of the first directory for place and kind of the samples."""
         start = self.number(raw, 8 if self.big else 4, "Q" if self.big else "I")
         count = self.number(raw, start, "Q" if self.big else "H")
         first, step = (start + 8, 20) if self.big else (start + 2, 12)

@@ -38,7 +38,7 @@ def file_names(bundle: Bundle) -> list[str]:
 
 
 def refuse_unsendable(bundle: Bundle) -> None:
-    """Refuse what would put something else on the board than the files of the manifest, each under its own name in one folder.
+    """Refuse what is not a plain file of the manifest, under its own name in one folder.
 
     Raises:
         BundleError: a name that is a path or an option, a link, or something that is no file.

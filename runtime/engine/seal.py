@@ -1,6 +1,6 @@
-"""Which engines this machine built: their records carry a seal that only a secret outside the bundle makes.
+"""Which engines this machine built: their records carry a seal, made with a secret of its own.
 
-An engine is a program: TensorRT runs what its bytes say. A digest that lies beside it proves nothing, for whoever made the
+An engine is a program: TensorRT runs its bytes. A digest that lies beside it proves nothing, for whoever made the
 bundle wrote both. The secret is made once a user, in `$FINEDGE_CACHE/engine.key`; another one may be trusted as well, where
 one user of a machine builds for another: `$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key`.
 """
@@ -44,7 +44,9 @@ def is_ours(record: Mapping[str, Any]) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return `$FINEDGE_CACHE`, or ~/.cache/finedge: machine settings, timing caches, engines of read-only bundles.
+    """Return `$FINEDGE_CACHE`, or ~/.cache/finedge.
+
+    It holds machine settings, timing caches, and engines of read-only bundles.
 
     Raises:
         SystemProblem: this user has no home folder.
@@ -75,7 +77,10 @@ def _trusted() -> Iterator[bytes]:
 
 @cache
 def _own(folder: Path) -> bytes:
-    """Return this user's secret, made where there is none; where it cannot be kept, it lasts as long as the process."""
+    """Return this user's secret; it is made where there is none.
+
+    Where it cannot be stored, it lasts as long as the process.
+    """
     path = folder / NAME
     secret = _secret_in(path)
     if secret:

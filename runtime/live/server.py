@@ -1,4 +1,4 @@
-"""A web server that no browser can hold up: bounded threads, a deadline for every request and answer, places for those who use them."""
+"""A web server that no client can block: bounded threads, a deadline for every request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0
 
 @dataclass
 class Client:
-    """A connection being served: whether it has yet to ask, whether it has shown that it may, and since when it does what it does."""
+    """A connection: whether it has asked, whether it is authorised, and since when."""
 
     thread: threading.Thread
     host: str

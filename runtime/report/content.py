@@ -1,4 +1,4 @@
-"""What `finedge report` reads of a report.json: types, ranges, and what must be there together; the rest is left out.
+"""The fields of report.json that `finedge report` reads, with types and ranges.
 
 The rows are written as `finedge.runtime.benchmark.rows.Row`; fields of later versions may be missing in older reports.
 """
@@ -35,7 +35,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Power:
-    """The mean power in W, and what told it."""
+    """The mean power in W, and what measured it."""
 
     mean_w: Amount | None = None
     sensor: Text | None = None

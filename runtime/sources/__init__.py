@@ -28,8 +28,8 @@ from finedge.secret import learn
 
 __all__ = ["SOURCES", "Frame", "Kind", "Source", "SourceInfo", "Wish", "mask", "open_source"]
 
-# FFmpeg writes to stderr by itself, and addresses with their passwords in it. What it knows, the
-# diagnosis says.
+# FFmpeg writes to stderr by itself, and addresses with their passwords in it. The diagnosis
+# reports the cause.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 

@@ -105,7 +105,7 @@ def take(capture: cv2.VideoCapture) -> Held | None:
 
 
 def shaped(image: NDArray[np.uint8], wish: Wish, *, scale: bool) -> NDArray[np.uint8]:
-    """Return uint8 [H, W, 3] turned as `wish` says, and scaled to its size where `scale` says so."""
+    """Return uint8 [H, W, 3] turned by `wish`, and with `scale` scaled to its size."""
     if scale and wish.width and wish.height:
         sized = cv2.resize(image, (wish.width, wish.height), interpolation=cv2.INTER_AREA)
         image = np.asarray(sized, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Why a stream cannot be opened: FFmpeg does not say, so the server is asked once more, in bounded time."""
+"""Why a stream cannot be opened: FFmpeg reports nothing, so the server is asked, in bounded time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def reach(uri: str, *, timeout_s: float) -> None:
 
 
 def why_not_rtsp(uri: str, *, timeout_s: float) -> SystemProblem:
-    """Return what keeps an RTSP stream from opening, by asking for its description; within `timeout_s`, and within a moment in an outage."""
+    """Return what keeps an RTSP stream from opening, by asking for its description.
+
+    It takes `timeout_s` at most, and a moment in an outage.
+    """
     return _reason(uri, _why_not_rtsp, timeout_s=timeout_s)
 
 
@@ -56,7 +59,7 @@ class _Inquiry(threading.Thread):
     def run(self) -> None:
         try:
             self.problem = self._ask(self._uri, self._deadline)
-        except (FinedgeError, OSError, ValueError) as error:  # where a server leads to
+        except (FinedgeError, OSError, ValueError) as error:  # of a redirect
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self.problem = SystemProblem(f"{mask(self._uri)} leads to no address: {reason}")
 
@@ -69,7 +72,7 @@ def _reason(uri: str, ask: Callable[[str, Deadline], SystemProblem], *, timeout_
     now.join(BRIEF_S if outage else seconds + BRIEF_S)
     problem = now.problem or (last.problem if last is not None and outage else None)
     return problem or SystemProblem(
-        f"{mask(uri)} cannot be opened: no answer within {seconds:g} s that tells why",
+        f"{mask(uri)} cannot be opened: no answer within {seconds:g} s with a reason",
         expected="a server that answers",
         fix="see the camera's log; open the address in another program",
     )

@@ -134,7 +134,7 @@ def _connect_rtsp_gstreamer(uri: str, wish: Wish, *, timeout_s: float) -> Connec
 
 
 def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | VideoFile:
-    """Return what shows the pictures of an address: MJPEG and stills by ourselves, the rest by FFmpeg.
+    """Return what shows the pictures of an address: MJPEG and stills are read here, the rest by FFmpeg.
 
     Raises:
         SystemProblem: it cannot be opened, or shows no picture.

@@ -84,7 +84,7 @@ class Stills:
 
 
 class Pictures:
-    """The connection to a feed: the newest picture that is whole; others are counted and said.
+    """The connection to a feed: the newest picture that is whole; others are counted and logged.
 
     Raises:
         SourceLost: at once, no picture that can be read came in `open_timeout_s`.
@@ -140,7 +140,7 @@ class Pictures:
             raise SourceLost(f"{self._uri} delivers no frames any more: {reason}", fix=FIX) from error
 
     def _shot(self, data: bytes, arrived: int) -> Shot | None:
-        """Return a picture, or None where it is not whole, which is said once."""
+        """Return a picture, or None where it is not whole, which is logged once."""
         start = time.monotonic_ns()
         try:
             image = shaped(decode(data).image, self._wish, scale=True)

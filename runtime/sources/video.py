@@ -101,7 +101,7 @@ class VideoFile:
         announced = self.info.frames or 0
         if read == 0:
             raise self._broken(f"{self._name}: none of its frames can be decoded ({codec_of(self._capture)})", expected=DECODERS, fix=CONVERT)
-        if self._capture.grab():  # it goes on behind what could not be decoded
+        if self._capture.grab():  # it goes on after what could not be decoded
             raise self._broken(f"{self._name}: a frame cannot be decoded, after {self._of(read)}", expected="a complete video", fix=FIX)
         lacks = self._counted and read + SLACK < announced and not self._reached_the_end(position_ms)
         if lacks or self._cut:
@@ -136,7 +136,7 @@ def open_video(uri: str) -> VideoFile:
 def _opened(uri: str) -> tuple[cv2.VideoCapture, bool]:
     """Open what FFmpeg reads, and tell whether it gives the bytes of JPEGs; it may not be open.
 
-    FFmpeg completes a JPEG that is cut short and says nothing, so these are decoded by ourselves.
+    FFmpeg completes a JPEG that is cut short without a word, so these are decoded here.
     """
     capture = cv2.VideoCapture(uri, cv2.CAP_FFMPEG, [])
     if not capture.isOpened() or not is_motion_jpeg(capture):

@@ -68,7 +68,7 @@ def parse_options(official: Official, pairs: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Old:
-    """What an older dataset.json says that still counts."""
+    """The fields of an older dataset.json that still count."""
 
     name: Text
     verified: tuple[Text, ...] = ()

@@ -1,4 +1,4 @@
-"""One file from an address: whole, from the address that was named, and never more than the disk holds."""
+"""Downloads one file: whole, from a trusted address, and never more than the disk holds."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def download(url: str, out: BinaryIO, *, any_scheme: bool) -> None:
 
 
 def is_vouched(url: str) -> bool:
-    """Tell whether an address itself says who serves it: https, a file, or this machine."""
+    """Tell whether an address proves who serves it: https, a file, or this machine."""
     parts = urlsplit(url)
     if parts.scheme.lower() != "http":
         return parts.scheme.lower() in ("https", "file")
