@@ -55,7 +55,7 @@ def _cut(items: Sequence[Item], shares: Mapping[str, float], *, seed: int) -> Pa
     parts: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     for item in items:
         parts[where[item.label, known.get(item.path, str(item.path))]].append(item)
-    return {split: tuple(found) for split, found in parts.items()}
+    return {split: tuple(items) for split, items in parts.items()}
 
 
 def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) -> dict[str, str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from finedge.data.digest import digests
-from finedge.data.matched import overlap, refuse_overlap
 from finedge.data.open import drop_unreadable
-from finedge.data.record import DataSet, Item
+from finedge.data.record import DataSet, Item, named
 from finedge.data.stored import StoredSplit
 from finedge.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,28 @@ def evaluated(
     refuse_overlap(shared, split=split, allow=allow_overlap)
     record = {"split_from": _origin(data, split), "overlap": len(shared), **_counts(readable)}
     return Evaluated(items, record)
+
+
+def overlap(items: Sequence[Item], trained: frozenset[str]) -> tuple[Path, ...]:
+    """Return the files whose content is among the digests of what was trained on."""
+    if not trained:
+        return ()
+    known = digests(item.path for item in items)
+    return tuple(i.path for i in items if known.get(i.path) in trained)
+
+
+def refuse_overlap(paths: Sequence[Path], *, split: str, allow: bool) -> None:
+    """Refuse to measure on images that were trained on; warn where that is allowed."""
+    if not paths:
+        return
+    what = f"{len(paths)} image(s) of split '{split}' were trained on: {named(paths)}"
+    if not allow:
+        raise DataError(
+            what,
+            expected="images that training did not see",
+            fix="remove them from the split; or --allow-overlap, to measure all the same",
+        )
+    log.warning("%s; measured all the same (--allow-overlap)", what)
 
 
 def _own_train(data: DataSet) -> frozenset[str]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from finedge.data.cut import with_cuts
 from finedge.data.digest import digests
+from finedge.data.names import label_text
 from finedge.data.record import SPLITS, DataSet, Item, Match, named
 from finedge.data.stored import Entry, StoredSplit, filled
 from finedge.errors import DataError
@@ -48,7 +49,7 @@ def matched(
     seed: int = 0,
     exact: bool = False,
 ) -> DataSet:
-    """Return the folder `found` (read, not cut) with the splits that are stored.
+    """Return the folder `folder` (read, not cut) with the splits that are stored.
 
     A file goes where its content is stored. A split that the folder gives is not overruled: what
     lies in test/ is evaluated with test, though it was trained on (`overlap` then finds it). Only
@@ -124,32 +125,8 @@ def say_match(data: DataSet) -> None:
             log.warning("%d image(s) of %s %s", count, data.root, text)
 
 
-def overlap(items: Sequence[Item], trained: frozenset[str]) -> tuple[Path, ...]:
-    """Return the files whose content is among the digests of what was trained on."""
-    if not trained:
-        return ()
-    known = digests(item.path for item in items)
-    return tuple(i.path for i in items if known.get(i.path) in trained)
-
-
-def refuse_overlap(paths: Sequence[Path], *, split: str, allow: bool) -> None:
-    """Refuse to measure on images that were trained on; warn where that is allowed."""
-    if not paths:
-        return
-    what = f"{len(paths)} image(s) of split '{split}' were trained on: {named(paths)}"
-    if not allow:
-        raise DataError(
-            what,
-            expected="images that training did not see",
-            fix="remove them from the split; or --allow-overlap, to measure all the same",
-        )
-    log.warning("%s; measured all the same (--allow-overlap)", what)
-
-
 def refuse_other_labels(data: DataSet, labels: Sequence[str], *, owner: object) -> None:
     """Refuse a data set whose labels are not these, in this order."""
-    from finedge.data.names import label_text
-
     ours, theirs = tuple(map(label_text, labels)), tuple(map(label_text, data.labels))
     if ours == theirs:
         return

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from finedge.data.cub import read_cub
 from finedge.data.cut import with_cuts
-from finedge.data.folders import read_one_folder, read_split_folders
-from finedge.data.found import Found
-from finedge.data.listed import read_listed
+from finedge.data.layouts import LAYOUTS
 from finedge.data.names import refuse_no_unicode, why_no_data
-from finedge.data.record import SHOWN, SPLITS, DataSet, Item, LeftOut, named
+from finedge.data.record import SHOWN, SPLITS, DataSet, Contents, Item, LeftOut, named
 from finedge.data.walk import pictures_below
 from finedge.errors import DataError
 from finedge.image import is_image, read_image
@@ -27,14 +24,6 @@ THIN = 2.0  # fewer val images a class than this, on average, is thin
 LEVELS = 3  # folders that hold nothing but one folder, as archives add them
 QUIET = ("hidden", "made by a tool")  # what nobody takes for data
 UNLISTED = "a picture that no list names"
-
-# The first reader that knows a folder reads it; each returns None where it is something else.
-LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
-    "cub": read_cub,
-    "lists": read_listed,
-    "split-folders": read_split_folders,
-    "folder": read_one_folder,
-}
 
 
 def open_dataset(root: Path, *, seed: int = 0) -> DataSet:
@@ -169,7 +158,7 @@ def _read(root: Path) -> DataSet:
     return DataSet(read.root, name, read.labels, read.splits, None, left_out, remarks, read.given)
 
 
-def _claimed(root: Path, *, but: tuple[str, ...] = ()) -> tuple[str, Found] | None:
+def _claimed(root: Path, *, but: tuple[str, ...] = ()) -> tuple[str, Contents] | None:
     """Return the first layout that knows a folder, and what it read."""
     readings = ((name, reader(root)) for name, reader in LAYOUTS.items() if name not in but)
     return next(((name, read) for name, read in readings if read is not None), None)
@@ -191,13 +180,13 @@ def _pictures(root: Path) -> bool:
     return any(is_image(p) and not why_no_data(p.name) for p in root.iterdir())
 
 
-def _unlisted(found: Found) -> tuple[LeftOut, ...]:
-    listed = {item.path for items in found.splits.values() for item in items}
+def _unlisted(contents: Contents) -> tuple[LeftOut, ...]:
+    listed = {item.path for items in contents.splits.values() for item in items}
     try:
-        missing = [p for p in pictures_below(found.root)[0] if p not in listed]
+        missing = [p for p in pictures_below(contents.root)[0] if p not in listed]
     except (OSError, DataError):  # of a folder that no list speaks of
         return ()
-    names = tuple(printable(p.relative_to(found.root)) for p in missing[:10])
+    names = tuple(printable(p.relative_to(contents.root)) for p in missing[:10])
     return (LeftOut(UNLISTED, len(missing), names),) if missing else ()
 
 

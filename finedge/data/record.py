@@ -37,6 +37,18 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What the reader of a layout returns; `root` is where the images lie, the rest as in `DataSet`."""
+
+    root: Path
+    labels: tuple[str, ...]
+    splits: dict[str, tuple[Item, ...]]
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    given: bool = True
+
+
+@dataclass(frozen=True)
 class Match:
     """How the files of a folder meet a stored split: numbers of files, and what is missing.
 

@@ -35,7 +35,7 @@ class Tally:
             relative = path.relative_to(self.root) if path.is_relative_to(self.root) else path
             self.examples[reason].append(printable(relative))
 
-    def found(self) -> tuple[LeftOut, ...]:
+    def left_out(self) -> tuple[LeftOut, ...]:
         """Return the counts, in the order of their reasons."""
         counts = sorted(self.counts.items())
         return tuple(LeftOut(why, count, tuple(self.examples[why])) for why, count in counts)
@@ -83,7 +83,7 @@ def pictures_below(root: Path) -> Chosen:
     """Return the pictures below a folder, sorted by path, and what was left out."""
     tally = Tally(root)
     pictures = sorted(walk(root, tally).every())
-    return tuple(pictures), tally.found()
+    return tuple(pictures), tally.left_out()
 
 
 def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
@@ -104,7 +104,7 @@ def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
             continue
         seen.add(real)
         pictures.append(path)
-    return tuple(pictures), tally.found()
+    return tuple(pictures), tally.left_out()
 
 
 def is_below_data(path: Path) -> bool:

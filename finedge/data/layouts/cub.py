@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from finedge.data.found import Found
-from finedge.data.lists import NUMBER
+from finedge.data.layouts.lines import Line, read_lines
+from finedge.data.layouts.rows import NUMBER
 from finedge.data.names import label_text
-from finedge.data.record import Item, named
-from finedge.data.text import Line, read_lines
+from finedge.data.record import Contents, Item, named
 from finedge.errors import DataError
 from finedge.text import printable
 
@@ -23,7 +22,7 @@ REISSUE = (2999, 2903)  # train and test images of the 100-class re-issue
 DIGITS = 18  # of the largest number
 
 
-def read_cub(root: Path) -> Found | None:
+def read_cub(root: Path) -> Contents | None:
     """images.txt, image_class_labels.txt, train_test_split.txt (CUB-200-2011)."""
     if not all((root / t).is_file() for t in (IMAGES, CLASSES, FLAGS, NAMES)):
         return None
@@ -49,7 +48,7 @@ def read_cub(root: Path) -> Found | None:
     if first == 0 and sizes != REISSUE:
         what = f"{root} has {sizes[0]} train and {sizes[1]} test images"
         raise DataError(what, expected=f"{REISSUE[0]} and {REISSUE[1]} (CUB-100 re-issue)")
-    return Found(root, labels, {s: tuple(v) for s, v in groups.items()})
+    return Contents(root, labels, {s: tuple(v) for s, v in groups.items()})
 
 
 def _refuse_gaps(

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finedge.data.layouts.lines import Line, read_lines
 from finedge.data.record import named
-from finedge.data.text import Line, read_lines
 from finedge.errors import DataError
 from finedge.image import SUFFIXES
 from finedge.regular import is_regular

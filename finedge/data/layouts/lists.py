@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.data.found import Found
-from finedge.data.lists import FORM, NUMBER, Row, located, names_pictures, read_list
+from finedge.data.layouts.lines import read_lines
+from finedge.data.layouts.rows import FORM, NUMBER, Row, located, names_pictures, read_list
 from finedge.data.names import label_text, refuse_alike, split_of, why_no_data
-from finedge.data.record import SPLITS, Item, LeftOut, named
-from finedge.data.text import read_lines
+from finedge.data.record import SPLITS, Contents, Item, LeftOut, named
 from finedge.errors import DataError
 from finedge.regular import is_regular
 from finedge.text import printable
@@ -34,7 +33,7 @@ class _Place:
     label: str
 
 
-def read_listed(root: Path) -> Found | None:
+def read_listed(root: Path) -> Contents | None:
     """train.txt [val.txt test.txt] with lines `path, label`, or train.csv ... (own lists)."""
     files, stray = _list_files(root)
     if "train" not in files:
@@ -52,7 +51,7 @@ def read_listed(root: Path) -> Found | None:
     splits = {s: tuple(_items(rows[s], files[s], index=index, seen=seen, twice=twice)) for s in rows}
     _refuse_all_missing(root, splits)
     left_out = (*stray, *([LeftOut(TWICE, len(twice), tuple(twice[:10]))] if twice else ()))
-    return Found(root, labels, splits, left_out)
+    return Contents(root, labels, splits, left_out)
 
 
 def stray_lists(root: Path) -> list[str]:

@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from finedge.data.classes import Reading, read_classes
-from finedge.data.found import Found
-from finedge.data.listed import stray_lists
+from finedge.data.layouts.classes import Reading, read_classes
+from finedge.data.layouts.lists import stray_lists
 from finedge.data.names import (
     like_a_split,
     refuse_splits_as_classes,
@@ -16,7 +15,7 @@ from finedge.data.names import (
     unclear_split,
     why_no_data,
 )
-from finedge.data.record import SPLITS, Item, named
+from finedge.data.record import SPLITS, Contents, Item, named
 from finedge.data.walk import Folder, Tally, walk
 from finedge.errors import DataError
 from finedge.image import is_image
@@ -26,7 +25,7 @@ BESIDE = "a picture beside the class folders"
 BESIDE_SPLITS = "a picture outside the split folders"
 
 
-def read_split_folders(root: Path) -> Found | None:
+def read_split_folders(root: Path) -> Contents | None:
     """train/CLASS/*.jpg [val/CLASS/... test/CLASS/...] (ImageFolder)."""
     folders = _visible_folders(root)
     splits = _split_folders(root, folders)
@@ -40,10 +39,10 @@ def read_split_folders(root: Path) -> Found | None:
     notes += [f"{printable(path)}/ is entered" for path in entered]
     _count_outside(root, set(splits.values()), tally)
     reading = read_classes(trees, root=root)
-    return _found(root, reading, tally, notes=notes, trees=trees)
+    return _contents(root, reading, tally, notes=notes, trees=trees)
 
 
-def read_one_folder(root: Path) -> Found | None:
+def read_one_folder(root: Path) -> Contents | None:
     """CLASS/*.jpg (one ImageFolder, cut into train, val and test by a seed)."""
     tally = Tally(root)
     tree = walk(root, tally)
@@ -57,10 +56,10 @@ def read_one_folder(root: Path) -> Found | None:
     for path in tree.pictures:
         tally.add(BESIDE, path)
     notes = ["the classes hold the splits: CLASS/train, CLASS/test"] if trees else []
-    return _found(root, reading, tally, notes=notes, given=bool(trees))
+    return _contents(root, reading, tally, notes=notes, given=bool(trees))
 
 
-def _found(
+def _contents(
     root: Path,
     reading: Reading,
     tally: Tally,
@@ -68,7 +67,7 @@ def _found(
     notes: list[str],
     given: bool = True,
     trees: Mapping[str, Folder] | None = None,
-) -> Found:
+) -> Contents:
     for tree in (trees or {}).values():
         for path in tree.pictures:
             tally.add(BESIDE, path)
@@ -78,11 +77,11 @@ def _found(
     for split, pairs in reading.splits.items():
         items = (Item(path, index[label]) for label, path in pairs)
         splits[split] = tuple(sorted(items, key=lambda item: (item.label, item.path)))
-    return Found(
+    return Contents(
         root,
         reading.labels,
         splits,
-        tally.found(),
+        tally.left_out(),
         (*notes, *reading.notes, *stray_lists(root)),
         given,
     )
