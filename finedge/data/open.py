@@ -11,7 +11,7 @@ from pathlib import Path
 from finedge.data.cut import with_cuts
 from finedge.data.layouts import LAYOUTS
 from finedge.data.names import refuse_no_unicode, why_no_data
-from finedge.data.record import SHOWN, SPLITS, DataSet, Contents, Item, LeftOut, named
+from finedge.data.record import SHOWN, SPLITS, Contents, DataSet, Item, LeftOut, named
 from finedge.data.walk import pictures_below
 from finedge.errors import DataError
 from finedge.image import is_image, read_image
