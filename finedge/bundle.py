@@ -25,7 +25,7 @@ from finedge.document import read_json
 from finedge.errors import BundleError, nearest
 from finedge.files import new_folder, write_text
 from finedge.leftovers import recover
-from finedge.provenance import Calibration, Export, Training, recorded
+from finedge.provenance import Calibration, Export, Record, Training, recorded
 from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
 from finedge.spec import Name, Spec
 
@@ -149,19 +149,22 @@ class Bundle:
     def training(self) -> Training:
         """What the record `train` says; a damaged one raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
-        return recorded(Training, "train", self.provenance, name=str(self.path), fix=fix)
+        return self._recorded(Training, stage="train", fix=fix)
 
     @property
     def export(self) -> Export:
         """What the record `export` says; a damaged one raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
-        return recorded(Export, "export", self.provenance, name=str(self.path), fix=fix)
+        return self._recorded(Export, stage="export", fix=fix)
 
     @property
     def calibration(self) -> Calibration:
         """What the record `calibrate` says; a damaged one raises `BundleError`."""
         fix = "finedge calibrate BUNDLE --data DIR"
-        return recorded(Calibration, "calibrate", self.provenance, name=str(self.path), fix=fix)
+        return self._recorded(Calibration, stage="calibrate", fix=fix)
+
+    def _recorded(self, kind: type[Record], *, stage: str, fix: str) -> Record:
+        return recorded(kind, self.provenance, stage=stage, name=str(self.path), fix=fix)
 
     def digest(self) -> str:
         """Return one sha256 over the digests of all files: the identity of the portable part."""

@@ -72,7 +72,14 @@ class Calibration:
     placements: Mapping[str, Placement] = field(default_factory=dict)
 
 
-def recorded(kind: type[Record], stage: str, provenance: Mapping[str, Any], *, name: str, fix: str) -> Record:
+def recorded(
+    kind: type[Record],
+    provenance: Mapping[str, Any],
+    *,
+    stage: str,
+    name: str,
+    fix: str,
+) -> Record:
     """Return the record of a stage, or the defaults where there is none.
 
     Raises:

@@ -65,7 +65,7 @@ def decode(kind: type[T], data: Any, *, at: str = "", strict: bool = False) -> T
     return value
 
 
-def between(least: float, most: float, unit: str = "") -> Check:
+def between(least: float, most: float, *, unit: str = "") -> Check:
     """Return the check that a number lies in [least, most]."""
     return Check(lambda v: least <= v <= most, f"{least:g} to {most:g}{unit and ' ' + unit}")
 

@@ -11,7 +11,7 @@ from finedge.schema import Check, Misfit, Text, at_most, between, decode
 
 Method = Literal["pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear"]
 Rule = Literal["short-side", "squash"]
-Pixels = Annotated[int, between(1, 16384, "pixels")]
+Pixels = Annotated[int, between(1, 16384, unit="pixels")]
 Triple = tuple[float, float, float]
 Name = Annotated[Text, Check(bool, "a name that is not empty")]
 Labels = Annotated[tuple[Name, ...], at_most(1_000_000)]

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, VARIANTS, Bundle
 from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
-from finedge.runtime.backend import Port, SessionInfo, SessionOptions, check_answers, check_batch, check_ports, pick_file
+from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, pick_file
 from finedge.runtime.cpu import cpu_name, owned_cores
 from finedge.runtime.int8_products import EXACT_SETTING, PROVIDER, int8_products
 from finedge.runtime.onnx_file import read_model, read_onnx
+from finedge.runtime.ports import Port, check_answers, check_ports
 from finedge.runtime.taps import PREFIX, with_taps
 
 if TYPE_CHECKING:

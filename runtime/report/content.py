@@ -17,8 +17,8 @@ from finedge.schema import Check, Count, Misfit, Share, Text, at_most, between, 
 SCHEMA = 1
 AGAIN = "finedge benchmark BUNDLE --data DIR writes it again"
 Name = Annotated[Text, Check(lambda text: bool(text.strip()), "a name that is not empty")]
-Milliseconds = Annotated[float, between(0, 1e9, "ms")]
-Latency = Annotated[float, between(1e-6, 1e9, "ms")]  # it is divided by, and its logarithm taken
+Milliseconds = Annotated[float, between(0, 1e9, unit="ms")]
+Latency = Annotated[float, between(1e-6, 1e9, unit="ms")]  # it is divided by, and its logarithm taken
 Change = Annotated[float, between(-1, 1)]
 Amount = Annotated[float, between(0, 1e12)]
 

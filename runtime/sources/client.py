@@ -6,19 +6,16 @@ https to http.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import re
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from finedge.runtime.sources.address import split, without_password
 from finedge.runtime.sources.dial import Deadline, Line, dial
-from finedge.secret import basic, learn_secret
+from finedge.runtime.sources.login import authorization, may_log_in
 
 PIECE = 1 << 20  # bytes; one look takes what has come, up to this
 MOST_BYTES = 1 << 16  # of the first line, or of a description
@@ -132,7 +129,7 @@ def describe(uri: str, *, deadline: Deadline) -> Description:
     with dial(parts, deadline=deadline) as line:
         answer = _describe(line, bare, number=1)
         if answer.status == 401 and parts.username is not None:
-            login = _authorization(parts, answer.headers, method="DESCRIBE", target=bare)
+            login = authorization(parts, answer.headers, method="DESCRIBE", target=bare)
             answer = _describe(line, bare, number=2, login=login)
     return answer
 
@@ -140,17 +137,11 @@ def describe(uri: str, *, deadline: Deadline) -> Description:
 def _get(parts: SplitResult, login: SplitResult, *, deadline: Deadline) -> Answer:
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     answer = _get_once(parts, target, deadline=deadline)
-    if answer.status != 401 or not _may_log_in(parts, login):
+    if answer.status != 401 or not may_log_in(parts, login):
         return answer
     answer.close()
-    header = _authorization(login, answer.headers, method="GET", target=target)
+    header = authorization(login, answer.headers, method="GET", target=target)
     return _get_once(parts, target, deadline=deadline, login=header)
-
-
-def _may_log_in(parts: SplitResult, login: SplitResult) -> bool:
-    """Tell whether an address may get the password that was written for another one."""
-    bared = login.scheme == "https" and parts.scheme == "http"
-    return login.username is not None and parts.hostname == login.hostname and not bared
 
 
 def _redirected(parts: SplitResult, to: str) -> SplitResult:
@@ -226,41 +217,3 @@ def _describe(
 
 def _send(line: Line, *lines: str) -> None:
     line.send(("\r\n".join(lines) + "\r\n\r\n").encode(errors="replace"))
-
-
-def _authorization(
-    parts: SplitResult,
-    headers: Message,
-    *,
-    method: str,
-    target: str,
-) -> tuple[str, ...]:
-    """Return the header that answers a challenge, or ().
-
-    Digest by MD5 (RFC 2617, with qop where the server asks for it), else Basic.
-    """
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if set(user) & set('"\r\n\0'):  # would end the header, or its field
-        return ()
-    challenges: Sequence[str] = [str(text) for text in headers.get_all("www-authenticate") or ()]
-    digest = next((c for c in challenges if c.lower().startswith("digest ")), None)
-    if digest is None:
-        return (f"Authorization: Basic {basic(user, password)}",)
-    fields = {key.lower(): value for key, value in re.findall(r'(\w+)="([^"\r\n]*)"', digest)}
-    realm, nonce = fields.get("realm", ""), fields.get("nonce", "")
-    secret, question = _md5(f"{user}:{realm}:{password}"), _md5(f"{method}:{target}")
-    learn_secret(secret)
-    form = f'username="{user}", realm="{realm}", nonce="{nonce}", uri="{target}"'
-    if "opaque" in fields:
-        form += f', opaque="{fields["opaque"]}"'
-    if "auth" not in re.split(r"[, ]+", fields.get("qop", "")):
-        response = _md5(f"{secret}:{nonce}:{question}")
-        return (f'Authorization: Digest {form}, response="{response}"',)
-    ours = hashlib.sha256(f"{time.time_ns()}".encode()).hexdigest()[:16]
-    response = _md5(f"{secret}:{nonce}:00000001:{ours}:auth:{question}")
-    counted = f'qop=auth, nc=00000001, cnonce="{ours}", response="{response}"'
-    return (f"Authorization: Digest {form}, {counted}",)
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(errors="replace"), usedforsecurity=False).hexdigest()

@@ -11,9 +11,10 @@ from contextlib import suppress
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.sources import client, diagnosis, open_source
+from finedge.runtime.sources import diagnosis, open_source
 from finedge.runtime.sources.address import split
 from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
+from finedge.runtime.sources.login import may_log_in
 
 Talk = Callable[[socket.socket], None]
 SOON_S = 8.0  # far past the deadline of 0.6 s, far below what the drips would take
@@ -156,8 +157,8 @@ def test_a_password_goes_to_the_same_host_after_a_redirect(
 
 def test_a_password_written_for_https_is_not_sent_in_the_clear() -> None:
     secure, plain = split("https://me:S3CRET@cam/"), split("http://cam/")
-    assert not client._may_log_in(plain, secure)
-    assert client._may_log_in(secure, split("http://me:S3CRET@cam/"))
+    assert not may_log_in(plain, secure)
+    assert may_log_in(secure, split("http://me:S3CRET@cam/"))
 
 
 def test_a_server_that_repeats_the_password_is_not_repeated(server: Callable[[Talk], int]) -> None:
