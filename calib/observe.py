@@ -24,7 +24,8 @@ ACTIVATIONS = frozenset({"Relu", "Clip"})
 def collect_ranges(model: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]], *, method: str = "max") -> RangeTable:
     """Run the float model over `batches` (uint8 [B, H, W, 3] each) and return the range of every float tensor.
 
-    One batch of activations is in memory at a time. The tensors inside attention are not observed: it stays in float.
+    One batch of activations is in memory at a time. The tensors inside attention are not observed:
+    it stays in float.
 
     Raises:
         UsageError: unknown method.

@@ -101,11 +101,19 @@ def _stored_split(run: Run, data: Path | None) -> dict[str, bytes]:
 
     stored = filled(recorded_split(run.path), data or Path(run.record["data"]["root"]))
     if not stored.has_digests():
-        log.warning("%s holds no digests of its images, and not all of them are here: the bundle knows only a part of its split", run.path)
+        log.warning(
+            "%s holds no digests of its images, and not all of them are here: the bundle knows only a part of its split",
+            run.path,
+        )
     return {FILE: stored.packed()}
 
 
-def _parity_frames(run: Run, data: Path | None, *, how: Preprocess) -> tuple[NDArray[np.uint8], str]:
+def _parity_frames(
+    run: Run,
+    data: Path | None,
+    *,
+    how: Preprocess,
+) -> tuple[NDArray[np.uint8], str]:
     """Return 8 preprocessed validation images, chosen by a fixed seed: uint8 [8, H, W, 3]; and what they are.
 
     Without validation images the golden frame stands in, turned and mirrored.
@@ -118,13 +126,22 @@ def _parity_frames(run: Run, data: Path | None, *, how: Preprocess) -> tuple[NDA
     found = recorded_data(run.path, root=data)
     items = found.splits.get("val", ())
     if not items:
-        log.warning("%s has no validation images: the proof is made on the golden frame, turned and mirrored", found.root)
+        log.warning(
+            "%s has no validation images: the proof is made on the golden frame, turned and mirrored",
+            found.root,
+        )
         return np.stack([preprocess(frame, how) for frame in turned(synthetic_frame())]), "golden"
     chosen = random.Random(0).sample(items, min(PARITY_IMAGES, len(items)))
     return np.stack([preprocess(read_image(i.path), how) for i in chosen]), "val"
 
 
-def _proven(model: onnx.ModelProto, expected: Expected, *, frames: NDArray[np.uint8], name: str) -> Parity | None:
+def _proven(
+    model: onnx.ModelProto,
+    expected: Expected,
+    *,
+    frames: NDArray[np.uint8],
+    name: str,
+) -> Parity | None:
     """Check a file's graph, and its outputs against PyTorch; None: this model cannot be float16."""
     import onnx
 
@@ -140,7 +157,11 @@ def _proven(model: onnx.ModelProto, expected: Expected, *, frames: NDArray[np.ui
     except GateError as error:
         if not rounds_too_much(expected, tolerance=FP16_LIMIT):
             raise
-        log.warning("%s is left out: %s. Rounding changes this model too much (to do: train it longer)", name, error.what)
+        log.warning(
+            "%s is left out: %s. Rounding changes this model too much (to do: train it longer)",
+            name,
+            error.what,
+        )
         return None
 
 
@@ -171,7 +192,14 @@ def _outputs(content: bytes, inputs: dict[str, NDArray[np.uint8]]) -> dict[str, 
     return dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True))
 
 
-def _provenance(run: Run, model: onnx.ModelProto, *, parities: Mapping[str, Parity], cost: ModelCost, frames: str) -> dict[str, Any]:
+def _provenance(
+    run: Run,
+    model: onnx.ModelProto,
+    *,
+    parities: Mapping[str, Parity],
+    cost: ModelCost,
+    frames: str,
+) -> dict[str, Any]:
     import onnx
     import onnxruntime
     import torch

@@ -1,8 +1,9 @@
 """Proof that the ONNX file is the model: the same frames through both, before the file is kept.
 
-What is right is the model in float64. The limit for float32 comes from the model itself: PyTorch computes it in
-float32 in two ways, with oneDNN and without, and neither is wrong. A network of a first short training, whose scores reach a
-thousand, rounds a thousand times more than one that has settled.
+What is right is the model in float64. The limit for float32 comes from the model itself: PyTorch
+computes it in float32 in two ways, with oneDNN and without, and neither is wrong. A network of a
+first short training, whose scores reach a thousand, rounds a thousand times more than one that has
+settled.
 """
 
 from __future__ import annotations
@@ -53,7 +54,12 @@ class Parity:
     own_error: float
 
 
-def expected_of(reference: nn.Module, frames: NDArray[np.uint8], *, outputs: int | None = None) -> Expected:
+def expected_of(
+    reference: nn.Module,
+    frames: NDArray[np.uint8],
+    *,
+    outputs: int | None = None,
+) -> Expected:
     """Run a `FramesToOutputs` in float64 and, twice, in float32, on preprocessed frames (uint8 [N, H, W, 3]).
 
     Args:
@@ -74,12 +80,20 @@ def expected_of(reference: nn.Module, frames: NDArray[np.uint8], *, outputs: int
     return Expected(tuple(exact), tuple(errors))
 
 
-def check_parity(model: onnx.ModelProto, expected: Expected, frames: NDArray[np.uint8], *, tolerance: float = TOLERANCE, name: str = "ONNX") -> Parity:
+def check_parity(
+    model: onnx.ModelProto,
+    expected: Expected,
+    frames: NDArray[np.uint8],
+    *,
+    tolerance: float = TOLERANCE,
+    name: str = "ONNX",
+) -> Parity:
     """Compare ONNX Runtime with `expected` on the same frames (uint8 [N, H, W, 3]).
 
     An error calls the model `name`.
 
-    Allowed is `tolerance` * max(1, max |score|), or 8 times PyTorch's own error where that is more, at most half of it.
+    Allowed is `tolerance` * max(1, max |score|), or 8 times PyTorch's own error where that is more,
+    at most half of it.
 
     Raises:
         GateError: an output differs by more.
@@ -95,7 +109,11 @@ def check_parity(model: onnx.ModelProto, expected: Expected, frames: NDArray[np.
     parity = Parity(worst, allowance(scale_of(exact), own, tolerance=tolerance), len(frames), own)
     if not worst <= parity.limit:  # NaN fails too
         allowed = f"at most {parity.limit:.2e} on {len(frames)} images (PyTorch's own float32 error is {own:.2e})"
-        raise GateError(f"{name} differs from PyTorch by {worst:.2e}", expected=allowed, result=to_result(parity))
+        raise GateError(
+            f"{name} differs from PyTorch by {worst:.2e}",
+            expected=allowed,
+            result=to_result(parity),
+        )
     return parity
 
 

@@ -55,7 +55,11 @@ class TorchBackend:
 def _run_of(bundle: Bundle) -> Path:
     run = bundle.training.run
     if run is None:
-        raise BundleError(f"{bundle.path} names no run", expected="the run it was exported from", fix="finedge verify BUNDLE --run RUN")
+        raise BundleError(
+            f"{bundle.path} names no run",
+            expected="the run it was exported from",
+            fix="finedge verify BUNDLE --run RUN",
+        )
     return Path(run)
 
 

@@ -115,14 +115,22 @@ class Bundle:
         """Open a bundle and check every digest; an interrupted replacement of it is put right first.
 
         Raises:
-            BundleError: no bundle there, a newer format, a damaged manifest, a missing file, bytes that differ from the
-                manifest, or anything in the folder that is neither a file nor a folder.
+            BundleError: no bundle there, a newer format, a damaged manifest, a missing file, bytes
+                that differ from the manifest, or anything in the folder that is neither a file nor
+                a folder.
         """
         path = Path(path)
         recover(path)
         manifest = _read_manifest(path)
         _refuse_links(path)
-        bundle = cls(path, manifest.spec, manifest.files, manifest.taps, manifest.views, manifest.provenance)
+        bundle = cls(
+            path,
+            manifest.spec,
+            manifest.files,
+            manifest.taps,
+            manifest.views,
+            manifest.provenance,
+        )
         bundle._check_digests()
         return bundle
 
@@ -174,7 +182,13 @@ class Bundle:
         with new_folder(self.path) as work:
             if keep:
                 _refuse_links(self.path)
-                shutil.copytree(self.path, work, copy_function=_link_or_copy, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(
+                    self.path,
+                    work,
+                    copy_function=_link_or_copy,
+                    symlinks=True,
+                    dirs_exist_ok=True,
+                )
             for name, content in files.items():
                 _place(work / name, content)
             digests = {n: sha256(work / n) for n in files}
@@ -229,8 +243,16 @@ def _read_manifest(path: Path) -> Manifest:
     except Misfit as error:
         if error.unknown:
             expected, fix = "the fields of this version", "update finedge on this machine"
-            raise BundleError(f"{file} was made by a newer finedge: {error}", expected=expected, fix=fix) from error
-        raise BundleError(f"{file} is damaged: {error}", expected=error.expected, fix=fix) from error
+            raise BundleError(
+                f"{file} was made by a newer finedge: {error}",
+                expected=expected,
+                fix=fix,
+            ) from error
+        raise BundleError(
+            f"{file} is damaged: {error}",
+            expected=error.expected,
+            fix=fix,
+        ) from error
 
 
 def _no_bundle(path: Path) -> BundleError:
@@ -242,7 +264,11 @@ def _refuse_links(path: Path) -> None:
     for entry in _entries(path):
         if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
             what = "a link" if entry.is_symlink() else "no file"
-            raise BundleError(f"{entry.path} is {what}", expected="files and folders only", fix="put the file itself there, or remove it")
+            raise BundleError(
+                f"{entry.path} is {what}",
+                expected="files and folders only",
+                fix="put the file itself there, or remove it",
+            )
 
 
 def _entries(path: Path) -> Iterator[os.DirEntry[str]]:

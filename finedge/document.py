@@ -33,7 +33,13 @@ def read_json(path: Path, *, error: type[FinedgeError], fix: str) -> Any:
     return parsed(text_of(path, error=error, fix=fix), name=str(path), error=error, fix=fix)
 
 
-def text_of(path: Path, *, error: type[FinedgeError], fix: str, most_bytes: int = MOST_BYTES) -> str:
+def text_of(
+    path: Path,
+    *,
+    error: type[FinedgeError],
+    fix: str,
+    most_bytes: int = MOST_BYTES,
+) -> str:
     """Return the text of a UTF-8 file, without a byte order mark; raises as `read_json` does."""
     try:
         data = read_regular(path, limit=most_bytes)

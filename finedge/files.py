@@ -160,8 +160,8 @@ def writable_folder(folder: Path, *, option: str) -> Path:
 def writable_place(folder: Path, *, option: str) -> None:
     """Make sure that files can be written in `folder`, which need not exist yet; nothing is made.
 
-    A file without a name is opened in the nearest folder that exists: permissions alone do not tell of a disk that is
-    mounted to be read, or of a server that trusts no root.
+    A file without a name is opened in the nearest folder that exists: permissions alone do not tell
+    of a disk that is mounted to be read, or of a server that trusts no root.
 
     Raises:
         SystemProblem: nothing can be written there; the text names the option.

@@ -93,11 +93,18 @@ class Golden(dict[str, NDArray[np.generic]]):
         raise _damaged(GOLDEN, f"it lacks '{name}'")
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, bundle: Bundle) -> NDArray[np.generic]:
+def _array(
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    bundle: Bundle,
+) -> NDArray[np.generic]:
     name = member.filename.removesuffix(".npy")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
         shape, _, dtype = header[version](file)  # type: ignore[no-untyped-call]
     kind = _kind_of(name, bundle)
     if dtype != kind.dtype or not kind.fits(shape):
@@ -137,5 +144,10 @@ def _kind_of(name: str, bundle: Bundle) -> Kind:
     return Kind(np.float32, (1, len(spec.labels)))
 
 
-def _damaged(path: Path | str, what: str, *, expected: str = "the golden frame and its answers") -> BundleError:
+def _damaged(
+    path: Path | str,
+    what: str,
+    *,
+    expected: str = "the golden frame and its answers",
+) -> BundleError:
     return BundleError(f"{path} is damaged: {what}", expected=expected, fix="export again")

@@ -3,7 +3,8 @@
     .NAME.new-xXXXXXXXX   being written; its process holds a lock (flock) on it, which a kill releases
     .NAME.old-xXXXXXXXX   what was there before; only between two renames, under the lock of the parent folder
 
-So a name without its lock is nobody's: it is removed, or, where the target is missing, the old one is put back.
+So a name without its lock is nobody's: it is removed, or, where the target is missing, the old one
+is put back.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ log = logging.getLogger(__name__)
 NEW, OLD = "new", "old"
 PATIENCE_S = 2.0  # a foreign program may lock a folder for hours
 LONGEST = 200  # bytes of the target's name in such a name, of the 255 that a file system takes
-OURS = re.compile(r"\.(?P<name>.+)\.(?P<role>new-x[0-9a-f]{8}|old-(x[0-9a-f]{8}|[0-9]{1,7}))", re.DOTALL)
-# Version 0.1 named what it wrote so, and an old folder by its process; the new was private until it was renamed.
+OURS = re.compile(
+    r"\.(?P<name>.+)\.(?P<role>new-x[0-9a-f]{8}|old-(x[0-9a-f]{8}|[0-9]{1,7}))",
+    re.DOTALL,
+)
+# Version 0.1 named what it wrote so, and an old folder by its process; the new was private until it
+# was renamed.
 FORMER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 _swept: set[Path] = set()
@@ -131,7 +136,8 @@ def release(path: Path, handle: int | None) -> None:
 def recover(path: Path, *, once: bool = False) -> None:
     """Put back what an interrupted replacement of `path` took away, and remove leftovers.
 
-    With `once` the folder is looked at once a process: it may hold 100,000 pictures. What cannot be changed here is left.
+    With `once` the folder is looked at once a process: it may hold 100,000 pictures. What cannot be
+    changed here is left.
     """
     path = Path(os.path.realpath(path))
     folder = path.parent

@@ -1,7 +1,8 @@
 """From plain data (JSON, TOML) to frozen dataclasses; an error names the place of the fault.
 
-A small decoder of our own: boards with JetPack's Python get no further package, and `finedge --help` imports nothing heavy.
-It knows what our records are made of: dataclasses, TypedDicts, tuples, mappings, Literals, unions, and `Annotated` with checks.
+A small decoder of our own: boards with JetPack's Python get no further package, and `finedge
+--help` imports nothing heavy. It knows what our records are made of: dataclasses, TypedDicts,
+tuples, mappings, Literals, unions, and `Annotated` with checks.
 """
 
 from __future__ import annotations
@@ -92,7 +93,13 @@ def is_plain_name(text: str) -> bool:
 Share = Annotated[float, between(0, 1)]
 Count = Annotated[int, between(0, 10**12)]
 Digest = Annotated[str, Check(is_digest, "a sha256: 64 hex digits")]
-PlainName = Annotated[str, Check(is_plain_name, "a plain file name: no path, not hidden, at most 255 bytes")]
+PlainName = Annotated[
+    str,
+    Check(
+        is_plain_name,
+        "a plain file name: no path, not hidden, at most 255 bytes",
+    ),
+]
 Text = Annotated[str, at_most(4096)]
 
 

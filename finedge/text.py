@@ -30,7 +30,8 @@ MARK = re.compile(r"~[0-9a-f]{16}$")
 def printable(text: object) -> str:
     """Return a text or path as one line in which everything is seen.
 
-    What shows nothing is written as Python escapes it, bytes that are no Unicode as Python writes bytes.
+    What shows nothing is written as Python escapes it, bytes that are no Unicode as Python writes
+    bytes.
     """
     return UNPRINTABLE.sub(lambda match: _escape(match[0]), str(text))
 
@@ -49,8 +50,9 @@ def clean(text: str) -> str:
 def file_name(label: str) -> str:
     """Return a label as the name of a folder or file that every file system takes; two labels never share one.
 
-    What is unsafe becomes %XX of its UTF-8 bytes; what is too long is cut and ends in ~ and 16 digits of the label's sha256. File
-    systems that ignore case take names apart only where the labels differ in more than case.
+    What is unsafe becomes %XX of its UTF-8 bytes; what is too long is cut and ends in ~ and 16
+    digits of the label's sha256. File systems that ignore case take names apart only where the
+    labels differ in more than case.
     """
     data = label.encode("utf-8", "surrogatepass")
     name = UNSAFE.sub(lambda match: _percent(match[0]), label)

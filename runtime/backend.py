@@ -40,8 +40,8 @@ class SessionOptions:
     """How a backend uses the CPU.
 
     `threads`: None is the physical cores this process may use. `spin`: waiting threads burn their core, which is up to 15 %
-    faster on an idle machine and much slower on a shared one. `exact`: INT8 answers equal the file's on every CPU; where
-    products would saturate that is slower than cut weights.
+    faster on an idle machine and much slower on a shared one. `exact`: INT8 answers equal the
+    file's on every CPU; where products would saturate that is slower than cut weights.
     """
 
     threads: int | None = None

@@ -1,7 +1,8 @@
 """The constants of a body as it is inlined: what can be computed now is stored, not written as nodes.
 
-A reshape to a computed shape, a Constant of integers or a CastLike is more than some readers take (the older of cv2.dnn's two
-engines, OpenCV 4 too); with the sizes known at export nothing of that is left.
+A reshape to a computed shape, a Constant of integers or a CastLike is more than some readers take
+(the older of cv2.dnn's two engines, OpenCV 4 too); with the sizes known at export nothing of that
+is left.
 """
 
 from __future__ import annotations
@@ -78,7 +79,12 @@ def constant(node: NodeProto) -> Any:
     import numpy as np
     from onnx import helper, numpy_helper
 
-    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    kinds = {
+        "value_float": np.float32,
+        "value_floats": np.float32,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+    }
     for attribute in node.attribute:
         if attribute.name == "value":
             return numpy_helper.to_array(attribute.t)

@@ -29,7 +29,8 @@ def fold(model: ModelProto, op: Op) -> ModelProto:
     """Return a copy of `model` in which every call of `op` is one node again, without a function.
 
     Raises:
-        BundleError: the nodes of a call do not belong together any more: another program changed the file.
+        BundleError: the nodes of a call do not belong together any more: another program changed
+            the file.
     """
     from onnx import helper
 
@@ -98,7 +99,11 @@ def _check_whole(region: _Region, call: NodeProto, graph: GraphProto, place: int
 
 def _broken(region: _Region) -> BundleError:
     what = f"the nodes of {region.tags.get(OP)} '{region.tags.get(NODE)}' are not whole"
-    return BundleError(what, expected="the region that finedge export wrote", fix="export again, or --attention decomposed")
+    return BundleError(
+        what,
+        expected="the region that finedge export wrote",
+        fix="export again, or --attention decomposed",
+    )
 
 
 def _drop_unread(graph: GraphProto) -> None:

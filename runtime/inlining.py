@@ -29,7 +29,8 @@ def inline(model: ModelProto) -> ModelProto:
     A model without functions is returned as it is. Constants of a body become initializers.
 
     Raises:
-        BundleError: a function holds a subgraph, was written for another opset, or the calls make more than 100,000 nodes.
+        BundleError: a function holds a subgraph, was written for another opset, or the calls make
+            more than 100,000 nodes.
     """
     if not model.functions:
         return model
@@ -89,7 +90,14 @@ class _Calls:
 class _Body:
     """The nodes of one call: inputs and outputs are those of the call, all else gets a name of its own."""
 
-    def __init__(self, call: NodeProto, function: FunctionProto, name: str, types: dict[str, int], shapes: Shapes) -> None:
+    def __init__(
+        self,
+        call: NodeProto,
+        function: FunctionProto,
+        name: str,
+        types: dict[str, int],
+        shapes: Shapes,
+    ) -> None:
         from onnx import helper
 
         self.call, self.function, self.name = call, function, name
@@ -104,7 +112,12 @@ class _Body:
         self.shown = dict(zip(function.input, shown, strict=True))
         plain = {a.name: _plain(helper.get_attribute_value(a)) for a in call.attribute}
         version = next((o.version for o in function.opset_import if o.domain == call.domain), op.version if op else 1)
-        self.tags = {OP: call.op_type, VERSION: str(version), NODE: name, ATTRIBUTES: json.dumps(plain)}
+        self.tags = {
+            OP: call.op_type,
+            VERSION: str(version),
+            NODE: name,
+            ATTRIBUTES: json.dumps(plain),
+        }
 
     def node(self, node: NodeProto, index: int) -> Iterator[NodeProto]:
         """Yield the node as it stands in the graph; nothing for a constant, which is stored."""
@@ -121,7 +134,10 @@ class _Body:
 
     def _ends(self, node: NodeProto) -> dict[str, str]:
         reads = ",".join(self.shown.get(name, "") for name in node.input)
-        writes = next((str(list(self.function.output).index(name)) for name in node.output if name in self.function.output), None)
+        writes = next(
+            (str(list(self.function.output).index(name)) for name in node.output if name in self.function.output),
+            None,
+        )
         return {**({READS: reads} if reads.strip(",") else {}), **({} if writes is None else {WRITES: writes})}
 
     def _actual(self, name: str) -> str:
@@ -162,7 +178,8 @@ def check_functions(model: ModelProto) -> None:
     """Refuse functions that cannot be inlined, before any library follows their calls.
 
     Raises:
-        BundleError: one calls itself, holds a subgraph, or is of another opset; or all calls make more than 100,000 nodes.
+        BundleError: one calls itself, holds a subgraph, or is of another opset; or all calls make
+            more than 100,000 nodes.
     """
     functions = {_key(f): f for f in model.functions}
     opsets = {o.domain: o.version for o in model.opset_import}
@@ -178,10 +195,17 @@ def check_functions(model: ModelProto) -> None:
             break
     if len(sizes) < len(functions):
         name = next(f.name for key, f in functions.items() if key not in sizes)
-        raise BundleError(f"function {name} calls itself, or functions {MOST_LEVELS} levels deep", fix="export again")
+        raise BundleError(
+            f"function {name} calls itself, or functions {MOST_LEVELS} levels deep",
+            fix="export again",
+        )
     total = sum(sizes.get(_called(node), 1) for node in model.graph.node)
     if total > MOST_NODES:
-        raise BundleError(f"the functions of the model make {total} nodes", expected=f"at most {MOST_NODES}", fix="export again")
+        raise BundleError(
+            f"the functions of the model make {total} nodes",
+            expected=f"at most {MOST_NODES}",
+            fix="export again",
+        )
 
 
 def _check(function: FunctionProto, opsets: Mapping[str, int]) -> None:
@@ -189,11 +213,19 @@ def _check(function: FunctionProto, opsets: Mapping[str, int]) -> None:
 
     for node in function.node:
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-            raise BundleError(f"function {function.name} holds a subgraph", expected="plain nodes", fix="export again")
+            raise BundleError(
+                f"function {function.name} holds a subgraph",
+                expected="plain nodes",
+                fix="export again",
+            )
     for opset in function.opset_import:
         if opset.domain in STANDARD and opset.version != opsets.get(opset.domain, opset.version):
             what = f"function {function.name} is written for opset {opset.version}"
-            raise BundleError(what, expected=f"the model's, {opsets[opset.domain]}", fix="export again")
+            raise BundleError(
+                what,
+                expected=f"the model's, {opsets[opset.domain]}",
+                fix="export again",
+            )
 
 
 def _key(function: FunctionProto) -> Key:

@@ -2,8 +2,9 @@
 
 On x86 without VNNI its AVX2 and AVX-512 kernels add two products of an unsigned activation and a
 signed weight in 16 bits: 2 * 255 * 127 does not fit, and the sum is clamped without a word. The SSE
-kernels, those for VNNI and AMX, and those of ARM add in 32 bits. A list of CPUs or flags would guess
-which kernel runs; a product of the largest numbers shows it, on every system and under emulation.
+kernels, those for VNNI and AMX, and those of ARM add in 32 bits. A list of CPUs or flags would
+guess which kernel runs; a product of the largest numbers shows it, on every system and under
+emulation.
 """
 
 from __future__ import annotations
@@ -52,9 +53,16 @@ def int8_products() -> Products:
         return "saturating"
     if setting != "exact":
         known = nearest(setting, get_args(Products))
-        raise UsageError(f"{OVERRIDE}={setting}", expected=known, fix="unset it: the CPU is asked then")
+        raise UsageError(
+            f"{OVERRIDE}={setting}",
+            expected=known,
+            fix="unset it: the CPU is asked then",
+        )
     if measured_products() == "saturating":
-        log.warning("%s=exact, but products saturate here: the answers of INT8 files are wrong", OVERRIDE)
+        log.warning(
+            "%s=exact, but products saturate here: the answers of INT8 files are wrong",
+            OVERRIDE,
+        )
     return "exact"
 
 

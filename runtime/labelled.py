@@ -48,7 +48,10 @@ def bundle_dataset(
     if stored is None:
         if new_images != "ignore":
             what = f"--new-images {new_images}: {bundle.path} stores no split, so no image is new to it"
-            raise UsageError(what, fix="leave it out; or train and export again, which stores the split")
+            raise UsageError(
+                what,
+                fix="leave it out; or train and export again, which stores the split",
+            )
         folder = open_dataset(root, seed=seed)
         refuse_other_labels(folder, bundle.spec.labels, owner=bundle.path)
         how = "cut anew" if folder.cut else "taken as the folder gives it"

@@ -30,7 +30,12 @@ def leash() -> Iterator[None]:
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(receiver, ended), name="finedge-leash", daemon=True)
+    thread = threading.Thread(
+        target=_watch,
+        args=(receiver, ended),
+        name="finedge-leash",
+        daemon=True,
+    )
     thread.start()
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:

@@ -1,10 +1,10 @@
 """Labels and preprocessing in a model file's `metadata_props`, for readers without the bundle.
 
 labels                     JSON list, in the order of the outputs' columns
-preprocess                 JSON object: how a picture becomes the input; mean and std are already in the graph
-model, backbone            names
-finedge                    the version that wrote the file
-Image.BitmapPixelFormat, Image.ColorSpaceGamma, Image.NominalPixelRange     of the input, as ONNX defines them
+preprocess                 JSON object: how a picture becomes the input; mean and std are already in
+the graph model, backbone            names finedge                    the version that wrote the
+file Image.BitmapPixelFormat, Image.ColorSpaceGamma, Image.NominalPixelRange     of the input, as
+ONNX defines them
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
-# Of one tensor for one frame: twenty times the largest that a frame of 4K video needs (3 float32 planes, 100 MB).
+# Of one tensor for one frame: twenty times the largest that a frame of 4K video needs (3 float32
+# planes, 100 MB).
 MOST_BYTES = 2 << 30
 FEW = 1024  # numbers: shapes, axes and scales are kept, since sizes are computed from them
 
@@ -42,7 +43,11 @@ def _skeleton(model: ModelProto) -> ModelProto:
     """Return the model without its weights: they become inputs of their type and shape."""
     from onnx import ModelProto as Model
 
-    thin = Model(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    thin = Model(
+        ir_version=model.ir_version,
+        opset_import=model.opset_import,
+        functions=model.functions,
+    )
     graph = thin.graph
     graph.name = model.graph.name
     graph.node.extend(model.graph.node)

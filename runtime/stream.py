@@ -153,8 +153,9 @@ def seconds(source: Source, frame: Frame) -> float | None:
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[threading.Event]:
     """Turn the first SIGINT or SIGTERM into a call of `stop`, and yield the event that tells so; the second one interrupts at once.
 
-    A block that has not ended `GRACE_S` after the first is interrupted too: what hangs in it (a reader of our output that does not
-    read) never asks whether it shall stop. Only in the main thread, where Python delivers signals.
+    A block that has not ended `GRACE_S` after the first is interrupted too: what hangs in it (a
+    reader of our output that does not read) never asks whether it shall stop. Only in the main
+    thread, where Python delivers signals.
     """
     seen = threading.Event()
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,7 +1,8 @@
 """Tags on the nodes of our operators: each names the call that it came from.
 
-Few readers expand model-local functions (OpenVINO and cv2.dnn do not), and a file must open in all of them. So the files hold
-standard ops only, and `metadata_props` of a node (ONNX IR 10) say which call it was part of:
+Few readers expand model-local functions (OpenVINO and cv2.dnn do not), and a file must open in all
+of them. So the files hold standard ops only, and `metadata_props` of a node (ONNX IR 10) say which
+call it was part of:
 
     finedge.op, finedge.version    the operator, e.g. CrossLayerAttention 1
     finedge.node                   the name of the call: the same on all nodes of one call
@@ -9,8 +10,9 @@ standard ops only, and `metadata_props` of a node (ONNX IR 10) say which call it
     finedge.reads                  for each input of the node, the operator's input that it is (q, k, v) or nothing: "q,"
     finedge.writes                 the operator's output, on the node that makes it
 
-`finedge.runtime.folding` makes one node of them again, exactly the call: what a plugin is found by. It asks for no tensor's
-name: a pass may rename tensors, put Q/DQ pairs around the region or change its type.
+`finedge.runtime.folding` makes one node of them again, exactly the call: what a plugin is found by.
+It asks for no tensor's name: a pass may rename tensors, put Q/DQ pairs around the region or change
+its type.
 """
 
 from __future__ import annotations

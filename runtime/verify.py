@@ -157,7 +157,13 @@ def _taps_of_run(check: Check, session: Session) -> Iterator[Stage]:
     reference = torch.open_with_taps(bundle)
     expected, found, own = reference(check.batch), session(check.batch), _own_errors(reference, check.batch)
     for key in (f"tap/{t.name}" for t in check.bundle.taps):
-        yield compared(f"{key} run", found[key], expected.get(key), limit=TAP_LIMIT, own=own.get(key, 0.0))
+        yield compared(
+            f"{key} run",
+            found[key],
+            expected.get(key),
+            limit=TAP_LIMIT,
+            own=own.get(key, 0.0),
+        )
 
 
 def logits_stages(check: Check) -> Iterator[Stage]:
@@ -174,7 +180,13 @@ def logits_stages(check: Check) -> Iterator[Stage]:
     with closing(check.backend.open(check.bundle, variant="fp32")) as session:
         found = session(check.batch)
     for name in (o.name for o in check.bundle.spec.outputs):
-        yield compared(f"logits run/{name}", found[name], expected.get(name), limit=FLOAT_LIMIT, own=own.get(name, 0.0))
+        yield compared(
+            f"logits run/{name}",
+            found[name],
+            expected.get(name),
+            limit=FLOAT_LIMIT,
+            own=own.get(name, 0.0),
+        )
 
 
 def top1_stages(check: Check) -> Iterator[Stage]:
@@ -212,7 +224,8 @@ def _all_stages(check: Check) -> Iterator[Stage]:
 def _sessions(check: Check) -> Iterator[tuple[str, Session]]:
     """Open each variant as it runs here; ONNX Runtime also opens every other file of it.
 
-    Where INT8 weights are cut to 7 bits, the file as it is written comes first, for only that proves it.
+    Where INT8 weights are cut to 7 bits, the file as it is written comes first, for only that
+    proves it.
     """
     for variant in check.variants:
         with closing(check.backend.open(check.bundle, variant=variant)) as session:

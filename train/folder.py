@@ -21,16 +21,25 @@ FILES = (METRICS, CHECKPOINT, SPLITS, RECORD)
 def require_new(out: Path) -> None:
     """Make sure that a new run can be written to `out`; nothing is changed.
 
-    A run that was killed before its record was written holds no finished epoch: it may be written over.
+    A run that was killed before its record was written holds no finished epoch: it may be written
+    over.
 
     Raises:
         UsageError: a run, a file, or files of another kind are there.
         SystemProblem: nothing can be written there.
     """
     if (out / RECORD).is_file():
-        raise UsageError(f"{out} holds a run", expected="a new folder", fix="--resume goes on with it; or choose another --out")
+        raise UsageError(
+            f"{out} holds a run",
+            expected="a new folder",
+            fix="--resume goes on with it; or choose another --out",
+        )
     if out.exists() and not (out.is_dir() and _is_half_made(out)):
-        raise UsageError(f"{out} exists and is not a run", expected="a new folder", fix="choose another --out; nothing was changed")
+        raise UsageError(
+            f"{out} exists and is not a run",
+            expected="a new folder",
+            fix="choose another --out; nothing was changed",
+        )
     writable_place(out, option="--out")
 
 
@@ -54,7 +63,8 @@ def _is_half_made(out: Path) -> bool:
     begun = {path.name for path in out.iterdir() if not _is_leftover(path.name)}
     if not begun:
         return True
-    # Metrics are the first file and empty until an epoch is finished; more than that is a training, whatever became of its record.
+    # Metrics are the first file and empty until an epoch is finished; more than that is a training,
+    # whatever became of its record.
     metrics = out / METRICS
     return begun <= set(FILES) and metrics.is_file() and metrics.stat().st_size == 0
 

@@ -97,7 +97,8 @@ def batches(images: EvaluationImages | TrainingImages, order: Sequence[int], *, 
 def batched(order: Sequence[int], size: int) -> list[Sequence[int]]:
     """Return `order` in groups of `size`; a lone last image joins the group before it.
 
-    BatchNorm cannot train on one image where it sees one value a channel; so every image is still seen, and once.
+    BatchNorm cannot train on one image where it sees one value a channel; so every image is still
+    seen, and once.
     """
     groups = [order[start : start + size] for start in range(0, len(order), size)]
     if size > 1 and len(groups) > 1 and len(groups[-1]) == 1:

@@ -18,9 +18,10 @@ from finedge.train.step import to_training_mode
 def require_trainable(model: FineGrained, recipe: Recipe, *, images: int) -> None:
     """Refuse batches of `images` images if a BatchNorm of the model would see one value a channel.
 
-    A rule by batch size alone would be wrong both ways: at 448 px most maps have many positions, and one image is enough; a
-    head on averaged features has none. So the model itself answers, on shapes without data (the meta device), at the
-    smallest side that the recipe trains at. A BatchNorm that is frozen takes any batch.
+    A rule by batch size alone would be wrong both ways: at 448 px most maps have many positions,
+    and one image is enough; a head on averaged features has none. So the model itself answers, on
+    shapes without data (the meta device), at the smallest side that the recipe trains at. A
+    BatchNorm that is frozen takes any batch.
 
     Raises:
         UsageError: such a BatchNorm exists; the text names it.
@@ -49,7 +50,9 @@ def _starved(model: FineGrained, recipe: Recipe, *, side: int) -> str:
 
     for name, module in shapes.named_modules():
         if isinstance(module, _BatchNorm):
-            module.register_forward_pre_hook(lambda norm, inputs, name=name: look(name, norm, inputs))
+            module.register_forward_pre_hook(
+                lambda norm, inputs, name=name: look(name, norm, inputs),
+            )
     try:
         shapes(torch.empty(1, 3, side, side, device="meta"))
     except ValueError:  # PyTorch's own refusal of such a BatchNorm

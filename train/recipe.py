@@ -14,7 +14,8 @@ from finedge.train.recipe_file import RECIPES, read_toml, recipe_names, require_
 
 __all__ = ["RECIPES", "Recipe", "override", "read_recipe", "recipe_from", "recipe_names"]
 
-# Upper ends: past them a value is a slip of the pen, and would set the size of an allocation or the length of a loop.
+# Upper ends: past them a value is a slip of the pen, and would set the size of an allocation or the
+# length of a loop.
 MOST_EPOCHS = 100_000
 MOST_IMAGES = 65_536  # a batch; also the batches of a step
 MOST_PIXELS = 4_096  # a side; the largest that papers on fine-grained images use is 1,024
@@ -156,7 +157,10 @@ class Recipe:
             ("seed", 0 <= self.seed <= MOST_SEED, f"0 to {MOST_SEED}"),
         ):
             if not good:
-                raise UsageError(f"recipe value {name} = {reprlib.repr(getattr(self, name))}", expected=expected)
+                raise UsageError(
+                    f"recipe value {name} = {reprlib.repr(getattr(self, name))}",
+                    expected=expected,
+                )
 
     @property
     def resized(self) -> int:
@@ -179,7 +183,8 @@ def read_recipe(name: str, **given: Any) -> Recipe:
     """Read a recipe by the name of a shipped one or the path of a TOML file; options that are not None override it.
 
     Raises:
-        UsageError: no such recipe, not TOML, an unknown key (the nearest known one is suggested), or a value of a wrong type or range.
+        UsageError: no such recipe, not TOML, an unknown key (the nearest known one is suggested),
+            or a value of a wrong type or range.
     """
     return override(recipe_from(read_toml(name)), **given)
 
@@ -210,5 +215,11 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
             raise error.__cause__ from None
         if error.unknown:
             names = [f.name for f in fields(Recipe)]
-            raise UsageError(f"unknown recipe key '{error.unknown[:60]}'", expected=nearest(error.unknown, names)) from None
-        raise UsageError(f"recipe value {error.at} = {reprlib.repr(error.value)}", expected=error.expected) from None
+            raise UsageError(
+                f"unknown recipe key '{error.unknown[:60]}'",
+                expected=nearest(error.unknown, names),
+            ) from None
+        raise UsageError(
+            f"recipe value {error.at} = {reprlib.repr(error.value)}",
+            expected=error.expected,
+        ) from None

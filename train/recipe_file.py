@@ -32,17 +32,29 @@ def read_toml(name: str) -> dict[str, Any]:
     """
     path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
     try:
-        text = text_of(path, error=DataError, fix="write the recipe as UTF-8", most_bytes=MOST_BYTES)
+        text = text_of(
+            path,
+            error=DataError,
+            fix="write the recipe as UTF-8",
+            most_bytes=MOST_BYTES,
+        )
         values = tomllib.loads(text)
     except FileNotFoundError:
         fix = "name a shipped recipe or a TOML file"
-        raise UsageError(f"unknown recipe '{name}'", expected=nearest(name, recipe_names()), fix=fix) from None
+        raise UsageError(
+            f"unknown recipe '{name}'",
+            expected=nearest(name, recipe_names()),
+            fix=fix,
+        ) from None
     except DataError as error:
         raise UsageError(error.what, expected=error.expected, fix=error.fix) from error
     except OSError as error:
         raise UsageError(f"recipe {name}: {error.strerror}", expected="a TOML file") from error
     except RecursionError:
-        raise UsageError(f"{path} is nested too deeply", expected=f"at most {DEEPEST} levels") from None
+        raise UsageError(
+            f"{path} is nested too deeply",
+            expected=f"at most {DEEPEST} levels",
+        ) from None
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise UsageError(f"{path} is not TOML: {error}") from error
     require_plain(values)
@@ -59,13 +71,19 @@ def require_plain(values: Mapping[str, Any], *, at: str = "") -> None:
     while left:
         place, value, depth = left.pop()
         if depth > DEEPEST:
-            raise UsageError(f"recipe value {place} is nested too deeply", expected=f"at most {DEEPEST} levels")
+            raise UsageError(
+                f"recipe value {place} is nested too deeply",
+                expected=f"at most {DEEPEST} levels",
+            )
         if isinstance(value, Mapping):
             left += [(f"{place}.{str(key)[:SHOWN]}".lstrip("."), one, depth + 1) for key, one in value.items()]
         elif isinstance(value, list | tuple):
             left += [(f"{place}[{index}]", one, depth + 1) for index, one in enumerate(value)]
         elif not _is_plain(value):
-            raise UsageError(f"recipe value {place} = {_shown(value)}", expected="text, true, false, or a finite number of 64 bits")
+            raise UsageError(
+                f"recipe value {place} = {_shown(value)}",
+                expected="text, true, false, or a finite number of 64 bits",
+            )
 
 
 def _is_plain(value: object) -> bool:

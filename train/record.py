@@ -1,6 +1,7 @@
 """Readers of run.json and metrics.jsonl: read whole, or refused with the place of the fault.
 
-Only what is read later is looked at; all else is kept as it is, so that records of other versions pass.
+Only what is read later is looked at; all else is kept as it is, so that records of other versions
+pass.
 """
 
 from __future__ import annotations
@@ -74,7 +75,11 @@ def read_run_json(path: Path) -> dict[str, Any]:
     record = read_json(path, error=DataError, fix=COPY)
     number = record.get("format") if isinstance(record, dict) else None
     if type(number) is int and number > FORMAT:
-        raise DataError(f"{path.parent} has format {number}", expected=f"at most {FORMAT}", fix="update finedge on this machine")
+        raise DataError(
+            f"{path.parent} has format {number}",
+            expected=f"at most {FORMAT}",
+            fix="update finedge on this machine",
+        )
     try:
         decode(_Record, record)
         Spec.from_json(record["spec"])
@@ -82,7 +87,11 @@ def read_run_json(path: Path) -> dict[str, Any]:
     except Misfit as error:
         raise DataError(f"{path} is damaged: {error}", expected=error.expected, fix=COPY) from error
     except FinedgeError as error:
-        raise DataError(f"{path} is damaged: {error.what}", expected=error.expected, fix=COPY) from error
+        raise DataError(
+            f"{path} is damaged: {error.what}",
+            expected=error.expected,
+            fix=COPY,
+        ) from error
     return dict(record)
 
 
@@ -95,7 +104,11 @@ def read_metrics(path: Path, *, epochs: int) -> list[dict[str, Any]]:
     try:
         lines = text_of(path, error=DataError, fix=COPY).splitlines()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing", expected="a folder made by finedge train", fix=COPY) from None
+        raise DataError(
+            f"{path} is missing",
+            expected="a folder made by finedge train",
+            fix=COPY,
+        ) from None
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines[:epochs], 1):
         name = f"{path}, line {number}"
@@ -106,5 +119,9 @@ def read_metrics(path: Path, *, epochs: int) -> list[dict[str, Any]]:
             raise DataError(f"{name}: {error}", expected=error.expected, fix=COPY) from error
         rows.append(dict(row))
     if [row["epoch"] for row in rows] != list(range(1, epochs + 1)):
-        raise DataError(f"{path} has no line for each of {epochs} epochs", expected="one line an epoch", fix=COPY)
+        raise DataError(
+            f"{path} has no line for each of {epochs} epochs",
+            expected="one line an epoch",
+            fix=COPY,
+        )
     return rows

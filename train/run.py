@@ -67,7 +67,13 @@ def rebuild(record: Mapping[str, Any], *, path: Path) -> FineGrained:
     """
     model, classes = record["model"], len(record["spec"]["labels"])
     try:
-        return build(model["name"], num_classes=classes, backbone=model["backbone"], weights="none", **model["options"])
+        return build(
+            model["name"],
+            num_classes=classes,
+            backbone=model["backbone"],
+            weights="none",
+            **model["options"],
+        )
     except (UsageError, TypeError, ValueError, RuntimeError) as error:
         what = error.what if isinstance(error, UsageError) else error
         raise DataError(
@@ -113,13 +119,21 @@ def recorded_split(path: Path) -> StoredSplit:
     return replace(stored, cut=cut)
 
 
-def recorded_data(path: Path, *, root: Path | None = None, new_images: NewImages = "ignore", exact: bool = False) -> DataSet:
+def recorded_data(
+    path: Path,
+    *,
+    root: Path | None = None,
+    new_images: NewImages = "ignore",
+    exact: bool = False,
+) -> DataSet:
     """Return the data set a run was trained on, with its stored splits; `root` says where the images are now, if they moved.
 
-    With `exact` it is what training goes on with: these images, in this order, under the labels of then.
+    With `exact` it is what training goes on with: these images, in this order, under the labels of
+    then.
 
     Raises:
-        DataError: no run there, its images are gone (more than 2 % of them with `exact`), or `root` has other labels.
+        DataError: no run there, its images are gone (more than 2 % of them with `exact`), or `root`
+            has other labels.
     """
     record = read_record(path)
     images = root or Path(record["data"]["root"])

@@ -34,12 +34,12 @@ def evaluated(
 ) -> Evaluated:
     """Return the readable images of a split, once it is known that training did not see them.
 
-    `stored` is the split of the training, None where it left none. Then the pictures in the folder's
-    own train stand for what was trained on; a split that had to be cut anew tells nothing.
+    `stored` is the split of the training, None where it left none. Then the pictures in the
+    folder's own train stand for what was trained on; a split that had to be cut anew tells nothing.
 
     Raises:
-        DataError: no images; or, unless `allow_overlap`, images that were trained on, or a split cut
-            anew for a model whose split is unknown.
+        DataError: no images; or, unless `allow_overlap`, images that were trained on, or a split
+            cut anew for a model whose split is unknown.
     """
     if stored is None and split in (data.cut or {}) and not allow_overlap:
         raise DataError(

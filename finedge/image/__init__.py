@@ -42,7 +42,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     A remark on a picture is logged once a folder.
 
     Raises:
-        DataError: no such file, or no whole picture of a kind that is read; the text has the reason.
+        DataError: no such file, or no whole picture of a kind that is read; the text has the
+            reason.
     """
     try:
         decoded = decode(read_regular(path, limit=MAX_BYTES))

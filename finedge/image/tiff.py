@@ -10,7 +10,19 @@ from finedge.image.layout import CutShort, Layout, Unreadable
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT = 256, 257, 258, 262, 277, 338, 339
 PLACES = ((273, 279), (324, 325))  # offsets and sizes in bytes: of strips, of tiles
 SIZES = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4), 13: ("I", 4), 16: ("Q", 8)}
-WANTED = frozenset({WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT, *PLACES[0], *PLACES[1]})
+WANTED = frozenset(
+    {
+        WIDTH,
+        HEIGHT,
+        BITS,
+        PHOTOMETRIC,
+        SAMPLES,
+        EXTRA,
+        FORMAT,
+        *PLACES[0],
+        *PLACES[1],
+    }
+)
 MOST_VALUES = 1_000_000  # strips of one row each, of the tallest picture
 UNSIGNED, FLOAT = 1, 3
 FORMATS = {2: "signed", FLOAT: "float", 5: "complex", 6: "complex"}

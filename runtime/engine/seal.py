@@ -1,8 +1,9 @@
 """Which engines this machine built: their records carry a seal, made with a secret of its own.
 
-An engine is a program: TensorRT runs its bytes. A digest that lies beside it proves nothing, for whoever made the
-bundle wrote both. The secret is made once a user, in `$FINEDGE_CACHE/engine.key`; another one may be trusted as well, where
-one user of a machine builds for another: `$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key`.
+An engine is a program: TensorRT runs its bytes. A digest that lies beside it proves nothing, for
+whoever made the bundle wrote both. The secret is made once a user, in `$FINEDGE_CACHE/engine.key`;
+another one may be trusted as well, where one user of a machine builds for another:
+`$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,11 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "finedge"
     except RuntimeError as error:
         what = f"this user has no home folder: {error}"
-        raise SystemProblem(what, expected="a folder for machine settings", fix="set FINEDGE_CACHE") from error
+        raise SystemProblem(
+            what,
+            expected="a folder for machine settings",
+            fix="set FINEDGE_CACHE",
+        ) from error
 
 
 def _seal(record: Mapping[str, Any], secret: bytes) -> str:
@@ -89,7 +94,11 @@ def _own(folder: Path) -> bytes:
     try:
         write_bytes(path, fresh, mode=0o600)
     except OSError as error:
-        log.warning("%s cannot be written (%s): engines are built again at every start", path, error.strerror)
+        log.warning(
+            "%s cannot be written (%s): engines are built again at every start",
+            path,
+            error.strerror,
+        )
         return fresh
     return _secret_in(path) or fresh  # another process may have been faster
 

@@ -52,8 +52,9 @@ class Client:
 class BoundedServer(socketserver.ThreadingTCPServer):
     """Serves at most `MOST_CLIENTS` connections at a time, each in a daemon thread.
 
-    One more takes the place of one that only holds it: of the address that holds most, the oldest that has not asked yet, else one
-    that does not take its answer. Where all are at work it is answered 503 at once.
+    One more takes the place of one that only holds it: of the address that holds most, the oldest
+    that has not asked yet, else one that does not take its answer. Where all are at work it is
+    answered 503 at once.
     """
 
     daemon_threads = True
@@ -97,7 +98,12 @@ class BoundedServer(socketserver.ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection its thread, in another's place where all are taken, or refuse it."""
-        thread = threading.Thread(target=self._serve, args=(request, client_address), name="finedge-live-client", daemon=True)
+        thread = threading.Thread(
+            target=self._serve,
+            args=(request, client_address),
+            name="finedge-live-client",
+            daemon=True,
+        )
         with self._lock:
             room = self._room()
             if room:

@@ -1,6 +1,7 @@
 """The fields of report.json that `finedge report` reads, with types and ranges.
 
-The rows are written as `finedge.runtime.benchmark.rows.Row`; fields of later versions may be missing in older reports.
+The rows are written as `finedge.runtime.benchmark.rows.Row`; fields of later versions may be
+missing in older reports.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class Change95:
     def __post_init__(self) -> None:
         known = (self.top1_change, self.top1_change95, self.mcnemar_p)
         if None in known and any(value is not None for value in known):
-            raise DataError("half of a change", expected="top1_change, top1_change95 and mcnemar_p together")
+            raise DataError(
+                "half of a change",
+                expected="top1_change, top1_change95 and mcnemar_p together",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +169,10 @@ class Report:
         for classes in self.per_class.values():
             compared = [c for c in classes if c.change is not None]
             if any(set(c.top1) != set(compared[0].top1) for c in compared):
-                raise DataError("classes of other variants", expected="the same variants in each class of a bundle")
+                raise DataError(
+                    "classes of other variants",
+                    expected="the same variants in each class of a bundle",
+                )
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -177,11 +184,23 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         data = read_json(path, error=DataError, fix=AGAIN)
     except FileNotFoundError:
-        raise DataError(f"there is no {path}", expected="a bundle that was benchmarked", fix="finedge benchmark BUNDLE --data DIR") from None
+        raise DataError(
+            f"there is no {path}",
+            expected="a bundle that was benchmarked",
+            fix="finedge benchmark BUNDLE --data DIR",
+        ) from None
     schema = data.get("schema") if isinstance(data, Mapping) else "?"
     if schema != SCHEMA or isinstance(schema, bool):
-        raise DataError(f"{path} has schema {schema!s:.60}", expected=str(SCHEMA), fix="update finedge, or benchmark again")
+        raise DataError(
+            f"{path} has schema {schema!s:.60}",
+            expected=str(SCHEMA),
+            fix="update finedge, or benchmark again",
+        )
     try:
         return asdict(decode(Report, data))
     except Misfit as error:
-        raise DataError(f"{path} is damaged: {error}", expected=error.expected, fix=AGAIN) from error
+        raise DataError(
+            f"{path} is damaged: {error}",
+            expected=error.expected,
+            fix=AGAIN,
+        ) from error

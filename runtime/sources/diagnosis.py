@@ -49,7 +49,13 @@ def why_not_http(uri: str, *, timeout_s: float) -> SystemProblem:
 class _Inquiry(threading.Thread):
     """One question to a server; it ends by its own deadline, whoever still waits."""
 
-    def __init__(self, uri: str, ask: Callable[[str, Deadline], SystemProblem], *, seconds: float) -> None:
+    def __init__(
+        self,
+        uri: str,
+        ask: Callable[[str, Deadline], SystemProblem],
+        *,
+        seconds: float,
+    ) -> None:
         super().__init__(name="finedge-diagnosis", daemon=True)
         self._uri, self._ask, self._deadline = uri, ask, Deadline(seconds)
         self.started = time.monotonic()
@@ -64,7 +70,12 @@ class _Inquiry(threading.Thread):
             self.problem = SystemProblem(f"{mask(self._uri)} leads to no address: {reason}")
 
 
-def _reason(uri: str, ask: Callable[[str, Deadline], SystemProblem], *, timeout_s: float) -> SystemProblem:
+def _reason(
+    uri: str,
+    ask: Callable[[str, Deadline], SystemProblem],
+    *,
+    timeout_s: float,
+) -> SystemProblem:
     last, seconds = _asked.get(uri), min(timeout_s, LONGEST_S)
     outage = last is not None and time.monotonic() - last.started < OUTAGE_S
     now = last if last is not None and last.is_alive() else _Inquiry(uri, ask, seconds=seconds)

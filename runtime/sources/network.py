@@ -79,7 +79,8 @@ def open_rtsp(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, tim
 def open_http(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, timeout_s: float = READ_TIMEOUT_S) -> Source:
     """Open `http(s)://`: what has an end (a video file, a finished HLS list) gives every frame; MJPEG and live HLS are live.
 
-    A still image is asked for again and again, each `POLL_S` or at the rate of `wish`, and is live too.
+    A still image is asked for again and again, each `POLL_S` or at the rate of `wish`, and is live
+    too.
 
     Args: as of `open_rtsp`; a finished video grants no wish.
 
@@ -151,12 +152,26 @@ def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | Vid
     try:
         return Pictures(feed, uri, wish=wish, timeout_s=timeout_s, open_timeout_s=OPEN_TIMEOUT_S)
     except EndOfStream:
-        raise SystemProblem(f"{mask(uri)} ends without a picture", expected="MJPEG, or a still image", fix=FIX) from None
+        raise SystemProblem(
+            f"{mask(uri)} ends without a picture",
+            expected="MJPEG, or a still image",
+            fix=FIX,
+        ) from None
     except SourceLost as error:  # never seen is not lost
-        raise SystemProblem(error.what, expected="whole JPEG or PNG pictures", fix=error.fix) from error
+        raise SystemProblem(
+            error.what,
+            expected="whole JPEG or PNG pictures",
+            fix=error.fix,
+        ) from error
 
 
-def _connect_http_ffmpeg(uri: str, wish: Wish, *, head: bytes, timeout_s: float) -> Connection | VideoFile:
+def _connect_http_ffmpeg(
+    uri: str,
+    wish: Wish,
+    *,
+    head: bytes,
+    timeout_s: float,
+) -> Connection | VideoFile:
     """Return a finished video, or what is live; `head` is what the address begins with."""
     capture = _ffmpeg(uri, HTTP_OPTIONS, timeout_s=timeout_s)
     if not capture.isOpened():
@@ -167,7 +182,14 @@ def _connect_http_ffmpeg(uri: str, wish: Wish, *, head: bytes, timeout_s: float)
     if raw:
         capture.release()
         capture = _ffmpeg(uri, HTTP_OPTIONS, timeout_s=timeout_s, more=RAW)
-    return VideoFile(capture, mask(uri), kind="http", broken=SourceLost, counted=stores_count(head), raw=raw)
+    return VideoFile(
+        capture,
+        mask(uri),
+        kind="http",
+        broken=SourceLost,
+        counted=stores_count(head),
+        raw=raw,
+    )
 
 
 def _let_go(late: Connection | VideoFile) -> None:
@@ -180,13 +202,22 @@ def _let_go(late: Connection | VideoFile) -> None:
 def _live(capture: cv2.VideoCapture, kind: str, uri: str, *, wish: Wish) -> Capture:
     held = _caught_up(capture)
     clock = RtpClock() if kind == "rtsp" else arrival  # FFmpeg invents the time stamps of MJPEG
-    return Capture(capture, info_of(capture, kind, mask(uri)), wish=wish, scale=True, captured_ns=clock, held=held, fix=FIX)
+    return Capture(
+        capture,
+        info_of(capture, kind, mask(uri)),
+        wish=wish,
+        scale=True,
+        captured_ns=clock,
+        held=held,
+        fix=FIX,
+    )
 
 
 def _caught_up(capture: cv2.VideoCapture) -> Held | None:
     """Take the old pictures that FFmpeg kept while opening, until they come at their own pace; return the last.
 
-    A source that is slower than the time-out has given the only picture of this connection by then: it is not thrown away.
+    A source that is slower than the time-out has given the only picture of this connection by then:
+    it is not thrown away.
     """
     before, position, deadline = 0.0, float("inf"), time.monotonic() + CATCH_UP_S
     last: Held | None = None
@@ -198,7 +229,13 @@ def _caught_up(capture: cv2.VideoCapture) -> Held | None:
     return last
 
 
-def _ffmpeg(uri: str, options: str, *, timeout_s: float, more: Sequence[int] = ()) -> cv2.VideoCapture:
+def _ffmpeg(
+    uri: str,
+    options: str,
+    *,
+    timeout_s: float,
+    more: Sequence[int] = (),
+) -> cv2.VideoCapture:
     times = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3), cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(timeout_s * 1e3)]
     # One thread: several would decode a frame each, and hold back as many frames as there are threads. Older OpenCVs cannot be told.
     threads = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, "CAP_PROP_N_THREADS") else []

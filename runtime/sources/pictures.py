@@ -92,7 +92,15 @@ class Pictures:
 
     live = True
 
-    def __init__(self, feed: Feed, uri: str, *, wish: Wish, timeout_s: float, open_timeout_s: float) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        uri: str,
+        *,
+        wish: Wish,
+        timeout_s: float,
+        open_timeout_s: float,
+    ) -> None:
         self._feed, self._uri, self._wish, self._timeout_s = feed, mask(uri), wish, timeout_s
         self._closed, self._left_out, self._why = threading.Event(), 0, ""
         try:
@@ -137,7 +145,10 @@ class Pictures:
             if self._closed.is_set():
                 return []
             reason = mask(str(error) or type(error).__name__)
-            raise SourceLost(f"{self._uri} delivers no frames any more: {reason}", fix=FIX) from error
+            raise SourceLost(
+                f"{self._uri} delivers no frames any more: {reason}",
+                fix=FIX,
+            ) from error
 
     def _shot(self, data: bytes, arrived: int) -> Shot | None:
         """Return a picture, or None where it is not whole, which is logged once."""

@@ -85,7 +85,13 @@ class Engine:
         Raises:
             BundleError: with what was found.
         """
-        check_ports([self.input.port], [o.port for o in self.outputs], bundle, file=file, fix="finedge build")
+        check_ports(
+            [self.input.port],
+            [o.port for o in self.outputs],
+            bundle,
+            file=file,
+            fix="finedge build",
+        )
 
 
 def _deserialise(data: bytes, *, trt: Any, file: str) -> tuple[Any, Any]:

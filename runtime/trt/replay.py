@@ -41,7 +41,11 @@ def replay_once(session: Session, bundle: Bundle, *, engine: Found, variant: str
     try:
         engine.noted(RECORD, result)
     except OSError as error:  # an engine in a bundle that cannot be written
-        log.warning("%s cannot be written (%s): the golden frame is replayed at every start", engine.path.with_suffix(".json"), error.strerror)
+        log.warning(
+            "%s cannot be written (%s): the golden frame is replayed at every start",
+            engine.path.with_suffix(".json"),
+            error.strerror,
+        )
     if bad:
         raise GateError(
             f"{session.info.file} answers the golden frame otherwise than {session.info.source}: {'; '.join(map(_said, bad))}",

@@ -60,7 +60,8 @@ def fetch(url: str, *, file: Path, digest: str = "") -> None:
 
     Raises:
         DataError: other bytes than those of the digest.
-        SystemProblem: the address cannot be reached, nothing vouches for what it serves, or the disk is too small.
+        SystemProblem: the address cannot be reached, nothing vouches for what it serves, or the
+            disk is too small.
     """
     log.info("fetching %s", url)
     elsewhere = f"fetch {file.name} from elsewhere and put it into {file.parent}"
@@ -117,7 +118,11 @@ def _place(entry: Path, path: Path) -> None:
         entry.rename(path)
     elif not _same(entry, path):
         kind = "folder" if path.is_dir() else "file"
-        raise DataError(f"the {kind} {path} is in the way", expected="a folder without it, or with the same content", fix="move it away and run again")
+        raise DataError(
+            f"the {kind} {path} is in the way",
+            expected="a folder without it, or with the same content",
+            fix="move it away and run again",
+        )
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -27,7 +27,8 @@ def download(url: str, out: BinaryIO, *, any_scheme: bool) -> None:
     Args:
         url: http, https or file; redirects are followed.
         out: an open file, flushed at the end.
-        any_scheme: a digest will tell what came; else only https, a file or this machine is believed, at every redirect.
+        any_scheme: a digest will tell what came; else only https, a file or this machine is
+            believed, at every redirect.
 
     Raises:
         SystemProblem: such an address would have to be believed, or the disk is too small.
@@ -64,7 +65,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, *, any_scheme: bool) -> None:
         self.any_scheme = any_scheme
 
-    def redirect_request(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Any,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         """Follow a redirect to an address that may be believed, as the first one was."""
         _require_vouched(newurl, any_scheme=self.any_scheme)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -87,7 +96,11 @@ def _require_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free - size < RESERVE:
         what = f"{folder} has {free >> 20} MiB free; the download needs {size >> 20} MiB" if size else f"{folder} is nearly full"
-        raise SystemProblem(what, expected=f"{RESERVE >> 20} MiB to spare", fix="free some space, or name another folder")
+        raise SystemProblem(
+            what,
+            expected=f"{RESERVE >> 20} MiB to spare",
+            fix="free some space, or name another folder",
+        )
 
 
 def _copy(response: IO[bytes], out: BinaryIO, *, name: str, length: int | None) -> None:

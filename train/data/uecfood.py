@@ -75,7 +75,8 @@ UECFOOD100 = Official(
     homepage="http://foodcam.mobi/dataset100.html",
     terms="no licence in the archive; cite Matsuda and Yanai",
     archives=(
-        # http://foodcam.mobi serves them, but without TLS and without a digest: nothing would tell what came.
+        # http://foodcam.mobi serves them, but without TLS and without a digest: nothing would tell
+        # what came.
         Archive("dataset100.zip", holds="UECFOOD100"),
         Archive("uecfood_split.zip", holds="uecfood_split"),
     ),

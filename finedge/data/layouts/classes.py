@@ -28,8 +28,9 @@ class Reading:
 def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
     """Return the classes of folders: one tree for each split.
 
-    Pictures in folders below a class folder that holds pictures itself belong to that class. Where no
-    folder at the top holds pictures itself, the tops are groups, and the innermost folders classes.
+    Pictures in folders below a class folder that holds pictures itself belong to that class. Where
+    no folder at the top holds pictures itself, the tops are groups, and the innermost folders
+    classes.
 
     Raises:
         DataError: it is not clear which folders are classes, or a name is no Unicode.

@@ -65,8 +65,8 @@ def stray_lists(root: Path) -> list[str]:
 def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
     """Return the list of each split, and the text files that only bear such a name.
 
-    An empty or unreadable .csv is a broken list. A .txt that names no picture may be anybody's notes,
-    and claims nothing beside folders of pictures.
+    An empty or unreadable .csv is a broken list. A .txt that names no picture may be anybody's
+    notes, and claims nothing beside folders of pictures.
     """
     by_split: dict[str, Path] = {}
     stray = []

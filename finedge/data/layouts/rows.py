@@ -94,7 +94,11 @@ def read_list(path: Path, *, numbered: bool = False) -> tuple[Row, ...]:
         return max(whole, key=lambda r: _there(r.rows, path.parent)).rows
     bad = [r.bad for r in readings if r.bad is not None]
     number, why = max(bad, key=lambda b: b[0])  # of the separator that fits longest
-    raise DataError(f"{printable(path)}, line {number}: {why}", expected=FORM, fix="correct this line")
+    raise DataError(
+        f"{printable(path)}, line {number}: {why}",
+        expected=FORM,
+        fix="correct this line",
+    )
 
 
 def names_pictures(path: Path) -> bool:
