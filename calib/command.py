@@ -57,7 +57,8 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
     model = read_model(loaded.file(source))
     table = collect_ranges(model, _with_progress(sample, loaded), method=method)
     placed = {PORTABLE_FILE: place_portable(model, table), CPU_FILE: place_cpu(model, table)}
-    files = {name: _checked(with_facts(quantized, loaded.spec)) for name, (quantized, _) in placed.items()}
+    models = {name: with_facts(quantized, loaded.spec) for name, (quantized, _) in placed.items()}
+    files = {name: _checked(model) for name, model in models.items()}
     record = _record(sample, table, {name: placement for name, (_, placement) in placed.items()})
     record = {"seed": seed, "source": source, "model_sha256": loaded.files[source], **record}
     written = loaded.extend(STAGE, {**files, GOLDEN: _golden(loaded, files)}, record)

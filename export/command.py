@@ -62,7 +62,8 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     models = {name: with_facts(inline(model), spec) for name, model in called.items()}
     reference = _reference(loaded, models[FLOAT_FILE], frames=frames, how=spec.preprocess)
     expected = expected_of(reference, frames, outputs=len(spec.outputs))
-    parities = {name: parity for name, model in models.items() if (parity := _proven(model, expected, frames=frames, name=name))}
+    proofs = {n: _proven(model, expected, frames=frames, name=n) for n, model in models.items()}
+    parities = {name: parity for name, parity in proofs.items() if parity}
     contents = {name: models[name].SerializeToString() for name in parities}
     golden = pack(_golden(reference, spec, taps=loaded.model.taps, contents=contents))
     files = {**contents, GOLDEN: golden, **_stored_split(loaded, data)}
@@ -102,7 +103,7 @@ def _stored_split(run: Run, data: Path | None) -> dict[str, bytes]:
     stored = filled(recorded_split(run.path), data or Path(run.record["data"]["root"]))
     if not stored.has_digests():
         log.warning(
-            "%s holds no digests of its images, and not all of them are here: the bundle knows only a part of its split",
+            "%s holds no digests of its images, and not all are here: the bundle knows only a part",
             run.path,
         )
     return {FILE: stored.packed()}
@@ -114,7 +115,7 @@ def _parity_frames(
     *,
     how: Preprocess,
 ) -> tuple[NDArray[np.uint8], str]:
-    """Return 8 preprocessed validation images, chosen by a fixed seed: uint8 [8, H, W, 3]; and what they are.
+    """Return 8 preprocessed validation images by a fixed seed, uint8 [8, H, W, 3]; and their kind.
 
     Without validation images the golden frame stands in, turned and mirrored.
     """
@@ -127,7 +128,7 @@ def _parity_frames(
     items = found.splits.get("val", ())
     if not items:
         log.warning(
-            "%s has no validation images: the proof is made on the golden frame, turned and mirrored",
+            "%s has no validation images: the golden frame is compared, turned and mirrored",
             found.root,
         )
         return np.stack([preprocess(frame, how) for frame in turned(synthetic_frame())]), "golden"

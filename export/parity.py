@@ -23,7 +23,8 @@ from finedge.errors import GateError
 from finedge.runtime.agreement import allowance
 
 HALF_STEPS = 2.0**13  # float16 keeps 13 bits less than float32
-TOLERANCE = 1e-4  # of max(1, max |score|): the least that is allowed. Float32 reordering, not a different function
+# Of max(1, max |score|): the least that is allowed. Float32 reordering, not a different function.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def expected_of(
     *,
     outputs: int | None = None,
 ) -> Expected:
-    """Run a `FramesToOutputs` in float64 and, twice, in float32, on preprocessed frames (uint8 [N, H, W, 3]).
+    """Run a `FramesToOutputs` in float64 and, twice, in float32, on uint8 [N, H, W, 3] frames.
 
     Args:
         reference: left as it was: float32 -> float64 -> float32 is exact.
@@ -76,7 +77,8 @@ def expected_of(
             exact = [t.numpy() for t in reference(given)[:outputs]]
         finally:
             reference.float()
-    errors = [max(_worst(a.numpy(), e), _worst(b.numpy(), e)) for a, b, e in zip(plain, other, exact, strict=True)]
+    pairs = zip(plain, other, exact, strict=True)
+    errors = [max(_worst(a.numpy(), e), _worst(b.numpy(), e)) for a, b, e in pairs]
     return Expected(tuple(exact), tuple(errors))
 
 
@@ -104,11 +106,14 @@ def check_parity(
     # Frame by frame as well: a batch dimension that was frozen at export would show here.
     single = session.run(None, {feed: frames[:1]})
     exact = expected.outputs[: len(found)]
-    worst = max(_worst(f, e) for f, e in [*zip(found, exact, strict=True), *zip(single, (e[:1] for e in exact), strict=True)])
+    first = [e[:1] for e in exact]
+    pairs = [*zip(found, exact, strict=True), *zip(single, first, strict=True)]
+    worst = max(_worst(f, e) for f, e in pairs)
     own = max(expected.own_errors[: len(found)])
     parity = Parity(worst, allowance(scale_of(exact), own, tolerance=tolerance), len(frames), own)
     if not worst <= parity.limit:  # NaN fails too
-        allowed = f"at most {parity.limit:.2e} on {len(frames)} images (PyTorch's own float32 error is {own:.2e})"
+        pytorch = f"PyTorch's own float32 error is {own:.2e}"
+        allowed = f"at most {parity.limit:.2e} on {len(frames)} images ({pytorch})"
         raise GateError(
             f"{name} differs from PyTorch by {worst:.2e}",
             expected=allowed,

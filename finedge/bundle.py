@@ -112,7 +112,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
-        """Open a bundle and check every digest; an interrupted replacement of it is put right first.
+        """Open a bundle and check every digest; first end an interrupted replacement of it.
 
         Raises:
             BundleError: no bundle there, a newer format, a damaged manifest, a missing file, bytes
@@ -260,7 +260,7 @@ def _no_bundle(path: Path) -> BundleError:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse what is neither a file nor a folder: a link leads out of the bundle, or round and round."""
+    """Refuse what is neither a file nor a folder: a link may lead out of the bundle."""
     for entry in _entries(path):
         if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
             what = "a link" if entry.is_symlink() else "no file"

@@ -80,9 +80,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def open_streams() -> None:
-    """Give the process the three standard streams: one that is closed is the null device, as with `>/dev/null`.
+    """Give the process its three standard streams; a closed one becomes the null device.
 
-    Else the next file that is opened gets the number of a closed one, and what libraries print goes into it.
+    Else the next file gets the number of a closed one, and libraries print into it.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:

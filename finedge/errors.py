@@ -90,7 +90,7 @@ class SourceLost(FinedgeError):
 
 
 def as_finedge_error(error: BaseException) -> FinedgeError | None:
-    """Return what the system or the interpreter refused as an error with an exit code; None for anything else, a bug.
+    """Return a refusal of system or interpreter as an error with an exit code; None for a bug.
 
     OSError and MemoryError are the environment (3). RecursionError is data that is nested too
     deeply, and text that is no Unicode or holds a NUL is data too (4).
@@ -116,7 +116,8 @@ def as_finedge_error(error: BaseException) -> FinedgeError | None:
             expected="Unicode without NUL",
             fix="FINEDGE_LOG=DEBUG shows where",
         )
-    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's word for it before Python 3.13
+    # Pathlib's word for it before Python 3.13.
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
         return SystemProblem(str(error), fix=f"{ANOTHER}; nothing that existed was changed")
     return None
 

@@ -174,7 +174,7 @@ def writable_place(folder: Path, *, option: str) -> None:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or the first above it that exists; a name that no file can have raises `OSError`."""
+    """Return the folder, or the first above it that exists; an impossible name raises `OSError`."""
     for place in (folder, *folder.parents):
         try:
             place.lstat()

@@ -42,7 +42,7 @@ def synthetic_frame() -> NDArray[np.uint8]:
 
 
 def turned(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Return the eight ways in which a frame can be turned by right angles and mirrored, itself first."""
+    """Return the eight turns by right angles and mirrorings of a frame, itself first."""
     return [np.ascontiguousarray(np.rot90(f, k)) for f in (frame, frame[:, ::-1]) for k in range(4)]
 
 
@@ -117,7 +117,7 @@ def _array(
 
 @dataclass(frozen=True)
 class Kind:
-    """What an array must be: its dtype, and its shape or, with `up_to`, the largest of so many dimensions."""
+    """The form of an array: its dtype, and its shape or, with `up_to`, the largest shape."""
 
     dtype: type[np.generic]
     shape: tuple[int, ...]

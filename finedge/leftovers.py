@@ -180,7 +180,7 @@ def _remove(leftover: Path) -> None:
 
 
 def _target_is_there(old: Path, name: str) -> bool:
-    """Tell whether what an old name was replaced by is there; of a name that was cut nobody knows."""
+    """Tell whether the replacement of an old name is there; unknown for a name that was cut."""
     return len(name.encode()) < LONGEST and os.path.lexists(old.with_name(name))
 
 

@@ -1,7 +1,8 @@
 """Hides passwords, tokens and keys of addresses, by the structure of the address.
 
-An address as users type it: scheme://USER:PASSWORD@HOST:PORT/PATH?QUERY#FRAGMENT, also where the password holds raw @ : / # ? or blanks,
-where the scheme is missing, and where the whole is a property of a GStreamer pipeline. In doubt more is hidden, never less.
+An address as users type it: scheme://USER:PASSWORD@HOST:PORT/PATH?QUERY#FRAGMENT, also where the
+password holds raw @ : / # ? or blanks, where the scheme is missing, and where the whole is a
+property of a GStreamer pipeline. In doubt more is hidden, never less.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ HARMLESS = frozenset(_HARMLESS.split())
 SECRET_WORDS = r"pw|pwd|psw|pas|pass\w{0,20}|token|secret|key|auth|sig|signature|credentials?"
 # Path segments of IPTV servers before USER/PASSWORD, and of others before one secret.
 BEFORE_LOGIN = frozenset({"live", "movie", "movies", "series", "timeshift", "streaming"})
-BEFORE_SECRET = frozenset({"auth", "key", "pass", "passwd", "password", "pwd", "pw", "secret", "sid", "token"})
+BEFORE_SECRET = frozenset("auth key pass passwd password pwd pw secret sid token".split())
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2,4}"
 _WHOLE = re.compile(rf"[\s\x00-\x20]*{_SCHEME}")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%\w-]*\]|[^\s:@/?#&=\[\]\\]*)(?::\d{0,5})?")
 _PLAIN_KEY = re.compile(r"[\w.\-\[\]]{1,40}")
-_BARE = re.compile(r"([^\s/:!=\"']{1,200}(?: [^\s/:!=\"']{1,200}){0,3}):(?![/\\]{2})(.*)@(.*)", re.DOTALL)
+_BARE = re.compile(
+    r"([^\s/:!=\"']{1,200}(?: [^\s/:!=\"']{1,200}){0,3}):(?![/\\]{2})(.*)@(.*)",
+    re.DOTALL,
+)
 _DRIVE = re.compile(r"[A-Za-z]:\\")
 _TOKEN = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[\w.~=+%-]{24,}|[0-9a-fA-F-]{16,}|eyJ[\w.=-]+")
 _VIDEO_ID = re.compile(r"\d+(?:\.\w{1,5})?")
@@ -86,7 +90,8 @@ def learn(source: str) -> None:
     """Remember the secrets of a source: `mask_text` hides them where others repeat them."""
     shown = _shown(source)
     if shown.secrets:
-        _remember(source, shown.text)  # where the whole is repeated, its parts need not be found again
+        # Where the whole is repeated, its parts need not be found again.
+        _remember(source, shown.text)
     for secret in shown.secrets:
         learn_secret(secret)
 
@@ -130,7 +135,7 @@ def _shown(source: str) -> Shown:
 
 
 def _pipeline(text: str, found: list[str]) -> str:
-    """Mask the properties of a pipeline: those that are secrets, and the addresses in the others."""
+    """Mask the properties of a pipeline: secrets, and the addresses in the others."""
 
     def secret(match: re.Match[str]) -> str:
         found.append(match[3].strip("\\\"'"))
@@ -138,9 +143,10 @@ def _pipeline(text: str, found: list[str]) -> str:
 
     def quoted(match: re.Match[str]) -> str:
         mark, inner = match[2][0], match[2][1:-1]
-        if not _WHOLE.match(inner):
+        scheme = _WHOLE.match(inner)
+        if scheme is None:
             return match[0]
-        shown = _address(inner[_WHOLE.match(inner).end() :], head=_WHOLE.match(inner)[0])  # type: ignore[union-attr,index]
+        shown = _address(inner[scheme.end() :], head=scheme[0])
         found.extend(shown.secrets)
         return f"{match[1]}{mark}{shown.text}{mark}"
 

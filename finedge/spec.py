@@ -104,7 +104,7 @@ class Spec:
 
     @classmethod
     def from_json(cls, data: object) -> Spec:
-        """Read what `to_json` wrote; anything else, also a field of a newer version, raises `BundleError`."""
+        """Read what `to_json` wrote; all else, a newer field too, raises `BundleError`."""
         try:
             return decode(cls, data, at="spec", strict=True)
         except Misfit as error:

@@ -21,7 +21,8 @@ RESERVED = re.compile(
     r"(?i)(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\..*)?",
     re.DOTALL,
 )
-TOOLS = re.compile(r"(?i)[.@$~#]|__MACOSX$")  # how names begin that data readers take for other programs' files
+# How names begin that data readers take for other programs' files.
+TOOLS = re.compile(r"(?i)[.@$~#]|__MACOSX$")
 # bytes of UTF-8: with a time and a suffix added, still below the 255 of every file system
 LONGEST = 180
 MARK = re.compile(r"~[0-9a-f]{16}$")
@@ -48,7 +49,7 @@ def clean(text: str) -> str:
 
 
 def file_name(label: str) -> str:
-    """Return a label as the name of a folder or file that every file system takes; two labels never share one.
+    """Return a label as a file name for every file system; two labels never share one.
 
     What is unsafe becomes %XX of its UTF-8 bytes; what is too long is cut and ends in ~ and 16
     digits of the label's sha256. File systems that ignore case take names apart only where the

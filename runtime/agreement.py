@@ -1,4 +1,4 @@
-"""Whether two computations agree: stages of `finedge verify`, of an engine's first frame, of an export.
+"""Whether two computations agree: for `finedge verify`, an engine's first frame, an export.
 
 A stage is `{"name", "max_abs", "limit", "pass"}`. One that could not be checked has `"pass": null`
 and the reason under `skipped`.
@@ -59,8 +59,8 @@ def compared(
     a, b = found.astype(np.float64), expected.astype(np.float64)
     scale = max(1.0, float(np.abs(b).max()))
     worst, allowed = float(np.abs(a - b).max()), allowance(scale, own, tolerance=limit)
-    stage: Stage = {"name": name, "max_abs": worst if np.isfinite(worst) else None, "limit": allowed, "pass": worst <= allowed}
-    return stage if np.isfinite(worst) else {**stage, "note": "not finite"}
+    stage: Stage = {"name": name, "max_abs": worst, "limit": allowed, "pass": worst <= allowed}
+    return stage if np.isfinite(worst) else {**stage, "max_abs": None, "note": "not finite"}
 
 
 def allowance(scale: float, own_error: float, *, tolerance: float) -> float:

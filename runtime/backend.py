@@ -107,7 +107,7 @@ class HasStream(Protocol):
 
 @runtime_checkable
 class HasOwnErrors(Protocol):
-    """A session that can also tell how far its float32 is from float64: other backends may be as far."""
+    """A session that knows how far its float32 is from float64: others may be as far."""
 
     def own_errors(self, batch: NDArray[np.uint8]) -> Mapping[str, float]:
         """Return the largest absolute error of each of its arrays on a batch."""

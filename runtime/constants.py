@@ -1,4 +1,4 @@
-"""The constants of a body as it is inlined: what can be computed now is stored, not written as nodes.
+"""Constants of an inlined body: what can be computed now is stored, not written as nodes.
 
 A reshape to a computed shape, a Constant of integers or a CastLike is more than some readers take
 (the older of cv2.dnn's two engines, OpenCV 4 too); with the sizes known at export nothing of that
@@ -64,7 +64,7 @@ class Constants:
         return None
 
     def _sizes(self, node: NodeProto) -> Any:
-        """Return the part of a shape that a Shape node asks for; None where a size in it is open."""
+        """Return the part of a shape that a Shape node asks for; None if a size in it is open."""
         import numpy as np
 
         known = self.shapes.get(node.input[0])

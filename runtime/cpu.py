@@ -29,7 +29,7 @@ def cpu_name(cpuinfo: Path = CPUINFO) -> str:
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> list[str]:
-    """Return those of `FLAGS` that this process may use; of another machine's `cpuinfo`, those listed.
+    """Return those of `FLAGS` that this process may use, or that another `cpuinfo` lists.
 
     The CPU itself is asked: Windows and macOS have no list, and under emulation it is the host's.
     """

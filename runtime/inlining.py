@@ -88,7 +88,7 @@ class _Calls:
 
 
 class _Body:
-    """The nodes of one call: inputs and outputs are those of the call, all else gets a name of its own."""
+    """The nodes of one call; inside tensors get names of their own."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class _Body:
         return self.actual.get(name, "")
 
     def _set_attributes(self, node: NodeProto) -> None:
-        """Write the call's attributes where the body refers to them; one that it lacks is left out."""
+        """Write the call's attributes where the body refers to them; a missing one is left out."""
         kept = []
         for attribute in node.attribute:
             if attribute.ref_attr_name:

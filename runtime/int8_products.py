@@ -76,7 +76,7 @@ def measured_products() -> Products:
 
 
 def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceSession:
-    """Open a model whose answers are those of the file on every CPU: for proofs, never for speed."""
+    """Open a model that answers as its file on every CPU: for proofs, never for speed."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -88,7 +88,7 @@ def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceS
 
 @dataclass(frozen=True)
 class _Probe:
-    """One quantized op: activations of the largest value times weights [K, N] or [N, K, H, W] of 127.
+    """One quantized op: the largest activations times weights [K, N] or [N, K, H, W] of 127.
 
     `rows`: the batch. A matrix of one row has a kernel of its own.
     """
@@ -148,7 +148,7 @@ class _Probe:
 
 
 def _probes() -> Iterator[_Probe]:
-    """Both kinds of activation, one row and several, inner sizes around a vector's, kernels of 1 and 3."""
+    """Yield both kinds of activation, one row and several, several inner sizes and kernels."""
     for kind in (np.uint8, np.int8):
         for rows in (1, 5):
             for inner in (2, 64, 100):

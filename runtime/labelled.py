@@ -47,7 +47,8 @@ def bundle_dataset(
     stored, seed = stored_split(bundle), bundle.training.data.seed
     if stored is None:
         if new_images != "ignore":
-            what = f"--new-images {new_images}: {bundle.path} stores no split, so no image is new to it"
+            option = f"--new-images {new_images}"
+            what = f"{option}: {bundle.path} stores no split, so no image is new to it"
             raise UsageError(
                 what,
                 fix="leave it out; or train and export again, which stores the split",

@@ -1,4 +1,4 @@
-"""The end of a run that a signal asked for, also where a model, a sink or a driver never returns."""
+"""The end of a run after a signal, also where a model, a sink or a driver never returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one door by which ONNX files come in: read once, checked, and in the one form that our passes know.
+"""The one reader of ONNX files: read once, checked, in the one form that our passes know.
 
 A bundle's digests cover its files and nothing else, so a model must hold all that it computes with.
 External data would be read from any path in the file; and ONNX Runtime, given bytes, looks for it

@@ -18,7 +18,8 @@ NO_SIGNAL_MS = 2000.0
 POLL_S = 0.1  # how long a stop request may go unseen
 ALARM = hasattr(signal, "SIGALRM")  # Windows has none
 GRACE_S = 4.0  # for the main thread to stop after a signal
-READER_JOIN_S = 0.3  # a reader that hangs in a driver or waits for a server is left to the end of the process
+# A reader that hangs in a driver or waits for a server is left to the end of the process.
+READER_JOIN_S = 0.3
 
 
 @dataclass(frozen=True)

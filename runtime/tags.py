@@ -7,7 +7,7 @@ call it was part of:
     finedge.op, finedge.version    the operator, e.g. CrossLayerAttention 1
     finedge.node                   the name of the call: the same on all nodes of one call
     finedge.attributes             its attributes as JSON
-    finedge.reads                  for each input of the node, the operator's input that it is (q, k, v) or nothing: "q,"
+    finedge.reads                  for each input of the node, the operator's input (q, k, v) or "": "q,"
     finedge.writes                 the operator's output, on the node that makes it
 
 `finedge.runtime.folding` makes one node of them again, exactly the call: what a plugin is found by.
@@ -36,7 +36,7 @@ def tags(node: NodeProto) -> dict[str, str]:
 
 
 def inner_tensors(graph: GraphProto) -> set[str]:
-    """Return the names of the tensors inside our operators: all that their nodes make but what the calls return."""
+    """Return the names of the tensors inside our operators, without the results of the calls."""
     ours = (node for node in graph.node if NODE in (found := tags(node)) and WRITES not in found)
     return {name for node in ours for name in node.output}
 

@@ -24,8 +24,23 @@ from finedge.errors import GateError
 from finedge.golden import read_golden, tap_sample
 from finedge.image import read_image
 from finedge.preprocess import preprocess
-from finedge.runtime.agreement import FLOAT_LIMIT, TAP_LIMIT, Stage, compared, golden_stages, skipped
-from finedge.runtime.backend import Backend, HasOwnErrors, HasPixels, HasTaps, NoTaps, Session, get_backend
+from finedge.runtime.agreement import (
+    FLOAT_LIMIT,
+    TAP_LIMIT,
+    Stage,
+    compared,
+    golden_stages,
+    skipped,
+)
+from finedge.runtime.backend import (
+    Backend,
+    HasOwnErrors,
+    HasPixels,
+    HasTaps,
+    NoTaps,
+    Session,
+    get_backend,
+)
 from finedge.runtime.labelled import bundle_dataset
 from finedge.runtime.ort import SEVEN_BIT, OnnxRuntimeBackend
 
@@ -238,7 +253,7 @@ def _sessions(check: Check) -> Iterator[tuple[str, Session]]:
 
 
 def _as_written(check: Check, variant: str, *, but: str) -> Iterator[Session]:
-    """Open the files of a variant, but one, with exact products; only ONNX Runtime opens files by name."""
+    """Open the files of a variant, but one, with exact products, if this is ONNX Runtime."""
     if isinstance(check.backend, OnnxRuntimeBackend):
         exact = OnnxRuntimeBackend(replace(check.backend.options, exact=True))
         held = [f for f in reversed(VARIANTS[variant]) if f in check.bundle.files and f != but]

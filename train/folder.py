@@ -44,7 +44,7 @@ def require_new(out: Path) -> None:
 
 
 def begin(out: Path, record: Mapping[str, str], *, save: Callable[[], None]) -> None:
-    """Write a new run: `save` writes metrics and checkpoint of epoch 0, then come the texts of `record`.
+    """Write a new run: metrics and checkpoint of epoch 0 by `save`, then the texts of `record`.
 
     A kill or a full disk at any moment leaves what `require_new` accepts, or the whole run.
     """
@@ -59,7 +59,7 @@ def begin(out: Path, record: Mapping[str, str], *, save: Callable[[], None]) -> 
 
 
 def _is_half_made(out: Path) -> bool:
-    """Tell whether a folder without a record is empty, or holds nothing but the beginning of a run."""
+    """Tell whether a folder without a record is empty, or holds only the beginning of a run."""
     begun = {path.name for path in out.iterdir() if not _is_leftover(path.name)}
     if not begun:
         return True

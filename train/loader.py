@@ -80,7 +80,7 @@ def default_workers() -> int:
 
 
 def batches(images: EvaluationImages | TrainingImages, order: Sequence[int], *, batch_size: int, workers: int) -> Iterator[Batch]:
-    """Yield the images of `order` in batches (see `batched`). `workers` threads prepare the next ones."""
+    """Yield the images of `order` in batches (see `batched`); `workers` threads prepare the next."""
     pool = ThreadPoolExecutor(max(1, workers))
     pending: deque[list[Future[tuple[Frame, int]]]] = deque()
     try:

@@ -1,4 +1,4 @@
-"""Batches of one image: BatchNorm cannot train on one value a channel, because its variance is 0."""
+"""Batches of one image: BatchNorm cannot train on one value a channel: its variance is 0."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def require_trainable(model: FineGrained, recipe: Recipe, *, images: int) -> Non
 
 
 def _starved(model: FineGrained, recipe: Recipe, *, side: int) -> str:
-    """Return the first BatchNorm that trains on one value a channel where one image passes, or an empty name."""
+    """Return the first BatchNorm that sees one value a channel of one image, or ""."""
     shapes = copy.deepcopy(model).to("meta")
     to_training_mode(shapes, freeze_norm=recipe.freeze_norm)
     starved: list[str] = []

@@ -206,7 +206,11 @@ def override(recipe: Recipe, **given: Any) -> Recipe:
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
-    """Build a recipe of plain data, checking keys, types and ranges; a key that is absent keeps its default (`UsageError`)."""
+    """Build a recipe of plain data; an absent key keeps its default.
+
+    Raises:
+        UsageError: an unknown key, or a value of another type or range.
+    """
     require_plain(values)
     try:
         return decode(Recipe, values, strict=True)

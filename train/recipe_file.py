@@ -97,6 +97,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to print thousands of digits
+    # Python refuses to print thousands of digits.
+    if isinstance(value, int) and value.bit_length() > 64:
         return f"an integer of {value.bit_length()} bits"
     return ascii(value)[:SHOWN]

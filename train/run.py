@@ -15,7 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finedge.data import MAX_UNREADABLE, DataSet, NewImages, StoredSplit, matched, read_folder, refuse_other_labels, say, say_match, split_of_dataset
+from finedge.data import (
+    MAX_UNREADABLE,
+    DataSet,
+    NewImages,
+    StoredSplit,
+    matched,
+    read_folder,
+    refuse_other_labels,
+    say,
+    say_match,
+    split_of_dataset,
+)
 from finedge.data.record import named
 from finedge.data.stored import read_split
 from finedge.errors import DataError, UsageError
@@ -115,7 +126,8 @@ def recorded_split(path: Path) -> StoredSplit:
         stored = read_split(path / SPLITS)
     except FileNotFoundError:
         raise DataError(f"{path / SPLITS} is missing", fix=COPY) from None
-    cut = stored.cut if stored.cut is not None else read_record(path)["data"].get("cut")  # version 0.1 kept it in run.json
+    # Version 0.1 kept it in run.json.
+    cut = stored.cut if stored.cut is not None else read_record(path)["data"].get("cut")
     return replace(stored, cut=cut)
 
 

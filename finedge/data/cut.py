@@ -24,7 +24,7 @@ TEST = 0.2  # the share of a folder without splits that becomes test
 
 
 def with_cuts(data: DataSet, *, seed: int) -> DataSet:
-    """Return the data set with val cut from train where it has none, and test where no split is given."""
+    """Return the data set with val cut from train if it has none, and test if it has no split."""
     test = 0.0 if data.given else TEST
     val = 0.0 if data.splits.get("val") else VAL_OF_TRAIN * (1 - test)
     if not test and not val:
@@ -76,7 +76,7 @@ def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) 
 
 
 def _mended(bounds: Sequence[int], count: int) -> list[int]:
-    """Return where each part ends in an order of `count`: none empty, and a third left for train."""
+    """Return where each part ends in an order of `count`; none is empty, a third is train."""
     most = max(min(len(bounds), count - 1), 2 * count // 3) if count > 1 else 0
     ends: list[int] = []
     for place, bound in enumerate(bounds):

@@ -45,7 +45,7 @@ def evaluated(
         raise DataError(
             f"split '{split}' of {data.root} would be cut anew: what was trained on is not stored",
             expected=f"a folder with a {split} split of its own, or a model that stores its split",
-            fix="train and export again, which stores it; or --allow-overlap, to measure all the same",
+            fix="train and export again, which stores it; or --allow-overlap, to measure it",
         )
     readable = drop_unreadable(data, splits=(split,))
     # Sorted, so that two models of one folder see one order.

@@ -192,7 +192,7 @@ def _rest(
     new: NewImages,
     exact: bool,
 ) -> tuple[int, int, int]:
-    """Place what no entry claimed; return how many are copies left out, are new, and new and taken."""
+    """Place what no entry claimed; return the counts of copies, new files, and new files taken."""
     where = {entry.digest: split for split, entry in stored if entry.digest}
     copies = unknown = taken = 0
     for one in rest:

@@ -68,7 +68,7 @@ def read_folder(root: Path) -> DataSet:
 
 
 def say(data: DataSet) -> None:
-    """Log how a folder was read: layout, sizes, what was merged or entered, and what is left out."""
+    """Log how a folder was read: layout, sizes, merged and entered folders, files left out."""
     log.info("%s", data.describe())
     for note in data.notes:
         log.info("%s", note)

@@ -38,7 +38,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the reader of a layout returns; `root` is where the images lie, the rest as in `DataSet`."""
+    """What the reader of a layout returns; `root` holds the images, the rest is as in `DataSet`."""
 
     root: Path
     labels: tuple[str, ...]

@@ -100,10 +100,12 @@ def split_of_dataset(data: DataSet) -> StoredSplit:
     if unreadable is not None:
         what = f"{printable(unreadable)} cannot be read"
         raise DataError(what, expected="every image of the data set", fix="copy it again")
-    return StoredSplit(
-        {split: tuple(_entry_of(item, data.root, digest=known[item.path]) for item in items) for split, items in data.splits.items()},
-        data.cut,
-    )
+
+    def entry(item: Item) -> Entry:
+        return _entry_of(item, data.root, digest=known[item.path])
+
+    splits = {split: tuple(map(entry, items)) for split, items in data.splits.items()}
+    return StoredSplit(splits, data.cut)
 
 
 def filled(stored: StoredSplit, root: Path) -> StoredSplit:

@@ -151,7 +151,7 @@ def _scans(raw: bytes, walk: _Walk) -> Scans:
 
 
 def _interval_ends(raw: bytes, start: int, end: int) -> list[int]:
-    """Return where the data of each restart interval ends; marks count from 0 to 7, again and again."""
+    """Return where the data of each restart interval ends; marks count 0 to 7 in a circle."""
     marks = [found.start() for found in RESTARTS.finditer(raw, start, end)]
     if any(raw[at + 1] & 7 != n & 7 for n, at in enumerate(marks)):
         raise CutShort("a restart interval is missing")

@@ -36,7 +36,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_ours(record: Mapping[str, Any]) -> bool:
-    """Tell whether this machine, or one whose secret is trusted here, sealed exactly this record."""
+    """Tell whether this machine, or one that it trusts, sealed exactly this record."""
     plain = {k: v for k, v in record.items() if k != SEAL}
     seal = record.get(SEAL)
     if not isinstance(seal, str) or not seal.isascii():

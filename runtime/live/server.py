@@ -172,7 +172,8 @@ class BoundedHandler(BaseHTTPRequestHandler):
 
     def parse_request(self) -> bool:
         """Read the headers; from here on the connection is at work."""
-        whole = super().parse_request() and self.request_version != "HTTP/0.9"  # whose answer has no status and no headers
+        # Whose answer has no status and no headers.
+        whole = super().parse_request() and self.request_version != "HTTP/0.9"
         if self._client is not None:
             self._client.now(waiting=False)
         return whole

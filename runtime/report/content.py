@@ -19,7 +19,8 @@ SCHEMA = 1
 AGAIN = "finedge benchmark BUNDLE --data DIR writes it again"
 Name = Annotated[Text, Check(lambda text: bool(text.strip()), "a name that is not empty")]
 Milliseconds = Annotated[float, between(0, 1e9, unit="ms")]
-Latency = Annotated[float, between(1e-6, 1e9, unit="ms")]  # it is divided by, and its logarithm taken
+# It is divided by, and its logarithm taken.
+Latency = Annotated[float, between(1e-6, 1e9, unit="ms")]
 Change = Annotated[float, between(-1, 1)]
 Amount = Annotated[float, between(0, 1e12)]
 

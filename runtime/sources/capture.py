@@ -26,7 +26,7 @@ def arrival(position_ms: float, now_ns: int) -> int:
 
 @dataclass(frozen=True)
 class Held:
-    """A picture, uint8 [H, W, 3] BGR: the capture's position in ms, when it came, and what handing it over took in ms."""
+    """A picture, uint8 [H, W, 3] BGR, with its position in ms, arrival, and time of hand-over."""
 
     image: NDArray[np.uint8]
     position_ms: float

@@ -1,4 +1,4 @@
-"""Questions to servers of streams, HTTP and RTSP: within one deadline, through redirects and logins.
+"""The client of stream servers, HTTP and RTSP: one deadline, redirects, logins.
 
 A password goes only where a server asks for it: to the host that it was written for, never from
 https to http.

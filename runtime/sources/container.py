@@ -1,4 +1,4 @@
-"""Whether a video file is whole, by the sizes that its container states; FFmpeg does not report it."""
+"""Whether a video file is whole, by the sizes in its container; FFmpeg does not report it."""
 
 from __future__ import annotations
 

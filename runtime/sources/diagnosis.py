@@ -1,4 +1,4 @@
-"""Why a stream cannot be opened: FFmpeg reports nothing, so the server is asked, in bounded time."""
+"""Why a stream cannot be opened: FFmpeg reports nothing, so the server is asked, briefly."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def why_not_rtsp(uri: str, *, timeout_s: float) -> SystemProblem:
 
 
 def why_not_http(uri: str, *, timeout_s: float) -> SystemProblem:
-    """Return what keeps an HTTP stream from opening, by asking for it; in the time of `why_not_rtsp`."""
+    """Return what keeps an HTTP stream from opening, in the time of `why_not_rtsp`."""
     return _reason(uri, _why_not_http, timeout_s=timeout_s)
 
 

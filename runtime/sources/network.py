@@ -24,7 +24,8 @@ from finedge.runtime.sources.reconnect import Reconnecting
 from finedge.runtime.sources.video import RAW, VideoFile, is_motion_jpeg
 
 OPEN_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 10.0  # a silent connection is taken to be dead; time-lapse cameras send a picture each few seconds
+# A silent connection is taken to be dead; time-lapse cameras send a picture each few seconds.
+READ_TIMEOUT_S = 10.0
 VIAS = ("auto", "ffmpeg", "gstreamer")
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 # Without fpsprobesize FFmpeg holds back the first 20 frames to guess a rate that we do not use.
@@ -135,7 +136,7 @@ def _connect_rtsp_gstreamer(uri: str, wish: Wish, *, timeout_s: float) -> Connec
 
 
 def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | VideoFile:
-    """Return what shows the pictures of an address: MJPEG and stills are read here, the rest by FFmpeg.
+    """Return the reader of an address: our own for MJPEG and stills, FFmpeg for the rest.
 
     Raises:
         SystemProblem: it cannot be opened, or shows no picture.
@@ -214,7 +215,7 @@ def _live(capture: cv2.VideoCapture, kind: str, uri: str, *, wish: Wish) -> Capt
 
 
 def _caught_up(capture: cv2.VideoCapture) -> Held | None:
-    """Take the old pictures that FFmpeg kept while opening, until they come at their own pace; return the last.
+    """Take the old pictures that FFmpeg kept while opening; return the last.
 
     A source that is slower than the time-out has given the only picture of this connection by then:
     it is not thrown away.

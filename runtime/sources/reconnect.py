@@ -111,6 +111,6 @@ class Reconnecting:
         return shot
 
     def _tell(self, reason: str) -> None:
-        """Log a reason, at INFO only once: a camera may be back and refuse us, for another password or path."""
+        """Log a reason, at INFO only once: a camera may be back with another password or path."""
         log.log(logging.DEBUG if reason in self._reasons else logging.INFO, "not back yet: %s", reason)
         self._reasons.add(reason)

@@ -53,7 +53,7 @@ def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
 
 
 def fetch(url: str, *, file: Path, digest: str = "") -> None:
-    """Download `url` to `file`, which appears complete and with its digest; without one, https only.
+    """Download `url` to `file`, which appears complete and checked; without a digest, https only.
 
     torchvision's downloader is not used: where no digest is published, it takes a body that was cut off for a whole one, and
     it falls back from https to http.

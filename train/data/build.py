@@ -75,7 +75,7 @@ class _Old:
 
 
 def _record(root: Path, name: str) -> _Old:
-    """Return the old dataset.json, or an empty one; refuse a folder in which something else has lists."""
+    """Return the old dataset.json, or an empty one; refuse a folder with lists of others."""
     try:
         old = decode(_Old, read_json(root / RECORD, error=DataError, fix="delete it and run again"))
     except FileNotFoundError:

@@ -144,7 +144,7 @@ def _count_outside(root: Path, splits: set[Path], tally: Tally) -> None:
 
 
 def _splits_within(tree: Folder) -> dict[str, Folder]:
-    """Return CLASS/train/*.jpg as train/CLASS/*.jpg where every class holds splits only; else {}."""
+    """Return CLASS/train/*.jpg as train/CLASS/*.jpg if every class holds splits only; else {}."""
     tops = [folder for folder in tree.folders if folder.has_pictures()]
     inner = [part for top in tops for part in top.folders if part.has_pictures()]
     if len(tops) < 2 or any(top.pictures for top in tops):
@@ -152,7 +152,8 @@ def _splits_within(tree: Folder) -> dict[str, Folder]:
     if not all(split_of(part.path.name) for part in inner):
         return {}
     there = {split_of(part.path.name) for part in inner}
-    return {split: Folder(tree.path, (), tuple(_only(top, split) for top in tops)) for split in SPLITS if split in there}
+    tree_of = {s: tuple(_only(top, s) for top in tops) for s in SPLITS if s in there}
+    return {split: Folder(tree.path, (), parts) for split, parts in tree_of.items()}
 
 
 def _only(top: Folder, split: str) -> Folder:

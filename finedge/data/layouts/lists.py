@@ -1,4 +1,4 @@
-"""The layout of own lists: train.csv (.txt, .tsv), perhaps val, test, classes.csv; Grocery Store."""
+"""The layout of lists: train.csv (.txt, .tsv), perhaps val, test, classes.csv; Grocery Store."""
 
 from __future__ import annotations
 
