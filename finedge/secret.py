@@ -31,7 +31,8 @@ HARMLESS = frozenset(_HARMLESS.split())
 SECRET_WORDS = r"pw|pwd|psw|pas|pass\w{0,20}|token|secret|key|auth|sig|signature|credentials?"
 # Path segments of IPTV servers before USER/PASSWORD, and of others before one secret.
 BEFORE_LOGIN = frozenset({"live", "movie", "movies", "series", "timeshift", "streaming"})
-BEFORE_SECRET = frozenset("auth key pass passwd password pwd pw secret sid token".split())
+_BEFORE_SECRET = "auth key pass passwd password pwd pw secret sid token"
+BEFORE_SECRET = frozenset(_BEFORE_SECRET.split())
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2,4}"
 _WHOLE = re.compile(rf"[\s\x00-\x20]*{_SCHEME}")
