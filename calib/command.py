@@ -57,7 +57,8 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
     model = read_model(loaded.file(source))
     table = collect_ranges(model, _with_progress(sample, loaded), method=method)
     placed = {PORTABLE_FILE: place_portable(model, table), CPU_FILE: place_cpu(model, table)}
-    files = {name: _checked(with_facts(quantized, loaded.spec)) for name, (quantized, _) in placed.items()}
+    models = {name: with_facts(quantized, loaded.spec) for name, (quantized, _) in placed.items()}
+    files = {name: _checked(model) for name, model in models.items()}
     record = _record(sample, table, {name: placement for name, (_, placement) in placed.items()})
     record = {"seed": seed, "source": source, "model_sha256": loaded.files[source], **record}
     written = loaded.extend(STAGE, {**files, GOLDEN: _golden(loaded, files)}, record)
@@ -109,7 +110,7 @@ def _checked(model: onnx.ModelProto) -> bytes:
 
 
 def _golden(bundle: Bundle, files: Mapping[str, bytes]) -> bytes:
-    """Return golden.npz with what the new files make of the golden input: the same numbers whichever CPU calibrates."""
+    """Return golden.npz with the new files' outputs: the same numbers on every CPU."""
     from finedge.golden import pack, read_golden
     from finedge.runtime.backend import SessionOptions
     from finedge.runtime.ort import OnnxRuntimeBackend

@@ -192,7 +192,8 @@ def _scores(bundle: Bundle, sample: Sample) -> tuple[Mapping[str, NDArray[np.flo
     """Run every variant on every image, each image read once; return scores [n, classes] and the file, by variant."""
     found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     with ExitStack() as stack:
-        backend = OnnxRuntimeBackend(SessionOptions(exact=True))  # the fit goes with the file to other CPUs and to GPUs
+        # The fit goes with the file to other CPUs and to GPUs.
+        backend = OnnxRuntimeBackend(SessionOptions(exact=True))
         sessions = {v: stack.enter_context(closing(backend.open(bundle, variant=v))) for v in bundle.variants()}
         for batch in sample.batches(bundle.spec.preprocess):
             for variant, session in sessions.items():

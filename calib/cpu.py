@@ -1,9 +1,10 @@
 """The CPU form: the same ranges placed so that ONNX Runtime on x86 fuses every convolution into QLinearConv.
 
-Activations are unsigned and asymmetric (a ReLU then folds into the zero point), weights signed and symmetric
-per output channel, outputs quantized too. So is the product of a gate, or its residual add would find a float branch: CSCA's
-ResNet-50 takes 31 ms of CPU time with it, 37 ms without, 83 ms in float (224 pixels, one thread, shared machine). Attention, the
-masks of attention pooling and what follows the last layers stay in float.
+Activations are unsigned and asymmetric (a ReLU then folds into the zero point), weights signed and
+symmetric per output channel, outputs quantized too. So is the product of a gate, or its residual
+add would find a float branch: CSCA's ResNet-50 takes 31 ms of CPU time with it, 37 ms without, 83
+ms in float (224 pixels, one thread, shared machine). Attention, the masks of attention pooling and
+what follows the last layers stay in float.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from finedge.calib.graph import before_first_layer, behind_last_layer, gates, initializers, into_softmax, layers
+from finedge.calib.graph import (
+    before_first_layer,
+    behind_last_layer,
+    gates,
+    initializers,
+    into_softmax,
+    layers,
+)
 from finedge.calib.placement import ATTENTION_STAYS, DECIDES, DYNAMIC_WEIGHT, MAKES_MASKS, NORMALISES, Placement
 from finedge.calib.ranges import RangeTable
 from finedge.runtime.half import with_names
@@ -25,7 +33,7 @@ QUANTIZED_OPS = ["Conv", "Gemm", "Relu", "Clip", "Add", "Concat", "MaxPool", "Gl
 
 
 def place_cpu(model: onnx.ModelProto, table: RangeTable) -> tuple[onnx.ModelProto, Placement]:
-    """Return `model` quantized for ONNX Runtime on x86, and what was placed; `model` is left as it is.
+    """Return `model` quantized for ONNX Runtime on x86, and the placement; `model` stays as it is.
 
     Raises:
         FinedgeError: the output of a Conv or Gemm has no range in `table`.

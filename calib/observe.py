@@ -22,9 +22,10 @@ ACTIVATIONS = frozenset({"Relu", "Clip"})
 
 
 def collect_ranges(model: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]], *, method: str = "max") -> RangeTable:
-    """Run the float model over `batches` (uint8 [B, H, W, 3] each) and return the range of every float tensor.
+    """Run the float model over `batches` and return the range of every float tensor.
 
-    One batch of activations is in memory at a time. The tensors inside attention are not observed: it stays in float.
+    One batch of activations is in memory at a time. The tensors inside attention are not observed:
+    it stays in float.
 
     Raises:
         UsageError: unknown method.
@@ -68,7 +69,7 @@ def _last(name: str, follow: Mapping[str, str]) -> str:
 
 
 def _open_with_all_outputs(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Open the model with every tensor outside of attention as an output; ONNX Runtime infers their types."""
+    """Open the model with every tensor outside of attention as an output."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     outputs = {o.name for o in copy.graph.output} | inner_tensors(copy.graph)

@@ -2,8 +2,8 @@
 
 Symmetric signed INT8, zero point 0, float32 scales. Quantized are the inputs of Conv, Gemm and pooling, and the skip input of
 a residual Add, so that the Add joins the convolution in front of it, or the gate behind that. Not quantized are outputs (a
-convolution is free to hand on float to an activation, to attention, or to a gate and the pooling in it), biases, and attention.
-A tensor has one Q/DQ pair.
+convolution is free to hand on float to an activation, to attention, or to a gate and the pooling in
+it), biases, and attention. A tensor has one Q/DQ pair.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     models = {name: with_facts(inline(model), spec) for name, model in called.items()}
     reference = _reference(loaded, models[FLOAT_FILE], frames=frames, how=spec.preprocess)
     expected = expected_of(reference, frames, outputs=len(spec.outputs))
-    parities = {name: parity for name, model in models.items() if (parity := _proven(model, expected, frames=frames, name=name))}
+    proofs = {n: _proven(model, expected, frames=frames, name=n) for n, model in models.items()}
+    parities = {name: parity for name, parity in proofs.items() if parity}
     contents = {name: models[name].SerializeToString() for name in parities}
     golden = pack(_golden(reference, spec, taps=loaded.model.taps, contents=contents))
     files = {**contents, GOLDEN: golden, **_stored_split(loaded, data)}
@@ -95,18 +96,26 @@ def _reference(run: Run, model: onnx.ModelProto, *, frames: NDArray[np.uint8], h
 
 
 def _stored_split(run: Run, data: Path | None) -> dict[str, bytes]:
-    """Return the file with the split that the run was trained on; of a run without digests, as far as its images are here."""
+    """Return the file of the run's split; without digests, as far as its images are here."""
     from finedge.data.stored import FILE, filled
     from finedge.train.run import recorded_split
 
     stored = filled(recorded_split(run.path), data or Path(run.record["data"]["root"]))
     if not stored.has_digests():
-        log.warning("%s holds no digests of its images, and not all of them are here: the bundle knows only a part of its split", run.path)
+        log.warning(
+            "%s holds no digests of its images, and not all are here: the bundle knows only a part",
+            run.path,
+        )
     return {FILE: stored.packed()}
 
 
-def _parity_frames(run: Run, data: Path | None, *, how: Preprocess) -> tuple[NDArray[np.uint8], str]:
-    """Return 8 preprocessed validation images, chosen by a fixed seed: uint8 [8, H, W, 3]; and what they are.
+def _parity_frames(
+    run: Run,
+    data: Path | None,
+    *,
+    how: Preprocess,
+) -> tuple[NDArray[np.uint8], str]:
+    """Return 8 preprocessed validation images by a fixed seed, uint8 [8, H, W, 3]; and their kind.
 
     Without validation images the golden frame stands in, turned and mirrored.
     """
@@ -118,19 +127,28 @@ def _parity_frames(run: Run, data: Path | None, *, how: Preprocess) -> tuple[NDA
     found = recorded_data(run.path, root=data)
     items = found.splits.get("val", ())
     if not items:
-        log.warning("%s has no validation images: the proof is made on the golden frame, turned and mirrored", found.root)
+        log.warning(
+            "%s has no validation images: the golden frame is compared, turned and mirrored",
+            found.root,
+        )
         return np.stack([preprocess(frame, how) for frame in turned(synthetic_frame())]), "golden"
     chosen = random.Random(0).sample(items, min(PARITY_IMAGES, len(items)))
     return np.stack([preprocess(read_image(i.path), how) for i in chosen]), "val"
 
 
-def _proven(model: onnx.ModelProto, expected: Expected, *, frames: NDArray[np.uint8], name: str) -> Parity | None:
-    """Check a file's graph, and its outputs against PyTorch; None of a float16 file that this model cannot have."""
+def _proven(
+    model: onnx.ModelProto,
+    expected: Expected,
+    *,
+    frames: NDArray[np.uint8],
+    name: str,
+) -> Parity | None:
+    """Check a file's graph, and its outputs against PyTorch; None: this model cannot be float16."""
     import onnx
 
     from finedge.bundle import HALF_FILE
     from finedge.export.parity import TOLERANCE, check_parity, rounds_too_much
-    from finedge.runtime.verify import FP16_LIMIT
+    from finedge.runtime.agreement import FP16_LIMIT
 
     onnx.checker.check_model(model, full_check=True)
     if name != HALF_FILE:
@@ -140,7 +158,11 @@ def _proven(model: onnx.ModelProto, expected: Expected, *, frames: NDArray[np.ui
     except GateError as error:
         if not rounds_too_much(expected, tolerance=FP16_LIMIT):
             raise
-        log.warning("%s is left out: %s. This model makes too much of rounding (to do: train it longer)", name, error.what)
+        log.warning(
+            "%s is left out: %s. Rounding changes this model too much (to do: train it longer)",
+            name,
+            error.what,
+        )
         return None
 
 
@@ -171,7 +193,14 @@ def _outputs(content: bytes, inputs: dict[str, NDArray[np.uint8]]) -> dict[str, 
     return dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True))
 
 
-def _provenance(run: Run, model: onnx.ModelProto, *, parities: Mapping[str, Parity], cost: ModelCost, frames: str) -> dict[str, Any]:
+def _provenance(
+    run: Run,
+    model: onnx.ModelProto,
+    *,
+    parities: Mapping[str, Parity],
+    cost: ModelCost,
+    frames: str,
+) -> dict[str, Any]:
     import onnx
     import onnxruntime
     import torch

@@ -1,8 +1,9 @@
 """Proof that the ONNX file is the model: the same frames through both, before the file is kept.
 
-What is right is the model in float64. By how much float32 may differ from it the model itself says: PyTorch computes it in
-float32 in two ways, with oneDNN and without, and neither is wrong. A network of a first short training, whose scores reach a
-thousand, rounds a thousand times more than one that has settled.
+What is right is the model in float64. The limit for float32 comes from the model itself: PyTorch
+computes it in float32 in two ways, with oneDNN and without, and neither is wrong. A network of a
+first short training, whose scores reach a thousand, rounds a thousand times more than one that has
+settled.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from finedge.errors import GateError
-from finedge.runtime.verify import allowance
+from finedge.runtime.agreement import allowance
 
 HALF_STEPS = 2.0**13  # float16 keeps 13 bits less than float32
-TOLERANCE = 1e-4  # of max(1, max |score|): the least that is allowed. Float32 reordering, not a different function
+# Of max(1, max |score|): the least that is allowed. Float32 reordering, not a different function.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a model answers in float64, output by output, and the largest error of PyTorch's own float32 on the same frames."""
+    """The outputs of a model in float64, and the largest error of PyTorch's own float32 on them."""
 
     outputs: tuple[NDArray[np.float64], ...]
     own_errors: tuple[float, ...]
@@ -45,7 +47,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest difference over all outputs and images, the most that is allowed, and PyTorch's own error in float32."""
+    """The largest difference of all outputs and images, its limit, and PyTorch's own error."""
 
     max_abs: float
     limit: float
@@ -53,8 +55,13 @@ class Parity:
     own_error: float
 
 
-def expected_of(reference: nn.Module, frames: NDArray[np.uint8], *, outputs: int | None = None) -> Expected:
-    """Run a `FramesToOutputs` in float64 and, twice, in float32, on preprocessed frames (uint8 [N, H, W, 3]).
+def expected_of(
+    reference: nn.Module,
+    frames: NDArray[np.uint8],
+    *,
+    outputs: int | None = None,
+) -> Expected:
+    """Run a `FramesToOutputs` in float64 and, twice, in float32, on uint8 [N, H, W, 3] frames.
 
     Args:
         reference: left as it was: float32 -> float64 -> float32 is exact.
@@ -70,14 +77,25 @@ def expected_of(reference: nn.Module, frames: NDArray[np.uint8], *, outputs: int
             exact = [t.numpy() for t in reference(given)[:outputs]]
         finally:
             reference.float()
-    errors = [max(_worst(a.numpy(), e), _worst(b.numpy(), e)) for a, b, e in zip(plain, other, exact, strict=True)]
+    pairs = zip(plain, other, exact, strict=True)
+    errors = [max(_worst(a.numpy(), e), _worst(b.numpy(), e)) for a, b, e in pairs]
     return Expected(tuple(exact), tuple(errors))
 
 
-def check_parity(model: onnx.ModelProto, expected: Expected, frames: NDArray[np.uint8], *, tolerance: float = TOLERANCE, name: str = "ONNX") -> Parity:
-    """Compare ONNX Runtime with what is expected on the same frames (uint8 [N, H, W, 3]); an error calls the model `name`.
+def check_parity(
+    model: onnx.ModelProto,
+    expected: Expected,
+    frames: NDArray[np.uint8],
+    *,
+    tolerance: float = TOLERANCE,
+    name: str = "ONNX",
+) -> Parity:
+    """Compare ONNX Runtime with `expected` on the same frames (uint8 [N, H, W, 3]).
 
-    Allowed is `tolerance` * max(1, max |score|), or 8 times PyTorch's own error where that is more, at most half of it.
+    An error calls the model `name`.
+
+    Allowed is `tolerance` * max(1, max |score|), or 8 times PyTorch's own error where that is more,
+    at most half of it.
 
     Raises:
         GateError: an output differs by more.
@@ -88,17 +106,27 @@ def check_parity(model: onnx.ModelProto, expected: Expected, frames: NDArray[np.
     # Frame by frame as well: a batch dimension that was frozen at export would show here.
     single = session.run(None, {feed: frames[:1]})
     exact = expected.outputs[: len(found)]
-    worst = max(_worst(f, e) for f, e in [*zip(found, exact, strict=True), *zip(single, (e[:1] for e in exact), strict=True)])
+    first = [e[:1] for e in exact]
+    pairs = [*zip(found, exact, strict=True), *zip(single, first, strict=True)]
+    worst = max(_worst(f, e) for f, e in pairs)
     own = max(expected.own_errors[: len(found)])
     parity = Parity(worst, allowance(scale_of(exact), own, tolerance=tolerance), len(frames), own)
     if not worst <= parity.limit:  # NaN fails too
-        allowed = f"at most {parity.limit:.2e} on {len(frames)} images (PyTorch's own float32 error is {own:.2e})"
-        raise GateError(f"{name} differs from PyTorch by {worst:.2e}", expected=allowed, result=to_result(parity))
+        pytorch = f"PyTorch's own float32 error is {own:.2e}"
+        allowed = f"at most {parity.limit:.2e} on {len(frames)} images ({pytorch})"
+        raise GateError(
+            f"{name} differs from PyTorch by {worst:.2e}",
+            expected=allowed,
+            result=to_result(parity),
+        )
     return parity
 
 
 def rounds_too_much(expected: Expected, *, tolerance: float) -> bool:
-    """Tell whether rounding to float16 alone moves the scores by more than `tolerance`, by what rounding to float32 does."""
+    """Tell whether rounding to float16 alone moves the scores by more than `tolerance`.
+
+    It is estimated from the error in float32.
+    """
     return HALF_STEPS * expected.own_error > tolerance * expected.scale
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.data import Item
 from finedge.errors import BundleError
-from finedge.runtime.backend import SessionInfo, check_answers
+from finedge.runtime.backend import SessionInfo
 from finedge.runtime.onnx_file import read_model
+from finedge.runtime.ports import check_answers
 from finedge.spec import Spec
 
 
@@ -54,7 +55,11 @@ class TorchBackend:
 def _run_of(bundle: Bundle) -> Path:
     run = bundle.training.run
     if run is None:
-        raise BundleError(f"{bundle.path} names no run", expected="the run it was exported from", fix="finedge verify BUNDLE --run RUN")
+        raise BundleError(
+            f"{bundle.path} names no run",
+            expected="the run it was exported from",
+            fix="finedge verify BUNDLE --run RUN",
+        )
     return Path(run)
 
 

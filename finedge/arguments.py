@@ -1,4 +1,7 @@
-"""A command line becomes the call of a typed function; a usage error repeats arguments, but no secret in them."""
+"""From a command line to the call of a typed function.
+
+A usage error repeats arguments, but no secret in them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ SECRET_OPTIONS = ("--token",)
 
 
 def call(function: Callable[..., Any], *, prog: str, arguments: Sequence[str]) -> Any:
-    """Call `function` with what the arguments say; return what it returns.
+    """Call `function` with the values of the arguments; return what it returns.
 
     Raises:
         SystemExit: 2 for wrong arguments, 0 for --help; its text was printed.
@@ -30,20 +33,23 @@ def call(function: Callable[..., Any], *, prog: str, arguments: Sequence[str]) -
     shown = masked(arguments)
     if shown == list(arguments):
         return tyro.cli(read, prog=prog, args=arguments)()
-    said = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(errors):
             bound = tyro.cli(read, prog=prog, args=arguments)
     except SystemExit as exit_:
-        if exit_.code:  # the same words without the secrets are as wrong, and are told in colour
+        if exit_.code:  # masked, the words fail in the same way: tyro prints that in colour
             tyro.cli(read, prog=prog, args=shown)
-            print(clean(said.getvalue()), file=sys.stderr)
+            print(clean(errors.getvalue()), file=sys.stderr)
         raise
     return bound()
 
 
 def masked(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments as they may be shown; what is hidden in them is hidden in every later text too."""
+    """Return the arguments as they may be shown.
+
+    Their secrets are hidden in every later text too.
+    """
     shown = []
     for before, word in zip(("", *arguments), arguments, strict=False):
         option, equals, value = word.partition("=")

@@ -25,7 +25,7 @@ from finedge.document import read_json
 from finedge.errors import BundleError, nearest
 from finedge.files import new_folder, write_text
 from finedge.leftovers import recover
-from finedge.provenance import Calibration, Training, recorded
+from finedge.provenance import Calibration, Export, Record, Training, recorded
 from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
 from finedge.spec import Name, Spec
 
@@ -112,17 +112,25 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
-        """Open a bundle and check every digest; an interrupted replacement of it is put right first.
+        """Open a bundle and check every digest; first end an interrupted replacement of it.
 
         Raises:
-            BundleError: no bundle there, a newer format, a damaged manifest, a missing file, bytes that differ from the
-                manifest, or anything in the folder that is neither a file nor a folder.
+            BundleError: no bundle there, a newer format, a damaged manifest, a missing file, bytes
+                that differ from the manifest, or anything in the folder that is neither a file nor
+                a folder.
         """
         path = Path(path)
         recover(path)
-        found = _read_manifest(path)
+        manifest = _read_manifest(path)
         _refuse_links(path)
-        bundle = cls(path, found.spec, found.files, found.taps, found.views, found.provenance)
+        bundle = cls(
+            path,
+            manifest.spec,
+            manifest.files,
+            manifest.taps,
+            manifest.views,
+            manifest.provenance,
+        )
         bundle._check_digests()
         return bundle
 
@@ -149,13 +157,22 @@ class Bundle:
     def training(self) -> Training:
         """What the record `train` says; a damaged one raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
-        return recorded(Training, "train", self.provenance, name=str(self.path), fix=fix)
+        return self._recorded(Training, stage="train", fix=fix)
+
+    @property
+    def export(self) -> Export:
+        """What the record `export` says; a damaged one raises `BundleError`."""
+        fix = "finedge export RUN --out BUNDLE"
+        return self._recorded(Export, stage="export", fix=fix)
 
     @property
     def calibration(self) -> Calibration:
         """What the record `calibrate` says; a damaged one raises `BundleError`."""
         fix = "finedge calibrate BUNDLE --data DIR"
-        return recorded(Calibration, "calibrate", self.provenance, name=str(self.path), fix=fix)
+        return self._recorded(Calibration, stage="calibrate", fix=fix)
+
+    def _recorded(self, kind: type[Record], *, stage: str, fix: str) -> Record:
+        return recorded(kind, self.provenance, stage=stage, name=str(self.path), fix=fix)
 
     def digest(self) -> str:
         """Return one sha256 over the digests of all files: the identity of the portable part."""
@@ -165,7 +182,13 @@ class Bundle:
         with new_folder(self.path) as work:
             if keep:
                 _refuse_links(self.path)
-                shutil.copytree(self.path, work, copy_function=_link_or_copy, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(
+                    self.path,
+                    work,
+                    copy_function=_link_or_copy,
+                    symlinks=True,
+                    dirs_exist_ok=True,
+                )
             for name, content in files.items():
                 _place(work / name, content)
             digests = {n: sha256(work / n) for n in files}
@@ -220,8 +243,16 @@ def _read_manifest(path: Path) -> Manifest:
     except Misfit as error:
         if error.unknown:
             expected, fix = "the fields of this version", "update finedge on this machine"
-            raise BundleError(f"{file} was made by a newer finedge: {error}", expected=expected, fix=fix) from error
-        raise BundleError(f"{file} is damaged: {error}", expected=error.expected, fix=fix) from error
+            raise BundleError(
+                f"{file} was made by a newer finedge: {error}",
+                expected=expected,
+                fix=fix,
+            ) from error
+        raise BundleError(
+            f"{file} is damaged: {error}",
+            expected=error.expected,
+            fix=fix,
+        ) from error
 
 
 def _no_bundle(path: Path) -> BundleError:
@@ -229,11 +260,15 @@ def _no_bundle(path: Path) -> BundleError:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse what is neither a file nor a folder: a link leads out of the bundle, or round and round."""
+    """Refuse what is neither a file nor a folder: a link may lead out of the bundle."""
     for entry in _entries(path):
         if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
             what = "a link" if entry.is_symlink() else "no file"
-            raise BundleError(f"{entry.path} is {what}", expected="files and folders only", fix="put the file itself there, or remove it")
+            raise BundleError(
+                f"{entry.path} is {what}",
+                expected="files and folders only",
+                fix="put the file itself there, or remove it",
+            )
 
 
 def _entries(path: Path) -> Iterator[os.DirEntry[str]]:

@@ -75,14 +75,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         open_streams()
         return _guarded(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:  # also while an error was being told
+    except KeyboardInterrupt:  # also while an error was being printed
         return INTERRUPTED
 
 
 def open_streams() -> None:
-    """Give the process the three standard streams: one that is closed is the null device, as with `>/dev/null`.
+    """Give the process its three standard streams; a closed one becomes the null device.
 
-    Else the next file that is opened gets the number of a closed one, and what libraries print goes into it.
+    Else the next file gets the number of a closed one, and libraries print into it.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -104,7 +104,10 @@ def _to_null(number: int) -> None:
 
 
 def _guarded(arguments: list[str]) -> int:
-    """Turn what a command raises into a message on stderr and an exit code; only a bug leaves with a traceback."""
+    """Turn what a command raises into a message on stderr and an exit code.
+
+    Only a bug leaves with a traceback.
+    """
     try:
         _emit(_run(arguments))
         sys.stdout.flush()
@@ -131,7 +134,7 @@ def _told(error: FinedgeError) -> int:
     """Print an error, and its result where it has one; return its exit code."""
     try:
         _emit(error.result)
-    except OSError:  # nobody reads, or the disk behind stdout is full: the message still comes
+    except OSError:  # nobody reads, or stdout's disk is full: the message still comes
         _leave_pipe()
     _say(f"finedge: {error}")
     return error.exit_code

@@ -1,6 +1,7 @@
-"""JSON of somebody else: one reader, which turns every fault of the text into a typed error.
+"""The one reader of JSON from outside: every fault of the text becomes a typed error.
 
-Strict where Python's reader is lax: no NaN or Infinity, no key twice, no text that is no Unicode, no deep nesting, no huge file.
+Stricter than Python's reader: no NaN or Infinity, no key twice, only Unicode, no deep nesting, no
+huge file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from finedge.errors import FinedgeError
+from finedge.regular import read_regular
 
 MIB = 1 << 20
 MOST_BYTES = 64 * MIB  # the record of a calibration with 10,000 images takes 1 MiB
@@ -31,19 +33,24 @@ def read_json(path: Path, *, error: type[FinedgeError], fix: str) -> Any:
     return parsed(text_of(path, error=error, fix=fix), name=str(path), error=error, fix=fix)
 
 
-def text_of(path: Path, *, error: type[FinedgeError], fix: str, most_bytes: int = MOST_BYTES) -> str:
+def text_of(
+    path: Path,
+    *,
+    error: type[FinedgeError],
+    fix: str,
+    most_bytes: int = MOST_BYTES,
+) -> str:
     """Return the text of a UTF-8 file, without a byte order mark; raises as `read_json` does."""
-    if not os.path.isfile(path):  # noqa: PTH113 - False, too, for what no path can be
-        if os.path.lexists(path):  # a folder, or a pipe, which would be waited for
-            raise error(f"{path} is no file", expected="a file", fix=fix)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     try:
-        with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
+        data = read_regular(path, limit=most_bytes)
     except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}", fix=fix) from problem
-    if len(data) > most_bytes:
-        raise error(f"{path} is too large", expected=f"at most {most_bytes // MIB} MiB", fix=fix)
+        if not os.path.lexists(path):
+            missing = os.strerror(errno.ENOENT)
+            raise FileNotFoundError(errno.ENOENT, missing, str(path)) from None
+        what, expected = f"{path} cannot be read: {problem.strerror}", "a file"
+        if problem.errno == errno.EFBIG:
+            what, expected = f"{path} is too large", f"at most {most_bytes // MIB} MiB"
+        raise error(what, expected=expected, fix=fix) from problem
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
@@ -51,7 +58,7 @@ def text_of(path: Path, *, error: type[FinedgeError], fix: str, most_bytes: int 
 
 
 def parsed(text: str, *, name: str, error: type[FinedgeError], fix: str) -> Any:
-    """Return the plain data of JSON text; `name` says in an error where it came from."""
+    """Return the plain data of JSON text; an error calls it `name`."""
     try:
         data = json.loads(
             text,
@@ -90,11 +97,12 @@ def _integer(text: str) -> int:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
-    return found
+        double = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {double!r} stands there twice")
+    return members
 
 
 def _look_over(data: Any) -> None:

@@ -90,10 +90,10 @@ class SourceLost(FinedgeError):
 
 
 def as_finedge_error(error: BaseException) -> FinedgeError | None:
-    """Return what the system or the interpreter refused as an error with an exit code; None for anything else, a bug.
+    """Return a refusal of system or interpreter as an error with an exit code; None for a bug.
 
-    OSError and MemoryError are the environment (3). RecursionError is data that is nested too deeply, and text that is no
-    Unicode or holds a NUL is data too (4).
+    OSError and MemoryError are the environment (3). RecursionError is data that is nested too
+    deeply, and text that is no Unicode or holds a NUL is data too (4).
     """
     if isinstance(error, OSError):
         named = f"{error.strerror or type(error).__name__}: {error.filename!s}"
@@ -101,12 +101,23 @@ def as_finedge_error(error: BaseException) -> FinedgeError | None:
         return SystemProblem(named if error.filename else str(error), fix=f"{fix}; nothing that existed was changed")
     if isinstance(error, MemoryError):
         what = f"memory ran out: {error}" if str(error) else "memory ran out"
-        return SystemProblem(what, fix="end other programs, or give smaller images, models or batches")
+        return SystemProblem(
+            what,
+            fix="end other programs, or give smaller images, models or batches",
+        )
     if isinstance(error, RecursionError):
-        return DataError("something that was read is nested too deeply", fix="FINEDGE_LOG=DEBUG shows where")
+        return DataError(
+            "something that was read is nested too deeply",
+            fix="FINEDGE_LOG=DEBUG shows where",
+        )
     if isinstance(error, UnicodeError) or str(error).startswith("embedded null"):
-        return DataError(f"a text that no file or path can have: {error}", expected="Unicode without NUL", fix="FINEDGE_LOG=DEBUG shows where")
-    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's word for it before Python 3.13
+        return DataError(
+            f"a text that no file or path can have: {error}",
+            expected="Unicode without NUL",
+            fix="FINEDGE_LOG=DEBUG shows where",
+        )
+    # Pathlib's word for it before Python 3.13.
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
         return SystemProblem(str(error), fix=f"{ANOTHER}; nothing that existed was changed")
     return None
 

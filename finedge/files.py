@@ -1,6 +1,6 @@
-"""Writing files so that nothing is lost: beside the target, then renamed over it; into folders that were looked at before the work began.
+"""Writing files so that nothing is lost: beside the target, then renamed over it.
 
-Links are followed: the file or folder behind one is replaced, and the link stays. Modes obey the umask.
+A link stays: its target is replaced. Modes obey the umask. Long work checks its folder first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from finedge.errors import SystemProblem
 from finedge.leftovers import NEW, OLD, beside, hold_new, recover, release, settled
@@ -21,7 +23,20 @@ log = logging.getLogger(__name__)
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Write `data` to `path` atomically: a full disk or a kill leaves the old file; `mode` is cut by the umask."""
+    """Write `data` to `path` atomically: a full disk or a kill leaves the old file.
+
+    The umask cuts `mode`.
+    """
+    with new_file(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Give an open file that replaces `path` if the context ends well; else it is removed.
+
+    Its `name` is its own path until then. The umask cuts `mode`.
+    """
     path = _behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path, once=True)
@@ -29,10 +44,10 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     lock = None
     try:
         with settled(path.parent):  # or another process takes the new name for a leftover
-            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            opened = open(new, "xb", opener=partial(os.open, mode=mode))  # noqa: SIM115
             lock = hold_new(new)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with opened as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
@@ -50,13 +65,21 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes `path` where the context ends well, replacing what was there; else it is removed.
+    """Give an empty folder that replaces `path` if the context ends well; else it is removed.
 
-    `path` may be a link to a folder, or `.`: the folder behind it is replaced.
+    `path` may be a link to a folder, or `.`: its target is replaced.
     """
     path = _behind_links(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    with folder_beside(path) as new:
+        yield new
+        _replace_folder(new, path)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; what is still there at the end is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     new = beside(path, NEW)
@@ -66,7 +89,6 @@ def new_folder(path: Path) -> Iterator[Path]:
             new.mkdir()
             lock = hold_new(new)
         yield new
-        _replace_folder(new, path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
         release(new, lock)
@@ -138,8 +160,8 @@ def writable_folder(folder: Path, *, option: str) -> Path:
 def writable_place(folder: Path, *, option: str) -> None:
     """Make sure that files can be written in `folder`, which need not exist yet; nothing is made.
 
-    A file without a name is opened in the nearest folder that exists: permissions alone do not tell of a disk that is
-    mounted to be read, or of a server that trusts no root.
+    A file without a name is opened in the nearest folder that exists: permissions alone do not tell
+    of a disk that is mounted to be read, or of a server that trusts no root.
 
     Raises:
         SystemProblem: nothing can be written there; the text names the option.
@@ -152,7 +174,7 @@ def writable_place(folder: Path, *, option: str) -> None:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or the first above it that exists; a name that no file can have raises `OSError`."""
+    """Return the folder, or the first above it that exists; an impossible name raises `OSError`."""
     for place in (folder, *folder.parents):
         try:
             place.lstat()

@@ -42,7 +42,7 @@ def synthetic_frame() -> NDArray[np.uint8]:
 
 
 def turned(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Return the eight ways in which a frame can be turned by right angles and mirrored, itself first."""
+    """Return the eight turns by right angles and mirrorings of a frame, itself first."""
     return [np.ascontiguousarray(np.rot90(f, k)) for f in (frame, frame[:, ::-1]) for k in range(4)]
 
 
@@ -93,11 +93,18 @@ class Golden(dict[str, NDArray[np.generic]]):
         raise _damaged(GOLDEN, f"it lacks '{name}'")
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, bundle: Bundle) -> NDArray[np.generic]:
+def _array(
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    bundle: Bundle,
+) -> NDArray[np.generic]:
     name = member.filename.removesuffix(".npy")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
         shape, _, dtype = header[version](file)  # type: ignore[no-untyped-call]
     kind = _kind_of(name, bundle)
     if dtype != kind.dtype or not kind.fits(shape):
@@ -110,7 +117,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, bundle: Bundle) ->
 
 @dataclass(frozen=True)
 class Kind:
-    """What an array must be: its dtype, and its shape or, with `up_to`, the largest of so many dimensions."""
+    """The form of an array: its dtype, and its shape or, with `up_to`, the largest shape."""
 
     dtype: type[np.generic]
     shape: tuple[int, ...]
@@ -137,5 +144,10 @@ def _kind_of(name: str, bundle: Bundle) -> Kind:
     return Kind(np.float32, (1, len(spec.labels)))
 
 
-def _damaged(path: Path | str, what: str, *, expected: str = "the golden frame and its answers") -> BundleError:
+def _damaged(
+    path: Path | str,
+    what: str,
+    *,
+    expected: str = "the golden frame and its answers",
+) -> BundleError:
     return BundleError(f"{path} is damaged: {what}", expected=expected, fix="export again")

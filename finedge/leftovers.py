@@ -3,7 +3,8 @@
     .NAME.new-xXXXXXXXX   being written; its process holds a lock (flock) on it, which a kill releases
     .NAME.old-xXXXXXXXX   what was there before; only between two renames, under the lock of the parent folder
 
-So a name without its lock is nobody's: it is removed, or, where the target is missing, the old one is put back.
+So a name without its lock is nobody's: it is removed, or, where the target is missing, the old one
+is put back.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ log = logging.getLogger(__name__)
 NEW, OLD = "new", "old"
 PATIENCE_S = 2.0  # a foreign program may lock a folder for hours
 LONGEST = 200  # bytes of the target's name in such a name, of the 255 that a file system takes
-OURS = re.compile(r"\.(?P<name>.+)\.(?P<role>new-x[0-9a-f]{8}|old-(x[0-9a-f]{8}|[0-9]{1,7}))", re.DOTALL)
-# Version 0.1 named what it wrote so, and an old folder by its process; the new was private until it was renamed.
+OURS = re.compile(
+    r"\.(?P<name>.+)\.(?P<role>new-x[0-9a-f]{8}|old-(x[0-9a-f]{8}|[0-9]{1,7}))",
+    re.DOTALL,
+)
+# Version 0.1 named what it wrote so, and an old folder by its process; the new was private until it
+# was renamed.
 FORMER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 _swept: set[Path] = set()
@@ -56,7 +61,10 @@ def locked(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def settled(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder for a few renames, waiting a moment for others that do; False where there is none."""
+    """Hold the lock of a folder for a few renames; wait a moment for others that hold it.
+
+    Yields False where there is no lock.
+    """
     if folder in _being_written:  # this process holds it
         yield True
         return
@@ -79,7 +87,10 @@ def _waited_for(folder: Path) -> int | None:
 
 
 def hold(path: Path) -> int | None:
-    """Return a handle that locks a file or folder until it is closed, or None: there is no lock, or another has it."""
+    """Return a handle that locks a file or folder until it is closed.
+
+    None: there is no lock, or another process has it.
+    """
     try:
         return _lock(path)
     except BlockingIOError:
@@ -123,9 +134,10 @@ def release(path: Path, handle: int | None) -> None:
 
 
 def recover(path: Path, *, once: bool = False) -> None:
-    """Put back what an interrupted replacement of `path` took away, and remove what killed processes left beside it.
+    """Put back what an interrupted replacement of `path` took away, and remove leftovers.
 
-    With `once` the folder is looked at once a process: it may hold 100,000 pictures. What cannot be changed here is left.
+    With `once` the folder is looked at once a process: it may hold 100,000 pictures. What cannot be
+    changed here is left.
     """
     path = Path(os.path.realpath(path))
     folder = path.parent
@@ -137,18 +149,18 @@ def recover(path: Path, *, once: bool = False) -> None:
 
 
 def _recover(folder: Path, path: Path) -> None:
-    found = [Path(e.path) for e in os.scandir(folder) if e.name.startswith(".")]
-    found = [p for p in found if _is_ours(p) or _is_former(p, path)]
-    if not found:
+    leftovers = [Path(e.path) for e in os.scandir(folder) if e.name.startswith(".")]
+    leftovers = [p for p in leftovers if _is_ours(p) or _is_former(p, path)]
+    if not leftovers:
         return
     with settled(folder) as alone:
         if not alone:
             return
-        old = sorted((p for p in found if _role(p) == OLD and _of(p, path)), key=_changed)
+        old = sorted((p for p in leftovers if _role(p) == OLD and _of(p, path)), key=_changed)
         if old and not os.path.lexists(path):
             old[-1].rename(path)
             log.warning("%s: put back; a replacement of it was interrupted", path)
-        for leftover in found:
+        for leftover in leftovers:
             _remove(leftover)
 
 
@@ -168,7 +180,7 @@ def _remove(leftover: Path) -> None:
 
 
 def _target_is_there(old: Path, name: str) -> bool:
-    """Tell whether what an old name was replaced by is there; of a name that was cut nobody knows."""
+    """Tell whether the replacement of an old name is there; unknown for a name that was cut."""
     return len(name.encode()) < LONGEST and os.path.lexists(old.with_name(name))
 
 

@@ -1,6 +1,6 @@
-"""What the stages recorded in a bundle, as far as later stages read it: every field may be missing, more may be there.
+"""Records of the stages in a bundle: the fields that later stages read; each may be missing.
 
-Bundles of every version open: a record is looked at when it is asked for, and what it says beyond these fields is kept.
+Bundles of every version open: a record is checked when it is read, and unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -20,10 +20,19 @@ Seed = Annotated[int, between(0, 2**63 - 1)]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run was trained on: `root` is the folder at that time, `seed` that of the cut where there was one."""
+    """What a run was trained on, in run.json and in a bundle.
+
+    Attributes:
+        root: the folder at that time.
+        layout: how it was read.
+        seed: of the cut, where there was one.
+        cut: how val or test were made; version 0.1 kept it here, later ones in split.json too.
+    """
 
     root: Path_ | None = None
+    layout: Text = ""
     seed: Seed = 0
+    cut: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,20 @@ class Training:
 
     data: TrainingData = TrainingData()
     run: Path_ | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a file is from PyTorch; `own_error` is PyTorch's own in float32, 0 if unknown."""
+
+    own_error: Annotated[float, between(0, 1e30)] = 0.0
+
+
+@dataclass(frozen=True)
+class Export:
+    """The record `export`: the parity of each file that it wrote."""
+
+    parities: Mapping[str, Parity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +72,14 @@ class Calibration:
     placements: Mapping[str, Placement] = field(default_factory=dict)
 
 
-def recorded(kind: type[Record], stage: str, provenance: Mapping[str, Any], *, name: str, fix: str) -> Record:
+def recorded(
+    kind: type[Record],
+    provenance: Mapping[str, Any],
+    *,
+    stage: str,
+    name: str,
+    fix: str,
+) -> Record:
     """Return the record of a stage, or the defaults where there is none.
 
     Raises:

@@ -25,7 +25,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a plain file for reading; links are followed.
 
     Raises:
-        OSError: it is missing, may not be read, or is of another kind; `strerror` says which.
+        OSError: it is missing, may not be read, or is of another kind; `strerror` has the reason.
     """
     try:
         _check(path.stat(), path)
@@ -38,6 +38,11 @@ def open_regular(path: Path) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def is_regular(path: Path) -> bool:
+    """Tell whether a plain file is there; False for a name that no file can have."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path's own raises for some names
 
 
 def read_regular(path: Path, *, limit: int) -> bytes:

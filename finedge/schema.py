@@ -1,7 +1,8 @@
-"""From plain data (JSON, TOML) to frozen dataclasses: types, ranges and fields are checked, a fault names its place.
+"""From plain data (JSON, TOML) to frozen dataclasses; an error names the place of the fault.
 
-A small decoder of our own: boards with JetPack's Python get no further package, and `finedge --help` imports nothing heavy.
-It knows what our records are made of: dataclasses, TypedDicts, tuples, mappings, Literals, unions, and `Annotated` with checks.
+A small decoder of our own: boards with JetPack's Python get no further package, and `finedge
+--help` imports nothing heavy. It knows what our records are made of: dataclasses, TypedDicts,
+tuples, mappings, Literals, unions, and `Annotated` with checks.
 """
 
 from __future__ import annotations
@@ -61,11 +62,11 @@ def decode(kind: type[T], data: Any, *, at: str = "", strict: bool = False) -> T
     Raises:
         Misfit: the first value that does not fit.
     """
-    found: T = _decode(kind, data, at, strict)
-    return found
+    value: T = _decode(kind, data, at, strict)
+    return value
 
 
-def between(least: float, most: float, unit: str = "") -> Check:
+def between(least: float, most: float, *, unit: str = "") -> Check:
     """Return the check that a number lies in [least, most]."""
     return Check(lambda v: least <= v <= most, f"{least:g} to {most:g}{unit and ' ' + unit}")
 
@@ -81,7 +82,10 @@ def is_digest(text: str) -> bool:
 
 
 def is_plain_name(text: str) -> bool:
-    """Tell whether a text names a file of a folder itself: no path, not hidden, nothing unprintable, at most 255 bytes."""
+    """Tell whether a text is a plain file name.
+
+    That is no path, not hidden, printable, at most 255 bytes.
+    """
     fits = 0 < len(text.encode()) <= 255 and not text.startswith(".")
     return fits and text.isprintable() and not set(text) & set("/\\")
 
@@ -89,7 +93,13 @@ def is_plain_name(text: str) -> bool:
 Share = Annotated[float, between(0, 1)]
 Count = Annotated[int, between(0, 10**12)]
 Digest = Annotated[str, Check(is_digest, "a sha256: 64 hex digits")]
-PlainName = Annotated[str, Check(is_plain_name, "a plain file name: no path, not hidden, at most 255 bytes")]
+PlainName = Annotated[
+    str,
+    Check(
+        is_plain_name,
+        "a plain file name: no path, not hidden, at most 255 bytes",
+    ),
+]
 Text = Annotated[str, at_most(4096)]
 
 
@@ -144,7 +154,7 @@ def _annotated(kind: Any, data: Any, at: str, strict: bool) -> Any:
 
 
 def _union(kind: Any, data: Any, at: str, strict: bool) -> Any:
-    """Return the first member that fits; else raise the fault of the likeliest: the deepest place."""
+    """Return the first member that fits; else raise the fault with the deepest place."""
     faults: list[Misfit] = []
     for member in get_args(kind):
         try:

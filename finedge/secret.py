@@ -1,7 +1,8 @@
-"""What of an address may be shown: passwords, tokens and keys are hidden by the address's structure, here and nowhere else.
+"""Hides passwords, tokens and keys of addresses, by the structure of the address.
 
-An address as users type it: scheme://USER:PASSWORD@HOST:PORT/PATH?QUERY#FRAGMENT, also where the password holds raw @ : / # ? or blanks,
-where the scheme is missing, and where the whole is a property of a GStreamer pipeline. In doubt more is hidden, never less.
+An address as users type it: scheme://USER:PASSWORD@HOST:PORT/PATH?QUERY#FRAGMENT, also where the
+password holds raw @ : / # ? or blanks, where the scheme is missing, and where the whole is a
+property of a GStreamer pipeline. In doubt more is hidden, never less.
 """
 
 from __future__ import annotations
@@ -30,13 +31,17 @@ HARMLESS = frozenset(_HARMLESS.split())
 SECRET_WORDS = r"pw|pwd|psw|pas|pass\w{0,20}|token|secret|key|auth|sig|signature|credentials?"
 # Path segments of IPTV servers before USER/PASSWORD, and of others before one secret.
 BEFORE_LOGIN = frozenset({"live", "movie", "movies", "series", "timeshift", "streaming"})
-BEFORE_SECRET = frozenset({"auth", "key", "pass", "passwd", "password", "pwd", "pw", "secret", "sid", "token"})
+_BEFORE_SECRET = "auth key pass passwd password pwd pw secret sid token"
+BEFORE_SECRET = frozenset(_BEFORE_SECRET.split())
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2,4}"
 _WHOLE = re.compile(rf"[\s\x00-\x20]*{_SCHEME}")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%\w-]*\]|[^\s:@/?#&=\[\]\\]*)(?::\d{0,5})?")
 _PLAIN_KEY = re.compile(r"[\w.\-\[\]]{1,40}")
-_BARE = re.compile(r"([^\s/:!=\"']{1,200}(?: [^\s/:!=\"']{1,200}){0,3}):(?![/\\]{2})(.*)@(.*)", re.DOTALL)
+_BARE = re.compile(
+    r"([^\s/:!=\"']{1,200}(?: [^\s/:!=\"']{1,200}){0,3}):(?![/\\]{2})(.*)@(.*)",
+    re.DOTALL,
+)
 _DRIVE = re.compile(r"[A-Za-z]:\\")
 _TOKEN = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[\w.~=+%-]{24,}|[0-9a-fA-F-]{16,}|eyJ[\w.=-]+")
 _VIDEO_ID = re.compile(r"\d+(?:\.\w{1,5})?")
@@ -70,20 +75,24 @@ class Shown:
 
 
 def mask(source: str) -> str:
-    """Return a whole source of the command line as it may be shown: an address, a pipeline or a file's name."""
+    """Return a source of the command line as it may be shown.
+
+    It is an address, a pipeline or the name of a file.
+    """
     return _shown(source).text
 
 
 def mask_text(text: str) -> str:
-    """Return any text as it may be shown: addresses in it are masked, and what `learn` was told is hidden wherever it stands."""
+    """Return a text as it may be shown: addresses are masked, learned secrets are hidden."""
     return _IN_TEXT.sub(_in_text, _BARE_IN_TEXT.sub(_bare_in_text, _plain(_without_learned(text))))
 
 
 def learn(source: str) -> None:
-    """Remember the secrets of a source, so that `mask_text` hides them where a server or a library repeats them."""
+    """Remember the secrets of a source: `mask_text` hides them where others repeat them."""
     shown = _shown(source)
     if shown.secrets:
-        _remember(source, shown.text)  # where the whole is repeated, its parts need not be found again
+        # Where the whole is repeated, its parts need not be found again.
+        _remember(source, shown.text)
     for secret in shown.secrets:
         learn_secret(secret)
 
@@ -127,7 +136,7 @@ def _shown(source: str) -> Shown:
 
 
 def _pipeline(text: str, found: list[str]) -> str:
-    """Mask the properties of a pipeline: those that are secrets, and the addresses in the others."""
+    """Mask the properties of a pipeline: secrets, and the addresses in the others."""
 
     def secret(match: re.Match[str]) -> str:
         found.append(match[3].strip("\\\"'"))
@@ -135,9 +144,10 @@ def _pipeline(text: str, found: list[str]) -> str:
 
     def quoted(match: re.Match[str]) -> str:
         mark, inner = match[2][0], match[2][1:-1]
-        if not _WHOLE.match(inner):
+        scheme = _WHOLE.match(inner)
+        if scheme is None:
             return match[0]
-        shown = _address(inner[_WHOLE.match(inner).end() :], head=_WHOLE.match(inner)[0])  # type: ignore[union-attr,index]
+        shown = _address(inner[scheme.end() :], head=scheme[0])
         found.extend(shown.secrets)
         return f"{match[1]}{mark}{shown.text}{mark}"
 
@@ -163,8 +173,8 @@ def _in_text(match: re.Match[str]) -> str:
 
 
 def _bare_in_text(match: re.Match[str]) -> str:
-    told = match[0].removesuffix("@")
-    return match[0] if told == EXAMPLE else f"{match[1]}:{HIDDEN}@"
+    text = match[0].removesuffix("@")
+    return match[0] if text == EXAMPLE else f"{match[1]}:{HIDDEN}@"
 
 
 def _address(rest: str, *, head: str) -> Shown:
@@ -193,7 +203,7 @@ def _split_login(rest: str) -> tuple[str | None, str | None, str]:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if at < 0 and re.search(r"(?i)%40", authority):
         at, width = max(authority.rfind("%40"), 0), 3
-    # behind the first / ? or #: of the password, or of the path or query
+    # after the first / ? or #: of the password, or of the path or query
     elif at >= len(authority):
         path = re.split(r"[?#]", rest, maxsplit=1)[0]
         plain = _HOST.fullmatch(authority) is not None
@@ -239,7 +249,10 @@ def _path(path: str, *, scheme: str, secrets: list[str]) -> Iterator[str]:
 
 
 def _login_segments(segments: list[str], *, scheme: str) -> Iterator[int]:
-    """Yield the places of secrets: /live/USER/SECRET/1.ts, /USER/SECRET/1.ts, /token/SECRET, and rtmp's /app/SECRET."""
+    """Yield the places of secrets in a path.
+
+    /live/USER/SECRET/1.ts, /USER/SECRET/1.ts, /token/SECRET, and rtmp's /app/SECRET.
+    """
     names = [unquote(s).lower() for s in segments] if all(map(_encodable, segments)) else segments
     web = scheme in ("http", "https")
     for number, name in enumerate(names[:-1]):

@@ -11,7 +11,7 @@ from finedge.schema import Check, Misfit, Text, at_most, between, decode
 
 Method = Literal["pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear"]
 Rule = Literal["short-side", "squash"]
-Pixels = Annotated[int, between(1, 16384, "pixels")]
+Pixels = Annotated[int, between(1, 16384, unit="pixels")]
 Triple = tuple[float, float, float]
 Name = Annotated[Text, Check(bool, "a name that is not empty")]
 Labels = Annotated[tuple[Name, ...], at_most(1_000_000)]
@@ -104,7 +104,7 @@ class Spec:
 
     @classmethod
     def from_json(cls, data: object) -> Spec:
-        """Read what `to_json` wrote; anything else, also a field of a newer version, raises `BundleError`."""
+        """Read what `to_json` wrote; all else, a newer field too, raises `BundleError`."""
         try:
             return decode(cls, data, at="spec", strict=True)
         except Misfit as error:

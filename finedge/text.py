@@ -1,4 +1,4 @@
-"""Text that leaves: what servers, labels and file names say, made harmless once for terminals, logs, datagrams and file names."""
+"""Text of servers, labels and files, cleaned for terminals, logs, datagrams and file names."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ RESERVED = re.compile(
     r"(?i)(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\..*)?",
     re.DOTALL,
 )
-TOOLS = re.compile(r"(?i)[.@$~#]|__MACOSX$")  # how names begin that data readers take for other programs' files
-# bytes of UTF-8: with a time and a suffix behind it still below the 255 of every file system
+# How names begin that data readers take for other programs' files.
+TOOLS = re.compile(r"(?i)[.@$~#]|__MACOSX$")
+# bytes of UTF-8: with a time and a suffix added, still below the 255 of every file system
 LONGEST = 180
 MARK = re.compile(r"~[0-9a-f]{16}$")
 
 
-def printable(text: str) -> str:
-    """Return `text` as one line in which everything is seen: what is no letter is written as Python escapes it."""
-    return UNPRINTABLE.sub(lambda match: _escape(match[0]), text)
+def printable(text: object) -> str:
+    """Return a text or path as one line in which everything is seen.
+
+    What shows nothing is written as Python escapes it, bytes that are no Unicode as Python writes
+    bytes.
+    """
+    return UNPRINTABLE.sub(lambda match: _escape(match[0]), str(text))
 
 
 def printable_lines(text: str) -> str:
-    """Return `text` with its own lines, each but the first indented, so that none can pass for a line of ours."""
+    """Return `text` with every line but the first indented: none passes for a line of ours."""
     first, *rest = (printable(line) for line in text.split("\n"))
     return "\n".join([first, *(line if line.startswith("  ") or not line else f"  {line}" for line in rest)])
 
@@ -44,10 +49,11 @@ def clean(text: str) -> str:
 
 
 def file_name(label: str) -> str:
-    """Return a label as the name of a folder or file that every file system takes; two labels never share one.
+    """Return a label as a file name for every file system; two labels never share one.
 
-    What is unsafe becomes %XX of its UTF-8 bytes; what is too long is cut and ends in ~ and 16 digits of the label's sha256. File
-    systems that ignore case take names apart only where the labels differ in more than case.
+    What is unsafe becomes %XX of its UTF-8 bytes; what is too long is cut and ends in ~ and 16
+    digits of the label's sha256. File systems that ignore case take names apart only where the
+    labels differ in more than case.
     """
     data = label.encode("utf-8", "surrogatepass")
     name = UNSAFE.sub(lambda match: _percent(match[0]), label)
@@ -67,7 +73,7 @@ def file_name(label: str) -> str:
 
 
 class CleanFormatter(logging.Formatter):
-    """Formats a log record and cleans it, with what the record's exception says."""
+    """Formats a log record and cleans it, with the text of its exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text."""
@@ -75,6 +81,8 @@ class CleanFormatter(logging.Formatter):
 
 
 def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte of a file name
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
 
 

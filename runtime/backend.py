@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import VARIANTS, Bundle
-from finedge.errors import BackendMissing, BundleError, SystemProblem, UsageError, nearest
+from finedge.errors import BackendMissing, SystemProblem, UsageError, nearest
 from finedge.spec import Spec
 
 log = logging.getLogger(__name__)
-
-AGAIN = "export again"
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class SessionOptions:
     """How a backend uses the CPU.
 
     `threads`: None is the physical cores this process may use. `spin`: waiting threads burn their core, which is up to 15 %
-    faster on an idle machine and much slower on a shared one. `exact`: INT8 answers as the file says, on every CPU; where
-    products would saturate that is slower than cut weights.
+    faster on an idle machine and much slower on a shared one. `exact`: INT8 answers equal the
+    file's on every CPU; where products would saturate that is slower than cut weights.
     """
 
     threads: int | None = None
@@ -109,7 +107,7 @@ class HasStream(Protocol):
 
 @runtime_checkable
 class HasOwnErrors(Protocol):
-    """A session that can also tell how far its float32 is from float64: other backends may be as far."""
+    """A session that knows how far its float32 is from float64: others may be as far."""
 
     def own_errors(self, batch: NDArray[np.uint8]) -> Mapping[str, float]:
         """Return the largest absolute error of each of its arrays on a batch."""
@@ -205,66 +203,3 @@ def check_batch(batch: NDArray[np.uint8], spec: Spec) -> None:
     size = (spec.input.height, spec.input.width, 3)
     if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != size or not len(batch):
         raise UsageError(f"a batch of {batch.dtype} {list(batch.shape)}", expected=f"uint8 [B, {', '.join(map(str, size))}]", fix="use finedge.preprocess")
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of an open model, as the runtime tells it.
-
-    `dtype` is numpy's name, or the runtime's own word where numpy has none. In `shape` None is a size that is open until the
-    model runs; `shape` itself is None where not even the rank is known.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...] | None
-
-    def __str__(self) -> str:
-        if self.shape is None:
-            return f"{self.name}: {self.dtype} of any shape"
-        sizes = [("?" if i else "B") if n is None else str(n) for i, n in enumerate(self.shape)]
-        return f"{self.name}: {self.dtype} [{', '.join(sizes)}]"
-
-    def fits(self, dtypes: tuple[str, ...], shape: tuple[int | None, ...]) -> bool:
-        """Tell whether it can hold such an array; what is open on either side fits."""
-        if self.dtype not in dtypes or (self.shape is not None and len(self.shape) != len(shape)):
-            return False
-        return all(None in (a, b) or a == b for a, b in zip(self.shape or shape, shape, strict=True))
-
-
-FLOATS = ("float32", "float16", "float64")
-
-
-def check_ports(inputs: Sequence[Port], outputs: Sequence[Port], bundle: Bundle, *, file: str, fix: str = AGAIN) -> None:
-    """Refuse a model whose input or outputs are not those of the spec: names, types, ranks, sizes.
-
-    Raises:
-        BundleError: with what was found.
-    """
-    spec, path = bundle.spec, bundle.path / file
-    wanted = Port(spec.input.name, spec.input.dtype, (None, spec.input.height, spec.input.width, 3))
-    if len(inputs) != 1 or inputs[0].name != wanted.name or not inputs[0].fits((wanted.dtype,), wanted.shape or ()):
-        raise BundleError(f"{path} takes {'; '.join(map(str, inputs)) or 'nothing'}", expected=f"{wanted}", fix=fix)
-    rows = inputs[0].shape[0] if inputs[0].shape else None
-    found = {port.name: port for port in outputs}
-    for output in spec.outputs:
-        port = found.get(output.name)
-        if port is None:
-            names = ", ".join(found) or "none"
-            raise BundleError(f"{path} has no output {output.name}", expected=f"the outputs of the manifest; found {names}", fix=fix)
-        if not port.fits(FLOATS, (rows, len(spec.labels))):
-            answer = Port(output.name, "float32", (rows, len(spec.labels)))
-            raise BundleError(f"{path} answers {port}", expected=f"{answer}: a number for each label", fix=fix)
-
-
-def check_answers(answers: Mapping[str, NDArray[np.generic]], spec: Spec, *, rows: int, file: str) -> None:
-    """Refuse answers that are not a row for each frame with a number for each label.
-
-    Raises:
-        BundleError: with what came back. Numbers that are not finite are for `finedge.runtime.classifier.probabilities`.
-    """
-    for output in spec.outputs:
-        found = answers.get(output.name)
-        if found is None or found.shape != (rows, len(spec.labels)):
-            shape = "nothing" if found is None else f"an array {list(found.shape)}"
-            raise BundleError(f"{file} answered {rows} frame(s) with {shape} as {output.name}", expected=f"[{rows}, {len(spec.labels)}]", fix=AGAIN)

@@ -38,7 +38,8 @@ class Limits:
         interval: classify at most one frame of a source in so many seconds; 0 is every frame, or as many as the machine can.
         stale_ms: a live frame whose answer is older than this, in ms, has status "stale".
         no_signal_ms: a live source silent for this long, in ms, gives a line with status "no_signal".
-        timeout: a stream or pipeline silent for this long, in s, is lost and opened again; without it 10 (a pipeline: 5).
+        timeout: a stream or pipeline silent for this long, in s, is lost and opened again; without
+            it 10 (a pipeline: 5).
     """
 
     frames: int | None = None
@@ -53,7 +54,10 @@ class Limits:
         if not (self.stale_ms > 0 and self.no_signal_ms > 0):  # nan is none
             raise UsageError(f"--stale-ms {self.stale_ms} --no-signal-ms {self.no_signal_ms}", expected="positive numbers of milliseconds")
         if self.timeout is not None and not 0 < self.timeout <= LONGEST_TIMEOUT_S:
-            raise UsageError(f"--timeout {self.timeout}", expected=f"seconds, more than 0, at most {LONGEST_TIMEOUT_S:g}")
+            raise UsageError(
+                f"--timeout {self.timeout}",
+                expected=f"seconds, more than 0, at most {LONGEST_TIMEOUT_S:g}",
+            )
         if not self.interval >= 0:
             raise UsageError(f"--interval {self.interval}", expected="seconds, 0 or more")
 

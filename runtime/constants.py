@@ -1,7 +1,8 @@
-"""The constants of a body as it is inlined: what can be computed now is stored, not written as nodes.
+"""Constants of an inlined body: what can be computed now is stored, not written as nodes.
 
-A reshape to a computed shape, a Constant of integers or a CastLike is more than some readers take (the older of cv2.dnn's two
-engines, OpenCV 4 too); with the sizes known at export nothing of that is left.
+A reshape to a computed shape, a Constant of integers or a CastLike is more than some readers take
+(the older of cv2.dnn's two engines, OpenCV 4 too); with the sizes known at export nothing of that
+is left.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ Shapes = dict[str, tuple[int | None, ...]]
 
 
 class Constants:
-    """The stored values of one body by tensor name; `types` and `shapes` are what is known of the graph's tensors."""
+    """The stored values of one body by tensor name.
+
+    `types` and `shapes`: the known ones of the graph's tensors.
+    """
 
     def __init__(self, types: dict[str, int], shapes: Shapes) -> None:
         self.types, self.shapes = types, shapes
@@ -48,19 +52,19 @@ class Constants:
             return constant(node)
         if node.op_type == "Shape":
             return self._sizes(node)
-        given: list[Any] = [self.values[name] for name in node.input if name in self.values]
+        values: list[Any] = [self.values[name] for name in node.input if name in self.values]
         if node.op_type == "CastLike" and node.input[0] in self.values and self.types.get(node.input[1]):
-            return given[0].astype(helper.tensor_dtype_to_np_dtype(self.types[node.input[1]]))
-        if not given or len(given) < len(node.input):
+            return values[0].astype(helper.tensor_dtype_to_np_dtype(self.types[node.input[1]]))
+        if not values or len(values) < len(node.input):
             return None
         if node.op_type == "Concat":
-            return np.concatenate(given, axis=_attribute(node, "axis", 0))
-        if node.op_type == "Reshape" and 0 not in given[1]:
-            return given[0].reshape(given[1])
+            return np.concatenate(values, axis=_attribute(node, "axis", 0))
+        if node.op_type == "Reshape" and 0 not in values[1]:
+            return values[0].reshape(values[1])
         return None
 
     def _sizes(self, node: NodeProto) -> Any:
-        """Return the part of a shape that a Shape node asks for; None where a size in it is open."""
+        """Return the part of a shape that a Shape node asks for; None if a size in it is open."""
         import numpy as np
 
         known = self.shapes.get(node.input[0])
@@ -75,7 +79,12 @@ def constant(node: NodeProto) -> Any:
     import numpy as np
     from onnx import helper, numpy_helper
 
-    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    kinds = {
+        "value_float": np.float32,
+        "value_floats": np.float32,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+    }
     for attribute in node.attribute:
         if attribute.name == "value":
             return numpy_helper.to_array(attribute.t)

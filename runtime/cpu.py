@@ -29,33 +29,33 @@ def cpu_name(cpuinfo: Path = CPUINFO) -> str:
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> list[str]:
-    """Return those of `FLAGS` that this process may use; of another machine's `cpuinfo`, those listed.
+    """Return those of `FLAGS` that this process may use, or that another `cpuinfo` lists.
 
     The CPU itself is asked: Windows and macOS have no list, and under emulation it is the host's.
     """
     listed = listed_flags(cpuinfo)
     if cpuinfo != CPUINFO:
         return listed
-    found = _asked()
-    known = found.keys()
+    asked = _asked()
+    known = asked.keys()
     # Of the rest the list is believed where it agrees with the CPU.
-    there = {flag for flag, has in found.items() if has}
+    there = {flag for flag, has in asked.items() if has}
     agrees = known & set(listed) == there
     return [flag for flag in FLAGS if flag in there or (agrees and flag in listed)]
 
 
 def listed_flags(cpuinfo: Path = CPUINFO) -> list[str]:
     """Return those of `FLAGS` that the system lists."""
-    found = (_field("flags", cpuinfo) or _field("Features", cpuinfo)).split()
-    return [flag for flag in FLAGS if flag in found]
+    words = (_field("flags", cpuinfo) or _field("Features", cpuinfo)).split()
+    return [flag for flag in FLAGS if flag in words]
 
 
 def _asked() -> dict[str, bool]:
     """Return what NumPy found by CPUID, or by ARM's HWCAP; nothing where it hides that."""
     core: Any = getattr(np, "_core", None) or getattr(np, "core", None)  # NumPy 2, NumPy 1
     module = getattr(core, "_multiarray_umath", None)
-    found: Mapping[str, bool] = getattr(module, "__cpu_features__", {})
-    return {flag: found[name] for flag, name in ASKED.items() if name in found}
+    features: Mapping[str, bool] = getattr(module, "__cpu_features__", {})
+    return {flag: features[name] for flag, name in ASKED.items() if name in features}
 
 
 def owned_cores() -> int:

@@ -49,7 +49,7 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def onnxruntime_int8() -> str:
-    """Return what ONNX Runtime makes of INT8 products here (`int8_products`), or why that is unknown."""
+    """Return the kind of INT8 products here (`int8_products`), or why it is unknown."""
     try:
         return int8_products()
     except ImportError as error:

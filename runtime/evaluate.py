@@ -44,7 +44,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Print the accuracy of a bundle on a split: top1, top5, n, wilson95.
 
-    The split is the one that training stored: images are known by their content, whatever they are called now.
+    The split is the one that training stored: images are known by their content, whatever they are
+    called now.
 
     Args:
         bundle: the bundle's folder.
@@ -54,20 +55,33 @@ def evaluate(
         backend: a backend's name; auto is the first that runs here.
         robustness: also on the same images turned, scaled, seen from aside, bent, and cluttered (`finedge.perturb`).
         images: how many, chosen evenly over the classes; 0 is the whole split.
-        new_images: where images go that the stored split does not know: nowhere (ignore), or into train, val or test.
-        allow_overlap: measure also on images that were trained on, or may have been; the result counts them.
+        new_images: where images go that the stored split does not know: nowhere (ignore), or into
+            train, val or test.
+        allow_overlap: measure also on images that were trained on, or may have been; the result
+            counts them.
     """
     from finedge.runtime.classifier import Classifier
 
     loaded = Bundle.load(bundle)
-    chosen = evaluated_images(loaded, data, split=split, new_images=new_images, allow_overlap=allow_overlap)
+    chosen = evaluated_images(
+        loaded,
+        data,
+        split=split,
+        new_images=new_images,
+        allow_overlap=allow_overlap,
+    )
     items = first_balanced(chosen.items, images)
     with Classifier.open(loaded, variant=variant, backend=backend) as classifier:
         found = predict(classifier, items).record()
         if robustness:
             found = perturb.robustness(found, {name: predict(classifier, items, perturbation=name).record() for name in perturb.PERTURBATIONS})
         info = classifier.session.info
-        ran = {"variant": classifier.variant, "backend": info.backend, "file": info.file, "precision": info.precision}
+        ran = {
+            "variant": classifier.variant,
+            "backend": info.backend,
+            "file": info.file,
+            "precision": info.precision,
+        }
         return {**found, **ran, "split": split, "data": chosen.record}
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from finedge import __version__
 from finedge.bundle import Bundle
 from finedge.errors import UsageError
-from finedge.runtime.backend import SessionInfo, SessionOptions, check_answers, check_batch, pick_file
+from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, pick_file
+from finedge.runtime.ports import check_answers
 
 KEPT = 100  # batches: a stream has no end
 

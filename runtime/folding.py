@@ -1,4 +1,7 @@
-"""The nodes of an operator of ours as one node again, which a plugin is found by; the inverse of `inlining`."""
+"""Folds the nodes of one of our operators to one node, which a plugin implements.
+
+The inverse of `inlining`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def fold(model: ModelProto, op: Op) -> ModelProto:
     """Return a copy of `model` in which every call of `op` is one node again, without a function.
 
     Raises:
-        BundleError: the nodes of a call do not belong together any more: another program changed the file.
+        BundleError: the nodes of a call do not belong together any more: another program changed
+            the file.
     """
     from onnx import helper
 
@@ -48,12 +52,12 @@ def fold(model: ModelProto, op: Op) -> ModelProto:
 
 
 def _regions(graph: GraphProto, op: Op) -> list[_Region]:
-    found: dict[str, _Region] = {}
+    regions: dict[str, _Region] = {}
     for index, node in enumerate(graph.node):
-        given = tags(node)
-        if given.get(OP) == op.name:
-            found.setdefault(given.get(NODE, ""), _Region(given, {})).nodes[index] = node
-    return list(found.values())
+        node_tags = tags(node)
+        if node_tags.get(OP) == op.name:
+            regions.setdefault(node_tags.get(NODE, ""), _Region(node_tags, {})).nodes[index] = node
+    return list(regions.values())
 
 
 def _call(region: _Region, op: Op) -> tuple[int, NodeProto]:
@@ -63,18 +67,18 @@ def _call(region: _Region, op: Op) -> tuple[int, NodeProto]:
     inputs: dict[str, set[str]] = {name: set() for name in op.inputs}
     makers = {}
     for index, node in region.nodes.items():
-        given = tags(node)
-        for formal, actual in zip(given.get(READS, "").split(","), node.input, strict=False):
+        node_tags = tags(node)
+        for formal, actual in zip(node_tags.get(READS, "").split(","), node.input, strict=False):
             if formal:
                 inputs.setdefault(formal, set()).add(actual)
-        if WRITES in given:
+        if WRITES in node_tags:
             makers[index] = node.output[0]
     if len(makers) != 1 or set(inputs) != set(op.inputs) or any(len(names) != 1 for names in inputs.values()):
         raise _broken(region)
     ((place, answer),) = makers.items()
-    taken = [next(iter(inputs[name])) for name in op.inputs]
+    arguments = [next(iter(inputs[name])) for name in op.inputs]
     try:
-        call = helper.make_node(op.name, taken, [answer], region.tags[NODE], domain=op.domain)
+        call = helper.make_node(op.name, arguments, [answer], region.tags[NODE], domain=op.domain)
         attributes = json.loads(region.tags[ATTRIBUTES])
         call.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -84,25 +88,29 @@ def _call(region: _Region, op: Op) -> tuple[int, NodeProto]:
 
 def _check_whole(region: _Region, call: NodeProto, graph: GraphProto, place: int) -> None:
     """Refuse a region that reads or shows more than its call does."""
-    made = {name for node in region.nodes.values() for name in node.output}
+    outputs = {name for node in region.nodes.values() for name in node.output}
     stored = {t.name for t in graph.initializer}
     read = {name for node in region.nodes.values() for name in node.input if name}
     others = [node for i, node in enumerate(graph.node) if i not in region.nodes]
     shown = {o.name for o in graph.output} | {name for node in others for name in node.input}
-    if read - made - stored - set(call.input) or (made - set(call.output)) & shown or max(region.nodes) > place:
+    if read - outputs - stored - set(call.input) or (outputs - set(call.output)) & shown or max(region.nodes) > place:
         raise _broken(region)
 
 
 def _broken(region: _Region) -> BundleError:
     what = f"the nodes of {region.tags.get(OP)} '{region.tags.get(NODE)}' are not whole"
-    return BundleError(what, expected="the region that finedge export wrote", fix="export again, or --attention decomposed")
+    return BundleError(
+        what,
+        expected="the region that finedge export wrote",
+        fix="export again, or --attention decomposed",
+    )
 
 
 def _drop_unread(graph: GraphProto) -> None:
     read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
-    made = read | {name for node in graph.node for name in node.output} | {i.name for i in graph.input}
-    for field, wanted in ((graph.initializer, read), (graph.value_info, made)):
-        kept = [copied(item) for item in field if item.name in wanted]
+    known = read | {name for node in graph.node for name in node.output} | {i.name for i in graph.input}
+    for field, names in ((graph.initializer, read), (graph.value_info, known)):
+        kept = [copied(item) for item in field if item.name in names]
         if len(kept) != len(field):
             del field[:]
             field.extend(kept)

@@ -1,4 +1,7 @@
-"""Functions inlined, so that a file opens everywhere; the nodes of our operators carry tags (`finedge.runtime.tags`)."""
+"""Inlines model functions, so that a file opens everywhere.
+
+The nodes of our operators carry tags (`finedge.runtime.tags`).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def inline(model: ModelProto) -> ModelProto:
     A model without functions is returned as it is. Constants of a body become initializers.
 
     Raises:
-        BundleError: a function holds a subgraph, was written for another opset, or the calls make more than 100,000 nodes.
+        BundleError: a function holds a subgraph, was written for another opset, or the calls make
+            more than 100,000 nodes.
     """
     if not model.functions:
         return model
@@ -54,16 +58,16 @@ class _Calls:
 
     def expand(self) -> bool:
         """Replace every call by the nodes of its function; return whether there was one."""
-        found = False
+        replaced = False
         nodes: list[NodeProto] = []
         for node in self.graph.node:
             function = self.functions.get(_called(node))
-            found = found or function is not None
+            replaced = replaced or function is not None
             nodes += [node] if function is None else self._body(node, function)
         copies = [copied(n) for n in nodes]
         del self.graph.node[:]
         self.graph.node.extend(copies)
-        return found
+        return replaced
 
     def _body(self, call: NodeProto, function: FunctionProto) -> list[NodeProto]:
         body = _Body(call, function, self._name(call), self.types, self.shapes)
@@ -84,9 +88,16 @@ class _Calls:
 
 
 class _Body:
-    """The nodes of one call: formals are what it was given, everything else gets a name of its own."""
+    """The nodes of one call; inside tensors get names of their own."""
 
-    def __init__(self, call: NodeProto, function: FunctionProto, name: str, types: dict[str, int], shapes: Shapes) -> None:
+    def __init__(
+        self,
+        call: NodeProto,
+        function: FunctionProto,
+        name: str,
+        types: dict[str, int],
+        shapes: Shapes,
+    ) -> None:
         from onnx import helper
 
         self.call, self.function, self.name = call, function, name
@@ -101,24 +112,32 @@ class _Body:
         self.shown = dict(zip(function.input, shown, strict=True))
         plain = {a.name: _plain(helper.get_attribute_value(a)) for a in call.attribute}
         version = next((o.version for o in function.opset_import if o.domain == call.domain), op.version if op else 1)
-        self.tags = {OP: call.op_type, VERSION: str(version), NODE: name, ATTRIBUTES: json.dumps(plain)}
+        self.tags = {
+            OP: call.op_type,
+            VERSION: str(version),
+            NODE: name,
+            ATTRIBUTES: json.dumps(plain),
+        }
 
     def node(self, node: NodeProto, index: int) -> Iterator[NodeProto]:
         """Yield the node as it stands in the graph; nothing for a constant, which is stored."""
-        made = copied(node)
-        made.name = f"{self.name}/{node.op_type}.{index}"
-        self._set_attributes(made)
-        made.input[:] = [self._actual(name) for name in node.input]
-        made.output[:] = [self._actual(name) for name in node.output]
-        if node.output[0] not in self.function.output and self.constants.take(made):
+        new = copied(node)
+        new.name = f"{self.name}/{node.op_type}.{index}"
+        self._set_attributes(new)
+        new.input[:] = [self._actual(name) for name in node.input]
+        new.output[:] = [self._actual(name) for name in node.output]
+        if node.output[0] not in self.function.output and self.constants.take(new):
             return
         if self.call.domain == DOMAIN:
-            tag(made, {**self.tags, **self._ends(node)})
-        yield made
+            tag(new, {**self.tags, **self._ends(node)})
+        yield new
 
     def _ends(self, node: NodeProto) -> dict[str, str]:
         reads = ",".join(self.shown.get(name, "") for name in node.input)
-        writes = next((str(list(self.function.output).index(name)) for name in node.output if name in self.function.output), None)
+        writes = next(
+            (str(list(self.function.output).index(name)) for name in node.output if name in self.function.output),
+            None,
+        )
         return {**({READS: reads} if reads.strip(",") else {}), **({} if writes is None else {WRITES: writes})}
 
     def _actual(self, name: str) -> str:
@@ -127,14 +146,14 @@ class _Body:
         return self.actual.get(name, "")
 
     def _set_attributes(self, node: NodeProto) -> None:
-        """Write the call's attributes where the body refers to them; one that was not given is left out."""
+        """Write the call's attributes where the body refers to them; a missing one is left out."""
         kept = []
         for attribute in node.attribute:
             if attribute.ref_attr_name:
-                given = self.given.get(attribute.ref_attr_name)
-                if given is None:
+                value_of_call = self.given.get(attribute.ref_attr_name)
+                if value_of_call is None:
                     continue
-                value = copied(given)
+                value = copied(value_of_call)
                 value.name = attribute.name
                 kept.append(value)
             else:
@@ -144,7 +163,7 @@ class _Body:
 
 
 def _values(model: ModelProto) -> tuple[dict[str, int], Shapes]:
-    """Return the element type of every tensor that has a known one, and its shape; None is a size that is open."""
+    """Return the known element types and shapes by tensor; None is an open size."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
@@ -159,7 +178,8 @@ def check_functions(model: ModelProto) -> None:
     """Refuse functions that cannot be inlined, before any library follows their calls.
 
     Raises:
-        BundleError: one calls itself, holds a subgraph, or is of another opset; or all calls make more than 100,000 nodes.
+        BundleError: one calls itself, holds a subgraph, or is of another opset; or all calls make
+            more than 100,000 nodes.
     """
     functions = {_key(f): f for f in model.functions}
     opsets = {o.domain: o.version for o in model.opset_import}
@@ -175,10 +195,17 @@ def check_functions(model: ModelProto) -> None:
             break
     if len(sizes) < len(functions):
         name = next(f.name for key, f in functions.items() if key not in sizes)
-        raise BundleError(f"function {name} calls itself, or functions {MOST_LEVELS} levels deep", fix="export again")
-    made = sum(sizes.get(_called(node), 1) for node in model.graph.node)
-    if made > MOST_NODES:
-        raise BundleError(f"the functions of the model make {made} nodes", expected=f"at most {MOST_NODES}", fix="export again")
+        raise BundleError(
+            f"function {name} calls itself, or functions {MOST_LEVELS} levels deep",
+            fix="export again",
+        )
+    total = sum(sizes.get(_called(node), 1) for node in model.graph.node)
+    if total > MOST_NODES:
+        raise BundleError(
+            f"the functions of the model make {total} nodes",
+            expected=f"at most {MOST_NODES}",
+            fix="export again",
+        )
 
 
 def _check(function: FunctionProto, opsets: Mapping[str, int]) -> None:
@@ -186,11 +213,19 @@ def _check(function: FunctionProto, opsets: Mapping[str, int]) -> None:
 
     for node in function.node:
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-            raise BundleError(f"function {function.name} holds a subgraph", expected="plain nodes", fix="export again")
+            raise BundleError(
+                f"function {function.name} holds a subgraph",
+                expected="plain nodes",
+                fix="export again",
+            )
     for opset in function.opset_import:
         if opset.domain in STANDARD and opset.version != opsets.get(opset.domain, opset.version):
             what = f"function {function.name} is written for opset {opset.version}"
-            raise BundleError(what, expected=f"the model's, {opsets[opset.domain]}", fix="export again")
+            raise BundleError(
+                what,
+                expected=f"the model's, {opsets[opset.domain]}",
+                fix="export again",
+            )
 
 
 def _key(function: FunctionProto) -> Key:

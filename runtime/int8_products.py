@@ -2,8 +2,9 @@
 
 On x86 without VNNI its AVX2 and AVX-512 kernels add two products of an unsigned activation and a
 signed weight in 16 bits: 2 * 255 * 127 does not fit, and the sum is clamped without a word. The SSE
-kernels, those for VNNI and AMX, and those of ARM add in 32 bits. A list of CPUs or flags would guess
-which kernel runs; a product of the largest numbers shows it, on every system and under emulation.
+kernels, those for VNNI and AMX, and those of ARM add in 32 bits. A list of CPUs or flags would
+guess which kernel runs; a product of the largest numbers shows it, on every system and under
+emulation.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Products = Literal["exact", "saturating"]
 # What a test, or a user who knows better, sets; without it the kernels are asked.
 OVERRIDE = "FINEDGE_CPU_INT8"
 PROVIDER = "CPUExecutionProvider"
-# ONNX Runtime then multiplies U8 by U8 where U8 by S8 would saturate: as the file says, and slower.
+# ONNX Runtime then multiplies U8 by U8 where U8 by S8 would saturate: exact, and slower.
 EXACT_SETTING = ("session.x64quantprecision", "1")
 WEIGHT = 127  # symmetric weights: -128 is not stored
 # The probe's answers lie in the middle of their type's range when exact.
@@ -40,21 +41,28 @@ ANSWER = 100
 def int8_products() -> Products:
     """Return whether sums of INT8 products are "exact" or "saturating" here.
 
-    FINEDGE_CPU_INT8 says so where it is set; else the kernels are asked.
+    FINEDGE_CPU_INT8 decides where it is set; else the kernels are asked.
 
     Raises:
         UsageError: FINEDGE_CPU_INT8 is neither.
     """
-    said = os.environ.get(OVERRIDE, "")
-    if not said:
+    setting = os.environ.get(OVERRIDE, "")
+    if not setting:
         return measured_products()
-    if said == "saturating":
+    if setting == "saturating":
         return "saturating"
-    if said != "exact":
-        known = nearest(said, get_args(Products))
-        raise UsageError(f"{OVERRIDE}={said}", expected=known, fix="unset it: the CPU is asked then")
+    if setting != "exact":
+        known = nearest(setting, get_args(Products))
+        raise UsageError(
+            f"{OVERRIDE}={setting}",
+            expected=known,
+            fix="unset it: the CPU is asked then",
+        )
     if measured_products() == "saturating":
-        log.warning("%s=exact, but products saturate here: the answers of INT8 files are wrong", OVERRIDE)
+        log.warning(
+            "%s=exact, but products saturate here: the answers of INT8 files are wrong",
+            OVERRIDE,
+        )
     return "exact"
 
 
@@ -68,7 +76,7 @@ def measured_products() -> Products:
 
 
 def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceSession:
-    """Open a model whose answers are those of the file on every CPU: for proofs, never for speed."""
+    """Open a model that answers as its file on every CPU: for proofs, never for speed."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -80,7 +88,7 @@ def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceS
 
 @dataclass(frozen=True)
 class _Probe:
-    """One quantized op: activations of the largest value times weights [K, N] or [N, K, H, W] of 127.
+    """One quantized op: the largest activations times weights [K, N] or [N, K, H, W] of 127.
 
     `rows`: the batch. A matrix of one row has a kernel of its own.
     """
@@ -134,13 +142,13 @@ class _Probe:
         constants = {name: np.asarray(value) for name, value in numbers.items() if name != "x"}
         stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
         node = helper.make_node(self.op, list(numbers), ["y"])
-        taken = helper.make_tensor_value_info("x", kind, list(numbers["x"].shape))
-        made = helper.make_tensor_value_info("y", kind, None)
-        return helper.make_graph([node], "probe", [taken], [made], stored)
+        source = helper.make_tensor_value_info("x", kind, list(numbers["x"].shape))
+        answer = helper.make_tensor_value_info("y", kind, None)
+        return helper.make_graph([node], "probe", [source], [answer], stored)
 
 
 def _probes() -> Iterator[_Probe]:
-    """Both kinds of activation, one row and several, inner sizes around a vector's, kernels of 1 and 3."""
+    """Yield both kinds of activation, one row and several, several inner sizes and kernels."""
     for kind in (np.uint8, np.int8):
         for rows in (1, 5):
             for inner in (2, 64, 100):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from finedge.bundle import Bundle
 from finedge.data import (
@@ -46,20 +44,24 @@ def bundle_dataset(
             expected="a folder of images",
             fix="--data DIR",
         )
-    stored, seed = stored_split(bundle), _seed(bundle)
+    stored, seed = stored_split(bundle), bundle.training.data.seed
     if stored is None:
         if new_images != "ignore":
-            what = f"--new-images {new_images}: {bundle.path} stores no split, so no image is new to it"
-            raise UsageError(what, fix="leave it out; or train and export again, which stores the split")
-        found = open_dataset(root, seed=seed)
-        refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
-        how = "cut anew" if found.cut else "taken as the folder gives it"
+            option = f"--new-images {new_images}"
+            what = f"{option}: {bundle.path} stores no split, so no image is new to it"
+            raise UsageError(
+                what,
+                fix="leave it out; or train and export again, which stores the split",
+            )
+        folder = open_dataset(root, seed=seed)
+        refuse_other_labels(folder, bundle.spec.labels, owner=bundle.path)
+        how = "cut anew" if folder.cut else "taken as the folder gives it"
         text = "%s stores no split of its training: that of %s is %s"
-        log.warning(text, bundle.path, found.root, how)
-        return found
-    found = read_folder(root)
-    refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
-    placed = matched(found, stored, new=new_images, seed=seed)
+        log.warning(text, bundle.path, folder.root, how)
+        return folder
+    folder = read_folder(root)
+    refuse_other_labels(folder, bundle.spec.labels, owner=bundle.path)
+    placed = matched(folder, stored, new=new_images, seed=seed)
     say(placed)
     say_match(placed)
     return placed
@@ -79,8 +81,8 @@ def evaluated_images(
         UsageError: there is no data.
         DataError: see `finedge.data.evaluated`.
     """
-    found = bundle_dataset(bundle, data, new_images=new_images)
-    return evaluated(found, stored_split(bundle), split=split, allow_overlap=allow_overlap)
+    dataset = bundle_dataset(bundle, data, new_images=new_images)
+    return evaluated(dataset, stored_split(bundle), split=split, allow_overlap=allow_overlap)
 
 
 def stored_split(bundle: Bundle) -> StoredSplit | None:
@@ -92,16 +94,5 @@ def stored_split(bundle: Bundle) -> StoredSplit | None:
 
 def recorded_root(bundle: Bundle) -> Path | None:
     """Return the folder of the images that the bundle's record names, wherever that is now."""
-    root = _record(bundle).get("root")
-    return Path(root) if isinstance(root, str) and root and "\0" not in root else None
-
-
-def _seed(bundle: Bundle) -> int:
-    seed = _record(bundle).get("seed", 0)
-    return seed if isinstance(seed, int) else 0
-
-
-def _record(bundle: Bundle) -> Mapping[str, Any]:
-    train = bundle.provenance.get("train", {})
-    data = train.get("data", {}) if isinstance(train, Mapping) else {}
-    return data if isinstance(data, Mapping) else {}
+    root = bundle.training.data.root
+    return Path(root) if root else None

@@ -1,4 +1,4 @@
-"""The end of a run that a signal asked for, also where a model, a sink or a driver never returns."""
+"""The end of a run after a signal, also where a model, a sink or a driver never returns."""
 
 from __future__ import annotations
 
@@ -19,32 +19,37 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def leash() -> Iterator[None]:
-    """End the process `LAST_S` after the first SIGINT or SIGTERM that came inside, unless this block has ended before.
+    """End the process `LAST_S` after the first SIGINT or SIGTERM, unless the block ends before.
 
-    Python's own handlers run between two steps of the main thread only: of a call into a library that hangs they never hear. Only
-    in the main thread; a signal without a handler in Python ends the process at once, as ever.
+    Python runs its handlers between two steps of the main thread only. While a library call hangs,
+    they never run. Outside the main thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard, told = socket.socketpair()
-    told.setblocking(False)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
     ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(heard, ended), name="finedge-leash", daemon=True)
+    thread = threading.Thread(
+        target=_watch,
+        args=(receiver, ended),
+        name="finedge-leash",
+        daemon=True,
+    )
     thread.start()
-    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
         ended.set()
-        told.close()  # ends `recv`
+        sender.close()  # ends `recv`
         thread.join(1.0)
-        heard.close()
+        receiver.close()
 
 
-def _watch(heard: socket.socket, ended: threading.Event) -> None:
-    while numbers := heard.recv(64):
+def _watch(receiver: socket.socket, ended: threading.Event) -> None:
+    while numbers := receiver.recv(64):
         if any(number in ENDING for number in numbers):
             if not ended.wait(LAST_S):
                 _leave()
@@ -52,7 +57,7 @@ def _watch(heard: socket.socket, ended: threading.Event) -> None:
 
 
 def _leave() -> None:
-    """Leave without asking the threads that hang: whole files lie under their names, half ones beside."""
+    """Leave without the threads that hang: no file is half-written under its own name."""
     log.error("the run did not end within %g s of the signal: leaving what hangs", LAST_S)
     for handler in logging.getLogger("finedge").handlers:
         handler.flush()

@@ -1,10 +1,10 @@
-"""What a model's file says of itself in `metadata_props`, for readers that know nothing of bundles.
+"""Labels and preprocessing in a model file's `metadata_props`, for readers without the bundle.
 
 labels                     JSON list, in the order of the outputs' columns
-preprocess                 JSON object: how a picture becomes the input; mean and std are already in the graph
-model, backbone            names
-finedge                    the version that wrote the file
-Image.BitmapPixelFormat, Image.ColorSpaceGamma, Image.NominalPixelRange     of the input, as ONNX defines them
+preprocess                 JSON object: how a picture becomes the input; mean and std are already in
+the graph model, backbone            names finedge                    the version that wrote the
+file Image.BitmapPixelFormat, Image.ColorSpaceGamma, Image.NominalPixelRange     of the input, as
+ONNX defines them
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ PICTURE = {
 
 
 def with_facts(model: ModelProto, spec: Spec) -> ModelProto:
-    """Return a copy of `model` that says its labels and preprocessing; what it said of them before is replaced."""
-    said = copied(model)
+    """Return a copy of `model` with its labels and preprocessing; older ones are replaced."""
+    labelled = copied(model)
     new = facts(spec)
-    kept = [copied(p) for p in said.metadata_props if p.key not in new]
-    del said.metadata_props[:]
-    said.metadata_props.extend(kept)
+    kept = [copied(p) for p in labelled.metadata_props if p.key not in new]
+    del labelled.metadata_props[:]
+    labelled.metadata_props.extend(kept)
     for key, value in new.items():
-        said.metadata_props.add(key=key, value=value)
-    return said
+        labelled.metadata_props.add(key=key, value=value)
+    return labelled
 
 
 def facts(spec: Spec) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How large the tensors of a model are, known before anything is allocated: a number in a file may ask for any size."""
+"""Sizes of a model's tensors, before anything is allocated: a file may ask for any size."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
-# Of one tensor for one frame: twenty times the largest that a frame of 4K video needs (3 float32 planes, 100 MB).
+# Of one tensor for one frame: twenty times the largest that a frame of 4K video needs (3 float32
+# planes, 100 MB).
 MOST_BYTES = 2 << 30
 FEW = 1024  # numbers: shapes, axes and scales are kept, since sizes are computed from them
 
 
 def too_large(model: ModelProto) -> str | None:
-    """Return what is too large in a model, e.g. "logits: [10000000000], 40 GB"; open sizes, such as the batch, count as 1."""
+    """Return what is too large in a model, e.g. "logits: [10000000000], 40 GB"; or None.
+
+    Open sizes, such as the batch, count as 1.
+    """
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(_skeleton(model), data_prop=True).graph
@@ -36,10 +40,14 @@ def _bytes(value: ValueInfoProto) -> tuple[list[int], int]:
 
 
 def _skeleton(model: ModelProto) -> ModelProto:
-    """Return the model without its weights, which become inputs of their type and shape: they are all that is large to copy."""
+    """Return the model without its weights: they become inputs of their type and shape."""
     from onnx import ModelProto as Model
 
-    thin = Model(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    thin = Model(
+        ir_version=model.ir_version,
+        opset_import=model.opset_import,
+        functions=model.functions,
+    )
     graph = thin.graph
     graph.name = model.graph.name
     graph.node.extend(model.graph.node)
@@ -53,7 +61,7 @@ def _skeleton(model: ModelProto) -> ModelProto:
 def _weights(graph: GraphProto) -> Iterator[ValueInfoProto]:
     from onnx import helper
 
-    given = {i.name for i in graph.input}
-    large: list[TensorProto] = [t for t in graph.initializer if prod(t.dims) > FEW and t.name not in given]
+    inputs = {i.name for i in graph.input}
+    large: list[TensorProto] = [t for t in graph.initializer if prod(t.dims) > FEW and t.name not in inputs]
     for tensor in large:
         yield helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

@@ -1,7 +1,8 @@
-"""The one door by which ONNX files come in: read once, checked, and in the one form that our passes know.
+"""The one reader of ONNX files: read once, checked, in the one form that our passes know.
 
-A bundle's digests cover its files and nothing else, so a model must hold all that it computes with. External data would be
-read from wherever the file says; and ONNX Runtime, given bytes, looks for it in the working folder.
+A bundle's digests cover its files and nothing else, so a model must hold all that it computes with.
+External data would be read from any path in the file; and ONNX Runtime, given bytes, looks for it
+in the working folder.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def read_onnx(path: Path) -> bytes:
     """Return the bytes of an ONNX file, checked: what is handed to a runtime is what was looked at.
 
     Raises:
-        BundleError: it cannot be read, is no ONNX model, keeps data outside of itself, or makes tensors of impossible size.
+        BundleError: it cannot be read, is no ONNX model, keeps data outside of itself, or makes
+            tensors of impossible size.
     """
     return _checked(path)[0]
 
@@ -47,7 +49,8 @@ def read_model(path: Path) -> ModelProto:
 def outside_data(message: Any) -> Iterator[str]:
     """Yield the names of the tensors anywhere in a protobuf message whose data is not in it.
 
-    Also those in attributes, subgraphs, functions and sparse tensors. A tensor's own fields are not gone through: they are large.
+    Also those in attributes, subgraphs, functions and sparse tensors. A tensor's own fields are not
+    gone through: they are large.
     """
     from onnx import TensorProto
 
@@ -78,11 +81,23 @@ def _checked(path: Path) -> tuple[bytes, ModelProto]:
         raise _damaged(path, "its graph has no nodes")
     if outside is not None:
         what = f"{path} keeps the tensor '{outside}' in another file, which no digest covers"
-        raise BundleError(what, expected="every weight inside the ONNX file", fix="save it without external data, and export again")
+        raise BundleError(
+            what,
+            expected="every weight inside the ONNX file",
+            fix="save it without external data, and export again",
+        )
     if large is not None:
-        raise BundleError(f"{path} makes a tensor of impossible size: {large}", expected="maps of a picture's size", fix=FIX)
+        raise BundleError(
+            f"{path} makes a tensor of impossible size: {large}",
+            expected="maps of a picture's size",
+            fix=FIX,
+        )
     return content, model
 
 
 def _damaged(path: Path, why: object) -> BundleError:
-    return BundleError(f"{path} is no ONNX model: {why}", expected="a model as finedge export writes it", fix=FIX)
+    return BundleError(
+        f"{path} is no ONNX model: {why}",
+        expected="a model as finedge export writes it",
+        fix=FIX,
+    )

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, VARIANTS, Bundle
 from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
-from finedge.runtime.backend import Port, SessionInfo, SessionOptions, check_answers, check_batch, check_ports, pick_file
+from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, pick_file
 from finedge.runtime.cpu import cpu_name, owned_cores
 from finedge.runtime.int8_products import EXACT_SETTING, PROVIDER, int8_products
 from finedge.runtime.onnx_file import read_model, read_onnx
+from finedge.runtime.ports import Port, check_answers, check_ports
 from finedge.runtime.taps import PREFIX, with_taps
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ log = logging.getLogger(__name__)
 NAME = "onnxruntime"
 SEVEN_BIT = "int8 (7-bit weights)"
 # ONNX Runtime's words for the types that a classifier has.
-DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+DTYPES = {
+    "tensor(uint8)": "uint8",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+}
 NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 # The CPU form first: the portable one is left almost unfused here.
 ORDER = {**VARIANTS, "int8": (CPU_FILE, PORTABLE_FILE)}
@@ -66,7 +72,11 @@ class OnnxRuntimeBackend:
         if precision == "int8" and self._cuts_weights():
             from finedge.runtime.seven_bit import to_seven_bits
 
-            return self._start(to_seven_bits(read_model(path)).SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), file, SEVEN_BIT))
+            return self._start(
+                to_seven_bits(read_model(path)).SerializeToString(),
+                bundle,
+                SessionInfo(NAME, cpu_name(), file, SEVEN_BIT),
+            )
         return self._start(read_onnx(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
 
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
@@ -91,7 +101,12 @@ class OnnxRuntimeBackend:
             ) from error
         if session.get_providers()[0] != PROVIDER:
             raise SystemProblem(f"ONNX Runtime runs on {session.get_providers()[0]}", expected=PROVIDER, fix="pip install onnxruntime")
-        check_ports(_ports(session.get_inputs()), _ports(session.get_outputs()), bundle, file=info.file)
+        check_ports(
+            _ports(session.get_inputs()),
+            _ports(session.get_outputs()),
+            bundle,
+            file=info.file,
+        )
         versions = {"onnxruntime": onnxruntime.__version__}
         return OnnxRuntimeSession(session, bundle, SessionInfo(info.backend, info.device, info.file, info.precision, versions))
 
@@ -140,7 +155,7 @@ def _settings(options: SessionOptions) -> onnxruntime.SessionOptions:
 
 
 def _ports(found: Sequence[onnxruntime.NodeArg]) -> list[Port]:
-    # ONNX Runtime says [] of a scalar and of an unknown rank alike: the run will show.
+    # ONNX Runtime reports [] for a scalar and for an unknown rank: the run will show.
     shapes = [tuple(n if isinstance(n, int) else None for n in a.shape) or None for a in found]
     return [Port(a.name, DTYPES.get(a.type, a.type), shape) for a, shape in zip(found, shapes, strict=True)]
 
@@ -148,5 +163,13 @@ def _ports(found: Sequence[onnxruntime.NodeArg]) -> list[Port]:
 def _failed(file: str, error: Exception) -> FinedgeError:
     """Return the error of a run that ended without an answer."""
     if isinstance(error, MemoryError) or any(word in str(error) for word in NO_MEMORY):
-        return SystemProblem(f"{file} asks for more memory than there is: {error}", expected="a model that fits this machine", fix="run another variant")
-    return BundleError(f"{file} cannot be run: {error}", expected="a model as finedge export writes it", fix="export again")
+        return SystemProblem(
+            f"{file} asks for more memory than there is: {error}",
+            expected="a model that fits this machine",
+            fix="run another variant",
+        )
+    return BundleError(
+        f"{file} cannot be run: {error}",
+        expected="a model as finedge export writes it",
+        fix="export again",
+    )

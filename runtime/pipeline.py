@@ -136,7 +136,7 @@ class Pipeline:
         self._stopping.set()
 
     def _waited(self) -> bool:
-        """Wait for what comes next; False where a stop was asked for and what is under way does not come: the model hangs."""
+        """Wait for the next result; False where a stop was asked for and the model hangs."""
         until = float("inf")
         while not self._answered.ready and time.monotonic() < until:
             self._answered.wait(POLL_S)

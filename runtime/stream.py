@@ -18,7 +18,8 @@ NO_SIGNAL_MS = 2000.0
 POLL_S = 0.1  # how long a stop request may go unseen
 ALARM = hasattr(signal, "SIGALRM")  # Windows has none
 GRACE_S = 4.0  # for the main thread to stop after a signal
-READER_JOIN_S = 0.3  # a reader that hangs in a driver or waits for a server is left to the end of the process
+# A reader that hangs in a driver or waits for a server is left to the end of the process.
+READER_JOIN_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,9 @@ def seconds(source: Source, frame: Frame) -> float | None:
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[threading.Event]:
     """Turn the first SIGINT or SIGTERM into a call of `stop`, and yield the event that tells so; the second one interrupts at once.
 
-    A block that has not ended `GRACE_S` after the first is interrupted too: what hangs in it (a reader of our output that does not
-    read) never asks whether it shall stop. Only in the main thread, where Python delivers signals.
+    A block that has not ended `GRACE_S` after the first is interrupted too: what hangs in it (a
+    reader of our output that does not read) never asks whether it shall stop. Only in the main
+    thread, where Python delivers signals.
     """
     seen = threading.Event()
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

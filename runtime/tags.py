@@ -1,16 +1,18 @@
-"""Our operators in the files of a bundle: their functions inlined, each node tagged with the call that it came from.
+"""Tags on the nodes of our operators: each names the call that it came from.
 
-Few readers expand model-local functions (OpenVINO and cv2.dnn do not), and a file must open in all of them. So the files hold
-standard ops only, and `metadata_props` of a node (ONNX IR 10) say which call it was part of:
+Few readers expand model-local functions (OpenVINO and cv2.dnn do not), and a file must open in all
+of them. So the files hold standard ops only, and `metadata_props` of a node (ONNX IR 10) say which
+call it was part of:
 
     finedge.op, finedge.version    the operator, e.g. CrossLayerAttention 1
     finedge.node                   the name of the call: the same on all nodes of one call
     finedge.attributes             its attributes as JSON
-    finedge.reads                  for each input of the node, the operator's input that it is (q, k, v) or nothing: "q,"
+    finedge.reads                  for each input of the node, the operator's input (q, k, v) or "": "q,"
     finedge.writes                 the operator's output, on the node that makes it
 
-`finedge.runtime.folding` makes one node of them again, exactly the call: what a plugin is found by. It asks for no tensor's
-name: a pass may rename tensors, put Q/DQ pairs around the region or change its type.
+`finedge.runtime.folding` makes one node of them again, exactly the call: what a plugin is found by.
+It asks for no tensor's name: a pass may rename tensors, put Q/DQ pairs around the region or change
+its type.
 """
 
 from __future__ import annotations
@@ -33,19 +35,14 @@ def tags(node: NodeProto) -> dict[str, str]:
     return {p.key: p.value for p in node.metadata_props if p.key.startswith(f"{DOMAIN}.")}
 
 
-def call_of(node: NodeProto) -> str:
-    """Return the name of the call that a node is, or was part of; "" for any other node."""
-    return node.name if node.domain == DOMAIN else tags(node).get(NODE, "")
-
-
 def inner_tensors(graph: GraphProto) -> set[str]:
-    """Return the names of the tensors inside our operators: all that their nodes make but what the calls return."""
+    """Return the names of the tensors inside our operators, without the results of the calls."""
     ours = (node for node in graph.node if NODE in (found := tags(node)) and WRITES not in found)
     return {name for node in ours for name in node.output}
 
 
 def without_metadata(model: ModelProto) -> ModelProto:
-    """Return a copy of `model` without any metadata: what is left says what is computed, and nothing else."""
+    """Return a copy of `model` without any metadata: the rest is the computation alone."""
     plain = copied(model)
     del plain.metadata_props[:]
     del plain.graph.metadata_props[:]

@@ -18,38 +18,35 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
-from finedge.bundle import FLOAT_FILE, VARIANTS, Bundle
+from finedge.bundle import VARIANTS, Bundle
 from finedge.data import Item
 from finedge.errors import GateError
 from finedge.golden import read_golden, tap_sample
 from finedge.image import read_image
 from finedge.preprocess import preprocess
-from finedge.runtime.backend import Backend, HasOwnErrors, HasPixels, HasTaps, NoTaps, Session, get_backend
+from finedge.runtime.agreement import (
+    FLOAT_LIMIT,
+    TAP_LIMIT,
+    Stage,
+    compared,
+    golden_stages,
+    skipped,
+)
+from finedge.runtime.backend import (
+    Backend,
+    HasOwnErrors,
+    HasPixels,
+    HasTaps,
+    NoTaps,
+    Session,
+    get_backend,
+)
 from finedge.runtime.labelled import bundle_dataset
 from finedge.runtime.ort import SEVEN_BIT, OnnxRuntimeBackend
 
-Stage = dict[str, Any]
-Arrays = dict[str, NDArray[np.float32]]
-
-# Relative to max(1, max |value|). Float: only the order of sums may differ.
-FLOAT_LIMIT = 1e-4
-# Where a model rounds more than that in PyTorch itself, this many times its own error; but never half of its largest score.
-# Two computations of equal worth differ by up to twice the error of either, and the worst of few scores varies by chance.
-OWN_ERRORS, MOST = 8.0, 0.5
-# A feature map has thousands of values and its worst one counts: 1.3e-4 was seen on a MobileNetV2 after three epochs. A wrong layer is
-# off by its own size.
-TAP_LIMIT = 1e-3
-# Not measured yet: float16 keeps 11 bits.
-FP16_LIMIT = 2e-2
-# Other CPUs and runtime versions round differently at each Q/DQ pair. Measured on EfficientNet-Lite0, fused against unfused
-# arithmetic of the same file: 0.024 on the golden frame, at most 0.035 on 48 photographs; against float32 itself 0.14.
-INT8_LIMIT = 0.1
-# Weights cut to 7 bits at load are another model: 0.17 on the golden frame, at most 0.26 on 61 photographs.
-SEVEN_BIT_LIMIT = 0.5
 # The share of images on which a variant must name the class that fp32 names; of 16 images 4 may differ. A healthy INT8 model that
 # differs on 3 % of images fails once in 10,000 runs, one on a 7-bit machine (10 %) once in 60, a broken one (near chance) always.
 AGREEMENT = {"fp16": 0.9, "int8": 0.75}
-LIMITS = {"fp32": FLOAT_LIMIT, "fp16": FP16_LIMIT, "int8": INT8_LIMIT}
 
 
 def verify(
@@ -175,7 +172,13 @@ def _taps_of_run(check: Check, session: Session) -> Iterator[Stage]:
     reference = torch.open_with_taps(bundle)
     expected, found, own = reference(check.batch), session(check.batch), _own_errors(reference, check.batch)
     for key in (f"tap/{t.name}" for t in check.bundle.taps):
-        yield compared(f"{key} run", found[key], expected.get(key), limit=TAP_LIMIT, own=own.get(key, 0.0))
+        yield compared(
+            f"{key} run",
+            found[key],
+            expected.get(key),
+            limit=TAP_LIMIT,
+            own=own.get(key, 0.0),
+        )
 
 
 def logits_stages(check: Check) -> Iterator[Stage]:
@@ -192,7 +195,13 @@ def logits_stages(check: Check) -> Iterator[Stage]:
     with closing(check.backend.open(check.bundle, variant="fp32")) as session:
         found = session(check.batch)
     for name in (o.name for o in check.bundle.spec.outputs):
-        yield compared(f"logits run/{name}", found[name], expected.get(name), limit=FLOAT_LIMIT, own=own.get(name, 0.0))
+        yield compared(
+            f"logits run/{name}",
+            found[name],
+            expected.get(name),
+            limit=FLOAT_LIMIT,
+            own=own.get(name, 0.0),
+        )
 
 
 def top1_stages(check: Check) -> Iterator[Stage]:
@@ -213,55 +222,8 @@ STAGES: tuple[Callable[[Check], Iterator[Stage]], ...] = (preprocess_stages, tap
 # --- the parts ----------------------------------------------------------------------------------------------------------
 
 
-def compared(name: str, found: NDArray[np.generic], expected: NDArray[np.generic] | None, *, limit: float, own: float = 0.0) -> Stage:
-    """Compare two arrays; `limit` is relative to max(1, max |expected|), NaN and other shapes fail.
-
-    `own` is the absolute error of the expected array itself, 8 times of which is allowed too.
-    """
-    if expected is None:
-        return skipped(name, f"golden.npz or the reference has no {name}")
-    if found.shape != expected.shape:
-        return {"name": name, "max_abs": None, "limit": limit, "pass": False, "note": f"shape {list(found.shape)}, expected {list(expected.shape)}"}
-    a, b = found.astype(np.float64), expected.astype(np.float64)
-    scale = max(1.0, float(np.abs(b).max()))
-    worst, allowed = float(np.abs(a - b).max()), allowance(scale, own, tolerance=limit)
-    stage: Stage = {"name": name, "max_abs": worst if np.isfinite(worst) else None, "limit": allowed, "pass": worst <= allowed}
-    return stage if np.isfinite(worst) else {**stage, "note": "not finite"}
-
-
-def allowance(scale: float, own_error: float, *, tolerance: float) -> float:
-    """Return the most by which scores up to `scale` may differ: a share of them, or a multiple of their own error."""
-    return max(tolerance * scale, min(OWN_ERRORS * own_error, MOST * scale))
-
-
-def golden_stages(session: Session, bundle: Bundle, *, golden: Mapping[str, NDArray[np.generic]], variant: str) -> Iterator[Stage]:
-    """Compare a session's outputs on the golden frame with what its file, or the file its engine was built from, answered when it was made."""
-    info = session.info
-    found = session(golden["input"][None].astype(np.uint8, copy=False))
-    cut = info.precision == SEVEN_BIT
-    limit, how = (SEVEN_BIT_LIMIT, " (7-bit weights)") if cut else (LIMITS[variant], "")
-    file = info.source or info.file
-    own = _recorded_error(bundle, file)
-    for name in (o.name for o in bundle.spec.outputs):
-        yield compared(f"logits {info.file}/{name}{how}", found[name], golden.get(f"{file}/{name}"), limit=limit, own=own)
-
-
 def _own_errors(session: Session, batch: NDArray[np.uint8]) -> Mapping[str, float]:
     return session.own_errors(batch) if isinstance(session, HasOwnErrors) else {}
-
-
-def _recorded_error(bundle: Bundle, file: str) -> float:
-    """Return PyTorch's own error in float32 as the export measured it; 0 where a bundle does not say it."""
-    found: Any = bundle.provenance
-    for key in ("export", "parities", file, "own_error"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    usable = isinstance(found, float) and np.isfinite(found) and file == FLOAT_FILE
-    return float(found) if usable else 0.0
-
-
-def skipped(name: str, why: str) -> Stage:
-    """Return a stage that was not checked."""
-    return {"name": name, "max_abs": None, "limit": None, "pass": None, "skipped": why}
 
 
 def _all_stages(check: Check) -> Iterator[Stage]:
@@ -277,7 +239,8 @@ def _all_stages(check: Check) -> Iterator[Stage]:
 def _sessions(check: Check) -> Iterator[tuple[str, Session]]:
     """Open each variant as it runs here; ONNX Runtime also opens every other file of it.
 
-    Where INT8 weights are cut to 7 bits, the file as it is written comes first, for only that proves it.
+    Where INT8 weights are cut to 7 bits, the file as it is written comes first, for only that
+    proves it.
     """
     for variant in check.variants:
         with closing(check.backend.open(check.bundle, variant=variant)) as session:
@@ -290,7 +253,7 @@ def _sessions(check: Check) -> Iterator[tuple[str, Session]]:
 
 
 def _as_written(check: Check, variant: str, *, but: str) -> Iterator[Session]:
-    """Open the files of a variant, but one, with exact products; only ONNX Runtime opens files by name."""
+    """Open the files of a variant, but one, with exact products, if this is ONNX Runtime."""
     if isinstance(check.backend, OnnxRuntimeBackend):
         exact = OnnxRuntimeBackend(replace(check.backend.options, exact=True))
         held = [f for f in reversed(VARIANTS[variant]) if f in check.bundle.files and f != but]

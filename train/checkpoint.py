@@ -50,7 +50,10 @@ def load_checkpoint(path: Path, model: nn.Module, *, optimizer: torch.optim.SGD,
     for name, parameter, _ in momenta(model, optimizer):
         if name in momentum:
             if momentum[name].shape != parameter.shape:
-                raise _misfit(path, f"momentum.{name} {tuple(momentum[name].shape)} for {tuple(parameter.shape)}")
+                raise _misfit(
+                    path,
+                    f"momentum.{name} {tuple(momentum[name].shape)} for {tuple(parameter.shape)}",
+                )
             # In the layout of the parameter, so that the same kernels run as without the interruption.
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
     if ema is not None:
@@ -81,7 +84,8 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
         raise DataError(f"{path} is missing", expected="a folder made by finedge train", fix="train again, or copy the whole folder") from None
-    # Beside its own error the library lets through what the system and torch say of a folder, or of a type that torch lacks.
+    # Beside its own error the library lets through errors of the system and of torch: for a folder,
+    # or a type that torch lacks.
     except (SafetensorError, OSError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}", fix="train again, or copy the file again") from error
 
@@ -106,4 +110,7 @@ def _restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> No
 
 
 def _misfit(path: Path, what: str) -> DataError:
-    return DataError(f"{path} does not fit the model: {what}", expected="the model and options of run.json")
+    return DataError(
+        f"{path} does not fit the model: {what}",
+        expected="the model and options of run.json",
+    )

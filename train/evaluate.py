@@ -44,7 +44,8 @@ def evaluate(
         split: which part of the data.
         robustness: also on the same images turned, scaled, seen from aside, bent, and cluttered (`finedge.perturb`).
         images: how many, chosen evenly over the classes; 0 is the whole split.
-        new_images: where images go that the stored split does not know: nowhere (ignore), or into train, val or test.
+        new_images: where images go that the stored split does not know: nowhere (ignore), or into
+            train, val or test.
         allow_overlap: measure also on images that were trained on; the result counts them.
         device: auto takes the GPU where there is one.
     """
@@ -54,7 +55,11 @@ def evaluate(
     items = first_balanced(chosen.items, images)
     ask = partial(target_ranks, loaded.model, items, loaded.spec, device=choose_device(device), workers=default_workers())
     ranks = ask()
-    rest = {"split": split, "classes": per_class(ranks, items, loaded.spec.labels), "data": chosen.record}
+    rest = {
+        "split": split,
+        "classes": per_class(ranks, items, loaded.spec.labels),
+        "data": chosen.record,
+    }
     if not robustness:
         return {**accuracy(ranks), **rest}
     return {**perturb.robustness(accuracy(ranks), {name: accuracy(ask(perturbation=name)) for name in perturb.PERTURBATIONS}), **rest}

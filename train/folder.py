@@ -21,21 +21,30 @@ FILES = (METRICS, CHECKPOINT, SPLITS, RECORD)
 def require_new(out: Path) -> None:
     """Make sure that a new run can be written to `out`; nothing is changed.
 
-    A run that was killed before its record was written holds no finished epoch: it may be written over.
+    A run that was killed before its record was written holds no finished epoch: it may be written
+    over.
 
     Raises:
         UsageError: a run, a file, or files of another kind are there.
         SystemProblem: nothing can be written there.
     """
     if (out / RECORD).is_file():
-        raise UsageError(f"{out} holds a run", expected="a new folder", fix="--resume goes on with it; or choose another --out")
+        raise UsageError(
+            f"{out} holds a run",
+            expected="a new folder",
+            fix="--resume goes on with it; or choose another --out",
+        )
     if out.exists() and not (out.is_dir() and _is_half_made(out)):
-        raise UsageError(f"{out} exists and is not a run", expected="a new folder", fix="choose another --out; nothing was changed")
+        raise UsageError(
+            f"{out} exists and is not a run",
+            expected="a new folder",
+            fix="choose another --out; nothing was changed",
+        )
     writable_place(out, option="--out")
 
 
 def begin(out: Path, record: Mapping[str, str], *, save: Callable[[], None]) -> None:
-    """Write a new run: `save` writes metrics and checkpoint of epoch 0, then come the texts of `record`.
+    """Write a new run: metrics and checkpoint of epoch 0 by `save`, then the texts of `record`.
 
     A kill or a full disk at any moment leaves what `require_new` accepts, or the whole run.
     """
@@ -50,16 +59,17 @@ def begin(out: Path, record: Mapping[str, str], *, save: Callable[[], None]) -> 
 
 
 def _is_half_made(out: Path) -> bool:
-    """Tell whether a folder without a record is empty, or holds nothing but the beginning of a run."""
+    """Tell whether a folder without a record is empty, or holds only the beginning of a run."""
     begun = {path.name for path in out.iterdir() if not _is_leftover(path.name)}
     if not begun:
         return True
-    # Metrics are the first file and empty until an epoch is finished; more than that is a training, whatever became of its record.
+    # Metrics are the first file and empty until an epoch is finished; more than that is a training,
+    # whatever became of its record.
     metrics = out / METRICS
     return begun <= set(FILES) and metrics.is_file() and metrics.stat().st_size == 0
 
 
 def _is_leftover(name: str) -> bool:
     """Tell whether a killed process left this name while it wrote a file of a run."""
-    found = OURS.fullmatch(name) or FORMER.fullmatch(name)
-    return found is not None and found["name"] in FILES
+    match = OURS.fullmatch(name) or FORMER.fullmatch(name)
+    return match is not None and match["name"] in FILES

@@ -80,7 +80,7 @@ def default_workers() -> int:
 
 
 def batches(images: EvaluationImages | TrainingImages, order: Sequence[int], *, batch_size: int, workers: int) -> Iterator[Batch]:
-    """Yield the images of `order` in batches (see `batched`). `workers` threads prepare the next ones."""
+    """Yield the images of `order` in batches (see `batched`); `workers` threads prepare the next."""
     pool = ThreadPoolExecutor(max(1, workers))
     pending: deque[list[Future[tuple[Frame, int]]]] = deque()
     try:
@@ -95,9 +95,10 @@ def batches(images: EvaluationImages | TrainingImages, order: Sequence[int], *, 
 
 
 def batched(order: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Return `order` in groups of `size`; the last one may be smaller, but a lone last image joins the group before it.
+    """Return `order` in groups of `size`; a lone last image joins the group before it.
 
-    BatchNorm cannot train on one image where it sees one value a channel; so every image is still seen, and once.
+    BatchNorm cannot train on one image where it sees one value a channel; so every image is still
+    seen, and once.
     """
     groups = [order[start : start + size] for start in range(0, len(order), size)]
     if size > 1 and len(groups) > 1 and len(groups[-1]) == 1:

@@ -1,4 +1,4 @@
-"""Batches of one image: BatchNorm cannot train on one value a channel, because its variance is 0."""
+"""Batches of one image: BatchNorm cannot train on one value a channel: its variance is 0."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from finedge.train.step import to_training_mode
 def require_trainable(model: FineGrained, recipe: Recipe, *, images: int) -> None:
     """Refuse batches of `images` images if a BatchNorm of the model would see one value a channel.
 
-    A rule by batch size alone would be wrong both ways: at 448 px most maps have many positions, and one image is enough; a
-    head on averaged features has none. So the model itself answers, on shapes without data (the meta device), at the
-    smallest side that the recipe trains at. A BatchNorm that is frozen takes any batch.
+    A rule by batch size alone would be wrong both ways: at 448 px most maps have many positions,
+    and one image is enough; a head on averaged features has none. So the model itself answers, on
+    shapes without data (the meta device), at the smallest side that the recipe trains at. A
+    BatchNorm that is frozen takes any batch.
 
     Raises:
         UsageError: such a BatchNorm exists; the text names it.
@@ -38,21 +39,23 @@ def require_trainable(model: FineGrained, recipe: Recipe, *, images: int) -> Non
 
 
 def _starved(model: FineGrained, recipe: Recipe, *, side: int) -> str:
-    """Return the first BatchNorm that trains on one value a channel where one image passes, or an empty name."""
+    """Return the first BatchNorm that sees one value a channel of one image, or ""."""
     shapes = copy.deepcopy(model).to("meta")
     to_training_mode(shapes, freeze_norm=recipe.freeze_norm)
-    found: list[str] = []
+    starved: list[str] = []
 
     def look(name: str, norm: nn.Module, inputs: tuple[Any, ...]) -> None:
         if norm.training and inputs[0].numel() == inputs[0].shape[1]:
-            found.append(name)
+            starved.append(name)
 
     for name, module in shapes.named_modules():
         if isinstance(module, _BatchNorm):
-            module.register_forward_pre_hook(lambda norm, inputs, name=name: look(name, norm, inputs))
+            module.register_forward_pre_hook(
+                lambda norm, inputs, name=name: look(name, norm, inputs),
+            )
     try:
         shapes(torch.empty(1, 3, side, side, device="meta"))
     except ValueError:  # PyTorch's own refusal of such a BatchNorm
-        if not found:
+        if not starved:
             raise
-    return found[0] if found else ""
+    return starved[0] if starved else ""

@@ -30,4 +30,7 @@ def _value(text: str) -> Any:
     except ValueError:
         return text
     except RecursionError:
-        raise UsageError("--option: a value is nested too deeply", expected="a number, a text or a short list") from None
+        raise UsageError(
+            "--option: a value is nested too deeply",
+            expected="a number, a text or a short list",
+        ) from None

@@ -14,11 +14,12 @@ from finedge.train.recipe_file import RECIPES, read_toml, recipe_names, require_
 
 __all__ = ["RECIPES", "Recipe", "override", "read_recipe", "recipe_from", "recipe_names"]
 
-# Upper ends: past them a value is a slip of the pen, and would set the size of an allocation or the length of a loop.
+# Upper ends: past them a value is a slip of the pen, and would set the size of an allocation or the
+# length of a loop.
 MOST_EPOCHS = 100_000
 MOST_IMAGES = 65_536  # a batch; also the batches of a step
 MOST_PIXELS = 4_096  # a side; the largest that papers on fine-grained images use is 1,024
-MOST_RESIZED = 16_384  # a side, as a bundle may say
+MOST_RESIZED = 16_384  # a side, as in a bundle
 MOST_BATCH_BYTES = 4 * 2**30  # of pixels; four batches are held at a time
 MOST_AREA = 4.0  # times the image; CNL draws up to 1.25
 MOST_MILESTONES = 1_000
@@ -156,7 +157,10 @@ class Recipe:
             ("seed", 0 <= self.seed <= MOST_SEED, f"0 to {MOST_SEED}"),
         ):
             if not good:
-                raise UsageError(f"recipe value {name} = {reprlib.repr(getattr(self, name))}", expected=expected)
+                raise UsageError(
+                    f"recipe value {name} = {reprlib.repr(getattr(self, name))}",
+                    expected=expected,
+                )
 
     @property
     def resized(self) -> int:
@@ -179,7 +183,8 @@ def read_recipe(name: str, **given: Any) -> Recipe:
     """Read a recipe by the name of a shipped one or the path of a TOML file; options that are not None override it.
 
     Raises:
-        UsageError: no such recipe, not TOML, an unknown key (the nearest known one is suggested), or a value of a wrong type or range.
+        UsageError: no such recipe, not TOML, an unknown key (the nearest known one is suggested),
+            or a value of a wrong type or range.
     """
     return override(recipe_from(read_toml(name)), **given)
 
@@ -201,14 +206,24 @@ def override(recipe: Recipe, **given: Any) -> Recipe:
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
-    """Build a recipe of plain data, checking keys, types and ranges; a key that is absent keeps its default (`UsageError`)."""
+    """Build a recipe of plain data; an absent key keeps its default.
+
+    Raises:
+        UsageError: an unknown key, or a value of another type or range.
+    """
     require_plain(values)
     try:
         return decode(Recipe, values, strict=True)
     except Misfit as error:
-        if isinstance(error.__cause__, FinedgeError):  # a range, which says it better
+        if isinstance(error.__cause__, FinedgeError):  # a range, whose text is better
             raise error.__cause__ from None
         if error.unknown:
             names = [f.name for f in fields(Recipe)]
-            raise UsageError(f"unknown recipe key '{error.unknown[:60]}'", expected=nearest(error.unknown, names)) from None
-        raise UsageError(f"recipe value {error.at} = {reprlib.repr(error.value)}", expected=error.expected) from None
+            raise UsageError(
+                f"unknown recipe key '{error.unknown[:60]}'",
+                expected=nearest(error.unknown, names),
+            ) from None
+        raise UsageError(
+            f"recipe value {error.at} = {reprlib.repr(error.value)}",
+            expected=error.expected,
+        ) from None

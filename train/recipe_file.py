@@ -1,4 +1,4 @@
-"""The text of a recipe: found by name or path, read as TOML, and plain enough for JSON, whatever somebody wrote there."""
+"""Recipes as TOML: found by name or path; their values are plain enough for JSON."""
 
 from __future__ import annotations
 
@@ -25,32 +25,44 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def read_toml(name: str) -> dict[str, Any]:
-    """Return what a recipe says, by the name of a shipped one or the path of a TOML file.
+    """Return the values of a recipe: a shipped one by name, or a TOML file by path.
 
     Raises:
         UsageError: no such recipe, no readable text, not TOML, or a value that JSON does not have.
     """
     path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
     try:
-        text = text_of(path, error=DataError, fix="write the recipe as UTF-8", most_bytes=MOST_BYTES)
-        found = tomllib.loads(text)
+        text = text_of(
+            path,
+            error=DataError,
+            fix="write the recipe as UTF-8",
+            most_bytes=MOST_BYTES,
+        )
+        values = tomllib.loads(text)
     except FileNotFoundError:
         fix = "name a shipped recipe or a TOML file"
-        raise UsageError(f"unknown recipe '{name}'", expected=nearest(name, recipe_names()), fix=fix) from None
+        raise UsageError(
+            f"unknown recipe '{name}'",
+            expected=nearest(name, recipe_names()),
+            fix=fix,
+        ) from None
     except DataError as error:
         raise UsageError(error.what, expected=error.expected, fix=error.fix) from error
     except OSError as error:
         raise UsageError(f"recipe {name}: {error.strerror}", expected="a TOML file") from error
     except RecursionError:
-        raise UsageError(f"{path} is nested too deeply", expected=f"at most {DEEPEST} levels") from None
+        raise UsageError(
+            f"{path} is nested too deeply",
+            expected=f"at most {DEEPEST} levels",
+        ) from None
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise UsageError(f"{path} is not TOML: {error}") from error
-    require_plain(found)
-    return found
+    require_plain(values)
+    return values
 
 
 def require_plain(values: Mapping[str, Any], *, at: str = "") -> None:
-    """Refuse what run.json could not hold, or nobody means: dates, NaN, infinity, integers past 64 bits, deep nesting.
+    """Refuse what run.json cannot hold: dates, NaN, infinity, large integers, deep nesting.
 
     Raises:
         UsageError: the text has the place, as `options.dropout`.
@@ -59,13 +71,19 @@ def require_plain(values: Mapping[str, Any], *, at: str = "") -> None:
     while left:
         place, value, depth = left.pop()
         if depth > DEEPEST:
-            raise UsageError(f"recipe value {place} is nested too deeply", expected=f"at most {DEEPEST} levels")
+            raise UsageError(
+                f"recipe value {place} is nested too deeply",
+                expected=f"at most {DEEPEST} levels",
+            )
         if isinstance(value, Mapping):
             left += [(f"{place}.{str(key)[:SHOWN]}".lstrip("."), one, depth + 1) for key, one in value.items()]
         elif isinstance(value, list | tuple):
             left += [(f"{place}[{index}]", one, depth + 1) for index, one in enumerate(value)]
         elif not _is_plain(value):
-            raise UsageError(f"recipe value {place} = {_shown(value)}", expected="text, true, false, or a finite number of 64 bits")
+            raise UsageError(
+                f"recipe value {place} = {_shown(value)}",
+                expected="text, true, false, or a finite number of 64 bits",
+            )
 
 
 def _is_plain(value: object) -> bool:
@@ -79,6 +97,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to print thousands of digits
+    # Python refuses to print thousands of digits.
+    if isinstance(value, int) and value.bit_length() > 64:
         return f"an integer of {value.bit_length()} bits"
     return ascii(value)[:SHOWN]

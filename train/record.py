@@ -1,6 +1,7 @@
-"""run.json and metrics.jsonl as foreign files: whatever stands there, they are read whole, or refused with the place.
+"""Readers of run.json and metrics.jsonl: read whole, or refused with the place of the fault.
 
-Only what is read later is looked at; all else is kept as it is, so that records of other versions pass.
+Only what is read later is looked at; all else is kept as it is, so that records of other versions
+pass.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Annotated, Any
 
 from finedge.document import parsed, read_json, text_of
 from finedge.errors import DataError, FinedgeError
-from finedge.provenance import Path_, Seed
-from finedge.schema import Count, Digest, Misfit, Share, Text, at_most, between, decode
+from finedge.provenance import Path_, TrainingData
+from finedge.schema import Check, Count, Digest, Misfit, Share, Text, at_most, between, decode
 from finedge.spec import Spec
 from finedge.train.recipe import MOST_EPOCHS, recipe_from
 
@@ -30,14 +31,6 @@ class _Model:
 
 
 @dataclass(frozen=True)
-class _Data:
-    root: Path_
-    layout: Text = ""
-    seed: Seed = 0
-    cut: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
 class _Teacher:
     path: Path_
     sha256: Digest
@@ -49,7 +42,7 @@ class _Record:
     spec: Mapping[str, Any]
     model: _Model
     recipe: Mapping[str, Any]
-    data: _Data
+    data: Annotated[TrainingData, Check(lambda data: data.root, "the folder of the images")]
     teacher: _Teacher | None = None
     commands: Annotated[tuple[str, ...], at_most(100_000)] = ()
 
@@ -82,7 +75,11 @@ def read_run_json(path: Path) -> dict[str, Any]:
     record = read_json(path, error=DataError, fix=COPY)
     number = record.get("format") if isinstance(record, dict) else None
     if type(number) is int and number > FORMAT:
-        raise DataError(f"{path.parent} has format {number}", expected=f"at most {FORMAT}", fix="update finedge on this machine")
+        raise DataError(
+            f"{path.parent} has format {number}",
+            expected=f"at most {FORMAT}",
+            fix="update finedge on this machine",
+        )
     try:
         decode(_Record, record)
         Spec.from_json(record["spec"])
@@ -90,16 +87,28 @@ def read_run_json(path: Path) -> dict[str, Any]:
     except Misfit as error:
         raise DataError(f"{path} is damaged: {error}", expected=error.expected, fix=COPY) from error
     except FinedgeError as error:
-        raise DataError(f"{path} is damaged: {error.what}", expected=error.expected, fix=COPY) from error
+        raise DataError(
+            f"{path} is damaged: {error.what}",
+            expected=error.expected,
+            fix=COPY,
+        ) from error
     return dict(record)
 
 
 def read_metrics(path: Path, *, epochs: int) -> list[dict[str, Any]]:
-    """Return the rows of the first `epochs` epochs; a file that lacks one raises `DataError`, later rows are left out."""
+    """Return the rows of the first `epochs` epochs; later rows are left out.
+
+    Raises:
+        DataError: the file is missing or damaged, or lacks an epoch.
+    """
     try:
         lines = text_of(path, error=DataError, fix=COPY).splitlines()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing", expected="a folder made by finedge train", fix=COPY) from None
+        raise DataError(
+            f"{path} is missing",
+            expected="a folder made by finedge train",
+            fix=COPY,
+        ) from None
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines[:epochs], 1):
         name = f"{path}, line {number}"
@@ -110,5 +119,9 @@ def read_metrics(path: Path, *, epochs: int) -> list[dict[str, Any]]:
             raise DataError(f"{name}: {error}", expected=error.expected, fix=COPY) from error
         rows.append(dict(row))
     if [row["epoch"] for row in rows] != list(range(1, epochs + 1)):
-        raise DataError(f"{path} has no line for each of {epochs} epochs", expected="one line an epoch", fix=COPY)
+        raise DataError(
+            f"{path} has no line for each of {epochs} epochs",
+            expected="one line an epoch",
+            fix=COPY,
+        )
     return rows

@@ -15,16 +15,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finedge.data import MAX_UNREADABLE, DataSet, NewImages, StoredSplit, matched, read_folder, refuse_other_labels, say, say_match, split_of_dataset
+from finedge.data import (
+    MAX_UNREADABLE,
+    DataSet,
+    NewImages,
+    StoredSplit,
+    matched,
+    read_folder,
+    refuse_other_labels,
+    say,
+    say_match,
+    split_of_dataset,
+)
 from finedge.data.record import named
-from finedge.data.stored import read_text
+from finedge.data.stored import read_split
 from finedge.errors import DataError, UsageError
 from finedge.files import write_text
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_weights
 from finedge.train.models import FineGrained, build
-from finedge.train.record import FORMAT, read_run_json
+from finedge.train.record import COPY, FORMAT, read_run_json
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +71,20 @@ def load_run(path: Path) -> Run:
 
 
 def rebuild(record: Mapping[str, Any], *, path: Path) -> FineGrained:
-    """Build the model of the record of the run at `path`, without its weights; one that this version does not know raises `DataError`."""
+    """Build the model of a run's record, without its weights.
+
+    Raises:
+        DataError: this version does not know it; `path` is the run.
+    """
     model, classes = record["model"], len(record["spec"]["labels"])
     try:
-        return build(model["name"], num_classes=classes, backbone=model["backbone"], weights="none", **model["options"])
+        return build(
+            model["name"],
+            num_classes=classes,
+            backbone=model["backbone"],
+            weights="none",
+            **model["options"],
+        )
     except (UsageError, TypeError, ValueError, RuntimeError) as error:
         what = error.what if isinstance(error, UsageError) else error
         raise DataError(
@@ -102,22 +123,29 @@ def recorded_split(path: Path) -> StoredSplit:
         DataError: it is missing or damaged.
     """
     try:
-        if not (path / SPLITS).is_file():
-            raise DataError(f"{path / SPLITS} is missing", fix="copy the whole folder again")
-        stored = read_text((path / SPLITS).read_text(), source=path / SPLITS)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path / SPLITS} cannot be read: {error}", fix="copy the whole folder again") from error
-    cut = stored.cut if stored.cut is not None else read_record(path)["data"].get("cut")  # version 0.1 kept it in run.json
+        stored = read_split(path / SPLITS)
+    except FileNotFoundError:
+        raise DataError(f"{path / SPLITS} is missing", fix=COPY) from None
+    # Version 0.1 kept it in run.json.
+    cut = stored.cut if stored.cut is not None else read_record(path)["data"].get("cut")
     return replace(stored, cut=cut)
 
 
-def recorded_data(path: Path, *, root: Path | None = None, new_images: NewImages = "ignore", exact: bool = False) -> DataSet:
+def recorded_data(
+    path: Path,
+    *,
+    root: Path | None = None,
+    new_images: NewImages = "ignore",
+    exact: bool = False,
+) -> DataSet:
     """Return the data set a run was trained on, with its stored splits; `root` says where the images are now, if they moved.
 
-    With `exact` it is what training goes on with: these images, in this order, under the labels of then.
+    With `exact` it is what training goes on with: these images, in this order, under the labels of
+    then.
 
     Raises:
-        DataError: no run there, its images are gone (more than 2 % of them with `exact`), or `root` has other labels.
+        DataError: no run there, its images are gone (more than 2 % of them with `exact`), or `root`
+            has other labels.
     """
     record = read_record(path)
     images = root or Path(record["data"]["root"])

@@ -63,7 +63,11 @@ def _train(path: Path, given: Given, *, machine: Machine) -> dict[str, Any]:
         epochs = finished_epochs(path / CHECKPOINT)
         if epochs == record["recipe"]["epochs"]:
             log.info("%s is finished", path)
-            return summary(path, Spec.from_json(record["spec"]), read_metrics(path / METRICS, epochs=epochs))
+            return summary(
+                path,
+                Spec.from_json(record["spec"]),
+                read_metrics(path / METRICS, epochs=epochs),
+            )
         trainer = resumed(path, {"out": path}, machine=machine)
     trainer.run()
     return trainer.result()

@@ -65,7 +65,8 @@ def recorded_plan(record: Mapping[str, Any]) -> Plan:
 def fresh(out: Path, given: Given, *, machine: Machine) -> Trainer:
     """Return the trainer of a new run, whose folder `out` is then resumable.
 
-    Nothing is written before data, model and recipe were accepted, and nothing that exists is overwritten (`UsageError`).
+    Nothing is written before data, model and recipe were accepted, and nothing that exists is
+    overwritten (`UsageError`).
     """
     require_new(out)
     plan = planned(given)
@@ -93,12 +94,30 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
     settings = override(began, **_recipe_options(given))
     if settings != began:
         log.warning("the recipe changed: the result is not that of an uninterrupted run")
-    spec, data = Spec.from_json(record["spec"]), recorded_data(out, root=given.get("data"), exact=True)
+    spec, data = (
+        Spec.from_json(record["spec"]),
+        recorded_data(
+            out,
+            root=given.get("data"),
+            exact=True,
+        ),
+    )
     teacher = None
     if "teacher" in record:
         path = given.get("teacher", Path(record["teacher"]["path"]))
         teacher = _teacher(path, spec, settings, machine=machine, digest=record["teacher"]["sha256"])
-    trainer = _trainer(Job(out, rebuild(record, path=out), spec, settings, data, record["model"]["weights"] != "none", machine, teacher))
+    trainer = _trainer(
+        Job(
+            out,
+            rebuild(record, path=out),
+            spec,
+            settings,
+            data,
+            record["model"]["weights"] != "none",
+            machine,
+            teacher,
+        )
+    )
     trainer.load()
     machine.world.wait()  # until every process has read what is now written
     if machine.world.writer:
@@ -154,7 +173,11 @@ def _record(job: Job, given: Given, *, weights: str) -> dict[str, Any]:
         "spec": job.spec.to_json(),
         "model": {"name": job.spec.model, "backbone": job.spec.backbone, "weights": weights, "options": job.model.options},
         "recipe": job.recipe.to_json(),
-        "data": {"root": str(job.data.root.resolve()), "seed": job.recipe.seed, **job.data.to_json()},
+        "data": {
+            "root": str(job.data.root.resolve()),
+            "seed": job.recipe.seed,
+            **job.data.to_json(),
+        },
         **({"teacher": job.teacher.to_json()} if job.teacher else {}),
         "processes": job.machine.world.size,
         "commands": [_command(given)],

@@ -47,6 +47,11 @@ def CrossLayerAttention(cla__q: FLOAT[...], cla__k: FLOAT[...], cla__v: FLOAT[..
     cla__vals = op.Transpose(op.Unsqueeze(op.Reshape(cla__v, cla__flat), cla__head), perm=[0, 1, 3, 2])
     cla__weights = op.Softmax(op.MatMul(op.Mul(cla__rows, cla__factor), cla__keys), axis=-1)
     cla__mixed = op.Transpose(op.MatMul(cla__weights, cla__vals), perm=[0, 1, 3, 2])
-    # [0, -1]: the batch and the channels. All else is known at export, and a constant once the body is inlined.
-    cla__shape = op.Concat(op.Constant(value_ints=[0, -1]), op.Shape(cla__q, start=2, end=4), axis=0)
+    # [0, -1]: the batch and the channels. All else is known at export, and a constant once the body
+    # is inlined.
+    cla__shape = op.Concat(
+        op.Constant(value_ints=[0, -1]),
+        op.Shape(cla__q, start=2, end=4),
+        axis=0,
+    )
     return op.Reshape(cla__mixed, cla__shape)

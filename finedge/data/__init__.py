@@ -5,9 +5,9 @@ No torch: the device evaluates with it too.
 
 from finedge.data.digest import content_digest
 from finedge.data.evaluated import Evaluated, evaluated
+from finedge.data.layouts import LAYOUTS
 from finedge.data.matched import NewImages, matched, refuse_other_labels, say_match
 from finedge.data.open import (
-    LAYOUTS,
     MAX_UNREADABLE,
     drop_unreadable,
     open_dataset,

@@ -24,7 +24,7 @@ TEST = 0.2  # the share of a folder without splits that becomes test
 
 
 def with_cuts(data: DataSet, *, seed: int) -> DataSet:
-    """Return the data set with val cut from train where it has none, and test where no split is given."""
+    """Return the data set with val cut from train if it has none, and test if it has no split."""
     test = 0.0 if data.given else TEST
     val = 0.0 if data.splits.get("val") else VAL_OF_TRAIN * (1 - test)
     if not test and not val:
@@ -55,34 +55,34 @@ def _cut(items: Sequence[Item], shares: Mapping[str, float], *, seed: int) -> Pa
     parts: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     for item in items:
         parts[where[item.label, known.get(item.path, str(item.path))]].append(item)
-    return {split: tuple(found) for split, found in parts.items()}
+    return {split: tuple(items) for split, items in parts.items()}
 
 
 def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) -> dict[str, str]:
     """Return the split of each content of one class."""
     order = sorted(contents, key=lambda c: (_unit(c, seed), c))
-    wanted = [split for split, share in shares.items() if share]
+    targets = [split for split, share in shares.items() if share]
     bounds, bound = [], 0.0
-    for split in wanted:
+    for split in targets:
         bound += shares[split]
         bounds.append(sum(_unit(c, seed) < bound for c in order))
     ends = _mended(bounds, len(order))
     splits: dict[str, str] = {}
     start = 0
-    for split, end in zip(wanted, ends, strict=True):
+    for split, end in zip(targets, ends, strict=True):
         splits |= dict.fromkeys(order[start:end], split)
         start = end
     return {**splits, **dict.fromkeys(order[start:], "train")}
 
 
 def _mended(bounds: Sequence[int], count: int) -> list[int]:
-    """Return where each part ends in an order of `count`: none empty, and a third left for train."""
+    """Return where each part ends in an order of `count`; none is empty, a third is train."""
     most = max(min(len(bounds), count - 1), 2 * count // 3) if count > 1 else 0
     ends: list[int] = []
     for place, bound in enumerate(bounds):
         least = ends[-1] + 1 if ends else 1
-        behind = len(bounds) - place - 1 if most >= len(bounds) else 0  # parts that want one each
-        room = most - behind
+        later = len(bounds) - place - 1 if most >= len(bounds) else 0  # parts that want one each
+        room = most - later
         ends.append(max(min(max(bound, least), room), ends[-1] if ends else 0))
     return [max(0, min(end, most)) for end in ends]
 

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from finedge.regular import is_regular
+
 CHUNK = 1 << 20
 AHEAD = 4096  # files handed to the threads at a time
 KEPT = 1 << 20  # digests in memory
@@ -22,27 +24,27 @@ def content_digest(path: Path) -> str:
 
 def digests(paths: Iterable[Path]) -> dict[Path, str]:
     """Return the digest of each file; one that is missing or no regular file has none."""
-    wanted = list(dict.fromkeys(paths))
-    found: dict[Path, str] = {}
+    unique = list(dict.fromkeys(paths))
+    digests_by_path: dict[Path, str] = {}
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(wanted), AHEAD):
-            some = wanted[start : start + AHEAD]
+        for start in range(0, len(unique), AHEAD):
+            some = unique[start : start + AHEAD]
             pairs = zip(some, pool.map(_digest_or_none, some), strict=True)
-            found |= {path: digest for path, digest in pairs if digest}
-    return found
+            digests_by_path |= {path: digest for path, digest in pairs if digest}
+    return digests_by_path
 
 
 def _digest_or_none(path: Path) -> str | None:
     try:
-        return content_digest(path) if path.is_file() else None
+        return content_digest(path) if is_regular(path) else None
     except OSError:
         return None
 
 
 @lru_cache(maxsize=KEPT)
 def _digest(path: str, _mtime_ns: int, _size: int, _inode: int) -> str:
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     with open(path, "rb") as file:  # noqa: PTH123
         while chunk := file.read(CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+            sha256.update(chunk)
+    return sha256.hexdigest()

@@ -11,6 +11,7 @@ from typing import Literal
 
 from finedge.data.cut import with_cuts
 from finedge.data.digest import digests
+from finedge.data.names import label_text
 from finedge.data.record import SPLITS, DataSet, Item, Match, named
 from finedge.data.stored import Entry, StoredSplit, filled
 from finedge.errors import DataError
@@ -41,14 +42,14 @@ class _Placing:
 
 
 def matched(
-    found: DataSet,
+    folder: DataSet,
     stored: StoredSplit,
     *,
     new: NewImages = "ignore",
     seed: int = 0,
     exact: bool = False,
 ) -> DataSet:
-    """Return the folder `found` (read, not cut) with the splits that are stored.
+    """Return the folder `folder` (read, not cut) with the splits that are stored.
 
     A file goes where its content is stored. A split that the folder gives is not overruled: what
     lies in test/ is evaluated with test, though it was trained on (`overlap` then finds it). Only
@@ -57,18 +58,18 @@ def matched(
     another data set: its own splits hold, cut by `seed` where it has none. `exact` takes the stored
     splits and labels as they are, in their order, for a training that goes on.
     """
-    known = filled(stored, found.root)
-    present = _present(found)
+    known = filled(stored, folder.root)
+    present = _present(folder)
     by_digest: dict[str, list[_Present]] = defaultdict(list)
     for one in present:
         by_digest[one.digest].append(one)
     if not any(e.digest in by_digest for _, e in known if e.digest) and not exact:
         note = "no image of it is in the stored split: another data set, with its own splits"
-        other = with_cuts(replace(found, notes=(*found.notes, note)), seed=seed)
+        other = with_cuts(replace(folder, notes=(*folder.notes, note)), seed=seed)
         return replace(other, match=Match(new=len(present), taken=len(present)))
     work = _Placing()
     for split, entry in known:
-        _place(work, split, entry, by_digest=by_digest, root=found.root, stored=known, exact=exact)
+        _place(work, split, entry, by_digest=by_digest, root=folder.root, stored=known, exact=exact)
     rest = [one for one in present if not one.claimed]
     copies, unknown, taken = _rest(work, rest, known, new=new, exact=exact)
     match = Match(
@@ -81,7 +82,7 @@ def matched(
         missing={s: tuple(paths) for s, paths in work.missing.items()},
     )
     return replace(
-        found,
+        folder,
         splits={s: tuple(items) for s, items in work.splits.items()},
         cut=stored.cut,
         match=match,
@@ -90,16 +91,16 @@ def matched(
 
 def say_match(data: DataSet) -> None:
     """Log what a folder has more or less than the split that was stored."""
-    found = data.match
-    if found is None:
+    match = data.match
+    if match is None:
         return
-    if found.new > found.taken:
+    if match.new > match.taken:
         log.warning(
             "%d image(s) of %s are new to the stored split: they are left out (--new-images)",
-            found.new - found.taken,
+            match.new - match.taken,
             data.root,
         )
-    for split, paths in found.missing.items():
+    for split, paths in match.missing.items():
         if paths:
             log.warning(
                 "%d image(s) of the stored split '%s' are not in %s: %s",
@@ -110,46 +111,22 @@ def say_match(data: DataSet) -> None:
             )
     counts = (
         (
-            found.moved,
+            match.moved,
             "lie in another split of the folder than the stored one: the folder's counts",
         ),
         (
-            found.relabelled,
+            match.relabelled,
             "stand under another label than when they were stored: the present one counts",
         ),
-        (found.copies, "are further copies of images that are in use: they are left out"),
+        (match.copies, "are further copies of images that are in use: they are left out"),
     )
     for count, text in counts:
         if count:
             log.warning("%d image(s) of %s %s", count, data.root, text)
 
 
-def overlap(items: Sequence[Item], trained: frozenset[str]) -> tuple[Path, ...]:
-    """Return the files whose content is among the digests of what was trained on."""
-    if not trained:
-        return ()
-    known = digests(item.path for item in items)
-    return tuple(i.path for i in items if known.get(i.path) in trained)
-
-
-def refuse_overlap(paths: Sequence[Path], *, split: str, allow: bool) -> None:
-    """Refuse to measure on images that were trained on, or say so where that is allowed."""
-    if not paths:
-        return
-    what = f"{len(paths)} image(s) of split '{split}' were trained on: {named(paths)}"
-    if not allow:
-        raise DataError(
-            what,
-            expected="images that training did not see",
-            fix="remove them from the split; or --allow-overlap, to measure all the same",
-        )
-    log.warning("%s; measured all the same (--allow-overlap)", what)
-
-
 def refuse_other_labels(data: DataSet, labels: Sequence[str], *, owner: object) -> None:
     """Refuse a data set whose labels are not these, in this order."""
-    from finedge.data.names import label_text
-
     ours, theirs = tuple(map(label_text, labels)), tuple(map(label_text, data.labels))
     if ours == theirs:
         return
@@ -164,12 +141,12 @@ def refuse_other_labels(data: DataSet, labels: Sequence[str], *, owner: object) 
     raise DataError(what, expected=expected, fix=fix)
 
 
-def _present(found: DataSet) -> list[_Present]:
-    known = digests(item.path for items in found.splits.values() for item in items)
+def _present(folder: DataSet) -> list[_Present]:
+    known = digests(item.path for items in folder.splits.values() for item in items)
     return [
-        _Present(item, known.get(item.path, ""), split if found.given else None)
+        _Present(item, known.get(item.path, ""), split if folder.given else None)
         for split in SPLITS
-        for item in found.splits.get(split, ())
+        for item in folder.splits.get(split, ())
         if item.path in known
     ]
 
@@ -215,7 +192,7 @@ def _rest(
     new: NewImages,
     exact: bool,
 ) -> tuple[int, int, int]:
-    """Place what no entry claimed; return how many are copies left out, are new, and new and taken."""
+    """Place what no entry claimed; return the counts of copies, new files, and new files taken."""
     where = {entry.digest: split for split, entry in stored if entry.digest}
     copies = unknown = taken = 0
     for one in rest:

@@ -1,4 +1,4 @@
-"""What names of files and folders say: which are a split, a tool's, or one and the same."""
+"""Names of files and folders: which mean a split, belong to a tool, or are equal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from finedge.data.record import named, printable
+from finedge.data.record import named
 from finedge.errors import DataError
+from finedge.text import printable
 
 # As people write them; case, blanks, dashes and underscores do not count.
 ALIASES = {
@@ -18,7 +19,7 @@ ALIASES = {
     **dict.fromkeys(("valset", "validationset", "devset"), "val"),
     **dict.fromkeys(("test", "testing", "testset", "testingset"), "test"),
 }
-# Names of splits that do not say which of ours is meant, and words that such names hold.
+# Names of splits that fit none of ours, and words that such names hold.
 UNCLEAR = frozenset({"eval", "evaluation", "evalset", "holdout"})
 SPLIT_WORDS = frozenset({*ALIASES, *UNCLEAR, "unlabeled", "unlabelled"})
 # What systems and programs leave beside pictures; hidden names (a leading dot) need no entry.
@@ -53,7 +54,7 @@ def split_of(name: str) -> str | None:
 
 
 def unclear_split(name: str) -> bool:
-    """Tell whether a name is that of a split, but of which one it does not say."""
+    """Tell whether a name means a split, but it is not clear which."""
     return _bare(name) in UNCLEAR
 
 
@@ -62,7 +63,7 @@ def _bare(name: str) -> str:
 
 
 def like_a_split(name: str) -> bool:
-    """Tell whether a name speaks of a split: `Training`, `holdout`, `test2017`, `seg_train`."""
+    """Tell whether a name looks like a split: `Training`, `holdout`, `test2017`, `seg_train`."""
     words = re.split(r"[^a-z]+", name.casefold())
     return _bare(name) in SPLIT_WORDS or any(word in SPLIT_WORDS for word in words)
 

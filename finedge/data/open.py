@@ -1,23 +1,21 @@
-"""Opening a data set: its layout is found, what is missing is cut, what is left out is said."""
+"""Opens a data set: finds its layout, cuts missing splits, reports what is left out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from finedge.data.cub import read_cub
 from finedge.data.cut import with_cuts
-from finedge.data.folders import read_one_folder, read_split_folders
-from finedge.data.found import Found
-from finedge.data.listed import read_listed
+from finedge.data.layouts import LAYOUTS
 from finedge.data.names import refuse_no_unicode, why_no_data
-from finedge.data.record import SHOWN, SPLITS, DataSet, Item, LeftOut, named, printable
+from finedge.data.record import SHOWN, SPLITS, Contents, DataSet, Item, LeftOut, named
 from finedge.data.walk import pictures_below
 from finedge.errors import DataError
 from finedge.image import is_image, read_image
+from finedge.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +24,6 @@ THIN = 2.0  # fewer val images a class than this, on average, is thin
 LEVELS = 3  # folders that hold nothing but one folder, as archives add them
 QUIET = ("hidden", "made by a tool")  # what nobody takes for data
 UNLISTED = "a picture that no list names"
-
-# The first reader that knows a folder reads it; each returns None where it is something else.
-LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
-    "cub": read_cub,
-    "lists": read_listed,
-    "split-folders": read_split_folders,
-    "folder": read_one_folder,
-}
 
 
 def open_dataset(root: Path, *, seed: int = 0) -> DataSet:
@@ -53,7 +43,7 @@ def open_dataset(root: Path, *, seed: int = 0) -> DataSet:
 
 
 def read_folder(root: Path) -> DataSet:
-    """Read labels and splits as the folder has them; nothing is cut, and nothing is said yet.
+    """Read labels and splits as the folder has them; nothing is cut, and nothing is logged.
 
     Raises:
         DataError: no layout fits, or a file or folder that cannot be read.
@@ -78,7 +68,7 @@ def read_folder(root: Path) -> DataSet:
 
 
 def say(data: DataSet) -> None:
-    """Log how a folder was read: layout, sizes, what was merged or entered, and what is left out."""
+    """Log how a folder was read: layout, sizes, merged and entered folders, files left out."""
     log.info("%s", data.describe())
     for note in data.notes:
         log.info("%s", note)
@@ -126,16 +116,16 @@ def drop_unreadable(
 ) -> DataSet:
     """Decode every image once; leave out those that fail; refuse more than a share of `limit`."""
     splits = tuple(splits)
-    wanted = [i for s in splits for i in data.splits.get(s, ())]
+    items_to_read = [i for s in splits for i in data.splits.get(s, ())]
     with ThreadPoolExecutor() as pool:
-        reasons = pool.map(_why_unreadable, wanted)
-        bad = {item.path for item, why in zip(wanted, reasons, strict=True) if why}
+        reasons = pool.map(_why_unreadable, items_to_read)
+        bad = {item.path for item, why in zip(items_to_read, reasons, strict=True) if why}
     if not bad:
         return data
     listed = "\n    ".join(printable(p) for p in sorted(bad)[:20])
     more = "\n    ..." if len(bad) > 20 else ""
-    text = f"{len(bad)} of {len(wanted)} images cannot be read:\n    {listed}{more}"
-    if len(bad) > limit * len(wanted):
+    text = f"{len(bad)} of {len(items_to_read)} images cannot be read:\n    {listed}{more}"
+    if len(bad) > limit * len(items_to_read):
         fix = "repair or delete these files"
         raise DataError(text, expected=f"at most {limit:.0%} unreadable", fix=fix)
     log.warning("%s\n  they are left out", text)
@@ -150,28 +140,28 @@ def drop_unreadable(
 
 def _read(root: Path) -> DataSet:
     notes: tuple[str, ...] = ()
-    found = _claimed(root, but=("folder",))
-    while found is None and len(notes) < LEVELS and (inner := _only_folder(root)) is not None:
+    layout = _claimed(root, but=("folder",))
+    while layout is None and len(notes) < LEVELS and (inner := _only_folder(root)) is not None:
         notes = (
             *notes,
             f"{printable(inner.name)}/ is entered: {printable(root)} holds nothing else",
         )
         root = inner
-        found = _claimed(root, but=("folder",))
-    found = found or _claimed(root)
-    if found is None:
+        layout = _claimed(root, but=("folder",))
+    layout = layout or _claimed(root)
+    if layout is None:
         forms = (f"{name}: {(r.__doc__ or '').splitlines()[0]}" for name, r in LAYOUTS.items())
         raise DataError(f"no known layout of images in {root}", expected="; ".join(forms))
-    name, read = found
+    name, read = layout
     left_out = (*read.left_out, *(_unlisted(read) if name == "lists" else ()))
-    said = (*notes, *read.notes)
-    return DataSet(read.root, name, read.labels, read.splits, None, left_out, said, read.given)
+    remarks = (*notes, *read.notes)
+    return DataSet(read.root, name, read.labels, read.splits, None, left_out, remarks, read.given)
 
 
-def _claimed(root: Path, *, but: tuple[str, ...] = ()) -> tuple[str, Found] | None:
+def _claimed(root: Path, *, but: tuple[str, ...] = ()) -> tuple[str, Contents] | None:
     """Return the first layout that knows a folder, and what it read."""
-    found = ((name, reader(root)) for name, reader in LAYOUTS.items() if name not in but)
-    return next(((name, read) for name, read in found if read is not None), None)
+    readings = ((name, reader(root)) for name, reader in LAYOUTS.items() if name not in but)
+    return next(((name, read) for name, read in readings if read is not None), None)
 
 
 def _only_folder(root: Path) -> Path | None:
@@ -190,14 +180,14 @@ def _pictures(root: Path) -> bool:
     return any(is_image(p) and not why_no_data(p.name) for p in root.iterdir())
 
 
-def _unlisted(found: Found) -> tuple[LeftOut, ...]:
-    listed = {item.path for items in found.splits.values() for item in items}
+def _unlisted(contents: Contents) -> tuple[LeftOut, ...]:
+    listed = {item.path for items in contents.splits.values() for item in items}
     try:
-        lost = [p for p in pictures_below(found.root)[0] if p not in listed]
+        missing = [p for p in pictures_below(contents.root)[0] if p not in listed]
     except (OSError, DataError):  # of a folder that no list speaks of
         return ()
-    names = tuple(printable(p.relative_to(found.root)) for p in lost[:10])
-    return (LeftOut(UNLISTED, len(lost), names),) if lost else ()
+    names = tuple(printable(p.relative_to(contents.root)) for p in missing[:10])
+    return (LeftOut(UNLISTED, len(missing), names),) if missing else ()
 
 
 def _lost(data: DataSet) -> str:

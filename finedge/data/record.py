@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finedge.errors import DataError, nearest
+from finedge.text import printable
 
 SPLITS = ("train", "val", "test")
 SHOWN = 10  # names that a message or a record lists; counts are always complete
@@ -33,6 +34,18 @@ class LeftOut:
         """Return one line for the log."""
         more = ", ..." if self.count > len(self.examples) else ""
         return f"{self.count} x {self.reason}: {', '.join(self.examples)}{more}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the reader of a layout returns; `root` holds the images, the rest is as in `DataSet`."""
+
+    root: Path
+    labels: tuple[str, ...]
+    splits: dict[str, tuple[Item, ...]]
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    given: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,9 +80,8 @@ class DataSet:
     """Labels and splits of a folder.
 
     `layout` names how it was read, `cut` how val or test were made (None: as found). `left_out`
-    counts what is no part of it, `notes` say what was merged, entered or overruled. `given` tells
-    whether the folder itself says which image is in which split. `match` tells how it meets the
-    split that was stored, where that was used.
+    counts what is no part of it, `notes` say what was merged, entered or overruled. `given`: the
+    folder itself has splits. `match`: how it meets the stored split, where that was used.
     """
 
     root: Path
@@ -124,17 +136,7 @@ class DataSet:
 
 
 def named(names: Iterable[object], *, shown: int = SHOWN) -> str:
-    """Return up to `shown` names in one line; dots say that there are more."""
+    """Return up to `shown` names in one line; dots mean that there are more."""
     listed = list(names)
     more = ", ..." if len(listed) > shown else ""
     return ", ".join(printable(name) for name in listed[:shown]) + more
-
-
-def printable(name: object) -> str:
-    """Return a name with escapes for bytes that are no Unicode, and for control characters."""
-    try:
-        raw = str(name).encode("utf-8", "surrogateescape")  # the bytes that the file system has
-    except UnicodeEncodeError:
-        raw = str(name).encode("utf-8", "backslashreplace")
-    text = raw.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -10,20 +10,44 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from finedge.data.digest import digests
-from finedge.data.record import SPLITS, DataSet, Item, printable
+from finedge.data.record import SPLITS, DataSet, Item
+from finedge.document import parsed, text_of
 from finedge.errors import DataError
+from finedge.schema import Check, Misfit, decode, is_digest
+from finedge.text import printable
 
 FILE = "split.json.gz"  # in a bundle
 LARGEST = 1 << 28  # bytes of JSON; about two million images
-SHA256 = re.compile("([0-9a-f]{64})?")  # or nothing
+COPY = "copy the whole folder again"
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, list) or len(row) not in (2, 3):
+        return False
+    path, label, digest = (*row, "")[:3]
+    placed = isinstance(path, str) and path and "\0" not in path
+    known = isinstance(digest, str) and (not digest or is_digest(digest))
+    return bool(placed and known and type(label) is int and label >= 0)
+
+
+# One check for the whole row: as types of their own, two million rows take a minute.
+_Rows = tuple[Annotated[Any, Check(_is_row, "a row [path, label, sha256]")], ...]
+
+
+@dataclass(frozen=True)
+class _Record:
+    train: _Rows
+    val: _Rows = ()
+    test: _Rows = ()
+    cut: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,14 +96,16 @@ def split_of_dataset(data: DataSet) -> StoredSplit:
     """Return the splits of a data set by content; a missing file is refused: it has none."""
     paths = [item.path for items in data.splits.values() for item in items]
     known = digests(paths)
-    lost = next((path for path in paths if path not in known), None)
-    if lost is not None:
-        what = f"{printable(lost)} cannot be read"
+    unreadable = next((path for path in paths if path not in known), None)
+    if unreadable is not None:
+        what = f"{printable(unreadable)} cannot be read"
         raise DataError(what, expected="every image of the data set", fix="copy it again")
-    return StoredSplit(
-        {split: tuple(_entry_of(item, data.root, digest=known[item.path]) for item in items) for split, items in data.splits.items()},
-        data.cut,
-    )
+
+    def entry(item: Item) -> Entry:
+        return _entry_of(item, data.root, digest=known[item.path])
+
+    splits = {split: tuple(map(entry, items)) for split, items in data.splits.items()}
+    return StoredSplit(splits, data.cut)
 
 
 def filled(stored: StoredSplit, root: Path) -> StoredSplit:
@@ -95,22 +121,31 @@ def filled(stored: StoredSplit, root: Path) -> StoredSplit:
     return replace(stored, splits=splits)
 
 
-def read_text(text: str, *, source: object) -> StoredSplit:
+def read_split(path: Path) -> StoredSplit:
     """Read split.json.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DataError: it is damaged.
+    """
+    text = text_of(path, error=DataError, fix=COPY, most_bytes=LARGEST)
+    return read_text(text, source=path)
+
+
+def read_text(text: str, *, source: object) -> StoredSplit:
+    """Return the split of the text of split.json.
 
     Raises:
         DataError: it is no such record; `source` names it in the text.
     """
+    content = parsed(text, name=str(source), error=DataError, fix=COPY)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(source, f"no JSON: {error}") from error
-    if not isinstance(content, dict) or "train" not in content:
-        raise _damaged(source, "no object with 'train'")
-    cut = content.get("cut")
-    if cut is not None and not isinstance(cut, dict):
-        raise _damaged(source, "'cut' is no object")
-    return StoredSplit({s: _entries(content[s], source) for s in SPLITS if s in content}, cut)
+        record = decode(_Record, content)
+        rows = {split: getattr(record, split) for split in SPLITS if split in content}
+        splits = {split: tuple(starmap(Entry, some)) for split, some in rows.items()}
+    except Misfit as error:
+        raise _damaged(source, str(error), expected=error.expected) from error
+    return StoredSplit(splits, record.cut)
 
 
 def unpack(content: bytes, *, source: object) -> StoredSplit:
@@ -125,28 +160,8 @@ def unpack(content: bytes, *, source: object) -> StoredSplit:
         raise _damaged(source, str(error)) from error
 
 
-def _entries(rows: object, source: object) -> tuple[Entry, ...]:
-    if not isinstance(rows, list):
-        raise _damaged(source, "a split that is no list")
-    return tuple(_entry(row, source) for row in rows)
-
-
-def _entry(row: object, source: object) -> Entry:
-    if not isinstance(row, list) or len(row) not in (2, 3):
-        raise _damaged(source, f"the row {str(row)[:80]}")
-    path, label, digest = (*row, "")[:3]
-    good = isinstance(path, str) and path and "\0" not in path and type(label) is int and label >= 0
-    if not good or not isinstance(digest, str) or not SHA256.fullmatch(digest):
-        raise _damaged(source, f"the row {str(row)[:80]}")
-    return Entry(path, label, digest)
-
-
-def _damaged(source: object, why: str) -> DataError:
-    return DataError(
-        f"{source} is damaged: {why}",
-        expected="rows [path, label, sha256]",
-        fix="copy the whole folder again",
-    )
+def _damaged(source: object, why: str, *, expected: str = "a split of finedge train") -> DataError:
+    return DataError(f"{source} is damaged: {why}", expected=expected, fix=COPY)
 
 
 def _entry_of(item: Item, root: Path, *, digest: str) -> Entry:

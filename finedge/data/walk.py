@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finedge.data.names import why_no_data
-from finedge.data.record import SHOWN, LeftOut, printable
+from finedge.data.record import SHOWN, LeftOut
 from finedge.errors import DataError
 from finedge.image import is_image
+from finedge.regular import is_regular
+from finedge.text import printable
 
 TWICE = "a link to a folder that is read anyway"
 Chosen = tuple[tuple[Path, ...], tuple[LeftOut, ...]]
@@ -20,7 +22,7 @@ DEEPEST = 64  # folders inside one another; past this it is no data set
 
 @dataclass
 class Tally:
-    """What was left out so far, by reason; names are told below `root`."""
+    """What was left out so far, by reason; names are relative to `root`."""
 
     root: Path
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -33,7 +35,7 @@ class Tally:
             relative = path.relative_to(self.root) if path.is_relative_to(self.root) else path
             self.examples[reason].append(printable(relative))
 
-    def found(self) -> tuple[LeftOut, ...]:
+    def left_out(self) -> tuple[LeftOut, ...]:
         """Return the counts, in the order of their reasons."""
         counts = sorted(self.counts.items())
         return tuple(LeftOut(why, count, tuple(self.examples[why])) for why, count in counts)
@@ -80,8 +82,8 @@ def walk(root: Path, tally: Tally) -> Folder:
 def pictures_below(root: Path) -> Chosen:
     """Return the pictures below a folder, sorted by path, and what was left out."""
     tally = Tally(root)
-    found = sorted(walk(root, tally).every())
-    return tuple(found), tally.found()
+    pictures = sorted(walk(root, tally).every())
+    return tuple(pictures), tally.left_out()
 
 
 def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
@@ -90,7 +92,7 @@ def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
     Parts of a path that were `asked` for are not hidden. A file that is reached again through a
     link to a folder is left out; a folder is no file to lose.
     """
-    tally, found, seen = Tally(Path()), [], set[str]()
+    tally, pictures, seen = Tally(Path()), [], set[str]()
     for path in sorted(p for p in paths if not os.path.isdir(p)):  # noqa: PTH112
         hidden = (why_no_data(part) for part in path.parts if part not in asked)
         reason = next(filter(None, hidden), None) or _why_no_picture(path)
@@ -101,8 +103,8 @@ def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
             tally.add(reason, path)
             continue
         seen.add(real)
-        found.append(path)
-    return tuple(found), tally.found()
+        pictures.append(path)
+    return tuple(pictures), tally.left_out()
 
 
 def is_below_data(path: Path) -> bool:
@@ -163,9 +165,9 @@ class _Walk:
 
 
 def _why_no_picture(path: Path) -> str | None:
-    if not os.path.isfile(path):  # noqa: PTH113 - False for a link in a circle
-        lost = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110
-        return "a link to nothing" if lost else "not a regular file"
+    if not is_regular(path):
+        dangling = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110
+        return "a link to nothing" if dangling else "not a regular file"
     return None if is_image(path) else f"not a picture by its name ({_suffix(path)})"
 
 

@@ -28,7 +28,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 30  # of a file: more than any picture of MAX_PIXELS takes
-_told: set[tuple[Path, str]] = set()  # folders of which a remark was made
+_logged: set[tuple[Path, str]] = set()  # folders of which a remark was made
 
 
 def is_image(path: Path) -> bool:
@@ -37,12 +37,13 @@ def is_image(path: Path) -> bool:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Decode a file to uint8 [H, W, 3] RGB, as `decode` says.
+    """Decode a file to uint8 [H, W, 3] RGB, as `decode` does.
 
-    What is to be said of a picture is logged once a folder.
+    A remark on a picture is logged once a folder.
 
     Raises:
-        DataError: no such file, or no whole picture of a kind that is read; the text says why.
+        DataError: no such file, or no whole picture of a kind that is read; the text has the
+            reason.
     """
     try:
         decoded = decode(read_regular(path, limit=MAX_BYTES))
@@ -52,9 +53,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     except Unreadable as error:
         kinds = ", ".join(sorted(SUFFIXES))
         raise DataError(f"{path} {error}", expected=f"a whole picture: {kinds}") from error
-    if decoded.remark and (path.parent, decoded.remark[:20]) not in _told:
-        _told.add((path.parent, decoded.remark[:20]))
-        log.warning("%s: %s (said once a folder)", path, decoded.remark)
+    if decoded.remark and (path.parent, decoded.remark[:20]) not in _logged:
+        _logged.add((path.parent, decoded.remark[:20]))
+        log.warning("%s: %s (logged once a folder)", path, decoded.remark)
     return decoded.image
 
 

@@ -31,7 +31,7 @@ def boxes(raw: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def brands(raw: bytes) -> set[bytes]:
-    """Return what a file of boxes says to be: avif, heic, mp42, ..."""
+    """Return the brands of a file of boxes: avif, heic, mp42, ..."""
     if raw[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(raw[:4], "big"), 256, len(raw))

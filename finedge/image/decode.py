@@ -28,7 +28,7 @@ _one_large = threading.Lock()
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels, uint8 [H, W, 3] RGB, and what to say of them (or nothing)."""
+    """Pixels, uint8 [H, W, 3] RGB, and a remark on them, or ""."""
 
     image: NDArray[np.uint8]
     remark: str = ""
@@ -65,9 +65,9 @@ def _check_size(layout: Layout) -> None:
         raise Unreadable(f"has {layout.width}x{layout.height} pixels")
     most = MAX_PIXELS // (2 if layout.bits > 8 else 1)
     if pixels > most:
-        said = f"{layout.width}x{layout.height} pixels of {layout.bits} bits"
+        size = f"{layout.width}x{layout.height} pixels of {layout.bits} bits"
         read = f"at most {most / 1e6:g} million are read"
-        raise Unreadable(f"is too large: {said}, {read}: scale it down")
+        raise Unreadable(f"is too large: {size}, {read}: scale it down")
 
 
 def _room(layout: Layout) -> AbstractContextManager[Any]:
@@ -130,5 +130,5 @@ def _remark(samples: NDArray[Any]) -> str:
     most = int(samples.max(initial=0))
     if not 0 < most <= TWELVE_BITS:
         return ""
-    said = f"its 16 bits reach {most} of 65535, as 12 bits in 16 do"
-    return f"{said}: it is read as dark as a viewer shows it"
+    reach = f"its 16 bits reach {most} of 65535, as 12 bits in 16 do"
+    return f"{reach}: it is read as dark as a viewer shows it"

@@ -38,7 +38,7 @@ def orientation(exif: bytes) -> int:
 
 
 def upright(image: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
-    """Return uint8 [H, W, C] turned as orientation `turn` says; contiguous."""
+    """Return uint8 [H, W, C] turned by orientation `turn`; contiguous."""
     if turn not in MOVES:
         return image
     transposed, down, right = MOVES[turn]

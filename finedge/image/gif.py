@@ -7,7 +7,6 @@ import struct
 from finedge.image.layout import CutShort, Layout, Unreadable
 
 PICTURE, EXTENSION = 0x2C, 0x21
-GRAPHIC_CONTROL = 0xF9
 
 
 def starts(raw: bytes) -> bool:

@@ -23,7 +23,7 @@ RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
 
 @dataclass
 class _Walk:
-    """What the segments said so far."""
+    """The facts of the segments so far."""
 
     frame: int = 0
     bits: int = 8
@@ -36,7 +36,7 @@ class _Walk:
     sent: dict[int, set[int]] = field(default_factory=dict)
     scans: list[tuple[int, int]] = field(default_factory=list)  # of coded data: start, end
     ended: bool = False
-    end: int = 0  # behind the end mark
+    end: int = 0  # after the end mark
 
 
 def starts(raw: bytes) -> bool:
@@ -84,7 +84,7 @@ def _walked(raw: bytes) -> _Walk:
 
 
 def _segments(raw: bytes, walk: _Walk) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (marker, where its body ends, body); behind an SOS go on where its scan ended."""
+    """Yield (marker, where its body ends, body); after an SOS go on where its scan ended."""
     at = 2
     while (found := ENDS.search(raw, at)) is not None:
         marker, at = raw[found.end() - 1], found.end()
@@ -151,7 +151,7 @@ def _scans(raw: bytes, walk: _Walk) -> Scans:
 
 
 def _interval_ends(raw: bytes, start: int, end: int) -> list[int]:
-    """Return where the data of each restart interval ends; marks count from 0 to 7, again and again."""
+    """Return where the data of each restart interval ends; marks count 0 to 7 in a circle."""
     marks = [found.start() for found in RESTARTS.finditer(raw, start, end)]
     if any(raw[at + 1] & 7 != n & 7 for n, at in enumerate(marks)):
         raise CutShort("a restart interval is missing")

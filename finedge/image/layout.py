@@ -1,4 +1,4 @@
-"""What the head of an image file says of it, before anything is decoded."""
+"""The facts in the head of an image file, read before anything is decoded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Layout:
         width: in pixels, before `turn`.
         height: see `width`.
         bits: of a sample: 1 to 16.
-        peak: the value of white where the file says another than its bits can hold.
+        peak: the value of white, where the file states another than its bits can hold.
         alpha: samples of transparency may be there.
         premultiplied: the decoder gives colours that were multiplied by alpha.
         turn: EXIF orientation, 1 to 8, that the decoder does not apply when asked not to.

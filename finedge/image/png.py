@@ -37,7 +37,7 @@ def layout(raw: bytes) -> Layout:
         Unreadable: a chunk is damaged, or its rows are not all there.
     """
     head, rows, turn, alpha, end = b"", list[bytes](), 1, False, len(MAGIC)
-    for name, body, end in _chunks(raw):  # noqa: B007 - `end` is used behind the loop
+    for name, body, end in _chunks(raw):  # noqa: B007 - `end` is used after the loop
         if name == b"IHDR":
             head = body
         elif name == b"IDAT":

@@ -1,4 +1,4 @@
-"""WebP (RFC 9649): whole when the file is as long as its head says."""
+"""WebP (RFC 9649): whole if the file is as long as its head states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def layout(raw: bytes) -> Layout:
     """Walk the chunks.
 
     Raises:
-        Unreadable: it is shorter than its head says, or has no picture.
+        Unreadable: it is shorter than its head states, or has no picture.
     """
     size = 8 + int.from_bytes(raw[4:8], "little")
     if size > len(raw):
@@ -43,7 +43,7 @@ def _chunks(raw: bytes, size: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _size(name: bytes, body: bytes) -> tuple[int, int, bool] | None:
-    """Return width, height, and whether there may be alpha, of a chunk that says so."""
+    """Return width, height, and whether there may be alpha, of a chunk that has them."""
     if name == b"VP8X" and len(body) >= 10:
         return (
             1 + int.from_bytes(body[4:7], "little"),

@@ -25,7 +25,10 @@ FIRST = {
     b"#?RADIANCE": "a Radiance HDR, which names no white: convert it to 8 bits",
     b"v/1\x01": "an OpenEXR, which names no white: convert it to 8 bits",
 }
-PAGE = re.compile(rb"(?i)\s*(?:<!--.*?-->\s*)?<(!doctype html|html|head|body|\?xml|svg|script)", re.DOTALL)
+PAGE = re.compile(
+    rb"(?i)\s*(?:<!--.*?-->\s*)?<(!doctype html|html|head|body|\?xml|svg|script)",
+    re.DOTALL,
+)
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
 
 

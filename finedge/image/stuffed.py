@@ -1,4 +1,4 @@
-"""Whether a JPEG decoder had enough data: what it makes up changes with what stands behind."""
+"""Whether a JPEG decoder had enough data: pixels that it invents change with the bytes after."""
 
 from __future__ import annotations
 

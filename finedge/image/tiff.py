@@ -10,7 +10,19 @@ from finedge.image.layout import CutShort, Layout, Unreadable
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT = 256, 257, 258, 262, 277, 338, 339
 PLACES = ((273, 279), (324, 325))  # offsets and sizes in bytes: of strips, of tiles
 SIZES = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4), 13: ("I", 4), 16: ("Q", 8)}
-WANTED = frozenset({WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT, *PLACES[0], *PLACES[1]})
+WANTED = frozenset(
+    {
+        WIDTH,
+        HEIGHT,
+        BITS,
+        PHOTOMETRIC,
+        SAMPLES,
+        EXTRA,
+        FORMAT,
+        *PLACES[0],
+        *PLACES[1],
+    }
+)
 MOST_VALUES = 1_000_000  # strips of one row each, of the tallest picture
 UNSIGNED, FLOAT = 1, 3
 FORMATS = {2: "signed", FLOAT: "float", 5: "complex", 6: "complex"}
@@ -27,7 +39,7 @@ class _Form:
     big: bool
 
     def directory(self, raw: bytes) -> dict[int, tuple[int, ...]]:
-        """Return the tags of the first directory that say where and what the samples are."""
+        """Return the tags of the first directory for place and kind of the samples."""
         start = self.number(raw, 8 if self.big else 4, "Q" if self.big else "I")
         count = self.number(raw, start, "Q" if self.big else "H")
         first, step = (start + 8, 20) if self.big else (start + 2, 12)

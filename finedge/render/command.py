@@ -100,7 +100,11 @@ def _is_made(out: Path, plan: Plan, wanted: set[str]) -> bool:
 def _recorded(out: Path) -> Plan | None:
     """Return the plan a folder was made from, or None where the folder is not ours."""
     try:
-        return decode(Plan, read_json(out / RECORD, error=DataError, fix="name another folder"), strict=True)
+        return decode(
+            Plan,
+            read_json(out / RECORD, error=DataError, fix="name another folder"),
+            strict=True,
+        )
     except (OSError, Misfit, DataError):
         return None
 

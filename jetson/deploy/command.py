@@ -88,7 +88,10 @@ def deploy(
         raise UsageError(f"there is no key {identity}", expected="a private key file")
     for text in (path, finedge, bundle.name):
         if printable(text) != text:
-            raise UsageError(f"'{text}' holds a character that is not printed", expected="printable names")
+            raise UsageError(
+                f"'{text}' holds a character that is not printed",
+                expected="printable names",
+            )
     target, loaded = Target(board, port, identity), Bundle.load(bundle)
     refuse_unsendable(loaded)
     stamp = sha256(loaded.path / MANIFEST)[:12]  # the manifest holds the digests of all other files

@@ -38,7 +38,7 @@ def file_names(bundle: Bundle) -> list[str]:
 
 
 def refuse_unsendable(bundle: Bundle) -> None:
-    """Refuse what would put something else on the board than the files of the manifest, each under its own name in one folder.
+    """Refuse what is not a plain file of the manifest, under its own name in one folder.
 
     Raises:
         BundleError: a name that is a path or an option, a link, or something that is no file.
@@ -46,9 +46,17 @@ def refuse_unsendable(bundle: Bundle) -> None:
     for name in file_names(bundle):
         path = bundle.path / name
         if not NAME.fullmatch(name):
-            raise BundleError(f"{bundle.path / MANIFEST} names the file '{name}'", expected="plain names of files beside it", fix="export again")
+            raise BundleError(
+                f"{bundle.path / MANIFEST} names the file '{name}'",
+                expected="plain names of files beside it",
+                fix="export again",
+            )
         if path.is_symlink() or not path.is_file():
-            raise BundleError(f"{path} is a link or no file", expected="the file itself", fix="copy the bundle with `cp -rL` and deploy the copy")
+            raise BundleError(
+                f"{path} is a link or no file",
+                expected="the file itself",
+                fix="copy the bundle with `cp -rL` and deploy the copy",
+            )
 
 
 def by_rsync(remote: Remote, bundle: Bundle, *, folder: PurePosixPath, live: PurePosixPath | None) -> str:

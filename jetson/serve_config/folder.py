@@ -65,7 +65,7 @@ def write(folder: Folder, out: Path) -> list[Path]:
 
 
 def one_line(label: str) -> str:
-    """Return a label as a line of a file of labels, which knows no escapes: blanks of any kind become one blank."""
+    """Return a label as a line of a file without escapes: blanks of any kind become one."""
     return printable(" ".join(label.split()))
 
 

@@ -62,7 +62,11 @@ def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
     noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     frames = np.stack([np.asarray(read_golden(bundle)["input"], np.uint8), noise])
     fitted = confidence_of(bundle, variant)
-    scores = _run(read_onnx(bundle.file(FILES[variant])), bundle.spec.main.name, {bundle.spec.input.name: frames})
+    scores = _run(
+        read_onnx(bundle.file(FILES[variant])),
+        bundle.spec.main.name,
+        {bundle.spec.input.name: frames},
+    )
     expected = probabilities(scores / (fitted.temperature if fitted else 1.0))
     found = _run(model.SerializeToString(), PROBABILITIES, {PLANES: frames.transpose(TO_PLANES).astype(np.float32)})
     worst = float(np.abs(found - expected).max())
@@ -121,7 +125,10 @@ def _give_probabilities(model: onnx.ModelProto, bundle: Bundle, *, temperature: 
 def _run(model: bytes, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     from finedge.runtime.int8_products import open_exactly
 
-    return np.asarray(open_exactly(model).run([output], inputs)[0], np.float32)  # as TensorRT multiplies
+    return np.asarray(
+        open_exactly(model).run([output], inputs)[0],
+        np.float32,
+    )  # as TensorRT multiplies
 
 
 def prepared(model: onnx.ModelProto, folder: Path, *, variant: str, plugin: bool) -> bytes:

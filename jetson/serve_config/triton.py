@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 # variant -> the file ONNX Runtime serves and the kind of instance: the INT8 file is made for the CPU, CUDA would not fuse it.
 FILES = {"fp32": (FLOAT_FILE, "KIND_AUTO"), "fp16": (HALF_FILE, "KIND_GPU"), "int8": (CPU_FILE, "KIND_CPU")}
 LABELS = "labels.txt"
-# Triton's backend hands on only some of ONNX Runtime's session settings, and the one for exact products is not among them.
+# Triton's backend hands on only some of ONNX Runtime's session settings, and the one for exact
+# products is not among them.
 SATURATES = (
     "on an x86 CPU without VNNI this INT8 file gives wrong answers: ONNX Runtime's products saturate there, and Triton cannot set "
     "session.x64quantprecision; `finedge doctor` on that machine says whether it is so: serve fp32 then"

@@ -93,8 +93,10 @@ def benchmark(
         percentile: percentiles that the sample must support, e.g. 99 or 90,99; a row that does not is INVALID.
         source: of camera mode: a live source as `finedge classify` takes it; default: the frames are replayed.
         fps: of camera mode: frames a second; default: 30 for a replay, else what the source gives.
-        new_images: where images go that the stored split does not know: nowhere (ignore), or into train, val or test.
-        allow_overlap: measure also on images that were trained on, or may have been; the report counts them.
+        new_images: where images go that the stored split does not know: nowhere (ignore), or into
+            train, val or test.
+        allow_overlap: measure also on images that were trained on, or may have been; the report
+            counts them.
         out: folder of the report; default: the first bundle.
     """
     from finedge.runtime.benchmark.results import Claims
@@ -105,7 +107,20 @@ def benchmark(
     claims, plan = Claims(_percentiles(percentile), _gate(gate)), schedule(duration)
     opened = load_bundles(bundles)
     folder = writable_folder(out or bundles[0], option="--out")
-    settings = Settings(_variants(variants), mode, batch, backend, threads, split, images, accuracy_images, source, fps, new_images, allow_overlap)
+    settings = Settings(
+        _variants(variants),
+        mode,
+        batch,
+        backend,
+        threads,
+        split,
+        images,
+        accuracy_images,
+        source,
+        fps,
+        new_images,
+        allow_overlap,
+    )
     measured = measure(opened, data, settings=settings, plan=plan)
     content = report_content(measured, claims=claims, plan=plan, settings=settings)
     write_bytes(folder / "samples.json.gz", _samples(measured))

@@ -33,16 +33,30 @@ class Frames:
     source: str
 
 
-def labelled_images(bundle: Bundle, data: Path | None, *, split: str, new_images: NewImages, allow_overlap: bool) -> Evaluated | None:
+def labelled_images(
+    bundle: Bundle,
+    data: Path | None,
+    *,
+    split: str,
+    new_images: NewImages,
+    allow_overlap: bool,
+) -> Evaluated | None:
     """Return the readable images of a split of `data`, or of the data the bundle was trained on where it lies here, else None.
 
     Raises:
-        DataError: the labels of the data are not those of the bundle, the split has no image, or one that was trained on.
+        DataError: the labels of the data are not those of the bundle, the split has no image, or
+            one that was trained on.
     """
     recorded = recorded_root(bundle)
     if data is None and not (recorded and recorded.is_dir()):
         return None
-    return evaluated_images(bundle, data, split=split, new_images=new_images, allow_overlap=allow_overlap)
+    return evaluated_images(
+        bundle,
+        data,
+        split=split,
+        new_images=new_images,
+        allow_overlap=allow_overlap,
+    )
 
 
 def image_frames(items: Sequence[Item], *, count: int, split: str) -> Frames:

@@ -36,7 +36,8 @@ class Claims:
 class Measured:
     """Everything one run produced; `bundles` by name, `answers` by bundle and variant, empty without labelled data.
 
-    `environment` was read before the first frame, so that its load is that of others. `data` says by bundle where its images come from.
+    `environment` was read before the first frame, so that its load is that of others. `data`: the
+    origin of the images by bundle.
     """
 
     bundles: Mapping[str, Bundle]

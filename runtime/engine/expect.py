@@ -39,7 +39,12 @@ def problems(report: LayerReport, *, bundle: Bundle, model: onnx.ModelProto, pre
     if not report.layers:
         return ()
     placed = bundle.calibration.placements.get(PORTABLE_FILE, Placement())
-    return check_layers(report, int8_layers=placed.int8, precision=precision, softmaxes=inner_softmaxes(model))
+    return check_layers(
+        report,
+        int8_layers=placed.int8,
+        precision=precision,
+        softmaxes=inner_softmaxes(model),
+    )
 
 
 def inner_softmaxes(model: onnx.ModelProto) -> frozenset[str]:

@@ -53,9 +53,9 @@ class Attention:
 def prepare(path: Path, options: BuildOptions, *, taps: Sequence[Tap] = ()) -> onnx.ModelProto:
     """Return the model of the file as TensorRT is to parse it; `options.attention` must be decided (decomposed or plugin).
 
-    Order: taps as outputs (with `debug_taps`); in plugin mode each attention as one node without a function; float16 islands
-    (precision int8); in plugin mode what only the plugin needs, written into its nodes. Metadata is taken away: an engine's key
-    depends on what is computed.
+    Order: taps as outputs (with `debug_taps`); in plugin mode each attention as one node without a
+    function; float16 islands (precision int8); in plugin mode what only the plugin needs, written
+    into its nodes. Metadata is taken away: an engine's key depends on what is computed.
 
     Raises:
         BundleError: the file is no model of ours, or plugin mode finds no attention in it.
@@ -116,7 +116,10 @@ def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """Make one node of each attention: the registered plugin becomes its only meaning."""
     folded = fold(model, CROSS_LAYER_ATTENTION)
     if not _nodes(folded):
-        raise BundleError(f"{path} has no {CROSS_LAYER_ATTENTION.name} node for the plugin", fix="--attention decomposed")
+        raise BundleError(
+            f"{path} has no {CROSS_LAYER_ATTENTION.name} node for the plugin",
+            fix="--attention decomposed",
+        )
     return folded
 
 

@@ -11,7 +11,13 @@ from finedge.errors import BundleError
 from finedge.schema import Check, Misfit, Text, between, decode
 
 PORTABLE = "portable"
-Flavour = Annotated[str, Check(("tensorrt", "tensorrt-rtx").__contains__, "tensorrt or tensorrt-rtx")]
+Flavour = Annotated[
+    str,
+    Check(
+        ("tensorrt", "tensorrt-rtx").__contains__,
+        "tensorrt or tensorrt-rtx",
+    ),
+]
 Batch = Annotated[int, between(1, 1_000_000)]
 
 
@@ -64,7 +70,11 @@ class EngineKey:
             return decode(cls, data, at="key", strict=True)
         except Misfit as error:
             fix = "delete the engine's .json; the engine is then built again"
-            raise BundleError(f"not an engine key: {error}", expected=error.expected, fix=fix) from error
+            raise BundleError(
+                f"not an engine key: {error}",
+                expected=error.expected,
+                fix=fix,
+            ) from error
 
 
 def _shown(value: object) -> str:

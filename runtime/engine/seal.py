@@ -1,8 +1,9 @@
-"""Which engines this machine built: their records carry a seal that only a secret outside the bundle makes.
+"""Which engines this machine built: their records carry a seal, made with a secret of its own.
 
-An engine is a program: TensorRT runs what its bytes say. A digest that lies beside it proves nothing, for whoever made the
-bundle wrote both. The secret is made once a user, in `$FINEDGE_CACHE/engine.key`; another one may be trusted as well, where
-one user of a machine builds for another: `$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key`.
+An engine is a program: TensorRT runs its bytes. A digest that lies beside it proves nothing, for
+whoever made the bundle wrote both. The secret is made once a user, in `$FINEDGE_CACHE/engine.key`;
+another one may be trusted as well, where one user of a machine builds for another:
+`$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key`.
 """
 
 from __future__ import annotations
@@ -35,16 +36,18 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_ours(record: Mapping[str, Any]) -> bool:
-    """Tell whether this machine, or one whose secret is trusted here, sealed exactly this record."""
+    """Tell whether this machine, or one that it trusts, sealed exactly this record."""
     plain = {k: v for k, v in record.items() if k != SEAL}
-    found = record.get(SEAL)
-    if not isinstance(found, str) or not found.isascii():
+    seal = record.get(SEAL)
+    if not isinstance(seal, str) or not seal.isascii():
         return False
-    return any(hmac.compare_digest(found, _seal(plain, secret)) for secret in _trusted())
+    return any(hmac.compare_digest(seal, _seal(plain, secret)) for secret in _trusted())
 
 
 def cache_folder() -> Path:
-    """Return `$FINEDGE_CACHE`, or ~/.cache/finedge: machine settings, timing caches, engines of read-only bundles.
+    """Return `$FINEDGE_CACHE`, or ~/.cache/finedge.
+
+    It holds machine settings, timing caches, and engines of read-only bundles.
 
     Raises:
         SystemProblem: this user has no home folder.
@@ -56,7 +59,11 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "finedge"
     except RuntimeError as error:
         what = f"this user has no home folder: {error}"
-        raise SystemProblem(what, expected="a folder for machine settings", fix="set FINEDGE_CACHE") from error
+        raise SystemProblem(
+            what,
+            expected="a folder for machine settings",
+            fix="set FINEDGE_CACHE",
+        ) from error
 
 
 def _seal(record: Mapping[str, Any], secret: bytes) -> str:
@@ -75,7 +82,10 @@ def _trusted() -> Iterator[bytes]:
 
 @cache
 def _own(folder: Path) -> bytes:
-    """Return this user's secret, made where there is none; where it cannot be kept, it lasts as long as the process."""
+    """Return this user's secret; it is made where there is none.
+
+    Where it cannot be stored, it lasts as long as the process.
+    """
     path = folder / NAME
     secret = _secret_in(path)
     if secret:
@@ -84,7 +94,11 @@ def _own(folder: Path) -> bytes:
     try:
         write_bytes(path, fresh, mode=0o600)
     except OSError as error:
-        log.warning("%s cannot be written (%s): engines are built again at every start", path, error.strerror)
+        log.warning(
+            "%s cannot be written (%s): engines are built again at every start",
+            path,
+            error.strerror,
+        )
         return fresh
     return _secret_in(path) or fresh  # another process may have been faster
 

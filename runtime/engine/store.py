@@ -1,7 +1,8 @@
 """Engines on disk: one file each, beside it a .json with its key, its digest and what is known about it.
 
 They are sidecars of a bundle (`BUNDLE/engines`), or lie under `$FINEDGE_CACHE/engines/<bundle digest>` where the bundle cannot be written.
-Only engines that this machine built are there for anybody (see `finedge.runtime.engine.seal`): others are named once, and built again.
+Only engines that this machine built are there for anybody (see `finedge.runtime.engine.seal`):
+others are named once, and built again.
 """
 
 from __future__ import annotations
@@ -94,7 +95,13 @@ class EngineStore:
         """Write an engine, then its record: killed in between, the digest of an older record no longer fits and the engine is built again."""
         path = self.folder / file_name(key)
         digest = hashlib.sha256(engine_bytes).hexdigest()
-        plain = {"schema": SCHEMA, "key": key.to_json(), "sha256": digest, "bytes": len(engine_bytes), **record}
+        plain = {
+            "schema": SCHEMA,
+            "key": key.to_json(),
+            "sha256": digest,
+            "bytes": len(engine_bytes),
+            **record,
+        }
         whole = sealed(plain)
         write_bytes(path, engine_bytes)
         write_text(path.with_suffix(".json"), json.dumps(whole, indent=1))
@@ -134,7 +141,11 @@ def _read(path: Path) -> Found | None:
         record = read_json(path, error=BundleError, fix="finedge build")
         key = EngineKey.from_json(record["key"] if isinstance(record, Mapping) else record)
     except (OSError, KeyError, BundleError) as error:
-        log.warning("%s is not an engine's record (%s): ignored", path, getattr(error, "what", error))
+        log.warning(
+            "%s is not an engine's record (%s): ignored",
+            path,
+            getattr(error, "what", error),
+        )
         return None
     if path.is_symlink() or engine.is_symlink() or not engine.is_file():
         return None
@@ -146,4 +157,7 @@ def _read(path: Path) -> Found | None:
 
 @cache
 def _say_foreign(engine: Path) -> None:
-    log.warning("%s was not built by this user on this machine: not used, finedge build makes another", engine)
+    log.warning(
+        "%s was not built by this user on this machine: not used, finedge build makes another",
+        engine,
+    )

@@ -1,4 +1,4 @@
-"""A web server that no browser can hold up: bounded threads, a deadline for every request and answer, places for those who use them."""
+"""A web server that no client can block: bounded threads, a deadline for every request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0
 
 @dataclass
 class Client:
-    """A connection being served: whether it has yet to ask, whether it has shown that it may, and since when it does what it does."""
+    """A connection: whether it has asked, whether it is authorised, and since when."""
 
     thread: threading.Thread
     host: str
@@ -52,8 +52,9 @@ class Client:
 class BoundedServer(socketserver.ThreadingTCPServer):
     """Serves at most `MOST_CLIENTS` connections at a time, each in a daemon thread.
 
-    One more takes the place of one that only holds it: of the address that holds most, the oldest that has not asked yet, else one
-    that does not take its answer. Where all are at work it is answered 503 at once.
+    One more takes the place of one that only holds it: of the address that holds most, the oldest
+    that has not asked yet, else one that does not take its answer. Where all are at work it is
+    answered 503 at once.
     """
 
     daemon_threads = True
@@ -97,7 +98,12 @@ class BoundedServer(socketserver.ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection its thread, in another's place where all are taken, or refuse it."""
-        thread = threading.Thread(target=self._serve, args=(request, client_address), name="finedge-live-client", daemon=True)
+        thread = threading.Thread(
+            target=self._serve,
+            args=(request, client_address),
+            name="finedge-live-client",
+            daemon=True,
+        )
         with self._lock:
             room = self._room()
             if room:
@@ -166,7 +172,8 @@ class BoundedHandler(BaseHTTPRequestHandler):
 
     def parse_request(self) -> bool:
         """Read the headers; from here on the connection is at work."""
-        whole = super().parse_request() and self.request_version != "HTTP/0.9"  # whose answer has no status and no headers
+        # Whose answer has no status and no headers.
+        whole = super().parse_request() and self.request_version != "HTTP/0.9"
         if self._client is not None:
             self._client.now(waiting=False)
         return whole

@@ -1,6 +1,7 @@
-"""What `finedge report` reads of a report.json: types, ranges, and what must be there together; the rest is left out.
+"""The fields of report.json that `finedge report` reads, with types and ranges.
 
-The rows are written as `finedge.runtime.benchmark.rows.Row`; fields of later versions may be missing in older reports.
+The rows are written as `finedge.runtime.benchmark.rows.Row`; fields of later versions may be
+missing in older reports.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from finedge.schema import Check, Count, Misfit, Share, Text, at_most, between, 
 SCHEMA = 1
 AGAIN = "finedge benchmark BUNDLE --data DIR writes it again"
 Name = Annotated[Text, Check(lambda text: bool(text.strip()), "a name that is not empty")]
-Milliseconds = Annotated[float, between(0, 1e9, "ms")]
-Latency = Annotated[float, between(1e-6, 1e9, "ms")]  # it is divided by, and its logarithm taken
+Milliseconds = Annotated[float, between(0, 1e9, unit="ms")]
+# It is divided by, and its logarithm taken.
+Latency = Annotated[float, between(1e-6, 1e9, unit="ms")]
 Change = Annotated[float, between(-1, 1)]
 Amount = Annotated[float, between(0, 1e12)]
 
@@ -35,7 +37,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Power:
-    """The mean power in W, and what told it."""
+    """The mean power in W, and what measured it."""
 
     mean_w: Amount | None = None
     sensor: Text | None = None
@@ -66,7 +68,10 @@ class Change95:
     def __post_init__(self) -> None:
         known = (self.top1_change, self.top1_change95, self.mcnemar_p)
         if None in known and any(value is not None for value in known):
-            raise DataError("half of a change", expected="top1_change, top1_change95 and mcnemar_p together")
+            raise DataError(
+                "half of a change",
+                expected="top1_change, top1_change95 and mcnemar_p together",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +170,10 @@ class Report:
         for classes in self.per_class.values():
             compared = [c for c in classes if c.change is not None]
             if any(set(c.top1) != set(compared[0].top1) for c in compared):
-                raise DataError("classes of other variants", expected="the same variants in each class of a bundle")
+                raise DataError(
+                    "classes of other variants",
+                    expected="the same variants in each class of a bundle",
+                )
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -177,11 +185,23 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         data = read_json(path, error=DataError, fix=AGAIN)
     except FileNotFoundError:
-        raise DataError(f"there is no {path}", expected="a bundle that was benchmarked", fix="finedge benchmark BUNDLE --data DIR") from None
+        raise DataError(
+            f"there is no {path}",
+            expected="a bundle that was benchmarked",
+            fix="finedge benchmark BUNDLE --data DIR",
+        ) from None
     schema = data.get("schema") if isinstance(data, Mapping) else "?"
     if schema != SCHEMA or isinstance(schema, bool):
-        raise DataError(f"{path} has schema {schema!s:.60}", expected=str(SCHEMA), fix="update finedge, or benchmark again")
+        raise DataError(
+            f"{path} has schema {schema!s:.60}",
+            expected=str(SCHEMA),
+            fix="update finedge, or benchmark again",
+        )
     try:
         return asdict(decode(Report, data))
     except Misfit as error:
-        raise DataError(f"{path} is damaged: {error}", expected=error.expected, fix=AGAIN) from error
+        raise DataError(
+            f"{path} is damaged: {error}",
+            expected=error.expected,
+            fix=AGAIN,
+        ) from error

@@ -28,8 +28,8 @@ from finedge.secret import learn
 
 __all__ = ["SOURCES", "Frame", "Kind", "Source", "SourceInfo", "Wish", "mask", "open_source"]
 
-# FFmpeg writes to stderr by itself, and addresses with their passwords in it. What it knows, the
-# diagnosis says.
+# FFmpeg writes to stderr by itself, and addresses with their passwords in it. The diagnosis
+# reports the cause.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
@@ -111,7 +111,10 @@ def _usual(uri: str) -> str:
         return f"{scheme.lower()}://{rest}"
     host, slash, path = rest.partition("/")
     if host not in ("", "localhost") or not slash:
-        raise UsageError(f"'{mask(uri)}' names no file of this machine", expected="file:///folder/photo.jpg")
+        raise UsageError(
+            f"'{mask(uri)}' names no file of this machine",
+            expected="file:///folder/photo.jpg",
+        )
     return unquote(f"/{path}")
 
 
@@ -127,5 +130,11 @@ def _unknown(uri: str) -> UsageError | DataError:
     if "://" in uri or " ! " in uri or not uri:
         return UsageError(f"unknown source '{mask(uri)}'", expected=f"one of these forms: {forms}")
     if not Path(uri).exists():
-        return DataError(f"there is no file or folder '{mask(uri)}'", expected=f"one of these forms: {forms}")
-    return DataError(f"'{mask(uri)}' is neither an image nor a video by its name", expected=", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)))
+        return DataError(
+            f"there is no file or folder '{mask(uri)}'",
+            expected=f"one of these forms: {forms}",
+        )
+    return DataError(
+        f"'{mask(uri)}' is neither an image nor a video by its name",
+        expected=", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)),
+    )

@@ -21,7 +21,8 @@ def split(uri: str) -> SplitResult:
     """Split the address of a stream.
 
     Raises:
-        UsageError: no host or one that is no name, a port that is no number, characters that no address has, or too many.
+        UsageError: no host or one that is no name, a port that is no number, characters that no
+            address has, or too many.
     """
     refuse_unsendable(uri)
     learn(uri)
@@ -41,7 +42,10 @@ def refuse_unsendable(uri: str) -> None:
     """
     if len(uri) > LONGEST:
         shown = f"{mask(uri)[:80]}..."
-        raise UsageError(f"'{shown}' has {len(uri)} characters", expected=f"an address of at most {LONGEST}")
+        raise UsageError(
+            f"'{shown}' has {len(uri)} characters",
+            expected=f"an address of at most {LONGEST}",
+        )
     broken = _BROKEN.search(uri.replace(" ", ""))
     if broken:
         what = f"'{mask(uri)}' has the character {printable(broken[0])}"

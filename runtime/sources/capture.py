@@ -26,7 +26,7 @@ def arrival(position_ms: float, now_ns: int) -> int:
 
 @dataclass(frozen=True)
 class Held:
-    """A picture, uint8 [H, W, 3] BGR: the capture's position in ms, when it came, and what handing it over took in ms."""
+    """A picture, uint8 [H, W, 3] BGR, with its position in ms, arrival, and time of hand-over."""
 
     image: NDArray[np.uint8]
     position_ms: float
@@ -105,7 +105,7 @@ def take(capture: cv2.VideoCapture) -> Held | None:
 
 
 def shaped(image: NDArray[np.uint8], wish: Wish, *, scale: bool) -> NDArray[np.uint8]:
-    """Return uint8 [H, W, 3] turned as `wish` says, and scaled to its size where `scale` says so."""
+    """Return uint8 [H, W, 3] turned by `wish`, and with `scale` scaled to its size."""
     if scale and wish.width and wish.height:
         sized = cv2.resize(image, (wish.width, wish.height), interpolation=cv2.INTER_AREA)
         image = np.asarray(sized, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Whether a video file is whole, by the sizes that its container states; FFmpeg does not say."""
+"""Whether a video file is whole, by the sizes in its container; FFmpeg does not report it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stores_count(head: bytes) -> bool:
 
 
 def is_cut(path: Path) -> bool:
-    """Tell whether something in the file goes past its end; False where it cannot be told.
+    """Tell whether something in the file goes past its end; False where that is unknown.
 
     Raises:
         OSError: it cannot be read.

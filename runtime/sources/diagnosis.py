@@ -1,4 +1,4 @@
-"""Why a stream cannot be opened: FFmpeg does not say, so the server is asked once more in plain words, beside and in bounded time."""
+"""Why a stream cannot be opened: FFmpeg reports nothing, so the server is asked, briefly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from urllib.parse import SplitResult
 
 from finedge.errors import FinedgeError, SystemProblem
 from finedge.runtime.sources.address import ESCAPES, mask, port_of, split
-from finedge.runtime.sources.inquiry import Deadline, NotUnderstood, connected, describe, get
+from finedge.runtime.sources.client import NotUnderstood, describe, get
+from finedge.runtime.sources.dial import Deadline, connected
 
 BUSY, LET_GO_S = 503, 0.5
 LONGEST_S = 5.0  # for all of a diagnosis, whatever the time-out of the stream
@@ -33,19 +34,28 @@ def reach(uri: str, *, timeout_s: float) -> None:
 
 
 def why_not_rtsp(uri: str, *, timeout_s: float) -> SystemProblem:
-    """Return what keeps an RTSP stream from opening, by asking for its description; within `timeout_s`, and within a moment in an outage."""
-    return _told(uri, _why_not_rtsp, timeout_s=timeout_s)
+    """Return what keeps an RTSP stream from opening, by asking for its description.
+
+    It takes `timeout_s` at most, and a moment in an outage.
+    """
+    return _reason(uri, _why_not_rtsp, timeout_s=timeout_s)
 
 
 def why_not_http(uri: str, *, timeout_s: float) -> SystemProblem:
-    """Return what keeps an HTTP stream from opening, by asking for it; in the time of `why_not_rtsp`."""
-    return _told(uri, _why_not_http, timeout_s=timeout_s)
+    """Return what keeps an HTTP stream from opening, in the time of `why_not_rtsp`."""
+    return _reason(uri, _why_not_http, timeout_s=timeout_s)
 
 
 class _Inquiry(threading.Thread):
     """One question to a server; it ends by its own deadline, whoever still waits."""
 
-    def __init__(self, uri: str, ask: Callable[[str, Deadline], SystemProblem], *, seconds: float) -> None:
+    def __init__(
+        self,
+        uri: str,
+        ask: Callable[[str, Deadline], SystemProblem],
+        *,
+        seconds: float,
+    ) -> None:
         super().__init__(name="finedge-diagnosis", daemon=True)
         self._uri, self._ask, self._deadline = uri, ask, Deadline(seconds)
         self.started = time.monotonic()
@@ -55,20 +65,25 @@ class _Inquiry(threading.Thread):
     def run(self) -> None:
         try:
             self.problem = self._ask(self._uri, self._deadline)
-        except (FinedgeError, OSError, ValueError) as error:  # where a server leads to
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self.problem = SystemProblem(f"{mask(self._uri)} leads to no address: {said}")
+        except (FinedgeError, OSError, ValueError) as error:  # of a redirect
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.problem = SystemProblem(f"{mask(self._uri)} leads to no address: {reason}")
 
 
-def _told(uri: str, ask: Callable[[str, Deadline], SystemProblem], *, timeout_s: float) -> SystemProblem:
+def _reason(
+    uri: str,
+    ask: Callable[[str, Deadline], SystemProblem],
+    *,
+    timeout_s: float,
+) -> SystemProblem:
     last, seconds = _asked.get(uri), min(timeout_s, LONGEST_S)
     outage = last is not None and time.monotonic() - last.started < OUTAGE_S
     now = last if last is not None and last.is_alive() else _Inquiry(uri, ask, seconds=seconds)
     _asked[uri] = now
     now.join(BRIEF_S if outage else seconds + BRIEF_S)
-    found = now.problem or (last.problem if last is not None and outage else None)
-    return found or SystemProblem(
-        f"{mask(uri)} cannot be opened: no answer within {seconds:g} s that tells why",
+    problem = now.problem or (last.problem if last is not None and outage else None)
+    return problem or SystemProblem(
+        f"{mask(uri)} cannot be opened: no answer within {seconds:g} s with a reason",
         expected="a server that answers",
         fix="see the camera's log; open the address in another program",
     )
@@ -76,18 +91,18 @@ def _told(uri: str, ask: Callable[[str, Deadline], SystemProblem], *, timeout_s:
 
 def _why_not_rtsp(uri: str, deadline: Deadline) -> SystemProblem:
     try:
-        said = describe(uri, deadline=deadline)
-        if said.status == BUSY:  # with the attempt that just failed: it lets go in a moment
+        answer = describe(uri, deadline=deadline)
+        if answer.status == BUSY:  # with the attempt that just failed: it lets go in a moment
             deadline.sleep(LET_GO_S)
-            said = describe(uri, deadline=deadline)
+            answer = describe(uri, deadline=deadline)
     except (ConnectionRefusedError, socket.gaierror) as error:
         return _unreachable(uri, error)
     except (OSError, NotUnderstood) as error:
         what = f"{mask(uri)} does not speak RTSP: {error or type(error).__name__}"
         return SystemProblem(what, expected="an RTSP server", fix="check the port (usually 554)")
-    if said.status != 200:
-        return _refused(uri, split(uri), status=said.status, said=said.line)
-    video = said.body.partition("m=video")[2]
+    if answer.status != 200:
+        return _refused(uri, split(uri), status=answer.status, line=answer.line)
+    video = answer.body.partition("m=video")[2]
     if not video:
         return SystemProblem(
             f"{mask(uri)} has no video",
@@ -104,7 +119,7 @@ def _why_not_rtsp(uri: str, deadline: Deadline) -> SystemProblem:
 
 def _why_not_http(uri: str, deadline: Deadline) -> SystemProblem:
     try:
-        said = get(uri, deadline=deadline)
+        answer = get(uri, deadline=deadline)
     except NotUnderstood as error:
         return SystemProblem(
             f"{mask(uri)} gives no HTTP answer: {error}",
@@ -113,9 +128,10 @@ def _why_not_http(uri: str, deadline: Deadline) -> SystemProblem:
         )
     except OSError as error:
         return _unreachable(uri, error)
-    if said.status >= 300:
-        return _refused(uri, split(uri), status=said.status, said=said.line.partition(" ")[2])
-    kind = said.header("content-type").partition(";")[0].strip() or "no type"
+    answer.close()
+    if answer.status >= 300:
+        return _refused(uri, split(uri), status=answer.status, line=answer.line)
+    kind = answer.kind if "content-type" in answer.headers else "no type"
     return SystemProblem(
         f"{mask(uri)} answers with {kind}, in which FFmpeg finds no video",
         expected="MJPEG, HLS (.m3u8) or a video file",
@@ -123,7 +139,7 @@ def _why_not_http(uri: str, deadline: Deadline) -> SystemProblem:
     )
 
 
-def _refused(uri: str, parts: SplitResult, *, status: int, said: str) -> SystemProblem:
+def _refused(uri: str, parts: SplitResult, *, status: int, line: str) -> SystemProblem:
     name, form = mask(uri), f"{parts.scheme}://user:password@{parts.hostname}/..."
     if status == 401 and parts.username is None:
         return SystemProblem(f"{name} wants a user and a password (401)", expected=form, fix=ESCAPES)
@@ -140,7 +156,7 @@ def _refused(uri: str, parts: SplitResult, *, status: int, said: str) -> SystemP
             fix="look it up in the camera's manual or ONVIF page",
         )
     return SystemProblem(
-        f"{name} was refused: {said}",
+        f"{name} was refused: {line}",
         expected="200 OK",
         fix="503 or 453: too many viewers, close one; else see the camera's log",
     )

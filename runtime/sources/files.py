@@ -73,7 +73,7 @@ def open_image(uri: str) -> ImageFiles:
 
 
 def open_folder(uri: str, *, max_unreadable: float = MAX_UNREADABLE) -> ImageFiles:
-    """Open the pictures below a folder, sorted by path; which files these are, training decides in the same way."""
+    """Open the pictures below a folder, sorted by path; training selects files in the same way."""
     paths, left_out = pictures_below(Path(uri))
     _say(left_out)
     return _some(paths, SourceInfo("folder", uri, frames=len(paths)), max_unreadable)

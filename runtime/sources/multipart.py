@@ -17,7 +17,7 @@ class Parts:
     A part ends by its Content-Length, else with its JPEG, else at the next delimiter.
 
     Args:
-        boundary: of the delimiter, without dashes; empty: the first line says it.
+        boundary: of the delimiter, without dashes; empty: the first line is one.
 
     Attributes:
         ended: the server closed the sequence.
@@ -62,14 +62,14 @@ class Parts:
         if at < 0:
             del self._waiting[: -len(self._delimiter)]
             return None
-        behind = at + len(self._delimiter)
-        if self._waiting[behind : behind + 2] == b"--":
+        after = at + len(self._delimiter)
+        if self._waiting[after : after + 2] == b"--":
             self.ended = True
             return None
-        head = HEAD_END.search(self._waiting, behind)
+        head = HEAD_END.search(self._waiting, after)
         if head is None:
             return None
-        length = LENGTH.search(self._waiting, behind, head.end())
+        length = LENGTH.search(self._waiting, after, head.end())
         if length and int(length[1]) > MOST_BYTES:
             raise ValueError(f"a part has {int(length[1])} bytes, at most {MOST_BYTES} are read")
         return head.end(), int(length[1]) if length else None

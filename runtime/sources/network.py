@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import threading
 import time
@@ -11,21 +10,22 @@ from contextlib import contextmanager
 
 import cv2
 
-from finedge.errors import SourceLost, SystemProblem, UsageError
+from finedge.errors import FinedgeError, SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import gstreamer, pipelines
 from finedge.runtime.sources.address import mask, split
 from finedge.runtime.sources.aside import aside
 from finedge.runtime.sources.base import AS_IT_COMES, Connection, EndOfStream, Source, Wish
 from finedge.runtime.sources.capture import Capture, Held, arrival, info_of, take
+from finedge.runtime.sources.client import ask
 from finedge.runtime.sources.container import stores_count
 from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
 from finedge.runtime.sources.pictures import Pictures, feed_of
 from finedge.runtime.sources.reconnect import Reconnecting
 from finedge.runtime.sources.video import RAW, VideoFile, is_motion_jpeg
-from finedge.runtime.sources.web import ask
 
 OPEN_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 10.0  # a silent connection is taken to be dead; time-lapse cameras send a picture each few seconds
+# A silent connection is taken to be dead; time-lapse cameras send a picture each few seconds.
+READ_TIMEOUT_S = 10.0
 VIAS = ("auto", "ffmpeg", "gstreamer")
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 # Without fpsprobesize FFmpeg holds back the first 20 frames to guess a rate that we do not use.
@@ -80,7 +80,8 @@ def open_rtsp(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, tim
 def open_http(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, timeout_s: float = READ_TIMEOUT_S) -> Source:
     """Open `http(s)://`: what has an end (a video file, a finished HLS list) gives every frame; MJPEG and live HLS are live.
 
-    A still image is asked for again and again, each `POLL_S` or at the rate of `wish`, and is live too.
+    A still image is asked for again and again, each `POLL_S` or at the rate of `wish`, and is live
+    too.
 
     Args: as of `open_rtsp`; a finished video grants no wish.
 
@@ -135,7 +136,7 @@ def _connect_rtsp_gstreamer(uri: str, wish: Wish, *, timeout_s: float) -> Connec
 
 
 def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | VideoFile:
-    """Return what shows the pictures of an address: MJPEG and stills by ourselves, the rest by FFmpeg.
+    """Return the reader of an address: our own for MJPEG and stills, FFmpeg for the rest.
 
     Raises:
         SystemProblem: it cannot be opened, or shows no picture.
@@ -144,7 +145,7 @@ def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | Vid
         answer = ask(uri, timeout_s=timeout_s, open_timeout_s=OPEN_TIMEOUT_S)
         feed = feed_of(answer, uri, wish=wish, timeout_s=timeout_s)
         head = answer.more() if feed is None else b""
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (FinedgeError, OSError, ValueError) as error:
         raise why_not_http(uri, timeout_s=timeout_s) from error
     if feed is None:
         answer.close()
@@ -152,12 +153,26 @@ def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | Vid
     try:
         return Pictures(feed, uri, wish=wish, timeout_s=timeout_s, open_timeout_s=OPEN_TIMEOUT_S)
     except EndOfStream:
-        raise SystemProblem(f"{mask(uri)} ends without a picture", expected="MJPEG, or a still image", fix=FIX) from None
+        raise SystemProblem(
+            f"{mask(uri)} ends without a picture",
+            expected="MJPEG, or a still image",
+            fix=FIX,
+        ) from None
     except SourceLost as error:  # never seen is not lost
-        raise SystemProblem(error.what, expected="whole JPEG or PNG pictures", fix=error.fix) from error
+        raise SystemProblem(
+            error.what,
+            expected="whole JPEG or PNG pictures",
+            fix=error.fix,
+        ) from error
 
 
-def _connect_http_ffmpeg(uri: str, wish: Wish, *, head: bytes, timeout_s: float) -> Connection | VideoFile:
+def _connect_http_ffmpeg(
+    uri: str,
+    wish: Wish,
+    *,
+    head: bytes,
+    timeout_s: float,
+) -> Connection | VideoFile:
     """Return a finished video, or what is live; `head` is what the address begins with."""
     capture = _ffmpeg(uri, HTTP_OPTIONS, timeout_s=timeout_s)
     if not capture.isOpened():
@@ -168,7 +183,14 @@ def _connect_http_ffmpeg(uri: str, wish: Wish, *, head: bytes, timeout_s: float)
     if raw:
         capture.release()
         capture = _ffmpeg(uri, HTTP_OPTIONS, timeout_s=timeout_s, more=RAW)
-    return VideoFile(capture, mask(uri), kind="http", broken=SourceLost, counted=stores_count(head), raw=raw)
+    return VideoFile(
+        capture,
+        mask(uri),
+        kind="http",
+        broken=SourceLost,
+        counted=stores_count(head),
+        raw=raw,
+    )
 
 
 def _let_go(late: Connection | VideoFile) -> None:
@@ -181,13 +203,22 @@ def _let_go(late: Connection | VideoFile) -> None:
 def _live(capture: cv2.VideoCapture, kind: str, uri: str, *, wish: Wish) -> Capture:
     held = _caught_up(capture)
     clock = RtpClock() if kind == "rtsp" else arrival  # FFmpeg invents the time stamps of MJPEG
-    return Capture(capture, info_of(capture, kind, mask(uri)), wish=wish, scale=True, captured_ns=clock, held=held, fix=FIX)
+    return Capture(
+        capture,
+        info_of(capture, kind, mask(uri)),
+        wish=wish,
+        scale=True,
+        captured_ns=clock,
+        held=held,
+        fix=FIX,
+    )
 
 
 def _caught_up(capture: cv2.VideoCapture) -> Held | None:
-    """Take the old pictures that FFmpeg kept while opening, until they come at their own pace; return the last.
+    """Take the old pictures that FFmpeg kept while opening; return the last.
 
-    A source that is slower than the time-out has given the only picture of this connection by then: it is not thrown away.
+    A source that is slower than the time-out has given the only picture of this connection by then:
+    it is not thrown away.
     """
     before, position, deadline = 0.0, float("inf"), time.monotonic() + CATCH_UP_S
     last: Held | None = None
@@ -199,7 +230,13 @@ def _caught_up(capture: cv2.VideoCapture) -> Held | None:
     return last
 
 
-def _ffmpeg(uri: str, options: str, *, timeout_s: float, more: Sequence[int] = ()) -> cv2.VideoCapture:
+def _ffmpeg(
+    uri: str,
+    options: str,
+    *,
+    timeout_s: float,
+    more: Sequence[int] = (),
+) -> cv2.VideoCapture:
     times = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3), cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(timeout_s * 1e3)]
     # One thread: several would decode a frame each, and hold back as many frames as there are threads. Older OpenCVs cannot be told.
     threads = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, "CAP_PROP_N_THREADS") else []

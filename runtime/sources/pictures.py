@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
 import threading
 import time
 from typing import Protocol
 
-from finedge.errors import SourceLost
+from finedge.errors import FinedgeError, SourceLost
 from finedge.image import Unreadable, decode
 from finedge.runtime.sources.address import mask
 from finedge.runtime.sources.base import EndOfStream, Shot, SourceInfo, Wish
 from finedge.runtime.sources.capture import shaped
+from finedge.runtime.sources.client import Answer, ask
 from finedge.runtime.sources.multipart import MOST_BYTES, Parts
-from finedge.runtime.sources.web import Answer, ask
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Stills:
 
 
 class Pictures:
-    """The connection to a feed: the newest picture that is whole; others are counted and said.
+    """The connection to a feed: the newest picture that is whole; others are counted and logged.
 
     Raises:
         SourceLost: at once, no picture that can be read came in `open_timeout_s`.
@@ -93,7 +92,15 @@ class Pictures:
 
     live = True
 
-    def __init__(self, feed: Feed, uri: str, *, wish: Wish, timeout_s: float, open_timeout_s: float) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        uri: str,
+        *,
+        wish: Wish,
+        timeout_s: float,
+        open_timeout_s: float,
+    ) -> None:
         self._feed, self._uri, self._wish, self._timeout_s = feed, mask(uri), wish, timeout_s
         self._closed, self._left_out, self._why = threading.Event(), 0, ""
         try:
@@ -117,9 +124,9 @@ class Pictures:
     def _next(self, timeout_s: float) -> Shot | None:
         deadline, before = time.monotonic() + timeout_s, self._left_out
         while not self._closed.is_set():
-            came = self._more()
+            bodies = self._more()
             arrived = time.monotonic_ns()
-            shots = (self._shot(data, arrived) for data in reversed(came))
+            shots = (self._shot(data, arrived) for data in reversed(bodies))
             newest = next((shot for shot in shots if shot is not None), None)
             if newest is not None:
                 return newest
@@ -134,14 +141,17 @@ class Pictures:
             if self._closed.is_set():
                 return []
             raise
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (FinedgeError, OSError, ValueError) as error:
             if self._closed.is_set():
                 return []
-            said = mask(str(error) or type(error).__name__)
-            raise SourceLost(f"{self._uri} delivers no frames any more: {said}", fix=FIX) from error
+            reason = mask(str(error) or type(error).__name__)
+            raise SourceLost(
+                f"{self._uri} delivers no frames any more: {reason}",
+                fix=FIX,
+            ) from error
 
     def _shot(self, data: bytes, arrived: int) -> Shot | None:
-        """Return a picture, or None where it is not whole, which is said once."""
+        """Return a picture, or None where it is not whole, which is logged once."""
         start = time.monotonic_ns()
         try:
             image = shaped(decode(data).image, self._wish, scale=True)

@@ -39,7 +39,7 @@ class Reconnecting:
         self._connection = aside(connect, late=lambda connection: connection.close())
         self.live, self.info = self._connection.live, self._connection.info
         self.losses = 0
-        self._reasons: set[str] = set()  # told in this outage
+        self._reasons: set[str] = set()  # reported in this outage
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until closed; `index` goes on over losses."""
@@ -111,6 +111,6 @@ class Reconnecting:
         return shot
 
     def _tell(self, reason: str) -> None:
-        """Log a reason, aloud only once: a camera may be back and refuse us, for another password or path."""
+        """Log a reason, at INFO only once: a camera may be back with another password or path."""
         log.log(logging.DEBUG if reason in self._reasons else logging.INFO, "not back yet: %s", reason)
         self._reasons.add(reason)

@@ -30,7 +30,8 @@ FIX = "the file is cut short or damaged: copy or record it again; the frames bef
 class VideoFile:
     """All frames of a video in order; the rotation that a phone stores in the file is applied.
 
-    A duration is an estimate, and condemns nothing. Motion JPEG is decoded as photos are, so that no half picture passes.
+    A duration is an estimate, and condemns nothing. Motion JPEG is decoded as photos are, so that
+    no half picture passes.
 
     Args:
         capture: opened; of motion JPEG it gives the packets (`raw`).
@@ -42,7 +43,8 @@ class VideoFile:
         raw: each picture is the bytes of a JPEG.
 
     Raises:
-        DataError: at the end, the file is cut short, or frames are missing or damaged; of the network it is `SourceLost`, given as `broken`.
+        DataError: at the end, the file is cut short, or frames are missing or damaged; of the
+            network it is `SourceLost`, given as `broken`.
     """
 
     live = False
@@ -90,8 +92,8 @@ class VideoFile:
         try:
             return decode(image.tobytes()).image
         except Unreadable as error:
-            said = f"{self._name} ends after {self._of(index)}: the next {error}"
-            raise self._broken(said, expected="a complete video", fix=FIX) from error
+            what = f"{self._name} ends after {self._of(index)}: the next {error}"
+            raise self._broken(what, expected="a complete video", fix=FIX) from error
 
     def _of(self, read: int) -> str:
         announced = self.info.frames
@@ -100,13 +102,25 @@ class VideoFile:
     def _check_whole(self, read: int, position_ms: float) -> None:
         announced = self.info.frames or 0
         if read == 0:
-            raise self._broken(f"{self._name}: none of its frames can be decoded ({codec_of(self._capture)})", expected=DECODERS, fix=CONVERT)
-        if self._capture.grab():  # it goes on behind what could not be decoded
-            raise self._broken(f"{self._name}: a frame cannot be decoded, after {self._of(read)}", expected="a complete video", fix=FIX)
+            raise self._broken(
+                f"{self._name}: none of its frames can be decoded ({codec_of(self._capture)})",
+                expected=DECODERS,
+                fix=CONVERT,
+            )
+        if self._capture.grab():  # it goes on after what could not be decoded
+            raise self._broken(
+                f"{self._name}: a frame cannot be decoded, after {self._of(read)}",
+                expected="a complete video",
+                fix=FIX,
+            )
         lacks = self._counted and read + SLACK < announced and not self._reached_the_end(position_ms)
         if lacks or self._cut:
             cut = "is cut short: it " if self._cut else ""
-            raise self._broken(f"{self._name} {cut}ends after {self._of(read)}", expected="a complete video", fix=FIX)
+            raise self._broken(
+                f"{self._name} {cut}ends after {self._of(read)}",
+                expected="a complete video",
+                fix=FIX,
+            )
 
     def _reached_the_end(self, position_ms: float) -> bool:
         # An edit list may leave frames out.
@@ -136,7 +150,7 @@ def open_video(uri: str) -> VideoFile:
 def _opened(uri: str) -> tuple[cv2.VideoCapture, bool]:
     """Open what FFmpeg reads, and tell whether it gives the bytes of JPEGs; it may not be open.
 
-    FFmpeg completes a JPEG that is cut short and says nothing, so these are decoded by ourselves.
+    FFmpeg completes a JPEG that is cut short without a word, so these are decoded here.
     """
     capture = cv2.VideoCapture(uri, cv2.CAP_FFMPEG, [])
     if not capture.isOpened() or not is_motion_jpeg(capture):
@@ -163,7 +177,11 @@ def _no_video(path: Path, size: int) -> DataError:
     if packets.isOpened():
         codec = codec_of(packets)
         packets.release()
-        return DataError(f"{path}: this OpenCV has no decoder for its video ({codec})", expected=DECODERS, fix=CONVERT)
+        return DataError(
+            f"{path}: this OpenCV has no decoder for its video ({codec})",
+            expected=DECODERS,
+            fix=CONVERT,
+        )
     return DataError(
         f"{path} ({size} bytes) cannot be opened as a video",
         expected=f"a complete video file that FFmpeg reads: {', '.join(sorted(SUFFIXES))}",

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, SystemProblem
-from finedge.runtime.backend import Port, check_ports
 from finedge.runtime.engine.log import collected, logger
+from finedge.runtime.ports import Port, check_ports
 
 # What TensorRT for RTX says of an engine it will not run; one number may hold several.
 DIAGNOSTICS = {
@@ -85,7 +85,13 @@ class Engine:
         Raises:
             BundleError: with what was found.
         """
-        check_ports([self.input.port], [o.port for o in self.outputs], bundle, file=file, fix="finedge build")
+        check_ports(
+            [self.input.port],
+            [o.port for o in self.outputs],
+            bundle,
+            file=file,
+            fix="finedge build",
+        )
 
 
 def _deserialise(data: bytes, *, trt: Any, file: str) -> tuple[Any, Any]:

@@ -8,10 +8,10 @@ import platform
 from finedge.bundle import Bundle
 from finedge.errors import GateError
 from finedge.golden import read_golden
+from finedge.runtime.agreement import Stage, golden_stages
 from finedge.runtime.backend import Session
 from finedge.runtime.cuda import Gpu
 from finedge.runtime.engine.store import Found
-from finedge.runtime.verify import Stage, golden_stages
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,11 @@ def replay_once(session: Session, bundle: Bundle, *, engine: Found, variant: str
     try:
         engine.noted(RECORD, result)
     except OSError as error:  # an engine in a bundle that cannot be written
-        log.warning("%s cannot be written (%s): the golden frame is replayed at every start", engine.path.with_suffix(".json"), error.strerror)
+        log.warning(
+            "%s cannot be written (%s): the golden frame is replayed at every start",
+            engine.path.with_suffix(".json"),
+            error.strerror,
+        )
     if bad:
         raise GateError(
             f"{session.info.file} answers the golden frame otherwise than {session.info.source}: {'; '.join(map(_said, bad))}",

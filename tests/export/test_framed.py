@@ -14,8 +14,8 @@ from finedge.export.framed import FramedReference, check_crops, frame_size, fram
 from finedge.export.parity import check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.golden import synthetic_frame
+from finedge.runtime.agreement import FP16_LIMIT
 from finedge.runtime.ort import OnnxRuntimeBackend
-from finedge.runtime.verify import FP16_LIMIT
 from finedge.spec import Input, Preprocess, Spec
 from finedge.train.models import build
 

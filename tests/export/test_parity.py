@@ -16,7 +16,7 @@ from finedge.export import command
 from finedge.export.half_file import half_file
 from finedge.export.parity import TOLERANCE, check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
-from finedge.runtime.verify import MOST, OWN_ERRORS, allowance
+from finedge.runtime.agreement import MOST, OWN_ERRORS, allowance
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
 

@@ -28,7 +28,7 @@ class Outer:
     loose: Loose
     many: Annotated[tuple[Inner, ...], at_most(2)] = ()
     files: Mapping[PlainName, Digest] | None = None
-    side: Annotated[int, between(1, 9, "pixels")] | str = 1
+    side: Annotated[int, between(1, 9, unit="pixels")] | str = 1
     free: Any = None
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.data import read_folder
-from finedge.data.lists import read_list
+from finedge.data.layouts.rows import read_list
 from finedge.data.stored import read_text, unpack
 from finedge.errors import DataError
 

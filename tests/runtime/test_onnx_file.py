@@ -9,10 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.errors import BundleError
-from finedge.runtime.backend import FLOATS, Port, check_answers, check_ports
 from finedge.runtime.engine.graph import attentions
 from finedge.runtime.onnx_file import read_model, read_onnx
 from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.ports import FLOATS, Port, check_answers, check_ports
 from tests.runtime.engine.conftest import attention_model
 
 

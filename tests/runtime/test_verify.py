@@ -12,10 +12,11 @@ from onnx import numpy_helper
 from finedge.bundle import GOLDEN, Bundle
 from finedge.errors import DataError, GateError
 from finedge.golden import pack, read_golden
+from finedge.runtime.agreement import INT8_LIMIT, compared, golden_stages
 from finedge.runtime.backend import BACKENDS, NoTaps
 from finedge.runtime.int8_products import OVERRIDE
 from finedge.runtime.ort import OnnxRuntimeBackend
-from finedge.runtime.verify import INT8_LIMIT, compared, golden_stages, verify
+from finedge.runtime.verify import verify
 
 pytestmark = pytest.mark.int8
 

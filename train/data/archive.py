@@ -12,12 +12,12 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from finedge.errors import DataError, SystemProblem
+from finedge.files import folder_beside, new_file
+from finedge.leftovers import recover
 from finedge.train.data.base import Archive
 from finedge.train.data.download import CHUNK, download
 
@@ -40,8 +40,7 @@ def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
         SystemProblem: the address cannot be reached.
     """
     file = root / archive.file
-    _part(file).unlink(missing_ok=True)  # what a killed run left
-    shutil.rmtree(_unpacking(archive, root), ignore_errors=True)
+    _clear(file)
     if is_there(archive, root=root):
         return False
     if file.is_file():
@@ -54,36 +53,34 @@ def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
 
 
 def fetch(url: str, *, file: Path, digest: str = "") -> None:
-    """Download `url` to `file`, which appears only when it is complete and has the digest; without one, only https is taken.
+    """Download `url` to `file`, which appears complete and checked; without a digest, https only.
 
     torchvision's downloader is not used: where no digest is published, it takes a body that was cut off for a whole one, and
     it falls back from https to http.
 
     Raises:
         DataError: other bytes than those of the digest.
-        SystemProblem: the address cannot be reached, nothing vouches for what it serves, or the disk is too small.
+        SystemProblem: the address cannot be reached, nothing vouches for what it serves, or the
+            disk is too small.
     """
     log.info("fetching %s", url)
-    part = _part(file)
+    elsewhere = f"fetch {file.name} from elsewhere and put it into {file.parent}"
     try:
-        download(url, part, any_scheme=bool(digest))
-        verify(part, digest=digest, fix=f"{url} serves something else: fetch {file.name} from elsewhere and put it into {file.parent}")
-        part.replace(file)
+        with new_file(file) as part:
+            download(url, part, any_scheme=bool(digest))
+            verify(Path(part.name), digest=digest, fix=f"{url} serves something else: {elsewhere}")
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         fix = f"fetch {file.name} by other means, put it into {file.parent} and run again; or name another address with --mirror URL"
         raise SystemProblem(f"cannot fetch {url}: {error}", fix=fix) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _part(file: Path) -> Path:
-    return file.with_name(f".{file.name}.part")
-
-
-def _unpacking(archive: Archive, root: Path) -> Path:
-    return root / f".{archive.file}.unpacking"
+def _clear(file: Path) -> None:
+    """Remove what killed runs left beside an archive, under the names of version 0.1 too."""
+    recover(file)
+    file.with_name(f".{file.name}.part").unlink(missing_ok=True)
+    shutil.rmtree(file.with_name(f".{file.name}.unpacking"), ignore_errors=True)
 
 
 def verify(file: Path, *, digest: str, fix: str) -> None:
@@ -99,23 +96,11 @@ def verify(file: Path, *, digest: str, fix: str) -> None:
         raise DataError(f"{file.name} has {kind} {hashed.hexdigest()}: it is damaged or another file", expected=official, fix=fix)
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder` that is renamed to it when the context ends; what a killed run left there is removed first."""
-    beside = folder.with_name(f".{folder.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    yield beside
-    beside.rename(folder)
-
-
 def unpack(archive: Archive, *, root: Path) -> None:
     """Unpack into a hidden folder of `root` and rename its entries into place, the one that `holds` names last."""
-    beside = _unpacking(archive, root)
-    shutil.rmtree(beside, ignore_errors=True)
-    target = beside / archive.into
-    target.mkdir(parents=True)
-    try:
+    with folder_beside(root / archive.file) as beside:
+        target = beside / archive.into
+        target.mkdir(parents=True, exist_ok=True)
         _extract(root / archive.file, target)
         for inner in sorted(target.glob("*.tar")) if archive.nested else ():
             _extract(inner, inner.with_suffix(""))
@@ -125,8 +110,6 @@ def unpack(archive: Archive, *, root: Path) -> None:
         known_by = PurePosixPath(archive.holds).parts[0]
         for entry in sorted(beside.iterdir(), key=lambda e: (e.name == known_by, e.name)):
             _place(entry, root / entry.name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _place(entry: Path, path: Path) -> None:
@@ -135,7 +118,11 @@ def _place(entry: Path, path: Path) -> None:
         entry.rename(path)
     elif not _same(entry, path):
         kind = "folder" if path.is_dir() else "file"
-        raise DataError(f"the {kind} {path} is in the way", expected="a folder without it, or with the same content", fix="move it away and run again")
+        raise DataError(
+            f"the {kind} {path} is in the way",
+            expected="a folder without it, or with the same content",
+            fix="move it away and run again",
+        )
 
 
 def _same(one: Path, other: Path) -> bool:

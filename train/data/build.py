@@ -68,26 +68,38 @@ def parse_options(official: Official, pairs: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Old:
-    """What an older dataset.json says that still counts."""
+    """The fields of an older dataset.json that still count."""
 
     name: Text
     verified: tuple[Text, ...] = ()
 
 
 def _record(root: Path, name: str) -> _Old:
-    """Return the old dataset.json, or an empty one; refuse a folder in which something else has lists."""
+    """Return the old dataset.json, or an empty one; refuse a folder with lists of others."""
     try:
         old = decode(_Old, read_json(root / RECORD, error=DataError, fix="delete it and run again"))
     except FileNotFoundError:
         foreign = [list_ for list_ in LISTS if os.path.lexists(root / list_)]
         if foreign:
             what = f"{root} has lists that this command did not write: {', '.join(foreign)}"
-            raise DataError(what, expected="a new folder, or one of this data set", fix="name another folder") from None
+            raise DataError(
+                what,
+                expected="a new folder, or one of this data set",
+                fix="name another folder",
+            ) from None
         return _Old(name)
     except Misfit as error:
-        raise DataError(f"{root / RECORD}: {error}", expected="the record of this command", fix="delete it and run again") from error
+        raise DataError(
+            f"{root / RECORD}: {error}",
+            expected="the record of this command",
+            fix="delete it and run again",
+        ) from error
     if old.name != name:
-        raise DataError(f"{root} holds the data set '{old.name}'", expected=name, fix="name another folder")
+        raise DataError(
+            f"{root} holds the data set '{old.name}'",
+            expected=name,
+            fix="name another folder",
+        )
     return old
 
 
@@ -102,7 +114,15 @@ def _ask_for_missing(official: Official, *, root: Path, mirror: str) -> None:
 def _index(official: Official, root: Path, options: Options) -> Found:
     try:
         found = official.index(root, options)
-    except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         what = f"the lists of {official.title} in {root} cannot be read: {type(error).__name__}: {error}"
         raise DataError(what, expected="the official files", fix="delete what was unpacked and run again") from error
     counts, expected = found.counts(), official.expected(options)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import DataError
-from finedge.train.data.archive import whole_folder
+from finedge.files import new_folder
 from finedge.train.data.base import Archive, Found, Official, Options, Rows, lines
 
 SIDE = 32
@@ -25,7 +25,7 @@ def _index(root: Path, options: Options, *, folder: str, names: str, files: Mapp
     records = {split: np.concatenate([_records(root / folder / f, size=label_bytes + PIXELS) for f in batch]) for split, batch in files.items()}
     rows = {split: _rows(r[:, label_bytes - 1], split=split) for split, r in records.items()}
     if not (root / "png").is_dir():
-        with whole_folder(root / "png") as beside:
+        with new_folder(root / "png") as beside:
             for split, record in records.items():
                 (beside / split).mkdir()
                 for (path, _), image in zip(rows[split], _images(record[:, label_bytes:]), strict=True):

@@ -1,4 +1,4 @@
-"""One file from an address: whole, from the address that was named, and never more than the disk holds."""
+"""Downloads one file: whole, from a trusted address, and never more than the disk holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import urllib.request
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -21,13 +21,14 @@ TIMEOUT = 60  # seconds without a byte
 RESERVE = 64 << 20  # bytes that stay free: a full disk harms other programs
 
 
-def download(url: str, part: Path, *, any_scheme: bool) -> None:
-    """Write what `url` serves to `part`.
+def download(url: str, out: BinaryIO, *, any_scheme: bool) -> None:
+    """Write what `url` serves to `out`.
 
     Args:
         url: http, https or file; redirects are followed.
-        part: the file to write.
-        any_scheme: a digest will tell what came; else only https, a file or this machine is believed, at every redirect.
+        out: an open file, flushed at the end.
+        any_scheme: a digest will tell what came; else only https, a file or this machine is
+            believed, at every redirect.
 
     Raises:
         SystemProblem: such an address would have to be believed, or the disk is too small.
@@ -37,17 +38,19 @@ def download(url: str, part: Path, *, any_scheme: bool) -> None:
     opener = urllib.request.build_opener(_Redirects(any_scheme=any_scheme))
     _require_vouched(url, any_scheme=any_scheme)
     request = urllib.request.Request(url, headers={"User-Agent": "finedge"})
-    with opener.open(request, timeout=TIMEOUT) as response, part.open("wb") as out:
+    folder = Path(out.name).parent
+    with opener.open(request, timeout=TIMEOUT) as response:
         length = _announced(response.headers.get("Content-Length"))
-        _require_room(part, length or 0)
-        _copy(response, out, part=part, length=length)
+        _require_room(folder, length or 0)
+        _copy(response, out, name=url.rpartition("/")[2], length=length)
+    out.flush()
     # http.client ends a body that was cut off without an error.
-    if length is not None and part.stat().st_size != length:
-        raise http.client.IncompleteRead(b"", length - part.stat().st_size)
+    if length is not None and out.tell() != length:
+        raise http.client.IncompleteRead(b"", length - out.tell())
 
 
 def is_vouched(url: str) -> bool:
-    """Tell whether an address itself says who serves it: https, a file, or this machine."""
+    """Tell whether an address proves who serves it: https, a file, or this machine."""
     parts = urlsplit(url)
     if parts.scheme.lower() != "http":
         return parts.scheme.lower() in ("https", "file")
@@ -62,7 +65,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, *, any_scheme: bool) -> None:
         self.any_scheme = any_scheme
 
-    def redirect_request(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Any,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         """Follow a redirect to an address that may be believed, as the first one was."""
         _require_vouched(newurl, any_scheme=self.any_scheme)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -81,20 +92,24 @@ def _announced(length: str | None) -> int | None:
     return int(length) if length and length.isascii() and length.isdigit() and len(length) < 20 else None
 
 
-def _require_room(part: Path, size: int) -> None:
-    free = shutil.disk_usage(part.parent).free
+def _require_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
     if free - size < RESERVE:
-        what = f"{part.parent} has {free >> 20} MiB free; the download needs {size >> 20} MiB" if size else f"{part.parent} is nearly full"
-        raise SystemProblem(what, expected=f"{RESERVE >> 20} MiB to spare", fix="free some space, or name another folder")
+        what = f"{folder} has {free >> 20} MiB free; the download needs {size >> 20} MiB" if size else f"{folder} is nearly full"
+        raise SystemProblem(
+            what,
+            expected=f"{RESERVE >> 20} MiB to spare",
+            fix="free some space, or name another folder",
+        )
 
 
-def _copy(response: IO[bytes], out: IO[bytes], *, part: Path, length: int | None) -> None:
+def _copy(response: IO[bytes], out: BinaryIO, *, name: str, length: int | None) -> None:
     console = Console(stderr=True)
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(part.name[1:-5], total=length)
+        task = progress.add_task(name, total=length)
         for chunk in iter(partial(response.read, CHUNK), b""):
             if length is None:  # a stream may never end
-                _require_room(part, len(chunk))
+                _require_room(Path(out.name).parent, len(chunk))
             out.write(chunk)
             progress.update(task, advance=len(chunk))

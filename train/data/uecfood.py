@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 
 from finedge.errors import DataError
+from finedge.files import new_folder
 from finedge.image import read_image
-from finedge.train.data.archive import whole_folder
 from finedge.train.data.base import Archive, Found, Official, Options, Rows, lines, table
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def _crops(root: Path, folds: dict[str, list[Entry]]) -> dict[str, Rows]:
     """Return one crop a box, cut out on the first call into the folder `crops`, which appears when it is whole."""
     done = root / "crops"
     if not done.is_dir():
-        with whole_folder(done) as beside:
+        with new_folder(done) as beside:
             for category in sorted({c for entries in folds.values() for c, _ in entries}):
                 (beside / category).mkdir()
                 _cut(root / "UECFOOD100" / category, beside / category)
@@ -75,7 +75,8 @@ UECFOOD100 = Official(
     homepage="http://foodcam.mobi/dataset100.html",
     terms="no licence in the archive; cite Matsuda and Yanai",
     archives=(
-        # http://foodcam.mobi serves them, but without TLS and without a digest: nothing would tell what came.
+        # http://foodcam.mobi serves them, but without TLS and without a digest: nothing would tell
+        # what came.
         Archive("dataset100.zip", holds="UECFOOD100"),
         Archive("uecfood_split.zip", holds="uecfood_split"),
     ),

@@ -43,7 +43,10 @@ class CrossLayerSelfAttention(FineGrained):
     def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming", width: int = 0) -> None:
         super().__init__(backbone, dropout=dropout, head_init=head_init, width=width)
         if not 0 <= width <= MOST_WIDTH:
-            raise UsageError(f"width {width}", expected=f"0 (by the backbone), or up to {MOST_WIDTH}")
+            raise UsageError(
+                f"width {width}",
+                expected=f"0 (by the backbone), or up to {MOST_WIDTH}",
+            )
         width = width or WIDTHS.get(backbone.name, EDGE_WIDTH)
         self.low = backbone.stages[-3:-1]
         self.high = HighLevel(backbone.feature_channels, width=width)

@@ -11,8 +11,10 @@ from contextlib import suppress
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.sources import diagnosis, inquiry
+from finedge.runtime.sources import diagnosis, open_source
+from finedge.runtime.sources.address import split
 from finedge.runtime.sources.diagnosis import reach, why_not_http, why_not_rtsp
+from finedge.runtime.sources.login import may_log_in
 
 Talk = Callable[[socket.socket], None]
 SOON_S = 8.0  # far past the deadline of 0.6 s, far below what the drips would take
@@ -20,25 +22,32 @@ TOLD_S = 0.6
 
 
 @pytest.fixture
-def server() -> Iterator[Callable[[Talk], int]]:
+def requests() -> list[bytes]:
+    """What the servers were sent, in order."""
+    return []
+
+
+@pytest.fixture
+def server(requests: list[bytes]) -> Iterator[Callable[[Talk], int]]:
     """Start a server that does `talk` with every connection after its request came."""
     listening: list[socket.socket] = []
 
     def start(talk: Talk) -> int:
-        listening.append(socket.create_server(("127.0.0.1", 0)))
+        here = socket.create_server(("127.0.0.1", 0))
+        listening.append(here)
 
         def one(connection: socket.socket) -> None:
             with connection, suppress(OSError):
-                connection.recv(4096)
+                requests.append(connection.recv(4096))
                 talk(connection)
 
         def accept() -> None:
             with suppress(OSError):
                 while True:
-                    threading.Thread(target=one, args=(listening[-1].accept()[0],), daemon=True).start()
+                    threading.Thread(target=one, args=(here.accept()[0],), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
-        return int(listening[-1].getsockname()[1])
+        return int(here.getsockname()[1])
 
     yield start
     for one in listening:
@@ -114,23 +123,42 @@ def test_a_redirect_to_nowhere_is_said(to: bytes, server: Callable[[Talk], int])
     assert "127.0.0.1" in why_not_http(f"http://127.0.0.1:{port}/", timeout_s=TOLD_S).what
 
 
-def test_a_password_goes_to_no_other_host(server: Callable[[Talk], int], monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[bytes] = []
+NO_LOGIN = b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\n\r\n"
 
-    def listen(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\n\r\n")
 
-    other = server(listen)
-    first = server(say(b"HTTP/1.1 302 Found\r\nLocation: http://localhost:%d/\r\n\r\n" % other))
-    asked = inquiry._ask
-    monkeypatch.setattr(
-        inquiry,
-        "_ask",
-        lambda c, lines, **how: heard.append("\n".join(lines).encode()) or asked(c, lines, **how),
-    )
+def test_a_password_goes_to_no_other_host(
+    server: Callable[[Talk], int],
+    requests: list[bytes],
+) -> None:
+    other = server(say(NO_LOGIN))
+    to_other = b"HTTP/1.1 302 Found\r\nLocation: http://localhost:%d/\r\n\r\n" % other
+    first = server(say(to_other))
+    for ask in (why_not_http, open_refused):
+        ask(f"http://me:S3CRET@127.0.0.1:{first}/", timeout_s=2)
+    assert len(requests) >= 4
+    assert not any(b"Authorization" in request for request in requests)
+
+
+def open_refused(uri: str, *, timeout_s: float) -> None:
+    with pytest.raises(SystemProblem):
+        open_source(uri, timeout_s=timeout_s)
+
+
+def test_a_password_goes_to_the_same_host_after_a_redirect(
+    server: Callable[[Talk], int],
+    requests: list[bytes],
+) -> None:
+    second = server(say(NO_LOGIN))
+    first = server(say(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/\r\n\r\n" % second))
     why_not_http(f"http://me:S3CRET@127.0.0.1:{first}/", timeout_s=2)
-    assert len(heard) == 2
-    assert not any(b"Authorization" in lines for lines in heard)
+    logins = [b"Authorization: Basic" in request for request in requests]
+    assert logins == [False, False, True]
+
+
+def test_a_password_written_for_https_is_not_sent_in_the_clear() -> None:
+    secure, plain = split("https://me:S3CRET@cam/"), split("http://cam/")
+    assert not may_log_in(plain, secure)
+    assert may_log_in(secure, split("http://me:S3CRET@cam/"))
 
 
 def test_a_server_that_repeats_the_password_is_not_repeated(server: Callable[[Talk], int]) -> None:

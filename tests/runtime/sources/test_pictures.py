@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -174,6 +176,26 @@ def test_a_camera_that_ends_its_sequence_is_lost(camera: Serve) -> None:
         pytest.raises(SourceLost, match="was ended by the other side"),
     ):
         list(source)
+
+
+@pytest.mark.parametrize("qop", ["", ', qop="auth,auth-int"'])
+def test_a_camera_that_wants_a_digest_gets_it(qop: str, camera: Serve) -> None:
+    def md5(text: str) -> str:
+        return hashlib.md5(text.encode()).hexdigest()
+
+    def answer(handler: Any) -> None:
+        fields = dict(re.findall(r'(\w+)="?([^",]*)', handler.headers["Authorization"] or ""))
+        counted = f"{fields.get('nc')}:{fields.get('cnonce')}:auth:" if qop else ""
+        question = f"n1:{counted}{md5('GET:/cam')}"
+        if fields.get("response") == md5(f"{md5('me:yard:s3cr@t')}:{question}"):
+            still(JPEG)(handler)
+            return
+        handler.send_response(401)
+        handler.send_header("WWW-Authenticate", f'Digest realm="yard", nonce="n1"{qop}')
+        handler.end_headers()
+
+    with open_source(camera(answer).uri.replace("//", "//me:s3cr%40t@")) as source:
+        assert next(iter(source)).image.shape == (48, 64, 3)
 
 
 def test_a_page_around_the_picture_is_said(camera: Serve) -> None:

@@ -234,6 +234,8 @@ def test_an_archive_cut_off_that_has_no_digest_is_refused(name, tmp_path, server
 
 def test_an_unpacking_that_was_killed_is_done_again(tmp_path, server, publish):
     publish("cub200")
+    (tmp_path / ".CUB_200_2011.tgz.new-x0123abcd" / "CUB_200_2011").mkdir(parents=True)
+    # Version 0.1 left these.
     (tmp_path / ".CUB_200_2011.tgz.unpacking" / "CUB_200_2011").mkdir(parents=True)
     (tmp_path / ".CUB_200_2011.tgz.part").write_bytes(b"half")
     (tmp_path / "attributes.txt").write_bytes(b"1 has_bill_shape\n")  # renamed into place before the kill

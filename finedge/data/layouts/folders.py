@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from finedge.data.classes import Reading, read_classes
-from finedge.data.found import Found
-from finedge.data.listed import stray_lists
+from finedge.data.layouts.classes import Reading, read_classes
+from finedge.data.layouts.lists import stray_lists
 from finedge.data.names import (
     like_a_split,
     refuse_splits_as_classes,
@@ -16,16 +15,17 @@ from finedge.data.names import (
     unclear_split,
     why_no_data,
 )
-from finedge.data.record import SPLITS, Item, named, printable
+from finedge.data.record import SPLITS, Contents, Item, named
 from finedge.data.walk import Folder, Tally, walk
 from finedge.errors import DataError
 from finedge.image import is_image
+from finedge.text import printable
 
 BESIDE = "a picture beside the class folders"
 BESIDE_SPLITS = "a picture outside the split folders"
 
 
-def read_split_folders(root: Path) -> Found | None:
+def read_split_folders(root: Path) -> Contents | None:
     """train/CLASS/*.jpg [val/CLASS/... test/CLASS/...] (ImageFolder)."""
     folders = _visible_folders(root)
     splits = _split_folders(root, folders)
@@ -39,10 +39,10 @@ def read_split_folders(root: Path) -> Found | None:
     notes += [f"{printable(path)}/ is entered" for path in entered]
     _count_outside(root, set(splits.values()), tally)
     reading = read_classes(trees, root=root)
-    return _found(root, reading, tally, notes=notes, trees=trees)
+    return _contents(root, reading, tally, notes=notes, trees=trees)
 
 
-def read_one_folder(root: Path) -> Found | None:
+def read_one_folder(root: Path) -> Contents | None:
     """CLASS/*.jpg (one ImageFolder, cut into train, val and test by a seed)."""
     tally = Tally(root)
     tree = walk(root, tally)
@@ -56,10 +56,10 @@ def read_one_folder(root: Path) -> Found | None:
     for path in tree.pictures:
         tally.add(BESIDE, path)
     notes = ["the classes hold the splits: CLASS/train, CLASS/test"] if trees else []
-    return _found(root, reading, tally, notes=notes, given=bool(trees))
+    return _contents(root, reading, tally, notes=notes, given=bool(trees))
 
 
-def _found(
+def _contents(
     root: Path,
     reading: Reading,
     tally: Tally,
@@ -67,7 +67,7 @@ def _found(
     notes: list[str],
     given: bool = True,
     trees: Mapping[str, Folder] | None = None,
-) -> Found:
+) -> Contents:
     for tree in (trees or {}).values():
         for path in tree.pictures:
             tally.add(BESIDE, path)
@@ -77,11 +77,11 @@ def _found(
     for split, pairs in reading.splits.items():
         items = (Item(path, index[label]) for label, path in pairs)
         splits[split] = tuple(sorted(items, key=lambda item: (item.label, item.path)))
-    return Found(
+    return Contents(
         root,
         reading.labels,
         splits,
-        tally.found(),
+        tally.left_out(),
         (*notes, *reading.notes, *stray_lists(root)),
         given,
     )
@@ -94,34 +94,34 @@ def _visible_folders(root: Path) -> list[Path]:
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
     """Return the folder of each split: it is called so, and holds folders, as a class does not."""
-    found: dict[str, Path] = {}
+    by_split: dict[str, Path] = {}
     for folder in folders:
         split = split_of(folder.name)
         if split is None or not _visible_folders(folder):
             continue
-        if split in found:
-            both = named((found[split].name, folder.name))
+        if split in by_split:
+            both = named((by_split[split].name, folder.name))
             raise DataError(
                 f"{root} has two folders for split '{split}': {both}",
                 expected="one",
                 fix="merge or rename one",
             )
-        found[split] = folder
+        by_split[split] = folder
     unclear = [f.name for f in folders if unclear_split(f.name) and _visible_folders(f)]
-    if found and unclear:
-        others = named(f.name for f in found.values())
+    if by_split and unclear:
+        others = named(f.name for f in by_split.values())
         what = f"{root} has {named(unclear)} beside {others}: which split is it?"
         fix = "rename it to val or test, or move it away"
         raise DataError(what, expected="train, val and test", fix=fix)
-    return found
+    return by_split
 
 
 def _unwrapped(tree: Folder) -> Folder:
     """Enter a folder that holds nothing but one folder of class folders: what an archive adds."""
     while not tree.pictures and len(tree.folders) == 1:
         (only,) = tree.folders
-        held = [folder for folder in only.folders if folder.has_pictures()]
-        if only.pictures or not held or not all(folder.pictures for folder in held):
+        classes = [folder for folder in only.folders if folder.has_pictures()]
+        if only.pictures or not classes or not all(folder.pictures for folder in classes):
             break
         tree = only
     return tree
@@ -144,7 +144,7 @@ def _count_outside(root: Path, splits: set[Path], tally: Tally) -> None:
 
 
 def _splits_within(tree: Folder) -> dict[str, Folder]:
-    """Return CLASS/train/*.jpg as train/CLASS/*.jpg where every class holds splits only; else {}."""
+    """Return CLASS/train/*.jpg as train/CLASS/*.jpg if every class holds splits only; else {}."""
     tops = [folder for folder in tree.folders if folder.has_pictures()]
     inner = [part for top in tops for part in top.folders if part.has_pictures()]
     if len(tops) < 2 or any(top.pictures for top in tops):
@@ -152,7 +152,8 @@ def _splits_within(tree: Folder) -> dict[str, Folder]:
     if not all(split_of(part.path.name) for part in inner):
         return {}
     there = {split_of(part.path.name) for part in inner}
-    return {split: Folder(tree.path, (), tuple(_only(top, split) for top in tops)) for split in SPLITS if split in there}
+    tree_of = {s: tuple(_only(top, s) for top in tops) for s in SPLITS if s in there}
+    return {split: Folder(tree.path, (), parts) for split, parts in tree_of.items()}
 
 
 def _only(top: Folder, split: str) -> Folder:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from finedge.data.found import Found
-from finedge.data.lists import NUMBER
+from finedge.data.layouts.lines import Line, read_lines
+from finedge.data.layouts.rows import NUMBER
 from finedge.data.names import label_text
-from finedge.data.record import Item, named, printable
-from finedge.data.text import Line, read_lines
+from finedge.data.record import Contents, Item, named
 from finedge.errors import DataError
+from finedge.text import printable
 
 IMAGES, CLASSES, FLAGS, NAMES = (
     "images.txt",
@@ -22,7 +22,7 @@ REISSUE = (2999, 2903)  # train and test images of the 100-class re-issue
 DIGITS = 18  # of the largest number
 
 
-def read_cub(root: Path) -> Found | None:
+def read_cub(root: Path) -> Contents | None:
     """images.txt, image_class_labels.txt, train_test_split.txt (CUB-200-2011)."""
     if not all((root / t).is_file() for t in (IMAGES, CLASSES, FLAGS, NAMES)):
         return None
@@ -48,7 +48,7 @@ def read_cub(root: Path) -> Found | None:
     if first == 0 and sizes != REISSUE:
         what = f"{root} has {sizes[0]} train and {sizes[1]} test images"
         raise DataError(what, expected=f"{REISSUE[0]} and {REISSUE[1]} (CUB-100 re-issue)")
-    return Found(root, labels, {s: tuple(v) for s, v in groups.items()})
+    return Contents(root, labels, {s: tuple(v) for s, v in groups.items()})
 
 
 def _refuse_gaps(
@@ -59,10 +59,10 @@ def _refuse_gaps(
     flags: dict[int, int],
 ) -> None:
     for name, table in ((CLASSES, classes), (FLAGS, flags)):
-        lost = sorted(set(files) - set(table))
-        if lost:
+        missing = sorted(set(files) - set(table))
+        if missing:
             raise DataError(
-                f"{root / name} lacks {len(lost)} image(s): {named(lost)}",
+                f"{root / name} lacks {len(missing)} image(s): {named(missing)}",
                 expected=f"every image of {IMAGES}",
             )
     odd = sorted(key for key in files if flags[key] not in (0, 1))
@@ -73,30 +73,30 @@ def _refuse_gaps(
 
 def _table(path: Path) -> dict[int, str]:
     """Read lines `number text` or `number, text`."""
-    found: dict[int, str] = {}
+    table: dict[int, str] = {}
     for line in _some(read_lines(path), path):
         cells = line.text.replace(",", " ", 1).split(maxsplit=1)
         if len(cells) != 2 or not NUMBER.fullmatch(cells[0]) or len(cells[0]) > DIGITS:
             what = f"{printable(path)}, line {line.number}: '{printable(line.text[:60])}'"
             raise DataError(what, expected="lines `number text`", fix="get the table again")
-        if int(cells[0]) in found:
+        if int(cells[0]) in table:
             raise DataError(
                 f"{printable(path)}, line {line.number}: {cells[0]} stands there twice",
                 expected="each number once",
             )
-        found[int(cells[0])] = cells[1].strip()
-    return found
+        table[int(cells[0])] = cells[1].strip()
+    return table
 
 
 def _numbers(path: Path) -> dict[int, int]:
-    found = _table(path)
-    odd = next((k for k, v in found.items() if not NUMBER.fullmatch(v) or len(v) > DIGITS), None)
+    table = _table(path)
+    odd = next((k for k, v in table.items() if not NUMBER.fullmatch(v) or len(v) > DIGITS), None)
     if odd is not None:
         raise DataError(
-            f"{printable(path)}: {odd} has '{printable(found[odd][:60])}'",
+            f"{printable(path)}: {odd} has '{printable(table[odd][:60])}'",
             expected="lines `number number`",
         )
-    return {key: int(value) for key, value in found.items()}
+    return {key: int(value) for key, value in table.items()}
 
 
 def _some(lines: list[Line], path: Path) -> Iterable[Line]:

@@ -6,8 +6,9 @@ import codecs
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.data.record import printable
 from finedge.errors import DataError
+from finedge.regular import read_regular
+from finedge.text import printable
 
 LARGEST = 1 << 30  # bytes; ten million rows of a hundred letters
 # UTF-32's mark begins with that of UTF-16.
@@ -35,22 +36,15 @@ def read_lines(path: Path) -> list[Line]:
         DataError: not a regular file, too large, another encoding, or control characters.
     """
     try:
-        if not path.is_file():
-            raise DataError(f"{printable(path)} is not a regular file", expected="a text file")
-        if path.stat().st_size > LARGEST:
-            raise DataError(
-                f"{printable(path)} has {path.stat().st_size} bytes",
-                expected=f"a list of at most {LARGEST}",
-            )
-        text = _decoded(path.read_bytes(), path)
+        text = _decoded(read_regular(path, limit=LARGEST), path)
     except OSError as error:
         what = f"cannot read {printable(path)}: {error.strerror}"
         raise DataError(what, expected="a readable list") from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    found = [Line(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    for line in found:
+    content_lines = [Line(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    for line in content_lines:
         _refuse_control(line, path)
-    return found
+    return content_lines
 
 
 def _decoded(content: bytes, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The layout of own lists: train.csv (.txt, .tsv), perhaps val, test, classes.csv; Grocery Store."""
+"""The layout of lists: train.csv (.txt, .tsv), perhaps val, test, classes.csv; Grocery Store."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.data.found import Found
-from finedge.data.lists import FORM, NUMBER, Row, located, names_pictures, read_list
+from finedge.data.layouts.lines import read_lines
+from finedge.data.layouts.rows import FORM, NUMBER, Row, located, names_pictures, read_list
 from finedge.data.names import label_text, refuse_alike, split_of, why_no_data
-from finedge.data.record import SPLITS, Item, LeftOut, named, printable
-from finedge.data.text import read_lines
+from finedge.data.record import SPLITS, Contents, Item, LeftOut, named
 from finedge.errors import DataError
+from finedge.regular import is_regular
+from finedge.text import printable
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 CLASSES = "classes.csv"
@@ -32,7 +33,7 @@ class _Place:
     label: str
 
 
-def read_listed(root: Path) -> Found | None:
+def read_listed(root: Path) -> Contents | None:
     """train.txt [val.txt test.txt] with lines `path, label`, or train.csv ... (own lists)."""
     files, stray = _list_files(root)
     if "train" not in files:
@@ -50,24 +51,24 @@ def read_listed(root: Path) -> Found | None:
     splits = {s: tuple(_items(rows[s], files[s], index=index, seen=seen, twice=twice)) for s in rows}
     _refuse_all_missing(root, splits)
     left_out = (*stray, *([LeftOut(TWICE, len(twice), tuple(twice[:10]))] if twice else ()))
-    return Found(root, labels, splits, left_out)
+    return Contents(root, labels, splits, left_out)
 
 
 def stray_lists(root: Path) -> list[str]:
     """Say of each file that is called as a list is why it is none, beside folders of classes."""
     files, stray = _list_files(root)
-    said = [f"{name} names no picture: it is no list" for left in stray for name in left.examples]
+    remarks = [f"{name} names no picture: it is no list" for left in stray for name in left.examples]
     names = [printable(file.name) for file in files.values()]
-    return said + [f"{name} is not read: there is no list for train" for name in names]
+    return remarks + [f"{name} is not read: there is no list for train" for name in names]
 
 
 def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
     """Return the list of each split, and the text files that only bear such a name.
 
-    An empty or unreadable .csv is a broken list. A .txt that names no picture may be anybody's notes,
-    and claims nothing beside folders of pictures.
+    An empty or unreadable .csv is a broken list. A .txt that names no picture may be anybody's
+    notes, and claims nothing beside folders of pictures.
     """
-    found: dict[str, Path] = {}
+    by_split: dict[str, Path] = {}
     stray = []
     for path in sorted(root.iterdir()):
         suffix, split = path.suffix.lower(), split_of(path.stem)
@@ -76,16 +77,16 @@ def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
         notes = suffix == ".txt" and path.is_file() and not names_pictures(path)
         if notes and _has_folders(root):
             stray.append(printable(path.name))
-        elif split in found:
-            both = named((found[split].name, path.name))
+        elif split in by_split:
+            both = named((by_split[split].name, path.name))
             raise DataError(
                 f"{root} has two lists for split '{split}': {both}",
                 expected="one",
                 fix="delete or rename one",
             )
         else:
-            found[split] = path
-    return found, (LeftOut(STRAY, len(stray), tuple(stray[:10])),) if stray else ()
+            by_split[split] = path
+    return by_split, (LeftOut(STRAY, len(stray), tuple(stray[:10])),) if stray else ()
 
 
 def _has_folders(root: Path) -> bool:
@@ -166,15 +167,14 @@ def _items(
 
 def _refuse_special(path: Path, row: Row, *, file: Path) -> None:
     """Refuse a pipe, a folder or a device: reading one could wait for ever."""
-    # These two are False for a name that is too long, where those of Path raise.
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+    if os.path.exists(path) and not is_regular(path):  # noqa: PTH110 - Path's own raises
         what = f"{printable(file)}, line {row.line}: '{printable(row.path)}' is not a regular file"
         raise DataError(what, expected=FORM, fix="list image files only")
 
 
 def _refuse_all_missing(root: Path, splits: Mapping[str, tuple[Item, ...]]) -> None:
     items = [item for some in splits.values() for item in some]
-    if not any(os.path.isfile(item.path) for item in items):  # noqa: PTH113
+    if not any(is_regular(item.path) for item in items):
         raise DataError(
             f"none of the {len(items)} images that the lists of {root} name is there, first: {printable(items[0].path)}",
             expected=f"paths below {root}, or absolute ones",
@@ -186,7 +186,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
     """Read classes.csv with header `name, id, ...` (Grocery Store); () where there is none."""
     if not path.is_file():
         return ()
-    found: dict[int, str] = {}
+    numbered: dict[int, str] = {}
     for place, line in enumerate(read_lines(path)):
         try:
             row = next(csv.reader([line.text], skipinitialspace=True, strict=True))
@@ -198,12 +198,12 @@ def _class_names(path: Path) -> tuple[str, ...]:
         good = number and cells[0] and len(cells[1]) <= DIGITS
         if not good and place == 0:
             continue
-        if not good or int(cells[1]) in found:
+        if not good or int(cells[1]) in numbered:
             why = "a number that stands there twice" if good else "is no `name,number`"
             raise DataError(f"{printable(path)}, line {line.number}: {why}", expected=CLASSES_FORM)
-        found[int(cells[1])] = label_text(cells[0])
-    names = tuple(found[k] for k in sorted(found))
-    if sorted(found) != list(range(len(found))) or len(set(names)) < len(names) or not names:
+        numbered[int(cells[1])] = label_text(cells[0])
+    names = tuple(numbered[k] for k in sorted(numbered))
+    if sorted(numbered) != list(range(len(numbered))) or len(set(names)) < len(names) or not names:
         why = "has gaps in its numbers, or one name twice" if names else "names no class"
         raise DataError(f"{printable(path)} {why}", expected=CLASSES_FORM)
     return names

@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.data.record import named, printable
-from finedge.data.text import Line, read_lines
+from finedge.data.layouts.lines import Line, read_lines
+from finedge.data.record import named
 from finedge.errors import DataError
 from finedge.image import SUFFIXES
+from finedge.regular import is_regular
+from finedge.text import printable
 
 FORM = 'lines `path,label`, quotes around what holds a comma: birds/1.jpg,"finch, red"'
 PATHS = frozenset(
@@ -92,7 +94,11 @@ def read_list(path: Path, *, numbered: bool = False) -> tuple[Row, ...]:
         return max(whole, key=lambda r: _there(r.rows, path.parent)).rows
     bad = [r.bad for r in readings if r.bad is not None]
     number, why = max(bad, key=lambda b: b[0])  # of the separator that fits longest
-    raise DataError(f"{printable(path)}, line {number}: {why}", expected=FORM, fix="correct this line")
+    raise DataError(
+        f"{printable(path)}, line {number}: {why}",
+        expected=FORM,
+        fix="correct this line",
+    )
 
 
 def names_pictures(path: Path) -> bool:
@@ -101,7 +107,7 @@ def names_pictures(path: Path) -> bool:
         with path.open("rb") as file:
             return PICTURE.search(file.read(LOOK).replace(b"\0", b"").decode("latin-1")) is not None
     except OSError:
-        return True  # it cannot be told: reading it then says why
+        return True  # unknown: reading it reports why
 
 
 def _read(lines: Sequence[Line], split: Callable[[str], list[str]], *, numbered: bool) -> _Reading:
@@ -143,7 +149,7 @@ def _why_not(cells: Sequence[str], columns: tuple[int, int, int] | None, *, numb
     if len(cells) != 2:
         return f"{len(cells)} column(s): {named(cells, shown=5)}"
     if not cells[0] or not cells[1]:
-        return "no path" if cells[1] else f"no label behind '{printable(cells[0])}'"
+        return "no path" if cells[1] else f"no label after '{printable(cells[0])}'"
     if _is_picture(cells[1]) and not _is_picture(cells[0]):
         return f"the label stands before the path '{printable(cells[1])}'"
     return ""
@@ -155,7 +161,7 @@ def _is_picture(cell: str) -> bool:
 
 def _there(rows: Sequence[Row], root: Path) -> int:
     """Return how many of the first rows name a file: what tells `a,b.jpg;c` from `a.jpg,b;c`."""
-    return sum(os.path.isfile(located(row.path, root)) for row in rows[:100])  # noqa: PTH113
+    return sum(is_regular(located(row.path, root)) for row in rows[:100])
 
 
 def located(text: str, root: Path) -> Path:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finedge.data.names import label_text, refuse_alike, refuse_no_unicode
-from finedge.data.record import named, printable
+from finedge.data.record import named
 from finedge.data.walk import Folder
 from finedge.errors import DataError
+from finedge.text import printable
 
 Pairs = tuple[tuple[str, Path], ...]
 
@@ -27,18 +28,19 @@ class Reading:
 def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
     """Return the classes of folders: one tree for each split.
 
-    Pictures in folders below a class folder that holds pictures itself belong to that class. Where no
-    folder at the top holds pictures itself, the tops are groups, and the innermost folders classes.
+    Pictures in folders below a class folder that holds pictures itself belong to that class. Where
+    no folder at the top holds pictures itself, the tops are groups, and the innermost folders
+    classes.
 
     Raises:
-        DataError: it cannot be told which folders are classes, or a name is no Unicode.
+        DataError: it is not clear which folders are classes, or a name is no Unicode.
     """
     tops = [(split, top) for split, tree in trees.items() for top in tree.folders]
     direct = {top.path.name for _, top in tops if top.pictures}
     deep = {top.path.name for _, top in tops if any(f.has_pictures() for f in top.folders)}
     if not deep - direct:
-        found = [(split, top.path.name, top) for split, top in tops]
-        return _reading(found, root=root, notes=_merged(tops))
+        classes = [(split, top.path.name, top) for split, top in tops]
+        return _reading(classes, root=root, notes=_merged(tops))
     if direct:
         sides = f"{named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders"
         raise DataError(
@@ -51,8 +53,8 @@ def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
     moved = _moved(leaves, root=root)
     groups = named(sorted({path[0] for _, path, _ in leaves}))
     note = f"groups of classes: {groups}; the innermost folders are the classes"
-    found = [(split, path[-1], leaf) for split, path, leaf in leaves]
-    return _reading(found, root=root, notes=[note, *moved])
+    classes = [(split, path[-1], leaf) for split, path, leaf in leaves]
+    return _reading(classes, root=root, notes=[note, *moved])
 
 
 def _merged(tops: list[tuple[str, Folder]]) -> list[str]:
@@ -113,11 +115,11 @@ def _refuse_nested(leaves: Leaves, *, root: Path) -> None:
         )
 
 
-def _reading(found: list[tuple[str, str, Folder]], *, root: Path, notes: list[str]) -> Reading:
+def _reading(classes: list[tuple[str, str, Folder]], *, root: Path, notes: list[str]) -> Reading:
     written: dict[str, set[str]] = defaultdict(set)
-    splits: dict[str, list[tuple[str, Path]]] = {split: [] for split, _, _ in found}
+    splits: dict[str, list[tuple[str, Path]]] = {split: [] for split, _, _ in classes}
     refuse_no_unicode([str(root)])
-    for split, name, folder in found:
+    for split, name, folder in classes:
         refuse_no_unicode([name])
         written[label_text(name)].add(name)
         paths = list(folder.every())
