@@ -13,6 +13,7 @@ from finedge.bundle import Bundle
 from finedge.errors import UsageError
 from finedge.jetson.serve_config import deepstream, triton
 from finedge.jetson.serve_config.folder import Folder, Request, write
+from finedge.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ def serve_config(
     """
     if batch < 1:
         raise UsageError(f"--batch {batch}", expected="at least 1")
+    if plugin is not None and printable(str(plugin)) != str(plugin):
+        raise UsageError(f"--plugin '{plugin}'", expected="a name that fits on a line of a file")
     out = out.resolve()
     folders = TARGETS[target](Bundle.load(bundle), Request(variant, batch, plugin))
     files = [file for folder in folders for file in write(folder, out)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from finedge.schema import Check, Misfit, Text, between, decode
 
 PORTABLE = "portable"
 Flavour = Annotated[str, Check(("tensorrt", "tensorrt-rtx").__contains__, "tensorrt or tensorrt-rtx")]
+# it becomes a part of file names
+Capability = Annotated[str, Check(re.compile(r"[\w.+]{1,200}").fullmatch, "like 8.7, sm86+sm89, portable")]
 Batch = Annotated[int, between(1, 1_000_000)]
 
 
@@ -36,7 +39,7 @@ class EngineKey:
     flavour: Flavour
     version: Text
     gpu: Text
-    compute_capability: Text
+    compute_capability: Capability
     precision: Literal["fp32", "fp16", "int8", "int8-fp32"]
     profile: tuple[Batch, Batch, Batch]
     flags: tuple[Text, ...]

@@ -2,7 +2,8 @@
 
 An engine is a program: TensorRT runs what its bytes say. A digest that lies beside it proves nothing, for whoever made the
 bundle wrote both. The secret is made once a user, in `$FINEDGE_CACHE/engine.key`; another one may be trusted as well, where
-one user of a machine builds for another: `$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key`.
+one user of a machine builds for another: `$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key` (on a Jetson, that of
+the user who deploys: jetson/install.sh).
 """
 
 from __future__ import annotations
