@@ -251,9 +251,7 @@ def test_the_service_is_installed_enabled_and_not_started_without_settings(jetso
 
 
 @as_root
-def test_the_service_trusts_the_engines_of_the_user_who_deploys(
-    orin: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_service_trusts_the_engines_of_the_user_who_deploys(orin: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     orin.environment |= {"SUDO_UID": "0", "SUDO_GID": "0"}
     done = orin.run("--service")
     assert done.returncode == 0, done.stderr
@@ -288,9 +286,7 @@ def test_a_user_without_a_home_has_no_key_and_the_service_is_installed(orin: Roo
     done = orin.run("--service")
     assert done.returncode == 0, done.stderr
     assert "the service builds its engines itself" in done.stdout
-    assert "LoadCredential" not in (
-        orin.path / "etc/systemd/system/finedge.service.d/10-board.conf"
-    ).read_text()
+    assert "LoadCredential" not in (orin.path / "etc/systemd/system/finedge.service.d/10-board.conf").read_text()
 
 
 @as_root
