@@ -21,6 +21,7 @@ from typing import Any
 
 from finedge.errors import SystemProblem
 from finedge.files import write_bytes
+from finedge.regular import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def _own(folder: Path) -> bytes:
 def _secret_in(path: Path) -> bytes | None:
     """Return a secret, or None where there is none or it is too short to be one."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             secret = file.read(1024).strip()
     except OSError:
         return None
