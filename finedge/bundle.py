@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
 from finedge.spec import Name, Spec
 
 FORMAT = 1
+PIECE = 1 << 20  # bytes of a file at a time
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 FLOAT_FILE = "model.fp32.onnx"
@@ -225,8 +227,11 @@ _HOW_TO_MAKE = {
 
 def sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, as hex."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+        for piece in iter(partial(file.read, PIECE), b""):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -8,15 +8,18 @@ import json
 import logging
 import os
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from finedge import __version__
 from finedge.arguments import call
 from finedge.errors import FinedgeError, SystemProblem, UsageError, as_finedge_error, nearest
-from finedge.text import CleanFormatter
+from finedge.text import CleanFormatter, clean
 
 INTERRUPTED = 130
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -74,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; return the exit code documented in `finedge.errors`."""
     try:
         open_streams()
+        if argv is None:  # the process is ours
+            tell_bugs_clean()
         return _guarded(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # also while an error was being printed
         return INTERRUPTED
@@ -94,6 +99,16 @@ def open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a test's own stream
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def tell_bugs_clean() -> None:
+    """Take secrets and control characters out of the tracebacks of bugs, in threads too; the exit code stays 1."""
+    sys.excepthook = _tell_bug
+    threading.excepthook = lambda told: _tell_bug(told.exc_type, told.exc_value, told.exc_traceback)
+
+
+def _tell_bug(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    _say(clean("".join(traceback.format_exception(kind, error, trace)).rstrip()))
 
 
 def _to_null(number: int) -> None:

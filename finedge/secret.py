@@ -42,6 +42,9 @@ _BARE = re.compile(
     r"([^\s/:!=\"']{1,200}(?: [^\s/:!=\"']{1,200}){0,3}):(?![/\\]{2})(.*)@(.*)",
     re.DOTALL,
 )
+# What mask() meets where the scheme is mistyped or left out: the login is still one.
+_SLASHED = re.compile(r"([^@]{0,60}?//)([^@]*:.*@.*)", re.DOTALL)
+_TOKEN_USER = re.compile(r"(?=.*\d)(?=.*[A-Za-z]).{8,}", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:\\")
 _TOKEN = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[\w.~=+%-]{24,}|[0-9a-fA-F-]{16,}|eyJ[\w.=-]+")
 _VIDEO_ID = re.compile(r"\d+(?:\.\w{1,5})?")
@@ -61,6 +64,8 @@ _BEARER = re.compile(r"\b(Bearer|Basic)(\s+)(?=[^\s]*[\d=])([\w+/=.~-]{8,})")
 # with an @.
 _IN_TEXT = re.compile(rf"(?<![\w])({_SCHEME})([^\s\"'<>]*@\S*|[^\s:/@]*:(?!\d{{1,5}}(?!\w))[^\n@]{{0,200}}@\S*|\S*)")
 _BARE_IN_TEXT = re.compile(r"(?<![\w/:.*])(?![A-Za-z]:\\)([^\s/:@\"'(=,]{1,80}(?:@[\w.-]{1,80})?):(?!/)([^\s@]{1,200}|[^\s]{1,200})@(?=[\w.\[*])")
+# Text that quotes an address may have coded what stands before a secret: bob%3ASECRET, bob\\nSECRET.
+_BEFORE = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[abfnrtv0]))"
 _TAIL = re.compile(r"[\"')\]>,;:.!]*$")
 
 _learned: dict[str, str] = {}
@@ -119,8 +124,14 @@ def _encodable(text: str) -> bool:
 def _without_learned(text: str) -> str:
     for secret in sorted((s for s in tuple(_learned) if s in text), key=len, reverse=True):
         shown = _learned.get(secret, HIDDEN).replace("\\", r"\\")
-        text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", shown, text)
+        text = re.sub(_wherever(secret), shown, text)
     return text
+
+
+def _wherever(secret: str) -> str:
+    """Return the pattern of a secret in a text: a word or a number stands alone, as `port` in `transport` does not."""
+    common = secret.isalpha() or secret.isdigit()
+    return rf"{_BEFORE}{re.escape(secret)}(?![A-Za-z0-9])" if common else re.escape(secret)
 
 
 def _shown(source: str) -> Shown:
@@ -131,6 +142,9 @@ def _shown(source: str) -> Shown:
     if bare:
         after = _address(bare[3], head="")
         return Shown(f"{bare[1]}:{HIDDEN}@{after.text}", (bare[2], *after.secrets))
+    slashed = None if "!" in source else _SLASHED.fullmatch(source)
+    if slashed:
+        return _address(slashed[2], head=slashed[1])
     found: list[str] = []
     return Shown(_pipeline(source, found), tuple(found))
 
@@ -182,6 +196,8 @@ def _address(rest: str, *, head: str) -> Shown:
     scheme = head.strip().partition(":")[0].lower()
     user, password, place = _split_login(rest)
     secrets = [password] if password and f"{user}:{password}" != EXAMPLE else []
+    if password is None and user and _TOKEN_USER.fullmatch(user):
+        secrets, user = [user], HIDDEN
     login = f"{user}:{HIDDEN if secrets else password}@" if password is not None else f"{user}@" if user is not None else ""
     cut = re.search(r"[/?#;]", place)
     host, tail = (place[: cut.start()], place[cut.start() :]) if cut else (place, "")

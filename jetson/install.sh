@@ -210,7 +210,7 @@ put() { # $1 file, $2 mode, $3 content: written beside and renamed, and only whe
     [ "$(cat -- "$1" 2>/dev/null)" != "$3" ] || return 0
     mkdir -p -- "$(dirname "$1")"
     touch -- "$prefix/.changed"
-    if ! { printf '%s\n' "$3" >"$1.new" && chmod "$2" -- "$1.new" && sync -- "$1.new" && mv -- "$1.new" "$1"; }; then
+    if ! { (umask 077 && printf '%s\n' "$3" >"$1.new") && chmod "$2" -- "$1.new" && sync -- "$1.new" && mv -- "$1.new" "$1"; }; then
         fail $STEP "cannot write $1" "free some space on the disk and run it again: the file is as it was"
     fi
     say wrote "$1"
@@ -251,11 +251,31 @@ board_settings() { # what only the board knows: its device nodes, and whether it
     [ "${systemd:-0}" -lt 254 ] || printf 'RestartSteps=6\nRestartMaxDelaySec=120\n'
 }
 
+engine_key() { # prints the secret that seals the engines of the user who called sudo, and so who deploys; made where there is none
+    local user=${SUDO_UID:-0} home=''
+    home=$(getent passwd "$user" | cut -d: -f6)
+    [ -n "$home" ] || return 1
+    # As that user: the folder is theirs, and so is whatever a link there leads to.
+    # shellcheck disable=SC2016 # $1 and $$ are those of sh
+    setpriv --reuid "$user" --regid "${SUDO_GID:-0}" --clear-groups sh -c '
+        umask 077
+        cd -- / && mkdir -p -- "$1" || exit
+        [ -s "$1/engine.key" ] || { od -An -v -tx1 -N32 /dev/urandom | tr -d " \n" >"$1/engine.key.$$" && mv -- "$1/engine.key.$$" "$1/engine.key"; } || exit
+        head -c 1024 -- "$1/engine.key"' sh "$root$home/.cache/finedge"
+}
+
 install_service() {
-    local units=$root/etc/systemd/system unit board
+    local units=$root/etc/systemd/system unit board key
     if [ -n "$dry_run" ]; then say would "write $units/finedge.service and $root/etc/finedge/finedge.env, and enable the unit"; return; fi
     unit=$(sed "s|/opt/finedge|$prefix|g" "$here/finedge.service")
     board=$(board_settings)
+    # Engines that `finedge deploy` builds as that user are then loaded by the service, and not built a second time.
+    if key=$(engine_key) && [ -n "$key" ]; then
+        put "$root/etc/finedge/engine.key" 600 "$key"
+        board+=$'\nLoadCredential=engine.key:/etc/finedge/engine.key'
+    else
+        say warning "no engine.key of this user: the service builds its engines itself, at its first start with a new bundle"
+    fi
     put "$units/finedge.service" 644 "$unit"
     put "$units/finedge.service.d/10-board.conf" 644 "$board"
     # It may hold a camera's password, and once it is the user's it is never written again.

@@ -3,20 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TypedDict, TypeVar
 
+from finedge.document import parsed
 from finedge.errors import BundleError, FinedgeError, GateError, SystemProblem
 from finedge.jetson.deploy import scripts
 from finedge.jetson.deploy.remote import NO_CONNECTION, Done, Remote, last_line
+from finedge.schema import Misfit, Text, decode
+
+T = TypeVar("T")
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 PRETENDERS = {"fake"}
 REMOTE_ERRORS: dict[int, type[FinedgeError]] = {4: BundleError, 5: GateError}  # exit codes that mean here what they mean there
+
+SHOWN = 500  # characters of an answer
+
+
+class Built(TypedDict):
+    """What of the answer of `finedge build` is read here."""
+
+    precisions: Mapping[Text, EngineBuilt]
+
+
+class EngineBuilt(TypedDict, total=False):
+    """One engine; without `seconds` it was there before."""
+
+    seconds: float
+
+
+Stage = TypedDict("Stage", {"pass": bool | None})
+
+
+class Verified(TypedDict):
+    """What of the answer of `finedge verify` is read here."""
+
+    stages: tuple[Stage, ...]
+
+
+class Doctor(TypedDict):
+    """What of the answer of `finedge doctor` is read here: each backend's `why_not`."""
+
+    backends: Mapping[Text, str | None]
 
 
 @dataclass(frozen=True)
@@ -46,8 +78,8 @@ class Board:
         """Return what the board said."""
         return "; ".join(f"{name}: {self.backends.get(name, 'unknown to the finedge there')}" for name in TENSORRT)
 
-    def run(self, *words: str) -> dict[str, Any]:
-        """Run the board's finedge; return what it printed.
+    def run(self, kind: type[T], *words: str) -> T:
+        """Run the board's finedge; return what it printed, as a `kind`.
 
         Raises:
             BundleError: its exit code is 4.
@@ -55,17 +87,19 @@ class Board:
             FinedgeError: it failed otherwise, or its answer is none.
         """
         done = self.remote.run(scripts.FINEDGE, self.finedge, *words)
+        what = f"{self.remote.target.host}: finedge {words[0]}"
         if done.code:
-            raise REMOTE_ERRORS.get(done.code, FinedgeError)(f"{self.remote.target.host}: finedge {words[0]}: {complaint(done)}")
-        try:
-            found: dict[str, Any] = json.loads(last_line(done.out))  # a library may have said something before
-        except ValueError:
-            raise FinedgeError(
-                f"{self.remote.target.host}: finedge {words[0]} answered '{last_line(done.out)}'",
-                expected="JSON",
-                fix=f"{self.finedge} --version, on the board",
-            ) from None
-        return found
+            raise REMOTE_ERRORS.get(done.code, FinedgeError)(f"{what}: {complaint(done)}")
+        return _understood(kind, done, what=what, fix=f"{self.finedge} --version, on the board")
+
+
+def _understood(kind: type[T], done: Done, *, what: str, fix: str) -> T:
+    """Return what a command on the board answered; a library may have said something before."""
+    text = last_line(done.out)
+    try:
+        return decode(kind, parsed(text, name=what, error=FinedgeError, fix=fix))
+    except (FinedgeError, Misfit) as error:
+        raise FinedgeError(f"{what} answered '{text[:SHOWN]}'", expected="JSON as this version writes it", fix=fix) from error
 
 
 def examine(remote: Remote, *, finedge: str, path: str, service: str) -> Board:
@@ -89,7 +123,7 @@ def examine(remote: Remote, *, finedge: str, path: str, service: str) -> Board:
             expected="a unit of this user; or one of the system, as root or with sudo without a password for it (jetson/README.md has the rule)",
             fix=f"look on the board: systemctl cat {service}; sudo -n -l systemctl restart {service}",
         )
-    root = PurePosixPath(facts["home"]) / path.removeprefix("~/")
+    root = PurePosixPath(facts.get("home") or "/") / path.removeprefix("~/")
     return Board(remote, root, facts["finedge"], bool(facts.get("rsync")), _backends(remote, facts["finedge"]))
 
 
@@ -118,11 +152,12 @@ def complaint(done: Done) -> str:
     return said.removeprefix("finedge: ") or f"exit code {done.code}"
 
 
-def _backends(remote: Remote, finedge: str) -> dict[str, str | None]:
+def _backends(remote: Remote, finedge: str) -> Mapping[str, str | None]:
     done = remote.run(scripts.FINEDGE, finedge, "doctor", "--json", level=logging.DEBUG)
     try:
-        backends: dict[str, str | None] = json.loads(last_line(done.out))["backends"]
-    except (ValueError, KeyError):
+        found = _understood(Doctor, done, what="finedge doctor", fix="")
+        backends = found["backends"]
+    except FinedgeError:
         backends = {}
     if done.code or not backends:
         raise SystemProblem(

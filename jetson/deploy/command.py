@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from finedge.bundle import MANIFEST, Bundle, sha256
 from finedge.errors import FinedgeError, SystemProblem, UsageError, nearest
 from finedge.jetson.deploy import scripts
-from finedge.jetson.deploy.board import Board, examine, locked
+from finedge.jetson.deploy.board import Board, Built, Verified, examine, locked
 from finedge.jetson.deploy.copy import check_digests, copier, refuse_unsendable
 from finedge.jetson.deploy.remote import Target, connect, last_line
 from finedge.jetson.deploy.steps import Journal, Step
@@ -87,11 +87,9 @@ def deploy(
     if identity is not None and not identity.is_file():
         raise UsageError(f"there is no key {identity}", expected="a private key file")
     for text in (path, finedge, bundle.name):
-        if printable(text) != text:
-            raise UsageError(
-                f"'{text}' holds a character that is not printed",
-                expected="printable names",
-            )
+        if not text or printable(text) != text:
+            what = f"'{text}' is empty or holds a character that is not printed"
+            raise UsageError(what, expected="printable names")
     target, loaded = Target(board, port, identity), Bundle.load(bundle)
     refuse_unsendable(loaded)
     stamp = sha256(loaded.path / MANIFEST)[:12]  # the manifest holds the digests of all other files
@@ -154,7 +152,7 @@ def _build(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
     if not wanted.precisions:
         return f"skipped, the bundle holds none of {', '.join(ENGINES)}"
     board.remote.check(scripts.ENGINES, str(board.root), f"{wanted.incoming}/{wanted.folder}")
-    built = board.run("build", str(staged), "--backend", board.tensorrt, "--precision", ",".join(wanted.precisions))
+    built = board.run(Built, "build", str(staged), "--backend", board.tensorrt, "--precision", ",".join(wanted.precisions))
     return ", ".join(f"{name} {record.get('seconds', 0):.0f} s" for name, record in built["precisions"].items())
 
 
@@ -163,7 +161,8 @@ def _verify(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
     # Opening a variant without an engine builds one: only those that were asked for.
     built = sorted({n.partition("-")[0] for n in wanted.precisions}) if board.tensorrt else []
     only = ["--variants", ",".join(built)] if built else []
-    stages = board.run("verify", str(staged), "--backend", board.tensorrt or "auto", *only)["stages"]
+    backend = board.tensorrt or "auto"
+    stages = board.run(Verified, "verify", str(staged), "--backend", backend, *only)["stages"]
     return f"{sum(s['pass'] is True for s in stages)} stages pass on {board.tensorrt or 'the CPU'}"
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from finedge.document import parsed
 from finedge.errors import SystemProblem
 from finedge.runtime.cuda import gpu, why_no_gpu
 from finedge.runtime.engine import flavour
 from finedge.runtime.plugins.image import image_for
 from finedge.runtime.telemetry.sysfs import text
+from finedge.schema import Misfit, Text, decode
+
+
+class _Version(TypedDict):
+    version: Text
+
+
+class _Toolkit(TypedDict):
+    cuda: _Version
 
 
 def graphics() -> tuple[dict[str, Any] | None, str | None]:
@@ -33,10 +42,12 @@ def nvidia_driver(root: Path = Path("/")) -> str | None:
 
 def cuda_toolkit(root: Path = Path("/")) -> str | None:
     """Return the version of the CUDA toolkit in /usr/local/cuda, or None; engines run without one."""
+    path = root / "usr/local/cuda/version.json"
     try:
-        return str(json.loads(text(root / "usr/local/cuda/version.json"))["cuda"]["version"])
-    except (ValueError, KeyError, TypeError):
+        found = decode(_Toolkit, parsed(text(path), name=str(path), error=SystemProblem, fix=""))
+    except (SystemProblem, Misfit):
         return None
+    return found["cuda"]["version"]
 
 
 def tensorrt(root: Path = Path("/")) -> dict[str, Any]:

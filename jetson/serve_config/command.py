@@ -13,9 +13,11 @@ from finedge.bundle import Bundle
 from finedge.errors import UsageError
 from finedge.jetson.serve_config import deepstream, triton
 from finedge.jetson.serve_config.folder import Folder, Request, write
+from finedge.text import printable
 
 log = logging.getLogger(__name__)
 
+LARGEST_BATCH = 65536
 TARGETS: dict[str, Callable[[Bundle, Request], list[Folder]]] = {"triton": triton.folders, "deepstream": deepstream.folders}
 
 
@@ -38,8 +40,10 @@ def serve_config(
         batch: the largest batch the server may form.
         plugin: libfinedge_plugin_autoload.so on the serving machine: attention by our kernel instead of TensorRT's (deepstream).
     """
-    if batch < 1:
-        raise UsageError(f"--batch {batch}", expected="at least 1")
+    if not 1 <= batch <= LARGEST_BATCH:
+        raise UsageError(f"--batch {batch}", expected=f"1 to {LARGEST_BATCH}")
+    if plugin is not None and printable(str(plugin)) != str(plugin):
+        raise UsageError(f"--plugin '{plugin}'", expected="a name that fits on a line of a file")
     out = out.resolve()
     folders = TARGETS[target](Bundle.load(bundle), Request(variant, batch, plugin))
     files = [file for folder in folders for file in write(folder, out)]

@@ -32,5 +32,10 @@ def _scalar(value: str | int | bool) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str) and not isinstance(value, Name):
-        return '"' + "".join(ESCAPES.get(c, c) for c in value) + '"'
+        return '"' + "".join(ESCAPES.get(c) or _octal(c) for c in value) + '"'
     return str(value)
+
+
+def _octal(character: str) -> str:
+    """Return a control character as text format escapes it, and any other as it is."""
+    return f"\\{ord(character):03o}" if ord(character) < 32 or ord(character) == 127 else character

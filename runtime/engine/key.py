@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,9 @@ Flavour = Annotated[
         "tensorrt or tensorrt-rtx",
     ),
 ]
+# it becomes a part of file names
+_CAPABILITY = re.compile(r"[\w.+]{1,200}")
+Capability = Annotated[str, Check(_CAPABILITY.fullmatch, "like 8.7, sm86+sm89, portable")]
 Batch = Annotated[int, between(1, 1_000_000)]
 
 
@@ -42,7 +46,7 @@ class EngineKey:
     flavour: Flavour
     version: Text
     gpu: Text
-    compute_capability: Text
+    compute_capability: Capability
     precision: Literal["fp32", "fp16", "int8", "int8-fp32"]
     profile: tuple[Batch, Batch, Batch]
     flags: tuple[Text, ...]

@@ -3,7 +3,8 @@
 An engine is a program: TensorRT runs its bytes. A digest that lies beside it proves nothing, for
 whoever made the bundle wrote both. The secret is made once a user, in `$FINEDGE_CACHE/engine.key`;
 another one may be trusted as well, where one user of a machine builds for another:
-`$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key`.
+`$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key` (on a Jetson, that of the user who
+deploys: jetson/install.sh).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from finedge.errors import SystemProblem
 from finedge.files import write_bytes
+from finedge.regular import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +108,7 @@ def _own(folder: Path) -> bytes:
 def _secret_in(path: Path) -> bytes | None:
     """Return a secret, or None where there is none or it is too short to be one."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             secret = file.read(1024).strip()
     except OSError:
         return None

@@ -13,6 +13,7 @@ from finedge.runtime.report.method import method_text
 from finedge.runtime.report.picture import SHAPES, colours, picture
 from finedge.runtime.report.tables import class_tables, flat, row_tables
 from finedge.runtime.report.verdict import latency_rows, verdicts
+from finedge.text import printable
 
 SIZES = {"wide": (880, 460), "narrow": (340, 340)}  # the page shows the one that fits, so that letters keep their size
 PARTS = ("preprocess", "infer", "post")
@@ -38,6 +39,7 @@ def page(report: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_seen,
         loader=jinja2.FunctionLoader(lambda n: templates.joinpath(n).read_text("utf-8")),
     )
     rows = report["rows"]
@@ -56,6 +58,11 @@ def page(report: Mapping[str, Any]) -> str:
         conditions=[(f"{r['bundle']} {r['variant']}, {r['mode']}", flat({"clocks": r["clocks"], "throttled": r["throttled"]})) for r in rows],
         method=method_text(report),
     )
+
+
+def _seen(value: Any) -> Any:
+    """Return a value of a template with its control characters escaped; what is markup already has none of a user's."""
+    return printable(" ".join(value.split())) if type(value) is str else value
 
 
 def _bars(rows: Sequence[Mapping[str, Any]]) -> tuple[Bar, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from finedge.runtime.report.method import method_text
 from finedge.runtime.report.tables import ClassTable, Table, class_tables, flat, row_tables
 from finedge.runtime.report.verdict import verdicts
+from finedge.text import printable
 
 WORST = 20  # classes listed in Markdown; the HTML page holds all
 
@@ -45,5 +46,5 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _safe(text: str) -> str:
     """Escape what Markdown or its HTML would act on; a newline would end a table row."""
-    plain = html.escape(" ".join(text.split()), quote=False)
+    plain = html.escape(printable(" ".join(text.split())), quote=False)
     return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import re
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from finedge.errors import SystemProblem, UsageError
 from finedge.files import writable_folder, write_bytes, write_text
+from finedge.regular import open_regular
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.behind import Behind
 from finedge.text import file_name
@@ -87,7 +89,7 @@ class Collector:
 
     def __post_init__(self) -> None:
         # A name begins with its time, so names sort by age.
-        for path in sorted((p for p in self.how.folder.glob("*/*.jpg") if OURS.fullmatch(p.name)), key=lambda p: p.name):
+        for path in sorted(filter(_is_ours, self.how.folder.glob("*/*.jpg")), key=lambda p: p.name):
             self._remember(path, path.stat().st_size)
         self._make_room(0)
         self._rewrite_index()  # its last line may be cut off
@@ -117,7 +119,7 @@ class Collector:
     def _path(self, record: dict[str, Any]) -> Path:
         at = re.sub(r"[-:]", "", record["captured_at"])
         path = self.how.folder / file_name(record["top"][0]["label"]) / f"{at}-{record['frame']:06d}.jpg"
-        twins = (path.with_name(f"{path.stem}-{i}.jpg") for i in range(1, 1000))  # two sources at the same moment
+        twins = (path.with_name(f"{path.stem}-{i}.jpg") for i in itertools.count(1))  # two sources at the same moment
         return path if not path.exists() else next(p for p in twins if not p.exists())
 
     def _remember(self, path: Path, size: int) -> None:
@@ -141,15 +143,22 @@ class Collector:
         if not (self.how.folder / INDEX).exists():
             return
         there = {str(path.relative_to(self.how.folder)) for path, _ in self._kept}
-        lines = (self.how.folder / INDEX).read_text().splitlines()
+        with open_regular(self.how.folder / INDEX) as index:
+            lines = index.read().decode(errors="replace").splitlines()
         write_text(self.how.folder / INDEX, "".join(f"{line}\n" for line in lines if _image_of(line) in there))
 
 
+def _is_ours(path: Path) -> bool:
+    return OURS.fullmatch(path.name) is not None and not path.is_symlink() and path.is_file()
+
+
 def _image_of(line: str) -> str | None:
+    """Return what a line of the index names; None where a kill or a full disk cut it off, or somebody else wrote it."""
     try:
-        return str(json.loads(line)["image"])
-    except (ValueError, KeyError, TypeError):
-        return None  # cut off by a kill or a full disk
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return str(found.get("image")) if isinstance(found, dict) else None
 
 
 def _jpeg(image: NDArray[np.uint8]) -> bytes:

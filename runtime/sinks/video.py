@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +103,9 @@ class VideoFile:
             self._written += 1
 
     def _open(self) -> cv2.VideoWriter:
+        # What a killed run left, or a link or pipe that somebody put there: FFmpeg would write into it.
+        with suppress(IsADirectoryError, PermissionError):
+            self._partial().unlink(missing_ok=True)
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
         writer = cv2.VideoWriter(str(self._partial().absolute()), cv2.CAP_FFMPEG, codec, self.fps, self._size)
         if not writer.isOpened():
@@ -159,7 +162,21 @@ def open_video(outputs: Outputs, context: Context) -> Sink | None:
         return None
     path, several = outputs.save, len(context.names) > 1
     codec_name(path)
-    writable_folder(path.parent, option="--save")
     paths = [path.with_name(f"{path.stem}-{i}{path.suffix}") if several else path for i in range(len(context.names))]
+    paths = [_place(path) for path in paths]
+    for folder in {path.parent for path in paths}:
+        writable_folder(folder, option="--save")
     files = tuple(VideoFile(p, frame_rate(fps, live=context.live), context.live) for p, fps in zip(paths, context.fps, strict=True))
     return Behind(Videos(files), name="save", drop=context.live)
+
+
+def _place(path: Path) -> Path:
+    """Return the file behind links, which is replaced as `finedge.files` replaces: the link stays.
+
+    Raises:
+        SystemProblem: something that is no file is there.
+    """
+    real = Path(os.path.realpath(path))
+    if os.path.lexists(real) and not real.is_file():
+        raise SystemProblem(f"--save {path} is no file", expected="a new name, or a file to replace")
+    return real

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from finedge.errors import UsageError
 
+LONGEST_SIDE = 8192  # pixels: a picture of 8192x8192 takes 201 MB
+LONGEST_LATENCY_MS = 600_000
+RATES = (1e-6, 1e6)  # frames a second: one in 12 days, to what no camera reaches
 FLIPS = range(8)  # as nvvidconv's flip-method counts them
 TURNED = (1, 3, 5, 7)  # flips that exchange width and height
 
@@ -65,18 +68,30 @@ class Wish:
 
     def __post_init__(self) -> None:
         sides = [side for side in (self.width, self.height) if side is not None]
-        if len(sides) == 1 or any(side < 1 for side in sides):
-            raise UsageError(f"width {self.width} with height {self.height}", expected="both, positive, in pixels")
-        if self.fps is not None and not 0 < self.fps < float("inf"):
-            raise UsageError(f"fps {self.fps}", expected="a positive number")
+        if len(sides) == 1 or any(not 1 <= side <= LONGEST_SIDE for side in sides):
+            expected = f"both, in pixels, 1 to {LONGEST_SIDE}"
+            raise UsageError(f"width {self.width} with height {self.height}", expected=expected)
+        if self.fps is not None:
+            check_rate(self.fps)
         if self.flip not in FLIPS:
             raise UsageError(f"flip {self.flip}", expected="0 none, 1 left turn, 2 half turn, 3 right turn, 4 left-right, 6 upside down, 5 or 7 diagonals")
-        if self.latency_ms is not None and self.latency_ms < 0:
-            raise UsageError(f"latency {self.latency_ms} ms", expected="0 or more")
+        if self.latency_ms is not None and not 0 <= self.latency_ms <= LONGEST_LATENCY_MS:
+            expected = f"0 to {LONGEST_LATENCY_MS} ms"
+            raise UsageError(f"latency {self.latency_ms} ms", expected=expected)
 
     def asked(self) -> dict[str, Any]:
         """Return what is asked for by name, without what says nothing."""
         return {name: value for name, value in vars(self).items() if value != getattr(Wish, name)}
+
+
+def check_rate(fps: float) -> None:
+    """Refuse what is no rate of frames.
+
+    Raises:
+        UsageError: not a number in `RATES`.
+    """
+    if not RATES[0] <= fps <= RATES[1]:
+        raise UsageError(f"fps {fps}", expected=f"{RATES[0]:g} to {RATES[1]:g} frames a second")
 
 
 AS_IT_COMES = Wish()

@@ -46,7 +46,7 @@ def head_of(path: Path) -> bytes:
     with open_regular(path) as file:
         head = file.read(HEAD)
         if head[4:8] == b"ftyp":
-            at = _find_box(file, b"moov")
+            at = _find_box(file, b"moov", size=os.fstat(file.fileno()).st_size)
             file.seek(at)
             head += file.read(1 << 20)
         return head
@@ -88,18 +88,18 @@ def _box_length(file: BinaryIO, at: int) -> int:
     return int.from_bytes(head[8:16], "big") if length == 1 else length
 
 
-def _find_box(file: BinaryIO, name: bytes) -> int:
+def _find_box(file: BinaryIO, name: bytes, *, size: int) -> int:
     """Return where a box of the top level begins, or 0."""
     at = 0
-    while True:
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8 or head[4:] == name:
-            return at if len(head) == 8 else 0
+    while at + 8 <= size:
+        file.seek(at + 4)
+        if file.read(4) == name:
+            return at
         length = _box_length(file, at)
         if length < 8:
             return 0
         at += length
+    return 0
 
 
 def _riff_cut(file: BinaryIO, size: int) -> bool:

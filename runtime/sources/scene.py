@@ -9,7 +9,7 @@ from types import TracebackType
 
 from finedge.errors import UsageError
 from finedge.render.scene import moving_scene
-from finedge.runtime.sources.base import Frame, SourceInfo
+from finedge.runtime.sources.base import Frame, SourceInfo, check_rate
 
 FPS = 25.0
 
@@ -23,8 +23,7 @@ class Scene:
     live = True
 
     def __init__(self, *, fps: float = FPS, seed: int = 0) -> None:
-        if not fps > 0:
-            raise UsageError(f"fps {fps}", expected="a positive number")
+        check_rate(fps)
         self.info = SourceInfo("test", "test://", None, 640, 480, fps)
         self._fps, self._seed = fps, seed
 

@@ -126,6 +126,35 @@ def test_a_bug_still_shows_its_traceback(monkeypatch):
         main(["doctor"])
 
 
+BUG = """
+import sys, threading
+from tyro.conf import Positional
+from finedge import cli
+def fail(word: Positional[str]):
+    work = threading.Thread(target=fail_in, args=[word])
+    work.start()
+    work.join()
+    fail_in(word)
+def fail_in(word):
+    raise KeyError(word + "\\x1b[31m")
+class Bug:
+    for_run, load = None, staticmethod(lambda: fail)
+cli.COMMANDS["doctor"] = Bug
+sys.argv = ["finedge", "doctor", "rtsp://bob:S3CRET@cam/x"]
+sys.exit(cli.main())
+"""
+
+
+def test_a_bugs_traceback_shows_no_secret_and_no_control_character(tmp_path):
+    (tmp_path / "bug.py").write_text(BUG)
+    done = shell("bug.py", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 2  # of the thread, of the command
+    assert done.stderr.count("rtsp://bob:***@cam/x") == 2
+    assert "S3CRET" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
 STREAMS = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-"}
 
 

@@ -56,6 +56,10 @@ FORMS = [
     "rtsp://127.0.0.1:1/x;auth=S3CRET",
     "rtsp:/bob:S3CRET@127.0.0.1/x",
     "rtsp:bob:S3CRET@127.0.0.1/x",
+    "//bob:S3CRET@127.0.0.1:1/x",
+    "rtsp ://bob:S3CRET@127.0.0.1:1/x",
+    "rtsp;//bob:S3CRET@127.0.0.1:1/x",
+    "http://S3CRET99@127.0.0.1:1/x",
     "http://bob:S3CRET@127.0.0.1:1/v",
     "http://127.0.0.1:1/v?u=a&p=S3CRET",
     "http://127.0.0.1:1/v?S3CRET",
@@ -171,7 +175,16 @@ def test_what_was_hidden_once_is_hidden_wherever_it_is_repeated() -> None:
     for said in ("no user bob with a b/S3CRET here", quote("a b/S3CRET", safe=""), "(tok3n)"):
         assert "***" in mask_text(said)
     assert "S3CRET" not in str(UsageError("the server said: a b/S3CRET"))
-    assert mask_text("atok3nb") == "atok3nb"
+    assert mask_text("atok3nb") == "a***b"  # a server may glue it to what it says
+    assert mask_text("bob%3Atok3n%40cam, 'bob\\ntok3n'") == "bob%3A***%40cam, 'bob\\n***'"
+
+
+@pytest.mark.parametrize(("password", "other"), [("port", "transport"), ("1234", "12345 frames")])
+def test_a_password_that_is_a_word_or_a_number_stands_alone(password: str, other: str) -> None:
+    learn(f"rtsp://bob:{password}@cam/x")
+    assert mask_text(other) == other
+    said = f"no {password}; bob%3A{password}%40cam; 'bob\\n{password}'"
+    assert mask_text(said) == "no ***; bob%3A***%40cam; 'bob\\n***'"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import filecmp
 import hashlib
 import http.client
 import logging
+import lzma
 import os
 import shutil
 import tarfile
@@ -22,6 +23,17 @@ from finedge.train.data.base import Archive
 from finedge.train.data.download import CHUNK, download
 
 log = logging.getLogger(__name__)
+
+# What the readers raise; RuntimeError: a password is wanted, or the compression is not known.
+DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def is_there(archive: Archive, *, root: Path) -> bool:
@@ -144,7 +156,7 @@ def _extract(file: Path, target: Path) -> None:
         else:
             with tarfile.open(file) as tar:
                 tar.extractall(target, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except DAMAGED as error:
         raise DataError(f"{file} cannot be unpacked: {error}", expected="a whole archive", fix="delete it and run again") from error
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from finedge.runtime.engine.seal import is_ours, sealed
 
 from .conftest import BOARDS, INSTALL, OTHERS, Root, make_root, script
 
@@ -245,6 +248,45 @@ def test_the_service_is_installed_enabled_and_not_started_without_settings(jetso
     assert called == ["systemctl daemon-reload", "systemctl enable --quiet finedge.service", "systemctl try-restart finedge.service"]
     assert (jetson.path / "etc/finedge/finedge.env").stat().st_mode & 0o777 == 0o600
     assert "systemctl restart finedge" in done.stdout
+
+
+@as_root
+def test_the_service_trusts_the_engines_of_the_user_who_deploys(orin: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orin.environment |= {"SUDO_UID": "0", "SUDO_GID": "0"}
+    done = orin.run("--service")
+    assert done.returncode == 0, done.stderr
+    home = pwd.getpwuid(0).pw_dir
+    own, handed = orin.path / f"{home}/.cache/finedge/engine.key".lstrip("/"), orin.path / "etc/finedge/engine.key"
+    assert own.read_text().strip() == handed.read_text().strip()
+    assert [path.stat().st_mode & 0o777 for path in (own, handed)] == [0o600, 0o600]
+    drop_in = orin.path / "etc/systemd/system/finedge.service.d/10-board.conf"
+    assert "LoadCredential=engine.key:/etc/finedge/engine.key" in drop_in.read_text().splitlines()
+    monkeypatch.setenv("FINEDGE_CACHE", str(own.parent))
+    record = sealed({"built": "by the deploy"})
+    monkeypatch.setenv("FINEDGE_CACHE", str(tmp_path / "cache-of-the-service"))
+    assert not is_ours(record)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(handed.parent))  # as systemd hands it over
+    assert is_ours(record)
+
+
+@as_root
+def test_a_key_that_is_there_stays(orin: Root) -> None:
+    orin.environment |= {"SUDO_UID": "0", "SUDO_GID": "0"}
+    own = orin.path / f"{pwd.getpwuid(0).pw_dir}/.cache/finedge/engine.key".lstrip("/")
+    own.parent.mkdir(parents=True)
+    own.write_text("k" * 64)
+    orin.run("--service")
+    assert own.read_text() == "k" * 64
+    assert (orin.path / "etc/finedge/engine.key").read_text() == "k" * 64 + "\n"
+
+
+@as_root
+def test_a_user_without_a_home_has_no_key_and_the_service_is_installed(orin: Root) -> None:
+    orin.environment |= {"SUDO_UID": "4294967294", "SUDO_GID": "0"}
+    done = orin.run("--service")
+    assert done.returncode == 0, done.stderr
+    assert "the service builds its engines itself" in done.stdout
+    assert "LoadCredential" not in (orin.path / "etc/systemd/system/finedge.service.d/10-board.conf").read_text()
 
 
 @as_root

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from finedge.errors import UsageError
@@ -57,5 +59,8 @@ def test_a_folder_of_somebody_else_is_not_replaced(bundle, tmp_path):
         serve_config("deepstream", bundle.path, out=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     (tmp_path / "README.md").write_text(MARK)
-    with pytest.raises(UsageError, match="--batch 0"):
-        serve_config("deepstream", bundle.path, out=tmp_path, batch=0)
+    for batch in (0, 10**30):
+        with pytest.raises(UsageError, match=f"--batch {batch}"):
+            serve_config("deepstream", bundle.path, out=tmp_path, batch=batch)
+    with pytest.raises(UsageError, match="--plugin"):
+        serve_config("deepstream", bundle.path, out=tmp_path, plugin=Path("/lib/a\nbatch-size=1"))

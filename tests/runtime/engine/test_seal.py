@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -143,3 +144,12 @@ def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.Monk
     monkeypatch.setattr(seal.Path, "home", homeless)
     with pytest.raises(SystemProblem, match="FINEDGE_CACHE"):
         cache_folder()
+
+
+def test_a_key_that_is_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / NAME)
+    elsewhere(monkeypatch, tmp_path)
+    assert is_ours(sealed({"built": "here"}))
+    os.mkfifo(tmp_path / "another.key")
+    monkeypatch.setenv("FINEDGE_ENGINE_KEY", str(tmp_path / "another.key"))
+    assert not is_ours({"seal": "0" * 64})

@@ -86,6 +86,14 @@ def test_text_from_users_is_escaped(render: Any, sample: SimpleNamespace) -> Non
     assert "&lt;script&gt;" in text
 
 
+@pytest.mark.parametrize("render", [markdown, page])
+def test_control_characters_of_users_reach_no_page(render: Any, sample: SimpleNamespace) -> None:
+    text = render(sample.report(label="red\x1b[2J\u202e\ud800", first="a\n# A heading"))
+    assert "red\\x1b" in text.replace("\\\\", "\\")
+    assert not set(text) & set("\x1b\u202e\ud800")
+    assert "\n# A heading" not in text
+
+
 def test_a_pipe_in_a_label_keeps_the_markdown_table_whole(sample: SimpleNamespace) -> None:
     (line,) = [x for x in markdown(sample.report(label="a|b")).splitlines() if "a\\|b" in x]
     assert line.replace("\\|", "").count("|") == 6

@@ -204,3 +204,26 @@ def test_kept_frames_obey_the_umask(mask: int, make_result: MakeResult, tmp_path
 def test_limits_that_keep_nothing_are_refused(below: float, most: float, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--collect"):
         Collecting(tmp_path, below=below, max_mib=most)
+
+
+FOREIGN = {"no UTF-8": b"\xff\xfe", "deep": b"[" * 100_000, "long": b"9" * 5000, "a list": b"[]"}
+
+
+@pytest.mark.parametrize("line", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_lines_of_an_index_end_no_run(line: bytes, make_result: MakeResult, tmp_path: Path) -> None:
+    (tmp_path / INDEX).write_bytes(line + b"\n")
+    collecting(tmp_path).write(make_result(p=0.1))
+    assert index(tmp_path) == names(tmp_path)
+
+
+def test_an_index_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / INDEX)
+    with pytest.raises(OSError, match="it is a named pipe"):
+        collecting(tmp_path)
+
+
+def test_what_is_no_picture_of_ours_is_neither_counted_nor_touched(make_result: MakeResult, tmp_path: Path) -> None:
+    (tmp_path / "red" / "20250101T000000.000Z-000001.jpg").mkdir(parents=True)
+    (tmp_path / "red" / "20250101T000000.000Z-000002.jpg").symlink_to("nowhere")
+    collecting(tmp_path, max_mib=1e-6)
+    assert len(list((tmp_path / "red").iterdir())) == 2

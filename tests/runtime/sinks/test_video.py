@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from finedge.runtime.sinks.overlay import draw, lines
 from finedge.runtime.sinks.video import CODECS, VideoFile, Videos, frame_rate, open_video
 
 MakeResult = Callable[..., Result]
+CONTEXT = Context("tiny", names=("a",), fps=(10.0,), live=False, stop=lambda: None)
 
 # No file may grow past 300 kB: to a writer that is a full disk.
 CUT_OFF = """
@@ -142,6 +144,37 @@ def test_the_old_video_stays_until_the_new_one_is_whole(make_result: MakeResult,
     assert len(read(video.path)[0]) == 1
 
 
+def test_nothing_is_written_through_a_link_under_the_name_of_a_half_video(make_result: MakeResult, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / ".link.partial.mp4").symlink_to("victim")
+    os.mkfifo(tmp_path / ".pipe.partial.mp4")
+    for name in ("link.mp4", "pipe.mp4"):
+        video = VideoFile(tmp_path / name, 10.0)
+        video.write(make_result(0))
+        video.close()
+        assert len(read(tmp_path / name)[0]) == 1
+        assert not (tmp_path / name).is_symlink()
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_link_stays_and_what_is_behind_it_is_replaced(make_result: MakeResult, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out.mp4").symlink_to("disk/out.mp4")
+    sink = open_video(Outputs(save=tmp_path / "out.mp4"), CONTEXT)
+    assert sink is not None
+    sink.write(make_result(0))
+    sink.close()
+    assert (tmp_path / "out.mp4").is_symlink()
+    assert len(read(tmp_path / "disk" / "out.mp4")[0]) >= 1
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_replaced_by_a_video(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "out.mp4")
+    with pytest.raises(SystemProblem, match="is no file"):
+        open_video(Outputs(save=tmp_path / "out.mp4"), CONTEXT)
+
+
 def test_several_sources_are_several_files(make_result: MakeResult, tmp_path: Path) -> None:
     sink = open_video(Outputs(save=tmp_path / "out.avi"), Context("tiny", names=("a", "b"), fps=(10.0, None), live=False, stop=lambda: None))
     assert sink is not None
@@ -152,12 +185,11 @@ def test_several_sources_are_several_files(make_result: MakeResult, tmp_path: Pa
 
 
 def test_a_name_without_a_codec_and_a_place_that_cannot_be_written_are_refused(make_result: MakeResult, tmp_path: Path) -> None:
-    context = Context("tiny", names=("a",), fps=(10.0,), live=False, stop=lambda: None)
     with pytest.raises(UsageError, match=r"out\.gif"):
-        open_video(Outputs(save=tmp_path / "out.gif"), context)
+        open_video(Outputs(save=tmp_path / "out.gif"), CONTEXT)
     (tmp_path / ".out.partial.mp4").mkdir()
     with pytest.raises(SystemProblem, match="--save: the folder"):
-        open_video(Outputs(save=Path("/proc/finedge/out.mp4")), context)
+        open_video(Outputs(save=Path("/proc/finedge/out.mp4")), CONTEXT)
     with pytest.raises(SystemProblem, match=r"out\.mp4"):
         VideoFile(tmp_path / "out.mp4", 10.0).write(make_result())
 

@@ -184,3 +184,12 @@ def test_a_late_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     while not closed and time.monotonic() < deadline:
         time.sleep(0.01)
     assert closed == ["connection"]
+
+
+@pytest.mark.parametrize("length", [2**64 - 1, 2**63 - 1, 2**62, 16, 8, 0])
+def test_a_box_that_goes_past_every_file_is_no_video(length: int, tmp_path: Path) -> None:
+    kind = (16).to_bytes(4, "big") + b"ftypisom" + bytes(4)
+    box = (1).to_bytes(4, "big") + b"free" + length.to_bytes(8, "big")
+    (tmp_path / "wild.mp4").write_bytes(kind + box + bytes(100))
+    with pytest.raises(DataError, match="cannot be opened as a video"):
+        open_source(str(tmp_path / "wild.mp4"))

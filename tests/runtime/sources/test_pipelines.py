@@ -130,9 +130,22 @@ def test_what_does_not_end_in_an_appsink_is_refused(text: str) -> None:
         pipelines.complete(text)
 
 
+TOO_MUCH = [{"width": 10**9, "height": 10**9}, {"fps": 1e-308}, {"fps": 1e308}, {"latency_ms": 10**30}]
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"width": 64}, {"width": 0, "height": 0}, {"fps": 0.0}, {"fps": float("nan")}, {"fps": float("inf")}, {"flip": 8}, {"flip": -1}, {"latency_ms": -1}],
+    [
+        *TOO_MUCH,
+        {"width": 64},
+        {"width": 0, "height": 0},
+        {"fps": 0.0},
+        {"fps": float("nan")},
+        {"fps": float("inf")},
+        {"flip": 8},
+        {"flip": -1},
+        {"latency_ms": -1},
+    ],
     ids=str,
 )
 def test_a_wish_that_makes_no_sense_is_a_usage_error(options: dict[str, Any]) -> None:

@@ -364,6 +364,15 @@ def evil(kind, path):
     return data.getvalue()
 
 
+def test_an_archive_that_wants_a_password_is_refused(tmp_path):
+    data = bytearray(evil("zip", "inside"))
+    for mark, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.index(mark) + at] |= 1  # the flag of an encrypted member
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        archive.unpack(Archive("x.zip", holds="inside"), root=tmp_path)
+
+
 @pytest.mark.parametrize(("kind", "path"), [("tar", "../outside"), ("zip", "../outside"), ("zip", "/outside"), ("zip", "..\\outside")])
 def test_an_archive_that_writes_outside_is_refused(kind, path, tmp_path):
     (tmp_path / "in").mkdir()
