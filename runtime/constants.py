@@ -55,6 +55,9 @@ class Constants:
             return None
         if node.op_type == "Concat":
             return np.concatenate(given, axis=_attribute(node, "axis", 0))
+        if node.op_type == "ReduceProd" and len(given) == 1:  # over all axes
+            product = np.prod(given[0], keepdims=bool(_attribute(node, "keepdims", 1)))
+            return product.astype(given[0].dtype)
         if node.op_type == "Reshape" and 0 not in given[1]:
             return given[0].reshape(given[1])
         return None
