@@ -46,6 +46,9 @@ def gates(graph: onnx.GraphProto) -> set[str]:
     maker: dict[str, str] = {}
     found = set()
     for node in graph.node:
+        if node.op_type == "Reshape":  # a mask keeps its values
+            maker[node.output[0]] = maker.get(node.input[0], "")
+            continue
         factors = {maker.get(name) for name in node.input}
         is_gate = node.op_type == "Mul" and "Sigmoid" in factors and not factors.isdisjoint({"Conv", "gate"})
         maker.update(dict.fromkeys(node.output, "gate" if is_gate else node.op_type))

@@ -159,8 +159,15 @@ def _is_gated(value: ir.Value | None) -> bool:
     producer = None if value is None else value.producer()
     if producer is None or producer.op_type != "Mul":
         return False
-    makers = [None if factor is None else factor.producer() for factor in producer.inputs]
-    return any(m is not None and m.op_type == "Sigmoid" for m in makers) and any(_is_layer_output(f) or _is_gated(f) for f in producer.inputs)
+    return any(map(_is_mask, producer.inputs)) and any(_is_layer_output(f) or _is_gated(f) for f in producer.inputs)
+
+
+def _is_mask(value: ir.Value | None) -> bool:
+    """Tell whether a Sigmoid made it, at most reshaped behind it."""
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type == "Reshape":
+        return _is_mask(producer.inputs[0])
+    return producer is not None and producer.op_type == "Sigmoid"
 
 
 def _is_spatial_mean(node: ir.Node) -> bool:

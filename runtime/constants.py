@@ -59,6 +59,9 @@ class Constants:
             return None
         if node.op_type == "Concat":
             return np.concatenate(values, axis=_attribute(node, "axis", 0))
+        if node.op_type == "ReduceProd" and len(values) == 1:  # over all axes
+            product = np.prod(values[0], keepdims=bool(_attribute(node, "keepdims", 1)))
+            return product.astype(values[0].dtype)
         if node.op_type == "Reshape" and 0 not in values[1]:
             return values[0].reshape(values[1])
         return None

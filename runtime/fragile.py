@@ -28,8 +28,10 @@ def fragile(graph: GraphProto) -> dict[str, str]:
     constants = constant_names(graph)
     found = dict.fromkeys(_before_layers(graph), PIXELS)
     final = _behind_layers(graph)
+    exponents = {name for node in graph.node if node.op_type == "Exp" for name in node.input}
     for node in graph.node:
-        reason = _why(node, constants, is_final=node.name in final)
+        below_largest = node.op_type == "Sub" and not exponents.isdisjoint(node.output)
+        reason = RANGE if below_largest else _why(node, constants, is_final=node.name in final)
         if reason and node.name not in found:
             found[node.name] = reason
     return found | {name: "between nodes that stay float32" for name in enclosed(graph, found) if name not in found}

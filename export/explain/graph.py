@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from finedge.errors import BundleError
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
 
-# Between the linear layer and the output there may be these.
+# Between the linear layer and the output there may be these, and the Subs of a log softmax that is written out.
 PASSED = frozenset({"Identity", "Add", "LogSoftmax"})
 
 
@@ -73,7 +73,7 @@ class Graph:
             BundleError: something else makes it.
         """
         node, bias = self._producers.get(output), None
-        while node is not None and node.op_type in PASSED:
+        while node is not None and (node.op_type in PASSED or self._is_of_log_softmax(node)):
             computed = next((name for name in node.input if self.constant(name) is None), "")
             bias = next((c for c in map(self.constant, node.input) if c is not None), bias)
             node = self._producers.get(computed)
@@ -85,6 +85,9 @@ class Graph:
         if len(node.input) > 2:
             bias = self.constant(node.input[2])
         return Linear(weight, np.zeros(len(weight), weight.dtype) if bias is None else bias)
+
+    def _is_of_log_softmax(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "Sub" and all(self.constant(name) is None for name in node.input)
 
 
 def _is_projection(node: onnx.NodeProto) -> bool:

@@ -9,23 +9,39 @@ import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
 from finedge.export.passes.absorb_projections import AbsorbProjectionsPass
+from finedge.export.passes.broadcast import BroadcastPass
 from finedge.export.passes.fold_responses import FoldResponsesPass
 from finedge.export.passes.global_pool import GlobalPoolPass
+from finedge.export.passes.log_softmax import LogSoftmaxPass
+from finedge.export.passes.unsqueeze import UnsqueezePass
 
 # What `apply_passes` does, for the bundle's provenance.
 NAMES = (
     "theta once (common subexpressions)",
     "fold z and BatchNorm of all responses into one convolution",
     "spatial mean as GlobalAveragePool",
+    "log softmax written out, one axis an Unsqueeze, masks reshaped: forms that every reader computes right",
     "absorb key and value projections where cheaper",
+)
+
+
+# In this order.
+ALWAYS = (
+    CommonSubexpressionEliminationPass,
+    FoldResponsesPass,
+    GlobalPoolPass,
+    LogSoftmaxPass,
+    UnsqueezePass,
+    BroadcastPass,
+    RemoveUnusedNodesPass,
 )
 
 
 def apply_passes(model: ir.Model, *, keep: Set[str] = frozenset()) -> None:
     """Rewrite `model` in place; tensors named in `keep` (the taps) stay what they are."""
     with _kept(model, keep):
-        for rewrite in (CommonSubexpressionEliminationPass(), FoldResponsesPass(), GlobalPoolPass(), RemoveUnusedNodesPass()):
-            rewrite(model)
+        for rewrite in ALWAYS:
+            rewrite()(model)
 
 
 def absorb(model: ir.Model, nodes: Set[str], *, keep: Set[str] = frozenset()) -> ir.Model:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
 from finedge.export.passes.projection import Projection, given, insert_projection, read_projection
+from finedge.export.passes.replacing import take_over
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
 
 
@@ -64,12 +65,6 @@ def _absorb(graph: ir.Graph, node: ir.Node) -> bool:
     answer = mixed.outputs[0]
     answer.name, answer.shape, answer.type = f"{node.name}/mixed", query.shape, query.type
     projected = insert_projection(graph, answer, weight=value.weight, bias=value.bias, name=f"{node.name}/value", before=node)
-    _take_over(node.outputs[0], projected)
+    take_over(node.outputs[0], projected)
     graph.remove(node, safe=True)
     return True
-
-
-def _take_over(old: ir.Value, new: ir.Value) -> None:
-    name, new.shape, new.type = old.name, old.shape, old.type
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    old.name, new.name = f"{name}/projected", name  # a tap keeps its name

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
 from finedge.export.passes.projection import Projection, constant, given, has_constants, insert_projection, read_projection, used_once
+from finedge.export.passes.replacing import take_over
 from finedge.ops import DOMAIN
 
 
@@ -36,10 +37,7 @@ def _fold(graph: ir.Graph, root: ir.Node) -> bool:
         add = ir.node("Add", [other, total], name=f"{root.name}/folded")
         graph.insert_before(root, add)
         total = add.outputs[0]
-    result = root.outputs[0]
-    name, total.shape, total.type = result.name, result.shape, result.type
-    ir.convenience.replace_all_uses_with(result, total, replace_graph_outputs=True)
-    result.name, total.name = f"{name}/unfolded", name
+    take_over(root.outputs[0], total)
     return True
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
+from finedge.export.passes.replacing import take_over
+
 
 class GlobalPoolPass(InPlacePass):
     """Replace the spatial mean of a feature map by GlobalAveragePool."""
@@ -39,8 +41,5 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
         last = ir.node("Flatten", [pool.outputs[0]], name=f"{node.name}/flatten")
         graph.insert_before(node, last)
         pool.outputs[0].shape, pool.outputs[0].type = ir.Shape([source.shape[0], source.shape[1], 1, 1]), result.type
-    total, name = last.outputs[0], result.name
-    total.shape, total.type = result.shape, result.type
-    ir.convenience.replace_all_uses_with(result, total, replace_graph_outputs=True)
-    result.name, total.name = f"{name}/mean", name
+    take_over(result, last.outputs[0])
     graph.remove(node, safe=True)

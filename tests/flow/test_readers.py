@@ -1,6 +1,6 @@
-"""Every model file opens in readers that know nothing of finedge, as it is, and answers as ONNX Runtime does.
+"""Every model file opens in readers that know nothing of finedge, as it is, and answers as the file says.
 
-The reference is ONNX Runtime without its optimisations: Q/DQ pairs are then computed one by one in float, alike on every CPU.
+What the file says: ONNX Runtime without its optimisations, which computes Q/DQ pairs one by one in float, alike on every CPU.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 
-from finedge.bundle import HALF_FILE, Bundle
+from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.golden import read_golden
 from finedge.jetson.serve_config.command import serve_config
+from finedge.runtime.int8_products import measured_products, open_exactly
 from finedge.train import models
 
 BIRDS = Path(__file__).resolve().parents[2] / "examples" / "birds.finedge"
@@ -27,60 +27,71 @@ BACKBONE = "efficientnet_lite0"
 # The bundles of test_every_model.py; one of them by default, with attention.
 NAMES = [pytest.param(n, marks=[] if n == "cnl" else [pytest.mark.slow]) for n in models.names()]
 
-# Of max(1, largest score). Float: only the order of sums may differ; over fifty layers of other kernels 2e-5 was seen. Half: each
-# reader computes it in float32 or in float16. INT8: readers fuse differently and round at other Q/DQ pairs, as `verify` allows for.
-LIMITS = {"fp32": 1e-3, "projected": 1e-3, "fp16": 2e-2, "int8": 0.15}
+# Largest deviation, of max(1, largest score). Float: only the order of sums may differ; over fifty layers of other kernels 2e-5 was
+# seen. Half: each reader computes it in float32 or in float16.
+LIMITS = {"fp32": 1e-3, "projected": 1e-3, "fp16": 2e-2}
+# INT8: readers fuse differently, and so round at other places. Their error against float is then another draw of the file's own:
+# 0.7 to 1.3 times it was seen (root mean square over four frames), trained or not. OpenCV lost a Sigmoid once: over 3 times.
+OWN_ERRORS = 1.5
 
-
-# Found by this test with OpenCV 5.0.0. ONNX Runtime and OpenVINO agree on all of them.
-BEYOND = {
-    "cv2": ("attend_rectify", "cs", "clca_cga", "sa", "csca"),
-    "cv2 classic": ("attend_rectify", "clca_cga"),
-}
-# An untrained network has no margin: INT8 rounding grows with its depth (7 of 37 measured). That it follows is asked of it.
-LEAST_CORRELATION = 0.9
-
-
-def bundle_is_untrained(path: Path) -> bool:
-    return BIRDS not in path.parents
+Frames = np.ndarray  # [N, ...], as the graph takes them
+Answers = dict[str, np.ndarray]  # output name -> scores [N, classes]
+Run = Callable[[Frames], Answers]
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Opens a file and answers one batch: {output name: scores}."""
+    """Opens a file; what that returns answers one frame [1, ...]."""
 
     name: str
-    run: Callable[[Path, np.ndarray], dict[str, np.ndarray]]
+    open: Callable[[Path], Run]
+    # File name -> its error for a kind of file that it does not take. A reader that takes it one day fails here: remove the line.
+    refuses: tuple[tuple[str, str], ...] = ()
 
 
-def in_onnxruntime(path: Path, frames: np.ndarray) -> dict[str, np.ndarray]:
+def in_onnxruntime(path: Path, *, plainly: bool) -> Run:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(str(path), settings, providers=providers) if plainly else open_exactly(str(path))
     names = [o.name for o in session.get_outputs()]
-    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: frames}), strict=True))
+    return lambda frames: dict(zip(names, session.run(names, {session.get_inputs()[0].name: frames}), strict=True))
 
 
-def in_openvino(path: Path, frames: np.ndarray) -> dict[str, np.ndarray]:
+def in_openvino(path: Path) -> Run:
     openvino = pytest.importorskip("openvino")
     # Without the hint a CPU with AMX or AVX-512 computes in bfloat16, which is another question.
-    model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return {port.get_any_name(): value for port, value in model({0: frames}).items()}
+    how = {"INFERENCE_PRECISION_HINT": "f32"}
+    if measured_products() == "saturating":
+        # Its INT8 kernels clamp sums too where the CPU has no VNNI: 0.76 off with the birds' model.int8.onnx, whose own error is 0.1.
+        # Whether it reads the file right is asked of its float kernels there.
+        how["LP_TRANSFORMS_MODE"] = "NO"
+    model = openvino.Core().compile_model(str(path), "CPU", how)
+    return lambda frames: {port.get_any_name(): value for port, value in model({0: frames}).items()}
 
 
-def in_cv2(path: Path, frames: np.ndarray, *, engine: str) -> dict[str, np.ndarray]:
+def in_cv2(path: Path, *, engine: str) -> Run:
     # OpenCV 4 knows one engine and has no name for it.
     chosen = [getattr(cv2.dnn, engine)] if hasattr(cv2.dnn, engine) else []
     net = cv2.dnn.readNetFromONNX(str(path), *chosen)
-    net.setInput(frames)
-    names = net.getUnconnectedOutLayersNames()
-    outputs = [o.name for o in onnx.load(path).graph.output]
-    return dict(zip(outputs, net.forward(names), strict=True))
+    names = net.getUnconnectedOutLayersNames()  # not in the order of the file
+
+    def run(frames: Frames) -> Answers:
+        net.setInput(frames)
+        return dict(zip(names, net.forward(names), strict=True))
+
+    return run
 
 
-NEW, CLASSIC = (partial(in_cv2, engine=e) for e in ("ENGINE_AUTO", "ENGINE_CLASSIC"))
-READERS = [Reader("openvino", in_openvino), Reader("cv2", NEW), Reader("cv2 classic", CLASSIC)]
+READERS = [
+    Reader("onnxruntime", partial(in_onnxruntime, plainly=False)),
+    Reader("openvino", in_openvino),
+    Reader("cv2", partial(in_cv2, engine="ENGINE_AUTO")),
+]
+if hasattr(cv2.dnn, "ENGINE_CLASSIC"):
+    # OpenCV 5's older engine knows float16 as weights only; OpenCV 4, whose only engine it was, turned them into float32.
+    READERS.append(Reader("cv2 classic", partial(in_cv2, engine="ENGINE_CLASSIC"), ((HALF_FILE, "CV_16FC1"),)))
 reader = pytest.mark.parametrize("reader", READERS, ids=lambda r: r.name)
 
 
@@ -90,27 +101,47 @@ def _no_telemetry(monkeypatch):
     monkeypatch.setenv("CI", "true")
 
 
-def golden_input(bundle: Bundle) -> np.ndarray:
-    return np.asarray(read_golden(bundle)["input"], np.uint8)[None]
+def four_frames(bundle: Bundle) -> Frames:
+    """The golden input, mirrored and upside down: uint8 [4, H, W, 3]."""
+    golden = np.asarray(read_golden(bundle)["input"], np.uint8)
+    return np.stack([golden, golden[:, ::-1], golden[::-1], golden[::-1, ::-1]])
 
 
-def check(path: Path, frames: np.ndarray, *, reader: Reader) -> None:
-    expected, found = in_onnxruntime(path, frames), reader.run(path, frames)
-    limit = LIMITS[path.name.split(".")[1] if path.name.startswith("model.") else "fp32"]
-    assert found.keys() == expected.keys(), path.name
+def answers(run: Run, frames: Frames) -> Answers:
+    each = [run(np.ascontiguousarray(frame[None])) for frame in frames]
+    return {name: np.concatenate([scores[name] for scores in each]) for name in each[0]}
+
+
+def plain(path: Path, frames: Frames) -> Answers:
+    return answers(in_onnxruntime(path, plainly=True), frames)
+
+
+def check(found: Answers, expected: Answers, *, limit: float) -> None:
+    assert found.keys() == expected.keys()
     for name, scores in expected.items():
-        if "int8" in path.name and bundle_is_untrained(path):
-            assert np.corrcoef(found[name].ravel(), scores.ravel())[0, 1] > LEAST_CORRELATION, (path.name, name)
-            continue
         worst = float(np.abs(found[name] - scores).max())
-        assert worst <= limit * max(1.0, float(np.abs(scores).max())), (path.name, name, worst)
+        assert worst <= limit * max(1.0, float(np.abs(scores).max())), (name, worst)
 
 
-def check_all(bundle: Bundle, *, reader: Reader) -> None:
-    frames = golden_input(bundle)
+def check_int8(found: Answers, expected: Answers, *, in_float: Answers) -> None:
+    assert found.keys() == expected.keys()
+    for name, scores in in_float.items():
+        error, own = (float(np.sqrt(np.mean((answer[name] - scores) ** 2))) for answer in (found, expected))
+        assert error <= OWN_ERRORS * own, (name, error, own)
+
+
+def check_bundle(bundle: Bundle, *, reader: Reader) -> None:
+    frames, refuses = four_frames(bundle), dict(reader.refuses)
+    in_float = plain(bundle.file(FLOAT_FILE), frames)
     for path in (bundle.file(name) for name in bundle.files if name.endswith(".onnx")):
-        if reader.run is not CLASSIC or path.name != HALF_FILE:
-            check(path, frames, reader=reader)
+        kind = path.name.split(".")[1]
+        if path.name in refuses:
+            with pytest.raises(cv2.error, match=refuses[path.name]):
+                answers(reader.open(path), frames[:1])
+        elif kind == "int8":
+            check_int8(answers(reader.open(path), frames), plain(path, frames), in_float=in_float)
+        else:
+            check(answers(reader.open(path), frames[:1]), plain(path, frames[:1]), limit=LIMITS[kind])
 
 
 @pytest.fixture(scope="module")
@@ -124,40 +155,38 @@ def framed(untrained, tmp_path_factory):
 
 @reader
 def test_every_file_of_the_bundle_that_ships_opens(reader):
-    check_all(Bundle.load(BIRDS), reader=reader)
+    check_bundle(Bundle.load(BIRDS), reader=reader)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @reader
 def test_every_file_of_every_model_opens(untrained, name, reader):
-    if name in BEYOND.get(reader.name, ()):
-        pytest.xfail("OpenCV 5.0.0 refuses or miscomputes it: not looked into yet")
-    check_all(untrained.bundle(name, BACKBONE), reader=reader)
+    check_bundle(untrained.bundle(name, BACKBONE), reader=reader)
 
 
 @reader
 def test_a_graph_that_takes_whole_frames_opens(framed, reader):
-    check_all(framed, reader=reader)
+    check_bundle(framed, reader=reader)
 
 
 @reader
-@pytest.mark.parametrize(("target", "variant"), [("triton", "int8"), ("deepstream", "fp32")])
-def test_what_is_written_for_servers_opens(tmp_path, reader, target, variant):
-    served = serve_config(target, BIRDS, out=tmp_path / "out", variant=variant)
-    (path,) = [tmp_path / "out" / f for f in served["files"] if f.endswith(".onnx")]
-    pixels = golden_input(Bundle.load(BIRDS))
-    kind = onnx.load(path).graph.input[0].type.tensor_type.elem_type
-    frames = pixels if kind == onnx.TensorProto.UINT8 else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
-    named = path.rename(path.with_name(f"model.{variant}.onnx"))
-    check(named, frames, reader=reader)
+def test_what_is_written_for_triton_opens(tmp_path, reader):
+    path, frames = written_for("triton", tmp_path, variant="int8"), four_frames(Bundle.load(BIRDS))
+    in_float = plain(Bundle.load(BIRDS).file(FLOAT_FILE), frames)
+    check_int8(answers(reader.open(path), frames), plain(path, frames), in_float=in_float)
 
 
-def test_the_classic_engine_of_opencv_takes_no_half_precision():
-    if not hasattr(cv2.dnn, "ENGINE_CLASSIC"):
-        pytest.skip("OpenCV 4: its only engine is this one, with words of its own")
-    bundle = Bundle.load(BIRDS)
-    with pytest.raises(cv2.error, match="CV_16FC1"):
-        CLASSIC(bundle.file(HALF_FILE), golden_input(bundle))
+@reader
+def test_what_is_written_for_deepstream_opens(tmp_path, reader):
+    path = written_for("deepstream", tmp_path, variant="fp32")
+    planes = four_frames(Bundle.load(BIRDS))[:1].transpose(0, 3, 1, 2).astype(np.float32)
+    check(answers(reader.open(path), planes), plain(path, planes), limit=LIMITS["fp32"])
+
+
+def written_for(target: str, folder: Path, *, variant: str) -> Path:
+    served = serve_config(target, BIRDS, out=folder / "out", variant=variant)
+    (path,) = [folder / "out" / f for f in served["files"] if f.endswith(".onnx")]
+    return path
 
 
 def test_labels_and_preprocessing_stand_in_every_file():

@@ -25,4 +25,6 @@ def average_to(features: Tensor, *, grid: tuple[int, int]) -> Tensor:
 def mean_of_largest(features: Tensor, *, count: int) -> Tensor:
     """Return the mean of the `count` largest values of each channel, of all where there are fewer: [B, C, h, w] -> [B, C]."""
     positions = features.flatten(2)
-    return positions.topk(min(count, positions.shape[2]), dim=2).values.mean(dim=2)
+    if positions.shape[2] <= count:  # a TopK of all is one that OpenCV 4 refuses
+        return features.mean(dim=(2, 3))
+    return positions.topk(count, dim=2).values.mean(dim=2)
