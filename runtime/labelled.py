@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from finedge.bundle import Bundle
+from finedge.confidence import STAGE
 from finedge.data import (
     DataSet,
     Evaluated,
@@ -15,12 +17,13 @@ from finedge.data import (
     StoredSplit,
     evaluated,
     matched,
-    open_dataset,
     read_folder,
-    refuse_other_labels,
     say,
     say_match,
+    with_labels,
 )
+from finedge.data.cut import with_cuts
+from finedge.data.digest import digests
 from finedge.data.stored import FILE, unpack
 from finedge.errors import UsageError
 
@@ -32,12 +35,15 @@ def bundle_dataset(
     data: Path | None = None,
     *,
     new_images: NewImages = "ignore",
+    whole: bool = False,
 ) -> DataSet:
     """Open a data set for a bundle: `data`, or the images its training recorded; splits as stored.
 
+    With `whole` another data set that has no splits is not cut: see `finedge.data.matched`.
+
     Raises:
         UsageError: neither is there, or `new_images` for a bundle that stores no split.
-        DataError: its labels are not the bundle's.
+        DataError: it has labels that the bundle does not know.
     """
     root = data or recorded_root(bundle)
     if root is None or (data is None and not root.is_dir()):
@@ -47,19 +53,18 @@ def bundle_dataset(
             fix="--data DIR",
         )
     stored, seed = stored_split(bundle), _seed(bundle)
+    if stored is None and new_images != "ignore":
+        what = f"--new-images {new_images}: {bundle.path} stores no split, so no image is new to it"
+        raise UsageError(what, fix="leave it out; or train and export again, which stores the split")
+    found = with_labels(read_folder(root), bundle.spec.labels, owner=bundle.path)
     if stored is None:
-        if new_images != "ignore":
-            what = f"--new-images {new_images}: {bundle.path} stores no split, so no image is new to it"
-            raise UsageError(what, fix="leave it out; or train and export again, which stores the split")
-        found = open_dataset(root, seed=seed)
-        refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
+        found = with_cuts(found, seed=seed)
+        say(found)
         how = "cut anew" if found.cut else "taken as the folder gives it"
         text = "%s stores no split of its training: that of %s is %s"
         log.warning(text, bundle.path, found.root, how)
         return found
-    found = read_folder(root)
-    refuse_other_labels(found, bundle.spec.labels, owner=bundle.path)
-    placed = matched(found, stored, new=new_images, seed=seed)
+    placed = matched(found, stored, new=new_images, seed=seed, whole=whole)
     say(placed)
     say_match(placed)
     return placed
@@ -79,8 +84,22 @@ def evaluated_images(
         UsageError: there is no data.
         DataError: see `finedge.data.evaluated`.
     """
-    found = bundle_dataset(bundle, data, new_images=new_images)
-    return evaluated(found, stored_split(bundle), split=split, allow_overlap=allow_overlap)
+    found = bundle_dataset(bundle, data, new_images=new_images, whole=True)
+    chosen = evaluated(found, stored_split(bundle), split=split, allow_overlap=allow_overlap)
+    return replace(chosen, record={**chosen.record, "calibrated": _calibrated(bundle, chosen, split)})
+
+
+def _calibrated(bundle: Bundle, chosen: Evaluated, split: str) -> int:
+    """Count the images that the ranges of INT8 were taken from, and say it of a split but train."""
+    record = bundle.provenance.get(STAGE, {})
+    named = record.get("images_sha256", ()) if isinstance(record, Mapping) else ()
+    seen = {text for text in named if isinstance(text, str)} if isinstance(named, list) else set()
+    known = digests(item.path for item in chosen.items) if seen else {}
+    count = sum(known.get(item.path) in seen for item in chosen.items)
+    if count and split != "train":
+        text = "%d image(s) of split '%s' calibrated the INT8 variants: theirs may be a little too good"
+        log.warning(text, count, split)
+    return count
 
 
 def stored_split(bundle: Bundle) -> StoredSplit | None:

@@ -103,12 +103,12 @@ def test_what_is_not_a_number_is_caught(calm):
         check_parity(bent(calm[0], by=float("nan")), expected_of(calm[1], FRAMES, outputs=1), FRAMES)
 
 
-class Kink(nn.Module):
+class Kink(torch.nn.Module):
     """Just at the edge of a ReLU: float32 and float64 agree to the last bit that all is 0."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
+        self.weight = torch.nn.Parameter(torch.ones(1))
 
     def forward(self, frames):
         edge = torch.relu(self.weight - 1) * 2**24
