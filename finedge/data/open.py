@@ -15,7 +15,7 @@ from finedge.data.found import Found
 from finedge.data.listed import read_listed
 from finedge.data.names import refuse_no_unicode, why_no_data
 from finedge.data.record import SHOWN, SPLITS, DataSet, Item, LeftOut, named, printable
-from finedge.data.walk import pictures_below
+from finedge.data.walk import is_ours, pictures_below
 from finedge.errors import DataError
 from finedge.image import is_image, read_image
 
@@ -183,7 +183,8 @@ def _only_folder(root: Path) -> Path | None:
 
 
 def _folders(root: Path) -> list[Path]:
-    return [p for p in root.iterdir() if not why_no_data(p.name) and p.is_dir()]
+    visible = [p for p in root.iterdir() if not why_no_data(p.name) and p.is_dir()]
+    return [p for p in visible if not is_ours(p)]
 
 
 def _pictures(root: Path) -> bool:
