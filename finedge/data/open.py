@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 MAX_UNREADABLE = 0.02  # of all images; past this the data set is taken to be broken
 THIN = 2.0  # fewer val images a class than this, on average, is thin
 LEVELS = 3  # folders that hold nothing but one folder, as archives add them
-QUIET = ("hidden", "made by a tool")  # what nobody takes for data
+QUIET = ("hidden", "made by a tool", "a run or a bundle")  # what nobody takes for data
 UNLISTED = "a picture that no list names"
 
 # The first reader that knows a folder reads it; each returns None where it is something else.
