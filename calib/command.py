@@ -14,6 +14,7 @@ from tyro.conf import Positional
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, GOLDEN, PORTABLE_FILE, PROJECTED_FILE, Bundle
 from finedge.confidence import KEY, STAGE
+from finedge.data import NewImages
 from finedge.errors import UsageError
 from finedge.files import writable_place
 
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method: str = "max", seed: int = 0, give_up: float = 0.05) -> dict[str, Any]:
+def calibrate(
+    bundle: Positional[Path],
+    *,
+    data: Path,
+    images: int = 256,
+    method: str = "max",
+    seed: int = 0,
+    give_up: float = 0.05,
+    new_images: NewImages = "ignore",
+) -> dict[str, Any]:
     """Add the INT8 variants to a bundle, or replace them, and fit how sure each variant may say it is.
 
     Args:
@@ -38,11 +48,13 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
         method: max keeps every value; percentile cuts off the largest 0.01 % of magnitudes.
         seed: chooses the images.
         give_up: the largest share of right answers that may be called unknown instead; more of it catches more pictures of other things.
+        new_images: where images go that the stored split does not know: nowhere (ignore), or into train, val or test.
     """
     from finedge.calib.cpu import place_cpu
     from finedge.calib.observe import collect_ranges
     from finedge.calib.portable import place_portable
     from finedge.calib.sample import draw_sample
+    from finedge.data.evaluated import counts
     from finedge.runtime.labelled import bundle_dataset
     from finedge.runtime.model_facts import with_facts
     from finedge.runtime.onnx_file import read_model
@@ -51,7 +63,7 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
         raise UsageError(f"--give-up {give_up}", expected="a share of the right answers, 0 <= share < 1")
     loaded = Bundle.load(bundle)
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
-    dataset = bundle_dataset(loaded, data)
+    dataset = bundle_dataset(loaded, data, new_images=new_images)
     sample = draw_sample(dataset, images=images, seed=seed)
     source = source_file(loaded)
     model = read_model(loaded.file(source))
@@ -60,7 +72,7 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
     models = {name: with_facts(quantized, loaded.spec) for name, (quantized, _) in placed.items()}
     files = {name: _checked(model) for name, model in models.items()}
     record = _record(sample, table, {name: placement for name, (_, placement) in placed.items()})
-    record = {"seed": seed, "source": source, "model_sha256": loaded.files[source], **record}
+    record = {"seed": seed, "source": source, "model_sha256": loaded.files[source], "data": counts(dataset), **record}
     written = loaded.extend(STAGE, {**files, GOLDEN: _golden(loaded, files)}, record)
     log.info("%s: INT8 files of %s from %d images (%s)", bundle, source, len(sample.items), method)
     confidence = _confidence(written, dataset, give_up=give_up)
@@ -72,6 +84,7 @@ def calibrate(bundle: Positional[Path], *, data: Path, images: int = 256, method
         "int8_layers": {name: len(placement.int8) for name, (_, placement) in placed.items()},
         "float_layers": {name: len(placement.stays_float) for name, (_, placement) in placed.items()},
         "confidence": confidence,
+        "data": counts(dataset),
     }
 
 

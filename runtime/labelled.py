@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from finedge.bundle import Bundle
+from finedge.confidence import STAGE
 from finedge.data import (
     DataSet,
     Evaluated,
@@ -13,12 +16,13 @@ from finedge.data import (
     StoredSplit,
     evaluated,
     matched,
-    open_dataset,
     read_folder,
-    refuse_other_labels,
     say,
     say_match,
+    with_labels,
 )
+from finedge.data.cut import with_cuts
+from finedge.data.digest import digests
 from finedge.data.stored import FILE, unpack
 from finedge.errors import UsageError
 
@@ -30,12 +34,15 @@ def bundle_dataset(
     data: Path | None = None,
     *,
     new_images: NewImages = "ignore",
+    whole: bool = False,
 ) -> DataSet:
     """Open a data set for a bundle: `data`, or the images its training recorded; splits as stored.
 
+    With `whole` another data set that has no splits is not cut: see `finedge.data.matched`.
+
     Raises:
         UsageError: neither is there, or `new_images` for a bundle that stores no split.
-        DataError: its labels are not the bundle's.
+        DataError: it has labels that the bundle does not know.
     """
     root = data or recorded_root(bundle)
     if root is None or (data is None and not root.is_dir()):
@@ -45,23 +52,20 @@ def bundle_dataset(
             fix="--data DIR",
         )
     stored, seed = stored_split(bundle), bundle.training.data.seed
+    if stored is None and new_images != "ignore":
+        option = f"--new-images {new_images}"
+        what = f"{option}: {bundle.path} stores no split, so no image is new to it"
+        fix = "leave it out; or train and export again, which stores the split"
+        raise UsageError(what, fix=fix)
+    folder = with_labels(read_folder(root), bundle.spec.labels, owner=bundle.path)
     if stored is None:
-        if new_images != "ignore":
-            option = f"--new-images {new_images}"
-            what = f"{option}: {bundle.path} stores no split, so no image is new to it"
-            raise UsageError(
-                what,
-                fix="leave it out; or train and export again, which stores the split",
-            )
-        folder = open_dataset(root, seed=seed)
-        refuse_other_labels(folder, bundle.spec.labels, owner=bundle.path)
+        folder = with_cuts(folder, seed=seed)
+        say(folder)
         how = "cut anew" if folder.cut else "taken as the folder gives it"
         text = "%s stores no split of its training: that of %s is %s"
         log.warning(text, bundle.path, folder.root, how)
         return folder
-    folder = read_folder(root)
-    refuse_other_labels(folder, bundle.spec.labels, owner=bundle.path)
-    placed = matched(folder, stored, new=new_images, seed=seed)
+    placed = matched(folder, stored, new=new_images, seed=seed, whole=whole)
     say(placed)
     say_match(placed)
     return placed
@@ -81,8 +85,23 @@ def evaluated_images(
         UsageError: there is no data.
         DataError: see `finedge.data.evaluated`.
     """
-    dataset = bundle_dataset(bundle, data, new_images=new_images)
-    return evaluated(dataset, stored_split(bundle), split=split, allow_overlap=allow_overlap)
+    dataset = bundle_dataset(bundle, data, new_images=new_images, whole=True)
+    chosen = evaluated(dataset, stored_split(bundle), split=split, allow_overlap=allow_overlap)
+    calibrated = _calibrated(bundle, chosen, split)
+    return replace(chosen, record={**chosen.record, "calibrated": calibrated})
+
+
+def _calibrated(bundle: Bundle, chosen: Evaluated, split: str) -> int:
+    """Count the images that the INT8 ranges were taken from; warn of them outside of train."""
+    record = bundle.provenance.get(STAGE, {})
+    named = record.get("images_sha256", ()) if isinstance(record, Mapping) else ()
+    seen = {text for text in named if isinstance(text, str)} if isinstance(named, list) else set()
+    known = digests(item.path for item in chosen.items) if seen else {}
+    count = sum(known.get(item.path) in seen for item in chosen.items)
+    if count and split != "train":
+        text = "%d image(s) of split '%s' calibrated the INT8 variants: theirs may be a little too good"
+        log.warning(text, count, split)
+    return count
 
 
 def stored_split(bundle: Bundle) -> StoredSplit | None:

@@ -50,7 +50,7 @@ def evaluate(
         device: auto takes the GPU where there is one.
     """
     loaded = load_run(run)
-    found = recorded_data(run, root=data, new_images=new_images)
+    found = recorded_data(run, root=data, new_images=new_images, whole=True)
     chosen = evaluated(found, recorded_split(run), split=split, allow_overlap=allow_overlap)
     items = first_balanced(chosen.items, images)
     ask = partial(target_ranks, loaded.model, items, loaded.spec, device=choose_device(device), workers=default_workers())

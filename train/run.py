@@ -22,10 +22,10 @@ from finedge.data import (
     StoredSplit,
     matched,
     read_folder,
-    refuse_other_labels,
     say,
     say_match,
     split_of_dataset,
+    with_labels,
 )
 from finedge.data.record import named
 from finedge.data.stored import read_split
@@ -137,24 +137,24 @@ def recorded_data(
     root: Path | None = None,
     new_images: NewImages = "ignore",
     exact: bool = False,
+    whole: bool = False,
 ) -> DataSet:
     """Return the data set a run was trained on, with its stored splits; `root` says where the images are now, if they moved.
 
     With `exact` it is what training goes on with: these images, in this order, under the labels of
-    then.
+    then. With `whole` another data set that has no splits is not cut: see `finedge.data.matched`.
 
     Raises:
         DataError: no run there, its images are gone (more than 2 % of them with `exact`), or `root`
-            has other labels.
+            has labels that the run does not know.
     """
     record = read_record(path)
     images = root or Path(record["data"]["root"])
     if not images.is_dir():
         raise DataError(f"the images of {path} are not in {images}", expected="the folder the run was trained on", fix="--data DIR")
-    found = read_folder(images)
-    refuse_other_labels(found, record["spec"]["labels"], owner=path)
-    stored = recorded_split(path)
-    data = matched(found, stored, new=new_images, seed=record["data"].get("seed", 0), exact=exact)
+    found = with_labels(read_folder(images), record["spec"]["labels"], owner=path)
+    stored, seed = recorded_split(path), record["data"].get("seed", 0)
+    data = matched(found, stored, new=new_images, seed=seed, exact=exact, whole=whole)
     say(data)
     say_match(data)
     if exact:

@@ -6,7 +6,7 @@ No torch: the device evaluates with it too.
 from finedge.data.digest import content_digest
 from finedge.data.evaluated import Evaluated, evaluated
 from finedge.data.layouts import LAYOUTS
-from finedge.data.matched import NewImages, matched, refuse_other_labels, say_match
+from finedge.data.matched import NewImages, matched, say_match, with_labels
 from finedge.data.open import (
     MAX_UNREADABLE,
     drop_unreadable,
@@ -34,8 +34,8 @@ __all__ = [
     "matched",
     "open_dataset",
     "read_folder",
-    "refuse_other_labels",
     "say",
     "say_match",
     "split_of_dataset",
+    "with_labels",
 ]

@@ -55,7 +55,7 @@ def evaluated(
         trained = _own_train(data) if stored is None else stored.contents("train")
     shared = overlap(items, trained)
     refuse_overlap(shared, split=split, allow=allow_overlap)
-    record = {"split_from": _origin(data, split), "overlap": len(shared), **_counts(readable)}
+    record = {"split_from": _origin(data, split), "overlap": len(shared), **counts(readable)}
     return Evaluated(items, record)
 
 
@@ -91,6 +91,7 @@ def _origin(data: DataSet, split: str) -> str:
     return "cut anew" if split in (data.cut or {}) else "folder"
 
 
-def _counts(data: DataSet) -> dict[str, Any]:
+def counts(data: DataSet) -> dict[str, Any]:
+    """Return what was left out, by reason, and how the folder meets the stored split (plain data)."""
     left_out = {left.reason: left.count for left in data.left_out}
     return {"left_out": left_out, **(data.match.to_json() if data.match is not None else {})}

@@ -19,6 +19,8 @@ from finedge.errors import DataError
 log = logging.getLogger(__name__)
 
 NewImages = Literal["ignore", "train", "val", "test"]
+OTHER = "no image of it is in the stored split: another data set"
+OWN = f"{OTHER}, with its own splits"
 
 
 @dataclass
@@ -48,6 +50,7 @@ def matched(
     new: NewImages = "ignore",
     seed: int = 0,
     exact: bool = False,
+    whole: bool = False,
 ) -> DataSet:
     """Return the folder `folder` (read, not cut) with the splits that are stored.
 
@@ -55,8 +58,9 @@ def matched(
     lies in test/ is evaluated with test, though it was trained on (`overlap` then finds it). Only
     what was cut from the folder's train stays cut. A file of unknown content goes nowhere, or into
     the split `new` unless the folder puts it into another. A folder without any known content is
-    another data set: its own splits hold, cut by `seed` where it has none. `exact` takes the stored
-    splits and labels as they are, in their order, for a training that goes on.
+    another data set: its own splits hold. Where it has none it is cut by `seed`, or, with `whole`,
+    as for a measurement, all of it is test (or `new`): training saw nothing of it. `exact` takes the
+    stored splits and labels as they are, in their order, for a training that goes on.
     """
     known = filled(stored, folder.root)
     present = _present(folder)
@@ -64,8 +68,9 @@ def matched(
     for one in present:
         by_digest[one.digest].append(one)
     if not any(e.digest in by_digest for _, e in known if e.digest) and not exact:
-        note = "no image of it is in the stored split: another data set, with its own splits"
-        other = with_cuts(replace(folder, notes=(*folder.notes, note)), seed=seed)
+        own = _noted(folder, OWN)
+        other = _another(folder, new=new, whole=whole) or with_cuts(own, seed=seed)
+        _warn_of_saved_anew(folder, known)
         return replace(other, match=Match(new=len(present), taken=len(present)))
     work = _Placing()
     for split, entry in known:
@@ -89,6 +94,34 @@ def matched(
     )
 
 
+def _another(folder: DataSet, *, new: NewImages, whole: bool) -> DataSet | None:
+    """Return a folder without splits as one split; None where it has its own, or is to be cut."""
+    if folder.given or not whole:
+        return None
+    split = "test" if new == "ignore" else new
+    items = tuple(item for some in folder.splits.values() for item in some)
+    noted = _noted(folder, f"{OTHER}, and all of it is taken as split '{split}'")
+    return replace(noted, splits={s: items if s == split else () for s in SPLITS})
+
+
+def _noted(data: DataSet, note: str) -> DataSet:
+    return replace(data, notes=(*data.notes, note))
+
+
+def _warn_of_saved_anew(folder: DataSet, stored: StoredSplit) -> None:
+    """Say it where a folder has the names of the stored images, and other contents."""
+    items = [item.path for some in folder.splits.values() for item in some]
+    names = {folder.root / entry.path for _, entry in stored}
+    same = sum(path in names for path in items)
+    if 2 * same > len(items):
+        log.warning(
+            "%d image(s) of %s have the name of an image that training used, and another content:"
+            " if they were saved anew, a number measured on them counts what was trained on",
+            same,
+            folder.root,
+        )
+
+
 def say_match(data: DataSet) -> None:
     """Log what a folder has more or less than the split that was stored."""
     match = data.match
@@ -96,7 +129,7 @@ def say_match(data: DataSet) -> None:
         return
     if match.new > match.taken:
         log.warning(
-            "%d image(s) of %s are new to the stored split: they are left out (--new-images)",
+            "%d image(s) of %s are new to the stored split: they are left out (--new-images train, val or test takes them in)",
             match.new - match.taken,
             data.root,
         )
@@ -125,20 +158,30 @@ def say_match(data: DataSet) -> None:
             log.warning("%d image(s) of %s %s", count, data.root, text)
 
 
-def refuse_other_labels(data: DataSet, labels: Sequence[str], *, owner: object) -> None:
-    """Refuse a data set whose labels are not these, in this order."""
-    ours, theirs = tuple(map(label_text, labels)), tuple(map(label_text, data.labels))
-    if ours == theirs:
-        return
-    fix = "use the data set it was trained for"
-    if len(ours) != len(theirs):
-        strange = named(sorted(set(ours) ^ set(theirs)), shown=5)
-        what = f"{data.root} has {len(theirs)} classes (other than expected: {strange})"
-        raise DataError(what, expected=f"the {len(ours)} of {owner}, the same labels", fix=fix)
-    index = next(i for i in range(len(ours)) if ours[i] != theirs[i])
-    what = f"class {index} of {data.root} is '{theirs[index]}'"
-    expected = f"'{ours[index]}' as in {owner}: the same labels in the same order"
-    raise DataError(what, expected=expected, fix=fix)
+def with_labels(data: DataSet, labels: Sequence[str], *, owner: object) -> DataSet:
+    """Return a data set under the labels of a model, matched by name; it may lack some of them.
+
+    Raises:
+        DataError: images under a label that is not among them.
+    """
+    places = {label_text(label): place for place, label in enumerate(labels)}
+    used = {item.label for items in data.splits.values() for item in items}
+    names = [label_text(label) for label in data.labels]
+    strange = sorted(names[label] for label in used if names[label] not in places)
+    if strange:
+        what = f"{data.root} has images of {len(strange)} class(es) that {owner} does not know"
+        raise DataError(
+            f"{what}: {named(strange, shown=5)}",
+            expected=f"some of its {len(labels)} labels: {named(labels, shown=5)}",
+            fix="use the data set it was trained for, or move these classes away",
+        )
+    present = {places[names[label]] for label in used}
+    lacking = [label for place, label in enumerate(labels) if place not in present]
+    if lacking:
+        note = f"{len(lacking)} of {len(labels)} classes have no image in it: {named(lacking)}"
+        data = _noted(data, note)
+    splits = {split: tuple(replace(item, label=places[names[item.label]]) for item in items) for split, items in data.splits.items()}
+    return replace(data, labels=tuple(labels), splits=splits)
 
 
 def _present(folder: DataSet) -> list[_Present]:

@@ -93,14 +93,14 @@ def label_text(name: str) -> str:
 
 
 def refuse_alike(labels: Iterable[str], *, where: Path) -> None:
-    """Refuse two labels that differ in case only: some systems take them for one."""
+    """Refuse two labels that differ in case or blanks only: people and systems take them for one."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in labels:
-        groups[label.casefold()].append(label)
+        groups[" ".join(label.casefold().split())].append(label)
     alike = next((group for group in groups.values() if len(group) > 1), None)
     if alike:
         raise DataError(
-            f"{where} has classes that differ in case only: {named(alike)}",
+            f"{where} has classes that differ in case or blanks only: {named(alike)}",
             expected="names that differ in more",
             fix="merge them under one name, or rename one",
         )

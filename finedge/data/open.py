@@ -12,7 +12,7 @@ from finedge.data.cut import with_cuts
 from finedge.data.layouts import LAYOUTS
 from finedge.data.names import refuse_no_unicode, why_no_data
 from finedge.data.record import SHOWN, SPLITS, Contents, DataSet, Item, LeftOut, named
-from finedge.data.walk import pictures_below
+from finedge.data.walk import is_ours, pictures_below
 from finedge.errors import DataError
 from finedge.image import is_image, read_image
 from finedge.text import printable
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MAX_UNREADABLE = 0.02  # of all images; past this the data set is taken to be broken
 THIN = 2.0  # fewer val images a class than this, on average, is thin
 LEVELS = 3  # folders that hold nothing but one folder, as archives add them
-QUIET = ("hidden", "made by a tool")  # what nobody takes for data
+QUIET = ("hidden", "made by a tool", "a run or a bundle")  # what nobody takes for data
 UNLISTED = "a picture that no list names"
 
 
@@ -173,7 +173,8 @@ def _only_folder(root: Path) -> Path | None:
 
 
 def _folders(root: Path) -> list[Path]:
-    return [p for p in root.iterdir() if not why_no_data(p.name) and p.is_dir()]
+    visible = [p for p in root.iterdir() if not why_no_data(p.name) and p.is_dir()]
+    return [p for p in visible if not is_ours(p)]
 
 
 def _pictures(root: Path) -> bool:

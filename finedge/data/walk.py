@@ -15,6 +15,7 @@ from finedge.image import is_image
 from finedge.regular import is_regular
 from finedge.text import printable
 
+OURS = "a run or a bundle of finedge"
 TWICE = "a link to a folder that is read anyway"
 Chosen = tuple[tuple[Path, ...], tuple[LeftOut, ...]]
 DEEPEST = 64  # folders inside one another; past this it is no data set
@@ -112,6 +113,12 @@ def is_below_data(path: Path) -> bool:
     return not any(why_no_data(part) for part in path.parts if part not in (".", ".."))
 
 
+def is_ours(folder: Path) -> bool:
+    """Tell whether a folder is a run or a bundle: `--out DATA/run` makes no class."""
+    marks = (("run.json", "split.json"), ("manifest.json", "golden.npz"))
+    return any(all(os.path.isfile(folder / name) for name in some) for some in marks)  # noqa: PTH113
+
+
 class _Walk:
     def __init__(self, root: Path, tally: Tally) -> None:
         self.real_root, self.tally = root.resolve(), tally
@@ -160,6 +167,8 @@ class _Walk:
         return self._why_not_entered(path)
 
     def _why_not_entered(self, path: Path) -> str | None:
+        if is_ours(path):
+            return OURS
         status = path.stat()
         return TWICE if status.st_ino and (status.st_dev, status.st_ino) in self.seen else None
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -9,7 +10,8 @@ from finedge.bundle import PROJECTED_FILE, Bundle
 from finedge.calib.collectors import COLLECTORS
 from finedge.calib.command import calibrate
 from finedge.cli import main
-from finedge.data import content_digest
+from finedge.data import content_digest, open_dataset, split_of_dataset
+from finedge.data.stored import FILE
 from finedge.golden import read_golden
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort import OnnxRuntimeBackend
@@ -101,3 +103,15 @@ def test_an_unknown_method_is_a_usage_error(bundle, picture_folder):
 def test_the_command_prints_one_object(bundle, picture_folder, capsys):
     assert main(["calibrate", str(bundle.path), "--data", str(picture_folder), "--images", "8"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 8
+
+
+def test_new_images_calibrate_when_they_are_asked_to(bundle, picture_folder, tmp_path, capsys):
+    data = shutil.copytree(picture_folder, tmp_path / "data")
+    stored = split_of_dataset(open_dataset(data))
+    bundle.extend("export", {FILE: replace(stored, splits={**stored.splits, "train": ()}).packed()}, {})
+    words = ["calibrate", str(bundle.path), "--data", str(data), "--images", "8"]
+    assert main(words) == 4
+    assert "--new-images train" in capsys.readouterr().err
+    assert main([*words, "--new-images", "train"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["taken"] == 48
+    assert Bundle.load(bundle.path).provenance["calibrate"]["data"]["known"] == 24

@@ -103,6 +103,26 @@ def test_what_is_not_a_number_is_caught(calm):
         check_parity(bent(calm[0], by=float("nan")), expected_of(calm[1], FRAMES, outputs=1), FRAMES)
 
 
+class Kink(torch.nn.Module):
+    """Just at the edge of a ReLU: float32 and float64 agree to the last bit that all is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, frames):
+        edge = torch.relu(self.weight - 1) * 2**24
+        return (edge.expand(len(frames), 2),)
+
+
+def test_what_rounding_may_do_is_known_where_pytorch_happens_to_do_it_twice_alike():
+    kink = Kink()
+    expected = expected_of(kink, FRAMES)
+    assert not expected.outputs[0].any()
+    assert 0 < expected.own_error <= 1, "weights within rounding, 2**-24 of them, go over the edge"
+    assert kink.weight.item() == 1
+
+
 def test_no_error_of_its_own_opens_the_gate_wider_than_half_of_the_scores():
     assert allowance(100.0, 90.0, tolerance=TOLERANCE) == MOST * 100
     assert allowance(100.0, 0.0, tolerance=TOLERANCE) == TOLERANCE * 100

@@ -11,7 +11,7 @@ from PIL import Image
 
 from finedge.bundle import Bundle
 from finedge.cli import main
-from finedge.data import open_dataset, split_of_dataset
+from finedge.data import content_digest, open_dataset, split_of_dataset
 from finedge.data.stored import FILE
 from finedge.errors import DataError
 from finedge.runtime.benchmark.command import benchmark
@@ -118,3 +118,21 @@ def test_a_damaged_stored_split_is_a_data_error(tiny_bundle: Bundle, tiny_data: 
     bundle = tiny_bundle.extend("export", {FILE: b"no gzip"}, {})
     with pytest.raises(DataError, match=r"split\.json\.gz is damaged"):
         bundle_dataset(bundle, tiny_data)
+
+
+def test_field_photos_in_class_folders_are_all_measured(stored: Bundle, tmp_path: Path) -> None:
+    field = tmp_path / "field"
+    add(field, range(200, 204))
+    shutil.rmtree(field / "green")
+    found = evaluate(stored.path, data=field, variant="fp32")
+    assert (found["n"], found["data"]["split_from"], found["data"]["overlap"]) == (20, "folder", 0)
+    assert found["top1"] == 1
+
+
+def test_images_that_calibrated_are_counted_where_they_are_measured(stored: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    field = tmp_path / "field"
+    add(field, range(200, 204))
+    used = [content_digest(field / "red" / f"{seed}.png") for seed in (200, 201)]
+    stored.extend("calibrate", {}, {"images_sha256": used})
+    assert evaluate(stored.path, data=field, variant="fp32")["data"]["calibrated"] == 2
+    assert "2 image(s) of split 'test' calibrated the INT8 variants" in caplog.text

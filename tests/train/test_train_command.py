@@ -70,7 +70,7 @@ def test_evaluate_takes_other_images_of_the_same_classes_only(run, pictures, tmp
     assert evaluate(run, data=other, device="cpu")["n"] == 3
     for split in ("train", "test"):
         (other / split / "red").rename(other / split / "pink")
-    with pytest.raises(DataError, match="same labels"):
+    with pytest.raises(DataError, match="does not know: pink"):
         evaluate(run, data=other, device="cpu")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.data.names import label_text, refuse_alike, refuse_no_unicode
+from finedge.data.names import label_text, like_a_split, refuse_alike, refuse_no_unicode
 from finedge.data.record import named
 from finedge.data.walk import Folder
 from finedge.errors import DataError
@@ -93,10 +93,14 @@ def _moved(leaves: Leaves, *, root: Path) -> list[str]:
             continue
         listed = named("/".join(path) for path in paths)
         if len({path[0] for path in paths}) > 1 or any(len(here) > 1 for here in by_split.values()):
+            tops = {path[0] for path in paths}
+            fix = "move the pictures up into their class folders, or write a list: train.csv"
+            if len(tops) > 1 and all(map(like_a_split, tops)):
+                fix = f"{named(sorted(tops))} look like splits: rename them to train, val and test"
             raise DataError(
                 f"which folders of {root} are classes? '{label}' stands in several: {listed}",
                 expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a name of its own for each class",
-                fix="move the pictures up into their class folders, or write a list: train.csv",
+                fix=fix,
             )
         moved.append(f"one class in several places: {listed}")
     return moved

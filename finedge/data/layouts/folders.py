@@ -16,7 +16,7 @@ from finedge.data.names import (
     why_no_data,
 )
 from finedge.data.record import SPLITS, Contents, Item, named
-from finedge.data.walk import Folder, Tally, walk
+from finedge.data.walk import OURS, Folder, Tally, is_ours, walk
 from finedge.errors import DataError
 from finedge.image import is_image
 from finedge.text import printable
@@ -130,7 +130,7 @@ def _unwrapped(tree: Folder) -> Folder:
 def _count_outside(root: Path, splits: set[Path], tally: Tally) -> None:
     """Count what lies beside the split folders and could be taken for data."""
     for path in sorted(root.iterdir()):
-        reason = why_no_data(path.name)
+        reason = why_no_data(path.name) or (OURS if is_ours(path) else None)
         if path in splits:
             continue
         if reason:

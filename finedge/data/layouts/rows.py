@@ -10,10 +10,11 @@ import csv
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finedge.data.layouts.lines import Line, read_lines
+from finedge.data.names import split_of
 from finedge.data.record import named
 from finedge.errors import DataError
 from finedge.image import SUFFIXES
@@ -51,6 +52,7 @@ LABELS = frozenset(
         "classlabel",
     }
 )
+SETS = frozenset({"split", "splits", "set", "subset", "partition", "usage", "dataset"})
 NUMBER = re.compile("[0-9]+")
 PICTURE = re.compile("|".join(map(re.escape, sorted(SUFFIXES))), re.IGNORECASE)
 LOOK = 1 << 20  # bytes at the beginning of a file that tell whether it is a list
@@ -73,6 +75,17 @@ class _Reading:
     bad: tuple[int, str] | None = None
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """Where path and label stand, how many columns there are, and where one names the split."""
+
+    path: int
+    label: int
+    count: int
+    split: int | None = None
+    own: str | None = None  # the split that the file is for
+
+
 def read_list(path: Path, *, numbered: bool = False) -> tuple[Row, ...]:
     """Return the rows of a list.
 
@@ -88,7 +101,8 @@ def read_list(path: Path, *, numbered: bool = False) -> tuple[Row, ...]:
             expected=FORM,
             fix="write one line for each image, or delete the file",
         )
-    readings = [_read(lines, split, numbered=numbered) for split in _SEPARATORS]
+    own = split_of(path.stem)
+    readings = [_read(lines, split, numbered=numbered, own=own) for split in _SEPARATORS]
     whole = [r for r in readings if r.bad is None and r.rows]
     if whole:
         return max(whole, key=lambda r: _there(r.rows, path.parent)).rows
@@ -110,9 +124,15 @@ def names_pictures(path: Path) -> bool:
         return True  # unknown: reading it reports why
 
 
-def _read(lines: Sequence[Line], split: Callable[[str], list[str]], *, numbered: bool) -> _Reading:
+def _read(
+    lines: Sequence[Line],
+    split: Callable[[str], list[str]],
+    *,
+    numbered: bool,
+    own: str | None,
+) -> _Reading:
     rows: list[Row] = []
-    columns: tuple[int, int, int] | None = None
+    columns: _Columns | None = None
     for place, line in enumerate(lines):
         try:
             cells = [cell.strip() for cell in split(line.text.strip(" "))]
@@ -121,29 +141,40 @@ def _read(lines: Sequence[Line], split: Callable[[str], list[str]], *, numbered:
         if place == 0:
             columns = _header(cells)
             if columns:
+                columns = replace(columns, own=own)
                 continue
         why = _why_not(cells, columns, numbered=numbered)
         if why:
             return _Reading((), (line.number, why))
-        first, second, _ = columns or (0, 1, 2)
+        first, second = (columns.path, columns.label) if columns else (0, 1)
         rows.append(Row(line.number, cells[first], cells[second]))
+    if rows and not columns and _nameless_header(rows):
+        why = f"'{printable(rows[0].path)}' is no picture: a header whose names are not known?"
+        return _Reading((), (rows[0].line, why))
     return _Reading(tuple(rows), None if rows else (lines[0].number, "a header without a row"))
 
 
-def _header(cells: Sequence[str]) -> tuple[int, int, int] | None:
-    """Return the places of path and label and the number of columns, if cells are their names."""
+def _header(cells: Sequence[str]) -> _Columns | None:
+    """Return the places of the columns, if cells are their names."""
     words = [re.sub(r"[^a-z]", "", cell.casefold()) for cell in cells]
-    path = next((i for i, word in enumerate(words) if word in PATHS), None)
-    label = next((i for i, word in enumerate(words) if word in LABELS), None)
-    return None if path is None or label is None else (path, label, len(cells))
+    path, label, split = (next((i for i, word in enumerate(words) if word in names), None) for names in (PATHS, LABELS, SETS))
+    return None if path is None or label is None else _Columns(path, label, len(cells), split)
 
 
-def _why_not(cells: Sequence[str], columns: tuple[int, int, int] | None, *, numbered: bool) -> str:
+def _nameless_header(rows: Sequence[Row]) -> bool:
+    """Tell whether the first line names no picture, and every other does."""
+    first, *others = (_is_picture(row.path) for row in rows)
+    return not first and bool(others) and all(others)
+
+
+def _why_not(cells: Sequence[str], columns: _Columns | None, *, numbered: bool) -> str:
     if columns:
-        count = columns[2]
-        if len(cells) != count:
-            return f"{len(cells)} column(s), the header has {count}"
-        cells = (cells[columns[0]], cells[columns[1]])
+        if len(cells) != columns.count:
+            return f"{len(cells)} column(s), the header has {columns.count}"
+        stated = "" if columns.split is None else cells[columns.split]
+        if columns.own and split_of(stated) not in (None, columns.own):
+            return f"is of split '{printable(stated)}': write a list for each split"
+        cells = (cells[columns.path], cells[columns.label])
     elif numbered and len(cells) == 3 and all(NUMBER.fullmatch(c) for c in cells[1:]):
         cells = cells[:2]  # as the Grocery Store data set writes them: the third is a coarser class
     if len(cells) != 2:

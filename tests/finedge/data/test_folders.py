@@ -284,9 +284,33 @@ def test_one_name_in_two_forms_of_unicode_is_one_class(folder):
     assert "form of Unicode" in " ".join(data.notes)
 
 
-def test_names_that_differ_in_case_only_are_refused(folder):
-    with pytest.raises(DataError, match="Crow, crow"):
-        open_dataset(folder({"Crow": 3, "crow": 3, "finch": 3}))
+@pytest.mark.parametrize(("one", "other"), [("Crow", "crow"), ("crow", "crow "), ("A  b", "a b")])
+def test_names_that_differ_in_case_or_blanks_only_are_refused(folder, one, other):
+    with pytest.raises(DataError, match=f"{one}, {other}"):
+        open_dataset(folder({one: 3, other: 3, "finch": 3}))
+
+
+@pytest.mark.parametrize("marks", [("run.json", "split.json"), ("manifest.json", "golden.npz")], ids=["run", "bundle"])
+@pytest.mark.parametrize("splits", [(), ("train", "test")])
+def test_a_run_or_bundle_in_the_data_folder_is_no_class(folder, marks, splits):
+    root = folder({"crow": 6, "finch": 6}, *splits)
+    before = read_folder(root)
+    (root / "out").mkdir()
+    for name in marks:
+        (root / "out" / name).write_text("{}")
+    draw(root / "out" / "looks" / "0.png")
+    found = read_folder(root)
+    assert (found.labels, found.splits) == (before.labels, before.splits)
+    assert [left.reason for left in found.left_out] == ["a run or a bundle of finedge"]
+
+
+def test_an_archive_of_split_folders_within_split_folders_is_told_what_to_rename(folder):
+    root = folder({"seg_train/a": 2, "seg_train/b": 2}, "seg_train")
+    folder({"seg_test/a": 2, "seg_test/b": 2}, "seg_test")
+    folder({"seg_pred": 2}, "seg_pred")
+    with pytest.raises(DataError) as error:
+        read_folder(root)
+    assert "seg_test, seg_train look like splits" in error.value.fix
 
 
 @pytest.mark.parametrize("where", [b"rose/\xe9.png", b"caf\xe9/0.png"])

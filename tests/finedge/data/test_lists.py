@@ -63,6 +63,11 @@ def test_a_header_may_name_the_columns_in_another_order_and_more_of_them(root):
     assert read(root, ",label,path,width\n" + rows).labels == ("crow", "finch")
 
 
+def test_a_column_of_splits_may_say_what_the_file_is(root):
+    rows = "".join(f"{name},{label},Training\n" for name, label in zip(NAMES, "aabb", strict=True))
+    assert len(read(root, "path,label,split\n" + rows).split("train")) == 4
+
+
 def test_caffes_form(root):
     text = "".join(f"{name} {i // 2}\n" for i, name in enumerate(NAMES))
     data = read(root, text, "train.txt")
@@ -118,6 +123,9 @@ def test_classes_csv_numbers_the_labels(root, written):
         (b"\xff\xfea\0", 1),
         ("a/0.png,crow\na/1.png,crow\n", 1),
         ("photos of 2024", 1),
+        ("id,breed\na/0.png,crow\nb c/0.png,finch\n", 1),
+        ("path,label,split\na/0.png,crow,train\nb c/0.png,finch,valid\n", 3),
+        ("Subset,path,label\nTest,a/0.png,crow\ntrain,b c/0.png,finch\n", 2),
     ],
 )
 def test_a_bad_line_is_refused_with_file_line_and_form(root, text, line):

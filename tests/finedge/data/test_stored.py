@@ -15,8 +15,8 @@ from finedge.data import (
     matched,
     open_dataset,
     read_folder,
-    refuse_other_labels,
     split_of_dataset,
+    with_labels,
 )
 from finedge.data.cut import _mended
 from finedge.data.stored import StoredSplit, filled, read_text, unpack
@@ -278,13 +278,65 @@ def test_a_split_of_new_pictures_only_says_so(folder):
     assert len(evaluated(matched(read_folder(root), stored, new="test"), stored, split="test").items) == 6
 
 
-def test_other_labels_are_named(cut):
+def test_labels_are_matched_by_name_and_some_may_lack(cut):
     data, _ = cut
-    refuse_other_labels(data, ("crow", "finch", "wren"), owner="b")
-    with pytest.raises(DataError, match=r"class 2 of .* is 'wren'"):
-        refuse_other_labels(data, ("crow", "finch", "tit"), owner="b")
-    with pytest.raises(DataError, match=r"has 3 classes .*tit"):
-        refuse_other_labels(data, ("crow", "finch", "tit", "wren"), owner="b")
+    labels = ("wren", "tit", "finch", "crow")  # another order, and one more
+    found = with_labels(data, labels, owner="b")
+    assert found.labels == labels
+    assert "1 of 4 classes have no image in it: tit" in found.notes[-1]
+    for split, items in found.splits.items():
+        assert [i.path for i in items] == [i.path for i in data.splits[split]]
+        assert all(labels[item.label] == item.path.parent.name for item in items)
+
+
+def test_images_of_a_class_that_the_model_lacks_are_refused(cut):
+    data, _ = cut
+    assert with_labels(data, ("crow", "finch", "wren"), owner="b") == data
+    with pytest.raises(DataError, match=r"images of 1 class\(es\) that b does not know: wren"):
+        with_labels(data, ("crow", "finch", "tit"), owner="b")
+
+
+def test_a_class_folder_without_images_is_no_other_class(cut):
+    data, _ = cut
+    (data.root / "New folder").mkdir()
+    found = with_labels(read_folder(data.root), ("crow", "finch", "wren"), owner="b")
+    assert found.labels == ("crow", "finch", "wren")
+
+
+def photos(root, *labels):
+    """Return a folder of 5 new pictures a class, without splits."""
+    for label in labels:
+        for i in range(5):
+            draw(root / label / f"new-{i}.png", seed=f"field {label} {i}")
+    return root
+
+
+def test_all_of_another_folder_without_splits_is_measured(cut, tmp_path):
+    data, stored = cut
+    field = with_labels(read_folder(photos(tmp_path / "f", "crow")), data.labels, owner="b")
+    found = matched(field, stored, whole=True)
+    assert (len(found.split("test")), found.cut) == (5, None)
+    assert "all of it is taken as split 'test'" in found.notes[-1]
+    record = evaluated(found, stored, split="test").record
+    assert (record["split_from"], record["overlap"], record["new"]) == ("folder", 0, 5)
+    assert len(matched(field, stored, whole=True, new="val").split("val")) == 5
+
+
+def test_another_folder_without_splits_is_cut_for_a_calibration(cut, tmp_path):
+    _, stored = cut
+    found = matched(read_folder(photos(tmp_path / "f", *CLASSES)), stored)
+    assert found.cut
+    assert all(found.split(split) for split in ("train", "val", "test"))
+
+
+def test_images_that_may_have_been_saved_anew_are_pointed_out(cut, caplog):
+    data, stored = cut
+    for items in data.splits.values():
+        for item in items:
+            draw(item.path, seed=f"anew {item.path.name}")
+    assert matched(read_folder(data.root), stored, whole=True).match.known == 0
+    assert "53 image(s)" in caplog.text
+    assert "saved anew" in caplog.text
 
 
 def test_a_digest_is_read_anew_when_the_file_changes(tmp_path):
