@@ -12,10 +12,24 @@ from urllib.parse import SplitResult, unquote
 from finedge.secret import basic, learn_secret
 
 
+USUAL_PORTS = {"http": 80, "https": 443, "rtsp": 554}
+
+
 def may_log_in(parts: SplitResult, login: SplitResult) -> bool:
-    """Tell whether an address may get the password that was written for another one."""
-    bared = login.scheme == "https" and parts.scheme == "http"
-    return login.username is not None and parts.hostname == login.hostname and not bared
+    """Tell whether an address may get the password that was written for another one.
+
+    Only the same scheme, host and port may; and https on its usual port, from http on its own:
+    another port of one machine may be another user's server.
+    """
+    if login.username is None or parts.hostname != login.hostname:
+        return False
+    here, there = (login.scheme, _port(login)), (parts.scheme, _port(parts))
+    secured = (here, there) == (("http", USUAL_PORTS["http"]), ("https", USUAL_PORTS["https"]))
+    return here == there or secured
+
+
+def _port(parts: SplitResult) -> int | None:
+    return parts.port or USUAL_PORTS.get(parts.scheme)
 
 
 def authorization(

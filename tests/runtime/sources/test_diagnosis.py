@@ -144,21 +144,38 @@ def open_refused(uri: str, *, timeout_s: float) -> None:
         open_source(uri, timeout_s=timeout_s)
 
 
-def test_a_password_goes_to_the_same_host_after_a_redirect(
+def test_a_password_goes_to_the_same_server_after_a_redirect(
     server: Callable[[Talk], int],
     requests: list[bytes],
 ) -> None:
-    second = server(say(NO_LOGIN))
-    first = server(say(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/\r\n\r\n" % second))
-    why_not_http(f"http://me:S3CRET@127.0.0.1:{first}/", timeout_s=2)
+    def moved(connection: socket.socket) -> None:
+        first = requests[-1].startswith(b"GET / ")
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n" if first else NO_LOGIN)
+
+    why_not_http(f"http://me:S3CRET@127.0.0.1:{server(moved)}/", timeout_s=2)
     logins = [b"Authorization: Basic" in request for request in requests]
     assert logins == [False, False, True]
 
 
-def test_a_password_written_for_https_is_not_sent_in_the_clear() -> None:
-    secure, plain = split("https://me:S3CRET@cam/"), split("http://cam/")
-    assert not may_log_in(plain, secure)
-    assert may_log_in(secure, split("http://me:S3CRET@cam/"))
+@pytest.mark.parametrize(
+    ("written", "asked", "sent"),
+    [
+        ("http://me:S3CRET@cam/", "http://cam/live", True),
+        ("http://me:S3CRET@cam/", "https://cam/", True),
+        ("rtsp://me:S3CRET@cam/", "rtsp://cam:554/", True),
+        ("https://me:S3CRET@cam/", "http://cam/", False),
+        ("http://me:S3CRET@cam/", "http://cam:8080/", False),
+        ("http://me:S3CRET@cam/", "https://cam:8443/", False),
+        ("http://me:S3CRET@cam/", "http://cam.other/", False),
+        ("http://cam/", "http://cam/", False),
+    ],
+)
+def test_a_password_goes_to_the_origin_it_was_written_for(
+    written: str,
+    asked: str,
+    sent: bool,
+) -> None:
+    assert may_log_in(split(asked), split(written)) is sent
 
 
 def test_a_server_that_repeats_the_password_is_not_repeated(server: Callable[[Talk], int]) -> None:
