@@ -11,7 +11,6 @@ from urllib.parse import SplitResult, unquote
 
 from finedge.secret import basic, learn_secret
 
-
 USUAL_PORTS = {"http": 80, "https": 443, "rtsp": 554}
 
 
