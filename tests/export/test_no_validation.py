@@ -17,7 +17,7 @@ from finedge.spec import Preprocess
 @pytest.fixture
 def run_without_val(monkeypatch, tmp_path):
     empty = DataSet(tmp_path, "folders", ("a", "b"), {"train": (), "val": (), "test": ()})
-    monkeypatch.setattr("finedge.train.run.recorded_data", lambda path: empty)
+    monkeypatch.setattr("finedge.train.run.recorded_data", lambda path, root: empty)
     return SimpleNamespace(path=tmp_path, record={"data": {"seed": 0}})
 
 
