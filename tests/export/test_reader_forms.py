@@ -155,7 +155,7 @@ def test_what_opencv_takes_is_left_alone():
     assert "LogSoftmax" not in ops(rewritten(log_softmax()[0]))
     assert ops(rewritten(spread()[0])) == ["Unsqueeze", "Unsqueeze", "Mul"]
     assert ops(rewritten(spatial_gate()[0])).count("Reshape") == 1
-    assert ops(rewritten(joint_gate()[0])).count("Reshape") == 2
+    assert ops(rewritten(joint_gate()[0])).count("Reshape") == 3
 
 
 @engine
