@@ -3,7 +3,8 @@
 OpenCV 5.0 keeps what convolutions make in blocks of 8 channels, and puts a block of one channel on blocks of 8 as if it had as many;
 it also adds a smaller tensor inside the convolution in front of it, which asks for equal shapes; and an Add of quantized tensors
 with a Sigmoid behind it, both in INT8, loses the Sigmoid. What a Reshape makes is kept in no blocks and joined with nothing.
-Runtimes move nothing for it. The mask of a squeeze-and-excitation [B, C, 1, 1] is multiplied right as it is.
+TensorRT for RTX builds the same layers; ONNX Runtime takes as long in float, and in INT8 1 % (sa) and 6 % (csca) longer, for
+transpositions (Lite0, 64 pixels, one thread). The mask of a squeeze-and-excitation [B, C, 1, 1] is multiplied right as it is.
 """
 
 from __future__ import annotations
