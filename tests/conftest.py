@@ -24,8 +24,16 @@ def _cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield
 
 
-def pytest_report_header() -> list[str]:
-    """Say which CPU ran and what INT8 products do on it."""
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Print which CPU runs the suite: pytest_report_header would be silent under -q."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:  # a process of pytest-xdist has none
+        for line in _cpu_lines():
+            terminal.write_line(line)
+
+
+def _cpu_lines() -> list[str]:
+    """Name the CPU, and what INT8 products do on it."""
     flags, listed = cpu_flags(), listed_flags(CPUINFO)
     emulated = bool(listed) and set(listed) != set(flags)
     elsewhere = f" (the system lists {' '.join(listed)}: emulated)" if emulated else ""
