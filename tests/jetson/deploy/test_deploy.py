@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from finedge.jetson.deploy.scripts import ACTIVATE
 from tests.jetson.deploy.conftest import LocalBoard, broken, changed, script
 
 STEPS = ["connect", "lock", "copy", "digest", "build", "verify", "swap", "tidy"]
+DEPLOY_KILLS, DEPLOY_S = 12, 6.0  # random moments, within the seconds that a deploy takes
 SLOW = "300"  # kB/s: a few seconds for the megabytes below, in which a deploy can be killed
 
 
@@ -197,6 +199,22 @@ def test_what_an_interrupted_deploy_of_another_bundle_left_is_removed(board: Loc
         os.killpg(process.pid, signal.SIGKILL)
     assert board.left_over
     board.deploy(changed(birds, "other"))
+    assert board.left_over == []
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_whole_version_serves(board: LocalBoard, birds: Bundle) -> None:
+    board.deploy(birds)
+    known = {birds.digest()}
+    chance = random.Random(0)
+    for turn in range(DEPLOY_KILLS):
+        new = birds.extend("note", {"a.bin": turn.to_bytes(8, "little") * 5_000}, {"turn": turn})
+        known.add(new.digest())
+        with under_way(board, new) as process, suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0, DEPLOY_S))
+        assert Bundle.load(board.serving).digest() in known  # loading checks every digest
+    board.deploy(new)
+    assert Bundle.load(board.serving).digest() == new.digest()
     assert board.left_over == []
 
 
