@@ -5,8 +5,9 @@ No torch: the device evaluates with it too.
 
 from finedge.data.digest import content_digest
 from finedge.data.evaluated import Evaluated, evaluated
+from finedge.data.labels import with_labels
 from finedge.data.layouts import LAYOUTS
-from finedge.data.matched import NewImages, matched, say_match, with_labels
+from finedge.data.matched import NewImages, matched, say_match
 from finedge.data.open import (
     MAX_UNREADABLE,
     drop_unreadable,

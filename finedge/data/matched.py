@@ -11,10 +11,8 @@ from typing import Literal
 
 from finedge.data.cut import with_cuts
 from finedge.data.digest import digests
-from finedge.data.names import label_text
 from finedge.data.record import SPLITS, DataSet, Item, Match, named
 from finedge.data.stored import Entry, StoredSplit, filled
-from finedge.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -156,32 +154,6 @@ def say_match(data: DataSet) -> None:
     for count, text in counts:
         if count:
             log.warning("%d image(s) of %s %s", count, data.root, text)
-
-
-def with_labels(data: DataSet, labels: Sequence[str], *, owner: object) -> DataSet:
-    """Return a data set under the labels of a model, matched by name; it may lack some of them.
-
-    Raises:
-        DataError: images under a label that is not among them.
-    """
-    places = {label_text(label): place for place, label in enumerate(labels)}
-    used = {item.label for items in data.splits.values() for item in items}
-    names = [label_text(label) for label in data.labels]
-    strange = sorted(names[label] for label in used if names[label] not in places)
-    if strange:
-        what = f"{data.root} has images of {len(strange)} class(es) that {owner} does not know"
-        raise DataError(
-            f"{what}: {named(strange, shown=5)}",
-            expected=f"some of its {len(labels)} labels: {named(labels, shown=5)}",
-            fix="use the data set it was trained for, or move these classes away",
-        )
-    present = {places[names[label]] for label in used}
-    lacking = [label for place, label in enumerate(labels) if place not in present]
-    if lacking:
-        note = f"{len(lacking)} of {len(labels)} classes have no image in it: {named(lacking)}"
-        data = _noted(data, note)
-    splits = {split: tuple(replace(item, label=places[names[item.label]]) for item in items) for split, items in data.splits.items()}
-    return replace(data, labels=tuple(labels), splits=splits)
 
 
 def _present(folder: DataSet) -> list[_Present]:
