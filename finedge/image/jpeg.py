@@ -177,6 +177,8 @@ def _grey_points(walk: _Walk) -> tuple[tuple[int, int], ...]:
         return ()
     across, down = -(-walk.width // width), -(-walk.height // height)
     blocks = across * down
+    if not blocks:  # no width or no height: refused by its size later
+        return ()
     lasts = [*range(walk.interval - 1, blocks - 1, walk.interval)] if walk.interval else []
     starts = ((n % across * width, n // across * height) for n in (*lasts, blocks - 1))
     right, bottom = walk.width - 1, walk.height - 1

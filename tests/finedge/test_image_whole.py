@@ -324,3 +324,13 @@ def test_usual_pictures_have_the_pixels_of_opencv() -> None:
 def test_every_suffix_belongs_to_one_format() -> None:
     assert sum(len(format.suffixes) for format in FORMATS.values()) == len(SUFFIXES)
     assert {".jfif", ".jpe", ".dib", ".gif", ".ppm", ".jp2"} < SUFFIXES
+
+
+def test_a_jpeg_of_no_width_is_refused_by_its_size() -> None:
+    saved = io.BytesIO()
+    Image.new("RGB", (32, 24)).save(saved, "JPEG")
+    raw = bytearray(saved.getvalue())
+    frame = raw.index(b"\xff\xc0")
+    raw[frame + 7 : frame + 9] = b"\0\0"
+    with pytest.raises(Unreadable, match="has 0x24 pixels"):
+        decode(bytes(raw))
