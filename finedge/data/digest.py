@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from finedge.bundle import sha256
 from finedge.regular import is_regular
 
-CHUNK = 1 << 20
 AHEAD = 4096  # files handed to the threads at a time
 KEPT = 1 << 20  # digests in memory
 
@@ -43,8 +42,4 @@ def _digest_or_none(path: Path) -> str | None:
 
 @lru_cache(maxsize=KEPT)
 def _digest(path: str, _mtime_ns: int, _size: int, _inode: int) -> str:
-    sha256 = hashlib.sha256()
-    with open(path, "rb") as file:  # noqa: PTH123
-        while chunk := file.read(CHUNK):
-            sha256.update(chunk)
-    return sha256.hexdigest()
+    return sha256(Path(path))
