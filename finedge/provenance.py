@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from finedge.confidence import Confidence
 from finedge.errors import BundleError
-from finedge.schema import Check, Misfit, Text, between, decode
+from finedge.schema import Check, Digest, Misfit, Text, between, decode
 
 Record = TypeVar("Record")
 Path_ = Annotated[Text, Check(lambda text: text and "\0" not in text, "the path of a folder")]
@@ -66,10 +66,17 @@ class Placement:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The record `calibrate`: what was fitted by variant, and what computes in INT8 by file."""
+    """The record `calibrate`.
+
+    Attributes:
+        confidence: what was fitted, by variant.
+        placements: what computes in INT8, by file.
+        images_sha256: the contents of the images that the ranges were taken from.
+    """
 
     confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
     placements: Mapping[str, Placement] = field(default_factory=dict)
+    images_sha256: tuple[Digest, ...] = ()
 
 
 def recorded(

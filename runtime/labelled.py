@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from finedge.bundle import Bundle
-from finedge.confidence import STAGE
 from finedge.data import (
     DataSet,
     Evaluated,
@@ -93,9 +91,7 @@ def evaluated_images(
 
 def _calibrated(bundle: Bundle, chosen: Evaluated, split: str) -> int:
     """Count the images that the INT8 ranges were taken from; warn of them outside of train."""
-    record = bundle.provenance.get(STAGE, {})
-    named = record.get("images_sha256", ()) if isinstance(record, Mapping) else ()
-    seen = {text for text in named if isinstance(text, str)} if isinstance(named, list) else set()
+    seen = frozenset(bundle.calibration.images_sha256)
     known = digests(item.path for item in chosen.items) if seen else {}
     count = sum(known.get(item.path) in seen for item in chosen.items)
     if count and split != "train":
