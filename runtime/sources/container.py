@@ -10,7 +10,6 @@ from typing import BinaryIO
 from finedge.regular import open_regular
 
 HEAD = 65536
-SEGMENT, CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 PACKET = 188  # of MPEG-TS
 PAGE_HEAD = 27  # of Ogg
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
