@@ -52,12 +52,9 @@ def camera_report() -> dict[str, Any]:
     return report
 
 
-@counts(300, 16_000)
-def test_no_report_raises_an_untyped_error(tmp_path: Path, examples: int) -> None:
-    from finedge.runtime.report.markdown import markdown
-    from finedge.runtime.report.picture import picture
-
-    document, file = camera_report(), tmp_path / "report.json"
+def each_report(file: Path, examples: int, use: Callable[[Any], object]) -> None:
+    """Call `use` with every changed report that is read; the others must be refused as data."""
+    document = camera_report()
 
     def check(seed: int) -> None:
         file.write_bytes(nearly(document, seed))
@@ -65,11 +62,22 @@ def test_no_report_raises_an_untyped_error(tmp_path: Path, examples: int) -> Non
             content = read_report(file)
         except DataError:
             return
+        use(content)
+
+    every(examples, check)
+
+
+@counts(300, 16_000)
+def test_no_report_raises_an_untyped_error(tmp_path: Path, examples: int) -> None:
+    from finedge.runtime.report.markdown import markdown
+    from finedge.runtime.report.picture import picture
+
+    def use(content: Any) -> None:
         markdown(content).encode()
         drawn = picture(content["rows"], width=340, height=340)
         assert drawn is None or len(drawn.x_ticks) + len(drawn.y_ticks) < 100
 
-    every(examples, check)
+    each_report(tmp_path / "report.json", examples, use)
 
 
 @counts(15, 1_000)
@@ -77,17 +85,7 @@ def test_every_report_that_is_read_becomes_a_page(tmp_path: Path, examples: int)
     pytest.importorskip("jinja2")
     from finedge.runtime.report.html import page
 
-    document, file = camera_report(), tmp_path / "report.json"
-
-    def check(seed: int) -> None:
-        file.write_bytes(nearly(document, seed))
-        try:
-            content = read_report(file)
-        except DataError:
-            return
-        page(content).encode()
-
-    every(examples, check)
+    each_report(tmp_path / "report.json", examples, lambda content: page(content).encode())
 
 
 HEADERS = (
