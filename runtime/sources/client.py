@@ -1,7 +1,7 @@
 """The client of stream servers, HTTP and RTSP: one deadline, redirects, logins.
 
-A password goes only where a server asks for it: to the host that it was written for, never from
-https to http.
+A password goes only where a server asks for it, and to the origin that it was written for:
+`finedge.runtime.sources.login`.
 """
 
 from __future__ import annotations
