@@ -48,11 +48,11 @@ test-avx2: setup
 	touch $@
 
 test-device: .venv-device/.ready
-	.venv-device/bin/pytest tests/finedge tests/contract tests/render tests/runtime tests/jetson tests/flow/test_shipped_bundle.py
+	.venv-device/bin/pytest tests/finedge tests/contract tests/synthetic tests/runtime tests/jetson tests/flow/test_shipped_bundle.py
 
 # The plugin's images, from its CUDA source; committed, so that no device needs a compiler.
 kernels: setup
-	$(BIN)/python -m finedge.runtime.plugins.kernels.make
+	$(BIN)/python -m finedge.runtime.trt.plugin.kernels.make
 
 # The main job, end to end, on rendered birds or on your own pictures: make demo DATA=DIR
 demo: setup

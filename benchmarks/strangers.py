@@ -20,8 +20,8 @@ from finedge.errors import UsageError
 from finedge.image import read_image
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.environment import environment
-from finedge.runtime.evaluate import predict
-from finedge.runtime.labelled import evaluated_images
+from finedge.runtime.evaluate.command import predict
+from finedge.runtime.evaluate.labelled import evaluated_images
 
 
 def main(bundle: Positional[Path], data: Positional[Path], folders: Positional[tuple[Path, ...]], *, variant: str = "fp32", images: int = 300) -> None:

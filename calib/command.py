@@ -21,9 +21,9 @@ from finedge.files import writable_place
 if TYPE_CHECKING:
     import onnx
 
-    from finedge.calib.placement import Placement
+    from finedge.calib.calibration_set import CalibrationSet
     from finedge.calib.ranges import RangeTable
-    from finedge.calib.sample import Sample
+    from finedge.calib.report import QuantizationReport
     from finedge.data import DataSet
 
 log = logging.getLogger(__name__)
@@ -50,14 +50,14 @@ def calibrate(
         give_up: the largest share of right answers that may be called unknown instead; more of it catches more pictures of other things.
         new_images: where images go that the stored split does not know: nowhere (ignore), or into train, val or test.
     """
-    from finedge.calib.cpu import place_cpu
+    from finedge.calib.calibration_set import draw_sample
     from finedge.calib.observe import collect_ranges
-    from finedge.calib.portable import place_portable
-    from finedge.calib.sample import draw_sample
+    from finedge.calib.onnxruntime import quantize_for_onnxruntime
+    from finedge.calib.tensorrt import quantize_for_tensorrt
     from finedge.data.evaluated import counts
-    from finedge.runtime.labelled import bundle_dataset
-    from finedge.runtime.model_facts import with_facts
-    from finedge.runtime.onnx_file import read_model
+    from finedge.graph.metadata import with_facts
+    from finedge.graph.onnx_file import read_model
+    from finedge.runtime.evaluate.labelled import bundle_dataset
 
     if not 0 <= give_up < 1:
         raise UsageError(f"--give-up {give_up}", expected="a share of the right answers, 0 <= share < 1")
@@ -68,7 +68,7 @@ def calibrate(
     source = source_file(loaded)
     model = read_model(loaded.file(source))
     table = collect_ranges(model, _with_progress(sample, loaded), method=method)
-    placed = {PORTABLE_FILE: place_portable(model, table), CPU_FILE: place_cpu(model, table)}
+    placed = {PORTABLE_FILE: quantize_for_tensorrt(model, table), CPU_FILE: quantize_for_onnxruntime(model, table)}
     models = {name: with_facts(quantized, loaded.spec) for name, (quantized, _) in placed.items()}
     files = {name: _checked(model) for name, model in models.items()}
     record = _record(sample, table, {name: placement for name, (_, placement) in placed.items()})
@@ -101,7 +101,7 @@ def _confidence(bundle: Bundle, data: DataSet, *, give_up: float) -> dict[str, d
     return {} if sample is None else {variant: fit.to_json() for variant, fit in fit_confidence(bundle, sample, give_up=give_up).items()}
 
 
-def _with_progress(sample: Sample, bundle: Bundle) -> Iterator[NDArray[np.uint8]]:
+def _with_progress(sample: CalibrationSet, bundle: Bundle) -> Iterator[NDArray[np.uint8]]:
     """Yield the preprocessed batches; a bar on stderr where that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
@@ -126,7 +126,7 @@ def _golden(bundle: Bundle, files: Mapping[str, bytes]) -> bytes:
     """Return golden.npz with the new files' outputs: the same numbers on every CPU."""
     from finedge.golden import pack, read_golden
     from finedge.runtime.backend import SessionOptions
-    from finedge.runtime.ort import OnnxRuntimeBackend
+    from finedge.runtime.ort.backend import OnnxRuntimeBackend
 
     backend = OnnxRuntimeBackend(SessionOptions(exact=True))
 
@@ -140,7 +140,7 @@ def _golden(bundle: Bundle, files: Mapping[str, bytes]) -> bytes:
     return pack(arrays)
 
 
-def _record(sample: Sample, table: RangeTable, placements: Mapping[str, Placement]) -> dict[str, Any]:
+def _record(sample: CalibrationSet, table: RangeTable, placements: Mapping[str, QuantizationReport]) -> dict[str, Any]:
     import onnx
     import onnx_ir
     import onnxruntime

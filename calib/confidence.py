@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
-from finedge.calib.sample import Sample
+from finedge.calib.calibration_set import CalibrationSet
 from finedge.data import DataSet, Item, content_digest, drop_unreadable
 from finedge.ops import softmax
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.subset import first_balanced
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Fit:
         return {**rounded, "reject": math.floor(1e6 * self.reject) / 1e6}
 
 
-def held_out(data: DataSet) -> Sample | None:
+def held_out(data: DataSet) -> CalibrationSet | None:
     """Return up to 1000 validation images, evenly over the classes; None, and a warning, where there are fewer than 100.
 
     Images whose bytes are also in train or test are left out and logged.
@@ -85,10 +85,10 @@ def held_out(data: DataSet) -> Sample | None:
         text = "no confidence is fitted: %s has %d held-out images (split '%s'), at least %d are needed; nothing will be called unknown"
         log.warning(text, data.root, len(kept), SPLIT, LEAST_IMAGES)
         return None
-    return Sample(kept, tuple(content_digest(i.path) for i in kept))
+    return CalibrationSet(kept, tuple(content_digest(i.path) for i in kept))
 
 
-def fit_confidence(bundle: Bundle, sample: Sample, *, give_up: float = GIVE_UP) -> dict[str, Fit]:
+def fit_confidence(bundle: Bundle, sample: CalibrationSet, *, give_up: float = GIVE_UP) -> dict[str, Fit]:
     """Fit each variant of a bundle in the file that ONNX Runtime runs of it here.
 
     Of int8 that is model.int8.cpu.onnx; TensorRT, which runs model.int8.onnx, goes by the same numbers.
@@ -188,7 +188,7 @@ def _least(loss: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _scores(bundle: Bundle, sample: Sample) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, str]]:
+def _scores(bundle: Bundle, sample: CalibrationSet) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, str]]:
     """Run every variant on every image, each image read once; return scores [n, classes] and the file, by variant."""
     found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     with ExitStack() as stack:

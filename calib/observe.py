@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from finedge.calib.collectors import COLLECTORS, Collector
 from finedge.calib.ranges import RangeTable
 from finedge.errors import DataError, FinedgeError, UsageError, nearest
-from finedge.runtime.inlining import inline
-from finedge.runtime.tags import inner_tensors, tags
+from finedge.graph.inlining import inline
+from finedge.graph.tags import inner_tensors, tags
 
 # Ops whose output holds only values of their input: both are quantized with one range, so that the engine need not requantize.
 SAME_VALUES = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"})

@@ -45,8 +45,8 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     from finedge.export.to_onnx import to_onnx
     from finedge.files import writable_place
     from finedge.golden import pack
-    from finedge.runtime.inlining import inline
-    from finedge.runtime.model_facts import with_facts
+    from finedge.graph.inlining import inline
+    from finedge.graph.metadata import with_facts
     from finedge.train.run import load_run
 
     if out.exists() and not (out / MANIFEST).is_file():

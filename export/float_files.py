@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PROJECTED_FILE, Tap
-from finedge.export.half_file import half_file
+from finedge.export.float16_file import float16_file
 from finedge.export.passes import absorb
 from finedge.export.passes.cost import ModelCost, attention_costs
 from finedge.export.passes.frame import accept_frames
@@ -37,7 +37,7 @@ def float_files(graph: ir.Model, cost: ModelCost, taps: tuple[Tap, ...]) -> dict
     files = {FLOAT_FILE: ir.to_proto(absorb(graph, cost.absorbed("fp32"), keep=keep))}
     if cost.absorbed("int8") != cost.absorbed("fp32"):
         files[PROJECTED_FILE] = ir.to_proto(absorb(graph, cost.absorbed("int8"), keep=keep))
-    return {**files, HALF_FILE: half_file(files[FLOAT_FILE])}
+    return {**files, HALF_FILE: float16_file(files[FLOAT_FILE])}
 
 
 def accepting_frames(files: Mapping[str, onnx.ModelProto], how: Preprocess) -> dict[str, onnx.ModelProto]:

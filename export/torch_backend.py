@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.data import Item
 from finedge.errors import BundleError
+from finedge.graph.onnx_file import read_model
 from finedge.runtime.backend import SessionInfo
-from finedge.runtime.onnx_file import read_model
 from finedge.runtime.ports import check_answers
 from finedge.spec import Spec
 

@@ -1,7 +1,7 @@
 """The operators finedge adds to ONNX: one record each, with the numpy reference every face of it is tested against.
 
 Faces: torch op and layer (`train/layers/`), ONNX node and model-local function (`export/ops/`), TensorRT plugin
-(`runtime/plugins/`). Op names must equal no ONNX op name in any domain: TensorRT's parser looks at the name only.
+(`runtime/trt/plugin/`). Op names must equal no ONNX op name in any domain: TensorRT's parser looks at the name only.
 """
 
 from __future__ import annotations

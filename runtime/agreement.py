@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.runtime.backend import Session
-from finedge.runtime.ort import SEVEN_BIT
+from finedge.runtime.ort.backend import REDUCED_RANGE
 
 Stage = dict[str, Any]
 
@@ -81,7 +81,7 @@ def golden_stages(
     """
     info = session.info
     outputs = session(golden["input"][None].astype(np.uint8, copy=False))
-    cut = info.precision == SEVEN_BIT
+    cut = info.precision == REDUCED_RANGE
     limit, how = (SEVEN_BIT_LIMIT, " (7-bit weights)") if cut else (LIMITS[variant], "")
     file = info.source or info.file
     parity = bundle.export.parities.get(file)

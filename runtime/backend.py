@@ -135,7 +135,7 @@ class HasUsualVariants(Protocol):
 BACKENDS: dict[str, str] = {
     "tensorrt": "finedge.runtime.trt:TensorRtBackend",
     "tensorrt-rtx": "finedge.runtime.trt:RtxBackend",
-    "onnxruntime": "finedge.runtime.ort:OnnxRuntimeBackend",
+    "onnxruntime": "finedge.runtime.ort.backend:OnnxRuntimeBackend",
     "fake": "finedge.runtime.fake:FakeBackend",
 }
 AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime")

@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from finedge.runtime.cpu import cpu_flags, cpu_name
-from finedge.runtime.int8_products import int8_products
+from finedge.runtime.ort.int8_products import int8_products
 from finedge.runtime.telemetry import read_telemetry
+from finedge.runtime.telemetry.cpu import cpu_flags, cpu_name
 from finedge.runtime.telemetry.sysfs import number, text
 from finedge.runtime.telemetry.thermal import celsius
 

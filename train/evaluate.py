@@ -12,11 +12,11 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from finedge import perturb
 from finedge.data import Item, NewImages, evaluated
 from finedge.measure import accuracy_record
 from finedge.spec import Spec
 from finedge.subset import first_balanced
+from finedge.synthetic import perturb
 from finedge.train.device import Device, choose_device
 from finedge.train.loader import EvaluationImages, batches, default_workers, normalise
 from finedge.train.models import FineGrained
@@ -42,7 +42,7 @@ def evaluate(
         run: folder made by `finedge train`.
         data: folder of images; default: the images and splits recorded in the run.
         split: which part of the data.
-        robustness: also on the same images turned, scaled, seen from aside, bent, and cluttered (`finedge.perturb`).
+        robustness: also on the same images turned, scaled, seen from aside, bent, and cluttered (`finedge.synthetic.perturb`).
         images: how many, chosen evenly over the classes; 0 is the whole split.
         new_images: where images go that the stored split does not know: nowhere (ignore), or into
             train, val or test.

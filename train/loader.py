@@ -13,9 +13,9 @@ import torch
 
 from finedge.data import Item
 from finedge.image import read_image
-from finedge.perturb import perturb
 from finedge.preprocess import preprocess
 from finedge.spec import Preprocess
+from finedge.synthetic.perturb import perturb
 from finedge.train.augment import Frame, augment
 from finedge.train.recipe import Recipe
 

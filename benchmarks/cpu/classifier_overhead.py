@@ -22,7 +22,7 @@ import tyro
 from finedge.bundle import Bundle
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.spec import Input, Output, Preprocess, Spec
 
 WARM_UP = 10

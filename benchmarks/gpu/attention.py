@@ -8,7 +8,7 @@ scaled_dot_product_attention, the chain matmul, softmax, matmul in float16, and 
 read the same token-major maps. The roofline is what this GPU does here: a large float16 product and a large copy.
 
 Needs torch and numpy; finedge is taken from this checkout. On a machine without a GPU, `--library` names a stand-in for the CUDA driver
-(tests/runtime/plugins/host), and only correctness is looked at. Target: at batch 32, 448 pixels, absorbed from 512 channels, the chain
+(tests/runtime/trt/plugin/host), and only correctness is looked at. Target: at batch 32, 448 pixels, absorbed from 512 channels, the chain
 takes at least 1.5 times as long as the kernel.
 """
 
@@ -34,9 +34,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from finedge.ops import cross_layer_attention  # noqa: E402
-from finedge.runtime.plugins.cross_layer_attention import Ready  # noqa: E402
-from finedge.runtime.plugins.driver import LIBRARY, Driver  # noqa: E402
-from finedge.runtime.plugins.launch import HALF, Layout, Problem  # noqa: E402
+from finedge.runtime.trt.plugin.cross_layer_attention import Ready  # noqa: E402
+from finedge.runtime.trt.plugin.driver import LIBRARY, Driver  # noqa: E402
+from finedge.runtime.trt.plugin.launch import HALF, Layout, Problem  # noqa: E402
 
 ROUNDS = 30  # of every contender in turn
 INSIDE = 20  # launches timed together, so that the clock's own cost does not count

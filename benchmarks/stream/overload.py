@@ -27,7 +27,7 @@ from finedge.runtime.benchmark.camera import Replay, Seen, watch
 from finedge.runtime.benchmark.frames import rendered_frames
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.environment import environment
-from finedge.runtime.pipeline import Stages
+from finedge.runtime.stream.pipeline import Stages
 
 RATES = (0.5, 1.0, 2.0, 5.0)
 Rank = Callable[[NDArray[np.float32]], object]

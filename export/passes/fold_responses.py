@@ -12,7 +12,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
-from finedge.export.passes.projection import Projection, constant, given, has_constants, insert_projection, read_projection, used_once
+from finedge.export.passes.projection import (
+    Projection,
+    constant,
+    given,
+    has_constants,
+    insert_projection,
+    read_projection,
+    used_once,
+)
 from finedge.export.passes.replacing import take_over
 from finedge.ops import DOMAIN
 

@@ -19,7 +19,7 @@ from finedge.jetson.deploy.board import Board, Built, Verified, examine, locked
 from finedge.jetson.deploy.copy import check_digests, copier, refuse_unsendable
 from finedge.jetson.deploy.remote import Target, connect, last_line
 from finedge.jetson.deploy.steps import Journal, Step
-from finedge.runtime.engine.options import FILES
+from finedge.runtime.trt.build.options import FILES
 from finedge.text import printable
 
 ENGINES = ("fp16", "int8")

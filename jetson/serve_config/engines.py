@@ -10,8 +10,8 @@ from typing import cast
 
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError
-from finedge.runtime.engine.options import FILES, BuildOptions, Precision
-from finedge.runtime.engine.store import EngineStore, Found
+from finedge.runtime.trt.build.options import FILES, BuildOptions, Precision
+from finedge.runtime.trt.build.store import EngineStore, Found
 
 
 def fresh_engines(bundle: Bundle) -> tuple[Mapping[str, list[Found]], int]:
@@ -36,12 +36,12 @@ def fresh_engines(bundle: Bundle) -> tuple[Mapping[str, list[Found]], int]:
 
 def _candidates(bundle: Bundle) -> list[Found]:
     # TensorRT for RTX is another library; engines with taps have outputs that no client asks for.
-    return [e for e in EngineStore.of(bundle) if e.key.flavour == "tensorrt" and "debug_taps=True" not in e.key.flags]
+    return [e for e in EngineStore.of(bundle) if e.key.library == "tensorrt" and "debug_taps=True" not in e.key.flags]
 
 
 def _parsed(bundle: Bundle, precision: Precision, attention: str) -> str:
     """Return the digest of what TensorRT would be given today; "" where that cannot be made."""
-    from finedge.runtime.engine.graph import prepare
+    from finedge.runtime.trt.build.graph import prepare
 
     if FILES[precision] not in bundle.files:
         return ""

@@ -38,7 +38,7 @@ def planar(bundle: Bundle, variant: str) -> onnx.ModelProto:
     """
     import onnx
 
-    from finedge.runtime.onnx_file import read_model
+    from finedge.graph.onnx_file import read_model
 
     model = read_model(bundle.file(FILES[variant]))
     _take_planes(model, bundle)
@@ -55,8 +55,8 @@ def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
     Raises:
         GateError: it is more than 1e-5.
     """
+    from finedge.graph.onnx_file import read_onnx
     from finedge.runtime.classifier import probabilities
-    from finedge.runtime.onnx_file import read_onnx
 
     size = (bundle.spec.input.height, bundle.spec.input.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
@@ -123,7 +123,7 @@ def _give_probabilities(model: onnx.ModelProto, bundle: Bundle, *, temperature: 
 
 
 def _run(model: bytes, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    from finedge.runtime.int8_products import open_exactly
+    from finedge.runtime.ort.int8_products import open_exactly
 
     return np.asarray(
         open_exactly(model).run([output], inputs)[0],
@@ -132,11 +132,11 @@ def _run(model: bytes, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[
 
 
 def prepared(model: onnx.ModelProto, folder: Path, *, variant: str, plugin: bool) -> bytes:
-    """Return the bytes TensorRT is to parse: as `finedge build` gives it its graphs (`finedge.runtime.engine.graph.prepare`)."""
+    """Return the bytes TensorRT is to parse: as `finedge build` gives it its graphs (`finedge.runtime.trt.build.graph.prepare`)."""
     import onnx
 
-    from finedge.runtime.engine.graph import prepare
-    from finedge.runtime.engine.options import BuildOptions, Precision
+    from finedge.runtime.trt.build.graph import prepare
+    from finedge.runtime.trt.build.options import BuildOptions, Precision
 
     precision: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
     onnx.save(model, folder / "planar.onnx")

@@ -23,7 +23,7 @@ from finedge.errors import UsageError, nearest
 from finedge.jetson.serve_config.engines import fresh_engines
 from finedge.jetson.serve_config.folder import Folder, Request, one_line
 from finedge.jetson.serve_config.pbtxt import Name, text
-from finedge.runtime.engine.store import Found
+from finedge.runtime.trt.build.store import Found
 
 log = logging.getLogger(__name__)
 

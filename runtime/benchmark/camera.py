@@ -16,9 +16,9 @@ from finedge.errors import SourceLost, UsageError
 from finedge.measure import percentile, supported
 from finedge.runtime.benchmark.modes import TOTAL, Lane
 from finedge.runtime.benchmark.rows import PERCENTILES
-from finedge.runtime.pipeline import Answer, Pipeline, Stages
-from finedge.runtime.sources import Frame, Source, SourceInfo, Wish, open_source
+from finedge.runtime.sources import CaptureOptions, Frame, Source, SourceInfo, open_source
 from finedge.runtime.sources.address import mask
+from finedge.runtime.stream.pipeline import Answer, Pipeline, Stages
 
 FPS = 30.0  # of a replay
 SETTLE_S = 0.2  # at the start of each block, while threads and caches come up: not recorded
@@ -181,7 +181,7 @@ class CameraLane(Lane):
     def _open(self) -> AbstractContextManager[Source]:
         if not self.uri:
             return Replay(self.frames.frames, self.fps or FPS)
-        source = open_source(self.uri, wish=Wish(fps=self.fps))
+        source = open_source(self.uri, wish=CaptureOptions(fps=self.fps))
         if not source.live:
             source.__exit__(None, None, None)
             raise UsageError(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from finedge.runtime.benchmark.results import Claims, Measured
     from finedge.runtime.benchmark.run import Schedule
     from finedge.runtime.classifier import Classifier
-    from finedge.runtime.evaluate import Answers
+    from finedge.runtime.evaluate.command import Answers
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ def _accuracies(
     classifiers: dict[tuple[str, str], Classifier], items: dict[str, tuple[Item, ...] | None], *, limit: int | None
 ) -> tuple[dict[tuple[str, str], Answers], str]:
     from finedge.runtime.benchmark.accuracy import choose
-    from finedge.runtime.evaluate import predict
+    from finedge.runtime.evaluate.command import predict
 
     answers = {}
     for (name, variant), classifier in classifiers.items():

@@ -16,7 +16,7 @@ from finedge.bundle import Bundle
 from finedge.data import Evaluated, Item, NewImages
 from finedge.errors import DataError
 from finedge.image import decode_image
-from finedge.runtime.labelled import evaluated_images, recorded_root
+from finedge.runtime.evaluate.labelled import evaluated_images, recorded_root
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def image_frames(items: Sequence[Item], *, count: int, split: str) -> Frames:
 
 def rendered_frames(count: int) -> Frames:
     """Render scenes: real work for the preprocessing and the model, but no labels."""
-    from finedge.render.scene import moving_scene
+    from finedge.synthetic.scene import moving_scene
 
     # Every 7th frame of the movement, so that neighbours differ.
     return Frames(tuple(moving_scene(7 * i, seed=0) for i in range(count)), (), "rendered scenes")

@@ -18,7 +18,7 @@ __all__ = ["SINKS", "Context", "Outputs", "Result", "Sink"]
 def _open_live(outputs: Outputs, context: Context) -> Sink | None:
     if outputs.serve is None:
         return None
-    from finedge.runtime.live import LivePage  # a web server, which most runs need not load
+    from finedge.runtime.sinks.live import LivePage  # a web server, which most runs need not load
 
     token = outputs.token if outputs.token is not None else os.environ.get("FINEDGE_TOKEN") or None
     cameras = context.names if len(context.names) > 1 else ()

@@ -15,7 +15,14 @@ from finedge.errors import DataError, UsageError
 from finedge.image import SUFFIXES as IMAGE_SUFFIXES
 from finedge.image import is_image
 from finedge.runtime.sources.address import mask
-from finedge.runtime.sources.base import AS_IT_COMES, CAMERA_WISHES, Frame, Source, SourceInfo, Wish
+from finedge.runtime.sources.base import (
+    AS_IT_COMES,
+    CAMERA_WISHES,
+    CaptureOptions,
+    Frame,
+    Source,
+    SourceInfo,
+)
 from finedge.runtime.sources.camera import CSI_FORM, open_camera, open_csi
 from finedge.runtime.sources.camera import FORMS as CAMERA_FORMS
 from finedge.runtime.sources.files import open_folder, open_glob, open_image
@@ -26,7 +33,7 @@ from finedge.runtime.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from finedge.runtime.sources.video import open_video
 from finedge.secret import learn
 
-__all__ = ["SOURCES", "Frame", "Kind", "Source", "SourceInfo", "Wish", "mask", "open_source"]
+__all__ = ["SOURCES", "CaptureOptions", "Frame", "Kind", "Source", "SourceInfo", "mask", "open_source"]
 
 # FFmpeg writes to stderr by itself, and addresses with their passwords in it. The diagnosis
 # reports the cause.
@@ -35,7 +42,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source: how it is written, whether a string means it, what opens it, and what of a `Wish` it can grant.
+    """A kind of source: how it is written, whether a string means it, what opens it, and what of a `CaptureOptions` it can grant.
 
     `open` takes a `wish` where there are `wishes`; else what is asked comes as an option by its name, if it has one of that name.
     """
@@ -73,7 +80,7 @@ SOURCES: dict[str, Kind] = {
 }
 
 
-def open_source(uri: str, *, wish: Wish = AS_IT_COMES, **options: Any) -> Source:
+def open_source(uri: str, *, wish: CaptureOptions = AS_IT_COMES, **options: Any) -> Source:
     """Open what `uri` names.
 
     Args:
@@ -118,7 +125,7 @@ def _usual(uri: str) -> str:
     return unquote(f"/{path}")
 
 
-def _refuse_unknown(wish: Wish, options: dict[str, Any], *, kind: Kind, uri: str) -> None:
+def _refuse_unknown(wish: CaptureOptions, options: dict[str, Any], *, kind: Kind, uri: str) -> None:
     takes = set(inspect.signature(kind.open).parameters) - {"uri", "wish"}
     grants = takes | kind.wishes
     for name in [*(n for n in wish.asked() if n not in grants), *(n for n in options if n not in takes)]:

@@ -48,7 +48,7 @@ class SourceInfo:
 
 
 @dataclass(frozen=True)
-class Wish:
+class CaptureOptions:
     """What is asked of a live source; None leaves it as it comes.
 
     Args:
@@ -81,7 +81,7 @@ class Wish:
 
     def asked(self) -> dict[str, Any]:
         """Return what is asked for by name, without what says nothing."""
-        return {name: value for name, value in vars(self).items() if value != getattr(Wish, name)}
+        return {name: value for name, value in vars(self).items() if value != getattr(CaptureOptions, name)}
 
 
 def check_rate(fps: float) -> None:
@@ -94,7 +94,7 @@ def check_rate(fps: float) -> None:
         raise UsageError(f"fps {fps}", expected=f"{RATES[0]:g} to {RATES[1]:g} frames a second")
 
 
-AS_IT_COMES = Wish()
+AS_IT_COMES = CaptureOptions()
 CAMERA_WISHES = frozenset({"width", "height", "fps", "flip"})
 
 

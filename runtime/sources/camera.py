@@ -11,7 +11,7 @@ import cv2
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import gstreamer, pipelines
-from finedge.runtime.sources.base import AS_IT_COMES, Connection, Source, Wish
+from finedge.runtime.sources.base import AS_IT_COMES, CaptureOptions, Connection, Source
 from finedge.runtime.sources.capture import Capture, info_of
 from finedge.runtime.sources.reconnect import Reconnecting
 
@@ -31,7 +31,7 @@ def captured_ns(driver_ms: float, now_ns: int) -> int:
     return stamp if 0 <= now_ns - stamp <= MAX_DRIVER_DELAY_NS else now_ns
 
 
-def open_camera(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, api: int = cv2.CAP_V4L2, via: str = "opencv") -> Source:
+def open_camera(uri: str, *, wish: CaptureOptions = AS_IT_COMES, reconnect: bool = True, api: int = cv2.CAP_V4L2, via: str = "opencv") -> Source:
     """Open `/dev/video0`, `v4l2:///dev/video0`, or a bare digit, which is a V4L2 index; `?codec=mjpeg` asks the camera for JPEG.
 
     Args:
@@ -57,7 +57,7 @@ def open_camera(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, a
     return Reconnecting(lambda: _connect(device, wish, api=api, mjpeg=mjpeg), reconnect=reconnect)
 
 
-def open_csi(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True) -> Source:
+def open_csi(uri: str, *, wish: CaptureOptions = AS_IT_COMES, reconnect: bool = True) -> Source:
     """Open `csi://0`, the first CSI sensor of a Jetson, at 1280x720 and 30 frames a second unless asked otherwise.
 
     Args: as of `open_camera`; `?mode=2` chooses a mode of the sensor.
@@ -77,7 +77,7 @@ def open_csi(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True) -> S
     return Reconnecting(lambda: _started(pipeline, "csi", uri), reconnect=reconnect)
 
 
-def _connect(device: Path, wish: Wish, *, api: int, mjpeg: bool) -> Connection:
+def _connect(device: Path, wish: CaptureOptions, *, api: int, mjpeg: bool) -> Connection:
     _check(device)
     capture = cv2.VideoCapture(str(device), api)
     if not capture.isOpened():
@@ -91,7 +91,7 @@ def _connect(device: Path, wish: Wish, *, api: int, mjpeg: bool) -> Connection:
     return Capture(capture, info_of(capture, "camera", str(device)), wish=wish, captured_ns=captured_ns, fix=fix)
 
 
-def _connect_gstreamer(device: Path, wish: Wish, *, mjpeg: bool) -> Connection:
+def _connect_gstreamer(device: Path, wish: CaptureOptions, *, mjpeg: bool) -> Connection:
     _check(device)
     pipeline = (pipelines.usb_mjpeg if mjpeg else pipelines.v4l2)(str(device), wish, jetson=gstreamer.has("nvvidconv"))
     return _started(pipeline, "camera", str(device))
@@ -104,7 +104,7 @@ def _started(pipeline: str, kind: str, uri: str) -> Connection:
         raise SystemProblem(error.what, expected="a camera that sends pictures", fix="check the ribbon or cable; `finedge doctor` lists cameras") from error
 
 
-def _ask(capture: cv2.VideoCapture, device: Path, wish: Wish, *, mjpeg: bool) -> None:
+def _ask(capture: cv2.VideoCapture, device: Path, wish: CaptureOptions, *, mjpeg: bool) -> None:
     """Ask a camera for a format; it takes what it can, and the log says what it gives instead."""
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a driver's queue would only add delay
     if mjpeg:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import SourceLost
-from finedge.runtime.sources.base import Shot, SourceInfo, Wish
+from finedge.runtime.sources.base import CaptureOptions, Shot, SourceInfo
 
 CLOSE_WAIT_S = 0.1  # a Ctrl-C waits for it
-# numpy's names for the flips of `Wish`: (transposed first, upside down, left-right)
+# numpy's names for the flips of `CaptureOptions`: (transposed first, upside down, left-right)
 MOVES = {1: (1, 1, 0), 2: (0, 1, 1), 3: (1, 0, 1), 4: (0, 0, 1), 5: (1, 1, 1), 6: (0, 1, 0), 7: (1, 0, 0)}
 
 
@@ -53,7 +53,7 @@ class Capture:
         capture: cv2.VideoCapture,
         info: SourceInfo,
         *,
-        wish: Wish,
+        wish: CaptureOptions,
         scale: bool = False,
         captured_ns: Callable[[float, int], int] = arrival,
         held: Held | None = None,
@@ -104,7 +104,7 @@ def take(capture: cv2.VideoCapture) -> Held | None:
     return Held(np.asarray(image, dtype=np.uint8), capture.get(cv2.CAP_PROP_POS_MSEC), at, took_ms)
 
 
-def shaped(image: NDArray[np.uint8], wish: Wish, *, scale: bool) -> NDArray[np.uint8]:
+def shaped(image: NDArray[np.uint8], wish: CaptureOptions, *, scale: bool) -> NDArray[np.uint8]:
     """Return uint8 [H, W, 3] turned by `wish`, and with `scale` scaled to its size."""
     if scale and wish.width and wish.height:
         sized = cv2.resize(image, (wish.width, wish.height), interpolation=cv2.INTER_AREA)
@@ -113,7 +113,7 @@ def shaped(image: NDArray[np.uint8], wish: Wish, *, scale: bool) -> NDArray[np.u
 
 
 def flipped(image: NDArray[np.uint8], flip: int) -> NDArray[np.uint8]:
-    """Return uint8 [H, W, 3] turned or mirrored as `Wish.flip` says; contiguous."""
+    """Return uint8 [H, W, 3] turned or mirrored as `CaptureOptions.flip` says; contiguous."""
     if flip == 0:
         return image
     transposed, down, right = MOVES[flip]

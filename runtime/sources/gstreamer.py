@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from finedge.errors import SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import pipelines
 from finedge.runtime.sources.address import mask
-from finedge.runtime.sources.base import Connection, EndOfStream, Shot, Source, SourceInfo, Wish
+from finedge.runtime.sources.base import (
+    CaptureOptions,
+    Connection,
+    EndOfStream,
+    Shot,
+    Source,
+    SourceInfo,
+)
 from finedge.runtime.sources.capture import Capture, info_of
 from finedge.runtime.sources.reconnect import Reconnecting
 
@@ -75,7 +82,7 @@ def connect(pipeline: str, *, kind: str, uri: str, timeout_s: float) -> Connecti
     capture = cv2.VideoCapture(pipeline.replace("format=RGB ", "format=BGR "), cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise SourceLost(f"{uri} cannot be opened by OpenCV's GStreamer", fix=f"run it by hand: gst-launch-1.0 {mask(pipeline)}")
-    return Capture(capture, info_of(capture, kind, uri), wish=Wish(), fix="look at the pipeline's messages with GST_DEBUG=2")
+    return Capture(capture, info_of(capture, kind, uri), wish=CaptureOptions(), fix="look at the pipeline's messages with GST_DEBUG=2")
 
 
 class Pipeline:

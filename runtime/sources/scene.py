@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from finedge.errors import UsageError
-from finedge.render.scene import moving_scene
 from finedge.runtime.sources.base import Frame, SourceInfo, check_rate
+from finedge.synthetic.scene import moving_scene
 
 FPS = 25.0
 

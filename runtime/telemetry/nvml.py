@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finedge.errors import SystemProblem
-from finedge.runtime import cuda
+from finedge.runtime.trt import cuda
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h). A clock held by the power limit (4) is how a loaded card runs: no throttling.
 REASONS = {0x08: "GPU: hardware slowdown", 0x20: "GPU: heat (driver)", 0x40: "GPU: heat (hardware)", 0x80: "GPU: power brake"}

@@ -11,7 +11,14 @@ from finedge.runtime.telemetry.clocks import Clocks
 from finedge.runtime.telemetry.nvml import SENSOR, GpuReading, Nvml
 from finedge.runtime.telemetry.power import find_rails, total
 from finedge.runtime.telemetry.sysfs import number
-from finedge.runtime.telemetry.thermal import celsius, fan_share, find_alerts, find_counters, find_fan, find_zones
+from finedge.runtime.telemetry.thermal import (
+    celsius,
+    fan_share,
+    find_alerts,
+    find_counters,
+    find_fan,
+    find_zones,
+)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 from finedge.bundle import PORTABLE_FILE, VARIANTS, Bundle
 from finedge.errors import BackendMissing
 from finedge.runtime.backend import NoTaps, SessionInfo, SessionOptions, pick_file
-from finedge.runtime.cuda import Cuda, Gpu, binding, gpu, why_no_gpu
+from finedge.runtime.trt.cuda import Cuda, Gpu, binding, gpu, why_no_gpu
 
 if TYPE_CHECKING:
-    from finedge.runtime.engine.flavour import Flavour
-    from finedge.runtime.engine.options import Precision
-    from finedge.runtime.engine.store import Found
+    from finedge.runtime.trt.build.options import Precision
+    from finedge.runtime.trt.build.store import Found
+    from finedge.runtime.trt.library import TrtLibrary
     from finedge.runtime.trt.session import TensorRtSession
 
 # The CPU form of INT8 has unsigned activations, which TensorRT's parser refuses.
@@ -31,7 +31,7 @@ class TensorRtBackend:
 
     def why_not(self) -> str | None:
         """Return why it cannot run here: the package, the driver, or this GPU."""
-        from finedge.runtime.engine.flavour import MODULES, why_not
+        from finedge.runtime.trt.library import MODULES, why_not
 
         library = MODULES[self.name][0]
         if importlib.util.find_spec(library) is None:
@@ -66,33 +66,33 @@ class TensorRtBackend:
         Raises:
             NoTaps: no such engine was built for this device.
         """
-        from finedge.runtime.engine.flavour import flavour
-        from finedge.runtime.engine.options import BuildOptions
+        from finedge.runtime.trt.build.options import BuildOptions
         from finedge.runtime.trt.choose import stored_engine
+        from finedge.runtime.trt.library import load_library
 
-        engine = stored_engine(bundle, BuildOptions("fp32", debug_taps=True), flavour=flavour(self.name), here=_gpu())
+        engine = stored_engine(bundle, BuildOptions("fp32", debug_taps=True), library=load_library(self.name), here=_gpu())
         if engine is None:
             raise NoTaps("no engine here shows feature maps", fix=f"finedge build {bundle.path} --backend {self.name} --precision fp32 --debug-taps")
         return self.open_engine(bundle, engine)
 
     def open_engine(self, bundle: Bundle, engine: Found) -> TensorRtSession:
         """Open an engine of the bundle as it is; its bytes are held against their digest first."""
-        from finedge.runtime.engine.flavour import flavour
-        from finedge.runtime.engine.options import FILES
+        from finedge.runtime.trt.build.options import FILES
+        from finedge.runtime.trt.library import load_library
 
         precision = engine.key.precision
         info = SessionInfo(self.name, _gpu().name, engine.path.name, precision, source=FILES[precision])
-        return open_session(engine.read(), bundle, flavour=flavour(self.name), info=info, plugin=bool(engine.key.plugin))
+        return open_session(engine.read(), bundle, library=load_library(self.name), info=info, plugin=bool(engine.key.plugin))
 
     def _engine(self, bundle: Bundle, variant: str) -> Found:
-        from finedge.runtime.engine.builder import engine_for
-        from finedge.runtime.engine.flavour import flavour
-        from finedge.runtime.engine.options import BuildOptions
+        from finedge.runtime.trt.build.builder import engine_for
+        from finedge.runtime.trt.build.options import BuildOptions
         from finedge.runtime.trt.choose import stored_engine
+        from finedge.runtime.trt.library import load_library
 
         pick_file(bundle, variant, order=ORDER.get(variant))
-        ours, options = flavour(self.name), BuildOptions(cast("Precision", variant))
-        return stored_engine(bundle, options, flavour=ours, here=_gpu()) or engine_for(bundle, options, flavour=ours)
+        ours, options = load_library(self.name), BuildOptions(cast("Precision", variant))
+        return stored_engine(bundle, options, library=ours, here=_gpu()) or engine_for(bundle, options, library=ours)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class RtxBackend(TensorRtBackend):
     name: str = field(default="tensorrt-rtx", init=False)
 
 
-def open_session(data: bytes, bundle: Bundle, *, flavour: Flavour, info: SessionInfo, plugin: bool = False) -> TensorRtSession:
+def open_session(data: bytes, bundle: Bundle, *, library: TrtLibrary, info: SessionInfo, plugin: bool = False) -> TensorRtSession:
     """Make a session of an engine's bytes on this machine's GPU; `plugin` says that our plugin is in it.
 
     Raises:
@@ -115,12 +115,12 @@ def open_session(data: bytes, bundle: Bundle, *, flavour: Flavour, info: Session
 
     here = _gpu()
     if plugin:
-        from finedge.runtime.plugins.cross_layer_attention import register
+        from finedge.runtime.trt.plugin.cross_layer_attention import register
 
-        register(flavour.trt)  # before deserialising: the engine asks for it by name
-    engine = Engine.load(data, trt=flavour.trt, file=info.file)
+        register(library.trt)  # before deserialising: the engine asks for it by name
+    engine = Engine.load(data, trt=library.trt, file=info.file)
     engine.check(bundle, file=info.file)
-    versions = {flavour.trt.__name__: flavour.version, "driver": here.driver}
+    versions = {library.trt.__name__: library.version, "driver": here.driver}
     return TensorRtSession(engine, bundle.spec, info=replace(info, versions=versions), cuda=Cuda(binding()), mapped=here.integrated)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.runtime.cuda import Cuda
+from finedge.runtime.trt.cuda import Cuda
 from finedge.runtime.trt.engine import Tensor
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from finedge.bundle import Bundle
-from finedge.runtime.cuda import Gpu
-from finedge.runtime.engine.candidate import candidates
-from finedge.runtime.engine.flavour import Flavour
-from finedge.runtime.engine.key import PORTABLE, EngineKey
-from finedge.runtime.engine.options import BuildOptions
-from finedge.runtime.engine.store import EngineStore, Found
-from finedge.runtime.engine.target import PORTABLE_COVERS, Target
+from finedge.runtime.trt.build.candidate import candidates
+from finedge.runtime.trt.build.key import PORTABLE, EngineKey
+from finedge.runtime.trt.build.options import BuildOptions
+from finedge.runtime.trt.build.store import EngineStore, Found
+from finedge.runtime.trt.build.target import PORTABLE_COVERS, Target
+from finedge.runtime.trt.cuda import Gpu
+from finedge.runtime.trt.library import TrtLibrary
 
 # What a user may choose at `finedge build` without it becoming an engine of something else.
 CHOICES = {"profile", "flags", "gpu", "compute_capability"}
 
 
-def stored_engine(bundle: Bundle, options: BuildOptions, *, flavour: Flavour, here: Gpu) -> Found | None:
+def stored_engine(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, here: Gpu) -> Found | None:
     """Return the newest stored engine that is this model at this precision, by this library, and runs on this GPU."""
     target = Target(here.name, here.compute_capability, (), here)
-    wanted = [c.key for c in candidates(bundle, options, flavour=flavour, where=target)]
+    wanted = [c.key for c in candidates(bundle, options, library=library, where=target)]
     fitting = [f for f in EngineStore.of(bundle) if runs_on(f.key, here) and any(is_variant(f.key, key) for key in wanted)]
     return next((f for f in sorted(fitting, key=lambda f: f.path.stat().st_mtime, reverse=True) if f.is_whole()), None)
 

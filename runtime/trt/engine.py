@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, SystemProblem
-from finedge.runtime.engine.log import collected, logger
 from finedge.runtime.ports import Port, check_ports
+from finedge.runtime.trt.build.log import collected, logger
 
 # What TensorRT for RTX says of an engine it will not run; one number may hold several.
 DIAGNOSTICS = {

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import SystemProblem, UsageError
-from finedge.runtime.cuda import SUCCESS, Cuda
 from finedge.runtime.trt.buffers import Buffer, allocate, device_memory
+from finedge.runtime.trt.cuda import SUCCESS, Cuda
 from finedge.runtime.trt.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Plan:
     graph: Any | None
 
 
-class Lane:
+class ExecutionLane:
     """Runs one batch at a time: `start`, then `finish`. Not for several threads."""
 
     def __init__(self, engine: Engine, *, cuda: Cuda, mapped: bool) -> None:

@@ -10,8 +10,8 @@ from finedge.errors import GateError
 from finedge.golden import read_golden
 from finedge.runtime.agreement import Stage, golden_stages
 from finedge.runtime.backend import Session
-from finedge.runtime.cuda import Gpu
-from finedge.runtime.engine.store import Found
+from finedge.runtime.trt.build.store import Found
+from finedge.runtime.trt.cuda import Gpu
 
 log = logging.getLogger(__name__)
 

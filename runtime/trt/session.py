@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from finedge.errors import UsageError
 from finedge.runtime.backend import SessionInfo, check_batch
-from finedge.runtime.cuda import Cuda
+from finedge.runtime.trt.cuda import Cuda
 from finedge.runtime.trt.engine import Engine, rows_of
-from finedge.runtime.trt.lane import Arrays, Lane
+from finedge.runtime.trt.lane import Arrays, ExecutionLane
 from finedge.spec import Spec
 
 
@@ -71,8 +71,8 @@ class TensorRtSession:
             self._lanes.pop().close()
         self._engine = None
 
-    def _lane(self, engine: Engine) -> Lane:
-        return Lane(engine, cuda=self._cuda, mapped=self._mapped)
+    def _lane(self, engine: Engine) -> ExecutionLane:
+        return ExecutionLane(engine, cuda=self._cuda, mapped=self._mapped)
 
     def _check(self, batch: NDArray[np.uint8]) -> Engine:
         check_batch(batch, self._spec)
@@ -96,7 +96,7 @@ class TensorRtSession:
 
     def _answers(self, parts: Iterable[NDArray[np.uint8]]) -> Generator[Arrays, None, None]:
         """Run the parts on two lanes in turn."""
-        under_way: deque[Lane] = deque()
+        under_way: deque[ExecutionLane] = deque()
         try:
             for i, part in enumerate(parts):
                 answer = under_way.popleft().finish() if len(under_way) == 2 else None

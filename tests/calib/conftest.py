@@ -21,7 +21,7 @@ from finedge.calib.observe import collect_ranges
 from finedge.export.to_onnx import to_onnx
 from finedge.golden import pack, synthetic_frame
 from finedge.preprocess import preprocess
-from finedge.runtime.int8_products import EXACT_SETTING
+from finedge.runtime.ort.int8_products import EXACT_SETTING
 from finedge.spec import Input, Output, Preprocess, Spec
 from finedge.train.layers.cross_layer_attention import cross_layer_attention
 from finedge.train.layers.gates import Gated

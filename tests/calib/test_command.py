@@ -14,7 +14,7 @@ from finedge.data import content_digest, open_dataset, split_of_dataset
 from finedge.data.stored import FILE
 from finedge.golden import read_golden
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 
 FILES = ["model.int8.onnx", "model.int8.cpu.onnx"]
 

@@ -7,13 +7,22 @@ import pytest
 
 from finedge.bundle import Bundle
 from finedge.calib.command import calibrate
-from finedge.calib.confidence import BOUNDS, LEAST_IMAGES, MOST_IMAGES, calibration_error, fit, fit_temperature, held_out, threshold
+from finedge.calib.confidence import (
+    BOUNDS,
+    LEAST_IMAGES,
+    MOST_IMAGES,
+    calibration_error,
+    fit,
+    fit_temperature,
+    held_out,
+    threshold,
+)
 from finedge.cli import main
 from finedge.confidence import Confidence, confidence_of
 from finedge.data import DataSet, Item, content_digest, open_dataset
 from finedge.ops import softmax
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.evaluate import predict
+from finedge.runtime.evaluate.command import predict
 from tests.calib.conftest import LABELS, SIDE, pictures
 
 TOLERANCE_T = 0.05  # of a temperature fitted to 20,000 drawn labels: measured 0.01 and less

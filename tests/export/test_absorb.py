@@ -12,13 +12,20 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PROJECTED_FILE, Bundle
-from finedge.export.explain.explainer import Explainer
-from finedge.export.explain.views import Wish
 from finedge.export.float_files import count_cost, float_files
 from finedge.export.ops import FACES
 from finedge.export.passes import absorb
-from finedge.export.passes.cost import PRECISIONS, AttentionCost, Form, ModelCost, attention_costs, count
+from finedge.export.passes.cost import (
+    PRECISIONS,
+    AttentionCost,
+    Form,
+    ModelCost,
+    attention_costs,
+    count,
+)
 from finedge.export.to_onnx import to_onnx
+from finedge.runtime.explain.explainer import Explainer
+from finedge.runtime.explain.views import ExplainOptions
 from finedge.spec import Input, Preprocess, Spec
 from finedge.train.about import cost
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
@@ -248,7 +255,7 @@ def test_explain_shows_the_same_attention_in_both_forms(exported, tmp_path):
     for form in (graph, all_absorbed(graph, {t.tensor for t in taps})):
         files = {FLOAT_FILE: ir.to_proto(form).SerializeToString()}
         bundle = Bundle.create(tmp_path / "b.finedge", spec, files=files, taps=taps, views=model.views, provenance={})
-        panels[len(panels)] = Explainer(bundle)(frame, Wish(at=(0.2, 0.8))).panels
+        panels[len(panels)] = Explainer(bundle)(frame, ExplainOptions(at=(0.2, 0.8))).panels
     assert sum(p.view.kind == "attention" for p in panels[0]) == 4
     for before, after in zip(panels[0], panels[1], strict=True):
         assert (after.view, after.mark, after.maps[0].grid) == (before.view, before.mark, before.maps[0].grid)

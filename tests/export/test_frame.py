@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.errors import FinedgeError, UsageError
-from finedge.export.half_file import half_file
+from finedge.export.float16_file import float16_file
 from finedge.export.passes.frame import accept_frames
 from finedge.preprocess import preprocess
 from finedge.resample import WEIGHTS
@@ -61,7 +61,7 @@ def test_the_graph_crops_a_frame_as_preprocess_does(method, rule, half):
     framed = accept_frames(planes_model(), how, height=HEIGHT, width=WIDTH)
     batch = frames(HEIGHT, WIDTH)
     crops = np.stack([preprocess(f, how) for f in batch])
-    planes, logits = run(half_file(framed) if half else framed, batch)
+    planes, logits = run(float16_file(framed) if half else framed, batch)
     assert np.abs(planes.transpose(0, 2, 3, 1) - crops).max() <= GREY_LEVELS
     np.testing.assert_allclose(logits, run(planes_model(), crops)[1], atol=0.02)
 

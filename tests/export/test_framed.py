@@ -8,14 +8,14 @@ import torch
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.errors import BundleError, GateError, UsageError
-from finedge.export.explain.explainer import Explainer
 from finedge.export.float_files import accepting_frames, count_cost, float_files
 from finedge.export.framed import FramedReference, check_crops, frame_size, framed_spec
 from finedge.export.parity import check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.golden import synthetic_frame
 from finedge.runtime.agreement import FP16_LIMIT
-from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.explain.explainer import Explainer
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.spec import Input, Preprocess, Spec
 from finedge.train.models import build
 

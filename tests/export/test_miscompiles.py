@@ -16,20 +16,20 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from finedge import ops
 from finedge.errors import FinedgeError
 from finedge.export.ops import FACES, add_bodies
-from finedge.runtime.engine.compiler import Order, compile_engine
-from finedge.runtime.engine.expect import check_layers
-from finedge.runtime.engine.flavour import flavour, why_not
-from finedge.runtime.engine.layers import from_log
-from finedge.runtime.engine.log import collected, logger
-from finedge.runtime.engine.options import BuildOptions
-from finedge.runtime.engine.target import target
+from finedge.runtime.trt.build.compiler import Order, compile_engine
+from finedge.runtime.trt.build.expect import check_layers
+from finedge.runtime.trt.build.layers import from_log
+from finedge.runtime.trt.build.log import collected, logger
+from finedge.runtime.trt.build.options import BuildOptions
+from finedge.runtime.trt.build.target import target
+from finedge.runtime.trt.library import load_library, why_not
 
 
 @pytest.fixture(scope="module")
 def rtx():
     if why_not("tensorrt-rtx"):
         pytest.skip(why_not("tensorrt-rtx"))
-    return flavour("tensorrt-rtx")
+    return load_library("tensorrt-rtx")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def parse(rtx):
 @pytest.fixture
 def layers(rtx):
     """Return a function that builds an engine for three generations of GPUs and gives the report of its layers."""
-    where = target(("sm86", "sm89", "sm120"), flavour=rtx)
+    where = target(("sm86", "sm89", "sm120"), library=rtx)
     return lambda model: from_log(compile_engine(model, Order("a test", "x", BuildOptions(), rtx, where, "test")).messages)
 
 

@@ -13,7 +13,7 @@ import torch
 from finedge.bundle import HALF_FILE
 from finedge.errors import GateError
 from finedge.export import command
-from finedge.export.half_file import half_file
+from finedge.export.float16_file import float16_file
 from finedge.export.parity import TOLERANCE, check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.runtime.agreement import MOST, OWN_ERRORS, allowance
@@ -130,7 +130,7 @@ def test_no_error_of_its_own_opens_the_gate_wider_than_half_of_the_scores():
 
 def test_half_precision_is_left_out_where_rounding_alone_breaks_it_and_refused_where_it_does_not(calm, wild, caplog):
     with caplog.at_level(logging.WARNING):
-        half = half_file(wild[0])
+        half = float16_file(wild[0])
         assert command._proven(half, expected_of(wild[1], FRAMES, outputs=1), frames=FRAMES, name=HALF_FILE) is None
     assert f"{HALF_FILE} is left out" in caplog.text
     expected = expected_of(calm[1], FRAMES, outputs=1)
@@ -139,4 +139,4 @@ def test_half_precision_is_left_out_where_rounding_alone_breaks_it_and_refused_w
 
 
 def bent_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    return half_file(bent(model, by=5.0))
+    return float16_file(bent(model, by=5.0))

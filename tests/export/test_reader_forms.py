@@ -10,11 +10,11 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from finedge.export.explain.graph import Graph
 from finedge.export.ops import FACES
 from finedge.export.passes import apply_passes
+from finedge.graph.inlining import inline
 from finedge.ops import DOMAIN, OPS
-from finedge.runtime.inlining import inline
+from finedge.runtime.explain.graph import Graph
 
 EXACT = 1e-12  # float64, sums in another order
 CLOSE = 1e-5  # float32, sums of at most 147 products

@@ -97,9 +97,9 @@ def test_a_damaged_manifest_is_a_bundle_error(bundle, content):
 
 def test_a_spec_with_an_unknown_key_is_refused(bundle):
     manifest = json.loads((bundle.path / "manifest.json").read_text())
-    manifest["spec"]["flavour"] = "new"
+    manifest["spec"]["library"] = "new"
     (bundle.path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="flavour"):
+    with pytest.raises(BundleError, match="library"):
         Bundle.load(bundle.path)
 
 

@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from finedge.measure import MIN_QUERIES, StageTimes, accuracy_record, mcnemar, percentile, percentile_text, supported, wilson95
+from finedge.measure import (
+    MIN_QUERIES,
+    StageTimes,
+    accuracy_record,
+    mcnemar,
+    percentile,
+    percentile_text,
+    supported,
+    wilson95,
+)
 
 
 def test_a_percentile_is_a_measured_value():

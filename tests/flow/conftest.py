@@ -16,7 +16,7 @@ import pytest
 from finedge.bundle import Bundle
 from finedge.image import read_image
 from finedge.preprocess import preprocess
-from finedge.render.command import render
+from finedge.synthetic.command import render
 
 if TYPE_CHECKING:
     import torch

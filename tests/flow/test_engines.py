@@ -7,12 +7,12 @@ import pytest
 
 from finedge.bundle import PORTABLE_FILE
 from finedge.ops import DOMAIN
-from finedge.runtime.engine.builder import build
-from finedge.runtime.engine.expect import check_layers, inner_softmaxes
-from finedge.runtime.engine.flavour import flavour, why_not
-from finedge.runtime.engine.graph import prepare
-from finedge.runtime.engine.layers import LayerReport
-from finedge.runtime.engine.options import FILES, BuildOptions
+from finedge.runtime.trt.build.builder import build
+from finedge.runtime.trt.build.expect import check_layers, inner_softmaxes
+from finedge.runtime.trt.build.graph import prepare
+from finedge.runtime.trt.build.layers import LayerReport
+from finedge.runtime.trt.build.options import FILES, BuildOptions
+from finedge.runtime.trt.library import load_library, why_not
 from finedge.train import models
 
 BACKBONES = ("efficientnet_lite0", "resnet50")
@@ -35,14 +35,14 @@ every_engine = pytest.mark.parametrize(("name", "backbone", "precision"), [case(
 def rtx():
     if why_not("tensorrt-rtx"):
         pytest.skip(why_not("tensorrt-rtx"))
-    return flavour("tensorrt-rtx")
+    return load_library("tensorrt-rtx")
 
 
 @every_engine
 def test_the_engine_computes_in_what_was_asked_for(untrained, rtx, name, backbone, precision):
     bundle = untrained.bundle(name, backbone)
     options = BuildOptions(precision=precision, attention="decomposed", targets=TARGETS)
-    built = build(bundle, options, flavour=rtx)
+    built = build(bundle, options, library=rtx)
     built.path.unlink()  # up to 100 MB, and nothing here can run it
     report = LayerReport.from_json(built.record)
     placed = bundle.provenance["calibrate"]["placements"][PORTABLE_FILE]["int8"]

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE
-from finedge.calib.placement import MAKES_MASKS
+from finedge.calib.report import MAKES_MASKS
 from finedge.cli import main
+from finedge.graph.tags import NODE, tags
 from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.ort import OnnxRuntimeBackend
-from finedge.runtime.tags import NODE, tags
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.train import backbones, models
 
 BACKBONES = {"resnet50": (pytest.mark.slow,), "efficientnet_lite0": ()}

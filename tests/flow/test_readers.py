@@ -19,7 +19,7 @@ import pytest
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.golden import read_golden
 from finedge.jetson.serve_config.command import serve_config
-from finedge.runtime.int8_products import measured_products, open_exactly
+from finedge.runtime.ort.int8_products import measured_products, open_exactly
 from finedge.train import models
 
 BIRDS = Path(__file__).resolve().parents[2] / "examples" / "birds.finedge"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from finedge.bundle import Bundle
-from finedge.render.scene import moving_scene, moving_scene_label
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.verify import verify
+from finedge.runtime.verify.command import verify
+from finedge.synthetic.scene import moving_scene, moving_scene_label
 
 pytestmark = pytest.mark.int8
 

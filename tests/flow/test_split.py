@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from finedge.bundle import Bundle
-from finedge.calib.sample import draw_sample
+from finedge.calib.calibration_set import draw_sample
 from finedge.cli import main
 from finedge.data import SPLITS, content_digest, open_dataset
-from finedge.runtime.labelled import bundle_dataset, stored_split
+from finedge.runtime.evaluate.labelled import bundle_dataset, stored_split
 from finedge.train.run import recorded_data, recorded_split
 from tests.finedge.data.conftest import draw
 

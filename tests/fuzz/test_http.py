@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finedge.runtime.live.board import Board
-from finedge.runtime.live.document import load_document
-from finedge.runtime.live.gate import Gate
-from finedge.runtime.live.routes import Routes, Site
+from finedge.runtime.sinks.live.board import Board
+from finedge.runtime.sinks.live.document import load_document
+from finedge.runtime.sinks.live.gate import Gate
+from finedge.runtime.sinks.live.routes import Routes, Site
 
 TOKEN = "a-token-of-some-length_1"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -98,7 +98,7 @@ def test_no_request_breaks_the_page_or_opens_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.live.board.Machine.read", lambda self: {})
+    monkeypatch.setattr("finedge.runtime.sinks.live.board.Machine.read", lambda self: {})
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(requests())

@@ -18,8 +18,8 @@ import pytest
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError
-from finedge.runtime.engine.key import EngineKey
-from finedge.runtime.engine.store import EngineStore
+from finedge.runtime.trt.build.key import EngineKey
+from finedge.runtime.trt.build.store import EngineStore
 
 KEY = EngineKey("0" * 64, "", "tensorrt", "10.3.0", "Orin", "8.7", "fp32", (1, 1, 8), ())
 WRITER = """
@@ -27,7 +27,7 @@ import json, shutil, sys
 from pathlib import Path
 from finedge.bundle import Bundle
 from finedge.files import new_folder, write_text
-from finedge.runtime.engine.store import EngineStore
+from finedge.runtime.trt.build.store import EngineStore
 from finedge.spec import Input, Preprocess, Spec
 from tests.fuzz.test_kill import KEY, content
 

@@ -18,13 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from finedge.bundle import FLOAT_FILE, MANIFEST, Bundle
 from finedge.errors import FinedgeError
+from finedge.graph.folding import fold
+from finedge.graph.onnx_file import read_model
 from finedge.ops import CROSS_LAYER_ATTENTION
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.folding import fold
-from finedge.runtime.onnx_file import read_model
-from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.spec import Input, Preprocess, Spec
-from tests.runtime.engine.conftest import attention_model
+from tests.runtime.trt.build.conftest import attention_model
 
 SIDE, CLASSES = 32, 6
 SPEC = Spec("tiny", "none", tuple("abcdef"), Preprocess(SIDE, SIDE), Input(SIDE, SIDE))

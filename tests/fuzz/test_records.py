@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from finedge.bundle import GOLDEN, Bundle
 from finedge.errors import BundleError, DataError, UsageError
 from finedge.golden import pack, read_golden
-from finedge.render.command import RECORD, Plan, _recorded
-from finedge.runtime.engine.key import EngineKey
-from finedge.runtime.engine.store import EngineStore
 from finedge.runtime.report.content import read_report
+from finedge.runtime.trt.build.key import EngineKey
+from finedge.runtime.trt.build.store import EngineStore
 from finedge.spec import Input, Preprocess, Spec
+from finedge.synthetic.command import RECORD, Plan, _recorded
 from tests.fuzz.mutate import SEEDS, edited, garbled, json_bytes, nearly, noise
 from tests.runtime.report.conftest import sample_report, sample_row
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.errors import FinedgeError
-from finedge.runtime.sources import SOURCES, Wish, open_source, pipelines
+from finedge.runtime.sources import SOURCES, CaptureOptions, open_source, pipelines
 from finedge.runtime.sources.address import port_of, split
 from finedge.secret import mask, mask_text
 
@@ -82,7 +82,7 @@ def test_no_address_raises_an_untyped_error(examples: int) -> None:
         with contextlib.suppress(FinedgeError):
             parts = split(source)
             assert parts.scheme not in ("rtsp", "http") or 0 < port_of(parts) < 65536
-            pipelines.rtsp(source, Wish(), jetson=False)
+            pipelines.rtsp(source, CaptureOptions(), jetson=False)
 
     check()
 

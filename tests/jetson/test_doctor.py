@@ -18,8 +18,8 @@ from finedge.jetson.doctor.gpu import cuda_toolkit, nvidia_driver, plugin_image,
 from finedge.jetson.doctor.pictures import built_with, cameras, gstreamer
 from finedge.jetson.doctor.show import show
 from finedge.runtime.backend import backend_names
-from finedge.runtime.plugins.image import images
 from finedge.runtime.telemetry import Telemetry
+from finedge.runtime.trt.plugin.image import images
 from tests.jetson.boards.trees import BOARDS, JETSONS, alerts, make, write
 
 ORIN_GPU = {"name": "Orin", "compute_capability": "8.7", "integrated": True, "processors": 8, "memory_mib": 7619, "driver": "12.6"}

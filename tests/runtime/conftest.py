@@ -16,7 +16,7 @@ from finedge.bundle import GOLDEN, Bundle, Tap
 from finedge.golden import pack, synthetic_frame, tap_sample
 from finedge.preprocess import preprocess
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.spec import Input, Preprocess, Spec
 
 COLOURS = {"blue": (30, 50, 210), "green": (40, 180, 60), "grey": (128, 128, 128), "orange": (240, 140, 20), "red": (210, 30, 40), "white": (240, 240, 240)}
@@ -64,7 +64,12 @@ def tiny_model() -> onnx.ModelProto:
 
 def quantize(model: Path, out: Path, *, unsigned: bool) -> None:
     """Write a Q/DQ copy of a model: U8 activations (the CPU form) or S8 symmetric ones (the portable form)."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:

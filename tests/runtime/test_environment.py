@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 
 from finedge.runtime import environment as module
-from finedge.runtime.environment import TOLD, UNKNOWN, clocks_mhz, commit, environment, governor, memory_mib, temperatures_c, throttle_count, version
+from finedge.runtime.environment import (
+    TOLD,
+    UNKNOWN,
+    clocks_mhz,
+    commit,
+    environment,
+    governor,
+    memory_mib,
+    temperatures_c,
+    throttle_count,
+    version,
+)
 from tests.jetson.boards.trees import make
 
 

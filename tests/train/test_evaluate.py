@@ -7,8 +7,8 @@ import torch
 from finedge.data import open_dataset
 from finedge.errors import UsageError
 from finedge.image import read_image
-from finedge.perturb import PERTURBATIONS, perturb
 from finedge.preprocess import preprocess
+from finedge.synthetic.perturb import PERTURBATIONS, perturb
 from finedge.train.command import train
 from finedge.train.evaluate import evaluate, target_ranks
 from finedge.train.loader import EvaluationImages, normalise

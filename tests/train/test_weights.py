@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from finedge.errors import DataError, SystemProblem, UsageError
 from finedge.image import read_image
 from finedge.preprocess import preprocess
-from finedge.train import backbones, weights
+from finedge.train import backbones
+from finedge.train.backbones import weights
 from finedge.train.models import build
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet_1000x1_256"

@@ -12,8 +12,8 @@ from finedge.train.backbones.base import Backbone
 from finedge.train.backbones.efficientnet_lite import efficientnet_lite, efficientnet_lite_s16
 from finedge.train.backbones.mobilenet import mobilenetv2
 from finedge.train.backbones.resnet import resnet
+from finedge.train.backbones.weights import Source, lite_package, load, torchvision_hub
 from finedge.train.backbones.wide_resnet import wide_resnet
-from finedge.train.weights import Source, lite_package, load, torchvision_hub
 
 __all__ = ["BACKBONES", "Backbone", "Entry", "entry", "make", "names"]
 

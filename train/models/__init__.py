@@ -13,7 +13,12 @@ from finedge.train.models.base import About, FineGrained
 from finedge.train.models.clca_cga import CollaborativeAttention
 from finedge.train.models.cnl import CrossLayer
 from finedge.train.models.cs import CrossLayerSelfAttention
-from finedge.train.models.gates import ChannelAttention, ChannelSpatialAttention, FullyConvolutional, SpatialAttention
+from finedge.train.models.gates import (
+    ChannelAttention,
+    ChannelSpatialAttention,
+    FullyConvolutional,
+    SpatialAttention,
+)
 from finedge.train.models.nl import NonLocal
 from finedge.train.models.plain import Plain
 

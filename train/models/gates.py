@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from finedge.bundle import View
 from finedge.errors import UsageError, nearest
 from finedge.train.backbones import Backbone
-from finedge.train.layers.gates import LEAST_HIDDEN, REDUCTION, ChannelGate, Gated, JointGate, SequentialGate, SpatialGate
+from finedge.train.layers.gates import (
+    LEAST_HIDDEN,
+    REDUCTION,
+    ChannelGate,
+    Gated,
+    JointGate,
+    SequentialGate,
+    SpatialGate,
+)
 from finedge.train.layers.head import LinearHead, pooled
 from finedge.train.models.base import About, FineGrained
 from finedge.train.models.plain import Plain

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finedge.runtime.engine.seal import is_ours, sealed
+from finedge.runtime.trt.build.seal import is_ours, sealed
 
 from .conftest import BOARDS, INSTALL, OTHERS, Root, make_root, script
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.plugins.image import image_for, images
+from finedge.runtime.trt.plugin.image import image_for, images
 from tests.jetson.plugin.conftest import HERE, ROOT, SOURCE, run
 
 PLANS = ROOT / "tests" / "runtime" / "plugins" / "plans.json"

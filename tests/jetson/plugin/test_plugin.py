@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from finedge.ops import CROSS_LAYER_ATTENTION, cross_layer_attention
-from finedge.runtime.plugins.cross_layer_attention import Attention, Settings
-from finedge.runtime.plugins.launch import plan
+from finedge.runtime.trt.plugin.cross_layer_attention import Attention, Settings
+from finedge.runtime.trt.plugin.launch import plan
 from tests.jetson.plugin.conftest import FORMATS, TYPES, Tensor, read_output
 
 OP = f"{CROSS_LAYER_ATTENTION.domain}::{CROSS_LAYER_ATTENTION.name}"

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from finedge.bundle import CPU_FILE, FLOAT_FILE, GOLDEN, HALF_FILE, PORTABLE_FILE, Bundle
 from finedge.confidence import KEY, STAGE
 from finedge.golden import pack, synthetic_frame
+from finedge.graph.float16 import convert_float16, with_names
+from finedge.graph.keep_float32 import keep_float32
 from finedge.preprocess import preprocess
-from finedge.runtime.fragile import fragile
-from finedge.runtime.half import to_half, with_names
 from finedge.spec import Input, Output, Preprocess, Spec
-from tests.runtime.engine.conftest import CLASSES, OPSETS, SIZE, attention_model, quantized
+from tests.runtime.trt.build.conftest import CLASSES, OPSETS, SIZE, attention_model, quantized
 
 LABELS = ("Øre, small", 'the "red" one', "a;b", "back\\slash", "two\nlines", "f")
 OUTPUTS = (Output(), Output("local", "log_prob", "local"))
@@ -38,7 +38,7 @@ def make_bundle(tmp_path):
         model = change(two_outputs(attention_model()))
         named = with_names(model)
         integer = quantized(model)
-        models = {FLOAT_FILE: model, HALF_FILE: to_half(named, keep=fragile(named.graph)), PORTABLE_FILE: integer, CPU_FILE: integer}
+        models = {FLOAT_FILE: model, HALF_FILE: convert_float16(named, keep=keep_float32(named.graph)), PORTABLE_FILE: integer, CPU_FILE: integer}
         pixels = preprocess(synthetic_frame(), spec.preprocess)
         files = {n: m.SerializeToString() for n, m in models.items()} | {GOLDEN: pack({"input": pixels})}
         record = {STAGE: {KEY: CONFIDENCE}} if provenance is None else provenance

@@ -7,15 +7,15 @@ import onnx
 import pytest
 
 from finedge.errors import GateError, UsageError
+from finedge.graph.tags import tags
 from finedge.jetson.serve_config.deepstream import CONFIG, LABELS, MODEL, folders, source_region
 from finedge.jetson.serve_config.folder import Request
 from finedge.jetson.serve_config.planar import FILES, TOLERANCE, planar, prove
 from finedge.preprocess import preprocess
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.int8_products import open_exactly
-from finedge.runtime.ort import OnnxRuntimeBackend
-from finedge.runtime.tags import tags
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
+from finedge.runtime.ort.int8_products import open_exactly
 from finedge.spec import Preprocess
 from tests.jetson.serve_config.conftest import CONFIDENCE, SIZE, SPEC
 from tests.jetson.serve_config.conftest import LABELS as NAMES

@@ -13,13 +13,13 @@ from finedge.golden import read_golden
 from finedge.jetson.serve_config.folder import Request, write
 from finedge.jetson.serve_config.pbtxt import Name, text
 from finedge.jetson.serve_config.triton import FILES, folders
-from finedge.runtime.engine.graph import prepare
-from finedge.runtime.engine.options import BuildOptions
-from finedge.runtime.engine.store import EngineStore
+from finedge.runtime.trt.build.graph import prepare
+from finedge.runtime.trt.build.options import BuildOptions
+from finedge.runtime.trt.build.store import EngineStore
 from finedge.spec import preprocess_from_json
 from tests.jetson.serve_config.conftest import CONFIDENCE, LABELS, SIZE
 from tests.jetson.serve_config.schema import ENUMS, model_config
-from tests.runtime.engine.conftest import KEY
+from tests.runtime.trt.build.conftest import KEY
 
 
 def parsed(folder):
@@ -103,7 +103,7 @@ def test_engines_beside_the_bundle_become_plans_by_compute_capability(bundle):
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"onnx": "a" * 64}, True), ({"flavour": "tensorrt-rtx"}, False), ({"flags": ("debug_taps=True",)}, False)],
+    [({"onnx": "a" * 64}, True), ({"library": "tensorrt-rtx"}, False), ({"flags": ("debug_taps=True",)}, False)],
     ids=["stale", "rtx", "taps"],
 )
 def test_engines_that_would_answer_otherwise_are_left_out(bundle, changes, said, caplog):

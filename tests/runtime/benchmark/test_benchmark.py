@@ -20,7 +20,7 @@ from finedge.runtime.benchmark.frames import rendered_frames
 from finedge.runtime.benchmark.modes import TOTAL, Lane, Mode
 from finedge.runtime.benchmark.run import interleave, schedule
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.evaluate import evaluate
+from finedge.runtime.evaluate.command import evaluate
 
 Report = Callable[[Path], dict[str, str]]
 DESIGN_KEYS = {

@@ -13,9 +13,14 @@ from finedge.errors import UsageError
 from finedge.measure import MIN_QUERIES
 from finedge.runtime.benchmark.accuracy import change, choose, paired_interval95, per_class
 from finedge.runtime.benchmark.modes import parse_modes
-from finedge.runtime.benchmark.rows import latency_fields, median_bounds99, median_or_none, unsupported
+from finedge.runtime.benchmark.rows import (
+    latency_fields,
+    median_bounds99,
+    median_or_none,
+    unsupported,
+)
 from finedge.runtime.benchmark.run import clock_drop, parse_duration, schedule
-from finedge.runtime.evaluate import Answers
+from finedge.runtime.evaluate.command import Answers
 
 
 def answers(labels: list[int], top1: list[int]) -> Answers:

@@ -17,7 +17,15 @@ from finedge.files import write_bytes
 from finedge.image import read_image
 from finedge.runtime.sinks import Context, Outputs, Result
 from finedge.runtime.sinks.behind import SIZE
-from finedge.runtime.sinks.collect import EVERY_S, INDEX, MIB, Collecting, Collector, Unsure, open_collect
+from finedge.runtime.sinks.collect import (
+    EVERY_S,
+    INDEX,
+    MIB,
+    Collecting,
+    Collector,
+    Unsure,
+    open_collect,
+)
 from finedge.text import file_name
 
 MakeResult = Callable[..., Result]

@@ -11,9 +11,9 @@ from urllib.request import HTTPCookieProcessor, build_opener
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.live import LivePage
 from finedge.runtime.sinks import SINKS, Context, Outputs, Result, Sink
 from finedge.runtime.sinks.behind import SIZE, Behind
+from finedge.runtime.sinks.live import LivePage
 
 MakeResult = Callable[..., Result]
 SOON_S = 10.0

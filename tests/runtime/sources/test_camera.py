@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, SystemProblem
-from finedge.runtime.sources import Wish, open_source
+from finedge.runtime.sources import CaptureOptions, open_source
 from finedge.runtime.sources.base import FLIPS, TURNED
 from finedge.runtime.sources.camera import MAX_DRIVER_DELAY_NS, captured_ns, open_camera
 from finedge.runtime.sources.capture import flipped
@@ -96,7 +96,7 @@ def test_a_closed_camera_ends_its_iteration(tmp_path: Path) -> None:
 
 
 def test_a_format_that_the_camera_does_not_take_is_told(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    with open_stand_in(write_video(tmp_path / "cam.avi"), wish=Wish(width=1920, height=1080)) as camera:
+    with open_stand_in(write_video(tmp_path / "cam.avi"), wish=CaptureOptions(width=1920, height=1080)) as camera:
         next(iter(camera))
     assert "gives 96x64 at 25 frames/s and not what was asked" in log.text
 
@@ -109,7 +109,7 @@ def test_flips_are_what_their_names_say(flip: int, tmp_path: Path) -> None:
     turned = flipped(image, flip)
     assert "".join(chr(turned[y, x, 0]) for y in (0, -1) for x in (0, -1)) == corners[flip]
     assert turned.flags.c_contiguous
-    with open_stand_in(write_video(tmp_path / "cam.avi"), wish=Wish(flip=flip)) as camera:
+    with open_stand_in(write_video(tmp_path / "cam.avi"), wish=CaptureOptions(flip=flip)) as camera:
         assert next(iter(camera)).image.shape == ((96, 64, 3) if flip in TURNED else (64, 96, 3))
 
 

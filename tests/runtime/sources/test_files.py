@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from finedge.errors import DataError, UsageError
-from finedge.runtime.sources import SOURCES, Wish, mask, open_source
+from finedge.runtime.sources import SOURCES, CaptureOptions, mask, open_source
 from finedge.runtime.sources.files import ImageFiles
 
 CONTAINERS = {"avi": "MJPG", "mkv": "mp4v", "webm": "VP80", "mp4": "mp4v"}
@@ -122,12 +122,12 @@ def test_an_option_that_a_kind_does_not_take_is_refused(uri: str, option: dict[s
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path, "photos/a.png")
     with pytest.raises(UsageError, match=f"'{uri}' takes no {next(iter(option))}"):
-        open_source(uri, wish=Wish(**option))
+        open_source(uri, wish=CaptureOptions(**option))
 
 
 def test_options_that_say_nothing_are_taken_by_every_kind(tmp_path: Path) -> None:
     write_images(tmp_path, "a.png")
-    with open_source(str(tmp_path), wish=Wish(width=None, height=None, fps=None, flip=0, latency_ms=None)) as source:
+    with open_source(str(tmp_path), wish=CaptureOptions(width=None, height=None, fps=None, flip=0, latency_ms=None)) as source:
         assert isinstance(source, ImageFiles)
 
 

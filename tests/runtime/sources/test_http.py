@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
-from finedge.runtime.sources import Wish, open_source
-from finedge.runtime.stream import Stream
+from finedge.runtime.sources import CaptureOptions, open_source
+from finedge.runtime.stream.stream import Stream
 
 Serve = Callable[..., Any]
 FRAMES = 30
@@ -178,4 +178,4 @@ def test_a_finished_video_that_is_cut_off_is_lost(web: Serve, tmp_path: Path) ->
 def test_a_finished_video_is_not_turned(web: Serve, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi")
     with pytest.raises(UsageError, match="is a finished video"):
-        open_source(web().uri + "/clip.avi", wish=Wish(flip=2))
+        open_source(web().uri + "/clip.avi", wish=CaptureOptions(flip=2))

@@ -17,7 +17,7 @@ import pytest
 
 from finedge.errors import SourceLost, SystemProblem
 from finedge.image import decode_image
-from finedge.runtime.sources import Wish, open_source
+from finedge.runtime.sources import CaptureOptions, open_source
 from finedge.runtime.sources.multipart import Parts
 
 RNG = np.random.default_rng(0)
@@ -133,7 +133,7 @@ def test_a_picture_without_a_length_is_not_held_back_for_the_next(camera: Serve)
 @pytest.mark.parametrize("headers", [(), (("Content-Length", str(len(JPEG))),)])
 def test_a_still_address_is_one_live_source(headers: tuple[tuple[str, str], ...], camera: Serve) -> None:
     server = camera(still(JPEG, *headers))
-    with open_source(server.uri, wish=Wish(fps=20)) as source:
+    with open_source(server.uri, wish=CaptureOptions(fps=20)) as source:
         frames = list(islice(source, 3))
     assert source.live
     assert source.info.kind == "http"
@@ -145,11 +145,11 @@ def test_a_still_address_is_one_live_source(headers: tuple[tuple[str, str], ...]
 def test_a_still_that_is_cut_short_is_refused(camera: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 0.3)
     with pytest.raises(SystemProblem, match="can be read: the last is cut short"):
-        open_source(camera(still(HALF)).uri, wish=Wish(fps=20), timeout_s=0.3)
+        open_source(camera(still(HALF)).uri, wish=CaptureOptions(fps=20), timeout_s=0.3)
 
 
 def test_stills_are_turned_and_scaled(camera: Serve) -> None:
-    with open_source(camera(still(JPEG)).uri, wish=Wish(width=32, height=16, flip=1)) as source:
+    with open_source(camera(still(JPEG)).uri, wish=CaptureOptions(width=32, height=16, flip=1)) as source:
         assert next(iter(source)).image.shape == (32, 16, 3)
 
 

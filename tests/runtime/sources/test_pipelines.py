@@ -10,11 +10,11 @@ import pytest
 
 from finedge.errors import UsageError
 from finedge.runtime.sources import pipelines
-from finedge.runtime.sources.base import FLIPS, TURNED, Wish
+from finedge.runtime.sources.base import FLIPS, TURNED, CaptureOptions
 from finedge.runtime.sources.capture import flipped
 
 URI = "rtsp://host/cam"
-WISHES = [Wish(), Wish(64, 48, 15.0), Wish(flip=3), Wish(64, 48, 29.97, flip=5, latency_ms=0)]
+WISHES = [CaptureOptions(), CaptureOptions(64, 48, 15.0), CaptureOptions(flip=3), CaptureOptions(64, 48, 29.97, flip=5, latency_ms=0)]
 PIPELINES = {
     "csi": lambda wish, jetson: pipelines.csi(0, wish, mode=2),
     "rtsp": lambda wish, jetson: pipelines.rtsp(URI, wish, jetson=jetson),
@@ -57,7 +57,7 @@ def gst_launch() -> str:
 @pytest.mark.parametrize("wish", WISHES, ids=str)
 @pytest.mark.parametrize("jetson", [True, False])
 @pytest.mark.parametrize("name", PIPELINES)
-def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(name: str, jetson: bool, wish: Wish) -> None:
+def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(name: str, jetson: bool, wish: CaptureOptions) -> None:
     text = PIPELINES[name](wish, jetson)
     assert " ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! " in text
     assert text.endswith("appsink name=finedge max-buffers=1 drop=true sync=false")
@@ -68,7 +68,7 @@ def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(n
     ("name", "jetson", "wish"),
     [(name, jetson, wish) for name in PIPELINES for jetson, wish in [(True, WISHES[0]), (True, WISHES[3]), (False, WISHES[3])]],
 )
-def test_gst_launch_runs_every_pipeline(name: str, jetson: bool, wish: Wish, gst_launch: str) -> None:
+def test_gst_launch_runs_every_pipeline(name: str, jetson: bool, wish: CaptureOptions, gst_launch: str) -> None:
     text = with_stand_ins(PIPELINES[name](wish, jetson)) + " wait-on-eos=false"  # nobody takes the pictures
     done = subprocess.run([gst_launch, "--quiet", *text.split()], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{text}\n{done.stderr}"
@@ -79,7 +79,7 @@ def test_gstreamer_and_numpy_turn_alike(flip: int, gi: None) -> None:
     from finedge.runtime.sources import gstreamer
 
     def picture(turn: int) -> Any:
-        text = with_stand_ins(pipelines.v4l2("/dev/video0", Wish(64, 48, flip=turn), jetson=False).replace(SCENE, "videotestsrc"))
+        text = with_stand_ins(pipelines.v4l2("/dev/video0", CaptureOptions(64, 48, flip=turn), jetson=False).replace(SCENE, "videotestsrc"))
         connection = gstreamer.connect(text, kind="v4l2", uri="scene", timeout_s=5)
         shot = connection.read()
         connection.close()
@@ -92,25 +92,25 @@ def test_gstreamer_and_numpy_turn_alike(flip: int, gi: None) -> None:
 
 
 def test_a_rate_is_a_fraction() -> None:
-    assert "framerate=30000/1001" in pipelines.csi(0, Wish(fps=29.97))  # what cameras mean by it
-    assert "framerate=25/2" in pipelines.csi(0, Wish(fps=12.5))
-    assert "framerate=15/1" in pipelines.csi(0, Wish(fps=15.0))
+    assert "framerate=30000/1001" in pipelines.csi(0, CaptureOptions(fps=29.97))  # what cameras mean by it
+    assert "framerate=25/2" in pipelines.csi(0, CaptureOptions(fps=12.5))
+    assert "framerate=15/1" in pipelines.csi(0, CaptureOptions(fps=15.0))
 
 
 def test_a_turned_csi_picture_exchanges_its_sides() -> None:
-    text = pipelines.csi(1, Wish(1920, 1080, 30.0, flip=3))
+    text = pipelines.csi(1, CaptureOptions(1920, 1080, 30.0, flip=3))
     assert "sensor-id=1 ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1 ! nvvidconv flip-method=3 ! " in text
     assert "format=RGBA,width=1080,height=1920" in text
 
 
 def test_user_and_password_are_properties_of_their_own() -> None:
-    text = pipelines.rtsp('rtsp://me:a"b@c@host:8554/cam', Wish(latency_ms=20), jetson=False)
+    text = pipelines.rtsp('rtsp://me:a"b@c@host:8554/cam', CaptureOptions(latency_ms=20), jetson=False)
     assert 'location="rtsp://host:8554/cam" user-id="me" user-pw="a\\"b@c" protocols=tcp latency=20' in text
 
 
 def test_another_codec_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="codec 'av1'"):
-        pipelines.rtsp(URI, Wish(), codec="av1", jetson=False)
+        pipelines.rtsp(URI, CaptureOptions(), codec="av1", jetson=False)
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ TOO_MUCH = [{"width": 10**9, "height": 10**9}, {"fps": 1e-308}, {"fps": 1e308}, 
 )
 def test_a_wish_that_makes_no_sense_is_a_usage_error(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Wish(**options)
+        CaptureOptions(**options)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
-from finedge.runtime.sources import Frame, Source, Wish, network, open_source
+from finedge.runtime.sources import CaptureOptions, Frame, Source, network, open_source
 from finedge.runtime.sources.network import RtpClock
-from finedge.runtime.stream import Stream
+from finedge.runtime.stream.stream import Stream
 
 GREEN = (0, 160, 0)  # what the server shows
 COLOUR_TOLERANCE = 20  # JPEG and H.264 of a plain colour, and two matrices for it
@@ -187,13 +187,13 @@ def test_close_ends_a_reader_that_waits(when: str, via: str, serve: Serve) -> No
 
 @pytest.mark.parametrize("flip", [0, 3])  # every flip is tested without a server
 def test_flip_and_size_change_the_frames(flip: int, via: str, cam: Serve) -> None:
-    with open_source(cam().uri, via=via, wish=Wish(flip=flip, width=48, height=32)) as source:
+    with open_source(cam().uri, via=via, wish=CaptureOptions(flip=flip, width=48, height=32)) as source:
         frame = next(iter(source))
     assert frame.image.shape == ((48, 32, 3) if flip == 3 else (32, 48, 3))
 
 
 def test_a_rate_thins_the_stream(cam: Serve) -> None:
-    with open_source(cam("--fps", "50").uri, wish=Wish(fps=5)) as source:
+    with open_source(cam("--fps", "50").uri, wish=CaptureOptions(fps=5)) as source:
         frames = list(islice(source, 4))
     assert [f.index for f in frames] == [0, 1, 2, 3]
     assert all(b.captured_ns - a.captured_ns > 100_000_000 for a, b in pairwise(frames))

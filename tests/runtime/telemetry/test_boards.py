@@ -10,7 +10,18 @@ import pytest
 
 from finedge.runtime.telemetry import Reader, Telemetry, read_telemetry
 from finedge.runtime.telemetry.clocks import power_modes
-from tests.jetson.boards.trees import BOARDS, BROKEN, JETSONS, alerts, currents, make, modes, monitor, orin_gpu, write
+from tests.jetson.boards.trees import (
+    BOARDS,
+    BROKEN,
+    JETSONS,
+    alerts,
+    currents,
+    make,
+    modes,
+    monitor,
+    orin_gpu,
+    write,
+)
 
 # power in W, where from, mode, locked, GPU MHz
 EXPECTED = {

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime import cuda
 from finedge.runtime.telemetry import Reader
 from finedge.runtime.telemetry.nvml import REASONS, SENSOR, GpuReading, Nvml
+from finedge.runtime.trt import cuda
 from tests.jetson.boards.trees import make
 
 

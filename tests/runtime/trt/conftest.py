@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from finedge.runtime.backend import SessionInfo, SessionOptions
-from finedge.runtime.cuda import Cuda, Gpu, gpu
-from finedge.runtime.engine.candidate import candidates
-from finedge.runtime.engine.flavour import Flavour
-from finedge.runtime.engine.options import BuildOptions
-from finedge.runtime.engine.store import EngineStore
-from finedge.runtime.engine.target import Target
-from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.runtime.trt import TensorRtBackend
+from finedge.runtime.trt.build.candidate import candidates
+from finedge.runtime.trt.build.options import BuildOptions
+from finedge.runtime.trt.build.store import EngineStore
+from finedge.runtime.trt.build.target import Target
+from finedge.runtime.trt.cuda import Cuda, Gpu, gpu
 from finedge.runtime.trt.engine import Engine
+from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.session import TensorRtSession
 from finedge.spec import Input, Preprocess, Spec
 from tests.runtime.trt.fakes import FakeCuda, FakeTrt
@@ -69,14 +69,14 @@ class Device:
     """
 
     cuda: FakeCuda
-    flavour: Flavour
+    library: TrtLibrary
     built: list[BuildOptions]
     off: float = 0.0
 
-    def build(self, bundle, options, *, flavour):
+    def build(self, bundle, options, *, library):
         """Stand in for the builder: the key and the store are real."""
         where = Target("Pretended", "8.7", (), Gpu("Pretended", "8.7", True, 8, 8192, "12.6"))
-        key = candidates(bundle, options, flavour=flavour, where=where)[0].key
+        key = candidates(bundle, options, library=library, where=where)[0].key
         self.built.append(options)
         return EngineStore.of(bundle).keep(key, options.precision.encode(), {"attention": {"considered": ["decomposed"]}})
 
@@ -84,7 +84,7 @@ class Device:
         """Make the engines of a precision answer as the bundle's file does."""
         backend = OnnxRuntimeBackend(options=SessionOptions(threads=1))
         model = backend.open_with_taps(bundle) if options.debug_taps else backend.open_file(bundle, options.file)
-        self.flavour.trt.answers[options.precision.encode()] = lambda frames: {name: value + self.off for name, value in model(frames).items()}
+        self.library.trt.answers[options.precision.encode()] = lambda frames: {name: value + self.off for name, value in model(frames).items()}
 
 
 @pytest.fixture
@@ -92,13 +92,13 @@ def device(monkeypatch, tiny_bundle):
     cuda = FakeCuda(integrated=True)
     outputs = {"logits": (np.dtype(np.float32), (6,))}
     trt = FakeTrt(cuda, answer=answer, outputs=outputs, size=32)
-    made = Device(cuda, Flavour("tensorrt", "trt", trt, "10.3.0"), [])
+    made = Device(cuda, TrtLibrary("tensorrt", "trt", trt, "10.3.0"), [])
     for target, value in {
         "finedge.runtime.trt.backend.binding": lambda: cuda,
         "finedge.runtime.trt.backend.gpu": lambda: gpu(cuda),
-        "finedge.runtime.engine.target.gpu": lambda: gpu(cuda),
-        "finedge.runtime.engine.flavour.flavour": lambda name: made.flavour,
-        "finedge.runtime.engine.builder.build": made.build,
+        "finedge.runtime.trt.build.target.gpu": lambda: gpu(cuda),
+        "finedge.runtime.trt.library.load_library": lambda name: made.library,
+        "finedge.runtime.trt.build.builder.build": made.build,
     }.items():
         monkeypatch.setattr(target, value)
     monkeypatch.setattr(TensorRtBackend, "why_not", lambda self: None)

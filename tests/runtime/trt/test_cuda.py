@@ -9,9 +9,9 @@ from contextlib import ExitStack
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime import cuda as module
-from finedge.runtime.cuda import Cuda, Gpu, OutOfDeviceMemory, gpu, why_no_gpu
+from finedge.runtime.trt import cuda as module
 from finedge.runtime.trt.buffers import device_memory
+from finedge.runtime.trt.cuda import Cuda, Gpu, OutOfDeviceMemory, gpu, why_no_gpu
 from tests.runtime.trt.fakes import FakeCuda
 
 
@@ -21,7 +21,7 @@ def test_the_facts_of_the_gpu():
 
 
 def test_importing_it_needs_neither_driver_nor_binding():
-    code = "import sys; sys.modules['cuda'] = None; from finedge.runtime.cuda import gpu, why_no_gpu; print(gpu(), why_no_gpu())"
+    code = "import sys; sys.modules['cuda'] = None; from finedge.runtime.trt.cuda import gpu, why_no_gpu; print(gpu(), why_no_gpu())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("None no CUDA binding for Python: pip install cuda-bindings")
 

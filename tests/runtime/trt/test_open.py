@@ -16,16 +16,16 @@ from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
 from finedge.runtime.benchmark.command import benchmark
-from finedge.runtime.cuda import Gpu, gpu, why_no_gpu
-from finedge.runtime.engine.flavour import Flavour, flavour, why_not
-from finedge.runtime.engine.key import EngineKey
-from finedge.runtime.engine.options import BuildOptions, Profile
-from finedge.runtime.engine.store import EngineStore, Found
 from finedge.runtime.trt import RtxBackend, TensorRtBackend
 from finedge.runtime.trt.backend import not_this_gpu
+from finedge.runtime.trt.build.key import EngineKey
+from finedge.runtime.trt.build.options import BuildOptions, Profile
+from finedge.runtime.trt.build.store import EngineStore, Found
 from finedge.runtime.trt.choose import runs_on
+from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.verify import verify
+from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
+from finedge.runtime.verify.command import verify
 from tests.runtime.trt.fakes import FakeContext, FakeEngine
 
 ORIN = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
@@ -64,14 +64,14 @@ def test_the_second_open_takes_the_engine_that_is_there(device, tiny_bundle):
 
 
 def test_an_engine_the_user_built_with_another_batch_is_taken(device, tiny_bundle):
-    device.build(tiny_bundle, BuildOptions("fp32", "decomposed", Profile(1, 4, 16), 256), flavour=device.flavour)
+    device.build(tiny_bundle, BuildOptions("fp32", "decomposed", Profile(1, 4, 16), 256), library=device.library)
     with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
         assert session.info.precision == "fp32"
     assert len(device.built) == 1
 
 
 def test_an_engine_for_another_gpu_is_left_alone(device, tiny_bundle):
-    built = device.build(tiny_bundle, BuildOptions("fp32"), flavour=device.flavour)
+    built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
     EngineStore.of(tiny_bundle).keep(replace(built.key, gpu="Orin"), b"fp32", {})
     built.path.unlink()
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
@@ -79,7 +79,7 @@ def test_an_engine_for_another_gpu_is_left_alone(device, tiny_bundle):
 
 
 def test_a_damaged_engine_is_built_again(device, tiny_bundle, caplog):
-    built = device.build(tiny_bundle, BuildOptions("fp32"), flavour=device.flavour)
+    built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
     built.path.write_bytes(b"damaged")
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert len(device.built) == 2
@@ -118,7 +118,7 @@ def test_a_portable_engine_runs_on_what_it_covers():
 
 
 def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundle, monkeypatch):
-    plugin = pytest.importorskip("finedge.runtime.plugins.cross_layer_attention")
+    plugin = pytest.importorskip("finedge.runtime.trt.plugin.cross_layer_attention")
     order = []
     monkeypatch.setattr(plugin, "register", lambda trt: order.append("register"))
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, data, **_: order.append("load")))
@@ -145,7 +145,7 @@ def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(device, tiny_b
     def full(found, name, value):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("finedge.runtime.engine.store.Found.noted", full)
+    monkeypatch.setattr("finedge.runtime.trt.build.store.Found.noted", full)
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert "Read-only file system): the golden frame is replayed at every start" in caplog.text
 
@@ -212,8 +212,8 @@ def test_without_an_engine_with_taps_the_reason_is_how_to_build_one(device, tiny
 
 def test_an_engine_with_taps_shows_them_and_is_never_taken_for_another(device, tiny_bundle):
     options = BuildOptions("fp32", debug_taps=True)
-    device.build(tiny_bundle, options, flavour=device.flavour)
-    device.flavour.trt.tensors["tap/features"] = (np.dtype(np.float32), (8, 32, 32))
+    device.build(tiny_bundle, options, library=device.library)
+    device.library.trt.tensors["tap/features"] = (np.dtype(np.float32), (8, 32, 32))
     device.runs(tiny_bundle, options)
     with closing(TensorRtBackend().open_with_taps(tiny_bundle)) as session:
         assert session(np.zeros((1, 32, 32, 3), np.uint8))["tap/features"].shape == (1, 8, 32, 32)
@@ -247,7 +247,7 @@ def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
 
 
 def test_an_engine_of_another_model_is_refused(device, tiny_bundle):
-    device.flavour.trt.tensors["frames"] = (np.dtype(np.uint8), (16, 16, 3))
+    device.library.trt.tensors["frames"] = (np.dtype(np.uint8), (16, 16, 3))
     found = EngineStore.of(tiny_bundle).keep(KEY, b"engine", {})
     with pytest.raises(BundleError, match=r"takes frames: uint8 \[B, 16, 16, 3\]"):
         TensorRtBackend().open_engine(tiny_bundle, found)
@@ -258,19 +258,19 @@ def test_an_engine_of_another_model_is_refused(device, tiny_bundle):
 
 
 @pytest.fixture(scope="module")
-def rtx() -> Flavour:
+def rtx() -> TrtLibrary:
     why = why_not("tensorrt-rtx")
     if why:
         pytest.skip(why)
-    return flavour("tensorrt-rtx")
+    return load_library("tensorrt-rtx")
 
 
 @pytest.fixture
 def real(rtx, tiny_bundle) -> Found:
     """An engine that the real library built of the tiny bundle."""
-    from finedge.runtime.engine.builder import build
+    from finedge.runtime.trt.build.builder import build
 
-    return build(tiny_bundle, BuildOptions("fp32", targets=("sm86",)), flavour=rtx)
+    return build(tiny_bundle, BuildOptions("fp32", targets=("sm86",)), library=rtx)
 
 
 @pytest.mark.parametrize(("fake", "real"), [(FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")], ids=["engine", "context"])

@@ -1,0 +1,107 @@
+"""A frame's panels as one PNG: the answer on top, the crop, then each view with its caption and scale."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from finedge.runtime.explain.explainer import Explained
+from finedge.runtime.explain.maps import Panel
+from finedge.runtime.explain.overlay import colour_bar, draw, enlarged, facts, ticks
+
+COLUMNS = 5  # pictures a row, at most
+GAP = 16
+TITLE, SMALL = 17, 14  # letters, in pixels
+LINE = 21
+SCALE = 12  # height of a colour bar
+CAPTION = 5 * LINE + SCALE + LINE + GAP
+PAPER, INK, SOFT = (255, 255, 255), (28, 33, 38), (92, 102, 112)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A square picture and what stands below it; `panel` is None for the crop, which has no scale."""
+
+    picture: NDArray[np.uint8]
+    title: str
+    lines: tuple[str, ...]
+    panel: Panel | None = None
+
+
+def tiles(found: Explained) -> list[Tile]:
+    """Return the crop and every panel, drawn."""
+    crop = Tile(enlarged(found.pixels), "what the network saw", (f"{len(found.pixels)} x {len(found.pixels)} pixels",))
+    return [crop, *(Tile(draw(found.pixels, p), p.title, facts(p), p) for p in found.panels)]
+
+
+def answer(found: Explained) -> str:
+    """Return the answer as a line: the best label, then what else is above 1 %."""
+    first, *rest = found.top[:3]
+    return f"{first.label} {100 * first.p:.1f} %" + "".join(f", {r.label} {100 * r.p:.1f} %" for r in rest if r.p >= 0.01)
+
+
+def strip(shown: Sequence[Tile], *, heading: str, name: str) -> bytes:
+    """Return the PNG."""
+    side, rows = len(shown[0].picture), math.ceil(len(shown) / COLUMNS)
+    columns = math.ceil(len(shown) / rows)
+    top = GAP + 2 * LINE + GAP
+    image = Image.new("RGB", (GAP + columns * (side + GAP), top + rows * (side + CAPTION)), PAPER)
+    pen = ImageDraw.Draw(image)
+    pen.text((GAP, GAP), heading, INK, _font(TITLE + 3))
+    pen.text((GAP, GAP + LINE + 6), name, SOFT, _font(SMALL))
+    for index, tile in enumerate(shown):
+        row, column = divmod(index, columns)
+        _place(image, tile, GAP + column * (side + GAP), top + row * (side + CAPTION))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _place(image: Image.Image, tile: Tile, left: int, top: int) -> None:
+    side, pen = len(tile.picture), ImageDraw.Draw(image)
+    image.paste(Image.fromarray(tile.picture), (left, top))
+    y = top + side + 6
+    if tile.panel is not None:
+        y = _scale(image, tile.panel, left, y, width=side)
+    for line in wrapped(tile.title, _font(TITLE), side):
+        pen.text((left, y), line, INK, _font(TITLE))
+        y += LINE
+    for line in (part for text in tile.lines for part in wrapped(text, _font(SMALL), side)):
+        pen.text((left, y + 2), line, SOFT, _font(SMALL))
+        y += LINE - 2
+
+
+def _scale(image: Image.Image, panel: Panel, left: int, top: int, *, width: int) -> int:
+    """Draw the colour bar with its ticks; return where the next line starts."""
+    pen, font = ImageDraw.Draw(image), _font(SMALL - 1)
+    image.paste(Image.fromarray(colour_bar(width, SCALE)), (left, top))
+    for tick in ticks(panel):
+        x, length = left + tick.at * (width - 1), pen.textlength(tick.text, font)
+        pen.line((x, top + SCALE, x, top + SCALE + 3), SOFT)
+        pen.text((min(max(left, x - length / 2), left + width - length), top + SCALE + 3), tick.text, SOFT, font)
+    return top + SCALE + LINE
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # comes with Pillow: every machine draws the same letters
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> Iterator[str]:
+    """Yield the lines of a text that fit `width` pixels; it breaks at spaces, and inside words that are longer."""
+    line = ""
+    for word in text.replace("_", "_\u200b").split(" "):
+        for i, part in enumerate(word.split("\u200b")):
+            joined = f"{line} {part}" if line and i == 0 else line + part
+            if line and font.getlength(joined) > width:
+                yield line
+                joined = part
+            line = joined
+    yield line
