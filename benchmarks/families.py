@@ -98,10 +98,14 @@ def run(
 def table() -> None:
     """Print the results as a Markdown table."""
     latency, robust = (_read(RESULTS / f"{part}.json") for part in ("latency", "robustness"))
-    print("| model | seeds | top-1, seed 0 (95 %) | mean (range) | mean INT8 | p50 FP32 | p50 INT8 | INT8 points per ms | lost when perturbed |")
+    print(
+        "| model | seeds | top-1, seed 0 (95 %) | mean (range) | mean INT8 | p50 FP32 | p50 INT8 | INT8 points per ms | lost when perturbed |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for family in FAMILIES:
-        print(f"| {' | '.join([f'`{family}`', *_cells(rows_of(family), latency.get(family, {}), robust.get(family, {}))])} |")
+        print(
+            f"| {' | '.join([f'`{family}`', *_cells(rows_of(family), latency.get(family, {}), robust.get(family, {}))])} |"
+        )
 
 
 def _wanted() -> Iterator[tuple[str, int]]:
@@ -120,14 +124,20 @@ def _row(study: Study, family: str, seed: int) -> dict[str, Any]:
     if not bundle.exists():
         finedge("export", folder, "--out", bundle)
     finedge("calibrate", bundle, "--data", study.data)
-    found = {variant: finedge("evaluate", bundle, "--data", study.data, "--variant", variant) for variant in VARIANTS}
+    found = {
+        variant: finedge("evaluate", bundle, "--data", study.data, "--variant", variant)
+        for variant in VARIANTS
+    }
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     return {
         "family": family,
         "seed": seed,
         "recipe": study.recipe,
         "backbone": study.backbone,
-        **{variant: {key: found[variant][key] for key in ("top1", "top5", "n", "wilson95", "file")} for variant in VARIANTS},
+        **{
+            variant: {key: found[variant][key] for key in ("top1", "top5", "n", "wilson95", "file")}
+            for variant in VARIANTS
+        },
         "epochs": epochs,
         "last_loss": last["loss"],
         "commit": _git("rev-parse", "--short", "HEAD"),
@@ -139,19 +149,49 @@ def _train(study: Study, family: str, seed: int) -> dict[str, Any]:
     if (folder / "run.json").is_file():
         return finedge("train", "--out", folder, "--resume")
     given = [word for key, value in options.items() for word in ("--option", f"{key}={value}")]
-    what = ["--model", model, "--backbone", study.backbone, "--recipe", study.recipe, "--seed", seed, *given]
+    what = [
+        "--model",
+        model,
+        "--backbone",
+        study.backbone,
+        "--recipe",
+        study.recipe,
+        "--seed",
+        seed,
+        *given,
+    ]
     return finedge("train", *what, "--data", study.data, "--out", folder)
 
 
 def _latency(study: Study) -> dict[str, Any]:
     """Measure all families of seed 0 interleaved in one run."""
-    bundles = {study.bundle(family, 0).name.removesuffix(".finedge"): family for family in FAMILIES if study.bundle(family, 0).exists()}
+    bundles = {
+        study.bundle(family, 0).name.removesuffix(".finedge"): family
+        for family in FAMILIES
+        if study.bundle(family, 0).exists()
+    }
     out = study.work / "latency"
-    finedge("benchmark", *(study.work / f"{name}.finedge" for name in bundles), "--data", study.data, "--duration", "10s", "--accuracy-images", 1, "--out", out)
+    finedge(
+        "benchmark",
+        *(study.work / f"{name}.finedge" for name in bundles),
+        "--data",
+        study.data,
+        "--duration",
+        "10s",
+        "--accuracy-images",
+        1,
+        "--out",
+        out,
+    )
     report = json.loads((out / "report.json").read_text())
-    measured: dict[str, Any] = {"environment": report["environment"], "commit": _git("rev-parse", "--short", "HEAD")}
+    measured: dict[str, Any] = {
+        "environment": report["environment"],
+        "commit": _git("rev-parse", "--short", "HEAD"),
+    }
     for row in report["rows"]:
-        measured.setdefault(bundles[row["bundle"]], {})[row["variant"]] = {key: row[key] for key in ("n", "p50_ms", "p90_ms", "p99_ms", "valid")}
+        measured.setdefault(bundles[row["bundle"]], {})[row["variant"]] = {
+            key: row[key] for key in ("n", "p50_ms", "p90_ms", "p99_ms", "valid")
+        }
     return measured
 
 
@@ -160,19 +200,37 @@ def _robustness(study: Study) -> dict[str, Any]:
     found = {}
     for family in FAMILIES:
         if study.bundle(family, 0).exists():
-            found[family] = finedge("evaluate", study.bundle(family, 0), "--data", study.data, "--variant", "fp32", "--robustness", "--images", PERTURBED)
+            found[family] = finedge(
+                "evaluate",
+                study.bundle(family, 0),
+                "--data",
+                study.data,
+                "--variant",
+                "fp32",
+                "--robustness",
+                "--images",
+                PERTURBED,
+            )
     return found
 
 
-def _cells(rows: list[dict[str, Any]], latency: dict[str, Any], robust: dict[str, Any]) -> list[str]:
+def _cells(
+    rows: list[dict[str, Any]], latency: dict[str, Any], robust: dict[str, Any]
+) -> list[str]:
     if not rows:
         return ["0", *["not run"] * 7]
     first = rows[0]["fp32"]
     top1 = [100 * row["fp32"]["top1"] for row in rows]
     low, high = (100 * bound for bound in first["wilson95"])
     int8 = statistics.mean(100 * row["int8"]["top1"] for row in rows)
-    ms = {variant: latency[variant]["p50_ms"] if variant in latency else None for variant in VARIANTS}
-    spread = f"{statistics.mean(top1):.1f} ({min(top1):.1f}..{max(top1):.1f})" if len(top1) > 1 else "one seed"
+    ms = {
+        variant: latency[variant]["p50_ms"] if variant in latency else None for variant in VARIANTS
+    }
+    spread = (
+        f"{statistics.mean(top1):.1f} ({min(top1):.1f}..{max(top1):.1f})"
+        if len(top1) > 1
+        else "one seed"
+    )
     return [
         str(len(rows)),
         f"{top1[0]:.1f} ({low:.1f}..{high:.1f})",
@@ -225,7 +283,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -17,8 +17,22 @@ from PIL import Image, ImageChops
 from finedge.errors import DataError, FinedgeError, SystemProblem
 from finedge.files import write_bytes
 
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update")
-FLAGS += ("--disable-sync", "--hide-scrollbars", "--force-device-scale-factor=2", "--blink-settings=preferredColorScheme=1", "--window-size=960,700")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
+FLAGS += (
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--force-device-scale-factor=2",
+    "--blink-settings=preferredColorScheme=1",
+    "--window-size=960,700",
+)
 ALONE = "<style>main > :not(#picture) { display: none } main { padding: 12px } #picture { margin: 0 }</style></head>"
 
 
@@ -26,7 +40,9 @@ def main(page: Path, png: Path) -> None:
     text = page.read_text("utf-8") if page.is_file() else ""
     if 'id="picture"' not in text:
         raise DataError(
-            f"{page} holds no picture", expected="a report.html with accuracies", fix="finedge benchmark BUNDLE --data DIR, then finedge report BUNDLE"
+            f"{page} holds no picture",
+            expected="a report.html with accuracies",
+            fix="finedge benchmark BUNDLE --data DIR, then finedge report BUNDLE",
         )
     write_bytes(png, _cropped(_screenshot(text.replace("</head>", ALONE, 1))))
 
@@ -39,7 +55,16 @@ def _screenshot(text: str) -> Image.Image:
         file, shot = Path(folder) / "page.html", Path(folder) / "shot.png"
         file.write_text(text, "utf-8")
         subprocess.run(
-            [chromium, *FLAGS, f"--user-data-dir={folder}/profile", f"--screenshot={shot}", file.as_uri()], check=True, capture_output=True, timeout=60
+            [
+                chromium,
+                *FLAGS,
+                f"--user-data-dir={folder}/profile",
+                f"--screenshot={shot}",
+                file.as_uri(),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=60,
         )
         return Image.open(shot).convert("RGB").copy()
 

@@ -24,18 +24,45 @@ from finedge.runtime.evaluate.command import predict
 from finedge.runtime.evaluate.labelled import evaluated_images
 
 
-def main(bundle: Positional[Path], data: Positional[Path], folders: Positional[tuple[Path, ...]], *, variant: str = "fp32", images: int = 300) -> None:
+def main(
+    bundle: Positional[Path],
+    data: Positional[Path],
+    folders: Positional[tuple[Path, ...]],
+    *,
+    variant: str = "fp32",
+    images: int = 300,
+) -> None:
     """Show both and count."""
     loaded = Bundle.load(bundle)
     with Classifier.open(loaded, variant=variant) as classifier:
         if classifier.confidence is None:
-            raise UsageError(f"{bundle} has no threshold for {variant}", expected="a calibrated bundle", fix="finedge calibrate BUNDLE --data DIR")
+            raise UsageError(
+                f"{bundle} has no threshold for {variant}",
+                expected="a calibrated bundle",
+                fix="finedge calibrate BUNDLE --data DIR",
+            )
         threshold = classifier.confidence.reject
         answers = predict(classifier, evaluated_images(loaded, data, split="test").items)
         given_up = float((answers.p[answers.correct, 0] < threshold).mean())
         strangers = [unknown(classifier, folder, images=images) for folder in folders]
-    found = {"bundle": loaded.name, "model": loaded.spec.model, "variant": variant, "reject": threshold, "test": len(answers.items)}
-    print(json.dumps({"environment": environment(), **found, "right_given_up": round(given_up, 4), "strangers": strangers}, indent=1))
+    found = {
+        "bundle": loaded.name,
+        "model": loaded.spec.model,
+        "variant": variant,
+        "reject": threshold,
+        "test": len(answers.items),
+    }
+    print(
+        json.dumps(
+            {
+                "environment": environment(),
+                **found,
+                "right_given_up": round(given_up, 4),
+                "strangers": strangers,
+            },
+            indent=1,
+        )
+    )
 
 
 def unknown(classifier: Classifier, folder: Path, *, images: int) -> dict[str, object]:

@@ -33,7 +33,9 @@ class CalibrationSet:
     def batches(self, how: Preprocess, *, size: int = 4) -> Iterator[NDArray[np.uint8]]:
         """Yield uint8 [<= size, crop, crop, 3], preprocessed as everywhere else."""
         for start in range(0, len(self.items), size):
-            yield np.stack([preprocess(read_image(i.path), how) for i in self.items[start : start + size]])
+            yield np.stack(
+                [preprocess(read_image(i.path), how) for i in self.items[start : start + size]]
+            )
 
 
 def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> CalibrationSet:
@@ -49,7 +51,12 @@ def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> Calibrati
         raise UsageError(f"--images {images}", expected="at least 1")
     items = _readable(balanced_order(data.split("train"), seed=seed), images)
     if len(items) < images:
-        log.warning("%s has only %d training images to calibrate with, not %d", data.root, len(items), images)
+        log.warning(
+            "%s has only %d training images to calibrate with, not %d",
+            data.root,
+            len(items),
+            images,
+        )
     digests = tuple(content_digest(i.path) for i in items)
     _refuse_overlap(data, items, digests)
     return CalibrationSet(items, digests)
@@ -100,7 +107,12 @@ def is_noise(frame: NDArray[np.uint8]) -> bool:
 
 
 def _refuse_overlap(data: DataSet, items: tuple[Item, ...], digests: tuple[str, ...]) -> None:
-    evaluated = {content_digest(i.path): i.path for split in EVALUATED for i in data.splits.get(split, ()) if i.path.is_file()}
+    evaluated = {
+        content_digest(i.path): i.path
+        for split in EVALUATED
+        for i in data.splits.get(split, ())
+        if i.path.is_file()
+    }
     shared = [(i.path, evaluated[d]) for i, d in zip(items, digests, strict=True) if d in evaluated]
     if shared:
         pairs = "\n    ".join(f"{a} = {b}" for a, b in shared[:10])

@@ -58,7 +58,9 @@ class PercentileCollector:
         if self.width == 0:  # only zeros so far
             self.counts[0] += array.size
             return
-        bins = np.minimum(np.abs(array.ravel()) * np.float32(1 / self.width), BINS - 1).astype(np.int32)
+        bins = np.minimum(np.abs(array.ravel()) * np.float32(1 / self.width), BINS - 1).astype(
+            np.int32
+        )
         self.counts += np.bincount(bins, minlength=BINS)
 
     def range(self) -> Range:
@@ -73,8 +75,13 @@ class PercentileCollector:
         if self.width == 0:
             self.width = amax / BINS
         while amax > self.width * BINS:
-            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)])
+            self.counts = np.concatenate(
+                [self.counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)]
+            )
             self.width *= 2
 
 
-COLLECTORS: dict[str, Callable[[], Collector]] = {"max": MaxCollector, "percentile": PercentileCollector}
+COLLECTORS: dict[str, Callable[[], Collector]] = {
+    "max": MaxCollector,
+    "percentile": PercentileCollector,
+}

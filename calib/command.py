@@ -60,7 +60,9 @@ def calibrate(
     from finedge.runtime.evaluate.labelled import bundle_dataset
 
     if not 0 <= give_up < 1:
-        raise UsageError(f"--give-up {give_up}", expected="a share of the right answers, 0 <= share < 1")
+        raise UsageError(
+            f"--give-up {give_up}", expected="a share of the right answers, 0 <= share < 1"
+        )
     loaded = Bundle.load(bundle)
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
     dataset = bundle_dataset(loaded, data, new_images=new_images)
@@ -68,11 +70,20 @@ def calibrate(
     source = source_file(loaded)
     model = read_model(loaded.file(source))
     table = collect_ranges(model, _with_progress(sample, loaded), method=method)
-    placed = {PORTABLE_FILE: quantize_for_tensorrt(model, table), CPU_FILE: quantize_for_onnxruntime(model, table)}
+    placed = {
+        PORTABLE_FILE: quantize_for_tensorrt(model, table),
+        CPU_FILE: quantize_for_onnxruntime(model, table),
+    }
     models = {name: with_facts(quantized, loaded.spec) for name, (quantized, _) in placed.items()}
     files = {name: _checked(model) for name, model in models.items()}
     record = _record(sample, table, {name: placement for name, (_, placement) in placed.items()})
-    record = {"seed": seed, "source": source, "model_sha256": loaded.files[source], "data": counts(dataset), **record}
+    record = {
+        "seed": seed,
+        "source": source,
+        "model_sha256": loaded.files[source],
+        "data": counts(dataset),
+        **record,
+    }
     written = loaded.extend(STAGE, {**files, GOLDEN: _golden(loaded, files)}, record)
     log.info("%s: INT8 files of %s from %d images (%s)", bundle, source, len(sample.items), method)
     confidence = _confidence(written, dataset, give_up=give_up)
@@ -82,7 +93,9 @@ def calibrate(
         "method": method,
         "files": {name: len(content) for name, content in files.items()},
         "int8_layers": {name: len(placement.int8) for name, (_, placement) in placed.items()},
-        "float_layers": {name: len(placement.stays_float) for name, (_, placement) in placed.items()},
+        "float_layers": {
+            name: len(placement.stays_float) for name, (_, placement) in placed.items()
+        },
         "confidence": confidence,
         "data": counts(dataset),
     }
@@ -98,7 +111,14 @@ def _confidence(bundle: Bundle, data: DataSet, *, give_up: float) -> dict[str, d
     from finedge.calib.confidence import fit_confidence, held_out
 
     sample = held_out(data)
-    return {} if sample is None else {variant: fit.to_json() for variant, fit in fit_confidence(bundle, sample, give_up=give_up).items()}
+    return (
+        {}
+        if sample is None
+        else {
+            variant: fit.to_json()
+            for variant, fit in fit_confidence(bundle, sample, give_up=give_up).items()
+        }
+    )
 
 
 def _with_progress(sample: CalibrationSet, bundle: Bundle) -> Iterator[NDArray[np.uint8]]:
@@ -130,17 +150,25 @@ def _golden(bundle: Bundle, files: Mapping[str, bytes]) -> bytes:
 
     backend = OnnxRuntimeBackend(SessionOptions(exact=True))
 
-    arrays = {name: array for name, array in read_golden(bundle).items() if name.split("/")[0] not in files}
+    arrays = {
+        name: array
+        for name, array in read_golden(bundle).items()
+        if name.split("/")[0] not in files
+    }
     frame = np.asarray(arrays["input"], np.uint8)[None]
     with tempfile.TemporaryDirectory() as folder:
-        trial = Bundle.create(Path(folder) / "trial.finedge", bundle.spec, files=files, provenance={})
+        trial = Bundle.create(
+            Path(folder) / "trial.finedge", bundle.spec, files=files, provenance={}
+        )
         for name in files:
             outputs = backend.open_file(trial, name)(frame)
             arrays |= {f"{name}/{output}": value for output, value in outputs.items()}
     return pack(arrays)
 
 
-def _record(sample: CalibrationSet, table: RangeTable, placements: Mapping[str, QuantizationReport]) -> dict[str, Any]:
+def _record(
+    sample: CalibrationSet, table: RangeTable, placements: Mapping[str, QuantizationReport]
+) -> dict[str, Any]:
     import onnx
     import onnx_ir
     import onnxruntime
@@ -152,5 +180,10 @@ def _record(sample: CalibrationSet, table: RangeTable, placements: Mapping[str, 
         "method": table.method,
         "ranges": table.to_json(),
         "placements": {name: placement.to_json() for name, placement in placements.items()},
-        "versions": {"finedge": __version__, "onnx": onnx.__version__, "onnx_ir": onnx_ir.__version__, "onnxruntime": onnxruntime.__version__},
+        "versions": {
+            "finedge": __version__,
+            "onnx": onnx.__version__,
+            "onnx_ir": onnx_ir.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
     }

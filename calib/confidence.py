@@ -76,10 +76,17 @@ def held_out(data: DataSet) -> CalibrationSet | None:
     Images whose bytes are also in train or test are left out and logged.
     """
     chosen = first_balanced(tuple(data.splits.get(SPLIT, ())), MOST_IMAGES)
-    items = drop_unreadable(replace(data, splits={**data.splits, SPLIT: chosen}), splits=(SPLIT,)).splits[SPLIT]
+    items = drop_unreadable(
+        replace(data, splits={**data.splits, SPLIT: chosen}), splits=(SPLIT,)
+    ).splits[SPLIT]
     shared = _copies(items, [i for s in ("train", "test") for i in data.splits.get(s, ())])
     if shared:
-        log.warning("%d image(s) of split '%s' are also in train or test, first %s: left out of the fit", len(shared), SPLIT, shared[0].path)
+        log.warning(
+            "%d image(s) of split '%s' are also in train or test, first %s: left out of the fit",
+            len(shared),
+            SPLIT,
+            shared[0].path,
+        )
     kept = tuple(i for i in items if i not in shared)
     if len(kept) < LEAST_IMAGES:
         text = "no confidence is fitted: %s has %d held-out images (split '%s'), at least %d are needed; nothing will be called unknown"
@@ -88,14 +95,19 @@ def held_out(data: DataSet) -> CalibrationSet | None:
     return CalibrationSet(kept, tuple(content_digest(i.path) for i in kept))
 
 
-def fit_confidence(bundle: Bundle, sample: CalibrationSet, *, give_up: float = GIVE_UP) -> dict[str, Fit]:
+def fit_confidence(
+    bundle: Bundle, sample: CalibrationSet, *, give_up: float = GIVE_UP
+) -> dict[str, Fit]:
     """Fit each variant of a bundle in the file that ONNX Runtime runs of it here.
 
     Of int8 that is model.int8.cpu.onnx; TensorRT, which runs model.int8.onnx, goes by the same numbers.
     """
     scores, files = _scores(bundle, sample)
     labels = np.array([i.label for i in sample.items], np.intp)
-    fits = {variant: fit(s, labels, give_up=give_up, file=files[variant]) for variant, s in scores.items()}
+    fits = {
+        variant: fit(s, labels, give_up=give_up, file=files[variant])
+        for variant, s in scores.items()
+    }
     for variant, found in fits.items():
         log.info(
             "%s (%s): temperature %.3f, calibration error %.3f -> %.3f on %d held-out images",
@@ -108,7 +120,13 @@ def fit_confidence(bundle: Bundle, sample: CalibrationSet, *, give_up: float = G
     return fits
 
 
-def fit(scores: NDArray[np.floating], labels: NDArray[np.intp], *, give_up: float = GIVE_UP, file: str = "") -> Fit:
+def fit(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.intp],
+    *,
+    give_up: float = GIVE_UP,
+    file: str = "",
+) -> Fit:
     """Fit a temperature and a threshold to scores [n, classes] of either kind (logits, or log-probabilities) and labels [n]."""
     right = scores.argmax(axis=1) == labels
     temperature = fit_temperature(scores, labels)
@@ -135,7 +153,9 @@ def fit_temperature(scores: NDArray[np.floating], labels: NDArray[np.intp]) -> f
     It stays 1 where no answer is wrong: such images bound T from one side only, and the fit would end at the least one allowed.
     """
     if (scores.argmax(axis=1) == labels).all():
-        log.warning("every held-out image is classified rightly: nothing tells how sure is too sure, the temperature stays 1")
+        log.warning(
+            "every held-out image is classified rightly: nothing tells how sure is too sure, the temperature stays 1"
+        )
         return 1.0
 
     def loss(log_t: float) -> float:
@@ -146,11 +166,16 @@ def fit_temperature(scores: NDArray[np.floating], labels: NDArray[np.intp]) -> f
     low, high = (math.log(b) for b in BOUNDS)
     found = math.exp(_least(loss, low, high))
     if min(found / BOUNDS[0], BOUNDS[1] / found) < 1.01:
-        log.warning("the temperature %.3g is at the end of what is allowed: these scores cannot be trusted as probabilities", found)
+        log.warning(
+            "the temperature %.3g is at the end of what is allowed: these scores cannot be trusted as probabilities",
+            found,
+        )
     return found
 
 
-def threshold(p: NDArray[np.floating], right: NDArray[np.bool_], *, give_up: float = GIVE_UP) -> float:
+def threshold(
+    p: NDArray[np.floating], right: NDArray[np.bool_], *, give_up: float = GIVE_UP
+) -> float:
     """Return the highest threshold below which at most a share `give_up` (in [0, 1)) of the right answers lie; 0 where no answer is right.
 
     `p` float [n] is the top probability of each image, `right` bool [n] whether the answer is true.
@@ -160,7 +185,9 @@ def threshold(p: NDArray[np.floating], right: NDArray[np.bool_], *, give_up: flo
     return float(of_right[int(give_up * len(of_right) + 1e-9)]) if len(of_right) else 0.0
 
 
-def calibration_error(p: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = BINS) -> float:
+def calibration_error(
+    p: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = BINS
+) -> float:
     """Return the expected calibration error: |share right - mean p| over bins of equal width of p, weighted by their images (Guo et al., eq. 3)."""
     index = np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(index, weights=right - p, minlength=bins)
@@ -188,21 +215,32 @@ def _least(loss: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _scores(bundle: Bundle, sample: CalibrationSet) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, str]]:
+def _scores(
+    bundle: Bundle, sample: CalibrationSet
+) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, str]]:
     """Run every variant on every image, each image read once; return scores [n, classes] and the file, by variant."""
     found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     with ExitStack() as stack:
         # The fit goes with the file to other CPUs and to GPUs.
         backend = OnnxRuntimeBackend(SessionOptions(exact=True))
-        sessions = {v: stack.enter_context(closing(backend.open(bundle, variant=v))) for v in bundle.variants()}
+        sessions = {
+            v: stack.enter_context(closing(backend.open(bundle, variant=v)))
+            for v in bundle.variants()
+        }
         for batch in sample.batches(bundle.spec.preprocess):
             for variant, session in sessions.items():
                 found[variant].append(session(batch)[bundle.spec.main.name])
-        return {v: np.concatenate(parts) for v, parts in found.items()}, {v: s.info.file for v, s in sessions.items()}
+        return {v: np.concatenate(parts) for v, parts in found.items()}, {
+            v: s.info.file for v, s in sessions.items()
+        }
 
 
 def _copies(items: tuple[Item, ...], others: list[Item]) -> list[Item]:
     """Return the items whose bytes are also those of an other; only files of equal size are read."""
     sizes = {i.path.stat().st_size for i in items}
-    digests = {content_digest(o.path) for o in others if o.path.is_file() and o.path.stat().st_size in sizes}
+    digests = {
+        content_digest(o.path)
+        for o in others
+        if o.path.is_file() and o.path.stat().st_size in sizes
+    }
     return [i for i in items if content_digest(i.path) in digests]

@@ -36,10 +36,24 @@ from finedge.graph.walk import (
     layers,
 )
 
-QUANTIZED_OPS = ["Conv", "Gemm", "Relu", "Clip", "Add", "Concat", "MaxPool", "GlobalAveragePool", "Reshape", "Flatten", "Squeeze"]
+QUANTIZED_OPS = [
+    "Conv",
+    "Gemm",
+    "Relu",
+    "Clip",
+    "Add",
+    "Concat",
+    "MaxPool",
+    "GlobalAveragePool",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+]
 
 
-def quantize_for_onnxruntime(model: onnx.ModelProto, table: RangeTable) -> tuple[onnx.ModelProto, QuantizationReport]:
+def quantize_for_onnxruntime(
+    model: onnx.ModelProto, table: RangeTable
+) -> tuple[onnx.ModelProto, QuantizationReport]:
     """Return `model` quantized for ONNX Runtime on x86, and the placement; `model` stays as it is.
 
     Raises:
@@ -49,7 +63,9 @@ def quantize_for_onnxruntime(model: onnx.ModelProto, table: RangeTable) -> tuple
     graph = inlined.graph
     attention = [n.name for n in graph.node if tags(n)]
     for layer in layers(graph):
-        table[layer.output[0]]  # raises: the quantizer would take an empty choice of nodes for all of them
+        table[
+            layer.output[0]
+        ]  # raises: the quantizer would take an empty choice of nodes for all of them
     calibrated = {n.name: n for n in graph.node if n.output[0] in table.ranges}
     stays_float = {
         **dict.fromkeys(behind_last_layer(graph) & set(calibrated), DECIDES),
@@ -58,7 +74,9 @@ def quantize_for_onnxruntime(model: onnx.ModelProto, table: RangeTable) -> tuple
         **dict.fromkeys(into_softmax(graph), MAKES_MASKS),
         **dict.fromkeys(attention, ATTENTION_STAYS),
     }
-    quantized = gates(graph) | {name for name, n in calibrated.items() if n.op_type in QUANTIZED_OPS}
+    quantized = gates(graph) | {
+        name for name, n in calibrated.items() if n.op_type in QUANTIZED_OPS
+    }
     chosen = [name for name in calibrated if name in quantized and name not in stays_float]
     quantizer = QDQQuantizer(
         inlined,
@@ -66,12 +84,19 @@ def quantize_for_onnxruntime(model: onnx.ModelProto, table: RangeTable) -> tuple
         reduce_range=False,  # CPUs without VNNI: the runtime cuts the weights to 7 bits at load
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
-        tensors_range={name: TensorData(lowest=np.float32(r.low), highest=np.float32(r.high)) for name, r in table.ranges.items()},
+        tensors_range={
+            name: TensorData(lowest=np.float32(r.low), highest=np.float32(r.high))
+            for name, r in table.ranges.items()
+        },
         nodes_to_quantize=chosen,
         nodes_to_exclude=[],
         op_types_to_quantize=[*QUANTIZED_OPS, "Mul"],
         # 256 levels of logits would tie: the last layer hands on float.
-        extra_options={"ActivationSymmetric": False, "WeightSymmetric": True, "OpTypesToExcludeOutputQuantization": ["Gemm"]},
+        extra_options={
+            "ActivationSymmetric": False,
+            "WeightSymmetric": True,
+            "OpTypesToExcludeOutputQuantization": ["Gemm"],
+        },
     )
     int8 = tuple(n.name for n in layers(graph) if n.name in chosen)
     quantizer.quantize_model()

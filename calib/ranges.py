@@ -39,7 +39,9 @@ class RangeTable:
     def __getitem__(self, tensor: str) -> Range:
         if tensor not in self.ranges:
             raise FinedgeError(
-                f"tensor '{tensor}' was not calibrated", expected="a float tensor of the model, not inside attention", fix="calibrate with this very model"
+                f"tensor '{tensor}' was not calibrated",
+                expected="a float tensor of the model, not inside attention",
+                fix="calibrate with this very model",
             )
         return self.ranges[tensor]
 

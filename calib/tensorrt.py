@@ -24,7 +24,9 @@ POOLING = frozenset({"MaxPool", "GlobalAveragePool"})
 SPATIAL = ({2, 3}, {-1, -2})
 
 
-def quantize_for_tensorrt(model: onnx.ModelProto, table: RangeTable) -> tuple[onnx.ModelProto, QuantizationReport]:
+def quantize_for_tensorrt(
+    model: onnx.ModelProto, table: RangeTable
+) -> tuple[onnx.ModelProto, QuantizationReport]:
     """Return `model` with Q/DQ pairs, and what was placed; `model` is left as it is.
 
     Raises:
@@ -40,7 +42,9 @@ def quantize_for_tensorrt(model: onnx.ModelProto, table: RangeTable) -> tuple[on
             placer.layer(node)
         elif node.op_type == "Add" and (skip := skip_input(node, depth)) is not None:
             placer.input(node, skip)
-        elif (node.op_type in POOLING or _is_spatial_mean(node)) and not _is_layer_output(node.inputs[0]):
+        elif (node.op_type in POOLING or _is_spatial_mean(node)) and not _is_layer_output(
+            node.inputs[0]
+        ):
             placer.input(node, 0)
     RemoveUnusedNodesPass()(copy)
     return ir.to_proto(copy), QuantizationReport(tuple(placer.int8), placer.stays_float)
@@ -53,7 +57,9 @@ def skip_input(node: ir.Node, depth: dict[ir.Value, int]) -> int | None:
     them is the skip. An Add that broadcasts, such as that of a gate's scores, is none.
     """
     branches = [i for i, value in enumerate(node.inputs) if _only_feeds_this_add(value)]
-    if not branches or any(v is None or ir.convenience.get_const_tensor(v) is not None for v in node.inputs):
+    if not branches or any(
+        v is None or ir.convenience.get_const_tensor(v) is not None for v in node.inputs
+    ):
         return None
     shapes = [_value(node, i).shape for i in (0, 1)]
     if None not in shapes and shapes[0] != shapes[1]:
@@ -93,9 +99,13 @@ class _Placer:
         scale = self._constant(f"{name}/scale", np.float32(self.table[name].scale))
         zero = self._constant(f"{name}/zero_point", np.int8(0))
         quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}/quantize")
-        dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero], name=f"{name}/dequantize")
+        dequantize = ir.node(
+            "DequantizeLinear", [quantize.outputs[0], scale, zero], name=f"{name}/dequantize"
+        )
         producer = value.producer()
-        assert producer is not None  # the only graph input is uint8, and normalised before the first layer
+        assert (
+            producer is not None
+        )  # the only graph input is uint8, and normalised before the first layer
         self.graph.insert_after(producer, [quantize, dequantize])
         return _named(dequantize, quantize, name, value)
 
@@ -118,13 +128,22 @@ class _Placer:
         dequantize = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}/dequantize")
         self.graph.insert_before(self.graph[0], dequantize)
         result = dequantize.outputs[0]
-        result.name, result.shape, result.dtype = f"{name}/dequantized", ir.Shape(weight.shape), ir.DataType.FLOAT
+        result.name, result.shape, result.dtype = (
+            f"{name}/dequantized",
+            ir.Shape(weight.shape),
+            ir.DataType.FLOAT,
+        )
         self.dequantized[value] = result
         return result
 
     def _constant(self, name: str, array: NDArray[np.generic] | np.generic) -> ir.Value:
         tensor = ir.tensor(np.asarray(array), name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
         self.graph.register_initializer(value)
         return value
 
@@ -146,7 +165,12 @@ def _convolutions_before(graph: ir.Graph) -> dict[ir.Value, int]:
 
 
 def _only_feeds_this_add(value: ir.Value | None) -> bool:
-    return value is not None and (_is_layer_output(value) or _is_gated(value)) and len(value.uses()) == 1 and not value.is_graph_output()
+    return (
+        value is not None
+        and (_is_layer_output(value) or _is_gated(value))
+        and len(value.uses()) == 1
+        and not value.is_graph_output()
+    )
 
 
 def _is_layer_output(value: ir.Value | None) -> bool:
@@ -159,7 +183,9 @@ def _is_gated(value: ir.Value | None) -> bool:
     producer = None if value is None else value.producer()
     if producer is None or producer.op_type != "Mul":
         return False
-    return any(map(_is_mask, producer.inputs)) and any(_is_layer_output(f) or _is_gated(f) for f in producer.inputs)
+    return any(map(_is_mask, producer.inputs)) and any(
+        _is_layer_output(f) or _is_gated(f) for f in producer.inputs
+    )
 
 
 def _is_mask(value: ir.Value | None) -> bool:

@@ -13,7 +13,9 @@ def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
 
     A channel of zeros (pruned) gets scale 1.
     """
-    scales = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float32) / np.float32(INT8_MAX)
+    scales = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float32) / np.float32(
+        INT8_MAX
+    )
     scales[scales == 0] = 1
     steps = weight / scales.reshape(-1, *[1] * (weight.ndim - 1))
     return np.clip(np.rint(steps), -INT8_MAX, INT8_MAX).astype(np.int8), scales

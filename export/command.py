@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 PARITY_IMAGES = 8
 
 
-def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame: str | None = None) -> dict[str, Any]:
+def export(
+    run: Positional[Path], *, out: Path, data: Path | None = None, frame: str | None = None
+) -> dict[str, Any]:
     """Make a bundle of a run: ONNX files in standard ops, each proven equal to PyTorch on 8 validation images.
 
     Args:
@@ -50,7 +52,11 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     from finedge.train.run import load_run
 
     if out.exists() and not (out / MANIFEST).is_file():
-        raise UsageError(f"{out} exists and is not a bundle", expected="a new name or a bundle to replace", fix="choose another --out")
+        raise UsageError(
+            f"{out} exists and is not a bundle",
+            expected="a new name or a bundle to replace",
+            fix="choose another --out",
+        )
     writable_place(out.resolve().parent, option="--out")
     loaded = load_run(run)
     spec = loaded.spec if frame is None else framed_spec(loaded.spec, frame_size(frame))
@@ -68,21 +74,30 @@ def export(run: Positional[Path], *, out: Path, data: Path | None = None, frame:
     golden = pack(_golden(reference, spec, taps=loaded.model.taps, contents=contents))
     files = {**contents, GOLDEN: golden, **_stored_split(loaded, data)}
     provenance = _provenance(loaded, models[FLOAT_FILE], parities=parities, cost=cost, frames=of)
-    bundle = Bundle.create(out, spec, files=files, taps=taps, views=loaded.model.views, provenance=provenance)
+    bundle = Bundle.create(
+        out, spec, files=files, taps=taps, views=loaded.model.views, provenance=provenance
+    )
     for name, parity in parities.items():
-        log.info("wrote %s: max |delta| %.1e of %.1e allowed", out / name, parity.max_abs, parity.limit)
+        log.info(
+            "wrote %s: max |delta| %.1e of %.1e allowed", out / name, parity.max_abs, parity.limit
+        )
     return {
         "bundle": str(out.resolve()),
         "parity": to_result(parities[FLOAT_FILE]),
         "frames": of,
         "taps": [t.name for t in taps],
         "bytes": len(contents[FLOAT_FILE]),
-        "files": {name: {"bytes": len(contents[name]), **to_result(parity)} for name, parity in parities.items()},
+        "files": {
+            name: {"bytes": len(contents[name]), **to_result(parity)}
+            for name, parity in parities.items()
+        },
         "sha256": bundle.digest(),
     }
 
 
-def _reference(run: Run, model: onnx.ModelProto, *, frames: NDArray[np.uint8], how: Preprocess) -> nn.Module:
+def _reference(
+    run: Run, model: onnx.ModelProto, *, frames: NDArray[np.uint8], how: Preprocess
+) -> nn.Module:
     """Return the model in PyTorch; behind the crop of the graph, checked on `frames`, where that takes whole frames."""
     from finedge.export.framed import FramedReference, check_crops
     from finedge.export.to_onnx import FramesToOutputs
@@ -91,7 +106,10 @@ def _reference(run: Run, model: onnx.ModelProto, *, frames: NDArray[np.uint8], h
     if how.frame is None:
         return reference
     framed = FramedReference(reference, model)
-    log.info("the graph's crops differ from preprocess() by at most %d grey level(s)", check_crops(framed, frames, how=run.spec.preprocess))
+    log.info(
+        "the graph's crops differ from preprocess() by at most %d grey level(s)",
+        check_crops(framed, frames, how=run.spec.preprocess),
+    )
     return framed
 
 
@@ -166,7 +184,9 @@ def _proven(
         return None
 
 
-def _golden(reference: nn.Module, spec: Spec, *, taps: Sequence[str], contents: Mapping[str, bytes]) -> dict[str, NDArray[np.generic]]:
+def _golden(
+    reference: nn.Module, spec: Spec, *, taps: Sequence[str], contents: Mapping[str, bytes]
+) -> dict[str, NDArray[np.generic]]:
     """Return the golden frame, its tensor, samples of the taps (PyTorch) and the outputs of the files (ONNX Runtime)."""
     import torch
 
@@ -181,16 +201,27 @@ def _golden(reference: nn.Module, spec: Spec, *, taps: Sequence[str], contents: 
     return {
         "frame": frame,
         "input": pixels,
-        **{f"tap/{name}": tap_sample(t.numpy()) for name, t in zip(taps, results[len(spec.outputs) :], strict=True)},
-        **{f"{file}/{name}": value for file, content in contents.items() for name, value in _outputs(content, inputs).items()},
+        **{
+            f"tap/{name}": tap_sample(t.numpy())
+            for name, t in zip(taps, results[len(spec.outputs) :], strict=True)
+        },
+        **{
+            f"{file}/{name}": value
+            for file, content in contents.items()
+            for name, value in _outputs(content, inputs).items()
+        },
     }
 
 
-def _outputs(content: bytes, inputs: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+def _outputs(
+    content: bytes, inputs: dict[str, NDArray[np.uint8]]
+) -> dict[str, NDArray[np.float32]]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True))
+    return dict(
+        zip((o.name for o in session.get_outputs()), session.run(None, inputs), strict=True)
+    )
 
 
 def _provenance(
@@ -218,6 +249,13 @@ def _provenance(
         "ir": model.ir_version,
         "passes": list(NAMES),
         "attention_cost": cost.to_json(),
-        "versions": {"finedge": __version__, "torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        "versions": {
+            "finedge": __version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
     }
-    return json.loads(json.dumps({"train": {**run.record, "run": str(run.path.resolve())}, "export": exported}))  # type: ignore[no-any-return]
+    return json.loads(
+        json.dumps({"train": {**run.record, "run": str(run.path.resolve())}, "export": exported})
+    )  # type: ignore[no-any-return]

@@ -24,11 +24,16 @@ def count_cost(model: FineGrained, spec: Spec, graph: ir.Model) -> ModelCost:
     """Count a model's attention from its graph, and all of it, and the model `plain` on its backbone, on meta tensors."""
     with torch.device("meta"):
         plain = build("plain", num_classes=len(spec.labels), backbone=spec.backbone)
-    projected, without = (macs(m, height=spec.input.height, width=spec.input.width) for m in (copy.deepcopy(model).to("meta"), plain))
+    projected, without = (
+        macs(m, height=spec.input.height, width=spec.input.width)
+        for m in (copy.deepcopy(model).to("meta"), plain)
+    )
     return ModelCost(attention_costs(graph), projected, without)
 
 
-def float_files(graph: ir.Model, cost: ModelCost, taps: tuple[Tap, ...]) -> dict[str, onnx.ModelProto]:
+def float_files(
+    graph: ir.Model, cost: ModelCost, taps: tuple[Tap, ...]
+) -> dict[str, onnx.ModelProto]:
     """Return the files by name: FLOAT_FILE; PROJECTED_FILE, which INT8 is made of, only where INT8 is cheaper in another form; HALF_FILE.
 
     FLOAT_FILE and HALF_FILE have the same form: both count MACs alike. The taps are tensors of FLOAT_FILE and of PROJECTED_FILE.
@@ -40,9 +45,13 @@ def float_files(graph: ir.Model, cost: ModelCost, taps: tuple[Tap, ...]) -> dict
     return {**files, HALF_FILE: float16_file(files[FLOAT_FILE])}
 
 
-def accepting_frames(files: Mapping[str, onnx.ModelProto], how: Preprocess) -> dict[str, onnx.ModelProto]:
+def accepting_frames(
+    files: Mapping[str, onnx.ModelProto], how: Preprocess
+) -> dict[str, onnx.ModelProto]:
     """Return the files with the resize and crop of `how` at their head, where it says that the graph takes whole frames."""
     if how.frame is None:
         return dict(files)
     height, width = how.frame
-    return {name: accept_frames(model, how, height=height, width=width) for name, model in files.items()}
+    return {
+        name: accept_frames(model, how, height=height, width=width) for name, model in files.items()
+    }

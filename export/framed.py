@@ -40,7 +40,9 @@ class FramedReference(nn.Module):
     def __init__(self, reference: FramesToOutputs, framed: onnx.ModelProto) -> None:
         super().__init__()
         self.reference = reference
-        self._head = onnxruntime.InferenceSession(_head(framed).SerializeToString(), providers=["CPUExecutionProvider"])
+        self._head = onnxruntime.InferenceSession(
+            _head(framed).SerializeToString(), providers=["CPUExecutionProvider"]
+        )
 
     def crops(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return what the graph crops of frames: uint8 [B, crop, crop, 3]."""
@@ -62,7 +64,10 @@ def check_crops(reference: FramedReference, frames: NDArray[np.uint8], *, how: P
     expected = np.stack([preprocess(frame, how) for frame in frames]).astype(np.int16)
     worst = int(np.abs(reference.crops(frames) - expected).max())
     if worst > GREY_LEVELS:
-        raise GateError(f"the graph's crop differs from preprocess() by {worst} grey levels", expected=f"at most {GREY_LEVELS}")
+        raise GateError(
+            f"the graph's crop differs from preprocess() by {worst} grey levels",
+            expected=f"at most {GREY_LEVELS}",
+        )
     return worst
 
 

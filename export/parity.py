@@ -113,7 +113,9 @@ def check_parity(
     Raises:
         GateError: an output differs by more.
     """
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     feed = session.get_inputs()[0].name
     found = session.run(None, {feed: frames})
     # Frame by frame as well: a batch dimension that was frozen at export would show here.

@@ -42,7 +42,9 @@ class FramesToOutputs(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Take uint8 [B, H, W, 3]; return float32 outputs [B, classes] and taps [B, C, h, w]."""
-        pixels = frames.to(self.mean.dtype).permute(0, 3, 1, 2)  # cast first: TensorRT cannot transpose uint8
+        pixels = frames.to(self.mean.dtype).permute(
+            0, 3, 1, 2
+        )  # cast first: TensorRT cannot transpose uint8
         images = F.batch_norm(pixels, self.mean, self.variance, eps=0.0)
         with recorded_taps(self.model) as taps:
             outputs = self.model(images)
@@ -53,7 +55,12 @@ class FramesToOutputs(nn.Module):
 def recorded_taps(model: FineGrained) -> Iterator[dict[str, Tensor]]:
     """Collect the output of every tap of `model` while the context is open."""
     found: dict[str, Tensor] = {}
-    hooks = [model.get_submodule(t).register_forward_hook(lambda _m, _i, out, name=t: found.__setitem__(name, out)) for t in model.taps]
+    hooks = [
+        model.get_submodule(t).register_forward_hook(
+            lambda _m, _i, out, name=t: found.__setitem__(name, out)
+        )
+        for t in model.taps
+    ]
     try:
         yield found
     finally:
@@ -83,7 +90,9 @@ def to_onnx(model: FineGrained, spec: Spec) -> tuple[ir.Model, tuple[Tap, ...]]:
     taps = _hide_taps(graph_model, len(names), model.taps)
     add_bodies(graph_model)
     apply_passes(graph_model, keep={t.tensor for t in taps})
-    ClearMetadataAndDocStringPass()(graph_model)  # the exporter records stack traces, with the paths of this machine
+    ClearMetadataAndDocStringPass()(
+        graph_model
+    )  # the exporter records stack traces, with the paths of this machine
     return graph_model, taps
 
 

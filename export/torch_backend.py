@@ -28,7 +28,9 @@ class TorchBackend:
 
     def why_not(self) -> str | None:
         """Return why it cannot run here."""
-        missing = [p for p in ("torch", "timm", "safetensors") if importlib.util.find_spec(p) is None]
+        missing = [
+            p for p in ("torch", "timm", "safetensors") if importlib.util.find_spec(p) is None
+        ]
         return f"needs {', '.join(missing)}: pip install 'finedge[train]'" if missing else None
 
     def open(self, bundle: Bundle, *, variant: str = "fp32") -> TorchSession:
@@ -77,8 +79,14 @@ class TorchSession:
         loaded = load_run(run)
         graph = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
         self._spec = bundle.spec
-        self._graph = graph if bundle.spec.preprocess.frame is None else FramedReference(graph, read_model(bundle.file(FLOAT_FILE)))
-        self._names = [o.name for o in loaded.model.outputs] + ([f"tap/{t}" for t in loaded.model.taps] if taps else [])
+        self._graph = (
+            graph
+            if bundle.spec.preprocess.frame is None
+            else FramedReference(graph, read_model(bundle.file(FLOAT_FILE)))
+        )
+        self._names = [o.name for o in loaded.model.outputs] + (
+            [f"tap/{t}" for t in loaded.model.taps] if taps else []
+        )
         self.info = SessionInfo("torch", "cpu", str(run), "fp32", {"torch": torch.__version__})
 
     def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

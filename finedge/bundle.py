@@ -136,14 +136,22 @@ class Bundle:
         bundle._check_digests()
         return bundle
 
-    def extend(self, stage: str, files: Mapping[str, Path | bytes], record: Mapping[str, Any]) -> Bundle:
+    def extend(
+        self, stage: str, files: Mapping[str, Path | bytes], record: Mapping[str, Any]
+    ) -> Bundle:
         """Return the bundle with `files` added or replaced and `record` as the provenance of `stage`."""
-        return replace(self, provenance={**self.provenance, stage: dict(record)})._write(files, keep=True)
+        return replace(self, provenance={**self.provenance, stage: dict(record)})._write(
+            files, keep=True
+        )
 
     def file(self, name: str) -> Path:
         """Return the path of a file of the manifest."""
         if name not in self.files:
-            raise BundleError(f"{self.path} holds no {name}", expected=nearest(name, self.files), fix=_HOW_TO_MAKE.get(name, "export again"))
+            raise BundleError(
+                f"{self.path} holds no {name}",
+                expected=nearest(name, self.files),
+                fix=_HOW_TO_MAKE.get(name, "export again"),
+            )
         return self.path / name
 
     def variants(self) -> tuple[str, ...]:
@@ -212,11 +220,19 @@ class Bundle:
     def _check_digests(self) -> None:
         for name, expected in self.files.items():
             if not (self.path / name).is_file():
-                raise BundleError(f"{self.path / name} is missing", expected="every file of manifest.json", fix="copy the whole folder again")
+                raise BundleError(
+                    f"{self.path / name} is missing",
+                    expected="every file of manifest.json",
+                    fix="copy the whole folder again",
+                )
             found = sha256(self.path / name)
             if found != expected:
                 what = f"{self.path / name} has sha256 {found[:12]}..."
-                raise BundleError(what, expected=f"{expected[:12]}... as in manifest.json", fix="copy or make the bundle again")
+                raise BundleError(
+                    what,
+                    expected=f"{expected[:12]}... as in manifest.json",
+                    fix="copy or make the bundle again",
+                )
 
 
 _HOW_TO_MAKE = {
@@ -242,7 +258,11 @@ def _read_manifest(path: Path) -> Manifest:
         raise _no_bundle(path) from None
     number = data.get("format") if isinstance(data, Mapping) else None
     if type(number) is int and number > FORMAT:
-        raise BundleError(f"{path} has format {number}", expected=f"at most {FORMAT}", fix="update finedge on this machine")
+        raise BundleError(
+            f"{path} has format {number}",
+            expected=f"at most {FORMAT}",
+            fix="update finedge on this machine",
+        )
     try:
         return decode(Manifest, data, strict=True)
     except Misfit as error:
@@ -261,7 +281,11 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _no_bundle(path: Path) -> BundleError:
-    return BundleError(f"{path} is not a bundle: no {MANIFEST}", expected="a folder made by finedge export", fix="finedge export RUN --out BUNDLE")
+    return BundleError(
+        f"{path} is not a bundle: no {MANIFEST}",
+        expected="a folder made by finedge export",
+        fix="finedge export RUN --out BUNDLE",
+    )
 
 
 def _refuse_links(path: Path) -> None:

@@ -48,28 +48,70 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "train": Command("finedge.train.command:train", "train a classifier on a folder of images", "train"),
+    "train": Command(
+        "finedge.train.command:train", "train a classifier on a folder of images", "train"
+    ),
     "models": Command("finedge.train.about:models", "list the models and backbones", "train"),
-    "data render": Command("finedge.synthetic.command:render", "render a fine-grained data set to try with"),
+    "data render": Command(
+        "finedge.synthetic.command:render", "render a fine-grained data set to try with"
+    ),
     "data list": Command("finedge.train.data.command:datasets", "list the published data sets"),
-    "data get": Command("finedge.train.data.command:get", "download, verify and unpack a published data set"),
-    "data check": Command("finedge.train.data.command:check", "look for broken files, duplicates across splits, uneven classes"),
+    "data get": Command(
+        "finedge.train.data.command:get", "download, verify and unpack a published data set"
+    ),
+    "data check": Command(
+        "finedge.train.data.command:check",
+        "look for broken files, duplicates across splits, uneven classes",
+    ),
     "evaluate": Command(
         "finedge.runtime.evaluate.command:evaluate",
         "accuracy of a run or a bundle on a split",
         for_run=Command("finedge.train.evaluate:evaluate", "accuracy of a run on a split", "train"),
     ),
-    "export": Command("finedge.export.command:export", "make a bundle of a run: ONNX, parity, golden frame", "train"),
-    "explain": Command("finedge.runtime.explain.command:explain", "show where a bundle's classifier looks: PNGs and a page", "report"),
-    "calibrate": Command("finedge.calib.command:calibrate", "add the INT8 variants to a bundle", "calib"),
-    "build": Command("finedge.runtime.trt.build.command:build", "build TensorRT engines, or say what stands in the way (--dry-run)"),
-    "verify": Command("finedge.runtime.verify.command:verify", "compare every stage and name the first that diverges"),
-    "classify": Command("finedge.runtime.stream.command:classify", "classify images, video or a camera: JSON lines"),
-    "benchmark": Command("finedge.runtime.benchmark.command:benchmark", "accuracy and latency of each variant, interleaved"),
-    "report": Command("finedge.runtime.report.command:report", "write report.md and report.html of a benchmark", "report"),
-    "deploy": Command("finedge.jetson.deploy.command:deploy", "put a bundle on a board over ssh: copied, verified there, swapped in, rolled back if it fails"),
-    "serve-config": Command("finedge.jetson.serve_config.command:serve_config", "write what Triton Inference Server or DeepStream needs to serve a bundle"),
-    "doctor": Command("finedge.jetson.doctor:doctor", "say what this machine can run, and how to mend the rest"),
+    "export": Command(
+        "finedge.export.command:export",
+        "make a bundle of a run: ONNX, parity, golden frame",
+        "train",
+    ),
+    "explain": Command(
+        "finedge.runtime.explain.command:explain",
+        "show where a bundle's classifier looks: PNGs and a page",
+        "report",
+    ),
+    "calibrate": Command(
+        "finedge.calib.command:calibrate", "add the INT8 variants to a bundle", "calib"
+    ),
+    "build": Command(
+        "finedge.runtime.trt.build.command:build",
+        "build TensorRT engines, or say what stands in the way (--dry-run)",
+    ),
+    "verify": Command(
+        "finedge.runtime.verify.command:verify",
+        "compare every stage and name the first that diverges",
+    ),
+    "classify": Command(
+        "finedge.runtime.stream.command:classify", "classify images, video or a camera: JSON lines"
+    ),
+    "benchmark": Command(
+        "finedge.runtime.benchmark.command:benchmark",
+        "accuracy and latency of each variant, interleaved",
+    ),
+    "report": Command(
+        "finedge.runtime.report.command:report",
+        "write report.md and report.html of a benchmark",
+        "report",
+    ),
+    "deploy": Command(
+        "finedge.jetson.deploy.command:deploy",
+        "put a bundle on a board over ssh: copied, verified there, swapped in, rolled back if it fails",
+    ),
+    "serve-config": Command(
+        "finedge.jetson.serve_config.command:serve_config",
+        "write what Triton Inference Server or DeepStream needs to serve a bundle",
+    ),
+    "doctor": Command(
+        "finedge.jetson.doctor:doctor", "say what this machine can run, and how to mend the rest"
+    ),
 }
 
 
@@ -95,7 +137,8 @@ def open_streams() -> None:
         except OSError:
             _to_null(number)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
+            stream = open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a test's own stream
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
@@ -107,7 +150,9 @@ def tell_bugs_clean() -> None:
     threading.excepthook = lambda told: _tell_bug(told.exc_type, told.exc_value, told.exc_traceback)
 
 
-def _tell_bug(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+def _tell_bug(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
     _say(clean("".join(traceback.format_exception(kind, error, trace)).rstrip()))
 
 
@@ -193,7 +238,11 @@ def _split_name(arguments: list[str]) -> tuple[str, list[str]]:
         name = " ".join(arguments[:words])
         if name in COMMANDS:
             return name, arguments[words:]
-    raise UsageError(f"unknown command '{arguments[0]}'", expected=nearest(arguments[0], COMMANDS), fix="finedge --help")
+    raise UsageError(
+        f"unknown command '{arguments[0]}'",
+        expected=nearest(arguments[0], COMMANDS),
+        fix="finedge --help",
+    )
 
 
 def logs_to_stderr() -> None:
@@ -209,7 +258,9 @@ def logs_to_stderr() -> None:
         from rich.console import Console
         from rich.logging import RichHandler
 
-        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+        handler: logging.Handler = RichHandler(
+            console=Console(stderr=True), show_path=False, show_time=False
+        )
         handler.setFormatter(CleanFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
@@ -244,6 +295,14 @@ def _missing_package(package: str, extra: str) -> SystemProblem:
 def missing_library(error: ImportError) -> SystemProblem:
     """A package is there but a shared library it links is not: name the Debian package where we know it."""
     text = str(error)
-    packages = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0", "libxcb": "libxcb1", "libgomp.so.1": "libgomp1"}
+    packages = {
+        "libGL.so.1": "libgl1",
+        "libgthread-2.0.so.0": "libglib2.0-0",
+        "libxcb": "libxcb1",
+        "libgomp.so.1": "libgomp1",
+    }
     debian = next((p for library, p in packages.items() if library in text), "")
-    return SystemProblem(f"a system library is missing: {text}", fix=f"apt-get install {debian}" if debian else "install the library named above")
+    return SystemProblem(
+        f"a system library is missing: {text}",
+        fix=f"apt-get install {debian}" if debian else "install the library named above",
+    )

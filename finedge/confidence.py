@@ -28,7 +28,11 @@ class Confidence:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0 and 0 <= self.reject <= 1):
-            raise BundleError(f"{self}", expected="temperature > 0 and reject in [0, 1]", fix="finedge calibrate BUNDLE --data DIR")
+            raise BundleError(
+                f"{self}",
+                expected="temperature > 0 and reject in [0, 1]",
+                fix="finedge calibrate BUNDLE --data DIR",
+            )
 
 
 def confidence_of(bundle: Bundle, variant: str) -> Confidence | None:

@@ -22,7 +22,13 @@ from finedge.text import clean
 
 # What the system refuses at any command (`OSError.errno`, ends like a SystemProblem), and what to do.
 ROOM, ANOTHER = "free some space", "choose another folder, or chown or remount it"
-REFUSED = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EACCES: ANOTHER, errno.EPERM: ANOTHER, errno.EROFS: ANOTHER}
+REFUSED = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EACCES: ANOTHER,
+    errno.EPERM: ANOTHER,
+    errno.EROFS: ANOTHER,
+}
 
 
 class FinedgeError(Exception):
@@ -34,7 +40,9 @@ class FinedgeError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, *, expected: str = "", fix: str = "", result: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, what: str, *, expected: str = "", fix: str = "", result: dict[str, Any] | None = None
+    ) -> None:
         self.what, self.expected, self.fix = clean(what), clean(expected), clean(fix)
         self.result = result
         lines = [self.what]
@@ -98,7 +106,9 @@ def as_finedge_error(error: BaseException) -> FinedgeError | None:
     if isinstance(error, OSError):
         named = f"{error.strerror or type(error).__name__}: {error.filename!s}"
         fix = REFUSED.get(error.errno or 0, "look at what is named above, and run it again")
-        return SystemProblem(named if error.filename else str(error), fix=f"{fix}; nothing that existed was changed")
+        return SystemProblem(
+            named if error.filename else str(error), fix=f"{fix}; nothing that existed was changed"
+        )
     if isinstance(error, MemoryError):
         what = f"memory ran out: {error}" if str(error) else "memory ran out"
         return SystemProblem(

@@ -49,7 +49,9 @@ def turned(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 def tap_sample(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return at most 4096 evenly spaced elements of a feature map (any shape), as float32."""
     flat = np.asarray(values, np.float32).ravel()
-    chosen: NDArray[np.float32] = flat[np.linspace(0, flat.size - 1, min(TAP_SAMPLE, flat.size)).round().astype(int)]
+    chosen: NDArray[np.float32] = flat[
+        np.linspace(0, flat.size - 1, min(TAP_SAMPLE, flat.size)).round().astype(int)
+    ]
     return chosen
 
 
@@ -82,7 +84,9 @@ def _arrays(path: Path, bundle: Bundle) -> dict[str, NDArray[np.generic]]:
         members = archive.infolist()
         if len(members) > MOST_ARRAYS:
             raise _damaged(path, f"{len(members)} arrays")
-        return Golden({m.filename.removesuffix(".npy"): _array(archive, m, bundle) for m in members})
+        return Golden(
+            {m.filename.removesuffix(".npy"): _array(archive, m, bundle) for m in members}
+        )
 
 
 class Golden(dict[str, NDArray[np.generic]]):

@@ -24,7 +24,11 @@ def percentile(samples: Sequence[float], percent: float) -> float:
 
 def percentile_text(samples: Sequence[float], percent: float) -> str:
     """Return the percentile with two decimals, or `n/a (n<662)` where the sample does not support it."""
-    return f"{percentile(samples, percent):.2f}" if supported(percent, len(samples)) else f"n/a (n<{MIN_QUERIES[percent]})"
+    return (
+        f"{percentile(samples, percent):.2f}"
+        if supported(percent, len(samples))
+        else f"n/a (n<{MIN_QUERIES[percent]})"
+    )
 
 
 def wilson95(correct: int, n: int) -> tuple[float, float]:
@@ -46,7 +50,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
     if n == 0:
         return 1.0
     # Summed in logarithms: 2^-n underflows past n = 1074.
-    log_terms = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
+    log_terms = [
+        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2)
+        for i in range(k + 1)
+    ]
     return min(1.0, 2 * math.fsum(math.exp(t) for t in log_terms))
 
 
@@ -66,4 +73,9 @@ class StageTimes:
 
 def accuracy_record(top1: int, top5: int, n: int) -> dict[str, object]:
     """Return what `finedge evaluate` prints: shares of `n` images whose label is first, or among the first five."""
-    return {"top1": round(top1 / n, 6), "top5": round(top5 / n, 6), "n": n, "wilson95": [round(x, 6) for x in wilson95(top1, n)]}
+    return {
+        "top1": round(top1 / n, 6),
+        "top5": round(top5 / n, 6),
+        "n": n,
+        "wilson95": [round(x, 6) for x in wilson95(top1, n)],
+    }

@@ -34,7 +34,9 @@ def softmax(x: NDArray[np.floating]) -> NDArray[np.floating]:
     return shares
 
 
-def cross_layer_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: NDArray[np.floating], *, scale: float) -> NDArray[np.floating]:
+def cross_layer_attention(
+    q: NDArray[np.floating], k: NDArray[np.floating], v: NDArray[np.floating], *, scale: float
+) -> NDArray[np.floating]:
     """Attend from the positions of one layer to the positions of another (CNL, arXiv 2005.09153, one response).
 
     Args:
@@ -52,7 +54,14 @@ def cross_layer_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: N
     return (flat_v @ weights.transpose(0, 2, 1)).reshape(batch, v.shape[1], height, width)
 
 
-def channel_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: NDArray[np.floating], *, groups: int, scale: float) -> NDArray[np.floating]:
+def channel_attention(
+    q: NDArray[np.floating],
+    k: NDArray[np.floating],
+    v: NDArray[np.floating],
+    *,
+    groups: int,
+    scale: float,
+) -> NDArray[np.floating]:
     """Mix the channels of a map by how alike channels of two other maps are; channels attend within their group only.
 
     Args:
@@ -71,7 +80,11 @@ def channel_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: NDArr
     return (weights @ values).reshape(v.shape)
 
 
-CROSS_LAYER_ATTENTION = Op("CrossLayerAttention", 1, ("q", "k", "v"), {"scale": float}, cross_layer_attention)
-CHANNEL_ATTENTION = Op("ChannelAttention", 1, ("q", "k", "v"), {"groups": int, "scale": float}, channel_attention)
+CROSS_LAYER_ATTENTION = Op(
+    "CrossLayerAttention", 1, ("q", "k", "v"), {"scale": float}, cross_layer_attention
+)
+CHANNEL_ATTENTION = Op(
+    "ChannelAttention", 1, ("q", "k", "v"), {"groups": int, "scale": float}, channel_attention
+)
 
 OPS: dict[str, Op] = {op.name: op for op in (CROSS_LAYER_ATTENTION, CHANNEL_ATTENTION)}

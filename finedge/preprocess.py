@@ -62,18 +62,24 @@ def resized_shape(height: int, width: int, how: Preprocess) -> tuple[int, int]:
     return how.resize, int(how.resize * width / height)
 
 
-def _pillow_crop(frame: NDArray[np.uint8], how: Preprocess, size: tuple[int, int], corner: tuple[int, int]) -> NDArray[np.uint8]:
+def _pillow_crop(
+    frame: NDArray[np.uint8], how: Preprocess, size: tuple[int, int], corner: tuple[int, int]
+) -> NDArray[np.uint8]:
     # Work on the crop plus its margin only, clipped to the image.
     first = [max(0, c - MARGIN) for c in corner]
     last = [min(s, c + how.crop + MARGIN) for s, c in zip(size, corner, strict=True)]
     scale = [frame.shape[axis] / size[axis] for axis in (0, 1)]
     box = (first[1] * scale[1], first[0] * scale[0], last[1] * scale[1], last[0] * scale[0])
-    part = Image.fromarray(frame).resize((last[1] - first[1], last[0] - first[0]), PILLOW[how.method], box=box)
+    part = Image.fromarray(frame).resize(
+        (last[1] - first[1], last[0] - first[0]), PILLOW[how.method], box=box
+    )
     y, x = corner[0] - first[0], corner[1] - first[1]
     return np.ascontiguousarray(np.asarray(part)[y : y + how.crop, x : x + how.crop])
 
 
-def _as_frame(frame: NDArray[np.uint8], how: Preprocess, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _as_frame(
+    frame: NDArray[np.uint8], how: Preprocess, size: tuple[int, int]
+) -> NDArray[np.uint8]:
     """Return a frame of the graph's size as it is; another picture is placed so that the graph crops of it what `preprocess` would."""
     if frame.shape[:2] == size:
         return np.ascontiguousarray(frame)
@@ -82,4 +88,8 @@ def _as_frame(frame: NDArray[np.uint8], how: Preprocess, size: tuple[int, int]) 
     side = min(size)  # the crop never leaves the centre square
     square = preprocess(frame, replace(how, frame=None, resize=side, crop=side))
     before = [(length - side) // 2 for length in size]
-    return np.pad(square, [(b, length - side - b) for b, length in zip(before, size, strict=True)] + [(0, 0)], mode="edge")
+    return np.pad(
+        square,
+        [(b, length - side - b) for b, length in zip(before, size, strict=True)] + [(0, 0)],
+        mode="edge",
+    )

@@ -26,8 +26,13 @@ def resize_matrices(how: Preprocess, *, height: int, width: int) -> tuple[Matrix
     once, at the end. Pillow from 13 on takes the rows of some tall frames first, which shows where a cubic filter passes 0 or 255.
     """
     size = resized_shape(height, width, how)
-    shrinks = size[0] <= height and size[1] <= width  # OpenCV's area method interpolates unless both sides shrink
-    rows, columns = (_whole(how.method, source, target, shrinks=shrinks) for source, target in zip((height, width), size, strict=True))
+    shrinks = (
+        size[0] <= height and size[1] <= width
+    )  # OpenCV's area method interpolates unless both sides shrink
+    rows, columns = (
+        _whole(how.method, source, target, shrinks=shrinks)
+        for source, target in zip((height, width), size, strict=True)
+    )
     top, left = round((size[0] - how.crop) / 2), round((size[1] - how.crop) / 2)
     return rows[top : top + how.crop], columns[left : left + how.crop]
 
@@ -53,7 +58,10 @@ def _pillow(support: float, weigh: Callable[[float], float]) -> Weights:
     def weights(index: int, scale: float, source: int) -> Iterable[tuple[int, float]]:
         centre, widened = (index + 0.5) * scale, max(scale, 1.0)
         first, last = int(centre - support * widened + 0.5), int(centre + support * widened + 0.5)
-        return ((at, weigh((at - centre + 0.5) / widened)) for at in range(max(first, 0), min(last, source)))
+        return (
+            (at, weigh((at - centre + 0.5) / widened))
+            for at in range(max(first, 0), min(last, source))
+        )
 
     return weights
 
@@ -79,7 +87,10 @@ def _linear(index: int, scale: float, _source: int) -> Iterable[tuple[int, float
 def _area(index: int, scale: float, source: int) -> Iterable[tuple[int, float]]:
     """resize.cpp, computeResizeAreaTab: the share of each source pixel that the output pixel covers."""
     begin, end = index * scale, min((index + 1) * scale, source)
-    return ((at, max(0.0, min(at + 1, end) - max(at, begin))) for at in range(math.floor(begin), math.ceil(end)))
+    return (
+        (at, max(0.0, min(at + 1, end) - max(at, begin)))
+        for at in range(math.floor(begin), math.ceil(end))
+    )
 
 
 def _area_growing(index: int, scale: float, _source: int) -> Iterable[tuple[int, float]]:

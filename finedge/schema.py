@@ -185,7 +185,9 @@ def _mapping(kind: Any, data: Any, at: str, strict: bool) -> dict[Any, Any]:
     if not isinstance(data, Mapping):
         raise Misfit(at, data, "an object of names and values")
     named = ((_join(at, key), key, value) for key, value in data.items())
-    return {_decode(keys, k, place, strict): _decode(values, v, place, strict) for place, k, v in named}
+    return {
+        _decode(keys, k, place, strict): _decode(values, v, place, strict) for place, k, v in named
+    }
 
 
 def _record(kind: Any, data: Any, at: str, strict: bool) -> Any:

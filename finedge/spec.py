@@ -38,10 +38,20 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize:
-            raise UsageError(f"crop {self.crop} with resize {self.resize}", expected="1 <= crop <= resize (pixels)")
-        for value, allowed in ((self.method, get_args(Method)), (self.rule, get_args(Rule)), (self.colour, ("rgb",))):
+            raise UsageError(
+                f"crop {self.crop} with resize {self.resize}",
+                expected="1 <= crop <= resize (pixels)",
+            )
+        for value, allowed in (
+            (self.method, get_args(Method)),
+            (self.rule, get_args(Rule)),
+            (self.colour, ("rgb",)),
+        ):
             if value not in allowed:
-                raise UsageError(f"unknown preprocessing value {value!r}", expected=f"one of {', '.join(allowed)}")
+                raise UsageError(
+                    f"unknown preprocessing value {value!r}",
+                    expected=f"one of {', '.join(allowed)}",
+                )
         if min(self.std) <= 0:
             raise UsageError(f"std {self.std}", expected="three positive numbers")
         if self.frame is not None and min(self.frame) < 1:
@@ -50,7 +60,11 @@ class Preprocess:
     def describe(self) -> str:
         """Return the preprocessing in one sentence, for logs and reports."""
         sides = "short side" if self.rule == "short-side" else "both sides"
-        where = "" if self.frame is None else f"in the graph, of {self.frame[1]} x {self.frame[0]} frames: "
+        where = (
+            ""
+            if self.frame is None
+            else f"in the graph, of {self.frame[1]} x {self.frame[0]} frames: "
+        )
         return f"{where}{sides} to {self.resize} ({self.method}), centre crop {self.crop}, {self.colour}, mean {self.mean}, std {self.std}"
 
 
@@ -91,7 +105,10 @@ class Spec:
             what = f"the label '{twice[0][0]}' stands there twice" if twice else "no labels"
             raise UsageError(what, expected="one class or more, each with a name of its own")
         if sum(o.role == "main" for o in self.outputs) != 1:
-            raise UsageError(f"outputs {[o.name for o in self.outputs]}", expected="exactly one output with role 'main'")
+            raise UsageError(
+                f"outputs {[o.name for o in self.outputs]}",
+                expected="exactly one output with role 'main'",
+            )
 
     @property
     def main(self) -> Output:

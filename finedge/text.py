@@ -40,7 +40,9 @@ def printable(text: object) -> str:
 def printable_lines(text: str) -> str:
     """Return `text` with every line but the first indented: none passes for a line of ours."""
     first, *rest = (printable(line) for line in text.split("\n"))
-    return "\n".join([first, *(line if line.startswith("  ") or not line else f"  {line}" for line in rest)])
+    return "\n".join(
+        [first, *(line if line.startswith("  ") or not line else f"  {line}" for line in rest)]
+    )
 
 
 def clean(text: str) -> str:

@@ -101,7 +101,9 @@ class HasTaps(Protocol):
 class HasStream(Protocol):
     """A session that keeps the device busy with the next batch while this one is answered."""
 
-    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[dict[str, NDArray[np.float32]]]:
+    def stream(
+        self, batches: Iterable[NDArray[np.uint8]]
+    ) -> Iterator[dict[str, NDArray[np.float32]]]:
         """Answer batch after batch, in order."""
 
 
@@ -143,7 +145,10 @@ AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 
 def backend_names() -> tuple[str, ...]:
     """Return every known backend, our own first."""
-    return (*BACKENDS, *(e.name for e in entry_points(group="finedge.backends") if e.name not in BACKENDS))
+    return (
+        *BACKENDS,
+        *(e.name for e in entry_points(group="finedge.backends") if e.name not in BACKENDS),
+    )
 
 
 def get_backend(name: str = "auto", *, options: SessionOptions | None = None) -> Backend:
@@ -153,11 +158,15 @@ def get_backend(name: str = "auto", *, options: SessionOptions | None = None) ->
         UsageError: the name is unknown.
         BackendMissing: it cannot run here; the text says why.
     """
-    candidates = {n: load_backend(n, options=options) for n in (AUTO if name == "auto" else (name,))}
+    candidates = {
+        n: load_backend(n, options=options) for n in (AUTO if name == "auto" else (name,))
+    }
     reasons = {n: backend.why_not() for n, backend in candidates.items()}
     usable = [candidates[n] for n, why in reasons.items() if why is None]
     if not usable:
-        raise BackendMissing("; ".join(f"backend '{n}' cannot run here: {why}" for n, why in reasons.items()))
+        raise BackendMissing(
+            "; ".join(f"backend '{n}' cannot run here: {why}" for n, why in reasons.items())
+        )
     return usable[0]
 
 
@@ -178,7 +187,11 @@ def load_backend(name: str, *, options: SessionOptions | None = None) -> Backend
 def usual_variants(backend: Backend, bundle: Bundle) -> tuple[str, ...]:
     """Return the variants of a bundle that a benchmark of this backend takes when none are named."""
     held = bundle.variants()
-    return tuple(v for v in held if v in backend.usual_variants) if isinstance(backend, HasUsualVariants) else held
+    return (
+        tuple(v for v in held if v in backend.usual_variants)
+        if isinstance(backend, HasUsualVariants)
+        else held
+    )
 
 
 def pick_file(bundle: Bundle, variant: str, *, order: tuple[str, ...] | None = None) -> str:
@@ -202,4 +215,8 @@ def check_batch(batch: NDArray[np.uint8], spec: Spec) -> None:
     """Refuse a batch that is not uint8 [B, height, width, 3] as the spec says."""
     size = (spec.input.height, spec.input.width, 3)
     if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != size or not len(batch):
-        raise UsageError(f"a batch of {batch.dtype} {list(batch.shape)}", expected=f"uint8 [B, {', '.join(map(str, size))}]", fix="use finedge.preprocess")
+        raise UsageError(
+            f"a batch of {batch.dtype} {list(batch.shape)}",
+            expected=f"uint8 [B, {', '.join(map(str, size))}]",
+            fix="use finedge.preprocess",
+        )

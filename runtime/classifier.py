@@ -64,7 +64,14 @@ class Classifier:
 
     @classmethod
     def open(
-        cls, source: Path | str | Bundle, *, variant: str = "auto", backend: str = "auto", threads: int | None = None, spin: bool = False, topk: int = 5
+        cls,
+        source: Path | str | Bundle,
+        *,
+        variant: str = "auto",
+        backend: str = "auto",
+        threads: int | None = None,
+        spin: bool = False,
+        topk: int = 5,
     ) -> Classifier:
         """Open a bundle.
 
@@ -80,8 +87,17 @@ class Classifier:
             raise UsageError(f"topk {topk}", expected="at least 1")
         bundle = source if isinstance(source, Bundle) else Bundle.load(Path(source))
         chosen = _auto_variant(bundle) if variant == "auto" else variant
-        session = get_backend(backend, options=SessionOptions(threads, spin)).open(bundle, variant=chosen)
-        log.info("%s: %s with %s on %s (%s)", bundle.name, session.info.file, session.info.backend, session.info.device, session.info.precision)
+        session = get_backend(backend, options=SessionOptions(threads, spin)).open(
+            bundle, variant=chosen
+        )
+        log.info(
+            "%s: %s with %s on %s (%s)",
+            bundle.name,
+            session.info.file,
+            session.info.backend,
+            session.info.device,
+            session.info.precision,
+        )
         return cls(bundle, session, chosen, topk)
 
     def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
@@ -99,14 +115,21 @@ class Classifier:
         scores = self.scores(batch)
         inferred = time.perf_counter()
         tops = self.rank(scores)
-        times = Times(*(1e3 * t for t in (prepared - start, inferred - prepared, time.perf_counter() - inferred)))
+        times = Times(
+            *(
+                1e3 * t
+                for t in (prepared - start, inferred - prepared, time.perf_counter() - inferred)
+            )
+        )
         return [Prediction(top, times, self.rejects(top[0].p)) for top in tops]
 
     def prepare(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Preprocess frames into the network's input: uint8 [B, H, W, 3]."""
         for frame in frames:
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-                raise UsageError(f"a frame of {frame.dtype} {list(frame.shape)}", expected="uint8 [H, W, 3], RGB")
+                raise UsageError(
+                    f"a frame of {frame.dtype} {list(frame.shape)}", expected="uint8 [H, W, 3], RGB"
+                )
         return np.stack([preprocess(frame, self.bundle.spec.preprocess) for frame in frames])
 
     def scores(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -118,11 +141,16 @@ class Classifier:
         best = order(probabilities(scores))[:, : self.topk]
         labels = self.bundle.spec.labels
         shares = np.take_along_axis(self.tempered(scores), best, axis=1).tolist()
-        return [tuple(Ranked(i, labels[i], share) for i, share in zip(row, values, strict=True)) for row, values in zip(best.tolist(), shares, strict=True)]
+        return [
+            tuple(Ranked(i, labels[i], share) for i, share in zip(row, values, strict=True))
+            for row, values in zip(best.tolist(), shares, strict=True)
+        ]
 
     def tempered(self, scores: NDArray[np.float32]) -> NDArray[np.floating]:
         """Return the class probabilities [B, classes] of scores at the bundle's temperature: the ones that are shown."""
-        return probabilities(scores if self.confidence is None else scores / np.float32(self.confidence.temperature))
+        return probabilities(
+            scores if self.confidence is None else scores / np.float32(self.confidence.temperature)
+        )
 
     @cached_property
     def confidence(self) -> Confidence | None:
@@ -140,7 +168,12 @@ class Classifier:
     def __enter__(self) -> Classifier:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -155,7 +188,9 @@ def probabilities(scores: NDArray[np.float32]) -> NDArray[np.floating]:
     p = softmax(scores)
     if not np.isfinite(p).all():
         raise FinedgeError(
-            "the model returned scores that are not finite", expected="finite numbers", fix="finedge verify BUNDLE finds the stage where it starts"
+            "the model returned scores that are not finite",
+            expected="finite numbers",
+            fix="finedge verify BUNDLE finds the stage where it starts",
         )
     return p
 

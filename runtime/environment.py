@@ -16,7 +16,15 @@ from finedge.runtime.telemetry.sysfs import number, text
 from finedge.runtime.telemetry.thermal import celsius
 
 UNKNOWN = "unknown"
-TOLD = ("power_mode", "clocks_locked", "gpu_mhz", "memory_mhz", "power_w", "power_from", "throttled")
+TOLD = (
+    "power_mode",
+    "clocks_locked",
+    "gpu_mhz",
+    "memory_mhz",
+    "power_w",
+    "power_from",
+    "throttled",
+)
 PACKAGES = ("numpy", "onnx", "onnxruntime", "cv2", "finedge")
 
 
@@ -58,7 +66,10 @@ def onnxruntime_int8() -> str:
 
 def governor(root: Path = Path("/")) -> str:
     """Return the frequency governor of the cores, several joined by commas."""
-    names = {text(p) for p in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")}
+    names = {
+        text(p)
+        for p in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
+    }
     return ",".join(sorted(names - {""})) or UNKNOWN
 
 
@@ -69,7 +80,10 @@ def clocks_mhz(root: Path = Path("/")) -> dict[str, float] | str:
     clocks = {core: value / 1e3 for core, value in kilohertz.items() if value is not None}
     if not clocks:
         lines = [line.partition(":") for line in text(root / "proc/cpuinfo").splitlines()]
-        clocks = {str(core): float(value) for core, value in enumerate(v for k, _, v in lines if k.strip() == "cpu MHz")}
+        clocks = {
+            str(core): float(value)
+            for core, value in enumerate(v for k, _, v in lines if k.strip() == "cpu MHz")
+        }
     return dict(sorted(clocks.items(), key=lambda item: int(item[0]))) or UNKNOWN
 
 
@@ -82,16 +96,25 @@ def temperatures_c(root: Path = Path("/")) -> dict[str, float] | str:
 
 def throttle_count(root: Path = Path("/")) -> int | str:
     """Return how often the cores were slowed by heat since boot, summed."""
-    counts = [number(p) for p in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    counts = [
+        number(p)
+        for p in (root / "sys/devices/system/cpu").glob(
+            "cpu[0-9]*/thermal_throttle/core_throttle_count"
+        )
+    ]
     known = [int(c) for c in counts if c is not None]
     return sum(known) if known else UNKNOWN
 
 
 def memory_mib(root: Path = Path("/")) -> dict[str, int] | str:
     """Return total and available memory in MiB."""
-    rows = dict(line.split(":", 1) for line in text(root / "proc/meminfo").splitlines() if ":" in line)
+    rows = dict(
+        line.split(":", 1) for line in text(root / "proc/meminfo").splitlines() if ":" in line
+    )
     wanted = {"total": "MemTotal", "available": "MemAvailable"}
-    return {name: int(rows[key].split()[0]) // 1024 for name, key in wanted.items() if key in rows} or UNKNOWN
+    return {
+        name: int(rows[key].split()[0]) // 1024 for name, key in wanted.items() if key in rows
+    } or UNKNOWN
 
 
 def version(package: str) -> str:
@@ -113,7 +136,13 @@ def commit() -> str:
 
 def _git(file: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(file.parent), *arguments], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(file.parent), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

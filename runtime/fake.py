@@ -19,7 +19,10 @@ from finedge.runtime.ports import check_answers
 KEPT = 100  # batches: a stream has no end
 
 # One row of scores [classes] per output name, or a function of one preprocessed frame (uint8 [H, W, 3]) that returns it.
-Answer = Mapping[str, NDArray[np.float32]] | Callable[[NDArray[np.uint8]], Mapping[str, NDArray[np.float32]]]
+Answer = (
+    Mapping[str, NDArray[np.float32]]
+    | Callable[[NDArray[np.uint8]], Mapping[str, NDArray[np.float32]]]
+)
 
 
 @dataclass
@@ -42,7 +45,13 @@ class FakeBackend:
 
     def open(self, bundle: Bundle, *, variant: str) -> FakeSession:
         """Pretend to open a variant that the bundle must hold."""
-        return FakeSession(self, bundle, SessionInfo("fake", "none", pick_file(bundle, variant), variant, {"finedge": __version__}))
+        return FakeSession(
+            self,
+            bundle,
+            SessionInfo(
+                "fake", "none", pick_file(bundle, variant), variant, {"finedge": __version__}
+            ),
+        )
 
 
 @dataclass
@@ -62,7 +71,9 @@ class FakeSession:
         self.backend.inputs.append(batch)
         time.sleep(self.backend.latency_s)
         rows = [self._row(frame) for frame in batch]
-        answers = {name: np.stack([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]}
+        answers = {
+            name: np.stack([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]
+        }
         check_answers(answers, self.bundle.spec, rows=len(batch), file=self.info.file)
         return answers
 

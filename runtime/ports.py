@@ -38,7 +38,9 @@ class Port:
         """Tell whether it can hold such an array; what is open on either side fits."""
         if self.dtype not in dtypes or (self.shape is not None and len(self.shape) != len(shape)):
             return False
-        return all(None in (a, b) or a == b for a, b in zip(self.shape or shape, shape, strict=True))
+        return all(
+            None in (a, b) or a == b for a, b in zip(self.shape or shape, shape, strict=True)
+        )
 
 
 def check_ports(

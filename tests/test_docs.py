@@ -13,7 +13,13 @@ from finedge.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-SCRIPTS = ["examples/demo.sh", "examples/try.sh", "examples/make_bundle.sh", "benchmarks/cpu/resnet50_cnl.sh", "benchmarks/cpu/plain_against_cnl.sh"]
+SCRIPTS = [
+    "examples/demo.sh",
+    "examples/try.sh",
+    "examples/make_bundle.sh",
+    "benchmarks/cpu/resnet50_cnl.sh",
+    "benchmarks/cpu/plain_against_cnl.sh",
+]
 RECIPES = sorted((ROOT / "train/recipes").glob("*.toml"))
 
 
@@ -40,7 +46,12 @@ def test_every_command_and_option_that_is_shown_exists(document):
     unknown = sorted({name for name, _ in shown} - set(COMMANDS))
     assert not unknown
     for name in {name for name, _ in shown}:
-        page = subprocess.run([sys.executable, "-m", "finedge", *name.split(), "--help"], capture_output=True, text=True, check=False)
+        page = subprocess.run(
+            [sys.executable, "-m", "finedge", *name.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if page.returncode == 3:
             pytest.skip(page.stderr)
         options = {option for other, found in shown if other == name for option in found}
@@ -49,7 +60,9 @@ def test_every_command_and_option_that_is_shown_exists(document):
 
 def test_the_make_targets_that_are_shown_exist():
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
-    shown = {t for d in DOCUMENTS[:2] for t in re.findall(r"`?make ([a-z0-9-]+)", (ROOT / d).read_text())}
+    shown = {
+        t for d in DOCUMENTS[:2] for t in re.findall(r"`?make ([a-z0-9-]+)", (ROOT / d).read_text())
+    }
     assert {"demo", "test", "try"} <= shown
     assert shown <= targets
 
@@ -62,7 +75,9 @@ def test_every_recipe_says_what_it_is_for_and_what_to_expect(path):
         assert any(line.startswith(f"# {word}") for line in head), word
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, *SCRIPTS, "Makefile", ".ci/run", "pyproject.toml", "constraints.txt"])
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, *SCRIPTS, "Makefile", ".ci/run", "pyproject.toml", "constraints.txt"]
+)
 def test_no_path_of_a_machine_is_written_down(document):
     text = (ROOT / document).read_text()
     assert not re.findall(r"/(?:work|root|home)/\w+", text)

@@ -15,7 +15,9 @@ SIZES = (224, 448)
 BACKBONES_SHOWN = ("resnet50", "efficientnet_lite0")
 
 
-def models(*, json: bool = False, backbone: tyro.conf.UseAppendAction[tuple[str, ...]] = ()) -> dict[str, Any] | None:
+def models(
+    *, json: bool = False, backbone: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+) -> dict[str, Any] | None:
     """List the models with their papers and costs, the backbones and the recipes; with --json all that is known of them.
 
     Args:
@@ -46,11 +48,21 @@ def listing(shown: Iterable[str]) -> dict[str, Any]:
         "classes": CLASSES,
         "models": [{"name": name, **vars(model.about)} for name, model in MODELS.items()],
         "backbones": [
-            {"name": name, "paper": e.paper, "weights": ["none", *e.weights], "resize": e.preprocess.resize, "crop": e.preprocess.crop}
+            {
+                "name": name,
+                "paper": e.paper,
+                "weights": ["none", *e.weights],
+                "resize": e.preprocess.resize,
+                "crop": e.preprocess.crop,
+            }
             for name, e in BACKBONES.items()
         ],
         "recipes": list(recipe_names()),
-        "costs": [{"model": model, "backbone": backbone, **cost(model, backbone=backbone)} for backbone in shown for model in MODELS],
+        "costs": [
+            {"model": model, "backbone": backbone, **cost(model, backbone=backbone)}
+            for backbone in shown
+            for model in MODELS
+        ],
     }
 
 
@@ -64,15 +76,29 @@ def _print_tables(found: dict[str, Any]) -> None:
         console.print(f"[bold]{model['name']}[/bold]: {model['paper']}")
         for key in ("certain", "reconstructed"):
             console.print(Padding(f"{key}: {model[key]}", (0, 0, 0, 4)))
-    costs = Table("model", "backbone", "parameters", *(f"GMAC {size}" for size in SIZES), title=f"costs, {CLASSES} classes", title_justify="left")
+    costs = Table(
+        "model",
+        "backbone",
+        "parameters",
+        *(f"GMAC {size}" for size in SIZES),
+        title=f"costs, {CLASSES} classes",
+        title_justify="left",
+    )
     for row in found["costs"]:
-        costs.add_row(row["model"], row["backbone"], f"{row['parameters'] / 1e6:.2f} M", *(f"{row['gmac'][str(size)]:.2f}" for size in SIZES))
+        costs.add_row(
+            row["model"],
+            row["backbone"],
+            f"{row['parameters'] / 1e6:.2f} M",
+            *(f"{row['gmac'][str(size)]:.2f}" for size in SIZES),
+        )
     console.print(costs)
     console.print("backbones:", ", ".join(b["name"] for b in found["backbones"]))
     console.print("recipes:", ", ".join(found["recipes"]))
 
 
-def cost(model: str, *, backbone: str, num_classes: int = CLASSES, **options: Any) -> dict[str, Any]:
+def cost(
+    model: str, *, backbone: str, num_classes: int = CLASSES, **options: Any
+) -> dict[str, Any]:
     """Count the parameters, and GMAC by input size, of a model (with its `options`) that is never given memory (meta tensors)."""
     import torch
 
@@ -89,7 +115,10 @@ def macs(net: FineGrained, *, height: int, width: int) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    ours = {torch.ops.finedge.cross_layer_attention: _attention_flops, torch.ops.finedge.channel_attention: _channel_attention_flops}
+    ours = {
+        torch.ops.finedge.cross_layer_attention: _attention_flops,
+        torch.ops.finedge.channel_attention: _channel_attention_flops,
+    }
     with FlopCounterMode(display=False, custom_mapping=ours) as counter, torch.no_grad():
         net.eval()(torch.empty(1, 3, height, width, device="meta"))
     return int(counter.get_total_flops()) // 2
@@ -102,7 +131,9 @@ def _attention_flops(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **_
     return flops
 
 
-def _channel_attention_flops(q: Any, k: Any, v: Any, groups: int, *_: Any, out_shape: Any = None, **__: Any) -> int:
+def _channel_attention_flops(
+    q: Any, k: Any, v: Any, groups: int, *_: Any, out_shape: Any = None, **__: Any
+) -> int:
     """Two matrix products in each group of c channels, q k^T and p v."""
     inside = q[1] // groups
     flops: int = 2 * q[0] * groups * inside * inside * (q[2] * q[3] + v[2] * v[3])

@@ -25,7 +25,9 @@ TRIES = 10  # for a random box that fits the image
 RATIO = (3 / 4, 4 / 3)  # width to height of a random box
 
 
-def augment(frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator) -> Frame:
+def augment(
+    frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator
+) -> Frame:
     """Cut a random square, resampled as evaluation does; mirror, turn and colour it as the recipe says.
 
     Takes uint8 [H, W, 3], returns uint8 [crop, crop, 3].
@@ -37,7 +39,9 @@ def augment(frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.rand
     if recipe.rotation:
         image = turned(image, float(generator.uniform(-recipe.rotation, recipe.rotation)))
     if recipe.colour_jitter:
-        image = recoloured(image, generator.uniform(1 - recipe.colour_jitter, 1 + recipe.colour_jitter, 3))
+        image = recoloured(
+            image, generator.uniform(1 - recipe.colour_jitter, 1 + recipe.colour_jitter, 3)
+        )
     return np.asarray(image)
 
 
@@ -49,16 +53,23 @@ def turned(image: Image.Image, degrees: float) -> Image.Image:
     angle = math.radians(degrees)
     margin = math.ceil(image.width / 2 * (abs(math.cos(angle)) + abs(math.sin(angle)) - 1)) + 1
     padded = F.pad(image, [margin], padding_mode="reflect")
-    return F.center_crop(F.rotate(padded, degrees, interpolation=InterpolationMode.BILINEAR), [image.height, image.width])  # type: ignore[no-any-return]
+    return F.center_crop(
+        F.rotate(padded, degrees, interpolation=InterpolationMode.BILINEAR),
+        [image.height, image.width],
+    )  # type: ignore[no-any-return]
 
 
 def recoloured(image: Image.Image, factors: NDArray[np.float64]) -> Image.Image:
     """Scale brightness, contrast and saturation, in this order, by three positive factors; (1, 1, 1) changes nothing."""
     brightness, contrast, saturation = factors.tolist()
-    return F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(image, brightness), contrast), saturation)  # type: ignore[no-any-return]
+    return F.adjust_saturation(
+        F.adjust_contrast(F.adjust_brightness(image, brightness), contrast), saturation
+    )  # type: ignore[no-any-return]
 
 
-def _pad_crop(frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator) -> Frame:
+def _pad_crop(
+    frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator
+) -> Frame:
     # The whole image as evaluation resizes it, a reflected border, a square anywhere in it. `pad` is meant for the recipe's `size`.
     pad = round(recipe.pad * how.crop / recipe.size)
     image = np.pad(resized(frame, how), ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
@@ -66,11 +77,22 @@ def _pad_crop(frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.ra
     return image[top : top + how.crop, left : left + how.crop]
 
 
-def _box_crop(frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator) -> Frame:
+def _box_crop(
+    frame: Frame, how: Preprocess, *, recipe: Recipe, generator: np.random.Generator
+) -> Frame:
     rows, columns = frame.shape[:2]
-    height, width = _evaluated_shape(rows, columns, how) if recipe.augment == "crop" else _random_shape(rows, columns, recipe, generator)
-    top, left = int(generator.integers(rows - height + 1)), int(generator.integers(columns - width + 1))
-    return preprocess(frame[top : top + height, left : left + width], replace(how, resize=how.crop, rule="squash"))
+    height, width = (
+        _evaluated_shape(rows, columns, how)
+        if recipe.augment == "crop"
+        else _random_shape(rows, columns, recipe, generator)
+    )
+    top, left = (
+        int(generator.integers(rows - height + 1)),
+        int(generator.integers(columns - width + 1)),
+    )
+    return preprocess(
+        frame[top : top + height, left : left + width], replace(how, resize=how.crop, rule="squash")
+    )
 
 
 def _evaluated_shape(rows: int, columns: int, how: Preprocess) -> tuple[int, int]:
@@ -80,7 +102,9 @@ def _evaluated_shape(rows: int, columns: int, how: Preprocess) -> tuple[int, int
     return max(1, round(share * sides[0])), max(1, round(share * sides[1]))
 
 
-def _random_shape(rows: int, columns: int, recipe: Recipe, generator: np.random.Generator) -> tuple[int, int]:
+def _random_shape(
+    rows: int, columns: int, recipe: Recipe, generator: np.random.Generator
+) -> tuple[int, int]:
     # The "inception" crop: area uniform, ratio uniform in its logarithm; the largest square if no try fits.
     for _ in range(TRIES):
         area = rows * columns * generator.uniform(recipe.min_area, recipe.max_area)

@@ -27,18 +27,36 @@ NAME = "checkpoint.safetensors"
 COUNT_DIGITS = 15  # of a number of epochs or steps
 
 
-def save_checkpoint(path: Path, model: nn.Module, *, optimizer: torch.optim.SGD, ema: MovingAverage[Any] | None, epoch: int) -> None:
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    *,
+    optimizer: torch.optim.SGD,
+    ema: MovingAverage[Any] | None,
+    epoch: int,
+) -> None:
     """Write the state after `epoch` finished epochs; a full disk or a kill leaves the checkpoint that was there."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"momentum.{name}": buffer for name, _, buffer in momenta(model, optimizer) if buffer is not None}
+    tensors |= {
+        f"momentum.{name}": buffer
+        for name, _, buffer in momenta(model, optimizer)
+        if buffer is not None
+    }
     if ema is not None:
         tensors |= {f"ema.{name}": tensor for name, tensor in ema.model.state_dict().items()}
     # Copies in the default layout: safetensors takes neither channels_last nor shared memory.
-    plain = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, {"epoch": str(epoch), "ema_updates": str(ema.updates if ema else 0)}))
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    write_bytes(
+        path, save(plain, {"epoch": str(epoch), "ema_updates": str(ema.updates if ema else 0)})
+    )
 
 
-def load_checkpoint(path: Path, model: nn.Module, *, optimizer: torch.optim.SGD, ema: MovingAverage[Any] | None) -> int:
+def load_checkpoint(
+    path: Path, model: nn.Module, *, optimizer: torch.optim.SGD, ema: MovingAverage[Any] | None
+) -> int:
     """Restore what `save_checkpoint` wrote and return the number of finished epochs.
 
     Raises:
@@ -55,7 +73,9 @@ def load_checkpoint(path: Path, model: nn.Module, *, optimizer: torch.optim.SGD,
                     f"momentum.{name} {tuple(momentum[name].shape)} for {tuple(parameter.shape)}",
                 )
             # In the layout of the parameter, so that the same kernels run as without the interruption.
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
+                momentum[name]
+            )
     if ema is not None:
         _restore(ema.model, _part(tensors, "ema") or _part(tensors, "model"), path)
         ema.updates = _count(metadata, "ema_updates", path)
@@ -83,11 +103,17 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing", expected="a folder made by finedge train", fix="train again, or copy the whole folder") from None
+        raise DataError(
+            f"{path} is missing",
+            expected="a folder made by finedge train",
+            fix="train again, or copy the whole folder",
+        ) from None
     # Beside its own error the library lets through errors of the system and of torch: for a folder,
     # or a type that torch lacks.
     except (SafetensorError, OSError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {error}", fix="train again, or copy the file again") from error
+        raise DataError(
+            f"{path} is damaged: {error}", fix="train again, or copy the file again"
+        ) from error
 
 
 def _count(metadata: dict[str, str], name: str, path: Path) -> int:
@@ -99,7 +125,11 @@ def _count(metadata: dict[str, str], name: str, path: Path) -> int:
 
 
 def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+    return {
+        name.removeprefix(f"{part}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{part}.")
+    }
 
 
 def _restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

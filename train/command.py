@@ -70,20 +70,52 @@ def train(
         profile: time the phases of a step (a little slower).
         resume: go on from the checkpoint in --out.
     """
-    options: dict[str, Any] = {"out": out, "data": data, "model": model, "backbone": backbone, "weights": weights, "recipe": recipe}
-    options |= {"epochs": epochs, "size": size, "batch_size": batch_size, "accumulate": accumulate, "lr": lr, "seed": seed, "freeze": freeze}
-    options |= {"ema": ema, "compile": compile or None, "option": option or None, "teacher": teacher}
+    options: dict[str, Any] = {
+        "out": out,
+        "data": data,
+        "model": model,
+        "backbone": backbone,
+        "weights": weights,
+        "recipe": recipe,
+    }
+    options |= {
+        "epochs": epochs,
+        "size": size,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "lr": lr,
+        "seed": seed,
+        "freeze": freeze,
+    }
+    options |= {
+        "ema": ema,
+        "compile": compile or None,
+        "option": option or None,
+        "teacher": teacher,
+    }
     given = {name: value for name, value in options.items() if value is not None}
     if seeds is not None and resume:
-        raise UsageError("--seeds with --resume", expected="one of them", fix="leave --resume out: --seeds goes on by itself")
+        raise UsageError(
+            "--seeds with --resume",
+            expected="one of them",
+            fix="leave --resume out: --seeds goes on by itself",
+        )
     from finedge.train.distributed import joined
 
     with joined(device) as world:
-        result = _train(out, given, machine=_machine(world, workers, profile=profile), seeds=seeds, resume=resume)
+        result = _train(
+            out,
+            given,
+            machine=_machine(world, workers, profile=profile),
+            seeds=seeds,
+            resume=resume,
+        )
     return result if world.writer else None
 
 
-def _train(out: Path, given: dict[str, Any], *, machine: Machine, seeds: int | None, resume: bool) -> dict[str, Any]:
+def _train(
+    out: Path, given: dict[str, Any], *, machine: Machine, seeds: int | None, resume: bool
+) -> dict[str, Any]:
     from finedge.train import session
     from finedge.train.seeds import train_seeds
 

@@ -17,5 +17,11 @@ def choose_device(name: Device) -> torch.device:
     import torch  # here, so that --help does not wait for it
 
     if name == "cuda" and not torch.cuda.is_available():
-        raise SystemProblem("no CUDA device can be used by this torch", expected="an NVIDIA GPU and a CUDA build of torch", fix="--device cpu")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+        raise SystemProblem(
+            "no CUDA device can be used by this torch",
+            expected="an NVIDIA GPU and a CUDA build of torch",
+            fix="--device cpu",
+        )
+    return torch.device(
+        "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
+    )

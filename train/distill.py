@@ -33,7 +33,9 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the scores [B, num_classes] (logits or log-probabilities) for the student's frames, uint8 [B, H, W, 3] on the device."""
-        scores: torch.Tensor = self.model(normalise(frames, self.spec.preprocess))[self.spec.main.name]
+        scores: torch.Tensor = self.model(normalise(frames, self.spec.preprocess))[
+            self.spec.main.name
+        ]
         return scores
 
     def to_json(self) -> dict[str, str]:
@@ -41,7 +43,9 @@ class Teacher:
         return {"path": str(self.path.resolve()), "sha256": self.sha256}
 
 
-def open_teacher(path: Path, student: Spec, *, sides: Iterable[int], device: torch.device, digest: str = "") -> Teacher:
+def open_teacher(
+    path: Path, student: Spec, *, sides: Iterable[int], device: torch.device, digest: str = ""
+) -> Teacher:
     """Load the run at `path` as the teacher of a model with the spec `student`.
 
     Args:
@@ -58,23 +62,41 @@ def open_teacher(path: Path, student: Spec, *, sides: Iterable[int], device: tor
     run = load_run(path)
     found = sha256(path / CHECKPOINT)
     if digest and found != digest:
-        raise DataError(f"{path} is not the teacher that the run began with: sha256 {found[:12]}", expected=digest[:12], fix="--teacher RUN, where it is now")
+        raise DataError(
+            f"{path} is not the teacher that the run began with: sha256 {found[:12]}",
+            expected=digest[:12],
+            fix="--teacher RUN, where it is now",
+        )
     if run.spec.labels != student.labels:
-        raise UsageError(f"the teacher {path} has {len(run.spec.labels)} classes, the data {len(student.labels)}", expected="the same labels in the same order")
+        raise UsageError(
+            f"the teacher {path} has {len(run.spec.labels)} classes, the data {len(student.labels)}",
+            expected="the same labels in the same order",
+        )
     teacher = Teacher(path, found, run.model.to(device).requires_grad_(False), run.spec)
     for side in sorted(set(sides)):
         _require_fit(teacher, side, device)
     return teacher
 
 
-def distilled(loss: torch.Tensor, student: torch.Tensor, teacher: torch.Tensor, *, weight: float, temperature: float) -> torch.Tensor:
+def distilled(
+    loss: torch.Tensor,
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    *,
+    weight: float,
+    temperature: float,
+) -> torch.Tensor:
     """Return (1 - weight) * loss + weight * T^2 * KL(teacher || student), both distributions at temperature T.
 
     T^2 keeps the size of the gradients whatever the temperature (section 2 of the paper). `student` and `teacher` are float
     [B, num_classes], logits or log-probabilities: the softmax at T is the same for both.
     """
-    ours, theirs = (F.log_softmax(scores.float() / temperature, dim=1) for scores in (student, teacher))
-    return (1 - weight) * loss + weight * temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    ours, theirs = (
+        F.log_softmax(scores.float() / temperature, dim=1) for scores in (student, teacher)
+    )
+    return (1 - weight) * loss + weight * temperature**2 * F.kl_div(
+        ours, theirs, reduction="batchmean", log_target=True
+    )
 
 
 def _require_fit(teacher: Teacher, side: int, device: torch.device) -> None:
@@ -82,6 +104,9 @@ def _require_fit(teacher: Teacher, side: int, device: torch.device) -> None:
     try:
         teacher(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device))
     except RuntimeError as error:
-        raise UsageError(f"the teacher {teacher.path} cannot take images of {side} px: {error}", expected=f"its own size, {usual}") from error
+        raise UsageError(
+            f"the teacher {teacher.path} cannot take images of {side} px: {error}",
+            expected=f"its own size, {usual}",
+        ) from error
     if side != usual:
         log.warning("the teacher was trained at %d px and will see %d", usual, side)

@@ -61,7 +61,9 @@ class World:
         """Return what computes `model` and averages its gradients over the processes in the backward pass."""
         if self.size == 1:
             return model
-        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        return DistributedDataParallel(
+            model, device_ids=[self.device] if self.device.type == "cuda" else None
+        )
 
     def wait(self) -> None:
         """Return when every process has come here."""
@@ -110,7 +112,13 @@ def joined(device: Device) -> Iterator[World]:
     with _failing_together(store):
         world = World(_own(chosen), rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
         backend = "nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=world.device if backend == "nccl" else None)
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=rank,
+            world_size=size,
+            device_id=world.device if backend == "nccl" else None,
+        )
         yield world
         # Only here: after an error the others may still wait in a collective, and end when this process does.
         dist.destroy_process_group()
@@ -125,7 +133,11 @@ def _own(device: torch.device) -> torch.device:
         return device
     local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if local >= gpus:
-        raise SystemProblem(f"process {local + 1} on a machine with {gpus} GPU", expected="one process a GPU", fix=f"torchrun --nproc-per-node {gpus}")
+        raise SystemProblem(
+            f"process {local + 1} on a machine with {gpus} GPU",
+            expected="one process a GPU",
+            fix=f"torchrun --nproc-per-node {gpus}",
+        )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 

@@ -53,7 +53,14 @@ def evaluate(
     found = recorded_data(run, root=data, new_images=new_images, whole=True)
     chosen = evaluated(found, recorded_split(run), split=split, allow_overlap=allow_overlap)
     items = first_balanced(chosen.items, images)
-    ask = partial(target_ranks, loaded.model, items, loaded.spec, device=choose_device(device), workers=default_workers())
+    ask = partial(
+        target_ranks,
+        loaded.model,
+        items,
+        loaded.spec,
+        device=choose_device(device),
+        workers=default_workers(),
+    )
     ranks = ask()
     rest = {
         "split": split,
@@ -62,12 +69,24 @@ def evaluate(
     }
     if not robustness:
         return {**accuracy(ranks), **rest}
-    return {**perturb.robustness(accuracy(ranks), {name: accuracy(ask(perturbation=name)) for name in perturb.PERTURBATIONS}), **rest}
+    return {
+        **perturb.robustness(
+            accuracy(ranks),
+            {name: accuracy(ask(perturbation=name)) for name in perturb.PERTURBATIONS},
+        ),
+        **rest,
+    }
 
 
 @torch.no_grad()
 def target_ranks(
-    model: FineGrained, items: Sequence[Item], spec: Spec, *, device: torch.device, workers: int, perturbation: str | None = None
+    model: FineGrained,
+    items: Sequence[Item],
+    spec: Spec,
+    *,
+    device: torch.device,
+    workers: int,
+    perturbation: str | None = None,
 ) -> NDArray[np.int64]:
     """Return int64 [N]: at which place (0 = first) the main output of `model` puts the label of each image.
 
@@ -78,7 +97,9 @@ def target_ranks(
     ranks = []
     for batch in batches(images, range(len(images)), batch_size=BATCH, workers=workers):
         scores = model(normalise(batch.frames.to(device), spec.preprocess))[spec.main.name]
-        places = scores.argsort(dim=1, descending=True, stable=True) == batch.targets.to(device)[:, None]
+        places = (
+            scores.argsort(dim=1, descending=True, stable=True) == batch.targets.to(device)[:, None]
+        )
         ranks.append(places.int().argmax(dim=1).cpu().numpy())
     return np.concatenate(ranks).astype(np.int64) if ranks else np.zeros(0, np.int64)
 
@@ -90,9 +111,14 @@ def accuracy(ranks: NDArray[np.int64]) -> dict[str, Any]:
     return accuracy_record(int((ranks < 1).sum()), int((ranks < 5).sum()), ranks.size)
 
 
-def per_class(ranks: NDArray[np.int64], items: Sequence[Item], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+def per_class(
+    ranks: NDArray[np.int64], items: Sequence[Item], labels: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Return {label: {n, top1}}; top1 is None for a class without an image."""
     targets = np.array([item.label for item in items], np.int64)
     total = np.bincount(targets, minlength=len(labels))
     right = np.bincount(targets[ranks == 0], minlength=len(labels))
-    return {label: {"n": int(n), "top1": round(int(k) / int(n), 6) if n else None} for label, n, k in zip(labels, total, right, strict=True)}
+    return {
+        label: {"n": int(n), "top1": round(int(k) / int(n), 6) if n else None}
+        for label, n, k in zip(labels, total, right, strict=True)
+    }

@@ -67,7 +67,9 @@ class TrainingImages:
         """Return one augmented image as uint8 [crop, crop, 3] and its class index."""
         item = self.items[index]
         generator = np.random.default_rng((self.recipe.seed, self.epoch, index))
-        return augment(read_image(item.path), self.how, recipe=self.recipe, generator=generator), item.label
+        return augment(
+            read_image(item.path), self.how, recipe=self.recipe, generator=generator
+        ), item.label
 
     def order(self) -> list[int]:
         """Return the order of this epoch."""
@@ -79,7 +81,13 @@ def default_workers() -> int:
     return min(MAX_WORKERS, os.cpu_count() or 1)
 
 
-def batches(images: EvaluationImages | TrainingImages, order: Sequence[int], *, batch_size: int, workers: int) -> Iterator[Batch]:
+def batches(
+    images: EvaluationImages | TrainingImages,
+    order: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int,
+) -> Iterator[Batch]:
     """Yield the images of `order` in batches (see `batched`); `workers` threads prepare the next."""
     pool = ThreadPoolExecutor(max(1, workers))
     pending: deque[list[Future[tuple[Frame, int]]]] = deque()
@@ -108,7 +116,10 @@ def batched(order: Sequence[int], size: int) -> list[Sequence[int]]:
 
 def normalise(frames: torch.Tensor, how: Preprocess) -> torch.Tensor:
     """Return float32 [B, 3, H, W] (channels last in memory) of uint8 [B, H, W, 3]: (pixel / 255 - mean) / std."""
-    mean, std = (torch.tensor(values, device=frames.device).view(1, 3, 1, 1) for values in (how.mean, how.std))
+    mean, std = (
+        torch.tensor(values, device=frames.device).view(1, 3, 1, 1)
+        for values in (how.mean, how.std)
+    )
     return (frames.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 

@@ -26,7 +26,10 @@ def sgd(model: FineGrained, recipe: Recipe, *, backbone_lr: float) -> torch.opti
             decay = recipe.weight_decay if parameter.ndim > 1 or recipe.decay_norm else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
     return torch.optim.SGD(
-        [{"params": params, "factor": factor, "weight_decay": decay} for (factor, decay), params in groups.items()],
+        [
+            {"params": params, "factor": factor, "weight_decay": decay}
+            for (factor, decay), params in groups.items()
+        ],
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
@@ -54,7 +57,9 @@ def set_lr(optimizer: torch.optim.SGD, lr: float) -> None:
         group["lr"] = lr * group["factor"]
 
 
-def momenta(model: nn.Module, optimizer: torch.optim.SGD) -> Iterator[tuple[str, nn.Parameter, torch.Tensor | None]]:
+def momenta(
+    model: nn.Module, optimizer: torch.optim.SGD
+) -> Iterator[tuple[str, nn.Parameter, torch.Tensor | None]]:
     """Yield (name, parameter, momentum buffer or None) for every parameter the optimizer steps."""
     stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():

@@ -19,7 +19,9 @@ def parse_options(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         key, equals, text = word.partition("=")
         if not (key and equals):
-            raise UsageError(f"--option {word}", expected="KEY=VALUE", fix="for example --option dropout=0.2")
+            raise UsageError(
+                f"--option {word}", expected="KEY=VALUE", fix="for example --option dropout=0.2"
+            )
         options[key] = _value(text)
     return options
 

@@ -44,5 +44,8 @@ class StepClock:
         if not self.on:
             return {}
         total = sum(self._seconds.values())
-        phases = {phase: {"ms": round(1e3 * s / steps, 3), "share": round(s / total, 4)} for phase, s in self._seconds.items()}
+        phases = {
+            phase: {"ms": round(1e3 * s / steps, 3), "share": round(s / total, 4)}
+            for phase, s in self._seconds.items()
+        }
         return {"profile": {"steps": steps, "step_ms": round(1e3 * total / steps, 3), **phases}}

@@ -123,28 +123,72 @@ class Recipe:
             ("epochs", 1 <= self.epochs <= MOST_EPOCHS, f"1 to {MOST_EPOCHS}"),
             ("batch_size", 1 <= self.batch_size <= MOST_IMAGES, f"1 to {MOST_IMAGES}"),
             ("size", 32 <= self.size <= MOST_PIXELS, f"32 to {MOST_PIXELS} pixels"),
-            ("batch_size", batch_bytes <= MOST_BATCH_BYTES, f"at most {MOST_BATCH_BYTES >> 30} GiB of pixels at size {self.size}"),
-            ("start_size", self.start_size == 0 or 32 <= self.start_size <= self.size, f"0, or 32 to size {self.size}"),
-            ("resize", self.resize == 0 or self.size <= self.resize <= MOST_RESIZED, f"0, or size {self.size} to {MOST_RESIZED}"),
-            ("rule", self.rule in ("", *get_args(Rule)), f"empty, or one of {', '.join(get_args(Rule))}"),
-            ("method", self.method in ("", *get_args(Method)), f"empty, or one of {', '.join(get_args(Method))}"),
+            (
+                "batch_size",
+                batch_bytes <= MOST_BATCH_BYTES,
+                f"at most {MOST_BATCH_BYTES >> 30} GiB of pixels at size {self.size}",
+            ),
+            (
+                "start_size",
+                self.start_size == 0 or 32 <= self.start_size <= self.size,
+                f"0, or 32 to size {self.size}",
+            ),
+            (
+                "resize",
+                self.resize == 0 or self.size <= self.resize <= MOST_RESIZED,
+                f"0, or size {self.size} to {MOST_RESIZED}",
+            ),
+            (
+                "rule",
+                self.rule in ("", *get_args(Rule)),
+                f"empty, or one of {', '.join(get_args(Rule))}",
+            ),
+            (
+                "method",
+                self.method in ("", *get_args(Method)),
+                f"empty, or one of {', '.join(get_args(Method))}",
+            ),
             ("lr", self.lr > 0, "a positive number"),
             ("backbone_lr", self.backbone_lr >= 0, "at least 0"),
             ("momentum", 0 <= self.momentum < 1, "0 <= momentum < 1"),
             ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            ("schedule", self.schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}"),
+            (
+                "schedule",
+                self.schedule in get_args(Schedule),
+                f"one of {', '.join(get_args(Schedule))}",
+            ),
             ("milestones", len(self.milestones) <= MOST_MILESTONES, f"at most {MOST_MILESTONES}"),
-            ("milestones", all(0 <= m <= MOST_EPOCHS for m in self.milestones), f"epochs, 0 to {MOST_EPOCHS}"),
-            ("milestones", list(self.milestones) == sorted(set(self.milestones)), "epochs in rising order"),
-            ("milestones", bool(self.milestones) == (self.schedule == "step"), "epochs for schedule step, none for cosine"),
+            (
+                "milestones",
+                all(0 <= m <= MOST_EPOCHS for m in self.milestones),
+                f"epochs, 0 to {MOST_EPOCHS}",
+            ),
+            (
+                "milestones",
+                list(self.milestones) == sorted(set(self.milestones)),
+                "epochs in rising order",
+            ),
+            (
+                "milestones",
+                bool(self.milestones) == (self.schedule == "step"),
+                "epochs for schedule step, none for cosine",
+            ),
             ("gamma", 0 < self.gamma <= 1, "0 < gamma <= 1"),
             ("warmup_epochs", 0 <= self.warmup_epochs <= MOST_EPOCHS, f"0 to {MOST_EPOCHS}"),
             ("warmup_start", 0 <= self.warmup_start <= self.lr, f"0 to lr {self.lr}"),
             ("accumulate", 1 <= self.accumulate <= MOST_IMAGES, f"1 to {MOST_IMAGES}"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
-            ("augment", self.augment in get_args(Augment), f"one of {', '.join(get_args(Augment))}"),
+            (
+                "augment",
+                self.augment in get_args(Augment),
+                f"one of {', '.join(get_args(Augment))}",
+            ),
             ("min_area", 0 < self.min_area <= 1, "0 < min_area <= 1"),
-            ("max_area", self.min_area <= self.max_area <= MOST_AREA, f"min_area {self.min_area} to {MOST_AREA}"),
+            (
+                "max_area",
+                self.min_area <= self.max_area <= MOST_AREA,
+                f"min_area {self.min_area} to {MOST_AREA}",
+            ),
             ("pad", 0 <= self.pad <= self.size, f"0 to size {self.size}"),
             ("pad", self.pad == 0 or self.augment == "pad-crop", "0 unless augment is pad-crop"),
             ("rotation", 0 <= self.rotation <= 180, "0 to 180 degrees"),
@@ -153,7 +197,11 @@ class Recipe:
             ("bf16", self.bf16 in get_args(Bf16), f"one of {', '.join(get_args(Bf16))}"),
             ("freeze", self.freeze >= 0, "at least 0"),
             ("distill_weight", 0 <= self.distill_weight <= 1, "0 to 1"),
-            ("distill_temperature", 0 < self.distill_temperature <= MOST_TEMPERATURE, f"above 0, to {MOST_TEMPERATURE}"),
+            (
+                "distill_temperature",
+                0 < self.distill_temperature <= MOST_TEMPERATURE,
+                f"above 0, to {MOST_TEMPERATURE}",
+            ),
             ("seed", 0 <= self.seed <= MOST_SEED, f"0 to {MOST_SEED}"),
         ):
             if not good:
@@ -172,7 +220,9 @@ class Recipe:
         grown = min(1.0, epoch / max(1, 0.75 * self.epochs))
         if self.start_size == 0 or grown == 1:
             return self.size
-        return min(self.size, round((self.start_size + grown * (self.size - self.start_size)) / 32) * 32)
+        return min(
+            self.size, round((self.start_size + grown * (self.size - self.start_size)) / 32) * 32
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for run.json."""

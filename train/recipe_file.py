@@ -76,7 +76,10 @@ def require_plain(values: Mapping[str, Any], *, at: str = "") -> None:
                 expected=f"at most {DEEPEST} levels",
             )
         if isinstance(value, Mapping):
-            left += [(f"{place}.{str(key)[:SHOWN]}".lstrip("."), one, depth + 1) for key, one in value.items()]
+            left += [
+                (f"{place}.{str(key)[:SHOWN]}".lstrip("."), one, depth + 1)
+                for key, one in value.items()
+            ]
         elif isinstance(value, list | tuple):
             left += [(f"{place}[{index}]", one, depth + 1) for index, one in enumerate(value)]
         elif not _is_plain(value):

@@ -66,7 +66,13 @@ def load_run(path: Path) -> Run:
     model = rebuild(record, path=path)
     epoch, epochs = load_weights(path / CHECKPOINT, model), record["recipe"]["epochs"]
     if epoch < epochs:
-        log.warning("%s stopped after epoch %d of %d; finedge train --out %s --resume goes on", path, epoch, epochs, path)
+        log.warning(
+            "%s stopped after epoch %d of %d; finedge train --out %s --resume goes on",
+            path,
+            epoch,
+            epochs,
+            path,
+        )
     return Run(path, spec, model.eval(), record)
 
 
@@ -99,7 +105,11 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         return read_run_json(path / RECORD)
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path} is not a run: no {RECORD}", expected="a folder made by finedge train", fix="finedge train --data DIR --out RUN") from None
+        raise DataError(
+            f"{path} is not a run: no {RECORD}",
+            expected="a folder made by finedge train",
+            fix="finedge train --data DIR --out RUN",
+        ) from None
 
 
 def record_texts(record: Mapping[str, Any], *, data: DataSet) -> dict[str, str]:
@@ -151,7 +161,11 @@ def recorded_data(
     record = read_record(path)
     images = root or Path(record["data"]["root"])
     if not images.is_dir():
-        raise DataError(f"the images of {path} are not in {images}", expected="the folder the run was trained on", fix="--data DIR")
+        raise DataError(
+            f"the images of {path} are not in {images}",
+            expected="the folder the run was trained on",
+            fix="--data DIR",
+        )
     found = with_labels(read_folder(images), record["spec"]["labels"], owner=path)
     stored, seed = recorded_split(path), record["data"].get("seed", 0)
     data = matched(found, stored, new=new_images, seed=seed, exact=exact, whole=whole)
@@ -163,7 +177,9 @@ def recorded_data(
 
 
 def _refuse_lost(data: DataSet, stored: int, path: Path) -> None:
-    missing = [name for names in (data.match.missing.values() if data.match else ()) for name in names]
+    missing = [
+        name for names in (data.match.missing.values() if data.match else ()) for name in names
+    ]
     if len(missing) > MAX_UNREADABLE * stored:
         raise DataError(
             f"{len(missing)} of the {stored} images that {path} was trained on are not in {data.root}: {named(missing)}",

@@ -41,7 +41,9 @@ def train_seeds(out: Path, given: Given, *, seeds: int, machine: Machine) -> dic
     if not 1 <= seeds <= MOST_SEEDS:
         raise UsageError(f"--seeds {seeds}", expected=f"1 to {MOST_SEEDS}")
     if (out / RECORD).is_file():
-        raise UsageError(f"{out} holds a run", expected="a folder for several runs", fix="choose another --out")
+        raise UsageError(
+            f"{out} holds a run", expected="a folder for several runs", fix="choose another --out"
+        )
     first = planned(given).recipe.seed
     planned({**given, "seed": first + seeds - 1})  # the last one too, before the first is trained
     results = []
@@ -58,7 +60,11 @@ def _train(path: Path, given: Given, *, machine: Machine) -> dict[str, Any]:
     else:
         record = read_record(path)
         if _plain(recorded_plan(record)) != _plain(planned(given)):
-            raise UsageError(f"{path} was trained with other settings", expected="the command it was made with", fix="choose another --out")
+            raise UsageError(
+                f"{path} was trained with other settings",
+                expected="the command it was made with",
+                fix="choose another --out",
+            )
         # The checkpoint decides: the metrics of an epoch are written before it.
         epochs = finished_epochs(path / CHECKPOINT)
         if epochs == record["recipe"]["epochs"]:
@@ -82,4 +88,9 @@ def _spread(top1: Sequence[float | None]) -> Mapping[str, Any]:
     known = [value for value in top1 if value is not None]
     if not known:
         return {"mean": None, "min": None, "max": None, "n": 0}
-    return {"mean": round(sum(known) / len(known), 6), "min": min(known), "max": max(known), "n": len(known)}
+    return {
+        "mean": round(sum(known) / len(known), 6),
+        "min": min(known),
+        "max": max(known),
+        "n": len(known),
+    }

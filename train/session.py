@@ -30,8 +30,27 @@ from finedge.train.trainer import Job, Machine, Trainer
 log = logging.getLogger(__name__)
 
 Given = Mapping[str, Any]  # the arguments of `finedge train` that were given
-RECIPE_OPTIONS = ("epochs", "size", "batch_size", "accumulate", "lr", "seed", "freeze", "ema", "compile")
-RESUMABLE = ("out", "data", "epochs", "batch_size", "accumulate", "lr", "compile", "teacher")  # what a resumed training may be told anew
+RECIPE_OPTIONS = (
+    "epochs",
+    "size",
+    "batch_size",
+    "accumulate",
+    "lr",
+    "seed",
+    "freeze",
+    "ema",
+    "compile",
+)
+RESUMABLE = (
+    "out",
+    "data",
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "lr",
+    "compile",
+    "teacher",
+)  # what a resumed training may be told anew
 
 
 @dataclass(frozen=True)
@@ -47,10 +66,19 @@ class Plan:
 def planned(given: Given) -> Plan:
     """Return what the arguments of a new run ask for, the defaults filled in; a wrong one raises `UsageError`."""
     if "data" not in given:
-        raise UsageError("no --data", expected="a folder of images", fix="finedge data render DIR makes one to try with")
+        raise UsageError(
+            "no --data",
+            expected="a folder of images",
+            fix="finedge data render DIR makes one to try with",
+        )
     recipe = read_recipe(given.get("recipe", "common"), **_recipe_options(given))
     recipe = override(recipe, options={**recipe.options, **parse_options(given.get("option", ()))})
-    plan = Plan(given.get("model", "cnl"), given.get("backbone", "efficientnet_lite0"), str(given.get("weights", "imagenet")), recipe)
+    plan = Plan(
+        given.get("model", "cnl"),
+        given.get("backbone", "efficientnet_lite0"),
+        str(given.get("weights", "imagenet")),
+        recipe,
+    )
     model_entry(plan.model)  # before the images are looked at: a wrong argument is told at once
     backbones.entry(plan.backbone)
     return plan
@@ -75,9 +103,22 @@ def fresh(out: Path, given: Given, *, machine: Machine) -> Trainer:
     model = _build(plan, num_classes=len(found.labels))
     images = drop_unreadable(found)
     size = plan.recipe.size
-    spec = Spec(plan.model, plan.backbone, images.labels, _preprocess(plan), Input(size, size), model.outputs)
-    teacher = _teacher(given["teacher"], spec, plan.recipe, machine=machine) if "teacher" in given else None
-    trainer = _trainer(Job(out, model, spec, plan.recipe, images, plan.weights != "none", machine, teacher))
+    spec = Spec(
+        plan.model,
+        plan.backbone,
+        images.labels,
+        _preprocess(plan),
+        Input(size, size),
+        model.outputs,
+    )
+    teacher = (
+        _teacher(given["teacher"], spec, plan.recipe, machine=machine)
+        if "teacher" in given
+        else None
+    )
+    trainer = _trainer(
+        Job(out, model, spec, plan.recipe, images, plan.weights != "none", machine, teacher)
+    )
     texts = record_texts(_record(trainer.job, given, weights=plan.weights), data=images)
     machine.world.wait()  # until every process has seen that `out` was absent
     if machine.world.writer:
@@ -105,7 +146,9 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
     teacher = None
     if "teacher" in record:
         path = given.get("teacher", Path(record["teacher"]["path"]))
-        teacher = _teacher(path, spec, settings, machine=machine, digest=record["teacher"]["sha256"])
+        teacher = _teacher(
+            path, spec, settings, machine=machine, digest=record["teacher"]["sha256"]
+        )
     trainer = _trainer(
         Job(
             out,
@@ -121,7 +164,14 @@ def resumed(out: Path, given: Given, *, machine: Machine) -> Trainer:
     trainer.load()
     machine.world.wait()  # until every process has read what is now written
     if machine.world.writer:
-        write_record(out, {**record, "recipe": settings.to_json(), "commands": [*record["commands"], _command(given, "--resume")]})
+        write_record(
+            out,
+            {
+                **record,
+                "recipe": settings.to_json(),
+                "commands": [*record["commands"], _command(given, "--resume")],
+            },
+        )
     log.info("going on after epoch %d of %d", trainer.epoch, settings.epochs)
     return trainer
 
@@ -130,12 +180,20 @@ def _trainer(job: Job) -> Trainer:
     job.model.backbone.freeze(job.recipe.freeze)
     world = job.machine.world
     require_trainable(job.model, job.recipe, images=job.recipe.batch_size // world.size)
-    where = f"{world.size} processes, this one on {world.device}" if world.size > 1 else str(world.device)
-    log.info("%s on %s; %s; %s", job.spec.model, job.spec.backbone, job.spec.preprocess.describe(), where)
+    where = (
+        f"{world.size} processes, this one on {world.device}"
+        if world.size > 1
+        else str(world.device)
+    )
+    log.info(
+        "%s on %s; %s; %s", job.spec.model, job.spec.backbone, job.spec.preprocess.describe(), where
+    )
     return Trainer(job)
 
 
-def _teacher(path: Path, spec: Spec, recipe: Recipe, *, machine: Machine, digest: str = "") -> Teacher:
+def _teacher(
+    path: Path, spec: Spec, recipe: Recipe, *, machine: Machine, digest: str = ""
+) -> Teacher:
     sides = {recipe.side(epoch) for epoch in range(recipe.epochs)}
     return open_teacher(path, spec, sides=sides, device=machine.world.device, digest=digest)
 
@@ -143,11 +201,20 @@ def _teacher(path: Path, spec: Spec, recipe: Recipe, *, machine: Machine, digest
 def _build(plan: Plan, *, num_classes: int) -> FineGrained:
     options = plan.recipe.options
     try:
-        return build(plan.model, num_classes=num_classes, backbone=plan.backbone, weights=plan.weights, **options)
+        return build(
+            plan.model,
+            num_classes=num_classes,
+            backbone=plan.backbone,
+            weights=plan.weights,
+            **options,
+        )
     except (TypeError, ValueError) as error:
         if not options:
             raise
-        raise UsageError(f"model '{plan.model}' cannot be built with the options {dict(options)}: {error}", fix="look at --option and [options]") from error
+        raise UsageError(
+            f"model '{plan.model}' cannot be built with the options {dict(options)}: {error}",
+            fix="look at --option and [options]",
+        ) from error
 
 
 def _require_resumable(given: Given, record: Mapping[str, Any]) -> None:
@@ -155,7 +222,11 @@ def _require_resumable(given: Given, record: Mapping[str, Any]) -> None:
     fixed = sorted(set(given) - known)
     if fixed:
         flag = fixed[0].replace("_", "-")
-        raise UsageError(f"--{flag} cannot change with --resume", expected=f"only {', '.join(sorted(known))}", fix="leave it out, or train anew")
+        raise UsageError(
+            f"--{flag} cannot change with --resume",
+            expected=f"only {', '.join(sorted(known))}",
+            fix="leave it out, or train anew",
+        )
 
 
 def _recipe_options(given: Given) -> dict[str, Any]:
@@ -171,7 +242,12 @@ def _preprocess(plan: Plan) -> Preprocess:
 def _record(job: Job, given: Given, *, weights: str) -> dict[str, Any]:
     return {
         "spec": job.spec.to_json(),
-        "model": {"name": job.spec.model, "backbone": job.spec.backbone, "weights": weights, "options": job.model.options},
+        "model": {
+            "name": job.spec.model,
+            "backbone": job.spec.backbone,
+            "weights": weights,
+            "options": job.model.options,
+        },
         "recipe": job.recipe.to_json(),
         "data": {
             "root": str(job.data.root.resolve()),
@@ -192,5 +268,9 @@ def _command(given: Given, *flags: str) -> str:
         if value is True:
             words.append(flag)
         else:
-            words += [word for one in (value if isinstance(value, tuple) else (value,)) for word in (flag, str(one))]
+            words += [
+                word
+                for one in (value if isinstance(value, tuple) else (value,))
+                for word in (flag, str(one))
+            ]
     return shlex.join(["finedge", "train", *words, *flags])

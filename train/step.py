@@ -86,13 +86,23 @@ class Step:
             self.ema.update(self.model)
 
     def _loss(self, batch: Batch) -> torch.Tensor:
-        frames, targets = (t.to(self.device, non_blocking=True) for t in (batch.frames, batch.targets))
+        frames, targets = (
+            t.to(self.device, non_blocking=True) for t in (batch.frames, batch.targets)
+        )
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             outputs = self.forward(normalise(frames, self.spec.preprocess))
-            loss: torch.Tensor = self.model.loss(outputs, targets, label_smoothing=self.recipe.label_smoothing)
+            loss: torch.Tensor = self.model.loss(
+                outputs, targets, label_smoothing=self.recipe.label_smoothing
+            )
             if self.teacher is not None:
                 weight, temperature = self.recipe.distill_weight, self.recipe.distill_temperature
-                loss = distilled(loss, outputs[self.spec.main.name], self.teacher(frames), weight=weight, temperature=temperature)
+                loss = distilled(
+                    loss,
+                    outputs[self.spec.main.name],
+                    self.teacher(frames),
+                    weight=weight,
+                    temperature=temperature,
+                )
         return loss
 
     def _averaging(self, *, now: bool) -> AbstractContextManager[None]:

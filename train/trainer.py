@@ -72,7 +72,9 @@ class Trainer:
         self.steps, self.images_per_step = _steps(len(job.data.split("train")), job.recipe, world)
         layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
         self.model: FineGrained = job.model.to(world.device, memory_format=layout)  # type: ignore[call-overload]
-        self.optimizer = sgd(self.model, job.recipe, backbone_lr=job.recipe.backbone_lr if job.pretrained else 1.0)
+        self.optimizer = sgd(
+            self.model, job.recipe, backbone_lr=job.recipe.backbone_lr if job.pretrained else 1.0
+        )
         self.ema = MovingAverage(self.model, decay=job.recipe.ema) if job.recipe.ema else None
         self.clock = StepClock(world.device, on=job.machine.profile)
         self.step = Step(
@@ -93,11 +95,19 @@ class Trainer:
         if not self.world.writer:
             return
         write_text(self.job.path / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows))
-        save_checkpoint(self.job.path / CHECKPOINT, self.model, optimizer=self.optimizer, ema=self.ema, epoch=self.epoch)
+        save_checkpoint(
+            self.job.path / CHECKPOINT,
+            self.model,
+            optimizer=self.optimizer,
+            ema=self.ema,
+            epoch=self.epoch,
+        )
 
     def load(self) -> None:
         """Go back to the run's checkpoint."""
-        self.epoch = load_checkpoint(self.job.path / CHECKPOINT, self.model, optimizer=self.optimizer, ema=self.ema)
+        self.epoch = load_checkpoint(
+            self.job.path / CHECKPOINT, self.model, optimizer=self.optimizer, ema=self.ema
+        )
         self.rows = read_metrics(self.job.path / METRICS, epochs=self.epoch)
 
     def run(self) -> None:
@@ -116,7 +126,12 @@ class Trainer:
                 log.info("%s", _line(self.rows[-1], self.recipe.epochs))
         except KeyboardInterrupt:
             path = self.job.path
-            log.warning("interrupted; %s holds the checkpoint of epoch %d. To go on: finedge train --out %s --resume", path, self.epoch, path)
+            log.warning(
+                "interrupted; %s holds the checkpoint of epoch %d. To go on: finedge train --out %s --resume",
+                path,
+                self.epoch,
+                path,
+            )
             raise
 
     def result(self) -> dict[str, Any]:
@@ -141,7 +156,9 @@ class Trainer:
         stream = self._stream(epoch)
         to_training_mode(self.model, freeze_norm=self.recipe.freeze_norm)
         total = torch.zeros((), device=self.world.device)
-        with _progress(f"epoch {epoch + 1}/{self.recipe.epochs}", self.steps, shown=self.world.writer) as advance:
+        with _progress(
+            f"epoch {epoch + 1}/{self.recipe.epochs}", self.steps, shown=self.world.writer
+        ) as advance:
             self.clock.start()
             for step in range(self.steps):
                 lr = lr_at(epoch * self.steps + step, self.recipe, steps_per_epoch=self.steps)
@@ -158,18 +175,35 @@ class Trainer:
         recipe, world = self.recipe, self.world
         # All that is random hangs on (seed, epoch), so that a resumed run draws what an uninterrupted one draws.
         torch.manual_seed(recipe.seed * 1_000_003 + epoch + world.rank * 1_000_000_007)
-        images = TrainingImages(self.job.data.split("train"), scaled(self.job.spec.preprocess, recipe.side(epoch)), recipe, epoch)
+        images = TrainingImages(
+            self.job.data.split("train"),
+            scaled(self.job.spec.preprocess, recipe.side(epoch)),
+            recipe,
+            epoch,
+        )
         share = world.share(images.order()[: self.steps * self.images_per_step])
-        return batches(images, share, batch_size=recipe.batch_size // world.size, workers=self.job.machine.workers)
+        return batches(
+            images,
+            share,
+            batch_size=recipe.batch_size // world.size,
+            workers=self.job.machine.workers,
+        )
 
     def _validate(self) -> dict[str, Any]:
-        self._require_finite(torch.stack([p.detach().sum() for p in self.model.parameters()]).sum(), self.epoch)
+        self._require_finite(
+            torch.stack([p.detach().sum() for p in self.model.parameters()]).sum(), self.epoch
+        )
         start = time.perf_counter()
         result = self.model if self.ema is None else self.ema.model
         self.world.share_buffers(result)
         items = self.world.share(self.job.data.splits.get("val", ()))
-        ranks = target_ranks(result, items, self.job.spec, device=self.world.device, workers=self.job.machine.workers)
-        return {"val": accuracy(self.world.gathered(ranks)), "val_seconds": round(time.perf_counter() - start, 2)}
+        ranks = target_ranks(
+            result, items, self.job.spec, device=self.world.device, workers=self.job.machine.workers
+        )
+        return {
+            "val": accuracy(self.world.gathered(ranks)),
+            "val_seconds": round(time.perf_counter() - start, 2),
+        }
 
     def _require_finite(self, value: torch.Tensor, epoch: int) -> None:
         if not math.isfinite(value.item()):
@@ -201,9 +235,17 @@ def _steps(images: int, recipe: Recipe, world: World) -> tuple[int, int]:
     """Return the steps of an epoch, and the images of a step over all processes."""
     step = recipe.batch_size * recipe.accumulate
     if recipe.batch_size % world.size:
-        raise UsageError(f"batch_size {recipe.batch_size} for {world.size} processes", expected=f"a multiple of {world.size}", fix="--batch-size N")
+        raise UsageError(
+            f"batch_size {recipe.batch_size} for {world.size} processes",
+            expected=f"a multiple of {world.size}",
+            fix="--batch-size N",
+        )
     if world.size > 1 and images < step:
-        raise UsageError(f"{images} training images for steps of {step} in {world.size} processes", expected=f"at least {step}", fix="--batch-size N")
+        raise UsageError(
+            f"{images} training images for steps of {step} in {world.size} processes",
+            expected=f"at least {step}",
+            fix="--batch-size N",
+        )
     return max(1, images // step), min(images, step)
 
 
@@ -212,7 +254,9 @@ def _progress(text: str, total: int, *, shown: bool) -> Iterator[Any]:
     """Yield a function that advances a bar on stderr by one; nothing is drawn where stderr is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
+    ) as progress:
         task = progress.add_task(text, total=total)
         yield lambda: progress.advance(task)
 

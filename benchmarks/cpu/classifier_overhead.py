@@ -28,18 +28,34 @@ from finedge.spec import Input, Output, Preprocess, Spec
 WARM_UP = 10
 
 
-def main(model: tyro.conf.Positional[Path], *, rounds: int = 200, threads: int = 1, spin: bool = False) -> None:
+def main(
+    model: tyro.conf.Positional[Path], *, rounds: int = 200, threads: int = 1, spin: bool = False
+) -> None:
     """Time both calls in turns and print the medians of the paired samples."""
     with tempfile.TemporaryDirectory() as folder:
-        classifier = as_classifier(model, Path(folder) / "overhead.finedge", options=SessionOptions(threads, spin))
-        print(json.dumps({"model": model.name, "threads": threads, "spin": spin, **measure(classifier, rounds)}))
+        classifier = as_classifier(
+            model, Path(folder) / "overhead.finedge", options=SessionOptions(threads, spin)
+        )
+        print(
+            json.dumps(
+                {
+                    "model": model.name,
+                    "threads": threads,
+                    "spin": spin,
+                    **measure(classifier, rounds),
+                }
+            )
+        )
 
 
 def as_classifier(model: Path, path: Path, *, options: SessionOptions) -> Classifier:
     """Open a bare ONNX file as a classifier."""
     graph = onnx.load(model).graph
     frames, scores = graph.input[0], graph.output[0]
-    side, classes = frames.type.tensor_type.shape.dim[1].dim_value, scores.type.tensor_type.shape.dim[1].dim_value
+    side, classes = (
+        frames.type.tensor_type.shape.dim[1].dim_value,
+        scores.type.tensor_type.shape.dim[1].dim_value,
+    )
     spec = Spec(
         "overhead",
         "any",
@@ -55,8 +71,12 @@ def as_classifier(model: Path, path: Path, *, options: SessionOptions) -> Classi
 def measure(classifier: Classifier, rounds: int) -> dict[str, object]:
     """Return the medians of both calls, the median of their paired ratios, and what our code takes by itself."""
     source = classifier.bundle.spec.input
-    batch = np.random.default_rng(0).integers(0, 256, (1, source.height, source.width, 3), dtype=np.uint8)
-    bare_session = classifier.session._session  # the very session, without anything of ours around it
+    batch = np.random.default_rng(0).integers(
+        0, 256, (1, source.height, source.width, 3), dtype=np.uint8
+    )
+    bare_session = (
+        classifier.session._session
+    )  # the very session, without anything of ours around it
     calls: dict[str, Callable[[], object]] = {
         "bare": lambda: bare_session.run(None, {source.name: batch}),
         "classifier": lambda: classifier.rank(classifier.scores(batch)),
@@ -71,7 +91,9 @@ def measure(classifier: Classifier, rounds: int) -> dict[str, object]:
     return {
         "bare_ms": round(statistics.median(bare), 4),
         "classifier_ms": round(statistics.median(ours), 4),
-        "paired_overhead": round(statistics.median(o / b for o, b in zip(ours, bare, strict=True)) - 1, 5),
+        "paired_overhead": round(
+            statistics.median(o / b for o, b in zip(ours, bare, strict=True)) - 1, 5
+        ),
         "own_ms": round(own, 4),
         "own_share": round(own / statistics.median(bare), 5),
         "rounds": rounds,

@@ -60,17 +60,40 @@ def main(settings: tyro.conf.OmitArgPrefixes[Settings]) -> None:
         loops = {"finedge": trainer.train_epoch, "straight": straight_loop(trainer, settings)}
         seconds = in_turns(loops, settings.rounds)
     images = settings.steps * settings.batch_size
-    rates = {name: round(images * settings.rounds / sum(times), 2) for name, times in seconds.items()}
-    print(json.dumps({**rates, "ratio": round(rates["finedge"] / rates["straight"], 4), **described(settings, world.device), "seconds": seconds}))
+    rates = {
+        name: round(images * settings.rounds / sum(times), 2) for name, times in seconds.items()
+    }
+    print(
+        json.dumps(
+            {
+                **rates,
+                "ratio": round(rates["finedge"] / rates["straight"], 4),
+                **described(settings, world.device),
+                "seconds": seconds,
+            }
+        )
+    )
 
 
 def finedge_trainer(folder: Path, settings: Settings, *, machine: Machine) -> Trainer:
     """Return a trainer whose epochs have as many steps as are measured."""
     (folder / "recipe.toml").write_text(RECIPE.format(epochs=settings.rounds + 1))
-    names = {"data": settings.data, "recipe": str(folder / "recipe.toml"), "model": "plain", "backbone": settings.backbone, "weights": "none"}
-    trainer = fresh(folder / "run", {**names, "size": settings.size, "batch_size": settings.batch_size}, machine=machine)
+    names = {
+        "data": settings.data,
+        "recipe": str(folder / "recipe.toml"),
+        "model": "plain",
+        "backbone": settings.backbone,
+        "weights": "none",
+    }
+    trainer = fresh(
+        folder / "run",
+        {**names, "size": settings.size, "batch_size": settings.batch_size},
+        machine=machine,
+    )
     if trainer.steps < settings.steps:
-        raise SystemExit(f"{settings.data} has images for {trainer.steps} steps, not {settings.steps}")
+        raise SystemExit(
+            f"{settings.data} has images for {trainer.steps} steps, not {settings.steps}"
+        )
     trainer.steps = settings.steps  # the rest of the images is left out
     return trainer
 
@@ -79,24 +102,41 @@ def straight_loop(trainer: Trainer, settings: Settings) -> Callable[[int], None]
     """Return one epoch of `steps` steps as torchvision's references train, on a copy of the trainer's model."""
     device, how, recipe = trainer.world.device, trainer.job.spec.preprocess, trainer.recipe
     crop = v2.RandomResizedCrop(settings.size, scale=(recipe.min_area, 1.0), antialias=True)
-    floats = [v2.PILToTensor(), v2.ToDtype(torch.float, scale=True), v2.Normalize(how.mean, how.std)]
-    images = ImageFolder(settings.data / "train", v2.Compose([crop, v2.RandomHorizontalFlip(), *floats]))
+    floats = [
+        v2.PILToTensor(),
+        v2.ToDtype(torch.float, scale=True),
+        v2.Normalize(how.mean, how.std),
+    ]
+    images = ImageFolder(
+        settings.data / "train", v2.Compose([crop, v2.RandomHorizontalFlip(), *floats])
+    )
     loader = torch.utils.data.DataLoader(
         images,
         batch_size=settings.batch_size,
-        sampler=torch.utils.data.RandomSampler(images, num_samples=settings.steps * settings.batch_size),
+        sampler=torch.utils.data.RandomSampler(
+            images, num_samples=settings.steps * settings.batch_size
+        ),
         num_workers=settings.workers,
         pin_memory=device.type == "cuda",
         persistent_workers=settings.workers > 0,
     )
     model = copy.deepcopy(trainer.model)
     criterion = torch.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    optimizer = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        recipe.lr,
+        recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
 
     def epoch(_number: int) -> None:
         model.train()
         for frames, targets in loader:
-            frames, targets = frames.to(device, non_blocking=True, memory_format=torch.channels_last), targets.to(device, non_blocking=True)
+            frames, targets = (
+                frames.to(device, non_blocking=True, memory_format=torch.channels_last),
+                targets.to(device, non_blocking=True),
+            )
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=trainer.step.bf16):
                 loss = criterion(model(frames)["logits"], targets)
             optimizer.zero_grad(set_to_none=True)
@@ -121,7 +161,12 @@ def in_turns(loops: dict[str, Callable[[int], Any]], rounds: int) -> dict[str, l
 def described(settings: Settings, device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     load = round(os.getloadavg()[0], 2)
-    return {**{k: str(v) if isinstance(v, Path) else v for k, v in vars(settings).items()}, "device": name, "threads": torch.get_num_threads(), "load": load}
+    return {
+        **{k: str(v) if isinstance(v, Path) else v for k, v in vars(settings).items()},
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "load": load,
+    }
 
 
 if __name__ == "__main__":

@@ -69,7 +69,13 @@ class Shape:
 
 
 SHAPES = tuple(
-    Shape(f"{layer} at {size}, {'absorbed' if shared else 'projected'}", size // 32, size // stride, channels if shared else 256, shared)
+    Shape(
+        f"{layer} at {size}, {'absorbed' if shared else 'projected'}",
+        size // 32,
+        size // stride,
+        channels if shared else 256,
+        shared,
+    )
     for size in (224, 448)
     for layer, stride, channels in (("layer2", 8, 512), ("layer3", 16, 1024))
     for shared in (False, True)
@@ -83,10 +89,17 @@ class Kernel:
     def __init__(self, driver: Driver, shape: Shape, maps: tuple[torch.Tensor, ...]) -> None:
         self.out, c = torch.empty_like(maps[0]), shape.channels
         queries, keys = shape.positions
-        layouts = [Layout.of("HWC8", kind=HALF, channels=c, positions=n).map() for n in (queries, keys, keys, queries)]
-        problem = Problem(*layouts, None, queries, keys, c, c, 1, maps[0].shape[0], scale_of(shape), 0)
+        layouts = [
+            Layout.of("HWC8", kind=HALF, channels=c, positions=n).map()
+            for n in (queries, keys, keys, queries)
+        ]
+        problem = Problem(
+            *layouts, None, queries, keys, c, c, 1, maps[0].shape[0], scale_of(shape), 0
+        )
         self.ready = Ready(driver, problem, shared=shape.shared)
-        self.workspace = torch.empty(self.ready.plan.workspace_bytes, dtype=torch.uint8, device=maps[0].device)
+        self.workspace = torch.empty(
+            self.ready.plan.workspace_bytes, dtype=torch.uint8, device=maps[0].device
+        )
         self.addresses = [t.data_ptr() for t in (*maps, self.out)]
 
     def __call__(self) -> torch.Tensor:
@@ -98,7 +111,9 @@ class Kernel:
 
 def main() -> None:
     """Measure every shape and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--small", action="store_true", help="two tiny shapes")
     parser.add_argument("--library", default=LIBRARY, help="the CUDA driver")
@@ -109,31 +124,56 @@ def main() -> None:
     if device.type == "cpu":
         retain_context(driver)
     peaks = measured_peaks() if device.type == "cuda" else None
-    rows = [row(driver, shape, batch, device, peaks) for shape in (SMALL if arguments.small else SHAPES) for batch in ((1, 2) if arguments.small else (1, 32))]
+    rows = [
+        row(driver, shape, batch, device, peaks)
+        for shape in (SMALL if arguments.small else SHAPES)
+        for batch in ((1, 2) if arguments.small else (1, 32))
+    ]
     result = {"device": about(driver, device), "peaks": peaks, "rows": rows, "target": target(rows)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def row(driver: Driver, shape: Shape, batch: int, device: torch.device, peaks: dict[str, float] | None) -> dict[str, Any]:
+def row(
+    driver: Driver, shape: Shape, batch: int, device: torch.device, peaks: dict[str, float] | None
+) -> dict[str, Any]:
     """Check one shape at one batch size and, on a GPU, time it."""
     maps = inputs(shape, batch, device)
     kernel = Kernel(driver, shape, maps)
-    found = {"shape": asdict(shape), "batch": batch, "plan": asdict(kernel.ready.plan), "max_abs": errors(kernel, shape, maps)}
+    found = {
+        "shape": asdict(shape),
+        "batch": batch,
+        "plan": asdict(kernel.ready.plan),
+        "max_abs": errors(kernel, shape, maps),
+    }
     if peaks is None:
         return found
-    contenders: dict[str, Callable[[], torch.Tensor]] = {"kernel": kernel, **torch_contenders(shape, maps)}
+    contenders: dict[str, Callable[[], torch.Tensor]] = {
+        "kernel": kernel,
+        **torch_contenders(shape, maps),
+    }
     times = timed(contenders, in_graph=batch == 1)
     floor = max(shape.flops(batch) / peaks["flops"], shape.bytes(batch) / peaks["bytes"]) * 1e6
     medians = {name: statistics.median(samples) for name, samples in times.items()}
-    return {**found, "us": medians, "samples_us": times, "floor_us": floor, "roofline_share": {name: floor / t for name, t in medians.items()}}
+    return {
+        **found,
+        "us": medians,
+        "samples_us": times,
+        "floor_us": floor,
+        "roofline_share": {name: floor / t for name, t in medians.items()},
+    }
 
 
 def inputs(shape: Shape, batch: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     """Return q, k, v as float16 maps whose channels lie together."""
     generator = torch.Generator().manual_seed(0)
-    made = [torch.randn(batch, shape.channels, side, side, generator=generator) for side in (shape.query_side, shape.key_side, shape.key_side)]
-    q, k, v = (m.to(device, torch.float16).contiguous(memory_format=torch.channels_last) for m in made)
+    made = [
+        torch.randn(batch, shape.channels, side, side, generator=generator)
+        for side in (shape.query_side, shape.key_side, shape.key_side)
+    ]
+    q, k, v = (
+        m.to(device, torch.float16).contiguous(memory_format=torch.channels_last) for m in made
+    )
     return q, k, k if shape.shared else v
 
 
@@ -147,7 +187,9 @@ def tokens(maps: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
     return [m.flatten(2).transpose(1, 2).unsqueeze(1) for m in maps]
 
 
-def torch_contenders(shape: Shape, maps: tuple[torch.Tensor, ...]) -> dict[str, Callable[[], torch.Tensor]]:
+def torch_contenders(
+    shape: Shape, maps: tuple[torch.Tensor, ...]
+) -> dict[str, Callable[[], torch.Tensor]]:
     """Return what torch offers for the same maps."""
     scale = scale_of(shape)
 
@@ -164,14 +206,28 @@ def torch_contenders(shape: Shape, maps: tuple[torch.Tensor, ...]) -> dict[str, 
 
 def errors(kernel: Kernel, shape: Shape, maps: tuple[torch.Tensor, ...]) -> dict[str, float]:
     """Return the largest difference from float64 of the kernel and of torch's float16 attention, first image."""
-    exact = cross_layer_attention(*(m[:1].double().cpu().numpy() for m in maps), scale=scale_of(shape))
+    exact = cross_layer_attention(
+        *(m[:1].double().cpu().numpy() for m in maps), scale=scale_of(shape)
+    )
     found = kernel()[:1].double().cpu().numpy()
     sdpa = F.scaled_dot_product_attention(*(t[:1] for t in tokens(maps)), scale=scale_of(shape))
-    as_map = sdpa[:, 0].transpose(1, 2).reshape(1, shape.channels, shape.query_side, shape.query_side).double().cpu().numpy()
-    return {"kernel": float(np.abs(found - exact).max()), "sdpa": float(np.abs(as_map - exact).max())}
+    as_map = (
+        sdpa[:, 0]
+        .transpose(1, 2)
+        .reshape(1, shape.channels, shape.query_side, shape.query_side)
+        .double()
+        .cpu()
+        .numpy()
+    )
+    return {
+        "kernel": float(np.abs(found - exact).max()),
+        "sdpa": float(np.abs(as_map - exact).max()),
+    }
 
 
-def timed(contenders: dict[str, Callable[[], torch.Tensor]], *, in_graph: bool) -> dict[str, list[float]]:
+def timed(
+    contenders: dict[str, Callable[[], torch.Tensor]], *, in_graph: bool
+) -> dict[str, list[float]]:
     """Return microseconds a call, `ROUNDS` samples of each contender, taken in turn."""
     repeated = {name: repeat(call, in_graph=in_graph) for name, call in contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -213,7 +269,10 @@ def milliseconds(call: Callable[[], object]) -> float:
 def measured_peaks() -> dict[str, float]:
     """Return what this GPU reaches here: float16 operations a second in a product, bytes a second in a copy (read and write counted)."""
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
-    b, c = torch.empty(1 << 30, dtype=torch.uint8, device="cuda"), torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    b, c = (
+        torch.empty(1 << 30, dtype=torch.uint8, device="cuda"),
+        torch.empty(1 << 30, dtype=torch.uint8, device="cuda"),
+    )
     product, copy = (min(sampled(call)) * 1e-3 for call in (lambda: a @ a, lambda: b.copy_(c)))
     return {"flops": 2 * 8192**3 / product, "bytes": 2 * (1 << 30) / copy}
 
@@ -226,7 +285,9 @@ def sampled(call: Callable[[], object]) -> Iterator[float]:
 
 def target(rows: list[dict[str, Any]]) -> dict[str, Any] | str:
     """Return how the kernel does on the shape that the target names."""
-    found = next((r for r in rows if (r["shape"]["name"], r["batch"]) == TARGET and "us" in r), None)
+    found = next(
+        (r for r in rows if (r["shape"]["name"], r["batch"]) == TARGET and "us" in r), None
+    )
     if found is None:
         return "not run"
     times = found["us"]
@@ -235,10 +296,25 @@ def target(rows: list[dict[str, Any]]) -> dict[str, Any] | str:
 
 def about(driver: Driver, device: torch.device) -> dict[str, str]:
     """Return what ran this, and of which commit."""
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, check=False)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU: a stand-in for the driver, correctness only"
+    commit = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    name = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else "no GPU: a stand-in for the driver, correctness only"
+    )
     image = driver.kernels().image.path.name
-    return {"name": name, "image": image, "driver": str(driver.version), "torch": torch.__version__, "commit": commit.stdout.strip() or "unknown"}
+    return {
+        "name": name,
+        "image": image,
+        "driver": str(driver.version),
+        "torch": torch.__version__,
+        "commit": commit.stdout.strip() or "unknown",
+    }
 
 
 def retain_context(driver: Driver) -> None:

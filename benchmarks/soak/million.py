@@ -31,7 +31,9 @@ from finedge.runtime.stream.results import Watch
 from finedge.spec import Input, Preprocess, Spec
 
 MOST_MIB = 5.0
-SPEC = Spec("soak", "none", ("a", "b", "c"), Preprocess(resize=8, crop=8, method="cv2-linear"), Input(8, 8))
+SPEC = Spec(
+    "soak", "none", ("a", "b", "c"), Preprocess(resize=8, crop=8, method="cv2-linear"), Input(8, 8)
+)
 
 
 class Flood:
@@ -78,7 +80,9 @@ def soak(classifier: Classifier, source: Flood, *, lines: Path) -> dict[str, obj
     sizes.append(resident_mib())
     (counts,) = pipeline.counts
     lost = counts.captured - counts.dropped - answered
-    right = wrong == 0 and lost == 0 and counts.captured == source.count and last == source.count - 1
+    right = (
+        wrong == 0 and lost == 0 and counts.captured == source.count and last == source.count - 1
+    )
     return {
         "live": source.live,
         "frames": source.count,
@@ -100,10 +104,26 @@ def main() -> int:
     options = parser.parse_args()
     machine = environment()  # before our own load
     with TemporaryDirectory() as folder:
-        bundle = Bundle.create(Path(folder) / "soak.finedge", SPEC, files={FLOAT_FILE: b"never opened"}, provenance={})
+        bundle = Bundle.create(
+            Path(folder) / "soak.finedge", SPEC, files={FLOAT_FILE: b"never opened"}, provenance={}
+        )
         with Classifier(bundle, FakeBackend().open(bundle, variant="fp32"), "fp32") as classifier:
-            runs = [soak(classifier, Flood(options.frames, live=live), lines=options.lines) for live in (False, True)]
-    print(json.dumps({"schema": 1, "environment": machine, "limit_mib": MOST_MIB, "runs": runs, "pass": all(r["pass"] for r in runs)}, indent=1))
+            runs = [
+                soak(classifier, Flood(options.frames, live=live), lines=options.lines)
+                for live in (False, True)
+            ]
+    print(
+        json.dumps(
+            {
+                "schema": 1,
+                "environment": machine,
+                "limit_mib": MOST_MIB,
+                "runs": runs,
+                "pass": all(r["pass"] for r in runs),
+            },
+            indent=1,
+        )
+    )
     return 0 if all(r["pass"] for r in runs) else 1
 
 

@@ -36,7 +36,17 @@ MOST_RETURN_S, MOST_MIB = 2.0, 5.0
 BETWEEN_FRAMES = 20  # of a cycle
 AWAY_S = (0.1, 4.0)
 CHUNK_S = 60.0
-NEW = {"cycles": [], "watched_s": 0.0, "frames": 0, "losses": 0, "silences": 0, "ages_ms_p95": [], "mib": [], "unreal": 0, "wrong_number": 0}
+NEW = {
+    "cycles": [],
+    "watched_s": 0.0,
+    "frames": 0,
+    "losses": 0,
+    "silences": 0,
+    "ages_ms_p95": [],
+    "mib": [],
+    "unreal": 0,
+    "wrong_number": 0,
+}
 
 
 class Server:
@@ -49,7 +59,13 @@ class Server:
     def start(self) -> None:
         """Start it at the port it had, and wait until it listens."""
         command = ["/usr/bin/python3", str(SERVER), "--port", str(self.port), "--size", "640x480"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             sys.exit("the RTSP server did not start; see tests/apt.txt")
@@ -76,7 +92,14 @@ def resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
-def cycle(frames: Iterator[Frame], source: Reconnecting, *, server: Server, state: dict[str, Any], last: int) -> int:
+def cycle(
+    frames: Iterator[Frame],
+    source: Reconnecting,
+    *,
+    server: Server,
+    state: dict[str, Any],
+    last: int,
+) -> int:
     """Watch, kill, let it return; note how long the first picture took. Returns the last frame's number."""
     losses, seen, timer = source.losses, 0, None
     for frame in frames:
@@ -91,7 +114,9 @@ def cycle(frames: Iterator[Frame], source: Reconnecting, *, server: Server, stat
     returned = time.monotonic()
     if timer is not None:
         timer.join()
-        state["cycles"].append({"away_s": round(away_s, 2), "first_picture_s": round(returned - server.since, 3)})
+        state["cycles"].append(
+            {"away_s": round(away_s, 2), "first_picture_s": round(returned - server.since, 3)}
+        )
     return last
 
 
@@ -125,22 +150,30 @@ def verdict(state: dict[str, Any], *, cycles: int, seconds: float) -> dict[str, 
     firsts = [c["first_picture_s"] for c in state["cycles"]]
     mib = state["mib"]
     return {
-        "every_return_within_2_s": len(firsts) >= cycles and all(s <= MOST_RETURN_S for s in firsts),
+        "every_return_within_2_s": len(firsts) >= cycles
+        and all(s <= MOST_RETURN_S for s in firsts),
         "no_number_missing_or_doubled": state["wrong_number"] == 0,
         "every_picture_real": state["unreal"] == 0,
         "watched_without_loss": state["watched_s"] >= seconds - 1 and state["losses"] == 0,
-        "no_growth": len(mib) < 2 or mib[-1] - mib[min(5, len(mib) - 1)] < MOST_MIB,  # the first minutes fill caches
+        "no_growth": len(mib) < 2
+        or mib[-1] - mib[min(5, len(mib) - 1)] < MOST_MIB,  # the first minutes fill caches
     }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--via", default="ffmpeg", choices=["ffmpeg", "gstreamer"])
     parser.add_argument("--state", type=Path, default=Path("rtsp-soak.json"))
     options = parser.parse_args()
-    state: dict[str, Any] = json.loads(options.state.read_text()) if options.state.exists() else {"environment": environment(), **json.loads(json.dumps(NEW))}
+    state: dict[str, Any] = (
+        json.loads(options.state.read_text())
+        if options.state.exists()
+        else {"environment": environment(), **json.loads(json.dumps(NEW))}
+    )
     server = Server()
     try:
         run(options, state, server=server)

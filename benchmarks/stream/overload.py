@@ -61,14 +61,25 @@ class Subject:
     share: float
 
 
-def main(*, bundle: Path = Path("examples/birds.finedge"), variant: str = "int8", seconds: float = 20.0, images: int = 32) -> None:
+def main(
+    *,
+    bundle: Path = Path("examples/birds.finedge"),
+    variant: str = "int8",
+    seconds: float = 20.0,
+    images: int = 32,
+) -> None:
     """Measure every subject at every rate."""
     frames = rendered_frames(images).frames
     with Classifier.open(bundle, variant=variant, threads=1) as classifier:
         subjects = (
             Subject("sleeping, inference slower", Sleeper(0.008, 0.020), len, 0.95),
             Subject("sleeping, preprocessing slower", Sleeper(0.020, 0.008), len, 0.95),
-            Subject(f"{classifier.bundle.name} {variant} on {classifier.session.info.backend}", classifier, classifier.rank, 0.9),
+            Subject(
+                f"{classifier.bundle.name} {variant} on {classifier.session.info.backend}",
+                classifier,
+                classifier.rank,
+                0.9,
+            ),
         )
         machine = environment()  # before our own load
         rows = [row for subject in subjects for row in measure(subject, frames, seconds=seconds)]
@@ -76,7 +87,9 @@ def main(*, bundle: Path = Path("examples/birds.finedge"), variant: str = "int8"
     sys.exit(not all(check for row in rows for check in row["pass"].values()))
 
 
-def measure(subject: Subject, frames: Sequence[NDArray[np.uint8]], *, seconds: float) -> list[dict[str, Any]]:
+def measure(
+    subject: Subject, frames: Sequence[NDArray[np.uint8]], *, seconds: float
+) -> list[dict[str, Any]]:
     """Return a row for each rate."""
     alone = stage_times(subject.stages, frames, seconds=seconds / 4)
     capacity = 1e3 / max(alone.values())
@@ -84,13 +97,24 @@ def measure(subject: Subject, frames: Sequence[NDArray[np.uint8]], *, seconds: f
     for rate in RATES:
         source = Replay(frames, capacity * rate)
         seen = watch(source, subject.stages, rank=subject.rank, seconds=seconds)
-        row = {"subject": subject.name, "rate": rate, "alone_p50_ms": alone, "capacity_fps": round(capacity, 3), **numbers(seen, fps=source.fps)}
+        row = {
+            "subject": subject.name,
+            "rate": rate,
+            "alone_p50_ms": alone,
+            "capacity_fps": round(capacity, 3),
+            **numbers(seen, fps=source.fps),
+        }
         rows.append({**row, "missed": source.missed, "pass": checks(row, subject)})
-        print(f"{subject.name} at {rate:g} x {capacity:.1f} frames/s: {json.dumps(rows[-1]['pass'])}", file=sys.stderr)
+        print(
+            f"{subject.name} at {rate:g} x {capacity:.1f} frames/s: {json.dumps(rows[-1]['pass'])}",
+            file=sys.stderr,
+        )
     return rows
 
 
-def stage_times(stages: Stages, frames: Sequence[NDArray[np.uint8]], *, seconds: float) -> dict[str, float]:
+def stage_times(
+    stages: Stages, frames: Sequence[NDArray[np.uint8]], *, seconds: float
+) -> dict[str, float]:
     """Return the median wall time in ms of each stage while nothing else runs."""
     times: dict[str, list[float]] = {"preprocess": [], "infer": []}
     until = time.perf_counter() + seconds
@@ -106,8 +130,17 @@ def stage_times(stages: Stages, frames: Sequence[NDArray[np.uint8]], *, seconds:
 
 def numbers(seen: Sequence[Seen], *, fps: float) -> dict[str, Any]:
     """Return the ages, the stages, and what was answered; a percentile that too few frames support is None."""
-    columns = {"age": [s.age_ms for s in seen], "preprocess": [s.preprocess for s in seen], "infer": [s.infer for s in seen], "post": [s.post for s in seen]}
-    shown = {f"{name}_p{p}_ms": round(percentile(c, p), 4) if supported(p, len(c)) else None for name, c in columns.items() for p in (50, 95, 99)}
+    columns = {
+        "age": [s.age_ms for s in seen],
+        "preprocess": [s.preprocess for s in seen],
+        "infer": [s.infer for s in seen],
+        "post": [s.post for s in seen],
+    }
+    shown = {
+        f"{name}_p{p}_ms": round(percentile(c, p), 4) if supported(p, len(c)) else None
+        for name, c in columns.items()
+        for p in (50, 95, 99)
+    }
     span_s = (seen[-1].answered_ns - seen[0].answered_ns) / 1e9
     return {
         "period_ms": round(1e3 / fps, 4), "n": len(seen), "dropped": seen[-1].index - seen[0].index + 1 - len(seen),
@@ -118,8 +151,16 @@ def numbers(seen: Sequence[Seen], *, fps: float) -> dict[str, Any]:
 def checks(row: dict[str, Any], subject: Subject) -> dict[str, bool]:
     """Return which promises hold; too few frames for a p95 hold none."""
     known = row["age_p95_ms"] is not None
-    found = {"age": known and row["age_p95_ms"] <= row["period_ms"] + row["preprocess_p95_ms"] + 2 * row["infer_p95_ms"]}
-    return found if row["rate"] < 2 else {**found, "throughput": row["fps_answered"] >= subject.share * row["capacity_fps"]}
+    found = {
+        "age": known
+        and row["age_p95_ms"]
+        <= row["period_ms"] + row["preprocess_p95_ms"] + 2 * row["infer_p95_ms"]
+    }
+    return (
+        found
+        if row["rate"] < 2
+        else {**found, "throughput": row["fps_answered"] >= subject.share * row["capacity_fps"]}
+    )
 
 
 if __name__ == "__main__":

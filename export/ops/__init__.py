@@ -24,8 +24,12 @@ class Face:
 
 
 FACES: dict[str, Face] = {
-    "CrossLayerAttention": Face(cross_layer_attention.torch_op, cross_layer_attention.translate, cross_layer_attention.body),
-    "ChannelAttention": Face(channel_attention.torch_op, channel_attention.translate, channel_attention.body),
+    "CrossLayerAttention": Face(
+        cross_layer_attention.torch_op, cross_layer_attention.translate, cross_layer_attention.body
+    ),
+    "ChannelAttention": Face(
+        channel_attention.torch_op, channel_attention.translate, channel_attention.body
+    ),
 }
 
 
@@ -38,7 +42,9 @@ def add_bodies(model: ir.Model) -> None:
     """Give every finedge node of `model` its function, and the attributes by which TensorRT finds a plugin for it."""
     for op in OPS.values():
         check_name(op)
-        nodes = [n for n in model.graph.all_nodes() if (n.domain, n.op_type) == (op.domain, op.name)]
+        nodes = [
+            n for n in model.graph.all_nodes() if (n.domain, n.op_type) == (op.domain, op.name)
+        ]
         if not nodes:
             continue
         function = FACES[op.name].body()
@@ -51,5 +57,11 @@ def add_bodies(model: ir.Model) -> None:
 
 def check_name(op: Op) -> None:
     """Refuse an op named like a standard ONNX op: TensorRT's parser looks at the name alone and builds the wrong op silently."""
-    if op.name in {schema.name for schema in onnx.defs.get_all_schemas()} or op.name.startswith("TRT_"):
-        raise FinedgeError(f"op '{op.name}' is named like an ONNX op", expected="a name unique over all domains", fix="rename it in finedge/ops.py")
+    if op.name in {schema.name for schema in onnx.defs.get_all_schemas()} or op.name.startswith(
+        "TRT_"
+    ):
+        raise FinedgeError(
+            f"op '{op.name}' is named like an ONNX op",
+            expected="a name unique over all domains",
+            fix="rename it in finedge/ops.py",
+        )

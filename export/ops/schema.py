@@ -32,5 +32,8 @@ def _schema(op: Op) -> defs.OpSchema:
         inputs=[formal(name, "T") for name in op.inputs],
         outputs=[formal("y", "T")],
         type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
-        attributes=[defs.OpSchema.Attribute(name, KINDS[kind], "", required=True) for name, kind in op.attributes.items()],
+        attributes=[
+            defs.OpSchema.Attribute(name, KINDS[kind], "", required=True)
+            for name, kind in op.attributes.items()
+        ],
     )

@@ -49,7 +49,11 @@ def attentions(graph: ir.Graph) -> list[ir.Node]:
 def read_key_and_value(node: ir.Node) -> tuple[Projection, Projection] | None:
     """Read keys and values of an attention as two projections of one map that nothing else reads; None for anything else."""
     key, value = (read_projection(node.inputs[i]) for i in (1, 2))
-    return (key, value) if key is not None and value is not None and key.source is value.source else None
+    return (
+        (key, value)
+        if key is not None and value is not None and key.source is value.source
+        else None
+    )
 
 
 def _absorb(graph: ir.Graph, node: ir.Node) -> bool:
@@ -59,12 +63,22 @@ def _absorb(graph: ir.Graph, node: ir.Node) -> bool:
     key, value = read
     turned: NDArray[np.floating] = np.ascontiguousarray(key.weight.transpose(1, 0, 2, 3))
     nothing = np.zeros(len(turned), turned.dtype)
-    query = insert_projection(graph, given(node, 0), weight=turned, bias=nothing, name=f"{node.name}/query", before=node)
-    mixed = ir.node(node.op_type, [query, key.source, key.source], node.attributes, domain=node.domain, name=f"{node.name}/absorbed")
+    query = insert_projection(
+        graph, given(node, 0), weight=turned, bias=nothing, name=f"{node.name}/query", before=node
+    )
+    mixed = ir.node(
+        node.op_type,
+        [query, key.source, key.source],
+        node.attributes,
+        domain=node.domain,
+        name=f"{node.name}/absorbed",
+    )
     graph.insert_before(node, mixed)
     answer = mixed.outputs[0]
     answer.name, answer.shape, answer.type = f"{node.name}/mixed", query.shape, query.type
-    projected = insert_projection(graph, answer, weight=value.weight, bias=value.bias, name=f"{node.name}/value", before=node)
+    projected = insert_projection(
+        graph, answer, weight=value.weight, bias=value.bias, name=f"{node.name}/value", before=node
+    )
     take_over(node.outputs[0], projected)
     graph.remove(node, safe=True)
     return True

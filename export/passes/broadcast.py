@@ -45,7 +45,12 @@ def _broadcast(node: ir.Node) -> list[int]:
 
 def _sizes(value: ir.Value | None) -> tuple[int, ...] | None:
     """Return (C, H, W) of a map that the graph computes; None for anything else."""
-    if value is None or value.const_value is not None or value.shape is None or len(value.shape) != MAPS:
+    if (
+        value is None
+        or value.const_value is not None
+        or value.shape is None
+        or len(value.shape) != MAPS
+    ):
         return None
     sizes = tuple(d for d in value.shape[1:] if isinstance(d, int))
     return sizes if len(sizes) == MAPS - 1 else None

@@ -58,11 +58,17 @@ class AttentionCost:
 
     def absorbs(self, precision: Precision) -> bool:
         """Tell whether the absorbed form is the cheaper one."""
-        return self.absorbed is not None and self.absorbed.cost(precision) < self.projected.cost(precision)
+        return self.absorbed is not None and self.absorbed.cost(precision) < self.projected.cost(
+            precision
+        )
 
     def form(self, precision: Precision) -> Form:
         """Return the cheaper form."""
-        return self.absorbed if self.absorbed is not None and self.absorbs(precision) else self.projected
+        return (
+            self.absorbed
+            if self.absorbed is not None and self.absorbs(precision)
+            else self.projected
+        )
 
 
 @dataclass(frozen=True)
@@ -83,15 +89,31 @@ class ModelCost:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the provenance record; counts are MACs at batch 1."""
-        nodes: list[dict[str, Any]] = [{**asdict(n), "absorbed_in": [p for p in PRECISIONS if n.absorbs(p)]} for n in self.nodes]
-        return {"float_mac_cost": FLOAT_MAC_COST, "nodes": nodes, "macs": {"plain": self.plain, **self._totals()}}
+        nodes: list[dict[str, Any]] = [
+            {**asdict(n), "absorbed_in": [p for p in PRECISIONS if n.absorbs(p)]}
+            for n in self.nodes
+        ]
+        return {
+            "float_mac_cost": FLOAT_MAC_COST,
+            "nodes": nodes,
+            "macs": {"plain": self.plain, **self._totals()},
+        }
 
     def report(self) -> None:
         """Log a line a node and one for the model."""
         for node in self.nodes:
             chosen = ", ".join(p for p in PRECISIONS if node.absorbs(p)) or "no precision"
-            log.info("%s: projected %s, absorbed %s: absorbed in %s", node.node, _shown(node.projected), _shown(node.absorbed), chosen)
-        shown = ", ".join(f"{name} {macs / 1e6:.1f} ({macs / self.plain - 1:+.1%})" for name, macs in self._totals().items())
+            log.info(
+                "%s: projected %s, absorbed %s: absorbed in %s",
+                node.node,
+                _shown(node.projected),
+                _shown(node.absorbed),
+                chosen,
+            )
+        shown = ", ".join(
+            f"{name} {macs / 1e6:.1f} ({macs / self.plain - 1:+.1%})"
+            for name, macs in self._totals().items()
+        )
         log.info("MMAC: plain %.1f, %s", self.plain / 1e6, shown)
 
     def _totals(self) -> dict[str, int]:
@@ -99,10 +121,14 @@ class ModelCost:
         return {"projected": self.projected, **each}
 
 
-def count(*, queries: int, keys: int, channels: int, width: int, value_width: int) -> tuple[Form, Form]:
+def count(
+    *, queries: int, keys: int, channels: int, width: int, value_width: int
+) -> tuple[Form, Form]:
     """Count both forms, projected and absorbed: Nq = `queries`, Nk = `keys`, C = `channels`, d = `width`, dv = `value_width`."""
     both = width + value_width
-    return Form(keys * channels * both, queries * keys * both), Form(queries * channels * both, 2 * queries * keys * channels)
+    return Form(keys * channels * both, queries * keys * both), Form(
+        queries * channels * both, 2 * queries * keys * channels
+    )
 
 
 def attention_costs(model: ir.Model) -> tuple[AttentionCost, ...]:
@@ -120,7 +146,10 @@ def _cost(node: ir.Node) -> AttentionCost | None:
     if read is None:
         return AttentionCost(node.name or "", Form(0, queries * keys * (width + value_width)), None)
     channels = read[0].weight.shape[1]
-    return AttentionCost(node.name or "", *count(queries=queries, keys=keys, channels=channels, width=width, value_width=value_width))
+    return AttentionCost(
+        node.name or "",
+        *count(queries=queries, keys=keys, channels=channels, width=width, value_width=value_width),
+    )
 
 
 def _sides(value: ir.Value | None) -> tuple[int, int] | None:
@@ -132,4 +161,6 @@ def _sides(value: ir.Value | None) -> tuple[int, int] | None:
 
 
 def _shown(form: Form | None) -> str:
-    return "-" if form is None else f"{form.projections / 1e6:.2f} + {form.attention / 1e6:.2f} MMAC"
+    return (
+        "-" if form is None else f"{form.projections / 1e6:.2f} + {form.attention / 1e6:.2f} MMAC"
+    )

@@ -52,9 +52,18 @@ def _fold(graph: ir.Graph, root: ir.Node) -> bool:
 def _merged_convolution(graph: ir.Graph, root: ir.Node, responses: list[Projection]) -> ir.Value:
     weight = np.concatenate([r.weight for r in responses], axis=1)
     bias = np.sum([r.bias for r in responses], axis=0)
-    concat = ir.node("Concat", [r.source for r in responses], {"axis": 1}, name=f"{root.name}/responses")
+    concat = ir.node(
+        "Concat", [r.source for r in responses], {"axis": 1}, name=f"{root.name}/responses"
+    )
     graph.insert_before(root, concat)
-    return insert_projection(graph, concat.outputs[0], before=root, weight=weight, bias=bias, name=f"{root.name}/projection")
+    return insert_projection(
+        graph,
+        concat.outputs[0],
+        before=root,
+        weight=weight,
+        bias=bias,
+        name=f"{root.name}/projection",
+    )
 
 
 def _leaves(node: ir.Node) -> list[ir.Value]:
@@ -72,7 +81,11 @@ def _leaves(node: ir.Node) -> list[ir.Value]:
 
 def _feeds_only_an_add(node: ir.Node) -> bool:
     consumers = node.outputs[0].consumers()
-    return not node.outputs[0].is_graph_output() and len(consumers) == 1 and consumers[0].op_type == "Add"
+    return (
+        not node.outputs[0].is_graph_output()
+        and len(consumers) == 1
+        and consumers[0].op_type == "Add"
+    )
 
 
 def _response(leaf: ir.Value) -> Projection | None:
@@ -86,7 +99,9 @@ def _response(leaf: ir.Value) -> Projection | None:
     if found is None:
         return None
     factor, shift = _affine(norm)
-    return Projection(found.source, found.weight * factor[:, None, None, None], found.bias * factor + shift)
+    return Projection(
+        found.source, found.weight * factor[:, None, None, None], found.bias * factor + shift
+    )
 
 
 def _of_attention(found: Projection | None) -> Projection | None:
@@ -97,5 +112,7 @@ def _of_attention(found: Projection | None) -> Projection | None:
 def _affine(norm: ir.Node) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Read a BatchNormalization in evaluation mode as (factor, shift) a channel."""
     gamma, beta, mean, variance = (constant(norm, i) for i in (1, 2, 3, 4))
-    factor = gamma / np.sqrt(variance + np.asarray(norm.attributes.get_float("epsilon", 1e-5), gamma.dtype))
+    factor = gamma / np.sqrt(
+        variance + np.asarray(norm.attributes.get_float("epsilon", 1e-5), gamma.dtype)
+    )
     return factor, beta - mean * factor

@@ -40,11 +40,15 @@ def accept_frames(model: ModelProto, how: Preprocess, *, height: int, width: int
         "black": np.float32(0),
         "white": np.float32(255),
     }
-    nodes = _nodes(graph.input[0].name, transpose.output[0], rounds_between=how.method.startswith("pillow"))
+    nodes = _nodes(
+        graph.input[0].name, transpose.output[0], rounds_between=how.method.startswith("pillow")
+    )
     rest = [n for n in graph.node if n not in (cast, transpose)]
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
-    graph.initializer.extend(numpy_helper.from_array(np.asarray(v), PREFIX + k) for k, v in constants.items())
+    graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(v), PREFIX + k) for k, v in constants.items()
+    )
     shape = graph.input[0].type.tensor_type.shape
     shape.dim[1].dim_value, shape.dim[2].dim_value = height, width
     return framed
@@ -56,7 +60,11 @@ def _head(model: ModelProto) -> tuple[NodeProto, NodeProto]:
     for kind in ("Cast", "Transpose"):
         readers = [n for n in model.graph.node if name in n.input]
         if len(readers) != 1 or readers[0].op_type != kind:
-            raise FinedgeError(f"{name} is read by {[n.op_type for n in readers]}", expected=f"one {kind}, as finedge export writes it", fix="export again")
+            raise FinedgeError(
+                f"{name} is read by {[n.op_type for n in readers]}",
+                expected=f"one {kind}, as finedge export writes it",
+                fix="export again",
+            )
         found.append(readers[0])
         name = readers[0].output[0]
     return found[0], found[1]
@@ -77,7 +85,9 @@ class _Chain:
     def add(self, op: str, *inputs: str, out: str = "", **attributes: Any) -> str:
         """Append a node."""
         name = f"{PREFIX}{len(self.nodes)}_{op}"
-        self.nodes.append(helper.make_node(op, list(inputs), [out or name], name=name, **attributes))
+        self.nodes.append(
+            helper.make_node(op, list(inputs), [out or name], name=name, **attributes)
+        )
         return out or name
 
     def grey(self, values: str, out: str = "") -> str:
@@ -89,9 +99,13 @@ class _Chain:
 def _nodes(frames: str, planes: str, *, rounds_between: bool) -> list[NodeProto]:
     """Return the nodes from uint8 frames [B, height, width, 3] to float32 planes [B, 3, crop, crop]."""
     chain = _Chain()
-    pixels = chain.add("Cast", frames, to=TensorProto.FLOAT)  # first: TensorRT cannot transpose uint8
+    pixels = chain.add(
+        "Cast", frames, to=TensorProto.FLOAT
+    )  # first: TensorRT cannot transpose uint8
     part = chain.add("Slice", pixels, f"{PREFIX}begin", f"{PREFIX}end", f"{PREFIX}axes")
-    narrow = chain.add("MatMul", chain.add("Transpose", part, perm=[0, 3, 1, 2]), f"{PREFIX}columns")  # first, as both libraries do
+    narrow = chain.add(
+        "MatMul", chain.add("Transpose", part, perm=[0, 3, 1, 2]), f"{PREFIX}columns"
+    )  # first, as both libraries do
     crop = chain.add("MatMul", f"{PREFIX}rows", chain.grey(narrow) if rounds_between else narrow)
     chain.grey(crop, out=planes)
     return chain.nodes

@@ -40,6 +40,9 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     if not node.attributes.get_int("keepdims", 1):
         last = ir.node("Flatten", [pool.outputs[0]], name=f"{node.name}/flatten")
         graph.insert_before(node, last)
-        pool.outputs[0].shape, pool.outputs[0].type = ir.Shape([source.shape[0], source.shape[1], 1, 1]), result.type
+        pool.outputs[0].shape, pool.outputs[0].type = (
+            ir.Shape([source.shape[0], source.shape[1], 1, 1]),
+            result.type,
+        )
     take_over(result, last.outputs[0])
     graph.remove(node, safe=True)

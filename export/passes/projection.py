@@ -21,10 +21,18 @@ class Projection:
 def read_projection(value: ir.Value | None) -> Projection | None:
     """Read `value` as a 1x1 convolution with constant weights, stride 1, no groups, used once; None for anything else."""
     node = None if value is None else value.producer()
-    if value is None or node is None or node.op_type != "Conv" or not has_constants(node) or not used_once(value):
+    if (
+        value is None
+        or node is None
+        or node.op_type != "Conv"
+        or not has_constants(node)
+        or not used_once(value)
+    ):
         return None
     weight = constant(node, 1)
-    plain = node.attributes.get_int("group", 1) == 1 and set(node.attributes.get_ints("strides", [1])) == {1}
+    plain = node.attributes.get_int("group", 1) == 1 and set(
+        node.attributes.get_ints("strides", [1])
+    ) == {1}
     if not plain or weight.shape[2:] != (1, 1) or set(node.attributes.get_ints("pads", [0])) != {0}:
         return None
     bias = constant(node, 2) if len(node.inputs) > 2 else np.zeros(len(weight), weight.dtype)
@@ -41,13 +49,19 @@ def insert_projection(
     before: ir.Node,
 ) -> ir.Value:
     """Add a 1x1 convolution of `source` to the graph, before a node; return its output."""
-    constants = [_initializer(graph, f"{name}.{kind}", array) for kind, array in (("weight", weight), ("bias", bias))]
+    constants = [
+        _initializer(graph, f"{name}.{kind}", array)
+        for kind, array in (("weight", weight), ("bias", bias))
+    ]
     conv = ir.node("Conv", [source, *constants], {"kernel_shape": [1, 1]}, name=name)
     graph.insert_before(before, conv)
     result = conv.outputs[0]
     result.name = f"{name}.output"
     if source.shape is not None:
-        result.shape, result.type = ir.Shape([source.shape[0], len(weight), *source.shape[2:]]), source.type
+        result.shape, result.type = (
+            ir.Shape([source.shape[0], len(weight), *source.shape[2:]]),
+            source.type,
+        )
     return result
 
 
@@ -76,6 +90,11 @@ def given(node: ir.Node, index: int) -> ir.Value:
 
 
 def _initializer(graph: ir.Graph, name: str, array: NDArray[np.floating]) -> ir.Value:
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)), const_value=ir.tensor(array, name=name))
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        const_value=ir.tensor(array, name=name),
+    )
     graph.register_initializer(value)
     return value

@@ -15,6 +15,11 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
 def stored(graph: ir.Graph, name: str, numbers: list[int]) -> ir.Value:
     """Add an int64 initializer: axes or a shape."""
     tensor = ir.tensor(numbers, dtype=ir.DataType.INT64, name=name)
-    value = ir.Value(name=name, shape=ir.Shape([len(numbers)]), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape([len(numbers)]),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
     graph.register_initializer(value)
     return value

@@ -53,7 +53,11 @@ class Constants:
         if node.op_type == "Shape":
             return self._sizes(node)
         values: list[Any] = [self.values[name] for name in node.input if name in self.values]
-        if node.op_type == "CastLike" and node.input[0] in self.values and self.types.get(node.input[1]):
+        if (
+            node.op_type == "CastLike"
+            and node.input[0] in self.values
+            and self.types.get(node.input[1])
+        ):
             return values[0].astype(helper.tensor_dtype_to_np_dtype(self.types[node.input[1]]))
         if not values or len(values) < len(node.input):
             return None

@@ -89,13 +89,22 @@ def float_values(model: ModelProto) -> frozenset[str]:
     bodies = {(f.domain, f.name) for f in copy.functions}
     for node in copy.graph.node:
         if node.domain not in STANDARD and (node.domain, node.op_type) not in bodies:
-            copy.graph.value_info.extend(helper.make_tensor_value_info(name, FLOAT, None) for name in node.output if name and name not in known)
+            copy.graph.value_info.extend(
+                helper.make_tensor_value_info(name, FLOAT, None)
+                for name in node.output
+                if name and name not in known
+            )
     graph = onnx.shape_inference.infer_shapes(copy).graph
-    kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
+    kinds = {
+        v.name: v.type.tensor_type.elem_type
+        for v in (*graph.input, *graph.value_info, *graph.output)
+    }
     unknown = [name for node in graph.node for name in node.output if name and not kinds.get(name)]
     if unknown:
         raise FinedgeError(
-            f"the type of tensor '{unknown[0]}' cannot be inferred", expected="a valid ONNX graph", fix="onnx.checker.check_model(model, full_check=True)"
+            f"the type of tensor '{unknown[0]}' cannot be inferred",
+            expected="a valid ONNX graph",
+            fix="onnx.checker.check_model(model, full_check=True)",
         )
     kinds |= {t.name: t.data_type for t in graph.initializer}
     return frozenset(name for name, kind in kinds.items() if kind == FLOAT)
@@ -105,10 +114,18 @@ def _check(graph: GraphProto, keep: Collection[str]) -> None:
     names = Counter(n.name for n in graph.node)
     for name in keep:
         if names[name] != 1:
-            raise FinedgeError(f"{names[name]} nodes are named '{name}'", expected="one node for each name to keep", fix="with_names(model)")
+            raise FinedgeError(
+                f"{names[name]} nodes are named '{name}'",
+                expected="one node for each name to keep",
+                fix="with_names(model)",
+            )
     for node in graph.node:
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-            raise FinedgeError(f"node '{node.name}' ({node.op_type}) holds a subgraph", expected="a graph without control flow", fix="export without it")
+            raise FinedgeError(
+                f"node '{node.name}' ({node.op_type}) holds a subgraph",
+                expected="a graph without control flow",
+                fix="export without it",
+            )
 
 
 class _Converter:
@@ -117,10 +134,14 @@ class _Converter:
     def __init__(self, graph: GraphProto, floats: frozenset[str], keep: frozenset[str]) -> None:
         self.graph, self.floats, self.keep = graph, floats, keep
         self.outputs = {o.name for o in graph.output}
-        self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.data_type == FLOAT}
+        self.constants = {
+            t.name: numpy_helper.to_array(t) for t in graph.initializer if t.data_type == FLOAT
+        }
         self.made = dict.fromkeys((i.name for i in graph.input), FLOAT)
         self.cast: set[str] = set()
-        self.stored: dict[str, TensorProto] = {t.name: t for t in graph.initializer if t.data_type != FLOAT}
+        self.stored: dict[str, TensorProto] = {
+            t.name: t for t in graph.initializer if t.data_type != FLOAT
+        }
         self.nodes: list[NodeProto] = []
 
     def convert(self, node: NodeProto) -> None:
@@ -128,7 +149,11 @@ class _Converter:
         if self._is_constant(node):
             return
         fixed = ALWAYS_FLOAT.get(node.op_type, ()) if node.domain in STANDARD else ()
-        kind = FLOAT if node.name in self.keep or self._generates(node) or self._misfits(node, fixed) else HALF
+        kind = (
+            FLOAT
+            if node.name in self.keep or self._generates(node) or self._misfits(node, fixed)
+            else HALF
+        )
         for i, name in enumerate(node.input):
             if name in self.floats:
                 node.input[i] = self._read(name, FLOAT if i in fixed else kind)
@@ -172,9 +197,20 @@ class _Converter:
 
     def _misfits(self, node: NodeProto, fixed: Collection[int]) -> bool:
         for i, name in enumerate(node.input):
-            if name in self.constants and i not in fixed and not _fits(self.constants[name], node, i):
+            if (
+                name in self.constants
+                and i not in fixed
+                and not _fits(self.constants[name], node, i)
+            ):
                 size = np.abs(self.constants[name])
-                log.warning("node '%s' (%s) stays float32: '%s' lies in %.3g..%.3g", node.name, node.op_type, name, size.min(), size.max())
+                log.warning(
+                    "node '%s' (%s) stays float32: '%s' lies in %.3g..%.3g",
+                    node.name,
+                    node.op_type,
+                    name,
+                    size.min(),
+                    size.max(),
+                )
                 return True
         return False
 
@@ -183,16 +219,28 @@ class _Converter:
         if name in self.constants:
             result = name if kind == FLOAT else f"{name}/half"
             dtype = np.float32 if kind == FLOAT else np.float16
-            self.stored.setdefault(result, numpy_helper.from_array(self.constants[name].astype(dtype), result))
+            self.stored.setdefault(
+                result, numpy_helper.from_array(self.constants[name].astype(dtype), result)
+            )
             return result
         result = self._name(name, kind)
         if self.made[name] != kind and result not in self.cast:
             self.cast.add(result)
-            self.nodes.append(helper.make_node("Cast", [self._name(name, self.made[name])], [result], name=f"{result}/cast", to=kind))
+            self.nodes.append(
+                helper.make_node(
+                    "Cast",
+                    [self._name(name, self.made[name])],
+                    [result],
+                    name=f"{result}/cast",
+                    to=kind,
+                )
+            )
         return result
 
     def _name(self, name: str, kind: int) -> str:
-        own = FLOAT if name in self.outputs else self.made[name]  # a graph output's name belongs to its float32 form
+        own = (
+            FLOAT if name in self.outputs else self.made[name]
+        )  # a graph output's name belongs to its float32 form
         return name if kind == own else f"{name}/{'half' if kind == HALF else 'float'}"
 
 
@@ -206,7 +254,11 @@ def _fits(constant: NDArray[np.float32], node: NodeProto, index: int) -> bool:
 
 def _constant(node: NodeProto) -> NDArray[np.float32]:
     value = helper.get_attribute_value(node.attribute[0])
-    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value, np.float32)
+    return (
+        numpy_helper.to_array(value)
+        if isinstance(value, TensorProto)
+        else np.asarray(value, np.float32)
+    )
 
 
 def _retype(cast: NodeProto) -> None:

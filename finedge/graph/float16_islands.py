@@ -19,7 +19,23 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 POOLS = frozenset({"MaxPool", "GlobalAveragePool", "AveragePool", "ReduceMean"})
 # What TensorRT runs inside the kernel of the convolution in front of it, on the way to the next QuantizeLinear.
-EPILOGUE = frozenset({"Add", "Cast", "Clip", "Elu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"})
+EPILOGUE = frozenset(
+    {
+        "Add",
+        "Cast",
+        "Clip",
+        "Elu",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "LeakyRelu",
+        "Mul",
+        "Relu",
+        "Sigmoid",
+        "Sub",
+        "Tanh",
+    }
+)
 # What moves numbers without changing them.
 CARRY = frozenset({"Concat", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
@@ -36,8 +52,15 @@ def fp16_islands(model: ModelProto) -> ModelProto:
     named = with_names(model)
     breaks = keep_float32(named.graph)
     kept = quantized(named.graph) | breaks.keys()
-    heavy = [f"{n.name} ({breaks[n.name]})" for n in named.graph.node if n.name in breaks and is_heavy(n)]
-    log.info("fp16 islands: %d of %d nodes stay float32; not quantized and still float32: %s", len(kept), len(named.graph.node), ", ".join(heavy) or "none")
+    heavy = [
+        f"{n.name} ({breaks[n.name]})" for n in named.graph.node if n.name in breaks and is_heavy(n)
+    ]
+    log.info(
+        "fp16 islands: %d of %d nodes stay float32; not quantized and still float32: %s",
+        len(kept),
+        len(named.graph.node),
+        ", ".join(heavy) or "none",
+    )
     return convert_float16(named, keep=kept)
 
 

@@ -73,7 +73,11 @@ def _call(region: _Region, op: Op) -> tuple[int, NodeProto]:
                 inputs.setdefault(formal, set()).add(actual)
         if WRITES in node_tags:
             makers[index] = node.output[0]
-    if len(makers) != 1 or set(inputs) != set(op.inputs) or any(len(names) != 1 for names in inputs.values()):
+    if (
+        len(makers) != 1
+        or set(inputs) != set(op.inputs)
+        or any(len(names) != 1 for names in inputs.values())
+    ):
         raise _broken(region)
     ((place, answer),) = makers.items()
     arguments = [next(iter(inputs[name])) for name in op.inputs]
@@ -93,7 +97,11 @@ def _check_whole(region: _Region, call: NodeProto, graph: GraphProto, place: int
     read = {name for node in region.nodes.values() for name in node.input if name}
     others = [node for i, node in enumerate(graph.node) if i not in region.nodes]
     shown = {o.name for o in graph.output} | {name for node in others for name in node.input}
-    if read - outputs - stored - set(call.input) or (outputs - set(call.output)) & shown or max(region.nodes) > place:
+    if (
+        read - outputs - stored - set(call.input)
+        or (outputs - set(call.output)) & shown
+        or max(region.nodes) > place
+    ):
         raise _broken(region)
 
 
@@ -108,7 +116,9 @@ def _broken(region: _Region) -> BundleError:
 
 def _drop_unread(graph: GraphProto) -> None:
     read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
-    known = read | {name for node in graph.node for name in node.output} | {i.name for i in graph.input}
+    known = (
+        read | {name for node in graph.node for name in node.output} | {i.name for i in graph.input}
+    )
     for field, names in ((graph.initializer, read), (graph.value_info, known)):
         kept = [copied(item) for item in field if item.name in names]
         if len(kept) != len(field):

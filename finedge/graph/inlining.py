@@ -40,7 +40,11 @@ def inline(model: ModelProto) -> ModelProto:
     while calls.expand():
         pass
     del inlined.functions[:]
-    kept = [o for o in inlined.opset_import if o.domain in STANDARD or any(n.domain == o.domain for n in inlined.graph.node)]
+    kept = [
+        o
+        for o in inlined.opset_import
+        if o.domain in STANDARD or any(n.domain == o.domain for n in inlined.graph.node)
+    ]
     del inlined.opset_import[:]
     inlined.opset_import.extend(kept)
     inlined.ir_version = max(inlined.ir_version, LEAST_IR)
@@ -108,10 +112,17 @@ class _Body:
         self.actual |= dict(zip(function.input, call.input, strict=False))
         self.actual |= dict(zip(function.output, call.output, strict=False))
         op = OPS.get(call.op_type) if call.domain == DOMAIN else None
-        shown = op.inputs if op is not None and len(op.inputs) == len(function.input) else tuple(function.input)
+        shown = (
+            op.inputs
+            if op is not None and len(op.inputs) == len(function.input)
+            else tuple(function.input)
+        )
         self.shown = dict(zip(function.input, shown, strict=True))
         plain = {a.name: _plain(helper.get_attribute_value(a)) for a in call.attribute}
-        version = next((o.version for o in function.opset_import if o.domain == call.domain), op.version if op else 1)
+        version = next(
+            (o.version for o in function.opset_import if o.domain == call.domain),
+            op.version if op else 1,
+        )
         self.tags = {
             OP: call.op_type,
             VERSION: str(version),
@@ -135,10 +146,17 @@ class _Body:
     def _ends(self, node: NodeProto) -> dict[str, str]:
         reads = ",".join(self.shown.get(name, "") for name in node.input)
         writes = next(
-            (str(list(self.function.output).index(name)) for name in node.output if name in self.function.output),
+            (
+                str(list(self.function.output).index(name))
+                for name in node.output
+                if name in self.function.output
+            ),
             None,
         )
-        return {**({READS: reads} if reads.strip(",") else {}), **({} if writes is None else {WRITES: writes})}
+        return {
+            **({READS: reads} if reads.strip(",") else {}),
+            **({} if writes is None else {WRITES: writes}),
+        }
 
     def _actual(self, name: str) -> str:
         if name and name not in self.actual:
@@ -169,7 +187,10 @@ def _values(model: ModelProto) -> tuple[dict[str, int], Shapes]:
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.input, *graph.output)}
     dims = {name: kind.shape.dim for name, kind in values.items() if kind.HasField("shape")}
-    shapes = {name: tuple(d.dim_value if d.HasField("dim_value") else None for d in found) for name, found in dims.items()}
+    shapes = {
+        name: tuple(d.dim_value if d.HasField("dim_value") else None for d in found)
+        for name, found in dims.items()
+    }
     stored = {t.name: t.data_type for t in graph.initializer}
     return {**{name: kind.elem_type for name, kind in values.items()}, **stored}, shapes
 
@@ -240,4 +261,8 @@ def _plain(value: Any) -> Any:
     """Return an attribute's value as JSON has it."""
     if isinstance(value, bytes):
         return value.decode()
-    return [_plain(v) for v in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
+    return (
+        [_plain(v) for v in value]
+        if isinstance(value, Iterable) and not isinstance(value, str)
+        else value
+    )

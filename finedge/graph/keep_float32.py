@@ -14,7 +14,19 @@ RANGE = "exponential, logarithm, root or quotient: small and large numbers meet"
 SUM = "sums many terms"
 EPSILON = "an epsilon that is 0 in float16"
 # Attention's own Softmax is none of these: TensorRT fuses it in float16 only, and adds up in float32 inside.
-RANGES = frozenset({"Exp", "Log", "LogSoftmax", "Sqrt", "Reciprocal", "Softplus", "ReduceLogSum", "ReduceLogSumExp", "LpNormalization"})
+RANGES = frozenset(
+    {
+        "Exp",
+        "Log",
+        "LogSoftmax",
+        "Sqrt",
+        "Reciprocal",
+        "Softplus",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "LpNormalization",
+    }
+)
 SUMS = frozenset({"ReduceSum", "ReduceL1"})
 SQUARES = frozenset({"ReduceL2", "ReduceSumSquare", "Pow"})
 SMALLEST_EPSILON = 6e-8  # the smallest float16 above 0
@@ -34,7 +46,11 @@ def keep_float32(graph: GraphProto) -> dict[str, str]:
         reason = RANGE if below_largest else _why(node, constants, is_final=node.name in final)
         if reason and node.name not in found:
             found[node.name] = reason
-    return found | {name: "between nodes that stay float32" for name in enclosed(graph, found) if name not in found}
+    return found | {
+        name: "between nodes that stay float32"
+        for name in enclosed(graph, found)
+        if name not in found
+    }
 
 
 def enclosed(graph: GraphProto, kept: Iterable[str]) -> set[str]:
@@ -46,11 +62,16 @@ def enclosed(graph: GraphProto, kept: Iterable[str]) -> set[str]:
         for name in node.input:
             readers.setdefault(name, set()).add(node.name)
     around = {
-        node.name: {maker.get(n) for n in node.input if n and n not in constants} | {r for n in node.output for r in readers.get(n, ())}
+        node.name: {maker.get(n) for n in node.input if n and n not in constants}
+        | {r for n in node.output for r in readers.get(n, ())}
         for node in graph.node
-        if node.name not in kept and not is_heavy(node) and not constants.issuperset(n for n in node.input if n)
+        if node.name not in kept
+        and not is_heavy(node)
+        and not constants.issuperset(n for n in node.input if n)
     }
-    while leaving := [name for name, others in around.items() if not others <= kept | around.keys()]:
+    while leaving := [
+        name for name, others in around.items() if not others <= kept | around.keys()
+    ]:
         for name in leaving:
             del around[name]
     return set(around)
@@ -63,7 +84,9 @@ def is_heavy(node: NodeProto) -> bool:
 
 def constant_names(graph: GraphProto) -> set[str]:
     """Return the names of the graph's constants."""
-    return {t.name for t in graph.initializer} | {n.output[0] for n in graph.node if n.op_type == "Constant"}
+    return {t.name for t in graph.initializer} | {
+        n.output[0] for n in graph.node if n.op_type == "Constant"
+    }
 
 
 def _why(node: NodeProto, constants: set[str], *, is_final: bool) -> str:
@@ -96,7 +119,11 @@ def _behind_layers(graph: GraphProto) -> set[str]:
     reading: set[str] = set()
     names = set()
     for node in reversed(graph.node):
-        if node.op_type in LAYERS or node.domain not in ("", "ai.onnx") or reading.intersection(node.output):
+        if (
+            node.op_type in LAYERS
+            or node.domain not in ("", "ai.onnx")
+            or reading.intersection(node.output)
+        ):
             reading.update(node.input)
         else:
             names.add(node.name)

@@ -38,7 +38,11 @@ def to_seven_bits(model: ModelProto) -> ModelProto:
         if node.op_type == "DequantizeLinear" and node.input[0] in shrinking.stored:
             shrinking.apply(node)
     if not shrinking.weights:
-        raise BundleError("the INT8 file stores no signed 8-bit weights", expected="DequantizeLinear on INT8 initializers", fix="calibrate again")
+        raise BundleError(
+            "the INT8 file stores no signed 8-bit weights",
+            expected="DequantizeLinear on INT8 initializers",
+            fix="calibrate again",
+        )
     changed.graph.initializer.extend(shrinking.added.values())
     _drop_unread(changed.graph, shrinking.replaced)
     return changed
@@ -84,4 +88,8 @@ class _Shrinking:
     def _refuse_zero_point(self, node: NodeProto) -> None:
         zero = node.input[2] if len(node.input) > 2 else ""
         if zero and np.any(numpy_helper.to_array(self.stored[zero])):
-            raise BundleError(f"the weight {node.input[0]} has a zero point other than 0", expected="symmetric INT8 weights", fix="calibrate again")
+            raise BundleError(
+                f"the weight {node.input[0]} has a zero point other than 0",
+                expected="symmetric INT8 weights",
+                fix="calibrate again",
+            )

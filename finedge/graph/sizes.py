@@ -36,7 +36,9 @@ def _bytes(value: ValueInfoProto) -> tuple[list[int], int]:
     kind = value.type.tensor_type
     sizes = [d.dim_value if d.HasField("dim_value") else 1 for d in kind.shape.dim]
     known = kind.elem_type in helper.get_all_tensor_dtypes()
-    return sizes, prod(sizes) * (helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize if known else 1)
+    return sizes, prod(sizes) * (
+        helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize if known else 1
+    )
 
 
 def _skeleton(model: ModelProto) -> ModelProto:
@@ -62,6 +64,8 @@ def _weights(graph: GraphProto) -> Iterator[ValueInfoProto]:
     from onnx import helper
 
     inputs = {i.name for i in graph.input}
-    large: list[TensorProto] = [t for t in graph.initializer if prod(t.dims) > FEW and t.name not in inputs]
+    large: list[TensorProto] = [
+        t for t in graph.initializer if prod(t.dims) > FEW and t.name not in inputs
+    ]
     for tensor in large:
         yield helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

@@ -25,7 +25,9 @@ from finedge.ops import DOMAIN
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-OP, VERSION, NODE, ATTRIBUTES = (f"{DOMAIN}.{key}" for key in ("op", "version", "node", "attributes"))
+OP, VERSION, NODE, ATTRIBUTES = (
+    f"{DOMAIN}.{key}" for key in ("op", "version", "node", "attributes")
+)
 Message = TypeVar("Message", bound=Any)
 READS, WRITES = f"{DOMAIN}.reads", f"{DOMAIN}.writes"
 

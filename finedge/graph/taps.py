@@ -25,7 +25,10 @@ def with_taps(model: onnx.ModelProto, taps: Iterable[Tap]) -> onnx.ModelProto:
     made, wanted = tensors(model), tuple(taps)
     missing = [t for t in wanted if t.tensor not in made]
     if missing:
-        raise BundleError(f"the model has no tensor {missing[0].tensor} (tap '{missing[0].name}')", fix="export again")
+        raise BundleError(
+            f"the model has no tensor {missing[0].tensor} (tap '{missing[0].name}')",
+            fix="export again",
+        )
     for tap in wanted:
         _show(model.graph, f"{PREFIX}{tap.name}", tap.tensor)
     return model
@@ -42,7 +45,9 @@ def _show(graph: onnx.GraphProto, name: str, tensor: str) -> None:
     if name == tensor:
         tensor = _renamed(graph, tensor)
     # Through a node: the tensor may be an output already, or another tap's, or float16.
-    graph.node.append(helper.make_node("Cast", [tensor], [name], name=f"show {name}", to=TensorProto.FLOAT))
+    graph.node.append(
+        helper.make_node("Cast", [tensor], [name], name=f"show {name}", to=TensorProto.FLOAT)
+    )
     graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
 
 

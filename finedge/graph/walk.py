@@ -34,7 +34,9 @@ def into_softmax(graph: onnx.GraphProto) -> set[str]:
     wanted: set[str] = set()
     names = set()
     for node in reversed(graph.node):
-        if node.op_type == "Softmax" or (node.op_type in ("Reshape", "Flatten") and wanted.intersection(node.output)):
+        if node.op_type == "Softmax" or (
+            node.op_type in ("Reshape", "Flatten") and wanted.intersection(node.output)
+        ):
             wanted.add(node.input[0])
         elif node.op_type == "Conv" and wanted.intersection(node.output):
             names.add(node.name)
@@ -50,7 +52,11 @@ def gates(graph: onnx.GraphProto) -> set[str]:
             maker[node.output[0]] = maker.get(node.input[0], "")
             continue
         factors = {maker.get(name) for name in node.input}
-        is_gate = node.op_type == "Mul" and "Sigmoid" in factors and not factors.isdisjoint({"Conv", "gate"})
+        is_gate = (
+            node.op_type == "Mul"
+            and "Sigmoid" in factors
+            and not factors.isdisjoint({"Conv", "gate"})
+        )
         maker.update(dict.fromkeys(node.output, "gate" if is_gate else node.op_type))
         if is_gate:
             found.add(node.name)

@@ -30,7 +30,9 @@ _PALETTES = np.array(
 )
 _DECOYS = (RED, YELLOW, PALE, DARK)
 _TILE = 1024
-_LEAF = np.concatenate([bend((-0.5, 0), (-0.1, -1), (0.5, 0)), bend((0.5, 0), (-0.1, 1), (-0.5, 0))])
+_LEAF = np.concatenate(
+    [bend((-0.5, 0), (-0.1, -1), (0.5, 0)), bend((0.5, 0), (-0.1, 1), (-0.5, 0))]
+)
 _RIB = np.array([(-0.5, -0.03), (0.5, 0.0), (-0.5, 0.03)])
 
 
@@ -38,12 +40,22 @@ def backdrop(rng: Generator, *, width: int, height: int) -> Image:
     """Return a background: soft patches of one palette, a texture, foliage out of focus, decoys in the colours of the marks."""
     low, high = _PALETTES[rng.integers(len(_PALETTES))]
     mix = rng.uniform(-0.15, 1.15, (*rng.integers(2, 6, 2), 1))
-    patches = np.clip(low + (high - low) * mix + rng.normal(0, 12, (*mix.shape[:2], 3)), 0, 255).astype(np.uint8)
+    patches = np.clip(
+        low + (high - low) * mix + rng.normal(0, 12, (*mix.shape[:2], 3)), 0, 255
+    ).astype(np.uint8)
     half = cv2.resize(patches, (width // 2, height // 2), interpolation=cv2.INTER_CUBIC)
-    pen = Pen(half, np.diag([half.shape[0], half.shape[0], 1.0]))  # drawn at half size: out of focus
+    pen = Pen(
+        half, np.diag([half.shape[0], half.shape[0], 1.0])
+    )  # drawn at half size: out of focus
     ratio = width / height
     for _ in range(rng.integers(0, 22)):
-        _leaf(pen, rng, at=(rng.uniform(0, ratio), rng.uniform(0, 1)), length=rng.uniform(0.08, 0.3), colour=_tone(rng, low, high))
+        _leaf(
+            pen,
+            rng,
+            at=(rng.uniform(0, ratio), rng.uniform(0, 1)),
+            length=rng.uniform(0.08, 0.3),
+            colour=_tone(rng, low, high),
+        )
     image: Image = cv2.resize(half, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
     _textured(image, rng)
     _decoys(Pen(image, np.diag([height, height, 1.0])), rng, ratio=ratio)
@@ -58,7 +70,11 @@ def perch(image: Image, rng: Generator, *, at: tuple[float, float]) -> None:
     x, y = at[0] / height, at[1] / height + thick / 2
     colour = rng.uniform(0.6, 1.3) * np.array([96, 74, 56.0])
     pen = Pen(image, np.diag([height, height, 1.0]))
-    line = bend((x - reach, y - slope * reach), (x, y + rng.uniform(-0.02, 0.02)), (x + reach, y + slope * reach))
+    line = bend(
+        (x - reach, y - slope * reach),
+        (x, y + rng.uniform(-0.02, 0.02)),
+        (x + reach, y + slope * reach),
+    )
     pen.stroke(line, np.clip(colour, 0, 255), width=thick)
     pen.stroke(line - (0, thick * 0.2), np.clip(colour * 1.3, 0, 255), width=thick * 0.3)
 
@@ -72,7 +88,13 @@ def clutter(image: Image, rng: Generator) -> None:
         ends = rng.uniform(-0.1, 1.1, (3, 2)) * (ratio, 1)
         pen.stroke(bend(*ends), _tone(rng, low, high) * 0.6, width=rng.uniform(0.006, 0.02))
     for _ in range(rng.integers(0, 5)):
-        _leaf(pen, rng, at=(rng.uniform(0, ratio), rng.uniform(0, 1)), length=rng.uniform(0.06, 0.2), colour=_tone(rng, low, high))
+        _leaf(
+            pen,
+            rng,
+            at=(rng.uniform(0, ratio), rng.uniform(0, 1)),
+            length=rng.uniform(0.06, 0.2),
+            colour=_tone(rng, low, high),
+        )
     _decoys(pen, rng, ratio=ratio, most=1)
 
 
@@ -93,7 +115,14 @@ class Light:
         warm, gain = rng.uniform(-0.18, 0.18), rng.uniform(0.75, 1.3)
         shade = np.clip(rng.normal(238, 40, rng.integers(2, 6, 2)), 110, 255).astype(np.uint8)
         gains = (gain * (1 + warm), gain * rng.uniform(0.95, 1.05), gain * (1 - warm))
-        return cls(gains, rng.uniform(0.8, 1.3), shade, rng.uniform(0, 4), rng.uniform(0, 8), (int(rng.integers(256)), int(rng.integers(256))))
+        return cls(
+            gains,
+            rng.uniform(0.8, 1.3),
+            shade,
+            rng.uniform(0, 4),
+            rng.uniform(0, 8),
+            (int(rng.integers(256)), int(rng.integers(256))),
+        )
 
     def __call__(self, image: Image) -> Image:
         """Return `image` as this exposure shows it."""
@@ -107,16 +136,22 @@ class Light:
             lit = cv2.GaussianBlur(lit, (0, 0), sigma)
         y, x = self.offset
         weight = self.noise / 32
-        return cv2.addWeighted(lit, 1, _grain()[y : y + height, x : x + width], weight, -128 * weight)  # type: ignore[return-value]
+        return cv2.addWeighted(
+            lit, 1, _grain()[y : y + height, x : x + width], weight, -128 * weight
+        )  # type: ignore[return-value]
 
 
 def feathered(layer: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     """Return a premultiplied RGBA layer with mottled colours; alpha stays."""
     height, width = layer.shape[:2]
     y, x = rng.integers(0, _TILE // 2, 2)
-    mottle = cv2.resize(_clouds()[y : y + 160, x : x + 160], (width, height), interpolation=cv2.INTER_LINEAR)
+    mottle = cv2.resize(
+        _clouds()[y : y + 160, x : x + 160], (width, height), interpolation=cv2.INTER_LINEAR
+    )
     factor = cv2.addWeighted(mottle, -rng.uniform(0.1, 0.5), mottle, 0, 255)
-    return cv2.multiply(layer, cv2.merge([factor, factor, factor, np.full_like(factor, 255)]), scale=1 / 255)  # type: ignore[return-value]
+    return cv2.multiply(
+        layer, cv2.merge([factor, factor, factor, np.full_like(factor, 255)]), scale=1 / 255
+    )  # type: ignore[return-value]
 
 
 def over(layer: NDArray[np.uint8], image: Image) -> Image:
@@ -125,11 +160,15 @@ def over(layer: NDArray[np.uint8], image: Image) -> Image:
     return cv2.add(cv2.multiply(image, cv2.merge([behind] * 3), scale=1 / 255), layer[:, :, :3])  # type: ignore[return-value]
 
 
-def _tone(rng: Generator, low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+def _tone(
+    rng: Generator, low: NDArray[np.float64], high: NDArray[np.float64]
+) -> NDArray[np.float64]:
     return np.clip(low + (high - low) * rng.uniform(-0.3, 1.3) + rng.normal(0, 14, 3), 0, 255)
 
 
-def _leaf(pen: Pen, rng: Generator, *, at: tuple[float, float], length: float, colour: NDArray[np.float64]) -> None:
+def _leaf(
+    pen: Pen, rng: Generator, *, at: tuple[float, float], length: float, colour: NDArray[np.float64]
+) -> None:
     joint = turned(rng.uniform(0, 360)) @ np.diag([length, length * rng.uniform(0.2, 0.45), 1.0])
     joint[:2, 2] = at
     leaf = pen.moved(joint)
@@ -142,7 +181,9 @@ def _decoys(pen: Pen, rng: Generator, *, ratio: float, most: int = 4) -> None:
     for _ in range(rng.integers(0, most + 1)):
         x, y = rng.uniform(0, ratio), rng.uniform(0, 1)
         size, kind = rng.uniform(0.01, 0.03), rng.integers(3)
-        colour = np.clip(np.array(_DECOYS[rng.integers(len(_DECOYS))]) + rng.normal(0, 20, 3), 0, 255)
+        colour = np.clip(
+            np.array(_DECOYS[rng.integers(len(_DECOYS))]) + rng.normal(0, 20, 3), 0, 255
+        )
         if kind == 0:
             pen.disc((x, y), size, colour)
         elif kind == 1:
@@ -157,7 +198,9 @@ def _textured(image: Image, rng: Generator) -> None:
     height, width = image.shape[:2]
     h, w = rng.integers(40, 480, 2)
     y, x = rng.integers(0, _TILE - 480, 2)
-    clouds = cv2.resize(_clouds()[y : y + h, x : x + w], (width, height), interpolation=cv2.INTER_LINEAR)
+    clouds = cv2.resize(
+        _clouds()[y : y + h, x : x + w], (width, height), interpolation=cv2.INTER_LINEAR
+    )
     weight = rng.uniform(0, 0.35)
     cv2.addWeighted(image, 1, cv2.merge([clouds] * 3), weight, -128 * weight, dst=image)
 
@@ -168,11 +211,17 @@ def _clouds() -> NDArray[np.uint8]:
     rng = np.random.default_rng(7)
     total = np.zeros((_TILE, _TILE), np.float32)
     for side in (16, 32, 64, 128, 256, 512):
-        total += cv2.resize(rng.normal(0, 22, (side, side)).astype(np.float32), (_TILE, _TILE), interpolation=cv2.INTER_CUBIC)
+        total += cv2.resize(
+            rng.normal(0, 22, (side, side)).astype(np.float32),
+            (_TILE, _TILE),
+            interpolation=cv2.INTER_CUBIC,
+        )
     return np.clip(total + 128, 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=1)
 def _grain() -> NDArray[np.uint8]:
     """Return white noise with a standard deviation of 32 about 128, uint8 [1024, 1024, 3]."""
-    return np.clip(np.random.default_rng(11).normal(128, 32, (_TILE, _TILE, 3)), 0, 255).astype(np.uint8)
+    return np.clip(np.random.default_rng(11).normal(128, 32, (_TILE, _TILE, 3)), 0, 255).astype(
+        np.uint8
+    )

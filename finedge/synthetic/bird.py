@@ -17,16 +17,76 @@ NECK, RUMP = (0.27, -0.20), (-0.36, 0.06)
 _MIDDLE_TO_ORIGIN = np.array([[1, 0, 0.13], [0, 1, -0.02], [0, 0, 1.0]])
 _HEAD_AT = np.array([0.36, -0.33])
 _BODY = smooth(
-    [(0.44, -0.2), (0.47, 0.02), (0.33, 0.21), (0.06, 0.29), (-0.22, 0.22), (-0.42, 0.08), (-0.38, -0.02), (-0.12, -0.17), (0.14, -0.33), (0.32, -0.36)]
+    [
+        (0.44, -0.2),
+        (0.47, 0.02),
+        (0.33, 0.21),
+        (0.06, 0.29),
+        (-0.22, 0.22),
+        (-0.42, 0.08),
+        (-0.38, -0.02),
+        (-0.12, -0.17),
+        (0.14, -0.33),
+        (0.32, -0.36),
+    ]
 )
-_BELLY = smooth([(0.44, -0.10), (0.44, 0.05), (0.32, 0.20), (0.06, 0.28), (-0.20, 0.21), (-0.36, 0.12), (-0.10, 0.12), (0.18, 0.08), (0.33, -0.04)])
-_WING = smooth([(0.24, -0.14), (0.20, 0.02), (0.02, 0.10), (-0.24, 0.12), (-0.52, 0.12), (-0.34, 0.00), (-0.06, -0.14), (0.12, -0.20)])
-_FEATHERS = tuple(bend((0.02 - 0.05 * i, -0.07 + 0.035 * i), (-0.15, 0.03 + 0.02 * i), (-0.40, 0.08 + 0.008 * i)) for i in range(3))
-_BARS = (bend((0.16, -0.15), (0.08, -0.06), (0.11, 0.06)), bend((0.03, -0.14), (-0.05, -0.04), (-0.02, 0.10)))
-_HOOD = smooth([(0.19, 0.03), (0.15, 0.22), (-0.05, 0.27), (-0.25, 0.20), (-0.22, 0.05), (-0.10, -0.15), (0.10, -0.15)])
+_BELLY = smooth(
+    [
+        (0.44, -0.10),
+        (0.44, 0.05),
+        (0.32, 0.20),
+        (0.06, 0.28),
+        (-0.20, 0.21),
+        (-0.36, 0.12),
+        (-0.10, 0.12),
+        (0.18, 0.08),
+        (0.33, -0.04),
+    ]
+)
+_WING = smooth(
+    [
+        (0.24, -0.14),
+        (0.20, 0.02),
+        (0.02, 0.10),
+        (-0.24, 0.12),
+        (-0.52, 0.12),
+        (-0.34, 0.00),
+        (-0.06, -0.14),
+        (0.12, -0.20),
+    ]
+)
+_FEATHERS = tuple(
+    bend((0.02 - 0.05 * i, -0.07 + 0.035 * i), (-0.15, 0.03 + 0.02 * i), (-0.40, 0.08 + 0.008 * i))
+    for i in range(3)
+)
+_BARS = (
+    bend((0.16, -0.15), (0.08, -0.06), (0.11, 0.06)),
+    bend((0.03, -0.14), (-0.05, -0.04), (-0.02, 0.10)),
+)
+_HOOD = smooth(
+    [
+        (0.19, 0.03),
+        (0.15, 0.22),
+        (-0.05, 0.27),
+        (-0.25, 0.20),
+        (-0.22, 0.05),
+        (-0.10, -0.15),
+        (0.10, -0.15),
+    ]
+)
 _CAP = np.concatenate([arc(205, 325) * 0.199, [(0.08, -0.10), (-0.06, -0.10)]])
 _THROAT = np.concatenate([arc(15, 95) * 0.199, [(0.04, 0.09)]])
-_BREAST = ((0.37, -0.06), (0.42, 0.03), (0.33, 0.04), (0.36, 0.13), (0.27, 0.12), (0.27, 0.20), (0.18, 0.16), (0.16, 0.24), (0.07, 0.20))
+_BREAST = (
+    (0.37, -0.06),
+    (0.42, 0.03),
+    (0.33, 0.04),
+    (0.36, 0.13),
+    (0.27, 0.12),
+    (0.27, 0.20),
+    (0.18, 0.16),
+    (0.16, 0.24),
+    (0.07, 0.20),
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +117,9 @@ class Pose:
         """Return the homography from bird units to pixels."""
         scale = self.span * min(width, height) / LENGTH
         across = -self.squeeze if self.mirror else self.squeeze
-        place = np.array([[scale, 0, self.centre[0] * width], [0, scale, self.centre[1] * height], [0, 0, 1.0]])
+        place = np.array(
+            [[scale, 0, self.centre[0] * width], [0, scale, self.centre[1] * height], [0, 0, 1.0]]
+        )
         view = np.array([[across, self.shear, 0], [0, 1, 0], [*self.tilt, 1.0]]) @ _MIDDLE_TO_ORIGIN
         matrix: NDArray[np.float64] = place @ turned(self.roll) @ view
         return matrix
@@ -78,7 +140,9 @@ class Plumage:
     head: Colour
 
 
-def draw_bird(species: Species, *, pose: Pose, plumage: Plumage, width: int, height: int) -> NDArray[np.uint8]:
+def draw_bird(
+    species: Species, *, pose: Pose, plumage: Plumage, width: int, height: int
+) -> NDArray[np.uint8]:
     """Return the bird as a layer, uint8 [height, width, 4]: RGB premultiplied with alpha."""
     layer = np.zeros((height, width, 4), np.uint8)
     pen = Pen(layer, pose.matrix(width=width, height=height))
@@ -97,18 +161,39 @@ def draw_bird(species: Species, *, pose: Pose, plumage: Plumage, width: int, hei
 
 def _legs(pen: Pen, species: Species) -> None:
     for x in (-0.02, 0.10):
-        pen.stroke(np.array([(x, 0.22), (x + 0.03, 0.36), (x - 0.01, 0.46)]), species.legs, width=0.03)
-        pen.stroke(np.array([(x - 0.06, 0.47), (x + 0.02, 0.45), (x + 0.09, 0.47)]), species.legs, width=0.025)
+        pen.stroke(
+            np.array([(x, 0.22), (x + 0.03, 0.36), (x - 0.01, 0.46)]), species.legs, width=0.03
+        )
+        pen.stroke(
+            np.array([(x - 0.06, 0.47), (x + 0.02, 0.45), (x + 0.09, 0.47)]),
+            species.legs,
+            width=0.025,
+        )
 
 
 def _tail(pen: Pen, species: Species, plumage: Plumage) -> None:
     end, drop = -0.36 - species.tail_length, 0.22 * species.tail_length
-    notch = np.array((end, drop + 0.055)) + species.tail_fork * np.array((species.tail_length, 0.01 - drop))
+    notch = np.array((end, drop + 0.055)) + species.tail_fork * np.array(
+        (species.tail_length, 0.01 - drop)
+    )
     spread = 0.08 * species.tail_fork
-    pen.fill(np.array([(-0.30, -0.01), (end, drop - 0.03 - spread), notch, (end, drop + 0.14 + spread), (-0.30, 0.14)]), plumage.wing)
+    pen.fill(
+        np.array(
+            [
+                (-0.30, -0.01),
+                (end, drop - 0.03 - spread),
+                notch,
+                (end, drop + 0.14 + spread),
+                (-0.30, 0.14),
+            ]
+        ),
+        plumage.wing,
+    )
     pen.stroke(np.array([(-0.36, 0.065), notch]), _darker(plumage.wing, 0.7), width=0.012)
     if species.tail_band:
-        pen.stroke(np.array([(end + 0.12, drop - 0.04), (end + 0.13, drop + 0.12)]), DARK, width=0.07)
+        pen.stroke(
+            np.array([(end + 0.12, drop - 0.04), (end + 0.13, drop + 0.12)]), DARK, width=0.07
+        )
 
 
 def _breast(pen: Pen, species: Species) -> None:
@@ -161,7 +246,9 @@ def _rounded(layer: NDArray[np.uint8], *, radius: float) -> NDArray[np.uint8]:
     inside = cv2.blur(cv2.blur(alpha, (side, side)), (side, side))
     lit = cv2.warpAffine(inside, np.array([[1, 0, 0], [0, 1, -0.6 * radius]]), inside.shape[::-1])
     shade = cv2.addWeighted(inside, 0.15, lit, 0.27, 150)
-    return cv2.multiply(layer, cv2.merge([shade, shade, shade, np.full_like(shade, 255)]), scale=1 / 255)  # type: ignore[return-value]
+    return cv2.multiply(
+        layer, cv2.merge([shade, shade, shade, np.full_like(shade, 255)]), scale=1 / 255
+    )  # type: ignore[return-value]
 
 
 def _darker(colour: Colour, factor: float) -> Points:

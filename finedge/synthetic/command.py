@@ -26,7 +26,14 @@ log = logging.getLogger(__name__)
 
 RECORD = "render.json"  # marks a folder as ours and says what it was made from
 EDITION = 1  # raise when the same seed gives other pictures
-_RANGES = {"classes": (2, len(SPECIES)), "train": (1, 99999), "val": (0, 99999), "test": (0, 99999), "size": (32, 512), "seed": (0, 2**32 - 1)}
+_RANGES = {
+    "classes": (2, len(SPECIES)),
+    "train": (1, 99999),
+    "val": (0, 99999),
+    "test": (0, 99999),
+    "size": (32, 512),
+    "seed": (0, 2**32 - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,16 @@ class Plan:
                     yield f"{name}/{SPECIES[label].name}/{index:05d}.jpg", (split, label, index)
 
 
-def render(out: Positional[Path], *, classes: int = 12, train: int = 60, val: int = 10, test: int = 30, size: int = 224, seed: int = 0) -> dict[str, Any]:
+def render(
+    out: Positional[Path],
+    *,
+    classes: int = 12,
+    train: int = 60,
+    val: int = 10,
+    test: int = 30,
+    size: int = 224,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Render birds whose species differ only in small parts, as OUT/{train,val,test}/SPECIES/*.jpg.
 
     Each image depends on the seed, its split, species and number alone: a smaller set is part of a larger one. The same
@@ -81,7 +97,12 @@ def render(out: Positional[Path], *, classes: int = 12, train: int = 60, val: in
         _write(out, plan, count=len(wanted))
     else:
         log.info("%s holds these %d images already: nothing to do", out, len(wanted))
-    return {"out": str(out), "classes": classes, "images": len(wanted), "rendered": len(wanted) if fresh else 0}
+    return {
+        "out": str(out),
+        "classes": classes,
+        "images": len(wanted),
+        "rendered": len(wanted) if fresh else 0,
+    }
 
 
 def _is_made(out: Path, plan: Plan, wanted: set[str]) -> bool:
@@ -92,8 +113,16 @@ def _is_made(out: Path, plan: Plan, wanted: set[str]) -> bool:
     found = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()} - {RECORD}
     foreign = sorted(found - {path for path, _ in old.images()}) if old else sorted(found)
     if old is None or foreign:
-        what = f"{out} holds files that were not rendered: {', '.join(foreign[:3]) or 'folders'}" if out.is_dir() else f"{out} is a file"
-        raise DataError(what, expected="a new or empty folder, or one made by this command", fix="name another folder")
+        what = (
+            f"{out} holds files that were not rendered: {', '.join(foreign[:3]) or 'folders'}"
+            if out.is_dir()
+            else f"{out} is a file"
+        )
+        raise DataError(
+            what,
+            expected="a new or empty folder, or one made by this command",
+            fix="name another folder",
+        )
     return old == plan and found == wanted
 
 
@@ -113,7 +142,13 @@ def _write(out: Path, plan: Plan, *, count: int) -> None:
     """Render into a folder beside `out` and rename it, so that `out` is whole or not there."""
     console = Console(stderr=True)
     with new_folder(out) as beside:
-        for path, key in track(plan.images(), f"rendering {out.name}", total=count, console=console, disable=not console.is_terminal):
+        for path, key in track(
+            plan.images(),
+            f"rendering {out.name}",
+            total=count,
+            console=console,
+            disable=not console.is_terminal,
+        ):
             file = beside / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(encoded_image(key, size=plan.size, seed=plan.seed))
@@ -124,5 +159,9 @@ def encoded_image(key: tuple[int, int, int], *, size: int, seed: int) -> bytes:
     """Return the JPEG of one (split, class, index); its quality, 55 to 95, is part of the variation."""
     rng = np.random.default_rng([seed, *key])
     image = render_image(SPECIES[key[1]], rng, size=size)
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(55, 96))])
+    _, data = cv2.imencode(
+        ".jpg",
+        cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
+        [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(55, 96))],
+    )
     return data.tobytes()

@@ -47,7 +47,11 @@ def band(points: Points, width: float) -> Points:
     """Return the outline of a line `width` wide."""
     steps = points[1:] - points[:-1]
     along = np.concatenate([steps[:1], steps[1:] + steps[:-1], steps[-1:]])
-    across = along[:, ::-1] * (-1, 1) * (width / 2 / np.maximum(np.hypot(along[:, :1], along[:, 1:]), 1e-9))
+    across = (
+        along[:, ::-1]
+        * (-1, 1)
+        * (width / 2 / np.maximum(np.hypot(along[:, :1], along[:, 1:]), 1e-9))
+    )
     return np.concatenate([points + across, (points - across)[::-1]])
 
 
@@ -64,7 +68,11 @@ def smooth(corners: ArrayLike, *, steps: int = 6) -> Points:
 def bend(start: ArrayLike, middle: ArrayLike, end: ArrayLike, *, steps: int = 8) -> Points:
     """Return the quadratic curve from `start` to `end` pulled towards `middle` as [steps, 2]."""
     t = np.arange(steps)[:, None] / (steps - 1)
-    curve: Points = (1 - t) ** 2 * np.asarray(start) + 2 * t * (1 - t) * np.asarray(middle) + t**2 * np.asarray(end)
+    curve: Points = (
+        (1 - t) ** 2 * np.asarray(start)
+        + 2 * t * (1 - t) * np.asarray(middle)
+        + t**2 * np.asarray(end)
+    )
     return curve
 
 

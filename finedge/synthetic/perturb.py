@@ -50,20 +50,40 @@ def perspective(frame: Frame, generator: Generator) -> Frame:
     """Look from aside: each corner moves inwards by up to 20 % of the width and of the height."""
     height, width = frame.shape[:2]
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float32)
-    moved = corners + (1 - 2 * corners) * generator.uniform(0, PERSPECTIVE, (4, 2)).astype(np.float32)
+    moved = corners + (1 - 2 * corners) * generator.uniform(0, PERSPECTIVE, (4, 2)).astype(
+        np.float32
+    )
     size = np.array([width, height], np.float32)
     matrix = cv2.getPerspectiveTransform(corners * size, moved * size)
-    return np.asarray(cv2.warpPerspective(frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), np.uint8)
+    return np.asarray(
+        cv2.warpPerspective(
+            frame,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT_101,
+        ),
+        np.uint8,
+    )
 
 
 def deformation(frame: Frame, generator: Generator) -> Frame:
     """Bend smoothly: the knots of a 6 x 6 grid shift by normal steps of 2 % of the short side, cubic in between."""
     height, width = frame.shape[:2]
-    knots = generator.normal(0, DEFORMATION * min(height, width), (KNOTS, KNOTS, 2)).astype(np.float32)
+    knots = generator.normal(0, DEFORMATION * min(height, width), (KNOTS, KNOTS, 2)).astype(
+        np.float32
+    )
     shift = cv2.resize(knots, (width, height), interpolation=cv2.INTER_CUBIC)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     return np.asarray(
-        cv2.remap(frame, columns + shift[..., 0], rows + shift[..., 1], interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), np.uint8
+        cv2.remap(
+            frame,
+            columns + shift[..., 0],
+            rows + shift[..., 1],
+            interpolation=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT_101,
+        ),
+        np.uint8,
     )
 
 
@@ -79,28 +99,62 @@ def clutter(frame: Frame, generator: Generator) -> Frame:
         away = CLEAR + side / 2**0.5  # half the diagonal: however it is tilted
         place = np.array([away * generator.choice((-1, 1)), generator.uniform(-away, away)])
         x, y = np.array([width, height]) / 2 + short * generator.permutation(place)
-        turn = cv2.getRotationMatrix2D((TEXTURE / 2, TEXTURE / 2), generator.uniform(0, 90), side * short / TEXTURE)
+        turn = cv2.getRotationMatrix2D(
+            (TEXTURE / 2, TEXTURE / 2), generator.uniform(0, 90), side * short / TEXTURE
+        )
         matrix = turn + np.array([(0, 0, x - TEXTURE / 2), (0, 0, y - TEXTURE / 2)])
-        cv2.warpAffine(_texture(generator), matrix, (width, height), dst=made, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
+        cv2.warpAffine(
+            _texture(generator),
+            matrix,
+            (width, height),
+            dst=made,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_TRANSPARENT,
+        )
     return made
 
 
-PERTURBATIONS: dict[str, Perturbation] = {"rotation": rotation, "scale": scale, "perspective": perspective, "deformation": deformation, "clutter": clutter}
+PERTURBATIONS: dict[str, Perturbation] = {
+    "rotation": rotation,
+    "scale": scale,
+    "perspective": perspective,
+    "deformation": deformation,
+    "clutter": clutter,
+}
 
 
 def perturb(frame: Frame, name: str, *, index: int, seed: int = 0) -> Frame:
     """Apply a perturbation of the registry to image `index`: the same name, index and seed always draw the same."""
-    return PERTURBATIONS[name](frame, np.random.default_rng((seed, zlib.crc32(name.encode()), index)))
+    return PERTURBATIONS[name](
+        frame, np.random.default_rng((seed, zlib.crc32(name.encode()), index))
+    )
 
 
-def robustness(clean: Mapping[str, Any], perturbed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def robustness(
+    clean: Mapping[str, Any], perturbed: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """Return what `evaluate --robustness` prints of `accuracy_record`s: `drop` is the clean top1 less the perturbed one, on the same images."""
-    return {"clean": dict(clean), "robustness": {name: {**found, "drop": round(clean["top1"] - found["top1"], 6)} for name, found in perturbed.items()}}
+    return {
+        "clean": dict(clean),
+        "robustness": {
+            name: {**found, "drop": round(clean["top1"] - found["top1"], 6)}
+            for name, found in perturbed.items()
+        },
+    }
 
 
 def _affine(frame: Frame, matrix: NDArray[np.integer | np.floating]) -> Frame:
     height, width = frame.shape[:2]
-    return np.asarray(cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), np.uint8)
+    return np.asarray(
+        cv2.warpAffine(
+            frame,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT_101,
+        ),
+        np.uint8,
+    )
 
 
 def _texture(generator: Generator) -> Frame:
@@ -108,7 +162,9 @@ def _texture(generator: Generator) -> Frame:
     rows, columns = np.mgrid[:TEXTURE, :TEXTURE] / TEXTURE
     knots = generator.normal(0, generator.uniform(0.5, 3), (5, 5)).astype(np.float32)
     angle, waves = generator.uniform(0, np.pi), generator.uniform(0, 8)
-    phase = 2 * np.pi * waves * (rows * np.sin(angle) + columns * np.cos(angle)) + cv2.resize(knots, (TEXTURE, TEXTURE), interpolation=cv2.INTER_CUBIC)
+    phase = 2 * np.pi * waves * (rows * np.sin(angle) + columns * np.cos(angle)) + cv2.resize(
+        knots, (TEXTURE, TEXTURE), interpolation=cv2.INTER_CUBIC
+    )
     share = (0.5 + 0.5 * np.sin(phase))[..., None]
     first, second = generator.uniform(0, 255, (2, 3))
     return np.asarray(share * first + (1 - share) * second, np.uint8)

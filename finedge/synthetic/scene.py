@@ -54,11 +54,23 @@ def sample_plumage(rng: Generator) -> Plumage:
     tones = [
         (hue, saturation, value),
         (hue + rng.normal(0, 12), saturation * rng.uniform(0.3, 0.9), value + rng.uniform(20, 55)),
-        (hue + rng.normal(0, 8), saturation * rng.uniform(0.6, 1.2), value * rng.uniform(0.5, 0.85)),
-        (hue + rng.normal(0, 8), saturation * rng.uniform(0.7, 1.2), value * rng.uniform(0.75, 1.1)),
+        (
+            hue + rng.normal(0, 8),
+            saturation * rng.uniform(0.6, 1.2),
+            value * rng.uniform(0.5, 0.85),
+        ),
+        (
+            hue + rng.normal(0, 8),
+            saturation * rng.uniform(0.7, 1.2),
+            value * rng.uniform(0.75, 1.1),
+        ),
     ]
-    hsv = np.array([[(h % 180, np.clip(s, 0, 255), np.clip(v, 0, 255)) for h, s, v in tones]]).astype(np.uint8)
-    back, belly, wing, head = (tuple(map(int, rgb)) for rgb in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0])
+    hsv = np.array(
+        [[(h % 180, np.clip(s, 0, 255), np.clip(v, 0, 255)) for h, s, v in tones]]
+    ).astype(np.uint8)
+    back, belly, wing, head = (
+        tuple(map(int, rgb)) for rgb in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]
+    )
     return Plumage(back, belly, wing, head)  # type: ignore[arg-type]
 
 
@@ -69,7 +81,11 @@ def moving_scene(index: int, *, seed: int = 0) -> Image:
     """
     visit = index // STAY
     rng = np.random.default_rng([seed, 1, visit])
-    pose, plumage, species = _pose_at(index, seed=seed), sample_plumage(rng), _visitor(visit, seed=seed)
+    pose, plumage, species = (
+        _pose_at(index, seed=seed),
+        sample_plumage(rng),
+        _visitor(visit, seed=seed),
+    )
     image = _with_bird(_stage(seed).copy(), species, pose=pose, plumage=plumage, rng=rng)
     return Light.sample(np.random.default_rng([seed, 21]))(image)
 
@@ -79,7 +95,9 @@ def moving_scene_label(index: int, *, seed: int = 0) -> str:
     return _visitor(index // STAY, seed=seed).name
 
 
-def _with_bird(image: Image, species: Species, *, pose: Pose, plumage: Plumage, rng: Generator) -> Image:
+def _with_bird(
+    image: Image, species: Species, *, pose: Pose, plumage: Plumage, rng: Generator
+) -> Image:
     height, width = image.shape[:2]
     perch(image, rng, at=pose.feet(width=width, height=height))
     layer = draw_bird(species, pose=pose, plumage=plumage, width=width, height=height)

@@ -54,7 +54,9 @@ class Species:
 _FINCH = Species("finch", bill_length=0.17, bill_depth=0.19, bill=RED, tail_length=0.36)
 _WARBLER = Species("warbler", bill_length=0.18, bill_depth=0.06)
 _THRUSH = Species("thrush", bill_length=0.21, bill_depth=0.09)
-_CREEPER = Species("creeper", bill_length=0.36, bill_depth=0.11, bill_curve=0.05, bill=YELLOW, tail_length=0.34)
+_CREEPER = Species(
+    "creeper", bill_length=0.36, bill_depth=0.11, bill_curve=0.05, bill=YELLOW, tail_length=0.34
+)
 _MARTIN = Species("martin", bill_length=0.09, bill_depth=0.08, throat=PALE, tail_length=0.56)
 _BUNTING = Species("bunting", bill_length=0.14, bill_depth=0.12, tail_length=0.46)
 

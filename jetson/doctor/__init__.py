@@ -30,7 +30,16 @@ def doctor(*, json: bool = False, root: Path = Path("/")) -> dict[str, Any] | No
     problems = find_problems(facts)
     if not json:
         show(facts, problems)
-    result = {"schema": SCHEMA, **facts, "problems": [asdict(p) for p in problems]} if json or not sys.stdout.isatty() else None
+    result = (
+        {"schema": SCHEMA, **facts, "problems": [asdict(p) for p in problems]}
+        if json or not sys.stdout.isatty()
+        else None
+    )
     if all(why is not None for name, why in facts["backends"].items() if name not in PRETENDERS):
-        raise SystemProblem("no backend can run here", expected="at least onnxruntime", fix=facts["backends"]["onnxruntime"], result=result)
+        raise SystemProblem(
+            "no backend can run here",
+            expected="at least onnxruntime",
+            fix=facts["backends"]["onnxruntime"],
+            result=result,
+        )
     return result

@@ -27,7 +27,11 @@ def jetson(root: Path = Path("/")) -> dict[str, str] | None:
         return None
     found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", line)
     release = f"{found[1]}.{found[2]}" if found else UNKNOWN
-    return {"board": text(root / "proc/device-tree/model") or UNKNOWN, "l4t": release, "jetpack": jetpack(release)}
+    return {
+        "board": text(root / "proc/device-tree/model") or UNKNOWN,
+        "l4t": release,
+        "jetpack": jetpack(release),
+    }
 
 
 def jetpack(l4t: str) -> str:

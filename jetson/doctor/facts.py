@@ -54,11 +54,17 @@ def why_not(backend: str) -> str | None:
 def swap_mib(root: Path = Path("/")) -> dict[str, int]:
     """Return the size of each swap device in MiB by its path; `/dev/zram0` is memory that is compressed."""
     lines = text(root / "proc/swaps").splitlines()[1:]
-    return {fields[0]: int(fields[2]) >> 10 for fields in (line.split() for line in lines) if len(fields) > 2}
+    return {
+        fields[0]: int(fields[2]) >> 10
+        for fields in (line.split() for line in lines)
+        if len(fields) > 2
+    }
 
 
 def disk_free_mib() -> int:
     """Return the free space where engines and machine settings go (`$FINEDGE_CACHE`, or the home folder)."""
     folder = Path(os.environ.get("FINEDGE_CACHE") or Path.home())
-    there = next(f for f in (folder, *folder.parents) if os.access(f, os.F_OK))  # it may be another user's
+    there = next(
+        f for f in (folder, *folder.parents) if os.access(f, os.F_OK)
+    )  # it may be another user's
     return shutil.disk_usage(there).free >> 20

@@ -24,7 +24,9 @@ def fresh_engines(bundle: Bundle) -> tuple[Mapping[str, list[Found]], int]:
     newest: dict[tuple[str, str], Found] = {}
     stale = 0
     for found in sorted(_candidates(bundle), key=lambda e: e.path.stat().st_mtime):
-        if found.key.onnx == digest(found.key.precision, "plugin" if found.key.plugin else "decomposed"):
+        if found.key.onnx == digest(
+            found.key.precision, "plugin" if found.key.plugin else "decomposed"
+        ):
             newest[found.key.precision, found.key.compute_capability] = found
         else:
             stale += 1
@@ -36,7 +38,11 @@ def fresh_engines(bundle: Bundle) -> tuple[Mapping[str, list[Found]], int]:
 
 def _candidates(bundle: Bundle) -> list[Found]:
     # TensorRT for RTX is another library; engines with taps have outputs that no client asks for.
-    return [e for e in EngineStore.of(bundle) if e.key.library == "tensorrt" and "debug_taps=True" not in e.key.flags]
+    return [
+        e
+        for e in EngineStore.of(bundle)
+        if e.key.library == "tensorrt" and "debug_taps=True" not in e.key.flags
+    ]
 
 
 def _parsed(bundle: Bundle, precision: Precision, attention: str) -> str:
@@ -47,6 +53,8 @@ def _parsed(bundle: Bundle, precision: Precision, attention: str) -> str:
         return ""
     try:
         options = BuildOptions(precision, "plugin" if attention == "plugin" else "decomposed")
-        return hashlib.sha256(prepare(bundle.file(FILES[precision]), options).SerializeToString(deterministic=True)).hexdigest()
+        return hashlib.sha256(
+            prepare(bundle.file(FILES[precision]), options).SerializeToString(deterministic=True)
+        ).hexdigest()
     except FinedgeError:
         return ""

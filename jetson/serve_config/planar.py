@@ -68,10 +68,18 @@ def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
         {bundle.spec.input.name: frames},
     )
     expected = probabilities(scores / (fitted.temperature if fitted else 1.0))
-    found = _run(model.SerializeToString(), PROBABILITIES, {PLANES: frames.transpose(TO_PLANES).astype(np.float32)})
+    found = _run(
+        model.SerializeToString(),
+        PROBABILITIES,
+        {PLANES: frames.transpose(TO_PLANES).astype(np.float32)},
+    )
     worst = float(np.abs(found - expected).max())
     if not worst <= TOLERANCE:
-        raise GateError(f"the planar copy of {FILES[variant]} differs by {worst:.2g} in a probability", expected=f"at most {TOLERANCE:g}", fix="export again")
+        raise GateError(
+            f"the planar copy of {FILES[variant]} differs by {worst:.2g} in a probability",
+            expected=f"at most {TOLERANCE:g}",
+            fix="export again",
+        )
     return worst
 
 
@@ -89,11 +97,19 @@ def _take_planes(model: onnx.ModelProto, bundle: Bundle) -> None:
         rows = PREFIX + "rows"
         for node in graph.node:
             node.input[:] = [rows if name == frames.name else name for name in node.input]
-        graph.node.insert(0, helper.make_node("Transpose", [PLANES], [rows], name=rows, perm=TO_ROWS))
+        graph.node.insert(
+            0, helper.make_node("Transpose", [PLANES], [rows], name=rows, perm=TO_ROWS)
+        )
     if PLANES in {name for node in graph.node for name in node.output}:
-        raise FinedgeError(f"a tensor of the model is called {PLANES}", expected="another name", fix="export again")
+        raise FinedgeError(
+            f"a tensor of the model is called {PLANES}", expected="another name", fix="export again"
+        )
     del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info(PLANES, TensorProto.FLOAT, ["batch", 3, frames.height, frames.width]))
+    graph.input.append(
+        helper.make_tensor_value_info(
+            PLANES, TensorProto.FLOAT, ["batch", 3, frames.height, frames.width]
+        )
+    )
 
 
 def _head(graph: onnx.GraphProto, name: str) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
@@ -114,12 +130,27 @@ def _give_probabilities(model: onnx.ModelProto, bundle: Bundle, *, temperature: 
 
     graph, scores = model.graph, bundle.spec.main.name
     if temperature != 1:
-        graph.initializer.append(numpy_helper.from_array(np.array(temperature, np.float32), PREFIX + "temperature"))
-        graph.node.append(helper.make_node("Div", [scores, PREFIX + "temperature"], [PREFIX + "tempered"], name=PREFIX + "tempered"))
+        graph.initializer.append(
+            numpy_helper.from_array(np.array(temperature, np.float32), PREFIX + "temperature")
+        )
+        graph.node.append(
+            helper.make_node(
+                "Div",
+                [scores, PREFIX + "temperature"],
+                [PREFIX + "tempered"],
+                name=PREFIX + "tempered",
+            )
+        )
         scores = PREFIX + "tempered"
-    graph.node.append(helper.make_node("Softmax", [scores], [PROBABILITIES], name=PREFIX + PROBABILITIES, axis=-1))
+    graph.node.append(
+        helper.make_node("Softmax", [scores], [PROBABILITIES], name=PREFIX + PROBABILITIES, axis=-1)
+    )
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(bundle.spec.labels)]))
+    graph.output.append(
+        helper.make_tensor_value_info(
+            PROBABILITIES, TensorProto.FLOAT, ["batch", len(bundle.spec.labels)]
+        )
+    )
 
 
 def _run(model: bytes, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -140,6 +171,9 @@ def prepared(model: onnx.ModelProto, folder: Path, *, variant: str, plugin: bool
 
     precision: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
     onnx.save(model, folder / "planar.onnx")
-    ready = prepare(folder / "planar.onnx", BuildOptions(precision[variant], "plugin" if plugin else "decomposed"))
+    ready = prepare(
+        folder / "planar.onnx",
+        BuildOptions(precision[variant], "plugin" if plugin else "decomposed"),
+    )
     content: bytes = ready.SerializeToString()
     return content

@@ -30,14 +30,28 @@ class Change:
 
 def choose(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
     """Return all items, or `limit` of them by a fixed seed."""
-    return tuple(items) if limit is None or limit >= len(items) else tuple(random.Random(0).sample(list(items), limit))
+    return (
+        tuple(items)
+        if limit is None or limit >= len(items)
+        else tuple(random.Random(0).sample(list(items), limit))
+    )
 
 
 def change(first: Answers, second: Answers) -> Change:
     """Compare the answers of two classifiers to the same images in the same order."""
-    gained, lost = int((second.correct & ~first.correct).sum()), int((first.correct & ~second.correct).sum())
+    gained, lost = (
+        int((second.correct & ~first.correct).sum()),
+        int((first.correct & ~second.correct).sum()),
+    )
     flips, n = int((first.ranked[:, 0] != second.ranked[:, 0]).sum()), len(first.items)
-    return Change(round((gained - lost) / n, 6), paired_interval95(gained, lost, n), mcnemar(lost, gained), flips, gained, lost)
+    return Change(
+        round((gained - lost) / n, 6),
+        paired_interval95(gained, lost, n),
+        mcnemar(lost, gained),
+        flips,
+        gained,
+        lost,
+    )
 
 
 def paired_interval95(gained: int, lost: int, n: int) -> tuple[float, float]:
@@ -59,6 +73,10 @@ def per_class(labels: Sequence[str], answers: Mapping[str, Answers]) -> list[dic
     for index in sorted(set(truth.tolist())):
         mask = truth == index
         top1 = {variant: round(float(a.correct[mask].mean()), 6) for variant, a in answers.items()}
-        difference = round(top1["int8"] - top1["fp32"], 6) if {"fp32", "int8"} <= set(top1) else None
-        rows.append({"label": labels[index], "n": int(mask.sum()), "top1": top1, "change": difference})
+        difference = (
+            round(top1["int8"] - top1["fp32"], 6) if {"fp32", "int8"} <= set(top1) else None
+        )
+        rows.append(
+            {"label": labels[index], "n": int(mask.sum()), "top1": top1, "change": difference}
+        )
     return rows

@@ -54,13 +54,24 @@ class Replay:
                 time.sleep(-late_ns / 1e9)
             self.missed += (skipped := int(max(0.0, late_ns) // period_ns))
             index += skipped
-            yield Frame(index, start + round(index * period_ns), self.frames[index % len(self.frames)], "replay", 0.0)
+            yield Frame(
+                index,
+                start + round(index * period_ns),
+                self.frames[index % len(self.frames)],
+                "replay",
+                0.0,
+            )
             index += 1
 
     def __enter__(self) -> Replay:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         pass
 
 
@@ -82,7 +93,14 @@ class Seen:
         return (self.answered_ns - self.captured_ns) / 1e6
 
 
-def watch(source: Source, stages: Stages, *, rank: Callable[[NDArray[np.float32]], object], seconds: float, settle_s: float = SETTLE_S) -> list[Seen]:
+def watch(
+    source: Source,
+    stages: Stages,
+    *,
+    rank: Callable[[NDArray[np.float32]], object],
+    seconds: float,
+    settle_s: float = SETTLE_S,
+) -> list[Seen]:
     """Answer the frames of an open source for `settle_s` + `seconds`; return those of the latter.
 
     Raises:
@@ -102,7 +120,10 @@ def watch(source: Source, stages: Stages, *, rank: Callable[[NDArray[np.float32]
             if time.monotonic() >= begin + seconds:
                 break
     if not seen:
-        raise SourceLost(f"{source.info.uri}: no frame was answered in {settle_s + seconds:g} s", fix="look at it with finedge classify; or measure longer")
+        raise SourceLost(
+            f"{source.info.uri}: no frame was answered in {settle_s + seconds:g} s",
+            fix="look at it with finedge classify; or measure longer",
+        )
     return seen
 
 
@@ -152,16 +173,30 @@ class CameraLane(Lane):
     @property
     def images_per_second(self) -> float:
         """Answers a second."""
-        return _rate(sum(len(block) - 1 for block in self.seen), sum(block[-1].answered_ns - block[0].answered_ns for block in self.seen)) or 0.0
+        return (
+            _rate(
+                sum(len(block) - 1 for block in self.seen),
+                sum(block[-1].answered_ns - block[0].answered_ns for block in self.seen),
+            )
+            or 0.0
+        )
 
     def of_the_camera(self) -> dict[str, Any]:
         """Return what only this mode has: rates, frames offered, answered and dropped, and how old frames were when they were answered."""
-        ages, steps = self.times["age"], sum(block[-1].index - block[0].index for block in self.seen)
+        ages, steps = (
+            self.times["age"],
+            sum(block[-1].index - block[0].index for block in self.seen),
+        )
         offered, answered = steps + len(self.seen), len(ages)
-        shown = {f"age_p{p}_ms": round(percentile(ages, p), 4) if supported(p, answered) else None for p in PERCENTILES}
+        shown = {
+            f"age_p{p}_ms": round(percentile(ages, p), 4) if supported(p, answered) else None
+            for p in PERCENTILES
+        }
         return {
             "source": mask(self.uri) or "replay",
-            "fps_offered": _rate(steps, sum(block[-1].captured_ns - block[0].captured_ns for block in self.seen)),
+            "fps_offered": _rate(
+                steps, sum(block[-1].captured_ns - block[0].captured_ns for block in self.seen)
+            ),
             "fps_answered": round(self.images_per_second, 3),
             "offered": offered,
             "answered": answered,
@@ -176,7 +211,9 @@ class CameraLane(Lane):
         offered = self.of_the_camera()["offered"]
         if self.missed <= MAX_MISSED * offered:
             return ()
-        return (f"the machine was too busy to offer {self.fps or FPS:g} frames a second: {self.missed} were missed",)
+        return (
+            f"the machine was too busy to offer {self.fps or FPS:g} frames a second: {self.missed} were missed",
+        )
 
     def _open(self) -> AbstractContextManager[Source]:
         if not self.uri:
@@ -185,7 +222,9 @@ class CameraLane(Lane):
         if not source.live:
             source.__exit__(None, None, None)
             raise UsageError(
-                f"'{self.uri}' is no live source: it waits for us", expected="a camera, a stream or test://", fix="--data DIR --fps 30 replays pictures"
+                f"'{self.uri}' is no live source: it waits for us",
+                expected="a camera, a stream or test://",
+                fix="--data DIR --fps 30 replays pictures",
             )
         return source
 

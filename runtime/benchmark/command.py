@@ -103,7 +103,10 @@ def benchmark(
     from finedge.runtime.benchmark.run import schedule
 
     if min(images, batch, accuracy_images or 1) < 1:
-        raise UsageError(f"--images {images} --batch {batch} --accuracy-images {accuracy_images}", expected="at least 1 each")
+        raise UsageError(
+            f"--images {images} --batch {batch} --accuracy-images {accuracy_images}",
+            expected="at least 1 each",
+        )
     claims, plan = Claims(_percentiles(percentile), _gate(gate)), schedule(duration)
     opened = load_bundles(bundles)
     folder = writable_folder(out or bundles[0], option="--out")
@@ -125,21 +128,37 @@ def benchmark(
     content = report_content(measured, claims=claims, plan=plan, settings=settings)
     write_bytes(folder / "samples.json.gz", _samples(measured))
     write_text(folder / "report.json", json.dumps(content, indent=1))
-    return _checked({**{k: content[k] for k in ("schema", "made", "environment", "rows", "comparisons")}, "report": str((folder / "report.json").resolve())})
+    return _checked(
+        {
+            **{k: content[k] for k in ("schema", "made", "environment", "rows", "comparisons")},
+            "report": str((folder / "report.json").resolve()),
+        }
+    )
 
 
 def load_bundles(paths: tuple[Path, ...]) -> dict[str, Bundle]:
     """Open bundles by name; two of one name are told apart by their parent folder."""
     if not paths:
-        raise UsageError("no bundle was given", expected="one or more bundles", fix="finedge benchmark birds.finedge --data DIR")
+        raise UsageError(
+            "no bundle was given",
+            expected="one or more bundles",
+            fix="finedge benchmark birds.finedge --data DIR",
+        )
     if len({p.resolve() for p in paths}) < len(paths):
-        raise UsageError(f"a bundle is given twice: {', '.join(map(str, paths))}", expected="different bundles")
+        raise UsageError(
+            f"a bundle is given twice: {', '.join(map(str, paths))}", expected="different bundles"
+        )
     loaded = [Bundle.load(p) for p in paths]
     names = [b.name for b in loaded]
-    return {n if names.count(n) == 1 else f"{b.path.resolve().parent.name}/{n}": b for n, b in zip(names, loaded, strict=True)}
+    return {
+        n if names.count(n) == 1 else f"{b.path.resolve().parent.name}/{n}": b
+        for n, b in zip(names, loaded, strict=True)
+    }
 
 
-def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings, plan: Schedule) -> Measured:
+def measure(
+    bundles: dict[str, Bundle], data: Path | None, *, settings: Settings, plan: Schedule
+) -> Measured:
     """Open every variant, take its accuracy, then time all of them interleaved."""
     from finedge.runtime.backend import get_backend, usual_variants
     from finedge.runtime.benchmark.frames import labelled_images
@@ -163,11 +182,20 @@ def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings
     items = {name: None if found is None else found.items for name, found in chosen.items()}
     with ExitStack() as stack:
         backend = get_backend(settings.backend)
-        wanted = ((n, b, v) for n, b in bundles.items() for v in settings.variants or usual_variants(backend, b))
+        wanted = (
+            (n, b, v)
+            for n, b in bundles.items()
+            for v in settings.variants or usual_variants(backend, b)
+        )
         classifiers = {(n, v): stack.enter_context(_open(b, v, settings)) for n, b, v in wanted}
         answers, note = _accuracies(classifiers, items, limit=settings.accuracy_images)
         frames = _frames(items, settings)
-        asking = [Lane(name, classifier, mode, frames) for mode in modes if mode.name != CAMERA for (name, _), classifier in classifiers.items()]
+        asking = [
+            Lane(name, classifier, mode, frames)
+            for mode in modes
+            if mode.name != CAMERA
+            for (name, _), classifier in classifiers.items()
+        ]
         throttled = {interleave(asking, plan)}
         watching = [
             _camera_lane(name, c, frames=frames, settings=settings, stack=stack)
@@ -182,7 +210,9 @@ def measure(bundles: dict[str, Bundle], data: Path | None, *, settings: Settings
     return Measured(bundles, [*asking, *watching], machine, answers, slowed, note, origins)
 
 
-def report_content(measured: Measured, *, claims: Claims, plan: Schedule, settings: Settings) -> dict[str, Any]:
+def report_content(
+    measured: Measured, *, claims: Claims, plan: Schedule, settings: Settings
+) -> dict[str, Any]:
     """Return what report.json holds."""
     from finedge.runtime.benchmark.results import class_changes, comparisons, rows
 
@@ -205,10 +235,14 @@ def report_content(measured: Measured, *, claims: Claims, plan: Schedule, settin
 def _open(bundle: Bundle, variant: str, settings: Settings, *, spin: bool = True) -> Classifier:
     from finedge.runtime.classifier import Classifier
 
-    return Classifier.open(bundle, variant=variant, backend=settings.backend, threads=settings.threads, spin=spin)
+    return Classifier.open(
+        bundle, variant=variant, backend=settings.backend, threads=settings.threads, spin=spin
+    )
 
 
-def _camera_lane(name: str, classifier: Classifier, *, frames: Frames, settings: Settings, stack: ExitStack) -> Lane:
+def _camera_lane(
+    name: str, classifier: Classifier, *, frames: Frames, settings: Settings, stack: ExitStack
+) -> Lane:
     from finedge.runtime.benchmark.camera import CameraLane
     from finedge.runtime.benchmark.modes import CAMERA, Mode
 
@@ -218,7 +252,10 @@ def _camera_lane(name: str, classifier: Classifier, *, frames: Frames, settings:
 
 
 def _accuracies(
-    classifiers: dict[tuple[str, str], Classifier], items: dict[str, tuple[Item, ...] | None], *, limit: int | None
+    classifiers: dict[tuple[str, str], Classifier],
+    items: dict[str, tuple[Item, ...] | None],
+    *,
+    limit: int | None,
 ) -> tuple[dict[tuple[str, str], Answers], str]:
     from finedge.runtime.benchmark.accuracy import choose
     from finedge.runtime.evaluate.command import predict
@@ -238,7 +275,11 @@ def _frames(items: dict[str, tuple[Item, ...] | None], settings: Settings) -> Fr
     from finedge.runtime.benchmark.frames import image_frames, rendered_frames
 
     first = next((i for i in items.values() if i), None)
-    return image_frames(first, count=settings.images, split=settings.split) if first else rendered_frames(settings.images)
+    return (
+        image_frames(first, count=settings.images, split=settings.split)
+        if first
+        else rendered_frames(settings.images)
+    )
 
 
 def _samples(measured: Measured) -> bytes:
@@ -250,9 +291,14 @@ def _samples(measured: Measured) -> bytes:
 def _checked(result: dict[str, Any]) -> dict[str, Any]:
     bad = [r for r in result["rows"] if not r["valid"]]
     if bad:
-        reasons = "\n".join(f"  {r['bundle']} {r['variant']} {r['mode']}: {'; '.join(r['invalid_reasons'])}" for r in bad)
+        reasons = "\n".join(
+            f"  {r['bundle']} {r['variant']} {r['mode']}: {'; '.join(r['invalid_reasons'])}"
+            for r in bad
+        )
         raise InvalidBenchmark(
-            f"{len(bad)} of {len(result['rows'])} rows are INVALID:\n{reasons}", fix="measure longer, on an idle and cool machine", result=result
+            f"{len(bad)} of {len(result['rows'])} rows are INVALID:\n{reasons}",
+            fix="measure longer, on an idle and cool machine",
+            result=result,
         )
     return result
 
@@ -271,7 +317,9 @@ def _percentiles(text: str) -> tuple[float, ...]:
     except ValueError:
         wanted = (0.0,)
     if any(p not in MIN_QUERIES for p in wanted):
-        raise UsageError(f"percentile '{text}'", expected=f"of {', '.join(f'{p:g}' for p in MIN_QUERIES)}")
+        raise UsageError(
+            f"percentile '{text}'", expected=f"of {', '.join(f'{p:g}' for p in MIN_QUERIES)}"
+        )
     return wanted
 
 

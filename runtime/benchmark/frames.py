@@ -70,10 +70,14 @@ def image_frames(items: Sequence[Item], *, count: int, split: str) -> Frames:
         frame = decode_image(data)
         times.append(1e3 * (time.perf_counter() - start))
         if frame is None:
-            raise DataError(f"{item.path} is not a complete image", fix="repair or delete this file")
+            raise DataError(
+                f"{item.path} is not a complete image", fix="repair or delete this file"
+            )
         frames.append(frame)
         if sum(f.nbytes for f in frames) > MEMORY_BYTES:
-            log.warning("the images are large: %d of them are rotated, not %d", len(frames), len(chosen))
+            log.warning(
+                "the images are large: %d of them are rotated, not %d", len(frames), len(chosen)
+            )
             break
     return Frames(tuple(frames), tuple(times), f"images of the {split} split")
 

@@ -38,11 +38,18 @@ def parse_modes(names: str, *, batch: int) -> tuple[Mode, ...]:
     """Return the modes of a comma list; `batch` is that of offline."""
     if batch < 1:
         raise UsageError(f"batch {batch}", expected="at least 1")
-    known: Mapping[str, Mode] = {"single-stream": Mode("single-stream", 1), "offline": Mode("offline", batch), CAMERA: Mode(CAMERA, 1)}
+    known: Mapping[str, Mode] = {
+        "single-stream": Mode("single-stream", 1),
+        "offline": Mode("offline", batch),
+        CAMERA: Mode(CAMERA, 1),
+    }
     wanted = [n.strip() for n in names.split(",") if n.strip()]
     unknown = [n for n in wanted if n not in known]
     if unknown or not wanted:
-        raise UsageError(f"unknown mode '{', '.join(unknown)}'", expected=nearest(unknown[0] if unknown else "", known))
+        raise UsageError(
+            f"unknown mode '{', '.join(unknown)}'",
+            expected=nearest(unknown[0] if unknown else "", known),
+        )
     return tuple(known[n] for n in dict.fromkeys(wanted))
 
 
@@ -74,7 +81,12 @@ class Lane:
         total = 1e3 * (time.perf_counter() - start)
         if record:
             ms = predictions[0].ms
-            for stage, value in ((TOTAL, total), ("preprocess", ms.preprocess), ("infer", ms.infer), ("post", ms.post)):
+            for stage, value in (
+                (TOTAL, total),
+                ("preprocess", ms.preprocess),
+                ("infer", ms.infer),
+                ("post", ms.post),
+            ):
                 self.times.add(stage, value)
         return total
 
@@ -129,7 +141,11 @@ class Lane:
             self.classifier.rank(answer[self.classifier.bundle.spec.main.name])
             now = time.perf_counter()
             if record:
-                for stage, value in ((TOTAL, now - last), ("preprocess", took), ("post", now - received)):
+                for stage, value in (
+                    (TOTAL, now - last),
+                    ("preprocess", took),
+                    ("post", now - received),
+                ):
                     self.times.add(stage, 1e3 * value)
             yield 1e3 * (now - last)
             last = now

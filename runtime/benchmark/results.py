@@ -69,14 +69,30 @@ def comparisons(measured: Measured, table: Sequence[Row]) -> list[dict[str, Any]
                 log.warning(text, first, other, variant, len(a.items), len(b.items))
                 continue
             times = [p50[first, variant], p50[other, variant]]
-            found.append({"first": first, "second": other, "variant": variant, "n": len(a.items), "p50_ms": times, **asdict(change(a, b))})
+            found.append(
+                {
+                    "first": first,
+                    "second": other,
+                    "variant": variant,
+                    "n": len(a.items),
+                    "p50_ms": times,
+                    **asdict(change(a, b)),
+                }
+            )
     return found
 
 
 def class_changes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
     """Return the accuracy of each class by bundle: label, n, top1 by variant, change fp32 to int8."""
-    by_bundle = {name: {v: a for (b, v), a in measured.answers.items() if b == name} for name in measured.bundles}
-    return {name: per_class(measured.bundles[name].spec.labels, answers) for name, answers in by_bundle.items() if answers}
+    by_bundle = {
+        name: {v: a for (b, v), a in measured.answers.items() if b == name}
+        for name in measured.bundles
+    }
+    return {
+        name: per_class(measured.bundles[name].spec.labels, answers)
+        for name, answers in by_bundle.items()
+        if answers
+    }
 
 
 def samples(measured: Measured) -> bytes:
@@ -91,10 +107,21 @@ def samples(measured: Measured) -> bytes:
         for lane in measured.lanes
     ]  # fmt: skip
     answers = [
-        {"bundle": bundle, "variant": variant, "images": [i.path.name for i in a.items], "labels": a.labels.tolist(), "top1": a.ranked[:, 0].tolist()}
+        {
+            "bundle": bundle,
+            "variant": variant,
+            "images": [i.path.name for i in a.items],
+            "labels": a.labels.tolist(),
+            "top1": a.ranked[:, 0].tolist(),
+        }
         for (bundle, variant), a in measured.answers.items()
     ]
-    content = {"schema": 1, "lanes": lanes, "decode_ms": list(measured.lanes[0].frames.decode_ms), "answers": answers}
+    content = {
+        "schema": 1,
+        "lanes": lanes,
+        "decode_ms": list(measured.lanes[0].frames.decode_ms),
+        "answers": answers,
+    }
     return gzip.compress(json.dumps(content).encode(), mtime=0)
 
 
@@ -102,7 +129,10 @@ def _row(lane: Lane, measured: Measured, claims: Claims) -> Row:
     bundle, info, times = measured.bundles[lane.bundle], lane.classifier.session.info, lane.times
     fps = lane.images_per_second
     power = _power(lane)
-    stages = {stage: median_or_none(times.samples_ms.get(stage, ())) for stage in ("preprocess", "infer", "post")}
+    stages = {
+        stage: median_or_none(times.samples_ms.get(stage, ()))
+        for stage in ("preprocess", "infer", "post")
+    }
     reasons = _invalid_reasons(lane, measured, claims)
     return Row(
         bundle=lane.bundle,
@@ -136,15 +166,28 @@ def _row(lane: Lane, measured: Measured, claims: Claims) -> Row:
 def _file_bytes(bundle: Bundle, info: SessionInfo) -> int:
     if not info.source:
         return bundle.file(info.file).stat().st_size
-    return next(found.path.stat().st_size for found in EngineStore.of(bundle) if found.path.name == info.file)
+    return next(
+        found.path.stat().st_size
+        for found in EngineStore.of(bundle)
+        if found.path.name == info.file
+    )
 
 
 def _accuracy_fields(lane: Lane, measured: Measured) -> dict[str, Any]:
     found = measured.answers.get((lane.bundle, lane.classifier.variant))
     base = measured.answers.get((lane.bundle, "fp32"))
-    changes = dict.fromkeys(("top1_change", "top1_change95", "mcnemar_p", "flips", "gained", "lost"))
+    changes = dict.fromkeys(
+        ("top1_change", "top1_change95", "mcnemar_p", "flips", "gained", "lost")
+    )
     if found is None:
-        return {"top1": None, "top5": None, "wilson95": None, "accuracy_n": 0, "accuracy_note": measured.note, **changes}
+        return {
+            "top1": None,
+            "top5": None,
+            "wilson95": None,
+            "accuracy_n": 0,
+            "accuracy_note": measured.note,
+            **changes,
+        }
     if base is not None and lane.classifier.variant != "fp32":
         changes = asdict(change(base, found))
     record = found.record()
@@ -160,14 +203,22 @@ def _accuracy_fields(lane: Lane, measured: Measured) -> dict[str, Any]:
 
 def _clocks(lane: Lane) -> dict[str, Any]:
     locked = lane.readings[-1].clocks_locked if lane.readings else None
-    gpu = {f"gpu_{name}": value for name, value in _change(_gpu_clocks(lane)).items()} if _on_gpu(lane) else {}
+    gpu = (
+        {f"gpu_{name}": value for name, value in _change(_gpu_clocks(lane)).items()}
+        if _on_gpu(lane)
+        else {}
+    )
     return {**_change(lane.clocks_mhz), **gpu, "locked": "unknown" if locked is None else locked}
 
 
 def _change(readings_mhz: Sequence[float | None]) -> dict[str, Any]:
     drop = clock_drop(readings_mhz)
     known = readings_mhz or [None]
-    return {"before_mhz": known[0], "after_mhz": known[-1], "drop": "unknown" if drop is None else round(drop, 4)}
+    return {
+        "before_mhz": known[0],
+        "after_mhz": known[-1],
+        "drop": "unknown" if drop is None else round(drop, 4),
+    }
 
 
 def _gpu_clocks(lane: Lane) -> list[float | None]:
@@ -184,24 +235,44 @@ def _power(lane: Lane) -> dict[str, Any]:
     told = [w for w in lane.watts if w is not None]
     if not told or len(told) < len(lane.watts):
         return {"mean_w": None, "sensor": None, "readings": len(told)}
-    return {"mean_w": round(sum(w for w, _ in told) / len(told), 4), "sensor": told[0][1], "readings": len(told)}
+    return {
+        "mean_w": round(sum(w for w, _ in told) / len(told), 4),
+        "sensor": told[0][1],
+        "readings": len(told),
+    }
 
 
 def _invalid_reasons(lane: Lane, measured: Measured, claims: Claims) -> tuple[str, ...]:
     reasons = [*unsupported(claims.percentiles, len(lane.times[TOTAL])), *lane.problems()]
-    for what, readings in (("clock", lane.clocks_mhz), ("GPU's clock", _gpu_clocks(lane) if _on_gpu(lane) else [])):
+    for what, readings in (
+        ("clock", lane.clocks_mhz),
+        ("GPU's clock", _gpu_clocks(lane) if _on_gpu(lane) else []),
+    ):
         drop = clock_drop(readings)
         if drop is not None and drop > MAX_CLOCK_DROP:
-            reasons.append(f"the {what} fell by {drop:.1%} while measuring (at most {MAX_CLOCK_DROP:.0%})")
+            reasons.append(
+                f"the {what} fell by {drop:.1%} while measuring (at most {MAX_CLOCK_DROP:.0%})"
+            )
     if measured.throttled is True:
-        reasons.append(f"the machine was slowed while measuring: {', '.join(_slowed_by(measured)) or 'no cause was told'}")
+        reasons.append(
+            f"the machine was slowed while measuring: {', '.join(_slowed_by(measured)) or 'no cause was told'}"
+        )
     if claims.gate is not None:
-        reasons += _below_gate(measured.answers.get((lane.bundle, lane.classifier.variant)), claims.gate)
+        reasons += _below_gate(
+            measured.answers.get((lane.bundle, lane.classifier.variant)), claims.gate
+        )
     return tuple(reasons)
 
 
 def _slowed_by(measured: Measured) -> list[str]:
-    return list(dict.fromkeys(name for lane in measured.lanes for reading in lane.readings for name in reading.throttled_by))
+    return list(
+        dict.fromkeys(
+            name
+            for lane in measured.lanes
+            for reading in lane.readings
+            for name in reading.throttled_by
+        )
+    )
 
 
 def _below_gate(answers: Answers | None, gate: float) -> list[str]:

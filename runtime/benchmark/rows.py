@@ -81,8 +81,16 @@ class Row:
 def latency_fields(samples_ms: Sequence[float]) -> dict[str, Any]:
     """Return n, the percentiles the sample supports (else None), the 99 % bounds of the median, and the slowest query."""
     n = len(samples_ms)
-    shown = {f"p{p}_ms": _rounded(percentile(samples_ms, p)) if supported(p, n) else None for p in PERCENTILES}
-    return {"n": n, **shown, "p50_bounds99_ms": median_bounds99(samples_ms), "max_ms": _rounded(max(samples_ms))}
+    shown = {
+        f"p{p}_ms": _rounded(percentile(samples_ms, p)) if supported(p, n) else None
+        for p in PERCENTILES
+    }
+    return {
+        "n": n,
+        **shown,
+        "p50_bounds99_ms": median_bounds99(samples_ms),
+        "max_ms": _rounded(max(samples_ms)),
+    }
 
 
 def median_bounds99(samples_ms: Sequence[float]) -> tuple[float, float] | None:
@@ -95,7 +103,9 @@ def median_bounds99(samples_ms: Sequence[float]) -> tuple[float, float] | None:
     if not supported(50, n):
         return None
     ordered, half = sorted(samples_ms), 2.576 * math.sqrt(n) / 2
-    return _rounded(ordered[max(0, math.floor(n / 2 - half))]), _rounded(ordered[min(n - 1, math.ceil(n / 2 + half))])
+    return _rounded(ordered[max(0, math.floor(n / 2 - half))]), _rounded(
+        ordered[min(n - 1, math.ceil(n / 2 + half))]
+    )
 
 
 def median_or_none(samples_ms: Sequence[float]) -> float | None:
@@ -105,7 +115,11 @@ def median_or_none(samples_ms: Sequence[float]) -> float | None:
 
 def unsupported(percents: Sequence[float], n: int) -> tuple[str, ...]:
     """Return a reason for each asked percentile that `n` queries cannot support."""
-    return tuple(f"p{p:g} was asked for: needs {MIN_QUERIES[p]} queries, has {n}" for p in percents if not supported(p, n))
+    return tuple(
+        f"p{p:g} was asked for: needs {MIN_QUERIES[p]} queries, has {n}"
+        for p in percents
+        if not supported(p, n)
+    )
 
 
 def _rounded(ms: float) -> float:

@@ -61,13 +61,17 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def interleave(lanes: Sequence[Lane], plan: Schedule, *, reader: Reader | None = None) -> bool | str:
+def interleave(
+    lanes: Sequence[Lane], plan: Schedule, *, reader: Reader | None = None
+) -> bool | str:
     """Warm all lanes, then measure them block by block; return whether the machine throttled meanwhile, or "unknown".
 
     `reader` has the sensors; default: those of this machine.
     """
     reader = reader or Reader()
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+    with Progress(
+        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    ) as progress:
         warm = progress.add_task("warm-up", total=len(lanes))
         for lane in lanes:
             lane.warm_up(plan.warm_up_s)
@@ -91,7 +95,11 @@ def _block(lane: Lane, plan: Schedule, reader: Reader) -> None:
     lane.clocks_mhz.append(fastest_core_mhz())  # before the sensors, which take their time
     reading = reader.read()
     lane.readings.append(reading)
-    lane.watts.append(_board_watts(reading) if energy is None or spent is None else ((spent - energy) / took, ENERGY_COUNTER))
+    lane.watts.append(
+        _board_watts(reading)
+        if energy is None or spent is None
+        else ((spent - energy) / took, ENERGY_COUNTER)
+    )
 
 
 def _board_watts(reading: Telemetry) -> tuple[float, str] | None:

@@ -74,7 +74,13 @@ def evaluate(
     with Classifier.open(loaded, variant=variant, backend=backend) as classifier:
         found = predict(classifier, items).record()
         if robustness:
-            found = perturb.robustness(found, {name: predict(classifier, items, perturbation=name).record() for name in perturb.PERTURBATIONS})
+            found = perturb.robustness(
+                found,
+                {
+                    name: predict(classifier, items, perturbation=name).record()
+                    for name in perturb.PERTURBATIONS
+                },
+            )
         info = classifier.session.info
         ran = {
             "variant": classifier.variant,
@@ -109,7 +115,9 @@ class Answers:
         return accuracy_record(int(self.correct.sum()), int(within.sum()), len(self.items))
 
 
-def predict(classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None = None) -> Answers:
+def predict(
+    classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None = None
+) -> Answers:
     """Classify labelled images one by one, as a camera would, with a progress bar where stderr is a terminal.
 
     `perturbation` names one that the decoded frames go through first.
@@ -121,19 +129,30 @@ def predict(classifier: Classifier, items: tuple[Item, ...], *, perturbation: st
 
     if not items:
         raise DataError("no images to evaluate", expected="at least one")
-    scores = np.concatenate([classifier.scores(batch) for batch in _watched(_batches(classifier, items, perturbation=perturbation), len(items))])
+    scores = np.concatenate(
+        [
+            classifier.scores(batch)
+            for batch in _watched(
+                _batches(classifier, items, perturbation=perturbation), len(items)
+            )
+        ]
+    )
     ranked = order(probabilities(scores))[:, :SHOWN]
     p = classifier.tempered(scores)
     labels = np.array([i.label for i in items], dtype=np.intp)
     return Answers(items, labels, ranked, np.take_along_axis(p, ranked, axis=1).astype(np.float32))
 
 
-def _batches(classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None) -> Iterator[NDArray[np.uint8]]:
+def _batches(
+    classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None
+) -> Iterator[NDArray[np.uint8]]:
     """Yield batches of one, prepared in threads a few images ahead (OpenCV and Pillow release the interpreter lock)."""
 
     def prepared(index: int) -> NDArray[np.uint8]:
         frame = read_image(items[index].path)
-        return classifier.prepare([perturb.perturb(frame, perturbation, index=index) if perturbation else frame])
+        return classifier.prepare(
+            [perturb.perturb(frame, perturbation, index=index) if perturbation else frame]
+        )
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(items), READ_AHEAD):

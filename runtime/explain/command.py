@@ -30,7 +30,13 @@ ABOUT = (
 
 
 def explain(
-    bundle: Positional[Path], images: Positional[tuple[str, ...]], *, out: Path, at: str = "", label: str = "", contrast: bool = False
+    bundle: Positional[Path],
+    images: Positional[tuple[str, ...]],
+    *,
+    out: Path,
+    at: str = "",
+    label: str = "",
+    contrast: bool = False,
 ) -> dict[str, Any]:
     """Show where a classifier looks: one PNG an image, a page with all of them, and the numbers.
 
@@ -60,10 +66,27 @@ def explain(
         cards.append(card(shown, name=frame.name, answer=answer(found), png=png))
         records.append(_record(frame, found, png))
         log.info("%s: %s", frame.name, answer(found))
-    about = {"schema": SCHEMA, "bundle": loaded.name, "digest": loaded.digest(), "file": FLOAT_FILE, "at": at or None, "images": records}
+    about = {
+        "schema": SCHEMA,
+        "bundle": loaded.name,
+        "digest": loaded.digest(),
+        "file": FLOAT_FILE,
+        "at": at or None,
+        "images": records,
+    }
     write_text(out / "explain.json", json.dumps(about, indent=1))
-    write_text(out / "index.html", sheet(cards, title=f"{loaded.name}: {loaded.spec.model} on {loaded.spec.backbone}", about=ABOUT))
-    return {"out": str(out.resolve()), "images": [{key: r[key] for key in ("image", "png", "label", "p")} for r in records]}
+    write_text(
+        out / "index.html",
+        sheet(
+            cards,
+            title=f"{loaded.name}: {loaded.spec.model} on {loaded.spec.backbone}",
+            about=ABOUT,
+        ),
+    )
+    return {
+        "out": str(out.resolve()),
+        "images": [{key: r[key] for key in ("image", "png", "label", "p")} for r in records],
+    }
 
 
 def _wish(bundle: Bundle, *, at: str, label: str, contrast: bool) -> ExplainOptions:
@@ -71,12 +94,20 @@ def _wish(bundle: Bundle, *, at: str, label: str, contrast: bool) -> ExplainOpti
     from finedge.runtime.explain.views import ExplainOptions
 
     kinds = {view.kind for view in bundle.views}
-    for kind, option in (("attention", at and "--at"), ("cam", (label and "--label") or (contrast and "--contrast"))):
+    for kind, option in (
+        ("attention", at and "--at"),
+        ("cam", (label and "--label") or (contrast and "--contrast")),
+    ):
         if kinds and option and kind not in kinds:
-            raise UsageError(f"{option}: {bundle.path} has no '{kind}' view", expected=f"an option for {', '.join(sorted(kinds))}")
+            raise UsageError(
+                f"{option}: {bundle.path} has no '{kind}' view",
+                expected=f"an option for {', '.join(sorted(kinds))}",
+            )
     if label and label not in bundle.spec.labels:
         raise UsageError(f"unknown label '{label}'", expected=nearest(label, bundle.spec.labels))
-    return ExplainOptions(_point(at) if at else None, bundle.spec.labels.index(label) if label else None, contrast)
+    return ExplainOptions(
+        _point(at) if at else None, bundle.spec.labels.index(label) if label else None, contrast
+    )
 
 
 def _point(text: str) -> tuple[float, float]:
@@ -86,7 +117,9 @@ def _point(text: str) -> tuple[float, float]:
             return x, y
     except ValueError:
         pass
-    raise UsageError(f"--at {text}", expected="X,Y in 0..1 of the crop, from its upper left, e.g. 0.5,0.3")
+    raise UsageError(
+        f"--at {text}", expected="X,Y in 0..1 of the crop, from its upper left, e.g. 0.5,0.3"
+    )
 
 
 def _frames(images: Sequence[str]) -> Iterator[Frame]:
@@ -115,7 +148,14 @@ def _record(frame: Frame, found: Explained, png: str) -> dict[str, Any]:
     best, size = found.top[0], len(found.pixels)
     top = [{"label": r.label, "p": r.p} for r in found.top]
     views = [_view_record(panel, size) for panel in found.panels]
-    return {"image": frame.name, "png": png, "label": best.label, "p": best.p, "top": top, "views": views}
+    return {
+        "image": frame.name,
+        "png": png,
+        "label": best.label,
+        "p": best.p,
+        "top": top,
+        "views": views,
+    }
 
 
 def _view_record(panel: Panel, size: int) -> dict[str, Any]:
@@ -130,6 +170,20 @@ def _view_record(panel: Panel, size: int) -> dict[str, Any]:
         }
         for m in panel.maps
     ]
-    about = {"title": panel.title, "label": panel.view.label, "kind": panel.view.kind, "tap": panel.view.tap, "grid": list(panel.maps[0].values.shape)}
+    about = {
+        "title": panel.title,
+        "label": panel.view.label,
+        "kind": panel.view.kind,
+        "tap": panel.view.tap,
+        "grid": list(panel.maps[0].values.shape),
+    }
     mark = None if panel.mark is None else [round(c / size, 4) for c in panel.mark]
-    return {**about, "unit": panel.unit, "uniform": panel.uniform, "full_colour": panel.full, "mark": mark, "maps": maps, **panel.numbers}
+    return {
+        **about,
+        "unit": panel.unit,
+        "uniform": panel.uniform,
+        "full_colour": panel.full,
+        "mark": mark,
+        "maps": maps,
+        **panel.numbers,
+    }

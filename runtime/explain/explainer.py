@@ -38,29 +38,54 @@ class Explainer:
 
     def __init__(self, bundle: Bundle) -> None:
         if not bundle.views:
-            raise BundleError(f"{bundle.path} declares no views: there is nothing to show", fix="finedge export RUN --out BUNDLE, with this version")
+            raise BundleError(
+                f"{bundle.path} declares no views: there is nothing to show",
+                fix="finedge export RUN --out BUNDLE, with this version",
+            )
         if bundle.spec.preprocess.frame is not None:
-            raise BundleError(f"{bundle.path} takes whole frames: its maps lie on a crop inside the graph", fix="explain one exported without --frame")
+            raise BundleError(
+                f"{bundle.path} takes whole frames: its maps lie on a crop inside the graph",
+                fix="explain one exported without --frame",
+            )
         graph = Graph(fold(read_model(bundle.file(FLOAT_FILE)), CROSS_LAYER_ATTENTION))
-        self.pictures: tuple[Picture, ...] = tuple(_open(view, bundle, graph) for view in bundle.views)
+        self.pictures: tuple[Picture, ...] = tuple(
+            _open(view, bundle, graph) for view in bundle.views
+        )
         self._spec, self._places = bundle.spec, Places(graph)
         needed = dict.fromkeys(tensor for picture in self.pictures for tensor in picture.tensors)
-        session = OnnxRuntimeBackend().open_with_taps(replace(bundle, taps=tuple(Tap(tensor, tensor) for tensor in needed)))
+        session = OnnxRuntimeBackend().open_with_taps(
+            replace(bundle, taps=tuple(Tap(tensor, tensor) for tensor in needed))
+        )
         self._classifier = Classifier(bundle, session, "fp32")
 
     def __call__(self, frame: NDArray[np.uint8], wish: ExplainOptions | None = None) -> Explained:
         """Classify one frame (uint8 [H, W, 3] RGB, any size) and look at every view."""
         batch = self._classifier.prepare([frame])
-        tensors = {name.removeprefix("tap/"): values for name, values in self._classifier.session(batch).items()}
+        tensors = {
+            name.removeprefix("tap/"): values
+            for name, values in self._classifier.session(batch).items()
+        }
         seen = Seen(self._spec, self._places, tensors, wish or ExplainOptions())
         (top,) = self._classifier.rank(seen.scores[None])
-        return Explained(batch[0], top, tuple(panel for picture in self.pictures for panel in picture.panels(seen)))
+        return Explained(
+            batch[0],
+            top,
+            tuple(panel for picture in self.pictures for panel in picture.panels(seen)),
+        )
 
 
 def _open(view: View, bundle: Bundle, graph: Graph) -> Picture:
     tensors = {tap.name: tap.tensor for tap in bundle.taps}
     if view.tap not in tensors:
-        raise BundleError(f"view '{view.label}' of {bundle.path} shows tap '{view.tap}'", expected=nearest(view.tap, tensors), fix="export again")
+        raise BundleError(
+            f"view '{view.label}' of {bundle.path} shows tap '{view.tap}'",
+            expected=nearest(view.tap, tensors),
+            fix="export again",
+        )
     if view.kind not in KINDS:
-        raise BundleError(f"view '{view.label}' of {bundle.path} has kind '{view.kind}'", expected=nearest(view.kind, KINDS), fix="update finedge")
+        raise BundleError(
+            f"view '{view.label}' of {bundle.path} has kind '{view.kind}'",
+            expected=nearest(view.kind, KINDS),
+            fix="update finedge",
+        )
     return KINDS[view.kind].open(view, tensors[view.tap], graph=graph, spec=bundle.spec)

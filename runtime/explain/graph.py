@@ -50,7 +50,11 @@ class Graph:
         if node is None or node.op_type != "Constant":
             return None
         value = next(iter(attributes(node).values()))
-        return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+        return (
+            onnx.numpy_helper.to_array(value)
+            if isinstance(value, onnx.TensorProto)
+            else np.asarray(value)
+        )
 
     def attention(self, tensor: str) -> Attention:
         """Return what the attention op behind a tensor compares; one that absorbed its projections is followed by a 1x1 convolution.
@@ -63,7 +67,11 @@ class Graph:
             node = self._producers.get(node.input[0])
         if node is None or (node.domain, node.op_type) != (DOMAIN, CROSS_LAYER_ATTENTION.name):
             found = "nothing" if node is None else node.op_type
-            raise BundleError(f"tensor {tensor} is made by {found}", expected=f"{DOMAIN}.{CROSS_LAYER_ATTENTION.name}", fix="export again")
+            raise BundleError(
+                f"tensor {tensor} is made by {found}",
+                expected=f"{DOMAIN}.{CROSS_LAYER_ATTENTION.name}",
+                fix="export again",
+            )
         return Attention(node.input[0], node.input[1], float(attributes(node)["scale"]))
 
     def linear(self, output: str) -> Linear:
@@ -77,9 +85,17 @@ class Graph:
             computed = next((name for name in node.input if self.constant(name) is None), "")
             bias = next((c for c in map(self.constant, node.input) if c is not None), bias)
             node = self._producers.get(computed)
-        weight = None if node is None or node.op_type not in ("Gemm", "MatMul") else self.constant(node.input[1])
+        weight = (
+            None
+            if node is None or node.op_type not in ("Gemm", "MatMul")
+            else self.constant(node.input[1])
+        )
         if node is None or weight is None:
-            raise BundleError(f"output {output} is no linear layer of features", expected="Gemm or MatMul with constant weights", fix="export again")
+            raise BundleError(
+                f"output {output} is no linear layer of features",
+                expected="Gemm or MatMul with constant weights",
+                fix="export again",
+            )
         if not attributes(node).get("transB", 0):
             weight = weight.T
         if len(node.input) > 2:

@@ -63,7 +63,9 @@ class Places:
         return Grid(*(self._line(tensor, axis, shape[axis], frame[axis]) for axis in AXES))
 
     def _line(self, tensor: str, axis: int, size: int, pixels: int) -> Line:
-        found = [f for f in self._lines[axis].get(tensor, ()) if abs(f.step * size - pixels) < f.step]
+        found = [
+            f for f in self._lines[axis].get(tensor, ()) if abs(f.step * size - pixels) < f.step
+        ]
         cell = pixels / size
         return found[0] if len(found) == 1 else Line(cell, cell / 2)
 
@@ -74,9 +76,16 @@ class Places:
             lines.update(dict.fromkeys(node.output, self._through(node, axis, lines)))
         return lines
 
-    def _through(self, node: onnx.NodeProto, axis: int, lines: Mapping[str, frozenset[Line]]) -> frozenset[Line]:
-        settings, given = attributes(node), [lines.get(name, frozenset[Line]()) for name in node.input]
-        if node.op_type in PLACELESS or (node.op_type in REDUCES and self._reduces_positions(node, settings)):
+    def _through(
+        self, node: onnx.NodeProto, axis: int, lines: Mapping[str, frozenset[Line]]
+    ) -> frozenset[Line]:
+        settings, given = (
+            attributes(node),
+            [lines.get(name, frozenset[Line]()) for name in node.input],
+        )
+        if node.op_type in PLACELESS or (
+            node.op_type in REDUCES and self._reduces_positions(node, settings)
+        ):
             return frozenset()
         if node.op_type in SLIDES:
             return frozenset(_slide(line, settings, axis) for line in given[0])
@@ -95,6 +104,12 @@ class Places:
 
 def _slide(line: Line, settings: Mapping[str, Any], axis: int) -> Line:
     """Compose with a sliding window: output j is centred at input j stride - pad + dilation (kernel - 1) / 2."""
-    kernel, stride = settings.get("kernel_shape", [1, 1])[axis], settings.get("strides", [1, 1])[axis]
-    dilation, before = settings.get("dilations", [1, 1])[axis], settings.get("pads", [0, 0, 0, 0])[axis]
+    kernel, stride = (
+        settings.get("kernel_shape", [1, 1])[axis],
+        settings.get("strides", [1, 1])[axis],
+    )
+    dilation, before = (
+        settings.get("dilations", [1, 1])[axis],
+        settings.get("pads", [0, 0, 0, 0])[axis],
+    )
     return Line(line.step * stride, line.first + line.step * (dilation * (kernel - 1) / 2 - before))

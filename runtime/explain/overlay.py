@@ -41,20 +41,30 @@ def draw(pixels: Picture, panel: Panel) -> Picture:
     """Return a panel over the crop, square, as large as `enlarged` makes it; several maps are small multiples."""
     crop = enlarged(pixels)
     if len(panel.maps) == 1:
-        return _marked(overlay(crop, panel.maps[0], full=panel.full, size=len(pixels)), panel, len(crop) / len(pixels))
+        return _marked(
+            overlay(crop, panel.maps[0], full=panel.full, size=len(pixels)),
+            panel,
+            len(crop) / len(pixels),
+        )
     columns = math.ceil(math.sqrt(len(panel.maps)))
     side = len(crop) // columns
     sheet = np.full_like(crop, 127)
-    small = np.asarray(cv2.resize(crop, (side - 1, side - 1), interpolation=cv2.INTER_AREA), np.uint8)
+    small = np.asarray(
+        cv2.resize(crop, (side - 1, side - 1), interpolation=cv2.INTER_AREA), np.uint8
+    )
     for index, heat in enumerate(panel.maps):
         top, left = (n * side for n in divmod(index, columns))
-        sheet[top : top + side - 1, left : left + side - 1] = overlay(small, heat, full=panel.full, size=len(pixels))
+        sheet[top : top + side - 1, left : left + side - 1] = overlay(
+            small, heat, full=panel.full, size=len(pixels)
+        )
     return sheet
 
 
 def overlay(crop: Picture, heat: HeatMap, *, full: float, size: int) -> Picture:
     """Draw a heat map over a crop of any scale; `size` is the crop's side in the network's pixels."""
-    strength = np.clip(stretched(heat.values, heat.grid, side=len(crop), size=size) / full, 0, 1)[..., None]
+    strength = np.clip(stretched(heat.values, heat.grid, side=len(crop), size=size) / full, 0, 1)[
+        ..., None
+    ]
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[..., None]
     return blended(np.asarray(grey, np.uint8), strength)
 
@@ -67,7 +77,9 @@ def _marked(picture: Picture, panel: Panel, zoom: float) -> Picture:
     return picture
 
 
-def stretched(values: NDArray[np.floating], grid: Grid, *, side: int, size: int) -> NDArray[np.float32]:
+def stretched(
+    values: NDArray[np.floating], grid: Grid, *, side: int, size: int
+) -> NDArray[np.float32]:
     """Interpolate a map at the pixel centres of a square picture, each position where the grid says it is centred.
 
     Linear with smoothed weights: as round as bicubic, which however overshoots and moves a peak at the edge by a third of a cell.
@@ -75,7 +87,9 @@ def stretched(values: NDArray[np.floating], grid: Grid, *, side: int, size: int)
     pixels = (np.arange(side) + 0.5) * size / side
     x, y = (_smoothed((pixels - line.first) / line.step) for line in (grid.x, grid.y))
     across, down = np.meshgrid(x, y)
-    found = cv2.remap(values.astype(np.float32), across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    found = cv2.remap(
+        values.astype(np.float32), across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return np.asarray(found, np.float32)
 
 
@@ -114,4 +128,8 @@ def facts(panel: Panel) -> tuple[str, ...]:
     low, high = (float(v) / (panel.uniform or 1) for v in (values.min(), values.max()))
     over = f"{spread[0]:.0f}" if len(spread) == 1 else f"{min(spread):.0f} to {max(spread):.0f}"
     found = f"{low:.2f} to {high:.2f}" + (" x uniform" if panel.uniform else "")
-    return tuple(line for line in (found, f"spread over {over} of {values[0].size} positions", panel.note) if line)
+    return tuple(
+        line
+        for line in (found, f"spread over {over} of {values[0].size} positions", panel.note)
+        if line
+    )

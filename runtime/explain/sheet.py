@@ -47,12 +47,20 @@ def card(shown: Sequence[Tile], *, name: str, answer: str, png: str) -> Card:
 def sheet(cards: Sequence[Card], *, title: str, about: str) -> str:
     """Return the page, without outside assets or scripts."""
     template = files("finedge.runtime.explain").joinpath("sheet.html").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(template).render(cards=cards, title=title, about=about, bar=_address(colour_bar(*BAR), ".png"))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(template).render(
+        cards=cards, title=title, about=about, bar=_address(colour_bar(*BAR), ".png")
+    )
 
 
 def _figure(tile: Tile) -> Figure:
-    scale = () if tile.panel is None else tuple((100 * tick.at, tick.text) for tick in ticks(tile.panel))
+    scale = (
+        ()
+        if tile.panel is None
+        else tuple((100 * tick.at, tick.text) for tick in ticks(tile.panel))
+    )
     return Figure(_address(tile.picture, ".jpg"), tile.title, tile.lines, scale)
 
 

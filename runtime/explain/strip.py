@@ -37,14 +37,20 @@ class Tile:
 
 def tiles(found: Explained) -> list[Tile]:
     """Return the crop and every panel, drawn."""
-    crop = Tile(enlarged(found.pixels), "what the network saw", (f"{len(found.pixels)} x {len(found.pixels)} pixels",))
+    crop = Tile(
+        enlarged(found.pixels),
+        "what the network saw",
+        (f"{len(found.pixels)} x {len(found.pixels)} pixels",),
+    )
     return [crop, *(Tile(draw(found.pixels, p), p.title, facts(p), p) for p in found.panels)]
 
 
 def answer(found: Explained) -> str:
     """Return the answer as a line: the best label, then what else is above 1 %."""
     first, *rest = found.top[:3]
-    return f"{first.label} {100 * first.p:.1f} %" + "".join(f", {r.label} {100 * r.p:.1f} %" for r in rest if r.p >= 0.01)
+    return f"{first.label} {100 * first.p:.1f} %" + "".join(
+        f", {r.label} {100 * r.p:.1f} %" for r in rest if r.p >= 0.01
+    )
 
 
 def strip(shown: Sequence[Tile], *, heading: str, name: str) -> bytes:
@@ -85,7 +91,12 @@ def _scale(image: Image.Image, panel: Panel, left: int, top: int, *, width: int)
     for tick in ticks(panel):
         x, length = left + tick.at * (width - 1), pen.textlength(tick.text, font)
         pen.line((x, top + SCALE, x, top + SCALE + 3), SOFT)
-        pen.text((min(max(left, x - length / 2), left + width - length), top + SCALE + 3), tick.text, SOFT, font)
+        pen.text(
+            (min(max(left, x - length / 2), left + width - length), top + SCALE + 3),
+            tick.text,
+            SOFT,
+            font,
+        )
     return top + SCALE + LINE
 
 
@@ -94,7 +105,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)  # comes with Pillow: every machine draws the same letters
 
 
-def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> Iterator[str]:
+def wrapped(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> Iterator[str]:
     """Yield the lines of a text that fit `width` pixels; it breaks at spaces, and inside words that are longer."""
     line = ""
     for word in text.replace("_", "_\u200b").split(" "):

@@ -61,14 +61,20 @@ class Seen:
         """Return a feature map, float64 [C, h, w]."""
         values = self.tensors[name]
         if values.ndim != 4:
-            raise BundleError(f"tensor {name} has shape {list(values.shape)}", expected="a feature map [B, C, h, w]", fix="export again")
+            raise BundleError(
+                f"tensor {name} has shape {list(values.shape)}",
+                expected="a feature map [B, C, h, w]",
+                fix="export again",
+            )
         found: Array = values[0].astype(np.float64)
         return found
 
     def grid(self, name: str) -> Grid:
         """Return where the positions of a feature map lie on the crop."""
         size = self.spec.input
-        return self.places.grid(name, shape=self.map(name).shape[1:], frame=(size.height, size.width))
+        return self.places.grid(
+            name, shape=self.map(name).shape[1:], frame=(size.height, size.width)
+        )
 
 
 class Picture(Protocol):
@@ -105,13 +111,28 @@ class AttentionPicture:
         weights = attention_weights(seen.map(self.node.query), k, scale=self.node.scale)
         queries = len(weights)
         each = float(effective_positions(weights).mean())
-        shown, note, mark = weights.mean(axis=0), f"mean of {queries} queries, each over {each:.0f}", None
+        shown, note, mark = (
+            weights.mean(axis=0),
+            f"mean of {queries} queries, each over {each:.0f}",
+            None,
+        )
         if seen.wish.at is not None:
             index, mark = self._asked(seen, seen.wish.at)
             shown, note = weights[index], "one query, marked +"
         heat = HeatMap(shown.reshape(k.shape[1:]), seen.grid(self.node.key))
         numbers = {"queries": queries, "effective_per_query": each}
-        return [Panel(self.view, self.view.label, note, (heat,), "share", full_scale([heat.values], "share"), mark, numbers)]
+        return [
+            Panel(
+                self.view,
+                self.view.label,
+                note,
+                (heat,),
+                "share",
+                full_scale([heat.values], "share"),
+                mark,
+                numbers,
+            )
+        ]
 
     def _asked(self, seen: Seen, at: tuple[float, float]) -> tuple[int, tuple[float, float]]:
         """Return the query centred nearest to a point: its index and its centre in pixels of the crop."""
@@ -145,9 +166,22 @@ class MaskPicture:
         heads = tuple(HeatMap(v, grid) for v in values)
         whole = HeatMap(values.mean(axis=0), grid)
         note = "" if len(heads) == 1 else f"mean of {len(heads)} heads"
-        panels = [Panel(self.view, self.view.label, note, (whole,), unit, full_scale([whole.values], unit))]
+        panels = [
+            Panel(
+                self.view, self.view.label, note, (whole,), unit, full_scale([whole.values], unit)
+            )
+        ]
         if len(heads) > 1:
-            panels.append(Panel(self.view, self.view.label, f"its {len(heads)} heads", heads, unit, full_scale([h.values for h in heads], unit)))
+            panels.append(
+                Panel(
+                    self.view,
+                    self.view.label,
+                    f"its {len(heads)} heads",
+                    heads,
+                    unit,
+                    full_scale([h.values for h in heads], unit),
+                )
+            )
         return panels
 
 
@@ -176,18 +210,46 @@ class EvidencePicture:
         rival = int(np.where(np.arange(len(scores)) == index, -np.inf, scores).argmax())
         found, other = self._evidence(seen, index), self._evidence(seen, rival)
         full, labels = full_scale([found.values], "evidence"), seen.spec.labels
-        panels = [self._panel(found, f"{self.view.label} {labels[index]}", full, score=float(scores[index]), label=labels[index])]
-        if seen.wish.contrast:  # on the same scale: classes that are hard to tell apart give a faint picture
+        panels = [
+            self._panel(
+                found,
+                f"{self.view.label} {labels[index]}",
+                full,
+                score=float(scores[index]),
+                label=labels[index],
+            )
+        ]
+        if (
+            seen.wish.contrast
+        ):  # on the same scale: classes that are hard to tell apart give a faint picture
             apart = HeatMap(found.values - other.values, found.grid)
-            title, lead = f"for {labels[index]} rather than {labels[rival]}", float(scores[index] - scores[rival])
-            panels.append(self._panel(apart, title, full, score=lead, label=labels[index], rather_than=labels[rival]))
+            title, lead = (
+                f"for {labels[index]} rather than {labels[rival]}",
+                float(scores[index] - scores[rival]),
+            )
+            panels.append(
+                self._panel(
+                    apart, title, full, score=lead, label=labels[index], rather_than=labels[rival]
+                )
+            )
         return panels
 
-    def _panel(self, heat: HeatMap, title: str, full: float, *, score: float, **names: str) -> Panel:
+    def _panel(
+        self, heat: HeatMap, title: str, full: float, *, score: float, **names: str
+    ) -> Panel:
         part = float(heat.values.mean())
         kind = "lead" if "rather_than" in names else "score"
         numbers: dict[str, float | str] = {**names, kind: score, "part": part}
-        return Panel(self.view, title, f"mean {part:.2f}; the {kind} is {score:.2f}", (heat,), "evidence", full, None, numbers)
+        return Panel(
+            self.view,
+            title,
+            f"mean {part:.2f}; the {kind} is {score:.2f}",
+            (heat,),
+            "evidence",
+            full,
+            None,
+            numbers,
+        )
 
     def _evidence(self, seen: Seen, index: int) -> HeatMap:
         features = seen.map(self.tensor)

@@ -62,7 +62,12 @@ class OnnxRuntimeBackend:
         """
         file = pick_file(bundle, variant, order=ORDER.get(variant))
         if variant == "int8" and file != CPU_FILE:
-            log.warning("%s holds no %s: %s runs instead, which is slower than fp32 on a CPU (to do: finedge calibrate)", bundle.path, CPU_FILE, file)
+            log.warning(
+                "%s holds no %s: %s runs instead, which is slower than fp32 on a CPU (to do: finedge calibrate)",
+                bundle.path,
+                CPU_FILE,
+                file,
+            )
         return self.open_file(bundle, file)
 
     def open_file(self, bundle: Bundle, file: str) -> OnnxRuntimeSession:
@@ -82,25 +87,36 @@ class OnnxRuntimeBackend:
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
         """Open the float model with `tap/NAME` for each of the bundle's taps beside its outputs."""
         model = with_taps(read_model(bundle.file(FLOAT_FILE)), bundle.taps)
-        return self._start(model.SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
+        return self._start(
+            model.SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32")
+        )
 
     def _cuts_weights(self) -> bool:
         if self.options.exact or int8_products() == "exact":
             return False
-        log.info("INT8 products saturate on this CPU: the weights are cut to 7 bits, which prevents it")
+        log.info(
+            "INT8 products saturate on this CPU: the weights are cut to 7 bits, which prevents it"
+        )
         return True
 
     def _start(self, model: bytes, bundle: Bundle, info: SessionInfo) -> OnnxRuntimeSession:
         import onnxruntime
 
         try:
-            session = onnxruntime.InferenceSession(model, _settings(self.options), providers=[PROVIDER])
+            session = onnxruntime.InferenceSession(
+                model, _settings(self.options), providers=[PROVIDER]
+            )
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise BundleError(
-                f"ONNX Runtime {onnxruntime.__version__} refuses {bundle.path / info.file}: {error}", fix="export again, or update onnxruntime"
+                f"ONNX Runtime {onnxruntime.__version__} refuses {bundle.path / info.file}: {error}",
+                fix="export again, or update onnxruntime",
             ) from error
         if session.get_providers()[0] != PROVIDER:
-            raise SystemProblem(f"ONNX Runtime runs on {session.get_providers()[0]}", expected=PROVIDER, fix="pip install onnxruntime")
+            raise SystemProblem(
+                f"ONNX Runtime runs on {session.get_providers()[0]}",
+                expected=PROVIDER,
+                fix="pip install onnxruntime",
+            )
         check_ports(
             _ports(session.get_inputs()),
             _ports(session.get_outputs()),
@@ -108,29 +124,41 @@ class OnnxRuntimeBackend:
             file=info.file,
         )
         versions = {"onnxruntime": onnxruntime.__version__}
-        return OnnxRuntimeSession(session, bundle, SessionInfo(info.backend, info.device, info.file, info.precision, versions))
+        return OnnxRuntimeSession(
+            session,
+            bundle,
+            SessionInfo(info.backend, info.device, info.file, info.precision, versions),
+        )
 
 
 class OnnxRuntimeSession:
     """One open file."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, bundle: Bundle, info: SessionInfo) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, bundle: Bundle, info: SessionInfo
+    ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
         self._spec = bundle.spec
         wanted = {o.name for o in bundle.spec.outputs}
-        self._names = [o.name for o in session.get_outputs() if o.name in wanted or o.name.startswith(PREFIX)]
+        self._names = [
+            o.name for o in session.get_outputs() if o.name in wanted or o.name.startswith(PREFIX)
+        ]
         self.info = info
 
     def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Take uint8 [B, H, W, 3]; return float32 [B, classes] by output name."""
         check_batch(batch, self._spec)
         if self._session is None:
-            raise UsageError(f"the session of {self.info.file} is closed", expected="calls before close()")
+            raise UsageError(
+                f"the session of {self.info.file} is closed", expected="calls before close()"
+            )
         try:
             results = self._session.run(self._names, {self._spec.input.name: batch})
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise _failed(self.info.file, error) from error
-        answers = {name: np.asarray(r, np.float32) for name, r in zip(self._names, results, strict=True)}
+        answers = {
+            name: np.asarray(r, np.float32) for name, r in zip(self._names, results, strict=True)
+        }
         check_answers(answers, self._spec, rows=len(batch), file=self.info.file)
         return answers
 
@@ -147,8 +175,12 @@ def _settings(options: SessionOptions) -> onnxruntime.SessionOptions:
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     settings.intra_op_num_threads = options.threads or owned_cores()
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3  # errors: the warnings are about initializers that functions leave unused
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    settings.log_severity_level = (
+        3  # errors: the warnings are about initializers that functions leave unused
+    )
+    settings.add_session_config_entry(
+        "session.intra_op.allow_spinning", "1" if options.spin else "0"
+    )
     if options.exact:
         settings.add_session_config_entry(*EXACT_SETTING)
     return settings
@@ -157,7 +189,10 @@ def _settings(options: SessionOptions) -> onnxruntime.SessionOptions:
 def _ports(found: Sequence[onnxruntime.NodeArg]) -> list[Port]:
     # ONNX Runtime reports [] for a scalar and for an unknown rank: the run will show.
     shapes = [tuple(n if isinstance(n, int) else None for n in a.shape) or None for a in found]
-    return [Port(a.name, DTYPES.get(a.type, a.type), shape) for a, shape in zip(found, shapes, strict=True)]
+    return [
+        Port(a.name, DTYPES.get(a.type, a.type), shape)
+        for a, shape in zip(found, shapes, strict=True)
+    ]
 
 
 def _failed(file: str, error: Exception) -> FinedgeError:

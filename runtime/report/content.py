@@ -164,7 +164,9 @@ class Report:
     method: Method
     rows: Annotated[tuple[ReportRow, ...], Check(bool, "rows"), at_most(500)]
     comparisons: Annotated[tuple[Comparison, ...], at_most(5_000)] = ()
-    per_class: Annotated[Mapping[Name, tuple[ClassChange, ...]], at_most(500)] = field(default_factory=dict)
+    per_class: Annotated[Mapping[Name, tuple[ClassChange, ...]], at_most(500)] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         for classes in self.per_class.values():

@@ -15,7 +15,10 @@ from finedge.runtime.report.tables import class_tables, flat, row_tables
 from finedge.runtime.report.verdict import latency_rows, verdicts
 from finedge.text import printable
 
-SIZES = {"wide": (880, 460), "narrow": (340, 340)}  # the page shows the one that fits, so that letters keep their size
+SIZES = {
+    "wide": (880, 460),
+    "narrow": (340, 340),
+}  # the page shows the one that fits, so that letters keep their size
 PARTS = ("preprocess", "infer", "post")
 WORST = 15  # classes shown at once; the rest unfolds
 
@@ -55,7 +58,13 @@ def page(report: Mapping[str, Any]) -> str:
         classes=class_tables(report),
         worst=WORST,
         environment=flat(report["environment"]),
-        conditions=[(f"{r['bundle']} {r['variant']}, {r['mode']}", flat({"clocks": r["clocks"], "throttled": r["throttled"]})) for r in rows],
+        conditions=[
+            (
+                f"{r['bundle']} {r['variant']}, {r['mode']}",
+                flat({"clocks": r["clocks"], "throttled": r["throttled"]}),
+            )
+            for r in rows
+        ],
         method=method_text(report),
     )
 
@@ -75,4 +84,10 @@ def _bars(rows: Sequence[Mapping[str, Any]]) -> tuple[Bar, ...]:
 def _bar(row: Mapping[str, Any], colour: int, longest: float) -> Bar:
     stages = row["stages_p50_ms"]
     parts = tuple((p, 100 * stages[p] / longest, f"{stages[p]:.2f}") for p in PARTS)
-    return Bar(f"{row['bundle']} {row['variant']}", colour, row["valid"], f"{sum(stages[p] for p in PARTS):.2f}", parts)
+    return Bar(
+        f"{row['bundle']} {row['variant']}",
+        colour,
+        row["valid"],
+        f"{sum(stages[p] for p in PARTS):.2f}",
+        parts,
+    )

@@ -12,8 +12,12 @@ def method_text(report: Mapping[str, Any]) -> tuple[str, ...]:
     """Return how it was measured, in sentences, with the values of this run."""
     m, rows = report["method"], report["rows"]
     notes = "; ".join(dict.fromkeys(r["accuracy_note"] for r in rows if r["accuracy_note"]))
-    sensors = "; ".join(dict.fromkeys(r["power"]["sensor"] for r in rows if r.get("energy_mj") is not None))
-    energy = (f"Power is the mean over a row's blocks as told by {sensors}; energy is that power over images/s, idle power included.",)
+    sensors = "; ".join(
+        dict.fromkeys(r["power"]["sensor"] for r in rows if r.get("energy_mj") is not None)
+    )
+    energy = (
+        f"Power is the mean over a row's blocks as told by {sensors}; energy is that power over images/s, idle power included.",
+    )
     has_camera = any(r["mode"] == "camera" for r in rows)
     camera = (
         "The age of a camera's frame is the wall time from its capture, or from when it was due in a replay, to its top-k on the host: waiting is part of it, "
@@ -32,7 +36,9 @@ def method_text(report: Mapping[str, Any]) -> tuple[str, ...]:
         "Percentiles are nearest rank over all samples, nothing removed. One is shown only when the sample supports it at 99 % confidence "
         f"({', '.join(f'p{p:g}: {n}' for p, n in MIN_QUERIES.items())} queries).",
         "Accuracy is of the same open sessions over the whole split, with 95 % Wilson intervals; changes against fp32 are paired over the same images: "
-        "interval after Agresti and Min (2005), exact McNemar test." + (f" In this run: {notes}." if notes else ""),
+        "interval after Agresti and Min (2005), exact McNemar test."
+        + (f" In this run: {notes}." if notes else ""),
         "A row is INVALID when a percentile that was asked for is not supported, a clock fell by more than 5 % or throttling was reported, "
-        "or top-1 is below the gate" + (f" ({m['gate']:g})." if m["gate"] is not None else " (none was set in this run)."),
+        "or top-1 is below the gate"
+        + (f" ({m['gate']:g})." if m["gate"] is not None else " (none was set in this run)."),
     )

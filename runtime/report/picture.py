@@ -65,12 +65,19 @@ class Mark:
         """The SVG text-anchor that keeps the label's near edge at its point, and the x it refers to."""
         if self.label.left > self.x:
             return "start", self.label.left
-        return ("end", self.label.right) if self.label.right < self.x else ("middle", (self.label.left + self.label.right) / 2)
+        return (
+            ("end", self.label.right)
+            if self.label.right < self.x
+            else ("middle", (self.label.left + self.label.right) / 2)
+        )
 
     @property
     def leader(self) -> tuple[float, float] | None:
         """Where a thin line from the point meets a label that could not stand beside it, else None."""
-        x, y = min(max(self.x, self.label.left), self.label.right), min(max(self.y, self.label.top), self.label.bottom)
+        x, y = (
+            min(max(self.x, self.label.left), self.label.right),
+            min(max(self.y, self.label.top), self.label.bottom),
+        )
         return (x, y) if math.hypot(x - self.x, y - self.y) > 18 else None
 
 
@@ -135,7 +142,11 @@ def _log_axis(times: Sequence[float], plot: Box) -> tuple[Scale, tuple[Tick, ...
     def x_of(ms: float) -> float:
         return plot.left + (math.log10(ms) - low) / (high - low) * (plot.right - plot.left)
 
-    values = [m * 10**e for e in range(math.floor(low), math.ceil(high) + 1) for m in ((1, 2, 5) if high - low < 3 else (1,))]
+    values = [
+        m * 10**e
+        for e in range(math.floor(low), math.ceil(high) + 1)
+        for m in ((1, 2, 5) if high - low < 3 else (1,))
+    ]
     return x_of, tuple(Tick(x_of(v), f"{v:g}") for v in values if low <= math.log10(v) <= high)
 
 
@@ -155,11 +166,17 @@ def _accuracy_axis(shares: Sequence[float], plot: Box) -> tuple[Scale, tuple[Tic
 # --- marks and labels -----------------------------------------------------------------------------------------------------
 
 
-def _marks(rows: Sequence[Mapping[str, Any]], plot: Box, *, x_of: Scale, y_of: Scale) -> tuple[Mark, ...]:
+def _marks(
+    rows: Sequence[Mapping[str, Any]], plot: Box, *, x_of: Scale, y_of: Scale
+) -> tuple[Mark, ...]:
     palette = colours(rows)
     # Points, interval bars and links are obstacles for every label; a placed label is one for those that follow.
     points = [(x_of(r["p50_ms"]), y_of(r["top1"])) for r in rows]
-    taken = [b for r, (x, y) in zip(rows, points, strict=True) for b in _obstacles(x, y, y_of(r["wilson95"][1]), y_of(r["wilson95"][0]))]
+    taken = [
+        b
+        for r, (x, y) in zip(rows, points, strict=True)
+        for b in _obstacles(x, y, y_of(r["wilson95"][1]), y_of(r["wilson95"][0]))
+    ]
     taken += [b for first, second in _links(rows, points) for b in _dots(first, second)]
     marks = []
     for row in rows:
@@ -167,7 +184,20 @@ def _marks(rows: Sequence[Mapping[str, Any]], plot: Box, *, x_of: Scale, y_of: S
         label = _free_place(x, y, text, plot=plot, taken=taken)
         taken.append(label)
         low, high = (y_of(s) for s in row["wilson95"])
-        marks.append(Mark(x, y, low, high, palette[row["bundle"]], SHAPES.get(row["variant"], "diamond"), text, label, _title(row), row["valid"]))
+        marks.append(
+            Mark(
+                x,
+                y,
+                low,
+                high,
+                palette[row["bundle"]],
+                SHAPES.get(row["variant"], "diamond"),
+                text,
+                label,
+                _title(row),
+                row["valid"],
+            )
+        )
     return tuple(marks)
 
 
@@ -178,7 +208,13 @@ def _obstacles(x: float, y: float, top: float, bottom: float) -> tuple[Box, Box]
 def _dots(first: tuple[float, float], second: tuple[float, float]) -> list[Box]:
     """Return small boxes along the line between two points."""
     steps = max(1, int(math.dist(first, second) / 8))
-    along = [(first[0] + (second[0] - first[0]) * i / steps, first[1] + (second[1] - first[1]) * i / steps) for i in range(steps + 1)]
+    along = [
+        (
+            first[0] + (second[0] - first[0]) * i / steps,
+            first[1] + (second[1] - first[1]) * i / steps,
+        )
+        for i in range(steps + 1)
+    ]
     return [Box(x - 2, y - 2, x + 2, y + 2) for x, y in along]
 
 
@@ -186,7 +222,14 @@ def _free_place(x: float, y: float, text: str, *, plot: Box, taken: Sequence[Box
     """Return the nearest place for a label that hits nothing; where all do, the one that hits least."""
     width, height = CHARACTER * len(text), FONT * 1.25
     places = [_box_at(x + dx, y + dy, width, height) for dx, dy in _offsets(width)]
-    inside = [p for p in places if p.left >= plot.left + 2 and p.right <= plot.right + 14 and p.top >= plot.top - 14 and p.bottom <= plot.bottom - 2]
+    inside = [
+        p
+        for p in places
+        if p.left >= plot.left + 2
+        and p.right <= plot.right + 14
+        and p.top >= plot.top - 14
+        and p.bottom <= plot.bottom - 2
+    ]
     return min(inside or places, key=lambda p: sum(p.overlap(t) for t in taken))
 
 
@@ -198,7 +241,9 @@ def _offsets(width: float) -> list[tuple[float, float]]:
     """Where the middle of a label may lie relative to its point, nearest first: beside, diagonal, then further up and down."""
     side = width / 2 + 13
     rows = sorted((16.0 * i for i in range(-10, 11)), key=abs)
-    return [(sign * side, dy) for dy in rows for sign in (1, -1)] + [(0.0, dy) for dy in rows if abs(dy) > 16]
+    return [(sign * side, dy) for dy in rows for sign in (1, -1)] + [
+        (0.0, dy) for dy in rows if abs(dy) > 16
+    ]
 
 
 def _label_text(row: Mapping[str, Any]) -> str:
@@ -214,4 +259,8 @@ def _title(row: Mapping[str, Any]) -> str:
 def _links(rows: Sequence[Mapping[str, Any]], ends: Sequence[End]) -> tuple[tuple[End, End], ...]:
     """Pair what belongs to a bundle's fp32 row with what belongs to each of its other variants."""
     base = {r["bundle"]: end for r, end in zip(rows, ends, strict=True) if r["variant"] == "fp32"}
-    return tuple((base[r["bundle"]], end) for r, end in zip(rows, ends, strict=True) if r["variant"] != "fp32" and r["bundle"] in base)
+    return tuple(
+        (base[r["bundle"]], end)
+        for r, end in zip(rows, ends, strict=True)
+        if r["variant"] != "fp32" and r["bundle"] in base
+    )

@@ -116,11 +116,18 @@ def row_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
 
 
 def _table(mode: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    told = any(r.get("energy_mj") is not None or r.get("power_mode", "unknown") != "unknown" for r in rows)
+    told = any(
+        r.get("energy_mj") is not None or r.get("power_mode", "unknown") != "unknown" for r in rows
+    )
     columns = (COLUMNS if mode != "camera" else CAMERA_COLUMNS) | (POWER_COLUMNS if told else {})
-    heading = f"{HEADINGS.get(mode, mode)} (batch {', '.join(sorted({str(r['batch']) for r in rows}))})"
+    heading = (
+        f"{HEADINGS.get(mode, mode)} (batch {', '.join(sorted({str(r['batch']) for r in rows}))})"
+    )
     return Table(
-        heading, tuple(columns), tuple(tuple(cell(r) for cell in columns.values()) for r in rows), tuple("; ".join(r["invalid_reasons"]) for r in rows)
+        heading,
+        tuple(columns),
+        tuple(tuple(cell(r) for cell in columns.values()) for r in rows),
+        tuple("; ".join(r["invalid_reasons"]) for r in rows),
     )
 
 
@@ -140,10 +147,20 @@ def class_tables(report: Mapping[str, Any]) -> tuple[ClassTable, ...]:
     tables = []
     for bundle, classes in report.get("per_class", {}).items():
         compared = [c for c in classes if c["change"] is not None]
-        changed = sorted((c for c in compared if c["change"] != 0), key=lambda c: (c["change"], c["label"]))
+        changed = sorted(
+            (c for c in compared if c["change"] != 0), key=lambda c: (c["change"], c["label"])
+        )
         if compared:
             largest = max((abs(c["change"]) for c in changed), default=0.0)
-            tables.append(ClassTable(bundle, tuple(compared[0]["top1"]), tuple(changed), largest, len(compared) - len(changed)))
+            tables.append(
+                ClassTable(
+                    bundle,
+                    tuple(compared[0]["top1"]),
+                    tuple(changed),
+                    largest,
+                    len(compared) - len(changed),
+                )
+            )
     return tuple(tables)
 
 
@@ -154,5 +171,10 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], 
         if isinstance(value, Mapping):
             pairs += flat(value, f"{prefix}{key}.")
         elif value not in (None, "", [], ()):
-            pairs.append((f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)))
+            pairs.append(
+                (
+                    f"{prefix}{key}",
+                    ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value),
+                )
+            )
     return tuple(pairs)

@@ -22,7 +22,9 @@ def _open_live(outputs: Outputs, context: Context) -> Sink | None:
 
     token = outputs.token if outputs.token is not None else os.environ.get("FINEDGE_TOKEN") or None
     cameras = context.names if len(context.names) > 1 else ()
-    return LivePage(outputs.serve, token=token, title=context.title, cameras=cameras, quiet_s=context.quiet_s)
+    return LivePage(
+        outputs.serve, token=token, title=context.title, cameras=cameras, quiet_s=context.quiet_s
+    )
 
 
 # Each opens its sink where the options ask for it. In this order a result is written: the line first.

@@ -45,7 +45,9 @@ class Behind:
         self._queue.put(None)
         self._thread.join()
         if self.dropped:
-            log.warning("%s was too slow for %d frames: they are left out", self._name, self.dropped)
+            log.warning(
+                "%s was too slow for %d frames: they are left out", self._name, self.dropped
+            )
         if self._error is not None:
             raise self._error
 
@@ -62,7 +64,12 @@ class Behind:
             elif self._error is None:
                 self._sink.write(result)
         except OSError as error:  # a full disk, a card that became read-only
-            self._fail(SystemProblem(f"--{self._name}: {error}", expected="a folder that can be written, with space left"))
+            self._fail(
+                SystemProblem(
+                    f"--{self._name}: {error}",
+                    expected="a folder that can be written, with space left",
+                )
+            )
         except BaseException as error:
             self._fail(error)
 

@@ -42,7 +42,10 @@ class Collecting:
 
     def __post_init__(self) -> None:
         if not 0 < self.below <= 1 or not self.max_mib > 0:
-            raise UsageError(f"--collect-below {self.below} --collect-max-mib {self.max_mib}", expected="a probability in (0, 1], and a size above 0")
+            raise UsageError(
+                f"--collect-below {self.below} --collect-max-mib {self.max_mib}",
+                expected="a probability in (0, 1], and a size above 0",
+            )
 
 
 @dataclass
@@ -100,7 +103,11 @@ class Collector:
             return
         data = _jpeg(result.image)
         if len(data) > self.how.max_mib * MIB:
-            log.warning("a frame of %.2f MiB is left out: --collect-max-mib %g", len(data) / MIB, self.how.max_mib)
+            log.warning(
+                "a frame of %.2f MiB is left out: --collect-max-mib %g",
+                len(data) / MIB,
+                self.how.max_mib,
+            )
             return
         self._make_room(len(data))
         path = self._path(result.record)
@@ -114,12 +121,20 @@ class Collector:
         """Leave an index of what is there."""
         if self._gone:
             self._rewrite_index()
-        log.info("%s holds %d frames, %.1f MiB", self.how.folder, len(self._kept), self._bytes / MIB)
+        log.info(
+            "%s holds %d frames, %.1f MiB", self.how.folder, len(self._kept), self._bytes / MIB
+        )
 
     def _path(self, record: dict[str, Any]) -> Path:
         at = re.sub(r"[-:]", "", record["captured_at"])
-        path = self.how.folder / file_name(record["top"][0]["label"]) / f"{at}-{record['frame']:06d}.jpg"
-        twins = (path.with_name(f"{path.stem}-{i}.jpg") for i in itertools.count(1))  # two sources at the same moment
+        path = (
+            self.how.folder
+            / file_name(record["top"][0]["label"])
+            / f"{at}-{record['frame']:06d}.jpg"
+        )
+        twins = (
+            path.with_name(f"{path.stem}-{i}.jpg") for i in itertools.count(1)
+        )  # two sources at the same moment
         return path if not path.exists() else next(p for p in twins if not p.exists())
 
     def _remember(self, path: Path, size: int) -> None:
@@ -130,7 +145,9 @@ class Collector:
         while self._kept and self._bytes + size > self.how.max_mib * MIB:
             path, freed = self._kept.popleft()
             path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty; an empty one would be a class without images
+            with contextlib.suppress(
+                OSError
+            ):  # not empty; an empty one would be a class without images
                 path.parent.rmdir()
             self._bytes -= freed
             self._gone += 1
@@ -145,7 +162,10 @@ class Collector:
         there = {str(path.relative_to(self.how.folder)) for path, _ in self._kept}
         with open_regular(self.how.folder / INDEX) as index:
             lines = index.read().decode(errors="replace").splitlines()
-        write_text(self.how.folder / INDEX, "".join(f"{line}\n" for line in lines if _image_of(line) in there))
+        write_text(
+            self.how.folder / INDEX,
+            "".join(f"{line}\n" for line in lines if _image_of(line) in there),
+        )
 
 
 def _is_ours(path: Path) -> bool:
@@ -162,9 +182,14 @@ def _image_of(line: str) -> str | None:
 
 
 def _jpeg(image: NDArray[np.uint8]) -> bytes:
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    ok, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
     if not ok:
-        raise SystemProblem(f"OpenCV cannot encode a frame of {list(image.shape)} as JPEG", expected="an OpenCV with JPEG")
+        raise SystemProblem(
+            f"OpenCV cannot encode a frame of {list(image.shape)} as JPEG",
+            expected="an OpenCV with JPEG",
+        )
     return data.tobytes()
 
 

@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHOWN = 3  # labels
-COLOURS = {"ok": (90, 220, 90), "unknown": (60, 200, 250), "stale": (60, 60, 240), "no_signal": (60, 60, 240)}  # BGR
+COLOURS = {
+    "ok": (90, 220, 90),
+    "unknown": (60, 200, 250),
+    "stale": (60, 60, 240),
+    "no_signal": (60, 60, 240),
+}  # BGR
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -34,7 +39,9 @@ def lines(record: dict[str, Any]) -> list[str]:
     return head + labels + ([] if record["age_ms"] is None else [f"{record['age_ms']:.0f} ms"])
 
 
-def _write(picture: NDArray[np.uint8], text: Sequence[str], *, colour: tuple[int, int, int]) -> None:
+def _write(
+    picture: NDArray[np.uint8], text: Sequence[str], *, colour: tuple[int, int, int]
+) -> None:
     scale = max(0.35, picture.shape[0] / 720)
     step, thick = round(32 * scale), max(1, round(2 * scale))
     width = max(cv2.getTextSize(line, FONT, scale, thick)[0][0] for line in text)
@@ -42,7 +49,16 @@ def _write(picture: NDArray[np.uint8], text: Sequence[str], *, colour: tuple[int
     plate = picture[: len(text) * step + step // 2, : width + step]
     plate //= 3
     for row, line in enumerate(text, 1):
-        cv2.putText(picture, line, (step // 2, row * step), FONT, scale, colour if row == 1 else (255, 255, 255), thick, cv2.LINE_AA)
+        cv2.putText(
+            picture,
+            line,
+            (step // 2, row * step),
+            FONT,
+            scale,
+            colour if row == 1 else (255, 255, 255),
+            thick,
+            cv2.LINE_AA,
+        )
 
 
 def _ascii(label: str) -> str:

@@ -19,7 +19,9 @@ from finedge.text import printable
 log = logging.getLogger(__name__)
 
 SHOWN = 200  # characters of a label: a datagram has a largest size
-INTERVAL_S = 1.0  # between signs where no watchdog says how often: the status line is read by people
+INTERVAL_S = (
+    1.0  # between signs where no watchdog says how often: the status line is read by people
+)
 
 
 class Systemd:
@@ -48,7 +50,9 @@ class Systemd:
     def _send(self, *lines: str) -> None:
         try:
             self.socket.sendto("\n".join(map(printable, lines)).encode(), self.address)
-        except OSError as error:  # the next sign may get through; systemd decides what its absence means
+        except (
+            OSError
+        ) as error:  # the next sign may get through; systemd decides what its absence means
             log.debug("systemd does not listen at %s: %s", self.address, error)
 
 
@@ -60,7 +64,9 @@ def status_of(result: Result) -> str:
     return f"{result.record['status']}: {top[0]['label'][:SHOWN]} {top[0]['p']:.0%}"
 
 
-def open_systemd(outputs: Outputs, context: Context, *, environment: Mapping[str, str] = os.environ) -> Systemd | None:
+def open_systemd(
+    outputs: Outputs, context: Context, *, environment: Mapping[str, str] = os.environ
+) -> Systemd | None:
     """Return the sink where systemd listens; half its watchdog's time is the longest interval, as sd_watchdog_enabled(3) advises.
 
     Raises:

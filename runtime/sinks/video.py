@@ -81,9 +81,14 @@ class VideoFile:
         if self._writer is None:
             return
         self._writer.release()
-        found = cv2.VideoCapture(str(self._partial().absolute()), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT)
+        found = cv2.VideoCapture(str(self._partial().absolute()), cv2.CAP_FFMPEG).get(
+            cv2.CAP_PROP_FRAME_COUNT
+        )
         if found != self._written:  # OpenCV's writer keeps a full disk to itself
-            raise SystemProblem(f"{self._partial()} is damaged: {self._written} frames were written", expected="a disk with space left")
+            raise SystemProblem(
+                f"{self._partial()} is damaged: {self._written} frames were written",
+                expected="a disk with space left",
+            )
         self._partial().replace(self.path)
         log.info("wrote %s", self.path)
 
@@ -92,7 +97,11 @@ class VideoFile:
         if self._last is None:
             return
         picture, before = self._last
-        passed = 1 / self.fps if seconds is None or before is None else min(max(0.0, seconds - before), LONGEST_GAP_S)
+        passed = (
+            1 / self.fps
+            if seconds is None or before is None
+            else min(max(0.0, seconds - before), LONGEST_GAP_S)
+        )
         self._due += passed * self.fps
         while self._written < round(self._due):
             self._append(picture)
@@ -107,7 +116,9 @@ class VideoFile:
         with suppress(IsADirectoryError, PermissionError):
             self._partial().unlink(missing_ok=True)
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-        writer = cv2.VideoWriter(str(self._partial().absolute()), cv2.CAP_FFMPEG, codec, self.fps, self._size)
+        writer = cv2.VideoWriter(
+            str(self._partial().absolute()), cv2.CAP_FFMPEG, codec, self.fps, self._size
+        )
         if not writer.isOpened():
             width, height = self._size
             raise SystemProblem(
@@ -162,11 +173,17 @@ def open_video(outputs: Outputs, context: Context) -> Sink | None:
         return None
     path, several = outputs.save, len(context.names) > 1
     codec_name(path)
-    paths = [path.with_name(f"{path.stem}-{i}{path.suffix}") if several else path for i in range(len(context.names))]
+    paths = [
+        path.with_name(f"{path.stem}-{i}{path.suffix}") if several else path
+        for i in range(len(context.names))
+    ]
     paths = [_place(path) for path in paths]
     for folder in {path.parent for path in paths}:
         writable_folder(folder, option="--save")
-    files = tuple(VideoFile(p, frame_rate(fps, live=context.live), context.live) for p, fps in zip(paths, context.fps, strict=True))
+    files = tuple(
+        VideoFile(p, frame_rate(fps, live=context.live), context.live)
+        for p, fps in zip(paths, context.fps, strict=True)
+    )
     return Behind(Videos(files), name="save", drop=context.live)
 
 
@@ -178,5 +195,7 @@ def _place(path: Path) -> Path:
     """
     real = Path(os.path.realpath(path))
     if os.path.lexists(real) and not real.is_file():
-        raise SystemProblem(f"--save {path} is no file", expected="a new name, or a file to replace")
+        raise SystemProblem(
+            f"--save {path} is no file", expected="a new name, or a file to replace"
+        )
     return real

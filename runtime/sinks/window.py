@@ -35,7 +35,11 @@ class Window:
     def __init__(self, names: tuple[str, ...], *, stop: Callable[[], None]) -> None:
         reason = why_not()
         if reason:
-            raise SystemProblem(f"--show: {reason}", expected="a screen, and OpenCV with windows", fix="--serve 127.0.0.1:8080 shows the same in a browser")
+            raise SystemProblem(
+                f"--show: {reason}",
+                expected="a screen, and OpenCV with windows",
+                fix="--serve 127.0.0.1:8080 shows the same in a browser",
+            )
         self._names, self._stop = names, stop
         self._last: list[NDArray[np.uint8] | None] = [None] * len(names)
 
@@ -46,7 +50,10 @@ class Window:
             return
         self._last[result.stream], name = image, self._names[result.stream]
         cv2.imshow(name, draw(image, result.record))
-        if cv2.pollKey() & 0xFF in ENDING_KEYS or cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1:
+        if (
+            cv2.pollKey() & 0xFF in ENDING_KEYS
+            or cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1
+        ):
             self._stop()
 
     def close(self) -> None:
@@ -56,13 +63,30 @@ class Window:
 
 def why_not() -> str | None:
     """Return why no window can be shown here, or None."""
-    built = next((line.split(":", 1)[1].strip() for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "NONE")
+    built = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in cv2.getBuildInformation().splitlines()
+            if line.strip().startswith("GUI:")
+        ),
+        "NONE",
+    )
     if built == "NONE":
         return f"this OpenCV ({cv2.__version__}) was built without windows (opencv-python-headless)"
-    if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+    if (
+        sys.platform == "linux"
+        and not os.environ.get("DISPLAY")
+        and not os.environ.get("WAYLAND_DISPLAY")
+    ):
         return "there is no display: neither DISPLAY nor WAYLAND_DISPLAY is set"
-    tried = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S, check=False)
-    return f"OpenCV cannot open a window: {tried.stderr.strip() or tried.returncode}" if tried.returncode else None
+    tried = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S, check=False
+    )
+    return (
+        f"OpenCV cannot open a window: {tried.stderr.strip() or tried.returncode}"
+        if tried.returncode
+        else None
+    )
 
 
 def open_window(outputs: Outputs, context: Context) -> Window | None:

@@ -33,7 +33,16 @@ from finedge.runtime.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from finedge.runtime.sources.video import open_video
 from finedge.secret import learn
 
-__all__ = ["SOURCES", "CaptureOptions", "Frame", "Kind", "Source", "SourceInfo", "mask", "open_source"]
+__all__ = [
+    "SOURCES",
+    "CaptureOptions",
+    "Frame",
+    "Kind",
+    "Source",
+    "SourceInfo",
+    "mask",
+    "open_source",
+]
 
 # FFmpeg writes to stderr by itself, and addresses with their passwords in it. The diagnosis
 # reports the cause.
@@ -64,19 +73,40 @@ def _is_pipeline(uri: str) -> bool:
 # The first kind that claims a string opens it.
 SOURCES: dict[str, Kind] = {
     "test": Kind("test://", lambda uri: uri.startswith("test://"), open_scene),
-    "camera": Kind("/dev/video0, v4l2:///dev/video0, or its number 0", lambda uri: CAMERA_FORMS.fullmatch(uri) is not None, open_camera, CAMERA_WISHES),
+    "camera": Kind(
+        "/dev/video0, v4l2:///dev/video0, or its number 0",
+        lambda uri: CAMERA_FORMS.fullmatch(uri) is not None,
+        open_camera,
+        CAMERA_WISHES,
+    ),
     "csi": Kind(CSI_FORM, lambda uri: uri.startswith("csi://"), open_csi, CAMERA_WISHES),
     "rtsp": Kind(
-        "rtsp://user:password@host:554/path or rtsps://", lambda uri: uri.startswith(("rtsp://", "rtsps://")), open_rtsp, CAMERA_WISHES | {"latency_ms"}
+        "rtsp://user:password@host:554/path or rtsps://",
+        lambda uri: uri.startswith(("rtsp://", "rtsps://")),
+        open_rtsp,
+        CAMERA_WISHES | {"latency_ms"},
     ),
     "http": Kind(
-        "http://host/path or https:// (MJPEG, a still image, HLS, a video file)", lambda uri: uri.startswith(("http://", "https://")), open_http, CAMERA_WISHES
+        "http://host/path or https:// (MJPEG, a still image, HLS, a video file)",
+        lambda uri: uri.startswith(("http://", "https://")),
+        open_http,
+        CAMERA_WISHES,
     ),
-    "gstreamer": Kind("'v4l2src ! appsink' (a GStreamer pipeline that ends in appsink)", _is_pipeline, open_pipeline),
-    "glob": Kind("'photos/*.jpg' (in quotes)", lambda uri: "://" not in uri and _is_glob(uri), open_glob),
+    "gstreamer": Kind(
+        "'v4l2src ! appsink' (a GStreamer pipeline that ends in appsink)",
+        _is_pipeline,
+        open_pipeline,
+    ),
+    "glob": Kind(
+        "'photos/*.jpg' (in quotes)", lambda uri: "://" not in uri and _is_glob(uri), open_glob
+    ),
     "folder": Kind("photos/", lambda uri: uri != "" and Path(uri).is_dir(), open_folder),
     "image": Kind("photo.jpg", lambda uri: "://" not in uri and is_image(Path(uri)), open_image),
-    "video": Kind("clip.mp4", lambda uri: "://" not in uri and Path(uri).suffix.lower() in VIDEO_SUFFIXES, open_video),
+    "video": Kind(
+        "clip.mp4",
+        lambda uri: "://" not in uri and Path(uri).suffix.lower() in VIDEO_SUFFIXES,
+        open_video,
+    ),
 }
 
 
@@ -105,7 +135,8 @@ def open_source(uri: str, *, wish: CaptureOptions = AS_IT_COMES, **options: Any)
         return kind.open(uri, **({"wish": wish} if kind.wishes else wish.asked()), **options)
     except OSError as error:  # of a path that may not be looked at, or is too long
         raise DataError(
-            f"cannot read '{mask(uri)}': {error.strerror or error}", expected="a readable file or folder; a GStreamer pipeline ends in appsink"
+            f"cannot read '{mask(uri)}': {error.strerror or error}",
+            expected="a readable file or folder; a GStreamer pipeline ends in appsink",
         ) from error
 
 
@@ -128,8 +159,14 @@ def _usual(uri: str) -> str:
 def _refuse_unknown(wish: CaptureOptions, options: dict[str, Any], *, kind: Kind, uri: str) -> None:
     takes = set(inspect.signature(kind.open).parameters) - {"uri", "wish"}
     grants = takes | kind.wishes
-    for name in [*(n for n in wish.asked() if n not in grants), *(n for n in options if n not in takes)]:
-        raise UsageError(f"'{mask(uri)}' takes no {name}", expected=", ".join(sorted(grants)) or f"no options for {kind.form}")
+    for name in [
+        *(n for n in wish.asked() if n not in grants),
+        *(n for n in options if n not in takes),
+    ]:
+        raise UsageError(
+            f"'{mask(uri)}' takes no {name}",
+            expected=", ".join(sorted(grants)) or f"no options for {kind.form}",
+        )
 
 
 def _unknown(uri: str) -> UsageError | DataError:

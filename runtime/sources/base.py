@@ -74,14 +74,21 @@ class CaptureOptions:
         if self.fps is not None:
             check_rate(self.fps)
         if self.flip not in FLIPS:
-            raise UsageError(f"flip {self.flip}", expected="0 none, 1 left turn, 2 half turn, 3 right turn, 4 left-right, 6 upside down, 5 or 7 diagonals")
+            raise UsageError(
+                f"flip {self.flip}",
+                expected="0 none, 1 left turn, 2 half turn, 3 right turn, 4 left-right, 6 upside down, 5 or 7 diagonals",
+            )
         if self.latency_ms is not None and not 0 <= self.latency_ms <= LONGEST_LATENCY_MS:
             expected = f"0 to {LONGEST_LATENCY_MS} ms"
             raise UsageError(f"latency {self.latency_ms} ms", expected=expected)
 
     def asked(self) -> dict[str, Any]:
         """Return what is asked for by name, without what says nothing."""
-        return {name: value for name, value in vars(self).items() if value != getattr(CaptureOptions, name)}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if value != getattr(CaptureOptions, name)
+        }
 
 
 def check_rate(fps: float) -> None:
@@ -142,7 +149,12 @@ class Source(Protocol):
 
     def __enter__(self) -> Source: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 @runtime_checkable

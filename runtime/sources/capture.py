@@ -16,7 +16,15 @@ from finedge.runtime.sources.base import CaptureOptions, Shot, SourceInfo
 
 CLOSE_WAIT_S = 0.1  # a Ctrl-C waits for it
 # numpy's names for the flips of `CaptureOptions`: (transposed first, upside down, left-right)
-MOVES = {1: (1, 1, 0), 2: (0, 1, 1), 3: (1, 0, 1), 4: (0, 0, 1), 5: (1, 1, 1), 6: (0, 1, 0), 7: (1, 0, 0)}
+MOVES = {
+    1: (1, 1, 0),
+    2: (0, 1, 1),
+    3: (1, 0, 1),
+    4: (0, 0, 1),
+    5: (1, 1, 1),
+    6: (0, 1, 0),
+    7: (1, 0, 0),
+}
 
 
 def arrival(position_ms: float, now_ns: int) -> int:
@@ -62,7 +70,9 @@ class Capture:
         self.info = info
         self._capture, self._captured_ns, self._held, self._fix = capture, captured_ns, held, fix
         self._wish, self._scale = wish, scale
-        self._lock = threading.Lock()  # releasing a device while another thread reads it crashes the process
+        self._lock = (
+            threading.Lock()
+        )  # releasing a device while another thread reads it crashes the process
         self._closed = False
 
     def read(self) -> Shot | None:
@@ -123,6 +133,15 @@ def flipped(image: NDArray[np.uint8], flip: int) -> NDArray[np.uint8]:
 
 def info_of(capture: cv2.VideoCapture, kind: str, uri: str) -> SourceInfo:
     """Return what an open capture says of itself; a property that a back end does not know is None."""
-    width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    width, height = (
+        int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    )
     fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return SourceInfo(kind, uri, int(frames) if frames > 0 else None, width or None, height or None, fps if fps > 0 else None)
+    return SourceInfo(
+        kind,
+        uri,
+        int(frames) if frames > 0 else None,
+        width or None,
+        height or None,
+        fps if fps > 0 else None,
+    )

@@ -65,7 +65,14 @@ class RtpClock:
         return now_ns - round((offset - self._least_ms) * 1e6)
 
 
-def open_rtsp(uri: str, *, wish: CaptureOptions = AS_IT_COMES, reconnect: bool = True, timeout_s: float = READ_TIMEOUT_S, via: str = "auto") -> Source:
+def open_rtsp(
+    uri: str,
+    *,
+    wish: CaptureOptions = AS_IT_COMES,
+    reconnect: bool = True,
+    timeout_s: float = READ_TIMEOUT_S,
+    via: str = "auto",
+) -> Source:
     """Open `rtsp://` or `rtsps://` as a live source over TCP where the server has it.
 
     Args:
@@ -80,10 +87,18 @@ def open_rtsp(uri: str, *, wish: CaptureOptions = AS_IT_COMES, reconnect: bool =
     """
     split(uri)
     connect = _connect_rtsp_gstreamer if _by_gstreamer(via) else _connect_rtsp
-    return Reconnecting(lambda: connect(uri, wish, timeout_s=timeout_s), reconnect=reconnect, fps=wish.fps)
+    return Reconnecting(
+        lambda: connect(uri, wish, timeout_s=timeout_s), reconnect=reconnect, fps=wish.fps
+    )
 
 
-def open_http(uri: str, *, wish: CaptureOptions = AS_IT_COMES, reconnect: bool = True, timeout_s: float = READ_TIMEOUT_S) -> Source:
+def open_http(
+    uri: str,
+    *,
+    wish: CaptureOptions = AS_IT_COMES,
+    reconnect: bool = True,
+    timeout_s: float = READ_TIMEOUT_S,
+) -> Source:
     """Open `http(s)://`: what has an end (a video file, a finished HLS list) gives every frame; MJPEG and live HLS are live.
 
     A still image is asked for again and again, each `POLL_S` or at the rate of `wish`, and is live
@@ -99,7 +114,10 @@ def open_http(uri: str, *, wish: CaptureOptions = AS_IT_COMES, reconnect: bool =
     if isinstance(first[0], VideoFile):
         if wish != AS_IT_COMES:
             _let_go(first[0])
-            raise UsageError(f"{mask(uri)} is a finished video", expected="no width, height, fps or flip: they are asked of what is live")
+            raise UsageError(
+                f"{mask(uri)} is a finished video",
+                expected="no width, height, fps or flip: they are asked of what is live",
+            )
         return first[0]
 
     def connect() -> Connection:
@@ -118,10 +136,15 @@ def _by_gstreamer(via: str) -> bool:
     # Not by OpenCV's GStreamer: it cannot keep what comes before the first key frame from the decoder.
     here = gstreamer.load() is not None
     if via == "gstreamer" and not here:
-        raise SystemProblem("RTSP by GStreamer needs python3-gi", fix=f"{gstreamer.PACKAGES}; make the venv with --system-site-packages")
+        raise SystemProblem(
+            "RTSP by GStreamer needs python3-gi",
+            fix=f"{gstreamer.PACKAGES}; make the venv with --system-site-packages",
+        )
     if via != "auto":
         return via == "gstreamer"
-    return here and (gstreamer.has("nvv4l2decoder") or not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG))
+    return here and (
+        gstreamer.has("nvv4l2decoder") or not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
+    )
 
 
 def _connect_rtsp(uri: str, wish: CaptureOptions, *, timeout_s: float) -> Connection:
@@ -243,7 +266,12 @@ def _ffmpeg(
     timeout_s: float,
     more: Sequence[int] = (),
 ) -> cv2.VideoCapture:
-    times = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3), cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(timeout_s * 1e3)]
+    times = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        round(OPEN_TIMEOUT_S * 1e3),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        round(timeout_s * 1e3),
+    ]
     # One thread: several would decode a frame each, and hold back as many frames as there are threads. Older OpenCVs cannot be told.
     threads = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, "CAP_PROP_N_THREADS") else []
     with _ffmpeg_options(options):

@@ -33,7 +33,9 @@ def csi(sensor: int, wish: CaptureOptions, *, mode: int | None = None) -> str:
     `mode` is the sensor's mode number, as `nvarguscamerasrc` lists them.
     """
     width, height = (wish.width, wish.height) if wish.width and wish.height else CSI_SIZE
-    camera = f"nvarguscamerasrc sensor-id={sensor}" + ("" if mode is None else f" sensor-mode={mode}")
+    camera = f"nvarguscamerasrc sensor-id={sensor}" + (
+        "" if mode is None else f" sensor-mode={mode}"
+    )
     caps = f"video/x-raw(memory:NVMM),format=NV12,width={width},height={height},framerate={_rate(wish.fps or CSI_FPS)}"
     sized = CaptureOptions(width, height, wish.fps, wish.flip)
     return _join(camera, caps, _convert(sized, jetson=True), QUEUE, _end())
@@ -50,21 +52,43 @@ def rtsp(uri: str, wish: CaptureOptions, *, codec: str | None = None, jetson: bo
         raise UsageError(f"codec '{codec}'", expected=", ".join(DEPAY))
     decoder = "decodebin"
     if codec is not None:
-        decoder = _join(DEPAY[codec], "nvv4l2decoder enable-max-performance=true" if jetson else SOFTWARE[codec])
-    return _join(source, "application/x-rtp,media=video", decoder, _convert(wish, jetson=jetson), QUEUE, _end())
+        decoder = _join(
+            DEPAY[codec], "nvv4l2decoder enable-max-performance=true" if jetson else SOFTWARE[codec]
+        )
+    return _join(
+        source,
+        "application/x-rtp,media=video",
+        decoder,
+        _convert(wish, jetson=jetson),
+        QUEUE,
+        _end(),
+    )
 
 
 def v4l2(device: str, wish: CaptureOptions, *, jetson: bool) -> str:
     """Return the pipeline of a V4L2 camera that sends plain pictures."""
     caps = ",".join(["video/x-raw", *_asked(wish)])
-    return _join(f"v4l2src device={_quoted(device)}", caps, _convert(CaptureOptions(flip=wish.flip), jetson=jetson), QUEUE, _end())
+    return _join(
+        f"v4l2src device={_quoted(device)}",
+        caps,
+        _convert(CaptureOptions(flip=wish.flip), jetson=jetson),
+        QUEUE,
+        _end(),
+    )
 
 
 def usb_mjpeg(device: str, wish: CaptureOptions, *, jetson: bool) -> str:
     """Return the pipeline of a USB camera that sends JPEG pictures: most do above 640x480."""
     caps = ",".join(["image/jpeg", *_asked(wish)])
     decoder = "jpegparse ! nvv4l2decoder mjpeg=true" if jetson else "jpegdec"
-    return _join(f"v4l2src device={_quoted(device)}", caps, decoder, _convert(CaptureOptions(flip=wish.flip), jetson=jetson), QUEUE, _end())
+    return _join(
+        f"v4l2src device={_quoted(device)}",
+        caps,
+        decoder,
+        _convert(CaptureOptions(flip=wish.flip), jetson=jetson),
+        QUEUE,
+        _end(),
+    )
 
 
 def complete(text: str) -> str:
@@ -76,9 +100,14 @@ def complete(text: str) -> str:
     head, _, tail = text.rpartition("!")
     words = tail.split()
     if not head.strip() or not words or words[0] != "appsink":
-        raise UsageError("the GStreamer pipeline does not end in an appsink", expected="'videotestsrc is-live=true ! appsink'")
+        raise UsageError(
+            "the GStreamer pipeline does not end in an appsink",
+            expected="'videotestsrc is-live=true ! appsink'",
+        )
     named = {word.partition("=")[0] for word in words[1:]}
-    words += [f"{key}={value}" for key, value in ({"name": SINK} | NEWEST).items() if key not in named]
+    words += [
+        f"{key}={value}" for key, value in ({"name": SINK} | NEWEST).items() if key not in named
+    ]
     return _join(head.strip(), "videoconvert", "video/x-raw,format=RGB", " ".join(words))
 
 
@@ -93,13 +122,19 @@ def _convert(wish: CaptureOptions, *, jetson: bool) -> str:
     size = (wish.width, wish.height)
     if jetson:
         caps = ["video/x-raw", "format=RGBA", *_size(size[::-1] if wish.flip in TURNED else size)]
-        return _join("nvvidconv" + (f" flip-method={wish.flip}" if wish.flip else ""), ",".join(caps))
+        return _join(
+            "nvvidconv" + (f" flip-method={wish.flip}" if wish.flip else ""), ",".join(caps)
+        )
     scaled = _join("videoscale", ",".join(["video/x-raw", *_size(size)])) if wish.width else ""
     return _join(scaled, f"videoflip video-direction={DIRECTIONS[wish.flip]}" if wish.flip else "")
 
 
 def _end() -> str:
-    return _join("videoconvert", "video/x-raw,format=RGB", " ".join(["appsink", f"name={SINK}", *(f"{k}={v}" for k, v in NEWEST.items())]))
+    return _join(
+        "videoconvert",
+        "video/x-raw,format=RGB",
+        " ".join(["appsink", f"name={SINK}", *(f"{k}={v}" for k, v in NEWEST.items())]),
+    )
 
 
 def _join(*parts: str) -> str:
@@ -111,7 +146,10 @@ def _size(size: tuple[int | None, int | None]) -> list[str]:
 
 
 def _asked(wish: CaptureOptions) -> list[str]:
-    return [*_size((wish.width, wish.height)), *([f"framerate={_rate(wish.fps)}"] if wish.fps else [])]
+    return [
+        *_size((wish.width, wish.height)),
+        *([f"framerate={_rate(wish.fps)}"] if wish.fps else []),
+    ]
 
 
 def _rate(fps: float) -> str:

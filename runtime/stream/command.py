@@ -52,7 +52,10 @@ class Limits:
         if self.frames is not None and self.frames < 1:
             raise UsageError(f"--frames {self.frames}", expected="at least 1")
         if not (self.stale_ms > 0 and self.no_signal_ms > 0):  # nan is none
-            raise UsageError(f"--stale-ms {self.stale_ms} --no-signal-ms {self.no_signal_ms}", expected="positive numbers of milliseconds")
+            raise UsageError(
+                f"--stale-ms {self.stale_ms} --no-signal-ms {self.no_signal_ms}",
+                expected="positive numbers of milliseconds",
+            )
         if self.timeout is not None and not 0 < self.timeout <= LONGEST_TIMEOUT_S:
             raise UsageError(
                 f"--timeout {self.timeout}",
@@ -96,12 +99,19 @@ class Deciding:
         Raises:
             UsageError: a number that no rule can use.
         """
-        return Rules(Smoothing(self.smooth) if self.smooth else None, Holding(self.hold, margin=self.hold_margin) if self.hold else None)
+        return Rules(
+            Smoothing(self.smooth) if self.smooth else None,
+            Holding(self.hold, margin=self.hold_margin) if self.hold else None,
+        )
 
 
 def classify(
     bundle: Positional[Path],
-    sources: Positional[Annotated[tuple[str, ...], arg(metavar="SOURCE [SOURCE ...]", help_behavior_hint="(at least one)")]],
+    sources: Positional[
+        Annotated[
+            tuple[str, ...], arg(metavar="SOURCE [SOURCE ...]", help_behavior_hint="(at least one)")
+        ]
+    ],
     *,
     variant: str = "auto",
     backend: str = "auto",
@@ -129,14 +139,32 @@ def classify(
         outputs: where results go besides stdout.
     """
     if not sources or len(set(sources)) < len(sources):
-        raise UsageError(f"sources: {' '.join(map(mask, sources)) or 'none'}", expected="at least one, and none twice: a line names its source")
-    rules, region = deciding.rules(), Region.parse(deciding.roi) if deciding.roi is not None else None
+        raise UsageError(
+            f"sources: {' '.join(map(mask, sources)) or 'none'}",
+            expected="at least one, and none twice: a line names its source",
+        )
+    rules, region = (
+        deciding.rules(),
+        Region.parse(deciding.roi) if deciding.roi is not None else None,
+    )
     with leash(), ExitStack() as exits:
-        opened = [exits.enter_context(open_source(source, wish=wish, **limits.of_source)) for source in sources]
+        opened = [
+            exits.enter_context(open_source(source, wish=wish, **limits.of_source))
+            for source in sources
+        ]
         _refuse_timeless(opened, limits=limits, deciding=deciding)
-        classifier = exits.enter_context(Classifier.open(bundle, variant=variant, backend=backend, topk=topk))
+        classifier = exits.enter_context(
+            Classifier.open(bundle, variant=variant, backend=backend, topk=topk)
+        )
         watch = Watch(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
-        pipeline = Pipeline(opened, classifier, no_signal_ms=limits.no_signal_ms, interval_s=limits.interval, limit=limits.frames, region=region)
+        pipeline = Pipeline(
+            opened,
+            classifier,
+            no_signal_ms=limits.no_signal_ms,
+            interval_s=limits.interval,
+            limit=limits.frames,
+            region=region,
+        )
         interrupted = _run(pipeline, watch, outputs=outputs, quiet_s=limits.quiet_s)
     if interrupted:
         raise KeyboardInterrupt
@@ -145,7 +173,11 @@ def classify(
 def _run(pipeline: Pipeline, watch: Watch, *, outputs: Outputs, quiet_s: float) -> bool:
     """Write every result to every sink; return whether a signal ended it."""
     try:
-        with _sinks(outputs, _context(watch, pipeline, quiet_s=quiet_s)) as sinks, pipeline, stop_on_signals(pipeline.stop) as interrupted:
+        with (
+            _sinks(outputs, _context(watch, pipeline, quiet_s=quiet_s)) as sinks,
+            pipeline,
+            stop_on_signals(pipeline.stop) as interrupted,
+        ):
             for answer in pipeline:
                 result = watch(answer)
                 for sink in sinks:
@@ -184,4 +216,7 @@ def _refuse_timeless(sources: Sequence[Source], *, limits: Limits, deciding: Dec
     """Photos have no time between them: nothing can be averaged over seconds."""
     timeless = [s.info.uri for s in sources if not s.live and not s.info.fps]
     if timeless and (deciding.smooth or limits.interval):
-        raise UsageError(f"--smooth {deciding.smooth:g} --interval {limits.interval:g} for {timeless[0]}", expected="a camera or a video: photos have no time")
+        raise UsageError(
+            f"--smooth {deciding.smooth:g} --interval {limits.interval:g} for {timeless[0]}",
+            expected="a camera or a video: photos have no time",
+        )

@@ -32,7 +32,10 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds < math.inf:
-            raise UsageError(f"smoothing over {self.seconds} s", expected="a positive number of seconds (0 on the command line: none)")
+            raise UsageError(
+                f"smoothing over {self.seconds} s",
+                expected="a positive number of seconds (0 on the command line: none)",
+            )
 
 
 @dataclass
@@ -65,7 +68,11 @@ class Smoother:
 
     def __call__(self, p: NDArray[np.floating], *, seconds: float) -> NDArray[np.floating]:
         """Take the next frame's probabilities [classes] and its time; return the average, which sums to 1 as they do."""
-        share = 1.0 if self._p is None else 1 - math.exp(-max(0.0, seconds - self._at) / self.how.seconds)
+        share = (
+            1.0
+            if self._p is None
+            else 1 - math.exp(-max(0.0, seconds - self._at) / self.how.seconds)
+        )
         self._p, self._at = (p if self._p is None else self._p + (p - self._p) * share), seconds
         return self._p
 
@@ -83,7 +90,10 @@ class Holding:
 
     def __post_init__(self) -> None:
         if self.frames < 1 or not 0 <= self.margin <= 1:
-            raise UsageError(f"holding for {self.frames} frames with margin {self.margin}", expected="at least 1 frame, a margin in [0, 1]")
+            raise UsageError(
+                f"holding for {self.frames} frames with margin {self.margin}",
+                expected="at least 1 frame, a margin in [0, 1]",
+            )
 
 
 @dataclass
@@ -136,7 +146,9 @@ class Decider:
         self._smoother = Smoother(smoothing) if smoothing else None
         self._holder = Holder(holding) if holding else None
 
-    def __call__(self, p: NDArray[np.floating], *, seconds: float | None, image: NDArray[np.uint8]) -> tuple[NDArray[np.floating], int]:
+    def __call__(
+        self, p: NDArray[np.floating], *, seconds: float | None, image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.floating], int]:
         """Take a frame's probabilities [classes], its time (needed for smoothing) and what the model saw.
 
         Returns:
@@ -160,7 +172,9 @@ def shares(classifier: Classifier, scores: NDArray[np.float32]) -> NDArray[np.fl
     return np.asarray(p)
 
 
-def ranked(p: NDArray[np.floating], *, first: int, labels: tuple[str, ...], topk: int) -> tuple[Ranked, ...]:
+def ranked(
+    p: NDArray[np.floating], *, first: int, labels: tuple[str, ...], topk: int
+) -> tuple[Ranked, ...]:
     """Return `topk` labels: `first`, then the others by their probability."""
     others = [int(i) for i in order(p[None])[0, : topk + 1] if i != first]
     return tuple(Ranked(i, labels[i], float(p[i])) for i in [first, *others][:topk])

@@ -7,7 +7,10 @@ from array import array
 
 from finedge.measure import MIN_QUERIES, supported
 
-LOW_MS, HIGH_MS = 1e-3, 1e7  # a microsecond to three hours; what lies outside counts in the outermost bin
+LOW_MS, HIGH_MS = (
+    1e-3,
+    1e7,
+)  # a microsecond to three hours; what lies outside counts in the outermost bin
 STEP = 1.01
 
 
@@ -36,7 +39,11 @@ class Histogram:
 
     def text(self, percent: float) -> str:
         """Return the percentile with three digits, or `n/a (n<662)` where the sample does not support it."""
-        return f"{self.percentile(percent):.3g}" if supported(percent, self.n) else f"n/a (n<{MIN_QUERIES[percent]})"
+        return (
+            f"{self.percentile(percent):.3g}"
+            if supported(percent, self.n)
+            else f"n/a (n<{MIN_QUERIES[percent]})"
+        )
 
 
 def _bin(ms: float) -> int:

@@ -93,13 +93,27 @@ class Pipeline:
         limit: int | None = None,
         region: Region | None = None,
     ) -> None:
-        self._stages, self._region, self._left = stages, region, float("inf") if limit is None else limit
-        self._changed, self._stopping, self._exits = threading.Condition(), threading.Event(), ExitStack()
-        self._streams = [Stream(s, no_signal_ms=no_signal_ms, interval_s=interval_s, changed=self._changed) for s in sources]
+        self._stages, self._region, self._left = (
+            stages,
+            region,
+            float("inf") if limit is None else limit,
+        )
+        self._changed, self._stopping, self._exits = (
+            threading.Condition(),
+            threading.Event(),
+            ExitStack(),
+        )
+        self._streams = [
+            Stream(s, no_signal_ms=no_signal_ms, interval_s=interval_s, changed=self._changed)
+            for s in sources
+        ]
         self._patience_s = min(POLL_S, no_signal_ms / 1e3)
         self._prepared: Slot[Batch] = Slot(every=True)
         self._answered: Slot[list[Answer | Silence]] = Slot(every=True)
-        self._threads = [_thread("prepare", self._prepare_all, self._prepared), _thread("infer", self._infer_all, self._answered)]
+        self._threads = [
+            _thread("prepare", self._prepare_all, self._prepared),
+            _thread("infer", self._infer_all, self._answered),
+        ]
 
     def __enter__(self) -> Pipeline:
         for stream in self._streams:
@@ -113,7 +127,12 @@ class Pipeline:
         while self._waited() and (answers := self._answered.take()) is not None:
             yield from answers
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
         self._answered.leave()
         self._prepared.leave()
@@ -165,12 +184,18 @@ class Pipeline:
 
     def _news(self) -> bool:
         # One that ended before the others is no news.
-        return any(s.ready and not s.ended for s in self._streams) or all(s.ended for s in self._streams)
+        return any(s.ready and not s.ended for s in self._streams) or all(
+            s.ended for s in self._streams
+        )
 
     def _prepare(self, taken: tuple[tuple[int, Frame | None], ...]) -> Batch:
         images = [frame.image for _, frame in taken if frame is not None]
         start = time.perf_counter()
-        pixels = self._stages.prepare([self._region.crop(i) for i in images] if self._region else images) if images else None
+        pixels = (
+            self._stages.prepare([self._region.crop(i) for i in images] if self._region else images)
+            if images
+            else None
+        )
         return Batch(taken, pixels, 1e3 * (time.perf_counter() - start))
 
     def _infer_all(self) -> None:
@@ -184,10 +209,15 @@ class Pipeline:
         start = time.perf_counter()
         rows = iter(() if batch.pixels is None else self._stages.scores(batch.pixels))
         times = batch.preprocess_ms, 1e3 * (time.perf_counter() - start)
-        return [Silence(number) if frame is None else Answer(number, frame, next(rows), *times) for number, frame in batch.taken]
+        return [
+            Silence(number) if frame is None else Answer(number, frame, next(rows), *times)
+            for number, frame in batch.taken
+        ]
 
 
-def _thread(name: str, work: Callable[[], None], out: Slot[Batch] | Slot[list[Answer | Silence]]) -> threading.Thread:
+def _thread(
+    name: str, work: Callable[[], None], out: Slot[Batch] | Slot[list[Answer | Silence]]
+) -> threading.Thread:
     """Return a thread that does `work` and ends `out` with what `work` raised."""
 
     def run() -> None:

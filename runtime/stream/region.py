@@ -33,7 +33,11 @@ class Region:
             region = cls(*(float(part) for part in text.split(",")))
         except (ValueError, TypeError):
             raise UsageError(f"--roi {text}", expected=FORM) from None
-        if not all(map(math.isfinite, (region.x, region.y, region.w, region.h))) or min(region.x, region.y) < 0 or min(region.w, region.h) <= 0:
+        if (
+            not all(map(math.isfinite, (region.x, region.y, region.w, region.h)))
+            or min(region.x, region.y) < 0
+            or min(region.w, region.h) <= 0
+        ):
             raise UsageError(f"--roi {text}", expected=f"x, y >= 0 and w, h > 0. {FORM}")
         return region
 
@@ -47,7 +51,10 @@ class Region:
         left, top = round(self.x * across), round(self.y * down)
         right, bottom = round((self.x + self.w) * across), round((self.y + self.h) * down)
         if right > width or bottom > height or right <= left or bottom <= top:
-            raise UsageError(f"--roi {self.x:g},{self.y:g},{self.w:g},{self.h:g} of a frame of {width}x{height}", expected=f"a part of it. {FORM}")
+            raise UsageError(
+                f"--roi {self.x:g},{self.y:g},{self.w:g},{self.h:g} of a frame of {width}x{height}",
+                expected=f"a part of it. {FORM}",
+            )
         return left, top, right - left, bottom - top
 
     def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -57,12 +57,17 @@ class Watch:
         """Return the result for what the pipeline gave."""
         if isinstance(answer, Silence):
             self.tallies[answer.stream].silences += 1
-            return Result(self._line(self.sources[answer.stream].info.uri, None, status="no_signal"), stream=answer.stream)
+            return Result(
+                self._line(self.sources[answer.stream].info.uri, None, status="no_signal"),
+                stream=answer.stream,
+            )
         start, at = time.perf_counter(), seconds(self.sources[answer.stream], answer.frame)
         (own,) = self.classifier.rank(answer.scores[None])
         top = self._decided(answer, seconds=at) if self.rules != Rules() else own
         times = Times(answer.preprocess_ms, answer.infer_ms, 1e3 * (time.perf_counter() - start))
-        record = self._answer_line(answer, top, times=times, age_ms=self._tallied(answer)) | ({} if top is own else {"raw_top": _plain(own)})
+        record = self._answer_line(answer, top, times=times, age_ms=self._tallied(answer)) | (
+            {} if top is own else {"raw_top": _plain(own)}
+        )
         prediction = Prediction(own, times, self.classifier.rejects(own[0].p))
         return Result(record, answer.frame.image, prediction, answer.stream, at)
 
@@ -77,21 +82,37 @@ class Watch:
 
     def _decided(self, answer: Answer, *, seconds: float | None) -> tuple[Ranked, ...]:
         image = self.region.crop(answer.frame.image) if self.region else answer.frame.image
-        p, first = self.tallies[answer.stream].decider(shares(self.classifier, answer.scores), seconds=seconds, image=image)
-        return ranked(p, first=first, labels=self.classifier.bundle.spec.labels, topk=self.classifier.topk)
+        p, first = self.tallies[answer.stream].decider(
+            shares(self.classifier, answer.scores), seconds=seconds, image=image
+        )
+        return ranked(
+            p, first=first, labels=self.classifier.bundle.spec.labels, topk=self.classifier.topk
+        )
 
     def _tallied(self, answer: Answer) -> float:
         """Count an answer; return its age in ms."""
-        tally, age_ms = self.tallies[answer.stream], (time.monotonic_ns() - answer.frame.captured_ns) / 1e6
+        tally, age_ms = (
+            self.tallies[answer.stream],
+            (time.monotonic_ns() - answer.frame.captured_ns) / 1e6,
+        )
         tally.answered += 1
         tally.ages_ms.add(age_ms)
         return age_ms
 
-    def _answer_line(self, answer: Answer, top: tuple[Ranked, ...], *, times: Times, age_ms: float) -> dict[str, Any]:
+    def _answer_line(
+        self, answer: Answer, top: tuple[Ranked, ...], *, times: Times, age_ms: float
+    ) -> dict[str, Any]:
         frame = answer.frame
         limit_ms = self.stale_ms if self.sources[answer.stream].live else float("inf")
-        status = status_of(age_ms=age_ms, stale_ms=limit_ms, unknown=self.classifier.rejects(top[0].p))
-        stages = {"decode": frame.decode_ms, "preprocess": times.preprocess, "infer": times.infer, "post": times.post}
+        status = status_of(
+            age_ms=age_ms, stale_ms=limit_ms, unknown=self.classifier.rejects(top[0].p)
+        )
+        stages = {
+            "decode": frame.decode_ms,
+            "preprocess": times.preprocess,
+            "infer": times.infer,
+            "post": times.post,
+        }
         region = {"roi": list(self.region.pixels(*frame.image.shape[:2]))} if self.region else {}
         return {
             **self._line(frame.name, frame.index, status=status),
@@ -123,7 +144,11 @@ class Watch:
 def _wall_time(captured_ns: int) -> str:
     # By the clock of now: a board without a battery learns the time of day from the network, after the run has begun.
     at = (time.time_ns() - (time.monotonic_ns() - captured_ns)) / 1e9
-    return datetime.fromtimestamp(at, tz=timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(at, tz=timezone.utc)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def _plain(top: tuple[Ranked, ...]) -> list[dict[str, Any]]:

@@ -45,7 +45,14 @@ class Stream:
         changed: a condition shared with other streams, for a consumer that waits for any of them; it then calls `start` and `poll`.
     """
 
-    def __init__(self, source: Source, *, no_signal_ms: float = NO_SIGNAL_MS, interval_s: float = 0.0, changed: threading.Condition | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        no_signal_ms: float = NO_SIGNAL_MS,
+        interval_s: float = 0.0,
+        changed: threading.Condition | None = None,
+    ) -> None:
         self._source, self._no_signal_s, self._interval_s = source, no_signal_ms / 1e3, interval_s
         self._slot: Slot[Frame] = Slot(every=not source.live, changed=changed)
         self._told_at = self._slot.put_at
@@ -66,7 +73,12 @@ class Stream:
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.leave()
         if self._reader.is_alive():
             self._reader.join(max(0.0, self._join_until - time.monotonic()))
@@ -97,7 +109,11 @@ class Stream:
         if frame is not None:
             return (frame,) if self._is_due(frame) else ()
         silent_since = max(self._told_at, self._slot.put_at)
-        if not self._source.live or self._slot.ended or time.monotonic() - silent_since < self._no_signal_s:
+        if (
+            not self._source.live
+            or self._slot.ended
+            or time.monotonic() - silent_since < self._no_signal_s
+        ):
             return ()
         self._told_at = time.monotonic()
         return (None,)
@@ -140,7 +156,9 @@ class Stream:
         except BaseException as raised:
             error = raised
         finally:
-            self._slot.close(error)  # the last word, whatever happened: the consumer never waits for a dead reader
+            self._slot.close(
+                error
+            )  # the last word, whatever happened: the consumer never waits for a dead reader
 
 
 def seconds(source: Source, frame: Frame) -> float | None:

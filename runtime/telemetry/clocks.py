@@ -53,8 +53,14 @@ class Clocks:
         if self.gpu is None:
             return None
         limits = [(number(self.gpu / "min_freq"), number(self.gpu / "max_freq"))]
-        limits += [(number(c / "scaling_min_freq"), number(c / "scaling_max_freq")) for c in self.cpus]
-        return None if any(None in pair for pair in limits) else all(low == high for low, high in limits)
+        limits += [
+            (number(c / "scaling_min_freq"), number(c / "scaling_max_freq")) for c in self.cpus
+        ]
+        return (
+            None
+            if any(None in pair for pair in limits)
+            else all(low == high for low, high in limits)
+        )
 
     def gpu_mhz(self) -> float | None:
         """Return the GPU's clock in MHz."""
@@ -62,11 +68,22 @@ class Clocks:
 
     def gpu_load(self) -> float | None:
         """Return how busy the GPU is, 0 to 1; None on Thor, whose file has no documented unit."""
-        return None if self.gpu is None or self.gpu.name == "gpu-gpc-0" else _scaled(self.gpu / "device/load", 1e-3)
+        return (
+            None
+            if self.gpu is None or self.gpu.name == "gpu-gpc-0"
+            else _scaled(self.gpu / "device/load", 1e-3)
+        )
 
     def cpu_mhz(self) -> float | None:
         """Return the clock of the fastest CPU core in MHz."""
-        return max((c for c in (_scaled(p / "scaling_cur_freq", 1e-3) for p in self.cpus) if c is not None), default=None)
+        return max(
+            (
+                c
+                for c in (_scaled(p / "scaling_cur_freq", 1e-3) for p in self.cpus)
+                if c is not None
+            ),
+            default=None,
+        )
 
     def memory_mhz(self) -> float | None:
         """Return the memory's clock in MHz."""
@@ -75,7 +92,9 @@ class Clocks:
 
 def power_modes(root: Path = Path("/")) -> dict[int, str]:
     """Return the names of the nvpmodel modes by number; empty on other machines."""
-    found = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", text(root / "etc/nvpmodel.conf"))
+    found = re.findall(
+        r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", text(root / "etc/nvpmodel.conf")
+    )
     return {int(number_): name for number_, name in found}
 
 

@@ -60,14 +60,20 @@ def _asked() -> dict[str, bool]:
 
 def owned_cores() -> int:
     """Return how many physical cores this process may run on."""
-    logical = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    logical = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     return len({_core(cpu) for cpu in logical})
 
 
 def _core(cpu: int) -> str:
     """Name the physical core of a logical CPU: threads of one core list the same siblings."""
     try:
-        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+        return (
+            Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+            .read_text()
+            .strip()
+        )
     except OSError:
         return str(cpu)
 
@@ -77,4 +83,11 @@ def _field(name: str, cpuinfo: Path) -> str:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
         return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
+    return next(
+        (
+            line.partition(":")[2].strip()
+            for line in lines
+            if line.partition(":")[0].strip() == name
+        ),
+        "",
+    )

@@ -15,7 +15,12 @@ from finedge.errors import SystemProblem
 from finedge.runtime.trt import cuda
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h). A clock held by the power limit (4) is how a loaded card runs: no throttling.
-REASONS = {0x08: "GPU: hardware slowdown", 0x20: "GPU: heat (driver)", 0x40: "GPU: heat (hardware)", 0x80: "GPU: power brake"}
+REASONS = {
+    0x08: "GPU: hardware slowdown",
+    0x20: "GPU: heat (driver)",
+    0x40: "GPU: heat (hardware)",
+    0x80: "GPU: power brake",
+}
 SENSOR = "NVML, the GPU's board alone"
 
 
@@ -46,22 +51,31 @@ class Nvml:
             return None
         try:
             api.nvmlInit()
-            handle = api.nvmlDeviceGetHandleByIndex(0) if api.nvmlDeviceGetCount() == 1 else _by_bus(api)
+            handle = (
+                api.nvmlDeviceGetHandleByIndex(0) if api.nvmlDeviceGetCount() == 1 else _by_bus(api)
+            )
         except (api.NVMLError, SystemProblem):
             return None
         return None if handle is None else cls(api, handle)
 
     def read(self) -> GpuReading:
         """Read the GPU now."""
-        power, load = self._ask("nvmlDeviceGetPowerUsage"), self._ask("nvmlDeviceGetUtilizationRates")
+        power, load = (
+            self._ask("nvmlDeviceGetPowerUsage"),
+            self._ask("nvmlDeviceGetUtilizationRates"),
+        )
         bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
-        bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") if bits is None else bits  # its name before CUDA 12.2
+        bits = (
+            self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") if bits is None else bits
+        )  # its name before CUDA 12.2
         return GpuReading(
             power_w=None if power is None else power / 1e3,
             temperature_c=self._ask("nvmlDeviceGetTemperature", self.api.NVML_TEMPERATURE_GPU),
             clock_mhz=self._ask("nvmlDeviceGetClockInfo", self.api.NVML_CLOCK_SM),
             load=None if load is None else load.gpu / 100,
-            reasons=None if bits is None else tuple(name for bit, name in REASONS.items() if bits & bit),
+            reasons=None
+            if bits is None
+            else tuple(name for bit, name in REASONS.items() if bits & bit),
         )
 
     def energy_j(self) -> float | None:

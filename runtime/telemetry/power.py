@@ -38,13 +38,20 @@ class Rail:
         microwatts = number(self.folder / f"power{self.channel}_input")
         if microwatts is not None:
             return microwatts / 1e6
-        millivolts, milliamps = number(self.folder / f"in{self.channel}_input"), number(self.folder / f"curr{self.channel}_input")
+        millivolts, milliamps = (
+            number(self.folder / f"in{self.channel}_input"),
+            number(self.folder / f"curr{self.channel}_input"),
+        )
         return None if millivolts is None or milliamps is None else millivolts * milliamps / 1e6
 
 
 def find_rails(root: Path) -> tuple[Rail, ...]:
     """Return the labelled rails of the power monitors under `root`/sys/class/hwmon."""
-    monitors = [m for m in sorted((root / "sys/class/hwmon").glob("hwmon*")) if text(m / "name") in ("ina3221", "ina238")]
+    monitors = [
+        m
+        for m in sorted((root / "sys/class/hwmon").glob("hwmon*"))
+        if text(m / "name") in ("ina3221", "ina238")
+    ]
     return tuple(rail for monitor in monitors for rail in _rails_of(monitor))
 
 
@@ -64,6 +71,8 @@ def _rails_of(monitor: Path) -> Iterator[Rail]:
     for path in sorted(monitor.glob("curr*_input")):
         channel = path.name.removeprefix("curr").removesuffix("_input")
         # The INA238 has one channel, and its label may be the whole monitor's.
-        name = text(monitor / f"in{channel}_label") or (text(monitor / "label") if channel == "1" else "")
+        name = text(monitor / f"in{channel}_label") or (
+            text(monitor / "label") if channel == "1" else ""
+        )
         if name and name != NOT_CONNECTED:
             yield Rail(name, monitor, channel)

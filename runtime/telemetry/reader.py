@@ -77,7 +77,12 @@ class Reader:
 
     def __init__(self, root: Path = Path("/"), *, nvml: Nvml | None = None) -> None:
         self._rails, self._clocks = find_rails(root), Clocks.find(root)
-        self._zones, self._alerts, self._counters, self._fan = find_zones(root), find_alerts(root), find_counters(root), find_fan(root)
+        self._zones, self._alerts, self._counters, self._fan = (
+            find_zones(root),
+            find_alerts(root),
+            find_counters(root),
+            find_fan(root),
+        )
         self._nvml = nvml or (Nvml.open() if root == Path("/") else None)
         self._events = self._count()
 
@@ -117,7 +122,11 @@ class Reader:
         by = [name for name, state in states.items() if state]
         by += [name for name, count in self._events.items() if count > before.get(name, count)]
         by += gpu.reasons or ()
-        known = any(s is not None for s in states.values()) or bool(self._events) or gpu.reasons is not None
+        known = (
+            any(s is not None for s in states.values())
+            or bool(self._events)
+            or gpu.reasons is not None
+        )
         return (bool(by) if known else None), tuple(by)
 
     def _count(self) -> dict[str, int]:

@@ -16,7 +16,11 @@ from pathlib import Path
 from finedge.runtime.telemetry.sysfs import number, text
 
 OFFLINE_C = -256  # what a zone of a Jetson says while its sensor is switched off
-OC_EVENTS = {"oc1_event_cnt": "oc1 (under-voltage)", "oc2_event_cnt": "oc2 (average current)", "oc3_event_cnt": "oc3 (peak current)"}
+OC_EVENTS = {
+    "oc1_event_cnt": "oc1 (under-voltage)",
+    "oc2_event_cnt": "oc2 (average current)",
+    "oc3_event_cnt": "oc3 (peak current)",
+}
 FULL_PWM = 255
 
 
@@ -37,14 +41,25 @@ def celsius(path: Path) -> float | None:
 def find_alerts(root: Path) -> dict[str, Path]:
     """Return the state file of each throttle alert by its kind."""
     kinds = {device: text(device / "type") for device in _numbered(root, "cooling_device")}
-    return {kind: device / "cur_state" for device, kind in kinds.items() if kind.endswith("-throttle-alert")}
+    return {
+        kind: device / "cur_state"
+        for device, kind in kinds.items()
+        if kind.endswith("-throttle-alert")
+    }
 
 
 def find_counters(root: Path) -> dict[str, Path]:
     """Return the files that count how often the machine was slowed since boot."""
     monitors = [m for m in _hwmon(root) if text(m / "name") == "soctherm_oc"]
-    counters = {name: monitor / file for monitor in monitors for file, name in OC_EVENTS.items() if (monitor / file).exists()}
-    cores = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+    counters = {
+        name: monitor / file
+        for monitor in monitors
+        for file, name in OC_EVENTS.items()
+        if (monitor / file).exists()
+    }
+    cores = sorted(
+        (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    )
     return counters | {f"heat ({path.parts[-3]})": path for path in cores}
 
 
@@ -64,8 +79,15 @@ def _hwmon(root: Path) -> Iterator[Path]:
 
 
 def _numbered(root: Path, kind: str) -> list[Path]:
-    return sorted((root / "sys/class/thermal").glob(f"{kind}[0-9]*"), key=lambda p: int(p.name.removeprefix(kind)))
+    return sorted(
+        (root / "sys/class/thermal").glob(f"{kind}[0-9]*"),
+        key=lambda p: int(p.name.removeprefix(kind)),
+    )
 
 
 def _free(name: str, taken: dict[str, Path]) -> str:
-    return name if name not in taken else next(f"{name} {i}" for i in range(2, len(taken) + 3) if f"{name} {i}" not in taken)
+    return (
+        name
+        if name not in taken
+        else next(f"{name} {i}" for i in range(2, len(taken) + 3) if f"{name} {i}" not in taken)
+    )

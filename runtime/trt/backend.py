@@ -36,7 +36,9 @@ class TensorRtBackend:
         library = MODULES[self.name][0]
         if importlib.util.find_spec(library) is None:
             return why_not(self.name)
-        return why_no_gpu() or why_not(self.name) or not_this_gpu(library, gpu())  # the libraries are large: loaded where there is a GPU only
+        return (
+            why_no_gpu() or why_not(self.name) or not_this_gpu(library, gpu())
+        )  # the libraries are large: loaded where there is a GPU only
 
     def open(self, bundle: Bundle, *, variant: str) -> TensorRtSession:
         """Open the engine of a variant, built now if there is none that fits; the first time on a device the golden frame is replayed.
@@ -70,9 +72,17 @@ class TensorRtBackend:
         from finedge.runtime.trt.choose import stored_engine
         from finedge.runtime.trt.library import load_library
 
-        engine = stored_engine(bundle, BuildOptions("fp32", debug_taps=True), library=load_library(self.name), here=_gpu())
+        engine = stored_engine(
+            bundle,
+            BuildOptions("fp32", debug_taps=True),
+            library=load_library(self.name),
+            here=_gpu(),
+        )
         if engine is None:
-            raise NoTaps("no engine here shows feature maps", fix=f"finedge build {bundle.path} --backend {self.name} --precision fp32 --debug-taps")
+            raise NoTaps(
+                "no engine here shows feature maps",
+                fix=f"finedge build {bundle.path} --backend {self.name} --precision fp32 --debug-taps",
+            )
         return self.open_engine(bundle, engine)
 
     def open_engine(self, bundle: Bundle, engine: Found) -> TensorRtSession:
@@ -81,8 +91,16 @@ class TensorRtBackend:
         from finedge.runtime.trt.library import load_library
 
         precision = engine.key.precision
-        info = SessionInfo(self.name, _gpu().name, engine.path.name, precision, source=FILES[precision])
-        return open_session(engine.read(), bundle, library=load_library(self.name), info=info, plugin=bool(engine.key.plugin))
+        info = SessionInfo(
+            self.name, _gpu().name, engine.path.name, precision, source=FILES[precision]
+        )
+        return open_session(
+            engine.read(),
+            bundle,
+            library=load_library(self.name),
+            info=info,
+            plugin=bool(engine.key.plugin),
+        )
 
     def _engine(self, bundle: Bundle, variant: str) -> Found:
         from finedge.runtime.trt.build.builder import engine_for
@@ -92,7 +110,9 @@ class TensorRtBackend:
 
         pick_file(bundle, variant, order=ORDER.get(variant))
         ours, options = load_library(self.name), BuildOptions(cast("Precision", variant))
-        return stored_engine(bundle, options, library=ours, here=_gpu()) or engine_for(bundle, options, library=ours)
+        return stored_engine(bundle, options, library=ours, here=_gpu()) or engine_for(
+            bundle, options, library=ours
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +122,9 @@ class RtxBackend(TensorRtBackend):
     name: str = field(default="tensorrt-rtx", init=False)
 
 
-def open_session(data: bytes, bundle: Bundle, *, library: TrtLibrary, info: SessionInfo, plugin: bool = False) -> TensorRtSession:
+def open_session(
+    data: bytes, bundle: Bundle, *, library: TrtLibrary, info: SessionInfo, plugin: bool = False
+) -> TensorRtSession:
     """Make a session of an engine's bytes on this machine's GPU; `plugin` says that our plugin is in it.
 
     Raises:
@@ -121,7 +143,13 @@ def open_session(data: bytes, bundle: Bundle, *, library: TrtLibrary, info: Sess
     engine = Engine.load(data, trt=library.trt, file=info.file)
     engine.check(bundle, file=info.file)
     versions = {library.trt.__name__: library.version, "driver": here.driver}
-    return TensorRtSession(engine, bundle.spec, info=replace(info, versions=versions), cuda=Cuda(binding()), mapped=here.integrated)
+    return TensorRtSession(
+        engine,
+        bundle.spec,
+        info=replace(info, versions=versions),
+        cuda=Cuda(binding()),
+        mapped=here.integrated,
+    )
 
 
 def not_this_gpu(module: str, here: Gpu | None) -> str | None:

@@ -43,9 +43,18 @@ def allocate(tensor: Tensor, batch: int, *, cuda: Cuda, mapped: bool, stack: Exi
         OutOfDeviceMemory: there is not enough.
     """
     size, api = tensor.size(batch), cuda.api
-    host = cuda.allocate("cudaHostAlloc", size, api.cudaHostAllocMapped if mapped else api.cudaHostAllocDefault, size=size)
+    host = cuda.allocate(
+        "cudaHostAlloc",
+        size,
+        api.cudaHostAllocMapped if mapped else api.cudaHostAllocDefault,
+        size=size,
+    )
     stack.callback(cuda.release, "cudaFreeHost", host)
-    device = int(cuda("cudaHostGetDevicePointer", host, 0)) if mapped else device_memory(size, cuda=cuda, stack=stack)
+    device = (
+        int(cuda("cudaHostGetDevicePointer", host, 0))
+        if mapped
+        else device_memory(size, cuda=cuda, stack=stack)
+    )
     # Bytes first: ctypes has no float16.
     raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(host))
     return Buffer(tensor, raw.view(tensor.dtype).reshape(batch, *tensor.row), host, device, mapped)

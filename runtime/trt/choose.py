@@ -15,12 +15,25 @@ from finedge.runtime.trt.library import TrtLibrary
 CHOICES = {"profile", "flags", "gpu", "compute_capability"}
 
 
-def stored_engine(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, here: Gpu) -> Found | None:
+def stored_engine(
+    bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, here: Gpu
+) -> Found | None:
     """Return the newest stored engine that is this model at this precision, by this library, and runs on this GPU."""
     target = Target(here.name, here.compute_capability, (), here)
     wanted = [c.key for c in candidates(bundle, options, library=library, where=target)]
-    fitting = [f for f in EngineStore.of(bundle) if runs_on(f.key, here) and any(is_variant(f.key, key) for key in wanted)]
-    return next((f for f in sorted(fitting, key=lambda f: f.path.stat().st_mtime, reverse=True) if f.is_whole()), None)
+    fitting = [
+        f
+        for f in EngineStore.of(bundle)
+        if runs_on(f.key, here) and any(is_variant(f.key, key) for key in wanted)
+    ]
+    return next(
+        (
+            f
+            for f in sorted(fitting, key=lambda f: f.path.stat().st_mtime, reverse=True)
+            if f.is_whole()
+        ),
+        None,
+    )
 
 
 def is_variant(found: EngineKey, wanted: EngineKey) -> bool:
@@ -33,4 +46,6 @@ def runs_on(key: EngineKey, here: Gpu) -> bool:
     if (key.gpu, key.compute_capability) == (here.name, here.compute_capability):
         return True
     capability = f"sm{here.compute_capability.replace('.', '')}"
-    return capability in ([c.lower() for c in PORTABLE_COVERS] if key.gpu == PORTABLE else key.gpu.split("+"))
+    return capability in (
+        [c.lower() for c in PORTABLE_COVERS] if key.gpu == PORTABLE else key.gpu.split("+")
+    )

@@ -64,12 +64,18 @@ class Cuda:
         """
         status, *values = getattr(self.api, function)(*arguments)
         if int(status) != SUCCESS:
-            raise SystemProblem(f"{function} failed: {self.name(status)}", fix=_FIXES.get(int(status), "finedge doctor; after a fault of the GPU, restart"))
+            raise SystemProblem(
+                f"{function} failed: {self.name(status)}",
+                fix=_FIXES.get(int(status), "finedge doctor; after a fault of the GPU, restart"),
+            )
         return values[0] if len(values) == 1 else tuple(values) or None
 
     def name(self, status: Any) -> str:
         """Return a status as CUDA calls it, with its number and text."""
-        name, text = (_text(getattr(self.api, f)(status)[1]) for f in ("cudaGetErrorName", "cudaGetErrorString"))
+        name, text = (
+            _text(getattr(self.api, f)(status)[1])
+            for f in ("cudaGetErrorName", "cudaGetErrorString")
+        )
         return f"{name} ({int(status)}): {text}"
 
     def allocate(self, function: str, *arguments: Any, size: int) -> int:
@@ -87,7 +93,10 @@ class Cuda:
                 fix="build with a smaller maximum batch (finedge build --batch), or end what else uses the GPU",
             )
         if int(status) != SUCCESS:
-            raise SystemProblem(f"{function} of {size} bytes failed: {self.name(status)}", fix=_FIXES.get(int(status), "finedge doctor"))
+            raise SystemProblem(
+                f"{function} of {size} bytes failed: {self.name(status)}",
+                fix=_FIXES.get(int(status), "finedge doctor"),
+            )
         return int(pointer[0])
 
     def release(self, function: str, handle: Any) -> None:
@@ -152,7 +161,9 @@ def why_no_gpu(api: Any = None) -> str | None:
         return _why_no_driver(Cuda(api))
     said = Cuda(api).name(status) if int(status) != SUCCESS else "it counts 0"
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return f"CUDA sees no NVIDIA GPU: {said}" + ("" if chosen is None else f" (CUDA_VISIBLE_DEVICES is '{chosen}')")
+    return f"CUDA sees no NVIDIA GPU: {said}" + (
+        "" if chosen is None else f" (CUDA_VISIBLE_DEVICES is '{chosen}')"
+    )
 
 
 def _why_no_driver(cuda: Cuda) -> str:

@@ -71,7 +71,10 @@ class Engine:
             BundleError: it has no single input, a type that numpy lacks, or a size besides the batch that is open.
         """
         runtime, handle = _deserialise(data, trt=trt, file=file)
-        tensors = {n: _tensor(n, handle, trt=trt, file=file) for n in (handle.get_tensor_name(i) for i in range(handle.num_io_tensors))}
+        tensors = {
+            n: _tensor(n, handle, trt=trt, file=file)
+            for n in (handle.get_tensor_name(i) for i in range(handle.num_io_tensors))
+        }
         inputs = [n for n in tensors if handle.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         if len(inputs) != 1:
             raise BundleError(f"{file} has inputs {inputs}", expected="one", fix="finedge build")
@@ -99,7 +102,9 @@ def _deserialise(data: bytes, *, trt: Any, file: str) -> tuple[Any, Any]:
         runtime = trt.Runtime(logger(trt))
         handle = runtime.deserialize_cuda_engine(data)
     if handle is None:  # TensorRT raises nothing: it logs, and returns nothing
-        words = _validity(runtime, data) or _first(said.errors) or _first(said) or "it gave no reason"
+        words = (
+            _validity(runtime, data) or _first(said.errors) or _first(said) or "it gave no reason"
+        )
         raise SystemProblem(
             f"{trt.__name__} {trt.__version__} will not load {file}: {words}",
             expected="an NVIDIA driver as new as this TensorRT needs, and an engine that this version built for this GPU",
@@ -125,9 +130,17 @@ def _tensor(name: str, handle: Any, *, trt: Any, file: str) -> Tensor:
     try:
         dtype = np.dtype(trt.nptype(kind))
     except TypeError as error:  # bfloat16 and smaller floats
-        raise BundleError(f"{name} of {file} is {kind}, which numpy lacks", expected="float32 or float16", fix="export again") from error
+        raise BundleError(
+            f"{name} of {file} is {kind}, which numpy lacks",
+            expected="float32 or float16",
+            fix="export again",
+        ) from error
     if any(d < 0 for d in shape[1:]):
-        raise BundleError(f"{name} of {file} has shape {list(shape)}", expected="no unknown size but the batch", fix="export again")
+        raise BundleError(
+            f"{name} of {file} has shape {list(shape)}",
+            expected="no unknown size but the batch",
+            fix="export again",
+        )
     return Tensor(name, dtype, shape[1:])
 
 

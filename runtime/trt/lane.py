@@ -47,7 +47,10 @@ class ExecutionLane:
             stack.callback(cuda.release, "cudaStreamDestroy", self._stream)
             self._scratch_size = max(LEAST_SCRATCH, _scratch_size(engine.handle))
             self._scratch = device_memory(self._scratch_size, cuda=cuda, stack=stack)
-            self._input, *self._outputs = (allocate(t, engine.most, cuda=cuda, mapped=mapped, stack=stack) for t in (engine.input, *engine.outputs))
+            self._input, *self._outputs = (
+                allocate(t, engine.most, cuda=cuda, mapped=mapped, stack=stack)
+                for t in (engine.input, *engine.outputs)
+            )
             stack.callback(self._plans.clear)
             self._stack = stack.pop_all()
         self._free = weakref.finalize(self, self._stack.close)  # also when nobody closes it
@@ -91,7 +94,10 @@ class ExecutionLane:
     def _fill(self, batch: NDArray[np.uint8]) -> int:
         """Copy a batch to where the GPU finds it; return how many rows to run, more where the engine takes no smaller batch."""
         if self._rows:
-            raise UsageError("a batch is still under way on this session", expected="the answers of stream() before the next call")
+            raise UsageError(
+                "a batch is still under way on this session",
+                expected="the answers of stream() before the next call",
+            )
         self._input.host[: len(batch)] = batch
         return max(len(batch), self._engine.least)
 
@@ -110,18 +116,29 @@ class ExecutionLane:
         context = self._context(rows)
         self._enqueue(context, rows)  # what a new shape defers must not be captured
         self._cuda("cudaStreamSynchronize", self._stream)
-        return Plan(context, None if _captures_itself(self._engine) else self._capture(context, rows))
+        return Plan(
+            context, None if _captures_itself(self._engine) else self._capture(context, rows)
+        )
 
     def _context(self, rows: int, *, graphs: bool = True) -> Any:
         """Return a new context that reads and writes this lane's memory for batches of `rows`."""
         context = _new_context(self._engine, graphs=graphs)
         _give_scratch(context, self._scratch, self._scratch_size)
         if context.active_optimization_profile != 0:
-            _must(context.set_optimization_profile_async(0, int(self._stream)), "set_optimization_profile_async(0)")
+            _must(
+                context.set_optimization_profile_async(0, int(self._stream)),
+                "set_optimization_profile_async(0)",
+            )
         shape = (rows, *self._engine.input.row)
-        _must(context.set_input_shape(self._engine.input.name, shape), f"set_input_shape({self._engine.input.name}, {shape})")
+        _must(
+            context.set_input_shape(self._engine.input.name, shape),
+            f"set_input_shape({self._engine.input.name}, {shape})",
+        )
         for buffer in (self._input, *self._outputs):
-            _must(context.set_tensor_address(buffer.tensor.name, buffer.device_address), f"set_tensor_address({buffer.tensor.name})")
+            _must(
+                context.set_tensor_address(buffer.tensor.name, buffer.device_address),
+                f"set_tensor_address({buffer.tensor.name})",
+            )
         missing = context.infer_shapes()
         _must(not missing, f"infer_shapes, which misses {', '.join(missing)}")
         return context
@@ -138,7 +155,9 @@ class ExecutionLane:
         if buffer.mapped:
             return
         ends = (buffer.host_address, buffer.device_address)
-        source, target = ends if kind == self._cuda.api.cudaMemcpyKind.cudaMemcpyHostToDevice else ends[::-1]
+        source, target = (
+            ends if kind == self._cuda.api.cudaMemcpyKind.cudaMemcpyHostToDevice else ends[::-1]
+        )
         self._cuda("cudaMemcpyAsync", target, source, buffer.tensor.size(rows), kind, self._stream)
 
     # --- the graph ------------------------------------------------------------------------------------------------------
@@ -152,7 +171,11 @@ class ExecutionLane:
             finally:
                 self._cuda.release("cudaGraphDestroy", graph)
         except SystemProblem as error:
-            log.warning("no CUDA graph for batches of %d, each run enqueues its kernels instead: %s", rows, error.what)
+            log.warning(
+                "no CUDA graph for batches of %d, each run enqueues its kernels instead: %s",
+                rows,
+                error.what,
+            )
             return None
         self._stack.callback(self._cuda.release, "cudaGraphExecDestroy", executable)
         return executable
@@ -160,11 +183,17 @@ class ExecutionLane:
     def _record(self, context: Any, rows: int) -> Any:
         """Return what a run puts on the stream, as a graph; nothing runs meanwhile."""
         # Thread-local: what other threads ask of CUDA meanwhile is no fault.
-        self._cuda("cudaStreamBeginCapture", self._stream, self._cuda.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        self._cuda(
+            "cudaStreamBeginCapture",
+            self._stream,
+            self._cuda.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal,
+        )
         try:
             self._enqueue(context, rows)
         except BaseException:
-            status, graph = self._cuda.api.cudaStreamEndCapture(self._stream)  # the stream must leave its capture, also a spoilt one
+            status, graph = self._cuda.api.cudaStreamEndCapture(
+                self._stream
+            )  # the stream must leave its capture, also a spoilt one
             if int(status) == SUCCESS:
                 self._cuda.release("cudaGraphDestroy", graph)
             raise
@@ -182,9 +211,13 @@ def _new_context(engine: Engine, *, graphs: bool) -> Any:
     if _captures_itself(engine):
         config = handle.create_runtime_config()
         config.set_execution_context_allocation_strategy(how)
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE if graphs else trt.CudaGraphStrategy.DISABLED
+        config.cuda_graph_strategy = (
+            trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE if graphs else trt.CudaGraphStrategy.DISABLED
+        )
         # Compiled before the first answer, or the first answers would come from slower kernels.
-        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.dynamic_shapes_kernel_specialization_strategy = (
+            trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
         how = config
     context = handle.create_execution_context(how)
     _must(context is not None, "create_execution_context")
@@ -193,7 +226,11 @@ def _new_context(engine: Engine, *, graphs: bool) -> Any:
 
 def _scratch_size(handle: Any) -> int:
     # The names with sizes came during 10.x, those without went with 11.
-    return int(handle.device_memory_size_v2 if hasattr(handle, "device_memory_size_v2") else handle.device_memory_size)
+    return int(
+        handle.device_memory_size_v2
+        if hasattr(handle, "device_memory_size_v2")
+        else handle.device_memory_size
+    )
 
 
 def _give_scratch(context: Any, pointer: int, size: int) -> None:
@@ -220,4 +257,7 @@ def _layer_times(trt: Any) -> Any:
 def _must(done: bool, call: str) -> None:
     """Refuse the False by which TensorRT says that a call failed."""
     if not done:
-        raise SystemProblem(f"TensorRT's {call} failed", fix="its own words are in the log; finedge build makes the engine again")
+        raise SystemProblem(
+            f"TensorRT's {call} failed",
+            fix="its own words are in the log; finedge build makes the engine again",
+        )

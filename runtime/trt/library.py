@@ -11,7 +11,11 @@ from finedge.errors import BackendMissing, UsageError, nearest
 
 # backend name -> module, short name in file names, what installs it
 MODULES = {
-    "tensorrt": ("tensorrt", "trt", "pip install 'finedge[tensorrt]'; a Jetson has it from JetPack (make the environment with --system-site-packages)"),
+    "tensorrt": (
+        "tensorrt",
+        "trt",
+        "pip install 'finedge[tensorrt]'; a Jetson has it from JetPack (make the environment with --system-site-packages)",
+    ),
     "tensorrt-rtx": ("tensorrt_rtx", "rtx", "pip install 'finedge[rtx]'"),
 }
 OLDEST = (10, 3)

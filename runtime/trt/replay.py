@@ -53,10 +53,19 @@ def replay_once(session: Session, bundle: Bundle, *, engine: Found, variant: str
             fix="compare with an engine built with --attention decomposed, or --precision int8-fp32",
             result=result,
         )
-    log.info("%s: golden frame replayed on %s: %s", session.info.file, gpu.name, "; ".join(map(_said, stages)))
+    log.info(
+        "%s: golden frame replayed on %s: %s",
+        session.info.file,
+        gpu.name,
+        "; ".join(map(_said, stages)),
+    )
 
 
 def _said(stage: Stage) -> str:
     if stage["pass"] is None:
         return f"{stage['name']} unchecked ({stage['skipped']})"
-    return f"{stage['name']} " + (str(stage["note"]) if "note" in stage else f"max |delta| {stage['max_abs']:.3g}, limit {stage['limit']:.3g}")
+    return f"{stage['name']} " + (
+        str(stage["note"])
+        if "note" in stage
+        else f"max |delta| {stage['max_abs']:.3g}, limit {stage['limit']:.3g}"
+    )

@@ -28,7 +28,9 @@ class TensorRtSession:
         mapped: the GPU shares the CPU's memory: buffers are mapped, not copied.
     """
 
-    def __init__(self, engine: Engine, spec: Spec, *, info: SessionInfo, cuda: Cuda, mapped: bool) -> None:
+    def __init__(
+        self, engine: Engine, spec: Spec, *, info: SessionInfo, cuda: Cuda, mapped: bool
+    ) -> None:
         self.info = info
         self._engine: Engine | None = engine
         self._spec, self._cuda, self._mapped = spec, cuda, mapped
@@ -39,7 +41,9 @@ class TensorRtSession:
         engine = self._check(batch)
         return _joined([self._run(part) for part in rows_of(batch, engine.most)])
 
-    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[dict[str, NDArray[np.float32]]]:
+    def stream(
+        self, batches: Iterable[NDArray[np.uint8]]
+    ) -> Iterator[dict[str, NDArray[np.float32]]]:
         """Answer batch after batch, in order, with two under way: one is copied while the GPU computes the other.
 
         The answer of a batch comes after the next two were asked of `batches`. Until the last answer no other call is possible.
@@ -62,7 +66,10 @@ class TensorRtSession:
         """
         engine = self._check(batch)
         if len(batch) > engine.most or runs < 1:
-            raise UsageError(f"{runs} profiled runs of {len(batch)} frames", expected=f"at least 1 run of at most {engine.most} frames")
+            raise UsageError(
+                f"{runs} profiled runs of {len(batch)} frames",
+                expected=f"at least 1 run of at most {engine.most} frames",
+            )
         return self._lanes[0].profile(batch, runs)
 
     def close(self) -> None:
@@ -77,14 +84,18 @@ class TensorRtSession:
     def _check(self, batch: NDArray[np.uint8]) -> Engine:
         check_batch(batch, self._spec)
         if self._engine is None:
-            raise UsageError(f"the session of {self.info.file} is closed", expected="calls before close()")
+            raise UsageError(
+                f"the session of {self.info.file} is closed", expected="calls before close()"
+            )
         return self._engine
 
     def _run(self, part: NDArray[np.uint8]) -> Arrays:
         self._lanes[0].start(part)
         return self._lanes[0].finish()
 
-    def _parts(self, batches: Iterable[NDArray[np.uint8]], sizes: deque[int]) -> Iterator[NDArray[np.uint8]]:
+    def _parts(
+        self, batches: Iterable[NDArray[np.uint8]], sizes: deque[int]
+    ) -> Iterator[NDArray[np.uint8]]:
         """Yield the parts of all batches; `sizes` receives how many parts each batch has."""
         for batch in batches:
             engine = self._check(batch)
@@ -112,4 +123,8 @@ class TensorRtSession:
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:
-    return parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    return (
+        parts[0]
+        if len(parts) == 1
+        else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    )

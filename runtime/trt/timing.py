@@ -27,7 +27,9 @@ def milliseconds(data: bytes, bundle: Bundle, *, batch: int, library: TrtLibrary
 
     shape = (batch, bundle.spec.input.height, bundle.spec.input.width, 3)
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    session = open_session(data, bundle, library=library, info=SessionInfo(library.name, "GPU", "candidate", "unknown"))
+    session = open_session(
+        data, bundle, library=library, info=SessionInfo(library.name, "GPU", "candidate", "unknown")
+    )
     try:
         took = [_timed(session, frames) for _ in range(WARM_UP + RUNS)]
     finally:

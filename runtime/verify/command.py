@@ -50,7 +50,13 @@ AGREEMENT = {"fp16": 0.9, "int8": 0.75}
 
 
 def verify(
-    bundle: Positional[Path], *, data: Path | None = None, run: Path | None = None, images: int = 16, backend: str = "auto", variants: str = ""
+    bundle: Positional[Path],
+    *,
+    data: Path | None = None,
+    run: Path | None = None,
+    images: int = 16,
+    backend: str = "auto",
+    variants: str = "",
 ) -> dict[str, Any]:
     """Compare preprocessing, taps, logits and top-1 with the golden frame (and the run); exit 5 names the first that diverges.
 
@@ -63,13 +69,25 @@ def verify(
         variants: fp32, fp16, int8 in a comma list; default: all that the bundle holds.
     """
     loaded = Bundle.load(bundle)
-    check = Check(loaded, get_backend(backend), data, run, images, tuple(v for v in variants.split(",") if v) or loaded.variants())
+    check = Check(
+        loaded,
+        get_backend(backend),
+        data,
+        run,
+        images,
+        tuple(v for v in variants.split(",") if v) or loaded.variants(),
+    )
     stages = list(_all_stages(check))
     failed = [s for s in stages if s["pass"] is False]
     result = {"stages": stages, "pass": not failed}
     if failed:
         first = failed[0]
-        raise GateError(f"stage '{first['name']}' diverges: {_measured(first)}", expected=_allowed(first), fix=_advice(first["name"]), result=result)
+        raise GateError(
+            f"stage '{first['name']}' diverges: {_measured(first)}",
+            expected=_allowed(first),
+            fix=_advice(first["name"]),
+            result=result,
+        )
     return result
 
 
@@ -105,13 +123,17 @@ class Check:
     @cached_property
     def batch(self) -> NDArray[np.uint8]:
         """The real images, preprocessed: uint8 [N, H, W, 3]."""
-        return np.stack([preprocess(read_image(i.path), self.bundle.spec.preprocess) for i in self.items])
+        return np.stack(
+            [preprocess(read_image(i.path), self.bundle.spec.preprocess) for i in self.items]
+        )
 
     @cached_property
     def reference(self) -> tuple[Backend, Bundle]:
         """The torch backend, and this bundle pointing to the given run."""
         record = {**self.bundle.provenance.get("train", {}), "run": str(self.run)}
-        return get_backend("torch"), replace(self.bundle, provenance={**self.bundle.provenance, "train": record})
+        return get_backend("torch"), replace(
+            self.bundle, provenance={**self.bundle.provenance, "train": record}
+        )
 
     def without_run(self) -> str:
         """Return why there is no comparison with the run, or ''."""
@@ -125,7 +147,9 @@ class Check:
 
 def preprocess_stages(check: Check) -> Iterator[Stage]:
     """Compare the golden frame's pixels; with a run, those its own validation makes of real images."""
-    found = preprocess(check.golden["frame"].astype(np.uint8, copy=False), check.bundle.spec.preprocess)
+    found = preprocess(
+        check.golden["frame"].astype(np.uint8, copy=False), check.bundle.spec.preprocess
+    )
     yield compared("preprocess", found, check.golden["input"], limit=0)
     if check.without_run():
         yield skipped("preprocess run", check.without_run())
@@ -134,7 +158,9 @@ def preprocess_stages(check: Check) -> Iterator[Stage]:
     if not isinstance(torch, HasPixels):
         yield skipped("preprocess run", f"backend '{torch.name}' does not show the run's pixels")
         return
-    yield compared("preprocess run", check.batch, torch.pixels(bundle, [i.path for i in check.items]), limit=0)
+    yield compared(
+        "preprocess run", check.batch, torch.pixels(bundle, [i.path for i in check.items]), limit=0
+    )
 
 
 def tap_stages(check: Check) -> Iterator[Stage]:
@@ -171,7 +197,11 @@ def _taps_of_run(check: Check, session: Session) -> Iterator[Stage]:
         yield skipped("taps run", f"backend '{torch.name}' shows no feature maps")
         return
     reference = torch.open_with_taps(bundle)
-    expected, found, own = reference(check.batch), session(check.batch), _own_errors(reference, check.batch)
+    expected, found, own = (
+        reference(check.batch),
+        session(check.batch),
+        _own_errors(reference, check.batch),
+    )
     for key in (f"tap/{t.name}" for t in check.bundle.taps):
         yield compared(
             f"{key} run",
@@ -209,16 +239,30 @@ def top1_stages(check: Check) -> Iterator[Stage]:
     """Compare the class each other variant names with that of fp32, on real images."""
     others = [v for v in check.variants if v != "fp32"]
     if check.data is None or not others:
-        yield skipped("top-1", "no --data given" if check.data is None else "only fp32 is looked at")
+        yield skipped(
+            "top-1", "no --data given" if check.data is None else "only fp32 is looked at"
+        )
         return
     expected = _classes(check, "fp32")
     for variant in others:
         share = float((_classes(check, variant) == expected).mean())
         limit = AGREEMENT[variant]
-        yield {"name": f"top-1 {variant}", "max_abs": None, "agreement": round(share, 4), "n": len(expected), "limit": limit, "pass": share >= limit}
+        yield {
+            "name": f"top-1 {variant}",
+            "max_abs": None,
+            "agreement": round(share, 4),
+            "n": len(expected),
+            "limit": limit,
+            "pass": share >= limit,
+        }
 
 
-STAGES: tuple[Callable[[Check], Iterator[Stage]], ...] = (preprocess_stages, tap_stages, logits_stages, top1_stages)
+STAGES: tuple[Callable[[Check], Iterator[Stage]], ...] = (
+    preprocess_stages,
+    tap_stages,
+    logits_stages,
+    top1_stages,
+)
 
 # --- the parts ----------------------------------------------------------------------------------------------------------
 
@@ -248,7 +292,10 @@ def _sessions(check: Check) -> Iterator[tuple[str, Session]]:
             cut = session.info.precision == REDUCED_RANGE
             if not cut:
                 yield variant, session
-            yield from ((variant, s) for s in _as_written(check, variant, but="" if cut else session.info.file))
+            yield from (
+                (variant, s)
+                for s in _as_written(check, variant, but="" if cut else session.info.file)
+            )
             if cut:
                 yield variant, session
 
@@ -272,11 +319,19 @@ def _classes(check: Check, variant: str) -> NDArray[np.intp]:
 def _measured(stage: Stage) -> str:
     if "note" in stage:
         return str(stage["note"])
-    return f"{stage['agreement']:.1%} of {stage['n']} images agree" if "agreement" in stage else f"max |delta| {stage['max_abs']:.3g}"
+    return (
+        f"{stage['agreement']:.1%} of {stage['n']} images agree"
+        if "agreement" in stage
+        else f"max |delta| {stage['max_abs']:.3g}"
+    )
 
 
 def _allowed(stage: Stage) -> str:
-    return f"at least {stage['limit']:.0%}" if "agreement" in stage else f"at most {stage['limit']:.3g}"
+    return (
+        f"at least {stage['limit']:.0%}"
+        if "agreement" in stage
+        else f"at most {stage['limit']:.3g}"
+    )
 
 
 def _advice(name: str) -> str:

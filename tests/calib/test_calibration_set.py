@@ -24,10 +24,18 @@ def test_the_sample_is_even_over_the_classes(picture_folder):
 
 
 def test_every_prefix_is_even_while_all_classes_last(tmp_path):
-    items = tuple(Item(tmp_path / f"{label}-{i}", label) for label, count in enumerate((2, 9, 5)) for i in range(count))
+    items = tuple(
+        Item(tmp_path / f"{label}-{i}", label)
+        for label, count in enumerate((2, 9, 5))
+        for i in range(count)
+    )
     order = balanced_order(items, seed=3)
     assert set(order) == set(items)
-    assert all(max(c.values()) - min(c.get(k, 0) for k in range(3)) <= 1 for n in range(1, 7) for c in [Counter(i.label for i in order[:n])])
+    assert all(
+        max(c.values()) - min(c.get(k, 0) for k in range(3)) <= 1
+        for n in range(1, 7)
+        for c in [Counter(i.label for i in order[:n])]
+    )
 
 
 def test_the_same_seed_draws_the_same_images(picture_folder):
@@ -64,7 +72,9 @@ def test_a_name_instead_of_images_is_refused(name, tmp_path):
         open_dataset(tmp_path / name)
 
 
-@pytest.mark.parametrize("drawn", [lambda rng: rng.integers(0, 256, (48, 48, 3)), lambda rng: np.full((48, 48, 3), 90)])
+@pytest.mark.parametrize(
+    "drawn", [lambda rng: rng.integers(0, 256, (48, 48, 3)), lambda rng: np.full((48, 48, 3), 90)]
+)
 def test_noise_and_single_colours_are_refused(copy, drawn):
     rng = np.random.default_rng(0)
     for file in (copy / "train").rglob("*.png"):

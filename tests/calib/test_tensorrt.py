@@ -89,18 +89,27 @@ def test_biases_stay_float(graph):
 
 def test_a_tensor_has_one_pair_shared_by_its_consumers(graph):
     assert max(Counter(n.input[0] for n in graph.of("QuantizeLinear")).values()) == 1
-    readers = Counter(name for n in graph.nodes for name in n.input if graph.made_by(name) == "DequantizeLinear")
+    readers = Counter(
+        name for n in graph.nodes for name in n.input if graph.made_by(name) == "DequantizeLinear"
+    )
     assert max(readers.values()) > 1
 
 
 def test_the_skip_of_every_residual_add_is_int8_and_the_convolution_is_not(graph):
     adds = graph.of("Add")
     assert len(adds) == 3
-    assert all(sorted(graph.made_by(name) for name in n.input) == ["Conv", "DequantizeLinear"] for n in adds)
+    assert all(
+        sorted(graph.made_by(name) for name in n.input) == ["Conv", "DequantizeLinear"]
+        for n in adds
+    )
 
 
 def test_of_two_convolutions_the_shorter_branch_is_the_skip(tiny, graph):
-    shortcut = next(n for n in tiny.model.graph.node if n.op_type == "Conv" and n.input[1] == "model.shortcut.0.weight")
+    shortcut = next(
+        n
+        for n in tiny.model.graph.node
+        if n.op_type == "Conv" and n.input[1] == "model.shortcut.0.weight"
+    )
     assert graph.made_by(f"{shortcut.output[0]}/dequantized") == "DequantizeLinear"
 
 
@@ -108,20 +117,36 @@ def test_the_skip_of_a_gated_add_is_int8_and_what_the_gate_looks_at_is_not(gated
     graph = Graph(quantize_for_tensorrt(gated.model, gated.table)[0])
     gates = graph.of("Mul")
     for node in gates:
-        assert sorted(map(graph.computed_by, node.input)) in (["Conv", "Sigmoid"], ["Mul", "Sigmoid"])
+        assert sorted(map(graph.computed_by, node.input)) in (
+            ["Conv", "Sigmoid"],
+            ["Mul", "Sigmoid"],
+        )
     residual = [n for n in graph.of("Add") if "Mul" in map(graph.made_by, n.input)]
     assert len(residual) == 8
-    assert all(sorted(graph.made_by(name) for name in n.input) == ["DequantizeLinear", "Mul"] for n in residual)
+    assert all(
+        sorted(graph.made_by(name) for name in n.input) == ["DequantizeLinear", "Mul"]
+        for n in residual
+    )
     scores = [n for n in graph.of("Add") if n not in residual]
     assert all([graph.computed_by(name) for name in n.input] == ["Conv", "Conv"] for n in scores)
-    looked_at = [n for n in graph.of("GlobalAveragePool", "ReduceMean", "ReduceMax") if graph.made_by(n.input[0]) != "DequantizeLinear"]
+    looked_at = [
+        n
+        for n in graph.of("GlobalAveragePool", "ReduceMean", "ReduceMax")
+        if graph.made_by(n.input[0]) != "DequantizeLinear"
+    ]
     assert {graph.made_by(n.input[0]) for n in looked_at} <= {"Conv", "Mul"}
-    assert len(graph.of("GlobalAveragePool")) - len([n for n in looked_at if n.op_type == "GlobalAveragePool"]) == 1
+    assert (
+        len(graph.of("GlobalAveragePool"))
+        - len([n for n in looked_at if n.op_type == "GlobalAveragePool"])
+        == 1
+    )
 
 
 def test_every_convolution_of_a_gated_network_is_int8(gated):
     _, placement = quantize_for_tensorrt(gated.model, gated.table)
-    assert sorted(placement.int8) == sorted(n.name for n in gated.model.graph.node if n.op_type in ("Conv", "Gemm"))
+    assert sorted(placement.int8) == sorted(
+        n.name for n in gated.model.graph.node if n.op_type in ("Conv", "Gemm")
+    )
 
 
 def test_pooling_takes_int8_with_one_range_on_both_sides(graph):
@@ -135,27 +160,40 @@ def test_pooling_takes_int8_with_one_range_on_both_sides(graph):
 
 
 def test_attention_is_untouched(tiny, placed, graph):
-    (call,) = [n for n in fold(placed[0], CROSS_LAYER_ATTENTION).graph.node if n.op_type == CROSS_LAYER_ATTENTION.name]
+    (call,) = [
+        n
+        for n in fold(placed[0], CROSS_LAYER_ATTENTION).graph.node
+        if n.op_type == CROSS_LAYER_ATTENTION.name
+    ]
     assert {graph.made_by(name) for name in call.input} == {"Conv"}
     assert call == next(n for n in tiny.model.graph.node if n.op_type == CROSS_LAYER_ATTENTION.name)
     before, after = ([n for n in m.graph.node if tags(n)] for m in (inline(tiny.model), placed[0]))
-    assert [(n.name, n.op_type, n.input, n.output, tags(n)) for n in after] == [(n.name, n.op_type, n.input, n.output, tags(n)) for n in before]
+    assert [(n.name, n.op_type, n.input, n.output, tags(n)) for n in after] == [
+        (n.name, n.op_type, n.input, n.output, tags(n)) for n in before
+    ]
     assert placed[1].stays_float == {call.name: ATTENTION_STAYS}
 
 
 def test_the_normalised_frame_is_quantized_like_any_input(graph):
     first = graph.of("Conv")[0]
-    assert graph.made_by(graph.producer[graph.producer[first.input[0]].input[0]].input[0]) == "BatchNormalization"
+    assert (
+        graph.made_by(graph.producer[graph.producer[first.input[0]].input[0]].input[0])
+        == "BatchNormalization"
+    )
 
 
 def test_activations_stay_between_a_layer_and_its_quantization(tiny, graph):
     kept = Counter(n.op_type for n in graph.of("Relu", "Clip"))
-    assert kept == Counter(n.op_type for n in tiny.model.graph.node if n.op_type in ("Relu", "Clip"))
+    assert kept == Counter(
+        n.op_type for n in tiny.model.graph.node if n.op_type in ("Relu", "Clip")
+    )
     assert all(graph.made_by(n.input[0]) in ("Conv", "Add") for n in graph.of("Relu", "Clip"))
 
 
 def test_the_record_names_every_layer(tiny, placed):
-    assert sorted(placed[1].int8) == sorted(n.name for n in tiny.model.graph.node if n.op_type in ("Conv", "Gemm"))
+    assert sorted(placed[1].int8) == sorted(
+        n.name for n in tiny.model.graph.node if n.op_type in ("Conv", "Gemm")
+    )
 
 
 def test_no_float_copy_of_a_weight_is_left(tiny, placed):
@@ -166,13 +204,21 @@ def test_no_float_copy_of_a_weight_is_left(tiny, placed):
 @pytest.mark.parametrize("method", COLLECTORS)
 def test_it_agrees_with_the_float_model(tiny, method):
     table = collect_ranges(tiny.model, batches(pictures(64, seed=2)[0]), method=method)
-    expected, found = logits(tiny.model, tiny.frames), logits(quantize_for_tensorrt(tiny.model, table)[0], tiny.frames)
-    assert (expected.argmax(1) == tiny.labels).mean() > 0.8, "the float model did not learn: agreement would say nothing"
+    expected, found = (
+        logits(tiny.model, tiny.frames),
+        logits(quantize_for_tensorrt(tiny.model, table)[0], tiny.frames),
+    )
+    assert (expected.argmax(1) == tiny.labels).mean() > 0.8, (
+        "the float model did not learn: agreement would say nothing"
+    )
     assert (expected.argmax(1) == found.argmax(1)).mean() >= 0.95
 
 
 def test_gates_survive_eight_bits(gated):
-    expected, found = logits(gated.model, gated.frames), logits(quantize_for_tensorrt(gated.model, gated.table)[0], gated.frames)
+    expected, found = (
+        logits(gated.model, gated.frames),
+        logits(quantize_for_tensorrt(gated.model, gated.table)[0], gated.frames),
+    )
     assert correlation(expected, found) > LEAST_CORRELATION
 
 
@@ -193,7 +239,9 @@ def test_a_gemm_that_is_not_transposed_is_turned():
 
 
 def test_a_layer_whose_weight_is_computed_stays_float():
-    model, placement = quantize_for_tensorrt(onnx.parser.parse_model(GEMM.replace("WEIGHT", "w")), RangeTable("max", {"a": Range(0, 1)}))
+    model, placement = quantize_for_tensorrt(
+        onnx.parser.parse_model(GEMM.replace("WEIGHT", "w")), RangeTable("max", {"a": Range(0, 1)})
+    )
     assert list(placement.stays_float.values()) == [DYNAMIC_WEIGHT]
     assert not Graph(model).of("QuantizeLinear")
 
@@ -203,7 +251,10 @@ def test_a_tensor_that_was_not_calibrated_is_named(tiny):
         quantize_for_tensorrt(tiny.model, RangeTable("max", {}))
 
 
-needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed: pip install finedge[rtx]")
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None,
+    reason="tensorrt_rtx is not installed: pip install finedge[rtx]",
+)
 
 
 @needs_rtx
@@ -232,5 +283,7 @@ def parsed(model):
     builder = trt.Builder(logger)  # all four stay referenced: the parser keeps none of them alive
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    assert parser.parse(model.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    assert parser.parse(model.SerializeToString()), [
+        parser.get_error(i).desc() for i in range(parser.num_errors)
+    ]
     yield builder, network

@@ -6,9 +6,9 @@ from finedge.calib.weights import quantize_weight
 
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (8, 1, 5, 5), (10, 32)])
 def test_each_output_channel_is_right_to_half_a_step(shape):
-    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * np.logspace(-3, 1, shape[0]).reshape(-1, *[1] * (len(shape) - 1)).astype(
-        np.float32
-    )
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * np.logspace(
+        -3, 1, shape[0]
+    ).reshape(-1, *[1] * (len(shape) - 1)).astype(np.float32)
     values, scales = quantize_weight(weight)
     steps = scales.reshape(-1, *[1] * (len(shape) - 1))
     assert values.dtype == np.int8

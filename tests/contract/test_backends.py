@@ -74,7 +74,9 @@ def test_info_names_what_runs(backend, tiny_bundle, variant):
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_returns_float32_scores_of_every_output_of_the_spec(backend, tiny_bundle, batch, variant, size):
+def test_returns_float32_scores_of_every_output_of_the_spec(
+    backend, tiny_bundle, batch, variant, size
+):
     found = backend.open(tiny_bundle, variant=variant)(batch[:size])
     for output in tiny_bundle.spec.outputs:
         assert found[output.name].dtype == np.float32
@@ -84,15 +86,21 @@ def test_returns_float32_scores_of_every_output_of_the_spec(backend, tiny_bundle
 def test_a_frame_is_answered_alike_alone_and_in_a_batch_and_again(backend, tiny_bundle, batch):
     session = backend.open(tiny_bundle, variant="fp32")
     together = session(batch)["logits"]
-    np.testing.assert_allclose(np.concatenate([session(batch[i : i + 1])["logits"] for i in range(3)]), together, atol=1e-4)
+    np.testing.assert_allclose(
+        np.concatenate([session(batch[i : i + 1])["logits"] for i in range(3)]), together, atol=1e-4
+    )
     np.testing.assert_array_equal(session(batch)["logits"], together)
-    assert not np.allclose(together[0], together[1], atol=1e-4), "different frames, different scores"
+    assert not np.allclose(together[0], together[1], atol=1e-4), (
+        "different frames, different scores"
+    )
 
 
 def test_a_view_that_is_not_contiguous_is_answered_as_its_copy(backend, tiny_bundle, batch):
     session = backend.open(tiny_bundle, variant="fp32")
     flipped = batch[:, :, ::-1]
-    np.testing.assert_array_equal(session(flipped)["logits"], session(np.ascontiguousarray(flipped))["logits"])
+    np.testing.assert_array_equal(
+        session(flipped)["logits"], session(np.ascontiguousarray(flipped))["logits"]
+    )
 
 
 def test_the_batch_is_left_as_it_was(backend, tiny_bundle, batch):

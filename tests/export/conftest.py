@@ -22,7 +22,9 @@ def make_model():
                 torch.nn.init.uniform_(module.bias, -0.1, 0.1)
                 torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
                 torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-        spec = Spec(name, backbone, tuple("abcde"), Preprocess(SIZE, SIZE), Input(SIZE, SIZE), model.outputs)
+        spec = Spec(
+            name, backbone, tuple("abcde"), Preprocess(SIZE, SIZE), Input(SIZE, SIZE), model.outputs
+        )
         return model.eval(), spec
 
     return make

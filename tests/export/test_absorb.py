@@ -43,11 +43,30 @@ RESNET50 = [(784, 512)] * 2 + [(196, 1024)] * 3
 def attention_with_projections(*, queries, keys, bias, same_source=True):
     """Abs(attention(q, W_k x, W_v x)), 4 channels asked in, 6 in the map, 5 in the values."""
     inputs = {"q": ["b", 4, *queries], "x": ["b", 6, *keys], "x2": ["b", 6, *keys]}
-    constants = {"wk": RNG.normal(size=(4, 6, 1, 1)), "wv": RNG.normal(size=(5, 6, 1, 1)), "bk": RNG.normal(size=4), "bv": RNG.normal(size=5)}
+    constants = {
+        "wk": RNG.normal(size=(4, 6, 1, 1)),
+        "wv": RNG.normal(size=(5, 6, 1, 1)),
+        "bk": RNG.normal(size=4),
+        "bv": RNG.normal(size=5),
+    }
     nodes = [
-        helper.make_node("Conv", ["x", "wk", *(["bk"] if bias else [])], ["k"], kernel_shape=[1, 1]),
-        helper.make_node("Conv", ["x" if same_source else "x2", "wv", *(["bv"] if bias else [])], ["v"], kernel_shape=[1, 1]),
-        helper.make_node("CrossLayerAttention", ["q", "k", "v"], ["y"], domain="finedge", scale=0.5, name="attend"),
+        helper.make_node(
+            "Conv", ["x", "wk", *(["bk"] if bias else [])], ["k"], kernel_shape=[1, 1]
+        ),
+        helper.make_node(
+            "Conv",
+            ["x" if same_source else "x2", "wv", *(["bv"] if bias else [])],
+            ["v"],
+            kernel_shape=[1, 1],
+        ),
+        helper.make_node(
+            "CrossLayerAttention",
+            ["q", "k", "v"],
+            ["y"],
+            domain="finedge",
+            scale=0.5,
+            name="attend",
+        ),
         helper.make_node("Abs", ["y"], ["out"]),
     ]
     return synthetic(nodes, inputs, "out", constants)
@@ -57,7 +76,10 @@ def synthetic(nodes, inputs, output, constants):
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name, shape in inputs.items()],
+        [
+            helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape)
+            for name, shape in inputs.items()
+        ],
         [helper.make_tensor_value_info(output, TensorProto.DOUBLE, ["b", 5, *inputs["q"][2:]])],
         [onnx.numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items()],
     )
@@ -66,7 +88,9 @@ def synthetic(nodes, inputs, output, constants):
     made = helper.make_model(graph, functions=bodies, opset_imports=opsets, ir_version=10)
     for node in ("k", "v", "y"):  # shape inference does not enter functions
         sizes = {"k": [4, *inputs["x"][2:]], "v": [5, *inputs["x"][2:]], "y": [5, *inputs["q"][2:]]}
-        made.graph.value_info.append(helper.make_tensor_value_info(node, TensorProto.DOUBLE, ["b", *sizes[node]]))
+        made.graph.value_info.append(
+            helper.make_tensor_value_info(node, TensorProto.DOUBLE, ["b", *sizes[node]])
+        )
     return ir.from_proto(made)
 
 
@@ -90,7 +114,11 @@ def in_float64(model):
     del proto.graph.value_info[:]
     for tensor in proto.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(
+                    onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name
+                )
+            )
     for node in proto.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
@@ -101,11 +129,17 @@ def in_float64(model):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("queries", "keys"), [((2, 2), (9, 8)), ((9, 8), (2, 2)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize(
+    ("queries", "keys"), [((2, 2), (9, 8)), ((9, 8), (2, 2)), ((1, 1), (1, 1))]
+)
 def test_absorbing_the_projections_is_exact_and_the_map_becomes_key_and_value(queries, keys, bias):
     before = attention_with_projections(queries=queries, keys=keys, bias=bias)
     after = all_absorbed(before)
-    inputs = {"q": RNG.normal(size=(2, 4, *queries)), "x": RNG.normal(size=(2, 6, *keys)), "x2": np.zeros((2, 6, *keys))}
+    inputs = {
+        "q": RNG.normal(size=(2, 4, *queries)),
+        "x": RNG.normal(size=(2, 6, *keys)),
+        "x2": np.zeros((2, 6, *keys)),
+    }
     assert np.abs(outputs(before, inputs)[0] - outputs(after, inputs)[0]).max() < EXACT
     (attention,) = [n for n in after.graph if n.domain == "finedge"]
     assert [v.name for v in attention.inputs[1:]] == ["x", "x"]
@@ -132,7 +166,11 @@ def test_an_attention_that_is_an_output_keeps_its_name():
     before.graph.outputs.append(next(n for n in before.graph if n.domain == "finedge").outputs[0])
     after = all_absorbed(before)
     assert [v.name for v in after.graph.outputs] == ["out", "y"]
-    inputs = {"q": RNG.normal(size=(1, 4, 2, 2)), "x": RNG.normal(size=(1, 6, 9, 8)), "x2": np.zeros((1, 6, 9, 8))}
+    inputs = {
+        "q": RNG.normal(size=(1, 4, 2, 2)),
+        "x": RNG.normal(size=(1, 6, 9, 8)),
+        "x2": np.zeros((1, 6, 9, 8)),
+    }
     for found, expected in zip(outputs(after, inputs), outputs(before, inputs), strict=True):
         assert np.abs(found - expected).max() < EXACT
 
@@ -144,7 +182,9 @@ def test_the_model_given_is_left_as_it_was():
     assert ir.to_proto(before).SerializeToString(deterministic=True) == was
 
 
-@pytest.mark.parametrize(("name", "options"), [*((n, {}) for n in names()), *(("cnl", o) for o in CNL_OPTIONS)])
+@pytest.mark.parametrize(
+    ("name", "options"), [*((n, {}) for n in names()), *(("cnl", o) for o in CNL_OPTIONS)]
+)
 def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, name, options):
     """cnl and nl project both keys and values of one map; cs shares them, clca_cga has none, a joint softmax runs over several maps."""
     model, spec = make_model(name, backbone="resnet18", **options)
@@ -185,7 +225,10 @@ def test_floating_point_counts_all_alike_and_int8_spares_attention():
 
 def test_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
     gmac = {name: cost(name, backbone="resnet50")["gmac"]["224"] for name in ("cnl", "plain")}
-    nodes = tuple(node(queries=49, keys=keys, channels=channels, width=256, value_width=256) for keys, channels in RESNET50)
+    nodes = tuple(
+        node(queries=49, keys=keys, channels=channels, width=256, value_width=256)
+        for keys, channels in RESNET50
+    )
     found = ModelCost(nodes, *(round(gmac[name] * 1e9) for name in ("cnl", "plain")))
     assert found.projected - found.macs("fp32") == pytest.approx((928 - 395) * 1e6, abs=1e6)
     assert found.macs("fp32") / found.plain <= 1.10
@@ -195,13 +238,20 @@ def test_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
 @pytest.mark.slow
 def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
     model = build("cnl", num_classes=200, backbone="resnet50").eval()
-    spec = Spec("cnl", "resnet50", tuple(map(str, range(200))), Preprocess(256, 224), Input(224, 224))
+    spec = Spec(
+        "cnl", "resnet50", tuple(map(str, range(200))), Preprocess(256, 224), Input(224, 224)
+    )
     graph, taps = to_onnx(model, spec)
     found = count_cost(model, spec, graph)
-    assert [(n.projected, n.absorbed) for n in found.nodes] == [count(queries=49, keys=k, channels=c, width=256, value_width=256) for k, c in RESNET50]
+    assert [(n.projected, n.absorbed) for n in found.nodes] == [
+        count(queries=49, keys=k, channels=c, width=256, value_width=256) for k, c in RESNET50
+    ]
     assert found.macs("fp32") / found.plain <= 1.10
     files = float_files(graph, found, taps)
-    assert {name: [n.input[1] == n.input[2] for n in m.graph.node if n.domain == "finedge"] for name, m in files.items()} == {
+    assert {
+        name: [n.input[1] == n.input[2] for n in m.graph.node if n.domain == "finedge"]
+        for name, m in files.items()
+    } == {
         FLOAT_FILE: [True] * 5,
         PROJECTED_FILE: [False] * 5,
         HALF_FILE: [True] * 5,
@@ -219,7 +269,9 @@ def exported():
     with torch.no_grad():
         for norm in model.cross_layer.bn:
             norm.weight.fill_(0.5)
-    spec = Spec("cnl", "resnet18", tuple("abcde"), Preprocess(SIDE, SIDE), Input(SIDE, SIDE), model.outputs)
+    spec = Spec(
+        "cnl", "resnet18", tuple("abcde"), Preprocess(SIDE, SIDE), Input(SIDE, SIDE), model.outputs
+    )
     return model, spec, *to_onnx(model, spec)
 
 
@@ -244,7 +296,9 @@ def test_every_file_answers_alike_and_has_every_tap(exported):
 
 def with_taps(proto, taps, frames):
     proto = onnx.ModelProto.FromString(proto.SerializeToString())
-    proto.graph.output.extend(helper.make_tensor_value_info(t.tensor, TensorProto.FLOAT, None) for t in taps)
+    proto.graph.output.extend(
+        helper.make_tensor_value_info(t.tensor, TensorProto.FLOAT, None) for t in taps
+    )
     return onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"frames": frames})
 
 
@@ -254,9 +308,17 @@ def test_explain_shows_the_same_attention_in_both_forms(exported, tmp_path):
     panels = {}
     for form in (graph, all_absorbed(graph, {t.tensor for t in taps})):
         files = {FLOAT_FILE: ir.to_proto(form).SerializeToString()}
-        bundle = Bundle.create(tmp_path / "b.finedge", spec, files=files, taps=taps, views=model.views, provenance={})
+        bundle = Bundle.create(
+            tmp_path / "b.finedge", spec, files=files, taps=taps, views=model.views, provenance={}
+        )
         panels[len(panels)] = Explainer(bundle)(frame, ExplainOptions(at=(0.2, 0.8))).panels
     assert sum(p.view.kind == "attention" for p in panels[0]) == 4
     for before, after in zip(panels[0], panels[1], strict=True):
-        assert (after.view, after.mark, after.maps[0].grid) == (before.view, before.mark, before.maps[0].grid)
-        assert after.maps[0].values == pytest.approx(before.maps[0].values, abs=1e-5 * max(1, np.abs(before.maps[0].values).max()))
+        assert (after.view, after.mark, after.maps[0].grid) == (
+            before.view,
+            before.mark,
+            before.maps[0].grid,
+        )
+        assert after.maps[0].values == pytest.approx(
+            before.maps[0].values, abs=1e-5 * max(1, np.abs(before.maps[0].values).max())
+        )

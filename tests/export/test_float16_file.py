@@ -23,7 +23,12 @@ from finedge.train.models import names
 BACKBONE = "wrn_16_1"  # the quickest to export; its BatchNorms in front of convolutions stay nodes
 CLOSE = 0.02  # of max(1, largest logit); measured at most .0011 for fp16
 FEW = 16  # measured: 3 (frame, first layer, logits) in the seven models without normalisers, 13 attend_rectify, 16 clca_cga
-QUICK = {"cnl", "attend_rectify", "clca_cga", "csca"}  # every kind of construction; the others are exported under slow
+QUICK = {
+    "cnl",
+    "attend_rectify",
+    "clca_cga",
+    "csca",
+}  # every kind of construction; the others are exported under slow
 MODELS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names()]
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
 
@@ -58,7 +63,9 @@ def run(model):
     onnx.checker.check_model(model, full_check=True)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"]).run(None, {"frames": FRAMES})
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+    ).run(None, {"frames": FRAMES})
 
 
 def check_close(found, expected):
@@ -92,7 +99,9 @@ def test_float32_stay_pixels_normalisers_and_probabilities(exported, name):
     normalised = next(n for n in half.graph.node if n.op_type == "BatchNormalization")
     assert normalised.input[0] in floats, "over raw pixels: variances in the thousands"
     expected = {"clca_cga": {"Div", "Sqrt"}, "attend_rectify": {"Sub", "Exp", "Log"}}
-    assert {n.op_type for n in half.graph.node if n.output[0] in floats} >= expected.get(name, set())
+    assert {n.op_type for n in half.graph.node if n.output[0] in floats} >= expected.get(
+        name, set()
+    )
     halves = [n.op_type for n in half.graph.node if n.output[0] not in floats]
     assert "Sub" not in halves, "of a log softmax"
 
@@ -113,10 +122,22 @@ def double_casts(model):
     """Casts between floats that undo each other; uint8 -> float32 -> float16 is none."""
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
     made = {o: n for n in model.graph.node for o in n.output}
-    inside = [n for n in model.graph.node if n.op_type == "Cast" and n.attribute[0].i in floats and n.input[0] not in {"frames"}]
-    return [n.name for n in inside if (m := made.get(n.input[0])) is not None and m.op_type == "Cast" and m.input[0] != "frames"]
+    inside = [
+        n
+        for n in model.graph.node
+        if n.op_type == "Cast" and n.attribute[0].i in floats and n.input[0] not in {"frames"}
+    ]
+    return [
+        n.name
+        for n in inside
+        if (m := made.get(n.input[0])) is not None
+        and m.op_type == "Cast"
+        and m.input[0] != "frames"
+    ]
 
 
 def attention_is_half(model):
     floats = float_values(model)
-    return not any(floats & {*n.input, *n.output} for n in model.graph.node if n.domain == "finedge")
+    return not any(
+        floats & {*n.input, *n.output} for n in model.graph.node if n.domain == "finedge"
+    )

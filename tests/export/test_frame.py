@@ -50,7 +50,9 @@ def frames(*size, seed=0):
 
 def run(model, batch):
     onnx.checker.check_model(model, full_check=True)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"frames": batch})
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    ).run(None, {"frames": batch})
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
@@ -76,7 +78,9 @@ def test_only_the_head_and_the_input_change():
     assert framed.graph.node[-2:] == model.graph.node[-2:]
     assert [n.op_type for n in framed.graph.node].count("MatMul") == 2
     stored = {t.name: t.dims for t in framed.graph.initializer}
-    assert stored["frame/columns"][0] < WIDTH * 0.6, "what lies outside the crop is not computed with"
+    assert stored["frame/columns"][0] < WIDTH * 0.6, (
+        "what lies outside the crop is not computed with"
+    )
 
 
 def test_another_head_is_refused():
@@ -91,7 +95,9 @@ def test_another_head_is_refused():
 def test_preprocess_hands_on_frames_and_places_other_pictures_where_the_graph_looks(size, rule):
     crops = Preprocess(54, SIDE, "pillow-bilinear", rule)
     how = replace(crops, frame=(HEIGHT, WIDTH))
-    smooth = np.asarray(preprocess(frames(9, 7)[0], Preprocess(256, 256, "pillow-bicubic", "squash")))
+    smooth = np.asarray(
+        preprocess(frames(9, 7)[0], Preprocess(256, 256, "pillow-bicubic", "squash"))
+    )
     picture = preprocess(smooth, Preprocess(1, 1, rule="squash", frame=size))
     placed = preprocess(picture, how)
     assert placed.shape == (HEIGHT, WIDTH, 3)

@@ -24,7 +24,12 @@ SIZE = (90, 160)
 
 @pytest.fixture(scope="module")
 def frames():
-    return np.stack([synthetic_frame()[y : y + SIZE[0], x : x + SIZE[1]] for y, x in ((0, 0), (100, 120), (200, 300))])
+    return np.stack(
+        [
+            synthetic_frame()[y : y + SIZE[0], x : x + SIZE[1]]
+            for y, x in ((0, 0), (100, 120), (200, 300))
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +37,29 @@ def made(tmp_path_factory):
     """A bundle that takes whole frames, its files, its reference, and the spec of the crops."""
     torch.manual_seed(0)
     model = build("plain", num_classes=5, backbone="resnet18").eval()
-    spec = Spec("plain", "resnet18", tuple("abcde"), Preprocess(64, 64), Input(64, 64), model.outputs)
+    spec = Spec(
+        "plain", "resnet18", tuple("abcde"), Preprocess(64, 64), Input(64, 64), model.outputs
+    )
     graph, taps = to_onnx(model, spec)
     framed = framed_spec(spec, SIZE)
-    files = accepting_frames(float_files(graph, count_cost(model, spec, graph), taps), framed.preprocess)
+    files = accepting_frames(
+        float_files(graph, count_cost(model, spec, graph), taps), framed.preprocess
+    )
     contents = {name: proto.SerializeToString() for name, proto in files.items()}
-    bundle = Bundle.create(tmp_path_factory.mktemp("framed") / "f.finedge", framed, files=contents, taps=taps, views=model.views, provenance={})
-    return bundle, files, FramedReference(FramesToOutputs(model, spec.preprocess).eval(), files[FLOAT_FILE]), spec
+    bundle = Bundle.create(
+        tmp_path_factory.mktemp("framed") / "f.finedge",
+        framed,
+        files=contents,
+        taps=taps,
+        views=model.views,
+        provenance={},
+    )
+    return (
+        bundle,
+        files,
+        FramedReference(FramesToOutputs(model, spec.preprocess).eval(), files[FLOAT_FILE]),
+        spec,
+    )
 
 
 def test_whole_frames_go_in_and_every_file_answers_as_pytorch(made, frames):
@@ -46,7 +67,9 @@ def test_whole_frames_go_in_and_every_file_answers_as_pytorch(made, frames):
     assert check_crops(reference, frames, how=spec.preprocess) <= 1
     check_parity(files[FLOAT_FILE], expected_of(reference, frames), frames)
     check_parity(files[HALF_FILE], expected_of(reference, frames), frames, tolerance=FP16_LIMIT)
-    assert OnnxRuntimeBackend().open(Bundle.load(bundle.path), variant="fp32")(frames)["logits"].shape == (3, 5)
+    assert OnnxRuntimeBackend().open(Bundle.load(bundle.path), variant="fp32")(frames)[
+        "logits"
+    ].shape == (3, 5)
 
 
 def test_a_crop_that_is_another_one_is_refused(made, frames):

@@ -43,7 +43,9 @@ def parse(rtx):
             network = builder.create_network(0)
             parser = trt.OnnxParser(network, logger(trt))
             assert parser.parse(model.SerializeToString()), parser.get_error(0).desc()
-            return tuple(network.get_output(0).shape), [network.get_layer(i).type.name for i in range(network.num_layers)]
+            return tuple(network.get_output(0).shape), [
+                network.get_layer(i).type.name for i in range(network.num_layers)
+            ]
 
     return run
 
@@ -52,27 +54,45 @@ def parse(rtx):
 def layers(rtx):
     """Return a function that builds an engine for three generations of GPUs and gives the report of its layers."""
     where = target(("sm86", "sm89", "sm120"), library=rtx)
-    return lambda model: from_log(compile_engine(model, Order("a test", "x", BuildOptions(), rtx, where, "test")).messages)
+    return lambda model: from_log(
+        compile_engine(model, Order("a test", "x", BuildOptions(), rtx, where, "test")).messages
+    )
 
 
 def model_of(nodes, *, inputs, output, functions=(), stored=None):
     """A model of float tensors: `inputs` maps names to shapes."""
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in inputs.items()
+    ]
     tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in (stored or {}).items()]
-    graph = helper.make_graph(nodes, "g", values, [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)], tensors)
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        values,
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        tensors,
+    )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(ops.DOMAIN, 1)]
     return helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
 
 
 def function(name, formals, body):
-    return helper.make_function(ops.DOMAIN, name, formals, ["out"], body, [helper.make_opsetid("", 20)])
+    return helper.make_function(
+        ops.DOMAIN, name, formals, ["out"], body, [helper.make_opsetid("", 20)]
+    )
 
 
 def sum_of_three(name):
     """A call of finedge::`name`, whose function adds its three inputs up."""
     body = [helper.make_node("Sum", ["f__a", "f__b", "f__c"], ["out"])]
     call = helper.make_node(name, ["x", "x", "x"], ["y"], domain=ops.DOMAIN, name="call")
-    return model_of([call], inputs={"x": ["b", 8]}, output="y", functions=[function(name, ["f__a", "f__b", "f__c"], body)])
+    return model_of(
+        [call],
+        inputs={"x": ["b", 8]},
+        output="y",
+        functions=[function(name, ["f__a", "f__b", "f__c"], body)],
+    )
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("Softmax", True), ("OursAlone", False)])
@@ -104,7 +124,12 @@ def joined(formals):
     """Call F(q, k), which puts its second input behind its first: [2, 3] and [2, 5] give [2, 8], whatever the formals are called."""
     body = [helper.make_node("Concat", formals, ["out"], axis=1)]
     call = helper.make_node("F", ["q", "k"], ["y"], domain=ops.DOMAIN, name="call")
-    return model_of([call], inputs={"q": [2, 3], "k": [2, 5]}, output="y", functions=[function("F", formals, body)])
+    return model_of(
+        [call],
+        inputs={"q": [2, 3], "k": [2, 5]},
+        output="y",
+        functions=[function("F", formals, body)],
+    )
 
 
 def test_a_formal_named_like_a_later_argument_receives_another_tensor(parse):
@@ -138,9 +163,15 @@ def quantized_convolution(*, scale, axis):
         "w zero": np.zeros(channels, np.int8),
     }
     nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["x int8"], name="quantize", axis=1),
-        helper.make_node("DequantizeLinear", ["x int8", "scale", "zero"], ["x again"], name="dequantize", axis=1),
-        helper.make_node("DequantizeLinear", ["w", "w scale", "w zero"], ["w again"], name="weight", axis=axis),
+        helper.make_node(
+            "QuantizeLinear", ["x", "scale", "zero"], ["x int8"], name="quantize", axis=1
+        ),
+        helper.make_node(
+            "DequantizeLinear", ["x int8", "scale", "zero"], ["x again"], name="dequantize", axis=1
+        ),
+        helper.make_node(
+            "DequantizeLinear", ["w", "w scale", "w zero"], ["w again"], name="weight", axis=axis
+        ),
         helper.make_node("Conv", ["x again", "w again"], ["y"], name="conv"),
     ]
     return model_of(nodes, inputs={"x": ["b", 4, 16, 16]}, output="y", stored=stored)
@@ -151,7 +182,16 @@ def quantized_convolution(*, scale, axis):
     [(0.02, 0, True), ([0.02, 0.03, 0.04, 0.05], 0, False), (0.02, 1, False)],
     ids=["our form", "an activation scale a channel", "weight scales along axis 1"],
 )
-def test_the_layer_check_finds_a_quantized_convolution_that_runs_in_float(layers, scale, axis, stays_int8):
-    problems = check_layers(layers(quantized_convolution(scale=scale, axis=axis)), int8_layers=("conv",), precision="int8-fp32")
+def test_the_layer_check_finds_a_quantized_convolution_that_runs_in_float(
+    layers, scale, axis, stays_int8
+):
+    problems = check_layers(
+        layers(quantized_convolution(scale=scale, axis=axis)),
+        int8_layers=("conv",),
+        precision="int8-fp32",
+    )
     assert (problems == ()) is stays_int8, problems
-    assert stays_int8 or "conv is INT8 in the calibration record, and the engine reads fp32" in problems[0]
+    assert (
+        stays_int8
+        or "conv is INT8 in the calibration record, and the engine reads fp32" in problems[0]
+    )

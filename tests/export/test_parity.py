@@ -46,7 +46,9 @@ def both(model, spec):
 @pytest.fixture
 def wild(make_model, made):
     """One whose scores are small differences of large numbers, as after a first short training: measured 0.7 % of error."""
-    return once(made, "wild", lambda: both(*unsettled(*make_model(name="plain", backbone="resnet18"))))
+    return once(
+        made, "wild", lambda: both(*unsettled(*make_model(name="plain", backbone="resnet18")))
+    )
 
 
 def unsettled(model, spec):
@@ -81,12 +83,18 @@ def test_the_reference_is_left_as_it_was(calm):
 def test_a_calm_model_has_the_narrow_gate(calm):
     parity = check_parity(calm[0], expected_of(calm[1], FRAMES, outputs=1), FRAMES)
     assert 0 < OWN_ERRORS * parity.own_error < parity.limit
-    assert parity.max_abs <= parity.limit <= TOLERANCE * max(1, np.abs(expected_of(calm[1], FRAMES, outputs=1).outputs[0]).max())
+    assert (
+        parity.max_abs
+        <= parity.limit
+        <= TOLERANCE * max(1, np.abs(expected_of(calm[1], FRAMES, outputs=1).outputs[0]).max())
+    )
 
 
 def test_a_model_that_makes_much_of_rounding_is_no_false_alarm(wild):
     expected = expected_of(wild[1], FRAMES, outputs=1)
-    assert expected.own_error > TOLERANCE * expected.scale, "PyTorch itself does not pass the narrow gate"
+    assert expected.own_error > TOLERANCE * expected.scale, (
+        "PyTorch itself does not pass the narrow gate"
+    )
     parity = check_parity(wild[0], expected, FRAMES)
     assert parity.limit == pytest.approx(OWN_ERRORS * expected.own_error)
 
@@ -100,7 +108,9 @@ def test_a_real_fault_is_caught(request, kind, by):
 
 def test_what_is_not_a_number_is_caught(calm):
     with pytest.raises(GateError, match="nan"):
-        check_parity(bent(calm[0], by=float("nan")), expected_of(calm[1], FRAMES, outputs=1), FRAMES)
+        check_parity(
+            bent(calm[0], by=float("nan")), expected_of(calm[1], FRAMES, outputs=1), FRAMES
+        )
 
 
 class Kink(torch.nn.Module):
@@ -128,10 +138,17 @@ def test_no_error_of_its_own_opens_the_gate_wider_than_half_of_the_scores():
     assert allowance(100.0, 0.0, tolerance=TOLERANCE) == TOLERANCE * 100
 
 
-def test_half_precision_is_left_out_where_rounding_alone_breaks_it_and_refused_where_it_does_not(calm, wild, caplog):
+def test_half_precision_is_left_out_where_rounding_alone_breaks_it_and_refused_where_it_does_not(
+    calm, wild, caplog
+):
     with caplog.at_level(logging.WARNING):
         half = float16_file(wild[0])
-        assert command._proven(half, expected_of(wild[1], FRAMES, outputs=1), frames=FRAMES, name=HALF_FILE) is None
+        assert (
+            command._proven(
+                half, expected_of(wild[1], FRAMES, outputs=1), frames=FRAMES, name=HALF_FILE
+            )
+            is None
+        )
     assert f"{HALF_FILE} is left out" in caplog.text
     expected = expected_of(calm[1], FRAMES, outputs=1)
     with pytest.raises(GateError, match=HALF_FILE):

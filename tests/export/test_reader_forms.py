@@ -26,10 +26,18 @@ engine = pytest.mark.parametrize("engine", ENGINES)
 def graph_of(nodes, inputs, constants, *, kind=np.float32):
     """A model from nodes; what is called y is the output, inputs have an open batch."""
     element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-    taken = [helper.make_tensor_value_info(name, element, ["b", *shape[1:]]) for name, shape in inputs.items()]
-    stored = {n: np.asarray(a, kind if np.asarray(a).dtype.kind == "f" else None) for n, a in constants.items()}
+    taken = [
+        helper.make_tensor_value_info(name, element, ["b", *shape[1:]])
+        for name, shape in inputs.items()
+    ]
+    stored = {
+        n: np.asarray(a, kind if np.asarray(a).dtype.kind == "f" else None)
+        for n, a in constants.items()
+    }
     tensors = [numpy_helper.from_array(value, name) for name, value in stored.items()]
-    graph = helper.make_graph(nodes, "g", taken, [helper.make_tensor_value_info("y", element, None)], tensors)
+    graph = helper.make_graph(
+        nodes, "g", taken, [helper.make_tensor_value_info("y", element, None)], tensors
+    )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
     bodies = [ir.to_proto(face.body()) for face in FACES.values()]
     used = [b for b in bodies if b.name in {n.op_type for n in nodes}]
@@ -85,7 +93,9 @@ def spatial_gate(kind=np.float32):
         helper.make_node("Mul", ["c", "mask"], ["gated"], name="gate"),
         helper.make_node("Conv", ["gated", "v"], ["y"], name="last"),
     ]
-    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn({"x": (1, 3, 6, 5)}, kind)
+    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn(
+        {"x": (1, 3, 6, 5)}, kind
+    )
 
 
 def joint_gate(kind=np.float32):
@@ -99,7 +109,9 @@ def joint_gate(kind=np.float32):
         helper.make_node("Sigmoid", ["both"], ["mask"], name="sigmoid"),
         helper.make_node("Mul", ["c", "mask"], ["y"], name="gate"),
     ]
-    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn({"x": (1, 3, 6, 5)}, kind)
+    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn(
+        {"x": (1, 3, 6, 5)}, kind
+    )
 
 
 def channel_gate(kind=np.float32):
@@ -110,19 +122,25 @@ def channel_gate(kind=np.float32):
         helper.make_node("Sigmoid", ["m"], ["mask"], name="sigmoid"),
         helper.make_node("Mul", ["c", "mask"], ["y"], name="gate"),
     ]
-    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn({"x": (1, 3, 6, 5)}, kind)
+    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn(
+        {"x": (1, 3, 6, 5)}, kind
+    )
 
 
 def weights():
     shapes = {"w": (16, 3, 1, 1), "k": (1, 16, 7, 7), "v": (5, 16, 1, 1), "e": (16, 16, 1, 1)}
-    return {name: 0.2 * np.random.default_rng(1).normal(size=shape) for name, shape in shapes.items()}
+    return {
+        name: 0.2 * np.random.default_rng(1).normal(size=shape) for name, shape in shapes.items()
+    }
 
 
 def drawn(shapes, kind):
     return {name: RNG.normal(size=shape).astype(kind) for name, shape in shapes.items()}
 
 
-FORMS = pytest.mark.parametrize("case", [log_softmax, spread, spatial_gate, joint_gate, channel_gate])
+FORMS = pytest.mark.parametrize(
+    "case", [log_softmax, spread, spatial_gate, joint_gate, channel_gate]
+)
 
 
 @FORMS
@@ -162,8 +180,12 @@ def test_what_opencv_takes_is_left_alone():
 def test_opencv_reads_one_attention_behind_another(tmp_path, engine):
     """It drops the first of two Reshapes, though a 0 in the second means a size of what the first makes."""
     nodes = [
-        helper.make_node("ChannelAttention", ["x", "x", "x"], ["a"], name="a", domain=DOMAIN, groups=4, scale=0.3),
-        helper.make_node("CrossLayerAttention", ["a", "a", "a"], ["y"], name="b", domain=DOMAIN, scale=0.3),
+        helper.make_node(
+            "ChannelAttention", ["x", "x", "x"], ["a"], name="a", domain=DOMAIN, groups=4, scale=0.3
+        ),
+        helper.make_node(
+            "CrossLayerAttention", ["a", "a", "a"], ["y"], name="b", domain=DOMAIN, scale=0.3
+        ),
     ]
     model, inputs = graph_of(nodes, {"x": (1, 8, 3, 2)}, {}), drawn({"x": (1, 8, 3, 2)}, np.float32)
     # As the exporter writes it: a map's size is known.

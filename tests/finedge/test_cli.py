@@ -12,12 +12,16 @@ from finedge.errors import DataError, GateError
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "finedge", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "finedge", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy():
     code = "import sys, finedge.cli as c; c.main(['--help']); print([m for m in ('torch', 'onnxruntime', 'cv2', 'numpy', 'tyro') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert all(name in result.stdout for name in COMMANDS)
     assert result.stdout.endswith("[]\n")
 
@@ -98,7 +102,9 @@ def test_exit_codes(monkeypatch, error, code):
 
 
 def test_a_missing_package_is_answered_with_the_extra(monkeypatch, capsys):
-    monkeypatch.setitem(COMMANDS, "train", cli.Command("finedge.no_such_module_of_torch:train", "", "train"))
+    monkeypatch.setitem(
+        COMMANDS, "train", cli.Command("finedge.no_such_module_of_torch:train", "", "train")
+    )
 
     def missing(name):
         raise ModuleNotFoundError(f"No module named 'torch' ({name})", name="torch")
@@ -159,7 +165,9 @@ STREAMS = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>
 
 
 @pytest.mark.parametrize("closed", STREAMS.values(), ids=STREAMS)
-@pytest.mark.parametrize(("words", "code"), [("--help", 0), ("--version", 0), ("nosuch", 2), ("verify nothing", 4)])
+@pytest.mark.parametrize(
+    ("words", "code"), [("--help", 0), ("--version", 0), ("nosuch", 2), ("verify nothing", 4)]
+)
 def test_a_closed_stream_is_as_the_null_device(tmp_path, words, code, closed):
     done = shell(f"-m finedge {words} {closed}", tmp_path)
     assert done.returncode == code
@@ -187,12 +195,16 @@ def test_nobody_who_reads_is_no_error(tmp_path):
 
 
 def test_a_name_that_is_no_unicode_is_told_in_any_encoding(tmp_path):
-    done = shell("-m finedge verify $'a\\xff\\u00e9'", tmp_path, PYTHONIOENCODING="ascii:strict", LC_ALL="C")
+    done = shell(
+        "-m finedge verify $'a\\xff\\u00e9'", tmp_path, PYTHONIOENCODING="ascii:strict", LC_ALL="C"
+    )
     assert done.returncode == 4
     assert "manifest.json" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["report", "evaluate", "verify", "benchmark", "classify", "data render", "serve-config"])
+@pytest.mark.parametrize(
+    "name", ["report", "evaluate", "verify", "benchmark", "classify", "data render", "serve-config"]
+)
 def test_links_in_a_circle_have_an_exit_code(tmp_path, name, capsys):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
@@ -202,4 +214,11 @@ def test_links_in_a_circle_have_an_exit_code(tmp_path, name, capsys):
 
 def shell(words, folder, **environment):
     line = f"{sys.executable} {words}"
-    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, **environment})
+    return subprocess.run(
+        ["bash", "-c", line],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, **environment},
+    )

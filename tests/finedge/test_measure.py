@@ -44,7 +44,10 @@ def test_unsupported_percentiles_say_so():
     assert percentile_text([1.0] * 662, 99) == "1.00"
 
 
-@pytest.mark.parametrize(("k", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962)])
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962)],
+)
 def test_wilson_against_published_values(k, n, low, high):
     assert wilson95(k, n) == pytest.approx((low, high), abs=1e-4)
 
@@ -66,7 +69,12 @@ def test_mcnemar_survives_large_counts():
 
 
 def test_the_accuracy_record():
-    assert accuracy_record(80, 95, 100) == {"top1": 0.8, "top5": 0.95, "n": 100, "wilson95": [0.711171, 0.866633]}
+    assert accuracy_record(80, 95, 100) == {
+        "top1": 0.8,
+        "top5": 0.95,
+        "n": 100,
+        "wilson95": [0.711171, 0.866633],
+    }
 
 
 def test_stage_times_keep_raw_samples():

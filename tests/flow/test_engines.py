@@ -27,8 +27,13 @@ def case(*choice, slow):
 
 
 # The bundles are those of test_every_model.py, which makes the Lite0 ones by default too.
-every_model = pytest.mark.parametrize(("name", "backbone"), [case(*m, slow=m[1] == "resnet50") for m in MODELS])
-every_engine = pytest.mark.parametrize(("name", "backbone", "precision"), [case(*m, p, slow=m != SMALL) for m in MODELS for p in PRECISIONS])
+every_model = pytest.mark.parametrize(
+    ("name", "backbone"), [case(*m, slow=m[1] == "resnet50") for m in MODELS]
+)
+every_engine = pytest.mark.parametrize(
+    ("name", "backbone", "precision"),
+    [case(*m, p, slow=m != SMALL) for m in MODELS for p in PRECISIONS],
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +56,12 @@ def test_the_engine_computes_in_what_was_asked_for(untrained, rtx, name, backbon
     assert report.of("convolution")
     assert {layer.precision for layer in report.of("convolution")} == {precision}
     if (name, backbone) == SMALL:
-        assert all(s.startswith("node_cross_layer_attention") and "/Softmax." in s for s in softmaxes), "inlined nodes have names that tell what they were"
-        assert len(report.of("attention")) == (0 if precision == "fp32" else len(softmaxes)), report.describe()
+        assert all(
+            s.startswith("node_cross_layer_attention") and "/Softmax." in s for s in softmaxes
+        ), "inlined nodes have names that tell what they were"
+        assert len(report.of("attention")) == (0 if precision == "fp32" else len(softmaxes)), (
+            report.describe()
+        )
 
 
 @every_model
@@ -61,8 +70,14 @@ def test_no_name_inside_a_function_is_a_tensor_of_the_graph(untrained, name, bac
     bundle = untrained.bundle(name, backbone)
     for file in (f for f in bundle.files if f.endswith(".onnx")):
         model = onnx.load(bundle.file(file))
-        outer = {t for n in model.graph.node for t in (*n.input, *n.output)} | {t.name for t in model.graph.initializer}
-        inner = {t for f in model.functions for t in (*f.input, *f.output, *(t for n in f.node for t in (*n.input, *n.output)))}
+        outer = {t for n in model.graph.node for t in (*n.input, *n.output)} | {
+            t.name for t in model.graph.initializer
+        }
+        inner = {
+            t
+            for f in model.functions
+            for t in (*f.input, *f.output, *(t for n in f.node for t in (*n.input, *n.output)))
+        }
         assert not (outer & inner) - {""}, file
 
 
@@ -78,7 +93,9 @@ def test_tensorrt_is_given_no_function_and_no_call(untrained, name, backbone, pr
 
 
 @every_model
-def test_the_portable_file_has_no_form_that_tensorrt_runs_in_float_silently(untrained, name, backbone):
+def test_the_portable_file_has_no_form_that_tensorrt_runs_in_float_silently(
+    untrained, name, backbone
+):
     graph = onnx.load(untrained.bundle(name, backbone).file(PORTABLE_FILE)).graph
     constants = {t.name: t for t in graph.initializer}
     for node in graph.node:

@@ -44,7 +44,9 @@ def read_only(tmp_path):
     """A bundle on a disk that is mounted to be read."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True, check=False
+    ).returncode:
         pytest.skip("mounting needs root")
     try:
         shutil.copytree(BUNDLE, disk / "birds.finedge")
@@ -57,5 +59,9 @@ def read_only(tmp_path):
 @pytest.mark.parametrize("command", [*COMMANDS, "calibrate"])
 def test_a_disk_that_can_only_be_read_is_told_first(command, read_only, tmp_path, capsys):
     words = {**COMMANDS, "calibrate": "calibrate {bundle} --data {nowhere}"}[command]
-    places = {"out": read_only / "out", "nowhere": tmp_path / "nowhere", "bundle": read_only / "birds.finedge"}
+    places = {
+        "out": read_only / "out",
+        "nowhere": tmp_path / "nowhere",
+        "bundle": read_only / "birds.finedge",
+    }
     assert "Read-only file system" in refused(words.format(**places).split(), capsys)

@@ -100,12 +100,16 @@ def test_no_request_breaks_the_page_or_opens_it(
 ) -> None:
     monkeypatch.setattr("finedge.runtime.sinks.live.board.Machine.read", lambda self: {})
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(requests())
     def check(sent: bytes) -> None:
         said = talk(sent, token=token)
         assert said == b"" or STATUS.match(said)
-        assert all(status == b"100" or int(status) in range(200, 506) for status in STATUS.findall(said))
+        assert all(
+            status == b"100" or int(status) in range(200, 506) for status in STATUS.findall(said)
+        )
         assert not (token and b'"cameras"' in said)
 
     check()

@@ -74,9 +74,16 @@ def bounded_memory() -> Iterator[None]:
 
 def fuzz(inputs: st.SearchStrategy[bytes], examples: int) -> None:
     with tempfile.TemporaryDirectory() as folder, bounded_memory():
-        path = Bundle.create(Path(folder) / "b.finedge", SPEC, files={FLOAT_FILE: VALID}, provenance={}).path
+        path = Bundle.create(
+            Path(folder) / "b.finedge", SPEC, files={FLOAT_FILE: VALID}, provenance={}
+        ).path
 
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
         @given(inputs)
         def check(content: bytes) -> None:
             try_all(path, content)
@@ -124,13 +131,29 @@ def odd_constant(model: onnx.ModelProto, draw: st.DrawFn) -> None:
 def odd_wire(model: onnx.ModelProto, draw: st.DrawFn) -> None:
     names = sorted({name for node in model.graph.node for name in (*node.input, *node.output)})
     node = draw(st.sampled_from([n for n in model.graph.node if n.input]))
-    node.input[draw(st.integers(0, len(node.input) - 1))] = draw(st.sampled_from([*names, "", "nowhere"]))
+    node.input[draw(st.integers(0, len(node.input) - 1))] = draw(
+        st.sampled_from([*names, "", "nowhere"])
+    )
 
 
 def odd_op(model: onnx.ModelProto, draw: st.DrawFn) -> None:
-    ops = ("Shape", "Identity", "Softmax", "Add", "NoSuchOp", "If", "Loop", "Resize", "Twice", "CrossLayerAttention")
+    ops = (
+        "Shape",
+        "Identity",
+        "Softmax",
+        "Add",
+        "NoSuchOp",
+        "If",
+        "Loop",
+        "Resize",
+        "Twice",
+        "CrossLayerAttention",
+    )
     node = draw(st.sampled_from(list(model.graph.node)))
-    node.op_type, node.domain = draw(st.sampled_from(ops)), draw(st.sampled_from(("", "finedge", "ai.onnx.ml", "x")))
+    node.op_type, node.domain = (
+        draw(st.sampled_from(ops)),
+        draw(st.sampled_from(("", "finedge", "ai.onnx.ml", "x"))),
+    )
 
 
 def odd_function(model: onnx.ModelProto, draw: st.DrawFn) -> None:
@@ -155,7 +178,9 @@ def odd_version(model: onnx.ModelProto, draw: st.DrawFn) -> None:
 def outside(model: onnx.ModelProto, draw: st.DrawFn) -> None:
     tensor = draw(st.sampled_from(list(model.graph.initializer)))
     tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=draw(st.sampled_from(("/etc/hostname", "../x", "manifest.json", ""))))
+    tensor.external_data.add(
+        key="location", value=draw(st.sampled_from(("/etc/hostname", "../x", "manifest.json", "")))
+    )
 
 
 ODD: tuple[Callable[[onnx.ModelProto, st.DrawFn], None], ...] = (

@@ -19,7 +19,14 @@ from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.spec import Input, Preprocess, Spec
 
-COLOURS = {"blue": (30, 50, 210), "green": (40, 180, 60), "grey": (128, 128, 128), "orange": (240, 140, 20), "red": (210, 30, 40), "white": (240, 240, 240)}
+COLOURS = {
+    "blue": (30, 50, 210),
+    "green": (40, 180, 60),
+    "grey": (128, 128, 128),
+    "orange": (240, 140, 20),
+    "red": (210, 30, 40),
+    "white": (240, 240, 240),
+}
 SIZE = 32
 SPEC = Spec("tiny", "none", tuple(COLOURS), Preprocess(resize=36, crop=SIZE), Input(SIZE, SIZE))
 TAP = Tap("features", "relu")
@@ -40,7 +47,12 @@ def tiny_model() -> onnx.ModelProto:
     kernels[[0, 1, 2], [0, 1, 2], 1, 1] = 1 / 255
     colours = np.array(list(COLOURS.values())) / 255
     weights = np.concatenate([2 * colours, rng.normal(0, 0.05, (len(COLOURS), 5))], axis=1) * 10
-    stored = {"kernels": kernels, "shift": np.full(8, 0.01), "weights": weights, "bias": -10 * (colours**2).sum(axis=1)}
+    stored = {
+        "kernels": kernels,
+        "shift": np.full(8, 0.01),
+        "weights": weights,
+        "bias": -10 * (colours**2).sum(axis=1),
+    }
     nodes = [
         helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
@@ -73,7 +85,12 @@ def quantize(model: Path, out: Path, *, unsigned: bool) -> None:
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.batches = iter([{"frames": preprocess(colour_frame(c, seed=100), SPEC.preprocess)[None]} for c in COLOURS])
+            self.batches = iter(
+                [
+                    {"frames": preprocess(colour_frame(c, seed=100), SPEC.preprocess)[None]}
+                    for c in COLOURS
+                ]
+            )
 
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
             return next(self.batches, None)
@@ -124,10 +141,24 @@ class BundleMaker:
     models: dict[str, Path]
     data: Path
 
-    def __call__(self, name: str = "tiny", *, files: tuple[str, ...] = tuple(FILES.values()), taps: tuple[Tap, ...] = (TAP,)) -> Bundle:
+    def __call__(
+        self,
+        name: str = "tiny",
+        *,
+        files: tuple[str, ...] = tuple(FILES.values()),
+        taps: tuple[Tap, ...] = (TAP,),
+    ) -> Bundle:
         """Write `name`.finedge with `files` and a golden.npz of what they answer."""
-        provenance = {"train": {"data": {"root": str(self.data), "seed": 0}, "run": str(self.folder / "run")}}
-        bare = Bundle.create(self.folder / f"{name}.finedge", SPEC, files={f: self.models[f] for f in files}, taps=taps, provenance=provenance)
+        provenance = {
+            "train": {"data": {"root": str(self.data), "seed": 0}, "run": str(self.folder / "run")}
+        }
+        bare = Bundle.create(
+            self.folder / f"{name}.finedge",
+            SPEC,
+            files={f: self.models[f] for f in files},
+            taps=taps,
+            provenance=provenance,
+        )
         return bare.extend("export", {GOLDEN: pack(golden_of(bare))}, {})
 
 
@@ -138,9 +169,16 @@ def golden_of(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
     backend = OnnxRuntimeBackend(SessionOptions(exact=True))
     arrays: dict[str, NDArray[np.generic]] = {"frame": frame, "input": pixels}
     for file in bundle.files:
-        arrays |= {f"{file}/{name}": value for name, value in backend.open_file(bundle, file)(pixels[None]).items()}
+        arrays |= {
+            f"{file}/{name}": value
+            for name, value in backend.open_file(bundle, file)(pixels[None]).items()
+        }
     if FILES["fp32"] in bundle.files:
-        arrays |= {k: tap_sample(v) for k, v in backend.open_with_taps(bundle)(pixels[None]).items() if k.startswith("tap/")}
+        arrays |= {
+            k: tap_sample(v)
+            for k, v in backend.open_with_taps(bundle)(pixels[None]).items()
+            if k.startswith("tap/")
+        }
     return arrays
 
 

@@ -66,7 +66,12 @@ def test_no_frames_give_no_predictions(tiny_bundle):
 
 @pytest.mark.parametrize(
     "frame",
-    [np.zeros((40, 40, 3), np.float32), np.zeros((40, 40), np.uint8), np.zeros((40, 40, 4), np.uint8), np.zeros((0, 40, 3), np.uint8)],
+    [
+        np.zeros((40, 40, 3), np.float32),
+        np.zeros((40, 40), np.uint8),
+        np.zeros((40, 40, 4), np.uint8),
+        np.zeros((0, 40, 3), np.uint8),
+    ],
     ids=["float", "grey", "alpha", "empty"],
 )
 def test_refuses_what_is_no_rgb_frame(tiny_bundle, frame):
@@ -78,13 +83,20 @@ LOGITS = np.array([4, 3, 2, 1, 0, -1], np.float32)
 
 
 @pytest.mark.parametrize(("reject", "unknown"), [(0.0, False), (0.41, False), (0.42, True)])
-def test_a_fitted_temperature_changes_the_shares_and_the_threshold_says_unknown(tiny_bundle, frames, reject, unknown):
+def test_a_fitted_temperature_changes_the_shares_and_the_threshold_says_unknown(
+    tiny_bundle, frames, reject, unknown
+):
     fitted = tiny_bundle.extend(STAGE, {}, {KEY: {"fp32": {"temperature": 2.0, "reject": reject}}})
     plain, tempered = (
-        Classifier(b, FakeBackend(answer={"logits": LOGITS}).open(b, variant="fp32"), "fp32", topk=6)(frames[:1])[0] for b in (tiny_bundle, fitted)
+        Classifier(
+            b, FakeBackend(answer={"logits": LOGITS}).open(b, variant="fp32"), "fp32", topk=6
+        )(frames[:1])[0]
+        for b in (tiny_bundle, fitted)
     )
     assert [r.index for r in plain.top] == [r.index for r in tempered.top]
-    np.testing.assert_allclose([r.p for r in tempered.top], probabilities(LOGITS[None] / 2)[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        [r.p for r in tempered.top], probabilities(LOGITS[None] / 2)[0], rtol=1e-6
+    )
     assert tempered.top[0].p == pytest.approx(0.4141, abs=1e-4)
     assert (plain.unknown, tempered.unknown) == (False, unknown)
 
@@ -99,7 +111,9 @@ def test_a_variant_that_was_not_fitted_keeps_its_own_numbers(tiny_bundle, frames
 
 def test_refuses_a_model_that_answers_nan(tiny_bundle, frames):
     answer = {"logits": np.full(6, np.nan, np.float32)}
-    classifier = Classifier(tiny_bundle, FakeBackend(answer=answer).open(tiny_bundle, variant="fp32"), "fp32")
+    classifier = Classifier(
+        tiny_bundle, FakeBackend(answer=answer).open(tiny_bundle, variant="fp32"), "fp32"
+    )
     with pytest.raises(FinedgeError, match="not finite"):
         classifier(frames)
 
@@ -108,7 +122,9 @@ def test_softmax_serves_logits_and_log_probabilities():
     logits = np.array([[1.0, 2.0, 4.0], [1000.0, 1000.0, -1000.0]], np.float32)
     p = probabilities(logits)
     np.testing.assert_allclose(p[1], [0.5, 0.5, 0], atol=1e-6)
-    np.testing.assert_allclose(probabilities(np.log(p[:1]) - 3), p[:1], rtol=1e-5)  # log-probabilities that do not sum to 1
+    np.testing.assert_allclose(
+        probabilities(np.log(p[:1]) - 3), p[:1], rtol=1e-5
+    )  # log-probabilities that do not sum to 1
 
 
 def test_equal_scores_rank_by_index():

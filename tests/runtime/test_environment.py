@@ -42,8 +42,14 @@ def machine(tmp_path: Path) -> Path:
     write(tmp_path, "sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
     write(tmp_path, "sys/class/thermal/thermal_zone0/temp", "48250\n")
     write(tmp_path, "sys/class/thermal/thermal_zone1/type", "switched-off\n")
-    write(tmp_path, "proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd evtstrm asimdhp asimddp\n")
-    write(tmp_path, "proc/meminfo", "MemTotal:        7802236 kB\nMemFree: 1 kB\nMemAvailable:    5242880 kB\n")
+    write(
+        tmp_path, "proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd evtstrm asimdhp asimddp\n"
+    )
+    write(
+        tmp_path,
+        "proc/meminfo",
+        "MemTotal:        7802236 kB\nMemFree: 1 kB\nMemAvailable:    5242880 kB\n",
+    )
     return tmp_path
 
 
@@ -58,18 +64,36 @@ def test_a_board_is_read_from_its_files(machine: Path) -> None:
 
 def test_what_cannot_be_read_is_unknown_and_never_a_guess(tmp_path: Path) -> None:
     facts = environment(tmp_path)
-    assert {facts[k] for k in ("governor", "clocks_mhz", "temperature_c", "throttle_count", "memory_mib", *TOLD)} == {UNKNOWN}
+    assert {
+        facts[k]
+        for k in ("governor", "clocks_mhz", "temperature_c", "throttle_count", "memory_mib", *TOLD)
+    } == {UNKNOWN}
     assert facts["cpu_flags"] == []
 
 
-def test_a_boards_power_mode_clocks_and_throttling_stand_beside_every_number(tmp_path: Path) -> None:
+def test_a_boards_power_mode_clocks_and_throttling_stand_beside_every_number(
+    tmp_path: Path,
+) -> None:
     facts = environment(make(tmp_path, "orin-nx"))
-    assert (facts["power_mode"], facts["clocks_locked"], facts["gpu_mhz"], facts["throttled"]) == ("MAXN", True, 918, False)
-    assert (facts["power_w"], facts["power_from"], facts["memory_mhz"]) == (15.55, "VDD_IN", UNKNOWN)
+    assert (facts["power_mode"], facts["clocks_locked"], facts["gpu_mhz"], facts["throttled"]) == (
+        "MAXN",
+        True,
+        918,
+        False,
+    )
+    assert (facts["power_w"], facts["power_from"], facts["memory_mhz"]) == (
+        15.55,
+        "VDD_IN",
+        UNKNOWN,
+    )
 
 
 def test_clocks_fall_back_to_cpuinfo(tmp_path: Path) -> None:
-    write(tmp_path, "proc/cpuinfo", "processor: 0\ncpu MHz\t\t: 2100.000\nprocessor: 1\ncpu MHz\t\t: 1800.5\n")
+    write(
+        tmp_path,
+        "proc/cpuinfo",
+        "processor: 0\ncpu MHz\t\t: 2100.000\nprocessor: 1\ncpu MHz\t\t: 1800.5\n",
+    )
     assert clocks_mhz(tmp_path) == {"0": 2100.0, "1": 1800.5}
 
 
@@ -83,7 +107,9 @@ def test_this_machine_is_described_as_plain_data() -> None:
     assert facts["int8_products"] in ("exact", "saturating")
 
 
-def test_without_onnx_runtime_it_is_unknown_what_its_products_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_runtime_it_is_unknown_what_its_products_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def missing() -> str:
         raise ModuleNotFoundError("No module named 'onnxruntime'")
 
@@ -95,7 +121,9 @@ def test_a_missing_package_is_said_to_be_missing() -> None:
     assert version("no_such_package").startswith("missing:")
 
 
-def test_the_commit_is_that_of_the_checkout_and_never_of_a_repository_around_an_installed_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commit_is_that_of_the_checkout_and_never_of_a_repository_around_an_installed_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
@@ -107,7 +135,9 @@ def test_the_commit_is_that_of_the_checkout_and_never_of_a_repository_around_an_
     assert commit() == UNKNOWN
     subprocess.run([*git, "add", "environment.py"], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     assert commit() == head
     copy.write_text("# changed\n")
     assert commit() == f"{head}-dirty"

@@ -26,7 +26,9 @@ def test_answers_each_frame_with_the_given_row_and_records_the_batches(tiny_bund
 
 
 def test_answers_with_a_function_of_the_frame(tiny_bundle):
-    backend = FakeBackend(answer=lambda frame: {"logits": np.eye(6, dtype=np.float32)[frame[0, 0, 0]]})
+    backend = FakeBackend(
+        answer=lambda frame: {"logits": np.eye(6, dtype=np.float32)[frame[0, 0, 0]]}
+    )
     found = backend.open(tiny_bundle, variant="fp32")(grey(4, 0))["logits"]
     assert found.argmax(axis=1).tolist() == [4, 0]
 

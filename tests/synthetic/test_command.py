@@ -28,7 +28,11 @@ def test_the_folder_reads_as_a_data_set_with_its_own_splits(small):
     data = open_dataset(small)
     assert data.layout == "split-folders"
     assert data.labels == tuple(sorted(s.name for s in SPECIES[:4]))
-    assert {s: len(data.split(s)) for s in ("train", "val", "test")} == {"train": 12, "val": 8, "test": 8}
+    assert {s: len(data.split(s)) for s in ("train", "val", "test")} == {
+        "train": 12,
+        "val": 8,
+        "test": 8,
+    }
     assert data.cut is None
     assert read_image(data.split("train")[0].path).shape == (48, 48, 3)
 
@@ -107,7 +111,17 @@ def test_a_render_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("bad", [{"classes": 1}, {"classes": len(SPECIES) + 1}, {"train": 0}, {"val": -1}, {"size": 8}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"classes": 1},
+        {"classes": len(SPECIES) + 1},
+        {"train": 0},
+        {"val": -1},
+        {"size": 8},
+        {"seed": -1},
+    ],
+)
 def test_an_argument_out_of_range_is_named_with_its_value(tmp_path, bad):
     (name, value), *_ = bad.items()
     with pytest.raises(UsageError, match=f"--{name} is {value}"):
@@ -115,8 +129,29 @@ def test_an_argument_out_of_range_is_named_with_its_value(tmp_path, bad):
 
 
 def test_the_command_line_prints_one_json_object_and_stays_quiet(tmp_path):
-    words = ["data", "render", str(tmp_path / "birds"), "--classes", "2", "--train", "1", "--val", "0", "--test", "1", "--size", "32"]
-    done = subprocess.run([sys.executable, "-m", "finedge", *words], capture_output=True, text=True, check=False)
+    words = [
+        "data",
+        "render",
+        str(tmp_path / "birds"),
+        "--classes",
+        "2",
+        "--train",
+        "1",
+        "--val",
+        "0",
+        "--test",
+        "1",
+        "--size",
+        "32",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "finedge", *words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"out": str(tmp_path / "birds"), "classes": 2, "images": 4, "rendered": 4}
+    assert json.loads(done.stdout) == {
+        "out": str(tmp_path / "birds"),
+        "classes": 2,
+        "images": 4,
+        "rendered": 4,
+    }
     assert done.stderr == ""

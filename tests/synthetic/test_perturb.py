@@ -30,7 +30,9 @@ def test_a_frame_keeps_shape_and_type_and_the_callers_pixels(name, shape):
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
 def test_the_same_seed_and_index_draw_the_same_and_others_do_not(frame, name):
-    made = [perturb.perturb(frame, name, index=i, seed=s) for i, s in ((3, 0), (3, 0), (4, 0), (3, 1))]
+    made = [
+        perturb.perturb(frame, name, index=i, seed=s) for i, s in ((3, 0), (3, 0), (4, 0), (3, 1))
+    ]
     assert np.array_equal(made[0], made[1])
     assert len({m.tobytes() for m in (*made, frame)}) == 4
 
@@ -82,14 +84,22 @@ def test_clutter_covers_much_of_the_border_and_nothing_of_the_middle():
 
 
 def test_deformation_does_not_fold(frame):
-    ramp = np.broadcast_to(np.linspace(0, 255, 160).astype(np.uint8)[None, :, None], (120, 160, 3)).copy()
+    ramp = np.broadcast_to(
+        np.linspace(0, 255, 160).astype(np.uint8)[None, :, None], (120, 160, 3)
+    ).copy()
     for index in range(20):
         made = perturb.perturb(ramp, "deformation", index=index)[..., 0].astype(int)
         assert (np.diff(made[:, 12:-12], axis=1) >= -1).all()
 
 
 def test_the_drop_is_what_was_lost():
-    found = robustness(accuracy_record(8, 9, 10), {"rotation": accuracy_record(5, 9, 10), "clutter": accuracy_record(9, 10, 10)})
+    found = robustness(
+        accuracy_record(8, 9, 10),
+        {"rotation": accuracy_record(5, 9, 10), "clutter": accuracy_record(9, 10, 10)},
+    )
     assert found["clean"] == accuracy_record(8, 9, 10)
-    assert {name: row["drop"] for name, row in found["robustness"].items()} == {"rotation": 0.3, "clutter": -0.1}
+    assert {name: row["drop"] for name, row in found["robustness"].items()} == {
+        "rotation": 0.3,
+        "clutter": -0.1,
+    }
     assert {"top1", "top5", "n", "wilson95", "drop"} == set(found["robustness"]["rotation"])

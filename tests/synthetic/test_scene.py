@@ -7,7 +7,9 @@ from finedge.synthetic.scene import STAY, moving_scene, moving_scene_label, rend
 from finedge.synthetic.species import SPECIES
 
 PAIRS = [(SPECIES[i], SPECIES[i + 1]) for i in range(0, len(SPECIES), 2)]
-pairs = pytest.mark.parametrize(("one", "other"), PAIRS, ids=[f"{a.name}--{b.name}" for a, b in PAIRS])
+pairs = pytest.mark.parametrize(
+    ("one", "other"), PAIRS, ids=[f"{a.name}--{b.name}" for a, b in PAIRS]
+)
 
 
 def picture(species, seed, size=224):
@@ -20,7 +22,9 @@ def changed(one, other, seed):
 
 
 def differing_traits(one, other):
-    return [f for f in one.__dataclass_fields__ if f != "name" and getattr(one, f) != getattr(other, f)]
+    return [
+        f for f in one.__dataclass_fields__ if f != "name" and getattr(one, f) != getattr(other, f)
+    ]
 
 
 def test_names_are_unique_and_fit_a_folder():

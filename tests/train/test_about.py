@@ -24,10 +24,14 @@ COUNTED = [
 
 
 @pytest.mark.parametrize(("model", "backbone", "options", "parameters", "small", "large"), COUNTED)
-def test_the_counts_are_those_of_the_papers_design(model, backbone, options, parameters, small, large):
+def test_the_counts_are_those_of_the_papers_design(
+    model, backbone, options, parameters, small, large
+):
     cost = about.cost(model, backbone=backbone, **options)
     assert round(cost["parameters"] / 1e6, 2) == parameters
-    assert [round(cost["gmac"][size], 2) for size in ("224", "448")] == pytest.approx([small, large], abs=0.0101)
+    assert [round(cost["gmac"][size], 2) for size in ("224", "448")] == pytest.approx(
+        [small, large], abs=0.0101
+    )
 
 
 def test_the_command_lists_everything_registered_as_json():

@@ -13,8 +13,14 @@ from finedge.train.recipe import Recipe
 
 def fresh(seed, ema=True):
     torch.manual_seed(seed)
-    model = build("plain", num_classes=3, backbone="mobilenetv2_035").to(memory_format=torch.channels_last)
-    return model, sgd(model, Recipe(), backbone_lr=0.1), MovingAverage(model, decay=0.9) if ema else None
+    model = build("plain", num_classes=3, backbone="mobilenetv2_035").to(
+        memory_format=torch.channels_last
+    )
+    return (
+        model,
+        sgd(model, Recipe(), backbone_lr=0.1),
+        MovingAverage(model, decay=0.9) if ema else None,
+    )
 
 
 def stepped(seed=0, ema=True):
@@ -38,7 +44,9 @@ def test_weights_momentum_average_and_epoch_come_back_bit_by_bit(tmp_path):
     assert same(model.state_dict(), other.state_dict())
     assert same(ema.model.state_dict(), its_ema.model.state_dict())
     assert its_ema.updates == 1
-    for (name, _, buffer), (_, parameter, restored) in zip(momenta(model, optimizer), momenta(other, its_optimizer), strict=True):
+    for (name, _, buffer), (_, parameter, restored) in zip(
+        momenta(model, optimizer), momenta(other, its_optimizer), strict=True
+    ):
         assert torch.equal(buffer, restored), name
         assert restored.stride() == parameter.stride(), name
 
@@ -56,7 +64,9 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
     model, optimizer, ema = stepped()
     save_checkpoint(tmp_path / "c", model, optimizer=optimizer, ema=ema, epoch=1)
     old, limits = (tmp_path / "c").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # the write stops half-way, as on a full disk
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (10_000, limits[1])
+    )  # the write stops half-way, as on a full disk
     try:
         with pytest.raises(OSError, match="too large"):
             save_checkpoint(tmp_path / "c", model, optimizer=optimizer, ema=ema, epoch=2)

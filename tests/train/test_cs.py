@@ -32,7 +32,9 @@ def open_gammas(module):
 def recorded(model, *paths):
     found = {}
     for path in paths:
-        model.get_submodule(path).register_forward_hook(lambda _, inputs, output, path=path: found.__setitem__(path, (inputs, output)))
+        model.get_submodule(path).register_forward_hook(
+            lambda _, inputs, output, path=path: found.__setitem__(path, (inputs, output))
+        )
     with torch.no_grad():
         model(images())
     return found
@@ -42,7 +44,9 @@ def recorded(model, *paths):
 def test_the_counts_are_those_of_the_specification(backbone, parameters, small, large):
     cost = about.cost("cs", backbone=backbone)
     assert cost["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
-    assert [cost["gmac"][size] for size in ("224", "448")] == pytest.approx([small, large], abs=ROUNDING)
+    assert [cost["gmac"][size] for size in ("224", "448")] == pytest.approx(
+        [small, large], abs=ROUNDING
+    )
 
 
 @torch.no_grad()
@@ -51,7 +55,10 @@ def test_one_low_map_is_refined_by_the_equations_of_the_specification():
     high, refine = HighLevel(10, width=4).eval(), open_gammas(CrossLayerSelf(6, width=4)).eval()
     low_map, high_map = torch.randn(2, 6, 7, 5), torch.randn(2, 10, 4, 3)
     low, h = refine.reduce(low_map), high.reduce(high_map)
-    q, k = high.channel_query(h).flatten(2), refine.channel_key(average_to(low, grid=(4, 3))).flatten(2)
+    q, k = (
+        high.channel_query(h).flatten(2),
+        refine.channel_key(average_to(low, grid=(4, 3))).flatten(2),
+    )
     channels = torch.softmax(torch.einsum("bcn,bdn->bcd", q, k) / 12**0.5, dim=2)
     refined_channels = low + 0.7 * torch.einsum("bcd,bdhw->bchw", channels, low)
     q, k, v = refine.spatial_query(low).flatten(2), high.key(h).flatten(2), high.value(h).flatten(2)
@@ -62,7 +69,9 @@ def test_one_low_map_is_refined_by_the_equations_of_the_specification():
 
 
 def test_at_the_start_both_refinements_are_the_low_map_itself_exactly():
-    found = recorded(build(), *(f"refine.{i}.{part}" for i in (0, 1) for part in ("reduce", "fuse")))
+    found = recorded(
+        build(), *(f"refine.{i}.{part}" for i in (0, 1) for part in ("reduce", "fuse"))
+    )
     for i in (0, 1):
         low = found[f"refine.{i}.reduce"][1]
         (fused,) = found[f"refine.{i}.fuse"][0]
@@ -75,7 +84,9 @@ def test_the_classifier_sees_the_average_of_the_last_map_first():
     found = recorded(model, last, "classifier")
     (features,) = found["classifier"][0]
     assert isinstance(model.classifier, LinearHead)
-    torch.testing.assert_close(features[:, : model.backbone.feature_channels], found[last][1].mean(dim=(2, 3)))
+    torch.testing.assert_close(
+        features[:, : model.backbone.feature_channels], found[last][1].mean(dim=(2, 3))
+    )
 
 
 @torch.no_grad()

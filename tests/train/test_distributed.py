@@ -59,16 +59,39 @@ class Launch:
         self.notes, script = folder / "notes", folder / "audited.py"
         self.notes.unlink(missing_ok=True)
         script.write_text(AUDITED)
-        words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, "train", "--out", out, *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "NOTES": str(self.notes), "WATCHED": str(out)}
-        self.process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        words = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            script,
+            "train",
+            "--out",
+            out,
+            *options,
+        ]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "NOTES": str(self.notes),
+            "WATCHED": str(out),
+        }
+        self.process = subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def end(self):
         out, err = self.process.communicate(timeout=120)
         return self.process.returncode, out, err
 
     def noted(self, what):
-        lines = [line.split(" ", 2) for line in self.notes.read_text().splitlines()] if self.notes.exists() else []
+        lines = (
+            [line.split(" ", 2) for line in self.notes.read_text().splitlines()]
+            if self.notes.exists()
+            else []
+        )
         return {(int(rank), value) for rank, word, value in lines if word == what}
 
 
@@ -76,13 +99,25 @@ class Launch:
 def settings(pictures, tmp_path_factory):
     """A training whose steps take 36 images: three batches of 12, or of 6 and 6."""
     recipe = tmp_path_factory.mktemp("recipe") / "frozen.toml"
-    recipe.write_text('freeze_norm = true\nlr = 0.001\nema = 0.5\naccumulate = 3\n[options]\ndropout = 0.0\nhead_init = "small"\n')
-    names = {"data": pictures, "recipe": recipe, "model": "cnl", "backbone": "mobilenetv2_035", "weights": "none"}
+    recipe.write_text(
+        'freeze_norm = true\nlr = 0.001\nema = 0.5\naccumulate = 3\n[options]\ndropout = 0.0\nhead_init = "small"\n'
+    )
+    names = {
+        "data": pictures,
+        "recipe": recipe,
+        "model": "cnl",
+        "backbone": "mobilenetv2_035",
+        "weights": "none",
+    }
     return {**names, "size": 32, "batch_size": 12, "epochs": EPOCHS, "device": "cpu"}
 
 
 def command_line(settings):
-    return [str(word) for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+    return [
+        str(word)
+        for name, value in settings.items()
+        for word in (f"--{name.replace('_', '-')}", value)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +172,9 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(two, settin
 
 
 def test_a_batch_that_cannot_be_shared_is_told_once(settings, tmp_path):
-    code, out, err = Launch(tmp_path, tmp_path / "run", command_line({**settings, "batch_size": 7})).end()
+    code, out, err = Launch(
+        tmp_path, tmp_path / "run", command_line({**settings, "batch_size": 7})
+    ).end()
     assert code != 0
     assert (out, err.count("batch_size 7 for 2 processes")) == ("", 1)
     assert "exitcode  : 2" in err
@@ -151,7 +188,10 @@ def test_where_one_process_fails_all_end_with_its_code_and_its_message_alone(tmp
         port = free.getsockname()[1]
     place = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     words = [sys.executable, tmp_path / "failing.py"]
-    started = [subprocess.Popen(words, env={**place, "RANK": rank}, stderr=subprocess.PIPE, text=True) for rank in "01"]
+    started = [
+        subprocess.Popen(words, env={**place, "RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
     said = [process.communicate(timeout=100)[1] for process in started]
     assert [process.returncode for process in started] == [4, 4], said
     assert ["a broken image" in text for text in said] == [False, True]

@@ -18,7 +18,18 @@ from finedge.train.run import load_run
 @pytest.fixture(scope="module")
 def run(pictures, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    train(out=out, data=pictures, model="plain", backbone="mobilenetv2_035", weights="none", size=32, batch_size=8, epochs=2, lr=0.02, device="cpu")
+    train(
+        out=out,
+        data=pictures,
+        model="plain",
+        backbone="mobilenetv2_035",
+        weights="none",
+        size=32,
+        batch_size=8,
+        epochs=2,
+        lr=0.02,
+        device="cpu",
+    )
     return out
 
 
@@ -27,19 +38,34 @@ def test_robustness_holds_every_perturbation_beside_the_clean_images(run):
     assert found["clean"] == {key: plain[key] for key in ("top1", "top5", "n", "wilson95")}
     assert found["classes"] == plain["classes"]
     assert set(found["robustness"]) == set(PERTURBATIONS)
-    assert all(row["n"] == 12 and row["drop"] == pytest.approx(plain["top1"] - row["top1"], abs=2e-6) for row in found["robustness"].values())
+    assert all(
+        row["n"] == 12 and row["drop"] == pytest.approx(plain["top1"] - row["top1"], abs=2e-6)
+        for row in found["robustness"].values()
+    )
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
 def test_perturbed_images_are_the_devices_pixels(pictures, run, name):
     loaded = load_run(run)
     items, how = open_dataset(pictures).split("test"), loaded.spec.preprocess
-    frames = [preprocess(perturb(read_image(item.path), name, index=index), how) for index, item in enumerate(items)]
-    assert np.array_equal(frames, [frame for frame, _ in (EvaluationImages(items, how, name)[i] for i in range(len(items)))])
-    ranks = target_ranks(loaded.model, items, loaded.spec, device=torch.device("cpu"), workers=2, perturbation=name)
+    frames = [
+        preprocess(perturb(read_image(item.path), name, index=index), how)
+        for index, item in enumerate(items)
+    ]
+    assert np.array_equal(
+        frames,
+        [frame for frame, _ in (EvaluationImages(items, how, name)[i] for i in range(len(items)))],
+    )
+    ranks = target_ranks(
+        loaded.model, items, loaded.spec, device=torch.device("cpu"), workers=2, perturbation=name
+    )
     with torch.no_grad():
-        best = loaded.model(normalise(torch.from_numpy(np.stack(frames)), how))["logits"].argmax(dim=1)
-    assert (ranks == 0).tolist() == [int(b) == item.label for b, item in zip(best, items, strict=True)]
+        best = loaded.model(normalise(torch.from_numpy(np.stack(frames)), how))["logits"].argmax(
+            dim=1
+        )
+    assert (ranks == 0).tolist() == [
+        int(b) == item.label for b, item in zip(best, items, strict=True)
+    ]
 
 
 def test_fewer_images_are_spread_over_the_classes(run):

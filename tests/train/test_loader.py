@@ -24,8 +24,17 @@ def items(pictures):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_validation_sees_the_pixels_of_the_device(items, name):
     how = replace(BACKBONES[name].preprocess, resize=37, crop=32)
-    frames = torch.cat([b.frames for b in batches(EvaluationImages(items, how), range(len(items)), batch_size=5, workers=2)])
-    assert np.array_equal(frames.numpy(), np.stack([preprocess(read_image(i.path), how) for i in items]))
+    frames = torch.cat(
+        [
+            b.frames
+            for b in batches(
+                EvaluationImages(items, how), range(len(items)), batch_size=5, workers=2
+            )
+        ]
+    )
+    assert np.array_equal(
+        frames.numpy(), np.stack([preprocess(read_image(i.path), how) for i in items])
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -65,4 +74,11 @@ def test_another_side_keeps_the_share_that_is_cut():
 def test_an_image_that_breaks_while_training_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not an image")
     with pytest.raises(DataError, match=r"broken\.jpg"):
-        list(batches(EvaluationImages([Item(tmp_path / "broken.jpg", 0)], HOW), [0], batch_size=1, workers=1))
+        list(
+            batches(
+                EvaluationImages([Item(tmp_path / "broken.jpg", 0)], HOW),
+                [0],
+                batch_size=1,
+                workers=1,
+            )
+        )

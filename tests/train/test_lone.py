@@ -13,7 +13,17 @@ from finedge.train.recipe import Recipe
 from finedge.train.step import Step
 
 
-@pytest.mark.parametrize(("images", "size", "sizes"), [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (3, 2, [3]), (1, 4, [1]), (3, 1, [1, 1, 1])])
+@pytest.mark.parametrize(
+    ("images", "size", "sizes"),
+    [
+        (9, 4, [4, 5]),
+        (8, 4, [4, 4]),
+        (10, 4, [4, 4, 2]),
+        (3, 2, [3]),
+        (1, 4, [1]),
+        (3, 1, [1, 1, 1]),
+    ],
+)
 def test_a_lone_last_image_joins_its_neighbours(images, size, sizes):
     groups = batched(list(range(images)), size)
     assert [len(group) for group in groups] == sizes
@@ -27,7 +37,11 @@ def test_a_lone_last_image_joins_its_neighbours(images, size, sizes):
         ("plain", Recipe(size=64), None),  # 2 x 2 positions
         ("plain", Recipe(size=64, start_size=32), r"backbone\."),  # the first epochs are smaller
         ("plain", Recipe(size=32, freeze_norm=True), None),
-        ("clca_cga", Recipe(size=64), "BatchNorm '.*' sees one value"),  # a head on averaged features, at any size
+        (
+            "clca_cga",
+            Recipe(size=64),
+            "BatchNorm '.*' sees one value",
+        ),  # a head on averaged features, at any size
         ("attend_rectify", Recipe(size=64), "gate"),
     ],
 )
@@ -50,13 +64,20 @@ def test_batches_of_one_are_refused_before_anything_is_written(settings, tmp_pat
 
 
 def test_batches_of_one_train_where_the_maps_are_large_enough(settings, tmp_path):
-    assert train(out=tmp_path / "run", **{**settings, "batch_size": 1, "size": 64, "epochs": 1})["n"] == 18
+    assert (
+        train(out=tmp_path / "run", **{**settings, "batch_size": 1, "size": 64, "epochs": 1})["n"]
+        == 18
+    )
 
 
 def test_an_epoch_that_ends_with_one_image_sees_them_all(settings, tmp_path, monkeypatch):
     seen, real = [], Step._loss
-    monkeypatch.setattr(Step, "_loss", lambda step, batch: seen.append(len(batch.targets)) or real(step, batch))
-    train(out=tmp_path / "run", **{**settings, "batch_size": 35, "accumulate": 2, "epochs": 1})  # of 36
+    monkeypatch.setattr(
+        Step, "_loss", lambda step, batch: seen.append(len(batch.targets)) or real(step, batch)
+    )
+    train(
+        out=tmp_path / "run", **{**settings, "batch_size": 35, "accumulate": 2, "epochs": 1}
+    )  # of 36
     assert seen == [36]
     seen.clear()
     train(out=tmp_path / "five", **{**settings, "batch_size": 7, "accumulate": 8, "epochs": 1})

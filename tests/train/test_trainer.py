@@ -30,11 +30,15 @@ def interrupt_at(monkeypatch, step):
 
 def equal(one, two):
     first, second = (load_file(run / "checkpoint.safetensors") for run in (one, two))
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 def test_the_loss_falls_and_every_epoch_leaves_a_line(tmp_path, settings):
-    result = train(out=tmp_path / "run", **{**settings, "backbone": "resnet18", "epochs": 3, "lr": 0.005})
+    result = train(
+        out=tmp_path / "run", **{**settings, "backbone": "resnet18", "epochs": 3, "lr": 0.005}
+    )
     lines = rows(tmp_path / "run")
     assert [row["epoch"] for row in lines] == [1, 2, 3]
     assert lines[-1]["loss"] < lines[0]["loss"]
@@ -44,7 +48,9 @@ def test_the_loss_falls_and_every_epoch_leaves_a_line(tmp_path, settings):
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, settings, ema, monkeypatch):
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path, settings, ema, monkeypatch
+):
     more = {**settings, "epochs": 3, "ema": ema}
     train(out=tmp_path / "whole", **more)
     with monkeypatch.context() as patch:
@@ -54,7 +60,13 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, s
     assert [row["epoch"] for row in rows(tmp_path / "broken")] == [1]
     train(out=tmp_path / "broken", resume=True, device="cpu")
     assert equal(tmp_path / "whole", tmp_path / "broken")
-    untimed = [[{k: v for k, v in row.items() if k in ("epoch", "loss", "lr", "val")} for row in rows(tmp_path / run)] for run in ("whole", "broken")]
+    untimed = [
+        [
+            {k: v for k, v in row.items() if k in ("epoch", "loss", "lr", "val")}
+            for row in rows(tmp_path / run)
+        ]
+        for run in ("whole", "broken")
+    ]
     assert untimed[0] == untimed[1]
 
 
@@ -83,7 +95,9 @@ def test_divergence_stops_with_the_last_good_checkpoint_and_says_how_to_go_on(tm
 
 def test_autocast_in_bfloat16_trains(tmp_path, settings):
     (tmp_path / "r.toml").write_text('bf16 = "on"\n')
-    result = train(out=tmp_path / "run", **{**settings, "epochs": 1}, recipe=str(tmp_path / "r.toml"))
+    result = train(
+        out=tmp_path / "run", **{**settings, "epochs": 1}, recipe=str(tmp_path / "r.toml")
+    )
     assert result["loss"] > 0
 
 
@@ -92,5 +106,9 @@ def test_frozen_stages_keep_their_weights_and_statistics(tmp_path, settings):
     torch.manual_seed(0)  # the seed of the run: its initial weights again
     start = build("plain", num_classes=3, backbone="mobilenetv2_035").state_dict()
     end = load_run(tmp_path / "run").model.state_dict()
-    changed = {name.split(".")[1] for name in start if not torch.equal(start[name], end[name]) and name.startswith("backbone.")}
+    changed = {
+        name.split(".")[1]
+        for name in start
+        if not torch.equal(start[name], end[name]) and name.startswith("backbone.")
+    }
     assert changed == {"conv_head", "bn2"}

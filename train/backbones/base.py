@@ -20,10 +20,22 @@ class Backbone(nn.Module):
         residual_ends: the last BatchNorm of every residual branch, in running order, e.g. ("layer1.0.bn3", ...).
     """
 
-    def __init__(self, name: str, *, net: nn.Module, chain: Sequence[str], stages: Sequence[str], residual_ends: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        net: nn.Module,
+        chain: Sequence[str],
+        stages: Sequence[str],
+        residual_ends: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.name = name
-        self.chain, self.stages, self.residual_ends = tuple(chain), tuple(stages), tuple(residual_ends)
+        self.chain, self.stages, self.residual_ends = (
+            tuple(chain),
+            tuple(stages),
+            tuple(residual_ends),
+        )
         self._frozen = 0
         for top in dict.fromkeys(block.split(".")[0] for block in chain):
             self.add_module(top, net.get_submodule(top))
@@ -40,7 +52,14 @@ class Backbone(nn.Module):
         self._index(block)
         return self._channels[block]
 
-    def run(self, x: Tensor, *, after: str | None = None, until: str | None = None, taps: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(
+        self,
+        x: Tensor,
+        *,
+        after: str | None = None,
+        until: str | None = None,
+        taps: Collection[str] = (),
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run a part of the chain.
 
         Args:
@@ -71,7 +90,9 @@ class Backbone(nn.Module):
         Frozen parameters get no gradient, and frozen BatchNorm keeps its statistics, also after `.train()`.
         """
         if not 0 <= stages <= len(self.stages):
-            raise UsageError(f"freeze {stages}", expected=f"0 to {len(self.stages)} stages of this backbone")
+            raise UsageError(
+                f"freeze {stages}", expected=f"0 to {len(self.stages)} stages of this backbone"
+            )
         self._frozen = self._index(self.stages[stages - 1]) + 1 if stages else 0
         for index, name in enumerate(self.chain):
             self.get_submodule(name).requires_grad_(index >= self._frozen)
@@ -87,10 +108,15 @@ class Backbone(nn.Module):
     def _count_channels(self, block: str) -> int:
         """Return the channels of the last convolution up to the end of a block."""
         for name in reversed(self.chain[: self._index(block) + 1]):
-            convolutions = [m for m in self.get_submodule(name).modules() if isinstance(m, nn.Conv2d)]
+            convolutions = [
+                m for m in self.get_submodule(name).modules() if isinstance(m, nn.Conv2d)
+            ]
             if convolutions:
                 return convolutions[-1].out_channels
-        raise UsageError(f"no convolution up to block '{block}'", expected="a chain that starts with a convolution")
+        raise UsageError(
+            f"no convolution up to block '{block}'",
+            expected="a chain that starts with a convolution",
+        )
 
     def _index(self, block: str) -> int:
         if block not in self.chain:

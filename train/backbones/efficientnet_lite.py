@@ -20,20 +20,32 @@ def efficientnet_lite_s16(name: str) -> Backbone:
     return inverted_residual_chain(name, net=net, head=())
 
 
-def inverted_residual_chain(name: str, *, net: nn.Module, head: tuple[str, ...] = ("conv_head", "bn2")) -> Backbone:
+def inverted_residual_chain(
+    name: str, *, net: nn.Module, head: tuple[str, ...] = ("conv_head", "bn2")
+) -> Backbone:
     """Return timm's inverted-residual networks as a chain.
 
     timm counts seven groups of blocks; a stage here is what shares a stride, so groups 3+4 (stride 16) and 5+6 (stride 32) are
     one stage each: five stages at strides 2, 4, 8, 16, 32.
     """
     groups = [len(group) for group in net.get_submodule("blocks").children()]  # type: ignore[arg-type]
-    inner = [f"blocks.{group}.{block}" for group, depth in enumerate(groups) for block in range(depth)]
+    inner = [
+        f"blocks.{group}.{block}" for group, depth in enumerate(groups) for block in range(depth)
+    ]
     return Backbone(
         name,
         net=net,
         chain=["conv_stem", "bn1", *inner, *head],
-        stages=[f"blocks.{group}.{groups[group] - 1}" for group in (0, 1, 2, 4, 6) if group < len(groups)],
-        residual_ends=[f"{block}.{_last_norm(net.get_submodule(block))}" for block in inner if net.get_submodule(block).has_skip],
+        stages=[
+            f"blocks.{group}.{groups[group] - 1}"
+            for group in (0, 1, 2, 4, 6)
+            if group < len(groups)
+        ],
+        residual_ends=[
+            f"{block}.{_last_norm(net.get_submodule(block))}"
+            for block in inner
+            if net.get_submodule(block).has_skip
+        ],
     )
 
 

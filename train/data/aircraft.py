@@ -18,7 +18,9 @@ def _index(root: Path, options: Options) -> Found:
     splits = {}
     for split in ("train", "val", "test"):
         pairs = (line.split(" ", 1) for line in lines(data / f"images_{level}_{split}.txt"))
-        splits[split] = tuple((f"{FOLDER}/images/{image}.jpg", number[label]) for image, label in pairs)
+        splits[split] = tuple(
+            (f"{FOLDER}/images/{image}.jpg", number[label]) for image, label in pairs
+        )
     return Found(labels, splits)
 
 

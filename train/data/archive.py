@@ -58,7 +58,11 @@ def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
     if file.is_file():
         verify(file, digest=archive.digest, fix=f"delete {file} and run again")
     else:
-        fetch(f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.url, file=file, digest=archive.digest)
+        fetch(
+            f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.url,
+            file=file,
+            digest=archive.digest,
+        )
     if archive.holds != archive.file:
         unpack(archive, root=root)
     return bool(archive.digest)
@@ -105,7 +109,11 @@ def verify(file: Path, *, digest: str, fix: str) -> None:
         for chunk in iter(partial(stream.read, CHUNK), b""):
             hashed.update(chunk)
     if hashed.hexdigest() != official:
-        raise DataError(f"{file.name} has {kind} {hashed.hexdigest()}: it is damaged or another file", expected=official, fix=fix)
+        raise DataError(
+            f"{file.name} has {kind} {hashed.hexdigest()}: it is damaged or another file",
+            expected=official,
+            fix=fix,
+        )
 
 
 def unpack(archive: Archive, *, root: Path) -> None:
@@ -118,7 +126,11 @@ def unpack(archive: Archive, *, root: Path) -> None:
             _extract(inner, inner.with_suffix(""))
             inner.unlink()
         if not (beside / archive.holds).exists():
-            raise DataError(f"{archive.file} holds no '{archive.holds}'", expected="the official archive", fix=f"delete {root / archive.file} and run again")
+            raise DataError(
+                f"{archive.file} holds no '{archive.holds}'",
+                expected="the official archive",
+                fix=f"delete {root / archive.file} and run again",
+            )
         known_by = PurePosixPath(archive.holds).parts[0]
         for entry in sorted(beside.iterdir(), key=lambda e: (e.name == known_by, e.name)):
             _place(entry, root / entry.name)
@@ -143,7 +155,9 @@ def _same(one: Path, other: Path) -> bool:
         return one.is_symlink() and other.is_symlink() and one.readlink() == other.readlink()
     if one.is_dir() and other.is_dir():
         names = {path.name for path in one.iterdir()}
-        return names == {path.name for path in other.iterdir()} and all(_same(one / name, other / name) for name in names)
+        return names == {path.name for path in other.iterdir()} and all(
+            _same(one / name, other / name) for name in names
+        )
     return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
@@ -157,7 +171,11 @@ def _extract(file: Path, target: Path) -> None:
             with tarfile.open(file) as tar:
                 tar.extractall(target, filter="data")
     except DAMAGED as error:
-        raise DataError(f"{file} cannot be unpacked: {error}", expected="a whole archive", fix="delete it and run again") from error
+        raise DataError(
+            f"{file} cannot be unpacked: {error}",
+            expected="a whole archive",
+            fix="delete it and run again",
+        ) from error
 
 
 def _extract_zip(file: Path, target: Path) -> None:

@@ -41,7 +41,12 @@ class Found:
     def counts(self) -> dict[str, int]:
         """Return the number of classes, of rows in each split, in all splits (`images`), and in the lists (`listed`)."""
         sizes = {split: len(rows) for split, rows in self.splits.items()}
-        return {"classes": len(self.labels), **sizes, "images": sum(sizes.values()), "listed": self.listed or sum(sizes.values())}
+        return {
+            "classes": len(self.labels),
+            **sizes,
+            "images": sum(sizes.values()),
+            "listed": self.listed or sum(sizes.values()),
+        }
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,17 @@ from finedge.train.data.base import Archive, Found, Official, Options, table
 def _index(root: Path, options: Options) -> Found:
     """images.txt, image_class_labels.txt, train_test_split.txt (1 = train) and classes.txt, all numbered from 1."""
     folder = root / "CUB_200_2011"
-    files, classes, flags, names = (table(folder / f"{t}.txt") for t in ("images", "image_class_labels", "train_test_split", "classes"))
-    rows = {key: (f"CUB_200_2011/images/{file}", int(classes[key]) - 1) for key, file in files.items()}
-    splits = {split: tuple(row for key, row in rows.items() if flags[key] == flag) for split, flag in (("train", "1"), ("test", "0"))}
+    files, classes, flags, names = (
+        table(folder / f"{t}.txt")
+        for t in ("images", "image_class_labels", "train_test_split", "classes")
+    )
+    rows = {
+        key: (f"CUB_200_2011/images/{file}", int(classes[key]) - 1) for key, file in files.items()
+    }
+    splits = {
+        split: tuple(row for key, row in rows.items() if flags[key] == flag)
+        for split, flag in (("train", "1"), ("test", "0"))
+    }
     return Found(tuple(names[key] for key in sorted(names, key=int)), splits)
 
 

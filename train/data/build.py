@@ -25,7 +25,15 @@ RECORD = "dataset.json"  # marks a folder as ours
 LISTS = ("train.csv", "val.csv", "test.csv", "classes.csv")
 
 
-def build(name: str, official: Official, *, root: Path, options: Options, mirror: str = "", merge_val: bool = False) -> dict[str, Any]:
+def build(
+    name: str,
+    official: Official,
+    *,
+    root: Path,
+    options: Options,
+    mirror: str = "",
+    merge_val: bool = False,
+) -> dict[str, Any]:
     """Bring the data set into `root` and return what dataset.json says; other options later rewrite the lists only.
 
     Raises:
@@ -35,7 +43,9 @@ def build(name: str, official: Official, *, root: Path, options: Options, mirror
     writable_folder(root, option="OUT")
     old = _record(root, name)
     _ask_for_missing(official, root=root, mirror=mirror)
-    verified = {a.file for a in official.archives if obtain(a, root=root, mirror=mirror)} | set(old.verified)
+    verified = {a.file for a in official.archives if obtain(a, root=root, mirror=mirror)} | set(
+        old.verified
+    )
     found = _index(official, root, options)
     if merge_val:
         found = _merged(found)
@@ -59,9 +69,15 @@ def parse_options(official: Official, pairs: Iterable[str]) -> dict[str, str]:
         key, equals, value = pair.partition("=")
         if not equals or key not in options:
             known = nearest(key, options) if options else f"no options: {official.title} has none"
-            raise UsageError(f"unknown option '{pair}' of {official.title}", expected=known, fix="--option key=value")
+            raise UsageError(
+                f"unknown option '{pair}' of {official.title}",
+                expected=known,
+                fix="--option key=value",
+            )
         if value not in official.options[key]:
-            raise UsageError(f"{key} is '{value}'", expected=f"one of {', '.join(official.options[key])}")
+            raise UsageError(
+                f"{key} is '{value}'", expected=f"one of {', '.join(official.options[key])}"
+            )
         options[key] = value
     return options
 
@@ -105,10 +121,18 @@ def _record(root: Path, name: str) -> _Old:
 
 def _ask_for_missing(official: Official, *, root: Path, mirror: str) -> None:
     """Name every archive that is not there and has no address, before anything is fetched."""
-    missing = [a.file for a in official.archives if not (a.url or mirror or is_there(a, root=root) or (root / a.file).is_file())]
+    missing = [
+        a.file
+        for a in official.archives
+        if not (a.url or mirror or is_there(a, root=root) or (root / a.file).is_file())
+    ]
     if missing:
         fix = f"get them ({official.homepage}), put them into {root} and run again; or name an address that serves them with --mirror URL"
-        raise DataError(f"{official.title} has no address to download from; missing: {', '.join(missing)}", expected="these files in the folder", fix=fix)
+        raise DataError(
+            f"{official.title} has no address to download from; missing: {', '.join(missing)}",
+            expected="these files in the folder",
+            fix=fix,
+        )
 
 
 def _index(official: Official, root: Path, options: Options) -> Found:
@@ -124,13 +148,21 @@ def _index(official: Official, root: Path, options: Options) -> Found:
         RecursionError,
     ) as error:
         what = f"the lists of {official.title} in {root} cannot be read: {type(error).__name__}: {error}"
-        raise DataError(what, expected="the official files", fix="delete what was unpacked and run again") from error
+        raise DataError(
+            what, expected="the official files", fix="delete what was unpacked and run again"
+        ) from error
     counts, expected = found.counts(), official.expected(options)
     wrong = {key: count for key, count in expected.items() if counts.get(key) != count}
     if wrong:
         has = ", ".join(f"{counts.get(key, 0)} {key}" for key in wrong)
-        raise DataError(f"{official.title} in {root} has {has}", expected=", ".join(f"{n} {key}" for key, n in wrong.items()), fix="get the official archives")
-    absent = [path for rows in found.splits.values() for path, _ in rows if not (root / path).is_file()]
+        raise DataError(
+            f"{official.title} in {root} has {has}",
+            expected=", ".join(f"{n} {key}" for key, n in wrong.items()),
+            fix="get the official archives",
+        )
+    absent = [
+        path for rows in found.splits.values() for path, _ in rows if not (root / path).is_file()
+    ]
     if absent:
         what = f"{len(absent)} listed images are not in {root}: {', '.join(absent[:3])}"
         raise DataError(what, expected="every listed image", fix="unpack the archives again")
@@ -139,7 +171,10 @@ def _index(official: Official, root: Path, options: Options) -> Found:
 
 def _merged(found: Found) -> Found:
     if not found.splits.get("val"):
-        raise UsageError("--merge-val without a val split", expected="a data set with an official val split: aircraft, flowers102, grocery")
+        raise UsageError(
+            "--merge-val without a val split",
+            expected="a data set with an official val split: aircraft, flowers102, grocery",
+        )
     splits = {"train": (*found.splits["train"], *found.splits["val"]), "test": found.splits["test"]}
     return Found(found.labels, splits, found.listed)
 
@@ -148,7 +183,10 @@ def _write(found: Found, *, root: Path, record: dict[str, Any]) -> None:
     """Write the lists; train.csv, without which the folder is no data set, goes first and comes back last."""
     (root / "train.csv").unlink(missing_ok=True)
     write_text(root / RECORD, json.dumps(record, indent=1))
-    write_text(root / "classes.csv", _csv([("name", "id"), *((label, i) for i, label in enumerate(found.labels))]))
+    write_text(
+        root / "classes.csv",
+        _csv([("name", "id"), *((label, i) for i, label in enumerate(found.labels))]),
+    )
     for split in ("val", "test", "train"):
         if found.splits.get(split):
             write_text(root / f"{split}.csv", _csv(found.splits[split]))

@@ -13,8 +13,14 @@ from finedge.train.data.mat import read_mat
 def _index(root: Path, options: Options) -> Found:
     """The structure `annotations` with `fname` and `class` from 1; names in cars_meta.mat."""
     names = read_mat(root / "devkit" / "cars_meta.mat")["class_names"]
-    lists = {"train": root / "devkit" / "cars_train_annos.mat", "test": root / "cars_test_annos_withlabels.mat"}
-    return Found(tuple(str(n) for n in np.atleast_1d(names)), {split: _rows(path, folder=f"cars_{split}") for split, path in lists.items()})
+    lists = {
+        "train": root / "devkit" / "cars_train_annos.mat",
+        "test": root / "cars_test_annos_withlabels.mat",
+    }
+    return Found(
+        tuple(str(n) for n in np.atleast_1d(names)),
+        {split: _rows(path, folder=f"cars_{split}") for split, path in lists.items()},
+    )
 
 
 def _rows(path: Path, *, folder: str) -> Rows:
@@ -28,10 +34,16 @@ CARS = Official(
     terms="no licence in the archives; research use",
     # No official address any more; md5 as in torchvision 0.13, which still had them.
     archives=(
-        Archive("cars_train.tgz", holds="cars_train", digest="md5:065e5b463ae28d29e77c1b4b166cfe61"),
+        Archive(
+            "cars_train.tgz", holds="cars_train", digest="md5:065e5b463ae28d29e77c1b4b166cfe61"
+        ),
         Archive("cars_test.tgz", holds="cars_test", digest="md5:4ce7ebf6a94d07f1952d94dd34c4d501"),
         Archive("car_devkit.tgz", holds="devkit", digest="md5:c3b158d763b6e2245038c8ad08e45376"),
-        Archive("cars_test_annos_withlabels.mat", holds="cars_test_annos_withlabels.mat", digest="md5:b0a2b23655a3edd16d84508592a98d10"),
+        Archive(
+            "cars_test_annos_withlabels.mat",
+            holds="cars_test_annos_withlabels.mat",
+            digest="md5:b0a2b23655a3edd16d84508592a98d10",
+        ),
     ),
     index=_index,
     counts={"": {"classes": 196, "train": 8144, "test": 8041}},

@@ -42,7 +42,15 @@ def look_at(data: DataSet) -> list[Look]:
     console = Console(stderr=True)
     cv2.setNumThreads(1)  # the pool is the parallelism
     with ThreadPoolExecutor() as pool:
-        return list(track(pool.map(_look, wanted), "reading", total=len(wanted), console=console, disable=not console.is_terminal))
+        return list(
+            track(
+                pool.map(_look, wanted),
+                "reading",
+                total=len(wanted),
+                console=console,
+                disable=not console.is_terminal,
+            )
+        )
 
 
 def _look(wanted: tuple[Item, str]) -> Look:
@@ -51,12 +59,16 @@ def _look(wanted: tuple[Item, str]) -> Look:
         image = read_image(item.path)
     except DataError as error:
         return Look(item, split, why=error.what)
-    return Look(item, split, content_digest(item.path), dhash(image), (image.shape[0], image.shape[1]))
+    return Look(
+        item, split, content_digest(item.path), dhash(image), (image.shape[0], image.shape[1])
+    )
 
 
 def dhash(image: NDArray[np.uint8]) -> int:
     """Return the difference hash of an RGB image: 8 x 8 bits, each whether a cell of the 8 x 9 grey thumbnail is darker than its right neighbour."""
-    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA
+    )
     return int.from_bytes(np.packbits(small[:, :-1] < small[:, 1:]).tobytes(), "big")
 
 
@@ -65,7 +77,10 @@ def exact_groups(looks: Iterable[Look]) -> list[list[Look]]:
     groups: dict[str, list[Look]] = {}
     for look in looks:
         groups.setdefault(look.sha, []).append(look)
-    return sorted((g for g in groups.values() if len(g) > 1), key=lambda g: (not _across(g), not _mixed(g), str(g[0].item.path)))
+    return sorted(
+        (g for g in groups.values() if len(g) > 1),
+        key=lambda g: (not _across(g), not _mixed(g), str(g[0].item.path)),
+    )
 
 
 def near_pairs(looks: Sequence[Look], *, threshold: int) -> list[tuple[int, Look, Look]]:
@@ -112,8 +127,16 @@ def report(data: DataSet, *, near: int, show: int) -> dict[str, Any]:
         "images": len(looks),
         "classes": len(data.labels),
         "pass": not (bad or leaks or mixed),
-        "unreadable": {"n": len(bad), "list": [{**_name(x, data), "why": x.why} for x in bad[:show]]},
-        "exact": {"groups": len(groups), "across_splits": leaks, "different_label": mixed, "list": [[_name(x, data) for x in g] for g in groups[:show]]},
+        "unreadable": {
+            "n": len(bad),
+            "list": [{**_name(x, data), "why": x.why} for x in bad[:show]],
+        },
+        "exact": {
+            "groups": len(groups),
+            "across_splits": leaks,
+            "different_label": mixed,
+            "list": [[_name(x, data) for x in g] for g in groups[:show]],
+        },
         "near": _near(good, data, threshold=near, show=show),
         "balance": {split: _balance(data, split) for split in SPLITS if data.splits.get(split)},
         "sizes": _sizes(good, data, show=show),
@@ -122,15 +145,25 @@ def report(data: DataSet, *, near: int, show: int) -> dict[str, Any]:
 
 def _name(look: Look, data: DataSet) -> dict[str, str]:
     path = look.item.path
-    return {"path": str(path.relative_to(data.root) if path.is_relative_to(data.root) else path), "split": look.split, "label": data.labels[look.item.label]}
+    return {
+        "path": str(path.relative_to(data.root) if path.is_relative_to(data.root) else path),
+        "split": look.split,
+        "label": data.labels[look.item.label],
+    }
 
 
 def _near(looks: list[Look], data: DataSet, *, threshold: int, show: int) -> dict[str, Any]:
     if len(looks) > MOST_IMAGES:
-        return {"threshold": threshold, "why_not": f"{len(looks)} images: pairs are compared up to {MOST_IMAGES}"}
+        return {
+            "threshold": threshold,
+            "why_not": f"{len(looks)} images: pairs are compared up to {MOST_IMAGES}",
+        }
     pairs = near_pairs(looks, threshold=threshold)
     kinds = Counter((_across(p[1:]), _mixed(p[1:])) for p in pairs)
-    counts = {name: {"same_label": kinds[a, False], "different_label": kinds[a, True]} for name, a in (("across_splits", True), ("within_split", False))}
+    counts = {
+        name: {"same_label": kinds[a, False], "different_label": kinds[a, True]}
+        for name, a in (("across_splits", True), ("within_split", False))
+    }
     listed = [{"distance": d, "a": _name(a, data), "b": _name(b, data)} for d, a, b in pairs[:show]]
     return {"threshold": threshold, "complete": len(pairs) < MOST_PAIRS, **counts, "list": listed}
 
@@ -138,7 +171,13 @@ def _near(looks: list[Look], data: DataSet, *, threshold: int, show: int) -> dic
 def _balance(data: DataSet, split: str) -> dict[str, Any]:
     """Return images a class: the smallest, median and largest number over the classes that have any, and the labels that have none."""
     numbers = list(Counter(i.label for i in data.splits[split]).values())
-    return {"images": sum(numbers), "min": min(numbers), "median": float(np.median(numbers)), "max": max(numbers), "empty": list(data.absent(split))}
+    return {
+        "images": sum(numbers),
+        "min": min(numbers),
+        "median": float(np.median(numbers)),
+        "max": max(numbers),
+        "empty": list(data.absent(split)),
+    }
 
 
 def _sizes(looks: list[Look], data: DataSet, *, show: int) -> dict[str, Any]:
@@ -147,5 +186,11 @@ def _sizes(looks: list[Look], data: DataSet, *, show: int) -> dict[str, Any]:
         return {}
     sides = np.sort(np.array([x.size for x in looks]), axis=1)
     tiny = [x for x in looks if min(x.size) < TINY]
-    shown = {name: {"min": int(s.min()), "median": float(np.median(s)), "max": int(s.max())} for name, s in (("short", sides[:, 0]), ("long", sides[:, 1]))}
-    return {**shown, "tiny": {"under": TINY, "n": len(tiny), "list": [_name(x, data) for x in tiny[:show]]}}
+    shown = {
+        name: {"min": int(s.min()), "median": float(np.median(s)), "max": int(s.max())}
+        for name, s in (("short", sides[:, 0]), ("long", sides[:, 1]))
+    }
+    return {
+        **shown,
+        "tiny": {"under": TINY, "n": len(tiny), "list": [_name(x, data) for x in tiny[:show]]},
+    }

@@ -19,16 +19,31 @@ PIXELS = 3 * SIDE * SIDE
 SITE = "https://www.cs.toronto.edu/~kriz/"
 
 
-def _index(root: Path, options: Options, *, folder: str, names: str, files: Mapping[str, tuple[str, ...]], label_bytes: int) -> Found:
+def _index(
+    root: Path,
+    options: Options,
+    *,
+    folder: str,
+    names: str,
+    files: Mapping[str, tuple[str, ...]],
+    label_bytes: int,
+) -> Found:
     """Records of `label_bytes` (the last one is the fine label) and 3072 pixels, planes R, G, B; written once as PNG below `png`."""
     labels = tuple(lines(root / folder / names))
-    records = {split: np.concatenate([_records(root / folder / f, size=label_bytes + PIXELS) for f in batch]) for split, batch in files.items()}
+    records = {
+        split: np.concatenate(
+            [_records(root / folder / f, size=label_bytes + PIXELS) for f in batch]
+        )
+        for split, batch in files.items()
+    }
     rows = {split: _rows(r[:, label_bytes - 1], split=split) for split, r in records.items()}
     if not (root / "png").is_dir():
         with new_folder(root / "png") as beside:
             for split, record in records.items():
                 (beside / split).mkdir()
-                for (path, _), image in zip(rows[split], _images(record[:, label_bytes:]), strict=True):
+                for (path, _), image in zip(
+                    rows[split], _images(record[:, label_bytes:]), strict=True
+                ):
                     cv2.imwrite(str(beside / path.removeprefix("png/")), image)
     return Found(labels, rows)
 
@@ -36,12 +51,18 @@ def _index(root: Path, options: Options, *, folder: str, names: str, files: Mapp
 def _records(path: Path, *, size: int) -> NDArray[np.uint8]:
     data = np.fromfile(path, np.uint8)
     if data.size % size:
-        raise DataError(f"{path} has {data.size} bytes", expected=f"a multiple of {size}", fix="delete its folder and run again")
+        raise DataError(
+            f"{path} has {data.size} bytes",
+            expected=f"a multiple of {size}",
+            fix="delete its folder and run again",
+        )
     return data.reshape(-1, size)
 
 
 def _rows(labels: NDArray[np.uint8], *, split: str) -> Rows:
-    return tuple((f"png/{split}/{number:05d}.png", int(label)) for number, label in enumerate(labels))
+    return tuple(
+        (f"png/{split}/{number:05d}.png", int(label)) for number, label in enumerate(labels)
+    )
 
 
 def _images(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
@@ -66,7 +87,9 @@ CIFAR10 = Official(
             digest="md5:c32a1d4ab5d03f1284b67883e8d87530",
         ),
     ),
-    index=partial(_index, folder="cifar-10-batches-bin", names="batches.meta.txt", files=TEN, label_bytes=1),
+    index=partial(
+        _index, folder="cifar-10-batches-bin", names="batches.meta.txt", files=TEN, label_bytes=1
+    ),
     counts={"": {"classes": 10, "train": 50000, "test": 10000}},
 )
 
@@ -82,6 +105,12 @@ CIFAR100 = Official(
             digest="md5:03b5dce01913d631647c71ecec9e9cb8",
         ),
     ),
-    index=partial(_index, folder="cifar-100-binary", names="fine_label_names.txt", files=HUNDRED, label_bytes=2),
+    index=partial(
+        _index,
+        folder="cifar-100-binary",
+        names="fine_label_names.txt",
+        files=HUNDRED,
+        label_bytes=2,
+    ),
     counts={"": {"classes": 100, "train": 50000, "test": 10000}},
 )

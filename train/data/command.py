@@ -11,7 +11,12 @@ from finedge.errors import FinedgeError, UsageError, nearest
 
 
 def get(
-    name: Positional[str], out: Positional[Path], *, option: UseAppendAction[tuple[str, ...]] = (), merge_val: bool = False, mirror: str = ""
+    name: Positional[str],
+    out: Positional[Path],
+    *,
+    option: UseAppendAction[tuple[str, ...]] = (),
+    merge_val: bool = False,
+    mirror: str = "",
 ) -> dict[str, Any]:
     """Download, verify and unpack a published data set, and write its official split as lists that every command reads.
 
@@ -36,9 +41,21 @@ def get(
     if name not in DATASETS:
         raise UsageError(f"unknown data set '{name}'", expected=nearest(name, DATASETS))
     if mirror and "://" not in mirror:
-        raise UsageError(f"--mirror is '{mirror}'", expected="an address such as http://host/folder")
+        raise UsageError(
+            f"--mirror is '{mirror}'", expected="an address such as http://host/folder"
+        )
     options = parse_options(DATASETS[name], option)
-    return {"out": str(Path(out).resolve()), **build(name, DATASETS[name], root=Path(out).resolve(), options=options, mirror=mirror, merge_val=merge_val)}
+    return {
+        "out": str(Path(out).resolve()),
+        **build(
+            name,
+            DATASETS[name],
+            root=Path(out).resolve(),
+            options=options,
+            mirror=mirror,
+            merge_val=merge_val,
+        ),
+    }
 
 
 def datasets() -> dict[str, Any]:
@@ -55,7 +72,10 @@ def datasets() -> dict[str, Any]:
         "datasets": [
             {
                 "name": name,
-                **{key: getattr(d, key) for key in ("title", "homepage", "terms", "options", "note")},
+                **{
+                    key: getattr(d, key)
+                    for key in ("title", "homepage", "terms", "options", "note")
+                },
                 "counts": d.expected(parse_options(d, ())),
                 "download": d.downloadable(),
             }
@@ -64,7 +84,9 @@ def datasets() -> dict[str, Any]:
     }
 
 
-def check(data: Positional[Path], *, near: int = 6, show: int = 20, seed: int = 0) -> dict[str, Any]:
+def check(
+    data: Positional[Path], *, near: int = 6, show: int = 20, seed: int = 0
+) -> dict[str, Any]:
     """Look for files that cannot be read, duplicates within and across splits, uneven classes and tiny images.
 
     The check fails (exit code 1) on what is certainly wrong: an unreadable file, the same bytes in two splits, or the same bytes
@@ -93,5 +115,10 @@ def check(data: Positional[Path], *, near: int = 6, show: int = 20, seed: int = 
     if not found["pass"]:
         bad, exact = found["unreadable"]["n"], found["exact"]
         what = f"{bad} unreadable files, {exact['across_splits']} exact duplicates across splits, {exact['different_label']} under two labels"
-        raise FinedgeError(f"{found['data']}: {what}", expected="none", fix="delete or repair the listed files", result=found)
+        raise FinedgeError(
+            f"{found['data']}: {what}",
+            expected="none",
+            fix="delete or repair the listed files",
+            result=found,
+        )
     return found

@@ -20,7 +20,9 @@ def _index(root: Path, options: Options) -> Found:
         lists = read_mat(root / f"{split}_list.mat")
         files = [str(f) for f in np.atleast_1d(lists["file_list"])]
         numbers = [int(n) - 1 for n in np.atleast_1d(lists["labels"])]
-        labels |= {n: f.split("/")[0].split("-", 1)[-1] for f, n in zip(files, numbers, strict=True)}
+        labels |= {
+            n: f.split("/")[0].split("-", 1)[-1] for f, n in zip(files, numbers, strict=True)
+        }
         splits[split] = tuple((f"Images/{f}", n) for f, n in zip(files, numbers, strict=True))
     return Found(tuple(labels[n] for n in sorted(labels)), splits)
 

@@ -89,13 +89,21 @@ def _require_vouched(url: str, *, any_scheme: bool) -> None:
 
 
 def _announced(length: str | None) -> int | None:
-    return int(length) if length and length.isascii() and length.isdigit() and len(length) < 20 else None
+    return (
+        int(length)
+        if length and length.isascii() and length.isdigit() and len(length) < 20
+        else None
+    )
 
 
 def _require_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free - size < RESERVE:
-        what = f"{folder} has {free >> 20} MiB free; the download needs {size >> 20} MiB" if size else f"{folder} is nearly full"
+        what = (
+            f"{folder} has {free >> 20} MiB free; the download needs {size >> 20} MiB"
+            if size
+            else f"{folder} is nearly full"
+        )
         raise SystemProblem(
             what,
             expected=f"{RESERVE >> 20} MiB to spare",

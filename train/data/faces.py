@@ -10,7 +10,17 @@ from finedge.train.data.base import Archive, Found, Official, Options, Rows
 FOLDS = ("0", "1", "2", "3", "4")
 GROUPS = ("0-2", "4-6", "8-13", "15-20", "25-32", "38-43", "48-53", "60+")
 # The readme calls the third group 8-13, the files write (8, 12).
-AGES = {"(0, 2)": 0, "(4, 6)": 1, "(8, 12)": 2, "(8, 13)": 2, "(15, 20)": 3, "(25, 32)": 4, "(38, 43)": 5, "(48, 53)": 6, "(60, 100)": 7}
+AGES = {
+    "(0, 2)": 0,
+    "(4, 6)": 1,
+    "(8, 12)": 2,
+    "(8, 13)": 2,
+    "(15, 20)": 3,
+    "(25, 32)": 4,
+    "(38, 43)": 5,
+    "(48, 53)": 6,
+    "(60, 100)": 7,
+}
 TASKS = {"age": (GROUPS, AGES), "gender": (("female", "male"), {"f": 0, "m": 1})}
 
 
@@ -22,15 +32,28 @@ def _index(root: Path, options: Options) -> Found:
     """
     labels, numbers = TASKS[options["task"]]
     folds = {fold: _fold(root / f"fold_{fold}_data.txt", column=options["task"]) for fold in FOLDS}
-    rows = {fold: tuple((path, numbers[v]) for path, v in pairs if v in numbers) for fold, pairs in folds.items()}
+    rows = {
+        fold: tuple((path, numbers[v]) for path, v in pairs if v in numbers)
+        for fold, pairs in folds.items()
+    }
     train: Rows = tuple(row for fold in FOLDS if fold != options["fold"] for row in rows[fold])
-    return Found(labels, {"train": train, "test": rows[options["fold"]]}, listed=sum(map(len, folds.values())))
+    return Found(
+        labels,
+        {"train": train, "test": rows[options["fold"]]},
+        listed=sum(map(len, folds.values())),
+    )
 
 
 def _fold(path: Path, *, column: str) -> list[tuple[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t")
-        return [(f"aligned/{r['user_id']}/landmark_aligned_face.{r['face_id']}.{r['original_image']}", r[column].strip()) for r in rows]
+        return [
+            (
+                f"aligned/{r['user_id']}/landmark_aligned_face.{r['face_id']}.{r['original_image']}",
+                r[column].strip(),
+            )
+            for r in rows
+        ]
 
 
 ADIENCE = Official(

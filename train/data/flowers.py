@@ -17,7 +17,13 @@ IDS = {"train": "trnid", "val": "valid", "test": "tstid"}
 def _index(root: Path, options: Options) -> Found:
     """setid.mat (image numbers of each split) and imagelabels.mat (label of image n at n - 1), both from 1."""
     ids, labels = read_mat(root / "setid.mat"), read_mat(root / "imagelabels.mat")["labels"]
-    splits = {s: tuple((f"jpg/image_{n:05d}.jpg", int(labels[n - 1]) - 1) for n in np.atleast_1d(ids[key]).tolist()) for s, key in IDS.items()}
+    splits = {
+        s: tuple(
+            (f"jpg/image_{n:05d}.jpg", int(labels[n - 1]) - 1)
+            for n in np.atleast_1d(ids[key]).tolist()
+        )
+        for s, key in IDS.items()
+    }
     return Found(_names()[: int(labels.max())], splits)
 
 
@@ -26,7 +32,10 @@ def _names() -> tuple[str, ...]:
     try:
         from torchvision.datasets import Flowers102
     except ModuleNotFoundError as error:
-        raise SystemProblem("the names of the flowers come from the package 'torchvision'", fix="pip install 'finedge[train]'") from error
+        raise SystemProblem(
+            "the names of the flowers come from the package 'torchvision'",
+            fix="pip install 'finedge[train]'",
+        ) from error
     return tuple(Flowers102.classes)
 
 
@@ -36,9 +45,24 @@ FLOWERS102 = Official(
     terms="no licence stated",
     # md5 as in torchvision.
     archives=(
-        Archive("102flowers.tgz", holds="jpg", url=f"{SITE}102flowers.tgz", digest="md5:52808999861908f626f3c1f4e79d11fa"),
-        Archive("imagelabels.mat", holds="imagelabels.mat", url=f"{SITE}imagelabels.mat", digest="md5:e0620be6f572b9609742df49c70aed4d"),
-        Archive("setid.mat", holds="setid.mat", url=f"{SITE}setid.mat", digest="md5:a5357ecc9cb78c4bef273ce3793fc85c"),
+        Archive(
+            "102flowers.tgz",
+            holds="jpg",
+            url=f"{SITE}102flowers.tgz",
+            digest="md5:52808999861908f626f3c1f4e79d11fa",
+        ),
+        Archive(
+            "imagelabels.mat",
+            holds="imagelabels.mat",
+            url=f"{SITE}imagelabels.mat",
+            digest="md5:e0620be6f572b9609742df49c70aed4d",
+        ),
+        Archive(
+            "setid.mat",
+            holds="setid.mat",
+            url=f"{SITE}setid.mat",
+            digest="md5:a5357ecc9cb78c4bef273ce3793fc85c",
+        ),
     ),
     index=_index,
     counts={"": {"classes": 102, "train": 1020, "val": 1020, "test": 6149}},

@@ -15,7 +15,11 @@ def _index(root: Path, options: Options) -> Found:
     splits = {}
     for split in ("train", "test"):
         files = json.loads((meta / f"{split}.json").read_text())
-        splits[split] = tuple((f"food-101/images/{file}.jpg", i) for i, label in enumerate(labels) for file in files[label])
+        splits[split] = tuple(
+            (f"food-101/images/{file}.jpg", i)
+            for i, label in enumerate(labels)
+            for file in files[label]
+        )
     return Found(labels, splits)
 
 

@@ -19,7 +19,10 @@ def _index(root: Path, options: Options) -> Found:
     splits = {}
     for split in ("train", "val", "test"):
         rows = (line.split(",") for line in lines(root / FOLDER / f"{split}.txt"))
-        splits[split] = tuple((f"{FOLDER}/{path}", int((fine, coarse)[options["level"] == "coarse"])) for path, fine, coarse in rows)
+        splits[split] = tuple(
+            (f"{FOLDER}/{path}", int((fine, coarse)[options["level"] == "coarse"]))
+            for path, fine, coarse in rows
+        )
     return Found(tuple(labels[n] for n in sorted(labels)), splits)
 
 
@@ -29,9 +32,17 @@ GROCERY = Official(
     terms="MIT",
     # A snapshot of a branch: no digest can be published for it.
     archives=(
-        Archive("master.zip", holds="GroceryStoreDataset-master", url="https://github.com/marcusklasson/GroceryStoreDataset/archive/refs/heads/master.zip"),
+        Archive(
+            "master.zip",
+            holds="GroceryStoreDataset-master",
+            url="https://github.com/marcusklasson/GroceryStoreDataset/archive/refs/heads/master.zip",
+        ),
     ),
     index=_index,
-    counts={"": {"train": 2640, "val": 296, "test": 2485}, "level=fine": {"classes": 81}, "level=coarse": {"classes": 43}},
+    counts={
+        "": {"train": 2640, "val": 296, "test": 2485},
+        "level=fine": {"classes": 81},
+        "level=coarse": {"classes": 43},
+    },
     options={"level": ("fine", "coarse")},
 )

@@ -22,25 +22,39 @@ def _index(root: Path, options: Options) -> Found:
     synsets = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
     number = {synset: i for i, synset in enumerate(synsets)}
     train = _folders(root, "train", number)
-    test = _folders(root, "val", number) if any(p.is_dir() for p in (root / "val").iterdir()) else _flat(root, number)
+    test = (
+        _folders(root, "val", number)
+        if any(p.is_dir() for p in (root / "val").iterdir())
+        else _flat(root, number)
+    )
     return Found(_names(root, synsets), {"train": train, "test": test})
 
 
 def _folders(root: Path, folder: str, number: dict[str, int]) -> Rows:
     """List the images of every synset's folder; a synset without a folder has none."""
-    paths = (p for synset in number for p in sorted((root / folder / synset).glob("*")) if is_image(p))
+    paths = (
+        p for synset in number for p in sorted((root / folder / synset).glob("*")) if is_image(p)
+    )
     return tuple((p.relative_to(root).as_posix(), number[p.parent.name]) for p in paths)
 
 
 def _flat(root: Path, number: dict[str, int]) -> Rows:
     """Pair the sorted validation images with the lines of the ground truth, which number synsets as meta.mat does."""
-    truth = [int(line) for line in lines(root / DEVKIT / "data" / "ILSVRC2012_validation_ground_truth.txt")]
+    truth = [
+        int(line)
+        for line in lines(root / DEVKIT / "data" / "ILSVRC2012_validation_ground_truth.txt")
+    ]
     images = sorted(p.name for p in (root / "val").iterdir() if is_image(p))
     if len(images) != len(truth):
-        what, expected = f"{root / 'val'} has {len(images)} images", f"{len(truth)}, as the ground truth lists"
+        what, expected = (
+            f"{root / 'val'} has {len(images)} images",
+            f"{len(truth)}, as the ground truth lists",
+        )
         raise DataError(what, expected=expected, fix="unpack ILSVRC2012_img_val.tar again")
     synset = {i: wnid for i, (wnid, _) in _meta(root).items()}
-    return tuple((f"val/{image}", number[synset[i]]) for image, i in zip(images, truth, strict=True))
+    return tuple(
+        (f"val/{image}", number[synset[i]]) for image, i in zip(images, truth, strict=True)
+    )
 
 
 def _names(root: Path, synsets: list[str]) -> tuple[str, ...]:
@@ -54,7 +68,11 @@ def _names(root: Path, synsets: list[str]) -> tuple[str, ...]:
 def _meta(root: Path) -> dict[int, tuple[str, str]]:
     """Return {ILSVRC2012_ID: (synset, words)} of the leaves in meta.mat."""
     synsets = np.atleast_1d(read_mat(root / DEVKIT / "data" / "meta.mat")["synsets"])
-    return {int(s["ILSVRC2012_ID"]): (str(s["WNID"]), str(s["words"])) for s in synsets if int(s["num_children"]) == 0}
+    return {
+        int(s["ILSVRC2012_ID"]): (str(s["WNID"]), str(s["words"]))
+        for s in synsets
+        if int(s["num_children"]) == 0
+    }
 
 
 IMAGENET = Official(
@@ -63,9 +81,25 @@ IMAGENET = Official(
     terms="non-commercial research and education, after a registration",
     # md5 as in torchvision.
     archives=(
-        Archive("ILSVRC2012_img_train.tar", holds="train", digest="md5:1d675b47d978889d74fa0da5fadfb00e", into="train", nested=True),
-        Archive("ILSVRC2012_img_val.tar", holds="val", digest="md5:29b22e2961454d5413ddabcf34fc5622", into="val"),
-        Archive("ILSVRC2012_devkit_t12.tar.gz", holds=DEVKIT, digest="md5:fa75699e90414af021442c21a62c3abf", unless="val/n01440764"),
+        Archive(
+            "ILSVRC2012_img_train.tar",
+            holds="train",
+            digest="md5:1d675b47d978889d74fa0da5fadfb00e",
+            into="train",
+            nested=True,
+        ),
+        Archive(
+            "ILSVRC2012_img_val.tar",
+            holds="val",
+            digest="md5:29b22e2961454d5413ddabcf34fc5622",
+            into="val",
+        ),
+        Archive(
+            "ILSVRC2012_devkit_t12.tar.gz",
+            holds=DEVKIT,
+            digest="md5:fa75699e90414af021442c21a62c3abf",
+            unless="val/n01440764",
+        ),
     ),
     index=_index,
     counts={"": {"classes": 1000, "train": 1281167, "test": 50000}},

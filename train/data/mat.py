@@ -18,8 +18,14 @@ def read_mat(path: Path) -> dict[str, Any]:
     try:
         from scipy.io import loadmat
     except ModuleNotFoundError as error:
-        raise SystemProblem(f"reading {path.name} needs the package 'scipy'", fix="pip install 'finedge[train]'") from error
+        raise SystemProblem(
+            f"reading {path.name} needs the package 'scipy'", fix="pip install 'finedge[train]'"
+        ) from error
     try:
         return dict(loadmat(path, squeeze_me=True))
     except (OSError, ValueError, TypeError, NotImplementedError) as error:
-        raise DataError(f"cannot read {path}: {error}", expected="a MATLAB 5 file, as published", fix="delete it and run again") from error
+        raise DataError(
+            f"cannot read {path}: {error}",
+            expected="a MATLAB 5 file, as published",
+            fix="delete it and run again",
+        ) from error

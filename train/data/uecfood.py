@@ -23,10 +23,23 @@ Entry = tuple[str, str]  # (category from 1, number of the photo), both as writt
 def _index(root: Path, options: Options) -> Found:
     """category.txt, CATEGORY/bb_info.txt (`img x1 y1 x2 y2`) and the five lists valN.txt of `.../CATEGORY/PHOTO.jpg`."""
     names = table(root / "UECFOOD100" / "category.txt")
-    folds = {fold: [_entry(line) for line in lines(root / "uecfood_split" / "uecfood100_split" / f"val{fold}.txt")] for fold in FOLDS}
+    folds = {
+        fold: [
+            _entry(line)
+            for line in lines(root / "uecfood_split" / "uecfood100_split" / f"val{fold}.txt")
+        ]
+        for fold in FOLDS
+    }
     rows = _crops(root, folds) if options["view"] == "crop" else _whole(folds)
-    splits = {"train": tuple(r for fold in FOLDS if fold != options["fold"] for r in rows[fold]), "test": rows[options["fold"]]}
-    return Found(tuple(names[key] for key in sorted(filter(str.isdigit, names), key=int)), splits, listed=sum(map(len, folds.values())))
+    splits = {
+        "train": tuple(r for fold in FOLDS if fold != options["fold"] for r in rows[fold]),
+        "test": rows[options["fold"]],
+    }
+    return Found(
+        tuple(names[key] for key in sorted(filter(str.isdigit, names), key=int)),
+        splits,
+        listed=sum(map(len, folds.values())),
+    )
 
 
 def _entry(line: str) -> Entry:
@@ -37,7 +50,10 @@ def _entry(line: str) -> Entry:
 def _whole(folds: dict[str, list[Entry]]) -> dict[str, Rows]:
     """Return the photos that lie in one category folder only: the others have several labels."""
     labels = Counter(photo for entries in folds.values() for _, photo in entries)
-    return {fold: tuple((f"UECFOOD100/{c}/{p}.jpg", int(c) - 1) for c, p in entries if labels[p] == 1) for fold, entries in folds.items()}
+    return {
+        fold: tuple((f"UECFOOD100/{c}/{p}.jpg", int(c) - 1) for c, p in entries if labels[p] == 1)
+        for fold, entries in folds.items()
+    }
 
 
 def _crops(root: Path, folds: dict[str, list[Entry]]) -> dict[str, Rows]:
@@ -50,8 +66,13 @@ def _crops(root: Path, folds: dict[str, list[Entry]]) -> dict[str, Rows]:
                 _cut(root / "UECFOOD100" / category, beside / category)
     cut: dict[Entry, list[str]] = {}
     for path in sorted(done.glob("*/*.jpg")):
-        cut.setdefault((path.parent.name, path.stem.split("_")[0]), []).append(path.relative_to(root).as_posix())
-    return {fold: tuple((path, int(e[0]) - 1) for e in entries for path in cut.get(e, ())) for fold, entries in folds.items()}
+        cut.setdefault((path.parent.name, path.stem.split("_")[0]), []).append(
+            path.relative_to(root).as_posix()
+        )
+    return {
+        fold: tuple((path, int(e[0]) - 1) for e in entries for path in cut.get(e, ()))
+        for fold, entries in folds.items()
+    }
 
 
 def _cut(category: Path, out: Path) -> None:
@@ -67,7 +88,11 @@ def _cut(category: Path, out: Path) -> None:
         if crop.size == 0:
             log.warning("left out: box %s of %s/%s.jpg is empty", corners, category.name, photo)
             continue
-        cv2.imwrite(str(out / f"{photo}_{number}.jpg"), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        cv2.imwrite(
+            str(out / f"{photo}_{number}.jpg"),
+            cv2.cvtColor(crop, cv2.COLOR_RGB2BGR),
+            [cv2.IMWRITE_JPEG_QUALITY, QUALITY],
+        )
 
 
 UECFOOD100 = Official(

@@ -49,7 +49,9 @@ class AttentionPooling(nn.Module):
         self.gate = nn.Parameter(torch.empty(channels, heads, taps))
         self.classes = nn.Linear(channels * heads * taps, num_classes, bias=False)
         for weight in (self.gate, self.classes.weight):
-            nn.init.normal_(weight, std=(2 / (channels * taps)) ** 0.5)  # Kaiming normal of the convolutions as published
+            nn.init.normal_(
+                weight, std=(2 / (channels * taps)) ** 0.5
+            )  # Kaiming normal of the convolutions as published
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, L] and masks [B, K, h, w] of a map [B, C, h, w]."""

@@ -42,7 +42,9 @@ class ChannelAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `channel_attention`."""
-        return channel_attention(q, k, v, groups=self.groups, scale=(q.shape[2] * q.shape[3]) ** -0.5)
+        return channel_attention(
+            q, k, v, groups=self.groups, scale=(q.shape[2] * q.shape[3]) ** -0.5
+        )
 
 
 @_attend.register_fake
@@ -58,7 +60,13 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None,
     dp = dy @ values.transpose(2, 3)
     ds = ctx.scale * p * (dp - (p * dp).sum(-1, keepdim=True))
     dq, dk, dv = ds @ keys, ds.transpose(2, 3) @ rows, p.transpose(2, 3) @ dy
-    return dq.reshape(q.shape).to(q.dtype), dk.reshape(k.shape).to(k.dtype), dv.reshape(v.shape).to(v.dtype), None, None
+    return (
+        dq.reshape(q.shape).to(q.dtype),
+        dk.reshape(k.shape).to(k.dtype),
+        dv.reshape(v.shape).to(v.dtype),
+        None,
+        None,
+    )
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int, float], output: Tensor) -> None:
@@ -73,7 +81,9 @@ for device in ("cpu", "cuda"):
 
 def _split(x: Tensor, groups: int) -> Tensor:
     """[B, C, H, W] -> [B, groups, C / groups, HW], at least float32."""
-    return x.reshape(x.shape[0], groups, x.shape[1] // groups, -1).to(torch.promote_types(x.dtype, torch.float32))
+    return x.reshape(x.shape[0], groups, x.shape[1] // groups, -1).to(
+        torch.promote_types(x.dtype, torch.float32)
+    )
 
 
 def _weights(q: Tensor, k: Tensor, scale: float) -> Tensor:

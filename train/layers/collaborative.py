@@ -17,7 +17,9 @@ from finedge.train.layers.channel_attention import ChannelAttention
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 
 MOST_GROUPS = 16
-SMALLEST = 1e-4  # a position whose features are all below this counts as empty; float16 still resolves it
+SMALLEST = (
+    1e-4  # a position whose features are all below this counts as empty; float16 still resolves it
+)
 
 
 class ChannelGroupAttention(nn.Module):
@@ -29,7 +31,9 @@ class ChannelGroupAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.attend = ChannelAttention(groups=next(g for g in range(MOST_GROUPS, 0, -1) if channels % g == 0))
+        self.attend = ChannelAttention(
+            groups=next(g for g in range(MOST_GROUPS, 0, -1) if channels % g == 0)
+        )
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,5 +76,7 @@ def unit_length(x: Tensor) -> Tensor:
     Empty positions stay 0.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    x = x / x.detach().amax(dim=1, keepdim=True).clamp(min=SMALLEST)  # the result does not depend on it, nor does the gradient
+    x = x / x.detach().amax(dim=1, keepdim=True).clamp(
+        min=SMALLEST
+    )  # the result does not depend on it, nor does the gradient
     return x / (x * x).sum(dim=1, keepdim=True).clamp(min=1).sqrt()

@@ -59,7 +59,12 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]
     dp = dy.transpose(1, 2) @ flat_v
     ds = ctx.scale * p * (dp - (p * dp).sum(-1, keepdim=True))
     dq, dk, dv = flat_k @ ds.transpose(1, 2), flat_q @ ds, dy @ p
-    return dq.reshape_as(q).to(q.dtype), dk.reshape_as(k).to(k.dtype), dv.reshape_as(v).to(v.dtype), None
+    return (
+        dq.reshape_as(q).to(q.dtype),
+        dk.reshape_as(k).to(k.dtype),
+        dv.reshape_as(v).to(v.dtype),
+        None,
+    )
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:

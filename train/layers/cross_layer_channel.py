@@ -21,7 +21,9 @@ class HighLevel(nn.Module):
     def __init__(self, channels: int, *, width: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, width, 1, bias=False)
-        self.channel_query, self.key, self.value = (nn.Conv2d(width, width, 1, bias=False) for _ in range(3))
+        self.channel_query, self.key, self.value = (
+            nn.Conv2d(width, width, 1, bias=False) for _ in range(3)
+        )
 
     def forward(self, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the channel queries, spatial keys and spatial values, each [B, width, Hh, Wh], of a map [B, channels, Hh, Wh]."""
@@ -47,17 +49,23 @@ class CrossLayerSelf(nn.Module):
     def __init__(self, channels: int, *, width: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, width, 1, bias=False)
-        self.channel_key, self.spatial_query = (nn.Conv2d(width, width, 1, bias=False) for _ in range(2))
+        self.channel_key, self.spatial_query = (
+            nn.Conv2d(width, width, 1, bias=False) for _ in range(2)
+        )
         self.channel, self.spatial = ChannelAttention(), CrossLayerAttention(scale=width**-0.5)
         self.channel_gamma, self.spatial_gamma = (nn.Parameter(torch.zeros(())) for _ in range(2))
-        self.fuse = nn.Sequential(nn.Conv2d(2 * width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.fuse = nn.Sequential(
+            nn.Conv2d(2 * width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
 
     def forward(self, low: Tensor, high: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return F [B, width, h, w] of a low map [B, channels, h, w] and what `HighLevel` returned."""
         channel_query, key, value = high
         x = self.reduce(low)
         grid = (channel_query.shape[2], channel_query.shape[3])
-        in_channels = x + self.channel_gamma * self.channel(channel_query, self.channel_key(average_to(x, grid=grid)), x)
+        in_channels = x + self.channel_gamma * self.channel(
+            channel_query, self.channel_key(average_to(x, grid=grid)), x
+        )
         in_space = x + self.spatial_gamma * self.spatial(self.spatial_query(x), key, value)
         fused: Tensor = self.fuse(torch.cat([in_channels, in_space], dim=1))
         return fused

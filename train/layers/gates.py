@@ -25,7 +25,11 @@ class ChannelScores(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = max(LEAST_HIDDEN, channels // REDUCTION)
-        self.reduce, self.relu, self.expand = nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1)
+        self.reduce, self.relu, self.expand = (
+            nn.Conv2d(channels, hidden, 1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, channels, 1),
+        )
         _zero(self.expand)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +48,9 @@ class SpatialScores(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, 1, h, w]."""
-        scores: Tensor = self.conv(torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1))
+        scores: Tensor = self.conv(
+            torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        )
         return scores
 
 
@@ -53,12 +59,18 @@ class JointScores(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.channel, self.spatial, self.spatial_mask = ChannelScores(channels), SpatialScores(), nn.Sigmoid()
+        self.channel, self.spatial, self.spatial_mask = (
+            ChannelScores(channels),
+            SpatialScores(),
+            nn.Sigmoid(),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> the same shape."""
         spatial: Tensor = self.spatial(x)
-        self.spatial_mask(spatial)  # only to be looked at: the mask [B, 1, h, w] of a channel that scores 0
+        self.spatial_mask(
+            spatial
+        )  # only to be looked at: the mask [B, 1, h, w] of a channel that scores 0
         scores: Tensor = self.channel(x) + spatial
         return scores
 

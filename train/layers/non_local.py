@@ -23,14 +23,20 @@ class CrossLayerNonLocal(nn.Module):
         joint: one softmax over the positions of all responses (the figure of the paper), not one a response (its code).
     """
 
-    def __init__(self, query: int, *, responses: Sequence[int], width: int, joint: bool = False) -> None:
+    def __init__(
+        self, query: int, *, responses: Sequence[int], width: int, joint: bool = False
+    ) -> None:
         super().__init__()
         self.joint = joint
         self.theta = nn.Conv2d(query, width, 1, bias=False)
-        self.phi = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in responses)
+        self.phi = nn.ModuleList(
+            nn.Conv2d(channels, width, 1, bias=False) for channels in responses
+        )
         self.g = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in responses)
         self.z = nn.Conv2d(width, query, 1, bias=False)
-        self.attend = nn.ModuleList(CrossLayerAttention(scale=width**-0.5) for _ in ([None] if joint else responses))
+        self.attend = nn.ModuleList(
+            CrossLayerAttention(scale=width**-0.5) for _ in ([None] if joint else responses)
+        )
         self.bn = nn.ModuleList(nn.BatchNorm2d(query) for _ in ([None] if joint else responses))
         self.apply(_start)
 

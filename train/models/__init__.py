@@ -30,7 +30,9 @@ MODELS: dict[str, type[FineGrained]] = {}
 def register(name: str, model: type[FineGrained]) -> None:
     """Add a model class; its constructor takes (backbone, num_classes, *, options). A name that is taken raises `UsageError`."""
     if name in MODELS:
-        raise UsageError(f"the model name '{name}' is taken by {MODELS[name].__name__}", expected="a new name")
+        raise UsageError(
+            f"the model name '{name}' is taken by {MODELS[name].__name__}", expected="a new name"
+        )
     MODELS[name] = model
 
 
@@ -46,7 +48,9 @@ def entry(name: str) -> type[FineGrained]:
     return MODELS[name]
 
 
-def build(name: str, *, num_classes: int, backbone: str, weights: str = "none", **options: Any) -> FineGrained:
+def build(
+    name: str, *, num_classes: int, backbone: str, weights: str = "none", **options: Any
+) -> FineGrained:
     """Build a model.
 
     Args:
@@ -59,13 +63,19 @@ def build(name: str, *, num_classes: int, backbone: str, weights: str = "none", 
     Raises:
         UsageError: unknown model, backbone, weights or option.
     """
-    model: Callable[..., FineGrained] = entry(name)  # subclasses take (backbone, num_classes, *, options)
+    model: Callable[..., FineGrained] = entry(
+        name
+    )  # subclasses take (backbone, num_classes, *, options)
     if num_classes < 2:
         raise UsageError(f"{num_classes} classes", expected="at least 2")
-    known = [p.name for p in inspect.signature(model).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = [
+        p.name for p in inspect.signature(model).parameters.values() if p.kind is p.KEYWORD_ONLY
+    ]
     for option in options:
         if option not in known:
-            raise UsageError(f"model '{name}' has no option '{option}'", expected=nearest(option, known))
+            raise UsageError(
+                f"model '{name}' has no option '{option}'", expected=nearest(option, known)
+            )
     return model(make(backbone, weights=weights), num_classes, **options)
 
 

@@ -70,32 +70,68 @@ class AttendRectify(FineGrained):
         regulariser: float = 0.001,
     ) -> None:
         super().__init__(
-            backbone, dropout=dropout, head_init=head_init, modules=modules, heads=heads, kernel_size=kernel_size, gate=gate, regulariser=regulariser
+            backbone,
+            dropout=dropout,
+            head_init=head_init,
+            modules=modules,
+            heads=heads,
+            kernel_size=kernel_size,
+            gate=gate,
+            regulariser=regulariser,
         )
         _check(modules, len(backbone.stages), heads=heads, kernel_size=kernel_size, gate=gate)
         self.gate, self.regulariser = gate, regulariser
         self.places = backbone.stages[-modules:]
         self.before = nn.ModuleList(_activation(backbone, place) for place in self.places)
-        self.attention = nn.ModuleList(AttentionPooling(backbone.channels(place), num_classes, heads=heads, kernel_size=kernel_size) for place in self.places)
-        self.classifier = LinearHead(backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init)
+        self.attention = nn.ModuleList(
+            AttentionPooling(
+                backbone.channels(place), num_classes, heads=heads, kernel_size=kernel_size
+            )
+            for place in self.places
+        )
+        self.classifier = LinearHead(
+            backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init
+        )
         self.output_gate = _output_gate(backbone.feature_channels, modules + 1)
-        self.outputs = (Output("log_prob", "log_prob", "main"), *(Output(f"local_{i}", "logits", "local") for i in range(modules)))
+        self.outputs = (
+            Output("log_prob", "log_prob", "main"),
+            *(Output(f"local_{i}", "logits", "local") for i in range(modules)),
+        )
         masks = [f"attention.{i}.masks" for i in range(modules)]
-        self.taps = (*(f"backbone.{block}" for block in dict.fromkeys((*self.places, backbone.chain[-1]))), *masks)
-        self.views = tuple(View(f"looks at {place}", "mask", tap) for place, tap in zip(self.places, masks, strict=True))
+        self.taps = (
+            *(f"backbone.{block}" for block in dict.fromkeys((*self.places, backbone.chain[-1]))),
+            *masks,
+        )
+        self.views = tuple(
+            View(f"looks at {place}", "mask", tap)
+            for place, tap in zip(self.places, masks, strict=True)
+        )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {"log_prob": [B, num_classes], "local_0": [B, num_classes], ...}, local outputs shallow to deep; in training also "overlap"."""
         last, maps = self.backbone.run(images, taps=self.places)
-        logits, masks = zip(*(module(before(maps[place])) for module, before, place in zip(self.attention, self.before, self.places, strict=True)), strict=True)
+        logits, masks = zip(
+            *(
+                module(before(maps[place]))
+                for module, before, place in zip(
+                    self.attention, self.before, self.places, strict=True
+                )
+            ),
+            strict=True,
+        )
         features = pooled(last)
         gates = normalised(self.output_gate(features), self.gate)
-        outputs = {"log_prob": rectified([*logits, self.classifier(features)], gates), **{f"local_{i}": x for i, x in enumerate(logits)}}
+        outputs = {
+            "log_prob": rectified([*logits, self.classifier(features)], gates),
+            **{f"local_{i}": x for i, x in enumerate(logits)},
+        }
         if self.training and self.regulariser:
             outputs[OVERLAP] = torch.stack([overlap(x) for x in masks]).mean()
         return outputs
 
-    def loss(self, outputs: Mapping[str, Tensor], target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, outputs: Mapping[str, Tensor], target: Tensor, *, label_smoothing: float = 0.0
+    ) -> Tensor:
         """Return the mean negative log-likelihood of the rectified prediction, and in training the weighted overlap: a float32 scalar.
 
         Target: int64 [B], or float [B, num_classes] shares. Not the cross-entropy of log p, which would renormalise it.
@@ -104,7 +140,11 @@ class AttendRectify(FineGrained):
         shares = target if target.is_floating_point() else F.one_hot(target, log_p.shape[1])
         smoothed = (1 - label_smoothing) * shares + label_smoothing / log_p.shape[1]
         likelihood = -(smoothed * log_p).sum(dim=1).mean()
-        return likelihood + self.regulariser * outputs[OVERLAP].float() if OVERLAP in outputs else likelihood
+        return (
+            likelihood + self.regulariser * outputs[OVERLAP].float()
+            if OVERLAP in outputs
+            else likelihood
+        )
 
 
 def normalised(gates: Tensor, how: Gate) -> Tensor:
@@ -117,11 +157,17 @@ def normalised(gates: Tensor, how: Gate) -> Tensor:
 
 def rectified(logits: Sequence[Tensor], gates: Tensor) -> Tensor:
     """Return the log-probabilities [B, L] of n predictions [B, L], weighted by gates [B, n]."""
-    return (gates[:, :, None] * torch.log_softmax(torch.stack(list(logits), dim=1), dim=2)).sum(dim=1)
+    return (gates[:, :, None] * torch.log_softmax(torch.stack(list(logits), dim=1), dim=2)).sum(
+        dim=1
+    )
 
 
 def _activation(backbone: Backbone, place: str) -> nn.Module:
-    return nn.Identity() if backbone.name.startswith(ACTIVATED) else nn.Sequential(nn.BatchNorm2d(backbone.channels(place)), nn.ReLU(inplace=True))
+    return (
+        nn.Identity()
+        if backbone.name.startswith(ACTIVATED)
+        else nn.Sequential(nn.BatchNorm2d(backbone.channels(place)), nn.ReLU(inplace=True))
+    )
 
 
 def _output_gate(features: int, outputs: int) -> nn.Sequential:
@@ -132,7 +178,9 @@ def _output_gate(features: int, outputs: int) -> nn.Sequential:
 
 def _check(modules: int, stages: int, *, heads: int, kernel_size: int, gate: str) -> None:
     if not 1 <= modules <= stages:
-        raise UsageError(f"{modules} modules", expected=f"1 to {stages}, the stages of this backbone")
+        raise UsageError(
+            f"{modules} modules", expected=f"1 to {stages}, the stages of this backbone"
+        )
     if not 1 <= heads <= MOST_HEADS:
         raise UsageError(f"{heads} heads", expected=f"1 to {MOST_HEADS}")
     if kernel_size not in (1, 3):

@@ -56,7 +56,9 @@ class FineGrained(nn.Module):
         """Return {output name: float [B, num_classes]} for normalised images float [B, 3, H, W]."""
         raise NotImplementedError
 
-    def loss(self, outputs: Mapping[str, Tensor], target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, outputs: Mapping[str, Tensor], target: Tensor, *, label_smoothing: float = 0.0
+    ) -> Tensor:
         """Return the mean cross-entropy of the main output, a float32 scalar; target: int64 [B], or float [B, num_classes] shares."""
         main = next(output for output in self.outputs if output.role == "main")
         return F.cross_entropy(outputs[main.name].float(), target, label_smoothing=label_smoothing)

@@ -20,7 +20,12 @@ from finedge.train.models.base import About, FineGrained
 
 HIDDEN = 512
 BRANCHES = 3
-LOSS_WEIGHTS = (2.0, 2.0, 2.0, 1.0)  # FBSD's: the branches from shallow to deep, then all of them concatenated
+LOSS_WEIGHTS = (
+    2.0,
+    2.0,
+    2.0,
+    1.0,
+)  # FBSD's: the branches from shallow to deep, then all of them concatenated
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "top5": lambda x: mean_of_largest(x, count=5),
     "max": lambda x: x.amax(dim=(2, 3)),
@@ -36,7 +41,10 @@ class Width:
     shrink: bool
 
 
-WIDTHS: dict[str, Width] = {"edge": Width(256, spatial=False, shrink=True), "full": Width(1024, spatial=True, shrink=False)}
+WIDTHS: dict[str, Width] = {
+    "edge": Width(256, spatial=False, shrink=True),
+    "full": Width(1024, spatial=True, shrink=False),
+}
 
 
 class CollaborativeAttention(FineGrained):
@@ -79,16 +87,26 @@ class CollaborativeAttention(FineGrained):
         pool: str = "top5",
         scale: float = 1.0,
     ) -> None:
-        super().__init__(backbone, dropout=dropout, head_init=head_init, width=width, pool=pool, scale=scale)
-        self.size, self.pool = WIDTHS[_known(width, WIDTHS, what="width")], POOLS[_known(pool, POOLS, what="pool")]
+        super().__init__(
+            backbone, dropout=dropout, head_init=head_init, width=width, pool=pool, scale=scale
+        )
+        self.size, self.pool = (
+            WIDTHS[_known(width, WIDTHS, what="width")],
+            POOLS[_known(pool, POOLS, what="pool")],
+        )
         self.early = backbone.stages[-3:-1]
         self.group = ChannelGroupAttention(backbone.feature_channels)
         channels = (*(backbone.channels(stage) for stage in self.early), backbone.feature_channels)
         self.branch = nn.ModuleList(_branch(c, size=self.size) for c in channels)
         self.exchange = CoAttention(BRANCHES, scale=scale)
         inputs = (*(self.size.channels for _ in range(BRANCHES)), BRANCHES * self.size.channels)
-        self.heads = nn.ModuleList(_Head(n, num_classes, dropout=dropout, head_init=head_init) for n in inputs)
-        self.outputs = (Output(), *(Output(f"local_{index}", role="local") for index in range(len(self.heads))))
+        self.heads = nn.ModuleList(
+            _Head(n, num_classes, dropout=dropout, head_init=head_init) for n in inputs
+        )
+        self.outputs = (
+            Output(),
+            *(Output(f"local_{index}", role="local") for index in range(len(self.heads))),
+        )
         self.taps, self.views = self._look(backbone)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -97,21 +115,41 @@ class CollaborativeAttention(FineGrained):
         first, second = (tapped[stage] for stage in self.early)
         if self.size.shrink:
             first = average_to(first, grid=(second.shape[2], second.shape[3]))
-        maps = [branch(x) for branch, x in zip(self.branch, (first, second, self.group(last)), strict=True)]
+        maps = [
+            branch(x)
+            for branch, x in zip(self.branch, (first, second, self.group(last)), strict=True)
+        ]
         vectors = [self.pool(x) for x in self.exchange(maps)]
-        local = [head(x) for head, x in zip(self.heads, (*vectors, torch.cat(vectors, dim=1)), strict=True)]
+        local = [
+            head(x)
+            for head, x in zip(self.heads, (*vectors, torch.cat(vectors, dim=1)), strict=True)
+        ]
         # One sum, not a chain of Adds: the CPU form of INT8 quantizes Adds, and 256 levels of logits would tie.
-        return {"logits": torch.stack(local).sum(dim=0), **{f"local_{index}": x for index, x in enumerate(local)}}
+        return {
+            "logits": torch.stack(local).sum(dim=0),
+            **{f"local_{index}": x for index, x in enumerate(local)},
+        }
 
-    def loss(self, outputs: Mapping[str, Tensor], target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, outputs: Mapping[str, Tensor], target: Tensor, *, label_smoothing: float = 0.0
+    ) -> Tensor:
         """Return `LOSS_WEIGHTS` times the mean cross-entropy of each head, a float32 scalar; targets as in `FineGrained.loss`."""
-        terms = [F.cross_entropy(outputs[f"local_{i}"].float(), target, label_smoothing=label_smoothing) for i in range(len(LOSS_WEIGHTS))]
-        return sum((weight * term for weight, term in zip(LOSS_WEIGHTS, terms, strict=True)), start=torch.zeros_like(terms[0]))
+        terms = [
+            F.cross_entropy(outputs[f"local_{i}"].float(), target, label_smoothing=label_smoothing)
+            for i in range(len(LOSS_WEIGHTS))
+        ]
+        return sum(
+            (weight * term for weight, term in zip(LOSS_WEIGHTS, terms, strict=True)),
+            start=torch.zeros_like(terms[0]),
+        )
 
     def _look(self, backbone: Backbone) -> tuple[tuple[str, ...], tuple[View, ...]]:
         named = (*self.early, backbone.chain[-1])
         taps = [f"exchange.attend.{index}" for index in range(len(self.exchange.directions))]
-        views = (View(f"{named[i]} looks at {named[j]}", "attention", tap) for tap, (i, j) in zip(taps, self.exchange.directions, strict=True))
+        views = (
+            View(f"{named[i]} looks at {named[j]}", "attention", tap)
+            for tap, (i, j) in zip(taps, self.exchange.directions, strict=True)
+        )
         branches = [f"branch.{index}" for index in range(BRANCHES)]
         return (*(f"backbone.{block}" for block in named), "group", *branches, *taps), tuple(views)
 
@@ -121,15 +159,29 @@ class _Head(nn.Sequential):
 
     def __init__(self, features: int, num_classes: int, *, dropout: float, head_init: str) -> None:
         last = LinearHead(HIDDEN, num_classes, dropout=dropout, head_init=head_init)
-        super().__init__(nn.BatchNorm1d(features), nn.Linear(features, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ELU(), last)
+        super().__init__(
+            nn.BatchNorm1d(features),
+            nn.Linear(features, HIDDEN),
+            nn.BatchNorm1d(HIDDEN),
+            nn.ELU(),
+            last,
+        )
 
 
 def _branch(channels: int, *, size: Width) -> nn.Sequential:
     """Return 1x1, BatchNorm, ReLU; then 3x3, BatchNorm, ReLU where the width has it."""
     inner = HIDDEN if size.spatial else size.channels
-    layers: list[nn.Module] = [nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU()]
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, inner, 1, bias=False),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(),
+    ]
     if size.spatial:
-        layers += [nn.Conv2d(inner, size.channels, 3, padding=1, bias=False), nn.BatchNorm2d(size.channels), nn.ReLU()]
+        layers += [
+            nn.Conv2d(inner, size.channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(size.channels),
+            nn.ReLU(),
+        ]
     return nn.Sequential(*layers)
 
 

@@ -27,9 +27,15 @@ class Placement:
 # ResNet-50 and -101 as published. ResNet-34 has ResNet-50's block counts; in ResNet-18 all four middle blocks answer; d = C/8 as in the paper.
 PLACEMENTS: dict[str, Placement] = {
     "resnet18": Placement("layer4.0", ("layer2.0", "layer2.1", "layer3.0", "layer3.1"), 64),
-    "resnet34": Placement("layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 64),
-    "resnet50": Placement("layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 256),
-    "resnet101": Placement("layer4.1", ("layer2.1", "layer2.3", "layer3.5", "layer3.12", "layer3.19"), 256),
+    "resnet34": Placement(
+        "layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 64
+    ),
+    "resnet50": Placement(
+        "layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 256
+    ),
+    "resnet101": Placement(
+        "layer4.1", ("layer2.1", "layer2.3", "layer3.5", "layer3.12", "layer3.19"), 256
+    ),
     # Nothing follows the last stage here: as in the paper, its last block but one asks.
     "efficientnet_lite0_s16": Placement("blocks.4.1", ("blocks.1.1", "blocks.2.1"), 64),
 }
@@ -74,9 +80,18 @@ class CrossLayer(FineGrained):
         query: str = "",
         responses: Sequence[str] = (),
     ) -> None:
-        super().__init__(backbone, dropout=dropout, head_init=head_init, joint=joint, query=query, responses=list(responses))
+        super().__init__(
+            backbone,
+            dropout=dropout,
+            head_init=head_init,
+            joint=joint,
+            query=query,
+            responses=list(responses),
+        )
         usual = placement(backbone)
-        self.place = Placement(query or usual.query, tuple(responses) or usual.responses, usual.width)
+        self.place = Placement(
+            query or usual.query, tuple(responses) or usual.responses, usual.width
+        )
         _check(self.place, backbone)
         self.cross_layer = CrossLayerNonLocal(
             backbone.channels(self.place.query),
@@ -84,27 +99,49 @@ class CrossLayer(FineGrained):
             width=self.place.width,
             joint=joint,
         )
-        self.classifier = LinearHead(backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init)
+        self.classifier = LinearHead(
+            backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init
+        )
         attended = [f"cross_layer.attend.{index}" for index in range(len(self.cross_layer.attend))]
-        before, last = [f"backbone.{block}" for block in (*self.place.responses, self.place.query)], f"backbone.{backbone.chain[-1]}"
+        before, last = (
+            [f"backbone.{block}" for block in (*self.place.responses, self.place.query)],
+            f"backbone.{backbone.chain[-1]}",
+        )
         self.taps = tuple(dict.fromkeys((*before, *attended, "cross_layer", last)))
         # The joint softmax runs over several grids at once: there is no one picture of it.
-        looks = () if joint else tuple(View(f"looks at {block}", "attention", tap) for block, tap in zip(self.place.responses, attended, strict=True))
+        looks = (
+            ()
+            if joint
+            else tuple(
+                View(f"looks at {block}", "attention", tap)
+                for block, tap in zip(self.place.responses, attended, strict=True)
+            )
+        )
         self.views = (*looks, View("evidence for the class", "cam", last))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {"logits": [B, num_classes]}."""
         query, tapped = self.backbone.run(images, until=self.place.query, taps=self.place.responses)
         query = self.cross_layer(query, [tapped[block] for block in self.place.responses])
-        return {"logits": self.classifier(pooled(self.backbone.run(query, after=self.place.query)[0]))}
+        return {
+            "logits": self.classifier(pooled(self.backbone.run(query, after=self.place.query)[0]))
+        }
 
 
 def _check(place: Placement, backbone: Backbone) -> None:
     for block in (place.query, *place.responses):
         if block not in backbone.chain:
-            raise UsageError(f"{backbone.name} has no block '{block}'", expected=nearest(block, backbone.chain))
+            raise UsageError(
+                f"{backbone.name} has no block '{block}'", expected=nearest(block, backbone.chain)
+            )
     order = [backbone.chain.index(block) for block in (*place.responses, place.query)]
     if order != sorted(set(order)):
-        raise UsageError(f"responses {', '.join(place.responses)} for query {place.query}", expected="blocks in running order, all before the query")
+        raise UsageError(
+            f"responses {', '.join(place.responses)} for query {place.query}",
+            expected="blocks in running order, all before the query",
+        )
     if place.query == backbone.chain[-1]:
-        raise UsageError(f"query {place.query} is the last block of {backbone.name}", expected="a block with another behind it")
+        raise UsageError(
+            f"query {place.query} is the last block of {backbone.name}",
+            expected="a block with another behind it",
+        )

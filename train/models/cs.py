@@ -40,7 +40,15 @@ class CrossLayerSelfAttention(FineGrained):
         "convolution and one classifier on the averages of all three maps, biases, initial values (the text states none of them)",
     )
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming", width: int = 0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        head_init: str = "kaiming",
+        width: int = 0,
+    ) -> None:
         super().__init__(backbone, dropout=dropout, head_init=head_init, width=width)
         if not 0 <= width <= MOST_WIDTH:
             raise UsageError(
@@ -50,17 +58,33 @@ class CrossLayerSelfAttention(FineGrained):
         width = width or WIDTHS.get(backbone.name, EDGE_WIDTH)
         self.low = backbone.stages[-3:-1]
         self.high = HighLevel(backbone.feature_channels, width=width)
-        self.refine = nn.ModuleList(CrossLayerSelf(backbone.channels(stage), width=width) for stage in self.low)
-        self.classifier = LinearHead(backbone.feature_channels + len(self.low) * width, num_classes, dropout=dropout, head_init=head_init)
+        self.refine = nn.ModuleList(
+            CrossLayerSelf(backbone.channels(stage), width=width) for stage in self.low
+        )
+        self.classifier = LinearHead(
+            backbone.feature_channels + len(self.low) * width,
+            num_classes,
+            dropout=dropout,
+            head_init=head_init,
+        )
         last = f"backbone.{backbone.chain[-1]}"
         refined = [f"refine.{index}" for index in range(len(self.low))]
-        self.taps = (*(f"backbone.{stage}" for stage in self.low), last, *(f"{r}{part}" for r in refined for part in (".channel", ".spatial", "")))
-        looks = (View(f"{stage} looks at the last map", "attention", f"{r}.spatial") for stage, r in zip(self.low, refined, strict=True))
+        self.taps = (
+            *(f"backbone.{stage}" for stage in self.low),
+            last,
+            *(f"{r}{part}" for r in refined for part in (".channel", ".spatial", "")),
+        )
+        looks = (
+            View(f"{stage} looks at the last map", "attention", f"{r}.spatial")
+            for stage, r in zip(self.low, refined, strict=True)
+        )
         self.views = (*looks, View("evidence for the class, last map", "cam", last))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {"logits": [B, num_classes]}."""
         last, tapped = self.backbone.run(images, taps=self.low)
         high = self.high(last)
-        refined = [refine(tapped[stage], high) for refine, stage in zip(self.refine, self.low, strict=True)]
+        refined = [
+            refine(tapped[stage], high) for refine, stage in zip(self.refine, self.low, strict=True)
+        ]
         return {"logits": self.classifier(torch.cat([pooled(x) for x in (last, *refined)], dim=1))}

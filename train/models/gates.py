@@ -40,7 +40,11 @@ class FullyConvolutional(Plain):
     pixels 0.08 GMAC less. The paper's own numbers agree: 76.5 against the baseline's 76.4 on CUB.
     """
 
-    about = About(paper=PAPER, certain="the linear layer becomes a 1x1 convolution", reconstructed="the mean over the positions (CAM, arXiv 1512.04150)")
+    about = About(
+        paper=PAPER,
+        certain="the linear layer becomes a 1x1 convolution",
+        reconstructed="the mean over the positions (CAM, arXiv 1512.04150)",
+    )
 
     def maps(self, features: Tensor) -> Tensor:
         """Return the class activation maps [B, num_classes, h, w] of the last feature map; their mean over the positions is the logits."""
@@ -62,18 +66,46 @@ class Gates(FineGrained):
         options: the model's other options, with `dropout`, `head_init` and `gain`.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, gate: Callable[[int], nn.Module], mask: str = "", passes: int = 1, **options: Any) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        gate: Callable[[int], nn.Module],
+        mask: str = "",
+        passes: int = 1,
+        **options: Any,
+    ) -> None:
         super().__init__(backbone, **options)
         if not backbone.residual_ends:
-            raise UsageError(f"{backbone.name} names no residual branches to gate", expected="a backbone with residual units")
+            raise UsageError(
+                f"{backbone.name} names no residual branches to gate",
+                expected="a backbone with residual units",
+            )
         for end in backbone.residual_ends:
             branch = backbone.get_submodule(end)
             assert isinstance(branch, nn.BatchNorm2d)  # that is what residual_ends names
-            backbone.set_submodule(end, Gated(branch, gate(branch.num_features), gain=options["gain"] ** passes))
-        self.classifier = LinearHead(backbone.feature_channels, num_classes, dropout=options["dropout"], head_init=options["head_init"])
-        masks = {stage: f"backbone.{end}.gate.{mask}" for stage, end in _deepest_gates(backbone).items()} if mask else {}
+            backbone.set_submodule(
+                end, Gated(branch, gate(branch.num_features), gain=options["gain"] ** passes)
+            )
+        self.classifier = LinearHead(
+            backbone.feature_channels,
+            num_classes,
+            dropout=options["dropout"],
+            head_init=options["head_init"],
+        )
+        masks = (
+            {
+                stage: f"backbone.{end}.gate.{mask}"
+                for stage, end in _deepest_gates(backbone).items()
+            }
+            if mask
+            else {}
+        )
         blocks = dict.fromkeys((*backbone.stages, backbone.chain[-1]))
-        self.taps = tuple(tap for block in blocks for tap in (masks.get(block), f"backbone.{block}") if tap)
+        self.taps = tuple(
+            tap for block in blocks for tap in (masks.get(block), f"backbone.{block}") if tap
+        )
         looks = (View(f"mask in the stage of {stage}", "mask", tap) for stage, tap in masks.items())
         self.views = (*looks, View("evidence for the class", "cam", self.taps[-1]))
 
@@ -105,17 +137,47 @@ class ChannelAttention(Gates):
         reconstructed=f"{START}; squeeze-and-excitation with r = {REDUCTION} and biases (at least {LEAST_HIDDEN} hidden channels)",
     )
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming", gain: float = 2.0) -> None:
-        super().__init__(backbone, num_classes, gate=ChannelGate, dropout=dropout, head_init=head_init, gain=gain)
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        head_init: str = "kaiming",
+        gain: float = 2.0,
+    ) -> None:
+        super().__init__(
+            backbone, num_classes, gate=ChannelGate, dropout=dropout, head_init=head_init, gain=gain
+        )
 
 
 class SpatialAttention(Gates):
     """SA: every residual branch times sigmoid(7x7 conv [mean over channels; max over channels]), a number a position; arguments as in `ChannelAttention`."""
 
-    about = About(paper=PAPER, certain=WHERE, reconstructed=f"{START}; the spatial part of CBAM, 7x7 without bias or BatchNorm")
+    about = About(
+        paper=PAPER,
+        certain=WHERE,
+        reconstructed=f"{START}; the spatial part of CBAM, 7x7 without bias or BatchNorm",
+    )
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming", gain: float = 2.0) -> None:
-        super().__init__(backbone, num_classes, gate=lambda _: SpatialGate(), mask="mask", dropout=dropout, head_init=head_init, gain=gain)
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        head_init: str = "kaiming",
+        gain: float = 2.0,
+    ) -> None:
+        super().__init__(
+            backbone,
+            num_classes,
+            gate=lambda _: SpatialGate(),
+            mask="mask",
+            dropout=dropout,
+            head_init=head_init,
+            gain=gain,
+        )
 
 
 class ChannelSpatialAttention(Gates):
@@ -137,12 +199,29 @@ class ChannelSpatialAttention(Gates):
     )
 
     def __init__(
-        self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming", gain: float = 2.0, order: str = "joint"
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        head_init: str = "kaiming",
+        gain: float = 2.0,
+        order: str = "joint",
     ) -> None:
         if order not in ORDERS:
             raise UsageError(f"unknown order '{order}'", expected=nearest(order, ORDERS))
         gate, mask, passes = ORDERS[order]
-        super().__init__(backbone, num_classes, gate=gate, mask=mask, passes=passes, dropout=dropout, head_init=head_init, gain=gain, order=order)
+        super().__init__(
+            backbone,
+            num_classes,
+            gate=gate,
+            mask=mask,
+            passes=passes,
+            dropout=dropout,
+            head_init=head_init,
+            gain=gain,
+            order=order,
+        )
 
 
 # The gate, its mask to look at, and how many masks a branch passes.

@@ -28,13 +28,32 @@ class NonLocal(FineGrained):
         reconstructed="the width, half the channels as in arXiv 1711.07971; no sub-sampling of the keys; the placement outside ResNet-50 and ResNet-101",
     )
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        head_init: str = "kaiming",
+    ) -> None:
         super().__init__(backbone, dropout=dropout, head_init=head_init)
         self.places = placement(backbone).responses
         self.non_local = nn.ModuleList(_block(backbone.channels(place)) for place in self.places)
-        self.classifier = LinearHead(backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init)
-        self.taps = (*(tap for i, _ in enumerate(self.places) for tap in (f"non_local.{i}.attend.0", f"non_local.{i}")), f"backbone.{backbone.chain[-1]}")
-        looks = (View(f"looks within {place}", "attention", f"non_local.{i}.attend.0") for i, place in enumerate(self.places))
+        self.classifier = LinearHead(
+            backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init
+        )
+        self.taps = (
+            *(
+                tap
+                for i, _ in enumerate(self.places)
+                for tap in (f"non_local.{i}.attend.0", f"non_local.{i}")
+            ),
+            f"backbone.{backbone.chain[-1]}",
+        )
+        looks = (
+            View(f"looks within {place}", "attention", f"non_local.{i}.attend.0")
+            for i, place in enumerate(self.places)
+        )
         self.views = (*looks, View("evidence for the class", "cam", self.taps[-1]))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -42,13 +42,17 @@ def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
         classes = [(split, top.path.name, top) for split, top in tops]
         return _reading(classes, root=root, notes=_merged(tops))
     if direct:
-        sides = f"{named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders"
+        sides = (
+            f"{named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders"
+        )
         raise DataError(
             f"which folders of {root} are classes? {sides}",
             expected="CLASS/*.jpg everywhere, or GROUP/CLASS/*.jpg everywhere",
             fix="move the folders to one level, or write a list (train.csv with lines path,label)",
         )
-    leaves = [(split, path, leaf) for split, top in tops for path, leaf in _leaves(top, (top.path.name,))]
+    leaves = [
+        (split, path, leaf) for split, top in tops for path, leaf in _leaves(top, (top.path.name,))
+    ]
     _refuse_nested(leaves, root=root)
     moved = _moved(leaves, root=root)
     groups = named(sorted({path[0] for _, path, _ in leaves}))

@@ -48,7 +48,9 @@ def read_listed(root: Path) -> Contents | None:
     refuse_alike(labels, where=root)
     seen: dict[Path, _Place] = {}
     twice: list[str] = []
-    splits = {s: tuple(_items(rows[s], files[s], index=index, seen=seen, twice=twice)) for s in rows}
+    splits = {
+        s: tuple(_items(rows[s], files[s], index=index, seen=seen, twice=twice)) for s in rows
+    }
     _refuse_all_missing(root, splits)
     left_out = (*stray, *([LeftOut(TWICE, len(twice), tuple(twice[:10]))] if twice else ()))
     return Contents(root, labels, splits, left_out)
@@ -57,7 +59,9 @@ def read_listed(root: Path) -> Contents | None:
 def stray_lists(root: Path) -> list[str]:
     """Say of each file that is called as a list is why it is none, beside folders of classes."""
     files, stray = _list_files(root)
-    remarks = [f"{name} names no picture: it is no list" for left in stray for name in left.examples]
+    remarks = [
+        f"{name} names no picture: it is no list" for left in stray for name in left.examples
+    ]
     names = [printable(file.name) for file in files.values()]
     return remarks + [f"{name} is not read: there is no list for train" for name in names]
 

@@ -157,7 +157,10 @@ def _read(
 def _header(cells: Sequence[str]) -> _Columns | None:
     """Return the places of the columns, if cells are their names."""
     words = [re.sub(r"[^a-z]", "", cell.casefold()) for cell in cells]
-    path, label, split = (next((i for i, word in enumerate(words) if word in names), None) for names in (PATHS, LABELS, SETS))
+    path, label, split = (
+        next((i for i, word in enumerate(words) if word in names), None)
+        for names in (PATHS, LABELS, SETS)
+    )
     return None if path is None or label is None else _Columns(path, label, len(cells), split)
 
 

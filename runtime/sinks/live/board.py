@@ -56,7 +56,10 @@ class Board:
 
     def silent_s(self) -> float | None:
         """Return the seconds since the last line of any camera, or None before the first."""
-        return min((s for s in (camera.silent_s() for camera in tuple(self.cameras)) if s is not None), default=None)
+        return min(
+            (s for s in (camera.silent_s() for camera in tuple(self.cameras)) if s is not None),
+            default=None,
+        )
 
 
 class Machine:

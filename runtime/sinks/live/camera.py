@@ -62,7 +62,11 @@ class Camera:
 
     def __init__(self, name: str, *, quiet_s: float = 0.0) -> None:
         self.name, self._quiet_s = name, quiet_s
-        self._lock, self._encoding, self._summing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._lock, self._encoding, self._summing = (
+            threading.Lock(),
+            threading.Lock(),
+            threading.Lock(),
+        )
         self._started = time.monotonic()
         self._record: dict[str, Any] | None = None
         self._written_at = self._started
@@ -95,10 +99,20 @@ class Camera:
         """
         now = time.monotonic()
         with self._lock:
-            record, counts, picture, silent = self._record, self._counts, self._picture, now - self._written_at
+            record, counts, picture, silent = (
+                self._record,
+                self._counts,
+                self._picture,
+                now - self._written_at,
+            )
             self._forget(now)
             rate = len(self._times) / min(RATE_S, max(now - self._started, 1.0))
-            numbers = {"captured": counts.classified + counts.dropped, "classified": counts.classified, "dropped": counts.dropped, "silences": counts.silences}
+            numbers = {
+                "captured": counts.classified + counts.dropped,
+                "classified": counts.classified,
+                "dropped": counts.dropped,
+                "silences": counts.silences,
+            }
         shown = record or {}
         return {
             "name": self.name or shown.get("source") or "",
@@ -128,7 +142,11 @@ class Camera:
         with self._lock:
             picture = self._picture
         now = time.monotonic()
-        if picture is None or now - self._encoded_at < 1 / PICTURES_PER_S or (self._shot is not None and self._shot.number == picture[0]):
+        if (
+            picture is None
+            or now - self._encoded_at < 1 / PICTURES_PER_S
+            or (self._shot is not None and self._shot.number == picture[0])
+        ):
             return
         number, record, image, captured_at = picture
         self._encoded_at = now
@@ -139,7 +157,10 @@ class Camera:
             if now - self._summed_at >= STATISTICS_S:
                 with self._lock:
                     samples = self._latencies.copy()
-                self._statistics, self._summed_at = {stage: histogram(values) for stage, values in samples.items()}, now
+                self._statistics, self._summed_at = (
+                    {stage: histogram(values) for stage, values in samples.items()},
+                    now,
+                )
             return self._statistics
 
     def _forget(self, now: float) -> None:
@@ -156,7 +177,9 @@ def to_jpeg(image: NDArray[np.uint8]) -> bytes:
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    _, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
     return encoded.tobytes()
 
 
@@ -168,5 +191,11 @@ def _status(record: dict[str, Any], *, overdue_s: float) -> str:
 
 def _answer(record: dict[str, Any], image: NDArray[np.uint8]) -> str:
     top = [{"label": str(t["label"])[:LABEL_LENGTH], "p": t["p"]} for t in record["top"][:SHOWN]]
-    told = {"frame": record["frame"], "status": record["status"], "top": top, "size": [image.shape[1], image.shape[0]], "roi": record.get("roi")}
+    told = {
+        "frame": record["frame"],
+        "status": record["status"],
+        "top": top,
+        "size": [image.shape[1], image.shape[0]],
+        "roi": record.get("roi"),
+    }
     return json.dumps(told)

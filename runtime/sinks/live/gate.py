@@ -49,7 +49,9 @@ class Gate:
             return True
         # Not by http.cookies: one cookie of another program of this host that it cannot read makes it forget all.
         pairs = (pair.strip().partition("=") for pair in headers.get("Cookie", "").split(";"))
-        return any(name == cookie_name(port) and _same(value, self._session) for name, _, value in pairs)
+        return any(
+            name == cookie_name(port) and _same(value, self._session) for name, _, value in pairs
+        )
 
     def cookie(self, port: int) -> str:
         """Return the Set-Cookie value that stands for the token."""

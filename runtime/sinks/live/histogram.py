@@ -42,10 +42,18 @@ def histogram(samples: Sequence[float]) -> dict[str, Any]:
     bins = DECADES * BINS_PER_DECADE
     places = np.floor(np.log10(np.maximum(samples, 1e-9) / LOWEST_MS) * BINS_PER_DECADE)
     counts = np.bincount(np.clip(places, 0, bins - 1).astype(int), minlength=bins)
-    known = {f"p{p}": round(percentile(samples, p), 3) if supported(p, len(samples)) else None for p in PERCENTS}
+    known = {
+        f"p{p}": round(percentile(samples, p), 3) if supported(p, len(samples)) else None
+        for p in PERCENTS
+    }
     return {"n": len(samples), "counts": counts.tolist(), **known}
 
 
 def axis() -> dict[str, Any]:
     """Return what a reader needs to draw `counts`, and how many samples each percentile needs."""
-    return {"lowest_ms": LOWEST_MS, "decades": DECADES, "bins_per_decade": BINS_PER_DECADE, "needs": {f"p{p}": MIN_QUERIES[p] for p in PERCENTS}}
+    return {
+        "lowest_ms": LOWEST_MS,
+        "decades": DECADES,
+        "bins_per_decade": BINS_PER_DECADE,
+        "needs": {f"p{p}": MIN_QUERIES[p] for p in PERCENTS},
+    }

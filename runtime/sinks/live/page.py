@@ -32,7 +32,15 @@ class LivePage:
         SystemProblem: the address is in use, not this machine's, or not allowed.
     """
 
-    def __init__(self, address: str, *, token: str | None = None, title: str = "finedge", cameras: Sequence[str] = (), quiet_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        title: str = "finedge",
+        cameras: Sequence[str] = (),
+        quiet_s: float = 0.0,
+    ) -> None:
         where = parse_address(address)
         made = None if token is not None or where.loopback else secrets.token_urlsafe(32)
         self._board = Board(title, cameras=cameras, quiet_s=quiet_s)

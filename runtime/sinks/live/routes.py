@@ -52,13 +52,24 @@ class Routes(BoundedHandler):
         path, _, asked = self.path.partition("?")
         query = dict(parse_qsl(asked[:LONGEST_QUERY]))
         if not self.site.gate.host_ok(self.headers):
-            self._say(HTTPStatus.FORBIDDEN, "This page is served under the names of this machine only (127.0.0.1, localhost).")
+            self._say(
+                HTTPStatus.FORBIDDEN,
+                "This page is served under the names of this machine only (127.0.0.1, localhost).",
+            )
         elif path == "/healthz":
             self._healthz()
         elif path == "/" and self.site.gate.token_ok(query.get("token", "")):
-            self._answer(HTTPStatus.SEE_OTHER, b"", Location="/", Set_Cookie=self.site.gate.cookie(self._port))
+            self._answer(
+                HTTPStatus.SEE_OTHER,
+                b"",
+                Location="/",
+                Set_Cookie=self.site.gate.cookie(self._port),
+            )
         elif not self.site.gate.known(self.headers, port=self._port):
-            self._say(HTTPStatus.UNAUTHORIZED, "Open this address with /?token=TOKEN: the one the program was given, or the one it logged when it started.")
+            self._say(
+                HTTPStatus.UNAUTHORIZED,
+                "Open this address with /?token=TOKEN: the one the program was given, or the one it logged when it started.",
+            )
         else:
             if self.site.gate.wants_token:
                 self.note_known()
@@ -80,7 +91,12 @@ class Routes(BoundedHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Log the path without its query, which may hold the token."""
-        log.debug("live page: %s %s %s", self.client_address[0], getattr(self, "path", "").partition("?")[0], code)
+        log.debug(
+            "live page: %s %s %s",
+            self.client_address[0],
+            getattr(self, "path", "").partition("?")[0],
+            code,
+        )
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing else: the standard library's messages hold the request line."""
@@ -91,7 +107,12 @@ class Routes(BoundedHandler):
 
     def _serve(self, path: str, query: dict[str, str]) -> None:
         if path == "/":
-            self._answer(HTTPStatus.OK, self.site.document.html, type_=HTML, Content_Security_Policy=self.site.document.policy)
+            self._answer(
+                HTTPStatus.OK,
+                self.site.document.html,
+                type_=HTML,
+                Content_Security_Policy=self.site.document.policy,
+            )
         elif path == "/state.json":
             self._answer(HTTPStatus.OK, self.site.board.state(), type_=JSON)
         elif path == "/frame.jpg":
@@ -102,7 +123,10 @@ class Routes(BoundedHandler):
     def _frame(self, query: dict[str, str]) -> None:
         camera, after = self._camera(query), _whole(query.get("after", "0"))
         if camera is None or after is None:
-            self._say(HTTPStatus.NOT_FOUND, "/frame.jpg?camera=0&after=0: the number of a camera, and of the picture already held.")
+            self._say(
+                HTTPStatus.NOT_FOUND,
+                "/frame.jpg?camera=0&after=0: the number of a camera, and of the picture already held.",
+            )
         elif (shot := camera.shot(after=after)) is None:
             self._answer(HTTPStatus.NO_CONTENT, b"")
         else:
@@ -121,17 +145,27 @@ class Routes(BoundedHandler):
         silent = self.site.board.silent_s()
         ok = silent is not None and silent < self.site.board.quiet_s + SILENT_S
         told = {"ok": ok, "silent_s": None if silent is None else round(silent, 1)}
-        self._answer(HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE, json.dumps(told).encode(), type_=JSON)
+        self._answer(
+            HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE,
+            json.dumps(told).encode(),
+            type_=JSON,
+        )
 
     def _say(self, status: HTTPStatus, text: str) -> None:
         self._answer(status, f"{text}\n".encode())
 
-    def _answer(self, status: HTTPStatus, body: bytes, *, type_: str = TEXT, **headers: str) -> None:
+    def _answer(
+        self, status: HTTPStatus, body: bytes, *, type_: str = TEXT, **headers: str
+    ) -> None:
         self.send_response(status)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if status != HTTPStatus.NO_CONTENT:
             named |= {"Content-Type": type_, "Content-Length": str(len(body))}
-        for name, value in {"Content-Security-Policy": "default-src 'none'", **SAFE, **named}.items():
+        for name, value in {
+            "Content-Security-Policy": "default-src 'none'",
+            **SAFE,
+            **named,
+        }.items():
             self.send_header(name, value)
         self.send(body)
 

@@ -70,9 +70,20 @@ class BoundedServer(socketserver.ThreadingTCPServer):
             super().__init__((address.host, address.port), handler)
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            fix = "stop the other program, or choose another port" if taken else "choose an address of this machine, and a port above 1023"
-            raise SystemProblem(f"{address.host} port {address.port} cannot be served: {error.strerror}", fix=fix) from error
-        self._acceptor = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, name="finedge-live", daemon=True)
+            fix = (
+                "stop the other program, or choose another port"
+                if taken
+                else "choose an address of this machine, and a port above 1023"
+            )
+            raise SystemProblem(
+                f"{address.host} port {address.port} cannot be served: {error.strerror}", fix=fix
+            ) from error
+        self._acceptor = threading.Thread(
+            target=self.serve_forever,
+            kwargs={"poll_interval": 0.1},
+            name="finedge-live",
+            daemon=True,
+        )
         self._acceptor.start()
 
     @property
@@ -121,11 +132,18 @@ class BoundedServer(socketserver.ThreadingTCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Note what went wrong with a connection; a browser that leaves is no error."""
         error = sys.exc_info()[1]
-        log.log(logging.DEBUG if isinstance(error, OSError) else logging.WARNING, "live page: %s: %r", client_address[0], error)
+        log.log(
+            logging.DEBUG if isinstance(error, OSError) else logging.WARNING,
+            "live page: %s: %r",
+            client_address[0],
+            error,
+        )
 
     def _room(self) -> bool:
         """Tell whether there is a place, after one that only holds its own was hung up on."""
-        staying = {connection: client for connection, client in self._clients.items() if not client.leaving}
+        staying = {
+            connection: client for connection, client in self._clients.items() if not client.leaving
+        }
         if len(staying) < MOST_CLIENTS:
             return True
         # threads that have not noticed yet that they shall leave
@@ -195,7 +213,11 @@ def _holder(clients: Mapping[socket.socket, Client]) -> socket.socket | None:
     """Return the connection that loses its place, or None where each is at work."""
     now = time.monotonic()
     idle = [c for c, client in clients.items() if client.waiting and not client.known]
-    stuck = [c for c, client in clients.items() if not client.waiting and not client.known and now - client.since > STUCK_S]
+    stuck = [
+        c
+        for c, client in clients.items()
+        if not client.waiting and not client.known and now - client.since > STUCK_S
+    ]
     quiet = [c for c, client in clients.items() if client.waiting]
     for group in (idle, stuck, quiet):
         if group:

@@ -30,7 +30,9 @@ class Choice:
     why: str
 
 
-def choices(found: Sequence[Attention], options: BuildOptions, *, library: TrtLibrary, timed: bool) -> tuple[Choice, ...]:
+def choices(
+    found: Sequence[Attention], options: BuildOptions, *, library: TrtLibrary, timed: bool
+) -> tuple[Choice, ...]:
     """Return how attention is to be computed: one choice, or both modes where the faster is to be found by timing (`timed`).
 
     Raises:
@@ -40,13 +42,27 @@ def choices(found: Sequence[Attention], options: BuildOptions, *, library: TrtLi
         _require_plugin(found, library)
         return (Choice("plugin", "asked for"),)
     if options.attention == "decomposed" or not found:
-        return (Choice("decomposed", "asked for" if options.attention == "decomposed" else "the graph has no cross-layer attention"),)
+        return (
+            Choice(
+                "decomposed",
+                "asked for"
+                if options.attention == "decomposed"
+                else "the graph has no cross-layer attention",
+            ),
+        )
     if not options.plugin_fits:
-        return (Choice("decomposed", f"the plugin's kernel takes float16, precision {options.precision} has none"),)
+        return (
+            Choice(
+                "decomposed",
+                f"the plugin's kernel takes float16, precision {options.precision} has none",
+            ),
+        )
     return _timed(found, library) if timed else (_by_rule(found, options, library),)
 
 
-def faster(engines: Mapping[Mode, bytes], time: Callable[[bytes], float]) -> tuple[Mode, dict[str, float]]:
+def faster(
+    engines: Mapping[Mode, bytes], time: Callable[[bytes], float]
+) -> tuple[Mode, dict[str, float]]:
     """Return the mode of the fastest engine and the milliseconds of each; `time` runs an engine and returns its milliseconds a batch."""
     took: dict[Mode, float] = {mode: time(data) for mode, data in engines.items()}
     return min(took, key=lambda mode: took[mode]), {mode: round(ms, 4) for mode, ms in took.items()}
@@ -67,7 +83,10 @@ def plugin_why_not(found: Sequence[Attention], library: TrtLibrary) -> str | Non
 def _require_plugin(found: Sequence[Attention], library: TrtLibrary) -> None:
     why = plugin_why_not(found, library)
     if why:
-        raise BackendMissing(f"--attention plugin cannot be used with {library.name} here: {why}", fix="or use --attention decomposed")
+        raise BackendMissing(
+            f"--attention plugin cannot be used with {library.name} here: {why}",
+            fix="or use --attention decomposed",
+        )
 
 
 def _timed(found: Sequence[Attention], library: TrtLibrary) -> tuple[Choice, ...]:
@@ -81,7 +100,12 @@ def _timed(found: Sequence[Attention], library: TrtLibrary) -> tuple[Choice, ...
 def _by_rule(found: Sequence[Attention], options: BuildOptions, library: TrtLibrary) -> Choice:
     reason = _not_fused(found, options, library)
     if not reason:
-        return Choice("decomposed", "TensorRT fuses it" if options.precision == "fp16" else "the default of this backend without a GPU to time on")
+        return Choice(
+            "decomposed",
+            "TensorRT fuses it"
+            if options.precision == "fp16"
+            else "the default of this backend without a GPU to time on",
+        )
     why = plugin_why_not(found, library)
     if why:
         log.warning("attention stays decomposed although %s: %s", reason, why)
@@ -99,4 +123,8 @@ def _not_fused(found: Sequence[Attention], options: BuildOptions, library: TrtLi
     if options.precision == "int8":
         return "TensorRT does not fuse attention between INT8 layers"
     uneven = next((a for a in found if a.d != a.dv), None)
-    return f"TensorRT does not fuse heads of {uneven.d} with values of {uneven.dv} ({uneven.name})" if uneven else ""
+    return (
+        f"TensorRT does not fuse heads of {uneven.d} with values of {uneven.dv} ({uneven.name})"
+        if uneven
+        else ""
+    )

@@ -52,7 +52,12 @@ def build(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Buil
     store, where = EngineStore.of(bundle), target(options.targets, library=library)
     writable_place(store.folder, option="the engine")
     possible = candidates(bundle, options, library=library, where=where)
-    best, times = _fastest(_compile_all(bundle, possible, library=library, where=where), bundle, options, library=library)
+    best, times = _fastest(
+        _compile_all(bundle, possible, library=library, where=where),
+        bundle,
+        options,
+        library=library,
+    )
     choice, compiled = best.candidate.choice, best.compiled
     layers = _layers(compiled, library=library, where=where)
     found = problems(layers, bundle=bundle, model=best.candidate.model, precision=options.precision)
@@ -62,7 +67,13 @@ def build(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Buil
         "finedge": __version__,
         "file": options.file,
         "seconds": round(compiled.seconds, 3),
-        "attention": {"asked": options.attention, "considered": _modes(possible), "chosen": choice.mode, "why": choice.why, "ms": times},
+        "attention": {
+            "asked": options.attention,
+            "considered": _modes(possible),
+            "chosen": choice.mode,
+            "why": choice.why,
+            "ms": times,
+        },
         "memory": best.candidate.memory.to_json(),
         "problems": list(found),
         **layers.to_json(),
@@ -82,11 +93,19 @@ def engine_for(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) ->
     return build(bundle, options, library=library)
 
 
-def _stored(store: EngineStore, candidate: Candidate, library: TrtLibrary, *, considered: list[str]) -> Found | None:
+def _stored(
+    store: EngineStore, candidate: Candidate, library: TrtLibrary, *, considered: list[str]
+) -> Found | None:
     """Return a whole engine of this key; where there is a choice, only one that was chosen among the same."""
-    typings: tuple[Typing, ...] = (candidate.options.typing, "weak") if library.may_type_weakly else (candidate.options.typing,)
+    typings: tuple[Typing, ...] = (
+        (candidate.options.typing, "weak")
+        if library.may_type_weakly
+        else (candidate.options.typing,)
+    )
     found = next((f for f in map(store.find, map(candidate.key_with, typings)) if f), None)
-    if found is None or (len(considered) > 1 and found.record["attention"]["considered"] != considered):
+    if found is None or (
+        len(considered) > 1 and found.record["attention"]["considered"] != considered
+    ):
         return None
     return found if found.is_whole() else None
 
@@ -100,7 +119,9 @@ def _say_why(store: EngineStore, candidate: Candidate, bundle: Bundle) -> None:
         log.warning("%s does not fit (%s): building again", near.path.name, key.explain(near.key))
 
 
-def _compile_all(bundle: Bundle, possible: tuple[Candidate, ...], *, library: TrtLibrary, where: Target) -> list[Made]:
+def _compile_all(
+    bundle: Bundle, possible: tuple[Candidate, ...], *, library: TrtLibrary, where: Target
+) -> list[Made]:
     """Compile every candidate; where there are several, those that fail are left out, unless all do."""
     made: list[Made] = []
     failed: list[FinedgeError] = []
@@ -121,24 +142,47 @@ def _compile(bundle: Bundle, candidate: Candidate, *, library: TrtLibrary, where
     check_memory(candidate.memory, here=where.here)
     register_plugin(candidate, library)
     title = f"{bundle.name} {candidate.options.precision} ({candidate.choice.mode} attention) for {where.gpu}"
-    order = Order(title, bundle.spec.input.name, candidate.options, library, where, machine_name(candidate.key))
+    order = Order(
+        title,
+        bundle.spec.input.name,
+        candidate.options,
+        library,
+        where,
+        machine_name(candidate.key),
+    )
     try:
         return Made(candidate, compile_engine(candidate.model, order), candidate.options.typing)
     except FinedgeError as error:
-        if isinstance(error, SystemProblem) or candidate.options.typing == "weak" or not library.may_type_weakly:
+        if (
+            isinstance(error, SystemProblem)
+            or candidate.options.typing == "weak"
+            or not library.may_type_weakly
+        ):
             raise
         log.warning("%s\n  trying again with weak typing", error)
-    return Made(candidate, compile_engine(candidate.model, replace(order, options=replace(candidate.options, typing="weak"))), "weak")
+    return Made(
+        candidate,
+        compile_engine(
+            candidate.model, replace(order, options=replace(candidate.options, typing="weak"))
+        ),
+        "weak",
+    )
 
 
-def _fastest(made: list[Made], bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> tuple[Made, dict[str, float]]:
+def _fastest(
+    made: list[Made], bundle: Bundle, options: BuildOptions, *, library: TrtLibrary
+) -> tuple[Made, dict[str, float]]:
     """Return the fastest, and the milliseconds of each mode where there was a choice."""
     if len(made) == 1:
         return made[0], {}
     by_mode = {m.candidate.choice.mode: m for m in made}
     engines = {mode: m.compiled.engine for mode, m in by_mode.items()}
-    mode, times = faster(engines, lambda data: milliseconds(data, bundle, batch=options.profile.opt, library=library))
-    log.info("attention: %s is the fastest of %s (ms a batch of %d)", mode, times, options.profile.opt)
+    mode, times = faster(
+        engines, lambda data: milliseconds(data, bundle, batch=options.profile.opt, library=library)
+    )
+    log.info(
+        "attention: %s is the fastest of %s (ms a batch of %d)", mode, times, options.profile.opt
+    )
     return by_mode[mode], times
 
 
@@ -165,7 +209,9 @@ def _read_layers(compiled: Compiled, *, library: TrtLibrary, where: Target) -> L
         engine = runtime.deserialize_cuda_engine(compiled.engine)
         if engine is None:
             return from_log(compiled.messages)
-        return from_inspector(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+        return from_inspector(
+            engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+        )
 
 
 def _modes(possible: tuple[Candidate, ...]) -> list[str]:

@@ -43,11 +43,16 @@ class Candidate:
         return replace(self.key, flags=_flags(replace(self.options, typing=typing)))
 
 
-def candidates(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, where: Target) -> tuple[Candidate, ...]:
+def candidates(
+    bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, where: Target
+) -> tuple[Candidate, ...]:
     """Return one way, or both kinds of attention where they can be timed on this machine; errors are those of `choices` and `prepare`."""
     timed = where.here is not None and options.targets == LOCAL
     decided = choices(attentions(bundle.file(options.file)), options, library=library, timed=timed)
-    return tuple(_candidate(bundle, replace(options, attention=c.mode), c, library=library, where=where) for c in decided)
+    return tuple(
+        _candidate(bundle, replace(options, attention=c.mode), c, library=library, where=where)
+        for c in decided
+    )
 
 
 def register_plugin(candidate: Candidate, library: TrtLibrary) -> None:
@@ -58,7 +63,9 @@ def register_plugin(candidate: Candidate, library: TrtLibrary) -> None:
         register(library.trt)
 
 
-def _candidate(bundle: Bundle, options: BuildOptions, choice: Choice, *, library: TrtLibrary, where: Target) -> Candidate:
+def _candidate(
+    bundle: Bundle, options: BuildOptions, choice: Choice, *, library: TrtLibrary, where: Target
+) -> Candidate:
     model = prepare(bundle.file(options.file), options, taps=bundle.taps)
     profile = options.profile
     key = EngineKey(
@@ -77,7 +84,9 @@ def _candidate(bundle: Bundle, options: BuildOptions, choice: Choice, *, library
 
 def _flags(options: BuildOptions) -> tuple[str, ...]:
     names = ("attention", "debug_taps", "typing", "workspace_mib")
-    return tuple(sorted([f"recipe={RECIPE}", *(f"{name}={getattr(options, name)}" for name in names)]))
+    return tuple(
+        sorted([f"recipe={RECIPE}", *(f"{name}={getattr(options, name)}" for name in names)])
+    )
 
 
 def _plugin_digest() -> str:

@@ -60,11 +60,32 @@ def build(
         debug_taps: the bundle's taps become outputs, so that verify can look inside.
         dry_run: build nothing: list every node TensorRT cannot take, and what would be built.
     """
-    loaded, ours = Bundle.load(bundle), load_library(default_library() if backend == "auto" else backend)
-    common = BuildOptions("fp32", "decomposed", Profile.parse(batch), workspace_mib, tuple(target.split(",")), typing, debug_taps)
+    loaded, ours = (
+        Bundle.load(bundle),
+        load_library(default_library() if backend == "auto" else backend),
+    )
+    common = BuildOptions(
+        "fp32",
+        "decomposed",
+        Profile.parse(batch),
+        workspace_mib,
+        tuple(target.split(",")),
+        typing,
+        debug_taps,
+    )
     step: Step = look if dry_run else make
-    done: dict[str, Outcome] = {name: _attempt(step, loaded, replace(common, precision=name), attention=attention, library=ours) for name in _names(precision)}
-    head = {"bundle": str(loaded.path.resolve()), "backend": ours.name, "version": ours.version, "dry_run": dry_run}
+    done: dict[str, Outcome] = {
+        name: _attempt(
+            step, loaded, replace(common, precision=name), attention=attention, library=ours
+        )
+        for name in _names(precision)
+    }
+    head = {
+        "bundle": str(loaded.path.resolve()),
+        "backend": ours.name,
+        "version": ours.version,
+        "dry_run": dry_run,
+    }
     result = {**head, "precisions": {name: outcome.result for name, outcome in done.items()}}
     failed = {name: outcome.error for name, outcome in done.items() if outcome.error}
     if failed:
@@ -83,9 +104,24 @@ def make(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Resul
     """Build one engine; return its file, key, seconds, bytes, attention and layer summary."""
     built = builder.build(bundle, options, library=library)
     layers = LayerReport.from_json(built.record).describe()
-    log.info("%s: %.1f s, %.1f MB\n%s", built.path, built.record["seconds"], built.record["bytes"] / 1e6, layers)
-    shown = {name: built.record[name] for name in ("seconds", "bytes", "attention", "memory", "summary", "problems")}
-    return {"file": options.file, "engine": str(built.path), "key": built.key.digest(), "typing": _typing(built.key.flags), **shown}
+    log.info(
+        "%s: %.1f s, %.1f MB\n%s",
+        built.path,
+        built.record["seconds"],
+        built.record["bytes"] / 1e6,
+        layers,
+    )
+    shown = {
+        name: built.record[name]
+        for name in ("seconds", "bytes", "attention", "memory", "summary", "problems")
+    }
+    return {
+        "file": options.file,
+        "engine": str(built.path),
+        "key": built.key.digest(),
+        "typing": _typing(built.key.flags),
+        **shown,
+    }
 
 
 def look(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Result:
@@ -98,7 +134,10 @@ def look(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Resul
         "target": where.gpu,
         "attention": [{"mode": c.choice.mode, "why": c.choice.why} for c in possible],
         "memory": first.memory.to_json(),
-        "keys": [{"digest": c.key.digest(), "stored": store.find(c.key) is not None, **c.key.to_json()} for c in possible],
+        "keys": [
+            {"digest": c.key.digest(), "stored": store.find(c.key) is not None, **c.key.to_json()}
+            for c in possible
+        ],
         "unsupported": [],
     }
     check_memory(first.memory, here=where.here)
@@ -106,7 +145,12 @@ def look(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Resul
         register_plugin(candidate, library)
         found = unsupported(candidate.model, library=library)
         if found:
-            raise refusal(found, file=options.file, library=library, result={**shown, "unsupported": to_json(found)})
+            raise refusal(
+                found,
+                file=options.file,
+                library=library,
+                result={**shown, "unsupported": to_json(found)},
+            )
     return shown
 
 
@@ -118,7 +162,9 @@ class Outcome:
     error: FinedgeError | None = None
 
 
-def _attempt(step: Step, bundle: Bundle, options: BuildOptions, *, attention: Attention, library: TrtLibrary) -> Outcome:
+def _attempt(
+    step: Step, bundle: Bundle, options: BuildOptions, *, attention: Attention, library: TrtLibrary
+) -> Outcome:
     try:
         return Outcome(step(bundle, replace(options, attention=attention), library=library))
     except FinedgeError as error:
@@ -131,14 +177,19 @@ def _worst(failed: dict[str, FinedgeError], result: Result) -> FinedgeError:
     for name in (n for n in failed if n != worst):
         log.error("no %s engine: %s", name, failed[name])
     error = failed[worst]
-    return type(error)(f"no {worst} engine: {error.what}", expected=error.expected, fix=error.fix, result=result)
+    return type(error)(
+        f"no {worst} engine: {error.what}", expected=error.expected, fix=error.fix, result=result
+    )
 
 
 def _names(text: str) -> tuple[Precision, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
     unknown = [n for n in names if n not in FILES]
     if unknown:
-        raise UsageError(f"unknown precision '{unknown[0]}'", expected=f"one or several of {', '.join(FILES)}, joined by commas")
+        raise UsageError(
+            f"unknown precision '{unknown[0]}'",
+            expected=f"one or several of {', '.join(FILES)}, joined by commas",
+        )
     return cast("tuple[Precision, ...]", names)
 
 

@@ -64,9 +64,13 @@ def compile_engine(model: onnx.ModelProto, order: Order) -> Compiled:
         network = builder.create_network(_creation_flags(order))
         parser = trt.OnnxParser(network, logger(trt))  # it keeps neither builder nor network alive
         if not parser.parse(model.SerializeToString()):
-            raise refusal(parser_errors(parser, model), file=order.options.file, library=order.library)
+            raise refusal(
+                parser_errors(parser, model), file=order.options.file, library=order.library
+            )
         config = _config(builder, order)
-        add_profile(config, order.options.profile, builder=builder, network=network, name=order.input)
+        add_profile(
+            config, order.options.profile, builder=builder, network=network, name=order.input
+        )
         config.progress_monitor = monitor(trt, bars, stop)
         timings = use_timing_cache(config, order)
         stop.check()
@@ -85,7 +89,11 @@ def _creation_flags(order: Order) -> int:
     if order.options.typing == "strong":
         return 1 << int(order.library.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     if not order.library.may_type_weakly:
-        raise UsageError(f"--typing weak with {order.library.name} {order.library.version}", expected="TensorRT before 10.12", fix="--typing strong")
+        raise UsageError(
+            f"--typing weak with {order.library.name} {order.library.version}",
+            expected="TensorRT before 10.12",
+            fix="--typing strong",
+        )
     return 0
 
 
@@ -93,7 +101,9 @@ def _config(builder: Any, order: Order) -> Any:
     trt, options = order.library.trt, order.options
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * MIB)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the layer list is one line without it
+    config.profiling_verbosity = (
+        trt.ProfilingVerbosity.DETAILED
+    )  # the layer list is one line without it
     config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa: what is called fp32 is float32
     if options.typing == "weak":
         for flag in _weak_flags(options):
@@ -107,7 +117,9 @@ def _config(builder: Any, order: Order) -> Any:
 
 def _weak_flags(options: BuildOptions) -> tuple[str, ...]:
     """Return the precisions weak typing may use; Q/DQ pairs need the INT8 flag there (NVIDIA/TensorRT issue 4021)."""
-    return {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8"), "int8-fp32": ("INT8",)}[options.precision]
+    return {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8"), "int8-fp32": ("INT8",)}[
+        options.precision
+    ]
 
 
 def use_timing_cache(config: Any, order: Order) -> Path | None:
@@ -126,5 +138,10 @@ def _failed(messages: Messages, order: Order) -> FinedgeError:
     said = "\n    ".join(messages.errors[-SHOWN_ERRORS:]) or "it gave no reason"
     what = f"{order.library.name} {order.library.version} cannot build {order.title}: {said}"
     if any("out of memory" in m.lower() or "OutOfMemory" in m for m in messages.errors):
-        return SystemProblem(what, fix="a smaller --batch or --workspace-mib, or end other programs")
-    return FinedgeError(what, fix="finedge build --dry-run says what the parser refuses; try another --precision or --attention decomposed")
+        return SystemProblem(
+            what, fix="a smaller --batch or --workspace-mib, or end other programs"
+        )
+    return FinedgeError(
+        what,
+        fix="finedge build --dry-run says what the parser refuses; try another --precision or --attention decomposed",
+    )

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 HALF = ("fp16", "int8")  # int8-fp32 leaves in FP32 on purpose what is not quantised
 
 
-def check_layers(report: LayerReport, *, int8_layers: Sequence[str], precision: str, softmaxes: Collection[str] | None = None) -> tuple[str, ...]:
+def check_layers(
+    report: LayerReport,
+    *,
+    int8_layers: Sequence[str],
+    precision: str,
+    softmaxes: Collection[str] | None = None,
+) -> tuple[str, ...]:
     """Return what is wrong with the layers of an engine, one sentence each; empty if nothing is.
 
     Args:
@@ -34,7 +40,9 @@ def check_layers(report: LayerReport, *, int8_layers: Sequence[str], precision: 
     return (*int8, *fp32)
 
 
-def problems(report: LayerReport, *, bundle: Bundle, model: onnx.ModelProto, precision: str) -> tuple[str, ...]:
+def problems(
+    report: LayerReport, *, bundle: Bundle, model: onnx.ModelProto, precision: str
+) -> tuple[str, ...]:
     """Return what `check_layers` finds in an engine of a calibrated bundle, built from `model`; empty where no layers are known."""
     if not report.layers:
         return ()
@@ -50,7 +58,9 @@ def problems(report: LayerReport, *, bundle: Bundle, model: onnx.ModelProto, pre
 def inner_softmaxes(model: onnx.ModelProto) -> frozenset[str]:
     """Return the names of the Softmax nodes of a model as given to the builder, without those that turn logits into probabilities: these stay FP32."""
     final = keep_float32(model.graph)
-    return frozenset(n.name for n in model.graph.node if n.op_type == "Softmax" and n.name not in final)
+    return frozenset(
+        n.name for n in model.graph.node if n.op_type == "Softmax" and n.name not in final
+    )
 
 
 def _not_int8(report: LayerReport, names: Sequence[str]) -> Iterator[str]:
@@ -71,7 +81,9 @@ def _in_fp32(report: LayerReport, softmaxes: Collection[str] | None) -> Iterator
     for layer in report.layers:
         if layer.role in ("matmul", "attention") and layer.precision == "fp32":
             yield f"{layer.role} {', '.join(layer.onnx) or layer.name} reads FP32"
-        elif _is_softmax(layer, softmaxes) and {t.dtype for t in (*layer.inputs, *layer.outputs)} == {"fp32"}:
+        elif _is_softmax(layer, softmaxes) and {
+            t.dtype for t in (*layer.inputs, *layer.outputs)
+        } == {"fp32"}:
             yield f"softmax {', '.join(layer.onnx) or layer.name} reads and writes FP32"
 
 

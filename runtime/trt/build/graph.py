@@ -94,21 +94,34 @@ def attentions(path: Path) -> tuple[Attention, ...]:
 def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
     """Return the shape of each tensor that has one; None is a dimension known only at run time (the batch)."""
     values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    known = {v.name: v.type.tensor_type.shape.dim for v in values if v.type.tensor_type.HasField("shape")}
-    return {name: tuple(d.dim_value if d.HasField("dim_value") else None for d in dims) for name, dims in known.items()}
+    known = {
+        v.name: v.type.tensor_type.shape.dim for v in values if v.type.tensor_type.HasField("shape")
+    }
+    return {
+        name: tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
+        for name, dims in known.items()
+    }
 
 
 def _attention(node: onnx.NodeProto, shapes: dict[str, tuple[int | None, ...]]) -> Attention:
     q, k, v = (_map(node, name, shapes) for name in node.input)
-    return Attention(node.name, q[1] * q[2], k[1] * k[2], q[0], v[0], node.input[1] == node.input[2])
+    return Attention(
+        node.name, q[1] * q[2], k[1] * k[2], q[0], v[0], node.input[1] == node.input[2]
+    )
 
 
-def _map(node: onnx.NodeProto, name: str, shapes: dict[str, tuple[int | None, ...]]) -> tuple[int, int, int]:
+def _map(
+    node: onnx.NodeProto, name: str, shapes: dict[str, tuple[int | None, ...]]
+) -> tuple[int, int, int]:
     """Return channels, height and width of an input."""
     shape = shapes.get(name, ())
     sizes = tuple(n for n in shape[1:] if n)
     if len(shape) != 4 or len(sizes) != 3:
-        raise BundleError(f"the size of {name}, an input of node {node.name}, is not known: {list(shape)}", expected="[B, C, H, W]", fix="export again")
+        raise BundleError(
+            f"the size of {name}, an input of node {node.name}, is not known: {list(shape)}",
+            expected="[B, C, H, W]",
+            fix="export again",
+        )
     return sizes[0], sizes[1], sizes[2]
 
 

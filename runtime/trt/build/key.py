@@ -57,11 +57,16 @@ class EngineKey:
 
     def differing(self, other: EngineKey) -> tuple[str, ...]:
         """Return the names of the fields that differ."""
-        return tuple(f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name))
+        return tuple(
+            f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)
+        )
 
     def explain(self, other: EngineKey) -> str:
         """Return `field: theirs -> ours` for each differing field; digests are cut to 12 digits."""
-        return ", ".join(f"{name}: {_shown(getattr(other, name))} -> {_shown(getattr(self, name))}" for name in self.differing(other))
+        return ", ".join(
+            f"{name}: {_shown(getattr(other, name))} -> {_shown(getattr(self, name))}"
+            for name in self.differing(other)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""

@@ -105,7 +105,9 @@ class Layer:
         if "mha" in self.tactic.lower():
             return "attention"
         kind = self.kind.lower()
-        return next((role for word, role in _ROLES if word in kind), None) or _role_of_kernel(self.operations)
+        return next((role for word, role in _ROLES if word in kind), None) or _role_of_kernel(
+            self.operations
+        )
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -138,27 +140,48 @@ class LayerReport:
             "source": self.source,
             "layers": len(self.layers),
             "by_kind": dict(Counter(layer.kind for layer in self.layers).most_common()),
-            "precisions": {role: dict(Counter(layer.precision for layer in found)) for role, found in roles.items() if found},
+            "precisions": {
+                role: dict(Counter(layer.precision for layer in found))
+                for role, found in roles.items()
+                if found
+            },
             "int8_convolutions": sum(layer.precision == "int8" for layer in roles["convolution"]),
             "fused_attention": len(roles["attention"]),
             "unfused_softmax": len(roles["softmax"]),
             "plugin_layers": len(self.of("plugin")),
             "reformats": len(self.of("reformat")),
-            "float_islands": [{"precision": layer.precision, "role": layer.role, "onnx": list(layer.onnx)} for layer in self.float_islands()],
+            "float_islands": [
+                {"precision": layer.precision, "role": layer.role, "onnx": list(layer.onnx)}
+                for layer in self.float_islands()
+            ],
         }
 
     def describe(self) -> str:
         """Return a short table for people: precisions a role, attention, reformats, float islands."""
         counts = self.summary()
         rows = [("layers", f"{counts['layers']} ({self.source})")]
-        rows += [(role, ", ".join(f"{n} {dtype}" for dtype, n in found.items())) for role, found in counts["precisions"].items()]
-        rows += [(name.replace("_", " "), str(counts[name])) for name in ("plugin_layers", "reformats")]
-        rows += [("float island", f"{i['role']} in {i['precision']}: {', '.join(i['onnx']) or 'no ONNX node named'}") for i in counts["float_islands"]]
+        rows += [
+            (role, ", ".join(f"{n} {dtype}" for dtype, n in found.items()))
+            for role, found in counts["precisions"].items()
+        ]
+        rows += [
+            (name.replace("_", " "), str(counts[name])) for name in ("plugin_layers", "reformats")
+        ]
+        rows += [
+            (
+                "float island",
+                f"{i['role']} in {i['precision']}: {', '.join(i['onnx']) or 'no ONNX node named'}",
+            )
+            for i in counts["float_islands"]
+        ]
         return "\n".join(f"{name:<14} {value}" for name, value in rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary and every layer as plain data."""
-        layers = [{**asdict(layer), "role": layer.role, "precision": layer.precision} for layer in self.layers]
+        layers = [
+            {**asdict(layer), "role": layer.role, "precision": layer.precision}
+            for layer in self.layers
+        ]
         return {"summary": self.summary(), "layers": layers}
 
     @classmethod
@@ -187,39 +210,79 @@ def from_inspector(text: str) -> LayerReport:
         FinedgeError: it is not such JSON, or it holds names only.
     """
     try:
-        layers = json.loads(text, strict=False)["Layers"]  # strict refuses the control characters that metadata may hold
+        layers = json.loads(text, strict=False)[
+            "Layers"
+        ]  # strict refuses the control characters that metadata may hold
     except (ValueError, KeyError, TypeError) as error:
-        raise FinedgeError(f"the engine inspector returned no layers: {error!r}", expected="JSON with a list 'Layers'") from error
+        raise FinedgeError(
+            f"the engine inspector returned no layers: {error!r}",
+            expected="JSON with a list 'Layers'",
+        ) from error
     if not layers or not all(isinstance(layer, dict) for layer in layers):
         raise _not_detailed("the engine inspector returned layer names only")
     return LayerReport(tuple(_from_record(layer) for layer in layers), "inspector")
 
 
 def _from_json(record: Mapping[str, Any]) -> Layer:
-    inputs, outputs, constants = (tuple(Tensor(t["name"], tuple(t["shape"]), t["dtype"]) for t in record[k]) for k in ("inputs", "outputs", "constants"))
-    return Layer(record["name"], record["kind"], inputs, outputs, constants, record["tactic"], tuple(record["onnx"]))
+    inputs, outputs, constants = (
+        tuple(Tensor(t["name"], tuple(t["shape"]), t["dtype"]) for t in record[k])
+        for k in ("inputs", "outputs", "constants")
+    )
+    return Layer(
+        record["name"],
+        record["kind"],
+        inputs,
+        outputs,
+        constants,
+        record["tactic"],
+        tuple(record["onnx"]),
+    )
 
 
 def _from_line(line: str) -> Layer:
     found = _LINE.match(line)
     if not found:
-        raise FinedgeError(f"a layer line that is not understood: {line[:200]}", expected="Name, LayerType, Inputs, Constants, Outputs, TacticName, Metadata")
+        raise FinedgeError(
+            f"a layer line that is not understood: {line[:200]}",
+            expected="Name, LayerType, Inputs, Constants, Outputs, TacticName, Metadata",
+        )
     name, kind, inputs, constants, outputs, tactic, metadata = found.groups()
-    return Layer(name, kind, _tensors(inputs), _tensors(outputs), _tensors(constants), tactic, _onnx_nodes(metadata))
+    return Layer(
+        name,
+        kind,
+        _tensors(inputs),
+        _tensors(outputs),
+        _tensors(constants),
+        tactic,
+        _onnx_nodes(metadata),
+    )
 
 
 def _tensors(text: str) -> tuple[Tensor, ...]:
-    return tuple(Tensor(name, tuple(int(side) for side in sides.split(",") if side), _dtype(dtype)) for name, sides, dtype in _TENSOR.findall(text))
+    return tuple(
+        Tensor(name, tuple(int(side) for side in sides.split(",") if side), _dtype(dtype))
+        for name, sides, dtype in _TENSOR.findall(text)
+    )
 
 
 def _from_record(record: Mapping[str, Any]) -> Layer:
-    weights = record.get("Weights") or {}  # absent for Myelin's layers, whose constants are listed as tensors
+    weights = (
+        record.get("Weights") or {}
+    )  # absent for Myelin's layers, whose constants are listed as tensors
     constants = [_from_fields(c) for c in record.get("Constants", ())]
     if "Type" in weights:
         constants.append(Tensor("weights", (), _dtype(weights["Type"])))
-    inputs, outputs = (tuple(_from_fields(t) for t in record.get(key, ())) for key in ("Inputs", "Outputs"))
+    inputs, outputs = (
+        tuple(_from_fields(t) for t in record.get(key, ())) for key in ("Inputs", "Outputs")
+    )
     return Layer(
-        record["Name"], record.get("LayerType", ""), inputs, outputs, tuple(constants), record.get("TacticName", ""), _onnx_nodes(record.get("Metadata", ""))
+        record["Name"],
+        record.get("LayerType", ""),
+        inputs,
+        outputs,
+        tuple(constants),
+        record.get("TacticName", ""),
+        _onnx_nodes(record.get("Metadata", "")),
     )
 
 
@@ -230,7 +293,9 @@ def _from_fields(record: Mapping[str, Any]) -> Tensor:
 
 def _dtype(text: str) -> str:
     """Return the dtype named in e.g. "Half" or "Channel major FP16 format where channel % 8 == 0"; unknown for "N/A due to dynamic shapes"."""
-    return next((_TYPES[word] for word in re.findall(r"\w+", text.lower()) if word in _TYPES), UNKNOWN)
+    return next(
+        (_TYPES[word] for word in re.findall(r"\w+", text.lower()) if word in _TYPES), UNKNOWN
+    )
 
 
 def _onnx_nodes(metadata: str) -> tuple[str, ...]:
@@ -239,7 +304,9 @@ def _onnx_nodes(metadata: str) -> tuple[str, ...]:
 
 
 def _role_of_kernel(operations: tuple[str, ...]) -> Role:
-    if ("Sub", "Exp") in pairwise(operations) and "Log" not in operations:  # exp(x - max x): few terms are not summed by a reduction but one by one
+    if (
+        ("Sub", "Exp") in pairwise(operations) and "Log" not in operations
+    ):  # exp(x - max x): few terms are not summed by a reduction but one by one
         return "softmax"
     if "Fc" in operations or "Gemm" in operations:
         return "matmul"
@@ -247,4 +314,8 @@ def _role_of_kernel(operations: tuple[str, ...]) -> Role:
 
 
 def _not_detailed(what: str) -> FinedgeError:
-    return FinedgeError(what, expected="an engine built with ProfilingVerbosity.DETAILED, and for the log a logger that takes VERBOSE", fix="build again")
+    return FinedgeError(
+        what,
+        expected="an engine built with ProfilingVerbosity.DETAILED, and for the log a logger that takes VERBOSE",
+        fix="build again",
+    )

@@ -57,7 +57,13 @@ def estimate(model: onnx.ModelProto, *, batch: int) -> Estimate:
     sizes = _sizes(inferred, batch)
     activations = _peak(inferred, sizes) / MIB
     unknown = sum(name not in sizes for node in inferred.graph.node for name in node.output if name)
-    return Estimate(weights, activations, BASE_MIB + HOST_COPIES * weights, DEVICE_COPIES * weights + activations, unknown)
+    return Estimate(
+        weights,
+        activations,
+        BASE_MIB + HOST_COPIES * weights,
+        DEVICE_COPIES * weights + activations,
+        unknown,
+    )
 
 
 def check_memory(need: Estimate, *, here: Gpu | None) -> None:
@@ -72,27 +78,47 @@ def check_memory(need: Estimate, *, here: Gpu | None) -> None:
         host = need.host_mib + (need.device_mib if shared else 0)
         _compare("memory", host, total=found["total"], free=found["available"])
     if here is not None and not shared:
-        _compare(f"memory of {here.name}", need.device_mib, total=here.memory_mib, free=here.memory_mib)
+        _compare(
+            f"memory of {here.name}", need.device_mib, total=here.memory_mib, free=here.memory_mib
+        )
 
 
 def _compare(what: str, need: float, *, total: float, free: float) -> None:
     if need > total:
-        raise SystemProblem(f"the build needs about {need:.0f} MiB of {what}", expected=f"at most {total:.0f} MiB", fix="a smaller --batch, or another machine")
+        raise SystemProblem(
+            f"the build needs about {need:.0f} MiB of {what}",
+            expected=f"at most {total:.0f} MiB",
+            fix="a smaller --batch, or another machine",
+        )
     if need > free:
-        log.warning("the build needs about %.0f MiB of %s, %.0f MiB are free: end other programs if it fails", need, what, free)
+        log.warning(
+            "the build needs about %.0f MiB of %s, %.0f MiB are free: end other programs if it fails",
+            need,
+            what,
+            free,
+        )
 
 
 def _sizes(model: onnx.ModelProto, batch: int) -> dict[str, int]:
     """Return the bytes of each tensor whose shape is known but for the batch."""
     values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
     types, shapes = {v.name: v.type.tensor_type.elem_type for v in values}, shapes_of(model)
-    return {name: _bytes(types[name], shape, batch) for name, shape in shapes.items() if None not in shape[1:]}
+    return {
+        name: _bytes(types[name], shape, batch)
+        for name, shape in shapes.items()
+        if None not in shape[1:]
+    }
 
 
 def _peak(model: onnx.ModelProto, sizes: dict[str, int]) -> int:
     nodes = model.graph.node
     last = {name: i for i, node in enumerate(nodes) for name in node.input}
-    fused = {name for node in nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.output}
+    fused = {
+        name
+        for node in nodes
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        for name in node.output
+    }
     live: dict[str, int] = {v.name: sizes.get(v.name, 0) for v in model.graph.input}
     peak = 0
     for i, node in enumerate(nodes):

@@ -13,7 +13,12 @@ Attention = Literal["auto", "decomposed", "plugin"]
 Typing = Literal["strong", "weak"]
 
 # `int8` computes in float16 what is not quantised, `int8-fp32` in float32.
-FILES: dict[str, str] = {"fp32": FLOAT_FILE, "fp16": HALF_FILE, "int8": PORTABLE_FILE, "int8-fp32": PORTABLE_FILE}
+FILES: dict[str, str] = {
+    "fp32": FLOAT_FILE,
+    "fp16": HALF_FILE,
+    "int8": PORTABLE_FILE,
+    "int8-fp32": PORTABLE_FILE,
+}
 LOCAL = ("local",)
 
 
@@ -27,16 +32,26 @@ class Profile:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.opt <= self.max:
-            raise UsageError(f"batch profile {self.min},{self.opt},{self.max}", expected="1 <= min <= opt <= max", fix="--batch 1,1,8")
+            raise UsageError(
+                f"batch profile {self.min},{self.opt},{self.max}",
+                expected="1 <= min <= opt <= max",
+                fix="--batch 1,1,8",
+            )
 
     @classmethod
     def parse(cls, text: str) -> Profile:
         """Read "min,opt,max", or one number for all three."""
         try:
             sizes = [int(part) for part in text.split(",")]
-            return cls(*(sizes * 3 if len(sizes) == 1 else sizes)) if len(sizes) in (1, 3) else cls(0)
+            return (
+                cls(*(sizes * 3 if len(sizes) == 1 else sizes)) if len(sizes) in (1, 3) else cls(0)
+            )
         except ValueError:
-            raise UsageError(f"batch profile '{text}'", expected="min,opt,max, or one number", fix="--batch 1,1,8") from None
+            raise UsageError(
+                f"batch profile '{text}'",
+                expected="min,opt,max, or one number",
+                fix="--batch 1,1,8",
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -62,13 +77,23 @@ class BuildOptions:
     debug_taps: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, kinds in (("precision", self.precision, Precision), ("attention", self.attention, Attention), ("typing", self.typing, Typing)):
+        for name, value, kinds in (
+            ("precision", self.precision, Precision),
+            ("attention", self.attention, Attention),
+            ("typing", self.typing, Typing),
+        ):
             if value not in get_args(kinds):
-                raise UsageError(f"unknown {name} '{value}'", expected=nearest(value, get_args(kinds)))
+                raise UsageError(
+                    f"unknown {name} '{value}'", expected=nearest(value, get_args(kinds))
+                )
         if self.workspace_mib < 1:
             raise UsageError(f"workspace of {self.workspace_mib} MiB", expected="at least 1")
         if self.attention == "plugin" and not self.plugin_fits:
-            raise UsageError(f"--attention plugin with precision {self.precision}", expected=PLUGIN_NEEDS, fix="--attention decomposed, or --precision fp16")
+            raise UsageError(
+                f"--attention plugin with precision {self.precision}",
+                expected=PLUGIN_NEEDS,
+                fix="--attention decomposed, or --precision fp16",
+            )
 
     @property
     def file(self) -> str:

@@ -34,7 +34,9 @@ class Stop:
 def interruptible() -> Iterator[Stop]:
     """Turn the first Ctrl-C into `Stop.asked`, so that the library can unwind; the second ends the process."""
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread has signals
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread has signals
         yield stop
         return
 

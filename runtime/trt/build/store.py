@@ -48,10 +48,16 @@ class Found:
         try:
             data = self.path.read_bytes()
         except OSError as error:
-            raise BundleError(f"{self.path} cannot be read: {error}", fix="finedge build") from error
+            raise BundleError(
+                f"{self.path} cannot be read: {error}", fix="finedge build"
+            ) from error
         digest = hashlib.sha256(data).hexdigest()
         if digest != self.record["sha256"]:
-            raise BundleError(f"{self.path} has sha256 {digest[:12]}...", expected=f"{str(self.record['sha256'])[:12]}... as recorded", fix="finedge build")
+            raise BundleError(
+                f"{self.path} has sha256 {digest[:12]}...",
+                expected=f"{str(self.record['sha256'])[:12]}... as recorded",
+                fix="finedge build",
+            )
         return data
 
     def noted(self, name: str, value: Any) -> Found:
@@ -89,7 +95,11 @@ class EngineStore:
 
     def nearest(self, key: EngineKey) -> Found | None:
         """Return the engine whose key differs in the fewest fields, one of the same precision first."""
-        return min(self, key=lambda f: (f.key.precision != key.precision, len(key.differing(f.key))), default=None)
+        return min(
+            self,
+            key=lambda f: (f.key.precision != key.precision, len(key.differing(f.key))),
+            default=None,
+        )
 
     def keep(self, key: EngineKey, engine_bytes: bytes, record: Mapping[str, Any]) -> Found:
         """Write an engine, then its record: killed in between, the digest of an older record no longer fits and the engine is built again."""

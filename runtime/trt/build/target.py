@@ -42,21 +42,32 @@ def target(names: tuple[str, ...], *, library: TrtLibrary) -> Target:
         return _named(names, library)
     here = gpu()
     if here:
-        return Target(here.name, here.compute_capability, ("CURRENT",) if library.is_rtx else (), here)
+        return Target(
+            here.name, here.compute_capability, ("CURRENT",) if library.is_rtx else (), here
+        )
     if library.is_rtx:
         return Target(PORTABLE, PORTABLE)
     what = f"{library.name} {library.version} builds on the GPU it is for, and {why_no_gpu() or 'there is none'}"
-    raise BackendMissing(what, fix="build on the device, or use --backend tensorrt-rtx, which needs no GPU to build")
+    raise BackendMissing(
+        what, fix="build on the device, or use --backend tensorrt-rtx, which needs no GPU to build"
+    )
 
 
 def _named(names: tuple[str, ...], library: TrtLibrary) -> Target:
     enum = getattr(library.trt, "ComputeCapability", None)
     if enum is None:
         what = f"--target {','.join(names)} with {library.name} {library.version}"
-        raise UsageError(what, expected="local: this library builds for the GPU it runs on", fix="build on the device, or use --backend tensorrt-rtx")
+        raise UsageError(
+            what,
+            expected="local: this library builds for the GPU it runs on",
+            fix="build on the device, or use --backend tensorrt-rtx",
+        )
     known = {n.lower(): n for n in enum.__members__ if n not in ("NONE", "CURRENT")}
     for name in names:
         if name.lower() not in known:
-            raise UsageError(f"{library.name} {library.version} has no target '{name}'", expected=f"local, or of these: {nearest(name.lower(), known)}")
+            raise UsageError(
+                f"{library.name} {library.version} has no target '{name}'",
+                expected=f"local, or of these: {nearest(name.lower(), known)}",
+            )
     label = "+".join(sorted({n.lower() for n in names}))
     return Target(label, label, tuple(known[n] for n in label.split("+")))

@@ -54,7 +54,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.shared and self.k_scale != self.v_scale:
-            raise UsageError(f"one tensor is both key and value, with k_scale {self.k_scale} and v_scale {self.v_scale}", expected="one scale")
+            raise UsageError(
+                f"one tensor is both key and value, with k_scale {self.k_scale} and v_scale {self.v_scale}",
+                expected="one scale",
+            )
 
     @classmethod
     def of(cls, fields: Any) -> Settings:
@@ -63,9 +66,16 @@ class Settings:
         Raises:
             UsageError: there is no scale.
         """
-        given = {f.name: np.asarray(f.data).reshape(-1)[0].item() for f in fields if f.name in cls.__dataclass_fields__}
+        given = {
+            f.name: np.asarray(f.data).reshape(-1)[0].item()
+            for f in fields
+            if f.name in cls.__dataclass_fields__
+        }
         if "scale" not in given:
-            raise UsageError(f"a {OP.name} node has no attribute 'scale'", expected="scale = 1/sqrt(d) or what the model was trained with")
+            raise UsageError(
+                f"a {OP.name} node has no attribute 'scale'",
+                expected="scale = 1/sqrt(d) or what the model was trained with",
+            )
         return cls(**given)
 
     def fields(self, trt: Any) -> list[Any]:
@@ -73,7 +83,10 @@ class Settings:
         kinds = {"shared": (np.int32, trt.PluginFieldType.INT32)}
         default = (np.float32, trt.PluginFieldType.FLOAT32)
         found = [(name, value, *kinds.get(name, default)) for name, value in asdict(self).items()]
-        return [trt.PluginField(name, np.array([value], dtype), kind) for name, value, dtype, kind in found]
+        return [
+            trt.PluginField(name, np.array([value], dtype), kind)
+            for name, value, dtype, kind in found
+        ]
 
 
 class Attention:
@@ -84,7 +97,11 @@ class Attention:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.plugin_name, self.plugin_version, self.plugin_namespace = OP.name, str(OP.version), OP.domain
+        self.plugin_name, self.plugin_version, self.plugin_namespace = (
+            OP.name,
+            str(OP.version),
+            OP.domain,
+        )
         self.num_outputs = 1
         self._fields: list[Any] = []
         self._ready: Ready | None = None
@@ -105,20 +122,34 @@ class Attention:
     def get_output_data_types(self, input_types: Sequence[Any]) -> list[Any]:  # noqa: D102
         return [self.trt.DataType.HALF]
 
-    def get_output_shapes(self, inputs: Sequence[Any], shape_inputs: Sequence[Any], builder: Any) -> list[Any]:
+    def get_output_shapes(
+        self, inputs: Sequence[Any], shape_inputs: Sequence[Any], builder: Any
+    ) -> list[Any]:
         """[B, dv, Hq, Wq]."""
         shape = self.trt.DimsExprs(4)
-        shape[0], shape[1], shape[2], shape[3] = inputs[Q][0], inputs[V][1], inputs[Q][2], inputs[Q][3]
+        shape[0], shape[1], shape[2], shape[3] = (
+            inputs[Q][0],
+            inputs[V][1],
+            inputs[Q][2],
+            inputs[Q][3],
+        )
         return [shape]
 
-    def supports_format_combination(self, position: int, tensors: Sequence[Any], inputs: int) -> bool:
+    def supports_format_combination(
+        self, position: int, tensors: Sequence[Any], inputs: int
+    ) -> bool:
         """Each map in a format of its own: FP16 anywhere, INT8 where an input has a scale."""
         desc = tensors[position].desc
         kind = {self.trt.DataType.HALF: HALF, self.trt.DataType.INT8: INT8}.get(desc.type)
         if kind is None or (kind == INT8 and not self._scale(position)):
             return False
         channels, positions = _size(desc.dims)
-        forms = [form for form, its_kind in FORMATS if its_kind == kind and is_readable(form, kind=kind, channels=channels, positions=positions)]
+        forms = [
+            form
+            for form, its_kind in FORMATS
+            if its_kind == kind
+            and is_readable(form, kind=kind, channels=channels, positions=positions)
+        ]
         # TensorRT times every combination. TensorRT for RTX does not: offered several it mixes them, with a transposition in front of most
         # (measured), so it is offered one. Its convolutions leave HWC, which then costs none.
         return desc.format.name in (forms[:1] if self.trt.__name__ == RTX else forms)
@@ -138,7 +169,13 @@ class Attention:
         self._ready = self._prepare(inputs, outputs)
 
     def enqueue(
-        self, input_desc: Sequence[Any], output_desc: Sequence[Any], inputs: Sequence[int], outputs: Sequence[int], workspace: int, stream: int
+        self,
+        input_desc: Sequence[Any],
+        output_desc: Sequence[Any],
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        workspace: int,
+        stream: int,
     ) -> None:
         """Record the launches; raises where the driver refuses, since TensorRT's binding ignores what this returns."""
         self._ready = self._ready or self._prepare(input_desc, output_desc)
@@ -155,12 +192,16 @@ class Attention:
         sizes = [_size(d.dims) for d in descs]
         maps = [self._map(position, desc) for position, desc in enumerate(descs)]
         (d, queries), (_, keys), (dv, _) = sizes[:3]
-        return Problem(*maps, None, queries, keys, d, dv, 1, descs[Q].dims[0], self.settings.scale, 0)
+        return Problem(
+            *maps, None, queries, keys, d, dv, 1, descs[Q].dims[0], self.settings.scale, 0
+        )
 
     def _map(self, position: int, desc: Any) -> Map:
         channels, positions = _size(desc.dims)
         kind = INT8 if desc.type == self.trt.DataType.INT8 else HALF
-        return Layout.of(desc.format.name, kind=kind, channels=channels, positions=positions).map(scale=self._scale(position))
+        return Layout.of(desc.format.name, kind=kind, channels=channels, positions=positions).map(
+            scale=self._scale(position)
+        )
 
 
 class Ready:
@@ -179,12 +220,22 @@ class Ready:
     def __init__(self, driver: Driver, problem: Problem, *, shared: bool) -> None:
         kernels = driver.kernels()
         p = self.problem = problem
-        launch = self.plan = plan(queries=p.queries, keys=p.keys, d=p.d, dv=p.dv, shared=shared, batch=p.batch, processors=kernels.processors)
+        launch = self.plan = plan(
+            queries=p.queries,
+            keys=p.keys,
+            d=p.d,
+            dv=p.dv,
+            shared=shared,
+            batch=p.batch,
+            processors=kernels.processors,
+        )
         p.splits = launch.splits
         function = kernels.function(launch.kernel, shared_bytes=launch.shared_bytes)
         self._steps = [(function, *launch.grid, *launch.block, launch.shared_bytes)]
         if launch.combine_grid:
-            self._steps.append((kernels.function(COMBINE, shared_bytes=0), *launch.combine_grid, *launch.block, 0))
+            self._steps.append(
+                (kernels.function(COMBINE, shared_bytes=0), *launch.combine_grid, *launch.block, 0)
+            )
         self._driver, self._parameters = driver, parameters_of(problem)
         log.debug("cross-layer attention: %s", launch)
 
@@ -240,7 +291,9 @@ def _plugin_class(trt: Any, library: str) -> type[Attention]:
             base.__init__(self)
         Attention.__init__(self, settings)
 
-    return type(OP.name, (Attention, *bases), {"__init__": initialise, "trt": trt, "library": library})
+    return type(
+        OP.name, (Attention, *bases), {"__init__": initialise, "trt": trt, "library": library}
+    )
 
 
 def _creator_class(trt: Any) -> Any:
@@ -248,7 +301,11 @@ def _creator_class(trt: Any) -> Any:
         trt.IPluginCreatorV3One.__init__(self)
         self._describe()
 
-    return type(f"{OP.name}Creator", (Creator, trt.IPluginCreatorV3One), {"__init__": initialise, "trt": trt})
+    return type(
+        f"{OP.name}Creator",
+        (Creator, trt.IPluginCreatorV3One),
+        {"__init__": initialise, "trt": trt},
+    )
 
 
 @cache

@@ -43,7 +43,11 @@ class Driver:
             self._launch = _launcher(self._cuda)
             self._context_id = self._cuda.cuCtxGetId  # CUDA 12.0
         except (OSError, AttributeError) as error:
-            raise DriverError(f"no CUDA driver: {error}", expected="a driver for CUDA 12.0 or newer", fix="install NVIDIA's driver") from error
+            raise DriverError(
+                f"no CUDA driver: {error}",
+                expected="a driver for CUDA 12.0 or newer",
+                fix="install NVIDIA's driver",
+            ) from error
         self._folder = folder
         self._kernels: dict[int, Kernels] = {}
         self.call("cuInit", 0)
@@ -60,7 +64,9 @@ class Driver:
         """Raise `DriverError` unless `status`, returned by the function `name`, is 0."""
         if status:
             words = [self._words(f, status) for f in ("cuGetErrorName", "cuGetErrorString")]
-            raise DriverError(f"{name} failed with {status}: {': '.join(words)}", fix=f"if it stays, {DECOMPOSED}")
+            raise DriverError(
+                f"{name} failed with {status}: {': '.join(words)}", fix=f"if it stays, {DECOMPOSED}"
+            )
 
     @property
     def version(self) -> int:
@@ -92,10 +98,18 @@ class Driver:
         context = self.context
         if context not in self._kernels:
             image = image_for(self.capability, driver=self.version, folder=self._folder)
-            self._kernels[context] = Kernels(self, image, self._load(image), self.attribute(MULTIPROCESSORS), self.attribute(SHARED_OPTIN))
+            self._kernels[context] = Kernels(
+                self,
+                image,
+                self._load(image),
+                self.attribute(MULTIPROCESSORS),
+                self.attribute(SHARED_OPTIN),
+            )
         return self._kernels[context]
 
-    def launch(self, function: ctypes.c_void_p, *numbers: int, stream: int, parameters: Any) -> None:
+    def launch(
+        self, function: ctypes.c_void_p, *numbers: int, stream: int, parameters: Any
+    ) -> None:
         """Record a launch; `numbers` are the grid, the block and the shared bytes."""
         self.check(self._launch(function, *numbers, stream, parameters, None), "cuLaunchKernel")
 
@@ -133,10 +147,16 @@ class Kernels:
             SystemProblem: the device has less shared memory a block.
         """
         if shared_bytes > self.shared_optin:
-            raise SystemProblem(f"kernel {name} takes {shared_bytes} bytes of shared memory", expected=f"at most {self.shared_optin} here", fix=DECOMPOSED)
+            raise SystemProblem(
+                f"kernel {name} takes {shared_bytes} bytes of shared memory",
+                expected=f"at most {self.shared_optin} here",
+                fix=DECOMPOSED,
+            )
         if name not in self._functions:
             handle = ctypes.c_void_p()
-            self.driver.call("cuModuleGetFunction", ctypes.byref(handle), self.module, name.encode())
+            self.driver.call(
+                "cuModuleGetFunction", ctypes.byref(handle), self.module, name.encode()
+            )
             if shared_bytes > SHARED_WITHOUT_ASKING:
                 self.driver.call("cuFuncSetAttribute", handle, FUNCTION_SHARED, shared_bytes)
             self._functions[name] = handle
@@ -150,6 +170,12 @@ def parameters_of(problem: Problem) -> Any:
 
 def _launcher(cuda: ctypes.CDLL) -> Any:
     launch = cuda.cuLaunchKernel
-    launch.argtypes = [ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    launch.argtypes = [
+        ctypes.c_void_p,
+        *[ctypes.c_uint] * 7,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ]
     launch.restype = ctypes.c_int
     return launch

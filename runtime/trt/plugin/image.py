@@ -44,7 +44,10 @@ class Image:
 
 def images(folder: Path = FOLDER) -> tuple[Image, ...]:
     """Return the images of a folder, named `NAME.sm_XX.cubin` or `.ptx`; cubins come first."""
-    found = [(path, re.search(r"\.sm_(\d+)\.(cubin|ptx)$", path.name)) for path in sorted(folder.iterdir())]
+    found = [
+        (path, re.search(r"\.sm_(\d+)\.(cubin|ptx)$", path.name))
+        for path in sorted(folder.iterdir())
+    ]
     return tuple(Image(path, int(match[1]), _driver(path)) for path, match in found if match)
 
 
@@ -66,12 +69,17 @@ def image_for(capability: int, *, driver: int, folder: Path = FOLDER) -> Image:
     if fitting:
         return min(fitting, key=lambda image: (image.is_ptx, -image.architecture))
     what = f"no image of the attention kernel loads on compute capability {capability / 10} with a driver for CUDA {_spelt(driver)}"
-    raise SystemProblem(what, expected=_spelt_images(known), fix=f"update the driver, or {DECOMPOSED}")
+    raise SystemProblem(
+        what, expected=_spelt_images(known), fix=f"update the driver, or {DECOMPOSED}"
+    )
 
 
 def image_digest(folder: Path = FOLDER) -> str:
     """Return one sha256 over the names and bytes of all images: the plugin's part of an engine's key."""
-    digests = [f"{image.path.name} {hashlib.sha256(image.path.read_bytes()).hexdigest()}" for image in images(folder)]
+    digests = [
+        f"{image.path.name} {hashlib.sha256(image.path.read_bytes()).hexdigest()}"
+        for image in images(folder)
+    ]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -95,4 +103,7 @@ def _spelt(version: int) -> str:
 
 
 def _spelt_images(known: Iterable[Image]) -> str:
-    return ", or ".join(f"{i.architecture / 10}{' or newer' if i.is_ptx else ''} with CUDA >= {_spelt(i.driver)}" for i in known)
+    return ", or ".join(
+        f"{i.architecture / 10}{' or newer' if i.is_ptx else ''} with CUDA >= {_spelt(i.driver)}"
+        for i in known
+    )

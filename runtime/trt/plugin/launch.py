@@ -80,7 +80,11 @@ class Layout:
         """
         if not is_readable(form, kind=kind, channels=channels, positions=positions):
             known = ", ".join(f"{name} {('FP16', 'INT8')[k]}" for name, k in FORMATS)
-            raise UsageError(f"{channels} channels of {positions} positions in format {form}, kind {kind}", expected=known, fix=DECOMPOSED)
+            raise UsageError(
+                f"{channels} channels of {positions} positions in format {form}, kind {kind}",
+                expected=known,
+                fix=DECOMPOSED,
+            )
         if form in ("HWC8", "HWC"):
             padded = _ceil(channels, 8) * 8
             return cls(padded * positions, padded, 32, 1, kind)
@@ -117,7 +121,9 @@ class Kernel:
 
 
 # Shared memory as the head of the .cu file counts it: 16 queries, 32 keys and 32 values, or keys and values in one.
-SEPARATE = tuple(Kernel(f"cla_{size}", size, 160 * (size + 8) + 1536) for size in (64, 128, 256, 512))
+SEPARATE = tuple(
+    Kernel(f"cla_{size}", size, 160 * (size + 8) + 1536) for size in (64, 128, 256, 512)
+)
 SHARED = tuple(Kernel(f"cla_shared_{size}", size, 96 * (size + 8) + 1536) for size in (512, 1024))
 COMBINE = "cla_combine"
 
@@ -149,10 +155,16 @@ def kernel_for(*, d: int, dv: int, shared: bool) -> Kernel:
     if fitting:
         return fitting[0]
     form = "with keys and values in one map" if shared else "with separate keys and values"
-    raise UsageError(f"cross-layer attention over {wanted} channels {form}", expected=f"at most {family[-1].size} in the plugin", fix=DECOMPOSED)
+    raise UsageError(
+        f"cross-layer attention over {wanted} channels {form}",
+        expected=f"at most {family[-1].size} in the plugin",
+        fix=DECOMPOSED,
+    )
 
 
-def plan(*, queries: int, keys: int, d: int, dv: int, shared: bool, batch: int, processors: int) -> Launch:
+def plan(
+    *, queries: int, keys: int, d: int, dv: int, shared: bool, batch: int, processors: int
+) -> Launch:
     """Return how to launch: one block takes 16 queries of one image and one range of keys.
 
     The keys are split until there are two blocks a multiprocessor, but into no more than 32 ranges, and each range is a whole
@@ -174,9 +186,15 @@ def plan(*, queries: int, keys: int, d: int, dv: int, shared: bool, batch: int, 
     blocks, tiles = _ceil(queries, QUERY_TILE) * batch, _ceil(keys, KEY_TILE)
     wanted = max(1, min(tiles, MAX_SPLITS, 2 * min(processors, MAX_PROCESSORS) // blocks))
     splits = _ceil(tiles, _ceil(tiles, wanted))
-    workspace, combine = (batch * splits * queries * _row_bytes(dv), (queries, 1, batch)) if splits > 1 else (0, None)
+    workspace, combine = (
+        (batch * splits * queries * _row_bytes(dv), (queries, 1, batch))
+        if splits > 1
+        else (0, None)
+    )
     grid = (_ceil(queries, QUERY_TILE), splits, batch)
-    return Launch(kernel.name, grid, (THREADS, 1, 1), kernel.shared_bytes, splits, workspace, combine)
+    return Launch(
+        kernel.name, grid, (THREADS, 1, 1), kernel.shared_bytes, splits, workspace, combine
+    )
 
 
 def workspace_bound(*, queries: int, keys: int, dv: int, batch: int) -> int:
@@ -191,7 +209,9 @@ def workspace_bound(*, queries: int, keys: int, dv: int, batch: int) -> int:
 
 
 def _row_bytes(dv: int) -> int:
-    return (dv + 2) * ctypes.sizeof(ctypes.c_float)  # the values not yet normalised, the maximum, the sum
+    return (dv + 2) * ctypes.sizeof(
+        ctypes.c_float
+    )  # the values not yet normalised, the maximum, the sum
 
 
 def _ceil(count: int, size: int) -> int:

@@ -60,5 +60,9 @@ def _library() -> Path:
     folders = [Path(p) for p in package.submodule_search_locations or ()] if package else []
     found = [path for folder in folders for path in sorted(folder.glob(f"{LIBRARY}.*"))]
     if not found:
-        raise SystemProblem(f"no {LIBRARY}.* of TensorRT for RTX", expected="the package tensorrt_rtx", fix="pip install 'finedge[rtx]'")
+        raise SystemProblem(
+            f"no {LIBRARY}.* of TensorRT for RTX",
+            expected="the package tensorrt_rtx",
+            fix="pip install 'finedge[rtx]'",
+        )
     return found[0].resolve()

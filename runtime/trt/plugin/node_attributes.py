@@ -63,7 +63,9 @@ def _quantized(graph: onnx.GraphProto) -> dict[str, Quantized]:
     from onnx import TensorProto, numpy_helper
 
     stored = {t.name: t for t in graph.initializer}
-    quantized = {name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.output}
+    quantized = {
+        name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.output
+    }
     pairs: dict[str, Quantized] = {}
     for node in graph.node:  # in order: a Cast comes behind its DequantizeLinear
         if node.op_type == "Cast" and node.input[0] in pairs:

@@ -33,7 +33,13 @@ CAST_LIKE = helper.make_function(
 
 
 def node(op, inputs, output, **attributes):
-    return helper.make_node(op, inputs.split(), output.split(), name=attributes.pop("name", output.split()[0]), **attributes)
+    return helper.make_node(
+        op,
+        inputs.split(),
+        output.split(),
+        name=attributes.pop("name", output.split()[0]),
+        **attributes,
+    )
 
 
 def model(*nodes, functions=(), outputs=("y",), **constants):
@@ -53,15 +59,23 @@ def run(m):
     onnx.checker.check_model(m, full_check=True)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
-    return onnxruntime.InferenceSession(m.SerializeToString(), settings, providers=["CPUExecutionProvider"]).run(None, {"x": X})
+    return onnxruntime.InferenceSession(
+        m.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+    ).run(None, {"x": X})
 
 
 def kinds(m):
     """Tensor name -> float16 or float32, of all floats."""
     graph = onnx.shape_inference.infer_shapes(m, strict_mode=True).graph
-    found = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
+    found = {
+        v.name: v.type.tensor_type.elem_type
+        for v in (*graph.input, *graph.value_info, *graph.output)
+    }
     found |= {t.name: t.data_type for t in graph.initializer}
-    return {k: {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}.get(v, "") for k, v in found.items()}
+    return {
+        k: {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}.get(v, "")
+        for k, v in found.items()
+    }
 
 
 def casts(m):
@@ -89,16 +103,31 @@ def test_inside_is_float16_and_outside_stays_what_it_was():
 
 
 def test_a_kept_node_reads_and_makes_float32_and_a_shared_constant_is_rounded_for_the_others_only():
-    full = model(node("MatMul", "x w", "a"), node("MatMul", "a w", "b"), node("Add", "a b", "y"), w=W)
+    full = model(
+        node("MatMul", "x w", "a"), node("MatMul", "a w", "b"), node("Add", "a b", "y"), w=W
+    )
     half = convert_float16(full, keep=["b"])
     found = kinds(half)
-    assert (found["a"], found["b"], found["w"], found["w/half"]) == ("float16", "float32", "float32", "float16")
+    assert (found["a"], found["b"], found["w"], found["w/half"]) == (
+        "float16",
+        "float32",
+        "float32",
+        "float16",
+    )
     assert casts(half) == 4, "x, a for the kept node, b behind it, y"
     np.testing.assert_allclose(run(half)[0], run(full)[0], atol=HALF_ROUNDING)
 
 
 def test_an_output_that_is_also_read_inside_is_cast_once_for_each_type():
-    half = convert_float16(model(node("Relu", "x", "a"), node("Neg", "a", "b"), node("Abs", "a", "c"), outputs=("a", "b", "c")), keep=["c"])
+    half = convert_float16(
+        model(
+            node("Relu", "x", "a"),
+            node("Neg", "a", "b"),
+            node("Abs", "a", "c"),
+            outputs=("a", "b", "c"),
+        ),
+        keep=["c"],
+    )
     assert [o.name for o in half.graph.output] == ["a", "b", "c"]
     assert casts(half) == 3
     assert [r.dtype for r in run(half)] == [np.float32] * 3
@@ -141,7 +170,9 @@ def test_constants_in_nodes_and_casts_follow():
 
 
 def test_a_function_computes_in_the_type_of_its_input_before_and_after_inlining():
-    full = model(node("Scaled", "x", "a", domain="own"), node("Relu", "a", "y"), functions=[CAST_LIKE])
+    full = model(
+        node("Scaled", "x", "a", domain="own"), node("Relu", "a", "y"), functions=[CAST_LIKE]
+    )
     for form in (full, inline_local_functions(full)):
         half = convert_float16(form, keep=())
         assert casts(half) == 2
@@ -150,15 +181,27 @@ def test_a_function_computes_in_the_type_of_its_input_before_and_after_inlining(
 
 
 def test_a_node_without_a_function_hands_on_what_it_reads():
-    bare = model(node("Plugged", "x", "a", domain="own"), node("Relu", "a", "b"), node("Plugged", "b", "y", domain="own"))
+    bare = model(
+        node("Plugged", "x", "a", domain="own"),
+        node("Relu", "a", "b"),
+        node("Plugged", "b", "y", domain="own"),
+    )
     half = convert_float16(bare, keep=["b"])
     by_name = {n.name: n for n in half.graph.node}
     assert float_values(bare) >= {"x", "a", "b", "y"}
-    assert (by_name["a"].input[0], by_name["b"].input[0], by_name["y"].input[0]) == ("x/half", "a/float", "b/half")
+    assert (by_name["a"].input[0], by_name["b"].input[0], by_name["y"].input[0]) == (
+        "x/half",
+        "a/float",
+        "b/half",
+    )
 
 
 def test_names_are_made_unique_and_must_be():
-    twice = model(node("Relu", "x", "a", name="n"), node("Neg", "a", "b", name="n"), node("Abs", "b", "y", name=""))
+    twice = model(
+        node("Relu", "x", "a", name="n"),
+        node("Neg", "a", "b", name="n"),
+        node("Abs", "b", "y", name=""),
+    )
     with pytest.raises(FinedgeError, match="2 nodes are named 'n'"):
         convert_float16(twice, keep=["n"])
     named = with_names(twice)
@@ -169,7 +212,12 @@ def test_names_are_made_unique_and_must_be():
 
 
 def test_control_flow_is_refused():
-    branch = helper.make_graph([helper.make_node("Identity", ["x"], ["t"])], "b", [], [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)])
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["t"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)],
+    )
     flow = model(node("If", "c", "y", then_branch=branch, else_branch=branch), c=np.bool_(True))
     with pytest.raises(FinedgeError, match="subgraph"):
         convert_float16(flow, keep=())
@@ -195,5 +243,7 @@ def test_what_is_fragile_has_a_reason_and_what_lies_between_joins_it():
     )
     found = keep_float32(full.graph)
     assert set(found) == {"pixels", "square", "sum", "between", "root", "unit", "y"}
-    assert casts(convert_float16(full, keep=found)) == 4, "in front of a, b; behind unit; in front of y"
+    assert casts(convert_float16(full, keep=found)) == 4, (
+        "in front of a, b; behind unit; in front of y"
+    )
     assert Counter(n.op_type for n in convert_float16(full, keep=found).graph.node)["Softmax"] == 1

@@ -32,7 +32,9 @@ FORMS = {
 def run(model: onnx.ModelProto) -> np.ndarray:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+    )
     return session.run(None, {"frames": FRAMES})[0]
 
 
@@ -68,7 +70,10 @@ def test_two_calls_of_one_name_stay_two():
     inlined = inline(model)
     names = [n.name for n in inlined.graph.node]
     assert len(set(names)) == len(names)
-    assert [list(c.output) for c in calls(fold(inlined, CROSS_LAYER_ATTENTION))] == [["y"], ["again"]]
+    assert [list(c.output) for c in calls(fold(inlined, CROSS_LAYER_ATTENTION))] == [
+        ["y"],
+        ["again"],
+    ]
 
 
 def test_a_region_is_found_by_its_tags_whatever_its_tensors_are_called():
@@ -90,7 +95,9 @@ def show_the_weights(graph: onnx.GraphProto) -> None:
 
 
 def take_a_value_for_a_query(graph: onnx.GraphProto) -> None:
-    next(p for n in graph.node for p in n.metadata_props if p.key == READS and p.value == "v,").value = "q,"
+    next(
+        p for n in graph.node for p in n.metadata_props if p.key == READS and p.value == "v,"
+    ).value = "q,"
 
 
 def damage_the_attributes(graph: onnx.GraphProto) -> None:
@@ -98,7 +105,9 @@ def damage_the_attributes(graph: onnx.GraphProto) -> None:
         p.value = "[1]"
 
 
-@pytest.mark.parametrize("damage", [lose_a_node, show_the_weights, take_a_value_for_a_query, damage_the_attributes])
+@pytest.mark.parametrize(
+    "damage", [lose_a_node, show_the_weights, take_a_value_for_a_query, damage_the_attributes]
+)
 def test_a_region_that_is_not_whole_is_no_call(damage):
     inlined = inline(attention_model())
     damage(inlined.graph)
@@ -119,7 +128,10 @@ def with_functions(*bodies: tuple[str, list[str]]) -> bytes:
     """A model whose functions call others: (name, the names it calls one after another)."""
     model = attention_model()
     for name, called in bodies:
-        inner = [helper.make_node(c, [f"t{i}"], [f"t{i + 1}"], domain=DOMAIN) for i, c in enumerate(called)]
+        inner = [
+            helper.make_node(c, [f"t{i}"], [f"t{i + 1}"], domain=DOMAIN)
+            for i, c in enumerate(called)
+        ]
         inner.append(helper.make_node("Identity", [f"t{len(called)}"], ["end"]))
         model.functions.append(helper.make_function(DOMAIN, name, ["t0"], ["end"], inner, OPSETS))
     next(n for n in model.graph.node if n.op_type == "Twice").op_type = bodies[0][0]
@@ -146,13 +158,17 @@ def test_functions_without_an_end_are_refused_before_a_library_follows_them(tmp_
 
 def test_functions_in_functions_are_inlined(tmp_path):
     (tmp_path / "m.onnx").write_bytes(with_functions(("F", ["G", "Twice"]), ("G", ["Twice"])))
-    np.testing.assert_allclose(run(read_model(tmp_path / "m.onnx")), 2 * run(attention_model()), rtol=1e-5)
+    np.testing.assert_allclose(
+        run(read_model(tmp_path / "m.onnx")), 2 * run(attention_model()), rtol=1e-5
+    )
 
 
 def test_a_bundle_of_the_old_form_opens_as_it_is(tmp_path):
     from finedge.runtime.ort.backend import OnnxRuntimeBackend
 
     model = attention_model()
-    bundle = Bundle.create(tmp_path / "old.finedge", SPEC, files={FLOAT_FILE: model.SerializeToString()}, provenance={})
+    bundle = Bundle.create(
+        tmp_path / "old.finedge", SPEC, files={FLOAT_FILE: model.SerializeToString()}, provenance={}
+    )
     found = OnnxRuntimeBackend().open(bundle, variant="fp32")(FRAMES)["logits"]
     np.testing.assert_array_equal(found, run(model))

@@ -27,7 +27,9 @@ def in_an_initializer(model):
 
 
 def in_an_attribute(model):
-    node = helper.make_node("Constant", [], ["far"], value=numpy_helper.from_array(np.zeros(4, np.float32), "far"))
+    node = helper.make_node(
+        "Constant", [], ["far"], value=numpy_helper.from_array(np.zeros(4, np.float32), "far")
+    )
     elsewhere(node.attribute[0].t)
     model.graph.node.append(node)
 
@@ -36,17 +38,23 @@ def in_a_subgraph(model):
     branch = helper.make_graph([], "branch", [], [helper.make_tensor_value_info("w", 1, [4])])
     branch.initializer.append(numpy_helper.from_array(np.zeros(4, np.float32), "w"))
     elsewhere(branch.initializer[0])
-    model.graph.node.append(helper.make_node("If", ["frames"], ["far"], then_branch=branch, else_branch=branch))
+    model.graph.node.append(
+        helper.make_node("If", ["frames"], ["far"], then_branch=branch, else_branch=branch)
+    )
 
 
 def in_a_function(model):
     node = model.functions[0].node.add(op_type="Constant", output=["far"])
-    node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(4, np.float32), "far")))
+    node.attribute.append(
+        helper.make_attribute("value", numpy_helper.from_array(np.zeros(4, np.float32), "far"))
+    )
     elsewhere(node.attribute[0].t)
 
 
 def in_a_sparse_tensor(model):
-    values, where = (numpy_helper.from_array(np.zeros(2, t), n) for t, n in ((np.float32, "v"), (np.int64, "i")))
+    values, where = (
+        numpy_helper.from_array(np.zeros(2, t), n) for t, n in ((np.float32, "v"), (np.int64, "i"))
+    )
     elsewhere(values)
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, where, [4]))
 
@@ -72,27 +80,43 @@ def test_a_session_does_not_open_a_model_with_outside_data(tiny_bundle, monkeypa
     content = weight.raw_data
     elsewhere(weight)
     bundle = tiny_bundle.extend("test", {FLOAT_FILE: model.SerializeToString()}, {})
-    for folder in (bundle.path, bundle.path.parent):  # beside the file; and where ONNX Runtime looks that is given bytes
+    for folder in (
+        bundle.path,
+        bundle.path.parent,
+    ):  # beside the file; and where ONNX Runtime looks that is given bytes
         (folder / "weights.bin").write_bytes(content)
     monkeypatch.chdir(bundle.path.parent)
-    for opened in (lambda b: OnnxRuntimeBackend().open(b, variant="fp32"), OnnxRuntimeBackend().open_with_taps):
+    for opened in (
+        lambda b: OnnxRuntimeBackend().open(b, variant="fp32"),
+        OnnxRuntimeBackend().open_with_taps,
+    ):
         with pytest.raises(BundleError, match="no digest covers"):
             opened(bundle)
 
 
 def model_of(*nodes, inputs=None, kind=TensorProto.FLOAT, shape=None, constants=()):
-    frames = inputs or [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["B", 32, 32, 3])]
+    frames = inputs or [
+        helper.make_tensor_value_info("frames", TensorProto.UINT8, ["B", 32, 32, 3])
+    ]
     answer = helper.make_tensor_value_info("logits", kind, shape)
     graph = helper.make_graph(list(nodes), "g", frames, [answer], list(constants))
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    ).SerializeToString()
 
 
 def filled(*sizes):
-    return model_of(helper.make_node("ConstantOfShape", ["s"], ["logits"]), constants=[numpy_helper.from_array(np.array(sizes, np.int64), "s")])
+    return model_of(
+        helper.make_node("ConstantOfShape", ["s"], ["logits"]),
+        constants=[numpy_helper.from_array(np.array(sizes, np.int64), "s")],
+    )
 
 
 CAST = helper.make_node("Cast", ["frames"], ["f"], to=1)
-TWO = [helper.make_tensor_value_info(n, TensorProto.UINT8, ["B", 32, 32, 3]) for n in ("frames", "others")]
+TWO = [
+    helper.make_tensor_value_info(n, TensorProto.UINT8, ["B", 32, 32, 3])
+    for n in ("frames", "others")
+]
 RENAMED = [helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["B", 32, 32, 3])]
 SMALLER = [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["B", 16, 16, 3])]
 FLAT = helper.make_node("ReduceMean", ["f"], ["logits"], keepdims=0)
@@ -110,10 +134,17 @@ ODD = {
         constants=[numpy_helper.from_array(np.array([10**5, 10**5], np.int64), "s")],
     ),
     "two inputs": model_of(CAST, FLAT, inputs=TWO),
-    "another name": model_of(helper.make_node("Cast", ["pictures"], ["f"], to=1), FLAT, inputs=RENAMED),
+    "another name": model_of(
+        helper.make_node("Cast", ["pictures"], ["f"], to=1), FLAT, inputs=RENAMED
+    ),
     "another size": model_of(CAST, FLAT, inputs=SMALLER),
     "strings": model_of(
-        helper.make_node("Constant", [], ["logits"], value=helper.make_tensor("v", TensorProto.STRING, [1, 6], [b"a"] * 6)),
+        helper.make_node(
+            "Constant",
+            [],
+            ["logits"],
+            value=helper.make_tensor("v", TensorProto.STRING, [1, 6], [b"a"] * 6),
+        ),
         kind=TensorProto.STRING,
         shape=[1, 6],
     ),
@@ -154,7 +185,10 @@ def test_what_is_open_until_the_run_fits(tiny_bundle, dtype, shape):
     check_ports([FRAMES], [Port("logits", dtype, shape)], tiny_bundle, file=FLOAT_FILE)
 
 
-@pytest.mark.parametrize("found", [{}, {"logits": np.zeros(6)}, {"logits": np.zeros((2, 6))}, {"logits": np.zeros((1, 5))}])
+@pytest.mark.parametrize(
+    "found",
+    [{}, {"logits": np.zeros(6)}, {"logits": np.zeros((2, 6))}, {"logits": np.zeros((1, 5))}],
+)
 def test_answers_of_another_shape_are_refused(tiny_bundle, found):
     with pytest.raises(BundleError, match="answered 1 frame"):
         check_answers(found, tiny_bundle.spec, rows=1, file=FLOAT_FILE)

@@ -24,7 +24,9 @@ def model(tiny_bundle):
 def stored(model):
     """The dequantized value of every DequantizeLinear on an initializer, in order, with the stored integers."""
     tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    nodes = [n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in tensors]
+    nodes = [
+        n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in tensors
+    ]
     return [(tensors[n.input[0]], tensors[n.input[1]]) for n in nodes]
 
 
@@ -35,7 +37,9 @@ def channel_scale(values, scale):
 def test_every_weight_lies_within_7_bits_and_keeps_its_value_to_half_a_step(model):
     before, after = stored(model), stored(to_seven_bits(model))
     kinds = {v.dtype for v, _ in after}
-    assert kinds == {np.dtype(np.int8), np.dtype(np.int32)}, "the tiny model stores weights and biases"
+    assert kinds == {np.dtype(np.int8), np.dtype(np.int32)}, (
+        "the tiny model stores weights and biases"
+    )
     for (old, old_scale), (new, new_scale) in zip(before, after, strict=True):
         if new.dtype == np.int8:
             assert new.min() >= LOW
@@ -45,7 +49,9 @@ def test_every_weight_lies_within_7_bits_and_keeps_its_value_to_half_a_step(mode
 
 
 def test_bias_and_weight_scales_stay_in_proportion(model):
-    ratios = [n / o for (_, o), (_, n) in zip(stored(model), stored(to_seven_bits(model)), strict=True)]
+    ratios = [
+        n / o for (_, o), (_, n) in zip(stored(model), stored(to_seven_bits(model)), strict=True)
+    ]
     np.testing.assert_allclose(np.concatenate([r.ravel() for r in ratios]), 127 / 63, rtol=1e-6)
 
 
@@ -56,7 +62,9 @@ def test_the_given_model_is_left_as_it_was(model):
 
 
 def test_the_copy_is_no_larger(model):
-    assert sum(t.ByteSize() for t in to_seven_bits(model).graph.initializer) <= 1.1 * sum(t.ByteSize() for t in model.graph.initializer)
+    assert sum(t.ByteSize() for t in to_seven_bits(model).graph.initializer) <= 1.1 * sum(
+        t.ByteSize() for t in model.graph.initializer
+    )
 
 
 def test_the_7_bit_session_answers_as_the_8_bit_file(tiny_bundle, frames, monkeypatch):
@@ -65,19 +73,31 @@ def test_the_7_bit_session_answers_as_the_8_bit_file(tiny_bundle, frames, monkey
     monkeypatch.setenv(OVERRIDE, "saturating")
     answers = {}
     for reduce_range in (False, True):
-        session = OnnxRuntimeBackend(SessionOptions(exact=not reduce_range)).open(tiny_bundle, variant="int8")
+        session = OnnxRuntimeBackend(SessionOptions(exact=not reduce_range)).open(
+            tiny_bundle, variant="int8"
+        )
         assert (session.info.precision == REDUCED_RANGE) is reduce_range
-        answers[reduce_range] = session(Classifier(tiny_bundle, session, "int8").prepare(frames))["logits"]
+        answers[reduce_range] = session(Classifier(tiny_bundle, session, "int8").prepare(frames))[
+            "logits"
+        ]
     assert not np.array_equal(answers[True], answers[False])
     assert (answers[True].argmax(axis=1) == answers[False].argmax(axis=1)).all()
-    cosine = (answers[True] * answers[False]).sum() / np.linalg.norm(answers[True]) / np.linalg.norm(answers[False])
+    cosine = (
+        (answers[True] * answers[False]).sum()
+        / np.linalg.norm(answers[True])
+        / np.linalg.norm(answers[False])
+    )
     assert cosine > 0.999
 
 
 def test_a_float_model_and_an_asymmetric_weight_are_refused(tiny_bundle, model):
     with pytest.raises(BundleError, match="no signed 8-bit weights"):
         to_seven_bits(onnx.load(tiny_bundle.file("model.fp32.onnx")))
-    zero = next(n.input[2] for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0].startswith("kernels"))
+    zero = next(
+        n.input[2]
+        for n in model.graph.node
+        if n.op_type == "DequantizeLinear" and n.input[0].startswith("kernels")
+    )
     tensor = next(t for t in model.graph.initializer if t.name == zero)
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.int8(3), zero))
     with pytest.raises(BundleError, match="zero point"):

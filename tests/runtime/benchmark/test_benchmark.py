@@ -48,7 +48,9 @@ def other_bundle(tiny_bundle: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_bundle.path, tmp_path / "other.finedge"))
 
 
-def test_every_variant_gets_a_row_with_the_documented_keys(tiny_bundle: Bundle, tiny_data: Path) -> None:
+def test_every_variant_gets_a_row_with_the_documented_keys(
+    tiny_bundle: Bundle, tiny_data: Path
+) -> None:
     result = quick(tiny_bundle.path, data=tiny_data)
     assert [r["variant"] for r in result["rows"]] == ["fp32", "int8"]
     assert all(set(r) >= DESIGN_KEYS for r in result["rows"])
@@ -71,7 +73,9 @@ def test_the_file_that_ran_is_named(tiny_bundle: Bundle) -> None:
 def test_the_stages_make_up_the_headline(tiny_bundle: Bundle) -> None:
     row = quick(tiny_bundle.path, variants="fp32")["rows"][0]
     lane = read_samples(tiny_bundle.path)["lanes"][0]["ms"]
-    inside = [a + b + c for a, b, c in zip(lane["preprocess"], lane["infer"], lane["post"], strict=True)]
+    inside = [
+        a + b + c for a, b, c in zip(lane["preprocess"], lane["infer"], lane["post"], strict=True)
+    ]
     assert all(part <= total + 1e-3 for part, total in zip(inside, lane[TOTAL], strict=True))
     assert percentile(inside, 50) > 0.8 * percentile(lane[TOTAL], 50)
     assert row["p50_ms"] == pytest.approx(percentile(lane[TOTAL], 50), abs=1e-3)
@@ -82,7 +86,12 @@ def test_the_accuracy_is_that_of_evaluate(tiny_bundle: Bundle, tiny_data: Path) 
     rows = quick(tiny_bundle.path, data=tiny_data)["rows"]
     for row in rows:
         expected = evaluate(tiny_bundle.path, data=tiny_data, variant=row["variant"])
-        assert (row["top1"], row["top5"], list(row["wilson95"]), row["accuracy_n"]) == (expected["top1"], expected["top5"], expected["wilson95"], 18)
+        assert (row["top1"], row["top5"], list(row["wilson95"]), row["accuracy_n"]) == (
+            expected["top1"],
+            expected["top5"],
+            expected["wilson95"],
+            18,
+        )
     assert rows[0]["mcnemar_p"] is None
     assert rows[1]["mcnemar_p"] is not None
 
@@ -129,12 +138,25 @@ def report() -> Report:
     return importlib.import_module("finedge.runtime.report.command").report
 
 
-def test_several_bundles_are_compared_with_the_first(report: Report, tiny_bundle: Bundle, other_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_several_bundles_are_compared_with_the_first(
+    report: Report, tiny_bundle: Bundle, other_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
     result = quick(tiny_bundle.path, other_bundle, data=tiny_data, out=tmp_path / "both")
-    assert [(r["bundle"], r["variant"]) for r in result["rows"]] == [("tiny", "fp32"), ("tiny", "int8"), ("other", "fp32"), ("other", "int8")]
-    assert [(c["first"], c["second"], c["variant"], c["flips"]) for c in result["comparisons"]] == [("tiny", "other", "fp32", 0), ("tiny", "other", "int8", 0)]
+    assert [(r["bundle"], r["variant"]) for r in result["rows"]] == [
+        ("tiny", "fp32"),
+        ("tiny", "int8"),
+        ("other", "fp32"),
+        ("other", "int8"),
+    ]
+    assert [(c["first"], c["second"], c["variant"], c["flips"]) for c in result["comparisons"]] == [
+        ("tiny", "other", "fp32", 0),
+        ("tiny", "other", "int8", 0),
+    ]
     assert set(read(tmp_path / "both")["per_class"]) == {"tiny", "other"}
-    assert "other beats tiny beyond chance at FP32: no" in Path(report(tmp_path / "both")["markdown"]).read_text()
+    assert (
+        "other beats tiny beyond chance at FP32: no"
+        in Path(report(tmp_path / "both")["markdown"]).read_text()
+    )
 
 
 def test_bundles_of_one_name_are_told_apart(tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -143,10 +165,16 @@ def test_bundles_of_one_name_are_told_apart(tiny_bundle: Bundle, tmp_path: Path)
     assert result["rows"][1]["bundle"] == "elsewhere/tiny"
 
 
-def test_without_labelled_data_scenes_are_rendered_and_accuracy_is_null(report: Report, tiny_bundle: Bundle, tiny_data: Path) -> None:
+def test_without_labelled_data_scenes_are_rendered_and_accuracy_is_null(
+    report: Report, tiny_bundle: Bundle, tiny_data: Path
+) -> None:
     shutil.rmtree(tiny_data)
     row = quick(tiny_bundle.path, variants="fp32")["rows"][0]
-    assert (row["top1"], row["wilson95"], row["accuracy_note"]) == (None, None, "not measured: no labelled data")
+    assert (row["top1"], row["wilson95"], row["accuracy_note"]) == (
+        None,
+        None,
+        "not measured: no labelled data",
+    )
     assert read(tiny_bundle.path)["method"]["frames_from"] == "rendered scenes"
     assert Path(report(tiny_bundle.path)["html"]).is_file()
 
@@ -174,11 +202,15 @@ def assert_invalid(bundle: Path, reason: str, **options: Any) -> None:
 
 
 def test_a_percentile_the_sample_cannot_support_is_invalid(tiny_bundle: Bundle) -> None:
-    assert_invalid(tiny_bundle.path, "p99.9 was asked for: needs 6636", percentile="50,99.9", duration="30ms")
+    assert_invalid(
+        tiny_bundle.path, "p99.9 was asked for: needs 6636", percentile="50,99.9", duration="30ms"
+    )
 
 
 def test_an_accuracy_below_the_gate_is_invalid(tiny_bundle: Bundle, tiny_data: Path) -> None:
-    shutil.move(tiny_data / "test" / "red" / "0.png", tiny_data / "test" / "blue" / "9.png")  # a wrong label: 17 of 18 at best
+    shutil.move(
+        tiny_data / "test" / "red" / "0.png", tiny_data / "test" / "blue" / "9.png"
+    )  # a wrong label: 17 of 18 at best
     assert_invalid(tiny_bundle.path, "is below the gate 0.99", data=tiny_data, gate=0.99)
 
 
@@ -225,7 +257,9 @@ def test_a_variant_the_bundle_lacks_names_the_command_that_makes_it(make_bundle:
         quick(bare.path, variants="fp32,int8")
 
 
-def test_a_place_that_is_no_folder_is_told_before_measuring(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_place_that_is_no_folder_is_told_before_measuring(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemProblem, match="file"):
         quick(tiny_bundle.path, out=tmp_path / "file")

@@ -29,11 +29,24 @@ PICTURES = tuple(np.full((8, 8, 3), i, np.uint8) for i in range(3))
 
 
 def quick(bundle: Bundle, **options: Any) -> dict[str, Any]:
-    return benchmark((bundle.path,), **{"mode": CAMERA, "duration": "600ms", "threads": 1, "images": 6, "fps": 100.0, "variants": "fp32", **options})
+    return benchmark(
+        (bundle.path,),
+        **{
+            "mode": CAMERA,
+            "duration": "600ms",
+            "threads": 1,
+            "images": 6,
+            "fps": 100.0,
+            "variants": "fp32",
+            **options,
+        },
+    )
 
 
 def lane(bundle: Bundle, *, latency_s: float = 0.0, fps: float = 100.0) -> CameraLane:
-    classifier = Classifier(bundle, FakeBackend(latency_s=latency_s).open(bundle, variant="fp32"), "fp32")
+    classifier = Classifier(
+        bundle, FakeBackend(latency_s=latency_s).open(bundle, variant="fp32"), "fp32"
+    )
     return CameraLane("tiny", classifier, Mode(CAMERA, 1), rendered_frames(4), fps=fps)
 
 
@@ -50,13 +63,21 @@ class Silent:
     def __enter__(self) -> Silent:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         pass
 
 
 def test_a_replay_rotates_its_frames_at_the_moments_they_are_due() -> None:
     seen = list(itertools.islice(Replay(PICTURES, fps=200.0), 20))
-    assert all(abs(b.captured_ns - a.captured_ns - (b.index - a.index) * 5_000_000) <= 1 for a, b in itertools.pairwise(seen))
+    assert all(
+        abs(b.captured_ns - a.captured_ns - (b.index - a.index) * 5_000_000) <= 1
+        for a, b in itertools.pairwise(seen)
+    )
     assert all(f.image is PICTURES[f.index % 3] for f in seen)
     assert all(f.captured_ns <= time.monotonic_ns() for f in seen)
 
@@ -78,10 +99,16 @@ def test_a_rate_that_is_none_is_refused(fps: float) -> None:
         Replay(PICTURES, fps=fps)
 
 
-def test_every_answer_is_of_another_frame_in_order_and_no_older_than_its_capture(tiny_bundle: Bundle) -> None:
+def test_every_answer_is_of_another_frame_in_order_and_no_older_than_its_capture(
+    tiny_bundle: Bundle,
+) -> None:
     classifier = Classifier(tiny_bundle, FakeBackend().open(tiny_bundle, variant="fp32"), "fp32")
-    seen = watch(Replay(PICTURES, fps=200.0), classifier, rank=classifier.rank, seconds=0.3, settle_s=0.1)
-    assert all(a.index < b.index and a.answered_ns < b.answered_ns for a, b in itertools.pairwise(seen))
+    seen = watch(
+        Replay(PICTURES, fps=200.0), classifier, rank=classifier.rank, seconds=0.3, settle_s=0.1
+    )
+    assert all(
+        a.index < b.index and a.answered_ns < b.answered_ns for a, b in itertools.pairwise(seen)
+    )
     assert all(s.age_ms > 0 for s in seen)
     assert seen[0].index >= 5  # what came while it settled is not among them
 
@@ -110,7 +137,9 @@ def test_a_block_that_is_not_recorded_leaves_no_trace(tiny_bundle: Bundle) -> No
     assert (quiet.seen, quiet.missed, quiet.times.samples_ms) == ([], 0, {})
 
 
-def test_a_replay_that_the_machine_cannot_keep_up_with_makes_the_row_invalid(tiny_bundle: Bundle) -> None:
+def test_a_replay_that_the_machine_cannot_keep_up_with_makes_the_row_invalid(
+    tiny_bundle: Bundle,
+) -> None:
     busy = lane(tiny_bundle)
     busy.ask_for(0.2, record=True)
     busy.missed = busy.of_the_camera()["offered"]
@@ -132,7 +161,9 @@ def test_its_row_stands_beside_the_others_with_its_own_keys(tiny_bundle: Bundle)
 
 def test_ages_are_kept_frame_by_frame_and_a_percentile_is_one_of_them(tiny_bundle: Bundle) -> None:
     row = quick(tiny_bundle)["rows"][0]
-    kept = json.loads(gzip.decompress((tiny_bundle.path / "samples.json.gz").read_bytes()))["lanes"][0]["ms"]
+    kept = json.loads(gzip.decompress((tiny_bundle.path / "samples.json.gz").read_bytes()))[
+        "lanes"
+    ][0]["ms"]
     assert len(kept["age"]) == len(kept[TOTAL]) == row["n"]
     assert row["camera"]["age_p50_ms"] == pytest.approx(percentile(kept["age"], 50), abs=1e-3)
     assert row["camera"]["age_p99_ms"] is None  # fewer than 662 frames

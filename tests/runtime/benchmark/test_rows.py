@@ -25,7 +25,12 @@ from finedge.runtime.evaluate.command import Answers
 
 def answers(labels: list[int], top1: list[int]) -> Answers:
     ranked = np.array(top1)[:, None]
-    return Answers(tuple(Item(Path(f"{i}.png"), x) for i, x in enumerate(labels)), np.array(labels), ranked, np.ones(ranked.shape, np.float32))
+    return Answers(
+        tuple(Item(Path(f"{i}.png"), x) for i, x in enumerate(labels)),
+        np.array(labels),
+        ranked,
+        np.ones(ranked.shape, np.float32),
+    )
 
 
 @pytest.mark.parametrize("percent", [50, 90, 95, 99])
@@ -83,12 +88,18 @@ def test_the_paired_interval_encloses_the_difference_and_mirrors(gained: int, lo
 def test_the_paired_interval_covers_the_truth_as_often_as_it_claims() -> None:
     rng = np.random.default_rng(0)
     counts = rng.multinomial(300, [0.05, 0.08, 0.87], size=2000)
-    held = [low <= -0.03 <= high for low, high in (paired_interval95(int(g), int(x), 300) for g, x, _ in counts)]
+    held = [
+        low <= -0.03 <= high
+        for low, high in (paired_interval95(int(g), int(x), 300) for g, x, _ in counts)
+    ]
     assert 0.93 < np.mean(held) < 0.985
 
 
 def test_per_class_leaves_out_classes_without_images() -> None:
-    table = per_class(("a", "b", "c"), {"fp32": answers([0, 0, 2], [0, 0, 2]), "int8": answers([0, 0, 2], [0, 1, 2])})
+    table = per_class(
+        ("a", "b", "c"),
+        {"fp32": answers([0, 0, 2], [0, 0, 2]), "int8": answers([0, 0, 2], [0, 1, 2])},
+    )
     assert table == [
         {"label": "a", "n": 2, "top1": {"fp32": 1.0, "int8": 0.5}, "change": -0.5},
         {"label": "c", "n": 1, "top1": {"fp32": 1.0, "int8": 1.0}, "change": 0.0},
@@ -106,7 +117,9 @@ def test_choosing_images_is_seeded_and_never_repeats_one() -> None:
     assert choose(items, None) == tuple(items)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("10s", 10), ("500ms", 0.5), ("2m", 120), ("1.5", 1.5), ("1 min", 60)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10s", 10), ("500ms", 0.5), ("2m", 120), ("1.5", 1.5), ("1 min", 60)]
+)
 def test_durations_are_read(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
@@ -128,7 +141,10 @@ def test_a_schedule_has_three_blocks_at_least_and_none_longer_than_a_second(dura
 
 
 def test_modes_are_read_once_each() -> None:
-    assert [(m.name, m.batch) for m in parse_modes("single-stream, offline,offline", batch=4)] == [("single-stream", 1), ("offline", 4)]
+    assert [(m.name, m.batch) for m in parse_modes("single-stream, offline,offline", batch=4)] == [
+        ("single-stream", 1),
+        ("offline", 4),
+    ]
 
 
 @pytest.mark.parametrize(("names", "batch"), [("", 8), ("multi", 8), ("offline", 0)])
@@ -147,5 +163,7 @@ DROPS: list[tuple[list[float | None], float | None]] = [
 
 
 @pytest.mark.parametrize(("readings", "drop"), DROPS)
-def test_a_clock_drop_compares_the_first_third_with_the_last(readings: list[float | None], drop: float | None) -> None:
+def test_a_clock_drop_compares_the_first_third_with_the_last(
+    readings: list[float | None], drop: float | None
+) -> None:
     assert clock_drop(readings) == (None if drop is None else pytest.approx(drop))

@@ -20,7 +20,13 @@ from finedge.synthetic.perturb import PERTURBATIONS, perturb
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
 def test_recorded_data_give_the_known_accuracy(tiny_bundle, variant):
     found = evaluate(tiny_bundle.path, variant=variant)
-    assert (found["top1"], found["top5"], found["n"], found["variant"], found["split"]) == (1.0, 1.0, 18, variant, "test")
+    assert (found["top1"], found["top5"], found["n"], found["variant"], found["split"]) == (
+        1.0,
+        1.0,
+        18,
+        variant,
+        "test",
+    )
     assert found["file"] == {"fp32": "model.fp32.onnx", "int8": "model.int8.cpu.onnx"}[variant]
     assert found["backend"] == "onnxruntime"
 
@@ -37,7 +43,9 @@ def test_an_unreadable_image_is_left_out_or_refused_by_its_share(tiny_bundle, ti
     with pytest.raises(DataError, match="cannot be read"):
         evaluate(tiny_bundle.path)
     for i in range(60):
-        shutil.copy(tiny_data / "test" / "red" / "1.png", tiny_data / "test" / "red" / f"copy{i}.png")
+        shutil.copy(
+            tiny_data / "test" / "red" / "1.png", tiny_data / "test" / "red" / f"copy{i}.png"
+        )
     assert evaluate(tiny_bundle.path)["n"] == 18 - 1 + 60
 
 
@@ -84,7 +92,10 @@ def test_an_unknown_split_and_a_folder_that_is_no_bundle_are_data_errors(tiny_bu
 
 def test_the_command_prints_one_json_object(tiny_bundle):
     done = subprocess.run(
-        [sys.executable, "-m", "finedge", "evaluate", str(tiny_bundle.path), "--variant", "int8"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "finedge", "evaluate", str(tiny_bundle.path), "--variant", "int8"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["top1"] == 1.0
@@ -107,8 +118,13 @@ def test_perturbed_frames_go_through_the_same_preprocessing(tiny_bundle):
     items = bundle_dataset(tiny_bundle).split("test")
     with Classifier.open(tiny_bundle, variant="fp32") as classifier:
         answers = predict(classifier, items, perturbation="clutter")
-        frames = [perturb(read_image(item.path), "clutter", index=index) for index, item in enumerate(items)]
-        np.testing.assert_allclose(answers.p[:, 0], [classifier([frame])[0].top[0].p for frame in frames], rtol=1e-6)
+        frames = [
+            perturb(read_image(item.path), "clutter", index=index)
+            for index, item in enumerate(items)
+        ]
+        np.testing.assert_allclose(
+            answers.p[:, 0], [classifier([frame])[0].top[0].p for frame in frames], rtol=1e-6
+        )
         assert not np.allclose(answers.p, predict(classifier, items).p)
 
 

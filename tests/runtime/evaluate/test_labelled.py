@@ -37,20 +37,29 @@ def add(root: Path, seeds: range) -> None:
 @pytest.fixture
 def stored(make_bundle: BundleMaker, flat: Path) -> Bundle:
     """A bundle that stores the cut of `flat`."""
-    return make_bundle("stored").extend("export", {FILE: split_of_dataset(open_dataset(flat)).packed()}, {})
+    return make_bundle("stored").extend(
+        "export", {FILE: split_of_dataset(open_dataset(flat)).packed()}, {}
+    )
 
 
 def names(bundle: Bundle, root: Path) -> dict[str, set[str]]:
     data = bundle_dataset(bundle, root)
-    return {split: {str(i.path.relative_to(data.root)) for i in items} for split, items in data.splits.items()}
+    return {
+        split: {str(i.path.relative_to(data.root)) for i in items}
+        for split, items in data.splits.items()
+    }
 
 
-def test_new_pictures_change_no_number_until_asked(stored: Bundle, flat: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_pictures_change_no_number_until_asked(
+    stored: Bundle, flat: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before, splits = evaluate(stored.path, data=flat, variant="fp32"), names(stored, flat)
     add(flat, range(100, 105))
     after = evaluate(stored.path, data=flat, variant="fp32")
     assert names(stored, flat) == splits
-    assert {k: after[k] for k in ("n", "top1", "top5")} == {k: before[k] for k in ("n", "top1", "top5")}
+    assert {k: after[k] for k in ("n", "top1", "top5")} == {
+        k: before[k] for k in ("n", "top1", "top5")
+    }
     assert (before["data"]["split_from"], before["data"]["new"], after["data"]["new"]) == (
         "stored",
         0,
@@ -71,12 +80,16 @@ def test_renamed_pictures_keep_their_split(stored: Bundle, flat: Path) -> None:
 @pytest.fixture
 def leaky(make_bundle: BundleMaker, tiny_data: Path) -> Bundle:
     """A bundle whose data set has got a training picture in test since."""
-    bundle = make_bundle("leaky").extend("export", {FILE: split_of_dataset(open_dataset(tiny_data)).packed()}, {})
+    bundle = make_bundle("leaky").extend(
+        "export", {FILE: split_of_dataset(open_dataset(tiny_data)).packed()}, {}
+    )
     shutil.copy(tiny_data / "train" / "red" / "0.png", tiny_data / "test" / "red" / "leak.png")
     return bundle
 
 
-def test_evaluating_what_was_trained_on_ends_with_exit_4(leaky: Bundle, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluating_what_was_trained_on_ends_with_exit_4(
+    leaky: Bundle, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["evaluate", str(leaky.path), "--data", str(tiny_data)]) == 4
     said = capsys.readouterr()
     assert said.out == ""
@@ -97,7 +110,9 @@ def test_a_benchmark_counts_what_was_trained_on(leaky: Bundle, tiny_data: Path) 
     assert report["rows"][0]["accuracy_n"] == 19
 
 
-def test_a_bundle_without_a_stored_split_says_so_and_takes_no_cut(tiny_bundle: Bundle, flat: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bundle_without_a_stored_split_says_so_and_takes_no_cut(
+    tiny_bundle: Bundle, flat: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     splits = names(tiny_bundle, flat)
     assert "stores no split of its training: that of" in caplog.text
     add(flat, range(100, 101))
@@ -129,7 +144,9 @@ def test_field_photos_in_class_folders_are_all_measured(stored: Bundle, tmp_path
     assert found["top1"] == 1
 
 
-def test_images_that_calibrated_are_counted_where_they_are_measured(stored: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_that_calibrated_are_counted_where_they_are_measured(
+    stored: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     field = tmp_path / "field"
     add(field, range(200, 204))
     used = [content_digest(field / "red" / f"{seed}.png") for seed in (200, 201)]

@@ -28,7 +28,14 @@ def make_bundle(make_model, tmp_path):
             EXPORTED[name] = (model, spec, ir.to_proto(graph).SerializeToString(), taps)
         model, spec, content, taps = EXPORTED[name]
         views = changes.get("views", model.views)
-        bundle = Bundle.create(tmp_path / f"{name}.finedge", spec, files={FLOAT_FILE: content}, taps=taps, views=views, provenance={})
+        bundle = Bundle.create(
+            tmp_path / f"{name}.finedge",
+            spec,
+            files={FLOAT_FILE: content},
+            taps=taps,
+            views=views,
+            provenance={},
+        )
         return SimpleNamespace(bundle=bundle, model=model)
 
     return make

@@ -22,18 +22,28 @@ def photos(tmp_path):
     rng = np.random.default_rng(1)
     for folder, size in (("finch", (90, 70)), ("wren", (64, 64))):
         (tmp_path / "photos" / folder).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "photos" / folder / "a photo.png"), cv2.resize(rng.integers(0, 255, (5, 5, 3), np.uint8), size))
+        cv2.imwrite(
+            str(tmp_path / "photos" / folder / "a photo.png"),
+            cv2.resize(rng.integers(0, 255, (5, 5, 3), np.uint8), size),
+        )
     return tmp_path / "photos"
 
 
-def test_each_image_becomes_a_png_on_one_page_with_its_numbers(make_bundle, photos, tmp_path, capsys):
+def test_each_image_becomes_a_png_on_one_page_with_its_numbers(
+    make_bundle, photos, tmp_path, capsys
+):
     bundle, out = make_bundle("cnl").bundle, tmp_path / "out"
     before = {p: p.stat().st_mtime_ns for p in bundle.path.rglob("*")}
     assert main(["explain", str(bundle.path), str(photos), "--out", str(out), "--contrast"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["out"] == str(out)
     assert [i["png"] for i in result["images"]] == ["a photo.png", "wren-a photo.png"]
-    assert sorted(p.name for p in out.iterdir()) == ["a photo.png", "explain.json", "index.html", "wren-a photo.png"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "a photo.png",
+        "explain.json",
+        "index.html",
+        "wren-a photo.png",
+    ]
     for image in result["images"]:
         assert Image.open(out / image["png"]).width > 3 * 320
     assert {p: p.stat().st_mtime_ns for p in bundle.path.rglob("*")} == before
@@ -51,7 +61,9 @@ def test_each_image_becomes_a_png_on_one_page_with_its_numbers(make_bundle, phot
 
 def test_one_query_is_marked_and_a_label_chosen(make_bundle, photos, tmp_path):
     out = tmp_path / "out"
-    explain(make_bundle("cnl").bundle.path, (f"{photos}/*/*.png",), out=out, at="0.9,0.1", label="c")
+    explain(
+        make_bundle("cnl").bundle.path, (f"{photos}/*/*.png",), out=out, at="0.9,0.1", label="c"
+    )
     views = json.loads((out / "explain.json").read_text())["images"][1]["views"]
     assert all(v["mark"][0] > 0.4 > v["mark"][1] for v in views if v["kind"] == "attention")
     assert [v["label"] for v in views if v["kind"] == "cam"] == ["c"]
@@ -65,13 +77,29 @@ def test_one_query_is_marked_and_a_label_chosen(make_bundle, photos, tmp_path):
         (["--label", "dd"], 2, "did you mean 'd'?"),
     ],
 )
-def test_a_wrong_option_is_a_usage_error(make_bundle, photos, tmp_path, capsys, options, code, words):
-    assert main(["explain", str(make_bundle("cnl").bundle.path), str(photos), "--out", str(tmp_path / "out"), *options]) == code
+def test_a_wrong_option_is_a_usage_error(
+    make_bundle, photos, tmp_path, capsys, options, code, words
+):
+    assert (
+        main(
+            [
+                "explain",
+                str(make_bundle("cnl").bundle.path),
+                str(photos),
+                "--out",
+                str(tmp_path / "out"),
+                *options,
+            ]
+        )
+        == code
+    )
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("what", ["nothing.jpg", "nothing", "empty", "clip.mp4", "empty/*.jpg", "/dev/video0"])
+@pytest.mark.parametrize(
+    "what", ["nothing.jpg", "nothing", "empty", "clip.mp4", "empty/*.jpg", "/dev/video0"]
+)
 def test_without_images_it_is_a_data_error(make_bundle, tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -84,7 +112,20 @@ def test_what_is_no_bundle_is_a_data_error(photos, tmp_path):
 
 
 def test_an_option_that_no_view_would_show_is_refused(make_bundle, photos, tmp_path, capsys):
-    assert main(["explain", str(make_bundle("plain").bundle.path), str(photos), "--out", str(tmp_path / "out"), "--at", "0.5,0.5"]) == 2
+    assert (
+        main(
+            [
+                "explain",
+                str(make_bundle("plain").bundle.path),
+                str(photos),
+                "--out",
+                str(tmp_path / "out"),
+                "--at",
+                "0.5,0.5",
+            ]
+        )
+        == 2
+    )
     assert "no 'attention' view" in capsys.readouterr().err
 
 

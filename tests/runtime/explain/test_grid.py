@@ -18,7 +18,9 @@ PIXELS = 1.0
 
 
 def centre_of_gradient(model, block, position):
-    images = torch.randn(8, 3, SIZE, SIZE, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(
+        8, 3, SIZE, SIZE, requires_grad=True, generator=torch.Generator().manual_seed(0)
+    )
     features = model.backbone.run(images, until=block)[0]
     (gradient,) = torch.autograd.grad((features[:, :, position, position] ** 2).sum(), images)
     energy = (gradient**2).sum((0, 1)).double()
@@ -30,9 +32,13 @@ def centre_of_gradient(model, block, position):
 def test_the_predicted_centre_is_where_the_gradient_comes_from(backbone):
     torch.manual_seed(0)
     model = build("plain", num_classes=2, backbone=backbone).eval()
-    graph, taps = to_onnx(model, Spec("plain", backbone, ("a", "b"), Preprocess(SIZE, SIZE), Input(SIZE, SIZE)))
+    graph, taps = to_onnx(
+        model, Spec("plain", backbone, ("a", "b"), Preprocess(SIZE, SIZE), Input(SIZE, SIZE))
+    )
     places = Places(Graph(ir.to_proto(graph)))
-    block = model.backbone.stages[-3]  # later ones see the whole frame, and its edge pulls the gradient
+    block = model.backbone.stages[
+        -3
+    ]  # later ones see the whole frame, and its edge pulls the gradient
     tap = next(t for t in taps if t.name == f"backbone.{block}")
     size = SIZE // 8
     grid = places.grid(tap.tensor, shape=(size, size), frame=(SIZE, SIZE))
@@ -50,7 +56,9 @@ def test_what_the_graph_does_not_tell_is_taken_as_equal_cells(make_bundle):
 
     bundle = make_bundle("plain").bundle
     places = Places(Graph(onnx.load(bundle.file(FLOAT_FILE))))
-    assert places.grid("no such tensor", shape=(4, 2), frame=(64, 64)) == Grid(Line(16, 8), Line(32, 16))
+    assert places.grid("no such tensor", shape=(4, 2), frame=(64, 64)) == Grid(
+        Line(16, 8), Line(32, 16)
+    )
     assert places.grid("logits", shape=(4, 2), frame=(64, 64)) == Grid(Line(16, 8), Line(32, 16))
 
 

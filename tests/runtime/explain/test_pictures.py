@@ -25,13 +25,34 @@ CELLS = Grid(Line(16, 8), Line(16, 8))  # 4 x 4
 SHIFTED = Grid(Line(16, 15.5), Line(16, 15.5))
 SCRIPT = "<script>alert('x')</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=2000"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+FLAGS += [
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=2000",
+]
 
 
 def panel_of(*values, unit="share", grid=CELLS, title="looks at layer2.1", **more):
     maps = tuple(HeatMap(np.asarray(v, float), grid) for v in values)
-    return Panel(View(title, "attention", "tap"), title, "mean of 4 queries", maps, unit, full_scale([m.values for m in maps], unit), **more)
+    return Panel(
+        View(title, "attention", "tap"),
+        title,
+        "mean of 4 queries",
+        maps,
+        unit,
+        full_scale([m.values for m in maps], unit),
+        **more,
+    )
 
 
 @pytest.fixture
@@ -48,7 +69,9 @@ def test_the_hottest_pixel_is_where_the_position_is_centred(grid, place):
     found = stretched(values, grid, side=320, size=SIZE)
     row, column = np.unravel_index(found.argmax(), found.shape)
     assert heat.peak == (grid.x.at(place[1]), grid.y.at(place[0]))
-    assert ((column + 0.5) * SIZE / 320, (row + 0.5) * SIZE / 320) == pytest.approx(heat.peak, abs=SIZE / 320)
+    assert ((column + 0.5) * SIZE / 320, (row + 0.5) * SIZE / 320) == pytest.approx(
+        heat.peak, abs=SIZE / 320
+    )
 
 
 def test_beyond_the_last_position_its_value_goes_on_and_nothing_overshoots():
@@ -85,14 +108,22 @@ def test_negative_evidence_is_not_drawn(grey):
 def test_many_maps_are_small_multiples(grey):
     found = draw(grey, panel_of(*np.eye(16)[[0, 5, 15]].reshape(3, 4, 4)))
     assert found.shape == enlarged(grey).shape
-    hottest = [np.unravel_index(q.sum(axis=2).argmax(), q.shape[:2]) for q in (found[:159, :159], found[:159, 160:319], found[160:319, :159])]
-    assert [r < c for r, c in zip(*[[int(v) for v in x] for x in hottest[:2]], strict=True)] == [True, True]
+    hottest = [
+        np.unravel_index(q.sum(axis=2).argmax(), q.shape[:2])
+        for q in (found[:159, :159], found[:159, 160:319], found[160:319, :159])
+    ]
+    assert [r < c for r, c in zip(*[[int(v) for v in x] for x in hottest[:2]], strict=True)] == [
+        True,
+        True,
+    ]
     assert min(hottest[2]) > 100
 
 
 def explained(*panels, label="finch"):
     pixels = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
-    return Explained(pixels, (Ranked(0, label, 0.9), Ranked(1, "wren", 0.095), Ranked(2, "owl", 0.005)), panels)
+    return Explained(
+        pixels, (Ranked(0, label, 0.9), Ranked(1, "wren", 0.095), Ranked(2, "owl", 0.005)), panels
+    )
 
 
 def test_the_answer_names_what_else_was_likely():
@@ -101,10 +132,15 @@ def test_the_answer_names_what_else_was_likely():
 
 def test_long_labels_wrap_and_keep_every_letter():
     font = ImageFont.load_default(17)
-    lines = list(wrapped("for American_Three_toed_Woodpecker rather than Downy_Woodpecker", font, 200))
+    lines = list(
+        wrapped("for American_Three_toed_Woodpecker rather than Downy_Woodpecker", font, 200)
+    )
     assert len(lines) > 1
     assert all(font.getlength(line) <= 200 for line in lines)
-    assert "".join(lines).replace(" ", "") == "forAmerican_Three_toed_WoodpeckerratherthanDowny_Woodpecker"
+    assert (
+        "".join(lines).replace(" ", "")
+        == "forAmerican_Three_toed_WoodpeckerratherthanDowny_Woodpecker"
+    )
 
 
 class Assets(HTMLParser):
@@ -116,14 +152,23 @@ class Assets(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.found += [value for name, value in attrs if name == "src" or (tag == "link" and name == "href")]
+        self.found += [
+            value for name, value in attrs if name == "src" or (tag == "link" and name == "href")
+        ]
 
 
 def page():
-    found = explained(panel_of(np.full((4, 4), 1 / 16), title=f"looks at {SCRIPT}"), label=f"{SCRIPT}{'long' * 20}")
+    found = explained(
+        panel_of(np.full((4, 4), 1 / 16), title=f"looks at {SCRIPT}"),
+        label=f"{SCRIPT}{'long' * 20}",
+    )
     shown = tiles(found)
     assert strip(shown, heading=answer(found), name="x.jpg").startswith(b"\x89PNG")
-    return sheet([card(shown, name=f"{'folder/' * 20}x.jpg", answer=answer(found), png="a b.png")] * 2, title="birds", about="about")
+    return sheet(
+        [card(shown, name=f"{'folder/' * 20}x.jpg", answer=answer(found), png="a b.png")] * 2,
+        title="birds",
+        about="about",
+    )
 
 
 def test_the_page_loads_nothing_and_escapes_everything():
@@ -140,7 +185,13 @@ def test_chromium_shows_the_page_at_360_px_without_sideways_scrolling(tmp_path):
     measure = "document.body.dataset.result=f.contentDocument.scrollingElement.scrollWidth"
     frame = f'<iframe id="f" style="border:0" width="360" height="800" srcdoc="{html.escape(page())}" onload="{measure}"></iframe>'
     (tmp_path / "frame.html").write_text(f"<!doctype html><body>{frame}")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "frame.html").as_uri()]
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+        (tmp_path / "frame.html").as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert 'data-result="360"' in done.stdout
     assert ":CONSOLE" not in done.stderr

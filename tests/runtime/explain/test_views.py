@@ -41,7 +41,11 @@ def inside_torch(model, spec, frame):
 
         return hook
 
-    hooks = [module.register_forward_hook(keep(path)) for path, module in model.named_modules() if path in model.taps]
+    hooks = [
+        module.register_forward_hook(keep(path))
+        for path, module in model.named_modules()
+        if path in model.taps
+    ]
     with torch.no_grad():
         results = FramesToOutputs(model, spec.preprocess).eval()(torch.from_numpy(frame[None]))
     for hook in hooks:
@@ -56,7 +60,10 @@ def test_every_view_of_every_model_shows_what_pytorch_computes(make_bundle, fram
     if not made.model.views:
         pytest.skip(f"{name} declares no views")
     explainer = Explainer(made.bundle)
-    found, inside = explainer(frame, ExplainOptions(contrast=True)), inside_torch(made.model, made.bundle.spec, frame)
+    found, inside = (
+        explainer(frame, ExplainOptions(contrast=True)),
+        inside_torch(made.model, made.bundle.spec, frame),
+    )
     assert found.top[0].index == inside.scores.argmax()
     assert {panel.view for panel in found.panels} == set(made.model.views)
     for panel in found.panels:
@@ -78,7 +85,9 @@ def check_mask(panel, inside, model, explainer):
     expected = masks if len(panel.maps) > 1 else masks.mean(axis=0, keepdims=True)
     assert np.stack([m.values for m in panel.maps]) == pytest.approx(expected, abs=1e-4)
     if panel.unit == "share":
-        assert [m.values.sum() for m in panel.maps] == pytest.approx([1] * len(panel.maps), abs=1e-3)
+        assert [m.values.sum() for m in panel.maps] == pytest.approx(
+            [1] * len(panel.maps), abs=1e-3
+        )
 
 
 def check_cam(panel, inside, model, explainer):
@@ -92,7 +101,9 @@ def check_cam(panel, inside, model, explainer):
     score, bias = float(inside.scores[best]), float(linear.bias[best])
     if "rather_than" in panel.numbers:
         score, bias = score - float(inside.scores[second]), bias - float(linear.bias[second])
-    assert heat.values.mean() + bias == pytest.approx(score, abs=LOGIT_TOLERANCE * max(1, abs(score)))
+    assert heat.values.mean() + bias == pytest.approx(
+        score, abs=LOGIT_TOLERANCE * max(1, abs(score))
+    )
 
 
 CHECKS = {"attention": check_attention, "mask": check_mask, "cam": check_cam}
@@ -111,7 +122,11 @@ def test_attention_weights_equal_the_numpy_reference(query):
 def test_at_shows_one_query_and_where_it_is(make_bundle, frame, at, index):
     made = make_bundle("cnl")
     inside = inside_torch(made.model, made.bundle.spec, frame)
-    panel = next(p for p in Explainer(made.bundle)(frame, ExplainOptions(at=at)).panels if p.view.kind == "attention")
+    panel = next(
+        p
+        for p in Explainer(made.bundle)(frame, ExplainOptions(at=at)).panels
+        if p.view.kind == "attention"
+    )
     q, k = inside.inputs[panel.view.tap]
     expected = reference_weights(q, k, made.model.get_submodule(panel.view.tap).scale)[index]
     assert panel.maps[0].values.ravel() == pytest.approx(expected, abs=ATTENTION_TOLERANCE)
@@ -126,12 +141,16 @@ def test_a_label_shows_the_evidence_of_that_class(make_bundle, frame):
         (panel,) = explainer(frame, ExplainOptions(label=index)).panels
         assert panel.numbers["label"] == made.bundle.spec.labels[index]
         bias = made.model.classifier.bias[index].item()
-        assert panel.maps[0].values.mean() + bias == pytest.approx(float(scores[index]), abs=LOGIT_TOLERANCE * max(1, abs(float(scores[index]))))
+        assert panel.maps[0].values.mean() + bias == pytest.approx(
+            float(scores[index]), abs=LOGIT_TOLERANCE * max(1, abs(float(scores[index])))
+        )
 
 
 def test_the_spread_counts_positions():
     assert effective_positions(np.full(12, 0.3)) == pytest.approx(12)
-    assert effective_positions(np.array([[0, 5.0, 0], [1, 1, 0], [0, 0, 0]])) == pytest.approx([1, 2, 0])
+    assert effective_positions(np.array([[0, 5.0, 0], [1, 1, 0], [0, 0, 0]])) == pytest.approx(
+        [1, 2, 0]
+    )
 
 
 def test_shares_are_scaled_by_the_uniform_level_and_never_stretched():
@@ -160,7 +179,10 @@ def test_one_kind_of_view_alone_is_enough(make_bundle, frame, kind):
 
 @pytest.mark.parametrize(
     ("view", "words"),
-    [(View("x", "cam", "nowhere"), "tap 'nowhere'"), (View("x", "dream", "cross_layer"), "kind 'dream'")],
+    [
+        (View("x", "cam", "nowhere"), "tap 'nowhere'"),
+        (View("x", "dream", "cross_layer"), "kind 'dream'"),
+    ],
 )
 def test_a_view_that_does_not_fit_is_refused(make_bundle, view, words):
     with pytest.raises(BundleError, match=words):

@@ -49,13 +49,17 @@ def test_a_missing_variant_says_how_to_make_it(make_bundle):
 
 
 def test_fp16_runs_its_own_file(tiny_bundle, batch):
-    halved = tiny_bundle.extend("test", {"model.fp16.onnx": tiny_bundle.file("model.fp32.onnx")}, {})
+    halved = tiny_bundle.extend(
+        "test", {"model.fp16.onnx": tiny_bundle.file("model.fp32.onnx")}, {}
+    )
     session = OnnxRuntimeBackend().open(halved, variant="fp16")
     assert (session.info.file, session.info.precision) == ("model.fp16.onnx", "fp16")
 
 
 @pytest.mark.parametrize(("spin", "setting"), [(False, "0"), (True, "1")])
-def test_settings_are_one_pool_of_threads_all_optimisations_and_no_spinning_unless_asked(spin, setting):
+def test_settings_are_one_pool_of_threads_all_optimisations_and_no_spinning_unless_asked(
+    spin, setting
+):
     import onnxruntime
 
     settings = _settings(SessionOptions(threads=3, spin=spin))
@@ -76,7 +80,9 @@ def test_convolutions_of_the_cpu_file_are_fused(tiny_bundle, tmp_path):
 
     settings = _settings(SessionOptions())
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    onnxruntime.InferenceSession(str(tiny_bundle.file("model.int8.cpu.onnx")), settings, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(
+        str(tiny_bundle.file("model.int8.cpu.onnx")), settings, providers=["CPUExecutionProvider"]
+    )
     ops = Counter(n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node)
     assert ops["QLinearConv"] == 1
     assert ops["Conv"] + ops["FusedConv"] == 0
@@ -85,18 +91,27 @@ def test_convolutions_of_the_cpu_file_are_fused(tiny_bundle, tmp_path):
 def test_another_provider_than_the_one_asked_for_is_refused(tiny_bundle, monkeypatch):
     import onnxruntime
 
-    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["OtherExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession,
+        "get_providers",
+        lambda self: ["OtherExecutionProvider", "CPUExecutionProvider"],
+    )
     with pytest.raises(SystemProblem, match="OtherExecutionProvider"):
         OnnxRuntimeBackend().open(tiny_bundle, variant="fp32")
 
 
 def test_a_file_that_is_no_model_or_lacks_an_output_is_refused(tiny_bundle):
     with pytest.raises(BundleError, match=r"model\.fp32\.onnx is no ONNX model"):
-        OnnxRuntimeBackend().open(tiny_bundle.extend("test", {"model.fp32.onnx": b"not a model"}, {}), variant="fp32")
+        OnnxRuntimeBackend().open(
+            tiny_bundle.extend("test", {"model.fp32.onnx": b"not a model"}, {}), variant="fp32"
+        )
     model = onnx.load(tiny_bundle.file("model.int8.onnx"))
     model.graph.node[0].op_type = "NoSuchOp"
     with pytest.raises(BundleError, match=r"refuses .*model\.fp32\.onnx"):
-        OnnxRuntimeBackend().open(tiny_bundle.extend("test", {"model.fp32.onnx": model.SerializeToString()}, {}), variant="fp32")
+        OnnxRuntimeBackend().open(
+            tiny_bundle.extend("test", {"model.fp32.onnx": model.SerializeToString()}, {}),
+            variant="fp32",
+        )
     model = onnx.load(tiny_bundle.file("model.int8.onnx"))
     model.graph.node.add(op_type="Identity", input=["logits"], output=["renamed"])
     model.graph.output[0].name = "renamed"
@@ -107,10 +122,16 @@ def test_a_file_that_is_no_model_or_lacks_an_output_is_refused(tiny_bundle):
 
 def test_taps_are_outputs_beside_the_logits_and_change_nothing(tiny_bundle, batch):
     backend = OnnxRuntimeBackend()
-    plain, tapped = (s(batch) for s in (backend.open(tiny_bundle, variant="fp32"), backend.open_with_taps(tiny_bundle)))
+    plain, tapped = (
+        s(batch)
+        for s in (backend.open(tiny_bundle, variant="fp32"), backend.open_with_taps(tiny_bundle))
+    )
     assert set(tapped) == {"logits", "tap/features"}
     np.testing.assert_allclose(tapped["logits"], plain["logits"], rtol=1e-5)
-    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(tiny_bundle.file("model.fp32.onnx")).graph.initializer}
+    weights = {
+        t.name: numpy_helper.to_array(t)
+        for t in onnx.load(tiny_bundle.file("model.fp32.onnx")).graph.initializer
+    }
     by_hand = tapped["tap/features"].mean(axis=(2, 3)) @ weights["weights"].T + weights["bias"]
     np.testing.assert_allclose(by_hand, plain["logits"], atol=1e-4)
 
@@ -129,7 +150,10 @@ def test_a_tensor_may_carry_the_name_of_its_tap(tiny_bundle, batch):
     for node in model.graph.node:
         node.input[:] = ["tap/features" if n == "relu" else n for n in node.input]
         node.output[:] = ["tap/features" if n == "relu" else n for n in node.output]
-    named = replace(tiny_bundle.extend("test", {"model.fp32.onnx": model.SerializeToString()}, {}), taps=(Tap("features", "tap/features"),))
+    named = replace(
+        tiny_bundle.extend("test", {"model.fp32.onnx": model.SerializeToString()}, {}),
+        taps=(Tap("features", "tap/features"),),
+    )
     np.testing.assert_array_equal(backend.open_with_taps(named)(batch)["tap/features"], expected)
 
 
@@ -140,19 +164,28 @@ def test_a_tap_without_its_tensor_is_refused(tiny_bundle):
 
 @pytest.mark.parametrize("file", ["model.int8.cpu.onnx", "model.int8.onnx"])
 @pytest.mark.parametrize("products", ["exact", "saturating"])
-def test_weights_of_either_int8_file_are_cut_only_where_products_saturate(tiny_bundle, monkeypatch, caplog, products, file):
+def test_weights_of_either_int8_file_are_cut_only_where_products_saturate(
+    tiny_bundle, monkeypatch, caplog, products, file
+):
     monkeypatch.setenv(OVERRIDE, products)
     with caplog.at_level(logging.INFO):
         info = OnnxRuntimeBackend().open_file(tiny_bundle, file).info
     assert (info.precision == ort.REDUCED_RANGE) is (products == "saturating")
     assert ("cut to 7 bits" in caplog.text) is (products == "saturating")
     assert OnnxRuntimeBackend().open(tiny_bundle, variant="fp32").info.precision == "fp32"
-    assert OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file).info.precision == "int8"
+    assert (
+        OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file).info.precision
+        == "int8"
+    )
 
 
 def last_step(bundle, file):
     """The step of the quantized logits."""
-    return next(float(numpy_helper.to_array(t)) for t in onnx.load(bundle.file(file)).graph.initializer if t.name == "logits_scale")
+    return next(
+        float(numpy_helper.to_array(t))
+        for t in onnx.load(bundle.file(file)).graph.initializer
+        if t.name == "logits_scale"
+    )
 
 
 @pytest.mark.parametrize("file", ["model.int8.cpu.onnx", "model.int8.onnx"])
@@ -160,8 +193,14 @@ def test_an_exact_session_answers_as_the_file_does_without_fused_products(tiny_b
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # Q/DQ as ONNX defines it, in float
-    session = onnxruntime.InferenceSession(str(tiny_bundle.file(file)), settings, providers=["CPUExecutionProvider"])
+    settings.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )  # Q/DQ as ONNX defines it, in float
+    session = onnxruntime.InferenceSession(
+        str(tiny_bundle.file(file)), settings, providers=["CPUExecutionProvider"]
+    )
     (expected,) = session.run(None, {"frames": batch})
-    found = OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file)(batch)["logits"]
+    found = OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file)(batch)[
+        "logits"
+    ]
     assert np.abs(found - expected).max() <= STEPS * last_step(tiny_bundle, file)

@@ -32,7 +32,9 @@ QEMU = shutil.which("qemu-x86_64")
 CPUS = {"Haswell": "saturating", "EPYC": "saturating", "Nehalem": "exact"}
 
 
-def largest_products(op: str, kind: type[np.generic], *, inner: int = 16) -> tuple[onnx.ModelProto, np.ndarray, int]:
+def largest_products(
+    op: str, kind: type[np.generic], *, inner: int = 16
+) -> tuple[onnx.ModelProto, np.ndarray, int]:
     """A Q/DQ model of one op whose every product is the largest that can be, its input, and the exact sum."""
     top, convolves = int(np.iinfo(kind).max), op == "Conv"
     total = inner * top * WEIGHT
@@ -44,22 +46,35 @@ def largest_products(op: str, kind: type[np.generic], *, inner: int = 16) -> tup
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["x_stored"]),
         helper.make_node("DequantizeLinear", ["x_stored", "one", "zero"], ["x_again"]),
-        helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["w_again"], axis=0 if convolves else 1),
+        helper.make_node(
+            "DequantizeLinear", ["w", "w_scale", "w_zero"], ["w_again"], axis=0 if convolves else 1
+        ),
         helper.make_node(op, ["x_again", "w_again"], ["sums"]),
         helper.make_node("QuantizeLinear", ["sums", "y_scale", "zero"], ["y_stored"]),
         helper.make_node("DequantizeLinear", ["y_stored", "y_scale", "zero"], ["y"]),
     ]
     x = np.full((1, inner, 1, 1) if convolves else (1, inner), top, np.float32)
-    taken, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", x.shape), ("y", None)))
+    taken, made = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", x.shape), ("y", None))
+    )
     stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, op, [taken], [made], stored)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), x, total
+    return (
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10),
+        x,
+        total,
+    )
 
 
 def as_it_runs(model: onnx.ModelProto, x: np.ndarray) -> float:
     import onnxruntime
 
-    return float(onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0].flat[0])
+    return float(
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        .run(None, {"x": x})[0]
+        .flat[0]
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -77,11 +92,19 @@ def test_an_exact_session_and_7_bit_weights_are_right_on_every_cpu(op, kind):
     assert as_it_runs(to_seven_bits(model), x) == pytest.approx(total)
 
 
-@pytest.mark.skipif(QEMU is None, reason="needs qemu-x86_64, which emulates other CPUs: apt-get install qemu-user")
+@pytest.mark.skipif(
+    QEMU is None, reason="needs qemu-x86_64, which emulates other CPUs: apt-get install qemu-user"
+)
 @pytest.mark.parametrize(("cpu", "products"), CPUS.items())
 def test_an_emulated_cpu_is_known_by_its_kernels(cpu, products):
     code = "from finedge.runtime import cpu, int8_products; print(int8_products.int8_products(), 'avx2' in cpu.cpu_flags(), 'avx512f' in cpu.cpu_flags())"
-    done = subprocess.run([QEMU, "-cpu", cpu, sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(
+        [QEMU, "-cpu", cpu, sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
     assert done.stdout.split() == [products, str(cpu != "Nehalem"), "False"]
 
 

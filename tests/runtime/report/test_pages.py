@@ -27,13 +27,18 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 
 def test_command_writes_both_pages_beside_the_json(tmp_path: Path, sample: SimpleNamespace) -> None:
     written = report(write(tmp_path, sample.report()))
-    assert written == {"markdown": str(tmp_path / "report.md"), "html": str(tmp_path / "report.html")}
+    assert written == {
+        "markdown": str(tmp_path / "report.md"),
+        "html": str(tmp_path / "report.html"),
+    }
     assert "93.40" in Path(written["markdown"]).read_text()
     assert "93.40" in Path(written["html"]).read_text()
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"schema": 2}', '{"schema": 1, "made": "now"}'])
-def test_a_missing_damaged_or_newer_report_is_a_data_error(tmp_path: Path, text: str | None) -> None:
+def test_a_missing_damaged_or_newer_report_is_a_data_error(
+    tmp_path: Path, text: str | None
+) -> None:
     if text is not None:
         (tmp_path / "report.json").write_text(text)
     with pytest.raises(DataError):
@@ -42,7 +47,12 @@ def test_a_missing_damaged_or_newer_report_is_a_data_error(tmp_path: Path, text:
 
 def test_verdict_says_faster_lower_and_not_beyond_chance(sample: SimpleNamespace) -> None:
     texts = [s.text for s in verdicts(sample.report())]
-    assert any(t.startswith("plain: INT8 is 2.93x faster at p50 and its top-1 is 0.3 points lower (95 % interval -0.8..+0.2; not beyond chance") for t in texts)
+    assert any(
+        t.startswith(
+            "plain: INT8 is 2.93x faster at p50 and its top-1 is 0.3 points lower (95 % interval -0.8..+0.2; not beyond chance"
+        )
+        for t in texts
+    )
     assert any(t.startswith("cnl beats plain beyond chance at FP32: no;") for t in texts)
 
 
@@ -62,8 +72,14 @@ def test_verdict_warns_of_invalid_rows_first(sample: SimpleNamespace) -> None:
 
 def test_verdict_of_one_variant_without_labels_gives_its_time(sample: SimpleNamespace) -> None:
     content = sample.report()
-    content |= {"rows": [sample.row("solo", "fp32", p50=12.3, right=None)], "comparisons": [], "per_class": {}}
-    assert [s.text for s in verdicts(content)] == ["solo: FP32 takes 12.30 ms at p50; its accuracy was not measured."]
+    content |= {
+        "rows": [sample.row("solo", "fp32", p50=12.3, right=None)],
+        "comparisons": [],
+        "per_class": {},
+    }
+    assert [s.text for s in verdicts(content)] == [
+        "solo: FP32 takes 12.30 ms at p50; its accuracy was not measured."
+    ]
     assert "not measured: no labelled data" in page(content)
 
 
@@ -111,14 +127,26 @@ def test_single_stream_and_offline_stand_in_different_tables(sample: SimpleNames
     assert "batch 8" in text
 
 
-def test_power_has_columns_and_a_sentence_where_a_sensor_told_it_and_none_elsewhere(sample: SimpleNamespace) -> None:
+def test_power_has_columns_and_a_sentence_where_a_sensor_told_it_and_none_elsewhere(
+    sample: SimpleNamespace,
+) -> None:
     report = sample.report()
     assert "mJ an image" not in markdown(report)
     for row in report["rows"]:
-        row |= {"power": {"mean_w": 7.25, "sensor": "the rail VIN", "readings": 15}, "energy_mj": 231.5, "power_mode": "25W"}
-    report["rows"][0] |= {"power": {"mean_w": None, "sensor": None, "readings": 3}, "energy_mj": None}
+        row |= {
+            "power": {"mean_w": 7.25, "sensor": "the rail VIN", "readings": 15},
+            "energy_mj": 231.5,
+            "power_mode": "25W",
+        }
+    report["rows"][0] |= {
+        "power": {"mean_w": None, "sensor": None, "readings": 3},
+        "energy_mj": None,
+    }
     for text in (markdown(report), page(report)):
-        assert all(word in text for word in ("mJ an image", "231.50", "7.25", "25W", "told by the rail VIN; energy"))
+        assert all(
+            word in text
+            for word in ("mJ an image", "231.50", "7.25", "25W", "told by the rail VIN; energy")
+        )
 
 
 def test_classes_are_listed_worst_first(sample: SimpleNamespace) -> None:

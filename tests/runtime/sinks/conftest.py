@@ -42,9 +42,23 @@ def make_result() -> MakeResult:
             "file": "model.fp32.onnx",
         }
         if p is None:
-            return Result({**record, "frame": None, "captured_at": None, "age_ms": None, "status": "no_signal", "top": []}, stream=stream)
+            return Result(
+                {
+                    **record,
+                    "frame": None,
+                    "captured_at": None,
+                    "age_ms": None,
+                    "status": "no_signal",
+                    "top": [],
+                },
+                stream=stream,
+            )
         image = np.random.default_rng(frame).integers(0, 256, (*size, 3), dtype=np.uint8)
-        prediction = Prediction((Ranked(4, label, p),), Times(1.0, 1.0, 1.0), changes.pop("unknown", False))
-        return Result(record | changes, image, prediction, stream, frame / 25 if seconds is None else seconds)
+        prediction = Prediction(
+            (Ranked(4, label, p),), Times(1.0, 1.0, 1.0), changes.pop("unknown", False)
+        )
+        return Result(
+            record | changes, image, prediction, stream, frame / 25 if seconds is None else seconds
+        )
 
     return make

@@ -47,25 +47,43 @@ def index(folder: Path) -> list[str]:
     return sorted(json.loads(line)["image"] for line in (folder / INDEX).read_text().splitlines())
 
 
-def test_only_frames_the_model_was_unsure_of_are_kept_with_their_record(make_result: MakeResult, tmp_path: Path) -> None:
+def test_only_frames_the_model_was_unsure_of_are_kept_with_their_record(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
     collector = collecting(tmp_path, below=0.5)
-    for frame, p, unknown in ((0, 0.9, False), (100, 0.3, False), (200, 0.8, True), (300, 0.5, False)):
+    for frame, p, unknown in (
+        (0, 0.9, False),
+        (100, 0.3, False),
+        (200, 0.8, True),
+        (300, 0.5, False),
+    ):
         collector.write(make_result(frame, p=p, unknown=unknown))
     collector.write(make_result(p=None))
     collector.close()
-    assert names(tmp_path) == ["red/20260102T030404.000Z-000100.jpg", "red/20260102T030408.000Z-000200.jpg"]
+    assert names(tmp_path) == [
+        "red/20260102T030404.000Z-000100.jpg",
+        "red/20260102T030408.000Z-000200.jpg",
+    ]
     assert index(tmp_path) == names(tmp_path)
     first = json.loads((tmp_path / INDEX).read_text().splitlines()[0])
-    assert {k: first[k] for k in ("frame", "source", "variant")} == {"frame": 100, "source": "cam0", "variant": "fp32"}
+    assert {k: first[k] for k in ("frame", "source", "variant")} == {
+        "frame": 100,
+        "source": "cam0",
+        "variant": "fp32",
+    }
 
 
-def test_the_model_itself_is_asked_and_not_what_smoothing_made_of_it(make_result: MakeResult, tmp_path: Path) -> None:
+def test_the_model_itself_is_asked_and_not_what_smoothing_made_of_it(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
     collector = collecting(tmp_path)
     collector.write(make_result(0, p=0.3, top=[{"index": 0, "label": "blue", "p": 0.99}]))
     assert names(tmp_path) == ["blue/20260102T030400.000Z-000000.jpg"]
 
 
-def test_the_folder_is_a_data_set_that_training_reads(make_result: MakeResult, tmp_path: Path) -> None:
+def test_the_folder_is_a_data_set_that_training_reads(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
     collector = collecting(tmp_path)
     for i in range(20):
         collector.write(make_result(100 * i, p=0.1, label=("robin", "wren")[i % 2]))
@@ -83,7 +101,9 @@ def test_a_kept_frame_is_the_frame(make_result: MakeResult, tmp_path: Path) -> N
     assert np.abs(kept.astype(int) - smooth).mean() < 3  # JPEG
 
 
-def test_neighbours_of_a_kept_frame_are_left_out_per_source(make_result: MakeResult, tmp_path: Path) -> None:
+def test_neighbours_of_a_kept_frame_are_left_out_per_source(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
     collector = collecting(tmp_path)
     for frame in range(100):  # four seconds
         for stream in (0, 1):
@@ -91,7 +111,9 @@ def test_neighbours_of_a_kept_frame_are_left_out_per_source(make_result: MakeRes
     assert len(names(tmp_path)) == 2 * round(4 / EVERY_S)
 
 
-def test_the_size_is_capped_and_the_oldest_go_first(make_result: MakeResult, tmp_path: Path) -> None:
+def test_the_size_is_capped_and_the_oldest_go_first(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
     collector = collecting(tmp_path, max_mib=0.1)
     for i in range(300):
         collector.write(make_result(30 * i, p=0.1, size=(64, 64), label=("a", "b", "c")[i % 3]))
@@ -104,7 +126,9 @@ def test_the_size_is_capped_and_the_oldest_go_first(make_result: MakeResult, tmp
     assert index(tmp_path) == names(tmp_path)
 
 
-def test_what_an_earlier_run_left_counts_and_a_line_it_did_not_finish_is_dropped(make_result: MakeResult, tmp_path: Path) -> None:
+def test_what_an_earlier_run_left_counts_and_a_line_it_did_not_finish_is_dropped(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
     first = collecting(tmp_path, max_mib=0.05)
     first.write(make_result(0, p=0.1, size=(64, 64)))
     first.close()
@@ -119,8 +143,13 @@ def test_what_an_earlier_run_left_counts_and_a_line_it_did_not_finish_is_dropped
     assert index(tmp_path) == names(tmp_path)
 
 
-def test_what_the_program_did_not_write_is_never_removed_and_what_it_did_fits_at_once_in_a_smaller_size(make_result: MakeResult, tmp_path: Path) -> None:
-    mine = [tmp_path / "red" / name for name in ("0001.jpg", "IMG_2.jpg", "20260102T030400.000Z-000000.png")]
+def test_what_the_program_did_not_write_is_never_removed_and_what_it_did_fits_at_once_in_a_smaller_size(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
+    mine = [
+        tmp_path / "red" / name
+        for name in ("0001.jpg", "IMG_2.jpg", "20260102T030400.000Z-000000.png")
+    ]
     mine[0].parent.mkdir()
     for path in mine:
         path.write_bytes(bytes(50_000))
@@ -138,26 +167,40 @@ def test_what_the_program_did_not_write_is_never_removed_and_what_it_did_fits_at
     assert index(tmp_path) == ["red/20260102T030440.000Z-001000.jpg"]
 
 
-def test_a_label_whose_last_frame_was_removed_leaves_no_class_without_images(make_result: MakeResult, tmp_path: Path) -> None:
+def test_a_label_whose_last_frame_was_removed_leaves_no_class_without_images(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
     collector = collecting(tmp_path, max_mib=0.1)
     for i in range(40):
-        collector.write(make_result(30 * i, p=0.1, size=(64, 64), label=("rare" if i == 0 else ("a", "b")[i % 2])))
+        collector.write(
+            make_result(
+                30 * i, p=0.1, size=(64, 64), label=("rare" if i == 0 else ("a", "b")[i % 2])
+            )
+        )
     collector.close()
     assert open_dataset(tmp_path).labels == ("a", "b")
 
 
 @pytest.mark.parametrize("folder", ["a_file", "a_file/below", "/proc/finedge"])
-def test_a_folder_that_cannot_be_written_is_refused_before_the_run(folder: str, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_before_the_run(
+    folder: str, tmp_path: Path
+) -> None:
     (tmp_path / "a_file").touch()
     with pytest.raises(SystemProblem, match="--collect: the folder"):
         open_collect(Outputs(collect=tmp_path / folder), CONTEXT)
 
 
 def test_what_nobody_wants_does_not_fill_the_queue(
-    make_result: MakeResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_result: MakeResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     gate = threading.Event()
-    monkeypatch.setattr("finedge.runtime.sinks.collect.write_bytes", lambda path, data: gate.wait(10.0) and write_bytes(path, data))
+    monkeypatch.setattr(
+        "finedge.runtime.sinks.collect.write_bytes",
+        lambda path, data: gate.wait(10.0) and write_bytes(path, data),
+    )
     sink = open_collect(Outputs(collect=tmp_path), CONTEXT)
     assert sink is not None
     for frame in range(1, 20 * SIZE):
@@ -169,7 +212,9 @@ def test_what_nobody_wants_does_not_fill_the_queue(
     assert "too slow" not in caplog.text
 
 
-def test_two_frames_of_the_same_moment_are_both_kept(make_result: MakeResult, tmp_path: Path) -> None:
+def test_two_frames_of_the_same_moment_are_both_kept(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
     collector = collecting(tmp_path)
     for stream in (0, 1):
         collector.write(make_result(0, p=0.1, stream=stream))
@@ -177,8 +222,27 @@ def test_two_frames_of_the_same_moment_are_both_kept(make_result: MakeResult, tm
     assert index(tmp_path) == names(tmp_path)
 
 
-@pytest.mark.parametrize("label", ["red", "a/b", "../x", ".hidden", "..", "", "x" * 300, "a\0b", "\ud800", "CON", "a.", "ä" * 300, "/etc"])
-def test_a_label_never_leaves_the_folder(label: str, make_result: MakeResult, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "label",
+    [
+        "red",
+        "a/b",
+        "../x",
+        ".hidden",
+        "..",
+        "",
+        "x" * 300,
+        "a\0b",
+        "\ud800",
+        "CON",
+        "a.",
+        "ä" * 300,
+        "/etc",
+    ],
+)
+def test_a_label_never_leaves_the_folder(
+    label: str, make_result: MakeResult, tmp_path: Path
+) -> None:
     kept = tmp_path / "kept"
     collector = collecting(kept)
     collector.write(make_result(p=0.1, label=label))
@@ -218,7 +282,9 @@ FOREIGN = {"no UTF-8": b"\xff\xfe", "deep": b"[" * 100_000, "long": b"9" * 5000,
 
 
 @pytest.mark.parametrize("line", FOREIGN.values(), ids=FOREIGN)
-def test_foreign_lines_of_an_index_end_no_run(line: bytes, make_result: MakeResult, tmp_path: Path) -> None:
+def test_foreign_lines_of_an_index_end_no_run(
+    line: bytes, make_result: MakeResult, tmp_path: Path
+) -> None:
     (tmp_path / INDEX).write_bytes(line + b"\n")
     collecting(tmp_path).write(make_result(p=0.1))
     assert index(tmp_path) == names(tmp_path)
@@ -230,7 +296,9 @@ def test_an_index_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         collecting(tmp_path)
 
 
-def test_what_is_no_picture_of_ours_is_neither_counted_nor_touched(make_result: MakeResult, tmp_path: Path) -> None:
+def test_what_is_no_picture_of_ours_is_neither_counted_nor_touched(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
     (tmp_path / "red" / "20250101T000000.000Z-000001.jpg").mkdir(parents=True)
     (tmp_path / "red" / "20250101T000000.000Z-000002.jpg").symlink_to("nowhere")
     collecting(tmp_path, max_mib=1e-6)

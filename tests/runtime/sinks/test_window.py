@@ -28,7 +28,9 @@ window.close()
 
 
 @pytest.mark.parametrize("display", [None, "127.0.0.1:9999"])
-def test_without_a_display_there_is_an_error_that_says_so_and_no_crash(display: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_display_there_is_an_error_that_says_so_and_no_crash(
+    display: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     if display is not None:
@@ -38,12 +40,21 @@ def test_without_a_display_there_is_an_error_that_says_so_and_no_crash(display: 
 
 
 def test_an_opencv_without_windows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cv2.getBuildInformation", lambda: "  GUI:                           NONE\n")
+    monkeypatch.setattr(
+        "cv2.getBuildInformation", lambda: "  GUI:                           NONE\n"
+    )
     assert "headless" in str(why_not())
 
 
 def test_frames_are_shown_in_a_window_named_by_the_source() -> None:
     if shutil.which("xvfb-run") is None:
         pytest.skip("needs a display: apt-get install xvfb")
-    run = subprocess.run(["xvfb-run", "-a", sys.executable, "-c", SHOWN], capture_output=True, text=True, timeout=60, env=os.environ, check=False)
+    run = subprocess.run(
+        ["xvfb-run", "-a", sys.executable, "-c", SHOWN],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ,
+        check=False,
+    )
     assert (run.returncode, run.stdout) == (0, "160 120\n"), run.stderr

@@ -83,7 +83,12 @@ def test_a_hold_that_is_none_is_refused(frames: int, margin: float) -> None:
 def test_a_scene_begins_with_the_first_frame_and_with_a_change_past_the_threshold() -> None:
     scene = SceneChange()
     step = round(255 * SCENE_CHANGE)
-    assert [scene(grey(level)) for level in (100, 100, 100 + step - 1, 100 + 2 * step)] == [True, False, False, True]
+    assert [scene(grey(level)) for level in (100, 100, 100 + step - 1, 100 + 2 * step)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_small_thing_that_moves_is_no_scene_change() -> None:
@@ -119,17 +124,25 @@ def test_without_rules_the_model_decides() -> None:
 
 def test_the_answer_comes_first_and_the_rest_by_probability() -> None:
     p = np.array([0.1, 0.5, 0.15, 0.25])
-    tops = [[t.label for t in ranked(p, first=f, labels=("a", "b", "c", "d"), topk=3)] for f in (1, 0)]
+    tops = [
+        [t.label for t in ranked(p, first=f, labels=("a", "b", "c", "d"), topk=3)] for f in (1, 0)
+    ]
     assert tops == [["b", "d", "c"], ["a", "b", "d"]]
     assert len(ranked(p, first=3, labels=("a", "b", "c", "d"), topk=9)) == 4
 
 
 def test_the_bundles_temperature_is_in_the_shares() -> None:
     scores = np.array([0.0, 4.0], np.float32)
-    for confidence, expected in ((None, 1 / (1 + math.exp(-4))), (Confidence(4.0, 0.5), 1 / (1 + math.exp(-1)))):
+    for confidence, expected in (
+        (None, 1 / (1 + math.exp(-4))),
+        (Confidence(4.0, 0.5), 1 / (1 + math.exp(-1))),
+    ):
         assert shares(SimpleNamespace(confidence=confidence), scores)[1] == pytest.approx(expected)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("age_ms", "unknown", "status"), [(10, False, "ok"), (10, True, "unknown"), (101, False, "stale"), (101, True, "stale")])
+@pytest.mark.parametrize(
+    ("age_ms", "unknown", "status"),
+    [(10, False, "ok"), (10, True, "unknown"), (101, False, "stale"), (101, True, "stale")],
+)
 def test_the_status_of_an_answer(age_ms: float, unknown: bool, status: str) -> None:
     assert status_of(age_ms=age_ms, stale_ms=100, unknown=unknown) == status

@@ -10,13 +10,22 @@ ROUNDING = 1e-9
 
 
 @pytest.mark.parametrize("scale", [0.01, 20.0, 1e5])
-def test_a_percentile_is_never_below_the_nearest_rank_and_at_most_one_bin_above(scale: float) -> None:
-    samples, histogram = (scale * np.random.default_rng(0).lognormal(0, 1, 2000)).tolist(), Histogram()
+def test_a_percentile_is_never_below_the_nearest_rank_and_at_most_one_bin_above(
+    scale: float,
+) -> None:
+    samples, histogram = (
+        (scale * np.random.default_rng(0).lognormal(0, 1, 2000)).tolist(),
+        Histogram(),
+    )
     for sample in samples:
         histogram.add(sample)
     assert histogram.n == 2000
     for percent in (50, 90, 99, 99.9, 100):
-        assert percentile(samples, percent) * (1 - ROUNDING) <= histogram.percentile(percent) <= percentile(samples, percent) * STEP * (1 + ROUNDING)
+        assert (
+            percentile(samples, percent) * (1 - ROUNDING)
+            <= histogram.percentile(percent)
+            <= percentile(samples, percent) * STEP * (1 + ROUNDING)
+        )
 
 
 def test_what_a_sample_does_not_support_is_not_said() -> None:

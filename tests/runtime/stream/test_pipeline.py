@@ -34,7 +34,9 @@ class Made:
     def __iter__(self) -> Iterator[Frame]:
         for index in range(self.count):
             self.before(index)
-            yield Frame(index, time.monotonic_ns(), np.full((4, 6, 3), index % 256, np.uint8), "made", 0.0)
+            yield Frame(
+                index, time.monotonic_ns(), np.full((4, 6, 3), index % 256, np.uint8), "made", 0.0
+            )
         if self.error is not None:
             raise self.error
 
@@ -52,7 +54,9 @@ class Steps:
     at_prepare: Callable[[int], object] = lambda call: None
     at_scores: Callable[[int], object] = lambda call: None
     shapes: deque[tuple[int, ...]] = field(default_factory=lambda: deque(maxlen=1000))
-    calls: list[itertools.count[int]] = field(default_factory=lambda: [itertools.count(), itertools.count()])
+    calls: list[itertools.count[int]] = field(
+        default_factory=lambda: [itertools.count(), itertools.count()]
+    )
 
     def prepare(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         self.at_prepare(next(self.calls[0]))
@@ -65,7 +69,11 @@ class Steps:
 
 
 def threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("finedge-") and t.name.split("-")[1] in ("reader", "prepare", "infer")]
+    return [
+        t.name
+        for t in threading.enumerate()
+        if t.name.startswith("finedge-") and t.name.split("-")[1] in ("reader", "prepare", "infer")
+    ]
 
 
 def indices(answers: Sequence[Answer | Silence], *, stream: int = 0) -> list[int]:
@@ -103,18 +111,28 @@ def test_thousands_of_frames_lose_and_double_none_and_leave_nothing_behind() -> 
 def test_the_stages_work_at_the_same_time() -> None:
     """Each stage waits until the next one is at work on the frame before: only overlapping stages get to the end."""
     infers, decides = threading.Event(), threading.Event()
-    steps = Steps(at_prepare=lambda call: call < 2 or infers.wait(SOON_S), at_scores=lambda call: call < 1 or (infers.set(), decides.wait(SOON_S)))
+    steps = Steps(
+        at_prepare=lambda call: call < 2 or infers.wait(SOON_S),
+        at_scores=lambda call: call < 1 or (infers.set(), decides.wait(SOON_S)),
+    )
     with Pipeline([Made(3)], steps) as pipeline:
         for _ in pipeline:
             decides.set()
             assert infers.wait(SOON_S)
 
 
-def test_of_a_live_source_a_frame_is_taken_only_when_the_one_before_it_went_into_inference() -> None:
+def test_of_a_live_source_a_frame_is_taken_only_when_the_one_before_it_went_into_inference() -> (
+    None
+):
     scored: list[int] = []
     ahead: list[int] = []
-    steps = Steps(at_prepare=lambda call: ahead.append(call - len(scored)), at_scores=lambda call: (scored.append(call), time.sleep(0.01)))
-    with Pipeline([Made(300, live=True, before=lambda index: time.sleep(0.001))], steps) as pipeline:
+    steps = Steps(
+        at_prepare=lambda call: ahead.append(call - len(scored)),
+        at_scores=lambda call: (scored.append(call), time.sleep(0.01)),
+    )
+    with Pipeline(
+        [Made(300, live=True, before=lambda index: time.sleep(0.001))], steps
+    ) as pipeline:
         taken = indices(list(pipeline))
     assert max(ahead) <= 1
     assert all(a < b for a, b in pairwise(taken))
@@ -165,7 +183,10 @@ def test_files_that_are_read_together_are_one_batch() -> None:
 @pytest.mark.parametrize("error", [SourceLost("unplugged"), MemoryError(), SystemExit(3)])
 def test_an_error_of_a_source_comes_behind_its_last_frame(error: BaseException, live: bool) -> None:
     got: list[Answer | Silence] = []
-    with pytest.raises(type(error)) as raised, Pipeline([Made(3, live=live, error=error)], Steps()) as pipeline:
+    with (
+        pytest.raises(type(error)) as raised,
+        Pipeline([Made(3, live=live, error=error)], Steps()) as pipeline,
+    ):
         got.extend(pipeline)
     assert raised.value is error
     assert indices(got)[-1] == 2
@@ -173,7 +194,10 @@ def test_an_error_of_a_source_comes_behind_its_last_frame(error: BaseException, 
 
 def test_one_source_that_is_lost_ends_the_others() -> None:
     lost, got = SourceLost("unplugged"), list[Answer | Silence]()
-    with pytest.raises(SourceLost), Pipeline([Made(10_000_000, live=True), Made(2, error=lost)], Steps()) as pipeline:
+    with (
+        pytest.raises(SourceLost),
+        Pipeline([Made(10_000_000, live=True), Made(2, error=lost)], Steps()) as pipeline,
+    ):
         got.extend(pipeline)
     assert indices(got, stream=1) == [0, 1]
 
@@ -185,13 +209,19 @@ def test_an_error_of_a_stage_comes_behind_what_was_answered(stage: str) -> None:
             raise ZeroDivisionError(stage)
 
     got: list[Answer | Silence] = []
-    with pytest.raises(ZeroDivisionError, match=stage), Pipeline([Made(1_000_000)], Steps(**{stage: fail})) as pipeline:
+    with (
+        pytest.raises(ZeroDivisionError, match=stage),
+        Pipeline([Made(1_000_000)], Steps(**{stage: fail})) as pipeline,
+    ):
         got.extend(pipeline)
     assert indices(got) == [0, 1, 2, 3, 4]
 
 
 def test_an_error_of_the_consumer_ends_every_thread() -> None:
-    with pytest.raises(ZeroDivisionError), Pipeline([Made(1_000_000), Made(1_000_000, live=True)], Steps()) as pipeline:
+    with (
+        pytest.raises(ZeroDivisionError),
+        Pipeline([Made(1_000_000), Made(1_000_000, live=True)], Steps()) as pipeline,
+    ):
         next(1 // 0 for _ in pipeline)
 
 
@@ -210,13 +240,17 @@ def test_stop_answers_what_is_under_way_and_ends(live: bool) -> None:
 
 def test_stop_ends_a_wait_for_a_silent_camera() -> None:
     hang = threading.Event()
-    with Pipeline([Made(1, live=True, before=lambda index: hang.wait(SOON_S))], Steps(), no_signal_ms=60_000) as pipeline:
+    with Pipeline(
+        [Made(1, live=True, before=lambda index: hang.wait(SOON_S))], Steps(), no_signal_ms=60_000
+    ) as pipeline:
         threading.Timer(0.05, pipeline.stop).start()
         assert list(pipeline) == []
         hang.set()
 
 
-def test_all_readers_are_told_to_end_before_any_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_readers_are_told_to_end_before_any_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(stream, "READER_JOIN_S", 3 * SOON_S)
     closed, met = [threading.Event(), threading.Event()], []
 
@@ -224,7 +258,10 @@ def test_all_readers_are_told_to_end_before_any_is_waited_for(monkeypatch: pytes
         def close(self) -> None:
             closed[self.count - 1].set()
 
-    sources = [Hanging(n, live=True, before=lambda index, n=n: met.append(closed[n % 2].wait(SOON_S))) for n in (1, 2)]  # type: ignore[misc]
+    sources = [
+        Hanging(n, live=True, before=lambda index, n=n: met.append(closed[n % 2].wait(SOON_S)))
+        for n in (1, 2)
+    ]  # type: ignore[misc]
     with Pipeline(sources, Steps()) as pipeline:
         pipeline.stop()
     assert set(met) == {True}
@@ -237,7 +274,11 @@ def test_leaving_without_iterating_leaves_nothing() -> None:
 
 def test_a_silence_is_told_of_its_source_and_never_reaches_a_stage() -> None:
     hang, steps = threading.Event(), Steps()
-    with Pipeline([Made(1, live=True, before=lambda index: hang.wait(SOON_S)), Made(2)], steps, no_signal_ms=20) as pipeline:
+    with Pipeline(
+        [Made(1, live=True, before=lambda index: hang.wait(SOON_S)), Made(2)],
+        steps,
+        no_signal_ms=20,
+    ) as pipeline:
         answers = []
         for answer in pipeline:
             answers.append(answer)
@@ -250,7 +291,9 @@ def test_a_silence_is_told_of_its_source_and_never_reaches_a_stage() -> None:
 
 @pytest.mark.parametrize("live", [True, False])
 def test_the_limit_counts_frames_of_all_sources(live: bool) -> None:
-    with Pipeline([Made(10_000_000, live=live), Made(10_000_000, live=live)], Steps(), limit=7) as pipeline:
+    with Pipeline(
+        [Made(10_000_000, live=live), Made(10_000_000, live=live)], Steps(), limit=7
+    ) as pipeline:
         assert len(list(pipeline)) == 7
     assert sum(c.used for c in pipeline.counts) == 7
 
@@ -277,7 +320,10 @@ def test_only_the_region_is_prepared_and_the_whole_frame_is_kept() -> None:
 
 
 def test_a_region_outside_the_frame_ends_the_run_with_its_error() -> None:
-    with pytest.raises(UsageError, match="6x4"), Pipeline([Made(1)], Steps(), region=Region.parse("4,0,3,2")) as pipeline:
+    with (
+        pytest.raises(UsageError, match="6x4"),
+        Pipeline([Made(1)], Steps(), region=Region.parse("4,0,3,2")) as pipeline,
+    ):
         list(pipeline)
 
 

@@ -22,17 +22,23 @@ HANGS = {
     "model": CALL.format(FOR_EVER),
     "model in a library": CALL.format(LIBRARY),
     "sink": "from finedge.runtime.sinks import jsonl; " + WRITE.format("write", FOR_EVER),
-    "sink in a library": "from finedge.runtime.sinks import jsonl; " + WRITE.format("write", LIBRARY),
+    "sink in a library": "from finedge.runtime.sinks import jsonl; "
+    + WRITE.format("write", LIBRARY),
     "closing a sink": "from finedge.runtime.sinks import jsonl; jsonl.print = lambda *_, **__: print('hangs', file=sys.stderr, flush=True); "
     + "jsonl.JsonLines.close = lambda self: threading.Event().wait()",
-    "source": "from finedge.runtime.sources import scene; scene.Scene.__iter__ = lambda self: print('hangs', file=sys.stderr, flush=True) or " + LIBRARY,
+    "source": "from finedge.runtime.sources import scene; scene.Scene.__iter__ = lambda self: print('hangs', file=sys.stderr, flush=True) or "
+    + LIBRARY,
 }
 
 
-@pytest.mark.parametrize(("name", "number"), [("model", signal.SIGINT), *((name, signal.SIGTERM) for name in HANGS)])
+@pytest.mark.parametrize(
+    ("name", "number"), [("model", signal.SIGINT), *((name, signal.SIGTERM) for name in HANGS)]
+)
 def test_one_signal_ends_what_hangs(name: str, number: signal.Signals, tiny_bundle: Bundle) -> None:
     command = [sys.executable, "-c", START + HANGS[name] + RUN, str(tiny_bundle.path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stderr is not None
             assert any(line == "hangs\n" for line in process.stderr)

@@ -21,7 +21,14 @@ SOON_S = 10.0  # an end to waiting, never reached when the code is right
 class Scripted:
     """A source of `count` frames, then `error` or the end. `produced` counts the frames that the stream has taken in."""
 
-    def __init__(self, count: int, *, live: bool = True, error: BaseException | None = None, pace_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        live: bool = True,
+        error: BaseException | None = None,
+        pace_s: float = 0.0,
+    ) -> None:
         self.live, self.info = live, SourceInfo("scripted", "scripted")
         self.count, self.error, self.pace_s = count, error, pace_s
         self.produced = 0
@@ -40,7 +47,12 @@ class Scripted:
     def __enter__(self) -> Scripted:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         pass
 
 
@@ -86,9 +98,14 @@ def test_every_frame_of_a_file_is_used_however_slow_the_consumer() -> None:
 
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("error", [SourceLost("unplugged"), MemoryError(), SystemExit(3)])
-def test_an_error_of_the_reader_is_raised_in_the_caller_after_the_last_frame(error: BaseException, live: bool) -> None:
+def test_an_error_of_the_reader_is_raised_in_the_caller_after_the_last_frame(
+    error: BaseException, live: bool
+) -> None:
     got = []
-    with pytest.raises(type(error)) as raised, Stream(Scripted(3, live=live, error=error)) as stream:
+    with (
+        pytest.raises(type(error)) as raised,
+        Stream(Scripted(3, live=live, error=error)) as stream,
+    ):
         got.extend(stream)
     assert raised.value is error
     assert got[-1].index == 2

@@ -25,15 +25,25 @@ def test_another_machine_is_told_by_its_list(tmp_path):
     ("listed", "asked", "flags"),
     [
         ("avx2 avx_vnni", {"avx2": True, "avx512f": False}, ["avx2", "avx_vnni"]),
-        ("avx2 avx512f avx_vnni amx_int8", {"avx2": True, "avx512f": False}, ["avx2"]),  # emulated: the list is the host's
+        (
+            "avx2 avx512f avx_vnni amx_int8",
+            {"avx2": True, "avx512f": False},
+            ["avx2"],
+        ),  # emulated: the list is the host's
         ("asimd asimddp i8mm", {"asimd": True, "asimddp": True}, ["asimd", "asimddp", "i8mm"]),
         ("avx2 avx512f", {"asimd": True, "asimddp": False}, ["asimd"]),  # ARM emulated on x86
-        ("", {"avx2": True, "avx512f": True}, ["avx2", "avx512f"]),  # Windows and macOS list nothing
+        (
+            "",
+            {"avx2": True, "avx512f": True},
+            ["avx2", "avx512f"],
+        ),  # Windows and macOS list nothing
         ("avx2 avx_vnni", {}, ["avx2", "avx_vnni"]),  # a NumPy that hides what it found
     ],
     ids=["agree", "emulated", "arm", "emulated arm", "no list", "list only"],
 )
-def test_this_machine_is_asked_and_its_list_believed_where_the_two_agree(tmp_path, monkeypatch, listed, asked, flags):
+def test_this_machine_is_asked_and_its_list_believed_where_the_two_agree(
+    tmp_path, monkeypatch, listed, asked, flags
+):
     here = write(tmp_path / "cpuinfo", listed)
     monkeypatch.setattr(cpu, "CPUINFO", here)
     monkeypatch.setattr(cpu, "_asked", lambda: asked)

@@ -28,7 +28,10 @@ OUTPUTS = {"logits": (np.dtype(np.float32), (3,)), "tap/half": (np.dtype(np.floa
 
 def answer(frames):
     """Mean of each colour, and four pixels of red."""
-    return {"logits": frames.mean(axis=(1, 2), dtype=np.float32), "tap/half": frames[:, :2, :2, 0] / np.float16(4)}
+    return {
+        "logits": frames.mean(axis=(1, 2), dtype=np.float32),
+        "tap/half": frames[:, :2, :2, 0] / np.float16(4),
+    }
 
 
 def frames(count, *, seed=0):
@@ -47,7 +50,13 @@ class Bench:
 
     def open(self):
         mapped = bool(self.cuda.properties.integrated)
-        return TensorRtSession(self.load(), SPEC, info=SessionInfo("tensorrt", "Pretended", "x.engine", "fp16"), cuda=Cuda(self.cuda), mapped=mapped)
+        return TensorRtSession(
+            self.load(),
+            SPEC,
+            info=SessionInfo("tensorrt", "Pretended", "x.engine", "fp16"),
+            cuda=Cuda(self.cuda),
+            mapped=mapped,
+        )
 
 
 @pytest.fixture
@@ -78,13 +87,21 @@ class Device:
         where = Target("Pretended", "8.7", (), Gpu("Pretended", "8.7", True, 8, 8192, "12.6"))
         key = candidates(bundle, options, library=library, where=where)[0].key
         self.built.append(options)
-        return EngineStore.of(bundle).keep(key, options.precision.encode(), {"attention": {"considered": ["decomposed"]}})
+        return EngineStore.of(bundle).keep(
+            key, options.precision.encode(), {"attention": {"considered": ["decomposed"]}}
+        )
 
     def runs(self, bundle, options):
         """Make the engines of a precision answer as the bundle's file does."""
         backend = OnnxRuntimeBackend(options=SessionOptions(threads=1))
-        model = backend.open_with_taps(bundle) if options.debug_taps else backend.open_file(bundle, options.file)
-        self.library.trt.answers[options.precision.encode()] = lambda frames: {name: value + self.off for name, value in model(frames).items()}
+        model = (
+            backend.open_with_taps(bundle)
+            if options.debug_taps
+            else backend.open_file(bundle, options.file)
+        )
+        self.library.trt.answers[options.precision.encode()] = lambda frames: {
+            name: value + self.off for name, value in model(frames).items()
+        }
 
 
 @pytest.fixture

@@ -14,7 +14,13 @@ import numpy as np
 
 ALIAS = 1 << 52  # what a mapped buffer is called on the device
 FAILED = 719  # cudaErrorLaunchFailure
-RELEASES = {"cudaFree", "cudaFreeHost", "cudaStreamDestroy", "cudaGraphDestroy", "cudaGraphExecDestroy"}
+RELEASES = {
+    "cudaFree",
+    "cudaFreeHost",
+    "cudaStreamDestroy",
+    "cudaGraphDestroy",
+    "cudaGraphExecDestroy",
+}
 
 
 class Kind(IntEnum):
@@ -26,12 +32,22 @@ class FakeCuda:
     """Stands in for cuda.bindings.runtime. Call number `fail_at` (counted from 0, releases left out) answers with `fail_with`."""
 
     cudaStreamNonBlocking, cudaHostAllocDefault, cudaHostAllocMapped = 1, 0, 2
-    cudaMemcpyKind, cudaStreamCaptureMode = Kind, SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    cudaMemcpyKind, cudaStreamCaptureMode = (
+        Kind,
+        SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
+    )
 
     def __init__(self, *, devices=1, integrated=False, fail_at=None, fail_with=FAILED):
         self.calls, self.fail_at, self.fail_with = [], fail_at, fail_with
         self.devices, self.count_status = devices, 0
-        self.properties = SimpleNamespace(name=b"Pretended\0\0", major=8, minor=7, integrated=int(integrated), multiProcessorCount=8, totalGlobalMem=8 << 30)
+        self.properties = SimpleNamespace(
+            name=b"Pretended\0\0",
+            major=8,
+            minor=7,
+            integrated=int(integrated),
+            multiProcessorCount=8,
+            totalGlobalMem=8 << 30,
+        )
         self.memory, self.kinds, self.graveyard = {}, {}, []
         self.queues, self.graphs, self.capture = {}, {}, {}
         self.freed, self.handles, self.asked = [], 1000, 0
@@ -41,7 +57,13 @@ class FakeCuda:
 
     def live(self):
         """What is allocated and not freed, by kind."""
-        return sorted([*self.kinds.values(), *("stream" for _ in self.queues), *(kind for kind, _ in self.graphs.values())])
+        return sorted(
+            [
+                *self.kinds.values(),
+                *("stream" for _ in self.queues),
+                *(kind for kind, _ in self.graphs.values()),
+            ]
+        )
 
     def resolve(self, address, size):
         """Return the live bytes at an address of host or device."""
@@ -71,7 +93,9 @@ class FakeCuda:
         return 0, 123 << 20, 8192 << 20
 
     def cudaGetErrorName(self, status):
-        return 0, {2: b"cudaErrorMemoryAllocation", 35: b"cudaErrorInsufficientDriver"}.get(int(status), b"cudaErrorLaunchFailure")
+        return 0, {2: b"cudaErrorMemoryAllocation", 35: b"cudaErrorInsufficientDriver"}.get(
+            int(status), b"cudaErrorLaunchFailure"
+        )
 
     def cudaGetErrorString(self, status):
         return 0, b"pretended failure"
@@ -104,28 +128,45 @@ class FakeCuda:
 
     def cudaMemcpyAsync(self, target, source, size, kind, stream):
         host, device = (source, target) if kind == Kind.cudaMemcpyHostToDevice else (target, source)
-        assert (host, device) == (self._start(host, "host"), self._start(device, "device")), "host and device mixed up"
+        assert (host, device) == (self._start(host, "host"), self._start(device, "device")), (
+            "host and device mixed up"
+        )
         work = lambda: np.copyto(self.resolve(target, size), self.resolve(source, size))  # noqa: E731
-        return self._do("cudaMemcpyAsync", lambda: self.enqueue(stream, work), kind.name, size, stream)
+        return self._do(
+            "cudaMemcpyAsync", lambda: self.enqueue(stream, work), kind.name, size, stream
+        )
 
     def cudaStreamBeginCapture(self, stream, mode):
         return self._do("cudaStreamBeginCapture", lambda: self.capture.update({stream: []}), stream)
 
     def cudaStreamEndCapture(self, stream):
         work = self.capture.pop(stream)  # also where it fails
-        return self._do("cudaStreamEndCapture", lambda: self._handle(self.graphs, ("graph", work)), stream)
+        return self._do(
+            "cudaStreamEndCapture", lambda: self._handle(self.graphs, ("graph", work)), stream
+        )
 
     def cudaGraphInstantiate(self, graph, flags):
-        return self._do("cudaGraphInstantiate", lambda: self._handle(self.graphs, ("executable", list(self.graphs[graph][1]))), graph)
+        return self._do(
+            "cudaGraphInstantiate",
+            lambda: self._handle(self.graphs, ("executable", list(self.graphs[graph][1]))),
+            graph,
+        )
 
     def cudaGraphLaunch(self, executable, stream):
-        return self._do("cudaGraphLaunch", lambda: self.queues[stream].extend(self.graphs[executable][1]), executable, stream)
+        return self._do(
+            "cudaGraphLaunch",
+            lambda: self.queues[stream].extend(self.graphs[executable][1]),
+            executable,
+            stream,
+        )
 
     def cudaGraphDestroy(self, graph):
         return self._do("cudaGraphDestroy", lambda: self.graphs.pop(graph) and None, graph)
 
     def cudaGraphExecDestroy(self, executable):
-        return self._do("cudaGraphExecDestroy", lambda: self.graphs.pop(executable) and None, executable)
+        return self._do(
+            "cudaGraphExecDestroy", lambda: self.graphs.pop(executable) and None, executable
+        )
 
     # --- how it works ---------------------------------------------------------------------------------------------------
 
@@ -158,7 +199,14 @@ class FakeCuda:
         return self.handles
 
     def _start(self, address, kind):
-        return next((a for a, k in self.kinds.items() if k == kind and a <= address < a + self.memory[a].nbytes), None)
+        return next(
+            (
+                a
+                for a, k in self.kinds.items()
+                if k == kind and a <= address < a + self.memory[a].nbytes
+            ),
+            None,
+        )
 
     @staticmethod
     def _run(queue):
@@ -186,8 +234,28 @@ class FakeTrt:
         def __init__(self):
             pass
 
-    def __init__(self, cuda, *, answer, outputs, refuse=None, own_graphs=False, profile=(1, 1, 4), size=4, says="", fixed=None, scratch=5000, old=False):
-        self.cuda, self.answer, self.refuse, self.says, self.scratch = cuda, answer, refuse, says, scratch
+    def __init__(
+        self,
+        cuda,
+        *,
+        answer,
+        outputs,
+        refuse=None,
+        own_graphs=False,
+        profile=(1, 1, 4),
+        size=4,
+        says="",
+        fixed=None,
+        scratch=5000,
+        old=False,
+    ):
+        self.cuda, self.answer, self.refuse, self.says, self.scratch = (
+            cuda,
+            answer,
+            refuse,
+            says,
+            scratch,
+        )
         self.profile, self.fixed, self.old = profile, fixed, old
         self.answers = {}  # of engines whose bytes are these
         self.tensors = {"frames": (np.dtype(np.uint8), (size, size, 3)), **outputs}

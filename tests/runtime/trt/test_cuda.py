@@ -16,7 +16,9 @@ from tests.runtime.trt.fakes import FakeCuda
 
 
 def test_the_facts_of_the_gpu():
-    assert gpu(FakeCuda(integrated=True)) == Gpu("Pretended", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
+    assert gpu(FakeCuda(integrated=True)) == Gpu(
+        "Pretended", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6"
+    )
     assert why_no_gpu(FakeCuda()) is None
 
 
@@ -35,7 +37,12 @@ def test_the_installed_binding_answers_without_an_exception():
     ("status", "driver", "devices", "said"),
     [
         (35, 0, 0, "no NVIDIA driver"),
-        (35, 12020, 0, "supports CUDA 12.2, the binding needs 13.5: update it, or pip install 'cuda-bindings<13'"),
+        (
+            35,
+            12020,
+            0,
+            "supports CUDA 12.2, the binding needs 13.5: update it, or pip install 'cuda-bindings<13'",
+        ),
         (100, 12060, 0, "CUDA sees no NVIDIA GPU"),
         (0, 12060, 0, "it counts 0"),
     ],
@@ -54,7 +61,10 @@ def test_hidden_devices_are_named(monkeypatch):
 
 
 def test_a_failed_call_is_named_with_cudas_name_and_text():
-    with pytest.raises(SystemProblem, match=r"cudaStreamCreateWithFlags failed: cudaErrorLaunchFailure \(719\): pretended failure") as failure:
+    with pytest.raises(
+        SystemProblem,
+        match=r"cudaStreamCreateWithFlags failed: cudaErrorLaunchFailure \(719\): pretended failure",
+    ) as failure:
         Cuda(FakeCuda(fail_at=0))("cudaStreamCreateWithFlags", 1)
     assert failure.value.exit_code == 3
 
@@ -87,6 +97,8 @@ def test_the_pretended_binding_has_nothing_that_the_real_one_lacks():
     assert len(names) > 20
     assert [n for n in names if not hasattr(real, n)] == []
     assert hasattr(real.cudaStreamCaptureMode, "cudaStreamCaptureModeThreadLocal")
-    assert {hasattr(real.cudaMemcpyKind, f"cudaMemcpy{way}") for way in ("HostToDevice", "DeviceToHost")} == {True}
+    assert {
+        hasattr(real.cudaMemcpyKind, f"cudaMemcpy{way}") for way in ("HostToDevice", "DeviceToHost")
+    } == {True}
     facts = real.cudaDeviceProp()
     assert [n for n in vars(FakeCuda().properties) if not hasattr(facts, n)] == []

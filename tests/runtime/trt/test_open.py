@@ -51,7 +51,12 @@ def test_the_first_open_builds_and_says_what_runs(device, tiny_bundle):
     with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
         info = session.info
     assert [o.precision for o in device.built] == ["fp32"]
-    assert (info.backend, info.device, info.precision, info.source) == ("tensorrt", "Pretended", "fp32", "model.fp32.onnx")
+    assert (info.backend, info.device, info.precision, info.source) == (
+        "tensorrt",
+        "Pretended",
+        "fp32",
+        "model.fp32.onnx",
+    )
     assert info.file.startswith("pretended-trt10.3.0-fp32-")
     assert info.versions == {"tensorrt": "10.3.0", "driver": "12.6"}
     assert device.cuda.live() == []
@@ -64,7 +69,11 @@ def test_the_second_open_takes_the_engine_that_is_there(device, tiny_bundle):
 
 
 def test_an_engine_the_user_built_with_another_batch_is_taken(device, tiny_bundle):
-    device.build(tiny_bundle, BuildOptions("fp32", "decomposed", Profile(1, 4, 16), 256), library=device.library)
+    device.build(
+        tiny_bundle,
+        BuildOptions("fp32", "decomposed", Profile(1, 4, 16), 256),
+        library=device.library,
+    )
     with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
         assert session.info.precision == "fp32"
     assert len(device.built) == 1
@@ -114,7 +123,10 @@ def test_engines_run_on_the_gpu_they_were_built_for(gpu_of_key, capability, fits
 
 
 def test_a_portable_engine_runs_on_what_it_covers():
-    assert runs_on(replace(KEY, gpu="portable", compute_capability="portable"), replace(ORIN, compute_capability="8.9"))
+    assert runs_on(
+        replace(KEY, gpu="portable", compute_capability="portable"),
+        replace(ORIN, compute_capability="8.9"),
+    )
 
 
 def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundle, monkeypatch):
@@ -141,7 +153,9 @@ def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
     assert replays(device) == 0
 
 
-def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(device, tiny_bundle, monkeypatch, caplog):
+def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(
+    device, tiny_bundle, monkeypatch, caplog
+):
     def full(found, name, value):
         raise OSError(30, "Read-only file system")
 
@@ -153,7 +167,9 @@ def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(device, tiny_b
 def test_another_driver_replays_it_again(device, tiny_bundle, monkeypatch):
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     replays(device)
-    monkeypatch.setattr("finedge.runtime.trt.backend.gpu", lambda: replace(gpu(device.cuda), driver="13.2"))
+    monkeypatch.setattr(
+        "finedge.runtime.trt.backend.gpu", lambda: replace(gpu(device.cuda), driver="13.2")
+    )
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 1
 
@@ -170,12 +186,16 @@ def test_an_engine_that_answers_otherwise_is_not_used(device, tiny_bundle, off):
     assert record_of(tiny_bundle)[GOLDEN]["pass"] is False
 
 
-def test_verify_holds_each_engine_against_the_file_it_was_built_from(device, tiny_bundle, tiny_data):
+def test_verify_holds_each_engine_against_the_file_it_was_built_from(
+    device, tiny_bundle, tiny_data
+):
     result = verify(tiny_bundle.path, backend="tensorrt", data=tiny_data, images=6)
     named = [s["name"] for s in result["stages"] if s["name"].startswith("logits pretended")]
     assert [n.split("-")[2] for n in named] == ["fp32", "int8"]
     assert result["pass"] is True
-    assert all(s["max_abs"] < 1e-6 for s in result["stages"] if s["name"] in named), "what ONNX Runtime answered, to the bit or nearly"
+    assert all(s["max_abs"] < 1e-6 for s in result["stages"] if s["name"] in named), (
+        "what ONNX Runtime answered, to the bit or nearly"
+    )
     assert result["stages"][-1]["name"] == "top-1 int8"
     assert "--debug-taps" in next(s["skipped"] for s in result["stages"] if s["name"] == "taps")
 
@@ -191,7 +211,15 @@ def test_verify_shows_the_numbers_of_an_engine_that_fails(device, tiny_bundle, c
 
 def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundle):
     modes = "single-stream,offline"
-    single, offline = benchmark((tiny_bundle.path,), backend="tensorrt", variants="fp32", mode=modes, batch=2, duration="300ms", images=6)["rows"]
+    single, offline = benchmark(
+        (tiny_bundle.path,),
+        backend="tensorrt",
+        variants="fp32",
+        mode=modes,
+        batch=2,
+        duration="300ms",
+        images=6,
+    )["rows"]
     assert (single["mode"], offline["mode"]) == ("single-stream", "offline")
     assert single["file_bytes"] == offline["file_bytes"] == len(b"fp32")
     assert single["engine_p50_ms"] > 0
@@ -241,7 +269,10 @@ def test_without_a_gpu_the_library_is_not_even_loaded(rtx):
 
 def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
     members = dict.fromkeys(("NONE", "CURRENT", "SM75", "SM120"))
-    monkeypatch.setattr("importlib.import_module", lambda name: SimpleNamespace(ComputeCapability=SimpleNamespace(__members__=members)))
+    monkeypatch.setattr(
+        "importlib.import_module",
+        lambda name: SimpleNamespace(ComputeCapability=SimpleNamespace(__members__=members)),
+    )
     assert "7.5, 12.0, Orin has 8.7" in not_this_gpu("tensorrt_rtx", ORIN)
     assert not_this_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
 
@@ -273,7 +304,11 @@ def real(rtx, tiny_bundle) -> Found:
     return build(tiny_bundle, BuildOptions("fp32", targets=("sm86",)), library=rtx)
 
 
-@pytest.mark.parametrize(("fake", "real"), [(FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")], ids=["engine", "context"])
+@pytest.mark.parametrize(
+    ("fake", "real"),
+    [(FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")],
+    ids=["engine", "context"],
+)
 def test_the_pretended_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
     names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch",)]
     assert [n for n in names if not hasattr(getattr(rtx.trt, real), n)] == []
@@ -281,7 +316,11 @@ def test_the_pretended_library_has_no_call_that_the_real_one_lacks(rtx, fake, re
 
 def test_the_real_library_has_what_its_own_graphs_are_asked_by(rtx):
     trt = rtx.trt
-    wanted = {"cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy", "set_execution_context_allocation_strategy"}
+    wanted = {
+        "cuda_graph_strategy",
+        "dynamic_shapes_kernel_specialization_strategy",
+        "set_execution_context_allocation_strategy",
+    }
     assert wanted <= set(dir(trt.IRuntimeConfig))
     assert hasattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
     assert hasattr(trt.CudaGraphStrategy, "DISABLED")

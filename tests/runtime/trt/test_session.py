@@ -25,7 +25,11 @@ WARM = ["cudaGraphLaunch", "cudaStreamSynchronize"]
 def right(found, batch):
     expected = answer(batch)
     assert set(found) == set(expected)
-    return all(found[k].dtype == np.float32 and np.array_equal(found[k], v.astype(OUTPUTS[k][0]).astype(np.float32)) for k, v in expected.items())
+    return all(
+        found[k].dtype == np.float32
+        and np.array_equal(found[k], v.astype(OUTPUTS[k][0]).astype(np.float32))
+        for k, v in expected.items()
+    )
 
 
 def asked(made, work):
@@ -51,8 +55,17 @@ def test_it_is_a_session_that_streams(session):
 
 
 def test_everything_is_allocated_when_it_opens(made, session):
-    assert made.cuda.names() == ["cudaStreamCreateWithFlags", "cudaMalloc", *["cudaHostAlloc", "cudaMalloc"] * 3]
-    assert [c[1] for c in made.cuda.calls if c[0] == "cudaMalloc"] == [5000, 4 * 48, 4 * 12, 4 * 8], "scratch, then the largest batch of each tensor"
+    assert made.cuda.names() == [
+        "cudaStreamCreateWithFlags",
+        "cudaMalloc",
+        *["cudaHostAlloc", "cudaMalloc"] * 3,
+    ]
+    assert [c[1] for c in made.cuda.calls if c[0] == "cudaMalloc"] == [
+        5000,
+        4 * 48,
+        4 * 12,
+        4 * 8,
+    ], "scratch, then the largest batch of each tensor"
 
 
 def test_the_first_batch_of_a_size_runs_uncaptured_then_is_captured(made, session):
@@ -71,7 +84,9 @@ def test_each_size_has_one_graph_and_one_context(made, session):
     assert made.cuda.live().count("executable") == 3
     assert len(made.trt.contexts) == 3
     assert made.cuda.names().count("cudaGraphLaunch") == 6
-    assert {c.scratch for c in made.trt.contexts} == {next(iter(made.trt.contexts)).scratch}, "they share their scratch memory"
+    assert {c.scratch for c in made.trt.contexts} == {next(iter(made.trt.contexts)).scratch}, (
+        "they share their scratch memory"
+    )
 
 
 def test_copies_are_as_long_as_the_batch(made, session):
@@ -124,7 +139,9 @@ def test_shared_memory_is_mapped_and_nothing_is_copied(bench):
     assert right(session(frames(3)), frames(3))
     assert "cudaMemcpyAsync" not in made.cuda.names()
     assert made.cuda.names().count("cudaMalloc") == 1, "only the scratch memory"
-    assert {c[2] for c in made.cuda.calls if c[0] == "cudaHostAlloc"} == {made.cuda.cudaHostAllocMapped}
+    assert {c[2] for c in made.cuda.calls if c[0] == "cudaHostAlloc"} == {
+        made.cuda.cudaHostAllocMapped
+    }
     session.close()
     assert made.cuda.live() == []
 
@@ -165,7 +182,16 @@ def test_the_next_batch_is_set_going_before_the_last_is_waited_for(made, session
     a, b = steps[0][1], steps[1][1]
     launch, wait = "GraphLaunch", "StreamSynchronize"
     assert a != b
-    assert steps == [(launch, a), (launch, b), (wait, a), (launch, a), (wait, b), (launch, b), (wait, a), (wait, b)]
+    assert steps == [
+        (launch, a),
+        (launch, b),
+        (wait, a),
+        (launch, a),
+        (wait, b),
+        (launch, b),
+        (wait, a),
+        (wait, b),
+    ]
 
 
 def test_the_second_lane_is_made_once_and_only_for_streams(made, session):
@@ -219,7 +245,9 @@ def test_a_stream_over_a_closed_session_ends_with_an_error(made, session):
 def test_layers_are_timed_in_a_context_of_their_own(made, session):
     session(frames(2))
     assert session.profile(frames(2), runs=4) == [("conv", 0.25), ("gemm", 0.5)]
-    assert all(c.profiler is None for c in made.trt.contexts), "those that are captured stay as they were"
+    assert all(c.profiler is None for c in made.trt.contexts), (
+        "those that are captured stay as they were"
+    )
     assert asked(made, lambda: session(frames(2))) == WARM
 
 
@@ -258,7 +286,13 @@ def test_everything_is_freed_once_whichever_call_fails(bench, integrated):
 def test_graphs_go_before_contexts_and_these_before_the_memory_they_use(made, session):
     session(frames(2))
     names = asked(made, session.close)
-    assert names == ["cudaGraphExecDestroy", "context destroyed", *["cudaFree", "cudaFreeHost"] * 3, "cudaFree", "cudaStreamDestroy"]
+    assert names == [
+        "cudaGraphExecDestroy",
+        "context destroyed",
+        *["cudaFree", "cudaFreeHost"] * 3,
+        "cudaFree",
+        "cudaStreamDestroy",
+    ]
 
 
 def test_a_session_that_nobody_closed_is_freed_with_its_last_reference(made):
@@ -278,7 +312,16 @@ def test_memory_that_is_full_says_so_at_every_allocation(bench):
         assert made.cuda.live() == []
 
 
-@pytest.mark.parametrize("call", ["create_execution_context", "set_input_shape", "set_tensor_address", "infer_shapes", "execute_async_v3"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "create_execution_context",
+        "set_input_shape",
+        "set_tensor_address",
+        "infer_shapes",
+        "execute_async_v3",
+    ],
+)
 def test_a_call_that_answers_false_is_named(bench, call):
     session = (made := bench(refuse=call)).open()
     with pytest.raises(SystemProblem, match=call):
@@ -298,13 +341,18 @@ def test_an_engine_that_cannot_be_captured_runs_without_a_graph_and_says_so(benc
 
 
 def test_none_from_deserialise_says_what_tensorrt_said(bench):
-    with pytest.raises(SystemProblem, match=r"tensorrt 10\.3\.0 will not load x\.engine: incompatible device"):
+    with pytest.raises(
+        SystemProblem, match=r"tensorrt 10\.3\.0 will not load x\.engine: incompatible device"
+    ):
         bench(refuse="deserialize_cuda_engine", says="incompatible device").open()
 
 
 @pytest.mark.parametrize(
     ("outputs", "said"),
-    [({"logits": ("bfloat16", (3,))}, "numpy lacks"), ({"logits": (np.dtype(np.float32), (-1,))}, "no unknown size")],
+    [
+        ({"logits": ("bfloat16", (3,))}, "numpy lacks"),
+        ({"logits": (np.dtype(np.float32), (-1,))}, "no unknown size"),
+    ],
 )
 def test_an_engine_with_an_output_that_cannot_be_read_is_refused(bench, outputs, said):
     with pytest.raises(BundleError, match=said):

@@ -46,7 +46,9 @@ def with_golden(bundle, key, change):
 
 def test_a_good_bundle_passes_and_lists_what_was_not_checked(tiny_bundle):
     result = verify(tiny_bundle.path)
-    logits = [f"logits {f}/logits" for f in ("model.fp32.onnx", "model.int8.cpu.onnx", "model.int8.onnx")]
+    logits = [
+        f"logits {f}/logits" for f in ("model.fp32.onnx", "model.int8.cpu.onnx", "model.int8.onnx")
+    ]
     assert result["pass"] is True
     assert names(result, passed=True) == ["preprocess", "tap/features", *logits]
     assert names(result, passed=None) == ["preprocess run", "taps run", "logits run", "top-1"]
@@ -56,20 +58,29 @@ def test_a_good_bundle_passes_and_lists_what_was_not_checked(tiny_bundle):
 
 def test_real_images_add_top1(tiny_bundle, tiny_data):
     stage = verify(tiny_bundle.path, data=tiny_data, images=8)["stages"][-1]
-    assert (stage["name"], stage["agreement"], stage["n"], stage["pass"]) == ("top-1 int8", 1.0, 8, True)
+    assert (stage["name"], stage["agreement"], stage["n"], stage["pass"]) == (
+        "top-1 int8",
+        1.0,
+        8,
+        True,
+    )
 
 
 def test_a_cpu_without_vnni_passes_too(tiny_bundle, tiny_data, monkeypatch):
     monkeypatch.setenv(OVERRIDE, "saturating")
     stages = {s["name"]: s for s in verify(tiny_bundle.path, data=tiny_data)["stages"]}
-    assert stages[f"logits model.int8.cpu.onnx/logits {CUT}"]["max_abs"] > 0, "these are other weights"
+    assert stages[f"logits model.int8.cpu.onnx/logits {CUT}"]["max_abs"] > 0, (
+        "these are other weights"
+    )
     assert stages["logits model.int8.cpu.onnx/logits"]["max_abs"] == 0, "the file as it is written"
     assert stages["logits model.int8.onnx/logits"]["max_abs"] == 0
     assert stages["top-1 int8"]["pass"] is True
 
 
 @pytest.mark.parametrize("products", ["exact", "saturating"])
-def test_a_damage_that_cut_weights_would_hide_is_found_on_every_cpu(tiny_bundle, monkeypatch, products):
+def test_a_damage_that_cut_weights_would_hide_is_found_on_every_cpu(
+    tiny_bundle, monkeypatch, products
+):
     if products == "saturating":
         monkeypatch.setenv(OVERRIDE, products)
     slight = with_weight(tiny_bundle, "model.int8.cpu.onnx", "bias_quantized", lambda b: b + b // 5)
@@ -78,12 +89,22 @@ def test_a_damage_that_cut_weights_would_hide_is_found_on_every_cpu(tiny_bundle,
 
 
 def broken_pixels(bundle: Bundle) -> Bundle:
-    return with_golden(bundle, "input", lambda pixels: np.where(np.arange(32)[:, None, None] == 7, pixels ^ 1, pixels))
+    return with_golden(
+        bundle,
+        "input",
+        lambda pixels: np.where(np.arange(32)[:, None, None] == 7, pixels ^ 1, pixels),
+    )
 
 
 def broken_preprocessing(bundle: Bundle) -> Bundle:
     spec = replace(bundle.spec, preprocess=replace(bundle.spec.preprocess, method="cv2-linear"))
-    return Bundle.create(bundle.path, spec, files={n: (bundle.path / n).read_bytes() for n in bundle.files}, taps=bundle.taps, provenance=bundle.provenance)
+    return Bundle.create(
+        bundle.path,
+        spec,
+        files={n: (bundle.path / n).read_bytes() for n in bundle.files},
+        taps=bundle.taps,
+        provenance=bundle.provenance,
+    )
 
 
 def broken_kernel(bundle: Bundle) -> Bundle:
@@ -123,10 +144,15 @@ def test_the_first_diverging_stage_is_named(tiny_bundle, damage, first):
 
 
 def test_an_int8_file_that_names_other_classes_fails_on_top1(tiny_bundle, tiny_data):
-    rolled = with_weight(tiny_bundle, "model.int8.cpu.onnx", "weights_quantized", lambda w: np.roll(w, 1, axis=0))
+    rolled = with_weight(
+        tiny_bundle, "model.int8.cpu.onnx", "weights_quantized", lambda w: np.roll(w, 1, axis=0)
+    )
     with pytest.raises(GateError) as failure:
         verify(rolled.path, data=tiny_data)
-    assert names(failure.value.result, passed=False) == ["logits model.int8.cpu.onnx/logits", "top-1 int8"]
+    assert names(failure.value.result, passed=False) == [
+        "logits model.int8.cpu.onnx/logits",
+        "top-1 int8",
+    ]
 
 
 def test_a_run_is_compared_through_the_torch_backend(tiny_bundle, tiny_data, monkeypatch):
@@ -143,22 +169,31 @@ def test_a_run_that_differs_is_found(tiny_bundle, tiny_data, monkeypatch):
 
 def test_a_run_without_images_is_not_compared(tiny_bundle, tmp_path):
     result = verify(tiny_bundle.path, run=tmp_path)
-    assert [s["skipped"] for s in result["stages"] if s["name"] == "logits run"] == ["no --data given: the run is compared on real images"]
+    assert [s["skipped"] for s in result["stages"] if s["name"] == "logits run"] == [
+        "no --data given: the run is compared on real images"
+    ]
 
 
 def test_a_backend_without_feature_maps_skips_the_taps_with_the_reason(tiny_bundle):
     with pytest.raises(GateError) as failure:  # a fake's logits are not the bundle's
         verify(tiny_bundle.path, backend="fake")
-    assert "shows no feature maps" in next(s["skipped"] for s in failure.value.result["stages"] if s["name"] == "taps")
+    assert "shows no feature maps" in next(
+        s["skipped"] for s in failure.value.result["stages"] if s["name"] == "taps"
+    )
 
 
-def test_a_backend_whose_engines_show_no_feature_maps_skips_the_taps_with_how_to_make_one(tiny_bundle, monkeypatch):
+def test_a_backend_whose_engines_show_no_feature_maps_skips_the_taps_with_how_to_make_one(
+    tiny_bundle, monkeypatch
+):
     def no_taps(self, bundle):
         raise NoTaps("no engine here shows feature maps", fix="finedge build --debug-taps")
 
     monkeypatch.setattr(OnnxRuntimeBackend, "open_with_taps", no_taps)
     taps = next(s for s in verify(tiny_bundle.path)["stages"] if s["name"] == "taps")
-    assert (taps["pass"], taps["skipped"]) == (None, "no engine here shows feature maps: finedge build --debug-taps")
+    assert (taps["pass"], taps["skipped"]) == (
+        None,
+        "no engine here shows feature maps: finedge build --debug-taps",
+    )
 
 
 @pytest.mark.parametrize("source", ["model.fp32.onnx", ""])
@@ -179,6 +214,8 @@ def test_comparison_fails_on_shape_nan_and_limit_and_scales_with_the_values():
     assert compared("x", ones + 5e-5, ones, limit=1e-4)["pass"] is True
     assert compared("x", ones + 5e-4, ones, limit=1e-4)["pass"] is False
     assert compared("x", 100 * ones + 5e-3, 100 * ones, limit=1e-4)["pass"] is True
-    assert compared("x", ones[:1], ones, limit=INT8_LIMIT)["note"] == "shape [1, 3], expected [2, 3]"
+    assert (
+        compared("x", ones[:1], ones, limit=INT8_LIMIT)["note"] == "shape [1, 3], expected [2, 3]"
+    )
     nan = compared("x", ones * np.nan, ones, limit=1.0)
     assert (nan["pass"], nan["max_abs"], nan["note"]) == (False, None, "not finite")

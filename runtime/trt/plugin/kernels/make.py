@@ -49,7 +49,11 @@ def build() -> dict[str, bytes]:
 
 def differing(files: dict[str, bytes], *, folder: Path = FOLDER) -> list[str]:
     """Return the names of the files whose bytes in `folder` are others, or that are not there."""
-    return [name for name, data in files.items() if not (folder / name).is_file() or (folder / name).read_bytes() != data]
+    return [
+        name
+        for name, data in files.items()
+        if not (folder / name).is_file() or (folder / name).read_bytes() != data
+    ]
 
 
 def make(*, check: bool, folder: Path = FOLDER) -> dict[str, int]:
@@ -61,7 +65,11 @@ def make(*, check: bool, folder: Path = FOLDER) -> dict[str, int]:
     files = build()
     stale = differing(files, folder=folder)
     if check and stale:
-        raise FinedgeError(f"{', '.join(stale)} in {folder}", expected="what the source makes", fix="make kernels, and commit the images")
+        raise FinedgeError(
+            f"{', '.join(stale)} in {folder}",
+            expected="what the source makes",
+            fix="make kernels, and commit the images",
+        )
     for name in stale:
         write_bytes(folder / name, files[name])
     return {name: len(data) for name, data in files.items()}
@@ -69,8 +77,14 @@ def make(*, check: bool, folder: Path = FOLDER) -> dict[str, int]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="make kernels", description="compile the attention kernel to the images that ship")
-    parser.add_argument("--check", action="store_true", help="compare only; exit code 1 if a committed image is stale")
+    parser = argparse.ArgumentParser(
+        prog="make kernels", description="compile the attention kernel to the images that ship"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare only; exit code 1 if a committed image is stale",
+    )
     try:
         print(json.dumps(make(check=parser.parse_args().check)))
     except FinedgeError as error:

@@ -50,9 +50,16 @@ class Nvrtc:
         Raises:
             SystemProblem: a wheel is missing, or is of another version.
         """
-        found = cls(wheel_folder("cuda_nvrtc") / "lib/libnvrtc.so.12", wheel_folder("cuda_runtime") / "include")
+        found = cls(
+            wheel_folder("cuda_nvrtc") / "lib/libnvrtc.so.12",
+            wheel_folder("cuda_runtime") / "include",
+        )
         if found.version != (12, 6):
-            raise SystemProblem(f"NVRTC {'.'.join(map(str, found.version))}", expected="12.6, for images that JetPack 6 loads", fix=f"pip install {WHEELS}")
+            raise SystemProblem(
+                f"NVRTC {'.'.join(map(str, found.version))}",
+                expected="12.6, for images that JetPack 6 loads",
+                fix=f"pip install {WHEELS}",
+            )
         return found
 
     @property
@@ -69,12 +76,25 @@ class Nvrtc:
             CompileError: the compiler refused the source or the target.
         """
         nvrtc, program = self._load(), ctypes.c_void_p()
-        nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None)
+        nvrtc.nvrtcCreateProgram(
+            ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None
+        )
         try:
-            status = self._run(nvrtc, program, (f"--gpu-architecture={target}", "-std=c++17", f"-I{self.include}", "--ptxas-options=-v"))
+            status = self._run(
+                nvrtc,
+                program,
+                (
+                    f"--gpu-architecture={target}",
+                    "-std=c++17",
+                    f"-I{self.include}",
+                    "--ptxas-options=-v",
+                ),
+            )
             log = _text(nvrtc, program, "ProgramLog")
             if status:
-                raise CompileError(f"{source.name} does not compile for {target} with NVRTC {self.version}:\n{log.decode()}")
+                raise CompileError(
+                    f"{source.name} does not compile for {target} with NVRTC {self.version}:\n{log.decode()}"
+                )
             image = _text(nvrtc, program, "PTX" if target.startswith("compute") else "CUBIN")
         finally:
             nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
@@ -84,7 +104,11 @@ class Nvrtc:
         try:
             return ctypes.CDLL(str(self.library))
         except OSError as error:
-            raise SystemProblem(f"cannot load NVRTC: {error}", expected=str(self.library), fix=f"pip install {WHEELS}") from error
+            raise SystemProblem(
+                f"cannot load NVRTC: {error}",
+                expected=str(self.library),
+                fix=f"pip install {WHEELS}",
+            ) from error
 
     @staticmethod
     def _run(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, options: Sequence[str]) -> int:
@@ -96,7 +120,10 @@ class Nvrtc:
 def usage(log: str) -> dict[str, Usage]:
     """Return what each kernel takes, out of the assembler's report (`--ptxas-options=-v`)."""
     pattern = r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers"
-    return {name: Usage(int(registers), int(stack), int(out) + int(back)) for name, stack, out, back, registers in re.findall(pattern, log, re.DOTALL)}
+    return {
+        name: Usage(int(registers), int(stack), int(out) + int(back))
+        for name, stack, out, back, registers in re.findall(pattern, log, re.DOTALL)
+    }
 
 
 def as_json(used: dict[str, Usage]) -> dict[str, Any]:
@@ -115,7 +142,11 @@ def wheel_folder(name: str) -> Path:
     except ModuleNotFoundError:
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise SystemProblem(f"no package nvidia.{name}", expected="CUDA 12.6's compiler and headers", fix=f"pip install {WHEELS}")
+        raise SystemProblem(
+            f"no package nvidia.{name}",
+            expected="CUDA 12.6's compiler and headers",
+            fix=f"pip install {WHEELS}",
+        )
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -20,8 +20,21 @@ from finedge.runtime.sinks.base import Result
 from finedge.runtime.sinks.live import LivePage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--remote-debugging-pipe"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--disable-dev-shm-usage"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--remote-debugging-pipe",
+]
+FLAGS += [
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--disable-dev-shm-usage",
+]
 PATIENCE_S = 30.0  # the machine may be busy with other tests
 
 
@@ -44,7 +57,9 @@ def made_result(
         "captured_at": "2026-01-01T00:00:00.000Z" if seen else None,
         "age_ms": 40.0 if seen else None,
         "status": status,
-        "top": [{"index": i, "label": label, "p": 0.8 / 4**i} for i, label in enumerate(labels)] if seen else [],
+        "top": [{"index": i, "label": label, "p": 0.8 / 4**i} for i, label in enumerate(labels)]
+        if seen
+        else [],
         "ms": stages if seen else dict.fromkeys(stages),
         "variant": "int8",
         "backend": "onnxruntime",
@@ -94,14 +109,18 @@ class Browser:
         self.complaints: list[str] = []
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send one command of the DevTools protocol and return its result."""
         self._number += 1
-        message = {"id": self._number, "method": method, "params": params} | ({"sessionId": self._session} if self._session else {})
+        message = {"id": self._number, "method": method, "params": params} | (
+            {"sessionId": self._session} if self._session else {}
+        )
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while (answer := self._next()).get("id") != self._number:
             self._note(answer)
@@ -111,8 +130,17 @@ class Browser:
 
     def look(self, *, width: int = 1280, height: int = 800, dark: bool = False) -> None:
         """Choose the screen."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
 
     def open(self, url: str) -> None:
         """Go to an address."""
@@ -120,14 +148,18 @@ class Browser:
 
     def value(self, script: str) -> Any:
         """Run a script in the page and return its value."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        found = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         return found["result"].get("value")
 
     def wait(self, script: str) -> Any:
         """Wait until a script's value is true, and return it."""
         until = time.monotonic() + PATIENCE_S
         while not (value := self.value(script)):
-            assert time.monotonic() < until, f"{script} stays {value}; the page says: {self.value('document.body.innerText')}"
+            assert time.monotonic() < until, (
+                f"{script} stays {value}; the page says: {self.value('document.body.innerText')}"
+            )
             time.sleep(0.1)
         return value
 
@@ -137,7 +169,9 @@ class Browser:
 
     def screenshot(self, file: Path) -> None:
         """Write what is visible, as a PNG."""
-        file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        file.write_bytes(
+            base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        )
 
     def close(self) -> None:
         """End the browser."""
@@ -149,7 +183,9 @@ class Browser:
     def _next(self) -> dict[str, Any]:
         until = time.monotonic() + PATIENCE_S
         while b"\0" not in self._buffer:
-            assert select.select([self._in], [], [], max(0.0, until - time.monotonic()))[0], "the browser does not answer"
+            assert select.select([self._in], [], [], max(0.0, until - time.monotonic()))[0], (
+                "the browser does not answer"
+            )
             read = os.read(self._in, 1 << 20)
             assert read, "the browser ended"
             self._buffer += read

@@ -51,7 +51,10 @@ def feed() -> Iterator[Callable[..., Loop]]:
 
 
 def test_a_reader_sees_answer_age_rates_and_latencies_and_the_browser_has_no_complaint(
-    serve: Callable[..., LivePage], result: Callable[..., Result], feed: Callable[..., Loop], browser: Any
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    feed: Callable[..., Loop],
+    browser: Any,
 ) -> None:
     page = serve(title="birds")
     for index in range(200):
@@ -79,12 +82,20 @@ def test_a_reader_sees_answer_age_rates_and_latencies_and_the_browser_has_no_com
         assert shown in text, shown
     assert browser.value("document.querySelectorAll('.latency rect').length") == 5 * 40
     assert browser.complaints == []
-    assert {url.split("?")[0].removeprefix(page.url) for url in browser.requests if not url.startswith(("blob:", "data:"))} == {"", "state.json", "frame.jpg"}
+    assert {
+        url.split("?")[0].removeprefix(page.url)
+        for url in browser.requests
+        if not url.startswith(("blob:", "data:"))
+    } == {"", "state.json", "frame.jpg"}
 
 
 @pytest.mark.parametrize("cameras", [1, 3])
 def test_a_phone_shows_it_without_sideways_scrolling(
-    serve: Callable[..., LivePage], result: Callable[..., Result], feed: Callable[..., Loop], browser: Any, cameras: int
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    feed: Callable[..., Loop],
+    browser: Any,
+    cameras: int,
 ) -> None:
     names = [f"rtsp://{'a-rather-long-name-of-a-camera' * 3}/{i}" for i in range(cameras)]
     labels = ("Donaudampfschifffahrtsgesellschaft" * 3, "b" * 80)
@@ -99,18 +110,26 @@ def test_a_phone_shows_it_without_sideways_scrolling(
 
 @pytest.mark.parametrize(("width", "height"), [(740, 360), (932, 430)])
 def test_a_phone_on_its_side_shows_the_whole_picture_with_its_answer(
-    serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any, width: int, height: int
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    browser: Any,
+    width: int,
+    height: int,
 ) -> None:
     page = serve()
     page.write(result(0, size=(480, 640)))
     browser.look(width=width, height=height)
     browser.open(page.url)
     browser.wait(LIVE)
-    bottom = browser.value("Math.max(...[...document.querySelectorAll('.view img, .view .label')].map(part => part.getBoundingClientRect().bottom))")
+    bottom = browser.value(
+        "Math.max(...[...document.querySelectorAll('.view img, .view .label')].map(part => part.getBoundingClientRect().bottom))"
+    )
     assert 0 < bottom <= height
 
 
-def test_the_part_of_the_frame_that_the_model_saw_is_drawn_where_it_is(serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any) -> None:
+def test_the_part_of_the_frame_that_the_model_saw_is_drawn_where_it_is(
+    serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any
+) -> None:
     page, plain = serve(), result(0, size=(480, 640))
     page.write(Result({**plain.record, "roi": [320, 120, 160, 240]}, plain.image))
     browser.open(page.url)
@@ -123,20 +142,33 @@ def test_the_part_of_the_frame_that_the_model_saw_is_drawn_where_it_is(serve: Ca
     assert browser.value(share) == [40, 15, 20, 30]  # in eighths: the line has a width
 
 
-def test_labels_are_text(serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any) -> None:
+def test_labels_are_text(
+    serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any
+) -> None:
     label = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>é鳥\r\nX-A: b"
     page = serve(title="<b>bold</b>")
     page.write(result(0, labels=(label, "b"), source=label))
     browser.open(page.url)
     browser.wait("document.querySelector('.tile .label').textContent")
     assert browser.value("document.querySelector('.tile .label').textContent") == label
-    assert browser.value("document.querySelectorAll('.label *, .bars .name *, h2.name *, h1 *').length") == 0
+    assert (
+        browser.value(
+            "document.querySelectorAll('.label *, .bars .name *, h2.name *, h1 *').length"
+        )
+        == 0
+    )
     assert browser.value("document.title") == "<b>bold</b>"
 
 
 @pytest.mark.parametrize(("status", "said"), [("no_signal", "No signal"), ("stale", "Stale")])
 def test_what_is_not_live_is_grey_and_says_so(
-    serve: Callable[..., LivePage], result: Callable[..., Result], feed: Callable[..., Loop], browser: Any, status: str, said: str, tmp_path: Path
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    feed: Callable[..., Loop],
+    browser: Any,
+    status: str,
+    said: str,
+    tmp_path: Path,
 ) -> None:
     now = ["ok"]
     page = serve()
@@ -149,14 +181,25 @@ def test_what_is_not_live_is_grey_and_says_so(
     assert "last frame" in browser.text()
     assert "80.0 %" not in browser.value("document.querySelector('.view').innerText")
     browser.screenshot(tmp_path / "lost.png")
-    box = browser.value("(r => [r.left, r.top, r.right, r.bottom])(document.querySelector('.tile img').getBoundingClientRect())")
-    hues = Image.open(tmp_path / "lost.png").convert("RGB").crop((int(box[0]) + 20, int(box[1]) + 60, int(box[2]) - 20, int(box[3]) - 20)).getcolors(1 << 24)
-    assert max(max(colour) - min(colour) for _, colour in hues) <= 8  # random colours went in; grey, with the antialiasing of letters, comes out
+    box = browser.value(
+        "(r => [r.left, r.top, r.right, r.bottom])(document.querySelector('.tile img').getBoundingClientRect())"
+    )
+    hues = (
+        Image.open(tmp_path / "lost.png")
+        .convert("RGB")
+        .crop((int(box[0]) + 20, int(box[1]) + 60, int(box[2]) - 20, int(box[3]) - 20))
+        .getcolors(1 << 24)
+    )
+    assert (
+        max(max(colour) - min(colour) for _, colour in hues) <= 8
+    )  # random colours went in; grey, with the antialiasing of letters, comes out
     now[0] = "ok"
     browser.wait(LIVE)
 
 
-def test_unknown_is_said_instead_of_a_label(serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any) -> None:
+def test_unknown_is_said_instead_of_a_label(
+    serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any
+) -> None:
     page = serve()
     page.write(result(0, status="unknown"))
     browser.open(page.url)
@@ -165,7 +208,10 @@ def test_unknown_is_said_instead_of_a_label(serve: Callable[..., LivePage], resu
 
 
 def test_a_program_that_ended_leaves_no_picture_that_looks_live(
-    serve: Callable[..., LivePage], result: Callable[..., Result], feed: Callable[..., Loop], browser: Any
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    feed: Callable[..., Loop],
+    browser: Any,
 ) -> None:
     page = serve()
     loop = feed(page, lambda i: [result(i)])
@@ -182,7 +228,10 @@ def test_a_program_that_ended_leaves_no_picture_that_looks_live(
 
 
 def test_the_token_leaves_the_address_bar_and_the_cookie_serves_from_then_on(
-    serve: Callable[..., LivePage], result: Callable[..., Result], feed: Callable[..., Loop], browser: Any
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    feed: Callable[..., Loop],
+    browser: Any,
 ) -> None:
     page = serve(token="a-token-of-some-length_1")
     feed(page, lambda i: [result(i)])
@@ -193,8 +242,16 @@ def test_the_token_leaves_the_address_bar_and_the_cookie_serves_from_then_on(
     assert sum("token" in url for url in browser.requests) == 1
 
 
-@pytest.mark.parametrize(("dark", "paper"), [(True, (20, 23, 26)), (False, (251, 251, 249))], ids=["dark", "light"])
-def test_dark_and_light(serve: Callable[..., LivePage], browser: Any, tmp_path: Path, dark: bool, paper: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    ("dark", "paper"), [(True, (20, 23, 26)), (False, (251, 251, 249))], ids=["dark", "light"]
+)
+def test_dark_and_light(
+    serve: Callable[..., LivePage],
+    browser: Any,
+    tmp_path: Path,
+    dark: bool,
+    paper: tuple[int, int, int],
+) -> None:
     browser.look(dark=dark)
     browser.open(serve().url)
     browser.wait("document.querySelectorAll('.tile').length")

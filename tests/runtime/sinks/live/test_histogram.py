@@ -30,7 +30,11 @@ def test_no_sample_is_lost_beyond_the_ends(samples: list[float]) -> None:
 def test_percentiles_are_those_of_the_report_and_absent_where_the_sample_is_small() -> None:
     samples = [float(x) for x in range(200)]
     found = histogram(samples)
-    assert (found["p50"], found["p95"], found["p99"]) == (percentile(samples, 50), percentile(samples, 95), None)
+    assert (found["p50"], found["p95"], found["p99"]) == (
+        percentile(samples, 50),
+        percentile(samples, 95),
+        None,
+    )
     assert histogram([])["p50"] is None
 
 
@@ -38,7 +42,12 @@ def test_only_the_last_frames_are_kept_and_silences_add_nothing() -> None:
     latencies = Latencies()
     silence = {"age_ms": None, "ms": dict.fromkeys(["decode", "preprocess", "infer", "post"])}
     for index in range(WINDOW + 5):
-        latencies.add({"age_ms": float(index), "ms": {"decode": None, "preprocess": 1.0, "infer": 2.0, "post": 3.0}})
+        latencies.add(
+            {
+                "age_ms": float(index),
+                "ms": {"decode": None, "preprocess": 1.0, "infer": 2.0, "post": 3.0},
+            }
+        )
         latencies.add(silence)
     copied = latencies.copy()
     assert copied["age"] == [float(index) for index in range(5, WINDOW + 5)]
@@ -47,10 +56,22 @@ def test_only_the_last_frames_are_kept_and_silences_add_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("indices", "classified", "dropped"),
-    [([0, 1, 2], 3, 0), ([3, 4, 9], 3, 7), ([0, None, 1, None], 2, 0), ([5, 6, 0, 1], 4, 5), ([5, 2], 2, 7)],
+    [
+        ([0, 1, 2], 3, 0),
+        ([3, 4, 9], 3, 7),
+        ([0, None, 1, None], 2, 0),
+        ([5, 6, 0, 1], 4, 5),
+        ([5, 2], 2, 7),
+    ],
 )
-def test_gaps_are_counted_as_dropped_also_when_a_source_starts_anew(indices: list[int | None], classified: int, dropped: int) -> None:
+def test_gaps_are_counted_as_dropped_also_when_a_source_starts_anew(
+    indices: list[int | None], classified: int, dropped: int
+) -> None:
     counts = Counts()
     for index in indices:
         counts.add(index)
-    assert (counts.classified, counts.dropped, counts.silences) == (classified, dropped, indices.count(None))
+    assert (counts.classified, counts.dropped, counts.silences) == (
+        classified,
+        dropped,
+        indices.count(None),
+    )

@@ -24,9 +24,13 @@ Serve, Make = Callable[..., LivePage], Callable[..., Result]
 TOKEN = "a-token-of-some-length_1"
 
 
-def ask(page: LivePage, path: str, *, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+def ask(
+    page: LivePage, path: str, *, method: str = "GET", **headers: str
+) -> tuple[http.client.HTTPResponse, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port(page), timeout=30)
-    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    connection.request(
+        method, path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
     answer = connection.getresponse()
     body = answer.read()
     connection.close()
@@ -50,9 +54,15 @@ def test_the_newest_result_is_served_with_its_numbers(serve: Serve, result: Make
     counts = {"captured": 5, "classified": 3, "dropped": 2, "silences": 0}
     assert {key: shown[key] for key in counts} == counts
     assert (shown["status"], shown["name"]) == ("ok", "test://")
-    assert (shown["variant"], shown["backend"], shown["file"]) == ("int8", "onnxruntime", "model.int8.cpu.onnx")
+    assert (shown["variant"], shown["backend"], shown["file"]) == (
+        "int8",
+        "onnxruntime",
+        "model.int8.cpu.onnx",
+    )
     assert shown["picture_age_ms"] >= 40  # from capture, not from the answer
-    assert [shown["latency"][stage]["n"] for stage in ("age", "decode", "preprocess", "infer", "post")] == [3] * 5
+    assert [
+        shown["latency"][stage]["n"] for stage in ("age", "decode", "preprocess", "infer", "post")
+    ] == [3] * 5
     assert state(page)["title"] == "birds"
 
 
@@ -64,7 +74,11 @@ def test_a_picture_comes_with_its_own_answer(serve: Serve, result: Make) -> None
     picture = Image.open(io.BytesIO(body))
     assert (answer.status, picture.format, picture.size) == (200, "JPEG", (960, 600))
     told = json.loads(answer.headers["X-Finedge-Answer"])
-    assert (told["frame"], told["status"], told["top"][0]) == (7, "ok", {"label": "a bird", "p": 0.8})
+    assert (told["frame"], told["status"], told["top"][0]) == (
+        7,
+        "ok",
+        {"label": "a bird", "p": 0.8},
+    )
     assert float(answer.headers["X-Finedge-Age-Ms"]) >= 40
 
 
@@ -77,7 +91,9 @@ def test_colours_are_not_swapped(serve: Serve, result: Make) -> None:
     assert max(g, b) < 15
 
 
-def test_a_picture_already_held_is_not_sent_again_and_is_encoded_once(serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_already_held_is_not_sent_again_and_is_encoded_once(
+    serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoded: list[int] = []
     original = camera.to_jpeg
     monkeypatch.setattr(camera, "to_jpeg", lambda image: encoded.append(1) or original(image))
@@ -90,7 +106,9 @@ def test_a_picture_already_held_is_not_sent_again_and_is_encoded_once(serve: Ser
     assert len(encoded) == 1
 
 
-def test_many_frames_cost_no_more_pictures_than_the_limit(serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_frames_cost_no_more_pictures_than_the_limit(
+    serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(camera, "PICTURES_PER_S", 1e-6)
     page = serve()
     numbers = set()
@@ -113,7 +131,9 @@ def test_a_silence_keeps_the_picture_but_not_its_status(serve: Serve, result: Ma
     assert state(page)["cameras"][0]["silences"] == 2
 
 
-def test_a_program_that_hangs_is_not_shown_as_live(serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_hangs_is_not_shown_as_live(
+    serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = serve()
     assert state(page)["cameras"][0]["status"] == "starting"
     page.write(result(0))
@@ -121,25 +141,37 @@ def test_a_program_that_hangs_is_not_shown_as_live(serve: Serve, result: Make, m
     assert state(page)["cameras"][0]["status"] == "stalled"
 
 
-def test_a_program_that_rarely_answers_on_purpose_does_not_hang(serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_rarely_answers_on_purpose_does_not_hang(
+    serve: Serve, result: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rare, usual = serve(quiet_s=60.0, cameras=("a", "b")), serve()
     monkeypatch.setattr(camera, "STALLED_S", 0.0)
     monkeypatch.setattr(routes, "SILENT_S", 0.0)
     for page in (rare, usual):
         page.write(result(0, stream=0))
         page.write(result(0, stream=1))
-    assert [c["status"] for page in (rare, usual) for c in state(page)["cameras"]] == ["ok", "ok", "stalled", "stalled"]
+    assert [c["status"] for page in (rare, usual) for c in state(page)["cameras"]] == [
+        "ok",
+        "ok",
+        "stalled",
+        "stalled",
+    ]
     assert [ask(page, "/healthz")[0].status for page in (rare, usual)] == [200, 503]
 
 
 def test_several_cameras_have_a_tile_each_in_the_order_given(serve: Serve, result: Make) -> None:
     page = serve(cameras=("rtsp://a/", "/dev/video0"))
     page.write(result(0, stream=1))
-    assert [(c["name"], c["status"]) for c in state(page)["cameras"]] == [("rtsp://a/", "starting"), ("/dev/video0", "ok")]
+    assert [(c["name"], c["status"]) for c in state(page)["cameras"]] == [
+        ("rtsp://a/", "starting"),
+        ("/dev/video0", "ok"),
+    ]
     assert [ask(page, f"/frame.jpg?camera={i}")[0].status for i in range(3)] == [204, 200, 404]
 
 
-def test_cameras_that_were_not_announced_get_a_tile_up_to_a_limit(serve: Serve, result: Make) -> None:
+def test_cameras_that_were_not_announced_get_a_tile_up_to_a_limit(
+    serve: Serve, result: Make
+) -> None:
     page = serve()
     for index in (0, 2, 50):
         page.write(result(0, source=f"camera {index}", stream=index))
@@ -149,7 +181,9 @@ def test_cameras_that_were_not_announced_get_a_tile_up_to_a_limit(serve: Serve, 
     assert len(state(page)["cameras"]) == 16
 
 
-def test_of_more_cameras_than_the_page_shows_none_is_there_that_never_starts(serve: Serve, result: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_more_cameras_than_the_page_shows_none_is_there_that_never_starts(
+    serve: Serve, result: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     page = serve(cameras=[f"camera {i}" for i in range(20)])
     for index in range(20):
         page.write(result(0, stream=index))
@@ -164,7 +198,9 @@ def test_the_photos_of_a_folder_share_one_tile(serve: Serve, result: Make) -> No
     assert [c["name"] for c in state(page)["cameras"]] == ["photos/2.jpg"]
 
 
-def test_the_sensors_of_the_board_are_told(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sensors_of_the_board_are_told(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     zone = tmp_path / "sys/class/thermal/thermal_zone0"
     zone.mkdir(parents=True)
     (zone / "type").write_text("gpu-thermal\n")
@@ -182,13 +218,20 @@ def test_health_is_that_of_the_pipeline(serve: Serve, result: Make) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/state.json", "/frame.jpg", "/healthz", "/none"])
-def test_every_answer_carries_the_headers_that_keep_other_pages_out(serve: Serve, result: Make, path: str) -> None:
+def test_every_answer_carries_the_headers_that_keep_other_pages_out(
+    serve: Serve, result: Make, path: str
+) -> None:
     page = serve()
     page.write(result(0))
     headers = ask(page, path)[0].headers
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert "unsafe" not in headers["Content-Security-Policy"]
-    named = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
+    named = {
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "X-Frame-Options": "DENY",
+    }
     assert {name: headers[name] for name in named} == named
     assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert len(headers.get_all("Content-Security-Policy")) == 1
@@ -206,19 +249,43 @@ def test_only_get_and_head_are_answered(serve: Serve, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/../etc/passwd", "/page.html", "//none", "/%2e%2e/", "/frame.jpg?camera=-1", "/frame.jpg?camera=%C2%B2", "/frame.jpg?after=" + "9" * 99]
+    "path",
+    [
+        "/../etc/passwd",
+        "/page.html",
+        "//none",
+        "/%2e%2e/",
+        "/frame.jpg?camera=-1",
+        "/frame.jpg?camera=%C2%B2",
+        "/frame.jpg?after=" + "9" * 99,
+    ],
 )
 def test_only_the_four_paths_exist(serve: Serve, path: str) -> None:
     assert ask(serve(), path)[0].status == 404
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:1", "localhost", "LOCALHOST:8080", "[::1]:8080", "127.8.9.10"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:1", "localhost", "LOCALHOST:8080", "[::1]:8080", "127.8.9.10"]
+)
 def test_names_of_this_machine_are_served_on_loopback(serve: Serve, host: str) -> None:
     assert ask(serve(), "/", Host=host)[0].status == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.1.5:8080", "localhost.evil.example", "", "[::1", "user@localhost"])
-def test_other_names_are_refused_on_loopback_so_that_no_foreign_page_reads_the_camera(serve: Serve, host: str) -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "192.168.1.5:8080",
+        "localhost.evil.example",
+        "",
+        "[::1",
+        "user@localhost",
+    ],
+)
+def test_other_names_are_refused_on_loopback_so_that_no_foreign_page_reads_the_camera(
+    serve: Serve, host: str
+) -> None:
     answer, body = ask(serve(), "/state.json", Host=host)
     assert answer.status == 403
     assert b"cameras" not in body
@@ -240,7 +307,9 @@ def test_a_request_without_host_is_refused(serve: Serve) -> None:
         b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n",
     ],
 )
-def test_nonsense_ends_in_an_answer_or_a_closed_connection_and_the_next_client_is_served(serve: Serve, line: bytes) -> None:
+def test_nonsense_ends_in_an_answer_or_a_closed_connection_and_the_next_client_is_served(
+    serve: Serve, line: bytes
+) -> None:
     page = serve()
     with socket.create_connection(("127.0.0.1", port(page)), timeout=30) as connection:
         connection.sendall(line)
@@ -251,18 +320,30 @@ def test_nonsense_ends_in_an_answer_or_a_closed_connection_and_the_next_client_i
 
 def test_a_body_is_not_read_as_the_next_request(serve: Serve) -> None:
     with socket.create_connection(("127.0.0.1", port(serve())), timeout=30) as connection:
-        connection.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.sendall(
+            b"GET /none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
-def test_any_other_address_makes_a_token_and_logs_it_once(serve: Serve, result: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_any_other_address_makes_a_token_and_logs_it_once(
+    serve: Serve, result: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     page = serve("0.0.0.0:0")
     page.write(result(0))
     (token,) = re.findall(r"\?token=([\w-]{40,})", caplog.text)
-    for path in ("/", "/state.json", "/frame.jpg", "/none", "/?token=", f"/?token={token}x", f"/state.json?token={token}"):
+    for path in (
+        "/",
+        "/state.json",
+        "/frame.jpg",
+        "/none",
+        "/?token=",
+        f"/?token={token}x",
+        f"/state.json?token={token}",
+    ):
         assert ask(page, path)[0].status == 401, path
     answer, _ = ask(page, f"/?token={token}")
     cookie = answer.headers["Set-Cookie"]
@@ -278,7 +359,9 @@ def test_any_other_address_makes_a_token_and_logs_it_once(serve: Serve, result: 
     assert ask(page, "/healthz")[0].status == 200
 
 
-def test_a_given_token_is_asked_for_on_loopback_too_and_never_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_given_token_is_asked_for_on_loopback_too_and_never_logged(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     page = serve(token=TOKEN)
     assert ask(page, "/")[0].status == 401
@@ -287,7 +370,9 @@ def test_a_given_token_is_asked_for_on_loopback_too_and_never_logged(serve: Serv
 
 
 @pytest.mark.parametrize("other", ['x={"a":1}', "a[b]=1", "x=a b", "k=\u00e9", "=", ";;"])
-def test_cookies_of_other_programs_of_this_host_do_not_lock_a_reader_out(serve: Serve, other: str) -> None:
+def test_cookies_of_other_programs_of_this_host_do_not_lock_a_reader_out(
+    serve: Serve, other: str
+) -> None:
     page = serve(token=TOKEN)
     ours = ask(page, f"/?token={TOKEN}")[0].headers["Set-Cookie"].split(";")[0]
     assert ask(page, "/", Cookie=f"{other}; {ours}; {other}")[0].status == 200
@@ -303,7 +388,18 @@ def test_a_token_that_protects_little_is_refused(token: str, address: str) -> No
 
 
 @pytest.mark.parametrize(
-    "address", ["8080", ":8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "::1:80", "http://127.0.0.1:80", "no-such-host.invalid:80", ""]
+    "address",
+    [
+        "8080",
+        ":8080",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:99999",
+        "::1:80",
+        "http://127.0.0.1:80",
+        "no-such-host.invalid:80",
+        "",
+    ],
 )
 def test_an_address_of_another_form_is_a_usage_error(address: str) -> None:
     with pytest.raises(UsageError, match=re.escape("HOST:PORT, like 127.0.0.1:8080")) as caught:
@@ -313,7 +409,10 @@ def test_an_address_of_another_form_is_a_usage_error(address: str) -> None:
 
 def test_a_port_in_use_or_an_address_of_another_machine_is_a_system_problem(serve: Serve) -> None:
     page = serve()
-    for address, told in ((f"127.0.0.1:{port(page)}", "another port"), ("192.0.2.1:0", "this machine")):
+    for address, told in (
+        (f"127.0.0.1:{port(page)}", "another port"),
+        ("192.0.2.1:0", "this machine"),
+    ):
         with pytest.raises(FinedgeError, match=told) as caught:
             LivePage(address)
         assert isinstance(caught.value, SystemProblem)
@@ -333,5 +432,7 @@ def test_ipv6_is_served_where_there_is_any(serve: Serve) -> None:
     except SystemProblem as error:
         pytest.skip(str(error))
     with socket.create_connection(("::1", port(page)), timeout=30) as connection:
-        connection.sendall(f"GET / HTTP/1.1\r\nHost: [::1]:{port(page)}\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(
+            f"GET / HTTP/1.1\r\nHost: [::1]:{port(page)}\r\nConnection: close\r\n\r\n".encode()
+        )
         assert connection.recv(100).startswith(b"HTTP/1.1 200 ")

@@ -18,7 +18,9 @@ from finedge.runtime.sinks.base import Result
 from finedge.runtime.sinks.live import LivePage, server
 
 PATIENCE_S = 60.0
-FLOOD = b"GET /frame.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400  # far more answers than the buffers of a connection hold
+FLOOD = (
+    b"GET /frame.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400
+)  # far more answers than the buffers of a connection hold
 
 
 def wait(condition: Callable[[], object]) -> None:
@@ -86,7 +88,9 @@ def test_twenty_that_never_read_and_one_that_reads_a_byte_at_a_time_stop_nothing
     assert page.clients <= 22  # all of them still hang there
 
 
-def test_a_newcomer_takes_the_place_of_the_oldest_that_only_holds_it(serve: Callable[..., LivePage], clients: Clients) -> None:
+def test_a_newcomer_takes_the_place_of_the_oldest_that_only_holds_it(
+    serve: Callable[..., LivePage], clients: Clients
+) -> None:
     page = serve()
     for _ in range(server.MOST_CLIENTS):
         clients.add(page)
@@ -99,19 +103,31 @@ def test_a_newcomer_takes_the_place_of_the_oldest_that_only_holds_it(serve: Call
 
 
 def test_where_every_client_is_at_work_one_more_is_refused(
-    serve: Callable[..., LivePage], result: Callable[..., Result], clients: Clients, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    clients: Clients,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     page = serve()
     page.write(result(0, size=(480, 640)))
     for _ in range(server.MOST_CLIENTS):
         clients.add(page, send=FLOOD)
-    wait(lambda: page.clients == server.MOST_CLIENTS and not any(c.waiting for c in page._server._clients.values()))
+    wait(
+        lambda: (
+            page.clients == server.MOST_CLIENTS
+            and not any(c.waiting for c in page._server._clients.values())
+        )
+    )
     assert clients.add(page).recv(100).startswith(b"HTTP/1.1 503 ")
-    monkeypatch.setattr(server, "STUCK_S", 0.0)  # those that do not take their answer give way in the end
+    monkeypatch.setattr(
+        server, "STUCK_S", 0.0
+    )  # those that do not take their answer give way in the end
     assert classified(page) == 1
 
 
-def test_who_has_the_token_keeps_the_place(serve: Callable[..., LivePage], clients: Clients) -> None:
+def test_who_has_the_token_keeps_the_place(
+    serve: Callable[..., LivePage], clients: Clients
+) -> None:
     page = serve(token="a-token-of-some-length_1")
     browser = http.client.HTTPConnection("127.0.0.1", port(page), timeout=PATIENCE_S)
     browser.request("GET", "/?token=a-token-of-some-length_1")
@@ -132,7 +148,10 @@ def test_forty_that_come_again_and_again_lock_nobody_out(serve: Callable[..., Li
 
     def hold() -> None:
         while not stop.is_set():
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port(page)), 5) as held:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port(page)), 5) as held,
+            ):
                 held.sendall(b"GET / HTTP/1.1\r\nX: ")
                 held.settimeout(5)
                 held.recv(64)
@@ -143,7 +162,10 @@ def test_forty_that_come_again_and_again_lock_nobody_out(serve: Callable[..., Li
         thread.start()
     answered = 0
     for _ in range(20):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port(page)), 5) as honest:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", port(page)), 5) as honest,
+        ):
             honest.settimeout(5)
             honest.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             answered += b"silent_s" in honest.recv(4096) + honest.recv(4096)
@@ -165,7 +187,9 @@ def test_a_request_without_end_is_let_go(serve: Callable[..., LivePage], clients
     wait(lambda: page.clients == 0)
 
 
-def test_clients_for_whom_the_system_has_no_thread_take_no_place(serve: Callable[..., LivePage], clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_for_whom_the_system_has_no_thread_take_no_place(
+    serve: Callable[..., LivePage], clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page, start = serve(), threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -182,9 +206,15 @@ def test_clients_for_whom_the_system_has_no_thread_take_no_place(serve: Callable
     page.close()
 
 
-@pytest.mark.parametrize("send", [b"", b"GET / HT", FLOOD], ids=["silent", "half a request", "does not read"])
+@pytest.mark.parametrize(
+    "send", [b"", b"GET / HT", FLOOD], ids=["silent", "half a request", "does not read"]
+)
 def test_who_does_not_get_on_with_it_is_let_go(
-    serve: Callable[..., LivePage], result: Callable[..., Result], clients: Clients, send: bytes, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    clients: Clients,
+    send: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "DEADLINE_S", 0.3)
     page = serve()
@@ -194,7 +224,9 @@ def test_who_does_not_get_on_with_it_is_let_go(
     wait(lambda: page.clients == 0)
 
 
-def test_a_request_sent_byte_by_byte_gets_no_more_time_with_each(serve: Callable[..., LivePage], clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_sent_byte_by_byte_gets_no_more_time_with_each(
+    serve: Callable[..., LivePage], clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "DEADLINE_S", 0.5)
     page = serve()
     slow = clients.add(page)
@@ -208,7 +240,9 @@ def test_a_request_sent_byte_by_byte_gets_no_more_time_with_each(serve: Callable
     wait(let_go)
 
 
-def test_close_ends_every_thread_whatever_the_browsers_do(serve: Callable[..., LivePage], result: Callable[..., Result], clients: Clients) -> None:
+def test_close_ends_every_thread_whatever_the_browsers_do(
+    serve: Callable[..., LivePage], result: Callable[..., Result], clients: Clients
+) -> None:
     page = serve()
     page.write(result(0, size=(480, 640)))
     for send in (FLOOD, b"", b"GET / HT"):
@@ -220,7 +254,10 @@ def test_close_ends_every_thread_whatever_the_browsers_do(serve: Callable[..., L
 
 
 def test_a_browser_that_leaves_in_the_middle_is_no_warning(
-    serve: Callable[..., LivePage], result: Callable[..., Result], clients: Clients, caplog: pytest.LogCaptureFixture
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    clients: Clients,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     page = serve()
     page.write(result(0, size=(480, 640)))

@@ -24,7 +24,17 @@ from finedge.spec import Input, Preprocess, Spec
 SIZE, CLASSES = 32, 6
 SPEC = Spec("tiny", "none", tuple("abcdef"), Preprocess(resize=36, crop=SIZE), Input(SIZE, SIZE))
 OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
-KEY = EngineKey("a" * 64, "", "tensorrt", "10.3.0.30", "Orin", "8.7", "int8", (1, 1, 8), ("attention=plugin", "typing=strong", "workspace_mib=1024"))
+KEY = EngineKey(
+    "a" * 64,
+    "",
+    "tensorrt",
+    "10.3.0.30",
+    "Orin",
+    "8.7",
+    "int8",
+    (1, 1, 8),
+    ("attention=plugin", "typing=strong", "workspace_mib=1024"),
+)
 TAPS = (Tap("keys", "k"),)
 ATTRIBUTES = {"scale": 0.125, "plugin_namespace": DOMAIN, "plugin_version": "1"}
 
@@ -54,7 +64,14 @@ def finedge():
     """Run the command in a process of its own: `finedge("build", bundle, env=...)` returns the finished process."""
 
     def run(*words, env=None):
-        return subprocess.run([sys.executable, "-m", "finedge", *map(str, words)], capture_output=True, text=True, env=env, timeout=110, check=False)
+        return subprocess.run(
+            [sys.executable, "-m", "finedge", *map(str, words)],
+            capture_output=True,
+            text=True,
+            env=env,
+            timeout=110,
+            check=False,
+        )
 
     return run
 
@@ -78,7 +95,11 @@ def attention_bundle(tmp_path):
         half = convert_float16(named, keep=keep_float32(named.graph))
         files = {FLOAT_FILE: model, HALF_FILE: half, PORTABLE_FILE: quantized(model)}
         return Bundle.create(
-            tmp_path / f"{name}.finedge", SPEC, files={n: m.SerializeToString() for n, m in files.items()}, taps=taps, provenance={"train": {"run": "r"}}
+            tmp_path / f"{name}.finedge",
+            SPEC,
+            files={n: m.SerializeToString() for n, m in files.items()},
+            taps=taps,
+            provenance={"train": {"run": "r"}},
         )
 
     return make
@@ -87,7 +108,12 @@ def attention_bundle(tmp_path):
 def attention_model(heads=Heads(), *, batch="batch"):
     """Frames -> two maps of 8x8 and 4x4 -> attention between them -> doubled by another function -> average -> classes."""
     rng = np.random.default_rng(0)
-    sizes = {"w_q": (heads.d, 3, 8, 8), "w_k": (heads.d, 3, 4, 4), "w_v": (heads.dv, 3, 4, 4), "w_fc": (CLASSES, heads.dv)}
+    sizes = {
+        "w_q": (heads.d, 3, 8, 8),
+        "w_k": (heads.d, 3, 4, 4),
+        "w_v": (heads.dv, 3, 4, 4),
+        "w_fc": (CLASSES, heads.dv),
+    }
     v = "k" if heads.shared else "v"
     nodes = [
         helper.make_node("Cast", ["frames"], ["pixels"], "cast", to=TensorProto.FLOAT),
@@ -95,7 +121,9 @@ def attention_model(heads=Heads(), *, batch="batch"):
         helper.make_node("Conv", ["planes", "w_q"], ["q"], "conv_q", strides=[8, 8]),
         helper.make_node("Conv", ["planes", "w_k"], ["k"], "conv_k", strides=[4, 4]),
         helper.make_node("Conv", ["planes", "w_v"], ["v"], "conv_v", strides=[4, 4]),
-        helper.make_node(CROSS_LAYER_ATTENTION.name, ["q", "k", v], ["y"], "attend", domain=DOMAIN, **ATTRIBUTES),
+        helper.make_node(
+            CROSS_LAYER_ATTENTION.name, ["q", "k", v], ["y"], "attend", domain=DOMAIN, **ATTRIBUTES
+        ),
         helper.make_node("Twice", ["y"], ["doubled"], "twice", domain=DOMAIN),
         helper.make_node("GlobalAveragePool", ["doubled"], ["pooled"], "pool"),
         helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
@@ -109,10 +137,22 @@ def attention_model(heads=Heads(), *, batch="batch"):
         "tiny",
         [helper.make_tensor_value_info("frames", TensorProto.UINT8, [batch, SIZE, SIZE, 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, CLASSES])],
-        [numpy_helper.from_array((rng.normal(0, 0.1, shape) / 25).astype(np.float32), name) for name, shape in sizes.items()],
+        [
+            numpy_helper.from_array((rng.normal(0, 0.1, shape) / 25).astype(np.float32), name)
+            for name, shape in sizes.items()
+        ],
     )
-    twice = helper.make_function(DOMAIN, "Twice", ["tw__x"], ["tw__y"], [helper.make_node("Add", ["tw__x", "tw__x"], ["tw__y"])], OPSETS[:1])
-    return helper.make_model(graph, opset_imports=OPSETS, ir_version=10, functions=[attention_function(), twice])
+    twice = helper.make_function(
+        DOMAIN,
+        "Twice",
+        ["tw__x"],
+        ["tw__y"],
+        [helper.make_node("Add", ["tw__x", "tw__x"], ["tw__y"])],
+        OPSETS[:1],
+    )
+    return helper.make_model(
+        graph, opset_imports=OPSETS, ir_version=10, functions=[attention_function(), twice]
+    )
 
 
 def attention_function():
@@ -151,7 +191,9 @@ def quantized(model):
     copy.CopyFrom(model)
     graph, nodes = copy.graph, []
     stored = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    graph.initializer.extend([_constant("in_scale", np.float32(2.0)), _constant("in_zero", np.int8(0))])
+    graph.initializer.extend(
+        [_constant("in_scale", np.float32(2.0)), _constant("in_zero", np.int8(0))]
+    )
     for node in graph.node:
         if node.op_type == "Conv":
             if node.input[0] == "planes":
@@ -166,17 +208,34 @@ def quantized(model):
 
 
 def _pair(tensor, scale, zero, *, to):
-    quantize = helper.make_node("QuantizeLinear", [tensor, scale, zero], [f"{to}/q"], f"{to}/quantize")
-    return [quantize, helper.make_node("DequantizeLinear", [f"{to}/q", scale, zero], [to], f"{to}/dequantize")]
+    quantize = helper.make_node(
+        "QuantizeLinear", [tensor, scale, zero], [f"{to}/q"], f"{to}/quantize"
+    )
+    return [
+        quantize,
+        helper.make_node("DequantizeLinear", [f"{to}/q", scale, zero], [to], f"{to}/dequantize"),
+    ]
 
 
 def _quantize_weight(graph, node, values):
     scale = np.abs(values).max(axis=(1, 2, 3)) / 127
     name = node.input[1]
     whole = np.rint(values / scale[:, None, None, None]).astype(np.int8)
-    graph.initializer.extend([_constant(f"{name}/q", whole), _constant(f"{name}/scale", scale), _constant(f"{name}/zero", np.zeros(len(scale), np.int8))])
+    graph.initializer.extend(
+        [
+            _constant(f"{name}/q", whole),
+            _constant(f"{name}/scale", scale),
+            _constant(f"{name}/zero", np.zeros(len(scale), np.int8)),
+        ]
+    )
     node.input[1] = f"{name}/float"
-    return helper.make_node("DequantizeLinear", [f"{name}/q", f"{name}/scale", f"{name}/zero"], [f"{name}/float"], f"{name}/dequantize", axis=0)
+    return helper.make_node(
+        "DequantizeLinear",
+        [f"{name}/q", f"{name}/scale", f"{name}/zero"],
+        [f"{name}/float"],
+        f"{name}/dequantize",
+        axis=0,
+    )
 
 
 def _constant(name, value):

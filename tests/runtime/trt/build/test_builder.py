@@ -33,8 +33,13 @@ def test_every_precision_builds_and_its_record_says_what_it_is(rtx, attention_bu
     built = build(attention_bundle(), replace(OPTIONS, precision=precision), library=rtx)
     assert built.read() == built.path.read_bytes()
     assert built.record["attention"]["chosen"] == "decomposed"
-    assert built.record["summary"]["int8_convolutions"] == (3 if precision.startswith("int8") else 0)
-    assert (built.record["summary"]["fused_attention"], built.record["summary"]["unfused_softmax"]) == ((1, 0) if precision in ("fp16", "int8") else (0, 1))
+    assert built.record["summary"]["int8_convolutions"] == (
+        3 if precision.startswith("int8") else 0
+    )
+    assert (
+        built.record["summary"]["fused_attention"],
+        built.record["summary"]["unfused_softmax"],
+    ) == ((1, 0) if precision in ("fp16", "int8") else (0, 1))
     assert built.record["layers"]
 
 
@@ -47,9 +52,16 @@ def test_the_stored_engine_is_taken_and_not_built_again(rtx, attention_bundle, m
 
 @pytest.mark.parametrize(
     ("changed", "field"),
-    [({"profile": Profile(1, 2, 2)}, "profile"), ({"workspace_mib": 64}, "flags"), ({"targets": ("sm89",)}, "gpu"), ({"debug_taps": True}, "onnx")],
+    [
+        ({"profile": Profile(1, 2, 2)}, "profile"),
+        ({"workspace_mib": 64}, "flags"),
+        ({"targets": ("sm89",)}, "gpu"),
+        ({"debug_taps": True}, "onnx"),
+    ],
 )
-def test_another_choice_builds_anew_and_says_what_differed(rtx, attention_bundle, caplog, changed, field):
+def test_another_choice_builds_anew_and_says_what_differed(
+    rtx, attention_bundle, caplog, changed, field
+):
     bundle = attention_bundle()
     first = build(bundle, OPTIONS, library=rtx)
     second = engine_for(bundle, replace(OPTIONS, **changed), library=rtx)
@@ -58,7 +70,9 @@ def test_another_choice_builds_anew_and_says_what_differed(rtx, attention_bundle
     assert first.path.is_file()
 
 
-def test_another_model_is_never_answered_by_the_engine_of_the_old_one(rtx, attention_bundle, caplog):
+def test_another_model_is_never_answered_by_the_engine_of_the_old_one(
+    rtx, attention_bundle, caplog
+):
     bundle = attention_bundle()
     old = build(bundle, replace(OPTIONS, precision="fp32"), library=rtx)
     model = onnx.load(bundle.file(FLOAT_FILE))
@@ -82,7 +96,9 @@ def test_a_damaged_engine_is_built_again(rtx, attention_bundle, caplog):
 
 def test_a_fixed_batch_needs_no_profile_and_takes_no_other(rtx, attention_bundle):
     bundle = attention_bundle(batch=4)
-    assert build(bundle, replace(OPTIONS, precision="fp32", profile=Profile(4, 4, 4)), library=rtx).read()
+    assert build(
+        bundle, replace(OPTIONS, precision="fp32", profile=Profile(4, 4, 4)), library=rtx
+    ).read()
     with pytest.raises(UsageError, match="fixed batch 4"):
         build(bundle, replace(OPTIONS, precision="fp32"), library=rtx)
 
@@ -90,14 +106,19 @@ def test_a_fixed_batch_needs_no_profile_and_takes_no_other(rtx, attention_bundle
 def test_an_input_of_another_name_is_refused(rtx, attention_bundle):
     bundle = attention_bundle()
     renamed = Bundle.create(
-        bundle.path, replace(SPEC, input=replace(SPEC.input, name="pictures")), files={FLOAT_FILE: bundle.file(FLOAT_FILE).read_bytes()}, provenance={}
+        bundle.path,
+        replace(SPEC, input=replace(SPEC.input, name="pictures")),
+        files={FLOAT_FILE: bundle.file(FLOAT_FILE).read_bytes()},
+        provenance={},
     )
     with pytest.raises(BundleError, match="inputs are frames"):
         build(renamed, replace(OPTIONS, precision="fp32"), library=rtx)
 
 
 def test_what_the_parser_refuses_is_listed_and_nothing_is_written(rtx, tiny_bundle):
-    with pytest.raises(FinedgeError, match=r"cannot take model\.int8\.onnx:\n    node #0 'bias_DequantizeLinear'"):
+    with pytest.raises(
+        FinedgeError, match=r"cannot take model\.int8\.onnx:\n    node #0 'bias_DequantizeLinear'"
+    ):
         build(tiny_bundle, replace(OPTIONS, precision="int8-fp32"), library=rtx)
     assert not (tiny_bundle.path / "engines").exists()
 
@@ -125,10 +146,15 @@ def test_without_a_gpu_rtx_builds_a_portable_engine_and_tensorrt_none(rtx, atten
 def test_weak_typing_is_for_old_tensorrt_only(rtx, attention_bundle):
     with pytest.raises(UsageError, match="--typing weak"):
         build(attention_bundle(), replace(OPTIONS, typing="weak"), library=rtx)
-    assert [TrtLibrary("tensorrt", "trt", None, v).may_type_weakly for v in ("10.3.0", "10.11.1", "10.12.0", "11.1.0")] == [True, True, False, False]
+    assert [
+        TrtLibrary("tensorrt", "trt", None, v).may_type_weakly
+        for v in ("10.3.0", "10.11.1", "10.12.0", "11.1.0")
+    ] == [True, True, False, False]
 
 
-def test_a_strong_build_that_fails_is_tried_weak_on_old_tensorrt_and_recorded(rtx, attention_bundle, monkeypatch):
+def test_a_strong_build_that_fails_is_tried_weak_on_old_tensorrt_and_recorded(
+    rtx, attention_bundle, monkeypatch
+):
     real = builder.compile_engine
 
     def strong_fails(model, order):
@@ -173,7 +199,9 @@ def test_timings_are_kept_by_machine_and_those_of_another_are_dropped(tmp_path, 
     assert ("timed anew" in caplog.text) is not accepts
 
 
-def test_an_engine_is_kept_when_its_layers_cannot_be_read(rtx, attention_bundle, monkeypatch, caplog):
+def test_an_engine_is_kept_when_its_layers_cannot_be_read(
+    rtx, attention_bundle, monkeypatch, caplog
+):
     def unread(_):
         raise FinedgeError("a layer line that is not understood")
 
@@ -187,7 +215,9 @@ def test_an_engine_is_kept_when_its_layers_cannot_be_read(rtx, attention_bundle,
 # --- memory and interruption ----------------------------------------------------------------------------------------------
 
 
-def test_a_hopeless_build_is_refused_and_a_tight_one_warned_of(attention_bundle, rtx, monkeypatch, caplog):
+def test_a_hopeless_build_is_refused_and_a_tight_one_warned_of(
+    attention_bundle, rtx, monkeypatch, caplog
+):
     monkeypatch.setattr(memory, "memory_mib", lambda: {"total": 100_000, "available": 10})
     assert build(attention_bundle(), OPTIONS, library=rtx)
     assert "10 MiB are free" in caplog.text
@@ -198,11 +228,19 @@ def test_a_hopeless_build_is_refused_and_a_tight_one_warned_of(attention_bundle,
 
 
 def test_a_jetson_needs_host_and_device_memory_from_one_pool(monkeypatch):
-    need = memory.Estimate(weights_mib=100, activations_mib=50, host_mib=600, device_mib=250, unknown=0)
+    need = memory.Estimate(
+        weights_mib=100, activations_mib=50, host_mib=600, device_mib=250, unknown=0
+    )
     monkeypatch.setattr(memory, "memory_mib", lambda: {"total": 700, "available": 700})
-    memory.check_memory(need, here=Gpu("desktop", "8.9", integrated=False, processors=46, memory_mib=8192, driver="12.6"))
+    memory.check_memory(
+        need,
+        here=Gpu("desktop", "8.9", integrated=False, processors=46, memory_mib=8192, driver="12.6"),
+    )
     with pytest.raises(SystemProblem, match="850 MiB"):
-        memory.check_memory(need, here=Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=700, driver="12.6"))
+        memory.check_memory(
+            need,
+            here=Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=700, driver="12.6"),
+        )
 
 
 def test_ctrl_c_ends_a_build_and_the_old_engine_stays(rtx, attention_bundle, monkeypatch):
@@ -211,7 +249,9 @@ def test_ctrl_c_ends_a_build_and_the_old_engine_stays(rtx, attention_bundle, mon
     before = sorted((p.name, p.stat().st_mtime_ns) for p in old.path.parent.iterdir())
     monkeypatch.setattr(Bars, "start", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(signal, "SIG_DFL", signal.SIG_IGN)  # each phase sends one; the second would end this process
+    monkeypatch.setattr(
+        signal, "SIG_DFL", signal.SIG_IGN
+    )  # each phase sends one; the second would end this process
     with pytest.raises(KeyboardInterrupt):
         build(bundle, OPTIONS, library=rtx)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -222,7 +262,9 @@ def test_ctrl_c_ends_a_build_and_the_old_engine_stays(rtx, attention_bundle, mon
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-@pytest.mark.parametrize("heads", [Heads(), Heads(512, 512, shared=True)], ids=["separate", "shared"])
+@pytest.mark.parametrize(
+    "heads", [Heads(), Heads(512, 512, shared=True)], ids=["separate", "shared"]
+)
 def test_the_plugin_is_built_into_the_engine(rtx_environment, attention_bundle, precision, heads):
     bundle = attention_bundle(heads)
     code = f"""
@@ -234,13 +276,22 @@ from finedge.runtime.trt.build.options import BuildOptions
 built = engine_for(Bundle.load(Path({str(bundle.path)!r})), BuildOptions({precision!r}, "plugin", targets=("sm86",)), library=load_library("tensorrt-rtx"))
 print(built.key.plugin, built.record["summary"]["plugin_layers"], built.record["summary"]["unfused_softmax"])
 """
-    done = subprocess.run([sys.executable, "-c", code], env=rtx_environment, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=rtx_environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     digest, plugins, softmaxes = done.stdout.split()
     assert (len(digest), plugins, softmaxes) == (64, "1", "0")
 
 
-def test_without_the_link_the_plugin_is_refused_before_the_library_can_end_the_process(rtx, attention_bundle):
+def test_without_the_link_the_plugin_is_refused_before_the_library_can_end_the_process(
+    rtx, attention_bundle
+):
     if plugin_why_not((), rtx) is None:
         pytest.skip("the library is linked in this process")
     with pytest.raises(BackendMissing, match=r"ln -s .*libtensorrt_rtx\.so"):
@@ -250,20 +301,32 @@ def test_without_the_link_the_plugin_is_refused_before_the_library_can_end_the_p
 def test_auto_stays_decomposed_for_wide_heads_without_the_link(rtx, attention_bundle, caplog):
     if plugin_why_not((), rtx) is None:
         pytest.skip("the library is linked in this process")
-    built = build(attention_bundle(Heads(512, 512)), replace(OPTIONS, attention="auto"), library=rtx)
+    built = build(
+        attention_bundle(Heads(512, 512)), replace(OPTIONS, attention="auto"), library=rtx
+    )
     assert built.record["attention"]["chosen"] == "decomposed"
     assert "512 > 256" in built.record["attention"]["why"]
     assert "stays decomposed although" in caplog.text
 
 
-def test_where_both_can_be_timed_the_faster_is_kept_and_found_again(rtx, attention_bundle, monkeypatch):
+def test_where_both_can_be_timed_the_faster_is_kept_and_found_again(
+    rtx, attention_bundle, monkeypatch
+):
     """Timing itself needs a GPU; here the callable says that the second engine is the faster."""
     bundle, engines = attention_bundle(), []
-    two = (builder.candidates(bundle, OPTIONS, library=rtx, where=target(("sm86",), library=rtx)) * 2)[:2]
-    plugin = replace(two[1], choice=replace(two[1].choice, mode="plugin"), key=replace(two[1].key, plugin="p" * 64))
+    two = (
+        builder.candidates(bundle, OPTIONS, library=rtx, where=target(("sm86",), library=rtx)) * 2
+    )[:2]
+    plugin = replace(
+        two[1],
+        choice=replace(two[1].choice, mode="plugin"),
+        key=replace(two[1].key, plugin="p" * 64),
+    )
     monkeypatch.setattr(builder, "candidates", lambda *_, **__: (two[0], plugin))
     monkeypatch.setattr(builder, "register_plugin", lambda *_: None)
-    monkeypatch.setattr(builder, "milliseconds", lambda data, *_, **__: engines.append(data) or 3.0 - len(engines))
+    monkeypatch.setattr(
+        builder, "milliseconds", lambda data, *_, **__: engines.append(data) or 3.0 - len(engines)
+    )
     built = build(bundle, replace(OPTIONS, attention="auto"), library=rtx)
     assert built.read() == engines[1]
     assert built.record["attention"]["ms"] == {"decomposed": 2.0, "plugin": 1.0}
@@ -277,7 +340,13 @@ def test_the_shipped_bundle_builds_in_int8_with_fused_attention_in_float16(rtx, 
     if not shipped.is_dir():
         pytest.skip("the example bundle is not here")
     bundle = Bundle.load(shipped)
-    copy = Bundle.create(tmp_path / "birds.finedge", bundle.spec, files={n: bundle.file(n) for n in bundle.files}, taps=bundle.taps, provenance={})
+    copy = Bundle.create(
+        tmp_path / "birds.finedge",
+        bundle.spec,
+        files={n: bundle.file(n) for n in bundle.files},
+        taps=bundle.taps,
+        provenance={},
+    )
     summary = build(copy, replace(OPTIONS, precision="int8"), library=rtx).record["summary"]
     assert summary["fused_attention"] == 2
     assert set(summary["precisions"]["convolution"]) == {"int8"}

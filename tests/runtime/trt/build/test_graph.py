@@ -20,7 +20,9 @@ def ops(model):
 
 @pytest.mark.parametrize("precision", FILES)
 def test_decomposed_has_standard_ops_only_and_onnx_runtime_runs_it(attention_bundle, precision):
-    model = prepare(attention_bundle().file(FILES[precision]), BuildOptions(precision, "decomposed"))
+    model = prepare(
+        attention_bundle().file(FILES[precision]), BuildOptions(precision, "decomposed")
+    )
     assert not model.functions
     assert not any(op.startswith("finedge") for op in ops(model))
     assert {"Softmax", "MatMul"} <= ops(model)
@@ -28,7 +30,9 @@ def test_decomposed_has_standard_ops_only_and_onnx_runtime_runs_it(attention_bun
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_plugin_leaves_our_node_without_a_function_and_inlines_the_others(attention_bundle, precision):
+def test_plugin_leaves_our_node_without_a_function_and_inlines_the_others(
+    attention_bundle, precision
+):
     model = prepare(attention_bundle().file(FILES[precision]), BuildOptions(precision, "plugin"))
     assert [n.op_type for n in model.graph.node if n.domain] == ["CrossLayerAttention"]
     assert not model.functions
@@ -50,7 +54,9 @@ def test_int8_fp32_has_no_float16(attention_bundle):
 
 def test_the_same_file_always_gives_the_same_bytes(attention_bundle):
     path, options = attention_bundle().file(PORTABLE_FILE), BuildOptions("int8", "decomposed")
-    assert prepare(path, options).SerializeToString(deterministic=True) == prepare(path, options).SerializeToString(deterministic=True)
+    assert prepare(path, options).SerializeToString(deterministic=True) == prepare(
+        path, options
+    ).SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8-fp32"])
@@ -67,13 +73,17 @@ def test_the_plugin_is_refused_for_a_graph_without_attention(tiny_bundle):
 @pytest.mark.parametrize("heads", [Heads(), Heads(512, 512, shared=True), Heads(64, 32)])
 def test_head_sizes_are_read_from_the_graph(attention_bundle, heads):
     found = attentions(attention_bundle(heads).file(FLOAT_FILE))
-    assert found == (Attention("attend", queries=16, keys=64, d=heads.d, dv=heads.dv, shared=heads.shared),)
+    assert found == (
+        Attention("attend", queries=16, keys=64, d=heads.d, dv=heads.dv, shared=heads.shared),
+    )
 
 
 def test_debug_taps_become_outputs_and_lost_ones_are_named(attention_bundle, caplog):
     bundle = attention_bundle()
     options = BuildOptions("fp16", "decomposed", debug_taps=True)
-    model = prepare(bundle.file(FILES["fp16"]), options, taps=(Tap("keys", "k"), Tap("lost", "nowhere")))
+    model = prepare(
+        bundle.file(FILES["fp16"]), options, taps=(Tap("keys", "k"), Tap("lost", "nowhere"))
+    )
     assert [o.name for o in model.graph.output] == ["logits", "tap/keys"]
     assert "lost" in caplog.text
     onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -105,19 +115,27 @@ def plugin_works(monkeypatch):
 )
 @pytest.mark.usefixtures("plugin_works")
 def test_without_timing_the_plugin_is_taken_where_tensorrt_cannot_fuse(found, precision, expected):
-    assert [c.mode for c in choices(found, BuildOptions(precision), library=TRT, timed=False)] == [expected]
+    assert [c.mode for c in choices(found, BuildOptions(precision), library=TRT, timed=False)] == [
+        expected
+    ]
 
 
 @pytest.mark.usefixtures("plugin_works")
 def test_rtx_takes_the_plugin_for_wide_heads_only():
     rtx = TrtLibrary("tensorrt-rtx", "rtx", None, "1.7.1")
-    modes = [choices((n,), BuildOptions("int8"), library=rtx, timed=False)[0].mode for n in (node(), node(64, 32), node(512, 512))]
+    modes = [
+        choices((n,), BuildOptions("int8"), library=rtx, timed=False)[0].mode
+        for n in (node(), node(64, 32), node(512, 512))
+    ]
     assert modes == ["decomposed", "decomposed", "plugin"]
 
 
 @pytest.mark.usefixtures("plugin_works")
 def test_on_a_gpu_both_are_tried():
-    assert choices((node(),), BuildOptions("fp16"), library=TRT, timed=True) == (Choice("decomposed", "timed"), Choice("plugin", "timed"))
+    assert choices((node(),), BuildOptions("fp16"), library=TRT, timed=True) == (
+        Choice("decomposed", "timed"),
+        Choice("plugin", "timed"),
+    )
 
 
 def test_a_plugin_that_cannot_be_used_is_said_and_left_out(monkeypatch, caplog):
@@ -130,7 +148,9 @@ def test_a_plugin_that_cannot_be_used_is_said_and_left_out(monkeypatch, caplog):
 
 def test_the_faster_engine_is_kept():
     took = {b"plugin engine": 1.25, b"decomposed engine": 2.0}
-    assert faster({"decomposed": b"decomposed engine", "plugin": b"plugin engine"}, took.__getitem__) == ("plugin", {"decomposed": 2.0, "plugin": 1.25})
+    assert faster(
+        {"decomposed": b"decomposed engine", "plugin": b"plugin engine"}, took.__getitem__
+    ) == ("plugin", {"decomposed": 2.0, "plugin": 1.25})
 
 
 # --- options and memory ---------------------------------------------------------------------------------------------------
@@ -152,6 +172,10 @@ def test_the_memory_estimate_counts_weights_and_what_is_alive_at_once(attention_
     weights = sum(onnx.numpy_helper.to_array(t).nbytes for t in model.graph.initializer)
     small, large = estimate(model, batch=1), estimate(model, batch=8)
     assert small.weights_mib == weights / 2**20
-    assert large.activations_mib == pytest.approx(8 * small.activations_mib, rel=0.01)  # shapes have no batch
-    assert small.activations_mib >= 2 * 3 * 32 * 32 * 4 / 2**20  # pixels and planes are alive together
+    assert large.activations_mib == pytest.approx(
+        8 * small.activations_mib, rel=0.01
+    )  # shapes have no batch
+    assert (
+        small.activations_mib >= 2 * 3 * 32 * 32 * 4 / 2**20
+    )  # pixels and planes are alive together
     assert small.unknown == 0

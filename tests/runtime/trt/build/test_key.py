@@ -17,7 +17,11 @@ MUTANTS = {
     "compute_capability": ["11.0", "portable"],
     "precision": ["fp16", "int8-fp32"],
     "profile": [(1, 1, 4), (1, 4, 8), (2, 2, 8)],
-    "flags": [("attention=decomposed", *KEY.flags[1:]), (KEY.flags[0], "typing=weak", KEY.flags[2]), KEY.flags[:2]],
+    "flags": [
+        ("attention=decomposed", *KEY.flags[1:]),
+        (KEY.flags[0], "typing=weak", KEY.flags[2]),
+        KEY.flags[:2],
+    ],
 }
 CASES = [(name, value) for name, values in MUTANTS.items() for value in values]
 
@@ -43,7 +47,9 @@ def test_a_key_survives_json():
     assert EngineKey.from_json(json.loads(json.dumps(KEY.to_json()))) == KEY
 
 
-@pytest.mark.parametrize("damaged", [{}, {"onnx": "a"}, {**KEY.to_json(), "new": 1}, {**KEY.to_json(), "profile": None}])
+@pytest.mark.parametrize(
+    "damaged", [{}, {"onnx": "a"}, {**KEY.to_json(), "new": 1}, {**KEY.to_json(), "profile": None}]
+)
 def test_what_is_no_key_is_refused(damaged):
     with pytest.raises(BundleError, match="not an engine key"):
         EngineKey.from_json(damaged)

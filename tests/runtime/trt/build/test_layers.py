@@ -34,9 +34,18 @@ def test_every_line_of_a_log_becomes_a_layer_with_its_tensors_and_onnx_nodes():
     report = recorded("attention-fp16")
     assert (len(report.layers), report.source) == (12, "build log")
     theta = next(layer for layer in report.layers if "theta" in layer.onnx)
-    assert (theta.name, theta.kind, theta.role, theta.precision) == ("theta_myl0_4", "correlation", "convolution", "fp16")
+    assert (theta.name, theta.kind, theta.role, theta.precision) == (
+        "theta_myl0_4",
+        "correlation",
+        "convolution",
+        "fp16",
+    )
     assert [(t.shape, t.dtype) for t in theta.inputs] == [((-1, 32, 14, 14), "fp16")]
-    assert [(t.shape, t.dtype) for t in theta.constants] == [((64, 32, 1, 1), "fp16"), ((1,), "fp32"), ((1,), "fp32")]
+    assert [(t.shape, t.dtype) for t in theta.constants] == [
+        ((64, 32, 1, 1), "fp16"),
+        ((1,), "fp32"),
+        ((1,), "fp32"),
+    ]
     assert [t.shape for t in theta.outputs] == [(-1, 64, 7, 7)]
 
 
@@ -51,7 +60,11 @@ def test_int8_convolutions_and_float_islands_are_told_apart():
     report = recorded("cnl-int8-fp32")
     summary = report.summary()
     assert summary["int8_convolutions"] == 2
-    assert summary["precisions"] == {"convolution": {"int8": 2}, "matmul": {"fp32": 2, "int8": 1}, "softmax": {"fp32": 1}}
+    assert summary["precisions"] == {
+        "convolution": {"int8": 2},
+        "matmul": {"fp32": 2, "int8": 1},
+        "softmax": {"fp32": 1},
+    }
     assert [(i["role"], i["precision"], i["onnx"]) for i in summary["float_islands"]] == [
         ("matmul", "fp32", ["n13__2"]),
         ("softmax", "fp32", ["n14__2"]),
@@ -63,7 +76,10 @@ def test_kernels_are_known_by_their_names():
     found = [(layer.role, layer.precision) for layer in recorded("kernels").layers]
     assert found == [
         ("matmul", "fp32"),  # a fully connected layer that is fused at run time
-        ("softmax", "fp16"),  # over four terms, written out; reads an INT8 convolution's float32 and casts inside
+        (
+            "softmax",
+            "fp16",
+        ),  # over four terms, written out; reads an INT8 convolution's float32 and casts inside
         ("softmax", "fp32"),
         ("other", "fp32"),  # pads the head size for the fused kernel, whose nodes it names too
         ("attention", "fp16"),
@@ -83,7 +99,9 @@ def test_the_inspector_of_both_majors_gives_the_same_layers(file):
         ("matmul", "int8"),
     ]
     assert report.layers[1].onnx == ("pixels/quantize", "stem", "relu")
-    assert report.layers[3].onnx == ("mix", "softmax"), "the call a node was inside of is no part of its name"
+    assert report.layers[3].onnx == ("mix", "softmax"), (
+        "the call a node was inside of is no part of its name"
+    )
     assert report.source == "inspector"
 
 
@@ -92,13 +110,19 @@ def test_a_type_that_the_inspector_hides_behind_dynamic_shapes_is_told_by_the_we
     assert (last.inputs[0].dtype, last.precision) == ("unknown", "int8")
 
 
-@pytest.mark.parametrize("report", [recorded("attention-fp16"), recorded("cnl-int8-fp32"), inspected(INSPECTOR[0])], ids=["log", "int8 log", "inspector"])
+@pytest.mark.parametrize(
+    "report",
+    [recorded("attention-fp16"), recorded("cnl-int8-fp32"), inspected(INSPECTOR[0])],
+    ids=["log", "int8 log", "inspector"],
+)
 def test_a_report_survives_json_and_describes_itself(report):
     assert LayerReport.from_json(json.loads(json.dumps(report.to_json()))) == report
     assert f"layers         {len(report.layers)} ({report.source})" in report.describe()
 
 
-@pytest.mark.parametrize("messages", [[], ["Layers are many"], ["Layers:\nName: all, LayerType: Myelin\n"]])
+@pytest.mark.parametrize(
+    "messages", [[], ["Layers are many"], ["Layers:\nName: all, LayerType: Myelin\n"]]
+)
 def test_a_log_without_details_is_refused(messages):
     with pytest.raises(FinedgeError, match=r"build log holds no list|not understood"):
         from_log(messages)
@@ -115,10 +139,18 @@ def test_the_check_finds_a_layer_that_left_int8_and_one_that_is_gone():
     placed = ("node_Conv_891", "node_Conv_992", "node_linear")
     assert check_layers(report, int8_layers=placed, precision="int8-fp32") == ()
     in_float = [
-        replace(layer, inputs=(replace(layer.inputs[0], dtype="fp32"),)) if layer.name.startswith("node_Conv_992") else layer for layer in report.layers
+        replace(layer, inputs=(replace(layer.inputs[0], dtype="fp32"),))
+        if layer.name.startswith("node_Conv_992")
+        else layer
+        for layer in report.layers
     ]
-    (problem,) = check_layers(replace(report, layers=tuple(in_float)), int8_layers=placed, precision="int8-fp32")
-    assert problem == "node_Conv_992 is INT8 in the calibration record, and the engine reads fp32 (node_Conv_992_myl0_104)"
+    (problem,) = check_layers(
+        replace(report, layers=tuple(in_float)), int8_layers=placed, precision="int8-fp32"
+    )
+    assert (
+        problem
+        == "node_Conv_992 is INT8 in the calibration record, and the engine reads fp32 (node_Conv_992_myl0_104)"
+    )
     (problem,) = check_layers(report, int8_layers=(*placed, "node_Conv_7"), precision="int8-fp32")
     assert problem.startswith("node_Conv_7 is INT8 in the calibration record, and no convolution")
 
@@ -127,7 +159,11 @@ def test_the_check_finds_products_and_softmaxes_in_fp32_where_half_was_asked_for
     report = recorded("cnl-int8-fp32")
     assert check_layers(report, int8_layers=(), precision="fp32") == ()
     problems = check_layers(report, int8_layers=(), precision="int8")
-    assert problems == ("matmul n13__2 reads FP32", "softmax n14__2 reads and writes FP32", "matmul n15__2 reads FP32")
+    assert problems == (
+        "matmul n13__2 reads FP32",
+        "softmax n14__2 reads and writes FP32",
+        "matmul n15__2 reads FP32",
+    )
     assert len(check_layers(report, int8_layers=(), precision="int8", softmaxes=())) == 2
 
 
@@ -138,7 +174,12 @@ def attention(d, *, kind):
     rng = np.random.default_rng(0)
     shapes = {"wq": (d, 8, 1, 1), "wk": (d, 8, 1, 1), "wv": (d, 8, 1, 1), "wz": (8, d, 1, 1)}
     stored = {name: rng.normal(0, 0.05, shape).astype(dtype) for name, shape in shapes.items()}
-    stored |= {"flat": np.array([0, 1, d, -1]), "map": np.array([0, d, 7, 7]), "factor": np.array(d**-0.5, dtype), "axes": np.array([2, 3])}
+    stored |= {
+        "flat": np.array([0, 1, d, -1]),
+        "map": np.array([0, d, 7, 7]),
+        "factor": np.array(d**-0.5, dtype),
+        "axes": np.array([2, 3]),
+    }
     steps = [
         ("Cast", ["frames"], "x", {"to": tensor}),
         ("Conv", ["x", "wq"], "q", {"strides": [2, 2]}),
@@ -160,9 +201,24 @@ def attention(d, *, kind):
         ("Cast", ["pooled"], "wide", {"to": TensorProto.FLOAT}),
         ("Softmax", ["wide"], "p", {"axis": -1}),
     ]
-    nodes = [helper.make_node(op, inputs, [output], name=f"node {output}", **attributes) for op, inputs, output, attributes in steps]
-    ends = [helper.make_tensor_value_info(*end) for end in (("frames", TensorProto.FLOAT, ["b", 8, 14, 14]), ("p", TensorProto.FLOAT, ["b", 8]))]
-    graph = helper.make_graph(nodes, "attention", ends[:1], ends[1:], [numpy_helper.from_array(v, k) for k, v in stored.items()])
+    nodes = [
+        helper.make_node(op, inputs, [output], name=f"node {output}", **attributes)
+        for op, inputs, output, attributes in steps
+    ]
+    ends = [
+        helper.make_tensor_value_info(*end)
+        for end in (
+            ("frames", TensorProto.FLOAT, ["b", 8, 14, 14]),
+            ("p", TensorProto.FLOAT, ["b", 8]),
+        )
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        ends[:1],
+        ends[1:],
+        [numpy_helper.from_array(v, k) for k, v in stored.items()],
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -173,15 +229,28 @@ def built():
         pytest.skip(why_not("tensorrt-rtx"))
     rtx = load_library("tensorrt-rtx")
     where = target(("sm86", "sm89", "sm120"), library=rtx)
-    return lambda model: from_log(compile_engine(model, Order("a test", "frames", BuildOptions(), rtx, where, "test")).messages)
+    return lambda model: from_log(
+        compile_engine(
+            model, Order("a test", "frames", BuildOptions(), rtx, where, "test")
+        ).messages
+    )
 
 
-@pytest.mark.parametrize(("d", "kind", "fused"), [(64, "float16", True), (512, "float16", False), (64, "float32", False)])
+@pytest.mark.parametrize(
+    ("d", "kind", "fused"), [(64, "float16", True), (512, "float16", False), (64, "float32", False)]
+)
 def test_a_real_build_tells_whether_attention_was_fused(built, d, kind, fused):
     model = attention(d, kind=kind)
     report = built(model)
-    assert {layer.onnx[0] for layer in report.of("convolution")} == {"node q", "node k", "node v", "node z"}
+    assert {layer.onnx[0] for layer in report.of("convolution")} == {
+        "node q",
+        "node k",
+        "node v",
+        "node z",
+    }
     assert (len(report.of("attention")), len(report.of("matmul"))) == ((1, 0) if fused else (0, 2))
     assert inner_softmaxes(model) == {"node weights"}, "the last softmax makes probabilities"
-    problems = check_layers(report, int8_layers=(), precision="fp16", softmaxes=inner_softmaxes(model))
+    problems = check_layers(
+        report, int8_layers=(), precision="fp16", softmaxes=inner_softmaxes(model)
+    )
     assert len(problems) == (3 if kind == "float32" else 0), problems

@@ -31,7 +31,13 @@ def plant(bundle: Bundle, **more: Any) -> Path:
     folder.mkdir(exist_ok=True)
     engine = folder / file_name(KEY)
     engine.write_bytes(data)
-    record = {"schema": 1, "key": KEY.to_json(), "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), **more}
+    record = {
+        "schema": 1,
+        "key": KEY.to_json(),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        **more,
+    }
     engine.with_suffix(".json").write_text(json.dumps(record))
     return engine
 
@@ -47,7 +53,9 @@ SEALS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("more", SEALS.values(), ids=SEALS)
-def test_a_planted_engine_is_not_found_and_that_is_said(tiny_bundle: Bundle, more: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_planted_engine_is_not_found_and_that_is_said(
+    tiny_bundle: Bundle, more: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     engine = plant(tiny_bundle, **more)
     store = EngineStore.of(Bundle.load(tiny_bundle.path))
     assert store.find(KEY) is None
@@ -56,7 +64,9 @@ def test_a_planted_engine_is_not_found_and_that_is_said(tiny_bundle: Bundle, mor
     assert f"{engine} was not built by this user on this machine" in caplog.text
 
 
-def test_an_engine_built_elsewhere_is_not_found_where_it_is_copied(tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_built_elsewhere_is_not_found_where_it_is_copied(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere(monkeypatch, tmp_path / "there")
     EngineStore.of(tiny_bundle).keep(KEY, b"built there", {})
     copied = shutil.copytree(tiny_bundle.path, tmp_path / "copied.finedge")
@@ -69,19 +79,28 @@ def test_an_engine_built_elsewhere_is_not_found_where_it_is_copied(tiny_bundle: 
     assert found.read() == b"built here"
 
 
-def test_an_engine_built_here_is_found_in_a_bundle_that_was_copied_here(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_an_engine_built_here_is_found_in_a_bundle_that_was_copied_here(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
     EngineStore.of(tiny_bundle).keep(KEY, b"built here", {})
-    found = EngineStore.of(Bundle.load(shutil.copytree(tiny_bundle.path, tmp_path / "copied.finedge"))).find(KEY)
+    found = EngineStore.of(
+        Bundle.load(shutil.copytree(tiny_bundle.path, tmp_path / "copied.finedge"))
+    ).find(KEY)
     assert found is not None
     assert found.read() == b"built here"
 
 
 @pytest.mark.parametrize("field", ["key", "sha256", "golden", "attention"])
 def test_a_record_that_was_changed_is_not_believed(tiny_bundle: Bundle, field: str) -> None:
-    kept = EngineStore.of(tiny_bundle).keep(KEY, b"bytes", {"attention": {"considered": ["plugin"]}})
+    kept = EngineStore.of(tiny_bundle).keep(
+        KEY, b"bytes", {"attention": {"considered": ["plugin"]}}
+    )
     file = kept.path.with_suffix(".json")
     record = json.loads(file.read_text())
-    changed = {"key": {**record["key"], "gpu": "Thor"}, "sha256": hashlib.sha256(b"other").hexdigest()}
+    changed = {
+        "key": {**record["key"], "gpu": "Thor"},
+        "sha256": hashlib.sha256(b"other").hexdigest(),
+    }
     file.write_text(json.dumps({**record, field: changed.get(field, {"pass": True})}))
     assert list(EngineStore.of(tiny_bundle)) == []
 
@@ -95,18 +114,24 @@ def test_a_noted_record_stays_ours(tiny_bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("how", ["FINEDGE_ENGINE_KEY", "CREDENTIALS_DIRECTORY"])
-def test_another_users_key_can_be_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_another_users_key_can_be_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     elsewhere(monkeypatch, tmp_path / "builder")
     record = sealed({"a": 1})
     elsewhere(monkeypatch, tmp_path / "service")
     assert not is_ours(record)
-    monkeypatch.setenv(how, str(tmp_path / "builder" / (NAME if how == "FINEDGE_ENGINE_KEY" else "")))
+    monkeypatch.setenv(
+        how, str(tmp_path / "builder" / (NAME if how == "FINEDGE_ENGINE_KEY" else ""))
+    )
     assert is_ours(record)
     assert sealed({"a": 1}) != record, "it signs with its own"
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\n" * 100])
-def test_a_key_that_is_none_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def test_a_key_that_is_none_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
     import hmac
 
     (tmp_path / "weak").write_bytes(content)
@@ -146,7 +171,9 @@ def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.Monk
         cache_folder()
 
 
-def test_a_key_that_is_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_a_pipe_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(tmp_path / NAME)
     elsewhere(monkeypatch, tmp_path)
     assert is_ours(sealed({"built": "here"}))

@@ -14,8 +14,12 @@ from tests.runtime.trt.build.conftest import KEY
 
 def test_the_name_says_gpu_library_precision_and_key():
     assert file_name(KEY) == f"orin-trt10.3.0.30-int8-{KEY.digest()[:8]}.engine"
-    assert file_name(replace(KEY, gpu="NVIDIA GeForce RTX 4090")).startswith("nvidia-geforce-rtx-4090-trt10.3.0.30-int8-")
-    assert file_name(replace(KEY, gpu="sm86+sm89", library="tensorrt-rtx", version="1.7.1")).startswith("sm86+sm89-rtx1.7.1-")
+    assert file_name(replace(KEY, gpu="NVIDIA GeForce RTX 4090")).startswith(
+        "nvidia-geforce-rtx-4090-trt10.3.0.30-int8-"
+    )
+    assert file_name(
+        replace(KEY, gpu="sm86+sm89", library="tensorrt-rtx", version="1.7.1")
+    ).startswith("sm86+sm89-rtx1.7.1-")
 
 
 def test_the_record_is_beside_the_engine(tmp_path):
@@ -23,10 +27,15 @@ def test_the_record_is_beside_the_engine(tmp_path):
     found = store.keep(KEY, b"bytes", {"seconds": 1.5})
     assert sorted(p.suffix for p in store.folder.iterdir()) == [".engine", ".json"]
     assert found.record["bytes"] == 5
-    assert store.find(KEY).record == {**found.record, "key": {**KEY.to_json(), "profile": [1, 1, 8], "flags": list(KEY.flags)}}
+    assert store.find(KEY).record == {
+        **found.record,
+        "key": {**KEY.to_json(), "profile": [1, 1, 8], "flags": list(KEY.flags)},
+    }
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: bytes([b[0] ^ 1]) + b[1:], lambda b: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: bytes([b[0] ^ 1]) + b[1:], lambda b: b""]
+)
 def test_damaged_bytes_are_never_handed_out(tmp_path, damage):
     found = EngineStore(tmp_path).keep(KEY, b"bytes", {})
     found.path.write_bytes(damage(b"bytes"))
@@ -51,7 +60,9 @@ def test_a_damaged_record_is_ignored_with_a_word(tmp_path, caplog):
     assert "not an engine's record" in caplog.text
 
 
-def test_the_engine_is_written_before_its_record_and_nothing_is_left_when_the_disk_is_full(tmp_path, monkeypatch):
+def test_the_engine_is_written_before_its_record_and_nothing_is_left_when_the_disk_is_full(
+    tmp_path, monkeypatch
+):
     store = EngineStore(tmp_path / "engines")
     monkeypatch.setattr(store_module, "write_text", _no_space)
     with pytest.raises(OSError, match="No space"):
@@ -71,7 +82,9 @@ def test_the_nearest_is_of_the_same_precision_first(tmp_path):
     assert store.nearest(KEY).path == same.path
 
 
-def test_a_read_only_bundle_keeps_engines_in_the_cache_and_still_finds_those_inside(tiny_bundle, tmp_path, monkeypatch):
+def test_a_read_only_bundle_keeps_engines_in_the_cache_and_still_finds_those_inside(
+    tiny_bundle, tmp_path, monkeypatch
+):
     inside = EngineStore.of(tiny_bundle)
     inside.keep(KEY, b"old", {})
     assert inside.folder == tiny_bundle.path / "engines"

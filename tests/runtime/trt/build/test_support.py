@@ -15,7 +15,11 @@ def model(*nodes, functions=()):
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 3])],
         [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["b", 3])],
     )
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1), helper.make_opsetid("finedge", 1)]
+    opsets = [
+        helper.make_opsetid("", 20),
+        helper.make_opsetid("acme", 1),
+        helper.make_opsetid("finedge", 1),
+    ]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
 
 
@@ -26,7 +30,10 @@ def test_every_unsupported_node_is_listed_with_its_name(rtx):
         helper.make_node("QLinearConv", ["r"] * 8, ["z"], "third"),
     ]
     found = unsupported(model(*nodes), library=rtx)
-    assert [(u.index, u.name, u.op) for u in found] == [(0, "first", "acme::MyOp"), (2, "third", "QLinearConv")]
+    assert [(u.index, u.name, u.op) for u in found] == [
+        (0, "first", "acme::MyOp"),
+        (2, "third", "QLinearConv"),
+    ]
     assert found[0].why == "no importer and no plugin 'MyOp' version '1' in namespaces '' or 'acme'"
     assert (
         found[1].describe()
@@ -35,12 +42,20 @@ def test_every_unsupported_node_is_listed_with_its_name(rtx):
 
 
 def test_our_op_without_its_plugin_says_how_to_do_without(rtx):
-    (found,) = unsupported(model(helper.make_node("ChannelAttention", ["x", "x", "x"], ["z"], "attend", domain="finedge")), library=rtx)
+    (found,) = unsupported(
+        model(
+            helper.make_node("ChannelAttention", ["x", "x", "x"], ["z"], "attend", domain="finedge")
+        ),
+        library=rtx,
+    )
     assert found.fix == "build with --attention decomposed, which needs no plugin"
 
 
 def test_a_type_error_has_no_noise_of_a_missing_driver(rtx):
-    nodes = [helper.make_node("Cast", ["x"], ["h"], "cast", to=TensorProto.FLOAT16), helper.make_node("Add", ["x", "h"], ["z"], "sum")]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], "cast", to=TensorProto.FLOAT16),
+        helper.make_node("Add", ["x", "h"], ["z"], "sum"),
+    ]
     (found,) = unsupported(model(*nodes), library=rtx)
     assert found.name == "sum"
     assert "same input types" in found.why
@@ -49,9 +64,17 @@ def test_a_type_error_has_no_noise_of_a_missing_driver(rtx):
 
 def test_inside_a_function_the_call_is_named(rtx):
     body = helper.make_function(
-        "acme", "Wrap", ["w__x"], ["w__y"], [helper.make_node("MyOp", ["w__x"], ["w__y"], "inner", domain="acme")], [helper.make_opsetid("acme", 1)]
+        "acme",
+        "Wrap",
+        ["w__x"],
+        ["w__y"],
+        [helper.make_node("MyOp", ["w__x"], ["w__y"], "inner", domain="acme")],
+        [helper.make_opsetid("acme", 1)],
     )
-    (found,) = unsupported(model(helper.make_node("Wrap", ["x"], ["z"], "call", domain="acme"), functions=[body]), library=rtx)
+    (found,) = unsupported(
+        model(helper.make_node("Wrap", ["x"], ["z"], "call", domain="acme"), functions=[body]),
+        library=rtx,
+    )
     assert "inner" in found.name
     assert "call" in found.name
 
@@ -74,7 +97,12 @@ def test_one_logger_serves_all_and_collections_nest(rtx):
         with collected(rtx.trt) as inner:
             ours.log(rtx.trt.ILogger.VERBOSE, "two")
         ours.log(rtx.trt.ILogger.ERROR, "noise in catchCudaError")
-    assert (outer, outer.errors, inner, inner.errors) == (["one", "noise in catchCudaError"], ["one"], ["two"], [])
+    assert (outer, outer.errors, inner, inner.errors) == (
+        ["one", "noise in catchCudaError"],
+        ["one"],
+        ["two"],
+        [],
+    )
 
 
 def test_noise_is_taken_out_line_by_line():

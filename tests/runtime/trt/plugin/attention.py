@@ -54,9 +54,13 @@ PROBE = {
     "split": Case(queries=21, keys=72, d=64, dv=61, splits=3, batch=2),
     "padded": Case(queries=21, keys=72, d=61, dv=61),
     "peaks": Case(queries=21, keys=72, d=64, dv=61, gain=300.0),
-    "linear": Case(queries=21, keys=72, d=61, dv=64, forms=("LINEAR", "LINEAR", "LINEAR"), form_out="LINEAR"),
+    "linear": Case(
+        queries=21, keys=72, d=61, dv=64, forms=("LINEAR", "LINEAR", "LINEAR"), form_out="LINEAR"
+    ),
     "linear_v": Case(queries=21, keys=72, d=64, dv=64, forms=("HWC8", "HWC8", "LINEAR")),
-    "int8": Case(queries=21, keys=72, d=64, dv=64, forms=("HWC8", "CHW32", "CHW32"), kinds=(HALF, INT8, INT8)),
+    "int8": Case(
+        queries=21, keys=72, d=64, dv=64, forms=("HWC8", "CHW32", "CHW32"), kinds=(HALF, INT8, INT8)
+    ),
 }
 
 
@@ -89,21 +93,53 @@ class Tensor:
 
     def exact(self):
         """What the kernel is to take these for: fp16, in float64, [B, C, 1, N]."""
-        values = (self.values.astype(np.float32) * np.float32(INT8_SCALE)).astype(np.float16) if self.kind == INT8 else self.values
+        values = (
+            (self.values.astype(np.float32) * np.float32(INT8_SCALE)).astype(np.float16)
+            if self.kind == INT8
+            else self.values
+        )
         return values.astype(np.float64)[:, :, None, :]
 
 
 def tensor(shape, *, form, kind, generator, gain=1.0):
     values = gain * generator.standard_normal(shape)
-    return Tensor(np.clip(np.rint(values / INT8_SCALE), -128, 127).astype(np.int8) if kind == INT8 else values.astype(np.float16), form, kind)
+    return Tensor(
+        np.clip(np.rint(values / INT8_SCALE), -128, 127).astype(np.int8)
+        if kind == INT8
+        else values.astype(np.float16),
+        form,
+        kind,
+    )
 
 
 def tensors(case):
     generator = np.random.default_rng(case.seed)
-    q = tensor((case.batch, case.d, case.queries), form=case.forms[0], kind=case.kinds[0], generator=generator, gain=case.gain)
-    k = tensor((case.batch, case.d, case.keys), form=case.forms[1], kind=case.kinds[1], generator=generator)
-    v = k if case.shared else tensor((case.batch, case.dv, case.keys), form=case.forms[2], kind=case.kinds[2], generator=generator)
-    return q, k, v, Tensor(np.full((case.batch, case.dv, case.queries), np.nan, np.float16), case.form_out)
+    q = tensor(
+        (case.batch, case.d, case.queries),
+        form=case.forms[0],
+        kind=case.kinds[0],
+        generator=generator,
+        gain=case.gain,
+    )
+    k = tensor(
+        (case.batch, case.d, case.keys), form=case.forms[1], kind=case.kinds[1], generator=generator
+    )
+    v = (
+        k
+        if case.shared
+        else tensor(
+            (case.batch, case.dv, case.keys),
+            form=case.forms[2],
+            kind=case.kinds[2],
+            generator=generator,
+        )
+    )
+    return (
+        q,
+        k,
+        v,
+        Tensor(np.full((case.batch, case.dv, case.queries), np.nan, np.float16), case.form_out),
+    )
 
 
 def answer(library, case):
@@ -114,10 +150,20 @@ def answer(library, case):
     numbers = (case.queries, case.keys, case.d, case.dv, case.splits, case.batch, scale, 0)
     problem = Problem(q.map(), k.map(), v.map(), y.map(), partial.ctypes.data, *numbers)
     kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
-    launch(library, kernel.name, (-(-case.queries // QUERY_TILE), case.splits, case.batch), shared=kernel.shared_bytes, problem=problem)
+    launch(
+        library,
+        kernel.name,
+        (-(-case.queries // QUERY_TILE), case.splits, case.batch),
+        shared=kernel.shared_bytes,
+        problem=problem,
+    )
     if case.splits > 1:
         launch(library, COMBINE, (case.queries, 1, case.batch), shared=0, problem=problem)
-    return y, cross_layer_attention(q.exact(), k.exact(), v.exact(), scale=scale)[:, :, 0, :], partial
+    return (
+        y,
+        cross_layer_attention(q.exact(), k.exact(), v.exact(), scale=scale)[:, :, 0, :],
+        partial,
+    )
 
 
 def launch(library, name, grid, *, shared, problem):

@@ -33,10 +33,18 @@ def main():
     parser = trt.OnnxParser(network, log)
     parsed = parser.parse(Path(sys.argv[1]).read_bytes())
     errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-    engine = builder.build_serialized_network(network, configuration(builder, network)) if parsed else None
+    engine = (
+        builder.build_serialized_network(network, configuration(builder, network))
+        if parsed
+        else None
+    )
     if engine:
         Path(sys.argv[1]).with_suffix(".engine").write_bytes(engine)
-    print(json.dumps({"parsed": parsed, "errors": errors, "built": engine is not None, "layers": log.layers}))
+    print(
+        json.dumps(
+            {"parsed": parsed, "errors": errors, "built": engine is not None, "layers": log.layers}
+        )
+    )
 
 
 def configuration(builder, network):

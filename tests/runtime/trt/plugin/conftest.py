@@ -18,7 +18,19 @@ def build_host(out, *, source=SOURCE, main="host_kernel.cpp", flags=()):
     """Compile a .cu file for the CPU with the shim: `main` is what goes around it."""
     if shutil.which("g++") is None:
         pytest.skip("needs g++: make setup-system")
-    common = ("g++", "-O1", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC", f"-I{HOST}", f'-DKERNEL_FILE="{source}"')
+    common = (
+        "g++",
+        "-O1",
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unknown-pragmas",
+        "-shared",
+        "-fPIC",
+        f"-I{HOST}",
+        f'-DKERNEL_FILE="{source}"',
+    )
     subprocess.run([*common, *flags, str(HOST / main), "-o", str(out)], check=True, timeout=120)
     return out
 
@@ -38,4 +50,8 @@ def host_kernel(host_library):
 
 @pytest.fixture(scope="session")
 def standin_libcuda(tmp_path_factory):
-    return build_host(tmp_path_factory.mktemp("cuda") / "libcuda.so.1", main="standin_cuda.cpp", flags=("-Wl,-soname,libcuda.so.1",))
+    return build_host(
+        tmp_path_factory.mktemp("cuda") / "libcuda.so.1",
+        main="standin_cuda.cpp",
+        flags=("-Wl,-soname,libcuda.so.1",),
+    )

@@ -14,7 +14,9 @@ def test_the_script_finds_the_kernel_as_exact_as_float16_allows(standin_libcuda,
     pytest.importorskip("torch")
     out = tmp_path / "attention.json"
     words = [sys.executable, SCRIPT, out, "--small", "--library", standin_libcuda]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        list(map(str, words)), capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     assert len(result["rows"]) == 4

@@ -42,18 +42,35 @@ def test_machine_code_for_exactly_the_device_else_ptx(folder, capability, driver
 
 @pytest.mark.parametrize(("capability", "driver"), [(75, JETPACK_7), (86, 12040)])
 def test_a_device_or_driver_too_old_is_told_what_is_needed(folder, capability, driver):
-    with pytest.raises(SystemProblem, match=rf"(?s)compute capability {capability / 10} .*8.0 or newer with CUDA >= 12.5.*--attention decomposed"):
+    with pytest.raises(
+        SystemProblem,
+        match=rf"(?s)compute capability {capability / 10} .*8.0 or newer with CUDA >= 12.5.*--attention decomposed",
+    ):
         image_for(capability, driver=driver, folder=folder)
 
 
-@pytest.mark.parametrize(("isa", "driver"), [("8.0", 12000), ("8.4", 12040), ("8.5", 12050), ("8.7", 12080), ("8.8", 12090), ("9.0", 13000), ("9.2", 13020)])
+@pytest.mark.parametrize(
+    ("isa", "driver"),
+    [
+        ("8.0", 12000),
+        ("8.4", 12040),
+        ("8.5", 12050),
+        ("8.7", 12080),
+        ("8.8", 12090),
+        ("9.0", 13000),
+        ("9.2", 13020),
+    ],
+)
 def test_the_driver_must_know_the_ptx_version(tmp_path, isa, driver):
     (tmp_path / "cla.sm_80.ptx").write_bytes(PTX.replace(b"8.5", isa.encode()))
     assert [image.driver for image in images(tmp_path)] == [driver]
 
 
 def test_ptx_ends_with_the_zero_byte_that_the_driver_reads_up_to(folder):
-    text, code = image_for(80, driver=JETPACK_6, folder=folder), image_for(87, driver=JETPACK_6, folder=folder)
+    text, code = (
+        image_for(80, driver=JETPACK_6, folder=folder),
+        image_for(87, driver=JETPACK_6, folder=folder),
+    )
     assert text.read() == PTX + b"\0"
     assert code.read() == code.path.read_bytes()
 
@@ -65,7 +82,17 @@ def test_the_digest_changes_with_any_image(folder):
     assert image_digest(folder) != before
 
 
-@pytest.mark.parametrize(("capability", "driver"), [(87, JETPACK_6), (86, JETPACK_6), (89, JETPACK_7), (90, JETPACK_6), (110, JETPACK_7), (120, JETPACK_7)])
+@pytest.mark.parametrize(
+    ("capability", "driver"),
+    [
+        (87, JETPACK_6),
+        (86, JETPACK_6),
+        (89, JETPACK_7),
+        (90, JETPACK_6),
+        (110, JETPACK_7),
+        (120, JETPACK_7),
+    ],
+)
 def test_what_ships_serves_every_device_we_name(capability, driver):
     image = image_for(capability, driver=driver)
     assert (image.path.suffix == ".cubin") == (capability == image.architecture)

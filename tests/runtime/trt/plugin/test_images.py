@@ -26,8 +26,13 @@ from finedge.runtime.trt.plugin.kernels.nvrtc import (
 from finedge.runtime.trt.plugin.launch import COMBINE, SEPARATE, SHARED
 
 KERNELS = {COMBINE, *(k.name for k in (*SEPARATE, *SHARED))}
-LEAST_SHARED = 101376  # bytes a block may have on sm_86, sm_89 and sm_120, the least of all from sm_80 on
-PTX, CUBIN = FOLDER / "cross_layer_attention.sm_80.ptx", FOLDER / "cross_layer_attention.sm_87.cubin"
+LEAST_SHARED = (
+    101376  # bytes a block may have on sm_86, sm_89 and sm_120, the least of all from sm_80 on
+)
+PTX, CUBIN = (
+    FOLDER / "cross_layer_attention.sm_80.ptx",
+    FOLDER / "cross_layer_attention.sm_87.cubin",
+)
 # CUresult
 NO_BINARY_FOR_GPU, UNSUPPORTED_PTX_VERSION = 209, 222
 
@@ -53,7 +58,9 @@ def ptxas():
 
 
 needs_12 = pytest.mark.skipif(bool(reason(Nvrtc.of_cuda_12)), reason=reason(Nvrtc.of_cuda_12))
-needs_13 = pytest.mark.skipif(bool(reason(lambda: nvrtc_13().version)), reason="needs NVRTC 13, which comes with PyTorch")
+needs_13 = pytest.mark.skipif(
+    bool(reason(lambda: nvrtc_13().version)), reason="needs NVRTC 13, which comes with PyTorch"
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +83,12 @@ def test_the_committed_images_are_what_the_source_makes(built):
 
 def test_the_record_is_about_these_files():
     record = json.loads((FOLDER / RECORD).read_text())
-    assert record["source"] == {SOURCE.name: hashlib.sha256(SOURCE.read_bytes()).hexdigest()}, "the kernel changed: make kernels"
-    assert record["images"] == {name: hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() for name in TARGETS}
+    assert record["source"] == {SOURCE.name: hashlib.sha256(SOURCE.read_bytes()).hexdigest()}, (
+        "the kernel changed: make kernels"
+    )
+    assert record["images"] == {
+        name: hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() for name in TARGETS
+    }
     assert record["nvrtc"] == [12, 6]
     assert {image.path.name for image in images()} == set(TARGETS)
 
@@ -93,7 +104,9 @@ def test_every_kernel_fits_every_gpu_it_is_for():
 
 def test_the_ptx_loads_on_drivers_of_cuda_12_6_and_gpus_from_sm_80_on():
     text = PTX.read_text()
-    major, minor, target = re.search(r"^\.version (\d+)\.(\d+)\n\.target (\S+)\n", text, re.MULTILINE).groups()
+    major, minor, target = re.search(
+        r"^\.version (\d+)\.(\d+)\n\.target (\S+)\n", text, re.MULTILINE
+    ).groups()
     assert (int(major), int(minor)) <= (8, 5)
     assert target == "sm_80"
     assert set(re.findall(r"^\.visible \.entry (\w+)\(", text, re.MULTILINE)) == KERNELS
@@ -131,7 +144,12 @@ def test_the_compiler_of_cuda_13_takes_the_source_for_newer_gpus(target):
 @pytest.mark.skipif(ptxas() is None, reason="needs the ptxas that Triton brings")
 @pytest.mark.parametrize("target", ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"])
 def test_the_shipped_ptx_assembles_for_the_gpus_whose_drivers_will_have_to(target, tmp_path):
-    done = subprocess.run([ptxas(), "-v", f"-arch={target}", PTX, "-o", tmp_path / "image"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [ptxas(), "-v", f"-arch={target}", PTX, "-o", tmp_path / "image"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     fits(usage(done.stderr))
 
@@ -140,7 +158,11 @@ def load(library, image):
     """What the stand-in driver says to an image, with its 0 byte."""
     cuda = ctypes.CDLL(str(library))
     context = ctypes.c_void_p()
-    assert (cuda.cuInit(0), cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0), cuda.cuCtxSetCurrent(context)) == (0, 0, 0)
+    assert (
+        cuda.cuInit(0),
+        cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0),
+        cuda.cuCtxSetCurrent(context),
+    ) == (0, 0, 0)
     return cuda.cuModuleLoadData(ctypes.byref(ctypes.c_void_p()), image.read())
 
 
@@ -154,10 +176,15 @@ def load(library, image):
         ("8.7", "12040", UNSUPPORTED_PTX_VERSION, 0),
     ],
 )
-def test_a_driver_loads_them_or_says_why_not(standin_libcuda, monkeypatch, capability, driver, ptx, cubin):
+def test_a_driver_loads_them_or_says_why_not(
+    standin_libcuda, monkeypatch, capability, driver, ptx, cubin
+):
     monkeypatch.setenv("STANDIN_CC", capability)
     monkeypatch.setenv("STANDIN_DRIVER_VERSION", driver)
-    assert {image.path.suffix: load(standin_libcuda, image) for image in images()} == {".ptx": ptx, ".cubin": cubin}
+    assert {image.path.suffix: load(standin_libcuda, image) for image in images()} == {
+        ".ptx": ptx,
+        ".cubin": cubin,
+    }
 
 
 @needs_12

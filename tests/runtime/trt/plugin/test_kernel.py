@@ -24,16 +24,36 @@ TOLERANCE = 2.5e-4
 UNKNOWN_KERNEL, TOO_MUCH_SHARED, PAST_SHARED = 1, 4, 3  # simt::Failure
 
 SIZES = [Case(49, 196, d, d) for d in (64, 112, 192, 256)]
-SLOW = [Case(49, 196, 320, 320), Case(49, 196, 512, 512), Case(49, 196, 512, 512, shared=True), Case(49, 196, 1024, 1024, shared=True), Case(196, 784, 64, 64)]
-RAGGED = [Case(5, 37, 64, 64), Case(1, 1, 8, 8), Case(16, 32, 64, 64), Case(17, 33, 7, 13), Case(5, 37, 16, 200), Case(5, 37, 200, 16), Case(5, 37, 320, 512)]
+SLOW = [
+    Case(49, 196, 320, 320),
+    Case(49, 196, 512, 512),
+    Case(49, 196, 512, 512, shared=True),
+    Case(49, 196, 1024, 1024, shared=True),
+    Case(196, 784, 64, 64),
+]
+RAGGED = [
+    Case(5, 37, 64, 64),
+    Case(1, 1, 8, 8),
+    Case(16, 32, 64, 64),
+    Case(17, 33, 7, 13),
+    Case(5, 37, 16, 200),
+    Case(5, 37, 200, 16),
+    Case(5, 37, 320, 512),
+]
 SHARED_RAGGED = Case(5, 37, 500, 500, shared=True)
 
 
 def name(case):
-    return "-".join(str(x) for x in (case.queries, case.keys, case.d, case.dv)) + ("-shared" if case.shared else "")
+    return "-".join(str(x) for x in (case.queries, case.keys, case.d, case.dv)) + (
+        "-shared" if case.shared else ""
+    )
 
 
-@pytest.mark.parametrize("case", [*SIZES, *RAGGED, SHARED_RAGGED, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)], ids=name)
+@pytest.mark.parametrize(
+    "case",
+    [*SIZES, *RAGGED, SHARED_RAGGED, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)],
+    ids=name,
+)
 def test_it_computes_the_reference(host_kernel, case):
     assert error(host_kernel, case) < TOLERANCE
 
@@ -71,7 +91,15 @@ LAYOUTS = [("HWC8", HALF), ("LINEAR", HALF), ("CHW32", INT8), ("LINEAR", INT8)]
 @pytest.mark.parametrize("queries", LAYOUTS, ids=str)
 @pytest.mark.parametrize("channels", [40, 61])
 def test_maps_may_be_laid_out_and_typed_each_for_itself(host_kernel, queries, keys, channels):
-    case = Case(21, 40, channels, channels, batch=2, forms=(queries[0], keys[0], keys[0]), kinds=(queries[1], keys[1], keys[1]))
+    case = Case(
+        21,
+        40,
+        channels,
+        channels,
+        batch=2,
+        forms=(queries[0], keys[0], keys[0]),
+        kinds=(queries[1], keys[1], keys[1]),
+    )
     assert error(host_kernel, case) < TOLERANCE
 
 
@@ -94,7 +122,21 @@ def test_a_shared_map_gives_what_two_equal_maps_give(host_kernel):
 def twin(host_kernel, case):
     """The same problem through the kernel with two maps."""
     q, k, _, y = tensors(case)
-    problem = Problem(q.map(), k.map(), k.map(), y.map(), None, case.queries, case.keys, case.d, case.dv, 1, 1, case.d**-0.5, 0)
+    problem = Problem(
+        q.map(),
+        k.map(),
+        k.map(),
+        y.map(),
+        None,
+        case.queries,
+        case.keys,
+        case.d,
+        case.dv,
+        1,
+        1,
+        case.d**-0.5,
+        0,
+    )
     launch(host_kernel, "cla_512", (1, 1, 1), shared=SEPARATE[-1].shared_bytes, problem=problem)
     return y.read()
 
@@ -116,10 +158,19 @@ def test_equal_keys_give_the_mean_of_the_values(host_kernel):
 @pytest.mark.parametrize("kernel", [*SEPARATE, *SHARED], ids=lambda k: k.name)
 def test_a_block_stays_within_its_shared_memory_and_uses_all_of_it(host_kernel, kernel):
     case = Case(5, 37, kernel.size, kernel.size, shared="shared" in kernel.name)
-    assert error(host_kernel, case) < TOLERANCE  # the shim watches what lies past the launch's bytes
+    assert (
+        error(host_kernel, case) < TOLERANCE
+    )  # the shim watches what lies past the launch's bytes
     q, k, v, y = tensors(case)
-    problem = Problem(q.map(), k.map(), v.map(), y.map(), None, 5, 37, case.d, case.dv, 1, 1, 1.0, 0)
-    assert host_kernel.run(kernel.name.encode(), 1, 1, 1, kernel.shared_bytes - 4, ctypes.byref(problem)) == PAST_SHARED
+    problem = Problem(
+        q.map(), k.map(), v.map(), y.map(), None, 5, 37, case.d, case.dv, 1, 1, 1.0, 0
+    )
+    assert (
+        host_kernel.run(
+            kernel.name.encode(), 1, 1, 1, kernel.shared_bytes - 4, ctypes.byref(problem)
+        )
+        == PAST_SHARED
+    )
 
 
 def test_the_shim_refuses_what_no_gpu_would_run(host_kernel):

@@ -30,26 +30,64 @@ from finedge.runtime.trt.plugin.launch import (
 TABLE = Path(__file__).parent / "plans.json"
 # Positions at 224 and 448 pixels (layer4, layer3, layer2) and odd ones; processors of Orin Nano, AGX Orin, Thor, RTX 4090, H200 and more than we count.
 GRIDS = [(1, 1), (4, 16), (49, 196), (49, 784), (196, 784), (196, 3136)]
-HEADS = [(1, 1, False), (64, 64, False), (65, 96, False), (256, 256, True), (257, 257, True), (320, 512, False), (512, 512, True), (1024, 1024, True)]
+HEADS = [
+    (1, 1, False),
+    (64, 64, False),
+    (65, 96, False),
+    (256, 256, True),
+    (257, 257, True),
+    (320, 512, False),
+    (512, 512, True),
+    (1024, 1024, True),
+]
 PROCESSORS = [8, 16, 20, 128, 132, 300]
 
 
 def cases():
     """40 of all combinations, each value of each list among them."""
-    for i, ((queries, keys), (d, dv, shared)) in enumerate([*itertools.product(GRIDS[2:], HEADS), *itertools.product(GRIDS[:2], HEADS[:4])]):
+    for i, ((queries, keys), (d, dv, shared)) in enumerate(
+        [*itertools.product(GRIDS[2:], HEADS), *itertools.product(GRIDS[:2], HEADS[:4])]
+    ):
         processors, batch = PROCESSORS[i % len(PROCESSORS)], (1, 2, 8, 32)[i // 3 % 4]
-        yield {"queries": queries, "keys": keys, "d": d, "dv": dv, "shared": shared, "batch": batch, "processors": processors}
+        yield {
+            "queries": queries,
+            "keys": keys,
+            "d": d,
+            "dv": dv,
+            "shared": shared,
+            "batch": batch,
+            "processors": processors,
+        }
 
 
 def maps():
     for (form, kind), channels, positions in itertools.product(FORMATS, (24, 33, 512), (1, 49)):
         readable = is_readable(form, kind=kind, channels=channels, positions=positions)
-        layout = asdict(Layout.of(form, kind=kind, channels=channels, positions=positions)) if readable else None
-        yield {"form": form, "kind": kind, "channels": channels, "positions": positions, "layout": layout}
+        layout = (
+            asdict(Layout.of(form, kind=kind, channels=channels, positions=positions))
+            if readable
+            else None
+        )
+        yield {
+            "form": form,
+            "kind": kind,
+            "channels": channels,
+            "positions": positions,
+            "layout": layout,
+        }
 
 
 def table():
-    plans = [{**c, **asdict(plan(**c)), "workspace_bound": workspace_bound(**{k: c[k] for k in ("queries", "keys", "dv", "batch")})} for c in cases()]
+    plans = [
+        {
+            **c,
+            **asdict(plan(**c)),
+            "workspace_bound": workspace_bound(
+                **{k: c[k] for k in ("queries", "keys", "dv", "batch")}
+            ),
+        }
+        for c in cases()
+    ]
     return {"plans": plans, "maps": list(maps())}
 
 
@@ -76,7 +114,14 @@ def test_every_split_has_a_key_and_all_keys_are_taken(case):
 
 @pytest.mark.parametrize("processors", [8, 132])
 def test_keys_are_split_until_there_are_two_blocks_a_multiprocessor(processors):
-    shape = {"queries": 49, "keys": 3136, "d": 64, "dv": 64, "shared": False, "processors": processors}
+    shape = {
+        "queries": 49,
+        "keys": 3136,
+        "d": 64,
+        "dv": 64,
+        "shared": False,
+        "processors": processors,
+    }
     few, many = plan(batch=1, **shape), plan(batch=64, **shape)
     assert 1 < few.splits <= 2 * processors / 4
     assert many.splits == 1
@@ -86,8 +131,18 @@ def test_keys_are_split_until_there_are_two_blocks_a_multiprocessor(processors):
 
 def test_the_workspace_is_enough_for_every_smaller_shape_on_every_gpu():
     bound = workspace_bound(queries=64, keys=784, dv=96, batch=6)
-    for batch, queries, keys, processors in itertools.product(range(1, 7), range(1, 65, 7), range(1, 785, 112), (1, 8, 132, MAX_PROCESSORS, 1000)):
-        launch = plan(queries=queries, keys=keys, d=64, dv=96, shared=False, batch=batch, processors=processors)
+    for batch, queries, keys, processors in itertools.product(
+        range(1, 7), range(1, 65, 7), range(1, 785, 112), (1, 8, 132, MAX_PROCESSORS, 1000)
+    ):
+        launch = plan(
+            queries=queries,
+            keys=keys,
+            d=64,
+            dv=96,
+            shared=False,
+            batch=batch,
+            processors=processors,
+        )
         assert launch.workspace_bytes <= bound
 
 
@@ -112,7 +167,9 @@ def test_the_smallest_kernel_that_holds_the_channels_is_taken(d, dv, shared, nam
 
 @pytest.mark.parametrize(("d", "shared", "most"), [(513, False, 512), (1025, True, 1024)])
 def test_more_channels_than_any_kernel_holds_name_the_way_out(d, shared, most):
-    with pytest.raises(UsageError, match=rf"(?s)over {d} channels.*at most {most}.*--attention decomposed"):
+    with pytest.raises(
+        UsageError, match=rf"(?s)over {d} channels.*at most {most}.*--attention decomposed"
+    ):
         kernel_for(d=d, dv=d, shared=shared)
 
 
@@ -147,11 +204,16 @@ def test_the_strides_lead_to_the_element(form, kind, channels):
     b, c, t = np.meshgrid(range(2), range(channels), range(15), indexing="ij")
     address = b * layout.batch + t * layout.token + c // 32 * layout.group + c % 32 * layout.channel
     np.testing.assert_array_equal(stored(values, form)[address], values.reshape(2, channels, 15))
-    eight = 1 if layout.channel > 1 else 8  # what neighbouring channels promise: whole, aligned groups
+    eight = (
+        1 if layout.channel > 1 else 8
+    )  # what neighbouring channels promise: whole, aligned groups
     assert {layout.batch % eight, layout.token % eight, layout.group % eight} == {0}
 
 
-@pytest.mark.parametrize(("form", "kind", "positions"), [("CHW4", INT8, 9), ("HWC8", INT8, 9), ("LINEAR", 0, 1), ("HWC", 0, 9)])
+@pytest.mark.parametrize(
+    ("form", "kind", "positions"),
+    [("CHW4", INT8, 9), ("HWC8", INT8, 9), ("LINEAR", 0, 1), ("HWC", 0, 9)],
+)
 def test_a_format_the_kernel_cannot_read_is_refused(form, kind, positions):
     with pytest.raises(UsageError, match="12 channels"):
         Layout.of(form, kind=kind, channels=12, positions=positions)

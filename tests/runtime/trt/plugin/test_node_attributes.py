@@ -11,16 +11,43 @@ from finedge.runtime.trt.plugin.node_attributes import with_node_attributes
 
 def model(*, names=("q half", "k half", "v half"), zero=0, scale=0.5, cast=True):
     """q, k, v -> QuantizeLinear -> DequantizeLinear -> Cast -> CrossLayerAttention; the attention reads `names`."""
-    nodes, stored = [], {"scale": np.float32(scale), "scales": np.full(8, scale, np.float32), "zero": np.int8(zero)}
+    nodes, stored = (
+        [],
+        {
+            "scale": np.float32(scale),
+            "scales": np.full(8, scale, np.float32),
+            "zero": np.int8(zero),
+        },
+    )
     for name in "qkv":
         nodes.append(helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name} int8"]))
-        nodes.append(helper.make_node("DequantizeLinear", [f"{name} int8", "scale", "zero"], [f"{name} float"]))
-        nodes.append(helper.make_node("Cast", [f"{name} float"], [f"{name} half"], to=TensorProto.FLOAT16))
-    nodes.append(helper.make_node(OP.name, names, ["y"], domain=OP.domain, scale=0.25, plugin_namespace=OP.domain, plugin_version="1"))
+        nodes.append(
+            helper.make_node(
+                "DequantizeLinear", [f"{name} int8", "scale", "zero"], [f"{name} float"]
+            )
+        )
+        nodes.append(
+            helper.make_node("Cast", [f"{name} float"], [f"{name} half"], to=TensorProto.FLOAT16)
+        )
+    nodes.append(
+        helper.make_node(
+            OP.name,
+            names,
+            ["y"],
+            domain=OP.domain,
+            scale=0.25,
+            plugin_namespace=OP.domain,
+            plugin_version="1",
+        )
+    )
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8, 2, 2]) for n in "qkv"]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT16, None)]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(v, n) for n, v in stored.items()])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(OP.domain, 1)])
+    graph = helper.make_graph(
+        nodes, "g", inputs, outputs, [numpy_helper.from_array(v, n) for n, v in stored.items()]
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(OP.domain, 1)]
+    )
 
 
 def attention(given):
@@ -31,12 +58,24 @@ def attention(given):
 def test_dequantized_maps_are_taken_as_they_are_stored():
     inputs, attributes = attention(model())
     assert inputs == ["q int8", "k int8", "v int8"]
-    expected = {"scale": 0.25, "q_scale": 0.5, "k_scale": 0.5, "v_scale": 0.5, "shared": 0, "plugin_namespace": b"finedge", "plugin_version": b"1"}
+    expected = {
+        "scale": 0.25,
+        "q_scale": 0.5,
+        "k_scale": 0.5,
+        "v_scale": 0.5,
+        "shared": 0,
+        "plugin_namespace": b"finedge",
+        "plugin_version": b"1",
+    }
     assert attributes == expected
 
 
 def test_a_map_without_a_cast_is_seen_too():
-    assert attention(model(names=("q float", "k half", "v half")))[0] == ["q int8", "k int8", "v int8"]
+    assert attention(model(names=("q float", "k half", "v half")))[0] == [
+        "q int8",
+        "k int8",
+        "v int8",
+    ]
 
 
 def test_float_maps_stay_and_their_scale_is_0():
@@ -45,7 +84,10 @@ def test_float_maps_stay_and_their_scale_is_0():
     assert [attributes[f"{n}_scale"] for n in "qkv"] == [0, 0.5, 0]
 
 
-@pytest.mark.parametrize(("names", "shared"), [(("q", "k", "k"), 1), (("q", "k half", "k half"), 1), (("q", "k", "v"), 0)])
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [(("q", "k", "k"), 1), (("q", "k half", "k half"), 1), (("q", "k", "v"), 0)],
+)
 def test_one_map_as_keys_and_values_is_said(names, shared):
     assert attention(model(names=names))[1]["shared"] == shared
 

@@ -20,7 +20,10 @@ from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.runtime.trt.plugin.link import make_link, with_link
 from finedge.runtime.trt.plugin.node_attributes import with_node_attributes
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt_rtx: pip install 'finedge[rtx]'")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None,
+    reason="needs tensorrt_rtx: pip install 'finedge[rtx]'",
+)
 
 SCALE, STEP = 0.12345, 0.0321
 BUILD = Path(__file__).parent / "build_engine.py"
@@ -35,10 +38,21 @@ def build(tmp_path_factory):
     def run(model):
         path = folder / "model.onnx"
         onnx.save(model, path)
-        done = subprocess.run([sys.executable, BUILD, path], env=environment, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(
+            [sys.executable, BUILD, path],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
-        return {**said, "engine": path.with_suffix(".engine").read_bytes() if said["built"] else b"", "stderr": done.stderr}
+        return {
+            **said,
+            "engine": path.with_suffix(".engine").read_bytes() if said["built"] else b"",
+            "stderr": done.stderr,
+        }
 
     return run
 
@@ -50,23 +64,55 @@ def attention_model(*, d=64, dv=96, kind="half", shared=False, domain=OP.domain,
     dtype = np.float16 if kind == "half" else np.float32
     for name, (channels, _) in sizes.items():
         stored[f"{name} weight"] = rng.normal(0, 0.05, (channels, 8, 1, 1)).astype(dtype)
-        nodes.append(helper.make_node("Cast", [name], [f"{name} in"], to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype))))
+        nodes.append(
+            helper.make_node(
+                "Cast", [name], [f"{name} in"], to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            )
+        )
         nodes.append(helper.make_node("Conv", [f"{name} in", f"{name} weight"], [f"{name} map"]))
         if kind == "int8":
             stored |= {f"{name} step": np.float32(STEP), f"{name} zero": np.int8(0)}
             quantizer = [f"{name} step", f"{name} zero"]
-            nodes.append(helper.make_node("QuantizeLinear", [f"{name} map", *quantizer], [f"{name} int8"]))
-            nodes.append(helper.make_node("DequantizeLinear", [f"{name} int8", *quantizer], [f"{name} float"]))
-            nodes.append(helper.make_node("Cast", [f"{name} float"], [f"{name} half"], to=TensorProto.FLOAT16))
+            nodes.append(
+                helper.make_node("QuantizeLinear", [f"{name} map", *quantizer], [f"{name} int8"])
+            )
+            nodes.append(
+                helper.make_node(
+                    "DequantizeLinear", [f"{name} int8", *quantizer], [f"{name} float"]
+                )
+            )
+            nodes.append(
+                helper.make_node(
+                    "Cast", [f"{name} float"], [f"{name} half"], to=TensorProto.FLOAT16
+                )
+            )
     suffix = "half" if kind == "int8" else "map"
-    given = {"scale": SCALE, "plugin_namespace": OP.domain, "plugin_version": str(OP.version), **attributes}
+    given = {
+        "scale": SCALE,
+        "plugin_namespace": OP.domain,
+        "plugin_version": str(OP.version),
+        **attributes,
+    }
     names = [f"{name} {suffix}" for name in ("q", "k", "k" if shared else "v")]
     nodes.append(helper.make_node(OP.name, names, ["mixed"], domain=domain, name="attend", **given))
     nodes.append(helper.make_node("Cast", ["mixed"], ["y"], to=TensorProto.FLOAT))
-    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 8, side, side]) for n, (_, side) in sizes.items()]
+    inputs = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 8, side, side])
+        for n, (_, side) in sizes.items()
+    ]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    graph = helper.make_graph(nodes, "attention", inputs, outputs, [numpy_helper.from_array(v, n) for n, v in stored.items()])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(domain, OP.version)], ir_version=10)
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        inputs,
+        outputs,
+        [numpy_helper.from_array(v, n) for n, v in stored.items()],
+    )
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(domain, OP.version)],
+        ir_version=10,
+    )
 
 
 def plugin_layer(built):
@@ -98,7 +144,10 @@ def test_an_int8_plugin_reads_the_quantized_maps(build):
 
 def test_the_engine_carries_the_attributes(build):
     built = build(with_node_attributes(attention_model(kind="int8")))
-    after = built["engine"].split(b"q_scale", 1)[0][-400:] + built["engine"].split(b"q_scale", 1)[1][:400]
+    after = (
+        built["engine"].split(b"q_scale", 1)[0][-400:]
+        + built["engine"].split(b"q_scale", 1)[1][:400]
+    )
     assert struct.pack("<f", SCALE) in after
     assert after.count(struct.pack("<f", STEP)) == 3
 
@@ -115,7 +164,9 @@ def test_int8_keys_and_values_may_meet_half_precision_queries(build):
 
 @pytest.mark.parametrize("kind", ["half", "int8"])
 def test_one_map_may_be_keys_and_values_of_1024_channels(build, kind):
-    inputs, outputs = plugin_layer(build(with_node_attributes(attention_model(d=1024, dv=1024, kind=kind, shared=True))))
+    inputs, outputs = plugin_layer(
+        build(with_node_attributes(attention_model(d=1024, dv=1024, kind=kind, shared=True)))
+    )
     assert "Dimensions: [-1,1024,14,14]" in inputs
     assert "Dimensions: [-1,1024,7,7]" in outputs
 
@@ -126,10 +177,14 @@ def test_channels_that_are_no_multiple_of_8_are_padded(build):
 
 
 def test_the_parser_has_nothing_to_warn_of(build):
-    assert "not found in plugin node" not in build(with_node_attributes(attention_model()))["stderr"]
+    assert (
+        "not found in plugin node" not in build(with_node_attributes(attention_model()))["stderr"]
+    )
 
 
-@pytest.mark.parametrize("attributes", [{"plugin_version": "2"}, {"plugin_namespace": "other", "domain": "other"}])
+@pytest.mark.parametrize(
+    "attributes", [{"plugin_version": "2"}, {"plugin_namespace": "other", "domain": "other"}]
+)
 def test_a_node_of_another_version_or_namespace_is_not_ours(build, attributes):
     built = build(attention_model(**attributes))
     assert not built["parsed"]
@@ -160,8 +215,20 @@ def test_a_node_without_a_scale_is_refused(build):
 def test_the_link_is_seen_only_where_the_process_started_with_it(tmp_path):
     script = "from finedge.runtime.trt.plugin.link import has_link; print(has_link())"
     without = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
-    for environment, expected in ((without, "False"), (with_link(without, make_link(tmp_path)), "True")):
-        assert subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout.strip() == expected
+    for environment, expected in (
+        (without, "False"),
+        (with_link(without, make_link(tmp_path)), "True"),
+    ):
+        assert (
+            subprocess.run(
+                [sys.executable, "-c", script],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+            == expected
+        )
 
 
 def test_the_link_may_be_made_again(tmp_path):
