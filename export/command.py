@@ -256,6 +256,6 @@ def _provenance(
             "onnxruntime": onnxruntime.__version__,
         },
     }
-    return json.loads(
-        json.dumps({"train": {**run.record, "run": str(run.path.resolve())}, "export": exported})
-    )  # type: ignore[no-any-return]
+    trained = {**run.record, "run": str(run.path.resolve())}
+    record: dict[str, Any] = json.loads(json.dumps({"train": trained, "export": exported}))
+    return record

@@ -53,18 +53,18 @@ def turned(image: Image.Image, degrees: float) -> Image.Image:
     angle = math.radians(degrees)
     margin = math.ceil(image.width / 2 * (abs(math.cos(angle)) + abs(math.sin(angle)) - 1)) + 1
     padded = F.pad(image, [margin], padding_mode="reflect")
-    return F.center_crop(
-        F.rotate(padded, degrees, interpolation=InterpolationMode.BILINEAR),
-        [image.height, image.width],
-    )  # type: ignore[no-any-return]
+    rotated = F.rotate(padded, degrees, interpolation=InterpolationMode.BILINEAR)
+    cropped: Image.Image = F.center_crop(rotated, [image.height, image.width])
+    return cropped
 
 
 def recoloured(image: Image.Image, factors: NDArray[np.float64]) -> Image.Image:
     """Scale brightness, contrast and saturation, in this order, by three positive factors; (1, 1, 1) changes nothing."""
     brightness, contrast, saturation = factors.tolist()
-    return F.adjust_saturation(
-        F.adjust_contrast(F.adjust_brightness(image, brightness), contrast), saturation
-    )  # type: ignore[no-any-return]
+    image = F.adjust_brightness(image, brightness)
+    image = F.adjust_contrast(image, contrast)
+    image = F.adjust_saturation(image, saturation)
+    return image
 
 
 def _pad_crop(

@@ -336,7 +336,7 @@ def test_where_both_can_be_timed_the_faster_is_kept_and_found_again(
 
 
 def test_the_shipped_bundle_builds_in_int8_with_fused_attention_in_float16(rtx, tmp_path):
-    shipped = Path(__file__).resolve().parents[3] / "examples" / "birds.finedge"
+    shipped = Path(__file__).resolve().parents[4] / "examples" / "birds.finedge"
     if not shipped.is_dir():
         pytest.skip("the example bundle is not here")
     bundle = Bundle.load(shipped)

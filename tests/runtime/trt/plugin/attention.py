@@ -23,7 +23,7 @@ from finedge.runtime.trt.plugin.launch import (
     kernel_for,
 )
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 FIRST, LAST, RANDOM = 0, 1, 2  # simt::Order
 INT8_SCALE = 0.03
 

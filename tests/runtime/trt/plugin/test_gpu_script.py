@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "gpu" / "attention.py"
+SCRIPT = Path(__file__).resolve().parents[4] / "benchmarks" / "gpu" / "attention.py"
 
 
 def test_the_script_finds_the_kernel_as_exact_as_float16_allows(standin_libcuda, tmp_path):
