@@ -16,6 +16,7 @@ from finedge.synthetic.command import render
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "examples" / "birds.finedge"
 TRAIN = "train --recipe lite0_fast --data photos --out runs/birds --epochs 1 --size 128"
+EXPORT = "export runs/birds --out birds.finedge"
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(TRAIN.split()) == 0
-        assert main("export runs/birds --out birds.finedge".split()) == 0
+        assert main(EXPORT.split()) == 0
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Every command and every Python block of the documents is executed, in order, in one folder a page.
+"""Every command and Python block of the documents is run, in order, in one folder a page.
 
 A comment on the lines before a block says how it is tested:
 
@@ -121,9 +121,7 @@ def test_the_slow_blocks_run_too(
     run_page(page, desk, path=commands_folder, lay=lay, slow=True)
 
 
-def run_page(
-    page: str, desk: Path, *, path: Path, lay: Callable[[str], None], slow: bool
-) -> None:
+def run_page(page: str, desk: Path, *, path: Path, lay: Callable[[str], None], slow: bool) -> None:
     """Run the blocks one after the other in `desk`; compare what is shown as printed."""
     printed: str | None = None
     for block in blocks(page):
