@@ -100,6 +100,6 @@ def golden_stages(
         )
 
 
-def skipped(name: str, why: str) -> Stage:
+def skipped(name: str, reason: str) -> Stage:
     """Return a stage that was not checked."""
-    return {"name": name, "max_abs": None, "limit": None, "pass": None, "skipped": why}
+    return {"name": name, "max_abs": None, "limit": None, "pass": None, "skipped": reason}

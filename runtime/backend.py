@@ -113,7 +113,7 @@ class HasTaps(Protocol):
     """A backend that can also show the float model's feature maps."""
 
     def open_with_taps(self, bundle: Bundle) -> Session:
-        """Open the float model; its session returns `tap/NAME` for each tap beside the outputs.
+        """Open the float model; its session returns `tap/NAME` for each tap, and the outputs.
 
         Raises:
             NoTaps: the text says how to make what shows them.

@@ -39,7 +39,7 @@ ANSWER = 100
 
 
 def int8_products() -> Products:
-    """Return whether sums of INT8 products are "exact" or "saturating" here.
+    """Return whether sums of INT8 products are "exact" or "saturating" on this CPU.
 
     FINEDGE_CPU_INT8 decides where it is set; else the kernels are measured.
 
@@ -59,7 +59,7 @@ def int8_products() -> Products:
         )
     if measured_products() == "saturating":
         log.warning(
-            "%s=exact, but products saturate here: the answers of INT8 files are wrong",
+            "%s=exact, but products saturate on this CPU: the answers of INT8 files are wrong",
             OVERRIDE,
         )
     return "exact"
@@ -89,7 +89,7 @@ def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceS
 class _Probe:
     """One quantized op: the largest activations times weights [K, N] or [N, K, H, W] of 127.
 
-    `rows`: the batch. A matrix of one row has a kernel of its own.
+    `rows`: the batch. A matrix of one row has its own kernel.
     """
 
     op: Literal["QLinearConv", "QLinearMatMul"]

@@ -165,10 +165,10 @@ class FrameCollector:
         self._removed = 0
         if not (self.options.folder / INDEX).exists():
             return
-        kept = {str(path.relative_to(self.options.folder)) for path, _ in self._kept}
+        names = {str(path.relative_to(self.options.folder)) for path, _ in self._kept}
         with open_regular(self.options.folder / INDEX) as index:
             lines = index.read().decode(errors="replace").splitlines()
-        text = "".join(f"{line}\n" for line in lines if _image_of(line) in kept)
+        text = "".join(f"{line}\n" for line in lines if _image_of(line) in names)
         write_text(self.options.folder / INDEX, text)
 
 

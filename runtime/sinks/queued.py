@@ -15,7 +15,7 @@ SIZE = 8  # results, each with its frame
 
 
 class QueuedSink:
-    """Writes to `sink` in a thread of its own.
+    """Writes to `sink` in its own thread.
 
     An error of the sink is raised by the next `write`, or by `close`. An OSError becomes a
     SystemProblem.

@@ -30,7 +30,7 @@ class Window:
         stop: ends the run.
 
     Raises:
-        SystemProblem: no window can be shown here.
+        SystemProblem: this machine cannot show a window.
     """
 
     def __init__(self, names: tuple[str, ...], *, stop: Callable[[], None]) -> None:
@@ -61,7 +61,7 @@ class Window:
 
 
 def why_not() -> str | None:
-    """Return why no window can be shown here, or None."""
+    """Return why this machine cannot show a window, or None."""
     lines = (line.strip() for line in cv2.getBuildInformation().splitlines())
     toolkits = (line.partition(":")[2].strip() for line in lines if line.startswith("GUI:"))
     if next(toolkits, "NONE") == "NONE":

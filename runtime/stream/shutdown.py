@@ -68,7 +68,7 @@ def exit_after_signal() -> Iterator[None]:
     """End the process `EXIT_AFTER_S` after the first SIGINT or SIGTERM, if the block still runs.
 
     Python runs its handlers only between two steps of the main thread. While a library call hangs,
-    they never run; a thread of its own does. Outside the main thread this does nothing.
+    they never run, but a thread does. Outside the main thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -72,7 +72,7 @@ class CameraCounts:
 class LatencyWindow:
     """The newest `WINDOW` durations of each stage, in ms; `age` is from capture to answer.
 
-    It has no lock of its own: its owner has one. `finedge.runtime.stream.percentiles` instead
+    It has no lock: its owner has one. `finedge.runtime.stream.percentiles` instead
     counts all frames of a run, in bins.
     """
 

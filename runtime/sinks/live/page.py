@@ -1,4 +1,4 @@
-"""The live page as a sink: it takes results, and serves browsers from threads of its own."""
+"""The live page as a sink: it takes results, and serves browsers in its own threads."""
 
 from __future__ import annotations
 

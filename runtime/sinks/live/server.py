@@ -233,8 +233,8 @@ def _least_needed(clients: Mapping[socket.socket, Client]) -> socket.socket | No
     quiet = [c for c, client in clients.items() if client.waiting]
     for group in (idle, stuck, quiet):
         if group:
-            most = Counter(clients[c].host for c in group)
-            return min(group, key=lambda c: (-most[clients[c].host], clients[c].number))
+            connections = Counter(clients[c].host for c in group)
+            return min(group, key=lambda c: (-connections[clients[c].host], clients[c].number))
     return None
 
 

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from finedge.bundle import Tap
 from finedge.errors import BundleError, SystemProblem, UsageError
-from finedge.runtime.backend import SessionOptions
+from finedge.runtime.backend import REDUCED_RANGE, SessionOptions
 from finedge.runtime.ort import backend as ort
 from finedge.runtime.ort.backend import OnnxRuntimeBackend, _settings
 from finedge.runtime.ort.int8_products import OVERRIDE
@@ -169,7 +169,7 @@ def test_weights_of_either_int8_file_are_cut_only_where_products_saturate(
     monkeypatch.setenv(OVERRIDE, products)
     with caplog.at_level(logging.INFO):
         info = OnnxRuntimeBackend().open_file(tiny_bundle, file).info
-    assert (info.precision == ort.REDUCED_RANGE) is (products == "saturating")
+    assert (info.precision == REDUCED_RANGE) is (products == "saturating")
     assert ("cut to 7 bits" in caplog.text) is (products == "saturating")
     assert OnnxRuntimeBackend().open(tiny_bundle, variant="fp32").info.precision == "fp32"
     exact = OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file)

@@ -98,8 +98,8 @@ def test_a_kept_frame_is_the_frame(make_result: MakeResult, tmp_path: Path) -> N
     result = make_result(0, p=0.1)
     smooth = cv2.resize(np.asarray(result.image), (640, 480))
     collecting(tmp_path).write(replace(result, image=smooth))
-    kept = read_image(next(tmp_path.rglob("*.jpg")))
-    assert np.abs(kept.astype(int) - smooth).mean() < 3  # JPEG
+    picture = read_image(next(tmp_path.rglob("*.jpg")))
+    assert np.abs(picture.astype(int) - smooth).mean() < 3  # JPEG
 
 
 def test_neighbours_of_a_kept_frame_are_left_out_per_source(
@@ -244,13 +244,13 @@ def test_two_frames_of_the_same_moment_are_both_kept(
 def test_a_label_never_leaves_the_folder(
     label: str, make_result: MakeResult, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept"
-    collector = collecting(kept)
+    folder = tmp_path / "kept"
+    collector = collecting(folder)
     collector.write(make_result(p=0.1, label=label))
     collector.close()
-    assert [p.parent.parent for p in tmp_path.rglob("*.jpg")] == [kept]
+    assert [p.parent.parent for p in tmp_path.rglob("*.jpg")] == [folder]
     assert [p.parent.name for p in tmp_path.rglob("*.jpg")] == [file_name(label)]
-    assert json.loads((kept / INDEX).read_text())["top"][0]["label"] == label
+    assert json.loads((folder / INDEX).read_text())["top"][0]["label"] == label
 
 
 def test_two_labels_never_share_a_folder(make_result: MakeResult, tmp_path: Path) -> None:
@@ -267,10 +267,10 @@ def test_kept_frames_obey_the_umask(mask: int, make_result: MakeResult, tmp_path
         collecting(tmp_path).write(make_result(p=0.1))
     finally:
         os.umask(before)
-    (kept,) = tmp_path.rglob("*.jpg")
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o666 & ~mask
+    (path,) = tmp_path.rglob("*.jpg")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
     assert stat.S_IMODE((tmp_path / INDEX).stat().st_mode) == 0o666 & ~mask
-    assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o777 & ~mask
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o777 & ~mask
 
 
 @pytest.mark.parametrize(("below", "max_mib"), [(0, 1), (1.5, 1), (0.5, 0), (0.5, -1)])

@@ -34,8 +34,8 @@ def opened(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Sink:
     monkeypatch.setenv("NOTIFY_SOCKET", "@nobody")
     try:
         sink = SINKS[name](everything(folder), CONTEXT)
-    except SystemProblem as why:
-        pytest.skip(str(why))
+    except SystemProblem as reason:
+        pytest.skip(str(reason))
     assert sink is not None
     return sink
 

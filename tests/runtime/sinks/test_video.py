@@ -75,8 +75,8 @@ def test_a_frame_is_shown_until_the_next_one_for_at_most_a_second(
     for frame, level in ((7, 40), (8, 80), (11, 120), (500, 160)):
         video.write(grey(make_result(frame, seconds=frame / 10), level))
     video.close()
-    shown = [round(float(f[80:, 100:].mean()) / 40) for f in read(video.path)[0]]
-    assert shown == [1] + [2] * 3 + [3] * 10 + [4]
+    levels = [round(float(f[80:, 100:].mean()) / 40) for f in read(video.path)[0]]
+    assert levels == [1] + [2] * 3 + [3] * 10 + [4]
 
 
 @pytest.mark.parametrize("true_fps", [4.0, 9.7, 10.0, 10.3, 33.0])

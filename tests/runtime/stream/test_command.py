@@ -336,9 +336,9 @@ def test_the_video_and_the_collected_frames_are_written(
     assert sum(1 for _ in iter(lambda: saved.read()[0], False)) == 40
     assert saved.get(cv2.CAP_PROP_FPS) == 20.0
     index = (tmp_path / "unsure" / "index.jsonl").read_text()
-    kept = [json.loads(line) for line in index.splitlines()]
-    assert [k["frame"] for k in kept] == [0, 20]  # one a second
-    assert all((tmp_path / "unsure" / k["image"]).is_file() for k in kept)
+    entries = [json.loads(line) for line in index.splitlines()]
+    assert [entry["frame"] for entry in entries] == [0, 20]  # one a second
+    assert all((tmp_path / "unsure" / entry["image"]).is_file() for entry in entries)
 
 
 def test_a_disk_that_cannot_be_written_ends_the_run_with_its_error(

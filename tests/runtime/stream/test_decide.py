@@ -38,11 +38,11 @@ def test_smoothing_forgets_by_its_time_constant_whatever_the_frame_rate() -> Non
 
 def test_smoothed_probabilities_sum_to_one_and_the_first_frame_is_its_own() -> None:
     rng, smoother = np.random.default_rng(0), Smoother(Smoothing(0.3))
-    seen = rng.dirichlet(np.ones(5), 50)
-    out = [smoother(p, seconds=0.04 * i) for i, p in enumerate(seen)]
-    np.testing.assert_array_equal(out[0], seen[0])
+    frames = rng.dirichlet(np.ones(5), 50)
+    out = [smoother(p, seconds=0.04 * i) for i, p in enumerate(frames)]
+    np.testing.assert_array_equal(out[0], frames[0])
     np.testing.assert_allclose([p.sum() for p in out], 1, atol=EPS)
-    assert np.diff(out, axis=0).std() < np.diff(seen, axis=0).std() / 3
+    assert np.diff(out, axis=0).std() < np.diff(frames, axis=0).std() / 3
 
 
 def test_a_clock_that_stands_or_goes_back_changes_nothing() -> None:

@@ -141,12 +141,16 @@ def test_a_live_frame_is_taken_only_when_the_one_before_is_in_inference() -> Non
     with Pipeline(
         [CountedSource(300, live=True, before=lambda index: time.sleep(0.001))], steps
     ) as pipeline:
-        taken = indices(list(pipeline))
+        answered = indices(list(pipeline))
     assert max(ahead) <= 1
-    assert all(a < b for a, b in pairwise(taken))
-    assert taken[-1] == 299
+    assert all(a < b for a, b in pairwise(answered))
+    assert answered[-1] == 299
     (counts,) = pipeline.counts
-    assert (counts.captured, counts.used, counts.dropped) == (300, len(taken), 300 - len(taken))
+    assert (counts.captured, counts.used, counts.dropped) == (
+        300,
+        len(answered),
+        300 - len(answered),
+    )
     assert counts.dropped > 0
 
 

@@ -182,10 +182,10 @@ def test_the_first_signal_stops_and_the_second_one_is_as_before(number: signal.S
     calls: list[int] = []
     before = signal.signal(number, lambda *_: calls.append(2))
     try:
-        with stop_on_signals(lambda: calls.append(1)) as seen:
-            assert not seen.is_set()
+        with stop_on_signals(lambda: calls.append(1)) as received:
+            assert not received.is_set()
             os.kill(os.getpid(), number)
-            wait_until(seen.is_set)
+            wait_until(received.is_set)
             os.kill(os.getpid(), number)
             wait_until(lambda: len(calls) == 2)
         assert calls == [1, 2]
@@ -213,7 +213,7 @@ def test_a_signal_during_the_first_ones_handler_is_the_second_one() -> None:
 
 def test_handlers_are_restored_after_the_block() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with stop_on_signals(lambda: None) as seen:
+    with stop_on_signals(lambda: None) as received:
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
-    assert not seen.is_set()
+    assert not received.is_set()

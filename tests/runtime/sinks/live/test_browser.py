@@ -21,7 +21,7 @@ LIVE = (
 
 
 class Loop:
-    """Writes results until told to stop, and counts them."""
+    """Writes results until it is stopped, and counts them."""
 
     def __init__(self, page: LivePage, make: Callable[[int], list[Result]]) -> None:
         self.page, self.make, self.written = page, make, 0

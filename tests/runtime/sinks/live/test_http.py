@@ -51,18 +51,19 @@ def test_the_newest_result_is_served_with_its_numbers(serve: Serve, result: Make
     page = serve(title="birds")
     for index in (0, 1, 4):
         page.write(result(index))
-    (shown,) = state(page)["cameras"]
+    (camera_state,) = state(page)["cameras"]
     counts = {"captured": 5, "classified": 3, "dropped": 2, "silences": 0}
-    assert {key: shown[key] for key in counts} == counts
-    assert (shown["status"], shown["name"]) == ("ok", "test://")
-    assert (shown["variant"], shown["backend"], shown["file"]) == (
+    assert {key: camera_state[key] for key in counts} == counts
+    assert (camera_state["status"], camera_state["name"]) == ("ok", "test://")
+    assert (camera_state["variant"], camera_state["backend"], camera_state["file"]) == (
         "int8",
         "onnxruntime",
         "model.int8.cpu.onnx",
     )
-    assert shown["picture_age_ms"] >= 40  # from capture, not from the answer
+    assert camera_state["picture_age_ms"] >= 40  # from capture, not from the answer
     assert [
-        shown["latency"][stage]["n"] for stage in ("age", "decode", "preprocess", "infer", "post")
+        camera_state["latency"][stage]["n"]
+        for stage in ("age", "decode", "preprocess", "infer", "post")
     ] == [3] * 5
     assert state(page)["title"] == "birds"
 
@@ -74,9 +75,9 @@ def test_a_picture_comes_with_its_own_answer(serve: Serve, result: Make) -> None
     answer, body = ask(page, "/frame.jpg")
     picture = Image.open(io.BytesIO(body))
     assert (answer.status, picture.format, picture.size) == (200, "JPEG", (960, 600))
-    shown = json.loads(answer.headers["X-Finedge-Answer"])
-    assert (shown["frame"], shown["status"]) == (7, "ok")
-    assert shown["top"][0] == {"label": "a bird", "p": 0.8}
+    answer_json = json.loads(answer.headers["X-Finedge-Answer"])
+    assert (answer_json["frame"], answer_json["status"]) == (7, "ok")
+    assert answer_json["top"][0] == {"label": "a bird", "p": 0.8}
     assert float(answer.headers["X-Finedge-Age-Ms"]) >= 40
 
 
@@ -121,8 +122,12 @@ def test_a_silence_keeps_the_picture_but_not_its_status(serve: Serve, result: Ma
     page.write(result(0))
     for _ in range(3):
         page.write(result(status="no_signal"))
-    (shown,) = state(page)["cameras"]
-    assert (shown["status"], shown["silences"], shown["classified"]) == ("no_signal", 1, 1)
+    (camera_state,) = state(page)["cameras"]
+    assert (camera_state["status"], camera_state["silences"], camera_state["classified"]) == (
+        "no_signal",
+        1,
+        1,
+    )
     assert ask(page, "/frame.jpg")[0].status == 200
     for status in ("ok", "no_signal"):
         page.write(result(1, status=status))
@@ -367,9 +372,9 @@ def test_a_given_token_is_asked_for_on_loopback_too_and_never_logged(
 @pytest.mark.parametrize("other", ['x={"a":1}', "a[b]=1", "x=a b", "k=\u00e9", "=", ";;"])
 def test_cookies_of_other_programs_do_not_lock_a_reader_out(serve: Serve, other: str) -> None:
     page = serve(token=TOKEN)
-    ours = ask(page, f"/?token={TOKEN}")[0].headers["Set-Cookie"].split(";")[0]
-    assert ask(page, "/", Cookie=f"{other}; {ours}; {other}")[0].status == 200
-    assert ask(page, "/", Cookie=f"{other}; {ours}x; {other}")[0].status == 401
+    cookie = ask(page, f"/?token={TOKEN}")[0].headers["Set-Cookie"].split(";")[0]
+    assert ask(page, "/", Cookie=f"{other}; {cookie}; {other}")[0].status == 200
+    assert ask(page, "/", Cookie=f"{other}; {cookie}x; {other}")[0].status == 401
 
 
 @pytest.mark.parametrize("token", ["", "short", "with spaces in it, long enough", "x" * 15])

@@ -29,9 +29,9 @@ def test_no_sample_is_lost_beyond_the_ends(samples: list[float]) -> None:
 
 def test_percentiles_are_the_reports_and_null_for_few_samples() -> None:
     samples = [float(x) for x in range(200)]
-    shown = histogram(samples)
-    assert [shown["p50"], shown["p95"]] == [percentile(samples, 50), percentile(samples, 95)]
-    assert shown["p99"] is None
+    summary = histogram(samples)
+    assert [summary["p50"], summary["p95"]] == [percentile(samples, 50), percentile(samples, 95)]
+    assert summary["p99"] is None
     assert histogram([])["p50"] is None
 
 

@@ -66,7 +66,7 @@ def clients() -> Iterator[Clients]:
         connection.close()
 
 
-def ours() -> list[threading.Thread]:
+def client_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("finedge-live")]
 
 
@@ -99,7 +99,7 @@ def test_a_newcomer_takes_the_place_of_the_oldest_that_only_holds_it(
         assert classified(page) == 0
         assert clients.open[number].recv(100) == b""
     wait(lambda: page.clients < server.MAX_CLIENTS)
-    assert len(ours()) <= server.MAX_CLIENTS + 1
+    assert len(client_threads()) <= server.MAX_CLIENTS + 1
 
 
 def test_where_every_client_is_at_work_one_more_is_refused(
@@ -250,7 +250,7 @@ def test_close_ends_every_thread_whatever_the_browsers_do(
             clients.add(page, send=send)
     wait(lambda: page.clients == 21)
     page.close()
-    wait(lambda: not ours())
+    wait(lambda: not client_threads())
 
 
 def test_a_browser_that_leaves_in_the_middle_is_no_warning(
