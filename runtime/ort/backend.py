@@ -91,7 +91,7 @@ class OnnxRuntimeBackend:
         return self._start(read_onnx(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
 
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
-        """Open the float model with `tap/NAME` for each of the bundle's taps added to its outputs."""
+        """Open the float model with one more output, `tap/NAME`, for each tap of the bundle."""
         model = with_taps(read_model(bundle.file(FLOAT_FILE)), bundle.taps).SerializeToString()
         return self._start(model, bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
 

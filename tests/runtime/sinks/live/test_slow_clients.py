@@ -60,9 +60,9 @@ class Clients:
 
 @pytest.fixture
 def clients() -> Iterator[Clients]:
-    made = Clients()
-    yield made
-    for connection in made.open:
+    clients = Clients()
+    yield clients
+    for connection in clients.open:
         connection.close()
 
 
