@@ -77,7 +77,7 @@ def test_a_reader_sees_answer_age_rates_and_latencies(
         "20.0 %",
         "Live",
         " ms old",
-        "Frames per second",
+        "Frames/s",
         "Dropped",
         "preprocess",
         "p95",
