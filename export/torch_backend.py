@@ -16,7 +16,7 @@ from finedge.data import Item
 from finedge.errors import BundleError
 from finedge.graph.onnx_file import read_model
 from finedge.runtime.backend import SessionInfo
-from finedge.runtime.ports import check_answers
+from finedge.runtime.model_io import check_scores
 from finedge.spec import Spec
 
 
@@ -96,7 +96,7 @@ class TorchSession:
         with torch.no_grad():
             results: Any = self._graph(torch.from_numpy(np.ascontiguousarray(batch)))
         answers = {name: t.numpy() for name, t in zip(self._names, results, strict=False)}
-        check_answers(answers, self._spec, rows=len(batch), file=self.info.file)
+        check_scores(answers, self._spec, rows=len(batch), file=self.info.file)
         return answers
 
     def own_errors(self, batch: NDArray[np.uint8]) -> dict[str, float]:

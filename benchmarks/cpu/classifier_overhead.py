@@ -79,7 +79,7 @@ def measure(classifier: Classifier, rounds: int) -> dict[str, object]:
     )  # the very session, without anything of ours around it
     calls: dict[str, Callable[[], object]] = {
         "bare": lambda: bare_session.run(None, {source.name: batch}),
-        "classifier": lambda: classifier.rank(classifier.scores(batch)),
+        "classifier": lambda: classifier.rank(classifier.probabilities(classifier.scores(batch))),
     }
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(rounds + WARM_UP):

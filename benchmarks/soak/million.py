@@ -27,7 +27,7 @@ from finedge.runtime.fake import FakeBackend
 from finedge.runtime.sources import Frame, SourceInfo
 from finedge.runtime.stream.decide import Holding, Rules, Smoothing
 from finedge.runtime.stream.pipeline import Pipeline
-from finedge.runtime.stream.results import Watch
+from finedge.runtime.stream.results import Results
 from finedge.spec import Input, Preprocess, Spec
 
 MOST_MIB = 5.0
@@ -61,13 +61,13 @@ def resident_mib() -> float:
 
 def soak(classifier: Classifier, source: Flood, *, lines: Path) -> dict[str, object]:
     """Run a source to its end and say what came through."""
-    watch = Watch(classifier, [source], rules=Rules(Smoothing(0.5), Holding(3)))
+    results = Results(classifier, [source], rules=Rules(Smoothing(0.5), Holding(3)))
     pipeline = Pipeline([source], classifier)
     last, wrong, answered, sizes = -1, 0, 0, [0.0]
     start = time.monotonic()
     with lines.open("w") as out, pipeline:
         for answer in pipeline:
-            record = watch(answer).record
+            record = results(answer).record
             out.write(json.dumps(record) + "\n")
             if record["frame"] is None:  # a silence: this machine was busy for seconds
                 continue

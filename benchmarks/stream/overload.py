@@ -27,7 +27,7 @@ from finedge.runtime.benchmark.camera import Replay, Seen, watch
 from finedge.runtime.benchmark.frames import rendered_frames
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.environment import environment
-from finedge.runtime.stream.pipeline import Stages
+from finedge.runtime.stream.pipeline import BatchModel
 
 RATES = (0.5, 1.0, 2.0, 5.0)
 Rank = Callable[[NDArray[np.float32]], object]
@@ -56,7 +56,7 @@ class Subject:
     """What is watched, and which share of its capacity it must reach."""
 
     name: str
-    stages: Stages
+    stages: BatchModel
     rank: Rank
     share: float
 
@@ -77,7 +77,7 @@ def main(
             Subject(
                 f"{classifier.bundle.name} {variant} on {classifier.session.info.backend}",
                 classifier,
-                classifier.rank,
+                lambda scores: classifier.rank(classifier.probabilities(scores)),
                 0.9,
             ),
         )
@@ -113,7 +113,7 @@ def measure(
 
 
 def stage_times(
-    stages: Stages, frames: Sequence[NDArray[np.uint8]], *, seconds: float
+    stages: BatchModel, frames: Sequence[NDArray[np.uint8]], *, seconds: float
 ) -> dict[str, float]:
     """Return the median wall time in ms of each stage while nothing else runs."""
     times: dict[str, list[float]] = {"preprocess": [], "infer": []}

@@ -67,7 +67,8 @@ def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
         bundle.spec.main.name,
         {bundle.spec.input.name: frames},
     )
-    expected = probabilities(scores / (fitted.temperature if fitted else 1.0))
+    temperature = fitted.temperature if fitted else 1.0
+    expected = probabilities(scores, temperature=temperature)
     found = _run(
         model.SerializeToString(),
         PROBABILITIES,

@@ -18,7 +18,7 @@ from finedge.runtime.benchmark.modes import TOTAL, Lane
 from finedge.runtime.benchmark.rows import PERCENTILES
 from finedge.runtime.sources import CaptureOptions, Frame, Source, SourceInfo, open_source
 from finedge.runtime.sources.address import mask
-from finedge.runtime.stream.pipeline import Answer, Pipeline, Stages
+from finedge.runtime.stream.pipeline import Answer, BatchModel, Pipeline
 
 FPS = 30.0  # of a replay
 SETTLE_S = 0.2  # at the start of each block, while threads and caches come up: not recorded
@@ -95,7 +95,7 @@ class Seen:
 
 def watch(
     source: Source,
-    stages: Stages,
+    model: BatchModel,
     *,
     rank: Callable[[NDArray[np.float32]], object],
     seconds: float,
@@ -107,7 +107,7 @@ def watch(
         SourceLost: not one frame was answered.
     """
     seen: list[Seen] = []
-    with Pipeline([source], stages) as pipeline:
+    with Pipeline([source], model) as pipeline:
         begin = time.monotonic() + settle_s
         for answer in pipeline:
             if isinstance(answer, Answer):
@@ -144,7 +144,7 @@ class CameraLane(Lane):
         if seconds <= 0:
             return []
         with self._open() as source:
-            seen = watch(source, self.classifier, rank=self.classifier.rank, seconds=seconds)
+            seen = watch(source, self.classifier, rank=self._rank, seconds=seconds)
         totals = [s.preprocess + s.infer + s.post for s in seen]
         if record:
             self.seen.append(seen)
@@ -214,6 +214,9 @@ class CameraLane(Lane):
         return (
             f"the machine was too busy to offer {self.fps or FPS:g} frames a second: {self.missed} were missed",
         )
+
+    def _rank(self, scores: NDArray[np.float32]) -> object:
+        return self.classifier.rank(self.classifier.probabilities(scores))
 
     def _open(self) -> AbstractContextManager[Source]:
         if not self.uri:

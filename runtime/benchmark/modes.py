@@ -138,7 +138,8 @@ class Lane:
         last = time.perf_counter()
         for answer in session.stream(self._batches_for(seconds, prepared)):
             received, took = time.perf_counter(), prepared.popleft()
-            self.classifier.rank(answer[self.classifier.bundle.spec.main.name])
+            scores = answer[self.classifier.bundle.spec.main.name]
+            self.classifier.rank(self.classifier.probabilities(scores))
             now = time.perf_counter()
             if record:
                 for stage, value in (

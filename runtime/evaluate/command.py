@@ -125,7 +125,7 @@ def predict(
     Raises:
         DataError: no images, or one cannot be read (see `finedge.data.drop_unreadable`).
     """
-    from finedge.runtime.classifier import order, probabilities
+    from finedge.runtime.classifier import order
 
     if not items:
         raise DataError("no images to evaluate", expected="at least one")
@@ -137,8 +137,8 @@ def predict(
             )
         ]
     )
-    ranked = order(probabilities(scores))[:, :SHOWN]
-    p = classifier.tempered(scores)
+    p = classifier.probabilities(scores)
+    ranked = order(p)[:, :SHOWN]
     labels = np.array([i.label for i in items], dtype=np.intp)
     return Answers(items, labels, ranked, np.take_along_axis(p, ranked, axis=1).astype(np.float32))
 

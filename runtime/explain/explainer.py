@@ -66,7 +66,7 @@ class Explainer:
             for name, values in self._classifier.session(batch).items()
         }
         seen = Seen(self._spec, self._places, tensors, wish or ExplainOptions())
-        (top,) = self._classifier.rank(seen.scores[None])
+        (top,) = self._classifier.rank(self._classifier.probabilities(seen.scores[None]))
         return Explained(
             batch[0],
             top,

@@ -1,4 +1,4 @@
-"""One JSON line a result on stdout; never dropped."""
+"""One JSON line for each result on stdout; no line is dropped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from finedge.runtime.sinks.base import Context, Outputs, Result
 
 
 class JsonLines:
-    """Prints each record; a reader that is slow slows the run, and of live sources more frames are dropped and counted."""
+    """Prints each record.
+
+    A slow reader slows the run. Of live sources more frames are then dropped, and counted.
+    """
 
     def write(self, result: Result) -> None:
         """Print one line.
@@ -16,7 +19,7 @@ class JsonLines:
         Raises:
             BrokenPipeError: the reader has gone.
         """
-        # One write a line, so that a signal never leaves half of one behind.
+        # One write for each line, so that a signal never leaves half a line.
         print(json.dumps(result.record) + "\n", end="", flush=True)
 
     def close(self) -> None:
@@ -24,5 +27,5 @@ class JsonLines:
 
 
 def open_lines(outputs: Outputs, context: Context) -> JsonLines:
-    """Return the sink that always is."""
+    """Return the sink that every run has."""
     return JsonLines()

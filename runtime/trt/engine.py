@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, SystemProblem
-from finedge.runtime.ports import Port, check_ports
+from finedge.runtime.model_io import IoTensor, check_model_io
 from finedge.runtime.trt.build.log import collected, logger
 
 # What TensorRT for RTX says of an engine it will not run; one number may hold several.
@@ -38,9 +38,9 @@ class Tensor:
         return f"{self.name}: {self.dtype} [B, {', '.join(map(str, self.row))}]"
 
     @property
-    def port(self) -> Port:
+    def port(self) -> IoTensor:
         """What it can hold; the batch is for the profile to say."""
-        return Port(self.name, str(self.dtype), (None, *self.row))
+        return IoTensor(self.name, str(self.dtype), (None, *self.row))
 
     def size(self, batch: int) -> int:
         """Return the bytes of `batch` rows."""
@@ -88,7 +88,7 @@ class Engine:
         Raises:
             BundleError: with what was found.
         """
-        check_ports(
+        check_model_io(
             [self.input.port],
             [o.port for o in self.outputs],
             bundle,

@@ -33,6 +33,7 @@ from finedge.runtime.agreement import (
     skipped,
 )
 from finedge.runtime.backend import (
+    REDUCED_RANGE,
     Backend,
     HasOwnErrors,
     HasPixels,
@@ -42,7 +43,7 @@ from finedge.runtime.backend import (
     get_backend,
 )
 from finedge.runtime.evaluate.labelled import bundle_dataset
-from finedge.runtime.ort.backend import REDUCED_RANGE, OnnxRuntimeBackend
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 
 # The share of images on which a variant must name the class that fp32 names; of 16 images 4 may differ. A healthy INT8 model that
 # differs on 3 % of images fails once in 10,000 runs, one on a 7-bit machine (10 %) once in 60, a broken one (near chance) always.

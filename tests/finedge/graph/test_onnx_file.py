@@ -7,11 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from finedge.bundle import FLOAT_FILE, Bundle
+from finedge.bundle import FLOAT_FILE
 from finedge.errors import BundleError
 from finedge.graph.onnx_file import read_model, read_onnx
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
-from finedge.runtime.ports import FLOATS, Port, check_answers, check_ports
 from finedge.runtime.trt.build.graph import attentions
 from tests.runtime.trt.build.conftest import attention_model
 
@@ -156,39 +155,3 @@ def test_a_model_of_another_shape_is_a_bundle_error(tiny_bundle, content):
     bundle = tiny_bundle.extend("test", {FLOAT_FILE: content}, {})
     with pytest.raises(BundleError):
         OnnxRuntimeBackend().open(bundle, variant="fp32")(np.zeros((1, 32, 32, 3), np.uint8))
-
-
-FRAMES = Port("frames", "uint8", (None, 32, 32, 3))
-
-
-@pytest.mark.parametrize(
-    ("inputs", "outputs"),
-    [
-        ([], [Port("logits", "float32", (None, 6))]),
-        ([Port("frames", "float32", (None, 32, 32, 3))], [Port("logits", "float32", (None, 6))]),
-        ([Port("frames", "uint8", (None, 3, 32, 32))], [Port("logits", "float32", (None, 6))]),
-        ([FRAMES], [Port("scores", "float32", (None, 6))]),
-        ([FRAMES], [Port("logits", "int64", (None, 6))]),
-        ([FRAMES], [Port("logits", "float32", (None, 7))]),
-        ([FRAMES], [Port("logits", "float32", (6,))]),
-        ([Port("frames", "uint8", (4, 32, 32, 3))], [Port("logits", "float32", (5, 6))]),
-    ],
-)
-def test_ports_other_than_the_spec_are_refused(tiny_bundle: Bundle, inputs, outputs):
-    with pytest.raises(BundleError, match=FLOAT_FILE):
-        check_ports(inputs, outputs, tiny_bundle, file=FLOAT_FILE)
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("shape", [None, (None, 6), (None, None), (4, 6)])
-def test_what_is_open_until_the_run_fits(tiny_bundle, dtype, shape):
-    check_ports([FRAMES], [Port("logits", dtype, shape)], tiny_bundle, file=FLOAT_FILE)
-
-
-@pytest.mark.parametrize(
-    "found",
-    [{}, {"logits": np.zeros(6)}, {"logits": np.zeros((2, 6))}, {"logits": np.zeros((1, 5))}],
-)
-def test_answers_of_another_shape_are_refused(tiny_bundle, found):
-    with pytest.raises(BundleError, match="answered 1 frame"):
-        check_answers(found, tiny_bundle.spec, rows=1, file=FLOAT_FILE)

@@ -9,8 +9,8 @@ from onnx import numpy_helper
 
 from finedge.errors import BundleError
 from finedge.graph.reduce_range import HIGH, LOW, to_seven_bits
-from finedge.runtime.backend import SessionOptions
-from finedge.runtime.ort.backend import REDUCED_RANGE, OnnxRuntimeBackend
+from finedge.runtime.backend import REDUCED_RANGE, SessionOptions
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.runtime.ort.int8_products import OVERRIDE
 
 pytestmark = pytest.mark.int8

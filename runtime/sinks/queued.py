@@ -1,4 +1,4 @@
-"""A slow sink behind a short queue: of live sources what does not fit is dropped and counted."""
+"""A slow sink in its own thread, after a short queue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ log = logging.getLogger(__name__)
 SIZE = 8  # results, each with its frame
 
 
-class Behind:
-    """Feeds `sink` in a thread of its own; what it raises is raised by the next `write`, or by `close`: an OSError as a SystemProblem.
+class QueuedSink:
+    """Writes to `sink` in its own thread.
+
+    An error of the sink is raised by the next `write`, or by `close`. An OSError becomes a
+    SystemProblem.
 
     Args:
-        sink: what is slow.
+        sink: the slow one.
         name: its option, without the dashes.
-        drop: a full queue drops the result (live sources); otherwise `write` waits.
+        drop: a full queue drops and counts the result (live sources); otherwise `write` waits.
     """
 
     def __init__(self, sink: Sink, *, name: str, drop: bool) -> None:
@@ -45,9 +48,7 @@ class Behind:
         self._queue.put(None)
         self._thread.join()
         if self.dropped:
-            log.warning(
-                "%s was too slow for %d frames: they are left out", self._name, self.dropped
-            )
+            log.warning("%s was too slow for %d frames: they are missing", self._name, self.dropped)
         if self._error is not None:
             raise self._error
 
@@ -57,19 +58,18 @@ class Behind:
         self._guarded(None)
 
     def _guarded(self, result: Result | None) -> None:
-        """Write a result, or close for None; after an error only close, so that a waiting `write` is let go."""
+        """Write a result, or close for None.
+
+        After an error nothing is written any more, so that a waiting `write` can go on.
+        """
         try:
             if result is None:
                 self._sink.close()
             elif self._error is None:
                 self._sink.write(result)
         except OSError as error:  # a full disk, a card that became read-only
-            self._fail(
-                SystemProblem(
-                    f"--{self._name}: {error}",
-                    expected="a folder that can be written, with space left",
-                )
-            )
+            expected = "a folder that can be written, with space left"
+            self._fail(SystemProblem(f"--{self._name}: {error}", expected=expected))
         except BaseException as error:
             self._fail(error)
 

@@ -11,59 +11,63 @@ from pathlib import Path
 from typing import Any
 
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live.camera import Camera
-from finedge.runtime.sinks.live.histogram import axis
+from finedge.runtime.sinks.live.camera import CameraState, histogram_axis
 from finedge.runtime.telemetry import Reader
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
 ROOT = Path("/")
-MOST_CAMERAS = 16
-TELEMETRY_S = 2.0  # how often the sensors are read, whoever asks
+MAX_CAMERAS = 16
+TELEMETRY_S = 2.0  # the sensors are read at most this often, however many browsers ask
 
 
-class Board:
-    """Sorts results by camera: `Result.stream` says which. `cameras` are what the tiles are called; without it, the newest line's "source"."""
+class LiveState:
+    """Sorts results by camera: `Result.stream` is the camera's number.
+
+    `cameras` are the names of the tiles. Without them a tile has the "source" of its newest line.
+    """
 
     def __init__(self, title: str, *, cameras: Sequence[str] = (), quiet_s: float = 0.0) -> None:
         self.title, self.quiet_s = title, quiet_s
-        self.cameras = [Camera(name, quiet_s=quiet_s) for name in cameras[:MOST_CAMERAS] or [""]]
-        if len(cameras) > MOST_CAMERAS:
-            log.warning("live page: shows the first %d of %d cameras", MOST_CAMERAS, len(cameras))
+        names = cameras[:MAX_CAMERAS] or [""]
+        self.cameras = [CameraState(name, quiet_s=quiet_s) for name in names]
+        if len(cameras) > MAX_CAMERAS:
+            log.warning("live page: shows the first %d of %d cameras", MAX_CAMERAS, len(cameras))
         self._started = time.monotonic()
-        self._machine = Machine()
+        self._machine = MachineState()
 
     def write(self, result: Result) -> None:
-        """Take a result; never waits for a browser. Streams past `MOST_CAMERAS` are not shown."""
-        if result.stream >= MOST_CAMERAS:
+        """Take a result; it never waits for a browser.
+
+        Streams from number `MAX_CAMERAS` on are not shown.
+        """
+        if result.stream >= MAX_CAMERAS:
             return
         while result.stream >= len(self.cameras):
-            self.cameras.append(Camera("", quiet_s=self.quiet_s))
+            self.cameras.append(CameraState("", quiet_s=self.quiet_s))
         self.cameras[result.stream].write(result)
 
-    def state(self) -> bytes:
+    def to_json(self) -> bytes:
         """Return everything but the pictures as JSON."""
         state = {
             "schema": SCHEMA,
             "title": self.title,
             "uptime_s": round(time.monotonic() - self._started),
             "cameras": [camera.state() for camera in tuple(self.cameras)],
-            "axis": axis(),
+            "axis": histogram_axis(),
             "machine": self._machine.read(),
         }
         return json.dumps(state).encode()
 
     def silent_s(self) -> float | None:
-        """Return the seconds since the last line of any camera, or None before the first."""
-        return min(
-            (s for s in (camera.silent_s() for camera in tuple(self.cameras)) if s is not None),
-            default=None,
-        )
+        """Return the seconds since the newest line of any camera, or None before the first."""
+        silences = (camera.silent_s() for camera in tuple(self.cameras))
+        return min((s for s in silences if s is not None), default=None)
 
 
-class Machine:
-    """The board's sensors: found when first asked for, read at most every `TELEMETRY_S`."""
+class MachineState:
+    """The board's sensors: opened at the first request, read at most every `TELEMETRY_S`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,7 +77,7 @@ class Machine:
         self._works = True
 
     def read(self) -> dict[str, Any]:
-        """Return the fields of `Telemetry` as plain data; empty where the sensors make trouble."""
+        """Return the fields of `Telemetry` as plain data; empty where the sensors fail."""
         with self._lock:
             if self._works and time.monotonic() - self._read_at >= TELEMETRY_S:
                 self._last, self._read_at = self._sample(), time.monotonic()

@@ -1,4 +1,7 @@
-"""Durations of a run without end, in constant memory: counts in bins 1 % wide."""
+"""Percentiles of all durations of a run without end, in constant memory: counts in 1 % bins.
+
+The live page instead keeps its newest durations exactly (`finedge.runtime.sinks.live.camera`).
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ from array import array
 
 from finedge.measure import MIN_QUERIES, supported
 
-LOW_MS, HIGH_MS = (
-    1e-3,
-    1e7,
-)  # a microsecond to three hours; what lies outside counts in the outermost bin
+# A microsecond to three hours. A duration outside counts in the outermost bin.
+LOW_MS, HIGH_MS = 1e-3, 1e7
 STEP = 1.01
 
 
-class Histogram:
-    """Counts durations in ms. A percentile is its bin's upper edge: at most 1 % above the nearest-rank sample, never below it."""
+class RunPercentiles:
+    """Counts durations in ms.
+
+    A percentile is the upper edge of its bin: at most 1 % above the nearest-rank sample, never
+    below it.
+    """
 
     def __init__(self) -> None:
         self.n = 0
@@ -30,20 +35,18 @@ class Histogram:
         """Return the percentile in ms; `percent` in (0, 100]."""
         if not self.n:
             raise ValueError("no samples")
-        rank, seen = max(1, math.ceil(percent / 100 * self.n)), 0
+        rank, total = max(1, math.ceil(percent / 100 * self.n)), 0
         for index, count in enumerate(self._bins):
-            seen += count
-            if seen >= rank:
+            total += count
+            if total >= rank:
                 return LOW_MS * STEP**index
         raise AssertionError(self.n)
 
     def text(self, percent: float) -> str:
-        """Return the percentile with three digits, or `n/a (n<662)` where the sample does not support it."""
-        return (
-            f"{self.percentile(percent):.3g}"
-            if supported(percent, self.n)
-            else f"n/a (n<{MIN_QUERIES[percent]})"
-        )
+        """Return the percentile with three digits, or `n/a (n<662)` where samples are too few."""
+        if supported(percent, self.n):
+            return f"{self.percentile(percent):.3g}"
+        return f"n/a (n<{MIN_QUERIES[percent]})"
 
 
 def _bin(ms: float) -> int:
