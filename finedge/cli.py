@@ -14,12 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finedge import __version__
-from finedge.arguments import call
+from finedge import __version__, terminal
+from finedge.arguments import call, without_json
 from finedge.errors import FinedgeError, SystemProblem, UsageError, as_finedge_error, nearest
 from finedge.text import CleanFormatter, clean
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+log = logging.getLogger("finedge")
 
 INTERRUPTED = 130
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -27,18 +32,31 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 @dataclass(frozen=True)
 class Command:
-    """Where a subcommand lives (`module:function`), one line about it, and the extra that installs what it imports."""
+    """A subcommand.
+
+    Attributes:
+        target: its function, as `module:function`. It returns plain data: the JSON of a pipe.
+        about: one line about it, for `finedge --help`.
+        show: the function, as `module:function`, that makes a rich renderable of the result for a
+            terminal. Without one, the generic table serves.
+        extra: the extra of the package that installs what the function imports.
+        for_run: the command that takes over where an argument is the folder of a training run.
+    """
 
     target: str
     about: str
+    show: str = "finedge.tables:generic"
     extra: str = ""
-    for_run: Command | None = None  # takes over where an argument is the folder of a training run
+    for_run: Command | None = None
 
     def load(self) -> Callable[..., Any]:
-        """Import the function; a missing package is answered with the extra to install."""
-        module, function = self.target.split(":")
+        """Import the function.
+
+        Raises:
+            SystemProblem: a package or a system library is missing; the text says how to install it.
+        """
         try:
-            return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+            return _imported(self.target)
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("finedge"):
                 raise
@@ -46,73 +64,131 @@ class Command:
         except ImportError as error:
             raise missing_library(error) from error
 
+    def renderer(self) -> Callable[[Any], RenderableType]:
+        """Import what turns a result into what people read."""
+        return _imported(self.show)
 
-COMMANDS: dict[str, Command] = {
-    "train": Command(
-        "finedge.train.command:train", "train a classifier on a folder of images", "train"
-    ),
-    "models": Command("finedge.train.about:models", "list the models and backbones", "train"),
-    "data render": Command(
-        "finedge.synthetic.command:render", "render a fine-grained data set to try with"
-    ),
-    "data list": Command("finedge.train.data.command:datasets", "list the published data sets"),
-    "data get": Command(
-        "finedge.train.data.command:get", "download, verify and unpack a published data set"
-    ),
-    "data check": Command(
-        "finedge.train.data.command:check",
-        "look for broken files, duplicates across splits, uneven classes",
-    ),
-    "evaluate": Command(
-        "finedge.runtime.evaluate.command:evaluate",
-        "accuracy of a run or a bundle on a split",
-        for_run=Command("finedge.train.evaluate:evaluate", "accuracy of a run on a split", "train"),
-    ),
-    "export": Command(
-        "finedge.export.command:export",
-        "make a bundle of a run: ONNX, parity, golden frame",
-        "train",
-    ),
-    "explain": Command(
-        "finedge.runtime.explain.command:explain",
-        "show where a bundle's classifier looks: PNGs and a page",
-        "report",
-    ),
-    "calibrate": Command(
-        "finedge.calib.command:calibrate", "add the INT8 variants to a bundle", "calib"
-    ),
-    "build": Command(
-        "finedge.runtime.trt.build.command:build",
-        "build TensorRT engines, or say what stands in the way (--dry-run)",
-    ),
-    "verify": Command(
-        "finedge.runtime.verify.command:verify",
-        "compare every stage and name the first that diverges",
-    ),
-    "classify": Command(
-        "finedge.runtime.stream.command:classify", "classify images, video or a camera: JSON lines"
-    ),
-    "benchmark": Command(
-        "finedge.runtime.benchmark.command:benchmark",
-        "accuracy and latency of each variant, interleaved",
-    ),
-    "report": Command(
-        "finedge.runtime.report.command:report",
-        "write report.md and report.html of a benchmark",
-        "report",
-    ),
-    "deploy": Command(
-        "finedge.jetson.deploy.command:deploy",
-        "put a bundle on a board over ssh: copied, verified there, swapped in, rolled back if it fails",
-    ),
-    "serve-config": Command(
-        "finedge.jetson.serve_config.command:serve_config",
-        "write what Triton Inference Server or DeepStream needs to serve a bundle",
-    ),
-    "doctor": Command(
-        "finedge.jetson.doctor:doctor", "say what this machine can run, and how to mend the rest"
-    ),
+
+def _imported(path: str) -> Callable[..., Any]:
+    module, function = path.split(":")
+    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+
+
+EVALUATE = "finedge.runtime.evaluate.show:show"
+# By stage, as `finedge --help` shows them.
+STAGES: dict[str, dict[str, Command]] = {
+    "train a model": {
+        "data render": Command(
+            "finedge.synthetic.command:render",
+            "render a fine-grained data set to try things with",
+            show="finedge.synthetic.show:show",
+        ),
+        "data list": Command(
+            "finedge.train.data.command:datasets",
+            "list the published data sets",
+            show="finedge.train.data.show:show_datasets",
+        ),
+        "data get": Command(
+            "finedge.train.data.command:get",
+            "download, verify and unpack a published data set",
+            show="finedge.train.data.show:show_get",
+        ),
+        "data check": Command(
+            "finedge.train.data.command:check",
+            "look for broken files, duplicates across splits and uneven classes",
+            show="finedge.train.data.show:show_check",
+        ),
+        "models": Command(
+            "finedge.train.about:models",
+            "list the models and the backbones, with their papers and costs",
+            show="finedge.train.show:show_models",
+            extra="train",
+        ),
+        "train": Command(
+            "finedge.train.command:train",
+            "train a classifier on a folder of images",
+            show="finedge.train.show:show_train",
+            extra="train",
+        ),
+    },
+    "make a bundle": {
+        "export": Command(
+            "finedge.export.command:export",
+            "make a bundle of a run: ONNX files, their parity, a golden frame",
+            show="finedge.export.show:show",
+            extra="train",
+        ),
+        "calibrate": Command(
+            "finedge.calib.command:calibrate",
+            "add the INT8 variants to a bundle",
+            show="finedge.calib.show:show",
+            extra="calib",
+        ),
+        "build": Command(
+            "finedge.runtime.trt.build.command:build",
+            "build TensorRT engines; --dry-run only says what stands in the way",
+            show="finedge.runtime.trt.build.show:show",
+        ),
+        "verify": Command(
+            "finedge.runtime.verify.command:verify",
+            "compare every stage and name the first that diverges",
+            show="finedge.runtime.verify.show:show",
+        ),
+    },
+    "run a bundle": {
+        "classify": Command(
+            "finedge.runtime.stream.command:classify", "classify photos, a video or a camera"
+        ),
+        "explain": Command(
+            "finedge.runtime.explain.command:explain",
+            "draw where a classifier looks: PNG files and a page",
+            show="finedge.runtime.explain.show:show",
+            extra="report",
+        ),
+    },
+    "measure a bundle": {
+        "evaluate": Command(
+            "finedge.runtime.evaluate.command:evaluate",
+            "accuracy of a run or a bundle on a split",
+            show=EVALUATE,
+            for_run=Command(
+                "finedge.train.evaluate:evaluate",
+                "accuracy of a run on a split",
+                show=EVALUATE,
+                extra="train",
+            ),
+        ),
+        "benchmark": Command(
+            "finedge.runtime.benchmark.command:benchmark",
+            "accuracy and latency of every variant, interleaved",
+            show="finedge.runtime.benchmark.show:show",
+        ),
+        "report": Command(
+            "finedge.runtime.report.command:report",
+            "write report.md and report.html of a benchmark",
+            show="finedge.runtime.report.show:show",
+            extra="report",
+        ),
+    },
+    "deploy a bundle": {
+        "doctor": Command(
+            "finedge.jetson.doctor.command:doctor",
+            "say what this machine can run, and how to fix the rest",
+            show="finedge.jetson.doctor.show:show",
+        ),
+        "deploy": Command(
+            "finedge.jetson.deploy.command:deploy",
+            "copy a bundle to a board, verify it there, swap it in",
+            show="finedge.jetson.deploy.show:show",
+        ),
+        "serve-config": Command(
+            "finedge.jetson.serve_config.command:serve_config",
+            "write what Triton Inference Server or DeepStream needs",
+            show="finedge.jetson.serve_config.show:show",
+        ),
+    },
 }
+COMMANDS = {name: command for stage in STAGES.values() for name, command in stage.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         open_streams()
         if argv is None:  # the process is ours
-            tell_bugs_clean()
+            print_bugs_clean()
         return _guarded(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # also while an error was being printed
         return INTERRUPTED
@@ -129,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
 def open_streams() -> None:
     """Give the process its three standard streams; a closed one becomes the null device.
 
-    Else the next file gets the number of a closed one, and libraries print into it.
+    Otherwise the next file gets the number of a closed one, and libraries print into it.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -137,23 +213,28 @@ def open_streams() -> None:
         except OSError:
             _to_null(number)
         if getattr(sys, name) is None:
-            stream = open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+            stream = open(  # noqa: SIM115
+                number, mode, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
             setattr(sys, name, stream)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a test's own stream
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def tell_bugs_clean() -> None:
-    """Take secrets and control characters out of the tracebacks of bugs, in threads too; the exit code stays 1."""
-    sys.excepthook = _tell_bug
-    threading.excepthook = lambda told: _tell_bug(told.exc_type, told.exc_value, told.exc_traceback)
+def print_bugs_clean() -> None:
+    """Take secrets and control characters out of the tracebacks of bugs, in threads too.
+
+    The exit code of a bug stays 1.
+    """
+    sys.excepthook = _print_bug
+    threading.excepthook = lambda bug: _print_bug(bug.exc_type, bug.exc_value, bug.exc_traceback)
 
 
-def _tell_bug(
+def _print_bug(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    _say(clean("".join(traceback.format_exception(kind, error, trace)).rstrip()))
+    _print_error(clean("".join(traceback.format_exception(kind, error, trace)).rstrip()))
 
 
 def _to_null(number: int) -> None:
@@ -168,39 +249,37 @@ def _guarded(arguments: list[str]) -> int:
 
     Only a bug leaves with a traceback.
     """
+    words = without_json(arguments)
     try:
-        _emit(_run(arguments))
+        with terminal.json_option(words != arguments):
+            _run(words)
         sys.stdout.flush()
         return 0
     except FinedgeError as error:
-        return _told(error)
+        return _report(error)
     except SystemExit as exit_:  # tyro: usage is 2, help is 0
         return exit_.code if isinstance(exit_.code, int) else 2
     except KeyboardInterrupt:
-        _say("finedge: interrupted")
+        _print_error("finedge: interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # `finedge classify ... | head`
         _leave_pipe()
         return 0
     except Exception as error:
-        known = as_finedge_error(error)
-        if known is None:
+        refusal = as_finedge_error(error)
+        if refusal is None:
             raise
-        logging.getLogger("finedge").debug("the whole story", exc_info=error)
-        return _told(known)
+        log.debug("the traceback", exc_info=error)
+        return _report(refusal)
 
 
-def _told(error: FinedgeError) -> int:
-    """Print an error, and its result where it has one; return its exit code."""
-    try:
-        _emit(error.result)
-    except OSError:  # nobody reads, or stdout's disk is full: the message still comes
-        _leave_pipe()
-    _say(f"finedge: {error}")
+def _report(error: FinedgeError) -> int:
+    """Print an error; return its exit code."""
+    _print_error(f"finedge: {error}")
     return error.exit_code
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
@@ -211,19 +290,28 @@ def _leave_pipe() -> None:
         _to_null(sys.stdout.fileno())
 
 
-def _run(arguments: list[str]) -> Any:
+def _run(arguments: list[str]) -> None:
+    """Run the subcommand that the arguments name, and print its result or that of its error."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
-        return None
+        return
     if arguments[0] in ("-V", "--version"):
         print(f"finedge {__version__}")
-        return None
+        return
     name, rest = _split_name(arguments)
     logs_to_stderr()
     command = COMMANDS[name]
     if command.for_run and any(_is_run(word) for word in rest):
         command = command.for_run
-    return call(command.load(), prog=f"finedge {name}", arguments=rest)
+    try:
+        result = call(command.load(), prog=f"finedge {name}", arguments=rest)
+    except FinedgeError as error:
+        try:
+            _emit(error.result, command)
+        except OSError:  # the reader has gone, or stdout's disk is full: the message still comes
+            _leave_pipe()
+        raise
+    _emit(result, command)
 
 
 def _is_run(word: str) -> bool:
@@ -270,30 +358,55 @@ def logs_to_stderr() -> None:
     logger.setLevel(level)
 
 
-def _emit(result: Any) -> None:
-    if result is not None:
+def _emit(result: Any, command: Command) -> None:
+    """Print a result on stdout: one line of JSON, or on a terminal what people read."""
+    if result is None:
+        return
+    if terminal.for_people():
+        terminal.console().print(_rendered(result, command), crop=False)
+    else:
         print(json.dumps(result), flush=True)
+
+
+def _rendered(result: Any, command: Command) -> RenderableType:
+    """Return what people read; the result of an error may hold a part of the fields only."""
+    from finedge.tables import generic
+
+    try:
+        return command.renderer()(result)
+    except (LookupError, TypeError) as error:
+        log.debug("%s cannot show this result", command.show, exc_info=error)
+        return generic(result)
 
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [
-        f"finedge {__version__}: fine-grained classifiers, from training to the camera",
+        f"finedge {__version__}: fine-grained image classifiers, from training to the camera",
         "",
         "usage: finedge COMMAND [options]      finedge COMMAND --help",
-        "",
     ]
-    lines += [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
+    for stage, commands in STAGES.items():
+        lines += ["", stage]
+        lines += [f"  {name:<{width}}  {command.about}" for name, command in commands.items()]
+    lines += [
+        "",
+        "On a terminal the results are tables. In a pipe they are JSON, and on a terminal",
+        "too with --json, which every command takes. FINEDGE_LOG=DEBUG shows more.",
+    ]
     return "\n".join(lines)
 
 
 def _missing_package(package: str, extra: str) -> SystemProblem:
-    what = f"finedge[{extra}]" if extra else "finedge"
-    return SystemProblem(f"this command needs the package '{package}'", fix=f"pip install '{what}'")
+    name = f"finedge[{extra}]" if extra else "finedge"
+    return SystemProblem(f"this command needs the package '{package}'", fix=f"pip install '{name}'")
 
 
 def missing_library(error: ImportError) -> SystemProblem:
-    """A package is there but a shared library it links is not: name the Debian package where we know it."""
+    """Return the error for a package whose shared library is missing.
+
+    It names the Debian package where that is known.
+    """
     text = str(error)
     packages = {
         "libGL.so.1": "libgl1",

@@ -103,7 +103,7 @@ def test_exit_codes(monkeypatch, error, code):
 
 def test_a_missing_package_is_answered_with_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(
-        COMMANDS, "train", cli.Command("finedge.no_such_module_of_torch:train", "", "train")
+        COMMANDS, "train", cli.Command("finedge.no_such_module_of_torch:train", "", extra="train")
     )
 
     def missing(name):
