@@ -53,7 +53,7 @@ class Command:
         """Import the function.
 
         Raises:
-            SystemProblem: a package or a system library is missing; the text says how to install it.
+            SystemProblem: a package or a system library is missing; the text has the fix.
         """
         try:
             return _imported(self.target)

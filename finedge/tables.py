@@ -6,16 +6,19 @@ Every text goes through `finedge.text.clean`: labels and file names come from ot
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from finedge.text import clean
 
 UNKNOWN = "-"  # in the place of a number that was not measured
+GAP = 2  # between two columns, in characters
+LEAST_TEXT = 12  # characters of a text column that may not be taken away for numbers
 LONGEST_LIST = 5  # entries of a list in the table of a result that has no renderer
 
 
@@ -25,7 +28,10 @@ def styled(value: object, style: str = "") -> Text:
 
 
 def one_line(value: object, style: str = "") -> Text:
-    """Return a value as text that is never broken: a path or a command to copy."""
+    """Return a line of its own that is never broken: a path or a command to copy.
+
+    In the cell of a table it would be cut.
+    """
     return Text(clean(str(value)), style=style, no_wrap=True, overflow="ignore")
 
 
@@ -39,18 +45,60 @@ def fields(pairs: Iterable[tuple[str, object]], *, title: str = "") -> Renderabl
     return Group(styled(title, "bold"), grid) if title else grid
 
 
+@dataclass(frozen=True)
+class Columns:
+    """A table with a line of column names; `numbers` are aligned right.
+
+    Numbers are kept whole where the terminal is wide enough, and text columns give way to them.
+    """
+
+    names: tuple[Text, ...]
+    numbers: tuple[bool, ...]
+    rows: tuple[tuple[Text, ...], ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table for the width of the console."""
+        whole = sum(map(self._least, range(len(self.names)))) <= options.max_width
+        result = Table(
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            header_style="bold",
+        )
+        for name, number in zip(self.names, self.numbers, strict=True):
+            justify: Literal["left", "right"] = "right" if number else "left"
+            result.add_column(name, justify=justify, overflow="fold", no_wrap=number and whole)
+        for row in self.rows:
+            result.add_row(*row)
+        yield result
+
+    def _least(self, column: int) -> int:
+        """Return the width that a column needs, with the gap to the next."""
+        widest = max(cells[column].cell_len for cells in (self.names, *self.rows))
+        return GAP + (widest if self.numbers[column] else min(widest, LEAST_TEXT))
+
+
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
 ) -> RenderableType:
-    """Return a table with a line of column names. A name that begins with `>` aligns right."""
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns:
-        right = name.startswith(">")
-        text = styled(name.removeprefix(">"))
-        result.add_column(text, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        result.add_row(*(cell if isinstance(cell, Text) else styled(cell) for cell in row))
+    """Return a table; a column whose name begins with `>` holds numbers."""
+    result = Columns(
+        tuple(styled(name.removeprefix(">")) for name in columns),
+        tuple(name.startswith(">") for name in columns),
+        tuple(
+            tuple(cell if isinstance(cell, Text) else styled(cell) for cell in row) for row in rows
+        ),
+    )
     return Group(styled(title, "bold"), result) if title else result
+
+
+def stack(*parts: RenderableType) -> RenderableType:
+    """Return parts one below the other, with an empty line between them."""
+    lines: list[RenderableType] = []
+    for part in parts:
+        lines += ["", part] if lines else [part]
+    return Group(*lines)
 
 
 def percent(share: float | None, *, digits: int = 1) -> str:

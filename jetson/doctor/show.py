@@ -51,10 +51,9 @@ def _machine(facts: dict[str, Any]) -> Rows:
     if board:
         yield "board", f"{board['board']}, JetPack {board['jetpack']} (L4T {board['l4t']})"
     yield "platform", machine["platform"]
-    yield (
-        "cpu",
-        f"{machine['cpu']}, {cores if isinstance(cores, str) else len(cores)} cores; {' '.join(machine['cpu_flags']) or 'no flags of interest'}",
-    )
+    count = cores if isinstance(cores, str) else len(cores)
+    flags = " ".join(machine["cpu_flags"]) or "no flags of interest"
+    yield "cpu", f"{machine['cpu']}, {count} cores; {flags}"
     yield "int8", f"ONNX Runtime: {INT8.get(machine['int8_products'], machine['int8_products'])}"
     yield (
         "memory",
@@ -79,10 +78,8 @@ def _power(facts: dict[str, Any]) -> Rows:
     warm = [(c, name) for name, c in now["temperatures_c"].items() if c is not None]
     locked = {None: "", True: ", locked", False: ", not locked"}[now["clocks_locked"]]
     if facts["jetson"]:
-        yield (
-            "mode",
-            f"{now['power_mode'] or 'unknown'} (of {', '.join(facts['power_modes'].values()) or 'unknown'})",
-        )
+        modes = ", ".join(facts["power_modes"].values()) or "unknown"
+        yield "mode", f"{now['power_mode'] or 'unknown'} (of {modes})"
     yield (
         "clocks",
         (", ".join(f"{n} {v:.0f} MHz" for n, v in clocks.items() if v is not None) or "unknown")

@@ -1,10 +1,11 @@
-"""One JSON line a result on stdout; never dropped."""
+"""One line a result on stdout, never dropped: JSON for programs, text on a terminal."""
 
 from __future__ import annotations
 
 import json
 
-from finedge.runtime.sinks.base import Context, Outputs, Result
+from finedge import terminal
+from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 
 
 class JsonLines:
@@ -23,6 +24,10 @@ class JsonLines:
         """Do nothing: every line was flushed."""
 
 
-def open_lines(outputs: Outputs, context: Context) -> JsonLines:
-    """Return the sink that always is."""
-    return JsonLines()
+def open_lines(outputs: Outputs, context: Context) -> Sink:
+    """Return the sink that always is: JSON lines, or text where a person reads stdout."""
+    if not terminal.for_people():
+        return JsonLines()
+    from finedge.runtime.sinks.text_lines import TextLines  # here: a pipe needs no rich
+
+    return TextLines(context)
