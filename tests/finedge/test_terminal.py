@@ -52,17 +52,18 @@ def test_every_command_has_a_recorded_result():
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - WITHOUT_RECORD))
-def test_a_terminal_gets_tables_and_no_json(name, monkeypatch):
-        code, out, err = in_terminal(*stub(name, RESULTS[name][0]))
+def test_a_terminal_gets_tables_and_no_json(name):
+    code, out, err = in_terminal(*stub(name, RESULTS[name][0]))
     assert (code, err) == (0, "")
     assert plain(out) == text(name, RESULTS[name][0])
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - WITHOUT_RECORD))
-def test_json_on_a_terminal_is_the_json_of_a_pipe(name, monkeypatch):
-        expected = json.dumps(RESULTS[name][0]) + "\n"
+def test_json_on_a_terminal_is_the_json_of_a_pipe(name):
+    expected = json.dumps(RESULTS[name][0]) + "\n"
     assert in_terminal(*stub(name, RESULTS[name][0], "--json")) == (0, expected, "")
-    done = subprocess.run([sys.executable, *stub(name, RESULTS[name][0])], capture_output=True, check=True)
+    words = [sys.executable, *stub(name, RESULTS[name][0])]
+    done = subprocess.run(words, capture_output=True, check=True)
     assert done.stdout == expected.encode()
 
 
@@ -132,7 +133,7 @@ def test_the_first_stage_that_diverges_is_marked_once():
 
 
 def test_an_error_shows_its_result_and_then_its_message():
-        code, out, err = in_terminal(*stub("verify", RESULTS["verify"][1], fails=True))
+    code, out, err = in_terminal(*stub("verify", RESULTS["verify"][1], fails=True))
     assert code == 5
     assert "FIRST" in out
     assert err == "finedge: below the gate\n"
@@ -150,7 +151,7 @@ def test_a_part_of_a_result_is_shown_by_the_generic_table():
 
 
 def test_no_color_is_respected():
-        coloured = in_terminal(*stub("verify", RESULTS["verify"][1]))[1]
+    coloured = in_terminal(*stub("verify", RESULTS["verify"][1]))[1]
     without = in_terminal(*stub("verify", RESULTS["verify"][1]), NO_COLOR="1")[1]
     assert "\x1b[31m" in coloured.replace("1;31", "31")
     assert "31m" not in without
