@@ -4,13 +4,14 @@ The names below are loaded at first use, so that `import finedge` stays cheap.
 
 Example:
     >>> from finedge import Classifier, open_source
-    >>> with Classifier.open("examples/birds.finedge") as classifier, open_source("test://") as scene:
+    >>> with open_source("test://") as scene:
     ...     frame = next(iter(scene))
-    ...     (prediction,) = classifier([frame.image])
     >>> frame.image.shape, frame.image.dtype.name
     ((480, 640, 3), 'uint8')
-    >>> len(prediction.top), prediction.top[0].p > prediction.top[1].p
-    (5, True)
+    >>> with Classifier.open("examples/birds.finedge", variant="fp32") as classifier:
+    ...     (prediction,) = classifier([frame.image])
+    >>> prediction.top[0].label
+    'fork-tailed-martin'
 """
 
 import importlib

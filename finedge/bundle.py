@@ -113,8 +113,16 @@ class Bundle:
         return empty._write(files, keep=False)
 
     @classmethod
-    def load(cls, path: Path) -> Bundle:
+    def load(cls, path: Path | str) -> Bundle:
         """Open a bundle and check every digest; first end an interrupted replacement of it.
+
+        Example:
+            >>> from finedge import Bundle
+            >>> bundle = Bundle.load("examples/birds.finedge")
+            >>> bundle.name, bundle.variants()
+            ('birds', ('fp32', 'fp16', 'int8'))
+            >>> bundle.spec.labels[0], bundle.spec.preprocess.crop
+            ('curve-billed-creeper', 128)
 
         Raises:
             BundleError: no bundle there, a newer format, a damaged manifest, a missing file, bytes

@@ -54,7 +54,7 @@ def show_check(result: dict[str, Any]) -> RenderableType:
         (name, b["images"], b["min"], f"{b['median']:g}", b["max"], ", ".join(b["empty"]) or "none")
         for name, b in result["balance"].items()
     ]
-    pairs = [
+    pairs: list[tuple[str, object]] = [
         ("check", verdict),
         ("data", result["data"]),
         ("images", f"{result['images']} in {result['classes']} classes"),
@@ -65,7 +65,7 @@ def show_check(result: dict[str, Any]) -> RenderableType:
     return stack(fields(pairs), table(columns, balance, title="images a class"), *files)
 
 
-def _findings(result: Mapping[str, Any]) -> Rows:
+def _findings(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     exact, near, sizes = result["exact"], result["near"], result["sizes"]
     yield "unreadable", result["unreadable"]["n"]
     yield (
