@@ -5,6 +5,7 @@ A person gets tables and lines. A program gets JSON: in a pipe, in a file, and w
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,15 @@ def json_requested() -> bool:
 def for_people() -> bool:
     """Tell whether a person reads stdout: it is a terminal, and JSON was not requested."""
     return sys.stdout.isatty() and not json_requested()
+
+
+@functools.cache
+def log_console() -> Console:
+    """Return the console on stderr that the log and the progress bars share.
+
+    A line of the log then appears above a bar, not in it.
+    """
+    return console(stderr=True)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finedge.cli import COMMANDS
+from finedge.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]

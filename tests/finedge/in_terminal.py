@@ -16,8 +16,13 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def in_terminal(*words: str, columns: int = 80, **environment: str) -> tuple[int, str, str]:
-    """Run `python WORDS`; return the exit code, what stdout wrote to the terminal, and stderr."""
+def in_terminal(
+    *words: str, columns: int = 80, stderr: bool = False, **environment: str
+) -> tuple[int, str, str]:
+    """Run `python WORDS`; return the exit code, what stdout wrote to the terminal, and stderr.
+
+    With `stderr` that goes to the terminal too.
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     variables = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR")}
@@ -25,7 +30,7 @@ def in_terminal(*words: str, columns: int = 80, **environment: str) -> tuple[int
         [sys.executable, *words],
         stdin=slave,
         stdout=slave,
-        stderr=subprocess.PIPE,
+        stderr=slave if stderr else subprocess.PIPE,
         env={**variables, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **environment},
     )
     os.close(slave)
@@ -34,7 +39,7 @@ def in_terminal(*words: str, columns: int = 80, **environment: str) -> tuple[int
         written += chunk
     os.close(master)
     _, errors = process.communicate()
-    return process.returncode, written.decode().replace("\r\n", "\n"), errors.decode()
+    return process.returncode, written.decode().replace("\r\n", "\n"), (errors or b"").decode()
 
 
 def plain(text: str) -> str:

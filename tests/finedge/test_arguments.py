@@ -8,7 +8,8 @@ import pytest
 
 from finedge import arguments
 from finedge.arguments import RENAMED, call, renamed
-from finedge.cli import COMMANDS, SystemProblem
+from finedge.commands import COMMANDS
+from finedge.errors import SystemProblem
 
 
 @pytest.fixture

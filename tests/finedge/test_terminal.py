@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from finedge.cli import COMMANDS, main
+from finedge.cli import main
+from finedge.commands import COMMANDS
 from finedge.tables import generic
 from tests.finedge.in_terminal import ROOT, in_terminal, plain
 
@@ -23,7 +24,7 @@ POISON = "[bold]\x1b]0;title\x07\x1b[2J"
 # Runs a command of the table whose function returns, or fails with, a recorded result.
 STUB = """
 import json, sys
-from finedge import cli
+from finedge import cli, commands
 from finedge.errors import GateError
 name, result, fails, *words = sys.argv[1:]
 result = json.loads(result)
@@ -31,7 +32,7 @@ def function():
     if fails == "yes":
         raise GateError("below the gate", result=result)
     return result
-cli.Command.load = lambda self: function
+commands.Command.load = lambda self: function
 sys.exit(cli.main([*name.split(), *words]))
 """
 
