@@ -1,4 +1,4 @@
-"""One line a result on stdout, never dropped: JSON for programs, text on a terminal."""
+"""One line for each result on stdout, none is dropped: JSON, or text where a person reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 
 
 class JsonLines:
-    """Prints each record; a reader that is slow slows the run, and of live sources more frames are dropped and counted."""
+    """Prints each record.
+
+    A slow reader slows the run. Of live sources more frames are then dropped, and counted.
+    """
 
     def write(self, result: Result) -> None:
         """Print one line.
@@ -17,7 +20,7 @@ class JsonLines:
         Raises:
             BrokenPipeError: the reader has gone.
         """
-        # One write a line, so that a signal never leaves half of one behind.
+        # One write for each line, so that a signal never leaves half a line.
         print(json.dumps(result.record) + "\n", end="", flush=True)
 
     def close(self) -> None:
@@ -25,7 +28,7 @@ class JsonLines:
 
 
 def open_lines(outputs: Outputs, context: Context) -> Sink:
-    """Return the sink that always is: JSON lines, or text where a person reads stdout."""
+    """Return the sink that every run has."""
     if not terminal.for_people():
         return JsonLines()
     from finedge.runtime.sinks.text_lines import TextLines  # here: a pipe needs no rich
