@@ -141,14 +141,6 @@ class Bundle:
     def load(cls, path: Path | str) -> Bundle:
         """Open a bundle and check every digest. An interrupted replacement is finished first.
 
-        Example:
-            >>> from finedge import Bundle
-            >>> bundle = Bundle.load("examples/birds.finedge")
-            >>> bundle.name, bundle.variants()
-            ('birds', ('fp32', 'fp16', 'int8'))
-            >>> bundle.spec.labels[0], bundle.spec.preprocess.crop
-            ('curve-billed-creeper', 128)
-
         Raises:
             BundleError: there is no bundle, its format is newer, its manifest is damaged, a file
                 is missing or differs from the manifest, or the folder holds something that is

