@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from finedge.terminal import log_console
+from finedge.text import clean
 
 Item = TypeVar("Item")
 
@@ -37,10 +38,11 @@ def progress_bar(text: str, total: int, *, enabled: bool = True) -> Iterator[Cal
     )
 
     console = log_console()
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    label = TextColumn("{task.description}", markup=False)  # the text may hold a file's name
+    columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     disabled = not (enabled and console.is_terminal)
     with Progress(*columns, console=console, transient=True, disable=disabled) as bar:
-        task = bar.add_task(text, total=total)
+        task = bar.add_task(clean(text), total=total)
         yield lambda steps: bar.advance(task, steps)
 
 

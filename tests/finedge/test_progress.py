@@ -32,6 +32,14 @@ def test_a_bar_on_a_terminal_and_the_log_above_it():
     assert last.strip() == "the end"
 
 
+def test_a_name_in_the_text_is_shown_as_it_is():
+    name = "a{b}[red]\\x1b]0;x"
+    code = f"from finedge.progress import watched; list(watched([1], '{name}', total=1))"
+    _, out, _ = in_terminal("-c", code, stderr=True)
+    assert "a{b}[red]\\x1b]0;x" in plain(out)
+    assert "\x1b]" not in out
+
+
 def test_a_pipe_gets_no_bar():
     command = [sys.executable, "-c", STEPS]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
