@@ -15,29 +15,24 @@ SIZES = (224, 448)
 BACKBONES_SHOWN = ("resnet50", "efficientnet_lite0")
 
 
-def models(
-    *, json: bool = False, backbone: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-) -> dict[str, Any] | None:
-    """List the models with their papers and costs, the backbones and the recipes; with --json all that is known of them.
+def models(*, backbone: tyro.conf.UseAppendAction[tuple[str, ...]] = ()) -> dict[str, Any]:
+    """List the models with their papers and costs, the backbones and the recipes.
 
     Args:
-        json: print one JSON object instead of tables.
-        backbone: count the costs on this one; can be given several times. Default: resnet50 and efficientnet_lite0.
+        backbone: count the costs on this one; can be given several times. Default: resnet50 and
+            efficientnet_lite0.
 
     Returns:
-        With --json {"classes", "models": [{"name", "paper", "certain", "reconstructed"}], "backbones": [{"name", "paper", "weights",
-        "resize", "crop"}], "recipes": [names], "costs": [{"model", "backbone", "parameters", "gmac": {"224", "448"}}]}. `gmac` is 10^9
-        multiply-accumulates of the convolutions and matrix products of one image, for `classes` labels.
+        {"classes", "models": [{"name", "paper", "certain", "reconstructed"}], "backbones":
+        [{"name", "paper", "weights", "resize", "crop"}], "recipes": [names], "costs": [{"model",
+        "backbone", "parameters", "gmac": {"224", "448"}}]}. `gmac` is 10^9 multiply-accumulates of
+        the convolutions and matrix products of one image, for `classes` labels.
     """
-    found = listing(backbone or BACKBONES_SHOWN)
-    if json:
-        return found
-    _print_tables(found)
-    return None
+    return listing(backbone or BACKBONES_SHOWN)
 
 
 def listing(shown: Iterable[str]) -> dict[str, Any]:
-    """Return what `finedge models --json` prints, with the costs on the backbones `shown`."""
+    """Return what `finedge models` prints, with the costs on the backbones `shown`."""
     from finedge.train.backbones import BACKBONES, entry
     from finedge.train.models import MODELS
     from finedge.train.recipe import recipe_names
@@ -64,36 +59,6 @@ def listing(shown: Iterable[str]) -> dict[str, Any]:
             for model in MODELS
         ],
     }
-
-
-def _print_tables(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    for model in found["models"]:
-        console.print(f"[bold]{model['name']}[/bold]: {model['paper']}")
-        for key in ("certain", "reconstructed"):
-            console.print(Padding(f"{key}: {model[key]}", (0, 0, 0, 4)))
-    costs = Table(
-        "model",
-        "backbone",
-        "parameters",
-        *(f"GMAC {size}" for size in SIZES),
-        title=f"costs, {CLASSES} classes",
-        title_justify="left",
-    )
-    for row in found["costs"]:
-        costs.add_row(
-            row["model"],
-            row["backbone"],
-            f"{row['parameters'] / 1e6:.2f} M",
-            *(f"{row['gmac'][str(size)]:.2f}" for size in SIZES),
-        )
-    console.print(costs)
-    console.print("backbones:", ", ".join(b["name"] for b in found["backbones"]))
-    console.print("recipes:", ", ".join(found["recipes"]))
 
 
 def cost(

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finedge.cli import missing_library
+from finedge.commands import missing_library
 from finedge.jetson.doctor.board import jetson
 from finedge.jetson.doctor.gpu import cuda_toolkit, graphics, nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from finedge.cli import missing_library
+from finedge.commands import missing_library
 from finedge.runtime.environment import UNKNOWN
 from finedge.runtime.telemetry.sysfs import text
 

@@ -1,10 +1,11 @@
-"""One JSON line for each result on stdout; no line is dropped."""
+"""One line for each result on stdout, none is dropped: JSON, or text where a person reads it."""
 
 from __future__ import annotations
 
 import json
 
-from finedge.runtime.sinks.base import Context, Outputs, Result
+from finedge import terminal
+from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 
 
 class JsonLines:
@@ -26,6 +27,10 @@ class JsonLines:
         """Do nothing: every line was flushed."""
 
 
-def open_lines(outputs: Outputs, context: Context) -> JsonLines:
+def open_lines(outputs: Outputs, context: Context) -> Sink:
     """Return the sink that every run has."""
-    return JsonLines()
+    if not terminal.for_people():
+        return JsonLines()
+    from finedge.runtime.sinks.text_lines import TextLines  # here: a pipe needs no rich
+
+    return TextLines(context)

@@ -35,16 +35,10 @@ def test_the_counts_are_those_of_the_papers_design(
 
 
 def test_the_command_lists_everything_registered_as_json():
-    listed = json.loads(json.dumps(about.models(json=True, backbone=("mobilenetv2_035",))))
+    listed = json.loads(json.dumps(about.models(backbone=("mobilenetv2_035",))))
     assert {m["name"] for m in listed["models"]} == set(models.names())
     assert {b["name"] for b in listed["backbones"]} == set(backbones.names())
     assert [c["model"] for c in listed["costs"]] == list(models.names())
-
-
-def test_without_json_a_person_can_read_it(capsys):
-    assert about.models(backbone=("mobilenetv2_035",)) is None
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in (*models.names(), *backbones.names(), "GMAC 448"))
 
 
 def test_an_unknown_backbone_is_told_with_the_nearest():
