@@ -9,8 +9,8 @@ from finedge.bundle import Bundle
 from finedge.calib.command import calibrate
 from finedge.calib.confidence import (
     BOUNDS,
-    LEAST_IMAGES,
-    MOST_IMAGES,
+    MAX_IMAGES,
+    MIN_IMAGES,
     calibration_error,
     fit,
     fit_temperature,
@@ -59,7 +59,7 @@ def test_at_most_the_given_share_of_right_answers_is_rejected():
     scores, labels = drawn(2.0, n=3000)
     right = scores.argmax(axis=1) == labels
     for give_up in (0.0, 0.02, 0.1):
-        found = fit(scores, labels, give_up=give_up)
+        found = fit(scores, labels, max_false_rejects=give_up)
         kept = (
             softmax(scores.astype(np.float64) / found.temperature).max(axis=1)
             >= found.to_json()["reject"]
@@ -80,7 +80,9 @@ def test_at_most_the_given_share_of_right_answers_is_rejected():
 )
 def test_the_threshold_follows_its_rule(right, give_up, expected):
     p = np.arange(1, 11) / 10
-    assert threshold(p[::-1], np.array(right)[::-1], give_up=give_up) == pytest.approx(expected)
+    assert threshold(p[::-1], np.array(right)[::-1], max_false_rejects=give_up) == pytest.approx(
+        expected
+    )
 
 
 def test_the_calibration_error_is_the_papers():
@@ -142,11 +144,11 @@ def test_a_large_split_is_cut_evenly(pictured):
         data.root, data.layout, data.labels, {**data.splits, "val": data.split("val") * 10}
     )
     sample = held_out(many)
-    assert len(sample.items) == MOST_IMAGES
-    assert set(np.bincount([i.label for i in sample.items])) == {MOST_IMAGES // len(LABELS)}
+    assert len(sample.items) == MAX_IMAGES
+    assert set(np.bincount([i.label for i in sample.items])) == {MAX_IMAGES // len(LABELS)}
 
 
-@pytest.mark.parametrize("count", [0, LEAST_IMAGES - 1])
+@pytest.mark.parametrize("count", [0, MIN_IMAGES - 1])
 def test_too_few_images_fit_nothing_and_the_log_says_so(pictured, count, caplog):
     data = open_dataset(pictured)
     few = DataSet(
