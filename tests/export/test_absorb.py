@@ -12,17 +12,18 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PROJECTED_FILE, Bundle
-from finedge.export.float_files import count_cost, float_files
-from finedge.export.ops import FACES
-from finedge.export.passes import absorb
-from finedge.export.passes.cost import (
+from finedge.export.cost import (
     PRECISIONS,
     AttentionCost,
     Form,
     ModelCost,
     attention_costs,
     count,
+    count_cost,
 )
+from finedge.export.onnx_files import onnx_files
+from finedge.export.ops import ONNX_OPS
+from finedge.export.passes import absorb
 from finedge.export.to_onnx import to_onnx
 from finedge.runtime.explain.explainer import Explainer
 from finedge.runtime.explain.views import ExplainOptions
@@ -83,7 +84,7 @@ def synthetic(nodes, inputs, output, constants):
         [helper.make_tensor_value_info(output, TensorProto.DOUBLE, ["b", 5, *inputs["q"][2:]])],
         [onnx.numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items()],
     )
-    bodies = [ir.to_proto(FACES["CrossLayerAttention"].body())]
+    bodies = [ir.to_proto(ONNX_OPS["CrossLayerAttention"].body())]
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("finedge", 1)]
     made = helper.make_model(graph, functions=bodies, opset_imports=opsets, ir_version=10)
     for node in ("k", "v", "y"):  # shape inference does not enter functions
@@ -247,7 +248,7 @@ def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
         count(queries=49, keys=k, channels=c, width=256, value_width=256) for k, c in RESNET50
     ]
     assert found.macs("fp32") / found.plain <= 1.10
-    files = float_files(graph, found, taps)
+    files = onnx_files(graph, found, taps)
     assert {
         name: [n.input[1] == n.input[2] for n in m.graph.node if n.domain == "finedge"]
         for name, m in files.items()
@@ -279,15 +280,15 @@ def test_int8_gets_a_file_of_its_own_only_where_its_form_differs(exported):
     model, spec, graph, taps = exported
     found = count_cost(model, spec, graph)
     assert found.absorbed("int8") < found.absorbed("fp32") == {n.node for n in found.nodes}
-    assert list(float_files(graph, found, taps)) == [FLOAT_FILE, PROJECTED_FILE, HALF_FILE]
+    assert list(onnx_files(graph, found, taps)) == [FLOAT_FILE, PROJECTED_FILE, HALF_FILE]
     nothing = ModelCost((), found.projected, found.plain)
-    assert list(float_files(graph, nothing, taps)) == [FLOAT_FILE, HALF_FILE]
+    assert list(onnx_files(graph, nothing, taps)) == [FLOAT_FILE, HALF_FILE]
 
 
 def test_every_file_answers_alike_and_has_every_tap(exported):
     model, spec, graph, taps = exported
     frames = RNG.integers(0, 255, (2, SIDE, SIDE, 3), np.uint8)
-    files = float_files(graph, count_cost(model, spec, graph), taps)
+    files = onnx_files(graph, count_cost(model, spec, graph), taps)
     seen = {name: with_taps(files[name], taps, frames) for name in (FLOAT_FILE, PROJECTED_FILE)}
     for found, expected in zip(*seen.values(), strict=True):
         assert np.abs(found - expected).max() < FLOAT * max(1, np.abs(expected).max())

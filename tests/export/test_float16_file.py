@@ -13,10 +13,10 @@ import torch
 
 from finedge.calib.observe import collect_ranges
 from finedge.calib.tensorrt import quantize_for_tensorrt
-from finedge.export.float16_file import float16_file
+from finedge.export.onnx_files import float16_file
 from finedge.export.to_onnx import to_onnx
 from finedge.graph.float16 import float_values
-from finedge.graph.float16_islands import fp16_islands
+from finedge.graph.float16_islands import float16_islands
 from finedge.graph.keep_float32 import keep_float32
 from finedge.train.models import names
 
@@ -112,7 +112,7 @@ def test_the_islands_of_every_model_answer_as_its_int8_file(exported, name):
     model = exported(name, "mobilenetv2_035")
     portable, _ = quantize_for_tensorrt(model, collect_ranges(model, [FRAMES]))
     expected = run(portable)
-    islands = fp16_islands(portable)
+    islands = float16_islands(portable)
     check_close(run(islands), expected)
     assert not double_casts(islands)
     assert attention_is_half(islands)

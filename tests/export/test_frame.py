@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.errors import FinedgeError, UsageError
-from finedge.export.float16_file import float16_file
+from finedge.export.onnx_files import float16_file
 from finedge.export.passes.frame import accept_frames
 from finedge.preprocess import preprocess
 from finedge.resample import WEIGHTS

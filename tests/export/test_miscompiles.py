@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 
 from finedge import ops
 from finedge.errors import FinedgeError
-from finedge.export.ops import FACES, add_bodies
+from finedge.export.ops import ONNX_OPS, add_bodies
 from finedge.runtime.trt.build.compiler import Order, compile_engine
 from finedge.runtime.trt.build.expect import check_layers
 from finedge.runtime.trt.build.layers import from_log
@@ -145,7 +145,7 @@ def test_a_private_prefix_keeps_formals_apart(parse, prefix):
 
 @pytest.mark.parametrize("name", ops.OPS)
 def test_the_inputs_of_every_function_of_ours_have_a_private_prefix(name):
-    formals = [value.name for value in FACES[name].body().inputs]
+    formals = [value.name for value in ONNX_OPS[name].body().inputs]
     prefixes = {formal.split("__")[0] for formal in formals}
     assert len(prefixes) == 1
     assert all("__" in formal for formal in formals)

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from finedge.export.ops import FACES
+from finedge.export.ops import ONNX_OPS
 from finedge.export.passes import apply_passes
 from finedge.graph.inlining import inline
 from finedge.ops import DOMAIN, OPS
@@ -39,7 +39,7 @@ def graph_of(nodes, inputs, constants, *, kind=np.float32):
         nodes, "g", taken, [helper.make_tensor_value_info("y", element, None)], tensors
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
-    bodies = [ir.to_proto(face.body()) for face in FACES.values()]
+    bodies = [ir.to_proto(face.body()) for face in ONNX_OPS.values()]
     used = [b for b in bodies if b.name in {n.op_type for n in nodes}]
     model = helper.make_model(graph, functions=used, opset_imports=opsets, ir_version=10)
     return onnx.shape_inference.infer_shapes(model)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finedge.errors import FinedgeError, GateError
-from finedge.export.ops import FACES, check_name
+from finedge.export.ops import ONNX_OPS, check_name
 from finedge.export.parity import check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.ops import OPS, Op
@@ -143,7 +143,7 @@ def test_a_model_that_differs_is_refused_with_its_numbers(make_model, frames):
 @pytest.mark.parametrize("name", OPS)
 def test_every_op_has_an_onnx_face_and_a_name_of_its_own(name):
     check_name(OPS[name])
-    function = FACES[name].body()
+    function = ONNX_OPS[name].body()
     assert (function.domain, function.name) == (OPS[name].domain, OPS[name].name)
     assert [v.name for v in function.inputs] != list(OPS[name].inputs), (
         "formals need a private prefix: TensorRT binds them by name"
@@ -178,7 +178,7 @@ def test_the_onnx_body_and_the_torch_op_equal_the_numpy_reference(query, keys, d
     ]
     output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     node = onnx.helper.make_node(op.name, list("qkv"), ["y"], domain=op.domain, scale=0.3)
-    body = ir.to_proto(FACES[op.name].body())
+    body = ir.to_proto(ONNX_OPS[op.name].body())
     opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(op.domain, 1)]
     model = onnx.helper.make_model(
         onnx.helper.make_graph([node], "g", inputs, [output]),
