@@ -17,6 +17,7 @@ from finedge.confidence import confidence_of
 from finedge.errors import FinedgeError, GateError
 from finedge.golden import read_golden
 from finedge.graph.patterns import TO_PLANES, frames_to_planes
+from finedge.graph.walk import producers
 
 if TYPE_CHECKING:
     import onnx
@@ -101,7 +102,7 @@ def _take_planes(model: onnx.ModelProto, bundle: Bundle) -> None:
         graph.node.insert(
             0, helper.make_node("Transpose", [PLANES], [rows], name=rows, perm=TO_ROWS)
         )
-    if PLANES in {name for node in graph.node for name in node.output}:
+    if PLANES in producers(graph):
         raise FinedgeError(
             f"a tensor of the model is called {PLANES}", expected="another name", fix="export again"
         )

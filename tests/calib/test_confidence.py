@@ -29,7 +29,10 @@ TOLERANCE_T = 0.05  # of a temperature fitted to 20,000 drawn labels: measured 0
 
 
 def drawn(temperature, *, n=20_000, seed=0):
-    """Return scores of a network that is `temperature` times too sure, and labels drawn from what it should have said: 10 classes."""
+    """Return scores of a network that is `temperature` times too sure, and labels, of 10 classes.
+
+    The labels are drawn from the probabilities that it should have had.
+    """
     rng = np.random.default_rng(seed)
     honest = rng.normal(0, 2, (n, 10))
     labels = (softmax(honest).cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
@@ -168,7 +171,7 @@ def test_calibrating_fits_every_variant_and_the_classifier_uses_it(bundle, pictu
                 str(pictured),
                 "--images",
                 "16",
-                "--give-up",
+                "--max-false-rejects",
                 "0.1",
             ]
         )
@@ -211,7 +214,8 @@ def test_without_enough_images_the_bundle_works_as_before(bundle, picture_folder
 
 
 def test_an_impossible_share_is_refused_before_anything_is_done(bundle, pictured):
-    assert main(["calibrate", str(bundle.path), "--data", str(pictured), "--give-up", "1.5"]) == 2
+    command = ["calibrate", str(bundle.path), "--data", str(pictured)]
+    assert main([*command, "--max-false-rejects", "1.5"]) == 2
     assert Bundle.load(bundle.path) == bundle
 
 

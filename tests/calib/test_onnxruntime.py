@@ -13,7 +13,7 @@ from finedge.calib.quantization import ATTENTION_STAYS, NORMALISES
 from finedge.errors import FinedgeError
 from finedge.graph.inlining import inline
 from finedge.graph.tags import tags
-from tests.calib.conftest import LEAST_CORRELATION, batches, correlation, logits, pictures
+from tests.calib.conftest import MIN_CORRELATION, batches, correlation, logits, pictures
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_gates_survive_eight_bits(gated):
         logits(gated.model, gated.frames),
         logits(quantize_for_onnxruntime(gated.model, gated.table)[0], gated.frames),
     )
-    assert correlation(expected, found) > LEAST_CORRELATION
+    assert correlation(expected, found) > MIN_CORRELATION
 
 
 def test_a_layer_that_was_not_calibrated_is_named(tiny):

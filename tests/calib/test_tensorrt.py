@@ -17,7 +17,7 @@ from finedge.graph.folding import fold
 from finedge.graph.inlining import inline
 from finedge.graph.tags import tags
 from finedge.ops import CROSS_LAYER_ATTENTION
-from tests.calib.conftest import LEAST_CORRELATION, SIDE, batches, correlation, logits, pictures
+from tests.calib.conftest import MIN_CORRELATION, SIDE, batches, correlation, logits, pictures
 
 
 class Graph:
@@ -219,7 +219,7 @@ def test_gates_survive_eight_bits(gated):
         logits(gated.model, gated.frames),
         logits(quantize_for_tensorrt(gated.model, gated.table)[0], gated.frames),
     )
-    assert correlation(expected, found) > LEAST_CORRELATION
+    assert correlation(expected, found) > MIN_CORRELATION
 
 
 GEMM = """<ir_version: 10, opset_import: ["": 20]>

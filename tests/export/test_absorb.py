@@ -1,4 +1,7 @@
-"""Absorbing key and value projections: exact in float64, done where it is counted cheaper, and invisible to taps and views."""
+"""Absorbing key and value projections is exact in float64, and done where it is cheaper.
+
+Taps and views do not see it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ FLOAT = 1e-4  # the same in float32
 RNG = np.random.default_rng(0)
 SIDE = 96
 CNL_OPTIONS = [{"joint": True}, {"query": "layer3.1", "responses": ["layer2.1"]}]
-# CNL on ResNet-50 at 224, counted by hand from the paper: the maps [positions, channels] of its five responses, and what the module costs.
+# CNL on ResNet-50 at 224, counted by hand from the paper: the maps [positions, channels] of its
+# five responses, and the cost of the module.
 RESNET50 = [(784, 512)] * 2 + [(196, 1024)] * 3
 
 
@@ -133,7 +137,7 @@ def in_float64(model):
 @pytest.mark.parametrize(
     ("queries", "keys"), [((2, 2), (9, 8)), ((9, 8), (2, 2)), ((1, 1), (1, 1))]
 )
-def test_absorbing_the_projections_is_exact_and_the_map_becomes_key_and_value(queries, keys, bias):
+def test_absorbing_is_exact_and_the_map_becomes_key_and_value(queries, keys, bias):
     before = attention_with_projections(queries=queries, keys=keys, bias=bias)
     after = all_absorbed(before)
     inputs = {
@@ -187,7 +191,10 @@ def test_the_model_given_is_left_as_it_was():
     ("name", "options"), [*((n, {}) for n in names()), *(("cnl", o) for o in CNL_OPTIONS)]
 )
 def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, name, options):
-    """cnl and nl project both keys and values of one map; cs shares them, clca_cga has none, a joint softmax runs over several maps."""
+    """Only cnl and nl project both keys and values of one map.
+
+    cs shares them, clca_cga has none, and a joint softmax runs over several maps.
+    """
     model, spec = make_model(name, backbone="resnet18", **options)
     if not any(isinstance(m, CrossLayerAttention) for m in model.modules()):
         return  # the pass looks at nothing else
@@ -202,7 +209,7 @@ def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, na
         assert found.dtype == np.float64
 
 
-# --- what it costs ------------------------------------------------------------------------------------------------------
+# --- the cost -------------------------------------------------------------------------------------
 
 
 def node(**sizes):
@@ -259,12 +266,12 @@ def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
     }
 
 
-# --- the files ----------------------------------------------------------------------------------------------------------
+# --- the files ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def exported():
-    """CNL off its start, at a size where FP32 absorbs more than INT8: (model, spec, graph, taps)."""
+    """CNL off its start, where FP32 absorbs more than INT8: (model, spec, graph, taps)."""
     torch.manual_seed(0)
     model = build("cnl", num_classes=5, backbone="resnet18").eval()
     with torch.no_grad():

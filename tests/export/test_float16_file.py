@@ -1,4 +1,7 @@
-"""model.fp16.onnx of every model: the same answers, attention in float16, few Casts; and the INT8 files' islands alike."""
+"""model.fp16.onnx of every model: the same answers, attention in float16, few Casts.
+
+The same holds for the float16 islands of the INT8 files.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ from finedge.train.models import names
 
 BACKBONE = "wrn_16_1"  # the quickest to export; its BatchNorms in front of convolutions stay nodes
 CLOSE = 0.02  # of max(1, largest logit); measured at most .0011 for fp16
-FEW = 16  # measured: 3 (frame, first layer, logits) in the seven models without normalisers, 13 attend_rectify, 16 clca_cga
+# Casts. Measured: 3 (frame, first layer, logits) in the seven models without normalisers, 13 in
+# attend_rectify, 16 in clca_cga.
+FEW = 16
 QUICK = {
     "cnl",
     "attend_rectify",

@@ -1,4 +1,7 @@
-"""Forms that readers take which compute the usual ones wrong: exact, and right in both engines of OpenCV."""
+"""Rewritten forms are exact, and right in readers that compute the usual form wrong.
+
+Both engines of OpenCV are tried.
+"""
 
 from __future__ import annotations
 
@@ -178,7 +181,7 @@ def test_what_opencv_takes_is_left_alone():
 
 @engine
 def test_opencv_reads_one_attention_behind_another(tmp_path, engine):
-    """It drops the first of two Reshapes, though a 0 in the second means a size of what the first makes."""
+    """It drops the first of two Reshapes, though a 0 in the second means a size of the first."""
     nodes = [
         helper.make_node(
             "ChannelAttention", ["x", "x", "x"], ["a"], name="a", domain=DOMAIN, groups=4, scale=0.3

@@ -59,7 +59,7 @@ def test_the_input_is_uint8_nhwc_with_a_free_batch_and_the_opset_is_20(make_mode
     assert proto.ir_version <= 13
 
 
-def test_attention_is_one_node_a_response_with_a_function_and_the_plugin_attributes(make_model):
+def test_each_response_is_one_node_with_function_and_plugin_attributes(make_model):
     proto, _, _ = exported(make_model)
     nodes = [n for n in proto.graph.node if n.domain == "finedge"]
     assert [n.op_type for n in nodes] == ["CrossLayerAttention"] * 2
@@ -103,9 +103,7 @@ def test_every_tap_is_a_tensor_of_the_graph_and_equals_the_module_output(make_mo
         assert np.abs(f - e.numpy()).max() <= 1e-4 * max(1, float(e.abs().max())), tap.name
 
 
-def test_the_file_runs_in_plain_onnx_runtime_where_finedge_cannot_be_imported(
-    make_model, tmp_path, frames
-):
+def test_the_file_runs_in_onnx_runtime_without_finedge(make_model, tmp_path, frames):
     proto, _, _ = exported(make_model)
     onnx.save(proto, tmp_path / "m.onnx")
     np.save(tmp_path / "x.npy", frames)
