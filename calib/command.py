@@ -91,7 +91,8 @@ def _confidence(
     bundle: Bundle, data: DataSet, *, max_false_rejects: float
 ) -> dict[str, dict[str, Any]]:
     """Return the confidence record of each variant; none with too few held-out images."""
-    from finedge.calib.confidence import fit_confidence, held_out
+    from finedge.calib.confidence import fit_confidence
+    from finedge.calib.held_out import held_out
 
     sample = held_out(data)
     if sample is None:

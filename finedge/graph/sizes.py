@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 # One open size, such as the batch, is None.
-Shapes = dict[str, "tuple[int | None, ...]"]
+Shapes = dict[str, tuple[int | None, ...]]
 
 # Of one tensor for one frame: twenty times the largest that a frame of 4K video needs (3 float32
 # planes, 100 MB).

@@ -9,14 +9,12 @@ from finedge.bundle import Bundle
 from finedge.calib.command import calibrate
 from finedge.calib.confidence import (
     BOUNDS,
-    MAX_IMAGES,
-    MIN_IMAGES,
     calibration_error,
     fit,
     fit_temperature,
-    held_out,
     threshold,
 )
+from finedge.calib.held_out import MAX_IMAGES, MIN_IMAGES, held_out
 from finedge.cli import main
 from finedge.confidence import Confidence, confidence_of
 from finedge.data import DataSet, Item, content_digest, open_dataset
