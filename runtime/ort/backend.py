@@ -84,9 +84,9 @@ class OnnxRuntimeBackend:
         path = bundle.file(file)
         precision = file.split(".")[1]
         if precision == "int8" and self._cuts_weights():
-            from finedge.graph.reduce_range import to_seven_bits
+            from finedge.graph.reduce_range import reduce_range
 
-            model = to_seven_bits(read_model(path)).SerializeToString()
+            model = reduce_range(read_model(path)).SerializeToString()
             return self._start(model, bundle, SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE))
         return self._start(read_onnx(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
 

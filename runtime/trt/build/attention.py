@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finedge.errors import BackendMissing, UsageError
-from finedge.runtime.trt.build.graph import Attention
+from finedge.graph.attention import AttentionNode
 from finedge.runtime.trt.build.options import BuildOptions
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.plugin.launch import kernel_for
@@ -31,7 +31,7 @@ class Choice:
 
 
 def choices(
-    found: Sequence[Attention], options: BuildOptions, *, library: TrtLibrary, timed: bool
+    found: Sequence[AttentionNode], options: BuildOptions, *, library: TrtLibrary, timed: bool
 ) -> tuple[Choice, ...]:
     """Return how attention is to be computed: one choice, or both modes where the faster is to be found by timing (`timed`).
 
@@ -68,7 +68,7 @@ def faster(
     return min(took, key=lambda mode: took[mode]), {mode: round(ms, 4) for mode, ms in took.items()}
 
 
-def plugin_why_not(found: Sequence[Attention], library: TrtLibrary) -> str | None:
+def plugin_why_not(found: Sequence[AttentionNode], library: TrtLibrary) -> str | None:
     """Return why no engine with the plugin can be built here, or None."""
     for node in found:
         try:
@@ -80,7 +80,7 @@ def plugin_why_not(found: Sequence[Attention], library: TrtLibrary) -> str | Non
     return None
 
 
-def _require_plugin(found: Sequence[Attention], library: TrtLibrary) -> None:
+def _require_plugin(found: Sequence[AttentionNode], library: TrtLibrary) -> None:
     why = plugin_why_not(found, library)
     if why:
         raise BackendMissing(
@@ -89,7 +89,7 @@ def _require_plugin(found: Sequence[Attention], library: TrtLibrary) -> None:
         )
 
 
-def _timed(found: Sequence[Attention], library: TrtLibrary) -> tuple[Choice, ...]:
+def _timed(found: Sequence[AttentionNode], library: TrtLibrary) -> tuple[Choice, ...]:
     why = plugin_why_not(found, library)
     if why:
         log.info("attention stays decomposed, the plugin is not tried: %s", why)
@@ -97,7 +97,7 @@ def _timed(found: Sequence[Attention], library: TrtLibrary) -> tuple[Choice, ...
     return Choice("decomposed", "timed"), Choice("plugin", "timed")
 
 
-def _by_rule(found: Sequence[Attention], options: BuildOptions, library: TrtLibrary) -> Choice:
+def _by_rule(found: Sequence[AttentionNode], options: BuildOptions, library: TrtLibrary) -> Choice:
     reason = _not_fused(found, options, library)
     if not reason:
         return Choice(
@@ -113,7 +113,7 @@ def _by_rule(found: Sequence[Attention], options: BuildOptions, library: TrtLibr
     return Choice("plugin", reason)
 
 
-def _not_fused(found: Sequence[Attention], options: BuildOptions, library: TrtLibrary) -> str:
+def _not_fused(found: Sequence[AttentionNode], options: BuildOptions, library: TrtLibrary) -> str:
     """Return why TensorRT would leave some attention unfused, or ''. With RTX only the largest heads are worth its plugin's conditions."""
     wide = next((a for a in found if max(a.d, a.dv) > LARGEST_FUSED_HEAD), None)
     if wide:

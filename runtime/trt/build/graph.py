@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finedge.errors import BundleError
+from finedge.graph.attention import AttentionNode, attention_nodes, is_attention
 from finedge.graph.folding import fold
 from finedge.graph.onnx_file import read_model
 from finedge.graph.tags import without_metadata
-from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
+from finedge.ops import CROSS_LAYER_ATTENTION
 from finedge.runtime.trt.build.options import BuildOptions
 
 if TYPE_CHECKING:
@@ -25,29 +25,6 @@ if TYPE_CHECKING:
     from finedge.bundle import Tap
 
 log = logging.getLogger(__name__)
-
-OURS = (DOMAIN, CROSS_LAYER_ATTENTION.name)
-
-
-@dataclass(frozen=True)
-class Attention:
-    """One cross-layer attention node.
-
-    Attributes:
-        name: the node's name.
-        queries: positions of the query map.
-        keys: positions of the key map.
-        d: channels of a query and a key: the head size.
-        dv: channels of a value.
-        shared: whether keys and values are one tensor.
-    """
-
-    name: str
-    queries: int
-    keys: int
-    d: int
-    dv: int
-    shared: bool
 
 
 def prepare(path: Path, options: BuildOptions, *, taps: Sequence[Tap] = ()) -> onnx.ModelProto:
@@ -68,9 +45,9 @@ def prepare(path: Path, options: BuildOptions, *, taps: Sequence[Tap] = ()) -> o
         model = _folded(model, path)
     model = without_metadata(model)
     if options.precision == "int8":
-        from finedge.graph.float16_islands import fp16_islands
+        from finedge.graph.float16_islands import float16_islands
 
-        model = fp16_islands(model)
+        model = float16_islands(model)
     if not plugin:
         return model
     from finedge.runtime.trt.plugin.node_attributes import with_node_attributes
@@ -78,7 +55,7 @@ def prepare(path: Path, options: BuildOptions, *, taps: Sequence[Tap] = ()) -> o
     return with_node_attributes(model)
 
 
-def attentions(path: Path) -> tuple[Attention, ...]:
+def attentions(path: Path) -> tuple[AttentionNode, ...]:
     """Return the cross-layer attention nodes of a bundle's ONNX file, sizes by shape inference.
 
     Raises:
@@ -86,58 +63,26 @@ def attentions(path: Path) -> tuple[Attention, ...]:
     """
     import onnx
 
-    model = read_model(path)
-    shapes = shapes_of(onnx.shape_inference.infer_shapes(model))
-    return tuple(_attention(node, shapes) for node in _nodes(fold(model, CROSS_LAYER_ATTENTION)))
-
-
-def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
-    """Return the shape of each tensor that has one; None is a dimension known only at run time (the batch)."""
-    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    known = {
-        v.name: v.type.tensor_type.shape.dim for v in values if v.type.tensor_type.HasField("shape")
-    }
-    return {
-        name: tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
-        for name, dims in known.items()
-    }
-
-
-def _attention(node: onnx.NodeProto, shapes: dict[str, tuple[int | None, ...]]) -> Attention:
-    q, k, v = (_map(node, name, shapes) for name in node.input)
-    return Attention(
-        node.name, q[1] * q[2], k[1] * k[2], q[0], v[0], node.input[1] == node.input[2]
-    )
-
-
-def _map(
-    node: onnx.NodeProto, name: str, shapes: dict[str, tuple[int | None, ...]]
-) -> tuple[int, int, int]:
-    """Return channels, height and width of an input."""
-    shape = shapes.get(name, ())
-    sizes = tuple(n for n in shape[1:] if n)
-    if len(shape) != 4 or len(sizes) != 3:
-        raise BundleError(
-            f"the size of {name}, an input of node {node.name}, is not known: {list(shape)}",
-            expected="[B, C, H, W]",
-            fix="export again",
-        )
-    return sizes[0], sizes[1], sizes[2]
+    nodes = attention_nodes(onnx.shape_inference.infer_shapes(read_model(path)))
+    for node in nodes:
+        if not (node.queries and node.keys and node.d and node.dv):
+            raise BundleError(
+                f"the size of an input of attention node {node.name} is not known",
+                expected="[B, C, H, W] with known C, H and W",
+                fix="export again",
+            )
+    return nodes
 
 
 def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """Make one node of each attention: the registered plugin becomes its only meaning."""
     folded = fold(model, CROSS_LAYER_ATTENTION)
-    if not _nodes(folded):
+    if not any(map(is_attention, folded.graph.node)):
         raise BundleError(
             f"{path} has no {CROSS_LAYER_ATTENTION.name} node for the plugin",
             fix="--attention decomposed",
         )
     return folded
-
-
-def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if (node.domain, node.op_type) == OURS]
 
 
 def _show_taps(model: onnx.ModelProto, taps: Sequence[Tap]) -> onnx.ModelProto:

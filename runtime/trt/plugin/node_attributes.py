@@ -31,7 +31,7 @@ def with_node_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     that nothing reads TensorRT drops. Absent attributes are written as 0, since the parser warns of each that is missing.
 
     Args:
-        model: the graph TensorRT is given, functions inlined or deleted, `fp16_islands` done; left as it is.
+        model: the graph TensorRT is given, functions inlined or deleted, `float16_islands` done; left as it is.
     """
     import onnx
 
