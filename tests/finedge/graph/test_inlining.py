@@ -120,7 +120,8 @@ def test_tensorrt_is_given_the_same_of_a_bundle_of_either_form(tmp_path, mode):
     model = FORMS["fp16"](attention_model())
     for name, content in (("old", model), ("new", inline(model))):
         onnx.save(content, tmp_path / name)
-    old, new = (prepare(tmp_path / name, BuildOptions("fp16", mode)) for name in ("old", "new"))
+    models = (read_model(tmp_path / name) for name in ("old", "new"))
+    old, new = (prepare(model, BuildOptions("fp16", mode)) for model in models)
     assert old.SerializeToString(deterministic=True) == new.SerializeToString(deterministic=True)
 
 

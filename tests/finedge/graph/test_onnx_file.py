@@ -12,7 +12,6 @@ from finedge.errors import BundleError
 from finedge.graph.onnx_file import read_model, read_onnx
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.runtime.ports import FLOATS, Port, check_answers, check_ports
-from finedge.runtime.trt.build.graph import attentions
 from tests.runtime.trt.build.conftest import attention_model
 
 
@@ -69,7 +68,7 @@ def test_data_outside_of_the_file_is_refused_wherever_it_hides(tmp_path, place):
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
     (tmp_path / "weights.bin").write_bytes(bytes(10_000))
-    for read in (read_onnx, read_model, attentions):
+    for read in (read_onnx, read_model):
         with pytest.raises(BundleError, match="another file, which no digest covers"):
             read(path)
 

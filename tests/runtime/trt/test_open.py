@@ -16,11 +16,10 @@ from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
 from finedge.runtime.benchmark.command import benchmark
-from finedge.runtime.trt import RtxBackend, TensorRtBackend
-from finedge.runtime.trt.backend import not_this_gpu
+from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildOptions, Profile
-from finedge.runtime.trt.build.store import EngineStore, Found
+from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.choose import runs_on
 from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
@@ -159,7 +158,7 @@ def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(
     def full(found, name, value):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("finedge.runtime.trt.build.store.Found.noted", full)
+    monkeypatch.setattr("finedge.runtime.trt.build.store.StoredEngine.with_entry", full)
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert "Read-only file system): the golden frame is replayed at every start" in caplog.text
 
@@ -168,7 +167,7 @@ def test_another_driver_replays_it_again(device, tiny_bundle, monkeypatch):
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     replays(device)
     monkeypatch.setattr(
-        "finedge.runtime.trt.backend.gpu", lambda: replace(gpu(device.cuda), driver="13.2")
+        "finedge.runtime.trt.cuda.gpu", lambda: replace(gpu(device.cuda), driver="13.2")
     )
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 1
@@ -273,8 +272,8 @@ def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
         "importlib.import_module",
         lambda name: SimpleNamespace(ComputeCapability=SimpleNamespace(__members__=members)),
     )
-    assert "7.5, 12.0, Orin has 8.7" in not_this_gpu("tensorrt_rtx", ORIN)
-    assert not_this_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
+    assert "7.5, 12.0, Orin has 8.7" in why_not_gpu("tensorrt_rtx", ORIN)
+    assert why_not_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
 
 
 def test_an_engine_of_another_model_is_refused(device, tiny_bundle):
@@ -297,7 +296,7 @@ def rtx() -> TrtLibrary:
 
 
 @pytest.fixture
-def real(rtx, tiny_bundle) -> Found:
+def real(rtx, tiny_bundle) -> StoredEngine:
     """An engine that the real library built of the tiny bundle."""
     from finedge.runtime.trt.build.builder import build
 
@@ -309,8 +308,8 @@ def real(rtx, tiny_bundle) -> Found:
     [(FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")],
     ids=["engine", "context"],
 )
-def test_the_pretended_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
-    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch",)]
+def test_the_fake_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
+    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch", "uses")]
     assert [n for n in names if not hasattr(getattr(rtx.trt, real), n)] == []
 
 
@@ -329,7 +328,7 @@ def test_the_real_library_has_what_its_own_graphs_are_asked_by(rtx):
     assert hasattr(trt.ICudaEngine, "device_memory_size_v2")
 
 
-def test_a_real_engine_on_a_machine_without_a_gpu_says_that_the_driver_is_missing(rtx, real):
+def test_a_real_engine_without_a_gpu_says_that_the_driver_is_missing(rtx, real):
     if gpu() is not None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(SystemProblem, match="CUDA driver version is insufficient") as failure:

@@ -15,12 +15,17 @@ from finedge.errors import BackendMissing, BundleError, FinedgeError, SystemProb
 from finedge.runtime.trt.build import builder, compiler, memory
 from finedge.runtime.trt.build.attention import plugin_why_not
 from finedge.runtime.trt.build.builder import build, engine_for
-from finedge.runtime.trt.build.compiler import Order
+from finedge.runtime.trt.build.compiler import BuildOrder
 from finedge.runtime.trt.build.key import PORTABLE
-from finedge.runtime.trt.build.options import FILES, BuildOptions, Profile
+from finedge.runtime.trt.build.options import (
+    FILES,
+    BuildOptions,
+    BuildTarget,
+    Profile,
+    build_target,
+)
 from finedge.runtime.trt.build.progress import Bars
 from finedge.runtime.trt.build.store import EngineStore
-from finedge.runtime.trt.build.target import Target, target
 from finedge.runtime.trt.cuda import Gpu, gpu
 from finedge.runtime.trt.library import TrtLibrary
 from tests.runtime.trt.build.conftest import SPEC, Heads
@@ -59,7 +64,7 @@ def test_the_stored_engine_is_taken_and_not_built_again(rtx, attention_bundle, m
         ({"debug_taps": True}, "onnx"),
     ],
 )
-def test_another_choice_builds_anew_and_says_what_differed(
+def test_other_options_build_again_and_the_difference_is_logged(
     rtx, attention_bundle, caplog, changed, field
 ):
     bundle = attention_bundle()
@@ -125,13 +130,13 @@ def test_what_the_parser_refuses_is_listed_and_nothing_is_written(rtx, tiny_bund
 
 def test_unknown_targets_are_refused_with_those_that_exist(rtx):
     with pytest.raises(UsageError, match=r"no target 'sm87'\n.*sm80, sm86"):
-        target(("sm86", "sm87"), library=rtx)
+        build_target(("sm86", "sm87"), library=rtx)
 
 
 def test_tensorrt_builds_for_no_other_gpu():
     trt = TrtLibrary("tensorrt", "trt", object(), "10.3.0")
     with pytest.raises(UsageError, match="builds for the GPU it runs on"):
-        target(("sm86",), library=trt)
+        build_target(("sm86",), library=trt)
 
 
 @pytest.mark.skipif(gpu() is not None, reason="this machine has a GPU")
@@ -140,7 +145,7 @@ def test_without_a_gpu_rtx_builds_a_portable_engine_and_tensorrt_none(rtx, atten
     assert (built.key.gpu, built.key.compute_capability) == (PORTABLE, PORTABLE)
     assert built.path.name.startswith("portable-rtx1.")
     with pytest.raises(BackendMissing, match="builds on the GPU it is for"):
-        target(("local",), library=TrtLibrary("tensorrt", "trt", object(), "10.3.0"))
+        build_target(("local",), library=TrtLibrary("tensorrt", "trt", object(), "10.3.0"))
 
 
 def test_weak_typing_is_for_old_tensorrt_only(rtx, attention_bundle):
@@ -152,7 +157,7 @@ def test_weak_typing_is_for_old_tensorrt_only(rtx, attention_bundle):
     ] == [True, True, False, False]
 
 
-def test_a_strong_build_that_fails_is_tried_weak_on_old_tensorrt_and_recorded(
+def test_a_strong_build_that_fails_is_tried_weak_on_old_tensorrt(
     rtx, attention_bundle, monkeypatch
 ):
     real = builder.compile_engine
@@ -188,7 +193,9 @@ class FakeConfig:
 @pytest.mark.parametrize("accepts", [True, False])
 def test_timings_are_kept_by_machine_and_those_of_another_are_dropped(tmp_path, accepts, caplog):
     trt = TrtLibrary("tensorrt", "trt", None, "10.3.0")
-    order = Order("birds", "frames", OPTIONS, trt, Target("Orin", "8.7"), "orin-trt10.3.0")
+    order = BuildOrder(
+        "birds", "frames", OPTIONS, trt, BuildTarget("Orin", "8.7"), "orin-trt10.3.0"
+    )
     path = compiler.use_timing_cache(FakeConfig(), order)
     assert path == tmp_path / "cache" / "timing" / "orin-trt10.3.0.cache"
     path.parent.mkdir(parents=True)
@@ -196,7 +203,7 @@ def test_timings_are_kept_by_machine_and_those_of_another_are_dropped(tmp_path, 
     config = FakeConfig(accepts=accepts)
     compiler.use_timing_cache(config, order)
     assert config.cache == (b"timings" if accepts else b"")
-    assert ("timed anew" in caplog.text) is not accepts
+    assert ("timed again" in caplog.text) is not accepts
 
 
 def test_an_engine_is_kept_when_its_layers_cannot_be_read(
@@ -228,18 +235,18 @@ def test_a_hopeless_build_is_refused_and_a_tight_one_warned_of(
 
 
 def test_a_jetson_needs_host_and_device_memory_from_one_pool(monkeypatch):
-    need = memory.Estimate(
+    need = memory.MemoryEstimate(
         weights_mib=100, activations_mib=50, host_mib=600, device_mib=250, unknown=0
     )
     monkeypatch.setattr(memory, "memory_mib", lambda: {"total": 700, "available": 700})
     memory.check_memory(
         need,
-        here=Gpu("desktop", "8.9", integrated=False, processors=46, memory_mib=8192, driver="12.6"),
+        gpu=Gpu("desktop", "8.9", integrated=False, processors=46, memory_mib=8192, driver="12.6"),
     )
     with pytest.raises(SystemProblem, match="850 MiB"):
         memory.check_memory(
             need,
-            here=Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=700, driver="12.6"),
+            gpu=Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=700, driver="12.6"),
         )
 
 
@@ -289,9 +296,7 @@ print(built.key.plugin, built.record["summary"]["plugin_layers"], built.record["
     assert (len(digest), plugins, softmaxes) == (64, "1", "0")
 
 
-def test_without_the_link_the_plugin_is_refused_before_the_library_can_end_the_process(
-    rtx, attention_bundle
-):
+def test_without_the_link_the_plugin_is_refused(rtx, attention_bundle):
     if plugin_why_not((), rtx) is None:
         pytest.skip("the library is linked in this process")
     with pytest.raises(BackendMissing, match=r"ln -s .*libtensorrt_rtx\.so"):
@@ -312,25 +317,27 @@ def test_auto_stays_decomposed_for_wide_heads_without_the_link(rtx, attention_bu
 def test_where_both_can_be_timed_the_faster_is_kept_and_found_again(
     rtx, attention_bundle, monkeypatch
 ):
-    """Timing itself needs a GPU; here the callable says that the second engine is the faster."""
+    """Timing needs a GPU: this timer makes the second engine the faster."""
     bundle, engines = attention_bundle(), []
-    two = (
-        builder.candidates(bundle, OPTIONS, library=rtx, where=target(("sm86",), library=rtx)) * 2
-    )[:2]
+    target = build_target(("sm86",), library=rtx)
+    (spec,) = builder.engine_specs(bundle, OPTIONS, library=rtx, target=target)
     plugin = replace(
-        two[1],
-        choice=replace(two[1].choice, mode="plugin"),
-        key=replace(two[1].key, plugin="p" * 64),
+        spec,
+        attention=replace(spec.attention, mode="plugin"),
+        key=replace(spec.key, plugin="p" * 64),
     )
-    monkeypatch.setattr(builder, "candidates", lambda *_, **__: (two[0], plugin))
+    monkeypatch.setattr(builder, "engine_specs", lambda *_, **__: (spec, plugin))
     monkeypatch.setattr(builder, "register_plugin", lambda *_: None)
-    monkeypatch.setattr(
-        builder, "milliseconds", lambda data, *_, **__: engines.append(data) or 3.0 - len(engines)
-    )
-    built = build(bundle, replace(OPTIONS, attention="auto"), library=rtx)
+
+    def timer(data, *_, **__):
+        engines.append(data)
+        return 3.0 - len(engines)
+
+    options = replace(OPTIONS, attention="auto")
+    built = build(bundle, options, library=rtx, timer=timer)
     assert built.read() == engines[1]
     assert built.record["attention"]["ms"] == {"decomposed": 2.0, "plugin": 1.0}
-    assert engine_for(bundle, replace(OPTIONS, attention="auto"), library=rtx).path == built.path
+    assert engine_for(bundle, options, library=rtx, timer=timer).path == built.path
     assert len(engines) == 2
     assert len(list(EngineStore.of(bundle))) == 1
 

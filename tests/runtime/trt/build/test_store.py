@@ -43,7 +43,7 @@ def test_damaged_bytes_are_never_handed_out(tmp_path, damage):
         EngineStore(tmp_path).find(KEY).read()
 
 
-def test_an_engine_without_a_record_and_a_record_without_an_engine_are_none(tmp_path):
+def test_an_engine_and_its_record_are_nothing_without_each_other(tmp_path):
     found = EngineStore(tmp_path).keep(KEY, b"bytes", {})
     json_file = found.path.with_suffix(".json")
     record = json_file.read_text()
@@ -60,9 +60,7 @@ def test_a_damaged_record_is_ignored_with_a_word(tmp_path, caplog):
     assert "not an engine's record" in caplog.text
 
 
-def test_the_engine_is_written_before_its_record_and_nothing_is_left_when_the_disk_is_full(
-    tmp_path, monkeypatch
-):
+def test_a_full_disk_leaves_no_engine_with_a_record(tmp_path, monkeypatch):
     store = EngineStore(tmp_path / "engines")
     monkeypatch.setattr(store_module, "write_text", _no_space)
     with pytest.raises(OSError, match="No space"):
@@ -82,9 +80,7 @@ def test_the_nearest_is_of_the_same_precision_first(tmp_path):
     assert store.nearest(KEY).path == same.path
 
 
-def test_a_read_only_bundle_keeps_engines_in_the_cache_and_still_finds_those_inside(
-    tiny_bundle, tmp_path, monkeypatch
-):
+def test_a_read_only_bundle_keeps_engines_in_the_cache(tiny_bundle, tmp_path, monkeypatch):
     inside = EngineStore.of(tiny_bundle)
     inside.keep(KEY, b"old", {})
     assert inside.folder == tiny_bundle.path / "engines"

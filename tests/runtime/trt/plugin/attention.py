@@ -18,8 +18,8 @@ from finedge.runtime.trt.plugin.launch import (
     HALF,
     INT8,
     QUERY_TILE,
-    Layout,
-    Problem,
+    AttentionShape,
+    MapLayout,
     kernel_for,
 )
 
@@ -75,7 +75,9 @@ class Tensor:
 
     def __post_init__(self):
         batch, channels, positions = self.values.shape
-        self.layout = Layout.of(self.form, kind=self.kind, channels=channels, positions=positions)
+        self.layout = MapLayout.of(
+            self.form, kind=self.kind, channels=channels, positions=positions
+        )
         c, t = np.meshgrid(np.arange(channels), np.arange(positions), indexing="ij")
         inside = t * self.layout.token + c // 32 * self.layout.group + c % 32 * self.layout.channel
         self.index = np.arange(batch)[:, None, None] * self.layout.batch + inside
@@ -148,7 +150,7 @@ def answer(library, case):
     scale = case.d**-0.5
     partial = np.full((case.batch, case.splits, case.queries, case.dv + 2), np.nan, np.float32)
     numbers = (case.queries, case.keys, case.d, case.dv, case.splits, case.batch, scale, 0)
-    problem = Problem(q.map(), k.map(), v.map(), y.map(), partial.ctypes.data, *numbers)
+    problem = AttentionShape(q.map(), k.map(), v.map(), y.map(), partial.ctypes.data, *numbers)
     kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
     launch(
         library,

@@ -12,7 +12,14 @@ from finedge.errors import SystemProblem, UsageError
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.ops import cross_layer_attention
 from finedge.runtime.trt.plugin import cross_layer_attention as plugin_module
-from finedge.runtime.trt.plugin.launch import HALF, INT8, Layout, is_readable, plan, workspace_bound
+from finedge.runtime.trt.plugin.launch import (
+    HALF,
+    INT8,
+    MapLayout,
+    is_readable,
+    plan,
+    workspace_bound,
+)
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install 'finedge[rtx]'")
 
@@ -81,7 +88,7 @@ class Device:
     def __init__(self, shape, form, kind):
         self.shape, self.desc = shape, descriptor(shape, form, kind)
         b, c, h, w = shape
-        layout = Layout.of(form, kind=kind, channels=c, positions=h * w)
+        layout = MapLayout.of(form, kind=kind, channels=c, positions=h * w)
         i, j, t = np.meshgrid(range(b), range(c), range(h * w), indexing="ij")
         self.address = (
             i * layout.batch + t * layout.token + j // 32 * layout.group + j % 32 * layout.channel
@@ -204,7 +211,7 @@ def test_a_context_loads_once_and_enqueue_only_launches(library, calls):
     assert "cuModuleLoadData" not in " ".join(calls())
 
 
-def test_a_split_launch_is_followed_by_the_combine_kernel_on_the_same_stream(library, calls):
+def test_the_combine_kernel_follows_a_split_launch_on_the_same_stream(library, calls):
     run = Run(library, **PROBLEMS["split"])
     run.prepare()
     calls()
@@ -270,8 +277,8 @@ def test_what_is_serialised_makes_the_same_plugin():
     written = plugin.get_fields_to_serialize()
     gc.collect()
     again = plugin_module.creator(trt).create_plugin("attend", written, trt.TensorRTPhase.RUNTIME)
-    assert again.settings == plugin_module.Settings(**settings)
-    assert again.clone().settings == again.settings
+    assert again.attributes == plugin_module.AttentionAttributes(**settings)
+    assert again.clone().attributes == again.attributes
 
 
 @pytest.mark.parametrize("values", [{"shared": 0}, {"scale": 1.0, "shared": 1, "k_scale": 0.5}])

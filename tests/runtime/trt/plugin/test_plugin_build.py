@@ -17,8 +17,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
-from finedge.runtime.trt.plugin.link import make_link, with_link
 from finedge.runtime.trt.plugin.node_attributes import with_node_attributes
+from tests.runtime.trt.plugin.rtx_link import linked_environment
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
@@ -33,7 +33,7 @@ BUILD = Path(__file__).parent / "build_engine.py"
 def build(tmp_path_factory):
     """Return a function that builds an engine of a model in a new process: {"parsed", "errors", "built", "layers", "engine"} and its stderr."""
     folder = tmp_path_factory.mktemp("rtx")
-    environment = with_link(os.environ, make_link(folder))
+    environment = linked_environment(folder)
 
     def run(model):
         path = folder / "model.onnx"
@@ -217,7 +217,7 @@ def test_the_link_is_seen_only_where_the_process_started_with_it(tmp_path):
     without = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
     for environment, expected in (
         (without, "False"),
-        (with_link(without, make_link(tmp_path)), "True"),
+        (linked_environment(tmp_path, without), "True"),
     ):
         assert (
             subprocess.run(
@@ -229,11 +229,3 @@ def test_the_link_is_seen_only_where_the_process_started_with_it(tmp_path):
             ).stdout.strip()
             == expected
         )
-
-
-def test_the_link_may_be_made_again(tmp_path):
-    first = make_link(tmp_path)
-    (first / "libtensorrt_rtx.so").unlink()
-    (first / "libtensorrt_rtx.so").symlink_to("gone")
-    make_link(tmp_path)
-    assert (tmp_path / "libtensorrt_rtx.so").resolve().is_file()
