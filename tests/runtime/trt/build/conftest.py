@@ -63,7 +63,7 @@ def rtx_environment(rtx, tmp_path_factory):
 
 @pytest.fixture
 def finedge():
-    """Run the command in a new process: `finedge("build", bundle, env=...)` returns it, finished."""
+    """Run the command in a new process: `finedge("build", bundle, env=...)` returns it."""
 
     def run(*words, env=None):
         return subprocess.run(
@@ -89,7 +89,7 @@ class Heads:
 
 @pytest.fixture
 def attention_bundle(tmp_path):
-    """Make a bundle: `attention_bundle(Heads(d=512, dv=512), batch=4)`; its files are made of one graph."""
+    """Make a bundle whose files come from one graph: `attention_bundle(Heads(d=512), batch=4)`."""
 
     def make(heads=Heads(), *, batch="batch", name="tiny", taps=TAPS):
         model = attention_model(heads, batch=batch)
@@ -188,7 +188,7 @@ def attention_function():
 
 
 def quantized(model):
-    """The portable form of the convolutions: symmetric S8, activations per tensor, weights per channel."""
+    """The portable form of the convolutions: symmetric S8, weights per output channel."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph, nodes = copy.graph, []

@@ -96,7 +96,7 @@ def test_a_damaged_engine_is_built_again(rtx, attention_bundle, caplog):
     with pytest.raises(BundleError, match="sha256"):
         built.read()
     assert len(engine_for(bundle, OPTIONS, library=rtx).read()) > 1000
-    assert "building again" in caplog.text
+    assert "built again" in caplog.text
 
 
 def test_a_fixed_batch_needs_no_profile_and_takes_no_other(rtx, attention_bundle):
@@ -165,7 +165,8 @@ def test_a_strong_build_that_fails_is_tried_weak_on_old_tensorrt(
     def strong_fails(model, order):
         if order.options.typing == "strong":
             raise FinedgeError("no tactic")
-        return real(model, replace(order, options=replace(order.options, typing="strong")))
+        strong = replace(order, options=replace(order.options, typing="strong"))
+        return replace(real(model, strong), typing=order.options.typing)
 
     monkeypatch.setattr(builder, "compile_engine", strong_fails)
     monkeypatch.setattr(TrtLibrary, "may_type_weakly", property(lambda _: True))
@@ -219,7 +220,7 @@ def test_an_engine_is_kept_when_its_layers_cannot_be_read(
     assert "no layer report: a layer line that is not understood" in caplog.text
 
 
-# --- memory and interruption ----------------------------------------------------------------------------------------------
+# --- memory and interruption ---
 
 
 def test_a_hopeless_build_is_refused_and_a_tight_one_warned_of(
@@ -265,7 +266,7 @@ def test_ctrl_c_ends_a_build_and_the_old_engine_stays(rtx, attention_bundle, mon
     assert sorted((p.name, p.stat().st_mtime_ns) for p in old.path.parent.iterdir()) == before
 
 
-# --- the plugin: in a process of its own, TensorRT for RTX ends it where its library is not linked ------------------------------
+# --- the plugin: in a new process, which TensorRT for RTX ends where its library is not linked ---
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -280,8 +281,11 @@ from finedge.bundle import Bundle
 from finedge.runtime.trt.build.builder import engine_for
 from finedge.runtime.trt.library import load_library
 from finedge.runtime.trt.build.options import BuildOptions
-built = engine_for(Bundle.load(Path({str(bundle.path)!r})), BuildOptions({precision!r}, "plugin", targets=("sm86",)), library=load_library("tensorrt-rtx"))
-print(built.key.plugin, built.record["summary"]["plugin_layers"], built.record["summary"]["unfused_softmax"])
+bundle = Bundle.load(Path({str(bundle.path)!r}))
+options = BuildOptions({precision!r}, "plugin", targets=("sm86",))
+built = engine_for(bundle, options, library=load_library("tensorrt-rtx"))
+summary = built.record["summary"]
+print(built.key.plugin, summary["plugin_layers"], summary["unfused_softmax"])
 """
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -123,7 +123,7 @@ def test_a_report_survives_json_and_describes_itself(report):
     "messages", [[], ["Layers are many"], ["Layers:\nName: all, LayerType: Myelin\n"]]
 )
 def test_a_log_without_details_is_refused(messages):
-    with pytest.raises(FinedgeError, match=r"build log holds no list|not understood"):
+    with pytest.raises(FinedgeError, match=r"build log holds no list|unknown form"):
         from_log(messages)
 
 
