@@ -1,4 +1,4 @@
-"""Opening a bundle on a device: which engine is taken, when one is built, and what the golden frame decides."""
+"""Opening a bundle on a device: which engine is used, when one is built, and the golden frame."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def replays(device):
     return count
 
 
-# --- which engine -------------------------------------------------------------------------------------------------------
+# --- which engine ---
 
 
 def test_the_first_open_builds_and_says_what_runs(device, tiny_bundle):
@@ -133,13 +133,13 @@ def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundl
     order = []
     monkeypatch.setattr(plugin, "register", lambda trt: order.append("register"))
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, data, **_: order.append("load")))
-    found = EngineStore.of(tiny_bundle).keep(replace(KEY, plugin="digest"), b"engine", {})
+    engine = EngineStore.of(tiny_bundle).keep(replace(KEY, plugin="digest"), b"engine", {})
     with pytest.raises(AttributeError):
-        TensorRtBackend().open_engine(tiny_bundle, found)
+        TensorRtBackend().open_engine(tiny_bundle, engine)
     assert order == ["register", "load"]
 
 
-# --- the golden frame ---------------------------------------------------------------------------------------------------
+# --- the golden frame ---
 
 
 def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
@@ -155,7 +155,7 @@ def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
 def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(
     device, tiny_bundle, monkeypatch, caplog
 ):
-    def full(found, name, value):
+    def full(engine, name, value):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("finedge.runtime.trt.build.store.StoredEngine.with_entry", full)
@@ -227,7 +227,7 @@ def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundl
     assert device.cuda.live() == []
 
 
-# --- taps ---------------------------------------------------------------------------------------------------------------
+# --- taps ---
 
 
 def test_without_an_engine_with_taps_the_reason_is_how_to_build_one(device, tiny_bundle):
@@ -248,7 +248,7 @@ def test_an_engine_with_taps_shows_them_and_is_never_taken_for_another(device, t
     assert len(device.built) == 2
 
 
-# --- where it cannot run ------------------------------------------------------------------------------------------------
+# --- where it cannot run ---
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
@@ -260,7 +260,10 @@ def test_a_missing_library_is_named_with_what_installs_it(name, monkeypatch):
 def test_without_a_gpu_the_library_is_not_even_loaded(rtx):
     if gpu() is not None:
         pytest.skip("this machine has a GPU")
-    code = "import sys; from finedge.runtime.backend import load_backend; print(load_backend('tensorrt-rtx').why_not(), 'tensorrt_rtx' in sys.modules)"
+    code = (
+        "import sys; from finedge.runtime.backend import load_backend; "
+        "print(load_backend('tensorrt-rtx').why_not(), 'tensorrt_rtx' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(why_no_gpu())
     assert done.stdout.endswith("False\n")
@@ -278,13 +281,13 @@ def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
 
 def test_an_engine_of_another_model_is_refused(device, tiny_bundle):
     device.library.trt.tensors["frames"] = (np.dtype(np.uint8), (16, 16, 3))
-    found = EngineStore.of(tiny_bundle).keep(KEY, b"engine", {})
+    engine = EngineStore.of(tiny_bundle).keep(KEY, b"engine", {})
     with pytest.raises(BundleError, match=r"takes frames: uint8 \[B, 16, 16, 3\]"):
-        TensorRtBackend().open_engine(tiny_bundle, found)
+        TensorRtBackend().open_engine(tiny_bundle, engine)
     assert device.cuda.live() == []
 
 
-# --- the real library ---------------------------------------------------------------------------------------------------
+# --- the real library ---
 
 
 @pytest.fixture(scope="module")

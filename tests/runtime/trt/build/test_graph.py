@@ -109,7 +109,7 @@ def test_debug_taps_become_outputs_and_lost_ones_are_named(attention_bundle, cap
     onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-# --- who computes attention -----------------------------------------------------------------------------------------------
+# --- how attention is computed ---
 
 
 def node(d=64, dv=64):
@@ -176,7 +176,7 @@ def test_the_faster_engine_is_kept():
     ) == ("plugin", {"decomposed": 2.0, "plugin": 1.25})
 
 
-# --- options and memory ---------------------------------------------------------------------------------------------------
+# --- options and memory ---
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,2", "0", "4,2,1", "1,9,8", "1,2,3,4"])

@@ -1,4 +1,8 @@
-"""Logs were recorded from TensorRT for RTX 1.7.1 and cut; inspector answers were written by hand from NVIDIA's documents (not run on hardware)."""
+"""Layer reports from logs and from the engine inspector.
+
+Logs were recorded from TensorRT for RTX 1.7.1 and shortened. Inspector answers were written by hand
+from NVIDIA's documents (not run on hardware).
+"""
 
 from __future__ import annotations
 
@@ -146,9 +150,9 @@ def test_the_check_finds_a_layer_that_left_int8_and_one_that_is_gone():
     (problem,) = check_layers(
         replace(report, layers=tuple(in_float)), int8_layers=placed, precision="int8-fp32"
     )
-    assert (
-        problem
-        == "node_Conv_992 is INT8 in the calibration record, and the engine reads fp32 (node_Conv_992_myl0_104)"
+    assert problem == (
+        "node_Conv_992 is INT8 in the calibration record, "
+        "and the engine reads fp32 (node_Conv_992_myl0_104)"
     )
     (problem,) = check_layers(report, int8_layers=(*placed, "node_Conv_7"), precision="int8-fp32")
     assert problem.startswith("node_Conv_7 is INT8 in the calibration record, and no convolution")
@@ -167,7 +171,10 @@ def test_the_check_finds_products_and_softmaxes_in_fp32():
 
 
 def attention(d, *, kind):
-    """Attention of 49 queries over 196 keys, one head of size `d`, between 1x1 convolutions; then a softmax over the pooled result."""
+    """Attention of 49 queries over 196 keys, one head of size `d`, between 1x1 convolutions.
+
+    A softmax over the pooled result follows.
+    """
     dtype = np.dtype(kind)
     tensor = helper.np_dtype_to_tensor_dtype(dtype)
     rng = np.random.default_rng(0)

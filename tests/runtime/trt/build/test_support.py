@@ -35,9 +35,9 @@ def test_every_unsupported_node_is_listed_with_its_name(rtx):
         (2, "third", "QLinearConv"),
     ]
     assert found[0].why == "no importer and no plugin 'MyOp' version '1' in namespaces '' or 'acme'"
-    assert (
-        found[1].describe()
-        == "node #2 'third' (QLinearConv): no importer for QLinearConv; export without this op, or run this bundle with --backend onnxruntime"
+    assert found[1].describe() == (
+        "node #2 'third' (QLinearConv): no importer for QLinearConv; "
+        "export without this op, or run this bundle with --backend onnxruntime"
     )
 
 

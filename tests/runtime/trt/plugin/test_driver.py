@@ -1,4 +1,7 @@
-"""The driver calls, on a stand-in for libcuda that runs kernels on the CPU and refuses what a real driver refuses."""
+"""Calls of the CUDA driver, on a stand-in for libcuda.
+
+It runs kernels on the CPU and refuses what a real driver refuses.
+"""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""The CUDA kernel, run on the CPU by the shim, against the numpy reference in float64 on the same fp16 numbers."""
+"""The CUDA kernel on the CPU, against the numpy reference in float64 on the same fp16 numbers."""
 
 import ctypes
 
@@ -18,8 +18,9 @@ from tests.runtime.trt.plugin.attention import (
     tensors,
 )
 
-# Of the largest value. Weights and result are rounded to fp16, half a step of which is 4.9e-4 of a number at worst; measured here: 3e-5 where a query
-# looks at many keys, 1.8e-4 where it looks at one (1.4e-4 .. 7.9e-4 absolute).
+# Of the largest value. Weights and result are rounded to fp16, half a step of which is at most
+# 4.9e-4 of a number. Measured: 3e-5 where a query attends to many keys, 1.8e-4 where it attends to
+# one (1.4e-4 .. 7.9e-4 absolute).
 TOLERANCE = 2.5e-4
 UNKNOWN_KERNEL, TOO_MUCH_SHARED, PAST_SHARED = 1, 4, 3  # simt::Failure
 

@@ -10,7 +10,7 @@ from finedge.runtime.trt.plugin.node_attributes import with_node_attributes
 
 
 def model(*, names=("q half", "k half", "v half"), zero=0, scale=0.5, cast=True):
-    """q, k, v -> QuantizeLinear -> DequantizeLinear -> Cast -> CrossLayerAttention; the attention reads `names`."""
+    """q, k, v -> QuantizeLinear -> DequantizeLinear -> Cast -> attention, which reads `names`."""
     nodes, stored = (
         [],
         {

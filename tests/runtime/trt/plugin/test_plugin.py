@@ -1,4 +1,7 @@
-"""The plugin as TensorRT calls it, with descriptors of TensorRT for RTX, on a stand-in for the CUDA driver that runs the kernel on the CPU."""
+"""The plugin as TensorRT calls it, with descriptors of TensorRT for RTX.
+
+A stand-in for the CUDA driver runs the kernel on the CPU.
+"""
 
 import ctypes
 import gc
@@ -23,7 +26,8 @@ from finedge.runtime.trt.plugin.launch import (
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install 'finedge[rtx]'")
 
-# Weights and result are rounded to float16, 2**-11 of their size each; measured: at most 5e-4 where the result is of size 1.
+# Weights and result are rounded to float16, 2**-11 of their size each. Measured: at most 5e-4 where
+# the result is of size 1.
 TOLERANCE = 1e-3
 STEP = 0.03
 STREAM = 4660
@@ -219,12 +223,13 @@ def test_the_combine_kernel_follows_a_split_launch_on_the_same_stream(library, c
     launch = plan(queries=4, keys=98, d=64, dv=64, shared=False, batch=2, processors=8)
     assert launch.splits == 4
     assert calls() == [
-        f"cuLaunchKernel cla_64 grid 1 4 2 block 128 1 1 shared {launch.shared_bytes} stream {STREAM}",
+        "cuLaunchKernel cla_64 grid 1 4 2 block 128 1 1 "
+        f"shared {launch.shared_bytes} stream {STREAM}",
         f"cuLaunchKernel cla_combine grid 4 1 2 block 128 1 1 shared 0 stream {STREAM}",
     ]
 
 
-def test_a_new_shape_is_planned_anew(library):
+def test_a_new_shape_is_planned_again(library):
     runs = [
         Run(library, batch=batch, grids=grids)
         for batch, grids in ((1, ((4, 4), (8, 8))), (2, ((2, 8), (4, 8))))
@@ -249,10 +254,8 @@ def test_a_context_of_its_own_gets_a_plugin_of_its_own(library):
 def test_a_driver_that_refuses_a_launch_is_reported(library):
     run = Run(library)
     run.prepare()
-    run.plugin._ready._steps[0] = (
-        *run.plugin._ready._steps[0][:-1],
-        1 << 20,
-    )  # more shared memory than it asked for
+    steps = run.plugin._ready._steps
+    steps[0] = (*steps[0][:-1], 1 << 20)  # more shared memory than was requested
     with pytest.raises(
         SystemProblem, match=r"cuLaunchKernel failed with 1: CUDA_ERROR_INVALID_VALUE"
     ):

@@ -1,6 +1,7 @@
 """NVIDIA's own parser and builder (TensorRT for RTX) take the plugin, on a machine without a GPU.
 
-In a process of its own: the link of `link.py` must be there when it starts, and a mistake in a plugin ends the process.
+In a new process: the link of `link.py` must be there when it starts, and an error in a plugin ends
+the process.
 """
 
 import importlib.util
@@ -31,7 +32,10 @@ BUILD = Path(__file__).parent / "build_engine.py"
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Return a function that builds an engine of a model in a new process: {"parsed", "errors", "built", "layers", "engine"} and its stderr."""
+    """Return a function that builds an engine of a model in a new process.
+
+    It returns {"parsed", "errors", "built", "layers", "engine", "stderr"}.
+    """
     folder = tmp_path_factory.mktemp("rtx")
     environment = linked_environment(folder)
 
@@ -58,7 +62,10 @@ def build(tmp_path_factory):
 
 
 def attention_model(*, d=64, dv=96, kind="half", shared=False, domain=OP.domain, **attributes):
-    """Three convolutions, then attention over a 14 x 14 map from 7 x 7 queries. `kind`: half, int8 (Q -> DQ -> Cast in front) or float."""
+    """Three convolutions, then attention over a 14 x 14 map from 7 x 7 queries.
+
+    `kind`: half, int8 (Q -> DQ -> Cast before it) or float.
+    """
     rng, nodes, stored = np.random.default_rng(0), [], {}
     sizes = {"q": (d, 7), "k": (d, 14)} if shared else {"q": (d, 7), "k": (d, 14), "v": (dv, 14)}
     dtype = np.float16 if kind == "half" else np.float32
