@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from finedge.memory import memory_mib
 from finedge.runtime.ort.int8_products import int8_products
 from finedge.runtime.telemetry import read_telemetry
 from finedge.runtime.telemetry.cpu import cpu_flags, cpu_name
@@ -105,6 +104,17 @@ def throttle_count(root: Path = Path("/")) -> int | str:
     ]
     known = [int(c) for c in counts if c is not None]
     return sum(known) if known else UNKNOWN
+
+
+def memory_mib(root: Path = Path("/")) -> dict[str, int] | str:
+    """Return total and available memory in MiB."""
+    rows = dict(
+        line.split(":", 1) for line in text(root / "proc/meminfo").splitlines() if ":" in line
+    )
+    wanted = {"total": "MemTotal", "available": "MemAvailable"}
+    return {
+        name: int(rows[key].split()[0]) // 1024 for name, key in wanted.items() if key in rows
+    } or UNKNOWN
 
 
 def version(package: str) -> str:
