@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from finedge.bundle import PORTABLE_FILE, Bundle
-from finedge.provenance import Placement
+from finedge.provenance import QuantizationRecord
 from finedge.runtime.trt.build.layers import Layer, LayerReport
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def problems(
     """
     if not report.layers:
         return ()
-    placed = bundle.calibration.placements.get(PORTABLE_FILE, Placement())
+    placed = bundle.calibration.placements.get(PORTABLE_FILE, QuantizationRecord())
     return check_layers(
         report,
         int8_layers=placed.int8,
