@@ -170,8 +170,8 @@ def _compile_all(
             errors.append(error)
     if not compiled:
         raise errors[0]
-    for error in errors:
-        log.warning("left out of the choice: %s", error)
+    for reason in errors:
+        log.warning("left out of the choice: %s", reason)
     return compiled
 
 

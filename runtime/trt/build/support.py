@@ -47,8 +47,8 @@ class Unsupported:
 
     def describe(self) -> str:
         """Return one line."""
-        where = f"node #{self.index} '{self.name}' ({self.op})" if self.op else f"'{self.name}'"
-        return f"{where}: {self.why}; {self.fix}"
+        node = f"node #{self.index} '{self.name}' ({self.op})" if self.op else f"'{self.name}'"
+        return f"{node}: {self.why}; {self.fix}"
 
 
 def unsupported(model: onnx.ModelProto, *, library: TrtLibrary) -> tuple[Unsupported, ...]:
