@@ -93,7 +93,7 @@ class ExecutionLane:
             self._cuda.release("cudaStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Wait for the batch that runs, if any, and free everything; a second close does nothing."""
+        """Wait for the batch that runs and free everything; a second close does nothing."""
         self._rows = 0
         self._free()
 

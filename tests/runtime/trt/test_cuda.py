@@ -37,7 +37,7 @@ def test_the_installed_binding_answers_without_an_exception():
 
 
 @pytest.mark.parametrize(
-    ("status", "driver", "devices", "said"),
+    ("status", "driver", "devices", "text"),
     [
         (35, 0, 0, "no NVIDIA driver"),
         (
@@ -51,11 +51,11 @@ def test_the_installed_binding_answers_without_an_exception():
         (0, 12060, 0, "it counts 0"),
     ],
 )
-def test_why_there_is_no_gpu(monkeypatch, status, driver, devices, said):
+def test_why_there_is_no_gpu(monkeypatch, status, driver, devices, text):
     api = FakeCuda(devices=devices)
     api.count_status = status
     monkeypatch.setattr(api, "cudaDriverGetVersion", lambda: (0, driver))
-    assert said in why_no_gpu(api)
+    assert text in why_no_gpu(api)
     assert gpu(api) is None
 
 

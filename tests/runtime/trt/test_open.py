@@ -318,12 +318,12 @@ def test_the_fake_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
 
 def test_the_real_library_has_what_its_own_graphs_are_asked_by(rtx):
     trt = rtx.trt
-    wanted = {
+    names = {
         "cuda_graph_strategy",
         "dynamic_shapes_kernel_specialization_strategy",
         "set_execution_context_allocation_strategy",
     }
-    assert wanted <= set(dir(trt.IRuntimeConfig))
+    assert names <= set(dir(trt.IRuntimeConfig))
     assert hasattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
     assert hasattr(trt.CudaGraphStrategy, "DISABLED")
     assert hasattr(trt.DynamicShapesKernelSpecializationStrategy, "EAGER")

@@ -346,7 +346,7 @@ def test_where_both_can_be_timed_the_faster_is_kept_and_found_again(
     assert len(list(EngineStore.of(bundle))) == 1
 
 
-def test_the_shipped_bundle_builds_in_int8_with_fused_attention_in_float16(rtx, tmp_path):
+def test_the_shipped_bundle_builds_in_int8_with_fused_attention(rtx, tmp_path):
     shipped = Path(__file__).resolve().parents[4] / "examples" / "birds.finedge"
     if not shipped.is_dir():
         pytest.skip("the example bundle is not here")

@@ -122,7 +122,7 @@ def plugin_works(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("found", "precision", "expected"),
+    ("nodes", "precision", "expected"),
     [
         ((node(),), "fp16", "decomposed"),
         ((node(256, 256),), "fp16", "decomposed"),
@@ -134,10 +134,10 @@ def plugin_works(monkeypatch):
     ],
 )
 @pytest.mark.usefixtures("plugin_works")
-def test_without_timing_the_plugin_is_taken_where_tensorrt_cannot_fuse(found, precision, expected):
+def test_without_timing_the_plugin_is_taken_where_tensorrt_cannot_fuse(nodes, precision, expected):
     assert [
         c.mode
-        for c in attention_decisions(found, BuildOptions(precision), library=TRT, timed=False)
+        for c in attention_decisions(nodes, BuildOptions(precision), library=TRT, timed=False)
     ] == [expected]
 
 

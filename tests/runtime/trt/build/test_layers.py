@@ -76,8 +76,8 @@ def test_int8_convolutions_and_float_islands_are_told_apart():
 
 
 def test_kernels_are_known_by_their_names():
-    found = [(layer.role, layer.precision) for layer in recorded("kernels").layers]
-    assert found == [
+    kernels = [(layer.role, layer.precision) for layer in recorded("kernels").layers]
+    assert kernels == [
         ("matmul", "fp32"),  # a fully connected layer that is fused at run time
         (
             "softmax",

@@ -1,4 +1,4 @@
-"""Engines vouch for nothing themselves: only what this user built on this machine is found."""
+"""Engines vouch for nothing themselves: only what this user built on this machine is engine."""
 
 from __future__ import annotations
 
@@ -74,20 +74,20 @@ def test_an_engine_built_elsewhere_is_not_found_where_it_is_copied(
     store = EngineStore.of(Bundle.load(copied))
     assert store.find(KEY) is None
     assert store.keep(KEY, b"built here", {}).read() == b"built here"
-    found = store.find(KEY)
-    assert found is not None
-    assert found.read() == b"built here"
+    engine = store.find(KEY)
+    assert engine is not None
+    assert engine.read() == b"built here"
 
 
 def test_an_engine_built_here_is_found_in_a_bundle_that_was_copied_here(
     tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     EngineStore.of(tiny_bundle).keep(KEY, b"built here", {})
-    found = EngineStore.of(
+    engine = EngineStore.of(
         Bundle.load(shutil.copytree(tiny_bundle.path, tmp_path / "copied.finedge"))
     ).find(KEY)
-    assert found is not None
-    assert found.read() == b"built here"
+    assert engine is not None
+    assert engine.read() == b"built here"
 
 
 @pytest.mark.parametrize("field", ["key", "sha256", "golden", "attention"])
@@ -108,9 +108,9 @@ def test_a_record_that_was_changed_is_not_believed(tiny_bundle: Bundle, field: s
 def test_a_noted_record_stays_ours(tiny_bundle: Bundle) -> None:
     kept = EngineStore.of(tiny_bundle).keep(KEY, b"bytes", {})
     kept.with_entry("golden", {"pass": True})
-    found = EngineStore.of(tiny_bundle).find(KEY)
-    assert found is not None
-    assert found.record["golden"] == {"pass": True}
+    engine = EngineStore.of(tiny_bundle).find(KEY)
+    assert engine is not None
+    assert engine.record["golden"] == {"pass": True}
 
 
 @pytest.mark.parametrize("how", ["FINEDGE_ENGINE_KEY", "CREDENTIALS_DIRECTORY"])

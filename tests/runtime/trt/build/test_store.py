@@ -26,11 +26,11 @@ def test_the_name_says_gpu_library_precision_and_key():
 
 def test_the_record_is_beside_the_engine(tmp_path):
     store = EngineStore(tmp_path / "engines")
-    found = store.keep(KEY, b"bytes", {"seconds": 1.5})
+    engine = store.keep(KEY, b"bytes", {"seconds": 1.5})
     assert sorted(p.suffix for p in store.folder.iterdir()) == [".engine", ".json"]
-    assert found.record["bytes"] == 5
+    assert engine.record["bytes"] == 5
     assert store.find(KEY).record == {
-        **found.record,
+        **engine.record,
         "key": {**KEY.to_json(), "profile": [1, 1, 8], "flags": list(KEY.flags)},
     }
 
@@ -39,20 +39,20 @@ def test_the_record_is_beside_the_engine(tmp_path):
     "damage", [lambda b: b[:-1], lambda b: bytes([b[0] ^ 1]) + b[1:], lambda b: b""]
 )
 def test_damaged_bytes_are_never_handed_out(tmp_path, damage):
-    found = EngineStore(tmp_path).keep(KEY, b"bytes", {})
-    found.path.write_bytes(damage(b"bytes"))
+    engine = EngineStore(tmp_path).keep(KEY, b"bytes", {})
+    engine.path.write_bytes(damage(b"bytes"))
     with pytest.raises(BundleError, match=r"sha256"):
         EngineStore(tmp_path).find(KEY).read()
 
 
 def test_an_engine_and_its_record_are_nothing_without_each_other(tmp_path):
-    found = EngineStore(tmp_path).keep(KEY, b"bytes", {})
-    json_file = found.path.with_suffix(".json")
+    engine = EngineStore(tmp_path).keep(KEY, b"bytes", {})
+    json_file = engine.path.with_suffix(".json")
     record = json_file.read_text()
     json_file.unlink()
     assert EngineStore(tmp_path).find(KEY) is None
     json_file.write_text(record)
-    found.path.unlink()
+    engine.path.unlink()
     assert EngineStore(tmp_path).find(KEY) is None
 
 

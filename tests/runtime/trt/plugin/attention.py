@@ -51,8 +51,8 @@ class Case:
 
 
 # Small cases that together run every line of the kernel: full tiles of keys and a partial one at
-# the end, a partial tile of queries, both forms, splits. The mutants' cases have few keys, so that a
-# wrong one counts.
+# the end, a partial tile of queries, both forms, splits. The mutants' cases have few keys, so that
+# a wrong one counts.
 PROBE = {
     "separate": Case(queries=21, keys=72, d=64, dv=61, gain=2.0),
     "shared": Case(queries=21, keys=72, d=264, dv=264, shared=True),

@@ -31,8 +31,8 @@ from finedge.runtime.trt.plugin.launch import (
 )
 
 TABLE = Path(__file__).parent / "plans.json"
-# Positions at 224 and 448 pixels (layer4, layer3, layer2) and odd ones. Processors of Orin Nano, AGX
-# Orin, Thor, RTX 4090, H200 and more than a launch counts.
+# Positions at 224 and 448 pixels (layer4, layer3, layer2) and odd ones. Processors of Orin Nano,
+# AGX Orin, Thor, RTX 4090, H200 and more than a launch counts.
 GRIDS = [(1, 1), (4, 16), (49, 196), (49, 784), (196, 784), (196, 3136)]
 HEADS = [
     (1, 1, False),

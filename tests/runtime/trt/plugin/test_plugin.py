@@ -314,12 +314,12 @@ def dynamic(desc):
 
 def offered(plugin, position, kind, channels):
     forms = trt.TensorFormat.__members__
-    found = []
+    accepted = []
     for form in forms:
         tensors = [dynamic(descriptor((1, channels, 7, 7), form, kind)) for _ in range(4)]
         if plugin.supports_format_combination(position, tensors, 3):
-            found.append(form)
-    return found
+            accepted.append(form)
+    return accepted
 
 
 @pytest.mark.parametrize(("channels", "half"), [(64, ["HWC"]), (20, ["HWC8"])])

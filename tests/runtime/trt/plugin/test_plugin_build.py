@@ -51,10 +51,10 @@ def build(tmp_path_factory):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        said = json.loads(done.stdout)
+        report = json.loads(done.stdout)
         return {
-            **said,
-            "engine": path.with_suffix(".engine").read_bytes() if said["built"] else b"",
+            **report,
+            "engine": path.with_suffix(".engine").read_bytes() if report["built"] else b"",
             "stderr": done.stderr,
         }
 
