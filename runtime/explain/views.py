@@ -13,7 +13,8 @@ import numpy as np
 
 from finedge.bundle import View
 from finedge.errors import BundleError
-from finedge.runtime.explain.graph import Attention, Graph, Linear
+from finedge.graph.attention import AttentionNode
+from finedge.runtime.explain.graph import Graph, Linear
 from finedge.runtime.explain.grid import Grid, Places
 from finedge.runtime.explain.maps import (
     Array,
@@ -93,7 +94,7 @@ class AttentionPicture:
     """Where the queries of a cross-layer attention look, on the grid of its keys."""
 
     view: View
-    node: Attention
+    node: AttentionNode
 
     @classmethod
     def open(cls, view: View, tensor: str, *, graph: Graph, spec: Spec) -> AttentionPicture:

@@ -75,10 +75,10 @@ class OnnxRuntimeBackend:
         path = bundle.file(file)
         precision = file.split(".")[1]
         if precision == "int8" and self._cuts_weights():
-            from finedge.graph.reduce_range import to_seven_bits
+            from finedge.graph.reduce_range import reduce_range
 
             return self._start(
-                to_seven_bits(read_model(path)).SerializeToString(),
+                reduce_range(read_model(path)).SerializeToString(),
                 bundle,
                 SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE),
             )

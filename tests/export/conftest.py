@@ -11,7 +11,10 @@ SIZE = 64
 
 @pytest.fixture
 def make_model():
-    """Build a small model whose BatchNorms have moved off their start, so that folding them is not a no-op."""
+    """Build a small model whose BatchNorms have moved off their start.
+
+    So folding them changes the weights.
+    """
 
     def make(name="cnl", backbone="mobilenetv2_035", **options):
         torch.manual_seed(0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finedge.errors import BackendMissing, UsageError
-from finedge.runtime.trt.build.graph import AttentionNode
+from finedge.graph.attention import AttentionNode
 from finedge.runtime.trt.build.options import BuildOptions
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.plugin.launch import kernel_for

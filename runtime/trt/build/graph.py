@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finedge.errors import BundleError
+from finedge.graph.attention import AttentionNode, attention_nodes, is_attention
 from finedge.graph.folding import fold
 from finedge.graph.tags import without_metadata
-from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
+from finedge.ops import CROSS_LAYER_ATTENTION
 from finedge.runtime.trt.build.options import BuildOptions
 
 if TYPE_CHECKING:
@@ -24,29 +24,6 @@ if TYPE_CHECKING:
     from finedge.bundle import Tap
 
 log = logging.getLogger(__name__)
-
-ATTENTION = (DOMAIN, CROSS_LAYER_ATTENTION.name)
-
-
-@dataclass(frozen=True)
-class AttentionNode:
-    """One cross-layer attention node.
-
-    Attributes:
-        name: the node's name.
-        queries: positions of the query map.
-        keys: positions of the key map.
-        d: channels of a query and a key: the head size.
-        dv: channels of a value.
-        shared: whether keys and values are one tensor.
-    """
-
-    name: str
-    queries: int
-    keys: int
-    d: int
-    dv: int
-    shared: bool
 
 
 def prepare(
@@ -73,9 +50,9 @@ def prepare(
         model = _folded(model)
     model = without_metadata(model)
     if options.precision == "int8":
-        from finedge.graph.float16_islands import fp16_islands
+        from finedge.graph.float16_islands import float16_islands
 
-        model = fp16_islands(model)
+        model = float16_islands(model)
     if not plugin:
         return model
     from finedge.runtime.trt.plugin.node_attributes import with_node_attributes
@@ -91,51 +68,21 @@ def attentions(model: onnx.ModelProto) -> tuple[AttentionNode, ...]:
     """
     import onnx
 
-    shapes = shapes_of(onnx.shape_inference.infer_shapes(model))
-    return tuple(_attention(node, shapes) for node in _nodes(fold(model, CROSS_LAYER_ATTENTION)))
-
-
-def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
-    """Return the shape of each tensor that has one.
-
-    None is a dimension that is known only at run time (the batch).
-    """
-    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    known = {
-        v.name: v.type.tensor_type.shape.dim for v in values if v.type.tensor_type.HasField("shape")
-    }
-    return {
-        name: tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
-        for name, dims in known.items()
-    }
-
-
-def _attention(node: onnx.NodeProto, shapes: dict[str, tuple[int | None, ...]]) -> AttentionNode:
-    q, k, v = (_map(node, name, shapes) for name in node.input)
-    return AttentionNode(
-        node.name, q[1] * q[2], k[1] * k[2], q[0], v[0], node.input[1] == node.input[2]
-    )
-
-
-def _map(
-    node: onnx.NodeProto, name: str, shapes: dict[str, tuple[int | None, ...]]
-) -> tuple[int, int, int]:
-    """Return channels, height and width of an input."""
-    shape = shapes.get(name, ())
-    sizes = tuple(n for n in shape[1:] if n)
-    if len(shape) != 4 or len(sizes) != 3:
-        raise BundleError(
-            f"the size of {name}, an input of node {node.name}, is not known: {list(shape)}",
-            expected="[B, C, H, W]",
-            fix="export again",
-        )
-    return sizes[0], sizes[1], sizes[2]
+    nodes = attention_nodes(onnx.shape_inference.infer_shapes(model))
+    for node in nodes:
+        if not (node.queries and node.keys and node.d and node.dv):
+            raise BundleError(
+                f"the size of an input of attention node {node.name} is not known",
+                expected="[B, C, H, W] with known C, H and W",
+                fix="export again",
+            )
+    return nodes
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     """Make one node of each attention: the registered plugin becomes its only meaning."""
     folded = fold(model, CROSS_LAYER_ATTENTION)
-    if not _nodes(folded):
+    if not any(map(is_attention, folded.graph.node)):
         raise BundleError(
             f"the model has no {CROSS_LAYER_ATTENTION.name} node for the plugin",
             fix="--attention decomposed",
@@ -143,12 +90,8 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     return folded
 
 
-def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if (node.domain, node.op_type) == ATTENTION]
-
-
 def _show_taps(model: onnx.ModelProto, taps: Sequence[Tap]) -> onnx.ModelProto:
-    from finedge.graph.tags import copied
+    from finedge.graph.edit import copied
     from finedge.graph.taps import tensors, with_taps
 
     present = [t for t in taps if t.tensor in tensors(model)]

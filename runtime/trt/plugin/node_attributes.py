@@ -34,8 +34,8 @@ def with_node_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     each one that is missing.
 
     Args:
-        model: the graph for TensorRT, functions inlined or deleted, after `fp16_islands`; it stays
-            as it is.
+        model: the graph for TensorRT, functions inlined or deleted, after `float16_islands`; it
+            stays as it is.
     """
     import onnx
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.errors import UsageError
-from finedge.graph.reduce_range import to_seven_bits
+from finedge.graph.reduce_range import reduce_range
 from finedge.runtime.ort import int8_products as module
 from finedge.runtime.ort.int8_products import (
     OVERRIDE,
@@ -89,7 +89,7 @@ def test_the_probe_says_what_a_model_meets(op, kind):
 def test_an_exact_session_and_7_bit_weights_are_right_on_every_cpu(op, kind):
     model, x, total = largest_products(op, kind)
     assert open_exactly(model).run(None, {"x": x})[0].flat[0] == pytest.approx(total)
-    assert as_it_runs(to_seven_bits(model), x) == pytest.approx(total)
+    assert as_it_runs(reduce_range(model), x) == pytest.approx(total)
 
 
 @pytest.mark.skipif(

@@ -15,7 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE, Bundle, Tap
-from finedge.graph.float16 import convert_float16, with_names
+from finedge.graph.edit import with_unique_names
+from finedge.graph.float16 import convert_float16
 from finedge.graph.keep_float32 import keep_float32
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
 from finedge.runtime.trt.build.key import EngineKey
@@ -93,7 +94,7 @@ def attention_bundle(tmp_path):
 
     def make(heads=Heads(), *, batch="batch", name="tiny", taps=TAPS):
         model = attention_model(heads, batch=batch)
-        named = with_names(model)
+        named = with_unique_names(model)
         half = convert_float16(named, keep=keep_float32(named.graph))
         files = {FLOAT_FILE: model, HALF_FILE: half, PORTABLE_FILE: quantized(model)}
         return Bundle.create(

@@ -4,13 +4,18 @@ import pytest
 
 from finedge.bundle import FLOAT_FILE, PORTABLE_FILE, Tap
 from finedge.errors import BundleError, UsageError
+from finedge.graph.attention import AttentionNode
+from finedge.graph.edit import with_unique_names
+from finedge.graph.float16 import convert_float16
+from finedge.graph.inlining import inline
+from finedge.graph.keep_float32 import keep_float32
 from finedge.graph.onnx_file import read_model
 from finedge.runtime.trt.build.attention import AttentionDecision, attention_decisions, faster
-from finedge.runtime.trt.build.graph import AttentionNode, attentions, prepare
+from finedge.runtime.trt.build.graph import attentions, prepare
 from finedge.runtime.trt.build.memory import estimate
 from finedge.runtime.trt.build.options import FILES, BuildOptions, Profile
 from finedge.runtime.trt.library import TrtLibrary
-from tests.runtime.trt.build.conftest import Heads
+from tests.runtime.trt.build.conftest import Heads, attention_model
 
 TRT = TrtLibrary("tensorrt", "trt", None, "10.3.0")
 
@@ -77,6 +82,17 @@ def test_the_model_that_was_read_stays_as_it_is(attention_bundle, mode):
     assert model.SerializeToString(deterministic=True) == before
 
 
+@pytest.mark.parametrize("mode", ["decomposed", "plugin"])
+def test_functions_and_inlined_nodes_give_the_same_graph(tmp_path, mode):
+    named = with_unique_names(attention_model())
+    model = convert_float16(named, keep=keep_float32(named.graph))
+    for name, content in (("old", model), ("new", inline(model))):
+        onnx.save(content, tmp_path / name)
+    models = (read_model(tmp_path / name) for name in ("old", "new"))
+    old, new = (prepare(model, BuildOptions("fp16", mode)) for model in models)
+    assert old.SerializeToString(deterministic=True) == new.SerializeToString(deterministic=True)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8-fp32"])
 def test_the_plugin_is_refused_where_nothing_is_float16(precision):
     with pytest.raises(UsageError, match=f"--attention plugin with precision {precision}"):
@@ -90,10 +106,10 @@ def test_the_plugin_is_refused_for_a_graph_without_attention(tiny_bundle):
 
 @pytest.mark.parametrize("heads", [Heads(), Heads(512, 512, shared=True), Heads(64, 32)])
 def test_head_sizes_are_read_from_the_graph(attention_bundle, heads):
-    nodes = attentions(read_model(attention_bundle(heads).file(FLOAT_FILE)))
-    assert nodes == (
-        AttentionNode("attend", queries=16, keys=64, d=heads.d, dv=heads.dv, shared=heads.shared),
-    )
+    (node,) = attentions(read_model(attention_bundle(heads).file(FLOAT_FILE)))
+    assert (node.name, node.query, node.key, node.scale) == ("attend", "q", "k", 0.125)
+    assert (node.queries, node.keys, node.d, node.dv) == (16, 64, heads.d, heads.dv)
+    assert node.shared is heads.shared
 
 
 def test_debug_taps_become_outputs_and_lost_ones_are_named(attention_bundle, caplog):
@@ -113,7 +129,7 @@ def test_debug_taps_become_outputs_and_lost_ones_are_named(attention_bundle, cap
 
 
 def node(d=64, dv=64):
-    return AttentionNode("attend", 16, 64, d, dv, shared=False)
+    return AttentionNode("attend", "q", "k", "v", 0.125, queries=16, keys=64, d=d, dv=dv)
 
 
 @pytest.fixture

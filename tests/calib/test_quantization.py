@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from finedge.calib.weights import quantize_weight
+from finedge.calib.quantization import quantize_weight
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (8, 1, 5, 5), (10, 32)])

@@ -1,4 +1,4 @@
-"""Ranges: what calibration found out about a tensor, and all that a placement of Q/DQ nodes is made from."""
+"""The calibration table: the range of each tensor, from which Q/DQ nodes get their scales."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ INT8_MAX = 127  # -128 is not used: symmetric
 
 @dataclass(frozen=True)
 class Range:
-    """The values a tensor takes, low <= high, in the tensor's own unit; outliers may be left out by the collector."""
+    """The values that a tensor takes, low <= high, in the tensor's own unit.
+
+    A collector may have left outliers out.
+    """
 
     low: float
     high: float
@@ -30,8 +33,8 @@ class Range:
 
 
 @dataclass(frozen=True)
-class RangeTable:
-    """Ranges by tensor name of the float ONNX file: one table, from which every INT8 file is written."""
+class CalibrationTable:
+    """Ranges by tensor name of the float ONNX file: every INT8 file is written from one table."""
 
     method: str
     ranges: Mapping[str, Range]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from finedge.calib.ranges import Range, RangeTable
+from finedge.calib.calibration_table import CalibrationTable, Range
 from finedge.errors import FinedgeError
 
 
@@ -16,10 +16,10 @@ def test_a_constant_zero_has_a_usable_scale():
 
 def test_a_tensor_without_a_range_is_named():
     with pytest.raises(FinedgeError, match="'conv7'"):
-        RangeTable("max", {})["conv7"]
+        CalibrationTable("max", {})["conv7"]
 
 
 def test_the_table_is_plain_data():
-    assert json.loads(json.dumps(RangeTable("max", {"x": Range(-1, 2)}).to_json())) == {
+    assert json.loads(json.dumps(CalibrationTable("max", {"x": Range(-1, 2)}).to_json())) == {
         "x": [-1, 2]
     }
