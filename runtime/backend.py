@@ -161,8 +161,8 @@ class HasUsualVariants(Protocol):
 # name -> module:class. These classes take `options=SessionOptions`. Others join by the entry point
 # group finedge.backends; they are constructed without arguments.
 BACKENDS: dict[str, str] = {
-    "tensorrt": "finedge.runtime.trt:TensorRtBackend",
-    "tensorrt-rtx": "finedge.runtime.trt:RtxBackend",
+    "tensorrt": "finedge.runtime.trt.backend:TensorRtBackend",
+    "tensorrt-rtx": "finedge.runtime.trt.backend:RtxBackend",
     "onnxruntime": "finedge.runtime.ort.backend:OnnxRuntimeBackend",
     "fake": "finedge.runtime.fake:FakeBackend",
 }

@@ -156,13 +156,14 @@ def prepared(model: onnx.ModelProto, folder: Path, *, variant: str, plugin: bool
     """Return the bytes TensorRT is to parse: as `finedge build` gives it its graphs (`finedge.runtime.trt.build.graph.prepare`)."""
     import onnx
 
+    from finedge.graph.onnx_file import read_model
     from finedge.runtime.trt.build.graph import prepare
     from finedge.runtime.trt.build.options import BuildOptions, Precision
 
     precision: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
     onnx.save(model, folder / "planar.onnx")
     ready = prepare(
-        folder / "planar.onnx",
+        read_model(folder / "planar.onnx"),
         BuildOptions(precision[variant], "plugin" if plugin else "decomposed"),
     )
     content: bytes = ready.SerializeToString()

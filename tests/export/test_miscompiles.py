@@ -17,12 +17,11 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from finedge import ops
 from finedge.errors import FinedgeError
 from finedge.export.ops import ONNX_OPS, add_bodies
-from finedge.runtime.trt.build.compiler import Order, compile_engine
+from finedge.runtime.trt.build.compiler import BuildOrder, compile_engine
 from finedge.runtime.trt.build.expect import check_layers
 from finedge.runtime.trt.build.layers import from_log
 from finedge.runtime.trt.build.log import collected, logger
-from finedge.runtime.trt.build.options import BuildOptions
-from finedge.runtime.trt.build.target import target
+from finedge.runtime.trt.build.options import BuildOptions, build_target
 from finedge.runtime.trt.library import load_library, why_not
 
 
@@ -57,9 +56,11 @@ def layers(rtx):
 
     It returns the report of its layers.
     """
-    where = target(("sm86", "sm89", "sm120"), library=rtx)
+    target = build_target(("sm86", "sm89", "sm120"), library=rtx)
     return lambda model: from_log(
-        compile_engine(model, Order("a test", "x", BuildOptions(), rtx, where, "test")).messages
+        compile_engine(
+            model, BuildOrder("a test", "x", BuildOptions(), rtx, target, "test")
+        ).messages
     )
 
 
