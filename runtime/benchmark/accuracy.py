@@ -10,7 +10,7 @@ from typing import Any
 
 from finedge.data import Item
 from finedge.measure import mcnemar
-from finedge.runtime.evaluate.command import Answers
+from finedge.runtime.evaluate.predict import Answers
 
 
 @dataclass(frozen=True)

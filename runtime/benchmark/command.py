@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from finedge.runtime.benchmark.results import Claims, Measured
     from finedge.runtime.benchmark.run import Schedule
     from finedge.runtime.classifier import Classifier
-    from finedge.runtime.evaluate.command import Answers
+    from finedge.runtime.evaluate.predict import Answers
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ def _accuracies(
     limit: int | None,
 ) -> tuple[dict[tuple[str, str], Answers], str]:
     from finedge.runtime.benchmark.accuracy import choose
-    from finedge.runtime.evaluate.command import predict
+    from finedge.runtime.evaluate.predict import predict
 
     answers = {}
     for (name, variant), classifier in classifiers.items():

@@ -15,7 +15,7 @@ from finedge.runtime.benchmark.accuracy import change, per_class
 from finedge.runtime.benchmark.modes import TOTAL, Lane
 from finedge.runtime.benchmark.rows import Row, latency_fields, median_or_none, unsupported
 from finedge.runtime.benchmark.run import clock_drop
-from finedge.runtime.evaluate.command import Answers
+from finedge.runtime.evaluate.predict import Answers
 from finedge.runtime.trt.build.store import EngineStore
 
 log = logging.getLogger(__name__)

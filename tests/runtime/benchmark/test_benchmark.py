@@ -21,6 +21,7 @@ from finedge.runtime.benchmark.modes import TOTAL, Lane, Mode
 from finedge.runtime.benchmark.run import interleave, schedule
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.evaluate.command import evaluate
+from finedge.runtime.evaluate.labelled import SplitOptions
 
 Report = Callable[[Path], dict[str, str]]
 DESIGN_KEYS = {
@@ -85,7 +86,9 @@ def test_the_stages_make_up_the_headline(tiny_bundle: Bundle) -> None:
 def test_the_accuracy_is_that_of_evaluate(tiny_bundle: Bundle, tiny_data: Path) -> None:
     rows = quick(tiny_bundle.path, data=tiny_data)["rows"]
     for row in rows:
-        expected = evaluate(tiny_bundle.path, data=tiny_data, variant=row["variant"])
+        expected = evaluate(
+            tiny_bundle.path, dataset=SplitOptions(data=tiny_data), variant=row["variant"]
+        )
         assert (row["top1"], row["top5"], list(row["wilson95"]), row["accuracy_n"]) == (
             expected["top1"],
             expected["top5"],

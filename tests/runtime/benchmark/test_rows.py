@@ -20,7 +20,7 @@ from finedge.runtime.benchmark.rows import (
     unsupported,
 )
 from finedge.runtime.benchmark.run import clock_drop, parse_duration, schedule
-from finedge.runtime.evaluate.command import Answers
+from finedge.runtime.evaluate.predict import Answers
 
 
 def answers(labels: list[int], top1: list[int]) -> Answers:

@@ -13,7 +13,9 @@ import pytest
 from finedge.errors import BundleError, DataError, UsageError
 from finedge.image import read_image
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.evaluate.command import bundle_dataset, evaluate, predict
+from finedge.runtime.evaluate.command import evaluate
+from finedge.runtime.evaluate.labelled import SplitOptions, bundle_dataset
+from finedge.runtime.evaluate.predict import predict
 from finedge.synthetic.perturb import PERTURBATIONS, perturb
 
 
@@ -33,7 +35,7 @@ def test_recorded_data_give_the_known_accuracy(tiny_bundle, variant):
 
 def test_a_wrong_label_costs_exactly_its_image(tiny_bundle, tiny_data):
     (tiny_data / "test" / "red" / "0.png").rename(tiny_data / "test" / "blue" / "9.png")
-    found = evaluate(tiny_bundle.path, data=tiny_data)
+    found = evaluate(tiny_bundle.path, dataset=SplitOptions(data=tiny_data))
     assert found["top1"] == round(17 / 18, 6)
     assert found["wilson95"][0] < 17 / 18 < found["wilson95"][1]
 
@@ -55,9 +57,9 @@ def test_predictions_keep_the_order_of_the_images_and_are_what_the_classifier_sa
         answers = predict(classifier, items)
         one = classifier([read_image(items[5].path)])[0]
     assert answers.labels.tolist() == [i.label for i in items]
-    assert answers.ranked.shape == answers.p.shape == (12, 5)
+    assert answers.ranked.shape == answers.probabilities.shape == (12, 5)
     assert answers.ranked[5].tolist() == [r.index for r in one.top]
-    np.testing.assert_allclose(answers.p[5], [r.p for r in one.top], rtol=1e-6)
+    np.testing.assert_allclose(answers.probabilities[5], [r.p for r in one.top], rtol=1e-6)
     assert answers.correct.all()
 
 
@@ -65,7 +67,7 @@ def test_other_labels_are_refused_by_name(tiny_bundle, tiny_data):
     for split in ("train", "val", "test"):
         (tiny_data / split / "green").rename(tiny_data / split / "greem")
     with pytest.raises(DataError, match="does not know: greem"):
-        evaluate(tiny_bundle.path, data=tiny_data)
+        evaluate(tiny_bundle.path, dataset=SplitOptions(data=tiny_data))
 
 
 def test_fewer_classes_are_measured_as_what_they_are(tiny_bundle, tiny_data):
@@ -85,7 +87,7 @@ def test_recorded_images_that_are_gone_ask_for_a_folder(tiny_bundle, tiny_data):
 
 def test_an_unknown_split_and_a_folder_that_is_no_bundle_are_data_errors(tiny_bundle, tmp_path):
     with pytest.raises(DataError, match="tset"):
-        evaluate(tiny_bundle.path, split="tset")
+        evaluate(tiny_bundle.path, dataset=SplitOptions(split="tset"))
     with pytest.raises(BundleError, match="not a bundle"):
         evaluate(tmp_path)
 
@@ -123,9 +125,11 @@ def test_perturbed_frames_go_through_the_same_preprocessing(tiny_bundle):
             for index, item in enumerate(items)
         ]
         np.testing.assert_allclose(
-            answers.p[:, 0], [classifier([frame])[0].top[0].p for frame in frames], rtol=1e-6
+            answers.probabilities[:, 0],
+            [classifier([frame])[0].top[0].p for frame in frames],
+            rtol=1e-6,
         )
-        assert not np.allclose(answers.p, predict(classifier, items).p)
+        assert not np.allclose(answers.probabilities, predict(classifier, items).probabilities)
 
 
 def test_fewer_images_are_spread_over_the_classes(tiny_bundle):

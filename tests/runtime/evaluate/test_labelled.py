@@ -15,7 +15,8 @@ from finedge.data import content_digest, open_dataset, split_of_dataset
 from finedge.data.stored import FILE
 from finedge.errors import DataError
 from finedge.runtime.benchmark.command import benchmark
-from finedge.runtime.evaluate.command import bundle_dataset, evaluate
+from finedge.runtime.evaluate.command import evaluate
+from finedge.runtime.evaluate.labelled import SplitOptions, bundle_dataset
 from tests.runtime.conftest import COLOURS, BundleMaker, colour_frame
 
 
@@ -53,9 +54,12 @@ def names(bundle: Bundle, root: Path) -> dict[str, set[str]]:
 def test_new_pictures_change_no_number_until_asked(
     stored: Bundle, flat: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before, splits = evaluate(stored.path, data=flat, variant="fp32"), names(stored, flat)
+    before, splits = (
+        evaluate(stored.path, dataset=SplitOptions(data=flat), variant="fp32"),
+        names(stored, flat),
+    )
     add(flat, range(100, 105))
-    after = evaluate(stored.path, data=flat, variant="fp32")
+    after = evaluate(stored.path, dataset=SplitOptions(data=flat), variant="fp32")
     assert names(stored, flat) == splits
     assert {k: after[k] for k in ("n", "top1", "top5")} == {
         k: before[k] for k in ("n", "top1", "top5")
@@ -66,7 +70,9 @@ def test_new_pictures_change_no_number_until_asked(
         30,
     )
     assert "30 image(s)" in caplog.text
-    asked = evaluate(stored.path, data=flat, variant="fp32", new_images="test")
+    asked = evaluate(
+        stored.path, dataset=SplitOptions(data=flat, new_images="test"), variant="fp32"
+    )
     assert (asked["n"], asked["data"]["taken"]) == (before["n"] + 30, 30)
 
 
@@ -119,13 +125,13 @@ def test_a_bundle_without_a_stored_split_says_so_and_takes_no_cut(
     again = names(tiny_bundle, flat)
     assert not splits["train"] & (again["val"] | again["test"])
     with pytest.raises(DataError, match="would be cut anew"):
-        evaluate(tiny_bundle.path, data=flat)
-    found = evaluate(tiny_bundle.path, data=flat, allow_overlap=True)
+        evaluate(tiny_bundle.path, dataset=SplitOptions(data=flat))
+    found = evaluate(tiny_bundle.path, dataset=SplitOptions(data=flat, allow_overlap=True))
     assert found["data"]["split_from"] == "cut anew"
 
 
 def test_another_data_set_is_evaluated_by_its_own_splits(stored: Bundle, tiny_data: Path) -> None:
-    found = evaluate(stored.path, data=tiny_data, variant="fp32")
+    found = evaluate(stored.path, dataset=SplitOptions(data=tiny_data), variant="fp32")
     assert (found["n"], found["data"]["split_from"], found["data"]["known"]) == (18, "folder", 0)
 
 
@@ -139,7 +145,7 @@ def test_field_photos_in_class_folders_are_all_measured(stored: Bundle, tmp_path
     field = tmp_path / "field"
     add(field, range(200, 204))
     shutil.rmtree(field / "green")
-    found = evaluate(stored.path, data=field, variant="fp32")
+    found = evaluate(stored.path, dataset=SplitOptions(data=field), variant="fp32")
     assert (found["n"], found["data"]["split_from"], found["data"]["overlap"]) == (20, "folder", 0)
     assert found["top1"] == 1
 
@@ -151,5 +157,10 @@ def test_images_that_calibrated_are_counted_where_they_are_measured(
     add(field, range(200, 204))
     used = [content_digest(field / "red" / f"{seed}.png") for seed in (200, 201)]
     stored.extend("calibrate", {}, {"images_sha256": used})
-    assert evaluate(stored.path, data=field, variant="fp32")["data"]["calibrated"] == 2
+    assert (
+        evaluate(stored.path, dataset=SplitOptions(data=field), variant="fp32")["data"][
+            "calibrated"
+        ]
+        == 2
+    )
     assert "2 image(s) of split 'test' calibrated the INT8 variants" in caplog.text
