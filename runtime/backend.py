@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 class SessionInfo:
     """What really runs: recorded with every result.
 
-    `file` is what was opened. Where that is an engine, `source` is the bundle's file that it was built from.
+    `file` is what was opened. Where that is an engine, `source` is the bundle's file that it was
+    built from, and `path` is where the engine lies.
     """
 
     backend: str
@@ -33,6 +34,7 @@ class SessionInfo:
     precision: str
     versions: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    path: Path | None = None
 
 
 @dataclass(frozen=True)

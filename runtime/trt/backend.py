@@ -92,7 +92,12 @@ class TensorRtBackend:
 
         precision = engine.key.precision
         info = SessionInfo(
-            self.name, _gpu().name, engine.path.name, precision, source=FILES[precision]
+            self.name,
+            _gpu().name,
+            engine.path.name,
+            precision,
+            source=FILES[precision],
+            path=engine.path,
         )
         return open_session(
             engine.read(),

@@ -15,13 +15,15 @@ import pytest
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.errors import DataError, FinedgeError, InvalidBenchmark, SystemProblem, UsageError
 from finedge.measure import percentile
-from finedge.runtime.benchmark.command import benchmark
 from finedge.runtime.benchmark.frames import rendered_frames
-from finedge.runtime.benchmark.modes import TOTAL, Lane, Mode
-from finedge.runtime.benchmark.run import interleave, schedule
+from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
+from finedge.runtime.benchmark.modes import Mode
+from finedge.runtime.benchmark.run import interleave
+from finedge.runtime.benchmark.schedule import schedule
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.evaluate.command import evaluate
 from finedge.runtime.evaluate.labelled import SplitOptions
+from tests.runtime.benchmark.conftest import run_benchmark
 
 Report = Callable[[Path], dict[str, str]]
 DESIGN_KEYS = {
@@ -31,7 +33,7 @@ DESIGN_KEYS = {
 
 
 def quick(*bundles: Path, **options: Any) -> dict[str, Any]:
-    return benchmark(bundles, **{"duration": "150ms", "threads": 1, "images": 6, **options})
+    return run_benchmark(bundles, **{"duration": "150ms", "threads": 1, "images": 6, **options})
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def test_blocks_interleave_and_samples_are_kept(tiny_bundle: Bundle, tiny_data: 
 def test_lanes_take_turns_and_see_the_same_frames_in_the_same_order(tiny_bundle: Bundle) -> None:
     seen: list[str] = []
 
-    class Noted(Lane):
+    class Noted(BenchmarkLane):
         def query(self, *, record: bool) -> float:
             if record and (not seen or seen[-1] != self.bundle):
                 seen.append(self.bundle)

@@ -18,18 +18,19 @@ from finedge.bundle import Bundle
 from finedge.errors import InvalidBenchmark, SourceLost, UsageError
 from finedge.measure import percentile
 from finedge.runtime.benchmark.camera import CameraLane, Replay, watch
-from finedge.runtime.benchmark.command import benchmark
 from finedge.runtime.benchmark.frames import rendered_frames
-from finedge.runtime.benchmark.modes import CAMERA, TOTAL, Mode
+from finedge.runtime.benchmark.lane import TOTAL
+from finedge.runtime.benchmark.modes import CAMERA, Mode
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.fake import FakeBackend
 from finedge.runtime.sources import Frame, SourceInfo
+from tests.runtime.benchmark.conftest import run_benchmark
 
 PICTURES = tuple(np.full((8, 8, 3), i, np.uint8) for i in range(3))
 
 
 def quick(bundle: Bundle, **options: Any) -> dict[str, Any]:
-    return benchmark(
+    return run_benchmark(
         (bundle.path,),
         **{
             "mode": CAMERA,
@@ -123,10 +124,10 @@ def test_of_frames_that_come_too_fast_each_is_answered_or_dropped(tiny_bundle: B
     slow = lane(tiny_bundle, latency_s=0.03)
     for _ in range(2):
         slow.ask_for(0.5, record=True)
-    found = slow.of_the_camera()
+    found = slow.camera_record()
     assert found["offered"] == found["answered"] + found["dropped"]
     assert found["dropped"] > found["answered"]  # 100 a second come, at most 33 can be answered
-    assert found["answered"] == sum(len(block) for block in slow.seen) == len(slow.times[TOTAL])
+    assert found["answered"] == sum(len(block) for block in slow.answered) == len(slow.times[TOTAL])
     assert found["fps_answered"] < found["fps_offered"]
 
 
@@ -134,7 +135,7 @@ def test_a_block_that_is_not_recorded_leaves_no_trace(tiny_bundle: Bundle) -> No
     quiet = lane(tiny_bundle)
     quiet.warm_up(0.05)
     assert quiet.ask_for(0.0, record=False) == []
-    assert (quiet.seen, quiet.missed, quiet.times.samples_ms) == ([], 0, {})
+    assert (quiet.answered, quiet.missed, quiet.times.samples_ms) == ([], 0, {})
 
 
 def test_a_replay_that_the_machine_cannot_keep_up_with_makes_the_row_invalid(
@@ -142,7 +143,7 @@ def test_a_replay_that_the_machine_cannot_keep_up_with_makes_the_row_invalid(
 ) -> None:
     busy = lane(tiny_bundle)
     busy.ask_for(0.2, record=True)
-    busy.missed = busy.of_the_camera()["offered"]
+    busy.missed = busy.offered
     assert "too busy to offer 100 frames a second" in busy.problems()[0]
 
 
@@ -182,7 +183,7 @@ def test_a_live_source_of_the_users_is_watched(tiny_bundle: Bundle) -> None:
 
 
 def test_a_source_that_waits_for_us_is_refused(tiny_bundle: Bundle, tiny_data: Path) -> None:
-    with pytest.raises(UsageError, match="no live source"):
+    with pytest.raises(UsageError, match="not a live source"):
         quick(tiny_bundle, source=str(tiny_data / "test"), fps=None)
 
 

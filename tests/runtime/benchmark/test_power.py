@@ -10,9 +10,13 @@ import pytest
 
 from finedge.bundle import Bundle
 from finedge.runtime.benchmark.frames import rendered_frames
-from finedge.runtime.benchmark.modes import Lane, Mode
-from finedge.runtime.benchmark.results import Claims, Measured, rows
-from finedge.runtime.benchmark.run import ENERGY_COUNTER, interleave, schedule
+from finedge.runtime.benchmark.lane import BenchmarkLane
+from finedge.runtime.benchmark.measure import Measured
+from finedge.runtime.benchmark.modes import Mode
+from finedge.runtime.benchmark.options import Claims
+from finedge.runtime.benchmark.results import rows
+from finedge.runtime.benchmark.run import ENERGY_COUNTER, interleave
+from finedge.runtime.benchmark.schedule import schedule
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.telemetry import Reader
 from finedge.runtime.telemetry.nvml import GpuReading
@@ -27,7 +31,7 @@ def measure(
     """Return the row of one short run on a board; `do` happens at the first recorded query."""
     waiting = [do] if do else []
 
-    class Watched(Lane):
+    class Watched(BenchmarkLane):
         def query(self, *, record: bool) -> float:
             if record and waiting:
                 waiting.pop()()
@@ -35,8 +39,8 @@ def measure(
 
     with Classifier.open(bundle, variant="fp32", threads=1) as classifier:
         lane = Watched("tiny", classifier, Mode("single-stream", 1), rendered_frames(3))
-        throttled = interleave([lane], PLAN, reader=Reader(root, nvml=card))
-        (row,) = rows(Measured({"tiny": bundle}, [lane], {}, throttled=throttled), Claims())
+        interleave([lane], PLAN, reader=Reader(root, nvml=card))
+        (row,) = rows(Measured({"tiny": bundle}, [lane], {}), Claims())
     return row.to_json()
 
 

@@ -19,7 +19,8 @@ from finedge.runtime.benchmark.rows import (
     median_or_none,
     unsupported,
 )
-from finedge.runtime.benchmark.run import clock_drop, parse_duration, schedule
+from finedge.runtime.benchmark.run import clock_drop
+from finedge.runtime.benchmark.schedule import parse_duration, schedule
 from finedge.runtime.evaluate.predict import Answers
 
 

@@ -14,9 +14,9 @@ from finedge.cli import main
 from finedge.data import content_digest, open_dataset, split_of_dataset
 from finedge.data.stored import FILE
 from finedge.errors import DataError
-from finedge.runtime.benchmark.command import benchmark
 from finedge.runtime.evaluate.command import evaluate
 from finedge.runtime.evaluate.labelled import SplitOptions, bundle_dataset
+from tests.runtime.benchmark.conftest import run_benchmark
 from tests.runtime.conftest import COLOURS, BundleMaker, colour_frame
 
 
@@ -109,8 +109,8 @@ def test_evaluating_what_was_trained_on_ends_with_exit_4(
 def test_a_benchmark_counts_what_was_trained_on(leaky: Bundle, tiny_data: Path) -> None:
     quick = {"data": tiny_data, "duration": "100ms", "variants": "fp32", "images": 4}
     with pytest.raises(DataError, match=r"leak\.png"):
-        benchmark((leaky.path,), **quick)
-    benchmark((leaky.path,), **quick, allow_overlap=True)
+        run_benchmark((leaky.path,), **quick)
+    run_benchmark((leaky.path,), **quick, allow_overlap=True)
     report = json.loads((leaky.path / "report.json").read_text())
     assert report["method"]["data"]["leaky"]["overlap"] == 1
     assert report["rows"][0]["accuracy_n"] == 19
