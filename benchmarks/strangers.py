@@ -19,7 +19,7 @@ from finedge.data.walk import pictures_below
 from finedge.errors import UsageError
 from finedge.image import read_image
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.environment import environment
+from finedge.runtime.telemetry.environment import environment
 from finedge.runtime.evaluate.command import predict
 from finedge.runtime.evaluate.labelled import evaluated_images
 

@@ -22,12 +22,12 @@ import numpy as np
 
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.environment import environment
 from finedge.runtime.fake import FakeBackend
 from finedge.runtime.sources import Frame, SourceInfo
 from finedge.runtime.stream.decide import Holding, Rules, Smoothing
 from finedge.runtime.stream.pipeline import Pipeline
 from finedge.runtime.stream.results import Watch
+from finedge.runtime.telemetry.environment import environment
 from finedge.spec import Input, Preprocess, Spec
 
 MOST_MIB = 5.0

@@ -25,10 +25,10 @@ import numpy as np
 
 from finedge.files import write_text
 from finedge.measure import percentile
-from finedge.runtime.environment import environment
 from finedge.runtime.sources import Frame, open_source
 from finedge.runtime.sources.reconnect import Reconnecting
 from finedge.runtime.stream.stream import Stream
+from finedge.runtime.telemetry.environment import environment
 
 SERVER = Path(__file__).parents[2] / "tests" / "runtime" / "sources" / "rtsp_server.py"
 COLOUR, TOLERANCE = (0, 160, 0), 20

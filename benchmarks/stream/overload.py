@@ -26,8 +26,8 @@ from finedge.measure import percentile, supported
 from finedge.runtime.benchmark.camera import Replay, Seen, watch
 from finedge.runtime.benchmark.frames import rendered_frames
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.environment import environment
 from finedge.runtime.stream.pipeline import Stages
+from finedge.runtime.telemetry.environment import environment
 
 RATES = (0.5, 1.0, 2.0, 5.0)
 Rank = Callable[[NDArray[np.float32]], object]

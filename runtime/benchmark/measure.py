@@ -25,7 +25,7 @@ from finedge.runtime.benchmark.options import FrameOptions, RunOptions
 from finedge.runtime.benchmark.run import interleave
 from finedge.runtime.benchmark.schedule import MIN_BLOCKS
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.environment import UNKNOWN, environment
+from finedge.runtime.telemetry.environment import UNKNOWN, environment
 from finedge.runtime.evaluate.labelled import SplitOptions
 from finedge.runtime.evaluate.predict import Answers, predict
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from finedge.progress import progress_bar
 from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
 from finedge.runtime.benchmark.schedule import MIN_BLOCKS, Schedule
-from finedge.runtime.environment import UNKNOWN, clocks_mhz, governor
+from finedge.runtime.telemetry.environment import UNKNOWN, clocks_mhz, governor
 from finedge.runtime.telemetry import Reader, Telemetry
 from finedge.runtime.telemetry.nvml import SENSOR
 

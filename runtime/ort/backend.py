@@ -16,9 +16,9 @@ from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
 from finedge.graph.onnx_file import read_model, read_onnx
 from finedge.graph.taps import PREFIX, with_taps
 from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, pick_file
+from finedge.runtime.machine.cpu import cpu_name, owned_cores
 from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER, int8_products
 from finedge.runtime.ports import Port, check_answers, check_ports
-from finedge.runtime.telemetry.cpu import cpu_name, owned_cores
 
 if TYPE_CHECKING:
     import onnxruntime

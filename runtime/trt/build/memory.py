@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from finedge.errors import SystemProblem
-from finedge.runtime.environment import memory_mib
+from finedge.runtime.machine.memory import memory_mib
 from finedge.runtime.trt.build.graph import shapes_of
 from finedge.runtime.trt.cuda import Gpu
 

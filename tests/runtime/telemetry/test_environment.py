@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from finedge.runtime import environment as module
-from finedge.runtime.environment import (
-    TOLD,
+from finedge.runtime.telemetry import environment as module
+from finedge.runtime.telemetry.environment import (
+    SENSORS,
     UNKNOWN,
     clocks_mhz,
     commit,
@@ -66,7 +66,14 @@ def test_what_cannot_be_read_is_unknown_and_never_a_guess(tmp_path: Path) -> Non
     facts = environment(tmp_path)
     assert {
         facts[k]
-        for k in ("governor", "clocks_mhz", "temperature_c", "throttle_count", "memory_mib", *TOLD)
+        for k in (
+            "governor",
+            "clocks_mhz",
+            "temperature_c",
+            "throttle_count",
+            "memory_mib",
+            *SENSORS,
+        )
     } == {UNKNOWN}
     assert facts["cpu_flags"] == []
 
@@ -144,6 +151,6 @@ def test_the_commit_is_that_of_the_checkout_and_never_of_a_repository_around_an_
 
 
 def test_it_can_be_asked_where_cv2_cannot_be_imported() -> None:
-    code = "import sys; sys.modules['cv2'] = None; from finedge.runtime.environment import environment; print(environment()['versions']['cv2'])"
+    code = "import sys; sys.modules['cv2'] = None; from finedge.runtime.telemetry.environment import environment; print(environment()['versions']['cv2'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("missing:")
