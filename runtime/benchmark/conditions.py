@@ -10,8 +10,8 @@ from finedge.runtime.benchmark.measure import Measured
 from finedge.runtime.benchmark.options import Claims
 from finedge.runtime.benchmark.rows import unsupported
 from finedge.runtime.benchmark.run import clock_drop
-from finedge.runtime.telemetry.environment import UNKNOWN
 from finedge.runtime.evaluate.predict import Answers
+from finedge.runtime.machine.sysfs import UNKNOWN
 
 MAX_CLOCK_DROP = 0.05
 

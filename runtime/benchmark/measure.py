@@ -25,9 +25,10 @@ from finedge.runtime.benchmark.options import FrameOptions, RunOptions
 from finedge.runtime.benchmark.run import interleave
 from finedge.runtime.benchmark.schedule import MIN_BLOCKS
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.telemetry.environment import UNKNOWN, environment
 from finedge.runtime.evaluate.labelled import SplitOptions
 from finedge.runtime.evaluate.predict import Answers, predict
+from finedge.runtime.machine.sysfs import UNKNOWN
+from finedge.runtime.telemetry.environment import environment
 
 log = logging.getLogger(__name__)
 

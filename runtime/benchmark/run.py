@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from finedge.progress import progress_bar
 from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
 from finedge.runtime.benchmark.schedule import MIN_BLOCKS, Schedule
-from finedge.runtime.telemetry.environment import UNKNOWN, clocks_mhz, governor
+from finedge.runtime.machine.sysfs import UNKNOWN
 from finedge.runtime.telemetry import Reader, Telemetry
+from finedge.runtime.telemetry.environment import clocks_mhz, governor
 from finedge.runtime.telemetry.nvml import SENSOR
 
 ENERGY_COUNTER = "NVML's energy counter of the GPU's board"

@@ -6,8 +6,8 @@
 - Slowed since boot, counted. On a Jetson by its supply: `oc1_event_cnt` (under-voltage), `oc2`
   (average current) and `oc3` (peak current) of the hwmon device `soctherm_oc` (NVIDIA's kernel
   driver of soctherm-oc-event; users report what each means, its source has numbers only). On x86
-  by heat: `core_throttle_count`. A count above 0 is history: a Thor can boot with oc3 = 1 (NVIDIA forum
-  thread 361188). Only a count that grows is throttling.
+  by heat: `core_throttle_count`. A count above 0 is history: a Thor can boot with oc3 = 1 (NVIDIA
+  forum thread 361188). Only a count that grows is throttling.
 """
 
 from __future__ import annotations

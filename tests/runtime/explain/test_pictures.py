@@ -14,15 +14,15 @@ from PIL import ImageFont
 from finedge.bundle import View
 from finedge.runtime.classifier import Ranked
 from finedge.runtime.explain.explainer import Explained
-from finedge.runtime.explain.grid import Grid, Line
+from finedge.runtime.explain.grid import AxisPositions, Grid
 from finedge.runtime.explain.maps import HeatMap, Panel, full_scale
 from finedge.runtime.explain.overlay import draw, enlarged, stretched, ticks
 from finedge.runtime.explain.sheet import card, sheet
 from finedge.runtime.explain.strip import answer, strip, tiles, wrapped
 
 SIZE = 64
-CELLS = Grid(Line(16, 8), Line(16, 8))  # 4 x 4
-SHIFTED = Grid(Line(16, 15.5), Line(16, 15.5))
+CELLS = Grid(AxisPositions(16, 8), AxisPositions(16, 8))  # 4 x 4
+SHIFTED = Grid(AxisPositions(16, 15.5), AxisPositions(16, 15.5))
 SCRIPT = "<script>alert('x')</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [

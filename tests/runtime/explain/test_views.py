@@ -93,7 +93,7 @@ def check_mask(panel, inside, model, explainer):
 def check_cam(panel, inside, model, explainer):
     (heat,) = panel.maps
     features = inside.outputs[panel.view.tap].numpy()[0]
-    linear = next(p.linear for p in explainer.pictures if p.view == panel.view)
+    linear = next(p.linear for p in explainer.views if p.view == panel.view)
     assert heat.values.shape == features.shape[1:]
     if len(features) != linear.weight.shape[1]:
         return  # this map is one part of what the linear layer sees

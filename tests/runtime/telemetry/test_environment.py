@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from finedge.runtime.machine.memory import memory_mib
+from finedge.runtime.machine.sysfs import UNKNOWN
 from finedge.runtime.telemetry import environment as module
 from finedge.runtime.telemetry.environment import (
     SENSORS,
-    UNKNOWN,
     clocks_mhz,
     commit,
     environment,
     governor,
-    memory_mib,
     temperatures_c,
     throttle_count,
     version,
