@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,38 +10,61 @@ from finedge.measure import MIN_QUERIES
 
 NOT_MEASURED = "n/a"
 HEADINGS = {
-    "single-stream": "Single-stream: the next frame when the last answer is back",
+    "single-stream": "Single-stream: one frame after the other",
     "offline": "Offline: batches back to back, for throughput",
     "camera": "Camera: frames come at their own rate and age until they are answered",
 }
 
-
-@dataclass(frozen=True)
-class Table:
-    """A heading, column titles, and rows of cells; `reasons` has one text a row, empty where the row is valid."""
-
-    heading: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    reasons: tuple[str, ...]
-
-
 Cell = Callable[[Mapping[str, Any]], str]
 
 
-def percentile_cell(percent: int) -> Cell:
-    """Return what writes a percentile, or `n/a (n<662)` where the sample did not support it."""
+@dataclass(frozen=True)
+class Column:
+    """What a column means, in a sentence, and how its cells are written; `text` is no number."""
 
-    def cell(row: Mapping[str, Any]) -> str:
-        value = row[f"p{percent}_ms"]
-        return f"{value:.2f}" if value is not None else f"n/a (n<{MIN_QUERIES[percent]})"
+    meaning: str
+    cell: Cell
+    text: bool = False
 
-    return cell
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, column titles and rows of cells.
+
+    Attributes:
+        heading: what the rows have in common.
+        columns: the title of each column.
+        meanings: a sentence for each column.
+        text: whether a column holds text, which is aligned to the left.
+        rows: the cells.
+        reasons: why a row is INVALID, empty where it is valid.
+    """
+
+    heading: str
+    columns: tuple[str, ...]
+    meanings: tuple[str, ...]
+    text: tuple[bool, ...]
+    rows: tuple[tuple[str, ...], ...]
+    reasons: tuple[str, ...]
 
 
 def milliseconds(value: float | None) -> str:
     """Return two decimals, or n/a."""
     return NOT_MEASURED if value is None else f"{value:.2f}"
+
+
+def percentile_column(percent: int) -> Column:
+    """Return the column of a latency percentile; `n/a (n<662)` where the sample is too small."""
+
+    def cell(row: Mapping[str, Any]) -> str:
+        value = row[f"p{percent}_ms"]
+        return f"{value:.2f}" if value is not None else f"n/a (n<{MIN_QUERIES[percent]})"
+
+    meaning = (
+        f"{percent} % of the queries took at most this time, in ms. "
+        f"The number needs {MIN_QUERIES[percent]} queries; with fewer there is n/a."
+    )
+    return Column(meaning, cell)
 
 
 def _top1(row: Mapping[str, Any]) -> str:
@@ -58,52 +81,118 @@ def _change(row: Mapping[str, Any]) -> str:
     return f"{100 * row['top1_change']:+.1f} ({100 * low:+.1f}..{100 * high:+.1f})"
 
 
-COLUMNS: dict[str, Cell] = {
-    "bundle": lambda r: r["bundle"],
-    "variant": lambda r: r["variant"],
-    "p50 ms": percentile_cell(50),
-    "top-1 % (95 %)": _top1,
-    "against fp32 (95 %)": _change,
-    "McNemar p": lambda r: "-" if r["mcnemar_p"] is None else f"{r['mcnemar_p']:.2g}",
-    "": lambda r: "valid" if r["valid"] else "INVALID",
-    "p90": percentile_cell(90),
-    "p95": percentile_cell(95),
-    "p99": percentile_cell(99),
-    "engine p50": lambda r: milliseconds(r["engine_p50_ms"]),
-    "decode p50": lambda r: milliseconds(r["stages_p50_ms"]["decode"]),
-    "images/s": lambda r: f"{r['images_per_second']:.1f}",
-    "top-5 %": lambda r: NOT_MEASURED if r["top5"] is None else f"{100 * r['top5']:.1f}",
-    "flips": lambda r: "-" if r["flips"] is None else str(r["flips"]),
-    "queries": lambda r: str(r["n"]),
-    "MB": lambda r: f"{r['file_bytes'] / 1e6:.1f}",
-    "file": lambda r: r["file"],
+BUNDLE = Column("The bundle that was measured.", lambda r: r["bundle"], text=True)
+VARIANT = Column(
+    "The numbers that the model computes with: 32-bit float, 16-bit float or 8-bit integer.",
+    lambda r: r["variant"],
+    text=True,
+)
+MEDIAN = Column(
+    "The median time of a query, in ms: half of the queries were faster. "
+    "A query is one frame, or in offline mode a whole batch.",
+    percentile_column(50).cell,
+)
+TOP1 = Column(
+    "The share of images whose true class is the first answer, "
+    "and the interval that holds the true share with 95 % confidence.",
+    _top1,
+)
+STATUS = Column(
+    "An INVALID row did not meet a condition of the run. Do not rely on its numbers.",
+    lambda r: "valid" if r["valid"] else "INVALID",
+    text=True,
+)
+ENGINE = Column(
+    "The median time of the inference call alone, in ms.",
+    lambda r: milliseconds(r["engine_p50_ms"]),
+)
+FILE = Column("The model file that ran.", lambda r: r["file"], text=True)
+
+COLUMNS: dict[str, Column] = {
+    "bundle": BUNDLE,
+    "variant": VARIANT,
+    "p50 ms": MEDIAN,
+    "top-1 % (95 %)": TOP1,
+    "against fp32 (95 %)": Column(
+        "Top-1 minus the top-1 of fp32 on the same images, in percentage points.", _change
+    ),
+    "McNemar p": Column(
+        "The probability of a difference this large if both variants were equally good. "
+        "Below 0.05 the report calls it beyond chance.",
+        lambda r: "-" if r["mcnemar_p"] is None else f"{r['mcnemar_p']:.2g}",
+    ),
+    "row": STATUS,
+    "p90": percentile_column(90),
+    "p95": percentile_column(95),
+    "p99": percentile_column(99),
+    "engine p50": ENGINE,
+    "decode p50": Column(
+        "The median time to decode one image file, in ms. It is not part of the other times.",
+        lambda r: milliseconds(r["stages_p50_ms"]["decode"]),
+    ),
+    "images/s": Column(
+        "Images answered in one second of measuring.", lambda r: f"{r['images_per_second']:.1f}"
+    ),
+    "top-5 %": Column(
+        "The share of images whose true class is among the first five answers.",
+        lambda r: NOT_MEASURED if r["top5"] is None else f"{100 * r['top5']:.1f}",
+    ),
+    "flips": Column(
+        "Images whose first answer differs from that of fp32.",
+        lambda r: "-" if r["flips"] is None else str(r["flips"]),
+    ),
+    "queries": Column("How many queries were recorded.", lambda r: str(r["n"])),
+    "MB": Column(
+        "The size of the model file in millions of bytes.",
+        lambda r: f"{r['file_bytes'] / 1e6:.1f}",
+    ),
+    "file": FILE,
 }
 
 
-# Ages only a camera's frames have; the times of these rows leave out the waiting between the stages.
-CAMERA_COLUMNS: dict[str, Cell] = {
-    "bundle": COLUMNS["bundle"],
-    "variant": COLUMNS["variant"],
-    "age p50 ms": lambda r: milliseconds(r["camera"]["age_p50_ms"]),
-    "age p95": lambda r: milliseconds(r["camera"]["age_p95_ms"]),
-    "age p99": lambda r: milliseconds(r["camera"]["age_p99_ms"]),
-    "frames/s offered": lambda r: str(r["camera"]["fps_offered"]),
-    "answered": lambda r: str(r["camera"]["fps_answered"]),
-    "dropped": lambda r: f"{r['camera']['dropped']} of {r['camera']['offered']}",
-    "": COLUMNS[""],
-    "p50 without waiting": COLUMNS["p50 ms"],
-    "engine p50": COLUMNS["engine p50"],
-    "top-1 % (95 %)": _top1,
-    "source": lambda r: r["camera"]["source"],
-    "file": COLUMNS["file"],
+def _age_column(percent: int) -> Column:
+    return Column(
+        f"{percent} % of the frames were at most this old when they were answered, in ms.",
+        lambda r: milliseconds(r["camera"][f"age_p{percent}_ms"]),
+    )
+
+
+# Only a camera's frames have an age. The times of these rows leave out the waiting between stages.
+CAMERA_COLUMNS: dict[str, Column] = {
+    "bundle": BUNDLE,
+    "variant": VARIANT,
+    "age p50 ms": _age_column(50),
+    "age p95": _age_column(95),
+    "age p99": _age_column(99),
+    "frames/s offered": Column(
+        "The rate at which frames came.", lambda r: str(r["camera"]["fps_offered"])
+    ),
+    "answered": Column("Frames answered a second.", lambda r: str(r["camera"]["fps_answered"])),
+    "dropped": Column(
+        "Frames without an answer: a newer one came while the model was busy.",
+        lambda r: f"{r['camera']['dropped']} of {r['camera']['offered']}",
+    ),
+    "row": STATUS,
+    "p50 without waiting": Column(
+        "The median of preprocess + infer + post of a frame, in ms.", MEDIAN.cell
+    ),
+    "engine p50": ENGINE,
+    "top-1 % (95 %)": TOP1,
+    "source": Column("Where the frames came from.", lambda r: r["camera"]["source"], text=True),
+    "file": FILE,
 }
 
 
-# Only where the machine told something of them.
-POWER_COLUMNS: dict[str, Cell] = {
-    "W": lambda r: milliseconds(r["power"]["mean_w"]),
-    "mJ an image": lambda r: milliseconds(r["energy_mj"]),
-    "power mode": lambda r: r["power_mode"],
+# Only where the machine reports one of them.
+POWER_COLUMNS: dict[str, Column] = {
+    "W": Column(
+        "The mean power while measuring, in watts.", lambda r: milliseconds(r["power"]["mean_w"])
+    ),
+    "mJ an image": Column(
+        "The energy of one image, in millijoules; idle power is included.",
+        lambda r: milliseconds(r["energy_mj"]),
+    ),
+    "power mode": Column("The power mode of the board.", lambda r: r["power_mode"], text=True),
 }
 
 
@@ -116,24 +205,44 @@ def row_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
 
 
 def _table(mode: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    told = any(
-        r.get("energy_mj") is not None or r.get("power_mode", "unknown") != "unknown" for r in rows
-    )
-    columns = (COLUMNS if mode != "camera" else CAMERA_COLUMNS) | (POWER_COLUMNS if told else {})
-    heading = (
-        f"{HEADINGS.get(mode, mode)} (batch {', '.join(sorted({str(r['batch']) for r in rows}))})"
-    )
+    columns = CAMERA_COLUMNS if mode == "camera" else COLUMNS
+    if any(_has_power(row) for row in rows):
+        columns = columns | POWER_COLUMNS
+    batches = ", ".join(sorted({str(row["batch"]) for row in rows}))
     return Table(
-        heading,
+        f"{HEADINGS.get(mode, mode)} (batch {batches})",
         tuple(columns),
-        tuple(tuple(cell(r) for cell in columns.values()) for r in rows),
-        tuple("; ".join(r["invalid_reasons"]) for r in rows),
+        tuple(column.meaning for column in columns.values()),
+        tuple(column.text for column in columns.values()),
+        tuple(tuple(column.cell(row) for column in columns.values()) for row in rows),
+        tuple("; ".join(row["invalid_reasons"]) for row in rows),
     )
+
+
+def _has_power(row: Mapping[str, Any]) -> bool:
+    return row.get("energy_mj") is not None or row.get("power_mode", "unknown") != "unknown"
+
+
+def meanings(tables: Iterable[Table]) -> dict[str, str]:
+    """Return what each column of some tables means, by its title."""
+    return {
+        title: meaning
+        for table in tables
+        for title, meaning in zip(table.columns, table.meanings, strict=True)
+    }
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What a bundle's INT8 changed by class, worst first; `largest` is the greatest change, and `unchanged` classes are only counted."""
+    """What INT8 changed in a bundle, class by class.
+
+    Attributes:
+        bundle: the bundle's name.
+        variants: the variants whose top-1 is known.
+        changed: the classes that changed, the worst first.
+        largest: the greatest change, as a share.
+        unchanged: how many classes did not change.
+    """
 
     bundle: str
     variants: tuple[str, ...]
@@ -144,24 +253,22 @@ class ClassTable:
 
 def class_tables(report: Mapping[str, Any]) -> tuple[ClassTable, ...]:
     """Return a table for each bundle whose classes were measured in both fp32 and int8."""
-    tables = []
-    for bundle, classes in report.get("per_class", {}).items():
-        compared = [c for c in classes if c["change"] is not None]
-        changed = sorted(
-            (c for c in compared if c["change"] != 0), key=lambda c: (c["change"], c["label"])
-        )
-        if compared:
-            largest = max((abs(c["change"]) for c in changed), default=0.0)
-            tables.append(
-                ClassTable(
-                    bundle,
-                    tuple(compared[0]["top1"]),
-                    tuple(changed),
-                    largest,
-                    len(compared) - len(changed),
-                )
-            )
-    return tuple(tables)
+    bundles = report.get("per_class", {}).items()
+    compared = {
+        bundle: [entry for entry in classes if entry["change"] is not None]
+        for bundle, classes in bundles
+    }
+    return tuple(_class_table(bundle, classes) for bundle, classes in compared.items() if classes)
+
+
+def _class_table(bundle: str, classes: Sequence[Mapping[str, Any]]) -> ClassTable:
+    changed = sorted(
+        (entry for entry in classes if entry["change"] != 0),
+        key=lambda entry: (entry["change"], entry["label"]),
+    )
+    largest = max((abs(entry["change"]) for entry in changed), default=0.0)
+    variants = tuple(classes[0]["top1"])
+    return ClassTable(bundle, variants, tuple(changed), largest, len(classes) - len(changed))
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
@@ -170,11 +277,8 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], 
     for key, value in record.items():
         if isinstance(value, Mapping):
             pairs += flat(value, f"{prefix}{key}.")
-        elif value not in (None, "", [], ()):
-            pairs.append(
-                (
-                    f"{prefix}{key}",
-                    ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value),
-                )
-            )
+        elif isinstance(value, list | tuple):
+            pairs += [(f"{prefix}{key}", ", ".join(map(str, value)))] if value else []
+        elif value not in (None, ""):
+            pairs.append((f"{prefix}{key}", str(value)))
     return tuple(pairs)

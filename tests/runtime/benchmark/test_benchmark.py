@@ -159,7 +159,7 @@ def test_several_bundles_are_compared_with_the_first(
     ]
     assert set(read(tmp_path / "both")["per_class"]) == {"tiny", "other"}
     assert (
-        "other beats tiny beyond chance at FP32: no"
+        "other is not shown to be more accurate than tiny at FP32."
         in Path(report(tmp_path / "both")["markdown"]).read_text()
     )
 

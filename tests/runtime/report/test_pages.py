@@ -15,6 +15,7 @@ from finedge.runtime.report.command import report
 from finedge.runtime.report.content import read_report
 from finedge.runtime.report.html import page
 from finedge.runtime.report.markdown import markdown
+from finedge.runtime.report.tables import row_tables
 from finedge.runtime.report.verdict import verdicts
 
 SCRIPT = "<script>alert('x')</script>"
@@ -53,15 +54,17 @@ def test_verdict_says_faster_lower_and_not_beyond_chance(sample: SimpleNamespace
         )
         for t in texts
     )
-    assert any(t.startswith("cnl beats plain beyond chance at FP32: no;") for t in texts)
+    assert any(
+        t.startswith("cnl is not shown to be more accurate than plain at FP32.") for t in texts
+    )
 
 
 def test_verdict_says_yes_only_for_a_gain_beyond_chance(sample: SimpleNamespace) -> None:
     content = sample.report()
     content["comparisons"][0] |= {"mcnemar_p": 0.001}
-    assert "at FP32: yes;" in verdicts(content)[-1].text
+    assert verdicts(content)[-1].lead == "cnl is more accurate than plain at FP32."
     content["comparisons"][0] |= {"top1_change": -0.05}
-    assert "at FP32: no;" in verdicts(content)[-1].text
+    assert "is not shown to be more accurate" in verdicts(content)[-1].lead
 
 
 def test_verdict_warns_of_invalid_rows_first(sample: SimpleNamespace) -> None:
@@ -88,6 +91,24 @@ def test_invalid_rows_are_shown_with_their_reason(render: Any, sample: SimpleNam
     text = html.unescape(render(sample.report()))
     assert "39.20" in text
     assert "p99 was asked for: needs 662 queries, has 240" in text
+
+
+def test_the_point_of_an_invalid_row_is_hollow_and_its_bar_says_why(
+    sample: SimpleNamespace,
+) -> None:
+    text = page(sample.report())
+    assert 'class="mark c1 invalid"' in text
+    assert "cnl int8 (INVALID)" in text
+    assert "2.10 + 29.70 + 0.10" in text
+
+
+@pytest.mark.parametrize("render", [markdown, page])
+def test_every_column_is_explained_once(render: Any, sample: SimpleNamespace) -> None:
+    report = sample.report()
+    columns = {title for table in row_tables(report["rows"]) for title in table.columns}
+    text = html.unescape(render(report)).split("What the columns mean")[1]
+    for title in columns:
+        assert sum(text.count(f"{a}{title}{b}") for a, b in (("**", "**"), ("<dt>", "</dt>"))) == 1
 
 
 @pytest.mark.parametrize("render", [markdown, page])
@@ -145,7 +166,7 @@ def test_power_has_columns_and_a_sentence_where_a_sensor_told_it_and_none_elsewh
     for text in (markdown(report), page(report)):
         assert all(
             word in text
-            for word in ("mJ an image", "231.50", "7.25", "25W", "told by the rail VIN; energy")
+            for word in ("mJ an image", "231.50", "7.25", "25W", "reported by the rail VIN. Energy")
         )
 
 
