@@ -124,7 +124,7 @@ def table() -> None:
 
 
 def _planned() -> Iterator[tuple[str, int]]:
-    """Yield (family, seed): seed 0 of all but `LAST`, more seeds of plain and the two best, `LAST`."""
+    """Yield (family, seed): seed 0 of all but `LAST`, then more seeds of plain and the two best."""
     yield from ((family, 0) for family in FAMILIES if family != LAST)
     others = [family for family in FAMILIES if family not in ("plain", LAST)]
     best = sorted(others, key=lambda family: -_read(row_path(family, 0))["fp32"]["top1"])[:2]

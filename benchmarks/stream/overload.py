@@ -29,8 +29,9 @@ import tyro
 from numpy.typing import NDArray
 
 from finedge.measure import percentile, supported
-from finedge.runtime.benchmark.camera import AnsweredFrame, Replay, watch
+from finedge.runtime.benchmark.camera import AnsweredFrame, watch
 from finedge.runtime.benchmark.frames import rendered_frames
+from finedge.runtime.benchmark.replay import Replay
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.stream.pipeline import Stages
 from finedge.runtime.telemetry.environment import environment

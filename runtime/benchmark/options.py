@@ -94,8 +94,8 @@ class Claims:
                 f"--gate {self.gate:g}", expected="a top-1 share from 0 to 1, e.g. 0.85"
             )
         if any(percentile not in MIN_QUERIES for percentile in self.percentiles):
-            known = ", ".join(f"{percentile:g}" for percentile in MIN_QUERIES)
-            raise UsageError(f"--percentile {self.percentile}", expected=f"of {known}")
+            percentiles = ", ".join(f"{percentile:g}" for percentile in MIN_QUERIES)
+            raise UsageError(f"--percentile {self.percentile}", expected=f"some of {percentiles}")
 
     @property
     def percentiles(self) -> tuple[float, ...]:

@@ -81,16 +81,16 @@ class ScatterPlot:
 
 def picture(rows: Sequence[Mapping[str, Any]], *, width: int, height: int) -> ScatterPlot | None:
     """Lay out the rows that have both a median and an accuracy; None where there is none."""
-    shown = [r for r in latency_rows(rows) if r["p50_ms"] is not None and r["top1"] is not None]
-    if not shown:
+    drawn = [r for r in latency_rows(rows) if r["p50_ms"] is not None and r["top1"] is not None]
+    if not drawn:
         return None
     plot = Box(MARGIN["left"], MARGIN["top"], width - MARGIN["right"], height - MARGIN["bottom"])
-    times = [r["p50_ms"] for r in shown]
+    times = [r["p50_ms"] for r in drawn]
     log = max(times) / min(times) > LOG_FROM
     x_of, x_ticks = _log_axis(times, plot) if log else _linear_axis(times, plot)
-    y_of, y_ticks = _accuracy_axis([s for r in shown for s in r["wilson95"]], plot)
-    marks = _marks(shown, plot, x_of=x_of, y_of=y_of)
-    return ScatterPlot(width, height, plot, x_ticks, y_ticks, marks, _links(shown, marks), log)
+    y_of, y_ticks = _accuracy_axis([s for r in drawn for s in r["wilson95"]], plot)
+    marks = _marks(drawn, plot, x_of=x_of, y_of=y_of)
+    return ScatterPlot(width, height, plot, x_ticks, y_ticks, marks, _links(drawn, marks), log)
 
 
 def colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

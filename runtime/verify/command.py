@@ -12,7 +12,8 @@ from finedge.errors import GateError
 from finedge.options import comma_list
 from finedge.runtime.agreement import Stage
 from finedge.runtime.backend import get_backend
-from finedge.runtime.verify.stages import Verification, all_stages
+from finedge.runtime.verify.stages import all_stages
+from finedge.runtime.verify.verification import Verification
 
 ADVICE = {
     "preprocess": "compare the versions of Pillow and OpenCV with those of the export",

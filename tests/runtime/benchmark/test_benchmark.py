@@ -1,4 +1,4 @@
-"""A whole benchmark of a tiny real bundle: what it writes, what it refuses, and what it calls INVALID."""
+"""A whole benchmark of a tiny real bundle: what it writes, what it refuses, what is INVALID."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.runtime.benchmark.conftest import run_benchmark
 
 Report = Callable[[Path], dict[str, str]]
 DESIGN_KEYS = {
-    "model", "variant", "backend", "device", "batch", "mode", "n", "p50_ms", "p90_ms", "p95_ms", "p99_ms",
-    "top1", "top5", "wilson95", "valid", "invalid_reasons",
+    "model", "variant", "backend", "device", "batch", "mode", "n", "p50_ms", "p90_ms", "p95_ms",
+    "p99_ms", "top1", "top5", "wilson95", "valid", "invalid_reasons",
 }  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""Camera mode: what is offered, what is answered, and that its numbers stay apart. How old frames are is for benchmarks/stream."""
+"""Camera mode: offered and answered frames, and that its numbers stay apart.
+
+The age of frames is measured by benchmarks/stream, not asserted here.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ import pytest
 from finedge.bundle import Bundle
 from finedge.errors import InvalidBenchmark, SourceLost, UsageError
 from finedge.measure import percentile
-from finedge.runtime.benchmark.camera import CameraLane, Replay, watch
+from finedge.runtime.benchmark.camera import CameraLane, watch
 from finedge.runtime.benchmark.frames import rendered_frames
 from finedge.runtime.benchmark.lane import TOTAL
 from finedge.runtime.benchmark.modes import CAMERA, Mode
+from finedge.runtime.benchmark.replay import Replay
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.fake import FakeBackend
 from finedge.runtime.sources import Frame, SourceInfo
@@ -83,7 +87,7 @@ def test_a_replay_rotates_its_frames_at_the_moments_they_are_due() -> None:
     assert all(f.captured_ns <= time.monotonic_ns() for f in seen)
 
 
-def test_a_reader_that_comes_late_gets_the_newest_frame_and_the_others_are_missed() -> None:
+def test_a_late_reader_gets_the_newest_frame_and_misses_the_others() -> None:
     replay = Replay(PICTURES, fps=100.0)
     frames = iter(replay)
     first = next(frames)
@@ -100,7 +104,7 @@ def test_a_rate_that_is_none_is_refused(fps: float) -> None:
         Replay(PICTURES, fps=fps)
 
 
-def test_every_answer_is_of_another_frame_in_order_and_no_older_than_its_capture(
+def test_answers_are_of_different_frames_in_order(
     tiny_bundle: Bundle,
 ) -> None:
     classifier = Classifier(tiny_bundle, FakeBackend().open(tiny_bundle, variant="fp32"), "fp32")
@@ -124,11 +128,13 @@ def test_of_frames_that_come_too_fast_each_is_answered_or_dropped(tiny_bundle: B
     slow = lane(tiny_bundle, latency_s=0.03)
     for _ in range(2):
         slow.ask_for(0.5, record=True)
-    found = slow.camera_record()
-    assert found["offered"] == found["answered"] + found["dropped"]
-    assert found["dropped"] > found["answered"]  # 100 a second come, at most 33 can be answered
-    assert found["answered"] == sum(len(block) for block in slow.answered) == len(slow.times[TOTAL])
-    assert found["fps_answered"] < found["fps_offered"]
+    record = slow.camera_record()
+    assert record["offered"] == record["answered"] + record["dropped"]
+    assert record["dropped"] > record["answered"]  # 100 a second come, at most 33 can be answered
+    assert (
+        record["answered"] == sum(len(block) for block in slow.answered) == len(slow.times[TOTAL])
+    )
+    assert record["fps_answered"] < record["fps_offered"]
 
 
 def test_a_block_that_is_not_recorded_leaves_no_trace(tiny_bundle: Bundle) -> None:
@@ -138,7 +144,7 @@ def test_a_block_that_is_not_recorded_leaves_no_trace(tiny_bundle: Bundle) -> No
     assert (quiet.answered, quiet.missed, quiet.times.samples_ms) == ([], 0, {})
 
 
-def test_a_replay_that_the_machine_cannot_keep_up_with_makes_the_row_invalid(
+def test_a_replay_too_fast_for_the_machine_makes_the_row_invalid(
     tiny_bundle: Bundle,
 ) -> None:
     busy = lane(tiny_bundle)

@@ -1,4 +1,4 @@
-"""A benchmark row says under what conditions it was measured: on the made trees of boards, with real queries."""
+"""The conditions of a benchmark row: on made trees of boards, with real queries."""
 
 from __future__ import annotations
 
@@ -86,9 +86,7 @@ def test_a_board_slowed_by_heat_while_measuring_makes_the_row_invalid(
     assert any("gpu-throttle-alert" in reason for reason in row["invalid_reasons"])
 
 
-def test_too_weak_a_supply_while_measuring_makes_the_row_invalid_and_one_before_does_not(
-    tiny_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_weak_supply_counts_only_while_measuring(tiny_bundle: Bundle, tmp_path: Path) -> None:
     make(tmp_path, "thor")
     assert measure(tiny_bundle, tmp_path)["valid"]  # it booted with one event
     row = measure(tiny_bundle, tmp_path, do=lambda: write(tmp_path, currents(oc1=3, oc3=1)))
@@ -105,7 +103,7 @@ def test_a_rail_that_fails_in_between_leaves_no_mean(tiny_bundle: Bundle, tmp_pa
 
 
 class Card:
-    """A GPU that takes 100 W by its energy counter and says 300 W of the last second."""
+    """A GPU that uses 100 W by its energy counter and reports 300 W for the last second."""
 
     def __init__(self, *, counts: bool = True) -> None:
         self.joules, self.counts = 1000.0, counts
@@ -127,7 +125,7 @@ def test_a_desktops_energy_is_counted(tiny_bundle: Bundle, tmp_path: Path) -> No
     )
 
 
-def test_without_a_counter_the_power_of_the_last_second_is_not_taken_for_the_blocks(
+def test_the_power_of_the_last_second_is_not_that_of_a_block(
     tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     row = measure(tiny_bundle, make(tmp_path, "desktop"), card=Card(counts=False))

@@ -1,4 +1,4 @@
-"""Where a feature map's positions lie: predicted from kernels and paddings, measured by gradients."""
+"""Where a feature map's positions lie: predicted from the graph, measured by gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from finedge.spec import Input, Preprocess, Spec
 from finedge.train.models import build
 
 SIZE = 128
-# Of a random network the centre of mass of a position's gradient lies within a pixel or so of its receptive field's centre.
+# In a random network the centre of mass of a position's gradient is within about a pixel of the
+# centre of its receptive field.
 PIXELS = 1.0
 
 
@@ -56,10 +57,9 @@ def test_what_the_graph_does_not_tell_is_taken_as_equal_cells(make_bundle):
 
     bundle = make_bundle("plain").bundle
     places = Places(Graph(onnx.load(bundle.file(FLOAT_FILE))))
-    assert places.grid("no such tensor", shape=(4, 2), frame=(64, 64)) == Grid(
-        AxisPositions(16, 8), AxisPositions(32, 16)
-    )
-    assert places.grid("logits", shape=(4, 2), frame=(64, 64)) == Grid(AxisPositions(16, 8), AxisPositions(32, 16))
+    cells = Grid(AxisPositions(16, 8), AxisPositions(32, 16))
+    for tensor in ("no such tensor", "logits"):
+        assert places.grid(tensor, shape=(4, 2), frame=(64, 64)) == cells
 
 
 def test_the_nearest_position_of_a_pixel_stays_inside():

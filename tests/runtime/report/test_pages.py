@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import html
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from finedge.errors import DataError
+from finedge.runtime.report import verdict
 from finedge.runtime.report.command import report
 from finedge.runtime.report.content import read_report
 from finedge.runtime.report.html import page
@@ -46,17 +48,18 @@ def test_a_missing_damaged_or_newer_report_is_a_data_error(
         read_report(tmp_path / "report.json")
 
 
+def test_the_examples_of_the_verdict_are_true() -> None:
+    assert doctest.testmod(verdict).failed == 0
+
+
 def test_verdict_says_faster_lower_and_not_beyond_chance(sample: SimpleNamespace) -> None:
     texts = [s.text for s in verdicts(sample.report())]
-    assert any(
-        t.startswith(
-            "plain: INT8 is 2.93x faster at p50 and its top-1 is 0.3 points lower (95 % interval -0.8..+0.2; not beyond chance"
-        )
-        for t in texts
+    expected = (
+        "plain: INT8 is 2.93x faster at p50 and its top-1 is 0.3 points lower "
+        "(95 % interval -0.8..+0.2; not beyond chance",
+        "cnl is not shown to be more accurate than plain at FP32.",
     )
-    assert any(
-        t.startswith("cnl is not shown to be more accurate than plain at FP32.") for t in texts
-    )
+    assert all(any(text.startswith(start) for text in texts) for start in expected)
 
 
 def test_verdict_says_yes_only_for_a_gain_beyond_chance(sample: SimpleNamespace) -> None:
@@ -148,7 +151,7 @@ def test_single_stream_and_offline_stand_in_different_tables(sample: SimpleNames
     assert "batch 8" in text
 
 
-def test_power_has_columns_and_a_sentence_where_a_sensor_told_it_and_none_elsewhere(
+def test_power_has_columns_and_a_sentence_only_with_a_sensor(
     sample: SimpleNamespace,
 ) -> None:
     report = sample.report()
