@@ -28,8 +28,8 @@ ABOUT = (
     "Attention is a multiple of the uniform level, at which the model looks at every place alike. "
     "Evidence is how much each place adds to the score of the class: "
     "the mean of the map plus a constant is that score. "
-    "The model uses a bright place. "
-    "The picture does not say that this place is the reason, or a good one."
+    "A bright place is one that the model uses. "
+    "The picture does not say that this place is the reason for the answer, or a good one."
 )
 
 

@@ -114,7 +114,7 @@ class AttentionView:
         weights = attention_weights(inside.map(self.node.query), keys, scale=self.node.scale)
         queries, spread = len(weights), float(effective_positions(weights).mean())
         values, mark = weights.mean(axis=0), None
-        note = f"mean of {queries} queries, each over {spread:.0f}"
+        note = f"mean of {queries} queries, each spread over {spread:.0f}"
         if inside.options.at is not None:
             index, mark = self._nearest_query(inside, inside.options.at)
             values, note = weights[index], "one query, marked +"
