@@ -1,7 +1,8 @@
-"""What makes a probability worth believing: a temperature for the scores, and the least probability that is still an answer.
+"""Confidence calibration: a temperature for the scores, and the threshold of an answer.
 
-Both are fitted by `finedge calibrate` on images the network did not learn from, for each variant by itself: INT8 is not as sure
-of itself as float. A bundle that was not calibrated, or on too few images, has neither: its probabilities are the network's own.
+`finedge calibrate` fits both on held-out images, for each variant by itself: INT8 probabilities
+differ from float ones. A bundle that was calibrated on too few images, or not at all, has neither.
+Its probabilities are the softmax of the network's own scores.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ KEY = "confidence"
 
 @dataclass(frozen=True)
 class Confidence:
-    """Scores are divided by `temperature` (> 0) before the softmax; a top probability below `reject` (in [0, 1]) means: unknown."""
+    """How scores become probabilities and when the classifier abstains.
+
+    Attributes:
+        temperature: > 0; scores are divided by it before the softmax.
+        reject: in [0, 1]; the answer is "unknown" where the top probability is below it.
+    """
 
     temperature: float
     reject: float
@@ -36,7 +42,7 @@ class Confidence:
 
 
 def confidence_of(bundle: Bundle, variant: str) -> Confidence | None:
-    """Return what was fitted for a variant, or None.
+    """Return the fitted confidence calibration of a variant, or None.
 
     Raises:
         BundleError: the record is damaged.

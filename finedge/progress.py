@@ -16,7 +16,9 @@ def progress_bar(text: str, total: int, *, enabled: bool = True) -> Iterator[Cal
     Yields:
         a function that advances the bar by a number of steps.
     """
-    from rich.console import Console  # here: most commands draw no bar, and rich takes 40 ms to import
+    from rich.console import (
+        Console,
+    )  # here: most commands draw no bar, and rich takes 40 ms to import
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -21,11 +21,12 @@ EXAMPLE = "user:password"  # what our own texts show as the form
 
 # Parameters that tell streams apart and unlock nothing.
 _HARMLESS = """
-action angle audio av bitrate cam camera ch chan channel channelno cmd codec compression date delay device duration
-encoding end endtime ext fmt format fps framerate h height index input lang lat latency lens lon mode model name page
-path port pos position preset profile proto protocol quality rate res resolution rotate rotation size start starttime
-stream streamno streamtype subtype time timeout track transport transportmode type unicast user username usr ver
-version video videocodec view w width x y
+action angle audio av bitrate cam camera ch chan channel channelno cmd codec compression date delay
+device duration encoding end endtime ext fmt format fps framerate h height index input lang lat
+latency lens lon mode model name page path port pos position preset profile proto protocol quality
+rate res resolution rotate rotation size start starttime stream streamno streamtype subtype time
+timeout track transport transportmode type unicast user username usr ver version video videocodec
+view w width x y
 """
 HARMLESS = frozenset(_HARMLESS.split())
 SECRET_WORDS = r"pw|pwd|psw|pas|pass\w{0,20}|token|secret|key|auth|sig|signature|credentials?"
@@ -72,7 +73,7 @@ _IN_TEXT = re.compile(
 _BARE_IN_TEXT = re.compile(
     r"(?<![\w/:.*])(?![A-Za-z]:\\)([^\s/:@\"'(=,]{1,80}(?:@[\w.-]{1,80})?):(?!/)([^\s@]{1,200}|[^\s]{1,200})@(?=[\w.\[*])"
 )
-# Text that quotes an address may have coded what stands before a secret: bob%3ASECRET, bob\\nSECRET.
+# A text that quotes an address may encode what comes before a secret: bob%3ASECRET, bob\\nSECRET.
 _BEFORE = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[abfnrtv0]))"
 _TAIL = re.compile(r"[\"')\]>,;:.!]*$")
 
@@ -137,7 +138,10 @@ def _without_learned(text: str) -> str:
 
 
 def _wherever(secret: str) -> str:
-    """Return the pattern of a secret in a text: a word or a number stands alone, as `port` in `transport` does not."""
+    """Return the pattern that finds a secret in a text.
+
+    A word or a number must stand alone: the secret `port` is not hidden in `transport`.
+    """
     common = secret.isalpha() or secret.isdigit()
     return rf"{_BEFORE}{re.escape(secret)}(?![A-Za-z0-9])" if common else re.escape(secret)
 
@@ -322,7 +326,7 @@ def _parameter(text: str, secrets: list[str]) -> str:
 
 
 def _small(text: str) -> bool:
-    """A number of one or two digits tells streams apart."""
+    """Tell whether the text is a number of one or two digits: it names a stream, not a secret."""
     return text.isascii() and text.isdigit() and len(text) <= 2
 
 
@@ -333,7 +337,7 @@ def _hidden(text: str, secrets: list[str]) -> str:
 
 
 def basic(user: str, password: str) -> str:
-    """Return what HTTP's and RTSP's Basic sends for a login; it is a secret from then on."""
+    """Return what Basic authentication (HTTP, RTSP) sends for a login, and hide it from then on."""
     coded = base64.b64encode(f"{user}:{password}".encode(errors="replace")).decode()
     learn_secret(coded)
     return coded

@@ -36,7 +36,7 @@ def read_toml(name: str) -> dict[str, Any]:
             path,
             error=DataError,
             fix="write the recipe as UTF-8",
-            most_bytes=MOST_BYTES,
+            max_bytes=MOST_BYTES,
         )
         values = tomllib.loads(text)
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from finedge.document import parsed, read_json, text_of
 from finedge.errors import DataError, FinedgeError
 from finedge.provenance import Path_, TrainingData
-from finedge.schema import Check, Count, Digest, Misfit, Share, Text, at_most, between, decode
+from finedge.schema import Constraint, Count, Digest, Misfit, Share, Text, at_most, between, decode
 from finedge.spec import Spec
 from finedge.train.recipe import MOST_EPOCHS, recipe_from
 
@@ -42,7 +42,7 @@ class _Record:
     spec: Mapping[str, Any]
     model: _Model
     recipe: Mapping[str, Any]
-    data: Annotated[TrainingData, Check(lambda data: data.root, "the folder of the images")]
+    data: Annotated[TrainingData, Constraint(lambda data: data.root, "the folder of the images")]
     teacher: _Teacher | None = None
     commands: Annotated[tuple[str, ...], at_most(100_000)] = ()
 

@@ -1,4 +1,7 @@
-"""What surrounds the bird and how it is seen: ground, foliage, twigs, decoys, feather texture, light, lens and sensor."""
+"""The bird's surroundings, light and camera.
+
+Ground, foliage, twigs, decoys, feather texture, light, lens and sensor.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,11 @@ _RIB = np.array([(-0.5, -0.03), (0.5, 0.0), (-0.5, 0.03)])
 
 
 def backdrop(rng: Generator, *, width: int, height: int) -> Image:
-    """Return a background: soft patches of one palette, a texture, foliage out of focus, decoys in the colours of the marks."""
+    """Return a background.
+
+    It has soft patches of one palette, a texture, foliage out of focus, and decoys in the colours
+    of the marks.
+    """
     low, high = _PALETTES[rng.integers(len(_PALETTES))]
     mix = rng.uniform(-0.15, 1.15, (*rng.integers(2, 6, 2), 1))
     patches = np.clip(
@@ -100,7 +107,10 @@ def clutter(image: Image, rng: Generator) -> None:
 
 @dataclass(frozen=True)
 class Light:
-    """Gain, gamma and colour temperature, a smooth fall-off with shadows, lens blur and sensor noise of one exposure."""
+    """Apply one exposure.
+
+    Gain, gamma, colour temperature, a smooth fall-off with shadows, lens blur and sensor noise.
+    """
 
     gain: tuple[float, float, float]
     gamma: float
@@ -177,7 +187,7 @@ def _leaf(
 
 
 def _decoys(pen: Pen, rng: Generator, *, ratio: float, most: int = 4) -> None:
-    """Draw berries, rings and dashes as large as the marks, so that a colour alone proves nothing."""
+    """Draw berries, rings and dashes as large as the marks: no colour may give a class away."""
     for _ in range(rng.integers(0, most + 1)):
         x, y = rng.uniform(0, ratio), rng.uniform(0, 1)
         size, kind = rng.uniform(0.01, 0.03), rng.integers(3)

@@ -1,4 +1,4 @@
-"""One bird: outlines in bird units, articulated by a pose, coloured by a plumage, marked by its species."""
+"""Draws one bird: outlines in bird units, a pose, a plumage, and the marks of its species."""
 
 from __future__ import annotations
 

@@ -73,8 +73,9 @@ def render(
 ) -> dict[str, Any]:
     """Render birds whose species differ only in small parts, as OUT/{train,val,test}/SPECIES/*.jpg.
 
-    Each image depends on the seed, its split, species and number alone: a smaller set is part of a larger one. The same
-    arguments again change nothing; other arguments replace a folder that this command made, and nothing else.
+    An image depends only on the seed, its split, its species and its number. So a smaller set is
+    part of a larger one. The same arguments change nothing when repeated. Other arguments replace a
+    folder that this command made, and no other folder.
 
     Args:
         out: The folder to make.
@@ -156,7 +157,7 @@ def _write(out: Path, plan: Plan, *, count: int) -> None:
 
 
 def encoded_image(key: tuple[int, int, int], *, size: int, seed: int) -> bytes:
-    """Return the JPEG of one (split, class, index); its quality, 55 to 95, is part of the variation."""
+    """Return the JPEG of one (split, class, index). Its quality varies from 55 to 95."""
     rng = np.random.default_rng([seed, *key])
     image = render_image(SPECIES[key[1]], rng, size=size)
     _, data = cv2.imencode(

@@ -14,7 +14,12 @@ _BITS = 4  # fractional bits of a cv2 coordinate
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws onto `canvas` (uint8 [H, W, 3 or 4]); `matrix` is the 3x3 homography from model units to pixels."""
+    """Draws on a canvas.
+
+    Attributes:
+        canvas: uint8 [H, W, 3 or 4].
+        matrix: the 3x3 homography from model units to pixels.
+    """
 
     canvas: NDArray[np.uint8]
     matrix: NDArray[np.float64]
@@ -28,7 +33,10 @@ class Pen:
         cv2.fillPoly(self.canvas, [self._pixels(points)], self._ink(colour), cv2.LINE_AA, _BITS)
 
     def stroke(self, points: Points, colour: ArrayLike, *, width: float) -> None:
-        """Draw the open line `points` as a band `width` model units wide; whole-pixel widths would jump while moving."""
+        """Draw the open line `points` as a band, `width` model units wide.
+
+        A width in whole pixels would jump while the bird moves.
+        """
         self.fill(band(points, width), colour)
 
     def disc(self, centre: tuple[float, float], radius: float, colour: ArrayLike) -> None:

@@ -1,9 +1,12 @@
-"""Pictures made harder without changing what they show: pose, deformation and clutter, for `evaluate --robustness`.
+"""Perturbations for `evaluate --robustness`: pose, deformation and clutter.
 
-Each function takes uint8 [H, W, 3] and a generator and returns the same shape: the frame a camera might have given instead, before
-preprocessing. One severity each, fixed here and such that a person still names the object; lengths are shares of the short side, because
-the centre square is what preprocessing keeps. What a warp uncovers is filled by reflection: a constant colour would be a cue of its own.
-Paper 4 (arXiv 1807.07320) claims robustness to clutter and deformation, without a benchmark that could be had here: these are ours.
+Each function takes uint8 [H, W, 3] and a generator. It returns the same shape: a frame that a
+camera might have given, before preprocessing. Each has one severity, at which a person still
+recognises the object. Lengths are shares of the short side, because preprocessing keeps the centre
+square. A warp fills uncovered pixels by reflection: a constant colour would be a cue.
+
+Attend and Rectify (arXiv 1807.07320) claims robustness to clutter and deformation. Its benchmark
+could not be had here, so these perturbations are our own.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ DEFORMATION = 0.02  # standard deviation of the shift at the knots of a grid
 KNOTS = 6  # of that grid, a side
 BLOCKS = 8
 BLOCK = (0.2, 0.35)  # side of a block
-CLEAR = 0.3  # no block comes nearer to the centre than this, up or sideways: the middle of the square stays as it was
+# No block comes nearer to the centre than this, up or sideways.
+CLEAR = 0.3
 TEXTURE = 64  # pixels, a side
 
 
@@ -40,7 +44,7 @@ def rotation(frame: Frame, generator: Generator) -> Frame:
 
 
 def scale(frame: Frame, generator: Generator) -> Frame:
-    """Show everything at 0.6 to 0.8 of its size or, as often, at 1.15 to 1.3 times it (more would cut the object)."""
+    """Scale by 0.6 to 0.8 or, as often, by 1.15 to 1.3. A larger scale would cut the object."""
     height, width = frame.shape[:2]
     factor = generator.uniform(*(SMALLER if generator.random() < 0.5 else LARGER))
     return _affine(frame, cv2.getRotationMatrix2D((width / 2, height / 2), 0.0, factor))
@@ -68,7 +72,10 @@ def perspective(frame: Frame, generator: Generator) -> Frame:
 
 
 def deformation(frame: Frame, generator: Generator) -> Frame:
-    """Bend smoothly: the knots of a 6 x 6 grid shift by normal steps of 2 % of the short side, cubic in between."""
+    """Bend smoothly.
+
+    The knots of a 6 x 6 grid move by normal steps of 2 % of the short side, cubic between them.
+    """
     height, width = frame.shape[:2]
     knots = generator.normal(0, DEFORMATION * min(height, width), (KNOTS, KNOTS, 2)).astype(
         np.float32
@@ -88,7 +95,9 @@ def deformation(frame: Frame, generator: Generator) -> Frame:
 
 
 def clutter(frame: Frame, generator: Generator) -> Frame:
-    """Put 8 tilted blocks of random texture, 20 to 35 % of the short side each, around the middle 60 % of the square, which stays free.
+    """Put 8 tilted blocks of random texture around the middle 60 % of the square.
+
+    A block measures 20 to 35 % of the short side. The middle stays free.
 
     An object that reaches further loses what it has there.
     """
@@ -124,7 +133,10 @@ PERTURBATIONS: dict[str, Perturbation] = {
 
 
 def perturb(frame: Frame, name: str, *, index: int, seed: int = 0) -> Frame:
-    """Apply a perturbation of the registry to image `index`: the same name, index and seed always draw the same."""
+    """Apply a perturbation of the registry to image `index`.
+
+    The same name, index and seed always give the same picture.
+    """
     return PERTURBATIONS[name](
         frame, np.random.default_rng((seed, zlib.crc32(name.encode()), index))
     )
@@ -133,7 +145,10 @@ def perturb(frame: Frame, name: str, *, index: int, seed: int = 0) -> Frame:
 def robustness(
     clean: Mapping[str, Any], perturbed: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return what `evaluate --robustness` prints of `accuracy_record`s: `drop` is the clean top1 less the perturbed one, on the same images."""
+    """Return what `evaluate --robustness` prints, from `accuracy_record`s of the same images.
+
+    `drop` is the clean top-1 less the perturbed top-1.
+    """
     return {
         "clean": dict(clean),
         "robustness": {

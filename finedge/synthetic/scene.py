@@ -20,7 +20,7 @@ _CAST = SPECIES[:12]  # what the default data set teaches
 def render_image(species: Species, rng: Generator, *, size: int) -> Image:
     """Return one picture of `species`, uint8 [size, size, 3] RGB.
 
-    Everything but the species' marks is drawn from `rng`, in an order that does not depend on the species: with equal
+    Everything but the marks is drawn from `rng`, in an order that all species share: with equal
     generators two species differ only where their parts differ.
     """
     pose, plumage, light = sample_pose(rng), sample_plumage(rng), Light.sample(rng)
@@ -75,7 +75,9 @@ def sample_plumage(rng: Generator) -> Plumage:
 
 
 def moving_scene(index: int, *, seed: int = 0) -> Image:
-    """Return frame `index` of a scene, uint8 [480, 640, 3] RGB: a bird moves smoothly, and another comes every `STAY` frames.
+    """Return frame `index` of a scene, uint8 [480, 640, 3] RGB.
+
+    A bird moves smoothly, and another one comes every `STAY` frames.
 
     Any frame can be asked for at any time; the same index and seed give the same bytes.
     """

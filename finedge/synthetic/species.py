@@ -18,14 +18,15 @@ SLATE: Colour = (84, 84, 92)
 class Species:
     """What tells one species from another; lengths in bird units (a head is 0.4 wide).
 
-    Plumage, pose, light and scene are drawn anew for each image from the same distribution for every species.
+    Plumage, pose, light and scene are drawn for each image, from one distribution for all species.
 
     Attributes:
         bill_length: From the head's edge to the tip.
         bill_depth: Height at the base.
         bill_curve: How far the tip hangs below a straight bill.
         cap, throat: Colour of a patch on the crown or under the bill, None for plumage.
-        eye_ring, brow, eye_line: A pale ring around, a pale stroke over, a dark stroke through the eye.
+        eye_ring, brow, eye_line: a pale ring around, a pale stroke over, a dark stroke through
+            the eye.
         wing_bars: Pale bars across the wing, 0 to 2.
         breast: Marks on the breast: "plain", "spots" or "streaks".
         tail_length: Beyond the rump.
@@ -60,7 +61,8 @@ _CREEPER = Species(
 _MARTIN = Species("martin", bill_length=0.09, bill_depth=0.08, throat=PALE, tail_length=0.56)
 _BUNTING = Species("bunting", bill_length=0.14, bill_depth=0.12, tail_length=0.46)
 
-# Neighbours (0 and 1, 2 and 3, ...) differ in one part, or in which part carries a mark, so that the first N of any even N are whole pairs.
+# Neighbours (0 and 1, 2 and 3, ...) differ in one part, or in the part that carries a mark. So the
+# first N species are whole pairs for any even N.
 SPECIES: tuple[Species, ...] = (
     replace(_FINCH, name="dusky-finch"),
     replace(_FINCH, name="ringed-finch", eye_ring=True),

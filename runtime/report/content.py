@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 
 from finedge.document import read_json
 from finedge.errors import DataError
-from finedge.schema import Check, Count, Misfit, Share, Text, at_most, between, decode
+from finedge.schema import Constraint, Count, Misfit, Share, Text, at_most, between, decode
 
 SCHEMA = 1
 AGAIN = "finedge benchmark BUNDLE --data DIR writes it again"
-Name = Annotated[Text, Check(lambda text: bool(text.strip()), "a name that is not empty")]
+Name = Annotated[Text, Constraint(lambda text: bool(text.strip()), "a name that is not empty")]
 Milliseconds = Annotated[float, between(0, 1e9, unit="ms")]
 # The report divides by it and takes its logarithm.
 Latency = Annotated[float, between(1e-6, 1e9, unit="ms")]
@@ -162,7 +162,7 @@ class Report:
     made: Name
     environment: Mapping[Text, Any]
     method: MethodSection
-    rows: Annotated[tuple[ReportRow, ...], Check(bool, "rows"), at_most(500)]
+    rows: Annotated[tuple[ReportRow, ...], Constraint(bool, "rows"), at_most(500)]
     comparisons: Annotated[tuple[Comparison, ...], at_most(5_000)] = ()
     per_class: Annotated[Mapping[Name, tuple[ClassChange, ...]], at_most(500)] = field(
         default_factory=dict

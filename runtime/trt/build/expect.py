@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from finedge.bundle import PORTABLE_FILE, Bundle
 from finedge.graph.keep_float32 import keep_float32
-from finedge.provenance import Placement
+from finedge.provenance import QuantizationRecord
 from finedge.runtime.trt.build.layers import Layer, LayerReport
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def problems(
     """Return what `check_layers` finds in an engine of a calibrated bundle, built from `model`; empty where no layers are known."""
     if not report.layers:
         return ()
-    placed = bundle.calibration.placements.get(PORTABLE_FILE, Placement())
+    placed = bundle.calibration.placements.get(PORTABLE_FILE, QuantizationRecord())
     return check_layers(
         report,
         int8_layers=placed.int8,

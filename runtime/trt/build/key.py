@@ -9,19 +9,19 @@ from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from finedge.errors import BundleError
-from finedge.schema import Check, Misfit, Text, between, decode
+from finedge.schema import Constraint, Misfit, Text, between, decode
 
 PORTABLE = "portable"
 TrtLibrary = Annotated[
     str,
-    Check(
+    Constraint(
         ("tensorrt", "tensorrt-rtx").__contains__,
         "tensorrt or tensorrt-rtx",
     ),
 ]
 # it becomes a part of file names
 _CAPABILITY = re.compile(r"[\w.+]{1,200}")
-Capability = Annotated[str, Check(_CAPABILITY.fullmatch, "like 8.7, sm86+sm89, portable")]
+Capability = Annotated[str, Constraint(_CAPABILITY.fullmatch, "like 8.7, sm86+sm89, portable")]
 Batch = Annotated[int, between(1, 1_000_000)]
 
 

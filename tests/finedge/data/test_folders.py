@@ -285,7 +285,7 @@ def test_folders_that_may_or_may_not_be_classes_are_refused(folder, counts):
 def test_one_name_in_two_forms_of_unicode_is_one_class(folder):
     data = read_folder(folder({"caf\u00e9": 2, "cafe\u0301": 2, "tea": 2}, "train"))
     assert data.labels == ("caf\u00e9", "tea")
-    assert "form of Unicode" in " ".join(data.notes)
+    assert "Unicode form" in " ".join(data.notes)
 
 
 @pytest.mark.parametrize(("one", "other"), [("Crow", "crow"), ("crow", "crow "), ("A  b", "a b")])

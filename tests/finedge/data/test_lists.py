@@ -223,7 +223,7 @@ def test_a_pipe_or_folder_in_a_list_is_refused_and_never_waited_for(root, kind):
 
 
 def test_paths_that_lead_nowhere_are_refused_at_once(root):
-    with pytest.raises(DataError, match=r"none of the 2 images .* is there, first: .*x/0\.png"):
+    with pytest.raises(DataError, match=r"none of the 2 images .* exists, first: .*x/0\.png"):
         read(root, "x/0.png,crow\ny/0.png,finch\n")
 
 
