@@ -47,12 +47,12 @@ def change(first: Answers, second: Answers) -> Change:
     lost = int((first.correct & ~second.correct).sum())
     flips = int((first.ranked[:, 0] != second.ranked[:, 0]).sum())
     n = len(first.items)
-    interval = paired_interval95(gained, lost, n)
+    interval = paired_interval95(gained, lost, n=n)
     difference = round((gained - lost) / n, 6)
     return Change(difference, interval, mcnemar(lost, gained), flips, gained, lost)
 
 
-def paired_interval95(gained: int, lost: int, n: int) -> tuple[float, float]:
+def paired_interval95(gained: int, lost: int, *, n: int) -> tuple[float, float]:
     """Return the 95 % interval of the difference of two shares measured on the same `n` images.
 
     Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions":

@@ -11,10 +11,10 @@ from tyro.conf import OmitArgPrefixes, Positional
 from finedge.bundle import Bundle
 from finedge.errors import InvalidBenchmark, UsageError
 from finedge.files import writable_folder, write_bytes, write_text
-from finedge.runtime.benchmark.options import Claims, FrameOptions, RunOptions
+from finedge.runtime.benchmark.options import Claims, FrameOptions, MeasurementOptions
 from finedge.runtime.evaluate.labelled import SplitOptions
 
-DEFAULT_RUN = RunOptions()
+DEFAULT_RUN = MeasurementOptions()
 TEST_SPLIT = SplitOptions()
 DEFAULT_FRAMES = FrameOptions()
 NO_CLAIMS = Claims()
@@ -24,7 +24,7 @@ PRINTED = ("schema", "made", "environment", "rows", "comparisons")  # of report.
 def benchmark(
     bundles: Positional[tuple[Path, ...]],
     *,
-    run: OmitArgPrefixes[RunOptions] = DEFAULT_RUN,
+    run: OmitArgPrefixes[MeasurementOptions] = DEFAULT_RUN,
     dataset: OmitArgPrefixes[SplitOptions] = TEST_SPLIT,
     frames: OmitArgPrefixes[FrameOptions] = DEFAULT_FRAMES,
     claims: OmitArgPrefixes[Claims] = NO_CLAIMS,

@@ -53,7 +53,7 @@ def power_mode(lane: BenchmarkLane) -> str:
     return (lane.readings[-1].power_mode if lane.readings else None) or UNKNOWN
 
 
-def invalid_reasons(lane: BenchmarkLane, measured: Measured, claims: Claims) -> tuple[str, ...]:
+def invalid_reasons(lane: BenchmarkLane, measured: Measured, *, claims: Claims) -> tuple[str, ...]:
     """Return why a row must not be believed; empty for a valid one."""
     reasons = [*unsupported(claims.percentiles, len(lane.times[TOTAL])), *lane.problems()]
     reasons += _clock_reasons("clock", lane.clocks_mhz)

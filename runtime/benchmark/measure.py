@@ -20,8 +20,8 @@ from finedge.runtime.benchmark.frames import (
     rendered_frames,
 )
 from finedge.runtime.benchmark.lane import BenchmarkLane
-from finedge.runtime.benchmark.modes import CAMERA
-from finedge.runtime.benchmark.options import FrameOptions, RunOptions
+from finedge.runtime.benchmark.modes import CAMERA, Mode
+from finedge.runtime.benchmark.options import FrameOptions, MeasurementOptions
 from finedge.runtime.benchmark.run import interleave
 from finedge.runtime.benchmark.schedule import MIN_BLOCKS
 from finedge.runtime.classifier import Classifier
@@ -41,7 +41,7 @@ Labelled = Mapping[str, Evaluated | None]  # the images that each bundle is meas
 class BenchmarkOptions:
     """What is measured, on which images, with which frames."""
 
-    run: RunOptions
+    run: MeasurementOptions
     dataset: SplitOptions
     frames: FrameOptions
 
@@ -105,7 +105,9 @@ def measure(bundles: Mapping[str, Bundle], options: BenchmarkOptions) -> Measure
     return Measured(bundles, lanes, machine, answers, note, origins)
 
 
-def _variants(bundles: Mapping[str, Bundle], run: RunOptions) -> Iterator[tuple[str, Bundle, str]]:
+def _variants(
+    bundles: Mapping[str, Bundle], run: MeasurementOptions
+) -> Iterator[tuple[str, Bundle, str]]:
     """Yield the name, the bundle and each of its variants to measure."""
     backend = get_backend(run.backend)
     for name, bundle in bundles.items():
@@ -113,7 +115,9 @@ def _variants(bundles: Mapping[str, Bundle], run: RunOptions) -> Iterator[tuple[
             yield name, bundle, variant
 
 
-def _open(bundle: Bundle, variant: str, run: RunOptions, *, spin: bool = True) -> Classifier:
+def _open(
+    bundle: Bundle, variant: str, run: MeasurementOptions, *, spin: bool = True
+) -> Classifier:
     return Classifier.open(
         bundle, variant=variant, backend=run.backend, threads=run.threads, spin=spin
     )
@@ -160,16 +164,25 @@ def _timed(
     ]
     interleave(asking, plan)
     watching: list[BenchmarkLane] = []
-    for mode in modes:
-        for (name, variant), classifier in classifiers.items():
-            if mode.name == CAMERA:
-                # As `finedge classify` opens it: threads that spin while they wait would take the
-                # core of the preprocessing.
-                calm = exits.enter_context(
-                    _open(classifier.bundle, variant, options.run, spin=False)
-                )
-                uri, fps = options.frames.source, options.frames.fps
-                watching.append(CameraLane(name, calm, mode, frames, uri=uri, fps=fps))
+    if CAMERA in (mode.name for mode in modes):
+        watching += _camera_lanes(classifiers, frames, options=options, exits=exits)
     # Few long blocks: each starts threads, and perhaps a connection.
     interleave(watching, replace(plan, blocks=MIN_BLOCKS, rewarm_s=0.0))
     return [*asking, *watching]
+
+
+def _camera_lanes(
+    classifiers: Mapping[Key, Classifier],
+    frames: Frames,
+    *,
+    options: BenchmarkOptions,
+    exits: ExitStack,
+) -> Iterator[CameraLane]:
+    """Open every classifier again, as `finedge classify` opens it.
+
+    Threads that spin while they wait would take the core of the preprocessing.
+    """
+    uri, fps = options.frames.source, options.frames.fps
+    for (name, variant), classifier in classifiers.items():
+        calm = exits.enter_context(_open(classifier.bundle, variant, options.run, spin=False))
+        yield CameraLane(name, calm, Mode(CAMERA, 1), frames, uri=uri, fps=fps)

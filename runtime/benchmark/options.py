@@ -13,7 +13,7 @@ from finedge.runtime.benchmark.schedule import Schedule, schedule
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class MeasurementOptions:
     """What is run, and for how long.
 
     Attributes:

@@ -64,15 +64,15 @@ def _method(measured: Measured, *, claims: Claims, options: BenchmarkOptions) ->
 
 def rows(measured: Measured, claims: Claims) -> tuple[BenchmarkRow, ...]:
     """Return a row for each lane."""
-    return tuple(_row(lane, measured, claims) for lane in measured.lanes)
+    return tuple(_row(lane, measured, claims=claims) for lane in measured.lanes)
 
 
-def _row(lane: BenchmarkLane, measured: Measured, claims: Claims) -> BenchmarkRow:
+def _row(lane: BenchmarkLane, measured: Measured, *, claims: Claims) -> BenchmarkRow:
     bundle, info = measured.bundles[lane.bundle], lane.classifier.session.info
     file = info.path or bundle.file(info.file)
     samples_ms, fps, power = lane.times.samples_ms, lane.images_per_second, power_record(lane)
     stages = {stage: median_or_none(samples_ms.get(stage, ())) for stage in STAGES}
-    reasons = invalid_reasons(lane, measured, claims)
+    reasons = invalid_reasons(lane, measured, claims=claims)
     return BenchmarkRow(
         bundle=lane.bundle,
         model=bundle.spec.model,

@@ -73,10 +73,10 @@ def _place(image: Image.Image, tile: Tile, left: int, top: int) -> None:
     y = top + side + 6
     if tile.panel is not None:
         y = _scale(image, tile.panel, left, y, width=side)
-    for line in wrapped(tile.title, _font(TITLE), side):
+    for line in wrapped(tile.title, _font(TITLE), width=side):
         pen.text((left, y), line, INK, _font(TITLE))
         y += LINE
-    for line in (part for text in tile.lines for part in wrapped(text, _font(SMALL), side)):
+    for line in (part for text in tile.lines for part in wrapped(text, _font(SMALL), width=side)):
         pen.text((left, y + 2), line, SOFT, _font(SMALL))
         y += LINE - 2
 
@@ -99,7 +99,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def wrapped(
-    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, *, width: int
 ) -> Iterator[str]:
     """Yield the lines of a text that fit `width` pixels.
 

@@ -45,7 +45,7 @@ def line_boxes(first: tuple[float, float], second: tuple[float, float]) -> list[
     return [Box.around(x, y, width=4, height=4) for x, y in points]
 
 
-def free_place(x: float, y: float, text: str, *, plot: Box, taken: Sequence[Box]) -> Box:
+def free_place(x: float, y: float, *, text: str, plot: Box, taken: Sequence[Box]) -> Box:
     """Return the nearest place for a label at a point that covers nothing of `taken`.
 
     If there is none, it is the place that covers least.

@@ -169,7 +169,7 @@ def _marks(
     marks = []
     for row, (x, y) in zip(rows, points, strict=True):
         text = _label_text(row)
-        label = free_place(x, y, text, plot=plot, taken=taken)
+        label = free_place(x, y, text=text, plot=plot, taken=taken)
         taken.append(label)
         low, high = (y_of(share) for share in row["wilson95"])
         colour, shape = palette[row["bundle"]], SHAPES.get(row["variant"], OTHER_SHAPE)

@@ -63,10 +63,10 @@ def speed(slower_ms: float | None, faster_ms: float | None) -> str:
     return f"{ratio:.2f}x faster at p50" if ratio > 1 else f"{1 / ratio:.2f}x slower at p50"
 
 
-def points(change: float, interval: Sequence[float], p: float) -> str:
+def points(change: float, interval: Sequence[float], *, p: float) -> str:
     """Return an accuracy change in words.
 
-    >>> points(-0.003, (-0.006, 0.001), 0.4)
+    >>> points(-0.003, (-0.006, 0.001), p=0.4)
     '0.3 points lower (95 % interval -0.6..+0.1; not beyond chance, McNemar p = 0.40)'
     """
     direction = "higher" if change > 0 else "lower"
@@ -107,7 +107,7 @@ def _variant(row: Row, rows: Rows) -> Sentence:
         lead += " (INVALID row)"
     if row["top1_change"] is None:
         return Sentence(f"{lead};", "its accuracy was not measured.")
-    change = points(row["top1_change"], row["top1_change95"], row["mcnemar_p"])
+    change = points(row["top1_change"], row["top1_change95"], p=row["mcnemar_p"])
     flips = f"{row['flips']} of {row['accuracy_n']} answers changed"
     return Sentence(lead, f"and its top-1 is {change}; {flips}.")
 
@@ -136,5 +136,5 @@ def _between(comparison: Mapping[str, Any]) -> Sentence:
     variant, speeds = comparison["variant"].upper(), speed(*comparison["p50_ms"])
     return Sentence(
         f"{second} {claim} more accurate than {first} at {variant}.",
-        f"Its top-1 is {points(change, interval, p)}, and it is {speeds}.",
+        f"Its top-1 is {points(change, interval, p=p)}, and it is {speeds}.",
     )

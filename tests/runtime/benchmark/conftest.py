@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from finedge.runtime.benchmark.command import benchmark
-from finedge.runtime.benchmark.options import Claims, FrameOptions, RunOptions
+from finedge.runtime.benchmark.options import Claims, FrameOptions, MeasurementOptions
 from finedge.runtime.evaluate.labelled import SplitOptions
 
-GROUPS = {"run": RunOptions, "dataset": SplitOptions, "frames": FrameOptions, "claims": Claims}
+GROUPS = {
+    "run": MeasurementOptions,
+    "dataset": SplitOptions,
+    "frames": FrameOptions,
+    "claims": Claims,
+}
 
 
 def run_benchmark(

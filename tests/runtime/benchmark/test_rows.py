@@ -86,9 +86,9 @@ def test_change_counts_flips_gains_and_losses() -> None:
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 12), (30, 4), (0, 100)])
 def test_the_paired_interval_encloses_the_difference_and_mirrors(gained: int, lost: int) -> None:
-    low, high = paired_interval95(gained, lost, 100)
+    low, high = paired_interval95(gained, lost, n=100)
     assert -1 <= low <= (gained - lost) / 100 <= high <= 1 or (gained, lost) == (0, 100)
-    assert paired_interval95(lost, gained, 100) == pytest.approx((-high, -low))
+    assert paired_interval95(lost, gained, n=100) == pytest.approx((-high, -low))
 
 
 def test_the_paired_interval_covers_the_truth_as_often_as_it_claims() -> None:
@@ -96,7 +96,7 @@ def test_the_paired_interval_covers_the_truth_as_often_as_it_claims() -> None:
     counts = rng.multinomial(300, [0.05, 0.08, 0.87], size=2000)
     held = [
         low <= -0.03 <= high
-        for low, high in (paired_interval95(int(g), int(x), 300) for g, x, _ in counts)
+        for low, high in (paired_interval95(int(g), int(x), n=300) for g, x, _ in counts)
     ]
     assert 0.93 < np.mean(held) < 0.985
 

@@ -133,7 +133,7 @@ def test_the_answer_names_what_else_was_likely():
 def test_long_labels_wrap_and_keep_every_letter():
     font = ImageFont.load_default(17)
     lines = list(
-        wrapped("for American_Three_toed_Woodpecker rather than Downy_Woodpecker", font, 200)
+        wrapped("for American_Three_toed_Woodpecker rather than Downy_Woodpecker", font, width=200)
     )
     assert len(lines) > 1
     assert all(font.getlength(line) <= 200 for line in lines)
