@@ -132,9 +132,11 @@ def _between(comparison: Mapping[str, Any]) -> Sentence:
     """Say whether the second of two bundles is more accurate than the first."""
     first, second = comparison["first"], comparison["second"]
     change, interval, p = (comparison[k] for k in ("top1_change", "top1_change95", "mcnemar_p"))
-    claim = "is" if p < ALPHA and change > 0 else "is not shown to be"
+    claim = "is not shown to be more accurate than"
+    if p < ALPHA:
+        claim = "is more accurate than" if change > 0 else "is less accurate than"
     variant, speeds = comparison["variant"].upper(), speed(*comparison["p50_ms"])
     return Sentence(
-        f"{second} {claim} more accurate than {first} at {variant}.",
+        f"{second} {claim} {first} at {variant}.",
         f"Its top-1 is {points(change, interval, p=p)}, and it is {speeds}.",
     )
