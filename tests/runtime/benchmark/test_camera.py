@@ -34,6 +34,16 @@ PICTURES = tuple(np.full((8, 8, 3), i, np.uint8) for i in range(3))
 
 
 def quick(bundle: Bundle, **options: Any) -> dict[str, Any]:
+    """Benchmark for a moment; a row that a busy machine made INVALID has its numbers too."""
+    try:
+        return strict(bundle, **options)
+    except InvalidBenchmark as error:
+        assert error.result is not None
+        return error.result
+
+
+def strict(bundle: Bundle, **options: Any) -> dict[str, Any]:
+    """Benchmark for a moment; an INVALID row is an error."""
     return run_benchmark(
         (bundle.path,),
         **{
@@ -178,7 +188,7 @@ def test_ages_are_kept_frame_by_frame_and_a_percentile_is_one_of_them(tiny_bundl
 
 def test_a_percentile_that_too_few_frames_support_is_invalid(tiny_bundle: Bundle) -> None:
     with pytest.raises(InvalidBenchmark, match="p99 was asked for"):
-        quick(tiny_bundle, percentile="99")
+        strict(tiny_bundle, percentile="99")
 
 
 def test_a_live_source_of_the_users_is_watched(tiny_bundle: Bundle) -> None:
