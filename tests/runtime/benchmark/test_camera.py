@@ -38,8 +38,7 @@ def quick(bundle: Bundle, **options: Any) -> dict[str, Any]:
     try:
         return strict(bundle, **options)
     except InvalidBenchmark as error:
-        assert error.result is not None
-        return error.result
+        return error.result or {}
 
 
 def strict(bundle: Bundle, **options: Any) -> dict[str, Any]:
