@@ -15,15 +15,15 @@ from finedge.export.passes import absorb
 from finedge.export.passes.cost import ModelCost, attention_costs
 from finedge.export.passes.frame import accept_frames
 from finedge.spec import Preprocess, Spec
-from finedge.train.about import macs
-from finedge.train.models import build
+from finedge.train.cost import macs
+from finedge.train.models import build_model
 from finedge.train.models.base import FineGrained
 
 
 def count_cost(model: FineGrained, spec: Spec, graph: ir.Model) -> ModelCost:
     """Count a model's attention from its graph, and all of it, and the model `plain` on its backbone, on meta tensors."""
     with torch.device("meta"):
-        plain = build("plain", num_classes=len(spec.labels), backbone=spec.backbone)
+        plain = build_model("plain", num_classes=len(spec.labels), backbone=spec.backbone)
     projected, without = (
         macs(m, height=spec.input.height, width=spec.input.width)
         for m in (copy.deepcopy(model).to("meta"), plain)

@@ -51,7 +51,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(
         "finedge.train.command:train", "train a classifier on a folder of images", "train"
     ),
-    "models": Command("finedge.train.about:models", "list the models and backbones", "train"),
+    "models": Command("finedge.train.models.command:models", "list the models and backbones", "train"),
     "data render": Command(
         "finedge.synthetic.command:render", "render a fine-grained data set to try with"
     ),
@@ -66,7 +66,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "finedge.runtime.evaluate.command:evaluate",
         "accuracy of a run or a bundle on a split",
-        for_run=Command("finedge.train.evaluate:evaluate", "accuracy of a run on a split", "train"),
+        for_run=Command("finedge.train.evaluate.command:evaluate", "accuracy of a run on a split", "train"),
     ),
     "export": Command(
         "finedge.export.command:export",

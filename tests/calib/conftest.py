@@ -25,7 +25,7 @@ from finedge.runtime.ort.int8_products import EXACT_SETTING
 from finedge.spec import Input, Output, Preprocess, Spec
 from finedge.train.layers.cross_layer_attention import cross_layer_attention
 from finedge.train.layers.gates import Gated
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 SIDE = 48
 LEAST_CORRELATION = 0.9  # an untrained gated ResNet-18 in INT8 against itself in float: measured .934 to .982; without gates .985 to .990
@@ -154,7 +154,7 @@ GATED = {"ca": {}, "csca": {}, "csca sequential": {"order": "sequential"}}
 def gated(request: pytest.FixtureRequest) -> Case:
     """A network with a gate in every residual unit, the gates moved off their start; it has learned nothing: its labels say nothing."""
     torch.manual_seed(0)
-    model = build(
+    model = build_model(
         request.param.split()[0], num_classes=8, backbone="resnet18", **GATED[request.param]
     )
     model.classifier.dropout.p = 0.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from finedge.spec import Input, Preprocess, Spec
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 SIZE = 64
 
@@ -15,7 +15,7 @@ def make_model():
 
     def make(name="cnl", backbone="mobilenetv2_035", **options):
         torch.manual_seed(0)
-        model = build(name, num_classes=5, backbone=backbone, **options)
+        model = build_model(name, num_classes=5, backbone=backbone, **options)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.uniform_(module.weight, 0.5, 1.0)

@@ -20,7 +20,7 @@ from finedge.train.backbones import weights
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from finedge.train.ema import MovingAverage
-from finedge.train.models import build
+from finedge.train.models import build_model
 from finedge.train.optimizer import sgd
 from finedge.train.recipe import Recipe
 from finedge.train.record import read_metrics
@@ -185,7 +185,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def parts() -> tuple[Any, torch.optim.SGD, MovingAverage[Any]]:
-    model = build("plain", num_classes=2, backbone="mobilenetv2_035")
+    model = build_model("plain", num_classes=2, backbone="mobilenetv2_035")
     return model, sgd(model, Recipe(), backbone_lr=1.0), MovingAverage(model, decay=0.9)
 
 

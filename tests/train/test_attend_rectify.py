@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from finedge.train.about import cost
 
 from finedge.errors import UsageError
 from finedge.runtime.classifier import probabilities
 from finedge.train import models
-from finedge.train.about import cost
 from finedge.train.layers.attention_pooling import AttentionPooling, overlap
 from finedge.train.models.attend_rectify import normalised, rectified
 
@@ -16,7 +16,7 @@ ROUNDING = {"parameters_m": 0.005, "gmac": 0.005}  # the hand count has two deci
 
 def build(**options):
     torch.manual_seed(0)
-    return models.build(
+    return models.build_model(
         "attend_rectify", **{"num_classes": LABELS, "backbone": "wrn_16_1", **options}
     )
 

@@ -19,7 +19,7 @@ FLOAT16_MAX = 65504
 
 def build(backbone="resnet18", **options):
     torch.manual_seed(0)
-    return models.build("clca_cga", num_classes=7, backbone=backbone, **options).eval()
+    return models.build_model("clca_cga", num_classes=7, backbone=backbone, **options).eval()
 
 
 def images(side=64):

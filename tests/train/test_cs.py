@@ -14,7 +14,7 @@ ROUNDING = 0.0051
 
 def build(backbone="resnet18", **options):
     torch.manual_seed(0)
-    return models.build("cs", num_classes=7, backbone=backbone, **options).eval()
+    return models.build_model("cs", num_classes=7, backbone=backbone, **options).eval()
 
 
 def images(side=64):
@@ -105,7 +105,7 @@ def test_sides_that_the_strides_do_not_divide_work(side):
 @pytest.mark.parametrize("backbone", backbones.names())
 def test_the_width_is_cnls(backbone):
     with torch.device("meta"):
-        model = models.build("cs", num_classes=7, backbone=backbone)
+        model = models.build_model("cs", num_classes=7, backbone=backbone)
     assert model.refine[0].reduce.out_channels == models.cnl.placement(model.backbone).width
 
 

@@ -12,8 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finedge.train.command import train
-
 # Relative: the two halves of a gradient are summed in another order. At this rate 20 steps carry that to 2e-7; five times the rate makes
 # an untrained network without batch statistics amplify any rounding (one process that accumulates, too) to 1e-3.
 LOSSES = 1e-5
@@ -134,7 +132,7 @@ def rows(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_train_as_one_with_the_same_batch(two, settings, tmp_path):
+def test_two_processes_train_as_one_with_the_same_batch(train, two, settings, tmp_path):
     train(out=tmp_path / "one", **{**settings, "recipe": str(settings["recipe"])})
     ones, twos = rows(tmp_path / "one"), rows(two[0])
     assert len(ones) == EPOCHS
@@ -164,7 +162,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(two, settin
     assert 3 <= len(rows(out)) < EPOCHS
     code, _, err = Launch(tmp_path, out, ["--resume", "--device", "cpu"]).end()
     assert code == 0, err
-    assert "going on after epoch" in err
+    assert "resuming after epoch" in err
     first, second = (load_file(run / "checkpoint.safetensors") for run in (two[0], out))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)

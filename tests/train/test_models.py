@@ -15,7 +15,7 @@ EXTRA = 3_166_208  # parameters of the published module on ResNet-50
 
 def build(name, **options):
     torch.manual_seed(0)
-    return models.build(name, **{"num_classes": 7, "backbone": "mobilenetv2_035", **options})
+    return models.build_model(name, **{"num_classes": 7, "backbone": "mobilenetv2_035", **options})
 
 
 def images(size=64):
@@ -92,7 +92,7 @@ def test_each_tap_is_a_module_that_runs_once_and_gives_one_feature_map_in_the_or
 @pytest.mark.parametrize("backbone", TINY)
 def test_name_backbone_classes_and_options_make_the_model_again(name, backbone):
     model = perturb(build(name, backbone=backbone)).eval()
-    again = models.build(name, num_classes=7, backbone=backbone, **model.options).eval()
+    again = models.build_model(name, num_classes=7, backbone=backbone, **model.options).eval()
     again.load_state_dict(model.state_dict())
     assert again.options == model.options
     assert torch.equal(scores(again), scores(model))

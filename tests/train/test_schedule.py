@@ -6,6 +6,7 @@ import torch
 
 from finedge.train.optimizer import lr_at
 from finedge.train.recipe import Recipe, override, read_recipe
+from finedge.train.request import RecipeOptions
 
 STEPS = 7  # an epoch
 
@@ -84,7 +85,7 @@ def test_warm_up_starts_where_the_recipe_says_and_ends_at_the_rate():
 
 
 def test_a_shorter_training_keeps_the_shape_of_a_step_schedule():
-    recipe = override(read_recipe("cnl_cub"), epochs=11)
+    recipe = override(read_recipe("cnl_cub"), RecipeOptions(epochs=11))
     assert (list(recipe.milestones), recipe.warmup_epochs) == (pytest.approx([4.1, 6.1, 8.1]), 1.0)
-    assert override(read_recipe("cnl_cub"), epochs=110) == read_recipe("cnl_cub")
-    assert override(read_recipe("common"), epochs=3).warmup_epochs == 1.0
+    assert override(read_recipe("cnl_cub"), RecipeOptions(epochs=110)) == read_recipe("cnl_cub")
+    assert override(read_recipe("common"), RecipeOptions(epochs=3)).warmup_epochs == 1.0

@@ -7,7 +7,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from finedge.errors import UsageError
-from finedge.train.command import train
 from finedge.train.distributed import World
 from finedge.train.recipe import Recipe
 from finedge.train.run import load_run
@@ -19,7 +18,7 @@ FROZEN = 'freeze_norm = true\nlr = 0.001\n[options]\ndropout = 0.0\nhead_init = 
 
 
 @pytest.fixture
-def trained(settings, tmp_path):
+def trained(train, settings, tmp_path):
     """Train with a recipe's text and return the run's folder."""
 
     def run(name, recipe=FROZEN, **options):

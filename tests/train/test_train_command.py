@@ -10,13 +10,12 @@ import pytest
 from finedge.cli import main
 from finedge.data import open_dataset
 from finedge.errors import DataError, UsageError
-from finedge.train.command import train
-from finedge.train.evaluate import evaluate
+from finedge.train.evaluate.command import evaluate
 from finedge.train.run import load_run, recorded_data
 
 
 @pytest.fixture(scope="module")
-def run(pictures, tmp_path_factory):
+def run(train, pictures, tmp_path_factory):
     """A small finished run of CNL with a moving average."""
     out = tmp_path_factory.mktemp("runs") / "birds"
     train(
@@ -113,7 +112,7 @@ def test_training_from_the_command_line_prints_one_json_object(pictures, tmp_pat
     assert (result["split"], result["n"], result["epochs"]) == ("val", 18, 1)
 
 
-def test_a_finished_run_resumes_to_its_result(run):
+def test_a_finished_run_resumes_to_its_result(train, run):
     before = (run / "checkpoint.safetensors").read_bytes()
     assert (
         train(out=run, resume=True, device="cpu")["top1"]
@@ -123,7 +122,7 @@ def test_a_finished_run_resumes_to_its_result(run):
 
 
 @pytest.mark.parametrize("what", ["run", "folder", "file"])
-def test_an_out_that_exists_is_refused_and_left_alone(run, settings, tmp_path, what):
+def test_an_out_that_exists_is_refused_and_left_alone(train, run, settings, tmp_path, what):
     out = {"run": run, "folder": tmp_path / "folder", "file": tmp_path / "file"}[what]
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").write_text("ten years")
@@ -137,12 +136,12 @@ def test_an_out_that_exists_is_refused_and_left_alone(run, settings, tmp_path, w
 @pytest.mark.parametrize(
     "changed", [{"seed": 3}, {"model": "plain"}, {"size": 64}, {"recipe": "common"}]
 )
-def test_what_makes_a_run_cannot_change_when_it_is_resumed(run, changed):
+def test_what_makes_a_run_cannot_change_when_it_is_resumed(train, run, changed):
     with pytest.raises(UsageError, match=f"--{next(iter(changed))}"):
         train(out=run, resume=True, **changed)
 
 
-def test_resuming_nothing_is_refused(tmp_path):
+def test_resuming_nothing_is_refused(train, tmp_path):
     with pytest.raises(DataError, match=r"no run\.json"):
         train(out=tmp_path / "nothing", resume=True)
 
@@ -156,7 +155,9 @@ def test_resuming_nothing_is_refused(tmp_path):
         ({"epochs": 0}, "1 to 100000"),
     ],
 )
-def test_a_wrong_argument_is_told_with_the_nearest_right_one(settings, tmp_path, wrong, hint):
+def test_a_wrong_argument_is_told_with_the_nearest_right_one(
+    train, settings, tmp_path, wrong, hint
+):
     with pytest.raises(UsageError, match=hint):
         train(out=tmp_path / "run", **{**settings, **wrong})
     assert not (tmp_path / "run").exists()
@@ -190,13 +191,13 @@ def test_options_of_the_model_come_on_top_of_the_recipe_and_are_recorded(
         ("head_init=tiny", "small"),
     ],
 )
-def test_a_wrong_option_is_told(settings, tmp_path, word, hint):
+def test_a_wrong_option_is_told(train, settings, tmp_path, word, hint):
     with pytest.raises(UsageError, match=hint):
         train(out=tmp_path / "run", **settings, option=(word,))
     assert not (tmp_path / "run").exists()
 
 
-def test_no_data_is_a_usage_error(tmp_path):
+def test_no_data_is_a_usage_error(train, tmp_path):
     with pytest.raises(UsageError, match="--data"):
         train(out=tmp_path / "run")
 
