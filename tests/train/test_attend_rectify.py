@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from finedge.train.about import cost
+from finedge.train.cost import cost
 
 from finedge.errors import UsageError
 from finedge.runtime.classifier import probabilities
