@@ -49,6 +49,6 @@ def test_without_json_a_person_can_read_it(capsys):
     assert all(name in shown for name in (*models.names(), *backbones.names(), "GMAC 448"))
 
 
-def test_an_unknown_backbone_is_told_with_the_nearest():
+def test_an_unknown_backbone_is_reported_with_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'resnet50'"):
         list_command(backbone=("resnet5",))

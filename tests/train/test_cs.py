@@ -1,13 +1,15 @@
 import pytest
 import torch
 
-from finedge.train import about, backbones, models
+from finedge.train import backbones, models
+from finedge.train.cost import cost
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 from finedge.train.layers.cross_layer_channel import CrossLayerSelf, HighLevel
 from finedge.train.layers.head import LinearHead
 from finedge.train.layers.pooling import average_to
 
-# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two decimals; off by at most their rounding.
+# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two
+# decimals; wrong by at most their rounding.
 COUNTED = [("resnet101", 44.65, 8.28, 33.43), ("resnet50", 25.66, 4.57, 18.58)]
 ROUNDING = 0.0051
 
@@ -42,9 +44,9 @@ def recorded(model, *paths):
 
 @pytest.mark.parametrize(("backbone", "parameters", "small", "large"), COUNTED)
 def test_the_counts_are_those_of_the_specification(backbone, parameters, small, large):
-    cost = about.cost("cs", backbone=backbone)
-    assert cost["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
-    assert [cost["gmac"][size] for size in ("224", "448")] == pytest.approx(
+    counts = cost("cs", backbone=backbone)
+    assert counts["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
+    assert [counts["gmac"][size] for size in ("224", "448")] == pytest.approx(
         [small, large], abs=ROUNDING
     )
 

@@ -129,7 +129,7 @@ def test_a_teacher_of_other_classes_or_sizes_is_refused(teacher):
         open_teacher(teacher, run.spec, sides=[0, 32], device=CPU)
 
 
-def test_a_damaged_teacher_is_told(train, teacher, settings, tmp_path):
+def test_a_damaged_teacher_is_reported(train, teacher, settings, tmp_path):
     broken = shutil.copytree(teacher, tmp_path / "teacher")
     save_file(
         {"model.x": torch.zeros(1)},

@@ -47,7 +47,7 @@ def weights(run):
 
 
 def stopped_at(monkeypatch, write, error):
-    """Let the `write`-th write of a file (from 0) end with `error` before the file is renamed into place."""
+    """Let the `write`-th write of a file (from 0) raise `error` before the rename."""
     real, done = os.fsync, []
 
     def fsync(handle):
@@ -60,7 +60,7 @@ def stopped_at(monkeypatch, write, error):
 
 
 @pytest.mark.parametrize("write", range(WRITES))
-def test_a_full_disk_at_any_write_leaves_a_folder_that_the_same_command_takes(
+def test_after_a_full_disk_at_any_write_the_same_command_starts_again(
     train, whole, pictures, tmp_path, monkeypatch, write, caplog
 ):
     out = tmp_path / "run"
@@ -95,7 +95,7 @@ def test_a_full_disk_after_an_epoch_leaves_a_run_that_can_be_resumed(
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
 
 
-def test_seeds_go_on_where_the_last_checkpoint_was_not_written(
+def test_seeds_continue_where_the_last_checkpoint_was_not_written(
     train, whole, pictures, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
@@ -142,7 +142,7 @@ def test_an_empty_or_half_made_folder_is_taken(tmp_path, files):
         {".run.json.backup": "somebody's", "metrics.jsonl": ""},
     ],
 )
-def test_what_is_no_beginning_of_a_run_is_left_alone(tmp_path, files):
+def test_what_is_no_beginning_of_a_run_is_unchanged(tmp_path, files):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match="not a run"):
@@ -159,7 +159,9 @@ def test_data_that_is_refused_leaves_nothing(train, tmp_path, pictures):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_out_that_cannot_be_written_is_told_before_the_data_is_read(train, tmp_path, pictures):
+def test_an_unwritable_out_is_reported_before_the_data_is_read(
+    train, tmp_path, pictures
+):
     (tmp_path / "file").write_text("x")
     with pytest.raises(SystemProblem, match=r"--out: .*Not a directory"):
         train(out=tmp_path / "file" / "run", **{**small(pictures), "data": tmp_path / "nowhere"})

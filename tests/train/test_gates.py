@@ -12,7 +12,8 @@ from finedge.train.layers.head import pooled
 
 GATED = {"ca": {}, "sa": {}, "csca": {}, "csca sequential": {"order": "sequential"}}
 SMALL = ("resnet18", "efficientnet_lite0", "mobilenetv2_035")
-# Counted by hand for 200 classes on ResNet-50: sum over the 16 units of 2 C C/16 + C/16 + C, and 16 x 2 x 7 x 7.
+# Counted by hand for 200 classes on ResNet-50: the sum over the 16 units of 2 C C/16 + C/16 + C,
+# and 16 x 2 x 7 x 7.
 PLAIN, CHANNEL, SPATIAL = 23_917_832, 2_530_992, 1_568
 
 
@@ -145,7 +146,7 @@ def test_the_gates_of_a_frozen_stage_stay_as_they_start(gated):
 
 
 @torch.no_grad()
-def test_the_channel_scores_are_a_bottleneck_of_a_sixteenth_with_at_least_four():
+def test_channel_scores_have_a_bottleneck_of_a_sixteenth_at_least_four():
     assert ChannelScores(256).reduce.out_channels == 16
     scores = ChannelScores(24).double()
     assert scores.reduce.out_channels == 4

@@ -76,9 +76,7 @@ def test_every_model_runs_on_every_backbone(name, backbone):
 
 @torch.no_grad()
 @pytest.mark.parametrize("backbone", TINY)
-def test_each_tap_is_a_module_that_runs_once_and_gives_one_feature_map_in_the_order_listed(
-    name, backbone
-):
+def test_each_tap_runs_once_in_order_and_gives_one_feature_map(name, backbone):
     model, seen = build(name, backbone=backbone).eval(), []
     for tap in model.taps:
         model.get_submodule(tap).register_forward_hook(

@@ -22,7 +22,8 @@ def of_epoch(recipe, epoch, *, step=0):
 def test_cnl_warms_up_and_drops_as_published(name, drops):
     recipe = read_recipe(name)
     assert recipe.epochs == 110
-    # The authors' code moves once an epoch, on linspace(1e-5, 1e-2, 10); the line through the steps meets its value in every epoch.
+    # The authors' code changes the rate once an epoch, on linspace(1e-5, 1e-2, 10). The line
+    # through the steps has its value in every epoch.
     for epoch, published in enumerate(np.linspace(1e-5, 1e-2, 10)):
         before = of_epoch(recipe, epoch - 1, step=STEPS - 1) if epoch else recipe.warmup_start
         assert before - 1e-12 <= published <= of_epoch(recipe, epoch, step=STEPS - 1) + 1e-12

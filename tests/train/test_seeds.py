@@ -44,7 +44,7 @@ def test_each_seed_is_a_run_and_the_result_is_their_mean_and_range(train, tmp_pa
     assert alone["loss"] == result["runs"][0]["loss"]
 
 
-def test_the_same_call_skips_finished_runs_and_goes_on_with_the_others(
+def test_the_same_call_skips_finished_runs_and_continues_with_the_others(
     train, tmp_path, settings, monkeypatch
 ):
     whole = train(out=tmp_path / "whole", **settings, seeds=2)
@@ -79,7 +79,7 @@ def test_runs_of_other_settings_are_refused(train, tmp_path, settings):
 
 
 @pytest.mark.parametrize("words", [["--seeds", "0"], ["--seeds", "2", "--resume"]])
-def test_wrong_use_is_told(tmp_path, pictures, words, capsys):
+def test_wrong_use_is_reported(tmp_path, pictures, words, capsys):
     assert main(["train", "--data", str(pictures), "--out", str(tmp_path / "runs"), *words]) == 2
     assert "--seeds" in capsys.readouterr().err
 

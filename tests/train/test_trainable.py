@@ -1,4 +1,4 @@
-"""A batch of one image in front of BatchNorm: refused where it cannot train, never made where it can be avoided."""
+"""A batch of one image: refused where BatchNorm cannot train on it, and avoided elsewhere."""
 
 import json
 
@@ -23,7 +23,7 @@ from finedge.train.trainable import require_trainable
         (3, 1, [1, 1, 1]),
     ],
 )
-def test_a_lone_last_image_joins_its_neighbours(images, size, sizes):
+def test_a_single_last_image_joins_its_neighbours(images, size, sizes):
     groups = batched(list(range(images)), size)
     assert [len(group) for group in groups] == sizes
     assert [index for group in groups for index in group] == list(range(images))
@@ -36,11 +36,8 @@ def test_a_lone_last_image_joins_its_neighbours(images, size, sizes):
         ("plain", Recipe(size=64), None),  # 2 x 2 positions
         ("plain", Recipe(size=64, start_size=32), r"backbone\."),  # the first epochs are smaller
         ("plain", Recipe(size=32, freeze_norm=True), None),
-        (
-            "clca_cga",
-            Recipe(size=64),
-            "BatchNorm '.*' sees one value",
-        ),  # a head on averaged features, at any size
+        # A head on averaged features, at any size.
+        ("clca_cga", Recipe(size=64), "BatchNorm '.*' sees one value"),
         ("attend_rectify", Recipe(size=64), "gate"),
     ],
 )

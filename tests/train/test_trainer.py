@@ -86,9 +86,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train, tmp
     assert not equal(tmp_path / "a", tmp_path / "c")
 
 
-def test_divergence_stops_with_the_last_good_checkpoint_and_says_how_to_go_on(
-    train, tmp_path, settings
-):
+def test_divergence_stops_at_the_last_good_checkpoint_with_a_remedy(train, tmp_path, settings):
     with pytest.raises(FinedgeError, match=r"diverged in epoch 1(.|\n)*--resume --lr") as caught:
         train(out=tmp_path / "run", **{**settings, "lr": 1e30})
     assert caught.value.exit_code == 1

@@ -10,7 +10,7 @@ ROUNDING = 0.05  # it gives one decimal
 
 
 def published(backbone, images):
-    """The forward pass as in the code of WRN, on the weights of `backbone`: every block activates its own input."""
+    """The forward pass of WRN's code on `backbone`'s weights: a block activates its input."""
 
     def activate(x, norm):
         return F.relu(F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias))

@@ -49,12 +49,12 @@ def list_models(backbones: Sequence[str]) -> dict[str, Any]:
         "backbones": [
             {
                 "name": name,
-                "paper": known.paper,
-                "weights": ["none", *known.weights],
-                "resize": known.preprocess.resize,
-                "crop": known.preprocess.crop,
+                "paper": listed.paper,
+                "weights": ["none", *listed.weights],
+                "resize": listed.preprocess.resize,
+                "crop": listed.preprocess.crop,
             }
-            for name, known in BACKBONES.items()
+            for name, listed in BACKBONES.items()
         ],
         "recipes": list(recipe_names()),
         "costs": [
@@ -93,5 +93,5 @@ def _print_tables(listing: dict[str, Any]) -> None:
             *(f"{row['gmac'][str(size)]:.2f}" for size in SIZES),
         )
     console.print(costs)
-    console.print("backbones:", ", ".join(known["name"] for known in listing["backbones"]))
+    console.print("backbones:", ", ".join(entry["name"] for entry in listing["backbones"]))
     console.print("recipes:", ", ".join(listing["recipes"]))
