@@ -3,7 +3,8 @@
 Each function takes uint8 [H, W, 3] and a generator and returns the same shape: the frame a camera might have given instead, before
 preprocessing. One severity each, fixed here and such that a person still names the object; lengths are shares of the short side, because
 the centre square is what preprocessing keeps. What a warp uncovers is filled by reflection: a constant colour would be a cue of its own.
-Paper 4 (arXiv 1807.07320) claims robustness to clutter and deformation, without a benchmark that could be had here: these are ours.
+Attend and Rectify (arXiv 1807.07320) claims robustness to clutter and deformation. Its benchmark is
+not available here, so these perturbations are this project's own.
 """
 
 from __future__ import annotations

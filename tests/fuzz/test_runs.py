@@ -274,7 +274,7 @@ def test_no_file_of_weights_raises_an_untyped_error(
 )
 def test_what_is_no_table_of_plain_tensors_is_refused(state: Any, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(DataError, match="something else than a state dict"):
+    with pytest.raises(DataError, match="does not hold a state dict"):
         weights.read(tmp_path / "w.pth")
 
 

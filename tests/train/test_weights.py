@@ -105,7 +105,7 @@ def test_a_damaged_file_is_refused(tmp_path, suffix, content):
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(DataError, match="something else than a state dict"):
+    with pytest.raises(DataError, match="does not hold a state dict"):
         backbones.make("resnet18", weights=str(tmp_path / "w.pth"))
 
 
