@@ -190,10 +190,10 @@ def _extract(file: Path, target: Path) -> None:
 
 def _extract_tar(file: Path, target: Path) -> None:
     with file.open("rb") as raw, tarfile.open(fileobj=raw) as tar:
-        tar.extractall(target, members=_shown(tar, raw, name=file.name), filter="data")
+        tar.extractall(target, members=_members(tar, raw, name=file.name), filter="data")
 
 
-def _shown(tar: tarfile.TarFile, raw: BinaryIO, *, name: str) -> Iterator[tarfile.TarInfo]:
+def _members(tar: tarfile.TarFile, raw: BinaryIO, *, name: str) -> Iterator[tarfile.TarInfo]:
     """Yield the members of a tar; a bar shows how much of the file `raw` was read, in MiB."""
     size, position = os.fstat(raw.fileno()).st_size, 0
     with progress_bar(f"unpacking {name} (MiB)", size // CHUNK) as advance:
