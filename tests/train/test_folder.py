@@ -159,9 +159,7 @@ def test_data_that_is_refused_leaves_nothing(train, tmp_path, pictures):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unwritable_out_is_reported_before_the_data_is_read(
-    train, tmp_path, pictures
-):
+def test_an_unwritable_out_is_reported_before_the_data_is_read(train, tmp_path, pictures):
     (tmp_path / "file").write_text("x")
     with pytest.raises(SystemProblem, match=r"--out: .*Not a directory"):
         train(out=tmp_path / "file" / "run", **{**small(pictures), "data": tmp_path / "nowhere"})

@@ -563,10 +563,10 @@ def test_the_real_grocery_store_has_the_official_counts(tmp_path, shared_data):
         "images": 5421,
         "listed": 5421,
     }
-    ours, theirs = open_dataset(tmp_path), open_dataset(shared_data / "grocery240")
-    assert ours.labels == theirs.labels
-    assert [(i.path.resolve(), i.label) for i in ours.split("test")] == [
-        (i.path.resolve(), i.label) for i in theirs.split("test")
+    dataset, expected = open_dataset(tmp_path), open_dataset(shared_data / "grocery240")
+    assert dataset.labels == expected.labels
+    assert [(i.path.resolve(), i.label) for i in dataset.split("test")] == [
+        (i.path.resolve(), i.label) for i in expected.split("test")
     ]
     assert get("grocery", tmp_path, option=("level=coarse",))["counts"]["classes"] == 43
 
