@@ -14,10 +14,10 @@ def small_model(name="cnl", backbone="mobilenetv2_035", **options):
     """
     import torch
 
-    from finedge.train.models import build
+    from finedge.train.models import build_model
 
     torch.manual_seed(0)
-    model = build(name, num_classes=5, backbone=backbone, **options)
+    model = build_model(name, num_classes=5, backbone=backbone, **options)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.0)

@@ -28,9 +28,16 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from finedge.cli import logs_to_stderr
-from finedge.train.distributed import joined
+from finedge.train.distributed import World, joined
+from finedge.train.request import (
+    MachineOptions,
+    ModelOptions,
+    RecipeOptions,
+    RunOptions,
+    TrainingRequest,
+)
 from finedge.train.session import fresh
-from finedge.train.trainer import Machine, Trainer
+from finedge.train.trainer import Trainer
 
 RECIPE = """
 augment = "resized-crop"
@@ -58,7 +65,7 @@ def main(settings: tyro.conf.OmitArgPrefixes[Settings]) -> None:
     """Time both loops in turns and print the images per second of each and their ratio."""
     logs_to_stderr()
     with tempfile.TemporaryDirectory() as folder, joined("auto") as world:
-        trainer = finedge_trainer(Path(folder), settings, machine=Machine(world, settings.workers))
+        trainer = finedge_trainer(Path(folder), settings, world=world)
         loops = {"finedge": trainer.train_epoch, "straight": straight_loop(trainer, settings)}
         seconds = in_turns(loops, settings.rounds)
     images = settings.steps * settings.batch_size
@@ -77,21 +84,18 @@ def main(settings: tyro.conf.OmitArgPrefixes[Settings]) -> None:
     )
 
 
-def finedge_trainer(folder: Path, settings: Settings, *, machine: Machine) -> Trainer:
+def finedge_trainer(folder: Path, settings: Settings, *, world: World) -> Trainer:
     """Return a trainer whose epochs have as many steps as are measured."""
     (folder / "recipe.toml").write_text(RECIPE.format(epochs=settings.rounds + 1))
-    names = {
-        "data": settings.data,
-        "recipe": str(folder / "recipe.toml"),
-        "model": "plain",
-        "backbone": settings.backbone,
-        "weights": "none",
-    }
-    trainer = fresh(
-        folder / "run",
-        {**names, "size": settings.size, "batch_size": settings.batch_size},
-        machine=machine,
+    request = TrainingRequest(
+        RunOptions(folder / "run", settings.data),
+        ModelOptions("plain", settings.backbone, "none"),
+        RecipeOptions(
+            str(folder / "recipe.toml"), size=settings.size, batch_size=settings.batch_size
+        ),
+        MachineOptions(settings.workers),
     )
+    trainer = fresh(request, world=world)
     if trainer.steps < settings.steps:
         raise SystemExit(
             f"{settings.data} has images for {trainer.steps} steps, not {settings.steps}"

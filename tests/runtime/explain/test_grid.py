@@ -10,7 +10,7 @@ from finedge.export.to_onnx import to_onnx
 from finedge.runtime.explain.graph import Graph
 from finedge.runtime.explain.grid import AxisPositions, Grid, Places
 from finedge.spec import Input, Preprocess, Spec
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 SIZE = 128
 # In a random network the centre of mass of a position's gradient is within about a pixel of the
@@ -32,7 +32,7 @@ def centre_of_gradient(model, block, position):
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet18"])
 def test_the_predicted_centre_is_where_the_gradient_comes_from(backbone):
     torch.manual_seed(0)
-    model = build("plain", num_classes=2, backbone=backbone).eval()
+    model = build_model("plain", num_classes=2, backbone=backbone).eval()
     graph, taps = to_onnx(
         model, Spec("plain", backbone, ("a", "b"), Preprocess(SIZE, SIZE), Input(SIZE, SIZE))
     )
