@@ -41,6 +41,12 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
 
     A remark on a picture is logged once a folder.
 
+    Example:
+        >>> from finedge import read_image
+        >>> image = read_image(Path("photo.jpg"))
+        >>> image.shape, image.dtype.name
+        ((224, 224, 3), 'uint8')
+
     Raises:
         DataError: no such file, or no whole picture of a kind that is read; the text has the
             reason.
