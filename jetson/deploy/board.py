@@ -81,7 +81,9 @@ class Board:
 
     def why_no_tensorrt(self) -> str:
         """Return what the board's doctor reported about each TensorRT backend."""
-        reasons = {name: self.backends.get(name, "unknown to the finedge there") for name in TENSORRT}
+        reasons = {
+            name: self.backends.get(name, "unknown to the finedge there") for name in TENSORRT
+        }
         return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
     def run(self, kind: type[T], *words: str) -> T:

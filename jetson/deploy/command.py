@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -13,75 +12,25 @@ from typing import Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.bundle import MANIFEST, Bundle, sha256
-from finedge.errors import FinedgeError, SystemProblem, UsageError
+from finedge.errors import FinedgeError, SystemProblem
 from finedge.jetson.deploy import scripts
 from finedge.jetson.deploy.board import Board, BuildAnswer, VerifyAnswer, examine, locked
 from finedge.jetson.deploy.copy import check_digests, copier, refuse_unsendable
+from finedge.jetson.deploy.options import (
+    Installation,
+    Login,
+    ServiceRestart,
+    check_printable,
+)
 from finedge.jetson.deploy.remote import SshTarget, connect, last_line
 from finedge.jetson.deploy.steps import DeployStep, Journal
 from finedge.options import comma_list
 from finedge.runtime.trt.build.options import FILES
-from finedge.text import printable
 
 ENGINES = ("fp16", "int8")
-SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*")
-
-
-@dataclass(frozen=True)
-class Login:
-    """How ssh logs in, where ~/.ssh/config does not say it.
-
-    Attributes:
-        port: ssh's port.
-        identity: a private key for ssh.
-    """
-
-    port: int | None = None
-    identity: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.identity is not None and not self.identity.is_file():
-            raise UsageError(f"there is no key {self.identity}", expected="a private key file")
-
-
-@dataclass(frozen=True)
-class Installation:
-    """What is where on the board.
-
-    Attributes:
-        path: the folder of the bundles; a second service has its own.
-        finedge: the finedge command, where it is not on the PATH.
-        keep: how many old versions stay.
-    """
-
-    path: str = "~/finedge/bundles"
-    finedge: str = "finedge"
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        if self.keep < 0:
-            raise UsageError(f"--keep {self.keep}", expected="a number from 0")
-        for text in (self.path, self.finedge):
-            _check_printable(text)
-
-
-@dataclass(frozen=True)
-class ServiceRestart:
-    """The service that runs the bundle.
-
-    Attributes:
-        service: the systemd unit to restart. If it does not stay up, the old version comes back.
-        settle_s: how long the service must stay up, in seconds.
-    """
-
-    service: str = ""
-    settle_s: int = 10
-
-    def __post_init__(self) -> None:
-        if self.settle_s < 0:
-            raise UsageError(f"--settle-s {self.settle_s}", expected="seconds, 0 or more")
-        if self.service and not SERVICE.fullmatch(self.service):
-            raise UsageError(f"--service '{self.service}'", expected="a systemd unit, e.g. finedge")
+DEFAULT_LOGIN = Login()
+DEFAULT_INSTALLATION = Installation()
+NO_RESTART = ServiceRestart()
 
 
 @dataclass(frozen=True)
@@ -117,9 +66,9 @@ def deploy(
     bundle: Positional[Path],
     *,
     precision: str = "",
-    login: OmitArgPrefixes[Login] = Login(),
-    installation: OmitArgPrefixes[Installation] = Installation(),
-    restart: OmitArgPrefixes[ServiceRestart] = ServiceRestart(),
+    login: OmitArgPrefixes[Login] = DEFAULT_LOGIN,
+    installation: OmitArgPrefixes[Installation] = DEFAULT_INSTALLATION,
+    restart: OmitArgPrefixes[ServiceRestart] = NO_RESTART,
 ) -> dict[str, Any]:
     """Copy a bundle to a board, build its engines and verify it there, then let it serve.
 
@@ -139,7 +88,7 @@ def deploy(
         restart: the service to restart.
     """
     target = SshTarget(board, login.port, login.identity)
-    _check_printable(bundle.name)
+    check_printable(bundle.name)
     source = Bundle.load(bundle)
     refuse_unsendable(source)
     deployment = _deployment(source, precision, installation=installation, restart=restart)
@@ -290,11 +239,3 @@ def _precisions(text: str, bundle: Bundle) -> tuple[str, ...]:
     for name in names:
         bundle.file(FILES[name])  # raises where the bundle lacks it
     return names or tuple(name for name in ENGINES if FILES[name] in bundle.files)
-
-
-def _check_printable(text: str) -> None:
-    if not text or printable(text) != text:
-        raise UsageError(
-            f"'{text}' is empty or holds a character that cannot be printed",
-            expected="printable names",
-        )

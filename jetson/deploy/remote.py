@@ -19,7 +19,7 @@ from finedge.errors import FinedgeError, SystemProblem, UsageError
 
 log = logging.getLogger(__name__)
 
-# ssh gives up after 10 s on a board that does not answer, and after 60 s on a link that went silent.
+# ssh gives up on a board that does not answer for 10 s, and on a link that is silent for 60 s.
 SSH_OPTIONS = {
     "ConnectTimeout": "10",
     "ServerAliveInterval": "15",
@@ -184,9 +184,7 @@ class Remote:
         return result.out
 
     @contextlib.contextmanager
-    def hold(
-        self, script: str, *arguments: str, master: bool = False
-    ) -> Iterator[RunningCommand]:
+    def hold(self, script: str, *arguments: str, master: bool = False) -> Iterator[RunningCommand]:
         """Run a script that waits for the end of its input.
 
         It ends with the block. It also ends with this process, however that ends.
