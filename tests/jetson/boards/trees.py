@@ -177,7 +177,7 @@ JETSONS = tuple(b for b in BOARDS if b != "desktop")
 
 
 def jetson(model: str, release: str, revision: str) -> Files:
-    """The name of a board, and its driver, CUDA, TensorRT and GStreamer as JetPack installs them."""
+    """Name of a board, its driver, CUDA, TensorRT and GStreamer as JetPack installs them."""
     plugins = "usr/lib/aarch64-linux-gnu/gstreamer-1.0"
     tensorrt = "usr/lib/python3.10/dist-packages/tensorrt/__init__.py"
     return {
@@ -267,7 +267,7 @@ def cooling(number: int, kind: str, state: int) -> Files:
 
 
 def alerts(parts: tuple[str, ...], *, active: tuple[str, ...] = ()) -> Files:
-    """A running fan, and a throttle alert for each part of the chip, numbered as the kernel does."""
+    """A running fan and a throttle alert for each part of the chip, numbered as the kernel does."""
     files = cooling(0, "pwm-fan", 3)
     for i, part in enumerate(parts, 8):
         files |= cooling(i, f"{part}-throttle-alert", int(part in active))

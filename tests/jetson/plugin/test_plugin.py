@@ -29,7 +29,7 @@ TOLERANCE = 2e-3
 
 @dataclass(frozen=True)
 class Case:
-    """One node: `inputs` and `output` are TensorFormats, with `:INT8` after those that are not FP16."""
+    """One node: `inputs` and `output` are TensorFormats, FP16 unless `:INT8` follows."""
 
     d: int
     dv: int
@@ -255,5 +255,5 @@ def test_opening_the_autoload_library_registers_the_plugin(built):
 @pytest.mark.parametrize("name", ["int8", "shared"])
 def test_a_build_for_a_jetson_gives_the_numbers_of_the_reference(name, cross_built, tmp_path):
     check(cross_built, CASES[name], tmp_path)
-    done = cross_built.start(cross_built.autoload)
+    process = cross_built.start(cross_built.autoload)
     assert process.stdout.split() == [OP], process.stderr
