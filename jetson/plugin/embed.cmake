@@ -1,6 +1,6 @@
-# finedge_embed(VARIABLE FOLDER) writes a C++ source that holds every image of FOLDER. It puts the path
-# of the source into VARIABLE. The assembler reads the bytes (.incbin), so the build needs no tool
-# but the compiler, and an image may have any size.
+# finedge_embed(VARIABLE FOLDER) writes a C++ source that holds every image of FOLDER. It puts the
+# path of the source into VARIABLE. The assembler reads the bytes (.incbin), so the build needs no
+# tool but the compiler, and an image may have any size.
 function(finedge_embed variable folder)
   file(GLOB images CONFIGURE_DEPENDS ${folder}/*.ptx ${folder}/*.cubin)
   set(names "")
@@ -20,7 +20,7 @@ function(finedge_embed variable folder)
   endforeach()
   if(NOT images)
     message(FATAL_ERROR
-            "no kernel images in ${folder}: they are part of the repository; `make kernels` writes them")
+            "no kernel images in ${folder}: `make kernels` writes them")
   endif()
   set(source ${CMAKE_CURRENT_BINARY_DIR}/images.cpp)
   file(CONFIGURE OUTPUT ${source} @ONLY CONTENT "#include \"image.h\"
