@@ -1,0 +1,56 @@
+"""Train one model as `finedge train` does, and print its accuracy on the test split: one row of `table`.
+
+    python benchmarks/gpu/train_one.py MODEL SEED DATA [--option KEY=VALUE] [--recipe FILE] [--epochs N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from finedge.train.distributed import joined  # noqa: E402
+from finedge.train.evaluate import accuracy, target_ranks  # noqa: E402
+from finedge.train.session import fresh  # noqa: E402
+from finedge.train.trainer import Machine  # noqa: E402
+
+RECIPE = Path(__file__).parent / "table.toml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--option", action="append", default=[])
+    parser.add_argument("--recipe", default=str(RECIPE))
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    torch.set_num_threads(1)
+    given = {"model": arguments.model, "seed": arguments.seed, "data": arguments.data, "recipe": arguments.recipe}
+    given |= {"weights": "imagenet", "option": tuple(arguments.option)}
+    given |= {"epochs": arguments.epochs} if arguments.epochs else {}
+    with tempfile.TemporaryDirectory() as folder, joined("auto") as world:
+        trainer = fresh(Path(folder) / "run", given, machine=Machine(world, arguments.workers))
+        trainer.run()
+        model = trainer.model if trainer.ema is None else trainer.ema.model
+        job = trainer.job
+        ranks = target_ranks(model, job.data.split("test"), job.spec, device=world.device, workers=arguments.workers)
+    last = trainer.rows[-1]
+    result = {"val": last["val"]["top1"], "test": accuracy(ranks), "loss": round(last["loss"], 4), "epochs": last["epoch"]}
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    print(json.dumps({**result, "images_per_s": last["images_per_s"], "parameters": parameters}))
+
+
+if __name__ == "__main__":
+    main()
