@@ -39,7 +39,7 @@ from benchmarks.gpu.part import Part, Request, Row, Skip  # noqa: E402
 
 RESULTS, LOG, CLOCKS = "results.jsonl", "log.txt", "clocks.csv"
 SECONDS = 480.0
-LONGEST_LOG = 20_000  # characters of a part's stderr
+LONGEST_LOG = 60_000  # characters of a part's stderr
 
 # In this order: what matters most comes first, and the last part takes the time that is left.
 PARTS = (
@@ -48,9 +48,11 @@ PARTS = (
     Part("lane", 45),
     Part("bindings", 30),
     Part("timing", 130),
+    Part("splits", 45),
     Part("counters", 75),
     Part("throughput", 75),
     Part("sanitizer", 150, beside_next=True),
+    Part("commands", 200, beside_next=True),
     Part("table", 480),
 )
 

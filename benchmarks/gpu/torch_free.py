@@ -45,8 +45,10 @@ CHECKS: tuple[tuple[int, int, int, int, bool, Any, Any, Any], ...] = (
     (33, 65, 96, 2, False, HWC8, ("LINEAR", INT8), LINEAR),
     (1, 1, 8, 1, False, HWC8, HWC8, HWC8),
 )
-# What is profiled: a layer of CNL at 448 pixels, batch 32, projected to 256 and 512 channels and absorbed; the last is split and combined.
+# What is profiled: a layer of CNL at 448 pixels, batch 32, projected to 64 to 512 channels and absorbed; the last is split and combined.
 PROFILED: tuple[tuple[int, int, int, int, bool], ...] = (
+    (196, 3136, 64, 32, False),
+    (196, 3136, 128, 32, False),
     (196, 3136, 256, 32, False),
     (196, 3136, 512, 32, False),
     (196, 3136, 512, 32, True),

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"{sys.argv[1]} {sys.argv[2]}: %(message)s")
     torch.set_num_threads(1)
     given = {"model": arguments.model, "seed": arguments.seed, "data": arguments.data, "recipe": arguments.recipe}
     given |= {"weights": "imagenet", "option": tuple(arguments.option)}

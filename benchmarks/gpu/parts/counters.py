@@ -33,10 +33,19 @@ SECTIONS = (
 EXTRA = "regex:^(l1tex__data_(bank|pipe)_.*shared.*|sm__(inst_executed_)?pipe_.*(tensor|hmma).*)$"
 # What a row keeps of the raw table.
 KEPT = re.compile(
-    r"^(gpu__time_duration\.sum|sm__.*tensor.*|.*pipe.*hmma.*|l1tex__data_(pipe|bank).*shared.*|dram__bytes_(read|write)\.sum"
-    r"|(sm|dram|lts|l1tex)__throughput.*pct.*|gpu__(compute_memory|dram)_throughput.*pct.*|sm__warps_active.*|launch__(registers_per_thread|grid_size"
-    r"|shared_mem_per_block_dynamic|occupancy_limit_\w+|waves_per_multiprocessor)|lts__t_(bytes|sectors)\.sum|smsp__average_warps_issue_stalled_\w+_per_issue_active\.ratio"
-    r"|smsp__issue_active.*pct|sm__cycles_elapsed\.(avg|max)|smsp__cycles_active\.avg)$"
+    r"^(gpu__time_duration\.sum"
+    r"|sm__pipe_tensor_cycles_active\.avg\.pct_of_peak_sustained_(active|elapsed)"
+    r"|sm__inst_executed_pipe_tensor\.sum"
+    r"|l1tex__data_(pipe_lsu_wavefronts|bank_conflicts_pipe_lsu)_mem_shared(_op_(ld|st))?\.sum"
+    r"|l1tex__data_pipe_lsu_wavefronts_mem_shared\.avg\.pct_of_peak_sustained_elapsed"
+    r"|dram__bytes_(read|write)\.sum|lts__t_sectors\.sum"
+    r"|(sm|lts|l1tex)__throughput\.avg\.pct_of_peak_sustained_elapsed"
+    r"|gpu__dram_throughput\.avg\.pct_of_peak_sustained_elapsed"
+    r"|sm__warps_active\.avg\.pct_of_peak_sustained_active"
+    r"|sm__cycles_active\.(avg|max)"
+    r"|smsp__issue_active\.avg\.pct_of_peak_sustained_active"
+    r"|launch__(registers_per_thread|grid_size|waves_per_multiprocessor|occupancy_limit_(registers|shared_mem))"
+    r"|smsp__average_warps_issue_stalled_(barrier|long_scoreboard|short_scoreboard|wait|math_pipe_throttle|mio_throttle)_per_issue_active\.ratio)$"
 )
 
 

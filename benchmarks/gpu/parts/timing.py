@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def timed(shape: Shape, drivers: dict[str, Driver], rates: dict[str, float]) -> 
     for name, call in contenders.items():
         try:
             with torch.inference_mode():
-                graphs[name] = _graph(call)
+                graphs[name] = graph_of(call)
         except Exception as error:  # a backend that has no kernel for this shape: any type
             refused[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
             torch.cuda.synchronize()
@@ -141,7 +142,7 @@ def timed(shape: Shape, drivers: dict[str, Driver], rates: dict[str, float]) -> 
     }
 
 
-def _graph(call: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, int]:
+def graph_of(call: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, int]:
     """Return a graph of as many calls as take about `GRAPH_MS`, and their number."""
     call()
     torch.cuda.synchronize()
@@ -155,7 +156,7 @@ def _errors(kernel: Attention, contenders: Contenders, graphs: dict[str, Any]) -
     exact = _first(kernel).exact()[0]
     largest = kernel.v.read()[0].abs().max().item()
     errors = {"kernel": (kernel.answer()[0].double() - exact).abs().max().item() / largest}
-    for name in ("sdpa flash", "sdpa efficient", "chain"):
+    for name in ("sdpa flash", "sdpa efficient", "triton", "chain"):
         if name in graphs:
             with suppress(Exception), torch.inference_mode():
                 answer = contenders[name]()[0, 0].transpose(0, 1).double()
@@ -197,11 +198,41 @@ def torch_contenders(kernel: Attention, *, compiled: bool) -> Contenders:
 
     contenders: Contenders = {name: backend(which) for name, which in BACKENDS.items()}
     contenders["chain"] = lambda: chain(q, k, v)
+    contenders["triton"] = triton_chosen(q, k, v, scale=scale)
     if compiled:
         torch._dynamo.reset()  # one code object would else be compiled for changing shapes, and at last not at all
         fast = torch.compile(chain, dynamic=False)
         contenders["chain compiled"] = lambda: fast(q, k, v)
     return contenders
+
+
+def triton_chosen(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Callable[[], Tensor]:
+    """Return the Triton kernel with the tile that is the fastest on these maps; the choice is made at the first call."""
+    chosen: list[Callable[[], Tensor]] = []
+
+    def call() -> Tensor:
+        if not chosen:
+            chosen.append(_fastest(q, k, v, scale=scale))
+        return chosen[0]()
+
+    return call
+
+
+def _fastest(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Callable[[], Tensor]:
+    """Try every tile for this head size; raise where none runs."""
+    from benchmarks.gpu import triton_attention  # here: not every torch brings Triton
+
+    times: list[tuple[float, int, Callable[[], Tensor]]] = []
+    reasons = []
+    for number, tile in enumerate(triton_attention.TILES.get(q.shape[-1], ())):
+        call = partial(triton_attention.run, q, k, v, scale=scale, tile=tile)
+        try:
+            times.append((min([milliseconds(call) for _ in range(4)][1:]), number, call))
+        except Exception as error:  # too much shared memory, or a compiler's limit: any type
+            reasons.append(f"{tile}: {type(error).__name__}: {str(error)[:80]}")
+    if not times:
+        raise RuntimeError("; ".join(reasons) or f"no tile for {q.shape[-1]} channels")
+    return min(times)[2]
 
 
 def _tokens(placed: Placed) -> Tensor:
