@@ -21,7 +21,7 @@ def device() -> torch.device:
 
 
 def open_driver(library: str) -> Driver:
-    """Open the CUDA driver with a current context: torch's own, so that both share streams and memory."""
+    """Open the CUDA driver with torch's context: both then share streams and memory."""
     torch.zeros(1, device=device())
     driver = Driver(library)
     if not torch.cuda.is_available():
@@ -64,7 +64,7 @@ def as_graph(call: Callable[[], object], *, times: int) -> torch.cuda.CUDAGraph:
 
 
 def clocks() -> dict[str, Any]:
-    """Return clocks in MHz, power in watts, temperature in degrees; empty where NVML does not answer."""
+    """Return clocks in MHz, power in watts, temperature in degrees; nothing without NVML."""
     with suppress(Exception):  # a missing package or a refused query: the row goes without
         import pynvml
 

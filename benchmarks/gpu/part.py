@@ -1,20 +1,23 @@
-"""What a part of the GPU run is: a name, a time limit, and a function that yields rows."""
+"""What a part of the GPU run is: a name, a time limit, and a module with `rows(request)`."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.gpu.device import LIBRARY
+from benchmarks.gpu.results import Row
 
-Row = Mapping[str, Any]  # plain data; one line of the results file
+__all__ = ["Part", "Request", "Row", "Skip", "run_part"]
 
 
-class Skip(Exception):  # noqa: N818 - not an error: the reason why a part does not run here
-    """A part cannot run on this machine; the text says why."""
+class Skip(Exception):
+    """A part cannot run on this machine; the text says why. It is no error."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,22 @@ class Request:
     data: Path | None = None
     bindings: Path | None = None
 
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Request:
+        """Read the arguments of `all.py`."""
+        return cls(
+            arguments.out,
+            time.monotonic() + arguments.seconds,
+            small=arguments.small,
+            library=arguments.library,
+            data=arguments.data,
+            bindings=arguments.bindings,
+        )
+
     @property
     def seconds_left(self) -> float:
         """The time until the deadline."""
         return self.deadline - time.monotonic()
-
-
-Rows = Callable[[Request], Iterator[Row]]
 
 
 @dataclass(frozen=True)
@@ -59,3 +71,23 @@ class Part:
     name: str
     seconds: float
     beside_next: bool = False
+
+
+def run_part(name: str, arguments: argparse.Namespace) -> None:
+    """Print the rows of a part and its status, one JSON object a line."""
+    request = Request.of(arguments)
+    status: Row = {"status": "done"}
+    try:
+        module = importlib.import_module(f"benchmarks.gpu.parts.{name}")
+        for row in module.rows(request):
+            print(json.dumps(row), flush=True)
+            if request.seconds_left < 0:
+                status = {"status": "stopped", "reason": f"{arguments.seconds:.0f} s"}
+                break
+    except Skip as reason:
+        status = {"status": "skipped", "reason": str(reason)}
+    except Exception as error:
+        traceback.print_exc()
+        words = f"{type(error).__name__}: {str(error)[:500]}"
+        status = {"status": "failed", "reason": words}
+    print(json.dumps(status), flush=True)

@@ -1,12 +1,11 @@
 """Attention problems in GPU memory, laid out as TensorRT lays maps out, and the kernel on them.
 
-Around every buffer that the kernel writes lie guard bands; what no element occupies is NaN, or 127 in INT8. Without a GPU the memory is the
-CPU's, which is what a stand-in for the driver reads.
+Around every buffer that the kernel writes lie guard bands; what no element occupies is NaN, or 127
+in INT8. Without a GPU the memory is the CPU's, which is what a stand-in for the driver reads.
 """
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,17 @@ import torch
 from torch import Tensor
 
 from finedge.runtime.plugins.driver import Driver, parameters_of
-from finedge.runtime.plugins.launch import COMBINE, HALF, INT8, QUERY_TILE, Layout, Map, Problem, kernel_for, plan
+from finedge.runtime.plugins.launch import (
+    COMBINE,
+    HALF,
+    INT8,
+    QUERY_TILE,
+    Layout,
+    Map,
+    Problem,
+    kernel_for,
+    plan,
+)
 
 GUARD = 4096  # elements on either side
 GUARD_BYTE = 0x5A
@@ -23,7 +32,11 @@ INT8_SCALE = 0.03
 
 @dataclass(frozen=True)
 class Case:
-    """A problem. `forms` and `kinds` are of q, k and v; `splits` 0 leaves their number to the plan; gains multiply normal values."""
+    """A problem.
+
+    `forms` and `kinds` are of q, k and v; `splits` 0 leaves their number to the plan; the gains
+    multiply normal values.
+    """
 
     queries: int
     keys: int
@@ -59,7 +72,9 @@ class Placed:
     layout: Layout
 
     @classmethod
-    def of(cls, shape: tuple[int, int, int], *, form: str, kind: int, device: torch.device) -> Placed:
+    def of(
+        cls, shape: tuple[int, int, int], *, form: str, kind: int, device: torch.device
+    ) -> Placed:
         """Make poisoned memory for a map [B, C, N]."""
         batch, channels, positions = shape
         layout = Layout.of(form, kind=kind, channels=channels, positions=positions)
@@ -79,9 +94,12 @@ class Placed:
         """Return the map [B, C, N]."""
         return self.memory[self.index]
 
-    def exact(self) -> Tensor:
-        """Return what the kernel takes the map for, in float64: INT8 times its scale, rounded to float16."""
-        values = self.read()
+    def exact(self, *, images: int | None = None) -> Tensor:
+        """Return the map in float64 as the kernel reads it, of the first `images`.
+
+        INT8 is scaled and rounded to float16.
+        """
+        values = self.memory[self.index[:images]]
         if values.dtype == torch.int8:
             values = (values.float() * INT8_SCALE).half()
         return values.double()
@@ -98,7 +116,7 @@ class Placed:
 
 
 class Attention:
-    """A case in memory with the launches that answer it; `run` records them on torch's current stream."""
+    """A case in memory, and the launches that answer it."""
 
     def __init__(self, case: Case, driver: Driver, *, device: torch.device) -> None:
         self.case, self._driver = case, driver
@@ -106,16 +124,24 @@ class Attention:
         shape = (case.batch, case.dv, case.queries)
         self.y = Placed.of(shape, form=case.form_out, kind=HALF, device=device)
         kernels = driver.kernels()
-        sizes: dict[str, Any] = {"queries": case.queries, "keys": case.keys, "d": case.d, "dv": case.dv, "batch": case.batch}
+        sizes: dict[str, Any] = {
+            "queries": case.queries,
+            "keys": case.keys,
+            "d": case.d,
+            "dv": case.dv,
+            "batch": case.batch,
+        }
         self.plan = plan(**sizes, shared=case.shared, processors=kernels.processors)
         self.splits = case.splits or self.plan.splits
         room = case.batch * self.splits * case.queries * (case.dv + 2) * 4 if self.splits > 1 else 0
-        self.workspace = torch.full((room + 2 * GUARD,), GUARD_BYTE, dtype=torch.uint8, device=device)
+        self.workspace = torch.full(
+            (room + 2 * GUARD,), GUARD_BYTE, dtype=torch.uint8, device=device
+        )
         self.problem = self._problem()
         self._parameters = parameters_of(self.problem)
         kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
         grid = (-(-case.queries // QUERY_TILE), self.splits, case.batch)
-        self._steps: list[tuple[ctypes.c_void_p, *tuple[int, ...]]] = []
+        self._steps: list[tuple[Any, ...]] = []
         function = kernels.function(kernel.name, shared_bytes=kernel.shared_bytes)
         self._steps.append((function, *grid, 128, 1, 1, kernel.shared_bytes))
         if self.splits > 1:
@@ -123,7 +149,7 @@ class Attention:
             self._steps.append((combine, case.queries, 1, case.batch, 128, 1, 1, 0))
 
     def run(self) -> None:
-        """Record the launches."""
+        """Record the launches on torch's current stream."""
         stream = torch.cuda.current_stream().cuda_stream if self.y.memory.is_cuda else 0
         for step in self._steps:
             self._driver.launch(*step, stream=stream, parameters=self._parameters)
@@ -134,29 +160,47 @@ class Attention:
         self.run()
         return self.y.read()
 
-    def exact(self) -> Tensor:
-        """Return the answer in float64 [B, dv, N]."""
-        q, k, v = (m.exact() for m in (self.q, self.k, self.v))
+    def exact(self, *, images: int | None = None) -> Tensor:
+        """Return the answer in float64 [B, dv, N], of the first `images`."""
+        q, k, v = (m.exact(images=images) for m in (self.q, self.k, self.v))
         weights = torch.softmax(self.case.scale * q.transpose(1, 2) @ k, dim=-1)
         return v @ weights.transpose(1, 2)
 
     def guarded(self) -> bool:
-        """Tell whether the guard bands are as they were: nothing was written past the output or the workspace."""
-        poison = torch.full((2 * GUARD,), float("nan"), dtype=torch.float16, device=self.y.memory.device).view(torch.uint8)
+        """Tell whether nothing was written outside the output and the workspace."""
+        poison = torch.full(
+            (2 * GUARD,), float("nan"), dtype=torch.float16, device=self.y.memory.device
+        ).view(torch.uint8)
         bands = torch.cat([self.workspace[:GUARD], self.workspace[-GUARD:]])
         return bool(torch.equal(self.y.guards(), poison)) and bool((bands == GUARD_BYTE).all())
 
     def _problem(self) -> Problem:
         case, maps = self.case, [m.map() for m in (self.q, self.k, self.v, self.y)]
         partial = self.workspace.data_ptr() + GUARD
-        return Problem(*maps, partial, case.queries, case.keys, case.d, case.dv, self.splits, case.batch, case.scale, 0)
+        return Problem(
+            *maps,
+            partial,
+            case.queries,
+            case.keys,
+            case.d,
+            case.dv,
+            self.splits,
+            case.batch,
+            case.scale,
+            0,
+        )
 
 
 def _inputs(case: Case, device: torch.device) -> tuple[Placed, Placed, Placed]:
     generator = torch.Generator(device=device).manual_seed(case.seed)
 
     def one(channels: int, positions: int, which: int, gain: float) -> Placed:
-        placed = Placed.of((case.batch, channels, positions), form=case.forms[which], kind=case.kinds[which], device=device)
+        placed = Placed.of(
+            (case.batch, channels, positions),
+            form=case.forms[which],
+            kind=case.kinds[which],
+            device=device,
+        )
         values = gain * torch.randn(placed.index.shape, generator=generator, device=device)
         if case.kinds[which] == INT8:
             placed.fill((values / INT8_SCALE).round().clamp(-128, 127).to(torch.int8))

@@ -1,9 +1,13 @@
-"""The attention kernel without torch: a program for compute-sanitizer and ncu, which starts in a second.
+"""The attention kernel without torch: a program for compute-sanitizer and ncu.
 
-    python benchmarks/gpu/torch_free.py check            # small problems against float64, one JSON line each; exit code 1 if one is wrong
-    python benchmarks/gpu/torch_free.py launch           # one launch of each kernel at the sizes that are profiled
+    python benchmarks/gpu/torch_free.py check
+    python benchmarks/gpu/torch_free.py launch
 
-Every map has an allocation of its own, of its exact size, so that a read or a write past its end is one that the sanitizer sees.
+`check` solves small problems, prints the error of each, and exits with 1 if one is wrong. `launch`
+launches each kernel once at the sizes that are profiled.
+
+Every map has an allocation of its own, of its exact size, so that a read or a write past its end is
+one that the sanitizer sees.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ from finedge.runtime.plugins.launch import HALF, INT8, Layout, Map, Problem  # n
 LIMIT = 1.5e-3  # of the largest value
 SCALE = 0.03  # of INT8
 HWC8, LINEAR, CHW32 = ("HWC8", HALF), ("LINEAR", HALF), ("CHW32", INT8)
-# queries, keys, channels, batch, shared, format of q, of k and v, and of y; few queries and images on many keys make splits
+# queries, keys, channels, batch, shared, format of q, of k and v, and of y; few queries and images
+# on many keys make splits
 CHECKS: tuple[tuple[int, int, int, int, bool, Any, Any, Any], ...] = (
     (49, 196, 64, 2, False, HWC8, HWC8, HWC8),
     (49, 196, 61, 2, False, HWC8, HWC8, HWC8),
@@ -45,7 +50,8 @@ CHECKS: tuple[tuple[int, int, int, int, bool, Any, Any, Any], ...] = (
     (33, 65, 96, 2, False, HWC8, ("LINEAR", INT8), LINEAR),
     (1, 1, 8, 1, False, HWC8, HWC8, HWC8),
 )
-# What is profiled: a layer of CNL at 448 pixels, batch 32, projected to 64 to 512 channels and absorbed; the last is split and combined.
+# What is profiled: a layer of CNL at 448 pixels, batch 32, projected to 64 to 512 channels and
+# absorbed; the last is split and combined.
 PROFILED: tuple[tuple[int, int, int, int, bool], ...] = (
     (196, 3136, 64, 32, False),
     (196, 3136, 128, 32, False),
@@ -74,17 +80,23 @@ class Memory:
         """Copy an array to the device; return its address."""
         address = self.room(array.nbytes)
         source = ctypes.c_void_p(array.ctypes.data)
-        self._driver.call("cuMemcpyHtoD_v2", ctypes.c_void_p(address), source, ctypes.c_size_t(array.nbytes))
+        self._driver.call(
+            "cuMemcpyHtoD_v2", ctypes.c_void_p(address), source, ctypes.c_size_t(array.nbytes)
+        )
         return address
 
     def get(self, address: int, array: NDArray[Any]) -> None:
         """Copy from the device into an array."""
         target = ctypes.c_void_p(array.ctypes.data)
-        self._driver.call("cuMemcpyDtoH_v2", target, ctypes.c_void_p(address), ctypes.c_size_t(array.nbytes))
+        self._driver.call(
+            "cuMemcpyDtoH_v2", target, ctypes.c_void_p(address), ctypes.c_size_t(array.nbytes)
+        )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("check", "launch"))
     parser.add_argument("--library", default=LIBRARY)
     arguments = parser.parse_args()
@@ -102,8 +114,13 @@ def main() -> int:
     return int(max(errors) > LIMIT)
 
 
-def check(driver: Driver, queries: int, keys: int, d: int, batch: int, shared: bool, *formats: Any) -> float:
-    """Return the largest error of a problem as a share of the largest value; infinite where an element was not written."""
+def check(
+    driver: Driver, queries: int, keys: int, d: int, batch: int, shared: bool, *formats: Any
+) -> float:
+    """Return the largest error of a problem as a share of the largest value.
+
+    It is infinite where an element was not written.
+    """
     form_q, form_k, form_y = formats
     generator = np.random.default_rng(0)
     with ExitStack() as stack:
@@ -112,42 +129,68 @@ def check(driver: Driver, queries: int, keys: int, d: int, batch: int, shared: b
         k = _Host((batch, d, keys), form_k, generator)
         v = k if shared else _Host((batch, d, keys), form_k, generator)
         y = _Host((batch, d, queries), form_y, None)
-        addresses = [memory.put(q.memory), at := memory.put(k.memory), at if shared else memory.put(v.memory), memory.room(y.memory.nbytes)]
-        problem = Problem(q.map(), k.map(), v.map(), y.map(), None, queries, keys, d, d, 1, batch, d**-0.5, 0)
+        addresses = [
+            memory.put(q.memory),
+            at := memory.put(k.memory),
+            at if shared else memory.put(v.memory),
+            memory.room(y.memory.nbytes),
+        ]
+        problem = Problem(
+            q.map(), k.map(), v.map(), y.map(), None, queries, keys, d, d, 1, batch, d**-0.5, 0
+        )
         ready = Ready(driver, problem, shared=shared)
-        ready.launch(addresses, workspace=memory.room(max(256, ready.plan.workspace_bytes)), stream=0)
+        ready.launch(
+            addresses, workspace=memory.room(max(256, ready.plan.workspace_bytes)), stream=0
+        )
         driver.call("cuCtxSynchronize")
         whole = np.empty_like(y.memory)
         if form_y == LINEAR or d % 8 == 0:
             memory.get(addresses[3], whole)
-        else:  # the padding of y was never written, which initcheck would report: rows are copied by their channels
+        else:  # nothing wrote the padding of y, and initcheck would report its copy
             for row in range(batch * queries):
                 part = whole[row * y.layout.token : row * y.layout.token + d]
                 memory.get(addresses[3] + row * y.layout.token * 2, part)
         exact = cross_layer_attention(*(m.exact() for m in (q, k, v)), scale=d**-0.5)[:, :, 0, :]
-        difference = np.abs(whole[y.index].astype(np.float64) - exact).max() / np.abs(v.exact()).max()
+        difference = (
+            np.abs(whole[y.index].astype(np.float64) - exact).max() / np.abs(v.exact()).max()
+        )
         return float(np.nan_to_num(difference, nan=np.inf))
 
 
 def launch(driver: Driver, queries: int, keys: int, d: int, batch: int, shared: bool) -> None:
     """Launch one problem once on random maps with neighbouring channels."""
     generator = np.random.default_rng(0)
-    layouts = [Layout.of("HWC8", kind=HALF, channels=d, positions=n) for n in (queries, keys, keys, queries)]
+    layouts = [
+        Layout.of("HWC8", kind=HALF, channels=d, positions=n)
+        for n in (queries, keys, keys, queries)
+    ]
     with ExitStack() as stack:
         memory = Memory(driver, stack)
-        q, k = (generator.standard_normal(batch * x.batch, dtype=np.float32).astype(np.float16) for x in layouts[:2])
+        q, k = (
+            generator.standard_normal(batch * x.batch, dtype=np.float32).astype(np.float16)
+            for x in layouts[:2]
+        )
         at_q, at_k = memory.put(q), memory.put(k)
         addresses = (at_q, at_k, at_k if shared else memory.put(k), memory.room(q.nbytes))
-        problem = Problem(*(x.map() for x in layouts), None, queries, keys, d, d, 1, batch, d**-0.5, 0)
+        problem = Problem(
+            *(x.map() for x in layouts), None, queries, keys, d, d, 1, batch, d**-0.5, 0
+        )
         ready = Ready(driver, problem, shared=shared)
-        ready.launch(addresses, workspace=memory.room(max(256, ready.plan.workspace_bytes)), stream=0)
+        ready.launch(
+            addresses, workspace=memory.room(max(256, ready.plan.workspace_bytes)), stream=0
+        )
         driver.call("cuCtxSynchronize")
 
 
 class _Host:
     """A map [B, C, N] in a TensorFormat, on the host; NaN or 127 where no element lies."""
 
-    def __init__(self, shape: tuple[int, int, int], form: tuple[str, int], generator: np.random.Generator | None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        form: tuple[str, int],
+        generator: np.random.Generator | None,
+    ) -> None:
         batch, channels, positions = shape
         self.kind = form[1]
         self.layout = Layout.of(form[0], kind=self.kind, channels=channels, positions=positions)
@@ -159,7 +202,9 @@ class _Host:
         if generator is not None:
             values = generator.standard_normal(shape)
             whole = self.kind == INT8
-            self.memory[self.index] = np.clip(np.rint(values / SCALE), -128, 127) if whole else values
+            self.memory[self.index] = (
+                np.clip(np.rint(values / SCALE), -128, 127) if whole else values
+            )
 
     def map(self) -> Map:
         return self.layout.map(scale=SCALE if self.kind == INT8 else 1.0)

@@ -1,6 +1,6 @@
-"""Train one model as `finedge train` does, and print its accuracy on the test split: one row of `table`.
+"""Train one model as `finedge train` does; print its accuracy on the test split.
 
-    python benchmarks/gpu/train_one.py MODEL SEED DATA [--option KEY=VALUE] [--recipe FILE] [--epochs N]
+python benchmarks/gpu/train_one.py MODEL SEED DATA [--option KEY=VALUE] [--recipe FILE] [--epochs N]
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ RECIPE = Path(__file__).parent / "table.toml"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("seed", type=int)
     parser.add_argument("data", type=Path)
@@ -35,9 +37,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"{sys.argv[1]} {sys.argv[2]}: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format=f"{sys.argv[1]} {sys.argv[2]}: %(message)s"
+    )
     torch.set_num_threads(1)
-    given = {"model": arguments.model, "seed": arguments.seed, "data": arguments.data, "recipe": arguments.recipe}
+    given = {
+        "model": arguments.model,
+        "seed": arguments.seed,
+        "data": arguments.data,
+        "recipe": arguments.recipe,
+    }
     given |= {"weights": "imagenet", "option": tuple(arguments.option)}
     given |= {"epochs": arguments.epochs} if arguments.epochs else {}
     with tempfile.TemporaryDirectory() as folder, joined("auto") as world:
@@ -45,9 +54,16 @@ def main() -> None:
         trainer.run()
         model = trainer.model if trainer.ema is None else trainer.ema.model
         job = trainer.job
-        ranks = target_ranks(model, job.data.split("test"), job.spec, device=world.device, workers=arguments.workers)
+        ranks = target_ranks(
+            model, job.data.split("test"), job.spec, device=world.device, workers=arguments.workers
+        )
     last = trainer.rows[-1]
-    result = {"val": last["val"]["top1"], "test": accuracy(ranks), "loss": round(last["loss"], 4), "epochs": last["epoch"]}
+    result = {
+        "val": last["val"]["top1"],
+        "test": accuracy(ranks),
+        "loss": round(last["loss"], 4),
+        "epochs": last["epoch"],
+    }
     parameters = sum(p.numel() for p in trainer.model.parameters())
     print(json.dumps({**result, "images_per_s": last["images_per_s"], "parameters": parameters}))
 

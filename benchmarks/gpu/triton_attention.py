@@ -1,6 +1,7 @@
-"""A plain FlashAttention-2 forward pass in Triton, for any head size that is a power of two: what a compiler makes of the same problem.
+"""A plain FlashAttention-2 forward pass in Triton: what a compiler makes of the same problem.
 
-With `SHARED` the tile of keys is the tile of values too, and is read once. Token-major float16 maps; one program takes `ROWS` queries of an image.
+With `SHARED` the tile of keys is the tile of values too, and is read once. Token-major float16
+maps; one program takes `ROWS` queries of an image.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Tile:
 
 
 TILES = {
+    64: (Tile(64, 64, 4, 3), Tile(128, 64, 4, 3), Tile(16, 64, 4, 3)),
+    128: (Tile(64, 64, 4, 3), Tile(128, 64, 8, 2), Tile(16, 64, 4, 3)),
     256: (Tile(64, 64, 4, 2), Tile(64, 32, 4, 3), Tile(128, 64, 8, 2)),
     512: (Tile(64, 32, 8, 2), Tile(64, 64, 8, 1), Tile(32, 32, 4, 2), Tile(16, 64, 4, 2)),
 }
@@ -47,7 +50,7 @@ def attend(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
 ):
-    """y = softmax(scale q k^T) v of [batch, positions, D]."""
+    """Compute y = softmax(scale q k^T) v of [batch, positions, D]."""
     image = tl.program_id(1)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, D)
@@ -62,7 +65,9 @@ def attend(  # type: ignore[no-untyped-def]
     total = tl.zeros([ROWS, D], tl.float32)
     for start in range(0, keys, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
-        tile_k = tl.load(k + column[:, None] * D + channel[None, :], mask=column[:, None] < keys, other=0.0)
+        tile_k = tl.load(
+            k + column[:, None] * D + channel[None, :], mask=column[:, None] < keys, other=0.0
+        )
         score = tl.dot(tile_q, tl.trans(tile_k)) * (scale * 1.4426950408889634)
         score = tl.where(column[None, :] < keys, score, float("-inf"))
         new = tl.maximum(peak, tl.max(score, 1))
@@ -72,10 +77,14 @@ def attend(  # type: ignore[no-untyped-def]
         if SHARED:
             tile_v = tile_k
         else:
-            tile_v = tl.load(v + column[:, None] * D + channel[None, :], mask=column[:, None] < keys, other=0.0)
+            tile_v = tl.load(
+                v + column[:, None] * D + channel[None, :], mask=column[:, None] < keys, other=0.0
+            )
         total = tl.dot(weight.to(tl.float16), tile_v, total * shrink[:, None])
         peak = new
-    tl.store(y + row[:, None] * D + channel[None, :], (total / mass[:, None]).to(tl.float16), mask=inside)
+    tl.store(
+        y + row[:, None] * D + channel[None, :], (total / mass[:, None]).to(tl.float16), mask=inside
+    )
 
 
 def run(q: Tensor, k: Tensor, v: Tensor, *, scale: float, tile: Tile) -> Tensor:
@@ -84,5 +93,7 @@ def run(q: Tensor, k: Tensor, v: Tensor, *, scale: float, tile: Tile) -> Tensor:
     y, options = torch.empty_like(q), {"num_warps": tile.warps, "num_stages": tile.stages}
     shared: Any = k.data_ptr() == v.data_ptr()
     grid = (-(-queries // tile.rows), batch)
-    attend[grid](q, k, v, y, queries, k.shape[2], scale, shared, channels, tile.rows, tile.columns, **options)
+    attend[grid](
+        q, k, v, y, queries, k.shape[2], scale, shared, channels, tile.rows, tile.columns, **options
+    )
     return y

@@ -1,8 +1,9 @@
-"""Our Python plugin through TensorRT's real bindings on a real GPU, plain and inside a stream capture.
+"""Our Python plugin through TensorRT's real bindings on a GPU, plain and in a stream capture.
 
-`--bindings` names a folder that holds NVIDIA's package `tensorrt_bindings` and, beside its `tensorrt.so`, a libnvinfer with nothing but a
-plugin registry whose `drive` calls a plugin in the order of a builder and a runtime. No TensorRT is needed, and none is tested: what is
-tested are the bindings' own trampolines into Python, with CUDA under them.
+`--bindings` names a folder that holds NVIDIA's package `tensorrt_bindings` and, beside its
+`tensorrt.so`, a libnvinfer with nothing but a plugin registry whose `drive` calls a plugin in the
+order of a builder and a runtime. No TensorRT is needed, and none is tested: what is tested are the
+bindings' own trampolines into Python, with CUDA under them.
 """
 
 from __future__ import annotations
@@ -40,11 +41,23 @@ class Bound:
     def drive(self, attention: Attention, stream: int) -> int:
         """Make a plugin and enqueue it once; return how many steps failed.
 
-        It runs inside a bound function, as a builder's callbacks do: pybind may make temporaries only there.
+        It runs inside a bound function, as a builder's callbacks do: pybind may make temporaries
+        only there.
         """
         failed: list[int] = []
-        maps = [m.memory.data_ptr() + 2 * GUARD for m in (attention.q, attention.k, attention.v, attention.y)]
-        arguments = (*maps, attention.workspace.data_ptr() + GUARD, attention.case.batch, attention.case.d, *SIDES, attention.case.scale, stream)
+        maps = [
+            m.memory.data_ptr() + 2 * GUARD
+            for m in (attention.q, attention.k, attention.v, attention.y)
+        ]
+        arguments = (
+            *maps,
+            attention.workspace.data_ptr() + GUARD,
+            attention.case.batch,
+            attention.case.d,
+            *SIDES,
+            attention.case.scale,
+            stream,
+        )
         inside = CALLBACK(lambda: failed.append(self.library.drive(*arguments)) or 0)
         self.library.arm(inside)
         try:
@@ -62,11 +75,20 @@ def rows(request: Request) -> Iterator[Row]:
     bound = opened(request.bindings)
     case = Case(SIDES[0] ** 2, SIDES[1] ** 2, 256, 256, batch=2)
     attention = Attention(case, Driver(request.library), device=torch.device("cuda"))
-    yield {"test": "plugin as it is", "version": bound.trt.__version__, "has_set_tactic": hasattr(plugin.Attention, "set_tactic")}
+    yield {
+        "test": "plugin as it is",
+        "version": bound.trt.__version__,
+        "has_set_tactic": hasattr(plugin.Attention, "set_tactic"),
+    }
     if not hasattr(plugin.Attention, "set_tactic"):
         plugin.Attention.set_tactic = lambda self, tactic: None  # type: ignore[attr-defined]
     plugin.register(bound.trt)
-    yield {"test": "plain", **answered(attention, lambda: bound.drive(attention, torch.cuda.current_stream().cuda_stream))}
+    yield {
+        "test": "plain",
+        **answered(
+            attention, lambda: bound.drive(attention, torch.cuda.current_stream().cuda_stream)
+        ),
+    }
     yield {"test": "captured", **captured(bound, attention)}
     yield {"test": "cost of enqueue in Python", "us": enqueue_us(attention)}
 
@@ -76,7 +98,9 @@ def opened(folder: Path) -> Bound:
     sys.path.insert(0, str(folder))
     trt = importlib.import_module("tensorrt_bindings")
     library = ctypes.CDLL(str(next(Path(str(trt.__file__)).parent.glob("libnvinfer.so.*"))))
-    library.drive.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 4 + [ctypes.c_float, ctypes.c_void_p]
+    library.drive.argtypes = (
+        [ctypes.c_void_p] * 5 + [ctypes.c_int] * 4 + [ctypes.c_float, ctypes.c_void_p]
+    )
     return Bound(trt, library)
 
 
@@ -85,7 +109,9 @@ def answered(attention: Attention, work: Callable[[], object]) -> Row:
     attention.y.memory[GUARD:-GUARD] = float("nan")
     failed = work()
     torch.cuda.synchronize()
-    error = (attention.y.read().double() - attention.exact()).abs().max().item() / attention.v.read().abs().max().item()
+    error = (
+        attention.y.read().double() - attention.exact()
+    ).abs().max().item() / attention.v.read().abs().max().item()
     return {"failed_steps": failed, "error": error, "pass": not failed and error < 1.5e-3}
 
 
@@ -100,7 +126,13 @@ def captured(bound: Bound, attention: Attention) -> Row:
         graph.replay()
     torch.cuda.synchronize()
     same = torch.equal(first, attention.y.read())
-    return {**row, "failed_steps": failed, "replays": REPLAYS, "same": same, "pass": row["pass"] and not failed and same}
+    return {
+        **row,
+        "failed_steps": failed,
+        "replays": REPLAYS,
+        "same": same,
+        "pass": row["pass"] and not failed and same,
+    }
 
 
 def enqueue_us(attention: Attention) -> float:

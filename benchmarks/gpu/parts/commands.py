@@ -1,6 +1,7 @@
-"""finedge's own commands on a machine with a GPU: train (compiled, resumed, taught), evaluate on both devices, export, verify, doctor.
+"""finedge's own commands on a machine with a GPU: train, evaluate, export, verify, doctor.
 
-Each is a process, as a user calls it, on a few classes of the pictures. A row holds the command, its exit code, and the end of its result.
+Each is a process, as a user calls it, on a few classes of the pictures. A row holds the command,
+its exit code, and the end of its result.
 """
 
 from __future__ import annotations
@@ -23,9 +24,17 @@ from benchmarks.gpu.part import Request, Row, Skip
 
 CLASSES = 10
 KEPT = ("top1", "n", "loss", "epochs", "images_per_s", "pass", "profile", "split")
-KEPT_OF_DOCTOR = ("nvidia_driver", "cuda", "gpu", "why_no_gpu", "plugin_image", "telemetry", "backends")
+KEPT_OF_DOCTOR = (
+    "nvidia_driver",
+    "cuda",
+    "gpu",
+    "why_no_gpu",
+    "plugin_image",
+    "telemetry",
+    "backends",
+)
 # Commands in order; {data}, {run} and the like are folders.
-TRAIN = "train --model {model} --recipe demo --backbone efficientnet_lite0 --data {data} --device cuda --workers 4"
+TRAIN = "train --model {model} --recipe demo --data {data} --device cuda --workers 4"
 COMMANDS = (
     "doctor",
     TRAIN.format(model="cnl", data="{data}") + " --out {run} --epochs 3 --profile",
@@ -33,7 +42,8 @@ COMMANDS = (
     "evaluate {run} --device cuda",
     "evaluate {run} --device cpu",
     TRAIN.format(model="plain", data="{data}") + " --out {taught} --epochs 2 --teacher {run}",
-    TRAIN.format(model="clca_cga", data="{data}") + " --out {gathered} --epochs 1 --batch-size 16 --accumulate 2",
+    TRAIN.format(model="clca_cga", data="{data}")
+    + " --out {gathered} --epochs 1 --batch-size 16 --accumulate 2",
     TRAIN.format(model="plain", data="{data}") + " --out {seeds} --epochs 1 --seeds 2",
     TRAIN.format(model="cnl", data="{data}") + " --out {compiled} --epochs 1 --compile",
     "export {run} --out {bundle}",
@@ -49,8 +59,13 @@ def rows(request: Request) -> Iterator[Row]:
         raise Skip("no --data")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        places = {key: str(folder / key) for key in ("run", "taught", "gathered", "seeds", "compiled")}
-        places |= {"data": str(few(request.data, folder / "data")), "bundle": str(folder / "b.finedge")}
+        places = {
+            key: str(folder / key) for key in ("run", "taught", "gathered", "seeds", "compiled")
+        }
+        places |= {
+            "data": str(few(request.data, folder / "data")),
+            "bundle": str(folder / "b.finedge"),
+        }
         for command in COMMANDS:
             yield called(command, places, seconds=request.seconds_left)
 
@@ -78,8 +93,17 @@ def called(command: str, places: dict[str, str], *, seconds: float) -> Row:
         )
     except subprocess.TimeoutExpired:
         return {"command": command, "pass": None, "reason": "not finished"}
-    row = {"command": command, "pass": done.returncode == 0, "exit_code": done.returncode, "took_s": round(time.monotonic() - start, 1)}
-    return {**row, **_kept(done.stdout), **({} if done.returncode == 0 else {"stderr": done.stderr[-1500:]})}
+    row = {
+        "command": command,
+        "pass": done.returncode == 0,
+        "exit_code": done.returncode,
+        "took_s": round(time.monotonic() - start, 1),
+    }
+    return {
+        **row,
+        **_kept(done.stdout),
+        **({} if done.returncode == 0 else {"stderr": done.stderr[-1500:]}),
+    }
 
 
 def _kept(stdout: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Nsight Compute's hardware counters of one launch of each kernel: tensor pipe, shared memory, device memory, occupancy, stalls.
+"""Nsight Compute's hardware counters of one launch of each kernel.
 
 The raw table lies in OUT/counters.csv. Clocks are left as they are.
 """
@@ -54,7 +54,9 @@ def rows(request: Request) -> Iterator[Row]:
         raise Skip(NO_GPU)
     if shutil.which("ncu") is None:
         raise Skip("no ncu on the PATH")
-    text = profiled(("--metrics", EXTRA), seconds=request.seconds_left) or profiled((), seconds=request.seconds_left)
+    text = profiled(("--metrics", EXTRA), seconds=request.seconds_left) or profiled(
+        (), seconds=request.seconds_left
+    )
     (request.out / "counters.csv").write_text(text)
     yield from read(text)
 
@@ -62,8 +64,22 @@ def rows(request: Request) -> Iterator[Row]:
 def profiled(extra: tuple[str, ...], *, seconds: float) -> str:
     """Return ncu's raw table as CSV, or nothing where it refused the metrics."""
     sections = [word for name in SECTIONS for word in ("--section", name)]
-    command = ["ncu", "--clock-control", "none", "--csv", "--page", "raw", *sections, *extra, sys.executable, str(PROGRAM), "launch"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=max(1.0, seconds), check=False)
+    command = [
+        "ncu",
+        "--clock-control",
+        "none",
+        "--csv",
+        "--page",
+        "raw",
+        *sections,
+        *extra,
+        sys.executable,
+        str(PROGRAM),
+        "launch",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=max(1.0, seconds), check=False
+    )
     if done.returncode or '"Kernel Name"' not in done.stdout:
         print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
         return ""
@@ -71,7 +87,7 @@ def profiled(extra: tuple[str, ...], *, seconds: float) -> str:
 
 
 def read(text: str) -> Iterator[Row]:
-    """Yield one row a launch of ncu's raw table: a line of names, a line of units, a line a launch."""
+    """Yield one row a launch of ncu's raw table; its first two lines are names and units."""
     start = text.find('"ID"')
     if start < 0:
         return
@@ -79,8 +95,15 @@ def read(text: str) -> Iterator[Row]:
     for values in launches:
         table = dict(zip(names, values, strict=False))
         kept = {name: _number(value) for name, value in table.items() if KEPT.match(name)}
-        scales = {name: unit for name, unit in zip(names, units, strict=False) if name in kept and unit}
-        yield {"kernel": table.get("Kernel Name"), "grid": table.get("Grid Size"), "counters": kept, "units": scales}
+        scales = {
+            name: unit for name, unit in zip(names, units, strict=False) if name in kept and unit
+        }
+        yield {
+            "kernel": table.get("Kernel Name"),
+            "grid": table.get("Grid Size"),
+            "counters": kept,
+            "units": scales,
+        }
 
 
 def _number(value: str) -> float | str:

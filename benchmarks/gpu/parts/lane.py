@@ -1,6 +1,7 @@
-"""The session's code on real CUDA: buffers, streams, CUDA graphs, errors, and that everything is freed.
+"""The session's code on real CUDA: buffers, streams, CUDA graphs, errors, nothing left allocated.
 
-An engine of TensorRT is missing here; one whose layer is the attention kernel stands in for it (`fake_engine.py`). Needs cuda-bindings.
+An engine of TensorRT is missing here; one whose layer is the attention kernel stands in for it
+(`fake_engine.py`). Needs cuda-bindings.
 """
 
 from __future__ import annotations
@@ -35,7 +36,17 @@ def rows(request: Request) -> Iterator[Row]:
     cuda("cudaFree", 0)  # makes the context
     yield {"test": "gpu", "pass": True, "gpu": vars(gpu())}
     engine = fake.engine(cuda)
-    for test in (answers, mapped, replays, capture_fails, other_thread, out_of_memory, lane_out_of_memory, opened_and_closed, two_lanes):
+    for test in (
+        answers,
+        mapped,
+        replays,
+        capture_fails,
+        other_thread,
+        out_of_memory,
+        lane_out_of_memory,
+        opened_and_closed,
+        two_lanes,
+    ):
         start = time.monotonic()
         try:
             row = test(cuda, engine)
@@ -50,11 +61,15 @@ def answers(cuda: Cuda, engine: Engine, *, mapped: bool = False) -> dict[str, An
     errors = [error(lane, batch=batch, seed=seed) for seed, batch in enumerate((1, 3, 8, 1, 8, 3))]
     graphs = sum(plan.graph is not None for plan in lane._plans.values())
     lane.close()
-    return {"pass": max(errors) <= LIMIT and graphs == 3, "max_error": max(errors), "graphs": graphs}
+    return {
+        "pass": max(errors) <= LIMIT and graphs == 3,
+        "max_error": max(errors),
+        "graphs": graphs,
+    }
 
 
 def mapped(cuda: Cuda, engine: Engine) -> dict[str, Any]:
-    """The same in memory that host and device share, as on a Jetson; here each access crosses the bus."""
+    """The same in memory that host and device share, as on a Jetson."""
     return answers(cuda, engine, mapped=True)
 
 
@@ -71,7 +86,10 @@ def replays(cuda: Cuda, engine: Engine) -> dict[str, Any]:
 
 
 def capture_fails(cuda: Cuda, engine: Engine) -> dict[str, Any]:
-    """A layer that allocates cannot be captured: the lane says so, runs without a graph, and the next lane captures again."""
+    """A layer that allocates spoils the capture: the lane runs without a graph, and warns.
+
+    The next lane captures again.
+    """
 
     def allocate(stream: int) -> None:
         cuda("cudaFree", cuda("cudaMalloc", 1 << 20))
@@ -84,11 +102,17 @@ def capture_fails(cuda: Cuda, engine: Engine) -> dict[str, Any]:
         lane.close()
     after = answers(cuda, engine)
     good = max(errors) <= LIMIT and graphs == 0 and len(said) == 2 and after["pass"]
-    return {"pass": good, "max_error": max(errors), "graphs": graphs, "warnings": said[:2], "after": after}
+    return {
+        "pass": good,
+        "max_error": max(errors),
+        "graphs": graphs,
+        "warnings": said[:2],
+        "after": after,
+    }
 
 
 def other_thread(cuda: Cuda, engine: Engine) -> dict[str, Any]:
-    """Captures while another thread allocates and frees: the capture is the thread's own, so none fails."""
+    """Captures while another thread allocates and frees: no capture fails."""
     stop, problems = threading.Event(), []
 
     def churn() -> None:
@@ -108,7 +132,12 @@ def other_thread(cuda: Cuda, engine: Engine) -> dict[str, Any]:
         lane.close()
     stop.set()
     thread.join()
-    return {"pass": all(graphs) and not problems, "captured": sum(graphs), "of": len(graphs), "problems": problems[:1]}
+    return {
+        "pass": all(graphs) and not problems,
+        "captured": sum(graphs),
+        "of": len(graphs),
+        "problems": problems[:1],
+    }
 
 
 def out_of_memory(cuda: Cuda, engine: Engine) -> dict[str, Any]:
@@ -131,22 +160,32 @@ def lane_out_of_memory(cuda: Cuda, engine: Engine) -> dict[str, Any]:
             text = str(problem)
         seen.append(free(cuda))
     # After the first: CUDA itself gives pools back when memory is short.
-    return {"pass": seen[-1] >= seen[0], "tries": len(seen), "lost_bytes": seen[0] - seen[-1], "text": text}
+    return {
+        "pass": seen[-1] >= seen[0],
+        "tries": len(seen),
+        "lost_bytes": seen[0] - seen[-1],
+        "text": text,
+    }
 
 
 def opened_and_closed(cuda: Cuda, engine: Engine) -> dict[str, Any]:
-    """Open, run and close: after some lanes that warm CUDA's own pools, free memory stays the same."""
+    """Open, run and close: once CUDA's own pools are warm, free memory stays the same."""
     seen = []
     for seed in range(OPENED):
         lane = Lane(engine, cuda=cuda, mapped=False)
         run(lane, fake.queries(1 + seed % 8, seed))
         lane.close()
         seen.append(free(cuda))
-    return {"pass": seen[-1] == seen[20], "opened": OPENED, "lost_bytes_after_20": seen[20] - seen[-1], "lost_bytes_first_20": seen[0] - seen[20]}
+    return {
+        "pass": seen[-1] == seen[20],
+        "opened": OPENED,
+        "lost_bytes_after_20": seen[20] - seen[-1],
+        "lost_bytes_first_20": seen[0] - seen[20],
+    }
 
 
 def two_lanes(cuda: Cuda, engine: Engine) -> dict[str, Any]:
-    """Two lanes in turn, as `stream()` uses them, against one: right answers, and the time of both."""
+    """Two lanes in turn, as `stream()` uses them, against one: answers and times."""
     batch = fake.queries(8, seed=0)
     lanes = [Lane(engine, cuda=cuda, mapped=False) for _ in range(2)]
     first = run(lanes[0], batch)
@@ -164,7 +203,11 @@ def two_lanes(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     two = time.perf_counter() - start
     for lane in lanes:
         lane.close()
-    return {"pass": same, "one_lane_us": round(one * 1e6 / 200, 1), "two_lanes_us": round(two * 1e6 / 200, 1)}
+    return {
+        "pass": same,
+        "one_lane_us": round(one * 1e6 / 200, 1),
+        "two_lanes_us": round(two * 1e6 / 200, 1),
+    }
 
 
 def run(lane: Lane, batch: Any) -> Any:
@@ -174,9 +217,11 @@ def run(lane: Lane, batch: Any) -> Any:
 
 
 def error(lane: Lane, *, batch: int, seed: int) -> float:
-    """Return the largest error of a batch as a share of the largest value; infinite where it is not finite."""
+    """Return the largest error of a batch as a share of the largest value; NaN is infinite."""
     rows_ = fake.queries(batch, seed)
-    difference = np.abs(run(lane, rows_).astype(np.float64) - fake.exact(rows_)).max() / float(np.abs(fake.keys()).max())
+    difference = np.abs(run(lane, rows_).astype(np.float64) - fake.exact(rows_)).max() / float(
+        np.abs(fake.keys()).max()
+    )
     return float(np.nan_to_num(difference, nan=np.inf))
 
 

@@ -1,4 +1,4 @@
-"""compute-sanitizer's four tools on the torch-free program: accesses out of bounds, races, barriers, memory that nothing wrote."""
+"""compute-sanitizer's four tools on the torch-free program."""
 
 from __future__ import annotations
 
@@ -34,9 +34,20 @@ def rows(request: Request) -> Iterator[Row]:
 def under(tool: str, *, seconds: float) -> Row:
     """Run the program under one tool."""
     start = time.monotonic()
-    command = [TOOL, "--tool", tool, "--error-exitcode", str(FOUND), sys.executable, str(PROGRAM), "check"]
+    command = [
+        TOOL,
+        "--tool",
+        tool,
+        "--error-exitcode",
+        str(FOUND),
+        sys.executable,
+        str(PROGRAM),
+        "check",
+    ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=max(1.0, seconds), check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=max(1.0, seconds), check=False
+        )
     except subprocess.TimeoutExpired:
         return {"tool": tool, "pass": None, "reason": f"not finished after {seconds:.0f} s"}
     lines = (done.stdout + done.stderr).splitlines()

@@ -1,4 +1,4 @@
-"""How the number of splits over the keys changes the kernel's time: what `launch.plan` should choose on this GPU."""
+"""The kernel's time by the number of splits over the keys: what `launch.plan` should choose."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import torch
 
 from benchmarks.gpu.device import NO_GPU, clocks, milliseconds, open_driver
 from benchmarks.gpu.part import Request, Row, Skip
-from benchmarks.gpu.parts.timing import HEADS, Shape, graph_of
+from benchmarks.gpu.parts.timing import graph_of
 from benchmarks.gpu.problems import Attention
+from benchmarks.gpu.shapes import HEADS, Shape
+from finedge.runtime.plugins.driver import Driver
 from finedge.runtime.plugins.launch import KEY_TILE
 
 ROUNDS = 9
+MOST = 256  # splits times images
 SPLITS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
 GRIDS, BATCHES = ("224 L4<-L2", "448 L4<-L3", "448 L4<-L2"), (1, 4, 8, 32)
 
@@ -26,15 +29,23 @@ def rows(request: Request) -> Iterator[Row]:
     for batch in BATCHES:
         for grid in GRIDS:
             for channels, shared in HEADS:
-                shape = Shape(grid, channels, shared, batch)
-                tiles = -(-shape.case.keys // KEY_TILE)
-                times = {}
-                for splits in (s for s in SPLITS if s <= tiles and s * batch <= 256):
-                    attention = Attention(replace(shape.case, splits=splits), driver, device=torch.device("cuda"))
-                    graph, calls = graph_of(attention.run)
-                    times[splits] = statistics.median(milliseconds(graph.replay) * 1e3 / calls for _ in range(ROUNDS))
-                planned = Attention(shape.case, driver, device=torch.device("cuda")).splits
-                best = min(times, key=times.__getitem__)
-                us = {str(splits): round(time, 2) for splits, time in times.items()}
-                yield {**asdict(shape), "planned": planned, "best": best, "us": us, "clocks": clocks()}
+                yield timed(Shape(grid, channels, shared, batch), driver)
                 torch.cuda.empty_cache()
+
+
+def timed(shape: Shape, driver: Driver) -> Row:
+    """Time one shape with every number of splits."""
+    tiles = -(-shape.case.keys // KEY_TILE)
+    planned = Attention(shape.case, driver, device=torch.device("cuda")).splits
+    counts = {planned, *(s for s in SPLITS if s <= tiles and s * shape.batch <= MOST)}
+    us = {splits: microseconds(shape, splits, driver) for splits in sorted(counts)}
+    best = min(us, key=us.__getitem__)
+    times = {str(splits): round(time, 2) for splits, time in us.items()}
+    return {**asdict(shape), "planned": planned, "best": best, "us": times, "clocks": clocks()}
+
+
+def microseconds(shape: Shape, splits: int, driver: Driver) -> float:
+    """Return the median of one number of splits."""
+    case = replace(shape.case, splits=splits)
+    graph, calls = graph_of(Attention(case, driver, device=torch.device("cuda")).run)
+    return statistics.median(milliseconds(graph.replay) * 1e3 / calls for _ in range(ROUNDS))

@@ -1,7 +1,8 @@
-"""The families trained on pictures, several processes side by side on the one GPU, in what time is left.
+"""The families trained on pictures, several side by side on the one GPU, in what time is left.
 
-One recipe for all (`table.toml`), seed 0 of every family first, then the next seeds: however early the time ends, the rows are comparable.
-Accuracy is that of the last epoch on the test split, which was looked at once. A training that the deadline cuts off leaves no row.
+One recipe for all (`table.toml`), seed 0 of every family first, then the next seeds: however early
+the time ends, the rows are comparable. Accuracy is that of the last epoch on the test split, which
+was looked at once. A training that the deadline cuts off leaves no row.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def rows(request: Request) -> Iterator[Row]:
 def _start(job: Job, data: Path, finished: queue.Queue[tuple[Job, Row]]) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     start = time.monotonic()
-    process = subprocess.Popen(job.command(data), stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        job.command(data), stdout=subprocess.PIPE, text=True, env=environment
+    )
 
     def wait() -> None:
         lines = (process.stdout.read() if process.stdout else "").splitlines()
