@@ -30,7 +30,9 @@ def of_torch(attention: Attention, *, compiled: bool) -> dict[str, Call]:
     """
     q, k, v = (_tokens(m) for m in (attention.q, attention.k, attention.v))
     scale = attention.case.scale
-    calls = {name: partial(_sdpa, which, q, k, v, scale) for name, which in BACKENDS.items()}
+    calls: dict[str, Call] = {
+        name: partial(_sdpa, which, q, k, v, scale) for name, which in BACKENDS.items()
+    }
     calls["chain"] = partial(_chain, q, k, v, scale)
     calls["triton"] = _Tiled(q, k, v, scale)
     if compiled:

@@ -94,7 +94,7 @@ def queries(batch: int, seed: int) -> NDArray[np.float16]:
     return generator.standard_normal((batch, QUERIES * CHANNELS)).astype(np.float16)
 
 
-def exact(batch: NDArray[np.float16]) -> NDArray[np.float64]:
+def exact(batch: NDArray[np.float16]) -> NDArray[np.floating]:
     """Return the answer in float64 [batch, QUERIES * CHANNELS]."""
     q = batch.reshape(len(batch), QUERIES, 1, CHANNELS).transpose(0, 3, 1, 2).astype(np.float64)
     k = (

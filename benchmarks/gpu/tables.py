@@ -77,10 +77,10 @@ def counters(rows: Sequence[Row]) -> Iterator[str]:
     """Hardware counters of one launch."""
     yield from _head(["kernel", "grid", *COUNTERS, "bank conflicts a wavefront"])
     for row in (r for r in rows if "counters" in r):
-        found = row["counters"]
-        cells = [found.get(name, "-") for name in COUNTERS.values()]
+        values = row["counters"]
+        cells = [values.get(name, "-") for name in COUNTERS.values()]
         cells[0] = f"{float(cells[0]) / 1000:.1f}"
-        conflicts, wavefronts = (found.get(f"{n}.sum", 0) for n in (CONFLICTS, WAVEFRONTS))
+        conflicts, wavefronts = (values.get(f"{n}.sum", 0) for n in (CONFLICTS, WAVEFRONTS))
         share = f"{conflicts / wavefronts:.3f}" if wavefronts else "-"
         yield _line([row["kernel"], row["grid"], *cells, share])
 

@@ -105,8 +105,8 @@ def main() -> int:
     driver.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
     driver.call("cuCtxSetCurrent", context)
     if arguments.what == "launch":
-        for sizes in PROFILED:
-            launch(driver, *sizes)
+        for profiled in PROFILED:
+            launch(driver, *profiled)
         return 0
     errors = [check(driver, *sizes) for sizes in CHECKS]
     for sizes, error in zip(CHECKS, errors, strict=True):

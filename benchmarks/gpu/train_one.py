@@ -41,16 +41,16 @@ def main() -> None:
         level=logging.INFO, stream=sys.stderr, format=f"{sys.argv[1]} {sys.argv[2]}: %(message)s"
     )
     torch.set_num_threads(1)
-    given = {
+    options = {
         "model": arguments.model,
         "seed": arguments.seed,
         "data": arguments.data,
         "recipe": arguments.recipe,
     }
-    given |= {"weights": "imagenet", "option": tuple(arguments.option)}
-    given |= {"epochs": arguments.epochs} if arguments.epochs else {}
+    options |= {"weights": "imagenet", "option": tuple(arguments.option)}
+    options |= {"epochs": arguments.epochs} if arguments.epochs else {}
     with tempfile.TemporaryDirectory() as folder, joined("auto") as world:
-        trainer = fresh(Path(folder) / "run", given, machine=Machine(world, arguments.workers))
+        trainer = fresh(Path(folder) / "run", options, machine=Machine(world, arguments.workers))
         trainer.run()
         model = trainer.model if trainer.ema is None else trainer.ema.model
         job = trainer.job

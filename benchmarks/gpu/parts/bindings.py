@@ -58,7 +58,12 @@ class Bound:
             attention.case.scale,
             stream,
         )
-        inside = CALLBACK(lambda: failed.append(self.library.drive(*arguments)) or 0)
+
+        def drive() -> int:
+            failed.append(self.library.drive(*arguments))
+            return 0
+
+        inside = CALLBACK(drive)
         self.library.arm(inside)
         try:
             self.trt.get_plugin_registry().load_library("drive")

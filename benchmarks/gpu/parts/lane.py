@@ -95,18 +95,18 @@ def capture_fails(cuda: Cuda, engine: Engine) -> dict[str, Any]:
         cuda("cudaFree", cuda("cudaMalloc", 1 << 20))
 
     spoilt = replace(engine, handle=replace(engine.handle, before=allocate))
-    with _warnings() as said:
+    with _warnings() as warnings:
         lane = Lane(spoilt, cuda=cuda, mapped=False)
         errors = [error(lane, batch=batch, seed=1) for batch in (2, 2, 8)]
         graphs = sum(plan.graph is not None for plan in lane._plans.values())
         lane.close()
     after = answers(cuda, engine)
-    good = max(errors) <= LIMIT and graphs == 0 and len(said) == 2 and after["pass"]
+    good = max(errors) <= LIMIT and graphs == 0 and len(warnings) == 2 and after["pass"]
     return {
         "pass": good,
         "max_error": max(errors),
         "graphs": graphs,
-        "warnings": said[:2],
+        "warnings": warnings[:2],
         "after": after,
     }
 
@@ -245,13 +245,13 @@ class _warnings(logging.Handler):  # noqa: N801 - reads as a function
     """Collects the warnings of the lane's logger in a with block."""
 
     def __enter__(self) -> list[str]:
-        self.said: list[str] = []
+        self.texts: list[str] = []
         self.logger = logging.getLogger(Lane.__module__)
         self.logger.addHandler(self)
-        return self.said
+        return self.texts
 
     def __exit__(self, *exception: object) -> None:
         self.logger.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.texts.append(record.getMessage())

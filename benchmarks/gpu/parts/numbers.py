@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
@@ -63,7 +64,7 @@ def rows(request: Request) -> Iterator[Row]:
     }
 
 
-def checked(attention: Attention) -> dict[str, object]:
+def checked(attention: Attention) -> dict[str, Any]:
     """Run a case three times and compare it with float64."""
     first = attention.answer()
     same = all(
