@@ -1,4 +1,4 @@
-# make demo | test | try | kernels          the rest serves them
+# make demo | test | try | docs | kernels          the rest serves them
 PYTHON ?= python3
 PIP_INSTALL = pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BIN = .venv/bin
@@ -6,7 +6,7 @@ DATA ?= demo/data
 # Test processes; one thread each, or they would fight for the cores.
 JOBS ?= 2
 
-.PHONY: setup setup-system check test test-avx2 test-device kernels demo try clean
+.PHONY: setup setup-system check test test-avx2 test-device docs kernels demo try clean
 
 setup: .venv/.ready
 
@@ -14,7 +14,7 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	@echo "installing into .venv (PyTorch is large: a few minutes)" >&2
-	$(BIN)/$(PIP_INSTALL) --editable '.[train,calib,report,rtx,dev]'
+	$(BIN)/$(PIP_INSTALL) --editable '.[train,calib,report,rtx,dev,docs]'
 	touch $@
 
 # Debian packages the full test suite uses; a test whose package is absent skips and names it.
@@ -48,11 +48,16 @@ test-avx2: setup
 	touch $@
 
 test-device: .venv-device/.ready
-	.venv-device/bin/pytest tests/finedge tests/contract tests/render tests/runtime tests/jetson tests/flow/test_shipped_bundle.py
+	.venv-device/bin/pytest tests/finedge tests/contract tests/synthetic tests/runtime tests/jetson tests/flow/test_shipped_bundle.py
+
+# The site, into build/docs; a broken link or anchor fails. To read it: .venv/bin/mkdocs serve
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
 
 # The plugin's images, from its CUDA source; committed, so that no device needs a compiler.
 kernels: setup
-	$(BIN)/python -m finedge.runtime.plugins.kernels.make
+	$(BIN)/python -m finedge.runtime.trt.plugin.kernels.make
 
 # The main job, end to end, on rendered birds or on your own pictures: make demo DATA=DIR
 demo: setup

@@ -1,13 +1,15 @@
 """The bundle: a folder that carries a classifier from export to the device.
 
     birds.finedge/
-      manifest.json     format number, spec, taps, sha256 of the files below, one provenance record a stage
-      model.fp32.onnx   model.fp16.onnx   model.int8.onnx   model.int8.cpu.onnx   golden.npz
-      model.projected.onnx   what the INT8 files are made of, where a form other than that of model.fp32.onnx is cheaper in INT8
-      engines/  report.json  report.html  samples.json.gz         sidecars, outside the manifest
+      manifest.json          format number, spec, taps, a sha256 of each file below, one
+                             provenance record per stage
+      model.fp32.onnx        model.fp16.onnx   model.int8.onnx   model.int8.cpu.onnx   golden.npz
+      model.projected.onnx   the source of the INT8 files, where another form of
+                             model.fp32.onnx is cheaper in INT8
+      engines/  report.json  report.html  samples.json.gz   sidecar files, not in the manifest
 
-Each stage adds and replaces only its own files. A change is made in a copy beside the bundle and renamed over it, so a full
-disk or a kill leaves the old bundle as it was.
+A stage adds and replaces only its own files. It works on a copy beside the bundle and renames the
+copy over the bundle. So a full disk or a kill leaves the old bundle as it was.
 """
 
 from __future__ import annotations
@@ -31,16 +33,17 @@ from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
 from finedge.spec import Name, Spec
 
 FORMAT = 1
-PIECE = 1 << 20  # bytes of a file at a time
+CHUNK_BYTES = 1 << 20  # read from a file at a time
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 FLOAT_FILE = "model.fp32.onnx"
 HALF_FILE = "model.fp16.onnx"
-# The function of FLOAT_FILE with more of its attention projections as convolutions: absorbing one turns INT8 work into float work.
+# Computes the same as FLOAT_FILE, with more of the attention projections as convolutions. A
+# projection that was absorbed computes in float; as a convolution it can compute in INT8.
 PROJECTED_FILE = "model.projected.onnx"
 PORTABLE_FILE = "model.int8.onnx"
 CPU_FILE = "model.int8.cpu.onnx"
-# The files that may hold a variant; a backend picks the first it can use.
+# The files that may hold a variant. A backend opens the first that it can use.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "fp32": (FLOAT_FILE,),
     "fp16": (HALF_FILE,),
@@ -50,7 +53,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Tap:
-    """A feature map that `verify` and `explain` may look at: its name in the model and its tensor in the float ONNX file."""
+    """A feature map that `verify` and `explain` read.
+
+    Attributes:
+        name: its name in the PyTorch model.
+        tensor: its tensor in the float ONNX file.
+    """
 
     name: Name
     tensor: Name
@@ -62,10 +70,12 @@ class View:
 
     Attributes:
         label: the caption, e.g. "layer2.1".
-        kind: `attention`: the tap is what an attention op returned; the picture shows where its queries look, on the grid of its keys.
-            `mask`: the tap is K maps [B, K, h, w] of numbers >= 0. `cam`: the tap [B, C, h, w] is averaged over its positions and fills the
-            first C inputs of the linear layer behind the main output.
-        tap: the tap's name.
+        kind: `attention`: the tap is the output of an attention op. The picture shows where its
+            queries look, on the grid of its keys.
+            `mask`: the tap is K maps [B, K, h, w] of numbers >= 0.
+            `cam`: the tap [B, C, h, w] is averaged over its positions. It is the first C inputs
+            of the linear layer that makes the main output.
+        tap: the name of the tap.
     """
 
     label: Text
@@ -75,7 +85,7 @@ class View:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json holds; a field beyond these is a newer version's."""
+    """The content of manifest.json. Only a newer version writes other fields."""
 
     format: int
     spec: Spec
@@ -88,7 +98,13 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle; every digest was checked."""
+    """A bundle whose digests were checked.
+
+    Example:
+        >>> bundle = Bundle.load(Path("examples/birds.finedge"))
+        >>> bundle.variants()
+        ('fp32', 'fp16', 'int8')
+    """
 
     path: Path
     spec: Spec
@@ -108,18 +124,27 @@ class Bundle:
         views: tuple[View, ...] = (),
         provenance: Mapping[str, Any],
     ) -> Bundle:
-        """Write a new bundle at `path`, replacing what is there; `files` maps a name in the bundle to a file to copy or to bytes."""
+        """Write a new bundle at `path` and replace the one that is there.
+
+        Args:
+            path: the folder.
+            spec: labels, preprocessing, input and outputs.
+            files: a name in the bundle -> a file to copy, or its bytes.
+            taps: the feature maps that `verify` and `explain` may read.
+            views: the pictures that `explain` can make.
+            provenance: one record per stage.
+        """
         empty = cls(path, spec, {}, taps, views, dict(provenance))
         return empty._write(files, keep=False)
 
     @classmethod
-    def load(cls, path: Path) -> Bundle:
-        """Open a bundle and check every digest; first end an interrupted replacement of it.
+    def load(cls, path: Path | str) -> Bundle:
+        """Open a bundle and check every digest. An interrupted replacement is finished first.
 
         Raises:
-            BundleError: no bundle there, a newer format, a damaged manifest, a missing file, bytes
-                that differ from the manifest, or anything in the folder that is neither a file nor
-                a folder.
+            BundleError: there is no bundle, its format is newer, its manifest is damaged, a file
+                is missing or differs from the manifest, or the folder holds something that is
+                neither a file nor a folder.
         """
         path = Path(path)
         recover(path)
@@ -136,14 +161,22 @@ class Bundle:
         bundle._check_digests()
         return bundle
 
-    def extend(self, stage: str, files: Mapping[str, Path | bytes], record: Mapping[str, Any]) -> Bundle:
-        """Return the bundle with `files` added or replaced and `record` as the provenance of `stage`."""
-        return replace(self, provenance={**self.provenance, stage: dict(record)})._write(files, keep=True)
+    def extend(
+        self, stage: str, files: Mapping[str, Path | bytes], record: Mapping[str, Any]
+    ) -> Bundle:
+        """Write `files` and the provenance `record` of a stage; return the new bundle."""
+        return replace(self, provenance={**self.provenance, stage: dict(record)})._write(
+            files, keep=True
+        )
 
     def file(self, name: str) -> Path:
         """Return the path of a file of the manifest."""
         if name not in self.files:
-            raise BundleError(f"{self.path} holds no {name}", expected=nearest(name, self.files), fix=_HOW_TO_MAKE.get(name, "export again"))
+            raise BundleError(
+                f"{self.path} holds no {name}",
+                expected=nearest(name, self.files),
+                fix=_HOW_TO_MAKE.get(name, "export again"),
+            )
         return self.path / name
 
     def variants(self) -> tuple[str, ...]:
@@ -157,19 +190,19 @@ class Bundle:
 
     @property
     def training(self) -> Training:
-        """What the record `train` says; a damaged one raises `BundleError`."""
+        """The record of `finedge train`; a damaged record raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
         return self._recorded(Training, stage="train", fix=fix)
 
     @property
     def export(self) -> Export:
-        """What the record `export` says; a damaged one raises `BundleError`."""
+        """The record of `finedge export`; a damaged record raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
         return self._recorded(Export, stage="export", fix=fix)
 
     @property
     def calibration(self) -> Calibration:
-        """What the record `calibrate` says; a damaged one raises `BundleError`."""
+        """The record of `finedge calibrate`; a damaged record raises `BundleError`."""
         fix = "finedge calibrate BUNDLE --data DIR"
         return self._recorded(Calibration, stage="calibrate", fix=fix)
 
@@ -177,7 +210,7 @@ class Bundle:
         return recorded(kind, self.provenance, stage=stage, name=str(self.path), fix=fix)
 
     def digest(self) -> str:
-        """Return one sha256 over the digests of all files: the identity of the portable part."""
+        """Return the identity of the portable part: one sha256 over the digests of all files."""
         return hashlib.sha256(json.dumps(dict(sorted(self.files.items()))).encode()).hexdigest()
 
     def _write(self, files: Mapping[str, Path | bytes], *, keep: bool) -> Bundle:
@@ -212,11 +245,18 @@ class Bundle:
     def _check_digests(self) -> None:
         for name, expected in self.files.items():
             if not (self.path / name).is_file():
-                raise BundleError(f"{self.path / name} is missing", expected="every file of manifest.json", fix="copy the whole folder again")
-            found = sha256(self.path / name)
-            if found != expected:
-                what = f"{self.path / name} has sha256 {found[:12]}..."
-                raise BundleError(what, expected=f"{expected[:12]}... as in manifest.json", fix="copy or make the bundle again")
+                raise BundleError(
+                    f"{self.path / name} is missing",
+                    expected="every file of manifest.json",
+                    fix="copy the whole folder again",
+                )
+            actual = sha256(self.path / name)
+            if actual != expected:
+                raise BundleError(
+                    f"{self.path / name} has sha256 {actual[:12]}...",
+                    expected=f"{expected[:12]}... as in manifest.json",
+                    fix="copy or make the bundle again",
+                )
 
 
 _HOW_TO_MAKE = {
@@ -229,8 +269,8 @@ def sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, as hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        for piece in iter(partial(file.read, PIECE), b""):
-            digest.update(piece)
+        for chunk in iter(partial(file.read, CHUNK_BYTES), b""):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -242,16 +282,19 @@ def _read_manifest(path: Path) -> Manifest:
         raise _no_bundle(path) from None
     number = data.get("format") if isinstance(data, Mapping) else None
     if type(number) is int and number > FORMAT:
-        raise BundleError(f"{path} has format {number}", expected=f"at most {FORMAT}", fix="update finedge on this machine")
+        raise BundleError(
+            f"{path} has format {number}",
+            expected=f"at most {FORMAT}",
+            fix="update finedge on this machine",
+        )
     try:
         return decode(Manifest, data, strict=True)
     except Misfit as error:
         if error.unknown:
-            expected, fix = "the fields of this version", "update finedge on this machine"
             raise BundleError(
                 f"{file} was made by a newer finedge: {error}",
-                expected=expected,
-                fix=fix,
+                expected="the fields of this version",
+                fix="update finedge on this machine",
             ) from error
         raise BundleError(
             f"{file} is damaged: {error}",
@@ -261,11 +304,15 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _no_bundle(path: Path) -> BundleError:
-    return BundleError(f"{path} is not a bundle: no {MANIFEST}", expected="a folder made by finedge export", fix="finedge export RUN --out BUNDLE")
+    return BundleError(
+        f"{path} is not a bundle: no {MANIFEST}",
+        expected="a folder made by finedge export",
+        fix="finedge export RUN --out BUNDLE",
+    )
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse what is neither a file nor a folder: a link may lead out of the bundle."""
+    """Refuse everything but files and folders: a link may lead out of the bundle."""
     for entry in _entries(path):
         if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
             what = "a link" if entry.is_symlink() else "no file"

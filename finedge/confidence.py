@@ -1,7 +1,8 @@
-"""What makes a probability worth believing: a temperature for the scores, and the least probability that is still an answer.
+"""Confidence calibration: a temperature for the scores, and the threshold of an answer.
 
-Both are fitted by `finedge calibrate` on images the network did not learn from, for each variant by itself: INT8 is not as sure
-of itself as float. A bundle that was not calibrated, or on too few images, has neither: its probabilities are the network's own.
+`finedge calibrate` fits both on held-out images, for each variant by itself: INT8 probabilities
+differ from float ones. A bundle that was calibrated on too few images, or not at all, has neither.
+Its probabilities are the softmax of the network's own scores.
 """
 
 from __future__ import annotations
@@ -21,18 +22,27 @@ KEY = "confidence"
 
 @dataclass(frozen=True)
 class Confidence:
-    """Scores are divided by `temperature` (> 0) before the softmax; a top probability below `reject` (in [0, 1]) means: unknown."""
+    """How scores become probabilities and when the classifier abstains.
+
+    Attributes:
+        temperature: > 0; scores are divided by it before the softmax.
+        reject: in [0, 1]; the answer is "unknown" where the top probability is below it.
+    """
 
     temperature: float
     reject: float
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0 and 0 <= self.reject <= 1):
-            raise BundleError(f"{self}", expected="temperature > 0 and reject in [0, 1]", fix="finedge calibrate BUNDLE --data DIR")
+            raise BundleError(
+                f"{self}",
+                expected="temperature > 0 and reject in [0, 1]",
+                fix="finedge calibrate BUNDLE --data DIR",
+            )
 
 
 def confidence_of(bundle: Bundle, variant: str) -> Confidence | None:
-    """Return what was fitted for a variant, or None.
+    """Return the fitted confidence calibration of a variant, or None.
 
     Raises:
         BundleError: the record is damaged.

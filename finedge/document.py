@@ -1,4 +1,4 @@
-"""The one reader of JSON from outside: every fault of the text becomes a typed error.
+"""The one reader of JSON from outside: every fault in the text becomes a typed error.
 
 Stricter than Python's reader: no NaN or Infinity, no key twice, only Unicode, no deep nesting, no
 huge file.
@@ -18,9 +18,9 @@ from finedge.errors import FinedgeError
 from finedge.regular import read_regular
 
 MIB = 1 << 20
-MOST_BYTES = 64 * MIB  # the record of a calibration with 10,000 images takes 1 MiB
-DEEPEST = 64  # levels; Python's own limit is about a thousand calls
-LONGEST_NUMBER = 64  # digits: reading an integer takes quadratic time
+MAX_BYTES = 64 * MIB  # the record of a calibration with 10,000 images takes 1 MiB
+MAX_DEPTH = 64  # levels; Python's own limit is about a thousand calls
+MAX_DIGITS = 64  # reading an integer takes quadratic time
 
 
 def read_json(path: Path, *, error: type[FinedgeError], fix: str) -> Any:
@@ -38,18 +38,18 @@ def text_of(
     *,
     error: type[FinedgeError],
     fix: str,
-    most_bytes: int = MOST_BYTES,
+    max_bytes: int = MAX_BYTES,
 ) -> str:
     """Return the text of a UTF-8 file, without a byte order mark; raises as `read_json` does."""
     try:
-        data = read_regular(path, limit=most_bytes)
+        data = read_regular(path, limit=max_bytes)
     except OSError as problem:
         if not os.path.lexists(path):
             missing = os.strerror(errno.ENOENT)
             raise FileNotFoundError(errno.ENOENT, missing, str(path)) from None
         what, expected = f"{path} cannot be read: {problem.strerror}", "a file"
         if problem.errno == errno.EFBIG:
-            what, expected = f"{path} is too large", f"at most {most_bytes // MIB} MiB"
+            what, expected = f"{path} is too large", f"at most {max_bytes // MIB} MiB"
         raise error(what, expected=expected, fix=fix) from problem
     try:
         return data.decode("utf-8-sig")
@@ -76,22 +76,22 @@ def parsed(text: str, *, name: str, error: type[FinedgeError], fix: str) -> Any:
 
 
 def _too_deep(name: str, *, error: type[FinedgeError], fix: str) -> FinedgeError:
-    return error(f"{name} is nested too deeply", expected=f"at most {DEEPEST} levels", fix=fix)
+    return error(f"{name} is nested too deeply", expected=f"at most {MAX_DEPTH} levels", fix=fix)
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"the number {text[:LONGEST_NUMBER]} is too large")
+        raise ValueError(f"the number {text[:MAX_DIGITS]} is too large")
     return value
 
 
 def _integer(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:
+    if len(text) > MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)
 
@@ -101,14 +101,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
         double = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {double!r} stands there twice")
+        raise ValueError(f"the key {double!r} is there twice")
     return members
 
 
 def _look_over(data: Any) -> None:
     """Look at every value, without recursion; raises `ValueError` or `RecursionError`."""
     level: list[Any] = [data]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         inside: list[Any] = []
         for value in level:
             if isinstance(value, str):

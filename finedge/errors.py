@@ -1,4 +1,4 @@
-"""The error tree. Each error says what is wrong (with the value), what was expected, and what to do.
+"""The error tree. Each error says what is wrong, what was expected, and what to do.
 
 FinedgeError            1  a check failed
 ├── UsageError          2  wrong arguments, unknown model or recipe key
@@ -20,21 +20,36 @@ from typing import Any, ClassVar
 
 from finedge.text import clean
 
-# What the system refuses at any command (`OSError.errno`, ends like a SystemProblem), and what to do.
-ROOM, ANOTHER = "free some space", "choose another folder, or chown or remount it"
-REFUSED = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EACCES: ANOTHER, errno.EPERM: ANOTHER, errno.EROFS: ANOTHER}
+# What the system can refuse in any command (`OSError.errno`), and what to do. Exit code 3.
+FREE_SPACE = "free some space"
+OTHER_FOLDER = "choose another folder, or chown or remount it"
+REFUSED = {
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
+    errno.EACCES: OTHER_FOLDER,
+    errno.EPERM: OTHER_FOLDER,
+    errno.EROFS: OTHER_FOLDER,
+}
 
 
 class FinedgeError(Exception):
-    """Base of every error a user can cause or meet.
+    """Base of every error that a user can cause or meet.
 
-    `result`, when given, is the JSON object the command still prints on stdout (a failed gate has numbers worth reading).
-    The texts come from users, files and servers: secrets and control characters are taken out here.
+    The texts come from users, files and servers. Secrets and control characters are removed here.
+
+    Args:
+        what: what is wrong, with the value.
+        expected: what would be right.
+        fix: what to do.
+        result: a JSON object that the command still prints on stdout, e.g. the numbers of a gate
+            that was not passed.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, *, expected: str = "", fix: str = "", result: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, what: str, *, expected: str = "", fix: str = "", result: dict[str, Any] | None = None
+    ) -> None:
         self.what, self.expected, self.fix = clean(what), clean(expected), clean(fix)
         self.result = result
         lines = [self.what]
@@ -78,27 +93,29 @@ class GateError(FinedgeError):
 
 
 class InvalidBenchmark(FinedgeError):
-    """The sample cannot support what was asked of it, or the machine throttled."""
+    """The sample is too small for the claim, or the machine throttled."""
 
     exit_code = 6
 
 
 class SourceLost(FinedgeError):
-    """A source ended although it should not have."""
+    """A camera or stream ended unexpectedly."""
 
     exit_code = 7
 
 
 def as_finedge_error(error: BaseException) -> FinedgeError | None:
-    """Return a refusal of system or interpreter as an error with an exit code; None for a bug.
+    """Return an error of the system or the interpreter as a typed error; None for a bug.
 
-    OSError and MemoryError are the environment (3). RecursionError is data that is nested too
-    deeply, and text that is no Unicode or holds a NUL is data too (4).
+    OSError and MemoryError come from the environment (exit code 3). RecursionError comes from
+    data that is nested too deeply. Text that is not Unicode or holds a NUL is data too (4).
     """
     if isinstance(error, OSError):
         named = f"{error.strerror or type(error).__name__}: {error.filename!s}"
-        fix = REFUSED.get(error.errno or 0, "look at what is named above, and run it again")
-        return SystemProblem(named if error.filename else str(error), fix=f"{fix}; nothing that existed was changed")
+        fix = REFUSED.get(error.errno or 0, "check the file that is named above, and run it again")
+        return SystemProblem(
+            named if error.filename else str(error), fix=f"{fix}; nothing that existed was changed"
+        )
     if isinstance(error, MemoryError):
         what = f"memory ran out: {error}" if str(error) else "memory ran out"
         return SystemProblem(
@@ -107,18 +124,18 @@ def as_finedge_error(error: BaseException) -> FinedgeError | None:
         )
     if isinstance(error, RecursionError):
         return DataError(
-            "something that was read is nested too deeply",
+            "the input is nested too deeply",
             fix="FINEDGE_LOG=DEBUG shows where",
         )
     if isinstance(error, UnicodeError) or str(error).startswith("embedded null"):
         return DataError(
-            f"a text that no file or path can have: {error}",
+            f"a file name or text is not valid: {error}",
             expected="Unicode without NUL",
             fix="FINEDGE_LOG=DEBUG shows where",
         )
-    # Pathlib's word for it before Python 3.13.
+    # This is how pathlib reports a loop of links before Python 3.13.
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
-        return SystemProblem(str(error), fix=f"{ANOTHER}; nothing that existed was changed")
+        return SystemProblem(str(error), fix=f"{OTHER_FOLDER}; nothing that existed was changed")
     return None
 
 

@@ -33,7 +33,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 @contextmanager
 def new_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Give an open file that replaces `path` if the context ends well; else it is removed.
+    """Yield an open file that replaces `path` if the context succeeds; else it is removed.
 
     Its `name` is its own path until then. The umask cuts `mode`.
     """
@@ -65,7 +65,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that replaces `path` if the context ends well; else it is removed.
+    """Yield an empty folder that replaces `path` if the context succeeds; else it is removed.
 
     `path` may be a link to a folder, or `.`: its target is replaced.
     """
@@ -79,7 +79,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; what is still there at the end is removed."""
+    """Yield an empty folder beside `path`; it is removed at the end if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     new = beside(path, NEW)
@@ -144,7 +144,9 @@ def _behind_links(path: Path) -> Path:
 
 
 def writable_folder(folder: Path, *, option: str) -> Path:
-    """Return the folder, made where there is none: so that it is known before minutes or hours of work, not after.
+    """Create the folder where it is missing and return it.
+
+    Call it before long work: a folder that cannot be written is reported at once.
 
     Raises:
         SystemProblem: nothing can be written there; the text names the option.

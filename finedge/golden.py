@@ -1,4 +1,6 @@
-"""The golden frame: one synthetic picture and what every file of the bundle made of it, replayed on each new device.
+"""The golden frame: a synthetic picture and the outputs of every file of the bundle for it.
+
+It is replayed on each new device.
 
 golden.npz holds
     frame               uint8 [480, 640, 3], drawn here, never a user's photo
@@ -22,12 +24,14 @@ from finedge.bundle import GOLDEN, Bundle
 from finedge.errors import BundleError, DataError
 
 TAP_SAMPLE = 4096
-MOST_ARRAYS = 10_000
-MOST_PIXELS = 2048  # of a side of the frame; it is drawn with 640 x 480
+MAX_ARRAYS = 10_000
+MAX_PIXELS = 2048  # of a side of the frame; it is drawn with 640 x 480
 
 
 def synthetic_frame() -> NDArray[np.uint8]:
-    """Draw the frame: smooth colour, hard edges and fine texture, so that a wrong resize, crop or colour order shows.
+    """Draw the golden frame.
+
+    Its smooth colour, hard edges and fine texture reveal a wrong resize, crop or colour order.
 
     Integer arithmetic only: every machine draws the same bytes.
     """
@@ -42,14 +46,16 @@ def synthetic_frame() -> NDArray[np.uint8]:
 
 
 def turned(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Return the eight turns by right angles and mirrorings of a frame, itself first."""
+    """Return the eight rotations and reflections of a frame by right angles, itself first."""
     return [np.ascontiguousarray(np.rot90(f, k)) for f in (frame, frame[:, ::-1]) for k in range(4)]
 
 
 def tap_sample(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return at most 4096 evenly spaced elements of a feature map (any shape), as float32."""
     flat = np.asarray(values, np.float32).ravel()
-    chosen: NDArray[np.float32] = flat[np.linspace(0, flat.size - 1, min(TAP_SAMPLE, flat.size)).round().astype(int)]
+    chosen: NDArray[np.float32] = flat[
+        np.linspace(0, flat.size - 1, min(TAP_SAMPLE, flat.size)).round().astype(int)
+    ]
     return chosen
 
 
@@ -63,10 +69,10 @@ def pack(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 def read_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
     """Return the arrays of a bundle's golden.npz.
 
-    Every array's header is held against what the bundle can have before its bytes are read.
+    The header of each array is checked against the bundle before its bytes are read.
 
     Raises:
-        BundleError: it is no such archive, or an array is of another kind or larger than it can be.
+        BundleError: the archive is damaged, or an array has a wrong dtype or shape.
     """
     path = bundle.file(GOLDEN)
     try:
@@ -80,13 +86,15 @@ def read_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
 def _arrays(path: Path, bundle: Bundle) -> dict[str, NDArray[np.generic]]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if len(members) > MOST_ARRAYS:
+        if len(members) > MAX_ARRAYS:
             raise _damaged(path, f"{len(members)} arrays")
-        return Golden({m.filename.removesuffix(".npy"): _array(archive, m, bundle) for m in members})
+        return Golden(
+            {m.filename.removesuffix(".npy"): _array(archive, m, bundle) for m in members}
+        )
 
 
 class Golden(dict[str, NDArray[np.generic]]):
-    """The arrays by name; one that is needed and not there is a `BundleError`."""
+    """The arrays by name; a missing one raises `BundleError`."""
 
     def __missing__(self, name: str) -> NDArray[np.generic]:
         """Raise `BundleError`."""
@@ -106,17 +114,17 @@ def _array(
             (2, 0): np.lib.format.read_array_header_2_0,
         }
         shape, _, dtype = header[version](file)  # type: ignore[no-untyped-call]
-    kind = _kind_of(name, bundle)
-    if dtype != kind.dtype or not kind.fits(shape):
+    form = _form_of(name, bundle)
+    if dtype != form.dtype or not form.fits(shape):
         what = f"'{name}' is {dtype} {list(shape)}"
-        raise _damaged(str(archive.filename), what, expected=str(kind))
+        raise _damaged(str(archive.filename), what, expected=str(form))
     with archive.open(member) as file:
         array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
     return array
 
 
 @dataclass(frozen=True)
-class Kind:
+class ArrayForm:
     """The form of an array: its dtype, and its shape or, with `up_to`, the largest shape."""
 
     dtype: type[np.generic]
@@ -124,24 +132,24 @@ class Kind:
     up_to: bool = False
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether an array of this shape is of the kind."""
+        """Tell whether an array of this shape has the form."""
         if self.up_to and len(shape) == len(self.shape):
-            return all(0 < n <= most for n, most in zip(shape, self.shape, strict=True))
+            return all(0 < n <= limit for n, limit in zip(shape, self.shape, strict=True))
         return shape == self.shape
 
     def __str__(self) -> str:
         return f"{self.dtype.__name__} {'at most ' if self.up_to else ''}{list(self.shape)}"
 
 
-def _kind_of(name: str, bundle: Bundle) -> Kind:
+def _form_of(name: str, bundle: Bundle) -> ArrayForm:
     spec = bundle.spec
     if name == "frame":
-        return Kind(np.uint8, (MOST_PIXELS, MOST_PIXELS, 3), up_to=True)
+        return ArrayForm(np.uint8, (MAX_PIXELS, MAX_PIXELS, 3), up_to=True)
     if name == "input":
-        return Kind(np.uint8, (spec.input.height, spec.input.width, 3))
+        return ArrayForm(np.uint8, (spec.input.height, spec.input.width, 3))
     if name.startswith("tap/"):
-        return Kind(np.float32, (TAP_SAMPLE,), up_to=True)
-    return Kind(np.float32, (1, len(spec.labels)))
+        return ArrayForm(np.float32, (TAP_SAMPLE,), up_to=True)
+    return ArrayForm(np.float32, (1, len(spec.labels)))
 
 
 def _damaged(

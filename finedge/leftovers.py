@@ -1,10 +1,11 @@
-"""Names beside a target while it is written, and what killed processes left under them.
+"""Temporary names beside a target while it is written, and leftovers of killed processes.
 
-    .NAME.new-xXXXXXXXX   being written; its process holds a lock (flock) on it, which a kill releases
-    .NAME.old-xXXXXXXXX   what was there before; only between two renames, under the lock of the parent folder
+    .NAME.new-xXXXXXXXX   being written. Its process holds a lock (flock) on it; a kill releases it.
+    .NAME.old-xXXXXXXXX   the former target. It exists only between two renames, under the lock of
+                          the parent folder.
 
-So a name without its lock is nobody's: it is removed, or, where the target is missing, the old one
-is put back.
+A name without a lock belongs to nobody: it is removed. Where the target is missing, the old one is
+put back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Statistics that say no more than the sample does: raw samples in, nearest-rank percentiles and intervals out."""
+"""Statistics that claim no more than the sample supports.
+
+Percentiles are nearest-rank values of the raw samples. Shares have 95 % intervals.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-# The fewest queries that support a percentile at 99 % confidence (MLPerf inference rules, early stopping, zero tolerance).
+# The fewest queries that support a percentile at 99 % confidence. Source: the MLPerf inference
+# rules, early stopping, zero tolerance.
 MIN_QUERIES: dict[float, int] = {50: 11, 90: 64, 95: 130, 99: 662, 99.9: 6636}
 
 
 def supported(percent: float, n: int) -> bool:
-    """Tell whether `n` samples support the percentile at 99 % confidence; `percent` is a key of MIN_QUERIES."""
+    """Tell whether `n` samples support a percentile at 99 % confidence.
+
+    `percent` is a key of MIN_QUERIES.
+    """
     return n >= MIN_QUERIES[percent]
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """Return the nearest-rank percentile: a value that was measured, never interpolated. `percent` in (0, 100]."""
+    """Return the nearest-rank percentile, `percent` in (0, 100].
+
+    It is a value that was measured. Nothing is interpolated.
+    """
     if not samples:
         raise ValueError("no samples")
     return sorted(samples)[max(0, math.ceil(percent / 100 * len(samples)) - 1)]
-
-
-def percentile_text(samples: Sequence[float], percent: float) -> str:
-    """Return the percentile with two decimals, or `n/a (n<662)` where the sample does not support it."""
-    return f"{percentile(samples, percent):.2f}" if supported(percent, len(samples)) else f"n/a (n<{MIN_QUERIES[percent]})"
 
 
 def wilson95(correct: int, n: int) -> tuple[float, float]:
@@ -38,21 +43,29 @@ def wilson95(correct: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided exact p-value that two classifiers judged on the same images are equally good.
+    """Return the exact two-sided p-value of McNemar's test: two classifiers on the same images.
 
-    `only_first` images were right by the first alone, `only_second` by the second alone.
+    Args:
+        only_first: images that only the first classifier labels right.
+        only_second: images that only the second classifier labels right.
     """
     n, k = only_first + only_second, min(only_first, only_second)
     if n == 0:
         return 1.0
     # Summed in logarithms: 2^-n underflows past n = 1074.
-    log_terms = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
+    log_terms = [
+        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2)
+        for i in range(k + 1)
+    ]
     return min(1.0, 2 * math.fsum(math.exp(t) for t in log_terms))
 
 
 @dataclass
 class StageTimes:
-    """Raw wall times in milliseconds, one list a stage; a query adds one number to each stage it went through."""
+    """Raw wall times in milliseconds, one list per stage.
+
+    A query adds one number to each stage that it passes.
+    """
 
     samples_ms: dict[str, list[float]] = field(default_factory=dict)
 
@@ -65,5 +78,14 @@ class StageTimes:
 
 
 def accuracy_record(top1: int, top5: int, n: int) -> dict[str, object]:
-    """Return what `finedge evaluate` prints: shares of `n` images whose label is first, or among the first five."""
-    return {"top1": round(top1 / n, 6), "top5": round(top5 / n, 6), "n": n, "wilson95": [round(x, 6) for x in wilson95(top1, n)]}
+    """Return what `finedge evaluate` prints.
+
+    That is the share of `n` images whose label comes first, and the share with the label among the
+    first five.
+    """
+    return {
+        "top1": round(top1 / n, 6),
+        "top5": round(top5 / n, 6),
+        "n": n,
+        "wilson95": [round(x, 6) for x in wilson95(top1, n)],
+    }

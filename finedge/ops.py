@@ -1,7 +1,12 @@
-"""The operators finedge adds to ONNX: one record each, with the numpy reference every face of it is tested against.
+"""The operators that finedge adds to ONNX: one record each, with a numpy reference.
 
-Faces: torch op and layer (`train/layers/`), ONNX node and model-local function (`export/ops/`), TensorRT plugin
-(`runtime/plugins/`). Op names must equal no ONNX op name in any domain: TensorRT's parser looks at the name only.
+Every implementation is tested against its reference:
+
+- the torch op and layer (`train/layers/`),
+- the ONNX node and model-local function (`export/ops/`),
+- the TensorRT plugin (`runtime/trt/plugin/`).
+
+No op may have the name of an ONNX op, in any domain: TensorRT's parser looks only at the name.
 """
 
 from __future__ import annotations
@@ -17,7 +22,16 @@ DOMAIN = "finedge"
 
 @dataclass(frozen=True)
 class Op:
-    """An operator: `attributes` maps a name to its type; `inputs` are formal names; `reference` is plain numpy."""
+    """An operator.
+
+    Attributes:
+        name: the ONNX op type.
+        version: of the operator, in its domain.
+        inputs: the names of its inputs.
+        attributes: the type of each attribute.
+        reference: the operator in plain numpy.
+        domain: the ONNX domain.
+    """
 
     name: str
     version: int
@@ -30,12 +44,16 @@ class Op:
 def softmax(x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Softmax over the last axis, in the dtype of `x`."""
     e: NDArray[np.floating] = np.exp(x - x.max(axis=-1, keepdims=True))
-    shares: NDArray[np.floating] = e / e.sum(axis=-1, keepdims=True)
-    return shares
+    probabilities: NDArray[np.floating] = e / e.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
-def cross_layer_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: NDArray[np.floating], *, scale: float) -> NDArray[np.floating]:
-    """Attend from the positions of one layer to the positions of another (CNL, arXiv 2005.09153, one response).
+def cross_layer_attention(
+    q: NDArray[np.floating], k: NDArray[np.floating], v: NDArray[np.floating], *, scale: float
+) -> NDArray[np.floating]:
+    """Attend from the positions of one layer to those of another (CNL, arXiv 2005.09153).
+
+    This is one response of the paper.
 
     Args:
         q: [B, d, Hq, Wq] queries.
@@ -52,15 +70,25 @@ def cross_layer_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: N
     return (flat_v @ weights.transpose(0, 2, 1)).reshape(batch, v.shape[1], height, width)
 
 
-def channel_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: NDArray[np.floating], *, groups: int, scale: float) -> NDArray[np.floating]:
-    """Mix the channels of a map by how alike channels of two other maps are; channels attend within their group only.
+def channel_attention(
+    q: NDArray[np.floating],
+    k: NDArray[np.floating],
+    v: NDArray[np.floating],
+    *,
+    groups: int,
+    scale: float,
+) -> NDArray[np.floating]:
+    """Mix the channels of a map by the similarity of the channels of two other maps.
+
+    A channel attends only to the channels of its group.
 
     Args:
-        q: [B, C, H, W] queries, one a channel; C is a multiple of `groups`.
+        q: [B, C, H, W] queries, one per channel; C is a multiple of `groups`.
         k: [B, C, H, W] keys.
-        v: [B, C, Hv, Wv] values; the grid may be another one.
+        v: [B, C, Hv, Wv] values; their grid may differ.
         groups: G; group g holds the channels g C/G to (g + 1) C/G - 1.
-        scale: factor on q k^T before the softmax over key channels; 1/sqrt(H W) keeps it from growing with the grid.
+        scale: factor on q k^T before the softmax over key channels. 1/sqrt(H W) keeps the
+            product from growing with the grid.
 
     Returns:
         [B, C, Hv, Wv]: softmax(scale q k^T) v in each group.
@@ -71,7 +99,11 @@ def channel_attention(q: NDArray[np.floating], k: NDArray[np.floating], v: NDArr
     return (weights @ values).reshape(v.shape)
 
 
-CROSS_LAYER_ATTENTION = Op("CrossLayerAttention", 1, ("q", "k", "v"), {"scale": float}, cross_layer_attention)
-CHANNEL_ATTENTION = Op("ChannelAttention", 1, ("q", "k", "v"), {"groups": int, "scale": float}, channel_attention)
+CROSS_LAYER_ATTENTION = Op(
+    "CrossLayerAttention", 1, ("q", "k", "v"), {"scale": float}, cross_layer_attention
+)
+CHANNEL_ATTENTION = Op(
+    "ChannelAttention", 1, ("q", "k", "v"), {"groups": int, "scale": float}, channel_attention
+)
 
 OPS: dict[str, Op] = {op.name: op for op in (CROSS_LAYER_ATTENTION, CHANNEL_ATTENTION)}

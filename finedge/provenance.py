@@ -11,10 +11,10 @@ from typing import Annotated, Any, TypeVar
 
 from finedge.confidence import Confidence
 from finedge.errors import BundleError
-from finedge.schema import Check, Digest, Misfit, Text, between, decode
+from finedge.schema import Constraint, Digest, Misfit, Text, between, decode
 
 Record = TypeVar("Record")
-Path_ = Annotated[Text, Check(lambda text: text and "\0" not in text, "the path of a folder")]
+Path_ = Annotated[Text, Constraint(lambda text: text and "\0" not in text, "the path of a folder")]
 Seed = Annotated[int, between(0, 2**63 - 1)]
 
 
@@ -44,7 +44,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Parity:
+class ParityRecord:
     """How far a file is from PyTorch; `own_error` is PyTorch's own in float32, 0 if unknown."""
 
     own_error: Annotated[float, between(0, 1e30)] = 0.0
@@ -54,11 +54,11 @@ class Parity:
 class Export:
     """The record `export`: the parity of each file that it wrote."""
 
-    parities: Mapping[str, Parity] = field(default_factory=dict)
+    parities: Mapping[str, ParityRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Placement:
+class QuantizationRecord:
     """Which nodes of a file compute in INT8."""
 
     int8: tuple[Text, ...] = ()
@@ -75,7 +75,7 @@ class Calibration:
     """
 
     confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
-    placements: Mapping[str, Placement] = field(default_factory=dict)
+    placements: Mapping[str, QuantizationRecord] = field(default_factory=dict)
     images_sha256: tuple[Digest, ...] = ()
 
 

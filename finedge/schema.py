@@ -31,7 +31,7 @@ SHOWN = 60  # characters of a name in a place
 
 
 @dataclass(frozen=True)
-class Check:
+class Constraint:
     """What a value must satisfy beyond its type; `expected` says it in words."""
 
     good: Callable[[Any], bool]
@@ -66,14 +66,14 @@ def decode(kind: type[T], data: Any, *, at: str = "", strict: bool = False) -> T
     return value
 
 
-def between(least: float, most: float, *, unit: str = "") -> Check:
+def between(least: float, most: float, *, unit: str = "") -> Constraint:
     """Return the check that a number lies in [least, most]."""
-    return Check(lambda v: least <= v <= most, f"{least:g} to {most:g}{unit and ' ' + unit}")
+    return Constraint(lambda v: least <= v <= most, f"{least:g} to {most:g}{unit and ' ' + unit}")
 
 
-def at_most(count: int) -> Check:
+def at_most(count: int) -> Constraint:
     """Return the check that a text, tuple or mapping has at most `count` members."""
-    return Check(lambda v: len(v) <= count, f"at most {count} members")
+    return Constraint(lambda v: len(v) <= count, f"at most {count} members")
 
 
 def is_digest(text: str) -> bool:
@@ -92,10 +92,10 @@ def is_plain_name(text: str) -> bool:
 
 Share = Annotated[float, between(0, 1)]
 Count = Annotated[int, between(0, 10**12)]
-Digest = Annotated[str, Check(is_digest, "a sha256: 64 hex digits")]
+Digest = Annotated[str, Constraint(is_digest, "a sha256: 64 hex digits")]
 PlainName = Annotated[
     str,
-    Check(
+    Constraint(
         is_plain_name,
         "a plain file name: no path, not hidden, at most 255 bytes",
     ),
@@ -185,7 +185,9 @@ def _mapping(kind: Any, data: Any, at: str, strict: bool) -> dict[Any, Any]:
     if not isinstance(data, Mapping):
         raise Misfit(at, data, "an object of names and values")
     named = ((_join(at, key), key, value) for key, value in data.items())
-    return {_decode(keys, k, place, strict): _decode(values, v, place, strict) for place, k, v in named}
+    return {
+        _decode(keys, k, place, strict): _decode(values, v, place, strict) for place, k, v in named
+    }
 
 
 def _record(kind: Any, data: Any, at: str, strict: bool) -> Any:

@@ -21,11 +21,12 @@ EXAMPLE = "user:password"  # what our own texts show as the form
 
 # Parameters that tell streams apart and unlock nothing.
 _HARMLESS = """
-action angle audio av bitrate cam camera ch chan channel channelno cmd codec compression date delay device duration
-encoding end endtime ext fmt format fps framerate h height index input lang lat latency lens lon mode model name page
-path port pos position preset profile proto protocol quality rate res resolution rotate rotation size start starttime
-stream streamno streamtype subtype time timeout track transport transportmode type unicast user username usr ver
-version video videocodec view w width x y
+action angle audio av bitrate cam camera ch chan channel channelno cmd codec compression date delay
+device duration encoding end endtime ext fmt format fps framerate h height index input lang lat
+latency lens lon mode model name page path port pos position preset profile proto protocol quality
+rate res resolution rotate rotation size start starttime stream streamno streamtype subtype time
+timeout track transport transportmode type unicast user username usr ver version video videocodec
+view w width x y
 """
 HARMLESS = frozenset(_HARMLESS.split())
 SECRET_WORDS = r"pw|pwd|psw|pas|pass\w{0,20}|token|secret|key|auth|sig|signature|credentials?"
@@ -48,7 +49,9 @@ _TOKEN_USER = re.compile(r"(?=.*\d)(?=.*[A-Za-z]).{8,}", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:\\")
 _TOKEN = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[\w.~=+%-]{24,}|[0-9a-fA-F-]{16,}|eyJ[\w.=-]+")
 _VIDEO_ID = re.compile(r"\d+(?:\.\w{1,5})?")
-_VALUE = r"(?:\\?\"(?:\\.|[^\"\\])*(?:\"|$)|'(?:\\.|[^'\\])*(?:'|$)|<[^>]*(?:>|$)|(?:\\.|[^\s\"'&;])+)"
+_VALUE = (
+    r"(?:\\?\"(?:\\.|[^\"\\])*(?:\"|$)|'(?:\\.|[^'\\])*(?:'|$)|<[^>]*(?:>|$)|(?:\\.|[^\s\"'&;])+)"
+)
 _PROPERTY = re.compile(
     rf"(?i)(?<![\w-])([\w:-]{{0,40}}?(?:{SECRET_WORDS}|cookies?|user-id|proxy-id|extra-headers))"
     rf"(\s*=\s*(?:\([\w/]{{1,20}}\)\s*)?)({_VALUE})"
@@ -58,13 +61,19 @@ _TOLD = re.compile(
     r"(?i)\b((?:pass(?:word|wd|phrase)?|pwd|user-pw|proxy-pw|(?:\w{1,20}[_-])?token|secret|api[_-]?key)=)"
     rf"({_VALUE})"
 )
-_HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-token)(\s*[:=]\s*)([^\r\n\"']+)")
+_HEADER = re.compile(
+    r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-token)(\s*[:=]\s*)([^\r\n\"']+)"
+)
 _BEARER = re.compile(r"\b(Bearer|Basic)(\s+)(?=[^\s]*[\d=])([\w+/=.~-]{8,})")
 # Up to the next blank; where no @ came and what follows the colon is no port, on to the next word
 # with an @.
-_IN_TEXT = re.compile(rf"(?<![\w])({_SCHEME})([^\s\"'<>]*@\S*|[^\s:/@]*:(?!\d{{1,5}}(?!\w))[^\n@]{{0,200}}@\S*|\S*)")
-_BARE_IN_TEXT = re.compile(r"(?<![\w/:.*])(?![A-Za-z]:\\)([^\s/:@\"'(=,]{1,80}(?:@[\w.-]{1,80})?):(?!/)([^\s@]{1,200}|[^\s]{1,200})@(?=[\w.\[*])")
-# Text that quotes an address may have coded what stands before a secret: bob%3ASECRET, bob\\nSECRET.
+_IN_TEXT = re.compile(
+    rf"(?<![\w])({_SCHEME})([^\s\"'<>]*@\S*|[^\s:/@]*:(?!\d{{1,5}}(?!\w))[^\n@]{{0,200}}@\S*|\S*)"
+)
+_BARE_IN_TEXT = re.compile(
+    r"(?<![\w/:.*])(?![A-Za-z]:\\)([^\s/:@\"'(=,]{1,80}(?:@[\w.-]{1,80})?):(?!/)([^\s@]{1,200}|[^\s]{1,200})@(?=[\w.\[*])"
+)
+# A text that quotes an address may encode what comes before a secret: bob%3ASECRET, bob\\nSECRET.
 _BEFORE = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[abfnrtv0]))"
 _TAIL = re.compile(r"[\"')\]>,;:.!]*$")
 
@@ -129,7 +138,10 @@ def _without_learned(text: str) -> str:
 
 
 def _wherever(secret: str) -> str:
-    """Return the pattern of a secret in a text: a word or a number stands alone, as `port` in `transport` does not."""
+    """Return the pattern that finds a secret in a text.
+
+    A word or a number must stand alone: the secret `port` is not hidden in `transport`.
+    """
     common = secret.isalpha() or secret.isdigit()
     return rf"{_BEFORE}{re.escape(secret)}(?![A-Za-z0-9])" if common else re.escape(secret)
 
@@ -138,7 +150,11 @@ def _shown(source: str) -> Shown:
     whole = _WHOLE.match(source)
     if whole:
         return _address(source[whole.end() :], head=whole[0])
-    bare = None if "!" in source or _DRIVE.match(source) or "://" in source else _BARE.fullmatch(source)
+    bare = (
+        None
+        if "!" in source or _DRIVE.match(source) or "://" in source
+        else _BARE.fullmatch(source)
+    )
     if bare:
         after = _address(bare[3], head="")
         return Shown(f"{bare[1]}:{HIDDEN}@{after.text}", (bare[2], *after.secrets))
@@ -198,7 +214,13 @@ def _address(rest: str, *, head: str) -> Shown:
     secrets = [password] if password and f"{user}:{password}" != EXAMPLE else []
     if password is None and user and _TOKEN_USER.fullmatch(user):
         secrets, user = [user], HIDDEN
-    login = f"{user}:{HIDDEN if secrets else password}@" if password is not None else f"{user}@" if user is not None else ""
+    login = (
+        f"{user}:{HIDDEN if secrets else password}@"
+        if password is not None
+        else f"{user}@"
+        if user is not None
+        else ""
+    )
     cut = re.search(r"[/?#;]", place)
     host, tail = (place[: cut.start()], place[cut.start() :]) if cut else (place, "")
     if not _HOST.fullmatch(host):
@@ -223,7 +245,11 @@ def _split_login(rest: str) -> tuple[str | None, str | None, str]:
     elif at >= len(authority):
         path = re.split(r"[?#]", rest, maxsplit=1)[0]
         plain = _HOST.fullmatch(authority) is not None
-        if plain and (":" not in authority or (len(authority) < len(path) <= at)) and "@" not in authority:
+        if (
+            plain
+            and (":" not in authority or (len(authority) < len(path) <= at))
+            and "@" not in authority
+        ):
             at = -1
     if at < 0:
         return None, None, rest
@@ -254,7 +280,9 @@ def _path(path: str, *, scheme: str, secrets: list[str]) -> Iterator[str]:
     hidden = set(_login_segments(segments, scheme=scheme))
     for number, segment in enumerate(segments):
         yield "/" if number else ""
-        if number in hidden or (known and any(s and s in (segment, unquote(segment)) for s in known)):
+        if number in hidden or (
+            known and any(s and s in (segment, unquote(segment)) for s in known)
+        ):
             yield _hidden(segment, secrets)
         elif "=" in segment:
             yield "".join(_parameter(p, secrets) for p in re.split(r"([&;,])", segment))
@@ -298,7 +326,7 @@ def _parameter(text: str, secrets: list[str]) -> str:
 
 
 def _small(text: str) -> bool:
-    """A number of one or two digits tells streams apart."""
+    """Tell whether the text is a number of one or two digits: it names a stream, not a secret."""
     return text.isascii() and text.isdigit() and len(text) <= 2
 
 
@@ -309,7 +337,7 @@ def _hidden(text: str, secrets: list[str]) -> str:
 
 
 def basic(user: str, password: str) -> str:
-    """Return what HTTP's and RTSP's Basic sends for a login; it is a secret from then on."""
+    """Return what Basic authentication (HTTP, RTSP) sends for a login, and hide it from then on."""
     coded = base64.b64encode(f"{user}:{password}".encode(errors="replace")).decode()
     learn_secret(coded)
     return coded

@@ -1,4 +1,4 @@
-"""What every stage agrees on: labels, preprocessing, input and outputs of a classifier."""
+"""The contract of every stage: labels, preprocessing, input and outputs of a classifier."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from finedge.errors import BundleError, UsageError
-from finedge.schema import Check, Misfit, Text, at_most, between, decode
+from finedge.schema import Constraint, Misfit, Text, at_most, between, decode
 
 Method = Literal["pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear"]
 Rule = Literal["short-side", "squash"]
 Pixels = Annotated[int, between(1, 16384, unit="pixels")]
 Triple = tuple[float, float, float]
-Name = Annotated[Text, Check(bool, "a name that is not empty")]
+Name = Annotated[Text, Constraint(bool, "a name that is not empty")]
 Labels = Annotated[tuple[Name, ...], at_most(1_000_000)]
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From a decoded frame to the network's input tensor.
+    """How a decoded frame becomes the network's input tensor.
 
-    `resize` is the length in pixels of the short side (rule `short-side`) or of both sides (rule `squash`) after resizing;
-    `crop` the side of the square centre crop. `mean` and `std` are per channel, on the scale where a pixel is in [0, 1]; they
-    are part of the ONNX graph, so `preprocess()` never applies them. `frame`, when given, says that resize and crop are in the graph
-    too: it takes whole frames of that (height, width), and `preprocess()` hands those on as they are.
+    Attributes:
+        resize: pixels of the short side (rule `short-side`) or of both sides (rule `squash`) after
+            resizing.
+        crop: pixels of the side of the square centre crop.
+        method: library and filter of the resize.
+        rule: which side becomes `resize`.
+        colour: the channel order.
+        mean: per channel, for pixels in [0, 1]. It is part of the ONNX graph, so `preprocess()`
+            never applies it.
+        std: as `mean`.
+        frame: (height, width) of whole frames where the graph also resizes and crops. Then
+            `preprocess()` returns such frames as they are.
     """
 
     resize: Pixels = 256
@@ -38,10 +46,20 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize:
-            raise UsageError(f"crop {self.crop} with resize {self.resize}", expected="1 <= crop <= resize (pixels)")
-        for value, allowed in ((self.method, get_args(Method)), (self.rule, get_args(Rule)), (self.colour, ("rgb",))):
+            raise UsageError(
+                f"crop {self.crop} with resize {self.resize}",
+                expected="1 <= crop <= resize (pixels)",
+            )
+        for value, allowed in (
+            (self.method, get_args(Method)),
+            (self.rule, get_args(Rule)),
+            (self.colour, ("rgb",)),
+        ):
             if value not in allowed:
-                raise UsageError(f"unknown preprocessing value {value!r}", expected=f"one of {', '.join(allowed)}")
+                raise UsageError(
+                    f"unknown preprocessing value {value!r}",
+                    expected=f"one of {', '.join(allowed)}",
+                )
         if min(self.std) <= 0:
             raise UsageError(f"std {self.std}", expected="three positive numbers")
         if self.frame is not None and min(self.frame) < 1:
@@ -50,8 +68,11 @@ class Preprocess:
     def describe(self) -> str:
         """Return the preprocessing in one sentence, for logs and reports."""
         sides = "short side" if self.rule == "short-side" else "both sides"
-        where = "" if self.frame is None else f"in the graph, of {self.frame[1]} x {self.frame[0]} frames: "
-        return f"{where}{sides} to {self.resize} ({self.method}), centre crop {self.crop}, {self.colour}, mean {self.mean}, std {self.std}"
+        where = ""
+        if self.frame is not None:
+            where = f"in the graph, of {self.frame[1]} x {self.frame[0]} frames: "
+        crop = f"{sides} to {self.resize} ({self.method}), centre crop {self.crop}"
+        return f"{where}{crop}, {self.colour}, mean {self.mean}, std {self.std}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +88,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """One output of the graph: float32 [B, classes]; `main` decides, `local` are intermediate predictions."""
+    """One output of the graph: float32 [B, classes].
+
+    The role `main` gives the answer; `local` outputs are intermediate predictions.
+    """
 
     name: Name = "logits"
     kind: Literal["logits", "log_prob"] = "logits"
@@ -88,14 +112,17 @@ class Spec:
     def __post_init__(self) -> None:
         if not 0 < len(self.labels) == len(set(self.labels)):
             twice = Counter(self.labels).most_common(1)
-            what = f"the label '{twice[0][0]}' stands there twice" if twice else "no labels"
+            what = f"the label '{twice[0][0]}' is there twice" if twice else "no labels"
             raise UsageError(what, expected="one class or more, each with a name of its own")
         if sum(o.role == "main" for o in self.outputs) != 1:
-            raise UsageError(f"outputs {[o.name for o in self.outputs]}", expected="exactly one output with role 'main'")
+            raise UsageError(
+                f"outputs {[o.name for o in self.outputs]}",
+                expected="exactly one output with role 'main'",
+            )
 
     @property
     def main(self) -> Output:
-        """The output that decides."""
+        """The output that gives the answer."""
         return next(o for o in self.outputs if o.role == "main")
 
     def to_json(self) -> dict[str, Any]:
@@ -104,7 +131,7 @@ class Spec:
 
     @classmethod
     def from_json(cls, data: object) -> Spec:
-        """Read what `to_json` wrote; all else, a newer field too, raises `BundleError`."""
+        """Read what `to_json` wrote; anything else raises `BundleError`, also a newer field."""
         try:
             return decode(cls, data, at="spec", strict=True)
         except Misfit as error:

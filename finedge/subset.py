@@ -1,4 +1,4 @@
-"""A part of a split that is fair to its classes: for calibration, and for evaluations that are to be quick."""
+"""Class-balanced parts of a split, for calibration and quick evaluations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from finedge.errors import UsageError
 
 
 def balanced_order(items: tuple[Item, ...], *, seed: int) -> list[Item]:
-    """Order images so that every prefix is as even over the classes as can be; classes and images are shuffled by `seed`."""
+    """Order images so that every prefix is as even over the classes as possible.
+
+    Classes and images are shuffled by `seed`.
+    """
     by_label: dict[int, list[Item]] = defaultdict(list)
     for item in sorted(items, key=lambda i: str(i.path)):
         by_label[item.label].append(item)
@@ -24,7 +27,11 @@ def balanced_order(items: tuple[Item, ...], *, seed: int) -> list[Item]:
 
 
 def first_balanced(items: tuple[Item, ...], images: int) -> tuple[Item, ...]:
-    """Return the first `images` of the balanced order with seed 0, all of them for 0 or more than there are; `UsageError` if negative."""
+    """Return the first `images` of the balanced order with seed 0; 0 returns all.
+
+    Raises:
+        UsageError: `images` is negative.
+    """
     if images < 0:
         raise UsageError(f"--images {images}", expected="a number of images, or 0 for all")
     return tuple(balanced_order(items, seed=0)[: images or None])

@@ -1,4 +1,4 @@
-"""Text of servers, labels and files, cleaned for terminals, logs, datagrams and file names."""
+"""Cleans text of servers, labels and files for terminals, logs, datagrams and file names."""
 
 from __future__ import annotations
 
@@ -9,51 +9,55 @@ import unicodedata
 
 from finedge.secret import mask_text
 
-# Control characters (C0, C1), what turns the reading direction, what breaks a line unseen, what
-# shows nothing, half a character.
-# Zero-width joiners stay: Persian, Hindi and emoji are written with them.
-_UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+# Control characters (C0, C1), marks that change the reading direction, invisible line breaks,
+# characters that show nothing, and halves of surrogate pairs.
+# Zero-width joiners stay: Persian, Hindi and emoji need them.
+_UNSEEN = (
+    "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+)
 UNPRINTABLE = re.compile(f"[{_UNSEEN}]")
-# What some file system refuses (exFAT, NTFS), what a shell or a reader would take for more than a
-# letter, and our own escape.
+# Characters that some file system refuses (exFAT, NTFS), that a shell interprets, and our own
+# escape.
 UNSAFE = re.compile(f'[{_UNSEEN}<>:"/\\\\|?*%]')
 RESERVED = re.compile(
     r"(?i)(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\..*)?",
     re.DOTALL,
 )
-# How names begin that data readers take for other programs' files.
+# Data readers skip names that begin like this: they belong to other programs.
 TOOLS = re.compile(r"(?i)[.@$~#]|__MACOSX$")
-# bytes of UTF-8: with a time and a suffix added, still below the 255 of every file system
+# bytes of UTF-8. With a time and a suffix added, a name stays below the limit of 255.
 LONGEST = 180
 MARK = re.compile(r"~[0-9a-f]{16}$")
 
 
 def printable(text: object) -> str:
-    """Return a text or path as one line in which everything is seen.
+    """Return a text or path as one line in which every character is visible.
 
-    What shows nothing is written as Python escapes it, bytes that are no Unicode as Python writes
-    bytes.
+    Invisible characters are written as Python escapes them, and so are bytes that are not Unicode.
     """
     return UNPRINTABLE.sub(lambda match: _escape(match[0]), str(text))
 
 
 def printable_lines(text: str) -> str:
-    """Return `text` with every line but the first indented: none passes for a line of ours."""
+    """Return `text` with every line but the first indented, so that none looks like our own."""
     first, *rest = (printable(line) for line in text.split("\n"))
-    return "\n".join([first, *(line if line.startswith("  ") or not line else f"  {line}" for line in rest)])
+    return "\n".join(
+        [first, *(line if line.startswith("  ") or not line else f"  {line}" for line in rest)]
+    )
 
 
 def clean(text: str) -> str:
-    """Return `text` as people may see it: no secrets, no control characters."""
+    """Return `text` without secrets and control characters."""
     return printable_lines(mask_text(text))
 
 
 def file_name(label: str) -> str:
-    """Return a label as a file name for every file system; two labels never share one.
+    """Return a label as a file name that every file system takes; no two labels share a name.
 
-    What is unsafe becomes %XX of its UTF-8 bytes; what is too long is cut and ends in ~ and 16
-    digits of the label's sha256. File systems that ignore case take names apart only where the
-    labels differ in more than case.
+    Unsafe characters become %XX of their UTF-8 bytes. A long name is cut and ends in ~ and 16
+    digits of the label's sha256. On file systems that ignore case, labels that differ only in case
+    do share a name.
     """
     data = label.encode("utf-8", "surrogatepass")
     name = UNSAFE.sub(lambda match: _percent(match[0]), label)
@@ -64,7 +68,7 @@ def file_name(label: str) -> str:
     mark = MARK.search(name)
     if mark:
         name = name[: mark.start()] + _percent("~") + name[mark.start() + 1 :]
-    # A file system may compose letters and accents (HFS+) or not: two spellings of one text are two
+    # A file system may compose letters and accents (HFS+), but two spellings of a text are two
     # labels.
     if len(name.encode()) > LONGEST or unicodedata.normalize("NFC", name) != name:
         head = name.encode()[:LONGEST].decode(errors="ignore").rstrip(". ")

@@ -15,8 +15,9 @@ from finedge.train.recipe import Recipe
 def sgd(model: FineGrained, recipe: Recipe, *, backbone_lr: float) -> torch.optim.SGD:
     """Return SGD over the trainable parameters of `model`.
 
-    All but the model's `new_parameters` get `backbone_lr` times the learning rate. Vectors (normalisation weights and
-    biases) are not decayed if the recipe says so. Each group carries its `factor` for `set_lr`.
+    All but the model's `new_parameters` get `backbone_lr` times the learning rate. The recipe says
+    whether vectors (normalisation weights and biases) are decayed. Each group has its `factor` for
+    `set_lr`.
     """
     new = {id(p) for p in model.new_parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -26,7 +27,10 @@ def sgd(model: FineGrained, recipe: Recipe, *, backbone_lr: float) -> torch.opti
             decay = recipe.weight_decay if parameter.ndim > 1 or recipe.decay_norm else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
     return torch.optim.SGD(
-        [{"params": params, "factor": factor, "weight_decay": decay} for (factor, decay), params in groups.items()],
+        [
+            {"params": params, "factor": factor, "weight_decay": decay}
+            for (factor, decay), params in groups.items()
+        ],
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
@@ -36,8 +40,9 @@ def sgd(model: FineGrained, recipe: Recipe, *, backbone_lr: float) -> torch.opti
 def lr_at(step: int, recipe: Recipe, *, steps_per_epoch: int) -> float:
     """Return the learning rate of the new layers at a step of the optimizer (0-based).
 
-    A straight line from `warmup_start` to `lr`, reached at the last step of the warm-up; then half a cosine down to 0, or a factor
-    `gamma` from each of `milestones` on. With no warm-up this is torch's CosineAnnealingLR over the whole run, or its MultiStepLR.
+    The warm-up is a straight line from `warmup_start` to `lr`, which its last step reaches. Then
+    follows half a cosine down to 0, or a factor `gamma` from each of `milestones` on. Without a
+    warm-up this is torch's CosineAnnealingLR over the whole run, or its MultiStepLR.
     """
     total, warmup = recipe.epochs * steps_per_epoch, int(recipe.warmup_epochs * steps_per_epoch)
     if step < warmup:
@@ -54,7 +59,9 @@ def set_lr(optimizer: torch.optim.SGD, lr: float) -> None:
         group["lr"] = lr * group["factor"]
 
 
-def momenta(model: nn.Module, optimizer: torch.optim.SGD) -> Iterator[tuple[str, nn.Parameter, torch.Tensor | None]]:
+def momenta(
+    model: nn.Module, optimizer: torch.optim.SGD
+) -> Iterator[tuple[str, nn.Parameter, torch.Tensor | None]]:
     """Yield (name, parameter, momentum buffer or None) for every parameter the optimizer steps."""
     stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():

@@ -10,7 +10,10 @@ from finedge.errors import UsageError
 
 
 def parse_options(words: Iterable[str]) -> dict[str, Any]:
-    """Return {KEY: VALUE} of `KEY=VALUE` words; VALUE is JSON where it can be read as such, else the text itself. The last of a key counts.
+    """Return {KEY: VALUE} of `KEY=VALUE` words.
+
+    VALUE is read as JSON where it is JSON, else it is the text itself. The last value of a key
+    counts.
 
     Raises:
         UsageError: a word without a key or without `=`.
@@ -19,7 +22,9 @@ def parse_options(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         key, equals, text = word.partition("=")
         if not (key and equals):
-            raise UsageError(f"--option {word}", expected="KEY=VALUE", fix="for example --option dropout=0.2")
+            raise UsageError(
+                f"--option {word}", expected="KEY=VALUE", fix="for example --option dropout=0.2"
+            )
         options[key] = _value(text)
     return options
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from finedge.runtime.plugins.driver import LIBRARY as LIBRARY
-from finedge.runtime.plugins.driver import Driver
+from finedge.runtime.trt.plugin.driver import LIBRARY as LIBRARY
+from finedge.runtime.trt.plugin.driver import Driver
 
 NO_GPU = "no NVIDIA GPU that torch can use"
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.ops import cross_layer_attention
-from finedge.runtime.cuda import Cuda
-from finedge.runtime.plugins.cross_layer_attention import Ready
-from finedge.runtime.plugins.driver import LIBRARY, Driver
-from finedge.runtime.plugins.launch import HALF, Layout, Problem
-from finedge.runtime.trt.engine import Engine, Tensor
+from finedge.runtime.trt.cuda import Cuda
+from finedge.runtime.trt.engine import Engine, EngineTensor
+from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention
+from finedge.runtime.trt.plugin.driver import LIBRARY, Driver
+from finedge.runtime.trt.plugin.launch import HALF, AttentionShape, MapLayout
 
 QUERIES, KEYS, CHANNELS = 49, 196, 256
 MOST = 8  # images a batch
@@ -53,18 +53,20 @@ class Context:
     addresses: dict[str, int] = field(default_factory=dict)
     scratch: int = 0
     active_optimization_profile: int = 0
-    ready: Ready | None = None
+    ready: ReadyAttention | None = None
 
     def set_device_memory(self, pointer: int, size: int) -> None:  # noqa: D102
         self.scratch = pointer
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:  # noqa: D102
         layouts = [
-            Layout.of("HWC8", kind=HALF, channels=CHANNELS, positions=n).map()
+            MapLayout.of("HWC8", kind=HALF, channels=CHANNELS, positions=n).map()
             for n in (QUERIES, KEYS, KEYS, QUERIES)
         ]
-        problem = Problem(*layouts, None, QUERIES, KEYS, CHANNELS, CHANNELS, 1, shape[0], SCALE, 0)
-        self.ready = Ready(self.engine.driver, problem, shared=True)
+        problem = AttentionShape(
+            *layouts, None, QUERIES, KEYS, CHANNELS, CHANNELS, 1, shape[0], SCALE, 0
+        )
+        self.ready = ReadyAttention(self.engine.driver, problem, shared=True)
         return self.ready.plan.workspace_bytes <= SCRATCH
 
     def set_tensor_address(self, name: str, address: int) -> bool:  # noqa: D102
@@ -124,4 +126,6 @@ def engine(cuda: Cuda, **options: Any) -> Engine:
     row = (QUERIES * CHANNELS,)
     half = np.dtype(np.float16)
     handle = Handle(cuda, Driver(LIBRARY), address, **options)
-    return Engine(TRT, None, handle, Tensor("q", half, row), (Tensor("y", half, row),), 1, MOST)
+    return Engine(
+        TRT, None, handle, EngineTensor("q", half, row), (EngineTensor("y", half, row),), 1, MOST
+    )

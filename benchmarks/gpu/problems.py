@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finedge.runtime.plugins.driver import Driver, parameters_of
-from finedge.runtime.plugins.launch import (
+from finedge.runtime.trt.plugin.driver import Driver, parameters_of
+from finedge.runtime.trt.plugin.launch import (
     COMBINE,
     HALF,
     INT8,
     QUERY_TILE,
-    Layout,
+    AttentionShape,
     Map,
-    Problem,
+    MapLayout,
     kernel_for,
     plan,
 )
@@ -69,7 +69,7 @@ class Placed:
 
     memory: Tensor
     index: Tensor
-    layout: Layout
+    layout: MapLayout
 
     @classmethod
     def of(
@@ -77,7 +77,7 @@ class Placed:
     ) -> Placed:
         """Make poisoned memory for a map [B, C, N]."""
         batch, channels, positions = shape
-        layout = Layout.of(form, kind=kind, channels=channels, positions=positions)
+        layout = MapLayout.of(form, kind=kind, channels=channels, positions=positions)
         c = torch.arange(channels, device=device)[None, :, None]
         t = torch.arange(positions, device=device)[None, None, :]
         b = torch.arange(batch, device=device)[:, None, None]
@@ -174,10 +174,10 @@ class Attention:
         bands = torch.cat([self.workspace[:GUARD], self.workspace[-GUARD:]])
         return bool(torch.equal(self.y.guards(), poison)) and bool((bands == GUARD_BYTE).all())
 
-    def _problem(self) -> Problem:
+    def _problem(self) -> AttentionShape:
         case, maps = self.case, [m.map() for m in (self.q, self.k, self.v, self.y)]
         partial = self.workspace.data_ptr() + GUARD
-        return Problem(
+        return AttentionShape(
             *maps,
             partial,
             case.queries,

@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from finedge.ops import cross_layer_attention  # noqa: E402
-from finedge.runtime.plugins.cross_layer_attention import Ready  # noqa: E402
-from finedge.runtime.plugins.driver import LIBRARY, Driver  # noqa: E402
-from finedge.runtime.plugins.launch import HALF, INT8, Layout, Map, Problem  # noqa: E402
+from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention  # noqa: E402
+from finedge.runtime.trt.plugin.driver import LIBRARY, Driver  # noqa: E402
+from finedge.runtime.trt.plugin.launch import HALF, INT8, AttentionShape, Map, MapLayout  # noqa: E402
 
 LIMIT = 1.5e-3  # of the largest value
 SCALE = 0.03  # of INT8
@@ -135,10 +135,10 @@ def check(
             at if shared else memory.put(v.memory),
             memory.room(y.memory.nbytes),
         ]
-        problem = Problem(
+        problem = AttentionShape(
             q.map(), k.map(), v.map(), y.map(), None, queries, keys, d, d, 1, batch, d**-0.5, 0
         )
-        ready = Ready(driver, problem, shared=shared)
+        ready = ReadyAttention(driver, problem, shared=shared)
         ready.launch(
             addresses, workspace=memory.room(max(256, ready.plan.workspace_bytes)), stream=0
         )
@@ -161,7 +161,7 @@ def launch(driver: Driver, queries: int, keys: int, d: int, batch: int, shared: 
     """Launch one problem once on random maps with neighbouring channels."""
     generator = np.random.default_rng(0)
     layouts = [
-        Layout.of("HWC8", kind=HALF, channels=d, positions=n)
+        MapLayout.of("HWC8", kind=HALF, channels=d, positions=n)
         for n in (queries, keys, keys, queries)
     ]
     with ExitStack() as stack:
@@ -172,10 +172,10 @@ def launch(driver: Driver, queries: int, keys: int, d: int, batch: int, shared: 
         )
         at_q, at_k = memory.put(q), memory.put(k)
         addresses = (at_q, at_k, at_k if shared else memory.put(k), memory.room(q.nbytes))
-        problem = Problem(
+        problem = AttentionShape(
             *(x.map() for x in layouts), None, queries, keys, d, d, 1, batch, d**-0.5, 0
         )
-        ready = Ready(driver, problem, shared=shared)
+        ready = ReadyAttention(driver, problem, shared=shared)
         ready.launch(
             addresses, workspace=memory.room(max(256, ready.plan.workspace_bytes)), stream=0
         )
@@ -193,7 +193,7 @@ class _Host:
     ) -> None:
         batch, channels, positions = shape
         self.kind = form[1]
-        self.layout = Layout.of(form[0], kind=self.kind, channels=channels, positions=positions)
+        self.layout = MapLayout.of(form[0], kind=self.kind, channels=channels, positions=positions)
         c, t = np.meshgrid(np.arange(channels), np.arange(positions), indexing="ij")
         inside = t * self.layout.token + c // 32 * self.layout.group + c % 32 * self.layout.channel
         self.index = np.arange(batch)[:, None, None] * self.layout.batch + inside

@@ -18,9 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from finedge.train.distributed import joined  # noqa: E402
-from finedge.train.evaluate import accuracy, target_ranks  # noqa: E402
+from finedge.train.evaluate.accuracy import accuracy, target_ranks  # noqa: E402
+from finedge.train.request import (  # noqa: E402
+    MachineOptions,
+    ModelOptions,
+    RecipeOptions,
+    RunOptions,
+    TrainingRequest,
+)
 from finedge.train.session import fresh  # noqa: E402
-from finedge.train.trainer import Machine  # noqa: E402
 
 RECIPE = Path(__file__).parent / "table.toml"
 
@@ -41,22 +47,21 @@ def main() -> None:
         level=logging.INFO, stream=sys.stderr, format=f"{sys.argv[1]} {sys.argv[2]}: %(message)s"
     )
     torch.set_num_threads(1)
-    options = {
-        "model": arguments.model,
-        "seed": arguments.seed,
-        "data": arguments.data,
-        "recipe": arguments.recipe,
-    }
-    options |= {"weights": "imagenet", "option": tuple(arguments.option)}
-    options |= {"epochs": arguments.epochs} if arguments.epochs else {}
+    recipe = RecipeOptions(
+        arguments.recipe,
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+        option=tuple(arguments.option),
+    )
+    machine = MachineOptions(arguments.workers)
     with tempfile.TemporaryDirectory() as folder, joined("auto") as world:
-        trainer = fresh(Path(folder) / "run", options, machine=Machine(world, arguments.workers))
+        run = RunOptions(Path(folder) / "run", arguments.data)
+        request = TrainingRequest(run, ModelOptions(arguments.model), recipe, machine)
+        trainer = fresh(request, world=world)
         trainer.run()
-        model = trainer.model if trainer.ema is None else trainer.ema.model
-        job = trainer.job
-        ranks = target_ranks(
-            model, job.data.split("test"), job.spec, device=world.device, workers=arguments.workers
-        )
+        model, job = trainer.model if trainer.ema is None else trainer.ema.model, trainer.job
+        images = {"device": world.device, "workers": arguments.workers}
+        ranks = target_ranks(model, job.data.split("test"), job.spec, **images)
     last = trainer.rows[-1]
     result = {
         "val": last["val"]["top1"],

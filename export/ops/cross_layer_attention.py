@@ -1,8 +1,10 @@
 """`finedge::CrossLayerAttention` in ONNX.
 
-The body has rank 4 with an explicit head axis and scales q before the first product: in that form, in FP16 and with at
-most 256 channels, TensorRT fuses it into one attention kernel by itself. Formals carry a private prefix because TensorRT's
-function importer binds by name, and a formal named like a later argument receives the wrong tensor without a warning.
+The body has rank 4 with an explicit head axis, and scales q before the first product. In that
+form, in FP16 and with at most 256 channels, TensorRT fuses it into one attention kernel by itself.
+
+Formals carry a private prefix because TensorRT's function importer binds by name. A formal named
+like a later argument receives the wrong tensor without a warning.
 """
 
 from __future__ import annotations
@@ -37,14 +39,23 @@ def body() -> ir.Function:
 
 
 @script(DOMAIN, default_opset=op)
-def CrossLayerAttention(cla__q: FLOAT[...], cla__k: FLOAT[...], cla__v: FLOAT[...], scale: float) -> FLOAT[...]:  # noqa: N802, D103
+def CrossLayerAttention(  # noqa: D103, N802
+    cla__q: FLOAT[...], cla__k: FLOAT[...], cla__v: FLOAT[...], scale: float
+) -> FLOAT[...]:
     cla__head = op.Constant(value_ints=[1])
     cla__factor = op.CastLike(op.Constant(value_float=scale), cla__q)
-    # [B, C, H, W] -> [B, C, HW]; C by its number: readers that drop the first of two Reshapes read a 0 of the second wrong.
+    # [B, C, H, W] -> [B, C, HW]. C is written as its number: readers that drop the first of two
+    # Reshapes read a 0 of the second wrong.
     cla__batch, cla__rest = op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
-    cla__flat_q = op.Reshape(cla__q, op.Concat(cla__batch, op.Shape(cla__q, start=1, end=2), cla__rest, axis=0))
-    cla__flat_k = op.Reshape(cla__k, op.Concat(cla__batch, op.Shape(cla__k, start=1, end=2), cla__rest, axis=0))
-    cla__flat_v = op.Reshape(cla__v, op.Concat(cla__batch, op.Shape(cla__v, start=1, end=2), cla__rest, axis=0))
+    cla__flat_q = op.Reshape(
+        cla__q, op.Concat(cla__batch, op.Shape(cla__q, start=1, end=2), cla__rest, axis=0)
+    )
+    cla__flat_k = op.Reshape(
+        cla__k, op.Concat(cla__batch, op.Shape(cla__k, start=1, end=2), cla__rest, axis=0)
+    )
+    cla__flat_v = op.Reshape(
+        cla__v, op.Concat(cla__batch, op.Shape(cla__v, start=1, end=2), cla__rest, axis=0)
+    )
     # [B, C, HW] -> [B, 1, HW, C]
     cla__rows = op.Transpose(op.Unsqueeze(cla__flat_q, cla__head), perm=[0, 1, 3, 2])
     cla__keys = op.Unsqueeze(cla__flat_k, cla__head)

@@ -92,6 +92,6 @@ def _origin(data: DataSet, split: str) -> str:
 
 
 def counts(data: DataSet) -> dict[str, Any]:
-    """Return what was left out, by reason, and how the folder meets the stored split (plain data)."""
+    """Return the counts of images left out, by reason, and how the stored split was matched."""
     left_out = {left.reason: left.count for left in data.left_out}
     return {"left_out": left_out, **(data.match.to_json() if data.match is not None else {})}

@@ -32,5 +32,8 @@ def with_labels(data: DataSet, labels: Sequence[str], *, owner: object) -> DataS
     if lacking:
         note = f"{len(lacking)} of {len(labels)} classes have no image in it: {named(lacking)}"
         data = replace(data, notes=(*data.notes, note))
-    splits = {split: tuple(replace(item, label=places[names[item.label]]) for item in items) for split, items in data.splits.items()}
+    splits = {
+        split: tuple(replace(item, label=places[names[item.label]]) for item in items)
+        for split, items in data.splits.items()
+    }
     return replace(data, labels=tuple(labels), splits=splits)

@@ -12,7 +12,7 @@ from typing import Literal
 from finedge.data.cut import with_cuts
 from finedge.data.digest import digests
 from finedge.data.record import SPLITS, DataSet, Item, Match, named
-from finedge.data.stored import Entry, StoredSplit, filled
+from finedge.data.stored import StoredImage, StoredSplit, filled
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,15 @@ def matched(
 ) -> DataSet:
     """Return the folder `folder` (read, not cut) with the splits that are stored.
 
-    A file goes where its content is stored. A split that the folder gives is not overruled: what
-    lies in test/ is evaluated with test, though it was trained on (`overlap` then finds it). Only
-    what was cut from the folder's train stays cut. A file of unknown content goes nowhere, or into
-    the split `new` unless the folder puts it into another. A folder without any known content is
-    another data set: its own splits hold. Where it has none it is cut by `seed`, or, with `whole`,
-    as for a measurement, all of it is test (or `new`): training saw nothing of it. `exact` takes the
-    stored splits and labels as they are, in their order, for a training that goes on.
+    A file goes into the split that stores its content. The folder's own splits are not overruled:
+    a file in test/ is evaluated with test, even if it was trained on (`overlap` then finds it).
+    Only files that were cut from the folder's train stay cut. A file with unknown content is left
+    out, or goes into the split `new` unless the folder puts it into another.
+
+    A folder without any known content is another data set, and its own splits count. If it has
+    none, it is cut by `seed`. With `whole`, as for a measurement, all of it is test (or `new`),
+    because training saw none of it. `exact` takes the stored splits and labels in their order, for
+    a training that is resumed.
     """
     known = filled(stored, folder.root)
     present = _present(folder)
@@ -127,7 +129,8 @@ def say_match(data: DataSet) -> None:
         return
     if match.new > match.taken:
         log.warning(
-            "%d image(s) of %s are new to the stored split: they are left out (--new-images train, val or test takes them in)",
+            "%d image(s) of %s are not in the stored split and are left out "
+            "(--new-images train, val or test adds them)",
             match.new - match.taken,
             data.root,
         )
@@ -169,7 +172,7 @@ def _present(folder: DataSet) -> list[_Present]:
 def _place(
     work: _Placing,
     split: str,
-    entry: Entry,
+    entry: StoredImage,
     *,
     by_digest: dict[str, list[_Present]],
     root: Path,

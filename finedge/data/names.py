@@ -93,7 +93,7 @@ def label_text(name: str) -> str:
 
 
 def refuse_alike(labels: Iterable[str], *, where: Path) -> None:
-    """Refuse two labels that differ in case or blanks only: people and systems take them for one."""
+    """Refuse two labels that differ only in case or blanks: people and systems mix them up."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         groups[" ".join(label.casefold().split())].append(label)

@@ -76,7 +76,9 @@ def say(data: DataSet) -> None:
         level = logging.INFO if left.reason.startswith(QUIET) else logging.WARNING
         log.log(level, "left out: %s", left)
     if data.cut and data.match is None:
-        what = "no val split is given: it is" if data.given else "no split is given: val and test are"
+        what = (
+            "no val split is given: it is" if data.given else "no split is given: val and test are"
+        )
         log.info("%s cut from train, by content and seed", what)
     val = len(data.splits.get("val", ()))
     if val and not (data.cut or {}).get("val") and val < THIN * len(data.labels):

@@ -21,7 +21,7 @@ from finedge.data.digest import digests
 from finedge.data.record import SPLITS, DataSet, Item
 from finedge.document import parsed, text_of
 from finedge.errors import DataError
-from finedge.schema import Check, Misfit, decode, is_digest
+from finedge.schema import Constraint, Misfit, decode, is_digest
 from finedge.text import printable
 
 FILE = "split.json.gz"  # in a bundle
@@ -39,7 +39,7 @@ def _is_row(row: Any) -> bool:
 
 
 # One check for the whole row: as types of their own, two million rows take a minute.
-_Rows = tuple[Annotated[Any, Check(_is_row, "a row [path, label, sha256]")], ...]
+_Rows = tuple[Annotated[Any, Constraint(_is_row, "a row [path, label, sha256]")], ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredImage:
     """One image of a stored split; without `digest` it is known by its path alone."""
 
     path: str
@@ -67,10 +67,10 @@ class Entry:
 class StoredSplit:
     """The images of every split, in the order of training; `cut` says how val or test were made."""
 
-    splits: Mapping[str, tuple[Entry, ...]]
+    splits: Mapping[str, tuple[StoredImage, ...]]
     cut: Mapping[str, Any] | None = field(default=None)
 
-    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+    def __iter__(self) -> Iterator[tuple[str, StoredImage]]:
         """Yield every entry with its split."""
         return ((split, entry) for split in SPLITS for entry in self.splits.get(split, ()))
 
@@ -101,7 +101,7 @@ def split_of_dataset(data: DataSet) -> StoredSplit:
         what = f"{printable(unreadable)} cannot be read"
         raise DataError(what, expected="every image of the data set", fix="copy it again")
 
-    def entry(item: Item) -> Entry:
+    def entry(item: Item) -> StoredImage:
         return _entry_of(item, data.root, digest=known[item.path])
 
     splits = {split: tuple(map(entry, items)) for split, items in data.splits.items()}
@@ -114,7 +114,7 @@ def filled(stored: StoredSplit, root: Path) -> StoredSplit:
         return stored
     known = digests(root / entry.path for _, entry in stored)
 
-    def whole(entry: Entry) -> Entry:
+    def whole(entry: StoredImage) -> StoredImage:
         return entry if entry.digest else replace(entry, digest=known.get(root / entry.path, ""))
 
     splits = {split: tuple(map(whole, some)) for split, some in stored.splits.items()}
@@ -128,7 +128,7 @@ def read_split(path: Path) -> StoredSplit:
         FileNotFoundError: there is none.
         DataError: it is damaged.
     """
-    text = text_of(path, error=DataError, fix=COPY, most_bytes=LARGEST)
+    text = text_of(path, error=DataError, fix=COPY, max_bytes=LARGEST)
     return read_text(text, source=path)
 
 
@@ -142,7 +142,7 @@ def read_text(text: str, *, source: object) -> StoredSplit:
     try:
         record = decode(_Record, content)
         rows = {split: getattr(record, split) for split in SPLITS if split in content}
-        splits = {split: tuple(starmap(Entry, some)) for split, some in rows.items()}
+        splits = {split: tuple(starmap(StoredImage, some)) for split, some in rows.items()}
     except Misfit as error:
         raise _damaged(source, str(error), expected=error.expected) from error
     return StoredSplit(splits, record.cut)
@@ -164,7 +164,7 @@ def _damaged(source: object, why: str, *, expected: str = "a split of finedge tr
     return DataError(f"{source} is damaged: {why}", expected=expected, fix=COPY)
 
 
-def _entry_of(item: Item, root: Path, *, digest: str) -> Entry:
+def _entry_of(item: Item, root: Path, *, digest: str) -> StoredImage:
     inside = item.path.is_relative_to(root)
     path = item.path.relative_to(root).as_posix() if inside else str(item.path.absolute())
-    return Entry(path, item.label, digest)
+    return StoredImage(path, item.label, digest)

@@ -22,7 +22,7 @@ DEEPEST = 64  # folders inside one another; past this it is no data set
 
 
 @dataclass
-class Tally:
+class LeftOutCounts:
     """What was left out so far, by reason; names are relative to `root`."""
 
     root: Path
@@ -43,12 +43,12 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Folder:
+class ImageFolder:
     """A folder as read: pictures and folders directly in it, sorted by name."""
 
     path: Path
     pictures: tuple[Path, ...] = ()
-    folders: tuple[Folder, ...] = ()
+    folders: tuple[ImageFolder, ...] = ()
 
     def every(self) -> Iterator[Path]:
         """Yield the pictures in it and below."""
@@ -56,7 +56,7 @@ class Folder:
         for folder in self.folders:
             yield from folder.every()
 
-    def holding(self) -> Iterator[Folder]:
+    def holding(self) -> Iterator[ImageFolder]:
         """Yield the folders, this one included, that hold pictures directly."""
         if self.pictures:
             yield self
@@ -68,7 +68,7 @@ class Folder:
         return next(self.every(), None) is not None
 
 
-def walk(root: Path, tally: Tally) -> Folder:
+def walk(root: Path, tally: LeftOutCounts) -> ImageFolder:
     """Read a folder and what is below it; everything that is no picture is counted in `tally`.
 
     Links are followed once: a link to a folder that is read anyway, or was read, is left out.
@@ -82,7 +82,7 @@ def walk(root: Path, tally: Tally) -> Folder:
 
 def pictures_below(root: Path) -> Chosen:
     """Return the pictures below a folder, sorted by path, and what was left out."""
-    tally = Tally(root)
+    tally = LeftOutCounts(root)
     pictures = sorted(walk(root, tally).every())
     return tuple(pictures), tally.left_out()
 
@@ -93,7 +93,7 @@ def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
     Parts of a path that were `asked` for are not hidden. A file that is reached again through a
     link to a folder is left out; a folder is no file to lose.
     """
-    tally, pictures, seen = Tally(Path()), [], set[str]()
+    tally, pictures, seen = LeftOutCounts(Path()), [], set[str]()
     for path in sorted(p for p in paths if not os.path.isdir(p)):  # noqa: PTH112
         hidden = (why_no_data(part) for part in path.parts if part not in asked)
         reason = next(filter(None, hidden), None) or _why_no_picture(path)
@@ -120,11 +120,11 @@ def is_ours(folder: Path) -> bool:
 
 
 class _Walk:
-    def __init__(self, root: Path, tally: Tally) -> None:
+    def __init__(self, root: Path, tally: LeftOutCounts) -> None:
         self.real_root, self.tally = root.resolve(), tally
         self.seen: set[tuple[int, int]] = set()
 
-    def folder(self, path: Path, *, depth: int) -> Folder:
+    def folder(self, path: Path, *, depth: int) -> ImageFolder:
         if depth > DEEPEST:
             raise DataError(
                 f"{printable(path)} lies more than {DEEPEST} folders deep",
@@ -143,7 +143,7 @@ class _Walk:
                 folders.append(self.folder(child, depth=depth + 1))
             else:
                 pictures.append(child)
-        return Folder(path, tuple(pictures), tuple(folders))
+        return ImageFolder(path, tuple(pictures), tuple(folders))
 
     def _left_out(self, entry: os.DirEntry[str], path: Path) -> bool:
         reason = why_no_data(entry.name) or self._why_not(entry, path)

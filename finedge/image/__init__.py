@@ -36,15 +36,22 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path | str) -> NDArray[np.uint8]:
     """Decode a file to uint8 [H, W, 3] RGB, as `decode` does.
 
     A remark on a picture is logged once a folder.
+
+    Example:
+        >>> from finedge import read_image
+        >>> image = read_image(Path("photo.jpg"))
+        >>> image.shape, image.dtype.name
+        ((224, 224, 3), 'uint8')
 
     Raises:
         DataError: no such file, or no whole picture of a kind that is read; the text has the
             reason.
     """
+    path = Path(path)
     try:
         decoded = decode(read_regular(path, limit=MAX_BYTES))
     except OSError as error:

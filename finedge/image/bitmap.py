@@ -10,7 +10,9 @@ CORE_HEADER = 12
 PLAIN, FIELDS = 0, 3  # BMP's compressions without runs
 # Magic, width, height and, but for bitmaps, white; between them blanks and comments.
 GAP = rb"(?:\s|#[^\n\r]*[\n\r])+"
-PNM = re.compile(rb"P([1-6])" + GAP + rb"(\d{1,9})" + GAP + rb"(\d{1,9})(?:" + GAP + rb"(\d{1,5}))?")
+PNM = re.compile(
+    rb"P([1-6])" + GAP + rb"(\d{1,9})" + GAP + rb"(\d{1,9})(?:" + GAP + rb"(\d{1,5}))?"
+)
 BITMAPS, ASCII = (1, 4), (1, 2, 3)
 
 

@@ -64,7 +64,8 @@ def layout_of(raw: bytes) -> tuple[Format, Layout]:
 def why_not(format: Format, layout: Layout) -> str:
     """Return why OpenCV gave no picture of a file whose structure is right."""
     if format.optional and not _built(format.optional):
-        return f"is of the format {layout.kind}, which this build of OpenCV ({cv2.__version__}) does not read"
+        opencv = f"this build of OpenCV ({cv2.__version__})"
+        return f"is of the format {layout.kind}, which {opencv} does not read"
     return f"is damaged, or a kind of {layout.kind} that OpenCV does not read"
 
 

@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 PRETENDERS = {"fake"}
-REMOTE_ERRORS: dict[int, type[FinedgeError]] = {4: BundleError, 5: GateError}  # exit codes that mean here what they mean there
+REMOTE_ERRORS: dict[int, type[FinedgeError]] = {
+    4: BundleError,
+    5: GateError,
+}  # exit codes that mean here what they mean there
 
 SHOWN = 500  # characters of an answer
 
@@ -76,7 +79,10 @@ class Board:
 
     def why_no_tensorrt(self) -> str:
         """Return what the board said."""
-        return "; ".join(f"{name}: {self.backends.get(name, 'unknown to the finedge there')}" for name in TENSORRT)
+        return "; ".join(
+            f"{name}: {self.backends.get(name, 'unknown to the finedge there')}"
+            for name in TENSORRT
+        )
 
     def run(self, kind: type[T], *words: str) -> T:
         """Run the board's finedge; return what it printed, as a `kind`.
@@ -99,7 +105,9 @@ def _understood(kind: type[T], done: Done, *, what: str, fix: str) -> T:
     try:
         return decode(kind, parsed(text, name=what, error=FinedgeError, fix=fix))
     except (FinedgeError, Misfit) as error:
-        raise FinedgeError(f"{what} answered '{text[:SHOWN]}'", expected="JSON as this version writes it", fix=fix) from error
+        raise FinedgeError(
+            f"{what} answered '{text[:SHOWN]}'", expected="JSON as this version writes it", fix=fix
+        ) from error
 
 
 def examine(remote: Remote, *, finedge: str, path: str, service: str) -> Board:
@@ -110,7 +118,12 @@ def examine(remote: Remote, *, finedge: str, path: str, service: str) -> Board:
         FinedgeError: it has no such service that this user may restart.
     """
     host = remote.target.host
-    facts = {name: value for name, _, value in (line.partition("=") for line in remote.check(scripts.PROBE, finedge).splitlines())}
+    facts = {
+        name: value
+        for name, _, value in (
+            line.partition("=") for line in remote.check(scripts.PROBE, finedge).splitlines()
+        )
+    }
     if not facts.get("finedge"):
         raise SystemProblem(
             f"{host} has no finedge: '{finedge}' is not on the PATH that ssh gives",
@@ -124,7 +137,13 @@ def examine(remote: Remote, *, finedge: str, path: str, service: str) -> Board:
             fix=f"look on the board: systemctl cat {service}; sudo -n -l systemctl restart {service}",
         )
     root = PurePosixPath(facts.get("home") or "/") / path.removeprefix("~/")
-    return Board(remote, root, facts["finedge"], bool(facts.get("rsync")), _backends(remote, facts["finedge"]))
+    return Board(
+        remote,
+        root,
+        facts["finedge"],
+        bool(facts.get("rsync")),
+        _backends(remote, facts["finedge"]),
+    )
 
 
 @contextlib.contextmanager
@@ -139,16 +158,25 @@ def locked(board: Board) -> Iterator[None]:
         if not held.says(scripts.LOCKED):
             done = held.ended()
             if done.code == scripts.BUSY:
-                raise FinedgeError(f"{host}: another deploy to {board.root} is under way", fix=f"wait for it; `fuser -v {board.root}/.lock` there shows it")
+                raise FinedgeError(
+                    f"{host}: another deploy to {board.root} is under way",
+                    fix=f"wait for it; `fuser -v {board.root}/.lock` there shows it",
+                )
             if done.code == NO_CONNECTION:
                 raise board.remote.lost(done.err)
-            raise FinedgeError(f"{host}: {board.root} cannot be locked: {last_line(done.err)}", expected="a folder this user may write, and flock")
+            raise FinedgeError(
+                f"{host}: {board.root} cannot be locked: {last_line(done.err)}",
+                expected="a folder this user may write, and flock",
+            )
         yield
 
 
 def complaint(done: Done) -> str:
     """Return what a finedge command said when it failed."""
-    said = next((line for line in done.err.splitlines() if line.startswith("finedge: ")), last_line(done.err))
+    said = next(
+        (line for line in done.err.splitlines() if line.startswith("finedge: ")),
+        last_line(done.err),
+    )
     return said.removeprefix("finedge: ") or f"exit code {done.code}"
 
 
@@ -161,6 +189,8 @@ def _backends(remote: Remote, finedge: str) -> Mapping[str, str | None]:
         backends = {}
     if done.code or not backends:
         raise SystemProblem(
-            f"{remote.target.host}: finedge doctor: {complaint(done)}", expected="a backend that runs there", fix="finedge doctor, on the board"
+            f"{remote.target.host}: finedge doctor: {complaint(done)}",
+            expected="a backend that runs there",
+            fix="finedge doctor, on the board",
         )
     return {name: why for name, why in backends.items() if name not in PRETENDERS}

@@ -19,7 +19,7 @@ from finedge.jetson.deploy.board import Board, Built, Verified, examine, locked
 from finedge.jetson.deploy.copy import check_digests, copier, refuse_unsendable
 from finedge.jetson.deploy.remote import Target, connect, last_line
 from finedge.jetson.deploy.steps import Journal, Step
-from finedge.runtime.engine.options import FILES
+from finedge.runtime.trt.build.options import FILES
 from finedge.text import printable
 
 ENGINES = ("fp16", "int8")
@@ -95,12 +95,16 @@ def deploy(
     stamp = sha256(loaded.path / MANIFEST)[:12]  # the manifest holds the digests of all other files
     version = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{stamp}"
     names = version, f".incoming-{stamp}-", f".incoming-{stamp}-{secrets.token_hex(4)}"
-    wanted = Wanted(loaded, *names, path, finedge, service, _precisions(precision, loaded), keep, settle_s)
+    wanted = Wanted(
+        loaded, *names, path, finedge, service, _precisions(precision, loaded), keep, settle_s
+    )
     journal = Journal(board, version)
     try:
         _deploy(target, wanted, journal=journal)
     except FinedgeError as error:
-        raise type(error)(error.what, expected=error.expected, fix=error.fix, result=journal.result()) from error
+        raise type(error)(
+            error.what, expected=error.expected, fix=error.fix, result=journal.result()
+        ) from error
     return journal.result()
 
 
@@ -108,7 +112,9 @@ def _deploy(target: Target, wanted: Wanted, *, journal: Journal) -> None:
     with contextlib.ExitStack() as stack:
         with journal.step("connect") as note:
             remote = stack.enter_context(connect(target))
-            board = examine(remote, finedge=wanted.finedge, path=wanted.path, service=wanted.service)
+            board = examine(
+                remote, finedge=wanted.finedge, path=wanted.path, service=wanted.service
+            )
             note.detail = f"{board.finedge}, backends: {', '.join(board.runnable)}"
         with journal.step("lock") as note:
             stack.enter_context(locked(board))
@@ -141,9 +147,13 @@ def _stage(board: Board, wanted: Wanted, *, journal: Journal) -> None:
 
 
 def _copy(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
-    live = board.remote.check(scripts.PREPARE, str(board.root), wanted.incoming, wanted.folder, wanted.same_bytes).strip()
+    live = board.remote.check(
+        scripts.PREPARE, str(board.root), wanted.incoming, wanted.folder, wanted.same_bytes
+    ).strip()
     copy = copier(rsync_there=board.rsync)
-    return copy(board.remote, wanted.bundle, folder=staged, live=board.root / live if live else None)
+    return copy(
+        board.remote, wanted.bundle, folder=staged, live=board.root / live if live else None
+    )
 
 
 def _build(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
@@ -152,8 +162,18 @@ def _build(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
     if not wanted.precisions:
         return f"skipped, the bundle holds none of {', '.join(ENGINES)}"
     board.remote.check(scripts.ENGINES, str(board.root), f"{wanted.incoming}/{wanted.folder}")
-    built = board.run(Built, "build", str(staged), "--backend", board.tensorrt, "--precision", ",".join(wanted.precisions))
-    return ", ".join(f"{name} {record.get('seconds', 0):.0f} s" for name, record in built["precisions"].items())
+    built = board.run(
+        Built,
+        "build",
+        str(staged),
+        "--backend",
+        board.tensorrt,
+        "--precision",
+        ",".join(wanted.precisions),
+    )
+    return ", ".join(
+        f"{name} {record.get('seconds', 0):.0f} s" for name, record in built["precisions"].items()
+    )
 
 
 def _verify(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
@@ -179,16 +199,29 @@ def _activate(board: Board, wanted: Wanted, *, journal: Journal) -> None:
         journal.add(heard[-1])
         last = now
 
-    arguments = (str(board.root), wanted.incoming, wanted.version, wanted.folder, wanted.service, str(wanted.settle_s))
+    arguments = (
+        str(board.root),
+        wanted.incoming,
+        wanted.version,
+        wanted.folder,
+        wanted.service,
+        str(wanted.settle_s),
+    )
     done = board.remote.run(scripts.ACTIVATE, *arguments, heard=hear)
     if done.code:
         journal.rolled_back = all(s.ok for s in heard if s.name == "rollback")
         bad = next((s for s in heard if not s.ok), Step("swap", False, 0.0, last_line(done.err)))
-        raise FinedgeError(f"{board.remote.target.host}: {bad.name}: {bad.detail}", expected="a service that starts and stays up", fix=_look_at(wanted.service))
+        raise FinedgeError(
+            f"{board.remote.target.host}: {bad.name}: {bad.detail}",
+            expected="a service that starts and stays up",
+            fix=_look_at(wanted.service),
+        )
 
 
 def _look_at(service: str) -> str:
-    return f"on the board: journalctl -u {service}" if service else "look at the folder on the board"
+    return (
+        f"on the board: journalctl -u {service}" if service else "look at the folder on the board"
+    )
 
 
 def _precisions(names: str, bundle: Bundle) -> tuple[str, ...]:

@@ -18,7 +18,13 @@ from finedge.jetson.deploy import scripts
 from finedge.jetson.deploy.remote import NO_CONNECTION, Remote, last_line
 
 PROTOCOL = 2  # rsync's exit code where versions do not fit, or a login that says something spoils its stream
-BROKEN_LINK = {10, 12, 30, 35, NO_CONNECTION}  # rsync's exit codes for sockets, streams and time-outs; the last one is ssh's
+BROKEN_LINK = {
+    10,
+    12,
+    30,
+    35,
+    NO_CONNECTION,
+}  # rsync's exit codes for sockets, streams and time-outs; the last one is ssh's
 
 NAME = re.compile(r"\w[\w.-]{0,200}", re.ASCII)
 
@@ -59,36 +65,73 @@ def refuse_unsendable(bundle: Bundle) -> None:
             )
 
 
-def by_rsync(remote: Remote, bundle: Bundle, *, folder: PurePosixPath, live: PurePosixPath | None) -> str:
+def by_rsync(
+    remote: Remote, bundle: Bundle, *, folder: PurePosixPath, live: PurePosixPath | None
+) -> str:
     """Copy into `folder`; a file whose bytes are those of the live version becomes a hard link to it. Return what was done."""
     # By content, not by time: bundles are copied about. No times or permissions kept: a difference in them would hinder the link.
-    options = ["-s", "--checksum", "--partial", "--stats", "--files-from=-", "-e", shlex.join(remote.ssh())]
+    options = [
+        "-s",
+        "--checksum",
+        "--partial",
+        "--stats",
+        "--files-from=-",
+        "-e",
+        shlex.join(remote.ssh()),
+    ]
     link = [f"--link-dest={live}"] if live else []
-    command = ["rsync", *options, *link, "--", f"{bundle.path}/", f"{remote.target.rsync_host}:{folder}/"]
-    done = subprocess.run(command, input="\n".join(file_names(bundle)), capture_output=True, text=True, check=False)
+    command = [
+        "rsync",
+        *options,
+        *link,
+        "--",
+        f"{bundle.path}/",
+        f"{remote.target.rsync_host}:{folder}/",
+    ]
+    done = subprocess.run(
+        command, input="\n".join(file_names(bundle)), capture_output=True, text=True, check=False
+    )
     if done.returncode == PROTOCOL:
         log.warning("%s; tar takes over", last_line(done.stderr))
         return by_tar(remote, bundle, folder=folder, live=live)
-    if done.returncode in BROKEN_LINK and not remote.alive():  # an rsync that dies there looks like a broken link here
+    if (
+        done.returncode in BROKEN_LINK and not remote.alive()
+    ):  # an rsync that dies there looks like a broken link here
         raise remote.lost(done.stderr)
     if done.returncode:
-        said = next((line for line in done.stderr.splitlines() if line.startswith("rsync: ")), last_line(done.stderr))  # the cause, then what came of it
-        raise FinedgeError(f"rsync ended with {done.returncode}: {said}", fix="look at the disk of the board: df -h")
-    sent, size = (_number(done.stdout, what) for what in ("regular files transferred", "transferred file size"))
+        said = next(
+            (line for line in done.stderr.splitlines() if line.startswith("rsync: ")),
+            last_line(done.stderr),
+        )  # the cause, then what came of it
+        raise FinedgeError(
+            f"rsync ended with {done.returncode}: {said}",
+            fix="look at the disk of the board: df -h",
+        )
+    sent, size = (
+        _number(done.stdout, what)
+        for what in ("regular files transferred", "transferred file size")
+    )
     return f"rsync sent {sent} of {len(file_names(bundle))} files, {size / 1e6:.1f} MB"
 
 
-def by_tar(remote: Remote, bundle: Bundle, *, folder: PurePosixPath, live: PurePosixPath | None) -> str:
+def by_tar(
+    remote: Remote, bundle: Bundle, *, folder: PurePosixPath, live: PurePosixPath | None
+) -> str:
     """Copy all files into `folder` through ssh alone; `live` is of no use here. Return what was done."""
     del live
     command = remote.command('rm -rf -- "$1" && mkdir -p -- "$1" && tar -xf - -C "$1"', str(folder))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         failure = _pack(bundle, cast("IO[bytes]", process.stdin))
         said = cast("IO[bytes]", process.stderr).read().decode(errors="replace")
     if process.returncode == NO_CONNECTION:
         raise remote.lost(said)
     if process.returncode or failure:
-        raise FinedgeError(f"tar on {remote.target.host} ended with {process.returncode}: {last_line(said)}", fix="look at the disk of the board: df -h")
+        raise FinedgeError(
+            f"tar on {remote.target.host} ended with {process.returncode}: {last_line(said)}",
+            fix="look at the disk of the board: df -h",
+        )
     size = sum((bundle.path / n).stat().st_size for n in file_names(bundle))
     return f"tar sent {len(file_names(bundle))} files, {size / 1e6:.1f} MB (with rsync on both sides it would go on after an interruption)"
 
@@ -100,9 +143,17 @@ def check_digests(remote: Remote, bundle: Bundle, *, folder: PurePosixPath) -> s
         BundleError: bytes differ.
     """
     digests = {MANIFEST: sha256(bundle.path / MANIFEST), **bundle.files}
-    done = remote.run(scripts.DIGEST, str(folder), text="".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+    done = remote.run(
+        scripts.DIGEST,
+        str(folder),
+        text="".join(f"{digest}  {name}\n" for name, digest in digests.items()),
+    )
     if done.code:
-        raise BundleError(f"{remote.target.host}: {'; '.join(done.out.splitlines())}", expected="the bytes that were sent", fix="deploy again")
+        raise BundleError(
+            f"{remote.target.host}: {'; '.join(done.out.splitlines())}",
+            expected="the bytes that were sent",
+            fix="deploy again",
+        )
     return f"{len(digests)} files have the bytes that were sent"
 
 

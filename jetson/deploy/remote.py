@@ -20,11 +20,22 @@ from finedge.errors import FinedgeError, SystemProblem, UsageError
 log = logging.getLogger(__name__)
 
 # A board that does not answer is given up after 10 s, a link that went silent after 60 s.
-OPTIONS = ("-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", "ControlPersist=no")
+OPTIONS = (
+    "-o",
+    "ConnectTimeout=10",
+    "-o",
+    "ServerAliveInterval=15",
+    "-o",
+    "ServerAliveCountMax=4",
+    "-o",
+    "ControlPersist=no",
+)
 NO_CONNECTION = 255  # ssh's own exit code; any other is that of the command
 # A leading dash would be an option of ssh, a / a path for rsync, a blank or a $ something else for
 # a ProxyCommand's shell.
-BOARD = re.compile(r"(?:\w[\w.+@-]*\$?@)?(?:\w[\w.-]*|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?)")
+BOARD = re.compile(
+    r"(?:\w[\w.+@-]*\$?@)?(?:\w[\w.-]*|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?)"
+)
 READY = "finedge-ready"  # what a login says before it is no part of a command's output
 
 
@@ -38,7 +49,9 @@ class Target:
 
     def __post_init__(self) -> None:
         if not BOARD.fullmatch(self.host):
-            raise UsageError(f"'{self.host}' names no board", expected="user@board, or a host of ~/.ssh/config")
+            raise UsageError(
+                f"'{self.host}' names no board", expected="user@board, or a host of ~/.ssh/config"
+            )
 
     @property
     def rsync_host(self) -> str:
@@ -84,15 +97,36 @@ class Remote:
     def ssh(self, *, master: bool = False) -> list[str]:
         """Return the ssh command line up to the host."""
         port = ["-p", str(self.target.port)] if self.target.port is not None else []
-        key = ["-i", str(self.target.identity), "-o", "IdentitiesOnly=yes"] if self.target.identity else []
-        share = ["-o", f"ControlMaster={'yes' if master else 'no'}", "-o", f"ControlPath={self.control}"]
+        key = (
+            ["-i", str(self.target.identity), "-o", "IdentitiesOnly=yes"]
+            if self.target.identity
+            else []
+        )
+        share = [
+            "-o",
+            f"ControlMaster={'yes' if master else 'no'}",
+            "-o",
+            f"ControlPath={self.control}",
+        ]
         return ["ssh", "-T", "-x", *OPTIONS, *share, *port, *key]
 
     def command(self, script: str, *arguments: str, master: bool = False) -> list[str]:
         """Return the command line that runs a POSIX shell script on the board; `arguments` are its $1, $2, ..."""
-        return [*self.ssh(master=master), "--", self.target.host, shlex.join(["sh", "-c", f"echo {READY}\n{script}", "sh", *arguments])]
+        return [
+            *self.ssh(master=master),
+            "--",
+            self.target.host,
+            shlex.join(["sh", "-c", f"echo {READY}\n{script}", "sh", *arguments]),
+        ]
 
-    def run(self, script: str, *arguments: str, text: str = "", heard: Callable[[str], object] = len, level: int = logging.INFO) -> Done:
+    def run(
+        self,
+        script: str,
+        *arguments: str,
+        text: str = "",
+        heard: Callable[[str], object] = len,
+        level: int = logging.INFO,
+    ) -> Done:
         """Run a script on the board to its end, `text` on its standard input.
 
         `heard` is called with each line as it is written; what comes on stderr is logged at `level`.
@@ -101,10 +135,17 @@ class Remote:
             SystemProblem: the connection broke.
         """
         with subprocess.Popen(
-            self.command(script, *arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+            self.command(script, *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         ) as process:
             lines: list[str] = []
-            listener = threading.Thread(target=_log_lines, args=(_open(process.stderr), lines, level), daemon=True)
+            listener = threading.Thread(
+                target=_log_lines, args=(_open(process.stderr), lines, level), daemon=True
+            )
             listener.start()
             with contextlib.suppress(BrokenPipeError):  # a script need not read its input
                 _open(process.stdin).write(text)
@@ -123,7 +164,9 @@ class Remote:
         """Run a script that must succeed; return what it wrote."""
         done = self.run(script, *arguments, text=text)
         if done.code:
-            raise FinedgeError(f"{self.target.host}: {last_line(done.err) or f'a command ended with exit code {done.code}'}")
+            raise FinedgeError(
+                f"{self.target.host}: {last_line(done.err) or f'a command ended with exit code {done.code}'}"
+            )
         return done.out
 
     @contextlib.contextmanager
@@ -132,7 +175,14 @@ class Remote:
         command = self.command(script, *arguments, master=master)
         with (
             tempfile.TemporaryFile("w+", errors="replace") as errors,
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace") as process,
+            subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                errors="replace",
+            ) as process,
         ):
             try:
                 yield Held(process, errors)
@@ -141,7 +191,14 @@ class Remote:
 
     def alive(self) -> bool:
         """Tell whether the shared connection is still open."""
-        return subprocess.run([*self.ssh(), "-O", "check", "--", self.target.host], capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run(
+                [*self.ssh(), "-O", "check", "--", self.target.host],
+                capture_output=True,
+                check=False,
+            ).returncode
+            == 0
+        )
 
     def lost(self, said: str) -> SystemProblem:
         """Return the error of a board that cannot be reached, with ssh's own words."""

@@ -55,9 +55,21 @@ class Journal:
     def add(self, step: Step) -> None:
         """Record a step and log it."""
         self.steps.append(step)
-        log.log(logging.INFO if step.ok else logging.ERROR, "%-8s %s in %.1f s: %s", step.name, "ok" if step.ok else "failed", step.seconds, step.detail)
+        log.log(
+            logging.INFO if step.ok else logging.ERROR,
+            "%-8s %s in %.1f s: %s",
+            step.name,
+            "ok" if step.ok else "failed",
+            step.seconds,
+            step.detail,
+        )
 
     def result(self) -> dict[str, Any]:
         """Return what `finedge deploy` prints."""
         steps = [{**asdict(s), "seconds": round(s.seconds, 3)} for s in self.steps]
-        return {"host": self.host, "version": self.version, "steps": steps, "rolled_back": self.rolled_back}
+        return {
+            "host": self.host,
+            "version": self.version,
+            "steps": steps,
+            "rolled_back": self.rolled_back,
+        }

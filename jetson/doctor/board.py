@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from finedge.runtime.environment import UNKNOWN
-from finedge.runtime.telemetry.sysfs import text
+from finedge.runtime.machine.sysfs import UNKNOWN, text
 
 # By NVIDIA's JetPack archive, as far as dusty-nv/jetson-containers (l4t_version.py), rbonghi/jetson_stats (pull request 803),
 # anduril/jetpack-nixos (pull request 541) and roboflow/inference (pull request 2531) quote it.
@@ -27,7 +26,11 @@ def jetson(root: Path = Path("/")) -> dict[str, str] | None:
         return None
     found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", line)
     release = f"{found[1]}.{found[2]}" if found else UNKNOWN
-    return {"board": text(root / "proc/device-tree/model") or UNKNOWN, "l4t": release, "jetpack": jetpack(release)}
+    return {
+        "board": text(root / "proc/device-tree/model") or UNKNOWN,
+        "l4t": release,
+        "jetpack": jetpack(release),
+    }
 
 
 def jetpack(l4t: str) -> str:

@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finedge.cli import missing_library
+from finedge.commands import missing_library
 from finedge.jetson.doctor.board import jetson
 from finedge.jetson.doctor.gpu import cuda_toolkit, graphics, nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv
 from finedge.runtime.backend import backend_names, load_backend
-from finedge.runtime.environment import environment
+from finedge.runtime.machine.sysfs import text
 from finedge.runtime.telemetry import read_telemetry
 from finedge.runtime.telemetry.clocks import power_modes
-from finedge.runtime.telemetry.sysfs import text
+from finedge.runtime.telemetry.environment import environment
 
 
 def examine(root: Path = Path("/")) -> dict[str, Any]:
@@ -54,11 +54,17 @@ def why_not(backend: str) -> str | None:
 def swap_mib(root: Path = Path("/")) -> dict[str, int]:
     """Return the size of each swap device in MiB by its path; `/dev/zram0` is memory that is compressed."""
     lines = text(root / "proc/swaps").splitlines()[1:]
-    return {fields[0]: int(fields[2]) >> 10 for fields in (line.split() for line in lines) if len(fields) > 2}
+    return {
+        fields[0]: int(fields[2]) >> 10
+        for fields in (line.split() for line in lines)
+        if len(fields) > 2
+    }
 
 
 def disk_free_mib() -> int:
     """Return the free space where engines and machine settings go (`$FINEDGE_CACHE`, or the home folder)."""
     folder = Path(os.environ.get("FINEDGE_CACHE") or Path.home())
-    there = next(f for f in (folder, *folder.parents) if os.access(f, os.F_OK))  # it may be another user's
+    there = next(
+        f for f in (folder, *folder.parents) if os.access(f, os.F_OK)
+    )  # it may be another user's
     return shutil.disk_usage(there).free >> 20

@@ -10,10 +10,10 @@ from typing import Any, TypedDict
 
 from finedge.document import parsed
 from finedge.errors import SystemProblem
-from finedge.runtime.cuda import gpu, why_no_gpu
-from finedge.runtime.engine import flavour
-from finedge.runtime.plugins.image import image_for
-from finedge.runtime.telemetry.sysfs import text
+from finedge.runtime.machine.sysfs import text
+from finedge.runtime.trt import library
+from finedge.runtime.trt.cuda import gpu, why_no_gpu
+from finedge.runtime.trt.plugin.image import image_for
 from finedge.schema import Misfit, Text, decode
 
 
@@ -55,7 +55,10 @@ def tensorrt(root: Path = Path("/")) -> dict[str, Any]:
 
     `system` has version and Python of the module in /usr/lib/python3*/dist-packages, or is None.
     """
-    versions = {name: {"version": _version(name), "why_not": flavour.why_not(name)} for name in flavour.MODULES}
+    versions = {
+        name: {"version": _version(name), "why_not": library.why_not(name)}
+        for name in library.MODULES
+    }
     return {**versions, "system": _system_module(root)}
 
 
@@ -72,11 +75,17 @@ def plugin_image(here: dict[str, Any] | None) -> dict[str, str | None]:
 
 
 def _version(name: str) -> str | None:
-    return None if flavour.why_not(name) else str(importlib.import_module(flavour.MODULES[name][0]).__version__)
+    return (
+        None
+        if library.why_not(name)
+        else str(importlib.import_module(library.MODULES[name][0]).__version__)
+    )
 
 
 def _system_module(root: Path) -> dict[str, str | None] | None:
-    module = next(iter(sorted((root / "usr/lib").glob("python3*/dist-packages/tensorrt/__init__.py"))), None)
+    module = next(
+        iter(sorted((root / "usr/lib").glob("python3*/dist-packages/tensorrt/__init__.py"))), None
+    )
     if module is None:
         return None
     version = re.search(r"""^__version__\s*=\s*["']([\d.]+)""", text(module), re.MULTILINE)

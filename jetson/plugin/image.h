@@ -1,4 +1,4 @@
-// The compiled kernels in this library, and which of them a device can load. Chooses as runtime/plugins/image.py does.
+// The compiled kernels in this library, and which of them a device can load. Chooses as runtime/trt/plugin/image.py does.
 #pragma once
 
 #include <cstdlib>

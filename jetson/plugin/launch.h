@@ -1,5 +1,5 @@
-// The arithmetic of a launch: strides, kernel choice, splits over the keys, workspace. Repeats runtime/plugins/launch.py number
-// for number (tests/runtime/plugins/plans.json holds both); no CUDA and no TensorRT here.
+// The arithmetic of a launch: strides, kernel choice, splits over the keys, workspace. Repeats runtime/trt/plugin/launch.py number
+// for number (tests/runtime/trt/plugin/plans.json holds both); no CUDA and no TensorRT here.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace finedge {
 
-// Both structs mirror runtime/plugins/kernels/cross_layer_attention.cu.
+// Both structs mirror runtime/trt/plugin/kernels/cross_layer_attention.cu.
 struct Map {
     void* data;
     long long batch;

@@ -1,5 +1,5 @@
 // The TensorRT plugin of finedge::CrossLayerAttention for programs without Python: trtexec, DeepStream, Triton Inference Server.
-// Does what runtime/plugins/cross_layer_attention.py does, with the same fields, formats and images.
+// Does what runtime/trt/plugin/cross_layer_attention.py does, with the same fields, formats and images.
 
 #include <NvInferRuntime.h>
 

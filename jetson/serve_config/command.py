@@ -18,7 +18,10 @@ from finedge.text import printable
 log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 65536
-TARGETS: dict[str, Callable[[Bundle, Request], list[Folder]]] = {"triton": triton.folders, "deepstream": deepstream.folders}
+TARGETS: dict[str, Callable[[Bundle, Request], list[Folder]]] = {
+    "triton": triton.folders,
+    "deepstream": deepstream.folders,
+}
 
 
 def serve_config(
@@ -50,4 +53,9 @@ def serve_config(
     notes = list(dict.fromkeys(note for folder in folders for note in folder.notes))
     for note in notes:
         log.warning("%s: %s", target, note)
-    return {"target": target, "out": str(out), "files": [str(f.relative_to(out)) for f in files], "notes": notes}
+    return {
+        "target": target,
+        "out": str(out),
+        "files": [str(f.relative_to(out)) for f in files],
+        "notes": notes,
+    }

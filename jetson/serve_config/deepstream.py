@@ -41,13 +41,19 @@ def folders(bundle: Bundle, request: Request) -> list[Folder]:
     model = planar(bundle, variant)
     with tempfile.TemporaryDirectory() as work:
         content = prepared(model, Path(work), variant=variant, plugin=request.plugin is not None)
-    files = {MODEL: content, LABELS: labels(bundle), CONFIG: config(bundle, variant, request).encode()}
+    files = {
+        MODEL: content,
+        LABELS: labels(bundle),
+        CONFIG: config(bundle, variant, request).encode(),
+    }
     return [Folder("", files, notes(bundle, variant), _readme(bundle, variant, request))]
 
 
 def labels(bundle: Bundle) -> bytes:
     """Return labels.txt as nvinfer reads it: one line, the labels of one output separated by `;` (which no label may hold)."""
-    return (";".join(one_line(label.replace(";", ",")) for label in bundle.spec.labels) + "\n").encode()
+    return (
+        ";".join(one_line(label.replace(";", ",")) for label in bundle.spec.labels) + "\n"
+    ).encode()
 
 
 def config(bundle: Bundle, variant: str, request: Request) -> str:
@@ -84,10 +90,14 @@ def notes(bundle: Bundle, variant: str) -> tuple[str, ...]:
         "colours: the decoder's NV12 becomes RGB on the video converter, a few grey levels from what OpenCV makes of it",
     ]
     if not confidence_of(bundle, variant):
-        found.append(f"the bundle has no confidence for {variant}: every frame gets a label (to do: finedge calibrate)")
+        found.append(
+            f"the bundle has no confidence for {variant}: every frame gets a label (to do: finedge calibrate)"
+        )
     others = ", ".join(o.name for o in bundle.spec.outputs if o.role != "main")
     if others:
-        found.append(f"only output {bundle.spec.main.name} is kept: nvinfer would read {others} as labels of their own")
+        found.append(
+            f"only output {bundle.spec.main.name} is kept: nvinfer would read {others} as labels of their own"
+        )
     if any(";" in label for label in bundle.spec.labels):
         found.append("a ; in a label became a comma")
     return tuple(found)
@@ -111,21 +121,30 @@ def _variant(bundle: Bundle, asked: str) -> str:
 
 def _check_heads(bundle: Bundle, variant: str) -> None:
     """Refuse the plugin for attention that it has no kernel for."""
-    from finedge.runtime.engine.graph import attentions
-    from finedge.runtime.plugins.launch import kernel_for
+    from finedge.graph.onnx_file import read_model
+    from finedge.runtime.trt.build.graph import attentions
+    from finedge.runtime.trt.plugin.launch import kernel_for
 
-    for node in attentions(bundle.file(FILES[variant])):
+    for node in attentions(read_model(bundle.file(FILES[variant]))):
         kernel_for(d=node.d, dv=node.dv, shared=node.shared)
 
 
 def _geometry(how: Preprocess) -> list[str]:
     if how.frame is not None:
         height, width = how.frame
-        return [f"the graph resizes and crops by itself: give nvinfer frames of exactly {width} x {height}, any other size it would squash first"]
+        return [
+            f"the graph resizes and crops by itself: give nvinfer frames of exactly {width} x {height}, any other size it would squash first"
+        ]
     found = []
     if how.rule == "short-side" or how.crop < how.resize:
-        found.append("nvinfer cannot crop: without the src-crop that README.md shows it squashes the whole frame, which no number of the report speaks of")
-    scaler = "its bilinear filter (1)" if how.method in FILTER else "super-sampling on the GPU, 10 taps on the VIC (3)"
+        found.append(
+            "nvinfer cannot crop: without the src-crop that README.md shows it squashes the whole frame, which no number of the report speaks of"
+        )
+    scaler = (
+        "its bilinear filter (1)"
+        if how.method in FILTER
+        else "super-sampling on the GPU, 10 taps on the VIC (3)"
+    )
     found.append(
         f"resize: the bundle was trained and measured with {how.method}, scaling-filter is {scaler}: other pixels, and an accuracy that nobody measured. "
         "finedge export --frame HEIGHTxWIDTH puts the resize into the graph instead"
@@ -135,8 +154,13 @@ def _geometry(how: Preprocess) -> list[str]:
 
 def _readme(bundle: Bundle, variant: str, request: Request) -> str:
     height, width = bundle.spec.input.height, bundle.spec.input.width
-    shapes = " ".join(f"--{k}Shapes={PLANES}:{b}x3x{height}x{width}" for k, b in (("min", 1), ("opt", 1), ("max", request.batch)))
-    plugin = f" --dynamicPlugins={request.plugin.with_name(TRTEXEC_PLUGIN)}" if request.plugin else ""
+    shapes = " ".join(
+        f"--{k}Shapes={PLANES}:{b}x3x{height}x{width}"
+        for k, b in (("min", 1), ("opt", 1), ("max", request.batch))
+    )
+    plugin = (
+        f" --dynamicPlugins={request.plugin.with_name(TRTEXEC_PLUGIN)}" if request.plugin else ""
+    )
     return (
         f"# {bundle.name}, {variant}, for DeepStream\n\n"
         f"`{MODEL}` takes float32 planes 0..255 and gives probabilities; in ONNX Runtime it answers as the bundle's {FILES[variant]}"
@@ -151,5 +175,8 @@ def _readme(bundle: Bundle, variant: str, request: Request) -> str:
 def _crops(how: Preprocess) -> str:
     if how.frame is not None or (how.rule == "squash" and how.crop == how.resize):
         return ""
-    rows = "".join(f"nvvideoconvert src-crop={':'.join(map(str, source_region(how, width=w, height=h)))}    # frames of {w} x {h}\n" for w, h in SHOWN)
+    rows = "".join(
+        f"nvvideoconvert src-crop={':'.join(map(str, source_region(how, width=w, height=h)))}    # frames of {w} x {h}\n"
+        for w, h in SHOWN
+    )
     return f"\nThe network sees the middle of a frame. Cut it out before nvstreammux, and give that a square of the same side:\n\n```\n{rows}```\n"

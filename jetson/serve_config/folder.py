@@ -49,11 +49,19 @@ def write(folder: Folder, out: Path) -> list[Path]:
     """
     place = out / folder.name
     if place.is_file() or (place.is_dir() and any(place.iterdir()) and not _ours(place)):
-        raise UsageError(f"{place} holds something that finedge serve-config did not write", expected="a new or empty folder", fix="--out ANOTHER")
+        raise UsageError(
+            f"{place} holds something that finedge serve-config did not write",
+            expected="a new or empty folder",
+            fix="--out ANOTHER",
+        )
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"{place.parent} cannot be made: a file is in the way", expected="a new or empty folder", fix="--out ANOTHER") from None
+        raise UsageError(
+            f"{place.parent} cannot be made: a file is in the way",
+            expected="a new or empty folder",
+            fix="--out ANOTHER",
+        ) from None
     with new_folder(place) as work:
         for name, content in {**folder.files, README: _readme(folder)}.items():
             (work / name).parent.mkdir(parents=True, exist_ok=True)

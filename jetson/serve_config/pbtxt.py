@@ -19,7 +19,9 @@ def text(message: Mapping[str, Any]) -> str:
 
 def _lines(message: Mapping[str, Any]) -> Iterator[str]:
     for field, value in message.items():
-        for one in value if isinstance(value, Sequence) and not isinstance(value, str) else (value,):
+        for one in (
+            value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+        ):
             if isinstance(one, Mapping):
                 yield f"{field} {{"
                 yield from (f"  {line}" for line in _lines(one))

@@ -16,6 +16,8 @@ from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE, Bundle
 from finedge.confidence import confidence_of
 from finedge.errors import FinedgeError, GateError
 from finedge.golden import read_golden
+from finedge.graph.patterns import TO_PLANES, frames_to_planes
+from finedge.graph.walk import producers
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 # What TensorRT is given of a variant.
 FILES = {"fp32": FLOAT_FILE, "fp16": HALF_FILE, "int8": PORTABLE_FILE}
 PLANES, PROBABILITIES, PREFIX = "planar_frames", "probabilities", "planar/"
-TO_PLANES, TO_ROWS = [0, 3, 1, 2], [0, 2, 3, 1]
+TO_ROWS = [0, 2, 3, 1]
 # Of a probability: ONNX Runtime may fuse the two graphs differently.
 TOLERANCE = 1e-5
 
@@ -38,7 +40,7 @@ def planar(bundle: Bundle, variant: str) -> onnx.ModelProto:
     """
     import onnx
 
-    from finedge.runtime.onnx_file import read_model
+    from finedge.graph.onnx_file import read_model
 
     model = read_model(bundle.file(FILES[variant]))
     _take_planes(model, bundle)
@@ -55,8 +57,8 @@ def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
     Raises:
         GateError: it is more than 1e-5.
     """
+    from finedge.graph.onnx_file import read_onnx
     from finedge.runtime.classifier import probabilities
-    from finedge.runtime.onnx_file import read_onnx
 
     size = (bundle.spec.input.height, bundle.spec.input.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
@@ -67,11 +69,20 @@ def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
         bundle.spec.main.name,
         {bundle.spec.input.name: frames},
     )
-    expected = probabilities(scores / (fitted.temperature if fitted else 1.0))
-    found = _run(model.SerializeToString(), PROBABILITIES, {PLANES: frames.transpose(TO_PLANES).astype(np.float32)})
+    temperature = fitted.temperature if fitted else 1.0
+    expected = probabilities(scores, temperature=temperature)
+    found = _run(
+        model.SerializeToString(),
+        PROBABILITIES,
+        {PLANES: frames.transpose(TO_PLANES).astype(np.float32)},
+    )
     worst = float(np.abs(found - expected).max())
     if not worst <= TOLERANCE:
-        raise GateError(f"the planar copy of {FILES[variant]} differs by {worst:.2g} in a probability", expected=f"at most {TOLERANCE:g}", fix="export again")
+        raise GateError(
+            f"the planar copy of {FILES[variant]} differs by {worst:.2g} in a probability",
+            expected=f"at most {TOLERANCE:g}",
+            fix="export again",
+        )
     return worst
 
 
@@ -80,7 +91,7 @@ def _take_planes(model: onnx.ModelProto, bundle: Bundle) -> None:
     from onnx import TensorProto, helper
 
     graph, frames = model.graph, bundle.spec.input
-    head = _head(graph, frames.name)
+    head = frames_to_planes(graph)
     if head:
         cast, transpose = head
         cast.input[0], cast.output[0] = PLANES, transpose.output[0]
@@ -89,24 +100,19 @@ def _take_planes(model: onnx.ModelProto, bundle: Bundle) -> None:
         rows = PREFIX + "rows"
         for node in graph.node:
             node.input[:] = [rows if name == frames.name else name for name in node.input]
-        graph.node.insert(0, helper.make_node("Transpose", [PLANES], [rows], name=rows, perm=TO_ROWS))
-    if PLANES in {name for node in graph.node for name in node.output}:
-        raise FinedgeError(f"a tensor of the model is called {PLANES}", expected="another name", fix="export again")
+        graph.node.insert(
+            0, helper.make_node("Transpose", [PLANES], [rows], name=rows, perm=TO_ROWS)
+        )
+    if PLANES in producers(graph):
+        raise FinedgeError(
+            f"a tensor of the model is called {PLANES}", expected="another name", fix="export again"
+        )
     del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info(PLANES, TensorProto.FLOAT, ["batch", 3, frames.height, frames.width]))
-
-
-def _head(graph: onnx.GraphProto, name: str) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
-    """Return the Cast and the Transpose to planes that the graph begins with, or None."""
-    found: list[Any] = []
-    for kind in ("Cast", "Transpose"):
-        readers = [n for n in graph.node if name in n.input]
-        if len(readers) != 1 or readers[0].op_type != kind:
-            return None
-        found.append(readers[0])
-        name = readers[0].output[0]
-    perm = next((list(a.ints) for a in found[1].attribute if a.name == "perm"), [])
-    return (found[0], found[1]) if perm == TO_PLANES else None
+    graph.input.append(
+        helper.make_tensor_value_info(
+            PLANES, TensorProto.FLOAT, ["batch", 3, frames.height, frames.width]
+        )
+    )
 
 
 def _give_probabilities(model: onnx.ModelProto, bundle: Bundle, *, temperature: float) -> None:
@@ -114,16 +120,31 @@ def _give_probabilities(model: onnx.ModelProto, bundle: Bundle, *, temperature: 
 
     graph, scores = model.graph, bundle.spec.main.name
     if temperature != 1:
-        graph.initializer.append(numpy_helper.from_array(np.array(temperature, np.float32), PREFIX + "temperature"))
-        graph.node.append(helper.make_node("Div", [scores, PREFIX + "temperature"], [PREFIX + "tempered"], name=PREFIX + "tempered"))
+        graph.initializer.append(
+            numpy_helper.from_array(np.array(temperature, np.float32), PREFIX + "temperature")
+        )
+        graph.node.append(
+            helper.make_node(
+                "Div",
+                [scores, PREFIX + "temperature"],
+                [PREFIX + "tempered"],
+                name=PREFIX + "tempered",
+            )
+        )
         scores = PREFIX + "tempered"
-    graph.node.append(helper.make_node("Softmax", [scores], [PROBABILITIES], name=PREFIX + PROBABILITIES, axis=-1))
+    graph.node.append(
+        helper.make_node("Softmax", [scores], [PROBABILITIES], name=PREFIX + PROBABILITIES, axis=-1)
+    )
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(bundle.spec.labels)]))
+    graph.output.append(
+        helper.make_tensor_value_info(
+            PROBABILITIES, TensorProto.FLOAT, ["batch", len(bundle.spec.labels)]
+        )
+    )
 
 
 def _run(model: bytes, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    from finedge.runtime.int8_products import open_exactly
+    from finedge.runtime.ort.int8_products import open_exactly
 
     return np.asarray(
         open_exactly(model).run([output], inputs)[0],
@@ -132,14 +153,18 @@ def _run(model: bytes, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[
 
 
 def prepared(model: onnx.ModelProto, folder: Path, *, variant: str, plugin: bool) -> bytes:
-    """Return the bytes TensorRT is to parse: as `finedge build` gives it its graphs (`finedge.runtime.engine.graph.prepare`)."""
+    """Return the bytes TensorRT is to parse: as `finedge build` gives it its graphs (`finedge.runtime.trt.build.graph.prepare`)."""
     import onnx
 
-    from finedge.runtime.engine.graph import prepare
-    from finedge.runtime.engine.options import BuildOptions, Precision
+    from finedge.graph.onnx_file import read_model
+    from finedge.runtime.trt.build.graph import prepare
+    from finedge.runtime.trt.build.options import BuildOptions, Precision
 
     precision: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
     onnx.save(model, folder / "planar.onnx")
-    ready = prepare(folder / "planar.onnx", BuildOptions(precision[variant], "plugin" if plugin else "decomposed"))
+    ready = prepare(
+        read_model(folder / "planar.onnx"),
+        BuildOptions(precision[variant], "plugin" if plugin else "decomposed"),
+    )
     content: bytes = ready.SerializeToString()
     return content

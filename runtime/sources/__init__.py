@@ -15,7 +15,14 @@ from finedge.errors import DataError, UsageError
 from finedge.image import SUFFIXES as IMAGE_SUFFIXES
 from finedge.image import is_image
 from finedge.runtime.sources.address import mask
-from finedge.runtime.sources.base import AS_IT_COMES, CAMERA_WISHES, Frame, Source, SourceInfo, Wish
+from finedge.runtime.sources.base import (
+    AS_IT_COMES,
+    CAMERA_WISHES,
+    CaptureOptions,
+    Frame,
+    Source,
+    SourceInfo,
+)
 from finedge.runtime.sources.camera import CSI_FORM, open_camera, open_csi
 from finedge.runtime.sources.camera import FORMS as CAMERA_FORMS
 from finedge.runtime.sources.files import open_folder, open_glob, open_image
@@ -26,7 +33,16 @@ from finedge.runtime.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from finedge.runtime.sources.video import open_video
 from finedge.secret import learn
 
-__all__ = ["SOURCES", "Frame", "Kind", "Source", "SourceInfo", "Wish", "mask", "open_source"]
+__all__ = [
+    "SOURCES",
+    "CaptureOptions",
+    "Frame",
+    "Kind",
+    "Source",
+    "SourceInfo",
+    "mask",
+    "open_source",
+]
 
 # FFmpeg writes to stderr by itself, and addresses with their passwords in it. The diagnosis
 # reports the cause.
@@ -35,7 +51,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source: how it is written, whether a string means it, what opens it, and what of a `Wish` it can grant.
+    """A kind of source: how it is written, whether a string means it, what opens it, and what of a `CaptureOptions` it can grant.
 
     `open` takes a `wish` where there are `wishes`; else what is asked comes as an option by its name, if it has one of that name.
     """
@@ -57,24 +73,52 @@ def _is_pipeline(uri: str) -> bool:
 # The first kind that claims a string opens it.
 SOURCES: dict[str, Kind] = {
     "test": Kind("test://", lambda uri: uri.startswith("test://"), open_scene),
-    "camera": Kind("/dev/video0, v4l2:///dev/video0, or its number 0", lambda uri: CAMERA_FORMS.fullmatch(uri) is not None, open_camera, CAMERA_WISHES),
+    "camera": Kind(
+        "/dev/video0, v4l2:///dev/video0, or its number 0",
+        lambda uri: CAMERA_FORMS.fullmatch(uri) is not None,
+        open_camera,
+        CAMERA_WISHES,
+    ),
     "csi": Kind(CSI_FORM, lambda uri: uri.startswith("csi://"), open_csi, CAMERA_WISHES),
     "rtsp": Kind(
-        "rtsp://user:password@host:554/path or rtsps://", lambda uri: uri.startswith(("rtsp://", "rtsps://")), open_rtsp, CAMERA_WISHES | {"latency_ms"}
+        "rtsp://user:password@host:554/path or rtsps://",
+        lambda uri: uri.startswith(("rtsp://", "rtsps://")),
+        open_rtsp,
+        CAMERA_WISHES | {"latency_ms"},
     ),
     "http": Kind(
-        "http://host/path or https:// (MJPEG, a still image, HLS, a video file)", lambda uri: uri.startswith(("http://", "https://")), open_http, CAMERA_WISHES
+        "http://host/path or https:// (MJPEG, a still image, HLS, a video file)",
+        lambda uri: uri.startswith(("http://", "https://")),
+        open_http,
+        CAMERA_WISHES,
     ),
-    "gstreamer": Kind("'v4l2src ! appsink' (a GStreamer pipeline that ends in appsink)", _is_pipeline, open_pipeline),
-    "glob": Kind("'photos/*.jpg' (in quotes)", lambda uri: "://" not in uri and _is_glob(uri), open_glob),
+    "gstreamer": Kind(
+        "'v4l2src ! appsink' (a GStreamer pipeline that ends in appsink)",
+        _is_pipeline,
+        open_pipeline,
+    ),
+    "glob": Kind(
+        "'photos/*.jpg' (in quotes)", lambda uri: "://" not in uri and _is_glob(uri), open_glob
+    ),
     "folder": Kind("photos/", lambda uri: uri != "" and Path(uri).is_dir(), open_folder),
     "image": Kind("photo.jpg", lambda uri: "://" not in uri and is_image(Path(uri)), open_image),
-    "video": Kind("clip.mp4", lambda uri: "://" not in uri and Path(uri).suffix.lower() in VIDEO_SUFFIXES, open_video),
+    "video": Kind(
+        "clip.mp4",
+        lambda uri: "://" not in uri and Path(uri).suffix.lower() in VIDEO_SUFFIXES,
+        open_video,
+    ),
 }
 
 
-def open_source(uri: str, *, wish: Wish = AS_IT_COMES, **options: Any) -> Source:
+def open_source(uri: str, *, wish: CaptureOptions = AS_IT_COMES, **options: Any) -> Source:
     """Open what `uri` names.
+
+    Example:
+        >>> from finedge import open_source
+        >>> with open_source("test://", fps=10) as source:
+        ...     frame = next(iter(source))
+        >>> source.info.kind, frame.index, frame.image.shape
+        ('test', 0, (480, 640, 3))
 
     Args:
         uri: one of the forms of `SOURCES`.
@@ -98,7 +142,8 @@ def open_source(uri: str, *, wish: Wish = AS_IT_COMES, **options: Any) -> Source
         return kind.open(uri, **({"wish": wish} if kind.wishes else wish.asked()), **options)
     except OSError as error:  # of a path that may not be looked at, or is too long
         raise DataError(
-            f"cannot read '{mask(uri)}': {error.strerror or error}", expected="a readable file or folder; a GStreamer pipeline ends in appsink"
+            f"cannot read '{mask(uri)}': {error.strerror or error}",
+            expected="a readable file or folder; a GStreamer pipeline ends in appsink",
         ) from error
 
 
@@ -118,11 +163,17 @@ def _usual(uri: str) -> str:
     return unquote(f"/{path}")
 
 
-def _refuse_unknown(wish: Wish, options: dict[str, Any], *, kind: Kind, uri: str) -> None:
+def _refuse_unknown(wish: CaptureOptions, options: dict[str, Any], *, kind: Kind, uri: str) -> None:
     takes = set(inspect.signature(kind.open).parameters) - {"uri", "wish"}
     grants = takes | kind.wishes
-    for name in [*(n for n in wish.asked() if n not in grants), *(n for n in options if n not in takes)]:
-        raise UsageError(f"'{mask(uri)}' takes no {name}", expected=", ".join(sorted(grants)) or f"no options for {kind.form}")
+    for name in [
+        *(n for n in wish.asked() if n not in grants),
+        *(n for n in options if n not in takes),
+    ]:
+        raise UsageError(
+            f"'{mask(uri)}' takes no {name}",
+            expected=", ".join(sorted(grants)) or f"no options for {kind.form}",
+        )
 
 
 def _unknown(uri: str) -> UsageError | DataError:

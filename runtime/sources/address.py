@@ -31,7 +31,11 @@ def split(uri: str) -> SplitResult:
         if parts.port != 0 and parts.hostname and parts.hostname.encode("idna"):
             return parts
     scheme = uri.partition(":")[0]
-    raise UsageError(f"'{mask(uri)}' names no host and port", expected=f"{scheme}://host:{PORTS.get(scheme, 554)}/path", fix=ESCAPES)
+    raise UsageError(
+        f"'{mask(uri)}' names no host and port",
+        expected=f"{scheme}://host:{PORTS.get(scheme, 554)}/path",
+        fix=ESCAPES,
+    )
 
 
 def refuse_unsendable(uri: str) -> None:

@@ -48,7 +48,7 @@ class SourceInfo:
 
 
 @dataclass(frozen=True)
-class Wish:
+class CaptureOptions:
     """What is asked of a live source; None leaves it as it comes.
 
     Args:
@@ -74,14 +74,21 @@ class Wish:
         if self.fps is not None:
             check_rate(self.fps)
         if self.flip not in FLIPS:
-            raise UsageError(f"flip {self.flip}", expected="0 none, 1 left turn, 2 half turn, 3 right turn, 4 left-right, 6 upside down, 5 or 7 diagonals")
+            raise UsageError(
+                f"flip {self.flip}",
+                expected="0 none, 1 left turn, 2 half turn, 3 right turn, 4 left-right, 6 upside down, 5 or 7 diagonals",
+            )
         if self.latency_ms is not None and not 0 <= self.latency_ms <= LONGEST_LATENCY_MS:
             expected = f"0 to {LONGEST_LATENCY_MS} ms"
             raise UsageError(f"latency {self.latency_ms} ms", expected=expected)
 
     def asked(self) -> dict[str, Any]:
         """Return what is asked for by name, without what says nothing."""
-        return {name: value for name, value in vars(self).items() if value != getattr(Wish, name)}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if value != getattr(CaptureOptions, name)
+        }
 
 
 def check_rate(fps: float) -> None:
@@ -94,7 +101,7 @@ def check_rate(fps: float) -> None:
         raise UsageError(f"fps {fps}", expected=f"{RATES[0]:g} to {RATES[1]:g} frames a second")
 
 
-AS_IT_COMES = Wish()
+AS_IT_COMES = CaptureOptions()
 CAMERA_WISHES = frozenset({"width", "height", "fps", "flip"})
 
 
@@ -142,7 +149,12 @@ class Source(Protocol):
 
     def __enter__(self) -> Source: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 @runtime_checkable

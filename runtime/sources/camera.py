@@ -11,7 +11,7 @@ import cv2
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import gstreamer, pipelines
-from finedge.runtime.sources.base import AS_IT_COMES, Connection, Source, Wish
+from finedge.runtime.sources.base import AS_IT_COMES, CaptureOptions, Connection, Source
 from finedge.runtime.sources.capture import Capture, info_of
 from finedge.runtime.sources.reconnect import Reconnecting
 
@@ -31,7 +31,14 @@ def captured_ns(driver_ms: float, now_ns: int) -> int:
     return stamp if 0 <= now_ns - stamp <= MAX_DRIVER_DELAY_NS else now_ns
 
 
-def open_camera(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, api: int = cv2.CAP_V4L2, via: str = "opencv") -> Source:
+def open_camera(
+    uri: str,
+    *,
+    wish: CaptureOptions = AS_IT_COMES,
+    reconnect: bool = True,
+    api: int = cv2.CAP_V4L2,
+    via: str = "opencv",
+) -> Source:
     """Open `/dev/video0`, `v4l2:///dev/video0`, or a bare digit, which is a V4L2 index; `?codec=mjpeg` asks the camera for JPEG.
 
     Args:
@@ -53,11 +60,13 @@ def open_camera(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, a
     if via not in VIAS:
         raise UsageError(f"via '{via}'", expected=", ".join(VIAS))
     if via == "gstreamer":
-        return Reconnecting(lambda: _connect_gstreamer(device, wish, mjpeg=mjpeg), reconnect=reconnect)
+        return Reconnecting(
+            lambda: _connect_gstreamer(device, wish, mjpeg=mjpeg), reconnect=reconnect
+        )
     return Reconnecting(lambda: _connect(device, wish, api=api, mjpeg=mjpeg), reconnect=reconnect)
 
 
-def open_csi(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True) -> Source:
+def open_csi(uri: str, *, wish: CaptureOptions = AS_IT_COMES, reconnect: bool = True) -> Source:
     """Open `csi://0`, the first CSI sensor of a Jetson, at 1280x720 and 30 frames a second unless asked otherwise.
 
     Args: as of `open_camera`; `?mode=2` chooses a mode of the sensor.
@@ -77,7 +86,7 @@ def open_csi(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True) -> S
     return Reconnecting(lambda: _started(pipeline, "csi", uri), reconnect=reconnect)
 
 
-def _connect(device: Path, wish: Wish, *, api: int, mjpeg: bool) -> Connection:
+def _connect(device: Path, wish: CaptureOptions, *, api: int, mjpeg: bool) -> Connection:
     _check(device)
     capture = cv2.VideoCapture(str(device), api)
     if not capture.isOpened():
@@ -88,12 +97,20 @@ def _connect(device: Path, wish: Wish, *, api: int, mjpeg: bool) -> Connection:
         )
     _ask(capture, device, wish, mjpeg=mjpeg)
     fix = "check the cable and `dmesg`, then start again"
-    return Capture(capture, info_of(capture, "camera", str(device)), wish=wish, captured_ns=captured_ns, fix=fix)
+    return Capture(
+        capture,
+        info_of(capture, "camera", str(device)),
+        wish=wish,
+        captured_ns=captured_ns,
+        fix=fix,
+    )
 
 
-def _connect_gstreamer(device: Path, wish: Wish, *, mjpeg: bool) -> Connection:
+def _connect_gstreamer(device: Path, wish: CaptureOptions, *, mjpeg: bool) -> Connection:
     _check(device)
-    pipeline = (pipelines.usb_mjpeg if mjpeg else pipelines.v4l2)(str(device), wish, jetson=gstreamer.has("nvvidconv"))
+    pipeline = (pipelines.usb_mjpeg if mjpeg else pipelines.v4l2)(
+        str(device), wish, jetson=gstreamer.has("nvvidconv")
+    )
     return _started(pipeline, "camera", str(device))
 
 
@@ -101,21 +118,36 @@ def _started(pipeline: str, kind: str, uri: str) -> Connection:
     try:
         return gstreamer.connect(pipeline, kind=kind, uri=uri, timeout_s=TIMEOUT_S)
     except SourceLost as error:  # never seen is not lost
-        raise SystemProblem(error.what, expected="a camera that sends pictures", fix="check the ribbon or cable; `finedge doctor` lists cameras") from error
+        raise SystemProblem(
+            error.what,
+            expected="a camera that sends pictures",
+            fix="check the ribbon or cable; `finedge doctor` lists cameras",
+        ) from error
 
 
-def _ask(capture: cv2.VideoCapture, device: Path, wish: Wish, *, mjpeg: bool) -> None:
+def _ask(capture: cv2.VideoCapture, device: Path, wish: CaptureOptions, *, mjpeg: bool) -> None:
     """Ask a camera for a format; it takes what it can, and the log says what it gives instead."""
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a driver's queue would only add delay
     if mjpeg:
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-    asked = {cv2.CAP_PROP_FRAME_WIDTH: wish.width, cv2.CAP_PROP_FRAME_HEIGHT: wish.height, cv2.CAP_PROP_FPS: wish.fps}
+    asked = {
+        cv2.CAP_PROP_FRAME_WIDTH: wish.width,
+        cv2.CAP_PROP_FRAME_HEIGHT: wish.height,
+        cv2.CAP_PROP_FPS: wish.fps,
+    }
     for key, value in asked.items():
         if value is not None:
             capture.set(key, value)
     given = [capture.get(key) for key in asked]
-    if any(value is not None and abs(value - got) > 0.5 for value, got in zip(asked.values(), given, strict=True)):
-        log.warning("%s gives %gx%g at %g frames/s and not what was asked; more may come with ?codec=mjpeg; see `v4l2-ctl --list-formats-ext`", device, *given)
+    if any(
+        value is not None and abs(value - got) > 0.5
+        for value, got in zip(asked.values(), given, strict=True)
+    ):
+        log.warning(
+            "%s gives %gx%g at %g frames/s and not what was asked; more may come with ?codec=mjpeg; see `v4l2-ctl --list-formats-ext`",
+            device,
+            *given,
+        )
 
 
 def _check(device: Path) -> None:
@@ -123,8 +155,13 @@ def _check(device: Path) -> None:
         there = ", ".join(sorted(map(str, Path("/dev").glob("video[0-9]*"))))
         raise SystemProblem(
             f"there is no camera {device}",
-            expected=f"one of {there}" if there else "a V4L2 device; this machine has no /dev/video*",
+            expected=f"one of {there}"
+            if there
+            else "a V4L2 device; this machine has no /dev/video*",
             fix="plug in a camera (in a container: --device /dev/video0), or use test://",
         )
     if not os.access(device, os.R_OK):
-        raise SystemProblem(f"{device} may not be read by this user", fix="sudo usermod -aG video $USER, then log in again")
+        raise SystemProblem(
+            f"{device} may not be read by this user",
+            fix="sudo usermod -aG video $USER, then log in again",
+        )

@@ -12,11 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import SourceLost
-from finedge.runtime.sources.base import Shot, SourceInfo, Wish
+from finedge.runtime.sources.base import CaptureOptions, Shot, SourceInfo
 
 CLOSE_WAIT_S = 0.1  # a Ctrl-C waits for it
-# numpy's names for the flips of `Wish`: (transposed first, upside down, left-right)
-MOVES = {1: (1, 1, 0), 2: (0, 1, 1), 3: (1, 0, 1), 4: (0, 0, 1), 5: (1, 1, 1), 6: (0, 1, 0), 7: (1, 0, 0)}
+# numpy's names for the flips of `CaptureOptions`: (transposed first, upside down, left-right)
+MOVES = {
+    1: (1, 1, 0),
+    2: (0, 1, 1),
+    3: (1, 0, 1),
+    4: (0, 0, 1),
+    5: (1, 1, 1),
+    6: (0, 1, 0),
+    7: (1, 0, 0),
+}
 
 
 def arrival(position_ms: float, now_ns: int) -> int:
@@ -53,7 +61,7 @@ class Capture:
         capture: cv2.VideoCapture,
         info: SourceInfo,
         *,
-        wish: Wish,
+        wish: CaptureOptions,
         scale: bool = False,
         captured_ns: Callable[[float, int], int] = arrival,
         held: Held | None = None,
@@ -62,7 +70,9 @@ class Capture:
         self.info = info
         self._capture, self._captured_ns, self._held, self._fix = capture, captured_ns, held, fix
         self._wish, self._scale = wish, scale
-        self._lock = threading.Lock()  # releasing a device while another thread reads it crashes the process
+        self._lock = (
+            threading.Lock()
+        )  # releasing a device while another thread reads it crashes the process
         self._closed = False
 
     def read(self) -> Shot | None:
@@ -104,7 +114,7 @@ def take(capture: cv2.VideoCapture) -> Held | None:
     return Held(np.asarray(image, dtype=np.uint8), capture.get(cv2.CAP_PROP_POS_MSEC), at, took_ms)
 
 
-def shaped(image: NDArray[np.uint8], wish: Wish, *, scale: bool) -> NDArray[np.uint8]:
+def shaped(image: NDArray[np.uint8], wish: CaptureOptions, *, scale: bool) -> NDArray[np.uint8]:
     """Return uint8 [H, W, 3] turned by `wish`, and with `scale` scaled to its size."""
     if scale and wish.width and wish.height:
         sized = cv2.resize(image, (wish.width, wish.height), interpolation=cv2.INTER_AREA)
@@ -113,7 +123,7 @@ def shaped(image: NDArray[np.uint8], wish: Wish, *, scale: bool) -> NDArray[np.u
 
 
 def flipped(image: NDArray[np.uint8], flip: int) -> NDArray[np.uint8]:
-    """Return uint8 [H, W, 3] turned or mirrored as `Wish.flip` says; contiguous."""
+    """Return uint8 [H, W, 3] turned or mirrored as `CaptureOptions.flip` says; contiguous."""
     if flip == 0:
         return image
     transposed, down, right = MOVES[flip]
@@ -123,6 +133,15 @@ def flipped(image: NDArray[np.uint8], flip: int) -> NDArray[np.uint8]:
 
 def info_of(capture: cv2.VideoCapture, kind: str, uri: str) -> SourceInfo:
     """Return what an open capture says of itself; a property that a back end does not know is None."""
-    width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    width, height = (
+        int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    )
     fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return SourceInfo(kind, uri, int(frames) if frames > 0 else None, width or None, height or None, fps if fps > 0 else None)
+    return SourceInfo(
+        kind,
+        uri,
+        int(frames) if frames > 0 else None,
+        width or None,
+        height or None,
+        fps if fps > 0 else None,
+    )

@@ -142,7 +142,9 @@ def _why_not_http(uri: str, deadline: Deadline) -> SystemProblem:
 def _refused(uri: str, parts: SplitResult, *, status: int, line: str) -> SystemProblem:
     name, form = mask(uri), f"{parts.scheme}://user:password@{parts.hostname}/..."
     if status == 401 and parts.username is None:
-        return SystemProblem(f"{name} wants a user and a password (401)", expected=form, fix=ESCAPES)
+        return SystemProblem(
+            f"{name} wants a user and a password (401)", expected=form, fix=ESCAPES
+        )
     if status in (401, 403):
         return SystemProblem(
             f"{name} does not accept this user and password ({status})",

@@ -17,7 +17,9 @@ from finedge.runtime.sources.base import Frame, SourceInfo
 
 log = logging.getLogger(__name__)
 
-MAX_UNREADABLE = 0.5  # of the images of a folder or glob; past this the folder is taken to be broken
+MAX_UNREADABLE = (
+    0.5  # of the images of a folder or glob; past this the folder is taken to be broken
+)
 
 
 class ImageFiles:
@@ -29,7 +31,9 @@ class ImageFiles:
 
     live = False
 
-    def __init__(self, paths: Sequence[Path], info: SourceInfo, *, max_unreadable: float = MAX_UNREADABLE) -> None:
+    def __init__(
+        self, paths: Sequence[Path], info: SourceInfo, *, max_unreadable: float = MAX_UNREADABLE
+    ) -> None:
         self.info, self.unreadable = info, dict[Path, str]()
         self._paths, self._max_unreadable = tuple(paths), max_unreadable
 
@@ -49,10 +53,20 @@ class ImageFiles:
     def __enter__(self) -> ImageFiles:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """List what was skipped so far; also when the caller stopped early."""
         if self.unreadable:
-            log.warning("skipped %d of %d images:\n  %s", len(self.unreadable), len(self._paths), "\n  ".join(self.unreadable.values()))
+            log.warning(
+                "skipped %d of %d images:\n  %s",
+                len(self.unreadable),
+                len(self._paths),
+                "\n  ".join(self.unreadable.values()),
+            )
 
     def _refuse_if_broken(self) -> None:
         bad, total = len(self.unreadable), len(self._paths)
@@ -94,5 +108,8 @@ def _say(left_out: Sequence[LeftOut]) -> None:
 
 def _some(paths: Sequence[Path], info: SourceInfo, max_unreadable: float) -> ImageFiles:
     if not paths:
-        raise DataError(f"{info.kind} '{info.uri}' has no images", expected=f"files named {', '.join(sorted(SUFFIXES))}")
+        raise DataError(
+            f"{info.kind} '{info.uri}' has no images",
+            expected=f"files named {', '.join(sorted(SUFFIXES))}",
+        )
     return ImageFiles(paths, info, max_unreadable=max_unreadable)

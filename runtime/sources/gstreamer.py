@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from finedge.errors import SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import pipelines
 from finedge.runtime.sources.address import mask
-from finedge.runtime.sources.base import Connection, EndOfStream, Shot, Source, SourceInfo, Wish
+from finedge.runtime.sources.base import (
+    CaptureOptions,
+    Connection,
+    EndOfStream,
+    Shot,
+    Source,
+    SourceInfo,
+)
 from finedge.runtime.sources.capture import Capture, info_of
 from finedge.runtime.sources.reconnect import Reconnecting
 
@@ -56,7 +63,11 @@ def has(element: str) -> bool:
     if gst is not None:
         return bool(gst.ElementFactory.find(element))
     tool = shutil.which("gst-inspect-1.0")
-    return tool is not None and subprocess.run([tool, "--exists", element], check=False, capture_output=True).returncode == 0
+    return (
+        tool is not None
+        and subprocess.run([tool, "--exists", element], check=False, capture_output=True).returncode
+        == 0
+    )
 
 
 def connect(pipeline: str, *, kind: str, uri: str, timeout_s: float) -> Connection:
@@ -71,11 +82,22 @@ def connect(pipeline: str, *, kind: str, uri: str, timeout_s: float) -> Connecti
     if gst is not None:
         return Pipeline(gst, pipeline, kind=kind, uri=uri, timeout_s=timeout_s)
     if why_not() is not None:
-        raise SystemProblem(f"{uri} needs GStreamer: {why_not()}", fix=f"{PACKAGES}; make the venv with --system-site-packages")
+        raise SystemProblem(
+            f"{uri} needs GStreamer: {why_not()}",
+            fix=f"{PACKAGES}; make the venv with --system-site-packages",
+        )
     capture = cv2.VideoCapture(pipeline.replace("format=RGB ", "format=BGR "), cv2.CAP_GSTREAMER)
     if not capture.isOpened():
-        raise SourceLost(f"{uri} cannot be opened by OpenCV's GStreamer", fix=f"run it by hand: gst-launch-1.0 {mask(pipeline)}")
-    return Capture(capture, info_of(capture, kind, uri), wish=Wish(), fix="look at the pipeline's messages with GST_DEBUG=2")
+        raise SourceLost(
+            f"{uri} cannot be opened by OpenCV's GStreamer",
+            fix=f"run it by hand: gst-launch-1.0 {mask(pipeline)}",
+        )
+    return Capture(
+        capture,
+        info_of(capture, kind, uri),
+        wish=CaptureOptions(),
+        fix="look at the pipeline's messages with GST_DEBUG=2",
+    )
 
 
 class Pipeline:
@@ -87,7 +109,10 @@ class Pipeline:
         self._pipeline = _parse(gst, text, uri)
         _guard(gst, self._pipeline)
         self._last: Any | None = None  # the pipeline's last word: an error or the end
-        self._bus, self._sink = self._pipeline.get_bus(), self._pipeline.get_by_name(pipelines.sink_of(text))
+        self._bus, self._sink = (
+            self._pipeline.get_bus(),
+            self._pipeline.get_by_name(pipelines.sink_of(text)),
+        )
         try:
             self.live = self._start()
             self._first: Any | None = self._pull(max(OPEN_TIMEOUT_S, timeout_s))
@@ -103,7 +128,11 @@ class Pipeline:
             return None
         start = time.monotonic_ns()
         image = _image(self._gst, sample)
-        return Shot(self._captured_ns(sample.get_buffer().pts, start), image, (time.monotonic_ns() - start) / 1e6)
+        return Shot(
+            self._captured_ns(sample.get_buffer().pts, start),
+            image,
+            (time.monotonic_ns() - start) / 1e6,
+        )
 
     def close(self) -> None:
         """Stop the pipeline, which also ends a waiting `read`."""
@@ -112,7 +141,10 @@ class Pipeline:
 
     def _start(self) -> bool:
         """Start, and return whether the pipeline is live: only such a one drops pictures."""
-        live = bool(self._pipeline.set_state(self._gst.State.PAUSED) == self._gst.StateChangeReturn.NO_PREROLL)
+        live = bool(
+            self._pipeline.set_state(self._gst.State.PAUSED)
+            == self._gst.StateChangeReturn.NO_PREROLL
+        )
         if not live and self._sink.get_property("drop"):
             self._sink.set_property("drop", False)
         self._pipeline.set_state(self._gst.State.PLAYING)
@@ -123,12 +155,17 @@ class Pipeline:
         while not self._closed.is_set():
             sample = self._sink.emit("try-pull-sample", POLL_NS)
             self._listen()
-            if sample is not None and not sample.get_buffer().has_flags(self._gst.BufferFlags.CORRUPTED):
+            if sample is not None and not sample.get_buffer().has_flags(
+                self._gst.BufferFlags.CORRUPTED
+            ):
                 return sample
             if not self._closed.is_set():
                 self._raise_last()
             if time.monotonic() > deadline:
-                raise SourceLost(f"{self._name} delivers no frames: none came in {timeout_s:g} s", fix="check the camera's cable, power and network")
+                raise SourceLost(
+                    f"{self._name} delivers no frames: none came in {timeout_s:g} s",
+                    fix="check the camera's cable, power and network",
+                )
         return None
 
     def _listen(self) -> None:
@@ -161,7 +198,9 @@ def open_pipeline(uri: str, *, reconnect: bool = True, timeout_s: float = TIMEOU
         try:
             return connect(pipeline, kind="gstreamer", uri=name, timeout_s=timeout_s)
         except EndOfStream:
-            raise SystemProblem(f"'{name}' ends without a picture", fix=f"run it by hand: gst-launch-1.0 {name}") from None
+            raise SystemProblem(
+                f"'{name}' ends without a picture", fix=f"run it by hand: gst-launch-1.0 {name}"
+            ) from None
         except SourceLost as error:  # never seen is not lost
             raise SystemProblem(error.what, expected=error.expected, fix=error.fix) from error
 
@@ -174,15 +213,25 @@ def _parse(gst: Any, text: str, uri: str) -> Any:
         return gst.parse_launch(text)
     except error_class as error:
         if error.matches(gst.ParseError.quark(), gst.ParseError.NO_SUCH_ELEMENT):
-            raise SystemProblem(f"{uri} needs a part of GStreamer that is missing: {mask(error.message)}", fix=PACKAGES) from None
-        raise UsageError(f"GStreamer cannot read '{mask(text)}': {mask(error.message)}", expected="a pipeline that gst-launch-1.0 runs") from None
+            raise SystemProblem(
+                f"{uri} needs a part of GStreamer that is missing: {mask(error.message)}",
+                fix=PACKAGES,
+            ) from None
+        raise UsageError(
+            f"GStreamer cannot read '{mask(text)}': {mask(error.message)}",
+            expected="a pipeline that gst-launch-1.0 runs",
+        ) from None
 
 
 def _guard(gst: Any, pipeline: Any) -> None:
     """Keep from the decoders what comes before the first key frame: of that they make grey pictures, and call them good."""
 
     def until_key(pad: Any, info: Any) -> Any:
-        return gst.PadProbeReturn.DROP if info.get_buffer().has_flags(gst.BufferFlags.DELTA_UNIT) else gst.PadProbeReturn.REMOVE
+        return (
+            gst.PadProbeReturn.DROP
+            if info.get_buffer().has_flags(gst.BufferFlags.DELTA_UNIT)
+            else gst.PadProbeReturn.REMOVE
+        )
 
     def guard(element: Any) -> None:
         factory = element.get_factory()
@@ -200,10 +249,14 @@ def _guard(gst: Any, pipeline: Any) -> None:
 def _problem(gst: Any, message: Any, uri: str) -> SourceLost | SystemProblem:
     error, debug = message.parse_error()
     text = f"{uri} failed in GStreamer's {message.src.get_name()}: {mask(error.message)} ({mask((debug or '').splitlines()[-1] if debug else '')})"
-    if error.matches(gst.CoreError.quark(), gst.CoreError.MISSING_PLUGIN) or error.matches(gst.StreamError.quark(), gst.StreamError.CODEC_NOT_FOUND):
+    if error.matches(gst.CoreError.quark(), gst.CoreError.MISSING_PLUGIN) or error.matches(
+        gst.StreamError.quark(), gst.StreamError.CODEC_NOT_FOUND
+    ):
         return SystemProblem(text, fix=PACKAGES)
     if error.matches(gst.ResourceError.quark(), gst.ResourceError.NOT_AUTHORIZED):
-        return SourceLost(text, expected="rtsp://user:password@host/path", fix="check user and password")
+        return SourceLost(
+            text, expected="rtsp://user:password@host/path", fix="check user and password"
+        )
     if error.matches(gst.ResourceError.quark(), gst.ResourceError.NOT_FOUND):
         return SourceLost(text, fix="check the path after the host, or the device's name")
     return SourceLost(text, fix="look at the pipeline's messages with GST_DEBUG=2")

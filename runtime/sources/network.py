@@ -14,7 +14,13 @@ from finedge.errors import FinedgeError, SourceLost, SystemProblem, UsageError
 from finedge.runtime.sources import gstreamer, pipelines
 from finedge.runtime.sources.address import mask, split
 from finedge.runtime.sources.aside import aside
-from finedge.runtime.sources.base import AS_IT_COMES, Connection, EndOfStream, Source, Wish
+from finedge.runtime.sources.base import (
+    AS_IT_COMES,
+    CaptureOptions,
+    Connection,
+    EndOfStream,
+    Source,
+)
 from finedge.runtime.sources.capture import Capture, Held, arrival, info_of, take
 from finedge.runtime.sources.client import ask
 from finedge.runtime.sources.container import stores_count
@@ -59,7 +65,14 @@ class RtpClock:
         return now_ns - round((offset - self._least_ms) * 1e6)
 
 
-def open_rtsp(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, timeout_s: float = READ_TIMEOUT_S, via: str = "auto") -> Source:
+def open_rtsp(
+    uri: str,
+    *,
+    wish: CaptureOptions = AS_IT_COMES,
+    reconnect: bool = True,
+    timeout_s: float = READ_TIMEOUT_S,
+    via: str = "auto",
+) -> Source:
     """Open `rtsp://` or `rtsps://` as a live source over TCP where the server has it.
 
     Args:
@@ -74,10 +87,18 @@ def open_rtsp(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, tim
     """
     split(uri)
     connect = _connect_rtsp_gstreamer if _by_gstreamer(via) else _connect_rtsp
-    return Reconnecting(lambda: connect(uri, wish, timeout_s=timeout_s), reconnect=reconnect, fps=wish.fps)
+    return Reconnecting(
+        lambda: connect(uri, wish, timeout_s=timeout_s), reconnect=reconnect, fps=wish.fps
+    )
 
 
-def open_http(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, timeout_s: float = READ_TIMEOUT_S) -> Source:
+def open_http(
+    uri: str,
+    *,
+    wish: CaptureOptions = AS_IT_COMES,
+    reconnect: bool = True,
+    timeout_s: float = READ_TIMEOUT_S,
+) -> Source:
     """Open `http(s)://`: what has an end (a video file, a finished HLS list) gives every frame; MJPEG and live HLS are live.
 
     A still image is asked for again and again, each `POLL_S` or at the rate of `wish`, and is live
@@ -93,7 +114,10 @@ def open_http(uri: str, *, wish: Wish = AS_IT_COMES, reconnect: bool = True, tim
     if isinstance(first[0], VideoFile):
         if wish != AS_IT_COMES:
             _let_go(first[0])
-            raise UsageError(f"{mask(uri)} is a finished video", expected="no width, height, fps or flip: they are asked of what is live")
+            raise UsageError(
+                f"{mask(uri)} is a finished video",
+                expected="no width, height, fps or flip: they are asked of what is live",
+            )
         return first[0]
 
     def connect() -> Connection:
@@ -112,13 +136,18 @@ def _by_gstreamer(via: str) -> bool:
     # Not by OpenCV's GStreamer: it cannot keep what comes before the first key frame from the decoder.
     here = gstreamer.load() is not None
     if via == "gstreamer" and not here:
-        raise SystemProblem("RTSP by GStreamer needs python3-gi", fix=f"{gstreamer.PACKAGES}; make the venv with --system-site-packages")
+        raise SystemProblem(
+            "RTSP by GStreamer needs python3-gi",
+            fix=f"{gstreamer.PACKAGES}; make the venv with --system-site-packages",
+        )
     if via != "auto":
         return via == "gstreamer"
-    return here and (gstreamer.has("nvv4l2decoder") or not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG))
+    return here and (
+        gstreamer.has("nvv4l2decoder") or not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
+    )
 
 
-def _connect_rtsp(uri: str, wish: Wish, *, timeout_s: float) -> Connection:
+def _connect_rtsp(uri: str, wish: CaptureOptions, *, timeout_s: float) -> Connection:
     reach(uri, timeout_s=1.0)
     capture = _ffmpeg(uri, RTSP_OPTIONS, timeout_s=timeout_s)
     if not capture.isOpened():
@@ -126,7 +155,7 @@ def _connect_rtsp(uri: str, wish: Wish, *, timeout_s: float) -> Connection:
     return _live(capture, "rtsp", uri, wish=wish)
 
 
-def _connect_rtsp_gstreamer(uri: str, wish: Wish, *, timeout_s: float) -> Connection:
+def _connect_rtsp_gstreamer(uri: str, wish: CaptureOptions, *, timeout_s: float) -> Connection:
     reach(uri, timeout_s=1.0)
     pipeline = pipelines.rtsp(uri, wish, jetson=gstreamer.has("nvv4l2decoder"))
     try:
@@ -135,7 +164,7 @@ def _connect_rtsp_gstreamer(uri: str, wish: Wish, *, timeout_s: float) -> Connec
         raise why_not_rtsp(uri, timeout_s=timeout_s) from error
 
 
-def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | VideoFile:
+def _connect_http(uri: str, wish: CaptureOptions, *, timeout_s: float) -> Connection | VideoFile:
     """Return the reader of an address: our own for MJPEG and stills, FFmpeg for the rest.
 
     Raises:
@@ -168,7 +197,7 @@ def _connect_http(uri: str, wish: Wish, *, timeout_s: float) -> Connection | Vid
 
 def _connect_http_ffmpeg(
     uri: str,
-    wish: Wish,
+    wish: CaptureOptions,
     *,
     head: bytes,
     timeout_s: float,
@@ -200,7 +229,7 @@ def _let_go(late: Connection | VideoFile) -> None:
         late.close()
 
 
-def _live(capture: cv2.VideoCapture, kind: str, uri: str, *, wish: Wish) -> Capture:
+def _live(capture: cv2.VideoCapture, kind: str, uri: str, *, wish: CaptureOptions) -> Capture:
     held = _caught_up(capture)
     clock = RtpClock() if kind == "rtsp" else arrival  # FFmpeg invents the time stamps of MJPEG
     return Capture(
@@ -237,7 +266,12 @@ def _ffmpeg(
     timeout_s: float,
     more: Sequence[int] = (),
 ) -> cv2.VideoCapture:
-    times = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3), cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(timeout_s * 1e3)]
+    times = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        round(OPEN_TIMEOUT_S * 1e3),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        round(timeout_s * 1e3),
+    ]
     # One thread: several would decode a frame each, and hold back as many frames as there are threads. Older OpenCVs cannot be told.
     threads = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, "CAP_PROP_N_THREADS") else []
     with _ffmpeg_options(options):

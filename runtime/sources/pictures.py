@@ -10,7 +10,7 @@ from typing import Protocol
 from finedge.errors import FinedgeError, SourceLost
 from finedge.image import Unreadable, decode
 from finedge.runtime.sources.address import mask
-from finedge.runtime.sources.base import EndOfStream, Shot, SourceInfo, Wish
+from finedge.runtime.sources.base import CaptureOptions, EndOfStream, Shot, SourceInfo
 from finedge.runtime.sources.capture import shaped
 from finedge.runtime.sources.client import Answer, ask
 from finedge.runtime.sources.multipart import MOST_BYTES, Parts
@@ -97,7 +97,7 @@ class Pictures:
         feed: Feed,
         uri: str,
         *,
-        wish: Wish,
+        wish: CaptureOptions,
         timeout_s: float,
         open_timeout_s: float,
     ) -> None:
@@ -169,7 +169,7 @@ class Pictures:
         return f"{self._uri} delivers no frames: none came in {timeout_s:g} s"
 
 
-def feed_of(answer: Answer, uri: str, *, wish: Wish, timeout_s: float) -> Feed | None:
+def feed_of(answer: Answer, uri: str, *, wish: CaptureOptions, timeout_s: float) -> Feed | None:
     """Return the feed of what an answer holds; None where it is neither MJPEG nor a still image."""
     if answer.kind.startswith("multipart/"):
         return Multipart(answer)

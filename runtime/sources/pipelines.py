@@ -13,33 +13,35 @@ from urllib.parse import unquote
 
 from finedge.errors import UsageError
 from finedge.runtime.sources.address import split, without_password
-from finedge.runtime.sources.base import TURNED, Wish
+from finedge.runtime.sources.base import TURNED, CaptureOptions
 
 SINK = "finedge"
 QUEUE = "queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream"
 NEWEST = {"max-buffers": "1", "drop": "true", "sync": "false"}
 LATENCY_MS = 100
 CSI_SIZE, CSI_FPS = (1280, 720), 30.0
-# videoflip's names for the flips of `Wish`, which are nvvidconv's numbers.
+# videoflip's names for the flips of `CaptureOptions`, which are nvvidconv's numbers.
 DIRECTIONS = {1: "90l", 2: "180", 3: "90r", 4: "horiz", 5: "ur-ll", 6: "vert", 7: "ul-lr"}
 DEPAY = {codec: f"rtp{codec}depay ! {codec}parse" for codec in ("h264", "h265")}
 NTSC_ROUNDING = 0.005
 SOFTWARE = {"h264": "avdec_h264", "h265": "avdec_h265"}
 
 
-def csi(sensor: int, wish: Wish, *, mode: int | None = None) -> str:
+def csi(sensor: int, wish: CaptureOptions, *, mode: int | None = None) -> str:
     """Return the pipeline of a CSI camera of a Jetson; 1280x720 at 30 frames a second unless asked otherwise.
 
     `mode` is the sensor's mode number, as `nvarguscamerasrc` lists them.
     """
     width, height = (wish.width, wish.height) if wish.width and wish.height else CSI_SIZE
-    camera = f"nvarguscamerasrc sensor-id={sensor}" + ("" if mode is None else f" sensor-mode={mode}")
+    camera = f"nvarguscamerasrc sensor-id={sensor}" + (
+        "" if mode is None else f" sensor-mode={mode}"
+    )
     caps = f"video/x-raw(memory:NVMM),format=NV12,width={width},height={height},framerate={_rate(wish.fps or CSI_FPS)}"
-    sized = Wish(width, height, wish.fps, wish.flip)
+    sized = CaptureOptions(width, height, wish.fps, wish.flip)
     return _join(camera, caps, _convert(sized, jetson=True), QUEUE, _end())
 
 
-def rtsp(uri: str, wish: Wish, *, codec: str | None = None, jetson: bool) -> str:
+def rtsp(uri: str, wish: CaptureOptions, *, codec: str | None = None, jetson: bool) -> str:
     """Return the pipeline of an RTSP stream over TCP.
 
     `codec` is h264 or h265; None lets `decodebin` look, which takes nvv4l2decoder where it is.
@@ -50,21 +52,43 @@ def rtsp(uri: str, wish: Wish, *, codec: str | None = None, jetson: bool) -> str
         raise UsageError(f"codec '{codec}'", expected=", ".join(DEPAY))
     decoder = "decodebin"
     if codec is not None:
-        decoder = _join(DEPAY[codec], "nvv4l2decoder enable-max-performance=true" if jetson else SOFTWARE[codec])
-    return _join(source, "application/x-rtp,media=video", decoder, _convert(wish, jetson=jetson), QUEUE, _end())
+        decoder = _join(
+            DEPAY[codec], "nvv4l2decoder enable-max-performance=true" if jetson else SOFTWARE[codec]
+        )
+    return _join(
+        source,
+        "application/x-rtp,media=video",
+        decoder,
+        _convert(wish, jetson=jetson),
+        QUEUE,
+        _end(),
+    )
 
 
-def v4l2(device: str, wish: Wish, *, jetson: bool) -> str:
+def v4l2(device: str, wish: CaptureOptions, *, jetson: bool) -> str:
     """Return the pipeline of a V4L2 camera that sends plain pictures."""
     caps = ",".join(["video/x-raw", *_asked(wish)])
-    return _join(f"v4l2src device={_quoted(device)}", caps, _convert(Wish(flip=wish.flip), jetson=jetson), QUEUE, _end())
+    return _join(
+        f"v4l2src device={_quoted(device)}",
+        caps,
+        _convert(CaptureOptions(flip=wish.flip), jetson=jetson),
+        QUEUE,
+        _end(),
+    )
 
 
-def usb_mjpeg(device: str, wish: Wish, *, jetson: bool) -> str:
+def usb_mjpeg(device: str, wish: CaptureOptions, *, jetson: bool) -> str:
     """Return the pipeline of a USB camera that sends JPEG pictures: most do above 640x480."""
     caps = ",".join(["image/jpeg", *_asked(wish)])
     decoder = "jpegparse ! nvv4l2decoder mjpeg=true" if jetson else "jpegdec"
-    return _join(f"v4l2src device={_quoted(device)}", caps, decoder, _convert(Wish(flip=wish.flip), jetson=jetson), QUEUE, _end())
+    return _join(
+        f"v4l2src device={_quoted(device)}",
+        caps,
+        decoder,
+        _convert(CaptureOptions(flip=wish.flip), jetson=jetson),
+        QUEUE,
+        _end(),
+    )
 
 
 def complete(text: str) -> str:
@@ -76,9 +100,14 @@ def complete(text: str) -> str:
     head, _, tail = text.rpartition("!")
     words = tail.split()
     if not head.strip() or not words or words[0] != "appsink":
-        raise UsageError("the GStreamer pipeline does not end in an appsink", expected="'videotestsrc is-live=true ! appsink'")
+        raise UsageError(
+            "the GStreamer pipeline does not end in an appsink",
+            expected="'videotestsrc is-live=true ! appsink'",
+        )
     named = {word.partition("=")[0] for word in words[1:]}
-    words += [f"{key}={value}" for key, value in ({"name": SINK} | NEWEST).items() if key not in named]
+    words += [
+        f"{key}={value}" for key, value in ({"name": SINK} | NEWEST).items() if key not in named
+    ]
     return _join(head.strip(), "videoconvert", "video/x-raw,format=RGB", " ".join(words))
 
 
@@ -88,18 +117,24 @@ def sink_of(pipeline: str) -> str:
     return names[-1] if names else SINK
 
 
-def _convert(wish: Wish, *, jetson: bool) -> str:
+def _convert(wish: CaptureOptions, *, jetson: bool) -> str:
     """Return the elements that scale and turn; none where there is nothing to do."""
     size = (wish.width, wish.height)
     if jetson:
         caps = ["video/x-raw", "format=RGBA", *_size(size[::-1] if wish.flip in TURNED else size)]
-        return _join("nvvidconv" + (f" flip-method={wish.flip}" if wish.flip else ""), ",".join(caps))
+        return _join(
+            "nvvidconv" + (f" flip-method={wish.flip}" if wish.flip else ""), ",".join(caps)
+        )
     scaled = _join("videoscale", ",".join(["video/x-raw", *_size(size)])) if wish.width else ""
     return _join(scaled, f"videoflip video-direction={DIRECTIONS[wish.flip]}" if wish.flip else "")
 
 
 def _end() -> str:
-    return _join("videoconvert", "video/x-raw,format=RGB", " ".join(["appsink", f"name={SINK}", *(f"{k}={v}" for k, v in NEWEST.items())]))
+    return _join(
+        "videoconvert",
+        "video/x-raw,format=RGB",
+        " ".join(["appsink", f"name={SINK}", *(f"{k}={v}" for k, v in NEWEST.items())]),
+    )
 
 
 def _join(*parts: str) -> str:
@@ -110,8 +145,11 @@ def _size(size: tuple[int | None, int | None]) -> list[str]:
     return [f"width={size[0]}", f"height={size[1]}"] if size[0] and size[1] else []
 
 
-def _asked(wish: Wish) -> list[str]:
-    return [*_size((wish.width, wish.height)), *([f"framerate={_rate(wish.fps)}"] if wish.fps else [])]
+def _asked(wish: CaptureOptions) -> list[str]:
+    return [
+        *_size((wish.width, wish.height)),
+        *([f"framerate={_rate(wish.fps)}"] if wish.fps else []),
+    ]
 
 
 def _rate(fps: float) -> str:

@@ -33,8 +33,14 @@ class Reconnecting:
         DataError: what is not live broke.
     """
 
-    def __init__(self, connect: Callable[[], Connection], *, reconnect: bool = True, fps: float | None = None) -> None:
-        self._connect, self._reconnect, self._period_ns = connect, reconnect, round(1e9 / fps) if fps else 0
+    def __init__(
+        self, connect: Callable[[], Connection], *, reconnect: bool = True, fps: float | None = None
+    ) -> None:
+        self._connect, self._reconnect, self._period_ns = (
+            connect,
+            reconnect,
+            round(1e9 / fps) if fps else 0,
+        )
         self._closed, self._swap = threading.Event(), threading.Lock()
         self._connection = aside(connect, late=lambda connection: connection.close())
         self.live, self.info = self._connection.live, self._connection.info
@@ -49,13 +55,22 @@ class Reconnecting:
                 continue
             yield Frame(index, shot.captured_ns, shot.image, self.info.uri, shot.decode_ms)
             index += 1
-            if self._period_ns:  # from when it was due, so that the mean rate is kept; after a pause from now
-                due = (due if shot.captured_ns < due + self._period_ns else shot.captured_ns) + self._period_ns
+            if (
+                self._period_ns
+            ):  # from when it was due, so that the mean rate is kept; after a pause from now
+                due = (
+                    due if shot.captured_ns < due + self._period_ns else shot.captured_ns
+                ) + self._period_ns
 
     def __enter__(self) -> Reconnecting:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -68,11 +83,16 @@ class Reconnecting:
         try:
             return self._connection.read()
         except EndOfStream:
-            lost = SourceLost(f"{self.info.uri} was ended by the other side after {index} frames", fix="start it again there")
+            lost = SourceLost(
+                f"{self.info.uri} was ended by the other side after {index} frames",
+                fix="start it again there",
+            )
             if not self.live:
                 return None
         except SourceLost as error:
-            lost = SourceLost(f"{error.what} ({index} were read)", expected=error.expected, fix=error.fix)
+            lost = SourceLost(
+                f"{error.what} ({index} were read)", expected=error.expected, fix=error.fix
+            )
             if not self.live:
                 raise DataError(lost.what, expected="a complete video") from error
         if self._closed.is_set():
@@ -112,5 +132,7 @@ class Reconnecting:
 
     def _tell(self, reason: str) -> None:
         """Log a reason, at INFO only once: a camera may be back with another password or path."""
-        log.log(logging.DEBUG if reason in self._reasons else logging.INFO, "not back yet: %s", reason)
+        log.log(
+            logging.DEBUG if reason in self._reasons else logging.INFO, "not back yet: %s", reason
+        )
         self._reasons.add(reason)

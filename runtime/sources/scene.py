@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from finedge.errors import UsageError
-from finedge.render.scene import moving_scene
 from finedge.runtime.sources.base import Frame, SourceInfo, check_rate
+from finedge.synthetic.scene import moving_scene
 
 FPS = 25.0
 
@@ -42,7 +42,12 @@ class Scene:
     def __enter__(self) -> Scene:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         pass
 
 

@@ -18,7 +18,24 @@ from finedge.runtime.sources.capture import info_of
 from finedge.runtime.sources.container import head_of, is_cut, stores_count
 
 # By name and not by trying: FFmpeg "plays" text files (its tty demuxer), playlists that open network streams, and cover art of music.
-SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"})
+SUFFIXES = frozenset(
+    {
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    }
+)
 SLACK = 1  # frames: what a container announces may be one off after rounding
 MOTION_JPEG = frozenset({"MJPG", "mjpg", "mjpa", "jpeg"})
 RAW = [cv2.CAP_PROP_FORMAT, -1]  # packets as they stand in the file
@@ -83,7 +100,12 @@ class VideoFile:
     def __enter__(self) -> VideoFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._capture.release()
 
     def _rgb(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
@@ -113,7 +135,9 @@ class VideoFile:
                 expected="a complete video",
                 fix=FIX,
             )
-        lacks = self._counted and read + SLACK < announced and not self._reached_the_end(position_ms)
+        lacks = (
+            self._counted and read + SLACK < announced and not self._reached_the_end(position_ms)
+        )
         if lacks or self._cut:
             cut = "is cut short: it " if self._cut else ""
             raise self._broken(
@@ -139,7 +163,9 @@ def open_video(uri: str) -> VideoFile:
         size = path.stat().st_size
         head, cut = head_of(path), is_cut(path)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", expected="a readable video file") from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror}", expected="a readable video file"
+        ) from error
     # Absolute, because FFmpeg takes what stands before a colon for a protocol.
     capture, raw = _opened(str(path.absolute()))
     if not capture.isOpened():
@@ -169,7 +195,12 @@ def is_motion_jpeg(capture: cv2.VideoCapture) -> bool:
 
 def codec_of(capture: cv2.VideoCapture) -> str:
     """Return the four letters of a capture's codec."""
-    return (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little").decode("latin-1").strip("\0 ")
+    return (
+        (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF)
+        .to_bytes(4, "little")
+        .decode("latin-1")
+        .strip("\0 ")
+    )
 
 
 def _no_video(path: Path, size: int) -> DataError:

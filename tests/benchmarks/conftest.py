@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.plugins.conftest import standin_libcuda  # noqa: F401 - a fixture
+from tests.runtime.trt.plugin.conftest import standin_libcuda  # noqa: F401 - a fixture
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,7 @@
-"""A small network with every construction the placements treat, trained for a few seconds, and pictures it can tell apart."""
+"""A small network with every construction that the quantizers treat, and its pictures.
+
+It is trained for a few seconds, and tells the pictures apart.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,25 @@ from finedge.calib.observe import collect_ranges
 from finedge.export.to_onnx import to_onnx
 from finedge.golden import pack, synthetic_frame
 from finedge.preprocess import preprocess
-from finedge.runtime.int8_products import EXACT_SETTING
+from finedge.runtime.ort.int8_products import EXACT_SETTING
 from finedge.spec import Input, Output, Preprocess, Spec
 from finedge.train.layers.cross_layer_attention import cross_layer_attention
 from finedge.train.layers.gates import Gated
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 SIDE = 48
-LEAST_CORRELATION = 0.9  # an untrained gated ResNet-18 in INT8 against itself in float: measured .934 to .982; without gates .985 to .990
+# An untrained gated ResNet-18 in INT8 against itself in float: measured .934 to .982; without gates
+# .985 to .990.
+MIN_CORRELATION = 0.9
 LABELS = ("level", "upright", "rising", "falling")  # the way a patch of stripes runs
 SPEC = Spec("tiny", "tiny", LABELS, Preprocess(SIDE, SIDE), Input(SIDE, SIDE))
 
 
 def pictures(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` smooth coloured backgrounds with a striped patch: uint8 [count, SIDE, SIDE, 3], labels [count] in turn."""
+    """Draw smooth coloured backgrounds with a striped patch.
+
+    uint8 [count, SIDE, SIDE, 3], and labels [count] in turn.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % len(LABELS)
     y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
@@ -49,14 +57,20 @@ def pictures(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(frames), labels
 
 
-def _layer(inside: int, outside: int, activation: nn.Module | None = None, **options: int) -> nn.Sequential:
+def _layer(
+    inside: int, outside: int, activation: nn.Module | None = None, **options: int
+) -> nn.Sequential:
     kernel = options.pop("kernel", 3)
     conv = nn.Conv2d(inside, outside, kernel, padding=kernel // 2, bias=False, **options)
     return nn.Sequential(conv, nn.BatchNorm2d(outside), *([activation] if activation else []))
 
 
 class Tiny(nn.Module):
-    """Stem with max-pool, an identity shortcut, a downsampling shortcut, a depthwise layer, ReLU and ReLU6, attention between two layers."""
+    """A network with every construction that the quantizers treat.
+
+    A stem with max-pool, an identity shortcut, a downsampling shortcut, a depthwise layer, ReLU and
+    ReLU6, and attention between two layers.
+    """
 
     outputs = (Output(),)
     taps = ()
@@ -65,7 +79,11 @@ class Tiny(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(_layer(3, 16, nn.ReLU()), nn.MaxPool2d(2))
         self.same = nn.Sequential(_layer(16, 16, nn.ReLU()), _layer(16, 16))
-        self.down = nn.Sequential(_layer(16, 32, nn.ReLU6(), stride=2), _layer(32, 32, nn.ReLU6(), groups=32), _layer(32, 32, kernel=1))
+        self.down = nn.Sequential(
+            _layer(16, 32, nn.ReLU6(), stride=2),
+            _layer(32, 32, nn.ReLU6(), groups=32),
+            _layer(32, 32, kernel=1),
+        )
         self.shortcut = _layer(16, 32, kernel=1, stride=2)
         self.q, self.k, self.v = nn.Conv2d(32, 16, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
         self.z = nn.Conv2d(16, 32, 1)
@@ -84,10 +102,16 @@ def _train(steps: int = 40) -> Tiny:
     model = Tiny().train()
     optimizer = torch.optim.Adam(model.parameters(), 4e-3)
     frames, labels = pictures(32 * steps, seed=1)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (SPEC.preprocess.mean, SPEC.preprocess.std))
+    mean, std = (
+        torch.tensor(v).view(1, 3, 1, 1) for v in (SPEC.preprocess.mean, SPEC.preprocess.std)
+    )
     for start in range(0, len(frames), 32):
-        images = (torch.from_numpy(frames[start : start + 32]).permute(0, 3, 1, 2) / 255 - mean) / std
-        loss = F.cross_entropy(model(images)["logits"], torch.from_numpy(labels[start : start + 32]))
+        images = (
+            torch.from_numpy(frames[start : start + 32]).permute(0, 3, 1, 2) / 255 - mean
+        ) / std
+        loss = F.cross_entropy(
+            model(images)["logits"], torch.from_numpy(labels[start : start + 32])
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -96,7 +120,10 @@ def _train(steps: int = 40) -> Tiny:
 
 @dataclass(frozen=True)
 class Case:
-    """The float model, its range table (method max), and pictures that neither training nor calibration saw."""
+    """The float model, its calibration table (method max), and pictures that it has not seen.
+
+    Neither training nor calibration saw them.
+    """
 
     model: onnx.ModelProto
     table: object
@@ -108,18 +135,22 @@ def batches(frames: np.ndarray, *, size: int = 16) -> Iterator[np.ndarray]:
     return (frames[i : i + size] for i in range(0, len(frames), size))
 
 
-def logits(model: onnx.ModelProto, frames: np.ndarray, *, optimized: Path | None = None) -> np.ndarray:
-    """Run in ONNX Runtime, on every CPU as the file says; `optimized` receives the graph that really runs."""
+def logits(
+    model: onnx.ModelProto, frames: np.ndarray, *, optimized: Path | None = None
+) -> np.ndarray:
+    """Run in ONNX Runtime with exact INT8 products; `optimized` receives the graph that runs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry(*EXACT_SETTING)
     if optimized:
         options.optimized_model_filepath = str(optimized)
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"frames": frames})[0]
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    ).run(None, {"frames": frames})[0]
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return how alike two models tell pictures apart: logits [N, classes] without their mean over the pictures."""
+    """Return the correlation of two models' logits [N, classes], less their mean over pictures."""
     return float(np.corrcoef((a - a.mean(0)).ravel(), (b - b.mean(0)).ravel())[0, 1])
 
 
@@ -136,9 +167,14 @@ GATED = {"ca": {}, "csca": {}, "csca sequential": {"order": "sequential"}}
 
 @pytest.fixture(scope="session", params=GATED)
 def gated(request: pytest.FixtureRequest) -> Case:
-    """A network with a gate in every residual unit, the gates moved off their start; it has learned nothing: its labels say nothing."""
+    """A network with a gate in every residual unit, the gates moved off their start.
+
+    It has learned nothing, so its labels say nothing.
+    """
     torch.manual_seed(0)
-    model = build(request.param.split()[0], num_classes=8, backbone="resnet18", **GATED[request.param])
+    model = build_model(
+        request.param.split()[0], num_classes=8, backbone="resnet18", **GATED[request.param]
+    )
     model.classifier.dropout.p = 0.0
     frames = pictures(32, seed=2)[0]
     with torch.no_grad():
@@ -169,8 +205,14 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bundle(tiny: Case, tmp_path: Path) -> Bundle:
     pixels = preprocess(synthetic_frame(), SPEC.preprocess)
-    golden = {"frame": synthetic_frame(), "input": pixels, "model.fp32.onnx/logits": logits(tiny.model, pixels[None])}
+    golden = {
+        "frame": synthetic_frame(),
+        "input": pixels,
+        "model.fp32.onnx/logits": logits(tiny.model, pixels[None]),
+    }
     # Class folders are read in the order of their names.
     spec = Spec("tiny", "tiny", tuple(sorted(LABELS)), SPEC.preprocess, SPEC.input)
     files = {"model.fp32.onnx": tiny.model.SerializeToString(), GOLDEN: pack(golden)}
-    return Bundle.create(tmp_path / "tiny.finedge", spec, files=files, provenance={"export": {"opset": 20}})
+    return Bundle.create(
+        tmp_path / "tiny.finedge", spec, files=files, provenance={"export": {"opset": 20}}
+    )

@@ -26,8 +26,13 @@ def test_a_range_lies_within_what_was_seen(name):
 
 @pytest.mark.parametrize("name", COLLECTORS)
 def test_the_order_of_batches_hardly_matters(name):
-    first, second = _collect(COLLECTORS[name](), _batches()), _collect(COLLECTORS[name](), _batches()[::-1])
-    assert [first.low, first.high] == pytest.approx([second.low, second.high], abs=first.amax * 3 / BINS)
+    first, second = (
+        _collect(COLLECTORS[name](), _batches()),
+        _collect(COLLECTORS[name](), _batches()[::-1]),
+    )
+    assert [first.low, first.high] == pytest.approx(
+        [second.low, second.high], abs=first.amax * 3 / BINS
+    )
 
 
 @pytest.mark.parametrize("name", COLLECTORS)
@@ -60,12 +65,16 @@ def test_max_is_modelopts_max():
     assert _collect(MaxCollector(), _batches()).amax == oracle.compute_amax().item()
 
 
-# Percentiles that fall between two values of the sample: at a tie the next value is as right, and float32 sums take it.
+# Percentiles that fall between two values of the sample. At a tie the next value is as right, and
+# float32 sums take it.
 @pytest.mark.parametrize("percent", [98.97, 99.903, 99.99])
 def test_percentile_is_the_quantile_of_the_magnitudes(percent):
     magnitudes = np.abs(np.concatenate([b.ravel() for b in _batches()]))
     found = _collect(PercentileCollector(percent), _batches())
-    assert found.amax == pytest.approx(np.quantile(magnitudes, percent / 100, method="inverted_cdf"), abs=float(magnitudes.max()) * 2 / BINS)
+    assert found.amax == pytest.approx(
+        np.quantile(magnitudes, percent / 100, method="inverted_cdf"),
+        abs=float(magnitudes.max()) * 2 / BINS,
+    )
 
 
 @pytest.mark.parametrize("percent", [98.97, 99.903, 99.99])

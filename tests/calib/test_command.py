@@ -14,7 +14,7 @@ from finedge.data import content_digest, open_dataset, split_of_dataset
 from finedge.data.stored import FILE
 from finedge.golden import read_golden
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 
 FILES = ["model.int8.onnx", "model.int8.cpu.onnx"]
 
@@ -31,9 +31,14 @@ def test_both_files_join_the_bundle(bundle, picture_folder, method):
 def test_the_record_says_all_that_made_the_files(bundle, picture_folder):
     calibrate(bundle.path, data=picture_folder, images=16, seed=3)
     record = Bundle.load(bundle.path).provenance["calibrate"]
-    assert (record["source"], record["model_sha256"]) == ("model.fp32.onnx", bundle.files["model.fp32.onnx"])
+    assert (record["source"], record["model_sha256"]) == (
+        "model.fp32.onnx",
+        bundle.files["model.fp32.onnx"],
+    )
     assert (record["method"], record["seed"], len(record["images_sha256"])) == ("max", 3, 16)
-    assert set(record["images_sha256"]) <= {content_digest(p) for p in (picture_folder / "train").rglob("*.png")}
+    assert set(record["images_sha256"]) <= {
+        content_digest(p) for p in (picture_folder / "train").rglob("*.png")
+    }
     assert all(low <= high for low, high in record["ranges"].values())
     assert list(record["placements"]) == FILES
     assert set(record["versions"]) == {"finedge", "onnx", "onnx_ir", "onnxruntime"}
@@ -47,7 +52,10 @@ def test_both_files_are_made_of_the_form_for_int8_where_there_is_one(bundle, tin
     calibrate(bundle.path, data=picture_folder, images=8)
     loaded = Bundle.load(bundle.path)
     record = loaded.provenance["calibrate"]
-    assert (record["source"], record["model_sha256"]) == (PROJECTED_FILE, with_form.files[PROJECTED_FILE])
+    assert (record["source"], record["model_sha256"]) == (
+        PROJECTED_FILE,
+        with_form.files[PROJECTED_FILE],
+    )
     for name in FILES:
         assert "marked" in record["placements"][name]["int8"]
         assert "marked" in {n.name for n in onnx.load(loaded.file(name)).graph.node}
@@ -60,7 +68,9 @@ def test_the_golden_frame_gets_the_answers_of_both_files(bundle, picture_folder)
     golden = read_golden(loaded)
     assert set(golden) == {*before, *(f"{name}/logits" for name in FILES)}
     for name in FILES:
-        again = OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(loaded, name)(golden["input"][None])["logits"]
+        again = OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(loaded, name)(
+            golden["input"][None]
+        )["logits"]
         assert np.array_equal(golden[f"{name}/logits"], again)
 
 
@@ -97,18 +107,25 @@ def test_data_must_be_images(bundle, name, capsys):
 
 
 def test_an_unknown_method_is_a_usage_error(bundle, picture_folder):
-    assert main(["calibrate", str(bundle.path), "--data", str(picture_folder), "--method", "entropy"]) == 2
+    assert (
+        main(["calibrate", str(bundle.path), "--data", str(picture_folder), "--method", "entropy"])
+        == 2
+    )
 
 
 def test_the_command_prints_one_object(bundle, picture_folder, capsys):
-    assert main(["calibrate", str(bundle.path), "--data", str(picture_folder), "--images", "8"]) == 0
+    assert (
+        main(["calibrate", str(bundle.path), "--data", str(picture_folder), "--images", "8"]) == 0
+    )
     assert json.loads(capsys.readouterr().out)["images"] == 8
 
 
 def test_new_images_calibrate_when_they_are_asked_to(bundle, picture_folder, tmp_path, capsys):
     data = shutil.copytree(picture_folder, tmp_path / "data")
     stored = split_of_dataset(open_dataset(data))
-    bundle.extend("export", {FILE: replace(stored, splits={**stored.splits, "train": ()}).packed()}, {})
+    bundle.extend(
+        "export", {FILE: replace(stored, splits={**stored.splits, "train": ()}).packed()}, {}
+    )
     words = ["calibrate", str(bundle.path), "--data", str(data), "--images", "8"]
     assert main(words) == 4
     assert "--new-images train" in capsys.readouterr().err

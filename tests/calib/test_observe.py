@@ -4,10 +4,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.calib.collectors import COLLECTORS
-from finedge.calib.observe import collect_ranges, stand_ins
+from finedge.calib.observe import collect_ranges, range_sources
 from finedge.errors import DataError, FinedgeError, UsageError
-from finedge.runtime.inlining import inline
-from finedge.runtime.tags import tags
+from finedge.graph.inlining import inline
+from finedge.graph.tags import tags
 from tests.calib.conftest import batches, pictures
 
 
@@ -21,7 +21,11 @@ def _divide_by(value):
     divisor = numpy_helper.from_array(np.array(value, np.float32), "divisor")
     frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, ["b", 4, 4, 3])
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["b", 4, 4, 3])
-    return helper.make_model(helper.make_graph(nodes, "g", [frames], [out], [divisor]), opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return helper.make_model(
+        helper.make_graph(nodes, "g", [frames], [out], [divisor]),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
 
 
 def test_the_ranges_are_those_of_the_values():
@@ -34,9 +38,13 @@ def test_the_ranges_are_those_of_the_values():
 @pytest.mark.parametrize("method", COLLECTORS)
 def test_batch_size_does_not_matter(tiny, method):
     frames = pictures(16, seed=2)[0]
-    small, large = (collect_ranges(tiny.model, batches(frames, size=size), method=method) for size in (2, 16))
+    small, large = (
+        collect_ranges(tiny.model, batches(frames, size=size), method=method) for size in (2, 16)
+    )
     for name in small.ranges:
-        assert [small[name].low, small[name].high] == pytest.approx([large[name].low, large[name].high], abs=2e-3 * large[name].amax + 1e-6)
+        assert [small[name].low, small[name].high] == pytest.approx(
+            [large[name].low, large[name].high], abs=2e-3 * large[name].amax + 1e-6
+        )
 
 
 def test_batches_are_taken_one_at_a_time_and_not_kept():
@@ -91,5 +99,7 @@ def test_the_model_is_left_as_it_was(tiny):
 
 
 def test_a_tensor_that_others_read_as_well_has_its_own_range():
-    graph = onnx.parser.parse_graph("g (float[1] x) => (float[1] y, float[1] z) { a = Neg(x) y = Relu(a) z = Neg(a) }")
-    assert stand_ins(graph) == {}
+    graph = onnx.parser.parse_graph(
+        "g (float[1] x) => (float[1] y, float[1] z) { a = Neg(x) y = Relu(a) z = Neg(a) }"
+    )
+    assert range_sources(graph) == {}

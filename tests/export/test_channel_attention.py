@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
-from finedge.export.ops import FACES
+from finedge.export.ops import ONNX_OPS
 from finedge.export.to_onnx import to_onnx
 from finedge.ops import OPS
 
@@ -24,13 +24,24 @@ def tensors(query, values):
 
 def run_body(inputs, *, groups, dtype=np.float32):
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    q, k, v, y = (onnx.helper.make_tensor_value_info(name, kind, ["b", None, None, None]) for name in "qkvy")
-    node = onnx.helper.make_node(OP.name, list("qkv"), ["y"], domain=OP.domain, groups=groups, scale=0.3)
+    q, k, v, y = (
+        onnx.helper.make_tensor_value_info(name, kind, ["b", None, None, None]) for name in "qkvy"
+    )
+    node = onnx.helper.make_node(
+        OP.name, list("qkv"), ["y"], domain=OP.domain, groups=groups, scale=0.3
+    )
     opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(OP.domain, OP.version)]
     graph = onnx.helper.make_graph([node], "g", [q, k, v], [y])
-    model = onnx.helper.make_model(graph, functions=[ir.to_proto(FACES[OP.name].body())], opset_imports=opsets, ir_version=10)
+    model = onnx.helper.make_model(
+        graph,
+        functions=[ir.to_proto(ONNX_OPS[OP.name].body())],
+        opset_imports=opsets,
+        ir_version=10,
+    )
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     return session.run(None, dict(zip("qkv", (x.astype(dtype) for x in inputs), strict=True)))[0]
 
 
@@ -39,7 +50,9 @@ def test_the_onnx_body_and_the_torch_op_equal_the_numpy_reference(groups, query,
     inputs = tensors(query, values)
     expected = OP.reference(*inputs, groups=groups, scale=0.3)
     assert run_body(inputs, groups=groups) == pytest.approx(expected, abs=FLOAT32_TOLERANCE)
-    assert torch.ops.finedge.channel_attention(*map(torch.from_numpy, inputs), groups, 0.3).numpy() == pytest.approx(expected, abs=FLOAT32_TOLERANCE)
+    assert torch.ops.finedge.channel_attention(
+        *map(torch.from_numpy, inputs), groups, 0.3
+    ).numpy() == pytest.approx(expected, abs=FLOAT32_TOLERANCE)
 
 
 def test_the_body_runs_in_float16():
@@ -55,6 +68,11 @@ def test_it_is_one_node_with_a_function_and_the_plugin_attributes(make_model):
     (node,) = [n for n in proto.graph.node if n.op_type == OP.name]
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     # The last map of a 64 pixel image has 2 x 2 positions.
-    assert attributes == {"groups": 16, "scale": pytest.approx(0.5), "plugin_namespace": b"finedge", "plugin_version": b"1"}
+    assert attributes == {
+        "groups": 16,
+        "scale": pytest.approx(0.5),
+        "plugin_namespace": b"finedge",
+        "plugin_version": b"1",
+    }
     assert len(set(node.input)) == 1, "channel group attention has one source"
     assert {f.name for f in proto.functions} == {"ChannelAttention", "CrossLayerAttention"}

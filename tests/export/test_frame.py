@@ -1,4 +1,7 @@
-"""Whole frames in: the graph crops as `preprocess` does, in float32 and float16, and TensorRT for RTX takes it."""
+"""Whole frames in: the graph crops as `preprocess` does, in float32 and float16.
+
+TensorRT for RTX takes it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.errors import FinedgeError, UsageError
-from finedge.export.half_file import half_file
+from finedge.export.onnx_files import float16_file
 from finedge.export.passes.frame import accept_frames
 from finedge.preprocess import preprocess
 from finedge.resample import WEIGHTS
@@ -50,7 +53,9 @@ def frames(*size, seed=0):
 
 def run(model, batch):
     onnx.checker.check_model(model, full_check=True)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"frames": batch})
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    ).run(None, {"frames": batch})
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
@@ -61,7 +66,7 @@ def test_the_graph_crops_a_frame_as_preprocess_does(method, rule, half):
     framed = accept_frames(planes_model(), how, height=HEIGHT, width=WIDTH)
     batch = frames(HEIGHT, WIDTH)
     crops = np.stack([preprocess(f, how) for f in batch])
-    planes, logits = run(half_file(framed) if half else framed, batch)
+    planes, logits = run(float16_file(framed) if half else framed, batch)
     assert np.abs(planes.transpose(0, 2, 3, 1) - crops).max() <= GREY_LEVELS
     np.testing.assert_allclose(logits, run(planes_model(), crops)[1], atol=0.02)
 
@@ -76,7 +81,9 @@ def test_only_the_head_and_the_input_change():
     assert framed.graph.node[-2:] == model.graph.node[-2:]
     assert [n.op_type for n in framed.graph.node].count("MatMul") == 2
     stored = {t.name: t.dims for t in framed.graph.initializer}
-    assert stored["frame/columns"][0] < WIDTH * 0.6, "what lies outside the crop is not computed with"
+    assert stored["frame/columns"][0] < WIDTH * 0.6, (
+        "what lies outside the crop is not computed with"
+    )
 
 
 def test_another_head_is_refused():
@@ -88,10 +95,12 @@ def test_another_head_is_refused():
 
 @pytest.mark.parametrize("rule", ["short-side", "squash"])
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (300, 200), (61, 97), (90, 90)])
-def test_preprocess_hands_on_frames_and_places_other_pictures_where_the_graph_looks(size, rule):
+def test_preprocess_places_other_pictures_where_the_graph_crops(size, rule):
     crops = Preprocess(54, SIDE, "pillow-bilinear", rule)
     how = replace(crops, frame=(HEIGHT, WIDTH))
-    smooth = np.asarray(preprocess(frames(9, 7)[0], Preprocess(256, 256, "pillow-bicubic", "squash")))
+    smooth = np.asarray(
+        preprocess(frames(9, 7)[0], Preprocess(256, 256, "pillow-bicubic", "squash"))
+    )
     picture = preprocess(smooth, Preprocess(1, 1, rule="squash", frame=size))
     placed = preprocess(picture, how)
     assert placed.shape == (HEIGHT, WIDTH, 3)

@@ -1,4 +1,7 @@
-"""Forms that readers take which compute the usual ones wrong: exact, and right in both engines of OpenCV."""
+"""Rewritten forms are exact, and right in readers that compute the usual form wrong.
+
+Both engines of OpenCV are tried.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from finedge.export.explain.graph import Graph
-from finedge.export.ops import FACES
+from finedge.export.ops import ONNX_OPS
 from finedge.export.passes import apply_passes
+from finedge.graph.inlining import inline
 from finedge.ops import DOMAIN, OPS
-from finedge.runtime.inlining import inline
+from finedge.runtime.explain.graph import Graph
 
 EXACT = 1e-12  # float64, sums in another order
 CLOSE = 1e-5  # float32, sums of at most 147 products
@@ -26,12 +29,20 @@ engine = pytest.mark.parametrize("engine", ENGINES)
 def graph_of(nodes, inputs, constants, *, kind=np.float32):
     """A model from nodes; what is called y is the output, inputs have an open batch."""
     element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-    taken = [helper.make_tensor_value_info(name, element, ["b", *shape[1:]]) for name, shape in inputs.items()]
-    stored = {n: np.asarray(a, kind if np.asarray(a).dtype.kind == "f" else None) for n, a in constants.items()}
+    taken = [
+        helper.make_tensor_value_info(name, element, ["b", *shape[1:]])
+        for name, shape in inputs.items()
+    ]
+    stored = {
+        n: np.asarray(a, kind if np.asarray(a).dtype.kind == "f" else None)
+        for n, a in constants.items()
+    }
     tensors = [numpy_helper.from_array(value, name) for name, value in stored.items()]
-    graph = helper.make_graph(nodes, "g", taken, [helper.make_tensor_value_info("y", element, None)], tensors)
+    graph = helper.make_graph(
+        nodes, "g", taken, [helper.make_tensor_value_info("y", element, None)], tensors
+    )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
-    bodies = [ir.to_proto(face.body()) for face in FACES.values()]
+    bodies = [ir.to_proto(face.body()) for face in ONNX_OPS.values()]
     used = [b for b in bodies if b.name in {n.op_type for n in nodes}]
     model = helper.make_model(graph, functions=used, opset_imports=opsets, ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
@@ -85,7 +96,9 @@ def spatial_gate(kind=np.float32):
         helper.make_node("Mul", ["c", "mask"], ["gated"], name="gate"),
         helper.make_node("Conv", ["gated", "v"], ["y"], name="last"),
     ]
-    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn({"x": (1, 3, 6, 5)}, kind)
+    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn(
+        {"x": (1, 3, 6, 5)}, kind
+    )
 
 
 def joint_gate(kind=np.float32):
@@ -99,7 +112,9 @@ def joint_gate(kind=np.float32):
         helper.make_node("Sigmoid", ["both"], ["mask"], name="sigmoid"),
         helper.make_node("Mul", ["c", "mask"], ["y"], name="gate"),
     ]
-    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn({"x": (1, 3, 6, 5)}, kind)
+    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn(
+        {"x": (1, 3, 6, 5)}, kind
+    )
 
 
 def channel_gate(kind=np.float32):
@@ -110,19 +125,25 @@ def channel_gate(kind=np.float32):
         helper.make_node("Sigmoid", ["m"], ["mask"], name="sigmoid"),
         helper.make_node("Mul", ["c", "mask"], ["y"], name="gate"),
     ]
-    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn({"x": (1, 3, 6, 5)}, kind)
+    return graph_of(nodes, {"x": (1, 3, 6, 5)}, weights(), kind=kind), drawn(
+        {"x": (1, 3, 6, 5)}, kind
+    )
 
 
 def weights():
     shapes = {"w": (16, 3, 1, 1), "k": (1, 16, 7, 7), "v": (5, 16, 1, 1), "e": (16, 16, 1, 1)}
-    return {name: 0.2 * np.random.default_rng(1).normal(size=shape) for name, shape in shapes.items()}
+    return {
+        name: 0.2 * np.random.default_rng(1).normal(size=shape) for name, shape in shapes.items()
+    }
 
 
 def drawn(shapes, kind):
     return {name: RNG.normal(size=shape).astype(kind) for name, shape in shapes.items()}
 
 
-FORMS = pytest.mark.parametrize("case", [log_softmax, spread, spatial_gate, joint_gate, channel_gate])
+FORMS = pytest.mark.parametrize(
+    "case", [log_softmax, spread, spatial_gate, joint_gate, channel_gate]
+)
 
 
 @FORMS
@@ -160,10 +181,14 @@ def test_what_opencv_takes_is_left_alone():
 
 @engine
 def test_opencv_reads_one_attention_behind_another(tmp_path, engine):
-    """It drops the first of two Reshapes, though a 0 in the second means a size of what the first makes."""
+    """It drops the first of two Reshapes, though a 0 in the second means a size of the first."""
     nodes = [
-        helper.make_node("ChannelAttention", ["x", "x", "x"], ["a"], name="a", domain=DOMAIN, groups=4, scale=0.3),
-        helper.make_node("CrossLayerAttention", ["a", "a", "a"], ["y"], name="b", domain=DOMAIN, scale=0.3),
+        helper.make_node(
+            "ChannelAttention", ["x", "x", "x"], ["a"], name="a", domain=DOMAIN, groups=4, scale=0.3
+        ),
+        helper.make_node(
+            "CrossLayerAttention", ["a", "a", "a"], ["y"], name="b", domain=DOMAIN, scale=0.3
+        ),
     ]
     model, inputs = graph_of(nodes, {"x": (1, 8, 3, 2)}, {}), drawn({"x": (1, 8, 3, 2)}, np.float32)
     # As the exporter writes it: a map's size is known.

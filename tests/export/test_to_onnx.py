@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finedge.errors import FinedgeError, GateError
-from finedge.export.ops import FACES, check_name
+from finedge.export.ops import ONNX_OPS, check_name
 from finedge.export.parity import check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.ops import OPS, Op
@@ -30,7 +30,9 @@ def exported(make_model, **choice):
 
 @pytest.mark.parametrize("backbone", ["mobilenetv2_035", "resnet18"])
 @pytest.mark.parametrize("name", names())
-def test_every_model_exports_with_parity_and_passes_the_full_check(make_model, frames, name, backbone):
+def test_every_model_exports_with_parity_and_passes_the_full_check(
+    make_model, frames, name, backbone
+):
     proto, _, reference = exported(make_model, name=name, backbone=backbone)
     onnx.checker.check_model(proto, full_check=True)
     parity = check_parity(proto, expected_of(reference, frames), frames)
@@ -47,28 +49,40 @@ def test_the_input_is_uint8_nhwc_with_a_free_batch_and_the_opset_is_20(make_mode
     proto, _, _ = exported(make_model)
     (frames,) = proto.graph.input
     shape = [d.dim_param or d.dim_value for d in frames.type.tensor_type.shape.dim]
-    assert (frames.name, frames.type.tensor_type.elem_type, shape) == ("frames", onnx.TensorProto.UINT8, ["batch", 64, 64, 3])
+    assert (frames.name, frames.type.tensor_type.elem_type, shape) == (
+        "frames",
+        onnx.TensorProto.UINT8,
+        ["batch", 64, 64, 3],
+    )
     assert [o.name for o in proto.graph.output] == ["logits"]
     assert {o.domain: o.version for o in proto.opset_import} == {"": 20, "finedge": 1}
     assert proto.ir_version <= 13
 
 
-def test_attention_is_one_node_a_response_with_a_function_and_the_plugin_attributes(make_model):
+def test_each_response_is_one_node_with_function_and_plugin_attributes(make_model):
     proto, _, _ = exported(make_model)
     nodes = [n for n in proto.graph.node if n.domain == "finedge"]
     assert [n.op_type for n in nodes] == ["CrossLayerAttention"] * 2
     assert [(f.domain, f.name) for f in proto.functions] == [("finedge", "CrossLayerAttention")]
     for node in nodes:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        assert attributes == {"scale": pytest.approx(64**-0.5), "plugin_namespace": b"finedge", "plugin_version": b"1"}
+        assert attributes == {
+            "scale": pytest.approx(64**-0.5),
+            "plugin_namespace": b"finedge",
+            "plugin_version": b"1",
+        }
 
 
 def test_theta_is_computed_once_and_the_responses_are_projected_together(make_model):
     proto, _, _ = exported(make_model)
     attention = [n for n in proto.graph.node if n.domain == "finedge"]
     assert len({n.input[0] for n in attention}) == 1, "theta is not shared"
-    assert [list(n.input) for n in proto.graph.node if n.op_type == "Concat"] == [[n.output[0] for n in attention]]
-    assert [n.op_type for n in proto.graph.node].count("BatchNormalization") == 1  # the pixels are normalised by one
+    assert [list(n.input) for n in proto.graph.node if n.op_type == "Concat"] == [
+        [n.output[0] for n in attention]
+    ]
+    assert [n.op_type for n in proto.graph.node].count(
+        "BatchNormalization"
+    ) == 1  # the pixels are normalised by one
 
 
 def test_every_tap_is_a_tensor_of_the_graph_and_equals_the_module_output(make_model, frames):
@@ -76,8 +90,12 @@ def test_every_tap_is_a_tensor_of_the_graph_and_equals_the_module_output(make_mo
 
     proto, taps, reference = exported(make_model)
     for tap in taps:
-        proto.graph.output.append(onnx.helper.make_tensor_value_info(tap.tensor, onnx.TensorProto.FLOAT, None))
-    found = onnxruntime.InferenceSession(proto.SerializeToString()).run([t.tensor for t in taps], {"frames": frames})
+        proto.graph.output.append(
+            onnx.helper.make_tensor_value_info(tap.tensor, onnx.TensorProto.FLOAT, None)
+        )
+    found = onnxruntime.InferenceSession(proto.SerializeToString()).run(
+        [t.tensor for t in taps], {"frames": frames}
+    )
     with torch.no_grad():
         expected = reference(torch.from_numpy(frames))[1:]
     assert [t.name for t in taps] == list(reference.model.taps)
@@ -85,7 +103,7 @@ def test_every_tap_is_a_tensor_of_the_graph_and_equals_the_module_output(make_mo
         assert np.abs(f - e.numpy()).max() <= 1e-4 * max(1, float(e.abs().max())), tap.name
 
 
-def test_the_file_runs_in_plain_onnx_runtime_where_finedge_cannot_be_imported(make_model, tmp_path, frames):
+def test_the_file_runs_in_onnx_runtime_without_finedge(make_model, tmp_path, frames):
     proto, _, _ = exported(make_model)
     onnx.save(proto, tmp_path / "m.onnx")
     np.save(tmp_path / "x.npy", frames)
@@ -98,7 +116,9 @@ for batch in (1, 3):
     (logits,) = session.run(None, {"frames": numpy.load("x.npy")[:batch]})
     print(logits.shape)
 """
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert result.stdout.split("\n")[:2] == ["(1, 5)", "(3, 5)"]
 
 
@@ -112,16 +132,20 @@ def test_a_model_that_differs_is_refused_with_its_numbers(make_model, frames):
     proto, _, _ = exported(make_model)
     other, spec = make_model(name="plain")
     with pytest.raises(GateError, match="differs from PyTorch") as raised:
-        check_parity(proto, expected_of(FramesToOutputs(other, spec.preprocess).eval(), frames), frames)
+        check_parity(
+            proto, expected_of(FramesToOutputs(other, spec.preprocess).eval(), frames), frames
+        )
     assert raised.value.result["images"] == 3
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_every_op_has_an_onnx_face_and_a_name_of_its_own(name):
     check_name(OPS[name])
-    function = FACES[name].body()
+    function = ONNX_OPS[name].body()
     assert (function.domain, function.name) == (OPS[name].domain, OPS[name].name)
-    assert [v.name for v in function.inputs] != list(OPS[name].inputs), "formals need a private prefix: TensorRT binds them by name"
+    assert [v.name for v in function.inputs] != list(OPS[name].inputs), (
+        "formals need a private prefix: TensorRT binds them by name"
+    )
     assert set(function.attributes) == set(OPS[name].attributes)
 
 
@@ -132,21 +156,37 @@ def test_an_op_named_like_a_standard_one_is_refused(name):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize(("query", "keys", "d", "dv"), [((3, 3), (6, 5), 8, 8), ((1, 1), (4, 4), 4, 6), ((7, 7), (2, 2), 16, 16)])
+@pytest.mark.parametrize(
+    ("query", "keys", "d", "dv"),
+    [((3, 3), (6, 5), 8, 8), ((1, 1), (4, 4), 4, 6), ((7, 7), (2, 2), 16, 16)],
+)
 def test_the_onnx_body_and_the_torch_op_equal_the_numpy_reference(query, keys, d, dv, shared):
     import onnxruntime
 
     op, rng = OPS["CrossLayerAttention"], np.random.default_rng(1)
-    q, k = rng.normal(size=(2, d, *query)).astype(np.float32), rng.normal(size=(2, d, *keys)).astype(np.float32)
+    q, k = (
+        rng.normal(size=(2, d, *query)).astype(np.float32),
+        rng.normal(size=(2, d, *keys)).astype(np.float32),
+    )
     v = k if shared else rng.normal(size=(2, dv, *keys)).astype(np.float32)
     expected = op.reference(q, k, v, scale=0.3)
-    inputs = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["b", None, None, None]) for n in "qkv"]
+    inputs = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["b", None, None, None])
+        for n in "qkv"
+    ]
     output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     node = onnx.helper.make_node(op.name, list("qkv"), ["y"], domain=op.domain, scale=0.3)
-    body = ir.to_proto(FACES[op.name].body())
+    body = ir.to_proto(ONNX_OPS[op.name].body())
     opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(op.domain, 1)]
-    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", inputs, [output]), functions=[body], opset_imports=opsets, ir_version=10)
-    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"q": q, "k": k, "v": v})
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", inputs, [output]),
+        functions=[body],
+        opset_imports=opsets,
+        ir_version=10,
+    )
+    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(
+        None, {"q": q, "k": k, "v": v}
+    )
     assert found == pytest.approx(expected, abs=1e-5)
     torch_found = torch.ops.finedge.cross_layer_attention(*map(torch.from_numpy, (q, k, v)), 0.3)
     assert torch_found.numpy() == pytest.approx(expected, abs=1e-5)

@@ -12,12 +12,19 @@ from finedge.spec import Input, Preprocess, Spec
 
 @pytest.fixture
 def spec() -> Spec:
-    return Spec("plain", "resnet18", ("crow", "finch"), Preprocess(resize=36, crop=32), Input(32, 32))
+    return Spec(
+        "plain", "resnet18", ("crow", "finch"), Preprocess(resize=36, crop=32), Input(32, 32)
+    )
 
 
 @pytest.fixture
 def bundle(tmp_path: Path, spec: Spec) -> Bundle:
-    return Bundle.create(tmp_path / "birds.finedge", spec, files={"model.fp32.onnx": b"a model", "golden.npz": b"golden"}, provenance={"train": {"run": "r"}})
+    return Bundle.create(
+        tmp_path / "birds.finedge",
+        spec,
+        files={"model.fp32.onnx": b"a model", "golden.npz": b"golden"},
+        provenance={"train": {"run": "r"}},
+    )
 
 
 @pytest.fixture

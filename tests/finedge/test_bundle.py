@@ -23,7 +23,9 @@ def test_what_was_written_is_read_back(bundle, spec):
 
 
 def test_taps_survive(tmp_path, spec):
-    made = Bundle.create(tmp_path / "b", spec, files={}, taps=(Tap("layer1", "relu_3"),), provenance={})
+    made = Bundle.create(
+        tmp_path / "b", spec, files={}, taps=(Tap("layer1", "relu_3"),), provenance={}
+    )
     assert Bundle.load(made.path).taps == (Tap("layer1", "relu_3"),)
 
 
@@ -43,7 +45,9 @@ def test_replacing_a_file_does_not_touch_the_old_bundle_before_the_rename(bundle
     with pytest.raises(OSError, match="No space"):
         bundle.extend("export", {"model.fp32.onnx": b"another"}, {})
     assert Bundle.load(bundle.path).file("model.fp32.onnx").read_bytes() == b"a model"
-    assert [p.name for p in bundle.path.parent.iterdir()] == ["birds.finedge"], "work files were left behind"
+    assert [p.name for p in bundle.path.parent.iterdir()] == ["birds.finedge"], (
+        "work files were left behind"
+    )
 
 
 def _no_space(*_):
@@ -53,10 +57,16 @@ def _no_space(*_):
 def test_a_full_disk_leaves_the_old_bundle(tmp_path, spec):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    ).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     try:
-        made = Bundle.create(disk / "b.finedge", spec, files={"model.fp32.onnx": b"x" * 50_000}, provenance={})
+        made = Bundle.create(
+            disk / "b.finedge", spec, files={"model.fp32.onnx": b"x" * 50_000}, provenance={}
+        )
         with pytest.raises(OSError, match="No space"):
             made.extend("calibrate", {"model.int8.onnx": b"y" * 400_000}, {})
         assert Bundle.load(made.path).variants() == ("fp32",)
@@ -97,9 +107,9 @@ def test_a_damaged_manifest_is_a_bundle_error(bundle, content):
 
 def test_a_spec_with_an_unknown_key_is_refused(bundle):
     manifest = json.loads((bundle.path / "manifest.json").read_text())
-    manifest["spec"]["flavour"] = "new"
+    manifest["spec"]["library"] = "new"
     (bundle.path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="flavour"):
+    with pytest.raises(BundleError, match="library"):
         Bundle.load(bundle.path)
 
 
@@ -140,7 +150,13 @@ def test_a_bundle_of_the_first_version_opens(bundle):
     assert loaded.training.data.seed == 0
 
 
-DAMAGED = [{"data": []}, {"data": {"root": 3}}, {"data": {"root": "a\0b"}}, {"data": {"seed": -1}}, {"run": ["r"]}]
+DAMAGED = [
+    {"data": []},
+    {"data": {"root": 3}},
+    {"data": {"root": "a\0b"}},
+    {"data": {"seed": -1}},
+    {"run": ["r"]},
+]
 
 
 @pytest.mark.parametrize("record", DAMAGED)

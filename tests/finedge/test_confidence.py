@@ -18,7 +18,13 @@ def fitted(bundle, record):
 
 
 def test_each_variant_has_its_own(bundle):
-    loaded = fitted(bundle, {"fp32": {"temperature": 1.5, "reject": 0.4, "n": 100}, "int8": {"temperature": 2, "reject": 0}})
+    loaded = fitted(
+        bundle,
+        {
+            "fp32": {"temperature": 1.5, "reject": 0.4, "n": 100},
+            "int8": {"temperature": 2, "reject": 0},
+        },
+    )
     assert confidence_of(loaded, "fp32") == Confidence(1.5, 0.4)
     assert confidence_of(loaded, "int8") == Confidence(2.0, 0.0)
     assert confidence_of(loaded, "fp16") is None
@@ -29,7 +35,16 @@ def test_a_bundle_from_before_has_none(bundle):
     assert confidence_of(fitted(bundle, {}), "fp32") is None
 
 
-@pytest.mark.parametrize("record", [{}, {"temperature": "hot", "reject": 0.5}, {"temperature": 0, "reject": 0.5}, {"temperature": 1, "reject": 1.5}, [1, 2]])
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"temperature": "hot", "reject": 0.5},
+        {"temperature": 0, "reject": 0.5},
+        {"temperature": 1, "reject": 1.5},
+        [1, 2],
+    ],
+)
 def test_a_damaged_record_is_a_bundle_error(bundle, record):
     with pytest.raises(BundleError, match="finedge calibrate"):
         confidence_of(fitted(bundle, {"fp32": record}), "fp32")

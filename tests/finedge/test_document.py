@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finedge.document import MOST_BYTES, read_json
+from finedge.document import MAX_BYTES, read_json
 from finedge.errors import BundleError, DataError
 
 
@@ -62,7 +62,7 @@ def test_a_folder_a_pipe_and_a_huge_file_are_refused_unread(tmp_path: Path) -> N
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "huge").open("wb") as file:
-        file.truncate(MOST_BYTES + 1)
+        file.truncate(MAX_BYTES + 1)
     for name in ("folder", "pipe", "huge"):
         with pytest.raises(BundleError, match=name):
             read(tmp_path / name)

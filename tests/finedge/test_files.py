@@ -69,7 +69,9 @@ def test_a_bundle_behind_links_is_extended_and_the_links_stay(bundle: Bundle, sl
     root = bundle.path.parent
     (root / "current").symlink_to(bundle.path.name)
     (root / "latest").symlink_to("current")
-    Bundle.load(Path(f"{root / 'latest'}{slash}")).extend("calibrate", {"model.int8.onnx": b"8"}, {})
+    Bundle.load(Path(f"{root / 'latest'}{slash}")).extend(
+        "calibrate", {"model.int8.onnx": b"8"}, {}
+    )
     assert names(root) == ["birds.finedge", "current", "latest"]
     assert (root / "current").is_symlink()
     assert (root / "latest").is_symlink()
@@ -77,7 +79,9 @@ def test_a_bundle_behind_links_is_extended_and_the_links_stay(bundle: Bundle, sl
 
 
 @pytest.mark.parametrize("here", ["", "engines", "engines/deep"])
-def test_a_bundle_is_extended_from_inside(bundle: Bundle, here: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_is_extended_from_inside(
+    bundle: Bundle, here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (bundle.path / "engines" / "deep").mkdir(parents=True)
     monkeypatch.chdir(bundle.path / here)
     again = Path(os.path.relpath(bundle.path))
@@ -106,7 +110,12 @@ def test_a_pipe_in_a_bundle_is_refused(bundle: Bundle) -> None:
         Bundle.load(bundle.path)
 
 
-LEFT = (".birds.finedge.new-x01234567", ".other.new-xabcdef01", ".birds.finedge.old-x01234567", ".birds.finedge.old-123")
+LEFT = (
+    ".birds.finedge.new-x01234567",
+    ".other.new-xabcdef01",
+    ".birds.finedge.old-x01234567",
+    ".birds.finedge.old-123",
+)
 
 
 @pytest.mark.parametrize("name", LEFT)
@@ -124,7 +133,14 @@ def test_what_version_0_1_left_is_removed(bundle: Bundle) -> None:
     assert names(bundle.path.parent) == ["birds.finedge"]
 
 
-USERS_OWN = (".birds.finedge.backup", ".birds.finedge.original", ".birds.finedge.old", ".birds.finedge.old-20261127", ".new-x01234567", ".git")
+USERS_OWN = (
+    ".birds.finedge.backup",
+    ".birds.finedge.original",
+    ".birds.finedge.old",
+    ".birds.finedge.old-20261127",
+    ".new-x01234567",
+    ".git",
+)
 
 
 @pytest.mark.parametrize("name", USERS_OWN)
@@ -140,7 +156,9 @@ def test_the_old_folder_of_another_target_that_is_missing_is_kept_for_it(bundle:
     assert ".other.finedge.old-x01234567" in names(bundle.path.parent)
 
 
-def test_a_link_with_the_name_of_a_leftover_stays_and_its_target_too(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_link_with_the_name_of_a_leftover_stays_and_its_target_too(
+    bundle: Bundle, tmp_path: Path
+) -> None:
     (tmp_path / "precious").mkdir()
     (bundle.path.parent / ".birds.finedge.new-x01234567").symlink_to(tmp_path / "precious")
     Bundle.load(bundle.path)
@@ -160,7 +178,9 @@ with new_folder(Path(sys.argv[1])) as work:
 
 def test_what_a_living_process_writes_is_left_alone(bundle: Bundle) -> None:
     command = [sys.executable, "-c", WRITER, str(bundle.path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
         Bundle.load(bundle.path)
@@ -171,7 +191,9 @@ def test_what_a_living_process_writes_is_left_alone(bundle: Bundle) -> None:
     assert names(bundle.path.parent) == ["birds.finedge"]
 
 
-def test_a_folder_that_somebody_locks_is_waited_for_a_moment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_somebody_locks_is_waited_for_a_moment_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leftovers, "PATIENCE_S", 0.05)
     with leftovers.locked(tmp_path) as alone:
         assert alone
@@ -187,7 +209,9 @@ def test_names_of_the_longest_length_can_be_written(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 2
 
 
-def test_a_process_does_not_wait_for_its_own_lock(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_does_not_wait_for_its_own_lock(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def waits(_: float) -> None:
         raise AssertionError("waited for a lock that this process holds")
 
@@ -196,7 +220,9 @@ def test_a_process_does_not_wait_for_its_own_lock(bundle: Bundle, monkeypatch: p
     assert Bundle.load(bundle.path).variants() == ("fp32", "int8")
 
 
-def test_where_nothing_can_be_locked_nothing_is_waited_for_and_nothing_is_removed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_locked_nothing_is_waited_for_and_nothing_is_removed(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -50,7 +50,9 @@ WRONG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
-def test_an_array_of_another_kind_is_refused(tmp_path: Path, spec: Spec, change: dict[str, Any]) -> None:
+def test_an_array_of_another_kind_is_refused(
+    tmp_path: Path, spec: Spec, change: dict[str, Any]
+) -> None:
     with pytest.raises(BundleError, match=next(iter(change))):
         read_golden(bundle_of(tmp_path, spec, pack({**ARRAYS, **change})))
 

@@ -11,7 +11,11 @@ from finedge.image import is_image, read_image
 
 @pytest.fixture
 def picture():
-    return np.asarray(Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)).resize((80, 60)))
+    return np.asarray(
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)).resize(
+            (80, 60)
+        )
+    )
 
 
 def test_rgb_order(tmp_path, picture):
@@ -63,7 +67,9 @@ def test_a_missing_file_is_a_data_error(tmp_path):
 
 def test_decoding_equals_pillow(tmp_path, picture):
     cv2.imwrite(str(tmp_path / "a.jpg"), picture)
-    assert np.array_equal(read_image(tmp_path / "a.jpg"), np.asarray(Image.open(tmp_path / "a.jpg")))
+    assert np.array_equal(
+        read_image(tmp_path / "a.jpg"), np.asarray(Image.open(tmp_path / "a.jpg"))
+    )
 
 
 def test_suffixes(tmp_path):

@@ -88,11 +88,15 @@ def test_a_file_cut_anywhere_is_refused_or_has_all_its_pixels(kind: str) -> None
         except Unreadable:
             refused += 1
             continue
-        assert np.array_equal(image, pixels), f"a part of the picture at {size} of {len(data)} bytes"
+        assert np.array_equal(image, pixels), (
+            f"a part of the picture at {size} of {len(data)} bytes"
+        )
     assert refused >= CUTS - 1
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "jpeg progressive", "jpeg restarts", "jpeg cmyk", "jpeg grey"])
+@pytest.mark.parametrize(
+    "kind", ["jpeg", "jpeg progressive", "jpeg restarts", "jpeg cmyk", "jpeg grey"]
+)
 def test_an_end_mark_behind_half_a_jpeg_makes_it_no_picture(kind: str) -> None:
     data = whole(kind)
     last_block = 300  # bytes: what is lost of the last 16 x 16 pixels is not seen
@@ -148,10 +152,17 @@ def test_a_thumbnail_is_no_end_of_its_picture() -> None:
 
 def png(width: int, height: int, rows: bytes, *, bits: int = 8) -> bytes:
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     head = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def jpeg_of_twelve_bits() -> bytes:
@@ -209,7 +220,9 @@ LARGE = {
     "jpeg": lambda: widened(whole("jpeg"), b"\xff\xc0", ">HH", SIDE, SIDE, behind=5),
     "gif": lambda: widened(whole("gif"), b"GIF8", "<HH", SIDE, SIDE, behind=6),
     "webp": lambda: widened(whole("webp"), b"VP8 ", "<HH", 16_000, 16_000, behind=14),
-    "webp lossless": lambda: widened(whole("webp lossless"), b"VP8L", "<I", 15_999 | 15_999 << 14, behind=9),
+    "webp lossless": lambda: widened(
+        whole("webp lossless"), b"VP8L", "<I", 15_999 | 15_999 << 14, behind=9
+    ),
     "jp2": lambda: widened(whole("jp2"), b"\xff\x4f\xff\x51", ">II", SIDE, SIDE, behind=8),
     "avif": lambda: widened(whole("avif"), b"ispe", ">II", SIDE, SIDE, behind=8),
     "tiff": lambda: saved("TIFF", Image.new("1", (SIDE, SIDE)), compression="group4"),
@@ -272,7 +285,9 @@ def test_sixteen_bits_are_shortened(suffix: str) -> None:
     assert np.array_equal(decode(by_opencv(suffix, values)).image[..., 0], values >> 8)
 
 
-def test_twelve_bits_in_sixteen_are_said_once_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_twelve_bits_in_sixteen_are_said_once_a_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     values = (np.arange(64 * 64, dtype=np.uint16)).reshape(64, 64)
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(by_opencv(".png", values))
@@ -283,7 +298,9 @@ def test_twelve_bits_in_sixteen_are_said_once_a_folder(tmp_path: Path, caplog: p
 
 @pytest.mark.parametrize("peak", [1, 15, 1023, 4095])
 def test_the_white_of_a_pnm_is_what_it_says(peak: int) -> None:
-    values = np.linspace(0, peak, 64 * 64).round().astype(">u2" if peak > 255 else "u1").reshape(64, 64)
+    values = (
+        np.linspace(0, peak, 64 * 64).round().astype(">u2" if peak > 255 else "u1").reshape(64, 64)
+    )
     image = decode(b"P5\n# a comment\n64 64\n%d\n" % peak + values.tobytes()).image
     assert (image.min(), image.max()) == (0, 255)
 
@@ -318,7 +335,9 @@ def test_usual_pictures_have_the_pixels_of_opencv() -> None:
         data = np.frombuffer(KINDS[kind](), np.uint8)
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
         assert bgr is not None
-        assert np.array_equal(decode(data.tobytes()).image, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), kind
+        assert np.array_equal(decode(data.tobytes()).image, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), (
+            kind
+        )
 
 
 def test_every_suffix_belongs_to_one_format() -> None:

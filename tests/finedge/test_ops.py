@@ -8,7 +8,11 @@ from finedge.ops import OPS, cross_layer_attention, softmax
 
 def test_each_position_of_the_result_is_a_mean_of_values():
     rng = np.random.default_rng(0)
-    q, k, v = rng.normal(size=(2, 4, 3, 3)), rng.normal(size=(2, 4, 5, 6)), rng.normal(size=(2, 7, 5, 6))
+    q, k, v = (
+        rng.normal(size=(2, 4, 3, 3)),
+        rng.normal(size=(2, 4, 5, 6)),
+        rng.normal(size=(2, 7, 5, 6)),
+    )
     y = cross_layer_attention(q, k, v, scale=0.5)
     assert y.shape == (2, 7, 3, 3)
     for b, i, j in [(0, 0, 0), (1, 2, 1)]:

@@ -12,7 +12,17 @@ from finedge.spec import Preprocess
 
 GREY_LEVELS = 1  # Pillow weighs in 22 bits, OpenCV in 11, both round half up
 MEAN = 0.15  # in grey levels; measured 0.0001 (pillow-bicubic) to 0.13 (cv2-linear)
-SIZES = [(480, 640), (641, 479), (227, 301), (99, 131), (224, 224), (256, 256), (360, 181), (720, 1280), (90, 400)]
+SIZES = [
+    (480, 640),
+    (641, 479),
+    (227, 301),
+    (99, 131),
+    (224, 224),
+    (256, 256),
+    (360, 181),
+    (720, 1280),
+    (90, 400),
+]
 
 
 def crop(frame, how):
@@ -47,7 +57,9 @@ def test_two_matrix_products_give_the_pixels_of_preprocess(method, rule, size):
 @pytest.mark.parametrize("size", [(512, 929), (401, 600), (300, 400)])
 @pytest.mark.parametrize("method", sorted(WEIGHTS))
 def test_a_photograph_is_cropped_as_in_training(shared_data, method, size):
-    frame = np.asarray(Image.open(shared_data / "coral" / "parrot.jpg").convert("RGB").resize(size[::-1]))
+    frame = np.asarray(
+        Image.open(shared_data / "coral" / "parrot.jpg").convert("RGB").resize(size[::-1])
+    )
     how = Preprocess(256, 224, method)
     difference = np.abs(crop(frame, how) - preprocess(frame, how))
     assert difference.max() <= GREY_LEVELS
@@ -62,4 +74,6 @@ def test_the_weights_of_a_pixel_sum_to_1_and_reach_only_its_neighbourhood(method
     for matrix in (rows, columns):
         assert matrix.dtype == np.float32
         np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-6)
-        assert (matrix != 0).sum(axis=1).max() <= 2 * 2 * 3.75 + 1  # two sides, cubic support 2, scale 480 / 128
+        assert (matrix != 0).sum(
+            axis=1
+        ).max() <= 2 * 2 * 3.75 + 1  # two sides, cubic support 2, scale 480 / 128

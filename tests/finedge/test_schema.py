@@ -85,7 +85,9 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("change", "at", "expected"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_names_place_and_expectation(change: dict[str, Any], at: str, expected: str) -> None:
+def test_a_fault_names_place_and_expectation(
+    change: dict[str, Any], at: str, expected: str
+) -> None:
     with pytest.raises(Misfit) as fault:
         decode(Outer, {**GOOD, **change})
     assert fault.value.at.startswith(at)

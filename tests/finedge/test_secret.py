@@ -142,7 +142,9 @@ def test_a_secret_is_masked_and_masking_again_changes_nothing(source: str) -> No
 
 
 @pytest.mark.parametrize("source", FORMS)
-def test_classify_never_says_a_secret(source: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classify_never_says_a_secret(
+    source: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FINEDGE_LOG", "DEBUG")
     assert main(["classify", "examples/birds.finedge", source]) in (2, 3, 4)
     assert "CRET" not in "".join(capfd.readouterr())

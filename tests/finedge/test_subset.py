@@ -7,7 +7,11 @@ from finedge.data import Item
 from finedge.errors import UsageError
 from finedge.subset import balanced_order, first_balanced
 
-ITEMS = tuple(Item(Path(f"{label}/{n}.jpg"), label) for label, count in enumerate((9, 4, 6)) for n in range(count))
+ITEMS = tuple(
+    Item(Path(f"{label}/{n}.jpg"), label)
+    for label, count in enumerate((9, 4, 6))
+    for n in range(count)
+)
 
 
 @pytest.mark.parametrize("images", [1, 3, 5, 12])

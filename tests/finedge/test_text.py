@@ -15,7 +15,9 @@ from finedge.errors import DataError
 from finedge.text import CleanFormatter, file_name, printable, printable_lines
 
 HOSTILE = "a\x1b[2J\x9b31m\r\x00\x08\u202eb\u2066\u2028\ud800\u200b\ufeff"
-LABELS = st.text(st.characters(codec=None), max_size=400) | st.text("aA%~._/ \\\u0301e\u00e9", max_size=12)
+LABELS = st.text(st.characters(codec=None), max_size=400) | st.text(
+    "aA%~._/ \\\u0301e\u00e9", max_size=12
+)
 
 
 def test_what_cannot_be_seen_is_shown_and_what_can_stays() -> None:
@@ -26,7 +28,10 @@ def test_what_cannot_be_seen_is_shown_and_what_can_stays() -> None:
 
 
 def test_a_line_of_others_never_passes_for_one_of_ours() -> None:
-    assert printable_lines("two:\n  a\nERROR forged\r\nfinedge: x") == "two:\n  a\n  ERROR forged\\r\n  finedge: x"
+    assert (
+        printable_lines("two:\n  a\nERROR forged\r\nfinedge: x")
+        == "two:\n  a\n  ERROR forged\\r\n  finedge: x"
+    )
 
 
 def test_a_record_and_its_exception_are_cleaned() -> None:
@@ -54,7 +59,9 @@ def test_an_error_is_clean_wherever_it_is_told() -> None:
     assert str(DataError(error.what, expected=error.expected, fix=error.fix)) == str(error)
 
 
-def test_the_command_says_hostile_names_in_plain_letters(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_hostile_names_in_plain_letters(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     name = "a\x1b[2J\n\u202eERROR.jpg"
     assert main(["classify", "examples/birds.finedge", str(tmp_path / name)]) == 4
     out, err = capfd.readouterr()

@@ -16,7 +16,7 @@ import pytest
 from finedge.bundle import Bundle
 from finedge.image import read_image
 from finedge.preprocess import preprocess
-from finedge.render.command import render
+from finedge.synthetic.command import render
 
 if TYPE_CHECKING:
     import torch
@@ -53,14 +53,32 @@ class Untrained:
         from finedge.train import session
         from finedge.train.checkpoint import NAME, save_checkpoint
         from finedge.train.distributed import World
-        from finedge.train.trainer import Machine
+        from finedge.train.request import (
+            MachineOptions,
+            ModelOptions,
+            RecipeOptions,
+            RunOptions,
+            TrainingRequest,
+        )
 
-        weights = "none" if backbone == "resnet50" else "imagenet"  # the small ones come in packages
-        given = {"data": self.pictures, "model": name, "backbone": backbone, "weights": weights, "size": SIDE, "batch_size": 8, "epochs": 1}
-        trainer = session.fresh(self.folders.mktemp("run") / "run", given, machine=Machine(World(torch.device("cpu")), workers=1))
+        # The weights of the small backbones come in packages.
+        weights = "none" if backbone == "resnet50" else "imagenet"
+        request = TrainingRequest(
+            RunOptions(self.folders.mktemp("run") / "run", self.pictures),
+            ModelOptions(name, backbone, weights),
+            RecipeOptions(size=SIDE, batch_size=8, epochs=1),
+            MachineOptions(workers=1),
+        )
+        trainer = session.fresh(request, world=World(torch.device("cpu")))
         _move(trainer.job.model)
         _settle(trainer.job.model, images(trainer, count=32), pretrained=weights != "none")
-        save_checkpoint(trainer.job.path / NAME, trainer.job.model, optimizer=trainer.optimizer, ema=None, epoch=1)
+        save_checkpoint(
+            trainer.job.path / NAME,
+            trainer.job.model,
+            optimizer=trainer.optimizer,
+            ema=None,
+            epoch=1,
+        )
         return trainer
 
     def _bundle(self, name: str, backbone: str) -> Bundle:
@@ -81,7 +99,17 @@ def images(trainer: Trainer, *, count: int) -> torch.Tensor:
     from finedge.train.loader import normalise
 
     how = trainer.job.spec.preprocess
-    return normalise(torch.from_numpy(np.stack([preprocess(read_image(i.path), how) for i in trainer.job.data.split("train")[:count]])), how)
+    return normalise(
+        torch.from_numpy(
+            np.stack(
+                [
+                    preprocess(read_image(i.path), how)
+                    for i in trainer.job.data.split("train")[:count]
+                ]
+            )
+        ),
+        how,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +134,12 @@ def _settle(model: FineGrained, batch: torch.Tensor, *, pretrained: bool) -> Non
     trained = set(model.backbone.modules()) if pretrained else set()
     for end in () if pretrained else model.backbone.residual_ends:
         # As trained residual networks are: branches that change little. Sixteen random ones at full size make noise of anything.
-        torch.nn.init.constant_(next(m for m in model.backbone.get_submodule(end).modules() if isinstance(m, _BatchNorm)).weight, 0.2)
+        torch.nn.init.constant_(
+            next(
+                m for m in model.backbone.get_submodule(end).modules() if isinstance(m, _BatchNorm)
+            ).weight,
+            0.2,
+        )
     model.train()
     for norm in (m for m in model.modules() if isinstance(m, _BatchNorm)):
         if norm in trained:

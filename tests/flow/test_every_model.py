@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE
-from finedge.calib.placement import MAKES_MASKS
+from finedge.calib.quantization import MAKES_MASKS
 from finedge.cli import main
+from finedge.graph.tags import NODE, tags
 from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.ort import OnnxRuntimeBackend
-from finedge.runtime.tags import NODE, tags
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.train import backbones, models
 
 BACKBONES = {"resnet50": (pytest.mark.slow,), "efficientnet_lite0": ()}
@@ -27,7 +27,14 @@ STARTS_AS_PLAIN = ("cnl", "nl", "fcn", "ca", "sa", "csca")
 LEAST_CORRELATION = 0.9
 
 
-@pytest.fixture(scope="module", params=[pytest.param((name, b), marks=marks, id=f"{name}-{b}") for name in models.names() for b, marks in BACKBONES.items()])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((name, b), marks=marks, id=f"{name}-{b}")
+        for name in models.names()
+        for b, marks in BACKBONES.items()
+    ],
+)
 def run(request, untrained):
     return untrained.run(*request.param)
 
@@ -39,8 +46,14 @@ def bundle(run, untrained):
 
 def test_every_parameter_gets_a_gradient(run, images_of):
     model = run.job.model.train()
-    model.loss(model(images_of(run, count=4)), torch.tensor([0, 1, 2, 3]), label_smoothing=0.1).backward()
-    without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
+    model.loss(
+        model(images_of(run, count=4)), torch.tensor([0, 1, 2, 3]), label_smoothing=0.1
+    ).backward()
+    without = [
+        key
+        for key, p in model.named_parameters()
+        if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()
+    ]
     model.zero_grad()
     assert without == []
 
@@ -69,10 +82,14 @@ def test_both_int8_files_follow_the_float_file(bundle, pictures):
 
 
 def test_every_convolution_computes_in_int8_but_those_that_make_masks(bundle):
-    convolutions = {n.output[0] for n in onnx.load(bundle.file(FLOAT_FILE)).graph.node if n.op_type == "Conv"}
+    convolutions = {
+        n.output[0] for n in onnx.load(bundle.file(FLOAT_FILE)).graph.node if n.op_type == "Conv"
+    }
     for file, placed in bundle.provenance["calibrate"]["placements"].items():
         masks = [name for name, why in placed["stays_float"].items() if why == MAKES_MASKS]
-        assert len(masks) == (3 if bundle.spec.model == "attend_rectify" and file == CPU_FILE else 0)
+        assert len(masks) == (
+            3 if bundle.spec.model == "attend_rectify" and file == CPU_FILE else 0
+        )
         assert len(placed["int8"]) >= len(convolutions) - len(masks) + 1, file  # and a linear layer
         nodes = onnx.load(bundle.file(PORTABLE_FILE)).graph.node
         ours = {tags(n)[NODE] for n in nodes if NODE in tags(n)}

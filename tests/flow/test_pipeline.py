@@ -37,9 +37,34 @@ def ok(*arguments):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("flow")
-    ok("data", "render", folder / "data", "--classes", 4, "--train", 24, "--val", 6, "--test", 8, "--size", 96)
+    ok(
+        "data",
+        "render",
+        folder / "data",
+        "--classes",
+        4,
+        "--train",
+        24,
+        "--val",
+        6,
+        "--test",
+        8,
+        "--size",
+        96,
+    )
     # Pretrained, so that top-1 of FP32 and INT8 agree on any machine: a network trained from nothing for seconds answers by a hair.
-    small = ("--backbone", "efficientnet_lite0_s16", "--weights", "imagenet", "--size", 64, "--epochs", 3, "--batch-size", 16)
+    small = (
+        "--backbone",
+        "efficientnet_lite0_s16",
+        "--weights",
+        "imagenet",
+        "--size",
+        64,
+        "--epochs",
+        3,
+        "--batch-size",
+        16,
+    )
     ok("train", "--model", "cnl", *small, "--data", folder / "data", "--out", folder / "run")
     ok("export", folder / "run", "--out", folder / "birds.finedge")
     ok("calibrate", folder / "birds.finedge", "--data", folder / "data", "--images", 32)
@@ -58,7 +83,9 @@ def test_the_bundle_knows_where_it_comes_from(work):
     assert set(bundle.provenance) == {"train", "export", "calibrate"}
     assert bundle.provenance["train"]["recipe"]["epochs"] == 3
     parities = bundle.provenance["export"]["parities"]
-    assert set(parities) == {name for name in bundle.files if name.endswith(".onnx") and "int8" not in name}
+    assert set(parities) == {
+        name for name in bundle.files if name.endswith(".onnx") and "int8" not in name
+    }
     assert all(p["max_abs"] <= p["limit"] for p in parities.values())
     macs = bundle.provenance["export"]["attention_cost"]["macs"]
     assert macs["plain"] < macs["fp32"] <= macs["int8"] <= macs["projected"]
@@ -73,7 +100,9 @@ def test_verify_passes_with_the_run_and_real_images(work):
     assert not [s["name"] for s in result["stages"] if s["pass"] is None], "a stage was skipped"
     names = [s["name"] for s in result["stages"]]
     assert [n for n in names if n.startswith("preprocess")] == ["preprocess", "preprocess run"]
-    assert all(s["max_abs"] == 0 for s in result["stages"] if s["name"].startswith("preprocess")), "training and runtime see other pixels"
+    assert all(s["max_abs"] == 0 for s in result["stages"] if s["name"].startswith("preprocess")), (
+        "training and runtime see other pixels"
+    )
 
 
 def test_evaluating_the_run_and_its_float_bundle_agree(work):
@@ -84,7 +113,16 @@ def test_evaluating_the_run_and_its_float_bundle_agree(work):
 
 
 def test_evaluate_names_the_int8_file_it_ran(work):
-    (result,) = ok("evaluate", work / "birds.finedge", "--variant", "int8", "--split", "test", "--data", work / "data")
+    (result,) = ok(
+        "evaluate",
+        work / "birds.finedge",
+        "--variant",
+        "int8",
+        "--split",
+        "test",
+        "--data",
+        work / "data",
+    )
     assert result["file"] == "model.int8.cpu.onnx"
 
 
@@ -92,7 +130,19 @@ def test_classify_prints_a_line_an_image(work):
     lines = ok("classify", work / "birds.finedge", work / "data" / "test", "--topk", 3)
     assert len(lines) == 32
     for line in lines:
-        assert set(line) >= {"schema", "source", "frame", "captured_at", "age_ms", "status", "top", "ms", "variant", "backend", "file"}
+        assert set(line) >= {
+            "schema",
+            "source",
+            "frame",
+            "captured_at",
+            "age_ms",
+            "status",
+            "top",
+            "ms",
+            "variant",
+            "backend",
+            "file",
+        }
         assert len(line["top"]) == 3
         assert line["status"] == "ok"
 
@@ -104,14 +154,18 @@ def test_the_moving_scene_is_a_source(work):
 
 
 def test_benchmark_and_report(work):
-    code, _ = finedge("benchmark", work / "birds.finedge", "--data", work / "data", "--duration", "1s")
+    code, _ = finedge(
+        "benchmark", work / "birds.finedge", "--data", work / "data", "--duration", "1s"
+    )
     assert code == 0
     report = json.loads((work / "birds.finedge" / "report.json").read_text())
     assert {r["variant"] for r in report["rows"]} == {"fp32", "int8"}
     pytest.importorskip("jinja2")
     (paths,) = ok("report", work / "birds.finedge")
     assert Path(paths["html"]).read_text().startswith("<!doctype html>")
-    assert Bundle.load(work / "birds.finedge").variants() == ("fp32", "fp16", "int8"), "a sidecar broke the bundle"
+    assert Bundle.load(work / "birds.finedge").variants() == ("fp32", "fp16", "int8"), (
+        "a sidecar broke the bundle"
+    )
 
 
 def test_the_device_needs_neither_torch_nor_the_run(work, tmp_path):
@@ -127,7 +181,9 @@ sys.meta_path.insert(0, Block())
 from finedge.cli import main
 sys.exit(main(["classify", {str(bundle)!r}, {str(picture)!r}]) or main(["verify", {str(bundle)!r}]))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 2
 
@@ -169,7 +225,9 @@ def test_exporting_again_replaces_the_bundle(work, tmp_path):
     ok("export", work / "run", "--out", out)
     first = Bundle.load(out)
     ok("export", work / "run", "--out", out)
-    assert Bundle.load(out).files["model.fp32.onnx"] == first.files["model.fp32.onnx"], "the export is not reproducible"
+    assert Bundle.load(out).files["model.fp32.onnx"] == first.files["model.fp32.onnx"], (
+        "the export is not reproducible"
+    )
 
 
 def test_a_folder_that_is_no_bundle_is_never_replaced(work, tmp_path):

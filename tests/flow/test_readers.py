@@ -19,7 +19,7 @@ import pytest
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.golden import read_golden
 from finedge.jetson.serve_config.command import serve_config
-from finedge.runtime.int8_products import measured_products, open_exactly
+from finedge.runtime.ort.int8_products import measured_products, open_exactly
 from finedge.train import models
 
 BIRDS = Path(__file__).resolve().parents[2] / "examples" / "birds.finedge"
@@ -54,9 +54,15 @@ def in_onnxruntime(path: Path, *, plainly: bool) -> Run:
     settings.log_severity_level = 3
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(str(path), settings, providers=providers) if plainly else open_exactly(str(path))
+    session = (
+        onnxruntime.InferenceSession(str(path), settings, providers=providers)
+        if plainly
+        else open_exactly(str(path))
+    )
     names = [o.name for o in session.get_outputs()]
-    return lambda frames: dict(zip(names, session.run(names, {session.get_inputs()[0].name: frames}), strict=True))
+    return lambda frames: dict(
+        zip(names, session.run(names, {session.get_inputs()[0].name: frames}), strict=True)
+    )
 
 
 def in_openvino(path: Path) -> Run:
@@ -91,7 +97,9 @@ READERS = [
 ]
 if hasattr(cv2.dnn, "ENGINE_CLASSIC"):
     # OpenCV 5's older engine knows float16 as weights only; OpenCV 4, whose only engine it was, turned them into float32.
-    READERS.append(Reader("cv2 classic", partial(in_cv2, engine="ENGINE_CLASSIC"), ((HALF_FILE, "CV_16FC1"),)))
+    READERS.append(
+        Reader("cv2 classic", partial(in_cv2, engine="ENGINE_CLASSIC"), ((HALF_FILE, "CV_16FC1"),))
+    )
 reader = pytest.mark.parametrize("reader", READERS, ids=lambda r: r.name)
 
 
@@ -126,7 +134,9 @@ def check(found: Answers, expected: Answers, *, limit: float) -> None:
 def check_int8(found: Answers, expected: Answers, *, in_float: Answers) -> None:
     assert found.keys() == expected.keys()
     for name, scores in in_float.items():
-        error, own = (float(np.sqrt(np.mean((answer[name] - scores) ** 2))) for answer in (found, expected))
+        error, own = (
+            float(np.sqrt(np.mean((answer[name] - scores) ** 2))) for answer in (found, expected)
+        )
         assert error <= OWN_ERRORS * own, (name, error, own)
 
 
@@ -141,7 +151,9 @@ def check_bundle(bundle: Bundle, *, reader: Reader) -> None:
         elif kind == "int8":
             check_int8(answers(reader.open(path), frames), plain(path, frames), in_float=in_float)
         else:
-            check(answers(reader.open(path), frames[:1]), plain(path, frames[:1]), limit=LIMITS[kind])
+            check(
+                answers(reader.open(path), frames[:1]), plain(path, frames[:1]), limit=LIMITS[kind]
+            )
 
 
 @pytest.fixture(scope="module")

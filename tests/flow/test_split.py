@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from finedge.bundle import Bundle
-from finedge.calib.sample import draw_sample
+from finedge.calib.calibration_set import draw_sample
 from finedge.cli import main
 from finedge.data import SPLITS, content_digest, open_dataset
-from finedge.runtime.labelled import bundle_dataset, stored_split
+from finedge.runtime.evaluate.labelled import bundle_dataset, stored_split
 from finedge.train.run import recorded_data, recorded_split
 from tests.finedge.data.conftest import draw
 
@@ -72,10 +72,14 @@ def test_run_and_bundle_store_one_split_by_content(trained: Path) -> None:
     assert stored == stored_split(Bundle.load(trained / "b.finedge"))
     assert {s: set(stored.contents(s)) for s in SPLITS} == contents(open_dataset(trained / "d"))
     assert stored.cut == {"seed": 0, "test": 0.2, "val": 0.1}
-    assert {"layout", "cut", "left_out", "notes"} <= set(json.loads((trained / "run" / "run.json").read_text())["data"])
+    assert {"layout", "cut", "left_out", "notes"} <= set(
+        json.loads((trained / "run" / "run.json").read_text())["data"]
+    )
 
 
-def test_every_later_command_uses_it(trained: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_later_command_uses_it(
+    trained: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     was = contents(recorded_data(trained / "run"))
     bundle = Bundle.load(work / "b.finedge")
     assert contents(bundle_dataset(bundle, work / "d")) == was
@@ -102,12 +106,18 @@ def test_a_training_goes_on_with_its_own_pictures(trained: Path, work: Path) -> 
         "--epochs",
         2,
     )
-    renamed, straight = (load_file(work / name / "checkpoint.safetensors") for name in ("run", "straight"))
+    renamed, straight = (
+        load_file(work / name / "checkpoint.safetensors") for name in ("run", "straight")
+    )
     assert renamed.keys() == straight.keys()
-    assert all(np.array_equal(renamed[key], straight[key]) for key in renamed), "other names of the same pictures changed the training"
+    assert all(np.array_equal(renamed[key], straight[key]) for key in renamed), (
+        "other names of the same pictures changed the training"
+    )
 
 
-def test_a_training_whose_pictures_are_gone_does_not_go_on(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_whose_pictures_are_gone_does_not_go_on(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(work / "d" / "crow")
     draw(work / "d" / "crow" / "0.png", seed="crow0")
     assert main(["train", "--out", str(work / "run"), "--data", str(work / "d"), "--resume"]) == 4

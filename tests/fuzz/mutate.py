@@ -13,9 +13,35 @@ from hypothesis import strategies as st
 Place = tuple[str | int, ...]
 
 ODD_NUMBERS = [0, -1, 1, 2, 0.5, -0.0, 1e-320, 1e9, 1e308, 2**31, 2**63, 10**40, 999_999_999]
-ODD_TEXTS = ["", " ", "a", "../x", "a/b", ".hidden", "\0", "\n", "\ud800", "é", "日本", "x" * 300, "NaN", "0" * 64]
+ODD_TEXTS = [
+    "",
+    " ",
+    "a",
+    "../x",
+    "a/b",
+    ".hidden",
+    "\0",
+    "\n",
+    "\ud800",
+    "é",
+    "日本",
+    "x" * 300,
+    "NaN",
+    "0" * 64,
+]
 LEAVES = [None, True, False, *ODD_NUMBERS, float("nan"), float("inf"), *ODD_TEXTS]
-HOLDERS: list[Any] = [[], {}, [[]], [{}], {"": {}}, [[[[[]]]]], [1, 2], ["a"] * 3, {"name": "a"}, {"a": 1, "b": [None]}]
+HOLDERS: list[Any] = [
+    [],
+    {},
+    [[]],
+    [{}],
+    {"": {}},
+    [[[[[]]]]],
+    [1, 2],
+    ["a"] * 3,
+    {"name": "a"},
+    {"a": 1, "b": [None]},
+]
 EDITS = ("replace", "replace", "replace", "remove", "add", "double", "swap")
 # A seed, not a drawn structure: fifty times as many inputs in the same time, and an input is made again by its seed.
 SEEDS = st.integers(0, 2**63)
@@ -52,7 +78,9 @@ def _value(chance: Random) -> Any:
         return chance.choice(LEAVES)
     if kind < 0.8:
         return copy.deepcopy(chance.choice(HOLDERS))
-    return chance.choice((chance.uniform(-2, 2), chance.randint(-(2**40), 2**40), noise(chance).decode("latin-1")))
+    return chance.choice(
+        (chance.uniform(-2, 2), chance.randint(-(2**40), 2**40), noise(chance).decode("latin-1"))
+    )
 
 
 def noise(chance: Random) -> bytes:

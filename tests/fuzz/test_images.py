@@ -57,7 +57,9 @@ def images(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(0, 8))):
         span = draw(st.sampled_from([40, 200, len(data)]))
         at = draw(st.integers(0, min(span, len(data)) - 1))
-        value = draw(st.sampled_from([b"\0", b"\xff", b"\x7f", b"\x80"]) | st.binary(min_size=1, max_size=4))
+        value = draw(
+            st.sampled_from([b"\0", b"\xff", b"\x7f", b"\x80"]) | st.binary(min_size=1, max_size=4)
+        )
         data[at : at + len(value)] = value
     if draw(st.booleans()):
         start, end = sorted(draw(st.tuples(st.integers(0, len(data)), st.integers(0, len(data)))))
@@ -67,7 +69,9 @@ def images(draw: st.DrawFn) -> bytes:
 
 @pytest.mark.parametrize("examples", COUNTS)
 def test_bytes_are_a_picture_or_a_refusal(examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(images())
     def check(data: bytes) -> None:
         try:
@@ -83,7 +87,9 @@ def test_bytes_are_a_picture_or_a_refusal(examples: int) -> None:
 
 @pytest.mark.parametrize("examples", COUNTS)
 def test_a_file_is_a_picture_or_a_data_error(examples: int, tmp_path: Path) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(images(), st.sampled_from([".jpg", ".png", ".tif"]))
     def check(data: bytes, suffix: str) -> None:
         path = tmp_path / f"a{suffix}"
@@ -112,7 +118,9 @@ def test_a_multipart_answer_never_breaks_its_reader(examples: int) -> None:
     )
     pieces = st.lists(head | st.binary(max_size=40), max_size=30)
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(pieces, st.sampled_from(["cut", "", "\u20ac"]))
     def check(sent: list[bytes], boundary: str) -> None:
         parts, total = Parts(boundary), 0

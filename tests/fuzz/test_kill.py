@@ -18,8 +18,8 @@ import pytest
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError
-from finedge.runtime.engine.key import EngineKey
-from finedge.runtime.engine.store import EngineStore
+from finedge.runtime.trt.build.key import EngineKey
+from finedge.runtime.trt.build.store import EngineStore
 
 KEY = EngineKey("0" * 64, "", "tensorrt", "10.3.0", "Orin", "8.7", "fp32", (1, 1, 8), ())
 WRITER = """
@@ -27,7 +27,7 @@ import json, shutil, sys
 from pathlib import Path
 from finedge.bundle import Bundle
 from finedge.files import new_folder, write_text
-from finedge.runtime.engine.store import EngineStore
+from finedge.runtime.trt.build.store import EngineStore
 from finedge.spec import Input, Preprocess, Spec
 from tests.fuzz.test_kill import KEY, content
 
@@ -70,7 +70,9 @@ def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path, moments: int) -> None:
 def killed(root: Path, turn: int, *, after_s: float) -> None:
     """Let the writer go on from a turn, and kill it some time after its first round."""
     command = [sys.executable, "-c", WRITER, str(root), str(turn)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as writer:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    ) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
         time.sleep(after_s)
@@ -92,7 +94,12 @@ def look(root: Path) -> int:
     deployed = Bundle.load(root / "deployed")
     assert turn_of(deployed.file("model.fp32.onnx").read_bytes()) in (turn - 1, turn)
     assert (root / "current").is_symlink()
-    assert sorted(p.name for p in root.iterdir()) == ["b.finedge", "current", "deployed", "state.json"], "leftovers"
+    assert sorted(p.name for p in root.iterdir()) == [
+        "b.finedge",
+        "current",
+        "deployed",
+        "state.json",
+    ], "leftovers"
     return turn
 
 

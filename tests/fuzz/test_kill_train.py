@@ -1,4 +1,7 @@
-"""kill -9 at random moments of train, export and calibrate: the undisturbed result, the old one, and nothing left over."""
+"""kill -9 at random moments of train, export and calibrate.
+
+The result is the undisturbed one or the old one, and no file is left over.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ from finedge.train.folder import FILES
 
 pytestmark = pytest.mark.slow
 
-SMALL = "--model plain --backbone mobilenetv2_035 --weights none --size 32 --epochs 4 --batch-size 4 --lr 0.02 --workers 1 --device cpu"
+SMALL = (
+    "--model plain --backbone mobilenetv2_035 --weights none --size 32 --epochs 4 --batch-size 4 "
+    "--lr 0.02 --workers 1 --device cpu"
+)
 LONGEST_S = 300  # of one command, on a machine that is busy: only a hang takes longer
 
 
@@ -33,13 +39,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / label).mkdir()
         for number in range(16):
             small = generator.integers(0, 255, (6, 8, 3), np.uint8)
-            cv2.imwrite(str(root / label / f"{number:02}.png"), cv2.resize(small, (48, 36), interpolation=cv2.INTER_CUBIC))
+            cv2.imwrite(
+                str(root / label / f"{number:02}.png"),
+                cv2.resize(small, (48, 36), interpolation=cv2.INTER_CUBIC),
+            )
     return root
 
 
 # Processes that have read Python and torch already: a kill then meets the work, not the imports.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["finedge.train.seeds", "finedge.export.command", "finedge.calib.command", "onnxruntime"])
+PROCESSES.set_forkserver_preload(
+    ["finedge.train.seeds", "finedge.export.command", "finedge.calib.command", "onnxruntime"]
+)
 
 
 def finished(*words: object) -> float:
@@ -64,7 +75,10 @@ def killed(seconds: float, *words: object) -> bool:
 
 def learned(run: Path) -> tuple[dict[str, bytes], list[dict[str, object]]]:
     """Return the weights, bit by bit, and the metrics without times."""
-    weights = {name: tensor.numpy().tobytes() for name, tensor in load_file(run / "checkpoint.safetensors").items()}
+    weights = {
+        name: tensor.numpy().tobytes()
+        for name, tensor in load_file(run / "checkpoint.safetensors").items()
+    }
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return weights, [{key: row[key] for key in ("epoch", "loss", "lr", "val")} for row in rows]
 
@@ -77,7 +91,9 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return run, finished("train", "--data", pictures, "--out", run, *SMALL.split())
 
 
-def test_a_training_that_is_killed_again_and_again_ends_as_the_undisturbed_one(whole: tuple[Path, float], pictures: Path, tmp_path: Path) -> None:
+def test_a_training_killed_several_times_ends_as_the_undisturbed_one(
+    whole: tuple[Path, float], pictures: Path, tmp_path: Path
+) -> None:
     undisturbed, seconds = whole
     kills, runs, chance = 0, 0, random.Random(10)
     while kills < 20:
@@ -87,14 +103,19 @@ def test_a_training_that_is_killed_again_and_again_ends_as_the_undisturbed_one(w
         fresh = ["train", "--data", pictures, "--out", out, *SMALL.split()]
         for _ in range(4):  # as often in one training: of resumed ones too
             again = ["train", "--out", out, "--resume", "--device", "cpu", "--workers", "1"]
-            kills += killed(chance.uniform(0.05, 1.0) * seconds, *(again if (out / "run.json").exists() else fresh))
+            kills += killed(
+                chance.uniform(0.05, 1.0) * seconds,
+                *(again if (out / "run.json").exists() else fresh),
+            )
         finished(*(again if (out / "run.json").exists() else fresh))
         assert learned(out) == learned(undisturbed), f"run {runs}"
         assert sorted(path.name for path in out.iterdir()) == sorted(FILES), f"run {runs}"
     assert {path.name for path in tmp_path.iterdir()} == {f"run{n}" for n in range(1, runs + 1)}
 
 
-def test_an_export_that_is_killed_leaves_the_old_bundle_or_the_new_one(whole: tuple[Path, float], tmp_path: Path) -> None:
+def test_an_export_that_is_killed_leaves_the_old_bundle_or_the_new_one(
+    whole: tuple[Path, float], tmp_path: Path
+) -> None:
     run, _ = whole
     out, new, chance = tmp_path / "birds.finedge", tmp_path / "new.finedge", random.Random(11)
     seconds = finished("export", run, "--out", out)
@@ -113,7 +134,9 @@ def test_an_export_that_is_killed_leaves_the_old_bundle_or_the_new_one(whole: tu
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
-def test_a_calibration_that_is_killed_leaves_the_old_bundle_or_the_new_one(whole: tuple[Path, float], pictures: Path, tmp_path: Path) -> None:
+def test_a_killed_calibration_leaves_the_old_bundle_or_the_new_one(
+    whole: tuple[Path, float], pictures: Path, tmp_path: Path
+) -> None:
     run, _ = whole
     bundle, kept, chance = tmp_path / "birds.finedge", tmp_path / "kept", random.Random(12)
     finished("export", run, "--out", bundle)

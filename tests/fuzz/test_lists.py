@@ -22,7 +22,9 @@ TABLES = {
     "classes.txt": "1 crow\n2 finch\n",
 }
 CLASSES = "name,id\ncrow,0\nfinch,1\n"
-STORED = '{"train": [["a/0.png", 0, "' + "0" * 64 + '"], ["b/0.png", 1]], "val": [], "cut": {"seed": 0}}'
+STORED = (
+    '{"train": [["a/0.png", 0, "' + "0" * 64 + '"], ["b/0.png", 1]], "val": [], "cut": {"seed": 0}}'
+)
 PIECES = [
     *(b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b'"', b",", b";", b"\t", b"\n", b"\r", b"999999999999"),
     *(b"-1", b"\xc2\xb2", b"\xe9", b"../", b"/dev/zero", b"x" * 300, b"[" * 50),
@@ -36,7 +38,11 @@ def mutated(draw: st.DrawFn, text: str) -> bytes:
     data = text.encode(draw(st.sampled_from(encodings)), "replace")
     for _ in range(draw(st.integers(0, 4))):
         at, length = draw(st.integers(0, len(data))), draw(st.integers(0, 6))
-        piece = draw(st.one_of(st.sampled_from(PIECES), st.binary(max_size=4), st.just(data[at : at + 20] * 2)))
+        piece = draw(
+            st.one_of(
+                st.sampled_from(PIECES), st.binary(max_size=4), st.just(data[at : at + 20] * 2)
+            )
+        )
         data = data[:at] + piece + data[at + length :]
     return data
 
@@ -64,13 +70,17 @@ def read_or_refuse(folder: Path) -> None:
         data = read_folder(folder)
     except DataError:
         return
-    assert all(0 <= i.label < len(data.labels) < 1000 for items in data.splits.values() for i in items)
+    assert all(
+        0 <= i.label < len(data.labels) < 1000 for items in data.splits.values() for i in items
+    )
 
 
 @pytest.mark.parametrize("examples", [200, pytest.param(4_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["train.csv", "train.txt"])
 def test_no_list_raises_an_untyped_error(root: Path, examples: int, name: str) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(train=contents(LIST), classes=st.one_of(st.none(), contents(CLASSES)))
     def check(train: bytes, classes: bytes | None) -> None:
         files = {name: train, **({"classes.csv": classes} if classes is not None else {})}
@@ -87,7 +97,9 @@ def test_no_list_raises_an_untyped_error(root: Path, examples: int, name: str) -
 
 @pytest.mark.parametrize("examples", [200, pytest.param(4_000, marks=pytest.mark.slow)])
 def test_no_table_of_cub_raises_an_untyped_error(root: Path, examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(which=st.sampled_from(sorted(TABLES)), data=st.data())
     def check(which: str, data: st.DataObject) -> None:
         content = data.draw(contents(TABLES[which]))
@@ -104,7 +116,9 @@ def test_no_table_of_cub_raises_an_untyped_error(root: Path, examples: int) -> N
 
 @pytest.mark.parametrize("examples", [200, pytest.param(4_000, marks=pytest.mark.slow)])
 def test_no_stored_split_raises_an_untyped_error(examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(content=contents(STORED), packed=st.booleans())
     def check(content: bytes, packed: bool) -> None:
         try:

@@ -16,9 +16,20 @@ from finedge.errors import BundleError
 from finedge.spec import Input, Output, Preprocess, Spec
 from tests.fuzz.mutate import SEEDS, find, json_bytes, nearly
 
-SPEC = Spec("plain", "resnet18", ("crow", "finch"), Preprocess(36, 32, frame=(48, 64)), Input(48, 64), (Output(), Output("part", role="local")))
+SPEC = Spec(
+    "plain",
+    "resnet18",
+    ("crow", "finch"),
+    Preprocess(36, 32, frame=(48, 64)),
+    Input(48, 64),
+    (Output(), Output("part", role="local")),
+)
 PROVENANCE: dict[str, Any] = {
-    "train": {"data": {"root": "data", "layout": "folders", "seed": 1, "cut": None}, "run": "runs/a", "recipe": {"epochs": 3}},
+    "train": {
+        "data": {"root": "data", "layout": "folders", "seed": 1, "cut": None},
+        "run": "runs/a",
+        "recipe": {"epochs": 3},
+    },
     "export": {"opset": 20},
     "calibrate": {
         "confidence": {"fp32": {"temperature": 1.5, "reject": 0.25, "n": 100}, "int8": None},
@@ -33,7 +44,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     path = tmp_path_factory.mktemp("fuzz") / "b.finedge"
     files: dict[str, Path | bytes] = {"model.fp32.onnx": b"a", "golden.npz": b"b"}
     views = (View("looks", "cam", "layer1"),)
-    return Bundle.create(path, SPEC, files=files, taps=(Tap("layer1", "relu"),), views=views, provenance=PROVENANCE)
+    return Bundle.create(
+        path, SPEC, files=files, taps=(Tap("layer1", "relu"),), views=views, provenance=PROVENANCE
+    )
 
 
 def document(made: Bundle) -> dict[str, Any]:
@@ -46,7 +59,9 @@ def document(made: Bundle) -> dict[str, Any]:
 def test_no_manifest_raises_an_untyped_error(made: Bundle, examples: int) -> None:
     content = document(made)
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(SEEDS)
     def check(seed: int) -> None:
         (made.path / MANIFEST).write_bytes(nearly(content, seed))

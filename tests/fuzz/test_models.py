@@ -1,4 +1,7 @@
-"""Model files of others: whatever their bytes are, opening and running one ends with an answer or a FinedgeError."""
+"""Model files of others: opening and running one ends with an answer or a FinedgeError.
+
+Their bytes may be anything.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from finedge.bundle import FLOAT_FILE, MANIFEST, Bundle
 from finedge.errors import FinedgeError
+from finedge.graph.folding import fold
+from finedge.graph.onnx_file import read_model
 from finedge.ops import CROSS_LAYER_ATTENTION
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.folding import fold
-from finedge.runtime.onnx_file import read_model
-from finedge.runtime.ort import OnnxRuntimeBackend
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.spec import Input, Preprocess, Spec
-from tests.runtime.engine.conftest import attention_model
+from tests.runtime.trt.build.conftest import attention_model
 
 SIDE, CLASSES = 32, 6
 SPEC = Spec("tiny", "none", tuple("abcdef"), Preprocess(SIDE, SIDE), Input(SIDE, SIDE))
@@ -74,9 +77,16 @@ def bounded_memory() -> Iterator[None]:
 
 def fuzz(inputs: st.SearchStrategy[bytes], examples: int) -> None:
     with tempfile.TemporaryDirectory() as folder, bounded_memory():
-        path = Bundle.create(Path(folder) / "b.finedge", SPEC, files={FLOAT_FILE: VALID}, provenance={}).path
+        path = Bundle.create(
+            Path(folder) / "b.finedge", SPEC, files={FLOAT_FILE: VALID}, provenance={}
+        ).path
 
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
         @given(inputs)
         def check(content: bytes) -> None:
             try_all(path, content)
@@ -86,7 +96,10 @@ def fuzz(inputs: st.SearchStrategy[bytes], examples: int) -> None:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """The valid file with a few bytes changed, cut out or put in; mostly in its structure, which stands at both ends."""
+    """The valid file with a few bytes changed, cut out or put in.
+
+    Most changes are in its structure, which stands at both ends.
+    """
     content = bytearray(VALID)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(content) - 1))
@@ -124,13 +137,29 @@ def odd_constant(model: onnx.ModelProto, draw: st.DrawFn) -> None:
 def odd_wire(model: onnx.ModelProto, draw: st.DrawFn) -> None:
     names = sorted({name for node in model.graph.node for name in (*node.input, *node.output)})
     node = draw(st.sampled_from([n for n in model.graph.node if n.input]))
-    node.input[draw(st.integers(0, len(node.input) - 1))] = draw(st.sampled_from([*names, "", "nowhere"]))
+    node.input[draw(st.integers(0, len(node.input) - 1))] = draw(
+        st.sampled_from([*names, "", "nowhere"])
+    )
 
 
 def odd_op(model: onnx.ModelProto, draw: st.DrawFn) -> None:
-    ops = ("Shape", "Identity", "Softmax", "Add", "NoSuchOp", "If", "Loop", "Resize", "Twice", "CrossLayerAttention")
+    ops = (
+        "Shape",
+        "Identity",
+        "Softmax",
+        "Add",
+        "NoSuchOp",
+        "If",
+        "Loop",
+        "Resize",
+        "Twice",
+        "CrossLayerAttention",
+    )
     node = draw(st.sampled_from(list(model.graph.node)))
-    node.op_type, node.domain = draw(st.sampled_from(ops)), draw(st.sampled_from(("", "finedge", "ai.onnx.ml", "x")))
+    node.op_type, node.domain = (
+        draw(st.sampled_from(ops)),
+        draw(st.sampled_from(("", "finedge", "ai.onnx.ml", "x"))),
+    )
 
 
 def odd_function(model: onnx.ModelProto, draw: st.DrawFn) -> None:
@@ -155,7 +184,9 @@ def odd_version(model: onnx.ModelProto, draw: st.DrawFn) -> None:
 def outside(model: onnx.ModelProto, draw: st.DrawFn) -> None:
     tensor = draw(st.sampled_from(list(model.graph.initializer)))
     tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=draw(st.sampled_from(("/etc/hostname", "../x", "manifest.json", ""))))
+    tensor.external_data.add(
+        key="location", value=draw(st.sampled_from(("/etc/hostname", "../x", "manifest.json", "")))
+    )
 
 
 ODD: tuple[Callable[[onnx.ModelProto, st.DrawFn], None], ...] = (

@@ -26,11 +26,24 @@ VALUES = [
     "no/such/folder", "é", "\udcff", "\n", "\x1b[31m", "%s", "$HOME", LONG, "9" * 400, "--help", "-h", "--no-such", "=", "--=", "@file",
 ]  # fmt: skip
 # Quick to refuse what is no bundle, run or folder; the others would download, render, train or ask the machine.
-REAL = ("report", "evaluate", "verify", "classify", "calibrate", "benchmark", "build", "serve-config", "explain", "export")
+REAL = (
+    "report",
+    "evaluate",
+    "verify",
+    "classify",
+    "calibrate",
+    "benchmark",
+    "build",
+    "serve-config",
+    "explain",
+    "export",
+)
 
 
 @pytest.fixture
-def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Callable[..., Any]]]:
+def functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Callable[..., Any]]]:
     """The functions of all commands whose packages are here, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     found = {}
@@ -61,16 +74,23 @@ def command_line(name: str, function: Callable[..., Any], chance: Random) -> lis
         value = chance.choice(VALUES)
         option = chance.choice(options or ["--x"])
         words += chance.choice(([value], [option, value], [f"{option}={value}"], [option]))
-    return words if chance.random() < 0.95 else [*words[: chance.randint(0, 1)], chance.choice(VALUES)]
+    return (
+        words if chance.random() < 0.95 else [*words[: chance.randint(0, 1)], chance.choice(VALUES)]
+    )
 
 
 def every(examples: int, check: Callable[[int], None]) -> None:
-    settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))(given(SEEDS)(check))()
+    settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )(given(SEEDS)(check))()
 
 
 @pytest.mark.parametrize("examples", [100, pytest.param(4_000, marks=pytest.mark.slow)])
 def test_no_command_line_raises_an_untyped_error(
-    functions: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], examples: int
+    functions: dict[str, Callable[..., Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    examples: int,
 ) -> None:
     by_target = {COMMANDS[name].target: stub(function) for name, function in functions.items()}
     monkeypatch.setattr(Command, "load", lambda self: by_target[self.target])
@@ -104,5 +124,9 @@ def test_no_command_without_a_bundle_raises_an_untyped_error(
 def test_the_codes_are_those_of_the_error_tree() -> None:
     from finedge import errors
 
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FinedgeError)]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.FinedgeError)
+    ]
     assert {0, cli.INTERRUPTED, *(kind.exit_code for kind in kinds)} == CODES

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.errors import FinedgeError
-from finedge.train.options import parse_options
 from finedge.train.recipe import RECIPES, Recipe, override, read_recipe, recipe_from
+from finedge.train.request import RecipeOptions
 
 EXAMPLES = [200, pytest.param(10_000, marks=pytest.mark.slow)]
 TEXTS = [path.read_bytes() for path in sorted(RECIPES.glob("*.toml"))]
@@ -38,9 +38,25 @@ PIECES = [
     b"\r",
 ]
 
-numbers = st.one_of(st.integers(), st.floats(), st.sampled_from([0, 1, 32, 448, 10**9, 2**63, 10**400, -1, 0.5, 1e308]))
-leaves = st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=20), st.sampled_from(["cosine", "step", "crop", "squash"]))
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8)
+numbers = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.sampled_from([0, 1, 32, 448, 10**9, 2**63, 10**400, -1, 0.5, 1e308]),
+)
+leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    numbers,
+    st.text(max_size=20),
+    st.sampled_from(["cosine", "step", "crop", "squash"]),
+)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
 recipes = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=12), values, max_size=8)
 
 
@@ -50,13 +66,17 @@ def texts(draw: st.DrawFn) -> bytes:
     text = draw(st.sampled_from(TEXTS) | st.binary(max_size=200))
     for _ in range(draw(st.integers(1, 4))):
         at, length = draw(st.integers(0, len(text))), draw(st.integers(0, 12))
-        text = text[:at] + draw(st.sampled_from(PIECES) | st.binary(max_size=6)) + text[at + length :]
+        text = (
+            text[:at] + draw(st.sampled_from(PIECES) | st.binary(max_size=6)) + text[at + length :]
+        )
     return text
 
 
 def fuzz(count: int, **strategies: Any) -> Any:
     """Return the decorator of a check with `count` examples."""
-    quiet = settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    quiet = settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     return lambda check: quiet(given(**strategies)(check))
 
 
@@ -72,19 +92,27 @@ def test_no_text_of_a_recipe_raises_an_untyped_error(examples: int, tmp_path: Pa
 
     check()
     assert read, "no mutation left a recipe whole: only the refusals were tested"
-    assert all(recipe_from(json.loads(json.dumps(recipe.to_json(), allow_nan=False))) == recipe for recipe in read)
+    assert all(
+        recipe_from(json.loads(json.dumps(recipe.to_json(), allow_nan=False))) == recipe
+        for recipe in read
+    )
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_no_plain_data_raises_an_untyped_error(examples: int) -> None:
     read = []
 
-    @fuzz(examples, data=recipes, given=recipes)
-    def check(data: dict[str, Any], given: dict[str, Any]) -> None:
+    @fuzz(examples, data=recipes, changes=recipes)
+    def check(data: dict[str, Any], changes: dict[str, Any]) -> None:
         with suppress(FinedgeError):
             recipe = recipe_from(data)
             read.append(recipe)
-            override(recipe, **{key: value for key, value in given.items() if key in ("lr", "epochs", "size", "seed") and isinstance(value, int)})
+            overrides = {
+                key: value
+                for key, value in changes.items()
+                if key in ("lr", "epochs", "size", "seed") and isinstance(value, int)
+            }
+            override(recipe, RecipeOptions(**overrides))
 
     check()
     assert read
@@ -94,10 +122,14 @@ def test_no_plain_data_raises_an_untyped_error(examples: int) -> None:
 
 @pytest.mark.parametrize("examples", [200, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_no_option_raises_an_untyped_error(examples: int) -> None:
-    @fuzz(examples, key=st.sampled_from(["dropout", "", "a=b"]) | st.text(max_size=5), value=st.text(max_size=30) | values.map(repr))
+    @fuzz(
+        examples,
+        key=st.sampled_from(["dropout", "", "a=b"]) | st.text(max_size=5),
+        value=st.text(max_size=30) | values.map(repr),
+    )
     def check(key: str, value: str) -> None:
         with suppress(FinedgeError):
-            override(Recipe(), options=parse_options((f"{key}={value}", f"{key}={'[' * 100_000}")))
-            override(Recipe(), options=parse_options((f"{key}={value}",)))
+            override(Recipe(), RecipeOptions(option=(f"{key}={value}", f"{key}={'[' * 100_000}")))
+            override(Recipe(), RecipeOptions(option=(f"{key}={value}",)))
 
     check()

@@ -17,21 +17,25 @@ from hypothesis import HealthCheck, given, settings
 from finedge.bundle import GOLDEN, Bundle
 from finedge.errors import BundleError, DataError, UsageError
 from finedge.golden import pack, read_golden
-from finedge.render.command import RECORD, Plan, _recorded
-from finedge.runtime.engine.key import EngineKey
-from finedge.runtime.engine.store import EngineStore
 from finedge.runtime.report.content import read_report
+from finedge.runtime.trt.build.key import EngineKey
+from finedge.runtime.trt.build.store import EngineStore
 from finedge.spec import Input, Preprocess, Spec
+from finedge.synthetic.command import RECORD, Plan, _recorded
 from tests.fuzz.mutate import SEEDS, edited, garbled, json_bytes, nearly, noise
 from tests.runtime.report.conftest import sample_report, sample_row
 
-KEY = EngineKey("0" * 64, "", "tensorrt", "10.3.0", "Orin", "8.7", "fp32", (1, 1, 8), ("typing=strong",))
+KEY = EngineKey(
+    "0" * 64, "", "tensorrt", "10.3.0", "Orin", "8.7", "fp32", (1, 1, 8), ("typing=strong",)
+)
 SPEC = Spec("plain", "resnet18", ("crow", "finch"), Preprocess(10, 8), Input(8, 8))
 
 
 def every(examples: int, check: Callable[[int], None]) -> None:
     """Call `check` with so many seeds."""
-    settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))(given(SEEDS)(check))()
+    settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )(given(SEEDS)(check))()
 
 
 def counts(quick: int, slow: int) -> pytest.MarkDecorator:
@@ -48,7 +52,18 @@ def camera_report() -> dict[str, Any]:
         "age_p50_ms": 12.0, "age_p90_ms": 13.0, "age_p95_ms": 14.0, "age_p99_ms": None, "age_max_ms": 20.0,
     }  # fmt: skip
     power = {"mean_w": 7.5, "sensor": "VDD_IN", "readings": 15}
-    report["rows"].append(sample_row("plain", "fp16", p50=40.0, right=None, mode="camera", camera=camera, power=power, energy_mj=80.0))
+    report["rows"].append(
+        sample_row(
+            "plain",
+            "fp16",
+            p50=40.0,
+            right=None,
+            mode="camera",
+            camera=camera,
+            power=power,
+            energy_mj=80.0,
+        )
+    )
     return report
 
 
@@ -110,9 +125,13 @@ def golden_bytes(whole: bytes, members: dict[str, bytes], chance: Random) -> byt
     headed = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + noise(chance)
     changed[name] = chance.choice((headed, garbled(changed[name], chance)))
     if chance.random() < 0.2:
-        changed[chance.choice((" ", "x", "tap/\udc80.npy", "../a.npy", "frame"))] = changed.pop(name)
+        changed[chance.choice((" ", "x", "tap/\udc80.npy", "../a.npy", "frame"))] = changed.pop(
+            name
+        )
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+    with zipfile.ZipFile(
+        buffer, "w", chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    ) as archive:
         for member, data in changed.items():
             archive.writestr(member.encode(errors="replace").decode(), data)
     return buffer.getvalue()
@@ -126,7 +145,9 @@ def test_no_golden_file_raises_an_untyped_error(tmp_path: Path, examples: int) -
         "tap/a": np.zeros(5, np.float32),
         "model.fp32.onnx/logits": np.zeros((1, 2), np.float32),
     }
-    bundle = Bundle.create(tmp_path / "b.finedge", SPEC, files={GOLDEN: pack(arrays)}, provenance={})
+    bundle = Bundle.create(
+        tmp_path / "b.finedge", SPEC, files={GOLDEN: pack(arrays)}, provenance={}
+    )
     whole = bundle.file(GOLDEN).read_bytes()
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -146,7 +167,9 @@ def test_no_golden_file_raises_an_untyped_error(tmp_path: Path, examples: int) -
 @counts(200, 8_000)
 def test_no_record_of_an_engine_is_believed_but_its_own(tmp_path: Path, examples: int) -> None:
     store = EngineStore(tmp_path / "engines")
-    kept = store.keep(KEY, b"an engine", {"attention": {"considered": ["decomposed"]}, "seconds": 1.5})
+    kept = store.keep(
+        KEY, b"an engine", {"attention": {"considered": ["decomposed"]}, "seconds": 1.5}
+    )
     file = kept.path.with_suffix(".json")
     document = json.loads(file.read_text())
 
@@ -178,7 +201,13 @@ def test_no_record_of_a_data_set_raises_an_untyped_error(tmp_path: Path, example
     from finedge.train.data.build import RECORD as MADE
     from finedge.train.data.build import _record
 
-    document = {"schema": 1, "name": "cub", "verified": ["a.tgz"], "counts": {"train": 3}, "archives": [{"file": "a.tgz", "url": "u"}]}
+    document = {
+        "schema": 1,
+        "name": "cub",
+        "verified": ["a.tgz"],
+        "counts": {"train": 3},
+        "archives": [{"file": "a.tgz", "url": "u"}],
+    }
 
     def check(seed: int) -> None:
         (tmp_path / MADE).write_bytes(nearly(document, seed))

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.errors import DataError
-from finedge.train import backbones, weights
+from finedge.train import backbones
+from finedge.train.backbones import weights
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from finedge.train.ema import MovingAverage
-from finedge.train.models import build
+from finedge.train.models import build_model
 from finedge.train.optimizer import sgd
 from finedge.train.recipe import Recipe
 from finedge.train.record import read_metrics
@@ -37,23 +38,52 @@ RUN = {
         "input": {"height": 32, "width": 32},
         "outputs": [{"name": "logits", "kind": "logits", "role": "main"}],
     },
-    "model": {"name": "plain", "backbone": "mobilenetv2_035", "weights": "none", "options": {"dropout": 0.5, "head_init": "small"}},
+    "model": {
+        "name": "plain",
+        "backbone": "mobilenetv2_035",
+        "weights": "none",
+        "options": {"dropout": 0.5, "head_init": "small"},
+    },
     "recipe": Recipe(epochs=2, size=32).to_json(),
     "data": {"root": "/nowhere", "layout": "folder", "seed": 0, "cut": {"seed": 0, "val": 0.1}},
     "teacher": {"path": "/nowhere", "sha256": "0" * 64},
     "commands": ["finedge train"],
 }
-ROW = {"epoch": 1, "loss": 0.5, "images_per_s": 3.0, "seconds": 1, "val_seconds": 0.1, "val": {"top1": None, "top5": 0.5, "n": 2}}
+ROW = {
+    "epoch": 1,
+    "loss": 0.5,
+    "images_per_s": 3.0,
+    "seconds": 1,
+    "val_seconds": 0.1,
+    "val": {"top1": None, "top5": 0.5, "n": 2},
+}
 
 leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from([10**9, 10**400, -1, "cnl", "resnet18", "a\0b", "\ud800"])
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from([10**9, 10**400, -1, "cnl", "resnet18", "a\0b", "\ud800"]),
 )
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
 
 
 def places(data: Any) -> list[tuple[Any, ...]]:
     """Return the path of every value in plain data."""
-    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    inner = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
     return [(key, *rest) for key, value in inner for rest in [(), *places(value)]]
 
 
@@ -73,14 +103,32 @@ def changed(data: Any, place: tuple[Any, ...], value: Any) -> Any:
 def mutants(data: Any) -> st.SearchStrategy[bytes]:
     """Valid files with one value exchanged or missing, with bytes damaged, and noise."""
     text = json.dumps(data).encode()
-    other = st.builds(lambda p, v: json.dumps(changed(data, p, v)).encode(), st.sampled_from(places(data)), values | st.just(...))
-    cut = st.builds(lambda at, junk, length: text[:at] + junk + text[at + length :], st.integers(0, len(text)), st.binary(max_size=5), st.integers(0, 30))
-    return st.one_of(other, other, cut, st.binary(max_size=60), values.map(lambda v: json.dumps(v).encode()), st.just(b"[" * 100_000))
+    other = st.builds(
+        lambda p, v: json.dumps(changed(data, p, v)).encode(),
+        st.sampled_from(places(data)),
+        values | st.just(...),
+    )
+    cut = st.builds(
+        lambda at, junk, length: text[:at] + junk + text[at + length :],
+        st.integers(0, len(text)),
+        st.binary(max_size=5),
+        st.integers(0, 30),
+    )
+    return st.one_of(
+        other,
+        other,
+        cut,
+        st.binary(max_size=60),
+        values.map(lambda v: json.dumps(v).encode()),
+        st.just(b"[" * 100_000),
+    )
 
 
 def fuzz(count: int, **strategies: Any) -> Callable[[Callable[..., None]], Callable[[], None]]:
     """Return the decorator of a check with `count` examples."""
-    quiet = settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    quiet = settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     return lambda check: quiet(given(**strategies)(check))
 
 
@@ -100,7 +148,9 @@ def test_no_record_raises_an_untyped_error(examples: int, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("examples", FEW)
 def test_no_record_of_a_model_raises_an_untyped_error(examples: int, tmp_path: Path) -> None:
-    places_of_it = st.sampled_from([("model", *place) for place in places(RUN["model"])] + [("model", "options", "width")])
+    places_of_it = st.sampled_from(
+        [("model", *place) for place in places(RUN["model"])] + [("model", "options", "width")]
+    )
 
     @fuzz(examples, place=places_of_it, value=values)
     def check(place: tuple[str, ...], value: Any) -> None:
@@ -135,7 +185,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def parts() -> tuple[Any, torch.optim.SGD, MovingAverage[Any]]:
-    model = build("plain", num_classes=2, backbone="mobilenetv2_035")
+    model = build_model("plain", num_classes=2, backbone="mobilenetv2_035")
     return model, sgd(model, Recipe(), backbone_lr=1.0), MovingAverage(model, decay=0.9)
 
 
@@ -144,9 +194,30 @@ def test_no_checkpoint_raises_an_untyped_error(examples: int, saved: Path, tmp_p
     whole = saved.read_bytes()
     header = int.from_bytes(whole[:8], "little") + 8
     model, optimizer, ema = parts()
-    words = [b"F32", b"F64", b"BF16", b"F8_E8M0", b"BOOL", b"momentum.", b"model.", b"ema.", b'"epoch":"1"', b'"1"', b"[", b"0", b",", b"data_offsets"]
+    words = [
+        b"F32",
+        b"F64",
+        b"BF16",
+        b"F8_E8M0",
+        b"BOOL",
+        b"momentum.",
+        b"model.",
+        b"ema.",
+        b'"epoch":"1"',
+        b'"1"',
+        b"[",
+        b"0",
+        b",",
+        b"data_offsets",
+    ]
 
-    @fuzz(examples, word=st.sampled_from(words), other=st.sampled_from(words) | st.binary(max_size=4), at=st.integers(0, header), cut=st.booleans())
+    @fuzz(
+        examples,
+        word=st.sampled_from(words),
+        other=st.sampled_from(words) | st.binary(max_size=4),
+        at=st.integers(0, header),
+        cut=st.booleans(),
+    )
     def check(word: bytes, other: bytes, at: int, cut: bool) -> None:
         place = max(whole.find(word, at, header), 0)
         damaged = whole[:place] + other[: len(word)].ljust(len(word)) + whole[place + len(word) :]
@@ -162,7 +233,9 @@ def test_no_checkpoint_raises_an_untyped_error(examples: int, saved: Path, tmp_p
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("examples", FEW)
-def test_no_file_of_weights_raises_an_untyped_error(examples: int, suffix: str, tmp_path: Path) -> None:
+def test_no_file_of_weights_raises_an_untyped_error(
+    examples: int, suffix: str, tmp_path: Path
+) -> None:
     from safetensors.torch import save_file
 
     model, file = backbones.make("mobilenetv2_035", weights="none"), tmp_path / f"w{suffix}"
@@ -171,7 +244,13 @@ def test_no_file_of_weights_raises_an_untyped_error(examples: int, suffix: str, 
     whole = file.read_bytes()
     assert set(weights.read(file)) == set(few)
 
-    @fuzz(examples, damage=st.lists(st.tuples(st.integers(0, 1500), st.binary(min_size=1, max_size=3)), max_size=3), length=st.integers(0, 2 * len(whole)))
+    @fuzz(
+        examples,
+        damage=st.lists(
+            st.tuples(st.integers(0, 1500), st.binary(min_size=1, max_size=3)), max_size=3
+        ),
+        length=st.integers(0, 2 * len(whole)),
+    )
     def check(damage: list[tuple[int, bytes]], length: int) -> None:
         data = bytearray(whole)
         for at, junk in damage:
@@ -183,10 +262,19 @@ def test_no_file_of_weights_raises_an_untyped_error(examples: int, suffix: str, 
     check()
 
 
-@pytest.mark.parametrize("state", [{1: torch.ones(1)}, {"a": torch.ones(1, dtype=torch.complex64)}, {"a": torch.ones(2, 2).to_sparse()}, {"a": 1}, [1]])
+@pytest.mark.parametrize(
+    "state",
+    [
+        {1: torch.ones(1)},
+        {"a": torch.ones(1, dtype=torch.complex64)},
+        {"a": torch.ones(2, 2).to_sparse()},
+        {"a": 1},
+        [1],
+    ],
+)
 def test_what_is_no_table_of_plain_tensors_is_refused(state: Any, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(DataError, match="something else than a state dict"):
+    with pytest.raises(DataError, match="does not hold a state dict"):
         weights.read(tmp_path / "w.pth")
 
 
@@ -203,8 +291,13 @@ def test_momenta_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> No
         load_checkpoint(tmp_path / CHECKPOINT, model, optimizer=optimizer, ema=ema)
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"epoch": "-1"}, {"epoch": "1e3"}, {"epoch": "9" * 5000}, {"epoch": "\u0661"}])
-def test_a_checkpoint_that_is_not_ours_is_refused(metadata: dict[str, str] | None, saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {}, {"epoch": "-1"}, {"epoch": "1e3"}, {"epoch": "9" * 5000}, {"epoch": "\u0661"}],
+)
+def test_a_checkpoint_that_is_not_ours_is_refused(
+    metadata: dict[str, str] | None, saved: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     save_file(load_file(saved), tmp_path / CHECKPOINT, metadata)
@@ -214,7 +307,9 @@ def test_a_checkpoint_that_is_not_ours_is_refused(metadata: dict[str, str] | Non
 
 
 def test_a_run_whose_checkpoint_is_another_models_is_refused(saved: Path, tmp_path: Path) -> None:
-    (tmp_path / RECORD).write_text(json.dumps(changed(RUN, ("model", "backbone"), "mobilenetv3_large")))
+    (tmp_path / RECORD).write_text(
+        json.dumps(changed(RUN, ("model", "backbone"), "mobilenetv3_large"))
+    )
     shutil.copy(saved, tmp_path / CHECKPOINT)
     with pytest.raises(DataError):
         load_run(tmp_path)

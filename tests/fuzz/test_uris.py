@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.errors import FinedgeError
-from finedge.runtime.sources import SOURCES, Wish, open_source, pipelines
+from finedge.runtime.sources import SOURCES, CaptureOptions, open_source, pipelines
 from finedge.runtime.sources.address import port_of, split
 from finedge.secret import mask, mask_text
 
@@ -31,7 +31,9 @@ SCHEMES = st.sampled_from(
 )
 # A password as typed: anything around the secret. User and host are plain: where all is ambiguous,
 # no rule can tell.
-AROUND = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=8)
+AROUND = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=8
+)
 USERS = st.sampled_from(["bob", "me@mail.org", "bob smith", "", "a.b-c", "DOMAIN\\bob"])
 HOSTS = st.sampled_from(["cam", "10.0.0.1", "cam.local:554", "[::1]:554", "127.0.0.1:1"])
 TAILS = st.sampled_from(["", "/", "/x", "/live/1?channel=2", "?a=b", "#f", "/a%20b"])
@@ -63,7 +65,9 @@ MUTANTS = st.builds(
 
 @pytest.mark.parametrize("examples", [300, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_no_mask_shows_the_secret(examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(WITH_SECRET)
     def check(source: str) -> None:
         shown = mask(source)
@@ -75,26 +79,32 @@ def test_no_mask_shows_the_secret(examples: int) -> None:
 
 @pytest.mark.parametrize("examples", [300, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_no_address_raises_an_untyped_error(examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(JUNK | MUTANTS | st.builds(lambda s, j: s + j, SCHEMES, JUNK))
     def check(source: str) -> None:
         assert isinstance(mask(source) + mask_text(source), str)
         with contextlib.suppress(FinedgeError):
             parts = split(source)
             assert parts.scheme not in ("rtsp", "http") or 0 < port_of(parts) < 65536
-            pipelines.rtsp(source, Wish(), jetson=False)
+            pipelines.rtsp(source, CaptureOptions(), jetson=False)
 
     check()
 
 
 @pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_opening_decides_or_refuses_in_a_typed_way(examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opening_decides_or_refuses_in_a_typed_way(
+    examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # What each kind opens is not this test's: it ends where the decision is made.
     for name, kind in SOURCES.items():
         opened = lambda uri, wish=None: (_ for _ in ()).throw(FinedgeError(uri))  # noqa: E731
         monkeypatch.setitem(SOURCES, name, type(kind)(kind.form, kind.claims, opened, kind.wishes))
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(JUNK | MUTANTS | WITH_SECRET)
     def check(source: str) -> None:
         with pytest.raises(FinedgeError) as error:

@@ -4,25 +4,34 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from finedge import terminal
 from finedge.cli import main
-from finedge.jetson.doctor import doctor
 from finedge.jetson.doctor.board import JETPACKS, jetpack, jetson
 from finedge.jetson.doctor.checks import find_problems
+from finedge.jetson.doctor.command import doctor
 from finedge.jetson.doctor.facts import disk_free_mib, examine, swap_mib, why_not
 from finedge.jetson.doctor.gpu import cuda_toolkit, nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import built_with, cameras, gstreamer
 from finedge.jetson.doctor.show import show
 from finedge.runtime.backend import backend_names
-from finedge.runtime.plugins.image import images
 from finedge.runtime.telemetry import Telemetry
+from finedge.runtime.trt.plugin.image import images
 from tests.jetson.boards.trees import BOARDS, JETSONS, alerts, make, write
 
-ORIN_GPU = {"name": "Orin", "compute_capability": "8.7", "integrated": True, "processors": 8, "memory_mib": 7619, "driver": "12.6"}
+ORIN_GPU = {
+    "name": "Orin",
+    "compute_capability": "8.7",
+    "integrated": True,
+    "processors": 8,
+    "memory_mib": 7619,
+    "driver": "12.6",
+}
 
 
 @pytest.fixture
@@ -35,33 +44,76 @@ def orin(tmp_path: Path) -> Path:
 def healthy() -> dict[str, Any]:
     """The facts of a machine without problems, made of this one's."""
     facts = examine()
-    facts["environment"] |= {"governor": "performance", "cpu_flags": ["avx_vnni"], "memory_mib": {"total": 8000, "available": 8000}}
-    facts |= {"disk_free_mib": 100_000, "cameras": [], "jetson": None, "opencv": {"version": "5", "ffmpeg": True, "gstreamer": False, "v4l2": True}}
-    return facts | {"telemetry": Telemetry().to_json(), "power_modes": {}, "nvidia_driver": None, "gpu": None}
+    facts["environment"] |= {
+        "governor": "performance",
+        "cpu_flags": ["avx_vnni"],
+        "memory_mib": {"total": 8000, "available": 8000},
+    }
+    facts |= {
+        "disk_free_mib": 100_000,
+        "cameras": [],
+        "jetson": None,
+        "opencv": {"version": "5", "ffmpeg": True, "gstreamer": False, "v4l2": True},
+    }
+    return facts | {
+        "telemetry": Telemetry().to_json(),
+        "power_modes": {},
+        "nvidia_driver": None,
+        "gpu": None,
+    }
 
 
 @pytest.fixture(scope="module")
 def healthy_orin(healthy: dict[str, Any]) -> dict[str, Any]:
     """The facts of an Orin Nano without problems."""
     facts = copy.deepcopy(healthy)
-    facts |= {"jetson": {"board": "Orin Nano", "l4t": "36.4.3", "jetpack": "6.2"}, "nvidia_driver": "540.4.0", "gpu": ORIN_GPU, "swap_mib": {"/swapfile": 8192}}
-    facts |= {"telemetry": Telemetry(power_mode="MAXN_SUPER", clocks_locked=True, throttled=False).to_json(), "power_modes": {0: "15W", 2: "MAXN_SUPER"}}
-    facts |= {"plugin_image": plugin_image(ORIN_GPU), "backends": {"onnxruntime": None, "tensorrt": None, "tensorrt-rtx": "no"}}
-    facts["tensorrt"] = {"tensorrt": {"version": "10.3.0", "why_not": None}, "system": {"version": "10.3.0", "python": "python3.10"}}
-    facts["gstreamer"] = {"why_not": None, "gst_launch": True, "gi": True, "elements": {"nvvidconv": True}, "argus": True}
+    facts |= {
+        "jetson": {"board": "Orin Nano", "l4t": "36.4.3", "jetpack": "6.2"},
+        "nvidia_driver": "540.4.0",
+        "gpu": ORIN_GPU,
+        "swap_mib": {"/swapfile": 8192},
+    }
+    facts |= {
+        "telemetry": Telemetry(
+            power_mode="MAXN_SUPER", clocks_locked=True, throttled=False
+        ).to_json(),
+        "power_modes": {0: "15W", 2: "MAXN_SUPER"},
+    }
+    facts |= {
+        "plugin_image": plugin_image(ORIN_GPU),
+        "backends": {"onnxruntime": None, "tensorrt": None, "tensorrt-rtx": "no"},
+    }
+    facts["tensorrt"] = {
+        "tensorrt": {"version": "10.3.0", "why_not": None},
+        "system": {"version": "10.3.0", "python": "python3.10"},
+    }
+    facts["gstreamer"] = {
+        "why_not": None,
+        "gst_launch": True,
+        "gi": True,
+        "elements": {"nvvidconv": True},
+        "argus": True,
+    }
     facts["environment"] |= {"governor": "schedutil"}
     return facts
 
 
 def test_a_jetson_is_known_by_its_files(orin: Path) -> None:
-    assert jetson(orin) == {"board": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super", "l4t": "36.4.3", "jetpack": "6.2"}
+    assert jetson(orin) == {
+        "board": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
+        "l4t": "36.4.3",
+        "jetpack": "6.2",
+    }
     assert nvidia_driver(orin) == "NVIDIA UNIX Open Kernel Module for aarch64  540.4.0"
     assert cuda_toolkit(orin) == "12.6.11"
     assert tensorrt(orin)["system"] == {"version": "10.3.0", "python": "python3.10"}
     assert swap_mib(orin) == {"/dev/zram0": 634}
 
 
-@pytest.mark.parametrize(("board", "version"), [("orin-nano", "6.2"), ("orin-nx", "6.2.1"), ("agx-orin", "6.2.2"), ("thor", "7.1")])
+@pytest.mark.parametrize(
+    ("board", "version"),
+    [("orin-nano", "6.2"), ("orin-nx", "6.2.1"), ("agx-orin", "6.2.2"), ("thor", "7.1")],
+)
 def test_each_boards_jetpack(tmp_path: Path, board: str, version: str) -> None:
     found = jetson(make(tmp_path, board))
     assert found is not None
@@ -69,16 +121,31 @@ def test_each_boards_jetpack(tmp_path: Path, board: str, version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("l4t", "version"), [*JETPACKS.items(), ("36.3", "6.0"), ("38.4", "7.1"), ("36.9.1", "6"), ("39.9.0", "7"), ("35.6.0", "5"), ("99.1.0", "unknown")]
+    ("l4t", "version"),
+    [
+        *JETPACKS.items(),
+        ("36.3", "6.0"),
+        ("38.4", "7.1"),
+        ("36.9.1", "6"),
+        ("39.9.0", "7"),
+        ("35.6.0", "5"),
+        ("99.1.0", "unknown"),
+    ],
 )
-def test_a_release_that_is_not_in_the_table_has_its_major_version_at_most(l4t: str, version: str) -> None:
+def test_a_release_that_is_not_in_the_table_has_its_major_version_at_most(
+    l4t: str, version: str
+) -> None:
     assert jetpack(l4t) == version
 
 
 def test_cameras_are_told_apart_by_how_they_are_connected(orin: Path) -> None:
     write(orin, {"dev/video10": "", "dev/video-dec0": ""})
     found = [(c["device"], c["kind"], c["readable"]) for c in cameras(orin)]
-    assert found == [("/dev/video0", "v4l2", True), ("/dev/video1", "csi", True), ("/dev/video10", "v4l2", True)]
+    assert found == [
+        ("/dev/video0", "v4l2", True),
+        ("/dev/video1", "csi", True),
+        ("/dev/video10", "v4l2", True),
+    ]
     assert cameras(orin)[2]["name"] == "unknown"
 
 
@@ -104,9 +171,16 @@ def test_a_release_file_of_a_new_form_is_unknown_and_still_a_jetson(tmp_path: Pa
     assert jetson(tmp_path) == {"board": "unknown", "l4t": "unknown", "jetpack": "unknown"}
 
 
-@pytest.mark.parametrize(("capability", "driver"), sorted({(i.architecture, i.driver) for i in images()}))
-def test_the_kernels_image_is_named_for_each_gpu_it_was_made_for(capability: int, driver: int) -> None:
-    here = ORIN_GPU | {"compute_capability": f"{capability // 10}.{capability % 10}", "driver": f"{driver // 1000}.{driver % 1000 // 10}"}
+@pytest.mark.parametrize(
+    ("capability", "driver"), sorted({(i.architecture, i.driver) for i in images()})
+)
+def test_the_kernels_image_is_named_for_each_gpu_it_was_made_for(
+    capability: int, driver: int
+) -> None:
+    here = ORIN_GPU | {
+        "compute_capability": f"{capability // 10}.{capability % 10}",
+        "driver": f"{driver // 1000}.{driver % 1000 // 10}",
+    }
     found = plugin_image(here)
     assert str(capability) in str(found["file"])
     assert found["why_not"] is None
@@ -124,7 +198,9 @@ def test_every_backend_is_asked(backend: str) -> None:
     assert examine()["backends"][backend] == why_not(backend)
 
 
-def test_the_command_prints_json_on_stdout_and_a_table_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_json_on_stdout_and_a_table_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["doctor"]) == 0
     out, err = capsys.readouterr()
     facts = json.loads(out)
@@ -134,13 +210,25 @@ def test_the_command_prints_json_on_stdout_and_a_table_on_stderr(capsys: pytest.
     assert all(p["what"] and p["fix"] for p in facts["problems"])
 
 
-@pytest.mark.parametrize(("products", "told"), [("exact", "products are exact"), ("saturating", "cuts the weights to 7 bits"), ("unknown: no", "unknown: no")])
+@pytest.mark.parametrize(
+    ("products", "told"),
+    [
+        ("exact", "products are exact"),
+        ("saturating", "cuts the weights to 7 bits"),
+        ("unknown: no", "unknown: no"),
+    ],
+)
 def test_what_int8_becomes_on_this_cpu_is_told(
-    products: str, told: str, healthy: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    products: str,
+    told: str,
+    healthy: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    show(healthy | {"environment": healthy["environment"] | {"int8_products": products}}, [])
-    assert told in capsys.readouterr().err
+    facts = healthy | {"environment": healthy["environment"] | {"int8_products": products}}
+    terminal.console().print(show({**facts, "problems": []}))
+    assert told in capsys.readouterr().out
 
 
 def test_json_alone_leaves_stderr_empty(capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,14 +238,21 @@ def test_json_alone_leaves_stderr_empty(capsys: pytest.CaptureFixture[str]) -> N
     assert err == ""
 
 
-def test_on_a_terminal_a_person_gets_the_table_and_json_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_stdout_has_the_table_and_no_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert doctor() is None
-    assert doctor(json=True) is not None
+    assert main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    assert "power and heat" in out
+    assert "{" not in out
+    assert "backends" not in err
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_each_board_is_told_in_lines_of_80_columns(tmp_path: Path, board: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_board_is_told_in_lines_of_80_columns(
+    tmp_path: Path, board: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     result = doctor(root=make(tmp_path, board))
     lines = capsys.readouterr().err.splitlines()
@@ -168,13 +263,20 @@ def test_each_board_is_told_in_lines_of_80_columns(tmp_path: Path, board: str, c
 
 
 @pytest.mark.parametrize("board", JETSONS)
-def test_a_jetson_whose_tensorrt_this_python_does_not_see_is_told(tmp_path: Path, board: str) -> None:
+def test_a_jetson_whose_tensorrt_this_python_does_not_see_is_told(
+    tmp_path: Path, board: str
+) -> None:
     facts = examine(make(tmp_path, board))
     facts["tensorrt"]["tensorrt"] = {"version": None, "why_not": "missing"}
-    assert any("TensorRT 10.3.0 is not visible" in p.what and "--system-site-packages" in p.fix for p in find_problems(facts))
+    assert any(
+        "TensorRT 10.3.0 is not visible" in p.what and "--system-site-packages" in p.fix
+        for p in find_problems(facts)
+    )
 
 
-def test_a_healthy_machine_has_no_problems(healthy: dict[str, Any], healthy_orin: dict[str, Any]) -> None:
+def test_a_healthy_machine_has_no_problems(
+    healthy: dict[str, Any], healthy_orin: dict[str, Any]
+) -> None:
     assert find_problems(healthy) == []
     assert find_problems(healthy_orin) == []
 
@@ -191,19 +293,41 @@ def test_what_slows_a_board_is_told(orin: Path) -> None:
         ({"jetson.jetpack": "6.0"}, "JetPack 6.1 or newer"),
         ({"telemetry.power_mode": "15W"}, "sudo nvpmodel -m 2"),
         ({"telemetry.clocks_locked": False}, "sudo jetson_clocks"),
-        ({"telemetry.throttled": True, "telemetry.throttled_by": ["oc1 (under-voltage)"]}, "stronger supply"),
+        (
+            {"telemetry.throttled": True, "telemetry.throttled_by": ["oc1 (under-voltage)"]},
+            "stronger supply",
+        ),
         ({"swap_mib": {}, "environment.memory_mib": {"total": 7619, "available": 6000}}, "mkswap"),
         ({"gstreamer.why_not": "no gi"}, "python3-gi"),
         ({"gstreamer.elements": {"nvarguscamerasrc": False}}, "nvidia-l4t-gstreamer"),
-        ({"cameras": [{"device": "/dev/video0", "name": "vi-output", "kind": "csi", "readable": True}], "gstreamer.argus": False}, "nvargus-daemon"),
-        ({"gpu": None, "why_no_gpu": "no CUDA binding: pip install cuda-python"}, "pip install cuda-python"),
+        (
+            {
+                "cameras": [
+                    {"device": "/dev/video0", "name": "vi-output", "kind": "csi", "readable": True}
+                ],
+                "gstreamer.argus": False,
+            },
+            "nvargus-daemon",
+        ),
+        (
+            {"gpu": None, "why_no_gpu": "no CUDA binding: pip install cuda-python"},
+            "pip install cuda-python",
+        ),
         ({"backends.tensorrt": "TensorRT is too old"}, "TensorRT is too old"),
-        ({"plugin_image": {"file": None, "why_not": "no image loads: update the driver"}}, "update the driver"),
+        (
+            {"plugin_image": {"file": None, "why_not": "no image loads: update the driver"}},
+            "update the driver",
+        ),
         ({"tensorrt.tensorrt": {"version": None, "why_not": "missing"}}, "--system-site-packages"),
-        ({"tensorrt.tensorrt": {"version": None, "why_not": "missing"}, "tensorrt.system": None}, "apt-get install nvidia-jetpack"),
+        (
+            {"tensorrt.tensorrt": {"version": None, "why_not": "missing"}, "tensorrt.system": None},
+            "apt-get install nvidia-jetpack",
+        ),
     ],
 )
-def test_each_fault_of_a_jetson_is_found_and_says_how_to_mend_it(changes: dict[str, Any], text: str, healthy_orin: dict[str, Any]) -> None:
+def test_each_fault_of_a_jetson_is_found_and_says_how_to_mend_it(
+    changes: dict[str, Any], text: str, healthy_orin: dict[str, Any]
+) -> None:
     facts = copy.deepcopy(healthy_orin)
     for path, value in changes.items():
         *outer, last = path.split(".")
@@ -213,23 +337,37 @@ def test_each_fault_of_a_jetson_is_found_and_says_how_to_mend_it(changes: dict[s
         place[last] = value
     (problem,) = find_problems(facts)
     assert text in problem.fix
-    show(facts, [problem])  # the page can say it
+    show({**facts, "problems": [asdict(problem)]})  # the page can say it
 
 
 @pytest.mark.parametrize(
     ("where", "value", "text"),
     [
-        (("opencv",), {"version": None, "error": "libGL.so.1: cannot open", "fix": "apt-get install libgl1"}, "apt-get install libgl1"),
+        (
+            ("opencv",),
+            {"version": None, "error": "libGL.so.1: cannot open", "fix": "apt-get install libgl1"},
+            "apt-get install libgl1",
+        ),
         (("opencv", "ffmpeg"), False, "video files cannot be read"),
-        (("cameras",), [{"device": "/dev/video0", "name": "cam", "kind": "v4l2", "readable": False}], "usermod -aG video"),
+        (
+            ("cameras",),
+            [{"device": "/dev/video0", "name": "cam", "kind": "v4l2", "readable": False}],
+            "usermod -aG video",
+        ),
         (("environment", "governor"), "powersave", "cpupower frequency-set"),
         (("environment", "cpu_flags"), ["avx2"], "no INT8 dot product"),
-        (("environment", "memory_mib"), {"total": 4000, "available": 500}, "500 MiB of memory available"),
+        (
+            ("environment", "memory_mib"),
+            {"total": 4000, "available": 500},
+            "500 MiB of memory available",
+        ),
         (("disk_free_mib",), 10, "10 MiB free"),
         (("backends", "onnxruntime"), "needs onnx: pip install finedge", "pip install finedge"),
     ],
 )
-def test_each_fault_is_found_and_says_how_to_mend_it(where: tuple[str, ...], value: object, text: str, healthy: dict[str, Any]) -> None:
+def test_each_fault_is_found_and_says_how_to_mend_it(
+    where: tuple[str, ...], value: object, text: str, healthy: dict[str, Any]
+) -> None:
     facts = copy.deepcopy(healthy)
     inner = facts
     for key in where[:-1]:
@@ -243,9 +381,19 @@ def test_each_fault_is_found_and_says_how_to_mend_it(where: tuple[str, ...], val
 
 def test_build_features_are_read_from_opencvs_own_text() -> None:
     build = "\n".join(
-        ("  Video I/O:", "    FFMPEG:       YES", "      avcodec:    YES (61.19)", "    GStreamer:    NO", "    v4l/v4l2:     YES (linux/videodev2.h)")
+        (
+            "  Video I/O:",
+            "    FFMPEG:       YES",
+            "      avcodec:    YES (61.19)",
+            "    GStreamer:    NO",
+            "    v4l/v4l2:     YES (linux/videodev2.h)",
+        )
     )
-    assert [built_with(build, name) for name in ("FFMPEG", "GStreamer", "v4l/v4l2")] == [True, False, True]
+    assert [built_with(build, name) for name in ("FFMPEG", "GStreamer", "v4l/v4l2")] == [
+        True,
+        False,
+        True,
+    ]
 
 
 def run_without(*modules: str) -> subprocess.CompletedProcess[str]:
@@ -279,6 +427,8 @@ def test_the_doctor_never_imports_torch() -> None:
 
 
 @pytest.mark.parametrize("cache", ["/proc/1/fd/x", "not/yet/there", "/proc/version/x"])
-def test_a_cache_that_is_not_there_or_another_users_is_no_crash(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_not_there_or_another_users_is_no_crash(
+    cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FINEDGE_CACHE", cache)
     assert disk_free_mib() >= 0

@@ -37,7 +37,9 @@ def received(listener: socket.socket) -> list[str]:
     return listener.recv(4096).decode().split("\n")
 
 
-def test_the_first_result_says_ready_the_next_that_it_lives_and_the_end_that_it_is_meant(listener: socket.socket) -> None:
+def test_the_first_result_says_ready_the_next_that_it_lives_and_the_end_that_it_is_meant(
+    listener: socket.socket,
+) -> None:
     sink = Systemd(listener.getsockname(), interval_s=0)
     sink.write(ANSWER)
     sink.write(SILENCE)
@@ -65,8 +67,13 @@ def test_an_abstract_socket_is_written_with_an_at_sign() -> None:
         assert received(opened)[0] == "READY=1"
 
 
-def test_a_listener_that_does_not_read_or_is_gone_never_stops_the_run(listener: socket.socket, tmp_path: Path) -> None:
-    full, gone = Systemd(listener.getsockname(), interval_s=0), Systemd(str(tmp_path / "nobody"), interval_s=0)
+def test_a_listener_that_does_not_read_or_is_gone_never_stops_the_run(
+    listener: socket.socket, tmp_path: Path
+) -> None:
+    full, gone = (
+        Systemd(listener.getsockname(), interval_s=0),
+        Systemd(str(tmp_path / "nobody"), interval_s=0),
+    )
     for _ in range(5000):  # far past what a datagram socket queues
         full.write(ANSWER)
         gone.write(ANSWER)
@@ -76,16 +83,27 @@ def test_a_listener_that_does_not_read_or_is_gone_never_stops_the_run(listener: 
 
 @pytest.mark.parametrize(
     ("environment", "interval_s"),
-    [({}, None), ({"WATCHDOG_USEC": "60000000"}, 1.0), ({"WATCHDOG_USEC": "500000"}, 0.25), ({"WATCHDOG_USEC": "?"}, 1.0)],
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "60000000"}, 1.0),
+        ({"WATCHDOG_USEC": "500000"}, 0.25),
+        ({"WATCHDOG_USEC": "?"}, 1.0),
+    ],
 )
-def test_the_watchdogs_time_sets_how_often(environment: dict[str, str], interval_s: float | None, listener: socket.socket) -> None:
-    sink = open_systemd(Outputs(), CONTEXT, environment={"NOTIFY_SOCKET": listener.getsockname(), **environment})
+def test_the_watchdogs_time_sets_how_often(
+    environment: dict[str, str], interval_s: float | None, listener: socket.socket
+) -> None:
+    sink = open_systemd(
+        Outputs(), CONTEXT, environment={"NOTIFY_SOCKET": listener.getsockname(), **environment}
+    )
     assert sink is not None
     assert sink.interval_s == (interval_s or 1.0)
     sink.close()
 
 
-def test_an_interval_that_the_watchdog_would_not_survive_is_refused(listener: socket.socket) -> None:
+def test_an_interval_that_the_watchdog_would_not_survive_is_refused(
+    listener: socket.socket,
+) -> None:
     environment = {"NOTIFY_SOCKET": listener.getsockname(), "WATCHDOG_USEC": "60000000"}
     with pytest.raises(UsageError, match="WatchdogSec=180"):
         open_systemd(Outputs(), replace(CONTEXT, quiet_s=90), environment=environment)
@@ -94,7 +112,10 @@ def test_an_interval_that_the_watchdog_would_not_survive_is_refused(listener: so
     sink.close()
 
 
-@pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}, {"WATCHDOG_USEC": "1"}])
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}, {"WATCHDOG_USEC": "1"}],
+)
 def test_without_systemd_there_is_no_sink(environment: dict[str, str]) -> None:
     assert open_systemd(Outputs(), CONTEXT, environment=environment) is None
 
@@ -102,7 +123,13 @@ def test_without_systemd_there_is_no_sink(environment: dict[str, str]) -> None:
 def test_a_run_under_systemd_says_ready_and_stopping(listener: socket.socket) -> None:
     bundle = JETSON.parent / "examples" / "birds.finedge"
     command = [sys.executable, "-m", "finedge", "classify", str(bundle), "test://", "--frames", "2"]
-    done = subprocess.run(command, env={**os.environ, "NOTIFY_SOCKET": listener.getsockname()}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "NOTIFY_SOCKET": listener.getsockname()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert received(listener)[:2] == ["READY=1", "WATCHDOG=1"]
     assert received(listener) == ["STOPPING=1"]
@@ -116,7 +143,12 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     command.chmod(0o755)
     unit = tmp_path / "finedge.service"
     unit.write_text(UNIT.read_text().replace("/opt/finedge/bin/finedge", str(command)))
-    done = subprocess.run(["systemd-analyze", "verify", "--recursive-errors=no", str(unit)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--recursive-errors=no", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -135,7 +167,9 @@ def test_systemd_finds_the_unit_well_shut() -> None:
     assert float(found[1]) <= MOST_EXPOSED
 
 
-@pytest.mark.parametrize("label", ["a\nMAINPID=1\nSTOPPING=1", "\x1b[2J", "\ud800", "a" * 100_000, "\u2028\u202e"])
+@pytest.mark.parametrize(
+    "label", ["a\nMAINPID=1\nSTOPPING=1", "\x1b[2J", "\ud800", "a" * 100_000, "\u2028\u202e"]
+)
 def test_a_label_says_nothing_to_systemd_but_itself(label: str, listener: socket.socket) -> None:
     sink = Systemd(listener.getsockname(), interval_s=0)
     sink.write(Result({"status": "ok", "top": [{"index": 1, "label": label, "p": 0.93}]}))
@@ -174,7 +208,11 @@ def test_the_unit_is_watched_limited_and_unprivileged(line: str) -> None:
 
 
 def test_the_settings_name_all_that_the_unit_reads() -> None:
-    settings = dict(line.split("=", 1) for line in (JETSON / "finedge.env").read_text().splitlines() if "=" in line and not line.startswith("#"))
+    settings = dict(
+        line.split("=", 1)
+        for line in (JETSON / "finedge.env").read_text().splitlines()
+        if "=" in line and not line.startswith("#")
+    )
     (command,) = (line for line in UNIT.read_text().splitlines() if line.startswith("ExecStart="))
     assert list(settings) == ["FINEDGE_BUNDLE", "FINEDGE_SOURCES", "FINEDGE_OPTIONS"]
     assert command.endswith("classify ${FINEDGE_BUNDLE} $FINEDGE_SOURCES $FINEDGE_OPTIONS")

@@ -10,7 +10,7 @@ from PIL import Image
 from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.spec import Preprocess
-from finedge.train.augment import augment, recoloured, turned
+from finedge.train.augment import augment, recoloured, rotated
 from finedge.train.backbones import BACKBONES
 from finedge.train.recipe import Recipe
 
@@ -23,19 +23,23 @@ def noise(*shape, seed=0):
 
 
 def augmented(frame, seed, how=HOW, **recipe):
-    return augment(frame, how, recipe=Recipe(size=32, **recipe), generator=np.random.default_rng(seed))
+    return augment(
+        frame, how, recipe=Recipe(size=32, **recipe), generator=np.random.default_rng(seed)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(40, 48), (200, 31), (1, 9)])
 def test_augmented_images_have_the_networks_size(kind, shape):
     for seed in range(20):
-        image = augmented(noise(*shape), seed, augment=kind, colour_jitter=0.4, rotation=30, **KINDS[kind])
+        image = augmented(
+            noise(*shape), seed, augment=kind, colour_jitter=0.4, rotation=30, **KINDS[kind]
+        )
         assert (image.shape, image.dtype) == ((32, 32, 3), np.uint8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_pixels_are_a_function_of_the_generator_in_any_number_of_threads(kind):
+def test_pixels_depend_on_the_generator_and_not_on_threads(kind):
     frame = noise(60, 80)
 
     def make(seed):
@@ -60,11 +64,17 @@ def test_a_crop_of_everything_is_the_evaluated_image_or_its_mirror(name, kind):
 
 
 @pytest.mark.parametrize("rule", ["short-side", "squash"])
-def test_pad_crop_cuts_a_square_of_the_resized_image_with_a_reflected_border(rule):
+def test_pad_crop_cuts_a_square_with_a_reflected_border(rule):
     frame, how = noise(50, 90), Preprocess(resize=40, crop=32, rule=rule)
     size = (40, 40) if rule == "squash" else (72, 40)
-    whole = np.pad(np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)), ((6, 6), (6, 6), (0, 0)), mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(whole, (32, 32, 3))[:, :, 0].reshape(-1, 32 * 32 * 3)
+    whole = np.pad(
+        np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)),
+        ((6, 6), (6, 6), (0, 0)),
+        mode="reflect",
+    )
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (32, 32, 3))[:, :, 0].reshape(
+        -1, 32 * 32 * 3
+    )
     for seed in range(10):
         image = augmented(frame, seed, how, augment="pad-crop", pad=6, flip=False)
         assert (windows == image.ravel()).all(axis=1).any()
@@ -80,8 +90,14 @@ def test_a_border_grows_and_shrinks_with_the_image():
 def test_boxes_larger_than_the_image_are_drawn_again(max_area):
     ramp = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[:, None], (64, 64))
     frame = np.stack([ramp, ramp.T, ramp], axis=2)
-    images = [augmented(frame, seed, augment="resized-crop", min_area=0.08, max_area=max_area, flip=False) for seed in range(300)]
-    shares = [np.ptp(image[:, 16, 0].astype(float)) * np.ptp(image[16, :, 1].astype(float)) / 255**2 for image in images]
+    images = [
+        augmented(frame, seed, augment="resized-crop", min_area=0.08, max_area=max_area, flip=False)
+        for seed in range(300)
+    ]
+    shares = [
+        np.ptp(image[:, 16, 0].astype(float)) * np.ptp(image[16, :, 1].astype(float)) / 255**2
+        for image in images
+    ]
     assert 0.02 < min(shares) < 0.2
     assert max(shares) > 0.8
     assert 0.4 < np.mean(shares) < 0.55
@@ -89,20 +105,22 @@ def test_boxes_larger_than_the_image_are_drawn_again(max_area):
 
 def test_turning_by_nothing_changes_nothing_and_by_a_right_angle_is_exact():
     image = Image.fromarray(noise(32, 32))
-    assert np.array_equal(turned(image, 0.0), image)
-    assert np.array_equal(turned(image, 90.0), np.rot90(np.asarray(image)))
+    assert np.array_equal(rotated(image, 0.0), image)
+    assert np.array_equal(rotated(image, 90.0), np.rot90(np.asarray(image)))
 
 
 @pytest.mark.parametrize("degrees", [-45.0, -17.0, 8.0, 45.0, 135.0])
 def test_corners_of_a_turned_image_are_filled_with_its_own_pixels(degrees):
     image = Image.fromarray(np.random.default_rng(0).integers(120, 136, (48, 48, 3), np.uint8))
-    assert np.asarray(turned(image, degrees)).min() >= 119
+    assert np.asarray(rotated(image, degrees)).min() >= 119
 
 
 def test_factors_of_one_leave_the_colours_alone():
     image = Image.fromarray(noise(8, 8))
     assert np.array_equal(recoloured(image, np.ones(3)), image)
-    assert np.asarray(recoloured(image, np.array([0.5, 1, 1]))).mean() == pytest.approx(np.asarray(image).mean() / 2, abs=1)
+    assert np.asarray(recoloured(image, np.array([0.5, 1, 1]))).mean() == pytest.approx(
+        np.asarray(image).mean() / 2, abs=1
+    )
     grey = np.asarray(recoloured(image, np.array([1, 1, 1e-9])))
     assert np.ptp(grey.astype(int), axis=2).max() <= 1
 

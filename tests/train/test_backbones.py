@@ -22,24 +22,42 @@ def images():
 def original(name):
     whole = name.removesuffix("_s16")
     return (
-        torchvision.models.get_model(name, weights=None) if name.startswith("resnet") else timm.create_model(whole.replace("efficientnet", "tf_efficientnet"))
+        torchvision.models.get_model(name, weights=None)
+        if name.startswith("resnet")
+        else timm.create_model(whole.replace("efficientnet", "tf_efficientnet"))
     )
 
 
-@pytest.mark.parametrize("name", [name for name in backbones.names() if not name.startswith("wrn")])  # no library has these: test_wide_resnet.py
+@pytest.mark.parametrize(
+    "name", [name for name in backbones.names() if not name.startswith("wrn")]
+)  # no library has these: test_wide_resnet.py
 def test_the_chain_is_the_whole_network_without_its_classifier(name):
     with torch.device("meta"):
         net, backbone = original(name), backbones.make(name, weights="none")
-    kept = {key: tensor.shape for key, tensor in net.state_dict().items() if key.split(".")[0] not in ("fc", "classifier")}
+    kept = {
+        key: tensor.shape
+        for key, tensor in net.state_dict().items()
+        if key.split(".")[0] not in ("fc", "classifier")
+    }
     if name.endswith("_s16"):  # cut off behind stride 16
-        kept = {key: shape for key, shape in kept.items() if not key.startswith(("blocks.5", "blocks.6", "conv_head", "bn2"))}
+        kept = {
+            key: shape
+            for key, shape in kept.items()
+            if not key.startswith(("blocks.5", "blocks.6", "conv_head", "bn2"))
+        }
     assert {key: tensor.shape for key, tensor in backbone.state_dict().items()} == kept
 
 
 @torch.no_grad()
 def test_the_chain_computes_what_the_original_does(backbone, images):
     net = original(backbone.name).eval()
-    backbone.load_state_dict({key: tensor for key, tensor in net.state_dict().items() if key.split(".")[0] not in ("fc", "classifier")})
+    backbone.load_state_dict(
+        {
+            key: tensor
+            for key, tensor in net.state_dict().items()
+            if key.split(".")[0] not in ("fc", "classifier")
+        }
+    )
     head = net.fc if hasattr(net, "fc") else net.classifier
     torch.testing.assert_close(head(backbone(images).mean(dim=(2, 3))), net(images))
 
@@ -49,12 +67,16 @@ def test_every_block_has_the_channels_it_says(name):
     with torch.device("meta"):
         backbone = backbones.make(name, weights="none").eval()
         last, tapped = backbone.run(torch.empty(1, 3, 224, 224), taps=backbone.chain)
-    assert {block: backbone.channels(block) for block in backbone.chain} == {block: x.shape[1] for block, x in tapped.items()}
+    assert {block: backbone.channels(block) for block in backbone.chain} == {
+        block: x.shape[1] for block, x in tapped.items()
+    }
     assert last.shape[1] == backbone.feature_channels
 
 
 @pytest.mark.parametrize("name", backbones.names())
-def test_the_stages_double_the_stride_and_end_at_32_16_where_the_name_says_or_4_for_small_images(name):
+def test_each_stage_doubles_the_stride_up_to_that_of_the_backbone(
+    name,
+):
     with torch.device("meta"):
         backbone = backbones.make(name, weights="none").eval()
         _, tapped = backbone.run(torch.empty(1, 3, 224, 224), taps=backbone.stages)
@@ -87,7 +109,11 @@ def test_freezing_stops_gradients_and_statistics_of_the_first_stages_only(backbo
     for index, block in enumerate(backbone.chain):
         part, frozen = backbone.get_submodule(block), index < end
         assert all((p.grad is None) == frozen for p in part.parameters()), block
-        changed = [not torch.equal(tensor, before[f"{block}.{key}"]) for key, tensor in part.state_dict().items() if "running" in key]
+        changed = [
+            not torch.equal(tensor, before[f"{block}.{key}"])
+            for key, tensor in part.state_dict().items()
+            if "running" in key
+        ]
         assert all(change is not frozen for change in changed), block
 
 

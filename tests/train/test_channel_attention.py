@@ -11,7 +11,10 @@ OP = torch.ops.finedge.channel_attention.default
 def tensors(*, dtype=torch.float32, grad=False, values=(5, 4)):
     make = torch.Generator().manual_seed(0)
     shapes = ((2, 6, 2, 3), (2, 6, 2, 3), (2, 6, *values))
-    return [torch.randn(shape, generator=make, dtype=torch.float64).to(dtype).requires_grad_(grad) for shape in shapes]
+    return [
+        torch.randn(shape, generator=make, dtype=torch.float64).to(dtype).requires_grad_(grad)
+        for shape in shapes
+    ]
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
@@ -19,13 +22,20 @@ def tensors(*, dtype=torch.float32, grad=False, values=(5, 4)):
 def test_the_operator_agrees_with_the_numpy_reference(values, groups):
     q, k, v = tensors(values=values)
     expected = ops.channel_attention(q.numpy(), k.numpy(), v.numpy(), groups=groups, scale=0.7)
-    np.testing.assert_allclose(channel_attention(q, k, v, groups=groups, scale=0.7).numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        channel_attention(q, k, v, groups=groups, scale=0.7).numpy(), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_large_logits_do_not_overflow():
     q, k, v = tensors()
     expected = ops.channel_attention(1e3 * q.numpy(), k.numpy(), v.numpy(), groups=2, scale=10.0)
-    np.testing.assert_allclose(channel_attention(1e3 * q, k, v, groups=2, scale=10.0).numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        channel_attention(1e3 * q, k, v, groups=2, scale=10.0).numpy(),
+        expected,
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -39,7 +49,10 @@ def test_half_precision_inputs_keep_their_dtype_and_lose_only_rounding(dtype):
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_the_hand_written_gradient_is_the_numerical_one(groups):
-    assert torch.autograd.gradcheck(lambda q, k, v: channel_attention(q, k, v, groups=groups, scale=0.7), tensors(dtype=torch.float64, grad=True))
+    assert torch.autograd.gradcheck(
+        lambda q, k, v: channel_attention(q, k, v, groups=groups, scale=0.7),
+        tensors(dtype=torch.float64, grad=True),
+    )
 
 
 def test_the_gradient_is_right_where_all_three_are_one_tensor():
@@ -49,7 +62,9 @@ def test_the_gradient_is_right_where_all_three_are_one_tensor():
 
 def test_the_gradient_can_be_differentiated_again():
     inputs = tensors(dtype=torch.float64, grad=True, values=(2, 1))
-    assert torch.autograd.gradgradcheck(lambda q, k, v: channel_attention(q, k, v, groups=3, scale=0.7), inputs)
+    assert torch.autograd.gradgradcheck(
+        lambda q, k, v: channel_attention(q, k, v, groups=3, scale=0.7), inputs
+    )
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -60,7 +75,10 @@ def test_pytorch_finds_the_registration_complete(grad):
 def test_memory_layout_does_not_matter():
     q, k, v = tensors()
     last = [x.to(memory_format=torch.channels_last) for x in (q, k, v)]
-    torch.testing.assert_close(channel_attention(*last, groups=2, scale=0.7), channel_attention(q, k, v, groups=2, scale=0.7))
+    torch.testing.assert_close(
+        channel_attention(*last, groups=2, scale=0.7),
+        channel_attention(q, k, v, groups=2, scale=0.7),
+    )
 
 
 def test_autocast_computes_in_float32_and_gradients_flow():
@@ -74,4 +92,6 @@ def test_autocast_computes_in_float32_and_gradients_flow():
 
 def test_the_module_scales_by_the_square_root_of_the_number_of_positions():
     q, k, v = tensors()
-    torch.testing.assert_close(ChannelAttention(groups=2)(q, k, v), channel_attention(q, k, v, groups=2, scale=6**-0.5))
+    torch.testing.assert_close(
+        ChannelAttention(groups=2)(q, k, v), channel_attention(q, k, v, groups=2, scale=6**-0.5)
+    )

@@ -6,15 +6,21 @@ import torch
 from finedge.errors import DataError
 from finedge.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from finedge.train.ema import MovingAverage
-from finedge.train.models import build
+from finedge.train.models import build_model
 from finedge.train.optimizer import momenta, sgd
 from finedge.train.recipe import Recipe
 
 
 def fresh(seed, ema=True):
     torch.manual_seed(seed)
-    model = build("plain", num_classes=3, backbone="mobilenetv2_035").to(memory_format=torch.channels_last)
-    return model, sgd(model, Recipe(), backbone_lr=0.1), MovingAverage(model, decay=0.9) if ema else None
+    model = build_model("plain", num_classes=3, backbone="mobilenetv2_035").to(
+        memory_format=torch.channels_last
+    )
+    return (
+        model,
+        sgd(model, Recipe(), backbone_lr=0.1),
+        MovingAverage(model, decay=0.9) if ema else None,
+    )
 
 
 def stepped(seed=0, ema=True):
@@ -38,7 +44,9 @@ def test_weights_momentum_average_and_epoch_come_back_bit_by_bit(tmp_path):
     assert same(model.state_dict(), other.state_dict())
     assert same(ema.model.state_dict(), its_ema.model.state_dict())
     assert its_ema.updates == 1
-    for (name, _, buffer), (_, parameter, restored) in zip(momenta(model, optimizer), momenta(other, its_optimizer), strict=True):
+    for (name, _, buffer), (_, parameter, restored) in zip(
+        momenta(model, optimizer), momenta(other, its_optimizer), strict=True
+    ):
         assert torch.equal(buffer, restored), name
         assert restored.stride() == parameter.stride(), name
 
@@ -56,7 +64,9 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
     model, optimizer, ema = stepped()
     save_checkpoint(tmp_path / "c", model, optimizer=optimizer, ema=ema, epoch=1)
     old, limits = (tmp_path / "c").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # the write stops half-way, as on a full disk
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (10_000, limits[1])
+    )  # the write stops half-way, as on a full disk
     try:
         with pytest.raises(OSError, match="too large"):
             save_checkpoint(tmp_path / "c", model, optimizer=optimizer, ema=ema, epoch=2)
@@ -80,4 +90,6 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path):
     model, optimizer, _ = stepped(ema=False)
     save_checkpoint(tmp_path / "c", model, optimizer=optimizer, ema=None, epoch=1)
     with pytest.raises(DataError, match="does not fit"):
-        load_weights(tmp_path / "c", build("plain", num_classes=4, backbone="mobilenetv2_035"))
+        load_weights(
+            tmp_path / "c", build_model("plain", num_classes=4, backbone="mobilenetv2_035")
+        )

@@ -4,12 +4,14 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finedge.errors import UsageError
-from finedge.train import about, models
+from finedge.train import models
+from finedge.train.cost import cost
 from finedge.train.layers.collaborative import ChannelGroupAttention, CoAttention, unit_length
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 from finedge.train.layers.pooling import average_to, mean_of_largest
 
-# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two decimals; off by at most their rounding.
+# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two
+# decimals; wrong by at most their rounding.
 COUNTED = [("full", 43.08, 9.95, 47.23), ("edge", 25.63, 4.26, 17.57)]
 ROUNDING = 0.0051
 # Channels P of a branch, and positions of the three branches at 224.
@@ -19,7 +21,7 @@ FLOAT16_MAX = 65504
 
 def build(backbone="resnet18", **options):
     torch.manual_seed(0)
-    return models.build("clca_cga", num_classes=7, backbone=backbone, **options).eval()
+    return models.build_model("clca_cga", num_classes=7, backbone=backbone, **options).eval()
 
 
 def images(side=64):
@@ -32,18 +34,25 @@ def maps():
 
 
 def similarity_gmac(width, *, enlarged):
-    """One matrix of cosines for each pair of branches; `enlarged` is by how much each grid is larger than at 224."""
+    """GMAC of one matrix of cosines for each pair; grids are `enlarged` times those at 224."""
     channels, (first, second, last) = BRANCHES[width]
     return channels * (first * second + first * last + second * last) * enlarged**2 / 1e9
 
 
 @pytest.mark.parametrize(("width", "parameters", "small", "large"), COUNTED)
-def test_the_counts_are_the_specifications_and_the_cosines_once_more(width, parameters, small, large):
-    # The specification counts the cosines of a pair once; the two ops with roles swapped compute them twice.
-    cost = about.cost("clca_cga", backbone="resnet50", width=width)
-    expected = [small + similarity_gmac(width, enlarged=1), large + similarity_gmac(width, enlarged=4)]
-    assert cost["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
-    assert [cost["gmac"][size] for size in ("224", "448")] == pytest.approx(expected, abs=ROUNDING)
+def test_the_counts_are_the_specifications_and_the_cosines_once_more(
+    width, parameters, small, large
+):
+    # The specification counts the cosines of a pair once; the two ops compute them twice.
+    counts = cost("clca_cga", backbone="resnet50", width=width)
+    expected = [
+        small + similarity_gmac(width, enlarged=1),
+        large + similarity_gmac(width, enlarged=4),
+    ]
+    assert counts["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
+    assert [counts["gmac"][size] for size in ("224", "448")] == pytest.approx(
+        expected, abs=ROUNDING
+    )
 
 
 @torch.no_grad()
@@ -69,7 +78,9 @@ def test_each_of_three_maps_adds_both_partners_as_they_were():
     partners = {0: (1, 2), 1: (0, 2), 2: (0, 1)}
     attend, unit = CrossLayerAttention(scale=1.0), [unit_length(x) for x in given]
     for i, found in enumerate(exchange(given)):
-        torch.testing.assert_close(found, given[i] + sum(0.5 * attend(unit[i], unit[j], given[j]) for j in partners[i]))
+        torch.testing.assert_close(
+            found, given[i] + sum(0.5 * attend(unit[i], unit[j], given[j]) for j in partners[i])
+        )
 
 
 @torch.no_grad()
@@ -79,13 +90,15 @@ def test_both_attentions_start_as_exactly_the_identity():
     assert torch.equal(ChannelGroupAttention(6)(given[0]), given[0])
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(2048, 16), (112, 16), (24, 12), (30, 15), (17, 1)])
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(2048, 16), (112, 16), (24, 12), (30, 15), (17, 1)]
+)
 def test_the_groups_are_the_largest_divisor_up_to_sixteen(channels, groups):
     assert ChannelGroupAttention(channels).attend.groups == groups
 
 
 @torch.no_grad()
-def test_channel_group_attention_is_self_attention_of_the_channels_in_each_group():
+def test_channel_group_attention_is_self_attention_in_each_group():
     module, x = ChannelGroupAttention(34), torch.randn(2, 34, 3, 2)
     torch.nn.init.constant_(module.gamma, 0.5)
     assert module.attend.groups == 2
@@ -94,7 +107,7 @@ def test_channel_group_attention_is_self_attention_of_the_channels_in_each_group
     torch.testing.assert_close(module(x), expected.reshape_as(x))
 
 
-def test_unit_length_is_the_l2_norm_divided_out_and_leaves_empty_positions_empty():
+def test_unit_length_divides_by_the_l2_norm_and_keeps_empty_positions():
     x = maps()[0]
     x[:, :, 0, 0] = 0
     torch.testing.assert_close(unit_length(x), F.normalize(x, dim=1))
@@ -130,7 +143,11 @@ def test_the_gradient_of_unit_length_is_the_numerical_one():
 @torch.no_grad()
 def test_the_prediction_is_the_sum_of_the_four_heads():
     outputs = build()(images())
-    assert [o.name for o in build().outputs] == list(outputs) == ["logits", "local_0", "local_1", "local_2", "local_3"]
+    assert (
+        [o.name for o in build().outputs]
+        == list(outputs)
+        == ["logits", "local_0", "local_1", "local_2", "local_3"]
+    )
     torch.testing.assert_close(outputs["logits"], sum(outputs[f"local_{i}"] for i in range(4)))
 
 
@@ -149,13 +166,17 @@ def test_the_loss_weighs_the_heads_two_two_two_one():
 @pytest.mark.parametrize("options", [{"width": "full"}, {"pool": "max"}, {"scale": 10.0}])
 @pytest.mark.parametrize("side", [64, 97])
 def test_the_options_run_on_even_and_odd_sides(side, options):
-    assert all(x.isfinite().all() for x in build("mobilenetv2_035", **options)(images(side)).values())
+    assert all(
+        x.isfinite().all() for x in build("mobilenetv2_035", **options)(images(side)).values()
+    )
 
 
-def test_the_edge_width_averages_the_first_branch_to_the_grid_of_the_second():
+def test_the_edge_width_averages_the_first_branch_to_the_second_grid():
     model, shapes = build(), []
     for branch in model.branch:
-        branch.register_forward_hook(lambda _, inputs, output: shapes.append((inputs[0].shape[2:], output.shape[1])))
+        branch.register_forward_hook(
+            lambda _, inputs, output: shapes.append((inputs[0].shape[2:], output.shape[1]))
+        )
     with torch.no_grad():
         model(images(96))
     assert shapes == [((6, 6), 256), ((6, 6), 256), ((3, 3), 256)]
@@ -171,9 +192,15 @@ def test_unknown_options_name_the_nearest():
 def test_every_direction_has_a_view_of_an_attention():
     model = build()
     assert [view.label for view in model.views] == [
-        f"{a} looks at {b}" for a, b in (("layer2.1", "layer3.1"), ("layer2.1", "layer4.1"), ("layer3.1", "layer2.1"))
-    ] + [f"{a} looks at {b}" for a, b in (("layer3.1", "layer4.1"), ("layer4.1", "layer2.1"), ("layer4.1", "layer3.1"))]
-    assert all(isinstance(model.get_submodule(view.tap), CrossLayerAttention) for view in model.views)
+        f"{a} looks at {b}"
+        for a, b in (("layer2.1", "layer3.1"), ("layer2.1", "layer4.1"), ("layer3.1", "layer2.1"))
+    ] + [
+        f"{a} looks at {b}"
+        for a, b in (("layer3.1", "layer4.1"), ("layer4.1", "layer2.1"), ("layer4.1", "layer3.1"))
+    ]
+    assert all(
+        isinstance(model.get_submodule(view.tap), CrossLayerAttention) for view in model.views
+    )
 
 
 def test_the_mean_of_the_largest_takes_all_where_there_are_fewer():
@@ -186,5 +213,10 @@ def test_the_mean_of_the_largest_takes_all_where_there_are_fewer():
 def test_averaging_covers_the_map_in_equal_cells_that_may_stick_out(side, cells):
     x, cell = torch.randn(2, 3, side, side), -(-side // cells)
     found = average_to(x, grid=(cells, cells))
-    expected = [[x[:, :, i : i + cell, j : j + cell].mean(dim=(2, 3)) for j in range(0, side, cell)] for i in range(0, side, cell)]
-    torch.testing.assert_close(found, torch.stack([torch.stack(row, dim=-1) for row in expected], dim=2))
+    expected = [
+        [x[:, :, i : i + cell, j : j + cell].mean(dim=(2, 3)) for j in range(0, side, cell)]
+        for i in range(0, side, cell)
+    ]
+    torch.testing.assert_close(
+        found, torch.stack([torch.stack(row, dim=-1) for row in expected], dim=2)
+    )

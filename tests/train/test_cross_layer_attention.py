@@ -12,7 +12,10 @@ OP = torch.ops.finedge.cross_layer_attention.default
 def tensors(*, dtype=torch.float32, grad=False, keys=(5, 4), values=6):
     make = torch.Generator().manual_seed(0)
     shapes = ((2, 3, 2, 3), (2, 3, *keys), (2, values, *keys))
-    return [torch.randn(shape, generator=make, dtype=torch.float64).to(dtype).requires_grad_(grad) for shape in shapes]
+    return [
+        torch.randn(shape, generator=make, dtype=torch.float64).to(dtype).requires_grad_(grad)
+        for shape in shapes
+    ]
 
 
 @pytest.mark.parametrize("values", [1, 3, 6])
@@ -20,13 +23,17 @@ def tensors(*, dtype=torch.float32, grad=False, keys=(5, 4), values=6):
 def test_the_operator_agrees_with_the_numpy_reference(keys, values):
     q, k, v = tensors(keys=keys, values=values)
     expected = ops.cross_layer_attention(q.numpy(), k.numpy(), v.numpy(), scale=0.7)
-    np.testing.assert_allclose(cross_layer_attention(q, k, v, scale=0.7).numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        cross_layer_attention(q, k, v, scale=0.7).numpy(), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_large_logits_do_not_overflow():
     q, k, v = tensors()
     expected = ops.cross_layer_attention(1e3 * q.numpy(), k.numpy(), v.numpy(), scale=10.0)
-    np.testing.assert_allclose(cross_layer_attention(1e3 * q, k, v, scale=10.0).numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        cross_layer_attention(1e3 * q, k, v, scale=10.0).numpy(), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -39,7 +46,10 @@ def test_half_precision_inputs_keep_their_dtype_and_lose_only_rounding(dtype):
 
 
 def test_the_hand_written_gradient_is_the_numerical_one():
-    assert torch.autograd.gradcheck(lambda q, k, v: cross_layer_attention(q, k, v, scale=0.7), tensors(dtype=torch.float64, grad=True))
+    assert torch.autograd.gradcheck(
+        lambda q, k, v: cross_layer_attention(q, k, v, scale=0.7),
+        tensors(dtype=torch.float64, grad=True),
+    )
 
 
 def test_the_gradient_is_right_where_keys_and_values_are_one_tensor():
@@ -49,7 +59,8 @@ def test_the_gradient_is_right_where_keys_and_values_are_one_tensor():
 
 def test_the_gradient_can_be_differentiated_again():
     assert torch.autograd.gradgradcheck(
-        lambda q, k, v: cross_layer_attention(q, k, v, scale=0.7), tensors(dtype=torch.float64, grad=True, keys=(2, 1), values=2)
+        lambda q, k, v: cross_layer_attention(q, k, v, scale=0.7),
+        tensors(dtype=torch.float64, grad=True, keys=(2, 1), values=2),
     )
 
 
@@ -61,7 +72,9 @@ def test_pytorch_finds_the_registration_complete(grad):
 def test_memory_layout_does_not_matter():
     q, k, v = tensors()
     last = [x.to(memory_format=torch.channels_last) for x in (q, k, v)]
-    torch.testing.assert_close(cross_layer_attention(*last, scale=0.7), cross_layer_attention(q, k, v, scale=0.7))
+    torch.testing.assert_close(
+        cross_layer_attention(*last, scale=0.7), cross_layer_attention(q, k, v, scale=0.7)
+    )
 
 
 def test_autocast_computes_in_float32_and_gradients_flow():
@@ -87,7 +100,11 @@ def module(*, joint=False, trained=True):
 
 def maps():
     torch.manual_seed(1)
-    return torch.randn(2, 12, 3, 3), [torch.randn(2, 4, 6, 6), torch.randn(2, 5, 6, 4), torch.randn(2, 6, 3, 2)]
+    return torch.randn(2, 12, 3, 3), [
+        torch.randn(2, 4, 6, 6),
+        torch.randn(2, 5, 6, 4),
+        torch.randn(2, 6, 3, 2),
+    ]
 
 
 def test_the_module_is_the_papers_sum_over_responses():
@@ -105,9 +122,16 @@ def test_the_module_is_the_papers_sum_over_responses():
 def test_the_joint_form_is_one_softmax_over_all_positions():
     made, (query, responses) = module(joint=True), maps()
     q = made.theta(query).flatten(2)
-    k, v = (torch.cat([w(x).flatten(2) for w, x in zip(ws, responses, strict=True)], dim=2) for ws in (made.phi, made.g))
-    y = (v @ torch.softmax(q.transpose(1, 2) @ k / 8**0.5, dim=2).transpose(1, 2)).reshape(2, 8, 3, 3)
-    torch.testing.assert_close(made(query, responses), query + made.bn[0](made.z(y)), rtol=1e-4, atol=1e-4)
+    k, v = (
+        torch.cat([w(x).flatten(2) for w, x in zip(ws, responses, strict=True)], dim=2)
+        for ws in (made.phi, made.g)
+    )
+    y = (v @ torch.softmax(q.transpose(1, 2) @ k / 8**0.5, dim=2).transpose(1, 2)).reshape(
+        2, 8, 3, 3
+    )
+    torch.testing.assert_close(
+        made(query, responses), query + made.bn[0](made.z(y)), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("joint", [False, True])

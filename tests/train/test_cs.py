@@ -1,20 +1,22 @@
 import pytest
 import torch
 
-from finedge.train import about, backbones, models
+from finedge.train import backbones, models
+from finedge.train.cost import cost
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 from finedge.train.layers.cross_layer_channel import CrossLayerSelf, HighLevel
 from finedge.train.layers.head import LinearHead
 from finedge.train.layers.pooling import average_to
 
-# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two decimals; off by at most their rounding.
+# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two
+# decimals; wrong by at most their rounding.
 COUNTED = [("resnet101", 44.65, 8.28, 33.43), ("resnet50", 25.66, 4.57, 18.58)]
 ROUNDING = 0.0051
 
 
 def build(backbone="resnet18", **options):
     torch.manual_seed(0)
-    return models.build("cs", num_classes=7, backbone=backbone, **options).eval()
+    return models.build_model("cs", num_classes=7, backbone=backbone, **options).eval()
 
 
 def images(side=64):
@@ -32,7 +34,9 @@ def open_gammas(module):
 def recorded(model, *paths):
     found = {}
     for path in paths:
-        model.get_submodule(path).register_forward_hook(lambda _, inputs, output, path=path: found.__setitem__(path, (inputs, output)))
+        model.get_submodule(path).register_forward_hook(
+            lambda _, inputs, output, path=path: found.__setitem__(path, (inputs, output))
+        )
     with torch.no_grad():
         model(images())
     return found
@@ -40,9 +44,11 @@ def recorded(model, *paths):
 
 @pytest.mark.parametrize(("backbone", "parameters", "small", "large"), COUNTED)
 def test_the_counts_are_those_of_the_specification(backbone, parameters, small, large):
-    cost = about.cost("cs", backbone=backbone)
-    assert cost["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
-    assert [cost["gmac"][size] for size in ("224", "448")] == pytest.approx([small, large], abs=ROUNDING)
+    counts = cost("cs", backbone=backbone)
+    assert counts["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
+    assert [counts["gmac"][size] for size in ("224", "448")] == pytest.approx(
+        [small, large], abs=ROUNDING
+    )
 
 
 @torch.no_grad()
@@ -51,7 +57,10 @@ def test_one_low_map_is_refined_by_the_equations_of_the_specification():
     high, refine = HighLevel(10, width=4).eval(), open_gammas(CrossLayerSelf(6, width=4)).eval()
     low_map, high_map = torch.randn(2, 6, 7, 5), torch.randn(2, 10, 4, 3)
     low, h = refine.reduce(low_map), high.reduce(high_map)
-    q, k = high.channel_query(h).flatten(2), refine.channel_key(average_to(low, grid=(4, 3))).flatten(2)
+    q, k = (
+        high.channel_query(h).flatten(2),
+        refine.channel_key(average_to(low, grid=(4, 3))).flatten(2),
+    )
     channels = torch.softmax(torch.einsum("bcn,bdn->bcd", q, k) / 12**0.5, dim=2)
     refined_channels = low + 0.7 * torch.einsum("bcd,bdhw->bchw", channels, low)
     q, k, v = refine.spatial_query(low).flatten(2), high.key(h).flatten(2), high.value(h).flatten(2)
@@ -62,7 +71,9 @@ def test_one_low_map_is_refined_by_the_equations_of_the_specification():
 
 
 def test_at_the_start_both_refinements_are_the_low_map_itself_exactly():
-    found = recorded(build(), *(f"refine.{i}.{part}" for i in (0, 1) for part in ("reduce", "fuse")))
+    found = recorded(
+        build(), *(f"refine.{i}.{part}" for i in (0, 1) for part in ("reduce", "fuse"))
+    )
     for i in (0, 1):
         low = found[f"refine.{i}.reduce"][1]
         (fused,) = found[f"refine.{i}.fuse"][0]
@@ -75,7 +86,9 @@ def test_the_classifier_sees_the_average_of_the_last_map_first():
     found = recorded(model, last, "classifier")
     (features,) = found["classifier"][0]
     assert isinstance(model.classifier, LinearHead)
-    torch.testing.assert_close(features[:, : model.backbone.feature_channels], found[last][1].mean(dim=(2, 3)))
+    torch.testing.assert_close(
+        features[:, : model.backbone.feature_channels], found[last][1].mean(dim=(2, 3))
+    )
 
 
 @torch.no_grad()
@@ -94,7 +107,7 @@ def test_sides_that_the_strides_do_not_divide_work(side):
 @pytest.mark.parametrize("backbone", backbones.names())
 def test_the_width_is_cnls(backbone):
     with torch.device("meta"):
-        model = models.build("cs", num_classes=7, backbone=backbone)
+        model = models.build_model("cs", num_classes=7, backbone=backbone)
     assert model.refine[0].reduce.out_channels == models.cnl.placement(model.backbone).width
 
 

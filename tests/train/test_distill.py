@@ -7,26 +7,38 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finedge.errors import DataError, UsageError
-from finedge.train.command import train
 from finedge.train.distill import Teacher, distilled, open_teacher
 from finedge.train.loader import normalise
 from finedge.train.run import load_run, read_record
-from finedge.train.step import Step
+from finedge.train.step import TrainingStep
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def teacher(pictures, tmp_path_factory):
+def teacher(train, pictures, tmp_path_factory):
     """A small finished run."""
     out = tmp_path_factory.mktemp("teacher") / "run"
-    train(out=out, data=pictures, model="plain", backbone="mobilenetv2_035", weights="none", size=32, batch_size=8, epochs=1, lr=0.01, device="cpu")
+    train(
+        out=out,
+        data=pictures,
+        model="plain",
+        backbone="mobilenetv2_035",
+        weights="none",
+        size=32,
+        batch_size=8,
+        epochs=1,
+        lr=0.01,
+        device="cpu",
+    )
     return out
 
 
 def equal(one, two):
     first, second = (load_file(run / "checkpoint.safetensors") for run in (one, two))
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -35,13 +47,19 @@ def test_the_loss_is_that_of_the_paper(weight):
     student, teacher, loss, t = torch.randn(5, 7), torch.randn(5, 7), torch.tensor(2.5), 3.0
     p, q = (torch.softmax(scores / t, dim=1) for scores in (teacher, student))
     expected = (1 - weight) * 2.5 + weight * t**2 * (p * (p.log() - q.log())).sum(dim=1).mean()
-    torch.testing.assert_close(distilled(loss, student, teacher, weight=weight, temperature=t), expected)
+    torch.testing.assert_close(
+        distilled(loss, student, teacher, weight=weight, temperature=t), expected
+    )
 
 
 def test_log_probabilities_teach_what_their_logits_teach():
     torch.manual_seed(0)
     student, teacher, loss = torch.randn(5, 7), torch.randn(5, 7), torch.tensor(0.0)
-    logs = [distilled(loss, s, t, weight=1.0, temperature=4.0) for s in (student, student.log_softmax(1)) for t in (teacher, teacher.log_softmax(1))]
+    logs = [
+        distilled(loss, s, t, weight=1.0, temperature=4.0)
+        for s in (student, student.log_softmax(1))
+        for t in (teacher, teacher.log_softmax(1))
+    ]
     torch.testing.assert_close(logs, [logs[0]] * 4)
 
 
@@ -54,15 +72,20 @@ def test_the_teacher_sees_frames_as_it_was_trained_to(teacher):
     assert not scores.requires_grad
 
 
-def test_a_student_follows_its_teacher_and_the_run_says_so(teacher, settings, tmp_path):
+def test_a_student_follows_its_teacher_and_the_run_says_so(train, teacher, settings, tmp_path):
     (tmp_path / "r.toml").write_text("distill_weight = 1.0\n[options]\ndropout = 0.0\n")
-    result = train(out=tmp_path / "run", **{**settings, "epochs": 3, "lr": 0.002}, recipe=str(tmp_path / "r.toml"), teacher=teacher)
+    result = train(
+        out=tmp_path / "run",
+        **{**settings, "epochs": 3, "lr": 0.002},
+        recipe=str(tmp_path / "r.toml"),
+        teacher=teacher,
+    )
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert result["loss"] < first["loss"]
     assert read_record(tmp_path / "run")["teacher"].keys() == {"path", "sha256"}
 
 
-def test_a_teacher_without_weight_changes_nothing(teacher, settings, tmp_path):
+def test_a_teacher_without_weight_changes_nothing(train, teacher, settings, tmp_path):
     (tmp_path / "r.toml").write_text("distill_weight = 0.0\n")
     more = {**settings, "epochs": 1, "recipe": str(tmp_path / "r.toml")}
     train(out=tmp_path / "taught", **more, teacher=teacher)
@@ -70,10 +93,12 @@ def test_a_teacher_without_weight_changes_nothing(teacher, settings, tmp_path):
     assert equal(tmp_path / "taught", tmp_path / "alone")
 
 
-def test_a_distilled_run_resumes_with_its_teacher_and_no_other(teacher, settings, tmp_path, monkeypatch):
+def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
+    train, teacher, settings, tmp_path, monkeypatch
+):
     moving = shutil.copytree(teacher, tmp_path / "teacher")
     train(out=tmp_path / "whole", **settings, teacher=moving)
-    taken, real = [], Step._loss
+    taken, real = [], TrainingStep._loss
 
     def interrupted(self, batch):
         taken.append(batch)
@@ -82,7 +107,7 @@ def test_a_distilled_run_resumes_with_its_teacher_and_no_other(teacher, settings
         return real(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Step, "_loss", interrupted)
+        patch.setattr(TrainingStep, "_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(out=tmp_path / "broken", **settings, teacher=moving)
     moved = moving.rename(tmp_path / "moved")
@@ -104,8 +129,12 @@ def test_a_teacher_of_other_classes_or_sizes_is_refused(teacher):
         open_teacher(teacher, run.spec, sides=[0, 32], device=CPU)
 
 
-def test_a_damaged_teacher_is_told(teacher, settings, tmp_path):
+def test_a_damaged_teacher_is_reported(train, teacher, settings, tmp_path):
     broken = shutil.copytree(teacher, tmp_path / "teacher")
-    save_file({"model.x": torch.zeros(1)}, broken / "checkpoint.safetensors", {"epoch": "1", "ema_updates": "0"})
+    save_file(
+        {"model.x": torch.zeros(1)},
+        broken / "checkpoint.safetensors",
+        {"epoch": "1", "ema_updates": "0"},
+    )
     with pytest.raises(DataError, match="does not fit"):
         train(out=tmp_path / "run", **settings, teacher=broken)

@@ -15,7 +15,9 @@ def test_the_average_follows_weights_and_batch_statistics():
             tensor.add_(1)
     ema.update(model)  # the first update forgets at 1/10, not at 1/2
     for name, average in ema.model.state_dict().items():
-        torch.testing.assert_close(average, first[name] + (0.9 if average.is_floating_point() else 1))
+        torch.testing.assert_close(
+            average, first[name] + (0.9 if average.is_floating_point() else 1)
+        )
 
 
 def test_the_decay_rises_to_its_end():

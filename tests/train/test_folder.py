@@ -10,16 +10,18 @@ from safetensors.torch import load_file
 
 from finedge import files, leftovers
 from finedge.errors import DataError, SystemProblem, UsageError
-from finedge.train.command import train
 from finedge.train.folder import FILES, begin, require_new
 from finedge.train.run import load_run
 
 WRITES = len(FILES)  # of a run's beginning, one a file
-LEFT = (".checkpoint.safetensors.new-x0123abcd", ".run.json.new-x89efabcd")  # as a kill between write and rename leaves them
+LEFT = (
+    ".checkpoint.safetensors.new-x0123abcd",
+    ".run.json.new-x89efabcd",
+)  # as a kill between write and rename leaves them
 
 
 @pytest.fixture(scope="module")
-def whole(pictures, tmp_path_factory):
+def whole(train, pictures, tmp_path_factory):
     """The run that every broken one must end as."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(out=out, **small(pictures))
@@ -27,16 +29,25 @@ def whole(pictures, tmp_path_factory):
 
 
 def small(pictures):
-    more = {"model": "plain", "backbone": "mobilenetv2_035", "weights": "none", "size": 32, "batch_size": 8}
+    more = {
+        "model": "plain",
+        "backbone": "mobilenetv2_035",
+        "weights": "none",
+        "size": 32,
+        "batch_size": 8,
+    }
     return {"data": pictures, **more, "epochs": 1, "lr": 0.02, "device": "cpu"}
 
 
 def weights(run):
-    return {name: tensor.numpy().tobytes() for name, tensor in load_file(run / "checkpoint.safetensors").items()}
+    return {
+        name: tensor.numpy().tobytes()
+        for name, tensor in load_file(run / "checkpoint.safetensors").items()
+    }
 
 
 def stopped_at(monkeypatch, write, error):
-    """Let the `write`-th write of a file (from 0) end with `error` before the file is renamed into place."""
+    """Let the `write`-th write of a file (from 0) raise `error` before the rename."""
     real, done = os.fsync, []
 
     def fsync(handle):
@@ -49,7 +60,9 @@ def stopped_at(monkeypatch, write, error):
 
 
 @pytest.mark.parametrize("write", range(WRITES))
-def test_a_full_disk_at_any_write_leaves_a_folder_that_the_same_command_takes(whole, pictures, tmp_path, monkeypatch, write, caplog):
+def test_after_a_full_disk_at_any_write_the_same_command_starts_again(
+    train, whole, pictures, tmp_path, monkeypatch, write, caplog
+):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         stopped_at(patch, write, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
@@ -60,13 +73,15 @@ def test_a_full_disk_at_any_write_leaves_a_folder_that_the_same_command_takes(wh
     (out / LEFT[0]).write_bytes(b"half a checkpoint")
     with caplog.at_level("WARNING", "finedge"):
         train(out=out, **small(pictures))
-    assert "made anew" in caplog.text
+    assert "starts again" in caplog.text
     assert weights(out) == weights(whole)
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
 
 
 @pytest.mark.parametrize("write", [WRITES, WRITES + 1])
-def test_a_full_disk_after_an_epoch_leaves_a_run_that_can_be_resumed(whole, pictures, tmp_path, monkeypatch, write):
+def test_a_full_disk_after_an_epoch_leaves_a_run_that_can_be_resumed(
+    train, whole, pictures, tmp_path, monkeypatch, write
+):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         stopped_at(patch, write, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
@@ -80,22 +95,37 @@ def test_a_full_disk_after_an_epoch_leaves_a_run_that_can_be_resumed(whole, pict
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
 
 
-def test_seeds_go_on_where_the_last_checkpoint_was_not_written(whole, pictures, tmp_path, monkeypatch):
+def test_seeds_continue_where_the_last_checkpoint_was_not_written(
+    train, whole, pictures, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
-        stopped_at(patch, WRITES + 1, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))  # the metrics have the epoch, the checkpoint has not
+        stopped_at(
+            patch, WRITES + 1, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        )  # the metrics have the epoch, the checkpoint has not
         with pytest.raises(OSError, match="No space"):
             train(out=tmp_path, seeds=1, **small(pictures))
     train(out=tmp_path, seeds=1, **small(pictures))
     assert weights(tmp_path / "seed0") == weights(whole)
 
 
-@pytest.mark.parametrize("files", [{}, {LEFT[0]: ""}, {"metrics.jsonl": ""}, {"metrics.jsonl": "", "checkpoint.safetensors": "x", "split.json": "{}"}])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {LEFT[0]: ""},
+        {"metrics.jsonl": ""},
+        {"metrics.jsonl": "", "checkpoint.safetensors": "x", "split.json": "{}"},
+    ],
+)
 def test_an_empty_or_half_made_folder_is_taken(tmp_path, files):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     require_new(tmp_path)
     begin(tmp_path, {"split.json": "{}", "run.json": "new"}, save=lambda: None)
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"split.json": "{}", "run.json": "new"}
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "split.json": "{}",
+        "run.json": "new",
+    }
 
 
 @pytest.mark.parametrize(
@@ -103,13 +133,16 @@ def test_an_empty_or_half_made_folder_is_taken(tmp_path, files):
     [
         {"thesis.tex": "ten years"},
         {"metrics.jsonl": "", "thesis.tex": "ten years"},
-        {"metrics.jsonl": '{"epoch": 1}\n', "checkpoint.safetensors": "a week"},  # a training whose record was lost
+        {
+            "metrics.jsonl": '{"epoch": 1}\n',
+            "checkpoint.safetensors": "a week",
+        },  # a training whose record was lost
         {"checkpoint.safetensors": "somebody's"},
         {"split.json": "somebody's"},
         {".run.json.backup": "somebody's", "metrics.jsonl": ""},
     ],
 )
-def test_what_is_no_beginning_of_a_run_is_left_alone(tmp_path, files):
+def test_what_is_no_beginning_of_a_run_is_unchanged(tmp_path, files):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match="not a run"):
@@ -117,7 +150,7 @@ def test_what_is_no_beginning_of_a_run_is_left_alone(tmp_path, files):
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == files
 
 
-def test_data_that_is_refused_leaves_nothing(tmp_path, pictures):
+def test_data_that_is_refused_leaves_nothing(train, tmp_path, pictures):
     broken = shutil.copytree(pictures, tmp_path / "broken")
     for image in (broken / "train" / "red").iterdir():
         image.write_bytes(b"no picture")
@@ -126,7 +159,7 @@ def test_data_that_is_refused_leaves_nothing(tmp_path, pictures):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_out_that_cannot_be_written_is_told_before_the_data_is_read(tmp_path, pictures):
+def test_an_unwritable_out_is_reported_before_the_data_is_read(train, tmp_path, pictures):
     (tmp_path / "file").write_text("x")
     with pytest.raises(SystemProblem, match=r"--out: .*Not a directory"):
         train(out=tmp_path / "file" / "run", **{**small(pictures), "data": tmp_path / "nowhere"})

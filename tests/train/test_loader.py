@@ -24,15 +24,24 @@ def items(pictures):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_validation_sees_the_pixels_of_the_device(items, name):
     how = replace(BACKBONES[name].preprocess, resize=37, crop=32)
-    frames = torch.cat([b.frames for b in batches(EvaluationImages(items, how), range(len(items)), batch_size=5, workers=2)])
-    assert np.array_equal(frames.numpy(), np.stack([preprocess(read_image(i.path), how) for i in items]))
+    frames = torch.cat(
+        [
+            b.frames
+            for b in batches(
+                EvaluationImages(items, how), range(len(items)), batch_size=5, workers=2
+            )
+        ]
+    )
+    assert np.array_equal(
+        frames.numpy(), np.stack([preprocess(read_image(i.path), how) for i in items])
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_batches_keep_the_order_whatever_the_number_of_threads(items, workers):
     order = [3, 35, 0, 12, 7]
     made = list(batches(EvaluationImages(items, HOW), order, batch_size=2, workers=workers))
-    assert [len(b.targets) for b in made] == [2, 3]  # the lone last one joins its neighbours
+    assert [len(b.targets) for b in made] == [2, 3]  # the single last one joins its neighbours
     assert torch.cat([b.targets for b in made]).tolist() == [items[i].label for i in order]
 
 
@@ -54,8 +63,8 @@ def test_normalising_is_mean_and_std_per_channel():
     made = normalise(torch.from_numpy(frames), how)
     assert made.shape == (2, 3, 4, 5)
     assert made.is_contiguous(memory_format=torch.channels_last)
-    wanted = (frames / 255 - np.array(how.mean)) / np.array(how.std)
-    np.testing.assert_allclose(made.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-6)
+    expected = (frames / 255 - np.array(how.mean)) / np.array(how.std)
+    np.testing.assert_allclose(made.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
 
 
 def test_another_side_keeps_the_share_that_is_cut():
@@ -65,4 +74,11 @@ def test_another_side_keeps_the_share_that_is_cut():
 def test_an_image_that_breaks_while_training_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not an image")
     with pytest.raises(DataError, match=r"broken\.jpg"):
-        list(batches(EvaluationImages([Item(tmp_path / "broken.jpg", 0)], HOW), [0], batch_size=1, workers=1))
+        list(
+            batches(
+                EvaluationImages([Item(tmp_path / "broken.jpg", 0)], HOW),
+                [0],
+                batch_size=1,
+                workers=1,
+            )
+        )

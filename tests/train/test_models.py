@@ -15,7 +15,7 @@ EXTRA = 3_166_208  # parameters of the published module on ResNet-50
 
 def build(name, **options):
     torch.manual_seed(0)
-    return models.build(name, **{"num_classes": 7, "backbone": "mobilenetv2_035", **options})
+    return models.build_model(name, **{"num_classes": 7, "backbone": "mobilenetv2_035", **options})
 
 
 def images(size=64):
@@ -44,7 +44,11 @@ def name(request):
 def test_every_parameter_gets_a_gradient(name, backbone):
     model = perturb(build(name, backbone=backbone))
     model.loss(model(images(96)), torch.tensor([0, 5]), label_smoothing=0.1).backward()
-    without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
+    without = [
+        key
+        for key, p in model.named_parameters()
+        if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()
+    ]
     assert without == []
 
 
@@ -64,16 +68,20 @@ def test_every_model_runs_on_every_backbone(name, backbone):
     with torch.device("meta"):
         model = build(name, backbone=backbone).eval()
         outputs = model(torch.empty(2, 3, 64, 64))
-    assert {key: tuple(x.shape) for key, x in outputs.items()} == {output.name: (2, 7) for output in model.outputs}
+    assert {key: tuple(x.shape) for key, x in outputs.items()} == {
+        output.name: (2, 7) for output in model.outputs
+    }
     assert [output.role for output in model.outputs].count("main") == 1
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("backbone", TINY)
-def test_each_tap_is_a_module_that_runs_once_and_gives_one_feature_map_in_the_order_listed(name, backbone):
+def test_each_tap_runs_once_in_order_and_gives_one_feature_map(name, backbone):
     model, seen = build(name, backbone=backbone).eval(), []
     for tap in model.taps:
-        model.get_submodule(tap).register_forward_hook(lambda _, __, output, tap=tap: seen.append((tap, output.ndim)))
+        model.get_submodule(tap).register_forward_hook(
+            lambda _, __, output, tap=tap: seen.append((tap, output.ndim))
+        )
     model(images())
     assert seen == [(tap, 4) for tap in model.taps]
 
@@ -82,7 +90,7 @@ def test_each_tap_is_a_module_that_runs_once_and_gives_one_feature_map_in_the_or
 @pytest.mark.parametrize("backbone", TINY)
 def test_name_backbone_classes_and_options_make_the_model_again(name, backbone):
     model = perturb(build(name, backbone=backbone)).eval()
-    again = models.build(name, num_classes=7, backbone=backbone, **model.options).eval()
+    again = models.build_model(name, num_classes=7, backbone=backbone, **model.options).eval()
     again.load_state_dict(model.state_dict())
     assert again.options == model.options
     assert torch.equal(scores(again), scores(model))
@@ -101,7 +109,9 @@ def test_a_copy_is_independent(name):
 @pytest.mark.parametrize("backbone", TINY)
 def test_an_export_with_a_free_batch_gives_the_same_outputs(name, backbone):
     model = perturb(build(name, backbone=backbone)).eval()
-    program = torch.export.export(model, (images(),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(
+        model, (images(),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
     one = images()[:1]
     torch.testing.assert_close(program.module()(one), model(one))
 
@@ -112,14 +122,19 @@ def test_an_export_with_a_free_batch_gives_the_same_outputs(name, backbone):
 def test_cnl_starts_as_exactly_the_plain_network(backbone, joint):
     model = build("cnl", backbone=backbone, joint=joint).eval()
     plain = build("plain", backbone=backbone).eval()
-    plain.load_state_dict({key: x for key, x in model.state_dict().items() if not key.startswith("cross_layer")})
+    plain.load_state_dict(
+        {key: x for key, x in model.state_dict().items() if not key.startswith("cross_layer")}
+    )
     assert torch.equal(model(images())["logits"], plain(images())["logits"])
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
 def test_cnl_adds_the_published_number_of_parameters(backbone):
     with torch.device("meta"):
-        plain, model = (sum(p.numel() for p in build(n, num_classes=200, backbone=backbone).parameters()) for n in ("plain", "cnl"))
+        plain, model = (
+            sum(p.numel() for p in build(n, num_classes=200, backbone=backbone).parameters())
+            for n in ("plain", "cnl")
+        )
     assert model - plain == EXTRA
 
 
@@ -135,7 +150,9 @@ def test_cnl_asks_from_behind_its_responses(backbone):
 
 def test_the_attention_starts_as_the_paper_says():
     module = build("cnl", backbone="resnet18").cross_layer
-    weights = torch.cat([m.weight.flatten() for m in (module.theta, *module.phi, *module.g, module.z)])
+    weights = torch.cat(
+        [m.weight.flatten() for m in (module.theta, *module.phi, *module.g, module.z)]
+    )
     assert abs(weights.std() - 0.01) < 2e-4
     assert abs(weights.mean()) < 2e-4
     assert not any(bn.weight.any() or bn.bias.any() for bn in module.bn)
@@ -143,8 +160,14 @@ def test_the_attention_starts_as_the_paper_says():
 
 @pytest.mark.parametrize(("head_init", "std"), [("small", 0.01), ("kaiming", 0.1)])
 def test_the_new_linear_layer_starts_where_asked(name, head_init, std):
-    layers = [m for m in build(name, num_classes=200, head_init=head_init).modules() if isinstance(m, LinearHead)]
-    assert [layer.weight.std().item() for layer in layers] == pytest.approx([std] * len(layers), rel=0.01)
+    layers = [
+        m
+        for m in build(name, num_classes=200, head_init=head_init).modules()
+        if isinstance(m, LinearHead)
+    ]
+    assert [layer.weight.std().item() for layer in layers] == pytest.approx(
+        [std] * len(layers), rel=0.01
+    )
     assert layers
     assert not any(layer.bias.any() for layer in layers)
 
@@ -154,7 +177,9 @@ def test_the_loss_is_smoothed_cross_entropy_of_the_main_output():
     shares = torch.full((4, 7), 0.1 / 7)
     shares[range(4), target] += 0.9
     expected = -(shares * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(model.loss({"logits": logits}, target, label_smoothing=0.1), expected)
+    torch.testing.assert_close(
+        model.loss({"logits": logits}, target, label_smoothing=0.1), expected
+    )
     torch.testing.assert_close(model.loss({"logits": logits}, shares), expected)
 
 

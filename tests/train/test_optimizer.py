@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from finedge.train.models import build
+from finedge.train.models import build_model
 from finedge.train.optimizer import lr_at, set_lr, sgd
 from finedge.train.recipe import Recipe
 
 
 @pytest.fixture
 def model():
-    return build("cnl", num_classes=3, backbone="mobilenetv2_035")
+    return build_model("cnl", num_classes=3, backbone="mobilenetv2_035")
 
 
 def test_the_backbone_learns_at_a_tenth_and_the_rest_at_the_rate(model):
@@ -16,13 +16,19 @@ def test_the_backbone_learns_at_a_tenth_and_the_rest_at_the_rate(model):
     set_lr(optimizer, 0.2)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
-        assert rates[id(parameter)] == pytest.approx(0.02 if name.startswith("backbone.") else 0.2), name
+        assert rates[id(parameter)] == pytest.approx(
+            0.02 if name.startswith("backbone.") else 0.2
+        ), name
 
 
 def test_what_a_model_calls_new_learns_at_the_full_rate_wherever_it_lies(model, monkeypatch):
     new = model.backbone.get_parameter("conv_stem.weight")
     monkeypatch.setattr(model, "new_parameters", lambda: iter([new]))
-    factors = {id(p): group["factor"] for group in sgd(model, Recipe(), backbone_lr=0.1).param_groups for p in group["params"]}
+    factors = {
+        id(p): group["factor"]
+        for group in sgd(model, Recipe(), backbone_lr=0.1).param_groups
+        for p in group["params"]
+    }
     assert factors.pop(id(new)) == 1.0
     assert set(factors.values()) == {0.1}
 
@@ -37,7 +43,11 @@ def test_norms_and_biases_are_decayed_only_if_the_recipe_says_so(model, decay_no
 
 def test_a_frozen_stage_is_not_stepped(model):
     model.backbone.freeze(2)
-    stepped = {id(p) for group in sgd(model, Recipe(), backbone_lr=0.1).param_groups for p in group["params"]}
+    stepped = {
+        id(p)
+        for group in sgd(model, Recipe(), backbone_lr=0.1).param_groups
+        for p in group["params"]
+    }
     assert stepped == {id(p) for p in model.parameters() if p.requires_grad}
     assert len(stepped) < len(list(model.parameters()))
 
@@ -56,5 +66,8 @@ def test_no_warm_up_starts_at_the_peak():
 
 
 def test_momentum_is_nesterovs(model):
-    assert all(g["nesterov"] and g["momentum"] == 0.9 for g in sgd(model, Recipe(), backbone_lr=1.0).param_groups)
+    assert all(
+        g["nesterov"] and g["momentum"] == 0.9
+        for g in sgd(model, Recipe(), backbone_lr=1.0).param_groups
+    )
     assert isinstance(sgd(model, Recipe(momentum=0.0), backbone_lr=1.0), torch.optim.SGD)

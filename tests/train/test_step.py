@@ -7,7 +7,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from finedge.errors import UsageError
-from finedge.train.command import train
 from finedge.train.distributed import World
 from finedge.train.recipe import Recipe
 from finedge.train.run import load_run
@@ -19,12 +18,16 @@ FROZEN = 'freeze_norm = true\nlr = 0.001\n[options]\ndropout = 0.0\nhead_init = 
 
 
 @pytest.fixture
-def trained(settings, tmp_path):
+def trained(train, settings, tmp_path):
     """Train with a recipe's text and return the run's folder."""
 
     def run(name, recipe=FROZEN, **options):
         (tmp_path / f"{name}.toml").write_text(recipe)
-        train(out=tmp_path / name, **{k: v for k, v in {**settings, "lr": None, **options}.items() if v}, recipe=str(tmp_path / f"{name}.toml"))
+        train(
+            out=tmp_path / name,
+            **{k: v for k, v in {**settings, "lr": None, **options}.items() if v},
+            recipe=str(tmp_path / f"{name}.toml"),
+        )
         return tmp_path / name
 
     return run
@@ -34,11 +37,15 @@ def rows(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("batch", "accumulate"), [(12, 3), (8, 10)])  # the second: 36 images in 8, 8, 8, 8 and 4
+@pytest.mark.parametrize(
+    ("batch", "accumulate"), [(12, 3), (8, 10)]
+)  # the second: 36 images in 8, 8, 8, 8 and 4
 def test_accumulated_batches_are_one_big_batch(trained, batch, accumulate):
     whole = trained("whole", batch_size=36, epochs=4)
     parts = trained("parts", batch_size=batch, accumulate=accumulate, epochs=4)
-    assert [row["loss"] for row in rows(parts)] == pytest.approx([row["loss"] for row in rows(whole)], rel=SUMS)
+    assert [row["loss"] for row in rows(parts)] == pytest.approx(
+        [row["loss"] for row in rows(whole)], rel=SUMS
+    )
     assert rows(whole)[-1]["loss"] != pytest.approx(rows(whole)[0]["loss"], rel=100 * SUMS)
 
 
@@ -51,7 +58,10 @@ def test_the_schedule_counts_steps_of_the_optimizer(trained):
 def test_frozen_norms_keep_their_statistics_and_learn_their_weights(trained):
     run = trained("run", model="cnl", epochs=1)
     state = load_run(run).model.state_dict()
-    means, variances = ([t for name, t in state.items() if name.endswith(end)] for end in ("running_mean", "running_var"))
+    means, variances = (
+        [t for name, t in state.items() if name.endswith(end)]
+        for end in ("running_mean", "running_var")
+    )
     assert all((m == 0).all() for m in means)
     assert all((v == 1).all() for v in variances)
     assert not all((t == 1).all() for name, t in state.items() if "bn1.weight" in name)
@@ -64,10 +74,15 @@ def test_only_norms_are_frozen():
 
 
 def test_a_compiled_model_leaves_the_checkpoint_of_a_plain_one(trained, monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # the same capture, without a C++ compiler
-    plain, compiled = (trained(name, batch_size=36, epochs=1, compile=name == "compiled") for name in ("plain", "compiled"))
-    ours, theirs = (load_file(run / "checkpoint.safetensors") for run in (plain, compiled))
-    assert ours.keys() == theirs.keys()
+    monkeypatch.setattr(
+        torch, "compile", functools.partial(torch.compile, backend="eager")
+    )  # the same capture, without a C++ compiler
+    plain, compiled = (
+        trained(name, batch_size=36, epochs=1, compile=name == "compiled")
+        for name in ("plain", "compiled")
+    )
+    names = [load_file(run / "checkpoint.safetensors").keys() for run in (plain, compiled)]
+    assert names[0] == names[1]
     assert rows(compiled)[0]["loss"] == pytest.approx(rows(plain)[0]["loss"], rel=SUMS)
     assert load_run(compiled).record["recipe"]["compile"] is True
 
@@ -88,4 +103,6 @@ def test_the_shares_of_a_batch_are_the_batch(size):
     shares = [World(torch.device("cpu"), rank, size).share(order) for rank in range(size)]
     for start in range(0, len(order), batch):
         part = slice(start // size, (start + batch) // size)
-        assert sorted(item for share in shares for item in share[part]) == order[start : start + batch]
+        assert (
+            sorted(item for share in shares for item in share[part]) == order[start : start + batch]
+        )

@@ -10,16 +10,31 @@ import pytest
 from finedge.cli import main
 from finedge.data import open_dataset
 from finedge.errors import DataError, UsageError
-from finedge.train.command import train
-from finedge.train.evaluate import evaluate
+from finedge.train.evaluate.command import evaluate
 from finedge.train.run import load_run, recorded_data
+
+SMALL = (
+    "--model plain --backbone mobilenetv2_035 --weights none --size 32 --batch-size 8 --device cpu"
+)
 
 
 @pytest.fixture(scope="module")
-def run(pictures, tmp_path_factory):
+def run(train, pictures, tmp_path_factory):
     """A small finished run of CNL with a moving average."""
     out = tmp_path_factory.mktemp("runs") / "birds"
-    train(out=out, data=pictures, model="cnl", backbone="mobilenetv2_035", weights="none", size=32, batch_size=8, epochs=2, lr=0.02, ema=0.5, device="cpu")
+    train(
+        out=out,
+        data=pictures,
+        model="cnl",
+        backbone="mobilenetv2_035",
+        weights="none",
+        size=32,
+        batch_size=8,
+        epochs=2,
+        lr=0.02,
+        ema=0.5,
+        device="cpu",
+    )
     return out
 
 
@@ -31,7 +46,11 @@ def test_the_run_says_all_that_export_needs(run, pictures):
     loaded = load_run(run)
     assert loaded.spec.labels == ("blue", "green", "red")
     assert (loaded.spec.model, loaded.spec.backbone) == ("cnl", "mobilenetv2_035")
-    assert (loaded.spec.input.height, loaded.spec.preprocess.crop, loaded.spec.preprocess.resize) == (32, 32, 37)
+    assert (
+        loaded.spec.input.height,
+        loaded.spec.preprocess.crop,
+        loaded.spec.preprocess.resize,
+    ) == (32, 32, 37)
     assert loaded.spec.outputs == loaded.model.outputs
     assert not loaded.model.training
     assert loaded.record["recipe"]["epochs"] == 2
@@ -51,8 +70,14 @@ def test_evaluate_counts_each_class_and_has_the_test_split_for_default(run):
     measured = evaluate(run, device="cpu")
     assert measured["split"] == "test"
     assert measured["n"] == 12
-    assert {label: c["n"] for label, c in measured["classes"].items()} == {"blue": 4, "green": 4, "red": 4}
-    assert sum(c["top1"] * c["n"] for c in measured["classes"].values()) == pytest.approx(measured["top1"] * 12, abs=1e-4)
+    assert {label: c["n"] for label, c in measured["classes"].items()} == {
+        "blue": 4,
+        "green": 4,
+        "red": 4,
+    }
+    assert sum(c["top1"] * c["n"] for c in measured["classes"].values()) == pytest.approx(
+        measured["top1"] * 12, abs=1e-4
+    )
     assert measured["top5"] == 1.0
 
 
@@ -66,7 +91,9 @@ def test_evaluate_takes_other_images_of_the_same_classes_only(run, pictures, tmp
     for label in ("blue", "green", "red"):
         for split in ("train", "test"):
             (other / split / label).mkdir(parents=True)
-            shutil.copy(pictures / "test" / label / "00.png", other / split / label / f"new-{split}.png")
+            shutil.copy(
+                pictures / "test" / label / "00.png", other / split / label / f"new-{split}.png"
+            )
     assert evaluate(run, data=other, device="cpu")["n"] == 3
     for split in ("train", "test"):
         (other / split / "red").rename(other / split / "pink")
@@ -80,21 +107,27 @@ def test_the_command_line_sends_a_run_to_pytorch(run, capsys):
 
 
 def test_training_from_the_command_line_prints_one_json_object(pictures, tmp_path, capsys):
-    options = "--model plain --backbone mobilenetv2_035 --weights none --size 32 --batch-size 8 --epochs 1 --device cpu"
-    assert main(["train", "--data", str(pictures), "--out", str(tmp_path / "run"), *options.split()]) == 0
+    options = f"{SMALL} --epochs 1"
+    assert (
+        main(["train", "--data", str(pictures), "--out", str(tmp_path / "run"), *options.split()])
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
     assert (result["split"], result["n"], result["epochs"]) == ("val", 18, 1)
 
 
-def test_a_finished_run_resumes_to_its_result(run):
+def test_a_finished_run_resumes_to_its_result(train, run):
     before = (run / "checkpoint.safetensors").read_bytes()
-    assert train(out=run, resume=True, device="cpu")["top1"] == evaluate(run, split="val", device="cpu")["top1"]
+    assert (
+        train(out=run, resume=True, device="cpu")["top1"]
+        == evaluate(run, split="val", device="cpu")["top1"]
+    )
     assert (run / "checkpoint.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("what", ["run", "folder", "file"])
-def test_an_out_that_exists_is_refused_and_left_alone(run, settings, tmp_path, what):
-    out = {"run": run, "folder": tmp_path / "folder", "file": tmp_path / "file"}[what]
+@pytest.mark.parametrize("kind", ["run", "folder", "file"])
+def test_an_out_that_exists_is_refused_and_unchanged(train, run, settings, tmp_path, kind):
+    out = {"run": run, "folder": tmp_path / "folder", "file": tmp_path / "file"}[kind]
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").write_text("ten years")
     (tmp_path / "file").write_text("x")
@@ -104,31 +137,44 @@ def test_an_out_that_exists_is_refused_and_left_alone(run, settings, tmp_path, w
     assert (contents(out) if out.is_dir() else out.read_bytes()) == before
 
 
-@pytest.mark.parametrize("changed", [{"seed": 3}, {"model": "plain"}, {"size": 64}, {"recipe": "common"}])
-def test_what_makes_a_run_cannot_change_when_it_is_resumed(run, changed):
+@pytest.mark.parametrize(
+    "changed", [{"seed": 3}, {"model": "plain"}, {"size": 64}, {"recipe": "common"}]
+)
+def test_what_makes_a_run_cannot_change_when_it_is_resumed(train, run, changed):
     with pytest.raises(UsageError, match=f"--{next(iter(changed))}"):
         train(out=run, resume=True, **changed)
 
 
-def test_resuming_nothing_is_refused(tmp_path):
+def test_resuming_nothing_is_refused(train, tmp_path):
     with pytest.raises(DataError, match=r"no run\.json"):
         train(out=tmp_path / "nothing", resume=True)
 
 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
-    [({"model": "plian"}, "'plain'"), ({"backbone": "resnet5"}, "'resnet50'"), ({"recipe": "comon"}, "'common'"), ({"epochs": 0}, "1 to 100000")],
+    [
+        ({"model": "plian"}, "'plain'"),
+        ({"backbone": "resnet5"}, "'resnet50'"),
+        ({"recipe": "comon"}, "'common'"),
+        ({"epochs": 0}, "1 to 100000"),
+    ],
 )
-def test_a_wrong_argument_is_told_with_the_nearest_right_one(settings, tmp_path, wrong, hint):
+def test_a_wrong_argument_is_reported_with_the_nearest_right_one(
+    train, settings, tmp_path, wrong, hint
+):
     with pytest.raises(UsageError, match=hint):
         train(out=tmp_path / "run", **{**settings, **wrong})
     assert not (tmp_path / "run").exists()
 
 
-def test_options_of_the_model_come_on_top_of_the_recipe_and_are_recorded(settings, tmp_path, capsys):
+def test_options_of_the_model_come_on_top_of_the_recipe_and_are_recorded(
+    settings, tmp_path, capsys
+):
     (tmp_path / "r.toml").write_text('[options]\ndropout = 0.4\nhead_init = "small"\n')
     more = {**settings, "model": "cnl", "epochs": 1, "recipe": tmp_path / "r.toml"}
-    words = [str(word) for name, value in more.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = [
+        str(word) for name, value in more.items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
     options = ["--option", "dropout=0.1", "--option", "joint=true", "--accumulate", "2"]
     assert main(["train", *words, "--out", str(tmp_path / "run"), *options]) == 0
     loaded = load_run(tmp_path / "run")
@@ -141,15 +187,21 @@ def test_options_of_the_model_come_on_top_of_the_recipe_and_are_recorded(setting
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("dropuot=0.1", "'dropout'"), ("dropout", "KEY=VALUE"), ("=1", "KEY=VALUE"), ("dropout=much", "cannot be built"), ("head_init=tiny", "small")],
+    [
+        ("dropuot=0.1", "'dropout'"),
+        ("dropout", "KEY=VALUE"),
+        ("=1", "KEY=VALUE"),
+        ("dropout=much", "cannot be built"),
+        ("head_init=tiny", "small"),
+    ],
 )
-def test_a_wrong_option_is_told(settings, tmp_path, word, hint):
+def test_a_wrong_option_is_reported(train, settings, tmp_path, word, hint):
     with pytest.raises(UsageError, match=hint):
         train(out=tmp_path / "run", **settings, option=(word,))
     assert not (tmp_path / "run").exists()
 
 
-def test_no_data_is_a_usage_error(tmp_path):
+def test_no_data_is_a_usage_error(train, tmp_path):
     with pytest.raises(UsageError, match="--data"):
         train(out=tmp_path / "run")
 
@@ -161,19 +213,30 @@ def test_a_damaged_or_newer_run_is_refused(tmp_path, damage):
         load_run(tmp_path)
 
 
-def test_images_that_are_gone_are_told(run, pictures, tmp_path):
+def test_images_that_are_gone_are_reported(run, pictures, tmp_path):
     with pytest.raises(DataError, match="--data DIR"):
         recorded_data(run, root=tmp_path / "gone")
 
 
 def test_ctrl_c_exits_with_130_and_leaves_a_run(pictures, tmp_path):
     out = tmp_path / "run"
-    options = "--model plain --backbone mobilenetv2_035 --weights none --size 32 --batch-size 8 --epochs 1000 --device cpu"
+    options = f"{SMALL} --epochs 1000"
     process = subprocess.Popen(
-        [sys.executable, "-m", "finedge", "train", "--data", pictures, "--out", out, *options.split()],
+        [
+            sys.executable,
+            "-m",
+            "finedge",
+            "train",
+            "--data",
+            pictures,
+            "--out",
+            out,
+            *options.split(),
+        ],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background of a script ignores it, and children inherit that
+        # A suite in the background of a script ignores the signal, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").is_file() or not (out / "metrics.jsonl").read_text():
@@ -181,7 +244,7 @@ def test_ctrl_c_exits_with_130_and_leaves_a_run(pictures, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "--resume" in said
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
     assert load_run(out).spec.model == "plain"

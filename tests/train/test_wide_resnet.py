@@ -10,13 +10,16 @@ ROUNDING = 0.05  # it gives one decimal
 
 
 def published(backbone, images):
-    """The forward pass as in the code of WRN, on the weights of `backbone`: every block activates its own input."""
+    """The forward pass of WRN's code on `backbone`'s weights: a block activates its input."""
 
     def activate(x, norm):
         return F.relu(F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias))
 
     x = backbone.conv1(images)
-    norms = [m[0] if isinstance(m, torch.nn.Sequential) else None for m in (backbone.norm0, backbone.norm1, backbone.norm2)]
+    norms = [
+        m[0] if isinstance(m, torch.nn.Sequential) else None
+        for m in (backbone.norm0, backbone.norm1, backbone.norm2)
+    ]
     for norm, group in zip(norms, (backbone.group1, backbone.group2, backbone.group3), strict=True):
         for index, block in enumerate(group):
             o1 = activate(x, norm if index == 0 and norm is not None else block.before[0])
@@ -38,7 +41,9 @@ def randomised(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["wrn_16_1", "wrn_16_2"])  # the first group keeps the stem's channels, and does not
+@pytest.mark.parametrize(
+    "name", ["wrn_16_1", "wrn_16_2"]
+)  # the first group keeps the stem's channels, and does not
 def test_the_chain_computes_what_the_published_code_does(name, monkeypatch):
     monkeypatch.setitem(backbones.BACKBONES, "wrn_16_2", backbones.entry("wrn_16_1"))
     backbone, images = randomised(name).double(), torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -47,8 +52,10 @@ def test_the_chain_computes_what_the_published_code_does(name, monkeypatch):
 
 def test_the_number_of_parameters_is_the_published_one():
     with torch.device("meta"):
-        model = models.build("plain", num_classes=10, backbone="wrn_28_10")
-    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(PUBLISHED_M, abs=ROUNDING)
+        model = models.build_model("plain", num_classes=10, backbone="wrn_28_10")
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(
+        PUBLISHED_M, abs=ROUNDING
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,7 +64,9 @@ def test_a_stage_is_the_activated_output_of_its_group(name):
         backbone = backbones.make(name, weights="none").eval()
         _, maps = backbone.run(torch.empty(1, 3, 32, 32), taps=backbone.stages)
     assert [tuple(x.shape[2:]) for x in maps.values()] == [(32, 32), (16, 16), (8, 8)]
-    assert all(isinstance(backbone.get_submodule(stage)[-1], torch.nn.ReLU) for stage in backbone.stages)
+    assert all(
+        isinstance(backbone.get_submodule(stage)[-1], torch.nn.ReLU) for stage in backbone.stages
+    )
 
 
 def test_the_blocks_between_the_norms_are_6_n_plus_4_layers():
@@ -70,8 +79,20 @@ def test_the_blocks_between_the_norms_are_6_n_plus_4_layers():
 
 def test_dropout_drops_whole_channels_in_training_only():
     with torch.device("meta"):
-        rates = {name: {m.p for m in backbones.make(name, weights="none").modules() if isinstance(m, torch.nn.Dropout2d)} for name in NAMES}
-    assert rates == {"wrn_16_1": {0.0}, "wrn_28_10": {0.0}, "wrn_40_10": {0.0}, "wrn_40_10_dropout": {0.3}}
+        rates = {
+            name: {
+                m.p
+                for m in backbones.make(name, weights="none").modules()
+                if isinstance(m, torch.nn.Dropout2d)
+            }
+            for name in NAMES
+        }
+    assert rates == {
+        "wrn_16_1": {0.0},
+        "wrn_28_10": {0.0},
+        "wrn_40_10": {0.0},
+        "wrn_40_10_dropout": {0.3},
+    }
 
 
 def test_images_are_prepared_for_cifar():

@@ -1,4 +1,4 @@
-"""A backbone as a chain of named blocks, so that a model can tap any block or insert a module after it."""
+"""A backbone as a chain of named blocks: a model can tap a block or insert a module after it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,40 @@ from finedge.errors import UsageError, nearest
 
 
 class Backbone(nn.Module):
-    """Blocks that run one after the other and end in one feature map.
+    """Blocks that run one after the other; the last output is one feature map.
 
     Args:
-        name: what `finedge.train.backbones.make` calls it.
-        net: the network that owns the blocks; its classifier is left behind, and module paths and state-dict keys stay its own.
-        chain: submodule paths of `net` in the order they run, e.g. ("conv1", "bn1", ..., "layer4.2").
+        name: its name in `finedge.train.backbones.BACKBONES`.
+        net: the network that owns the blocks; its classifier is left out. Module paths and
+            state-dict keys stay those of `net`.
+        chain: submodule paths of `net` in running order, e.g. ("conv1", "bn1", ..., "layer4.2").
         stages: the last block of each stage, shallow to deep, e.g. ("layer1.2", ..., "layer4.2").
-        residual_ends: the last BatchNorm of every residual branch, in running order, e.g. ("layer1.0.bn3", ...).
+        residual_ends: the last BatchNorm of every residual branch, in running order, e.g.
+            ("layer1.0.bn3", ...).
+
+    Shapes: normalised images float [B, 3, H, W] -> [B, feature_channels, h, w].
     """
 
-    def __init__(self, name: str, *, net: nn.Module, chain: Sequence[str], stages: Sequence[str], residual_ends: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        net: nn.Module,
+        chain: Sequence[str],
+        stages: Sequence[str],
+        residual_ends: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.name = name
-        self.chain, self.stages, self.residual_ends = tuple(chain), tuple(stages), tuple(residual_ends)
+        self.chain, self.stages, self.residual_ends = (
+            tuple(chain),
+            tuple(stages),
+            tuple(residual_ends),
+        )
         self._frozen = 0
         for top in dict.fromkeys(block.split(".")[0] for block in chain):
             self.add_module(top, net.get_submodule(top))
-        # Counted now: a model may put layers of its own into the blocks.
+        # Counted now, because a model may later add layers to the blocks.
         self._channels = {block: self._count_channels(block) for block in self.chain}
 
     @property
@@ -40,14 +56,22 @@ class Backbone(nn.Module):
         self._index(block)
         return self._channels[block]
 
-    def run(self, x: Tensor, *, after: str | None = None, until: str | None = None, taps: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(
+        self,
+        x: Tensor,
+        *,
+        after: str | None = None,
+        until: str | None = None,
+        taps: Collection[str] = (),
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run a part of the chain.
 
         Args:
-            x: what the first block of the part takes: float [B, 3, H, W] images (normalised), or the output of block `after`.
-            after: start behind this block (None: at the images).
-            until: stop behind this block (None: at the end).
-            taps: blocks of this part whose outputs are wanted.
+            x: the input of the first block of the part: normalised images float [B, 3, H, W], or
+                the output of block `after`.
+            after: start after this block (None: at the images).
+            until: stop after this block (None: at the end).
+            taps: blocks of this part whose outputs are returned.
 
         Returns:
             The last output, and {block: its output [B, C, h, w]} for the taps.
@@ -62,16 +86,19 @@ class Backbone(nn.Module):
         return x, tapped
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the last feature map, [B, feature_channels, h, w], of normalised images [B, 3, H, W]."""
+        """Return the last feature map [B, feature_channels, h, w] of images [B, 3, H, W]."""
         return self.run(images)[0]
 
     def freeze(self, stages: int) -> None:
         """Freeze the stem and the first `stages` stages, and nothing else; 0 freezes nothing.
 
-        Frozen parameters get no gradient, and frozen BatchNorm keeps its statistics, also after `.train()`.
+        Frozen parameters get no gradient. Frozen BatchNorm keeps its statistics, also after
+        `.train()`.
         """
         if not 0 <= stages <= len(self.stages):
-            raise UsageError(f"freeze {stages}", expected=f"0 to {len(self.stages)} stages of this backbone")
+            raise UsageError(
+                f"freeze {stages}", expected=f"0 to {len(self.stages)} stages of this backbone"
+            )
         self._frozen = self._index(self.stages[stages - 1]) + 1 if stages else 0
         for index, name in enumerate(self.chain):
             self.get_submodule(name).requires_grad_(index >= self._frozen)
@@ -87,10 +114,15 @@ class Backbone(nn.Module):
     def _count_channels(self, block: str) -> int:
         """Return the channels of the last convolution up to the end of a block."""
         for name in reversed(self.chain[: self._index(block) + 1]):
-            convolutions = [m for m in self.get_submodule(name).modules() if isinstance(m, nn.Conv2d)]
+            convolutions = [
+                m for m in self.get_submodule(name).modules() if isinstance(m, nn.Conv2d)
+            ]
             if convolutions:
                 return convolutions[-1].out_channels
-        raise UsageError(f"no convolution up to block '{block}'", expected="a chain that starts with a convolution")
+        raise UsageError(
+            f"no convolution up to block '{block}'",
+            expected="a chain that starts with a convolution",
+        )
 
     def _index(self, block: str) -> int:
         if block not in self.chain:

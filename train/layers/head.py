@@ -8,14 +8,20 @@ from torch import Tensor, nn
 
 from finedge.errors import UsageError, nearest
 
-# Standard deviation of the new linear layer by number of classes. CNL's code starts at Kaiming fan-out, made for its 200 classes; the
-# fewer the classes, the larger that gets. Measured on the 81 of Grocery Store (linear layer on frozen EfficientNet-Lite0 features,
-# best of three rates): small 65.7 %, kaiming 62.4 %.
-HEAD_INITS: dict[str, Callable[[int], float]] = {"small": lambda classes: 0.01, "kaiming": lambda classes: (2 / classes) ** 0.5}
+# Standard deviation of the new linear layer by number of classes. CNL's code starts at Kaiming
+# fan-out, made for its 200 classes; it grows as the classes get fewer. Measured on the 81 classes
+# of Grocery Store (linear layer on frozen EfficientNet-Lite0 features, best of three rates): small
+# 65.7 %, kaiming 62.4 %.
+HEAD_INITS: dict[str, Callable[[int], float]] = {
+    "small": lambda classes: 0.01,
+    "kaiming": lambda classes: (2 / classes) ** 0.5,
+}
 
 
 class LinearHead(nn.Linear):
-    """Dropout and a linear layer that starts where `head_init` says, its bias at 0.
+    """Dropout and a linear layer; `head_init` sets its initial weights, its bias starts at 0.
+
+    Shapes: [B, features] -> [B, num_classes].
 
     Args:
         features: inputs.
@@ -27,7 +33,9 @@ class LinearHead(nn.Linear):
     def __init__(self, features: int, num_classes: int, *, dropout: float, head_init: str) -> None:
         super().__init__(features, num_classes)
         if head_init not in HEAD_INITS:
-            raise UsageError(f"unknown head_init '{head_init}'", expected=nearest(head_init, HEAD_INITS))
+            raise UsageError(
+                f"unknown head_init '{head_init}'", expected=nearest(head_init, HEAD_INITS)
+            )
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.weight, std=HEAD_INITS[head_init](num_classes))
         nn.init.zeros_(self.bias)

@@ -1,4 +1,7 @@
-"""NL, non-local blocks within their own layers (Wang et al., CVPR 2018, arXiv 1711.07971): what CNL's paper compares with as "5NL"."""
+"""NL, non-local blocks within their own layers (Wang et al., CVPR 2018, arXiv 1711.07971).
+
+The paper of CNL (arXiv 2005.09153) compares with it under the name "5NL".
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from finedge.train.models.cnl import placement
 
 
 class NonLocal(FineGrained):
-    """A backbone in which the layers that answer in CNL each attend to themselves.
+    """A backbone in which each response layer of CNL attends to itself.
+
+    Shapes: images float [B, 3, H, W] -> "logits" [B, num_classes].
 
     Args:
         backbone: any; the blocks are the responses of `finedge.train.models.cnl.placement`.
@@ -24,17 +29,38 @@ class NonLocal(FineGrained):
 
     about = About(
         paper="5NL of CNL, Ye et al., ICIP 2020, arXiv 2005.09153; block of arXiv 1711.07971",
-        certain="one block behind each of CNL's five response layers, embedded Gaussian with softmax, zero BatchNorm at the start",
-        reconstructed="the width, half the channels as in arXiv 1711.07971; no sub-sampling of the keys; the placement outside ResNet-50 and ResNet-101",
+        certain="one block after each of CNL's five response layers, embedded Gaussian with "
+        "softmax, BatchNorm that starts at zero",
+        reconstructed="the width, half the channels as in arXiv 1711.07971; no sub-sampling of the "
+        "keys; the placement outside ResNet-50 and ResNet-101",
     )
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dropout: float = 0.5, head_init: str = "kaiming") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        head_init: str = "kaiming",
+    ) -> None:
         super().__init__(backbone, dropout=dropout, head_init=head_init)
         self.places = placement(backbone).responses
         self.non_local = nn.ModuleList(_block(backbone.channels(place)) for place in self.places)
-        self.classifier = LinearHead(backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init)
-        self.taps = (*(tap for i, _ in enumerate(self.places) for tap in (f"non_local.{i}.attend.0", f"non_local.{i}")), f"backbone.{backbone.chain[-1]}")
-        looks = (View(f"looks within {place}", "attention", f"non_local.{i}.attend.0") for i, place in enumerate(self.places))
+        self.classifier = LinearHead(
+            backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init
+        )
+        self.taps = (
+            *(
+                tap
+                for i, _ in enumerate(self.places)
+                for tap in (f"non_local.{i}.attend.0", f"non_local.{i}")
+            ),
+            f"backbone.{backbone.chain[-1]}",
+        )
+        looks = (
+            View(f"looks within {place}", "attention", f"non_local.{i}.attend.0")
+            for i, place in enumerate(self.places)
+        )
         self.views = (*looks, View("evidence for the class", "cam", self.taps[-1]))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

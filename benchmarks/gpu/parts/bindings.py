@@ -23,8 +23,8 @@ import torch
 from benchmarks.gpu.device import NO_GPU
 from benchmarks.gpu.part import Request, Row, Skip
 from benchmarks.gpu.problems import GUARD, Attention, Case
-from finedge.runtime.plugins import cross_layer_attention as plugin
-from finedge.runtime.plugins.driver import Driver
+from finedge.runtime.trt.plugin import cross_layer_attention as plugin
+from finedge.runtime.trt.plugin.driver import Driver
 
 SIDES = (7, 14)  # of the query and the key grid
 REPLAYS = 1000
@@ -83,10 +83,10 @@ def rows(request: Request) -> Iterator[Row]:
     yield {
         "test": "plugin as it is",
         "version": bound.trt.__version__,
-        "has_set_tactic": hasattr(plugin.Attention, "set_tactic"),
+        "has_set_tactic": hasattr(plugin.CrossLayerAttentionPlugin, "set_tactic"),
     }
-    if not hasattr(plugin.Attention, "set_tactic"):
-        plugin.Attention.set_tactic = lambda self, tactic: None  # type: ignore[attr-defined]
+    if not hasattr(plugin.CrossLayerAttentionPlugin, "set_tactic"):
+        plugin.CrossLayerAttentionPlugin.set_tactic = lambda self, tactic: None  # type: ignore[attr-defined]
     plugin.register(bound.trt)
     yield {
         "test": "plain",

@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks.gpu import fake_engine as fake
 from benchmarks.gpu.part import Request, Row, Skip
 from finedge.errors import SystemProblem
-from finedge.runtime.cuda import Cuda, OutOfDeviceMemory, binding, gpu, why_no_gpu
+from finedge.runtime.trt.cuda import Cuda, OutOfDeviceMemory, binding, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.lane import Lane
+from finedge.runtime.trt.lane import ExecutionLane
 
 LIMIT = 1.5e-3  # of the largest value
 REPLAYS, OPENED = 1000, 200
@@ -57,7 +57,7 @@ def rows(request: Request) -> Iterator[Row]:
 
 def answers(cuda: Cuda, engine: Engine, *, mapped: bool = False) -> dict[str, Any]:
     """Batches of several sizes, each by a graph of its own."""
-    lane = Lane(engine, cuda=cuda, mapped=mapped)
+    lane = ExecutionLane(engine, cuda=cuda, mapped=mapped)
     errors = [error(lane, batch=batch, seed=seed) for seed, batch in enumerate((1, 3, 8, 1, 8, 3))]
     graphs = sum(plan.graph is not None for plan in lane._plans.values())
     lane.close()
@@ -76,7 +76,7 @@ def mapped(cuda: Cuda, engine: Engine) -> dict[str, Any]:
 def replays(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     """A graph a thousand times: the same bits, and its time against enqueueing the same work."""
     batch = fake.queries(1, seed=0)
-    lane = Lane(engine, cuda=cuda, mapped=False)
+    lane = ExecutionLane(engine, cuda=cuda, mapped=False)
     first = run(lane, batch)
     same, graph = _timed(lane, batch, first)
     lane._plans = {rows: replace(plan, graph=None) for rows, plan in lane._plans.items()}
@@ -96,7 +96,7 @@ def capture_fails(cuda: Cuda, engine: Engine) -> dict[str, Any]:
 
     spoilt = replace(engine, handle=replace(engine.handle, before=allocate))
     with _warnings() as warnings:
-        lane = Lane(spoilt, cuda=cuda, mapped=False)
+        lane = ExecutionLane(spoilt, cuda=cuda, mapped=False)
         errors = [error(lane, batch=batch, seed=1) for batch in (2, 2, 8)]
         graphs = sum(plan.graph is not None for plan in lane._plans.values())
         lane.close()
@@ -126,7 +126,7 @@ def other_thread(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     thread.start()
     graphs = []
     for seed in range(20):
-        lane = Lane(engine, cuda=cuda, mapped=False)
+        lane = ExecutionLane(engine, cuda=cuda, mapped=False)
         error(lane, batch=2, seed=seed)
         graphs.append(lane._plans[2].graph is not None)
         lane.close()
@@ -155,7 +155,7 @@ def lane_out_of_memory(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     seen = []
     for _ in range(20):
         try:
-            Lane(large, cuda=cuda, mapped=False)
+            ExecutionLane(large, cuda=cuda, mapped=False)
         except OutOfDeviceMemory as problem:
             text = str(problem)
         seen.append(free(cuda))
@@ -172,7 +172,7 @@ def opened_and_closed(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     """Open, run and close: once CUDA's own pools are warm, free memory stays the same."""
     seen = []
     for seed in range(OPENED):
-        lane = Lane(engine, cuda=cuda, mapped=False)
+        lane = ExecutionLane(engine, cuda=cuda, mapped=False)
         run(lane, fake.queries(1 + seed % 8, seed))
         lane.close()
         seen.append(free(cuda))
@@ -187,7 +187,7 @@ def opened_and_closed(cuda: Cuda, engine: Engine) -> dict[str, Any]:
 def two_lanes(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     """Two lanes in turn, as `stream()` uses them, against one: answers and times."""
     batch = fake.queries(8, seed=0)
-    lanes = [Lane(engine, cuda=cuda, mapped=False) for _ in range(2)]
+    lanes = [ExecutionLane(engine, cuda=cuda, mapped=False) for _ in range(2)]
     first = run(lanes[0], batch)
     same = bool(np.array_equal(run(lanes[1], batch), first))
     start = time.perf_counter()
@@ -210,13 +210,13 @@ def two_lanes(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     }
 
 
-def run(lane: Lane, batch: Any) -> Any:
+def run(lane: ExecutionLane, batch: Any) -> Any:
     """Return the answer of a batch, float32."""
     lane.start(batch)
     return lane.finish()["y"]
 
 
-def error(lane: Lane, *, batch: int, seed: int) -> float:
+def error(lane: ExecutionLane, *, batch: int, seed: int) -> float:
     """Return the largest error of a batch as a share of the largest value; NaN is infinite."""
     rows_ = fake.queries(batch, seed)
     difference = np.abs(run(lane, rows_).astype(np.float64) - fake.exact(rows_)).max() / float(
@@ -230,7 +230,7 @@ def free(cuda: Cuda) -> int:
     return int(cuda("cudaMemGetInfo")[0])
 
 
-def _timed(lane: Lane, batch: Any, expected: Any) -> tuple[bool, float]:
+def _timed(lane: ExecutionLane, batch: Any, expected: Any) -> tuple[bool, float]:
     """Return whether all answers are the same, and the median microseconds of start and finish."""
     times, same = [], True
     for _ in range(REPLAYS):
@@ -246,7 +246,7 @@ class _warnings(logging.Handler):  # noqa: N801 - reads as a function
 
     def __enter__(self) -> list[str]:
         self.texts: list[str] = []
-        self.logger = logging.getLogger(Lane.__module__)
+        self.logger = logging.getLogger(ExecutionLane.__module__)
         self.logger.addHandler(self)
         return self.texts
 

@@ -18,8 +18,8 @@ from benchmarks.gpu.device import NO_GPU, device, open_driver
 from benchmarks.gpu.part import Request, Row, Skip
 from benchmarks.gpu.problems import Attention, Case
 from benchmarks.gpu.shapes import GRIDS, HEADS
-from finedge.runtime.plugins.driver import LIBRARY
-from finedge.runtime.plugins.launch import FORMATS, HALF, INT8, is_readable
+from finedge.runtime.trt.plugin.driver import LIBRARY
+from finedge.runtime.trt.plugin.launch import FORMATS, HALF, INT8, is_readable
 
 LIMIT = 1.5e-3
 DRAWN = 420

@@ -13,8 +13,8 @@ from benchmarks.gpu.part import Request, Row, Skip
 from benchmarks.gpu.parts.timing import graph_of
 from benchmarks.gpu.problems import Attention
 from benchmarks.gpu.shapes import HEADS, Shape
-from finedge.runtime.plugins.driver import Driver
-from finedge.runtime.plugins.launch import KEY_TILE
+from finedge.runtime.trt.plugin.driver import Driver
+from finedge.runtime.trt.plugin.launch import KEY_TILE
 
 ROUNDS = 9
 MOST = 256  # splits times images

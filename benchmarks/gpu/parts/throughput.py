@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.gpu.device import NO_GPU, clocks
 from benchmarks.gpu.part import Request, Row, Skip
-from finedge.train.models import FineGrained, build, names
+from finedge.train.models import FineGrained, build_model, names
 
 WARM, STEPS, BATCH, CLASSES = 5, 20, 64, 100
 SIDES = (224, 448)
@@ -44,7 +44,7 @@ def tried(what: Training) -> Row:
     row: dict[str, Any] = asdict(what)
     try:
         torch.manual_seed(0)
-        model = build(what.model, num_classes=CLASSES, backbone=what.backbone).to(
+        model = build_model(what.model, num_classes=CLASSES, backbone=what.backbone).to(
             "cuda", memory_format=torch.channels_last
         )  # type: ignore[call-overload]
         row |= {**steps(model, what), "clocks": clocks()}

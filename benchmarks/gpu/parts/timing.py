@@ -24,9 +24,9 @@ from benchmarks.gpu.device import NO_GPU, as_graph, clocks, milliseconds, open_d
 from benchmarks.gpu.part import Request, Row, Skip
 from benchmarks.gpu.problems import Attention
 from benchmarks.gpu.shapes import GRIDS, HEADS, Shape
-from finedge.runtime.plugins.driver import LIBRARY, Driver
-from finedge.runtime.plugins.kernels.make import SOURCE
-from finedge.runtime.plugins.kernels.nvrtc import as_json, usage
+from finedge.runtime.trt.plugin.driver import LIBRARY, Driver
+from finedge.runtime.trt.plugin.kernels.make import SOURCE
+from finedge.runtime.trt.plugin.kernels.nvrtc import as_json, usage
 
 ROUNDS = 15
 GRAPH_MS = 1.0  # what one graph takes about, so that the clock's own cost does not count

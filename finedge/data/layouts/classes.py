@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finedge.data.names import label_text, like_a_split, refuse_alike, refuse_no_unicode
 from finedge.data.record import named
-from finedge.data.walk import Folder
+from finedge.data.walk import ImageFolder
 from finedge.errors import DataError
 from finedge.text import printable
 
@@ -25,7 +25,7 @@ class Reading:
     notes: tuple[str, ...] = ()
 
 
-def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
+def read_classes(trees: Mapping[str, ImageFolder], *, root: Path) -> Reading:
     """Return the classes of folders: one tree for each split.
 
     Pictures in folders below a class folder that holds pictures itself belong to that class. Where
@@ -42,13 +42,17 @@ def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
         classes = [(split, top.path.name, top) for split, top in tops]
         return _reading(classes, root=root, notes=_merged(tops))
     if direct:
-        sides = f"{named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders"
+        sides = (
+            f"{named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders"
+        )
         raise DataError(
             f"which folders of {root} are classes? {sides}",
             expected="CLASS/*.jpg everywhere, or GROUP/CLASS/*.jpg everywhere",
             fix="move the folders to one level, or write a list (train.csv with lines path,label)",
         )
-    leaves = [(split, path, leaf) for split, top in tops for path, leaf in _leaves(top, (top.path.name,))]
+    leaves = [
+        (split, path, leaf) for split, top in tops for path, leaf in _leaves(top, (top.path.name,))
+    ]
     _refuse_nested(leaves, root=root)
     moved = _moved(leaves, root=root)
     groups = named(sorted({path[0] for _, path, _ in leaves}))
@@ -57,7 +61,7 @@ def read_classes(trees: Mapping[str, Folder], *, root: Path) -> Reading:
     return _reading(classes, root=root, notes=[note, *moved])
 
 
-def _merged(tops: list[tuple[str, Folder]]) -> list[str]:
+def _merged(tops: list[tuple[str, ImageFolder]]) -> list[str]:
     below = [folder for _, top in tops for folder in top.folders if folder.has_pictures()]
     if not below:
         return []
@@ -67,15 +71,17 @@ def _merged(tops: list[tuple[str, Folder]]) -> list[str]:
     return [f"{count} {text}: {names}"]
 
 
-def _leaves(folder: Folder, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Folder]]:
+def _leaves(
+    folder: ImageFolder, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], ImageFolder]]:
     """Yield the innermost folders, and those that hold pictures beside folders: refused later."""
     if folder.pictures or not folder.folders:
-        yield path, Folder(folder.path, folder.pictures)
+        yield path, ImageFolder(folder.path, folder.pictures)
     for inner in folder.folders:
         yield from _leaves(inner, (*path, inner.path.name))
 
 
-Leaves = list[tuple[str, tuple[str, ...], Folder]]  # (split, names from the top, folder)
+Leaves = list[tuple[str, tuple[str, ...], ImageFolder]]  # (split, names from the top, folder)
 
 
 def _moved(leaves: Leaves, *, root: Path) -> list[str]:
@@ -119,7 +125,9 @@ def _refuse_nested(leaves: Leaves, *, root: Path) -> None:
         )
 
 
-def _reading(classes: list[tuple[str, str, Folder]], *, root: Path, notes: list[str]) -> Reading:
+def _reading(
+    classes: list[tuple[str, str, ImageFolder]], *, root: Path, notes: list[str]
+) -> Reading:
     written: dict[str, set[str]] = defaultdict(set)
     splits: dict[str, list[tuple[str, Path]]] = {split: [] for split, _, _ in classes}
     refuse_no_unicode([str(root)])
@@ -133,7 +141,7 @@ def _reading(classes: list[tuple[str, str, Folder]], *, root: Path, notes: list[
     if merged:
         notes = [
             *notes,
-            f"folders whose names differ only in the form of Unicode are one class: {named(merged)}",
+            f"folders whose names differ only in their Unicode form are one class: {named(merged)}",
         ]
     labels = tuple(sorted(written))
     refuse_alike(labels, where=root)

@@ -16,7 +16,7 @@ from finedge.data.names import (
     why_no_data,
 )
 from finedge.data.record import SPLITS, Contents, Item, named
-from finedge.data.walk import OURS, Folder, Tally, is_ours, walk
+from finedge.data.walk import OURS, ImageFolder, LeftOutCounts, is_ours, walk
 from finedge.errors import DataError
 from finedge.image import is_image
 from finedge.text import printable
@@ -31,7 +31,7 @@ def read_split_folders(root: Path) -> Contents | None:
     splits = _split_folders(root, folders)
     if not splits:
         return None
-    tally = Tally(root)
+    tally = LeftOutCounts(root)
     trees = {split: _unwrapped(walk(splits[split], tally)) for split in SPLITS if split in splits}
     renamed = [(s, splits[s].name) for s in trees if splits[s].name != s]
     entered = [tree.path.relative_to(root) for s, tree in trees.items() if tree.path != splits[s]]
@@ -44,7 +44,7 @@ def read_split_folders(root: Path) -> Contents | None:
 
 def read_one_folder(root: Path) -> Contents | None:
     """CLASS/*.jpg (one ImageFolder, cut into train, val and test by a seed)."""
-    tally = Tally(root)
+    tally = LeftOutCounts(root)
     tree = walk(root, tally)
     if not any(folder.has_pictures() for folder in tree.folders):
         return None
@@ -62,11 +62,11 @@ def read_one_folder(root: Path) -> Contents | None:
 def _contents(
     root: Path,
     reading: Reading,
-    tally: Tally,
+    tally: LeftOutCounts,
     *,
     notes: list[str],
     given: bool = True,
-    trees: Mapping[str, Folder] | None = None,
+    trees: Mapping[str, ImageFolder] | None = None,
 ) -> Contents:
     for tree in (trees or {}).values():
         for path in tree.pictures:
@@ -116,7 +116,7 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
     return by_split
 
 
-def _unwrapped(tree: Folder) -> Folder:
+def _unwrapped(tree: ImageFolder) -> ImageFolder:
     """Enter a folder that holds nothing but one folder of class folders: what an archive adds."""
     while not tree.pictures and len(tree.folders) == 1:
         (only,) = tree.folders
@@ -127,7 +127,7 @@ def _unwrapped(tree: Folder) -> Folder:
     return tree
 
 
-def _count_outside(root: Path, splits: set[Path], tally: Tally) -> None:
+def _count_outside(root: Path, splits: set[Path], tally: LeftOutCounts) -> None:
     """Count what lies beside the split folders and could be taken for data."""
     for path in sorted(root.iterdir()):
         reason = why_no_data(path.name) or (OURS if is_ours(path) else None)
@@ -136,14 +136,14 @@ def _count_outside(root: Path, splits: set[Path], tally: Tally) -> None:
         if reason:
             tally.add(reason, path)
         elif os.path.isdir(path):  # noqa: PTH112
-            count = sum(1 for _ in walk(path, Tally(root)).every())
+            count = sum(1 for _ in walk(path, LeftOutCounts(root)).every())
             if count:
                 tally.add(BESIDE_SPLITS, path, count=count)
         elif is_image(path):
             tally.add(BESIDE_SPLITS, path)
 
 
-def _splits_within(tree: Folder) -> dict[str, Folder]:
+def _splits_within(tree: ImageFolder) -> dict[str, ImageFolder]:
     """Return CLASS/train/*.jpg as train/CLASS/*.jpg if every class holds splits only; else {}."""
     tops = [folder for folder in tree.folders if folder.has_pictures()]
     inner = [part for top in tops for part in top.folders if part.has_pictures()]
@@ -153,9 +153,9 @@ def _splits_within(tree: Folder) -> dict[str, Folder]:
         return {}
     there = {split_of(part.path.name) for part in inner}
     tree_of = {s: tuple(_only(top, s) for top in tops) for s in SPLITS if s in there}
-    return {split: Folder(tree.path, (), parts) for split, parts in tree_of.items()}
+    return {split: ImageFolder(tree.path, (), parts) for split, parts in tree_of.items()}
 
 
-def _only(top: Folder, split: str) -> Folder:
+def _only(top: ImageFolder, split: str) -> ImageFolder:
     parts = [part for part in top.folders if split_of(part.path.name) == split]
-    return Folder(top.path, tuple(path for part in parts for path in part.every()))
+    return ImageFolder(top.path, tuple(path for part in parts for path in part.every()))

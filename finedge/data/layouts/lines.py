@@ -30,7 +30,7 @@ class Line:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Return the lines that are not blank, of text in UTF-8, or in UTF-16 or UTF-32 with their mark.
+    """Return the lines that are not blank, of UTF-8, or of UTF-16 or UTF-32 with a byte order mark.
 
     Raises:
         DataError: not a regular file, too large, another encoding, or control characters.

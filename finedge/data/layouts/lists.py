@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finedge.data.layouts.lines import read_lines
-from finedge.data.layouts.rows import FORM, NUMBER, Row, located, names_pictures, read_list
+from finedge.data.layouts.rows import FORM, NUMBER, TableRow, located, names_pictures, read_list
 from finedge.data.names import label_text, refuse_alike, split_of, why_no_data
 from finedge.data.record import SPLITS, Contents, Item, LeftOut, named
 from finedge.errors import DataError
@@ -29,7 +29,7 @@ class _Place:
     """Where an image was listed first, and as what."""
 
     file: Path
-    row: Row
+    row: TableRow
     label: str
 
 
@@ -43,12 +43,15 @@ def read_listed(root: Path) -> Contents | None:
     labels, index = _labels(rows, names, files=files)
     if len(labels) < 2:
         first = rows["train"][0]
-        what = f"{printable(files['train'])}, line {first.line}: every label is '{printable(first.label)}'"
+        place = f"{printable(files['train'])}, line {first.line}"
+        what = f"{place}: every label is '{printable(first.label)}'"
         raise DataError(what, expected=f"at least 2 classes in {FORM}")
     refuse_alike(labels, where=root)
     seen: dict[Path, _Place] = {}
     twice: list[str] = []
-    splits = {s: tuple(_items(rows[s], files[s], index=index, seen=seen, twice=twice)) for s in rows}
+    splits = {
+        s: tuple(_items(rows[s], files[s], index=index, seen=seen, twice=twice)) for s in rows
+    }
     _refuse_all_missing(root, splits)
     left_out = (*stray, *([LeftOut(TWICE, len(twice), tuple(twice[:10]))] if twice else ()))
     return Contents(root, labels, splits, left_out)
@@ -57,7 +60,9 @@ def read_listed(root: Path) -> Contents | None:
 def stray_lists(root: Path) -> list[str]:
     """Say of each file that is called as a list is why it is none, beside folders of classes."""
     files, stray = _list_files(root)
-    remarks = [f"{name} names no picture: it is no list" for left in stray for name in left.examples]
+    remarks = [
+        f"{name} names no picture: it is no list" for left in stray for name in left.examples
+    ]
     names = [printable(file.name) for file in files.values()]
     return remarks + [f"{name} is not read: there is no list for train" for name in names]
 
@@ -94,7 +99,7 @@ def _has_folders(root: Path) -> bool:
 
 
 def _labels(
-    rows: Mapping[str, tuple[Row, ...]],
+    rows: Mapping[str, tuple[TableRow, ...]],
     names: tuple[str, ...],
     *,
     files: Mapping[str, Path],
@@ -122,7 +127,7 @@ def _numbered(text: str, names: tuple[str, ...]) -> int | None:
 
 
 def _refuse_unknown(
-    rows: Mapping[str, tuple[Row, ...]],
+    rows: Mapping[str, tuple[TableRow, ...]],
     index: Mapping[str, int | None],
     *,
     files: Mapping[str, Path],
@@ -139,7 +144,7 @@ def _refuse_unknown(
 
 
 def _items(
-    rows: Iterable[Row],
+    rows: Iterable[TableRow],
     file: Path,
     *,
     index: Mapping[str, int],
@@ -154,8 +159,9 @@ def _items(
         first = seen.setdefault(path, _Place(file, row, row.label))
         if index[first.label] != index[row.label]:
             there = f"{printable(first.file.name)}, line {first.row.line}"
+            place = f"{printable(file)}, line {row.line}: '{printable(row.path)}'"
             raise DataError(
-                f"{printable(file)}, line {row.line}: '{printable(row.path)}' is '{printable(row.label)}', and '{printable(first.label)}' in {there}",
+                f"{place} is '{printable(row.label)}', and '{printable(first.label)}' in {there}",
                 expected="one label for each image",
             )
         if path in here:
@@ -165,7 +171,7 @@ def _items(
         yield Item(path, index[row.label])
 
 
-def _refuse_special(path: Path, row: Row, *, file: Path) -> None:
+def _refuse_special(path: Path, row: TableRow, *, file: Path) -> None:
     """Refuse a pipe, a folder or a device: reading one could wait for ever."""
     if os.path.exists(path) and not is_regular(path):  # noqa: PTH110 - Path's own raises
         what = f"{printable(file)}, line {row.line}: '{printable(row.path)}' is not a regular file"
@@ -175,8 +181,9 @@ def _refuse_special(path: Path, row: Row, *, file: Path) -> None:
 def _refuse_all_missing(root: Path, splits: Mapping[str, tuple[Item, ...]]) -> None:
     items = [item for some in splits.values() for item in some]
     if not any(is_regular(item.path) for item in items):
+        what = f"none of the {len(items)} images in the lists of {root} exists"
         raise DataError(
-            f"none of the {len(items)} images that the lists of {root} name is there, first: {printable(items[0].path)}",
+            f"{what}, first: {printable(items[0].path)}",
             expected=f"paths below {root}, or absolute ones",
             fix="correct the paths, or copy the images",
         )

@@ -59,7 +59,7 @@ LOOK = 1 << 20  # bytes at the beginning of a file that tell whether it is a lis
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of a list: its number from 1, the path and the label as they are written."""
 
     line: int
@@ -71,7 +71,7 @@ class Row:
 class _Reading:
     """A list read with one separator: rows, or the first line that does not fit."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     bad: tuple[int, str] | None = None
 
 
@@ -86,7 +86,7 @@ class _Columns:
     own: str | None = None  # the split that the file is for
 
 
-def read_list(path: Path, *, numbered: bool = False) -> tuple[Row, ...]:
+def read_list(path: Path, *, numbered: bool = False) -> tuple[TableRow, ...]:
     """Return the rows of a list.
 
     With `numbered` (there is a classes.csv) lines `path, number, number` are taken too.
@@ -131,7 +131,7 @@ def _read(
     numbered: bool,
     own: str | None,
 ) -> _Reading:
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     columns: _Columns | None = None
     for place, line in enumerate(lines):
         try:
@@ -147,7 +147,7 @@ def _read(
         if why:
             return _Reading((), (line.number, why))
         first, second = (columns.path, columns.label) if columns else (0, 1)
-        rows.append(Row(line.number, cells[first], cells[second]))
+        rows.append(TableRow(line.number, cells[first], cells[second]))
     if rows and not columns and _nameless_header(rows):
         why = f"'{printable(rows[0].path)}' is no picture: a header whose names are not known?"
         return _Reading((), (rows[0].line, why))
@@ -157,11 +157,14 @@ def _read(
 def _header(cells: Sequence[str]) -> _Columns | None:
     """Return the places of the columns, if cells are their names."""
     words = [re.sub(r"[^a-z]", "", cell.casefold()) for cell in cells]
-    path, label, split = (next((i for i, word in enumerate(words) if word in names), None) for names in (PATHS, LABELS, SETS))
+    path, label, split = (
+        next((i for i, word in enumerate(words) if word in names), None)
+        for names in (PATHS, LABELS, SETS)
+    )
     return None if path is None or label is None else _Columns(path, label, len(cells), split)
 
 
-def _nameless_header(rows: Sequence[Row]) -> bool:
+def _nameless_header(rows: Sequence[TableRow]) -> bool:
     """Tell whether the first line names no picture, and every other does."""
     first, *others = (_is_picture(row.path) for row in rows)
     return not first and bool(others) and all(others)
@@ -190,7 +193,7 @@ def _is_picture(cell: str) -> bool:
     return os.path.splitext(cell)[1].lower() in SUFFIXES  # noqa: PTH122 - a cell may hold what no path can
 
 
-def _there(rows: Sequence[Row], root: Path) -> int:
+def _there(rows: Sequence[TableRow], root: Path) -> int:
     """Return how many of the first rows name a file: what tells `a,b.jpg;c` from `a.jpg,b;c`."""
     return sum(is_regular(located(row.path, root)) for row in rows[:100])
 

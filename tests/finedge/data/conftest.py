@@ -16,8 +16,12 @@ Draw = Callable[..., Path]
 def draw(path: Path, *, seed: str = "") -> Path:
     """Write a picture that goes by its path, or by `seed`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    small = np.random.default_rng(zlib.crc32((seed or path.as_posix()).encode())).integers(0, 255, (6, 6, 3), np.uint8)
-    done, data = cv2.imencode(path.suffix if path.suffix.isascii() else ".png", cv2.resize(small, (24, 20)))
+    small = np.random.default_rng(zlib.crc32((seed or path.as_posix()).encode())).integers(
+        0, 255, (6, 6, 3), np.uint8
+    )
+    done, data = cv2.imencode(
+        path.suffix if path.suffix.isascii() else ".png", cv2.resize(small, (24, 20))
+    )
     assert done
     path.write_bytes(data.tobytes())
     return path

@@ -26,7 +26,10 @@ def lines(
     labels: tuple[str, ...] = ("crow", "crow", "finch", "finch"),
     quote: str = "",
 ) -> str:
-    return "".join(f"{name}{separator}{quote}{label}{quote}\n" for name, label in zip(NAMES, labels, strict=True))
+    return "".join(
+        f"{name}{separator}{quote}{label}{quote}\n"
+        for name, label in zip(NAMES, labels, strict=True)
+    )
 
 
 def read(root: Path, text: str | bytes, name: str = "train.csv"):
@@ -59,7 +62,12 @@ def test_a_header_names_the_columns(root, header):
 
 
 def test_a_header_may_name_the_columns_in_another_order_and_more_of_them(root):
-    rows = "".join(f"{i},{label},{name},48\n" for i, (name, label) in enumerate(zip(NAMES, ("crow", "crow", "finch", "finch"), strict=True)))
+    rows = "".join(
+        f"{i},{label},{name},48\n"
+        for i, (name, label) in enumerate(
+            zip(NAMES, ("crow", "crow", "finch", "finch"), strict=True)
+        )
+    )
     assert read(root, ",label,path,width\n" + rows).labels == ("crow", "finch")
 
 
@@ -99,7 +107,9 @@ def test_labels_are_text_unless_they_are_exactly_zero_to_n(root, written, labels
 
 @pytest.mark.parametrize("written", [("0", "1"), ("Gala", "Kiwi"), ("1", "Gala")])
 def test_classes_csv_numbers_the_labels(root, written):
-    (root / "classes.csv").write_text('name,id,coarse\nGala,0,"Apple, red"\nKiwi,1,Kiwi\nPear,2,Pear\n')
+    (root / "classes.csv").write_text(
+        'name,id,coarse\nGala,0,"Apple, red"\nKiwi,1,Kiwi\nPear,2,Pear\n'
+    )
     data = read(root, lines(labels=(written[0],) * 2 + (written[1],) * 2))
     assert data.labels == ("Gala", "Kiwi", "Pear")
     assert {i.label for i in data.splits["train"]} == {0, 1}
@@ -195,7 +205,9 @@ def test_absolute_paths_backslashes_and_links_out_of_the_folder(root, tmp_path_f
 def test_a_line_that_stands_twice_is_taken_once_and_counted(root):
     data = read(root, lines() + "a/0.png,crow\n")
     assert len(data.splits["train"]) == 4
-    assert {x.reason: x.count for x in data.left_out} == {"a line of a list that stands there twice": 1}
+    assert {x.reason: x.count for x in data.left_out} == {
+        "a line of a list that stands there twice": 1
+    }
 
 
 def test_pictures_that_no_list_names_are_counted(root):
@@ -211,7 +223,7 @@ def test_a_pipe_or_folder_in_a_list_is_refused_and_never_waited_for(root, kind):
 
 
 def test_paths_that_lead_nowhere_are_refused_at_once(root):
-    with pytest.raises(DataError, match=r"none of the 2 images .* is there, first: .*x/0\.png"):
+    with pytest.raises(DataError, match=r"none of the 2 images .* exists, first: .*x/0\.png"):
         read(root, "x/0.png,crow\ny/0.png,finch\n")
 
 
@@ -221,7 +233,9 @@ def test_a_name_that_no_file_can_have_is_a_missing_file(root):
     assert open_dataset(root).labels == ("crow", "finch")
 
 
-@pytest.mark.parametrize("table", ["images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"])
+@pytest.mark.parametrize(
+    "table", ["images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"]
+)
 @pytest.mark.parametrize(
     "content",
     [

@@ -21,7 +21,9 @@ def folders(root, make_image, splits, counts):
 
 
 def test_split_folders(tmp_path, make_image):
-    data = open_dataset(folders(tmp_path, make_image, ("train", "val", "test"), {"crow": 3, "finch": 3}))
+    data = open_dataset(
+        folders(tmp_path, make_image, ("train", "val", "test"), {"crow": 3, "finch": 3})
+    )
     assert (data.layout, data.labels, data.cut) == ("split-folders", ("crow", "finch"), None)
     assert [len(data.split(s)) for s in ("train", "val", "test")] == [6, 6, 6]
 
@@ -34,10 +36,14 @@ def test_one_folder_is_cut_into_three_the_same_way_every_time(tmp_path, make_ima
         open_dataset(tmp_path, seed=1),
     )
     assert first.layout == "folder"
-    assert all(not first.absent(s) for s in ("train", "val", "test")), "a class lacks an image in a split"
+    assert all(not first.absent(s) for s in ("train", "val", "test")), (
+        "a class lacks an image in a split"
+    )
     assert first == again
     assert first.split("test") != other.split("test")
-    assert len({i.path for s in first.splits.values() for i in s}) == 30, "an image is in two splits or in none"
+    assert len({i.path for s in first.splits.values() for i in s}) == 30, (
+        "an image is in two splits or in none"
+    )
 
 
 def test_a_missing_val_is_cut_from_train(tmp_path, make_image):
@@ -69,11 +75,15 @@ def test_lists_with_names(tmp_path, make_image):
 
 
 def test_grocery_store_as_published(tmp_path, make_image):
-    (tmp_path / "classes.csv").write_text("Class Name (str),Class ID (int),Coarse\nGala,0,Apple\nKiwi,1,Kiwi\n")
+    (tmp_path / "classes.csv").write_text(
+        "Class Name (str),Class ID (int),Coarse\nGala,0,Apple\nKiwi,1,Kiwi\n"
+    )
     for split in ("train", "val", "test"):
         for i in range(4):
             make_image(tmp_path / split / "Fruit" / "Apple" / f"{i}.jpg")
-        (tmp_path / f"{split}.txt").write_text("".join(f"{split}/Fruit/Apple/{i}.jpg, {i % 2}, 0\n" for i in range(4)))
+        (tmp_path / f"{split}.txt").write_text(
+            "".join(f"{split}/Fruit/Apple/{i}.jpg, {i % 2}, 0\n" for i in range(4))
+        )
     data = open_dataset(tmp_path)
     assert data.labels == ("Gala", "Kiwi")
     assert all(i.path.is_file() for i in data.split("test"))
@@ -174,4 +184,8 @@ def test_a_list_that_names_missing_files_is_refused(tmp_path, make_image):
 
 def test_overlap_is_judged_by_content(tmp_path, make_image):
     one, two = make_image(tmp_path / "a.jpg"), make_image(tmp_path / "b.jpg")
-    assert content_digest(one) == content_digest(two) != content_digest(make_image(tmp_path / "c.jpg", seed=1))
+    assert (
+        content_digest(one)
+        == content_digest(two)
+        != content_digest(make_image(tmp_path / "c.jpg", seed=1))
+    )

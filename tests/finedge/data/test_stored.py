@@ -42,22 +42,30 @@ def test_no_training_picture_becomes_val_or_test_when_others_come(folder, seed, 
     after = paths(open_dataset(root, seed=seed))
     assert not before["train"] & (after["val"] | after["test"])
     big = {s: {p for p in before[s] if p.startswith("crow")} for s in SPLITS}
-    assert all(big[s] <= after[s] for s in SPLITS), "a picture of a class that needs no mending moved"
+    assert all(big[s] <= after[s] for s in SPLITS), (
+        "a picture of a class that needs no mending moved"
+    )
 
 
 def test_a_cut_goes_by_content_not_by_name(folder):
     root = folder(CLASSES)
-    where = {content_digest(i.path): s for s, items in open_dataset(root).splits.items() for i in items}
+    where = {
+        content_digest(i.path): s for s, items in open_dataset(root).splits.items() for i in items
+    }
     for i, path in enumerate(sorted(root.rglob("*.png"), reverse=True)):
         path.rename(path.with_name(f"renamed{i}.png"))
-    assert {content_digest(i.path): s for s, items in open_dataset(root).splits.items() for i in items} == where
+    assert {
+        content_digest(i.path): s for s, items in open_dataset(root).splits.items() for i in items
+    } == where
 
 
 def test_copies_are_never_parted(folder):
     root = folder({"crow": 12, "finch": 12})
     for path in sorted(root.rglob("*.png")):
         shutil.copy(path, path.with_name(f"copy of {path.name}"))
-    found = {s: {content_digest(i.path) for i in items} for s, items in open_dataset(root).splits.items()}
+    found = {
+        s: {content_digest(i.path) for i in items} for s, items in open_dataset(root).splits.items()
+    }
     assert not found["train"] & found["test"]
     assert not found["train"] & found["val"]
     assert not found["val"] & found["test"]
@@ -86,7 +94,10 @@ def test_a_split_is_stored_by_content_and_read_back(folder):
     stored = split_of_dataset(data)
     rows = json.loads(stored.to_text())
     assert rows["cut"] == data.cut
-    assert all((data.root / path).is_file() and content_digest(data.root / path) == digest for path, _, digest in rows["train"])
+    assert all(
+        (data.root / path).is_file() and content_digest(data.root / path) == digest
+        for path, _, digest in rows["train"]
+    )
     assert read_text(stored.to_text(), source="x") == unpack(stored.packed(), source="x") == stored
     assert stored.packed() == split_of_dataset(data).packed()
 
@@ -231,7 +242,9 @@ def test_a_split_of_the_folder_is_not_overruled(folder):
     found = matched(read_folder(data.root), stored)
     assert paths(found)["val"] == paths(data)["val"], "what was cut from train stays cut"
     assert "test/crow/moved.png" in paths(found)["test"]
-    with pytest.raises(DataError, match=r"1 image\(s\) of split 'test' were trained on: .*moved\.png"):
+    with pytest.raises(
+        DataError, match=r"1 image\(s\) of split 'test' were trained on: .*moved\.png"
+    ):
         evaluated(found, stored, split="test")
 
 
@@ -263,7 +276,9 @@ def test_a_split_cut_anew_for_a_model_of_unknown_training_is_refused(cut):
     data, _ = cut
     with pytest.raises(DataError, match="would be cut anew"):
         evaluated(data, None, split="test")
-    assert evaluated(data, None, split="test", allow_overlap=True).record["split_from"] == "cut anew"
+    assert (
+        evaluated(data, None, split="test", allow_overlap=True).record["split_from"] == "cut anew"
+    )
     assert evaluated(data, None, split="train").items
 
 
@@ -275,7 +290,10 @@ def test_a_split_of_new_pictures_only_says_so(folder):
     with pytest.raises(DataError, match=r"6 image\(s\) are new to the stored split") as error:
         evaluated(matched(read_folder(root), stored), stored, split="test")
     assert "--new-images test" in error.value.fix
-    assert len(evaluated(matched(read_folder(root), stored, new="test"), stored, split="test").items) == 6
+    assert (
+        len(evaluated(matched(read_folder(root), stored, new="test"), stored, split="test").items)
+        == 6
+    )
 
 
 def test_labels_are_matched_by_name_and_some_may_lack(cut):
@@ -349,4 +367,6 @@ def test_a_digest_is_read_anew_when_the_file_changes(tmp_path):
 
 def test_an_empty_stored_split_matches_nothing(cut):
     data, _ = cut
-    assert "another data set" in matched(read_folder(data.root), StoredSplit({"train": ()})).notes[-1]
+    assert (
+        "another data set" in matched(read_folder(data.root), StoredSplit({"train": ()})).notes[-1]
+    )

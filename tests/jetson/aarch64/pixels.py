@@ -16,7 +16,10 @@ SIZES = ((480, 640), (401, 600), (1080, 1920))
 def pixels() -> dict[str, np.ndarray]:
     """Return uint8 [S, 224, 224, 3] a method: noise, the hardest pixels, of each size."""
     frames = [np.random.default_rng(size).integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
-    return {method: np.stack([preprocess(frame, Preprocess(256, 224, method)) for frame in frames]) for method in METHODS}
+    return {
+        method: np.stack([preprocess(frame, Preprocess(256, 224, method)) for frame in frames])
+        for method in METHODS
+    }
 
 
 if __name__ == "__main__":

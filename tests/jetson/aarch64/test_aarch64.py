@@ -20,17 +20,33 @@ GREY_LEVELS = {"pillow-bilinear": 0, "pillow-bicubic": 0, "cv2-area": 1, "cv2-li
 @pytest.mark.slow
 def test_the_device_part_installs_and_answers_the_same_on_aarch64() -> None:
     cache = Path(os.environ.get("FINEDGE_CACHE", Path.home() / ".cache/finedge")) / "aarch64"
-    done = subprocess.run(["bash", SCRIPT, cache], env={**os.environ, "PYTHON": sys.executable}, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        ["bash", SCRIPT, cache],
+        env={**os.environ, "PYTHON": sys.executable},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if done.returncode == CANNOT:
         pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr
-    stages = {stage["name"]: stage for stage in json.loads((cache / "verify.json").read_text())["stages"]}
+    stages = {
+        stage["name"]: stage for stage in json.loads((cache / "verify.json").read_text())["stages"]
+    }
     assert stages["preprocess"]["max_abs"] == 0
-    assert {name: s["pass"] for name, s in stages.items() if s["pass"] is not None and not s["pass"]} == {}
-    assert all(f"logits model.{file}.onnx/logits" in stages for file in ("fp32", "fp16", "int8", "int8.cpu"))
+    assert {
+        name: s["pass"] for name, s in stages.items() if s["pass"] is not None and not s["pass"]
+    } == {}
+    assert all(
+        f"logits model.{file}.onnx/logits" in stages
+        for file in ("fp32", "fp16", "int8", "int8.cpu")
+    )
     lines = [json.loads(line) for line in (cache / "classify.jsonl").read_text().splitlines()]
     assert [line["top"][0]["label"] for line in lines if line["status"] != "no_signal"]
     assert " passed" in (cache / "pytest.txt").read_text()
     with np.load(cache / "pixels.npz") as there:
-        apart = {method: int(np.abs(there[method].astype(int) - here.astype(int)).max()) for method, here in pixels().items()}
+        apart = {
+            method: int(np.abs(there[method].astype(int) - here.astype(int)).max())
+            for method, here in pixels().items()
+        }
     assert all(apart[method] <= most for method, most in GREY_LEVELS.items()), apart

@@ -10,7 +10,11 @@ from pathlib import Path
 
 Files = dict[str, str]
 ORIN_ZONES = ("cpu", "gpu", "cv0", "cv1", "cv2", "soc0", "soc1", "soc2", "tj")
-ORIN_OFF = ("cv0-thermal", "cv1-thermal", "cv2-thermal")  # the accelerators sleep: reading answers EAGAIN
+ORIN_OFF = (
+    "cv0-thermal",
+    "cv1-thermal",
+    "cv2-thermal",
+)  # the accelerators sleep: reading answers EAGAIN
 ORIN_ALERTS = ("cpu", "gpu", "cv0", "soc0")
 NANO_MODES = ("15W", "25W", "MAXN_SUPER", "7W")
 # No text stands in a file that is a folder: reading it is an error, as of a sensor that is off.
@@ -34,7 +38,11 @@ def write(root: Path, files: Mapping[str, str]) -> Path:
 
 def orin_nano() -> Files:
     """An Orin Nano developer kit (Super), JetPack 6.2, 25 W, clocks free, one USB and one CSI camera."""
-    rails = monitor("hwmon1", "ina3221", {"VDD_IN": (4984, 1856), "VDD_CPU_GPU_CV": (4984, 520), "VDD_SOC": (4984, 400)})
+    rails = monitor(
+        "hwmon1",
+        "ina3221",
+        {"VDD_IN": (4984, 1856), "VDD_CPU_GPU_CV": (4984, 520), "VDD_SOC": (4984, 400)},
+    )
     return (
         jetson("NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super", "R36", "4.3")
         | rails | {"sys/class/hwmon/hwmon1/in7_label": "sum of shunt voltages", "sys/class/hwmon/hwmon1/in7_input": "8"}
@@ -81,7 +89,9 @@ def thor() -> Files:
 
 def desktop() -> Files:
     """An x86 desktop with an NVIDIA card: nothing of a Jetson's."""
-    counters = {f"sys/devices/system/cpu/cpu{i}/thermal_throttle/core_throttle_count": "0" for i in range(4)}
+    counters = {
+        f"sys/devices/system/cpu/cpu{i}/thermal_throttle/core_throttle_count": "0" for i in range(4)
+    }
     return (
         cpu(4, low=800_000, high=4_500_000) | counters | zones(("acpitz", "x86_pkg_temp", "acpitz"), off=()) | cooling(0, "Processor", 0)
         | {"sys/class/hwmon/hwmon0/name": "coretemp", "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86"}
@@ -89,7 +99,13 @@ def desktop() -> Files:
     )  # fmt: skip
 
 
-BOARDS: dict[str, Callable[[], Files]] = {"orin-nano": orin_nano, "orin-nx": orin_nx, "agx-orin": agx_orin, "thor": thor, "desktop": desktop}
+BOARDS: dict[str, Callable[[], Files]] = {
+    "orin-nano": orin_nano,
+    "orin-nx": orin_nx,
+    "agx-orin": agx_orin,
+    "thor": thor,
+    "desktop": desktop,
+}
 JETSONS = tuple(b for b in BOARDS if b != "desktop")
 
 
@@ -102,7 +118,10 @@ def jetson(model: str, release: str, revision: str) -> Files:
         "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0\nGCC version: 11",
         "usr/local/cuda/version.json": '{"cuda": {"name": "CUDA SDK", "version": "12.6.11"}}',
         "usr/lib/python3.10/dist-packages/tensorrt/__init__.py": 'import ctypes\n__version__ = "10.3.0"',
-        **{f"{plugins}/libgst{name}.so": "" for name in ("nvarguscamerasrc", "nvvidconv", "nvvideo4linux2")},
+        **{
+            f"{plugins}/libgst{name}.so": ""
+            for name in ("nvarguscamerasrc", "nvvidconv", "nvvideo4linux2")
+        },
         "usr/bin/gst-launch-1.0": "",
         "tmp/argus_socket": "",
     }
@@ -113,14 +132,23 @@ def monitor(folder: str, kind: str, rails: Mapping[str, tuple[int, int]]) -> Fil
     base = f"sys/class/hwmon/{folder}"
     files = {f"{base}/name": kind}
     for i, (label, (millivolts, milliamps)) in enumerate(rails.items(), 1):
-        files |= {f"{base}/in{i}_label": label, f"{base}/in{i}_input": str(millivolts), f"{base}/curr{i}_input": str(milliamps)}
+        files |= {
+            f"{base}/in{i}_label": label,
+            f"{base}/in{i}_input": str(millivolts),
+            f"{base}/curr{i}_input": str(milliamps),
+        }
     return files
 
 
 def modes(now: int, names: tuple[str, ...]) -> Files:
     """Nvpmodel's modes and the present one."""
     lines = [f"< POWER_MODEL ID={i} NAME={name} >\nGPU MAX_FREQ 1" for i, name in enumerate(names)]
-    return {"etc/nvpmodel.conf": "\n".join(["< PARAM TYPE=FILE NAME=GPU >", *lines, "< PM_CONFIG DEFAULT=1 >"]), "var/lib/nvpmodel/status": f"pmode:{now:04d}"}
+    return {
+        "etc/nvpmodel.conf": "\n".join(
+            ["< PARAM TYPE=FILE NAME=GPU >", *lines, "< PM_CONFIG DEFAULT=1 >"]
+        ),
+        "var/lib/nvpmodel/status": f"pmode:{now:04d}",
+    }
 
 
 def cpu(cores: int, *, low: int, high: int) -> Files:
@@ -129,7 +157,11 @@ def cpu(cores: int, *, low: int, high: int) -> Files:
     for core in range(cores):
         for folder in (f"cpu{core}/cpufreq", f"cpufreq/policy{core - core % 4}"):
             base = f"sys/devices/system/cpu/{folder}"
-            files |= {f"{base}/scaling_min_freq": str(low), f"{base}/scaling_max_freq": str(high), f"{base}/scaling_cur_freq": str(high)}
+            files |= {
+                f"{base}/scaling_min_freq": str(low),
+                f"{base}/scaling_max_freq": str(high),
+                f"{base}/scaling_cur_freq": str(high),
+            }
             files[f"{base}/scaling_governor"] = "schedutil"
     return files
 
@@ -137,14 +169,24 @@ def cpu(cores: int, *, low: int, high: int) -> Files:
 def orin_gpu(name: str, *, low: int, high: int) -> Files:
     """A devfreq GPU at its lowest clock, limits in Hz, 34.5 % busy in thousandths."""
     base = f"sys/class/devfreq/{name}"
-    return {f"{base}/min_freq": str(low), f"{base}/max_freq": str(high), f"{base}/cur_freq": str(low), f"{base}/device/load": "345"}
+    return {
+        f"{base}/min_freq": str(low),
+        f"{base}/max_freq": str(high),
+        f"{base}/cur_freq": str(low),
+        f"{base}/device/load": "345",
+    }
 
 
 def zones(kinds: tuple[str, ...], *, off: tuple[str, ...]) -> Files:
     """Thermal zones at 40, 41, ... degrees; those that are off answer with an error."""
     files: Files = {}
     for i, kind in enumerate(kinds):
-        files |= {f"sys/class/thermal/thermal_zone{i}/type": kind, f"sys/class/thermal/thermal_zone{i}/temp": BROKEN if kind in off else str(40_000 + 1000 * i)}
+        files |= {
+            f"sys/class/thermal/thermal_zone{i}/type": kind,
+            f"sys/class/thermal/thermal_zone{i}/temp": BROKEN
+            if kind in off
+            else str(40_000 + 1000 * i),
+        }
     return files
 
 
@@ -165,7 +207,9 @@ def alerts(parts: tuple[str, ...], *, active: tuple[str, ...] = ()) -> Files:
 def currents(**counts: int) -> Files:
     """The counts of too little and too much current."""
     base = "sys/class/hwmon/hwmon9"
-    return {f"{base}/name": "soctherm_oc"} | {f"{base}/{oc}_event_cnt": str(counts.get(oc, 0)) for oc in ("oc1", "oc2", "oc3")}
+    return {f"{base}/name": "soctherm_oc"} | {
+        f"{base}/{oc}_event_cnt": str(counts.get(oc, 0)) for oc in ("oc1", "oc2", "oc3")
+    }
 
 
 def fan() -> Files:
@@ -180,5 +224,11 @@ def camera(number: int, name: str) -> Files:
 
 def memory(total_kb: int, swaps: Mapping[str, int]) -> Files:
     """Memory, half of it available, and swap by device, all in kB."""
-    lines = ["Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority", *(f"{name}  partition\t{size}\t0\t5" for name, size in swaps.items())]
-    return {"proc/meminfo": f"MemTotal: {total_kb} kB\nMemAvailable: {total_kb // 2} kB\nSwapTotal: {sum(swaps.values())} kB", "proc/swaps": "\n".join(lines)}
+    lines = [
+        "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority",
+        *(f"{name}  partition\t{size}\t0\t5" for name, size in swaps.items()),
+    ]
+    return {
+        "proc/meminfo": f"MemTotal: {total_kb} kB\nMemAvailable: {total_kb // 2} kB\nSwapTotal: {sum(swaps.values())} kB",
+        "proc/swaps": "\n".join(lines),
+    }

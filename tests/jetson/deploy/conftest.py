@@ -54,14 +54,34 @@ class LocalBoard:
     def deploy(self, bundle: Bundle | Path, **options: Any) -> dict[str, Any]:
         """Deploy to it."""
         path = bundle if isinstance(bundle, Path) else bundle.path
-        return deploy("127.0.0.1", path, **{"port": self.port, "identity": self.key, "path": str(self.root), "settle_s": 0, **options})
+        return deploy(
+            "127.0.0.1",
+            path,
+            **{
+                "port": self.port,
+                "identity": self.key,
+                "path": str(self.root),
+                "settle_s": 0,
+                **options,
+            },
+        )
 
     def command(self, bundle: Bundle, service: str = "", settle_s: str = "0") -> list[str]:
         """Return a command line that deploys, for a process of its own."""
         code = "import sys; from finedge.cli import logs_to_stderr; from finedge.jetson.deploy.command import deploy; from pathlib import Path; "
         code += "logs_to_stderr(); deploy('127.0.0.1', Path(sys.argv[1]), port=int(sys.argv[2]), identity=Path(sys.argv[3]), path=sys.argv[4], "
         code += "service=sys.argv[5], settle_s=int(sys.argv[6]))"
-        return [sys.executable, "-c", code, str(bundle.path), str(self.port), str(self.key), str(self.root), service, settle_s]
+        return [
+            sys.executable,
+            "-c",
+            code,
+            str(bundle.path),
+            str(self.port),
+            str(self.key),
+            str(self.root),
+            service,
+            settle_s,
+        ]
 
     @property
     def serving(self) -> Path:
@@ -76,7 +96,9 @@ class LocalBoard:
     @property
     def left_over(self) -> list[str]:
         """What lies about and should not once a deploy has ended."""
-        return sorted(p.name for p in self.root.iterdir() if p.name not in ("current", "versions", ".lock"))
+        return sorted(
+            p.name for p in self.root.iterdir() if p.name not in ("current", "versions", ".lock")
+        )
 
     def lacks(self, tool: str) -> None:
         """Take a tool away."""
@@ -102,11 +124,20 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBoar
     folders = {name: tmp_path / name for name in ("bin", "local", "home", "state", "keys")}
     for folder in folders.values():
         folder.mkdir()
-    board = LocalBoard(_free_port(), folders["keys"] / "user", folders["home"] / "finedge", folders["bin"], folders["local"], folders["state"])
+    board = LocalBoard(
+        _free_port(),
+        folders["keys"] / "user",
+        folders["home"] / "finedge",
+        folders["bin"],
+        folders["local"],
+        folders["state"],
+    )
     _fill(board)
     config = _configure(board, folders, ssh=ssh)
     monkeypatch.setenv("PATH", f"{board.local}:{os.environ['PATH']}")
-    with subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [sshd, "-D", "-e", "-f", str(config)], stderr=subprocess.PIPE, text=True
+    ) as server:
         try:
             _wait_for(server, board.port)
             yield board
@@ -129,7 +160,10 @@ def changed(bundle: Bundle, text: str) -> Bundle:
 def broken(bundle: Bundle) -> Bundle:
     """Return the bundle with a golden frame that no machine answers so."""
     golden = read_golden(bundle)
-    wrong = {name: value + 10 if name.startswith("model.int8.cpu.onnx/") else value for name, value in golden.items()}
+    wrong = {
+        name: value + 10 if name.startswith("model.int8.cpu.onnx/") else value
+        for name, value in golden.items()
+    }
     return bundle.extend("note", {GOLDEN: pack(wrong)}, {})
 
 
@@ -145,11 +179,17 @@ def _fill(board: LocalBoard) -> None:
 def _configure(board: LocalBoard, folders: dict[str, Path], *, ssh: str) -> Path:
     keys = folders["keys"]
     for name in ("host", "user", "stranger"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True
+        )
     (keys / "authorized").write_text((keys / "user.pub").read_text())
     (keys / "known").write_text(f"[127.0.0.1]:{board.port} {(keys / 'host.pub').read_text()}")
-    (keys / "client").write_text(f"Host *\n  UserKnownHostsFile {keys / 'known'}\n  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n")
-    script(board.local / "ssh", f'#!/bin/sh\nexec {ssh} -F {keys / "client"} "$@"\n')  # rather than this user's own configuration
+    (keys / "client").write_text(
+        f"Host *\n  UserKnownHostsFile {keys / 'known'}\n  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n"
+    )
+    script(
+        board.local / "ssh", f'#!/bin/sh\nexec {ssh} -F {keys / "client"} "$@"\n'
+    )  # rather than this user's own configuration
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # what the package's start script does
     config = keys / "sshd"

@@ -50,9 +50,16 @@ def with_megabytes(bundle: Bundle) -> Bundle:
 
 
 @contextmanager
-def under_way(board: LocalBoard, bundle: Bundle, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def under_way(
+    board: LocalBoard, bundle: Bundle, *options: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a deploy in a session of its own, which is killed at the end."""
-    with subprocess.Popen(board.command(bundle, *options), start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        board.command(bundle, *options),
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ) as process:
         try:
             yield process
         finally:
@@ -66,12 +73,18 @@ def in_mid_copy(board: LocalBoard, bundle: Bundle) -> Iterator[subprocess.Popen[
     slow = board.local / "rsync"
     script(slow, f'#!/bin/sh\nexec {board.bin / "rsync"} --bwlimit={SLOW} "$@"\n')
     with under_way(board, bundle) as process:
-        wait_until(lambda: any(p.stat().st_size > 100_000 for p in board.root.glob(".incoming-*/*/.a.bin*")))
+        wait_until(
+            lambda: any(
+                p.stat().st_size > 100_000 for p in board.root.glob(".incoming-*/*/.a.bin*")
+            )
+        )
         slow.unlink()
         yield process
 
 
-def test_the_first_deploy_makes_the_bundle_current_and_says_every_step(board: LocalBoard, birds: Bundle) -> None:
+def test_the_first_deploy_makes_the_bundle_current_and_says_every_step(
+    board: LocalBoard, birds: Bundle
+) -> None:
     (birds.path / "report.json").write_text("{}")  # of this machine: it stays here, as engines do
     result = board.deploy(birds)
     assert names(result) == STEPS
@@ -86,7 +99,9 @@ def test_the_first_deploy_makes_the_bundle_current_and_says_every_step(board: Lo
     assert board.left_over == []
 
 
-def test_a_changed_bundle_replaces_it_linking_what_is_the_same_and_old_versions_go(board: LocalBoard, birds: Bundle) -> None:
+def test_a_changed_bundle_replaces_it_linking_what_is_the_same_and_old_versions_go(
+    board: LocalBoard, birds: Bundle
+) -> None:
     made = [board.deploy(birds, keep=1)["version"]]
     before = board.serving
     result = board.deploy(changed(birds, "second"), keep=1)
@@ -111,10 +126,14 @@ def test_a_golden_frame_that_fails_there_changes_nothing(board: LocalBoard, bird
     assert (board.serving, board.versions, board.left_over) == (before, versions, [])
 
 
-def test_bytes_lost_on_the_way_are_found_before_anything_is_run(board: LocalBoard, birds: Bundle) -> None:
+def test_bytes_lost_on_the_way_are_found_before_anything_is_run(
+    board: LocalBoard, birds: Bundle
+) -> None:
     board.lacks("rsync")
     (board.bin / "tar").rename(board.bin / "real-tar")
-    script(board.bin / "tar", f'#!/bin/sh\n{board.bin / "real-tar"} "$@" && : >"$4/model.int8.onnx"\n')
+    script(
+        board.bin / "tar", f'#!/bin/sh\n{board.bin / "real-tar"} "$@" && : >"$4/model.int8.onnx"\n'
+    )
     with pytest.raises(BundleError, match=r"model\.int8\.onnx: FAILED") as caught:
         board.deploy(birds)
     assert caught.value.exit_code == 4
@@ -126,12 +145,17 @@ def test_bytes_lost_on_the_way_are_found_before_anything_is_run(board: LocalBoar
 @pytest.mark.parametrize(
     ("there", "what"),
     [
-        ("trap '' XFSZ; ulimit -f 1000", r"rsync ended with \d+: rsync: .*a\.bin\S+ File too large"),
+        (
+            "trap '' XFSZ; ulimit -f 1000",
+            r"rsync ended with \d+: rsync: .*a\.bin\S+ File too large",
+        ),
         ("kill $$", r"rsync ended with \d+: rsync: connection unexpectedly closed"),
     ],
     ids=["the disk is full", "rsync is killed"],
 )
-def test_a_copy_that_fails_there_leaves_nothing(there: str, what: str, board: LocalBoard, birds: Bundle) -> None:
+def test_a_copy_that_fails_there_leaves_nothing(
+    there: str, what: str, board: LocalBoard, birds: Bundle
+) -> None:
     """What came so far must not keep a full disk full; and the board was reached."""
     board.deploy(birds)
     before = board.serving
@@ -145,10 +169,15 @@ def test_a_copy_that_fails_there_leaves_nothing(there: str, what: str, board: Lo
     assert (board.serving, board.left_over) == (before, [])
 
 
-def test_a_finedge_that_is_killed_there_is_not_a_lost_connection(board: LocalBoard, birds: Bundle) -> None:
+def test_a_finedge_that_is_killed_there_is_not_a_lost_connection(
+    board: LocalBoard, birds: Bundle
+) -> None:
     """As a build is on a board without enough memory."""
     (board.bin / "finedge").rename(board.bin / "real-finedge")
-    script(board.bin / "finedge", '#!/bin/sh\n[ "$1" = verify ] && kill -9 $$\nexec real-finedge "$@"\n')
+    script(
+        board.bin / "finedge",
+        '#!/bin/sh\n[ "$1" = verify ] && kill -9 $$\nexec real-finedge "$@"\n',
+    )
     with pytest.raises(FinedgeError, match=r"verify: .*[Kk]illed") as caught:
         board.deploy(birds)
     assert caught.value.exit_code == 1
@@ -160,16 +189,23 @@ DEEP = "[" * 500  # it is cut where it is shown
 
 
 @pytest.mark.parametrize("answer", ["", "not JSON", "[]", "{}", "1e999", DEEP, "{'stages': 1}"])
-def test_a_finedge_there_that_answers_otherwise_is_an_error_and_not_a_crash(answer: str, board: LocalBoard, birds: Bundle) -> None:
+def test_a_finedge_there_that_answers_otherwise_is_an_error_and_not_a_crash(
+    answer: str, board: LocalBoard, birds: Bundle
+) -> None:
     (board.bin / "finedge").rename(board.bin / "real-finedge")
-    script(board.bin / "finedge", f'#!/bin/sh\n[ "$1" = verify ] && {{ echo "{answer}"; exit; }}\necho a library says hello\nexec real-finedge "$@"\n')
+    script(
+        board.bin / "finedge",
+        f'#!/bin/sh\n[ "$1" = verify ] && {{ echo "{answer}"; exit; }}\necho a library says hello\nexec real-finedge "$@"\n',
+    )
     with pytest.raises(FinedgeError, match=re.escape(f"verify answered '{answer}'")):
         board.deploy(birds)
     assert board.left_over == []
 
 
 @pytest.mark.parametrize("side", ["there", "here"])
-def test_without_rsync_on_either_side_tar_takes_over(side: str, board: LocalBoard, birds: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rsync_on_either_side_tar_takes_over(
+    side: str, board: LocalBoard, birds: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if side == "there":
         board.lacks("rsync")
     else:
@@ -179,7 +215,9 @@ def test_without_rsync_on_either_side_tar_takes_over(side: str, board: LocalBoar
     assert Bundle.load(board.serving).files == birds.files
 
 
-def test_killed_in_mid_copy_the_old_version_serves_and_the_next_deploy_goes_on(board: LocalBoard, birds: Bundle) -> None:
+def test_killed_in_mid_copy_the_old_version_serves_and_the_next_deploy_goes_on(
+    board: LocalBoard, birds: Bundle
+) -> None:
     board.deploy(birds)
     before = board.serving
     larger = with_megabytes(birds)
@@ -194,7 +232,9 @@ def test_killed_in_mid_copy_the_old_version_serves_and_the_next_deploy_goes_on(b
 
 
 @pytest.mark.slow
-def test_what_an_interrupted_deploy_of_another_bundle_left_is_removed(board: LocalBoard, birds: Bundle) -> None:
+def test_what_an_interrupted_deploy_of_another_bundle_left_is_removed(
+    board: LocalBoard, birds: Bundle
+) -> None:
     with in_mid_copy(board, with_megabytes(birds)) as process:
         os.killpg(process.pid, signal.SIGKILL)
     assert board.left_over
@@ -219,7 +259,9 @@ def test_killed_at_random_moments_a_whole_version_serves(board: LocalBoard, bird
 
 
 @pytest.mark.slow
-def test_two_deploys_at_once_are_refused_and_a_killed_one_frees_the_board(board: LocalBoard, birds: Bundle) -> None:
+def test_two_deploys_at_once_are_refused_and_a_killed_one_frees_the_board(
+    board: LocalBoard, birds: Bundle
+) -> None:
     larger = with_megabytes(birds)
     with in_mid_copy(board, larger) as process:
         with pytest.raises(FinedgeError, match="another deploy"):
@@ -229,7 +271,15 @@ def test_two_deploys_at_once_are_refused_and_a_killed_one_frees_the_board(board:
         board.deploy(larger)
         os.killpg(process.pid, signal.SIGKILL)
     # An rsync that is cut off keeps what it has under the file's name: not in what serves.
-    wait_until(lambda: not any(str(board.root).encode() in p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()))
+    wait_until(
+        lambda: (
+            not any(
+                str(board.root).encode() in p.read_bytes()
+                for p in Path("/proc").glob("[0-9]*/cmdline")
+                if p.exists()
+            )
+        )
+    )
     assert Bundle.load(board.serving).files == larger.files
     assert board.left_over == []
 
@@ -237,7 +287,11 @@ def test_two_deploys_at_once_are_refused_and_a_killed_one_frees_the_board(board:
 def test_a_service_is_restarted_with_the_new_version(board: LocalBoard, birds: Bundle) -> None:
     result = board.deploy(birds, service="finedge", settle_s=1)
     assert names(result) == [*STEPS[:-1], "restart", "health", "tidy"]
-    assert [line.split()[0] for line in board.diary if result["version"] in line][:3] == ["restart", "show", "is-active"]
+    assert [line.split()[0] for line in board.diary if result["version"] in line][:3] == [
+        "restart",
+        "show",
+        "is-active",
+    ]
 
 
 def test_a_service_that_crashes_gets_the_old_version_back(board: LocalBoard, birds: Bundle) -> None:
@@ -254,7 +308,9 @@ def test_a_service_that_crashes_gets_the_old_version_back(board: LocalBoard, bir
 
 
 @pytest.mark.slow
-def test_a_first_version_that_crashes_leaves_no_version_and_a_stopped_service(board: LocalBoard, birds: Bundle) -> None:
+def test_a_first_version_that_crashes_leaves_no_version_and_a_stopped_service(
+    board: LocalBoard, birds: Bundle
+) -> None:
     board.set("good", "none\n")
     with pytest.raises(FinedgeError) as caught:
         board.deploy(birds, service="finedge", settle_s=1)
@@ -271,17 +327,25 @@ def test_a_version_of_the_same_name_is_never_removed(tmp_path: Path) -> None:
         (tmp_path / incoming / "b.finedge" / "manifest.json").touch()
     (tmp_path / "versions").mkdir()
     command = ["sh", "-c", ACTIVATE, "sh", str(tmp_path)]
-    codes = [subprocess.run([*command, incoming, "V", "b.finedge", "", "0"], check=False).returncode for incoming in (".incoming-a-1", ".incoming-a-2")]
+    codes = [
+        subprocess.run([*command, incoming, "V", "b.finedge", "", "0"], check=False).returncode
+        for incoming in (".incoming-a-1", ".incoming-a-2")
+    ]
     assert codes == [0, 1]
     assert (tmp_path / "current" / "manifest.json").is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["current", "versions"]
 
 
-def test_where_the_link_cannot_be_set_back_it_does_not_lead_nowhere(board: LocalBoard, birds: Bundle) -> None:
+def test_where_the_link_cannot_be_set_back_it_does_not_lead_nowhere(
+    board: LocalBoard, birds: Bundle
+) -> None:
     board.deploy(birds, service="finedge")
     board.set("no-restart")
     (board.bin / "ln").rename(board.bin / "real-ln")  # the disk is full by then
-    script(board.bin / "ln", f"#!/bin/sh\n[ -e '{board.state}/once' ] && {{ echo 'No space left' >&2; exit 1; }}\n: >'{board.state}/once'\nreal-ln \"$@\"\n")
+    script(
+        board.bin / "ln",
+        f"#!/bin/sh\n[ -e '{board.state}/once' ] && {{ echo 'No space left' >&2; exit 1; }}\n: >'{board.state}/once'\nreal-ln \"$@\"\n",
+    )
     with pytest.raises(FinedgeError, match="restart: Job failed") as caught:
         board.deploy(changed(birds, "bad"), service="finedge")
     assert not caught.value.result["rolled_back"]
@@ -301,7 +365,9 @@ def test_a_rollback_that_fails_is_not_called_one(board: LocalBoard, birds: Bundl
 
 
 @pytest.mark.slow
-def test_cut_off_while_the_service_settles_the_board_still_takes_it_back(board: LocalBoard, birds: Bundle) -> None:
+def test_cut_off_while_the_service_settles_the_board_still_takes_it_back(
+    board: LocalBoard, birds: Bundle
+) -> None:
     old = board.deploy(birds, service="finedge")["version"]
     before = board.serving
     with under_way(board, changed(birds, "bad"), "finedge", "20") as process:
@@ -312,7 +378,9 @@ def test_cut_off_while_the_service_settles_the_board_still_takes_it_back(board: 
     wait_until(lambda: board.versions == [old])
 
 
-def test_a_service_that_is_not_there_is_refused_before_anything_is_copied(board: LocalBoard, birds: Bundle) -> None:
+def test_a_service_that_is_not_there_is_refused_before_anything_is_copied(
+    board: LocalBoard, birds: Bundle
+) -> None:
     board.set("no-unit")
     with pytest.raises(FinedgeError, match="no unit 'finedge'"):
         board.deploy(birds, service="finedge")
@@ -333,18 +401,24 @@ def test_a_key_the_board_does_not_know_exits_3(board: LocalBoard, birds: Bundle)
 
 def test_a_board_whose_host_key_changed_is_refused(board: LocalBoard, birds: Bundle) -> None:
     known = board.key.with_name("known")
-    known.write_text(known.read_text().split()[0] + " " + board.key.with_name("stranger.pub").read_text())
+    known.write_text(
+        known.read_text().split()[0] + " " + board.key.with_name("stranger.pub").read_text()
+    )
     with pytest.raises(SystemProblem, match="cannot be reached"):
         board.deploy(birds)
 
 
-def test_without_ssh_here_it_exits_3(board: LocalBoard, birds: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ssh_here_it_exits_3(
+    board: LocalBoard, birds: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(board.state))
     with pytest.raises(SystemProblem, match="no ssh here"):
         board.deploy(birds)
 
 
-def test_a_board_without_finedge_exits_3_and_one_off_the_path_can_be_named(board: LocalBoard, birds: Bundle) -> None:
+def test_a_board_without_finedge_exits_3_and_one_off_the_path_can_be_named(
+    board: LocalBoard, birds: Bundle
+) -> None:
     elsewhere = (board.bin / "finedge").rename(board.state / "finedge")
     with pytest.raises(SystemProblem, match="has no finedge"):
         board.deploy(birds)
@@ -352,7 +426,9 @@ def test_a_board_without_finedge_exits_3_and_one_off_the_path_can_be_named(board
     assert board.deploy(birds, finedge=str(elsewhere))["steps"][-1]["ok"]
 
 
-def test_a_folder_with_any_name_below_home_and_a_login_that_talks_and_hides_files(board: LocalBoard, birds: Bundle) -> None:
+def test_a_folder_with_any_name_below_home_and_a_login_that_talks_and_hides_files(
+    board: LocalBoard, birds: Bundle
+) -> None:
     name = "it's $HOME; {a} `b`"
     (board.root.parent / ".bashrc").write_text("echo welcome\numask 077\n")
     board.deploy(birds, path=f"~/{name}")
@@ -360,7 +436,9 @@ def test_a_folder_with_any_name_below_home_and_a_login_that_talks_and_hides_file
     assert there.files == birds.files
     # A service may run as nobody's account.
     live = there.path.resolve()
-    assert all(p.stat().st_mode & 0o044 == 0o044 for p in (live, *live.parents[:3], *live.iterdir()))
+    assert all(
+        p.stat().st_mode & 0o044 == 0o044 for p in (live, *live.parents[:3], *live.iterdir())
+    )
 
 
 def test_a_link_that_is_none_of_ours_is_left_alone(board: LocalBoard, birds: Bundle) -> None:
@@ -396,7 +474,9 @@ def test_a_link_that_is_none_of_ours_is_left_alone(board: LocalBoard, birds: Bun
         ("b", {"service": "-x"}),
     ],
 )
-def test_what_names_no_board_or_makes_no_sense_is_refused_at_once(name: str, options: dict[str, Any], birds: Bundle) -> None:
+def test_what_names_no_board_or_makes_no_sense_is_refused_at_once(
+    name: str, options: dict[str, Any], birds: Bundle
+) -> None:
     with pytest.raises(UsageError):
         deploy(name, birds.path, **options)
 
@@ -404,12 +484,27 @@ def test_what_names_no_board_or_makes_no_sense_is_refused_at_once(name: str, opt
 BOARDS = ["board", "me@board", "me.x+y@board.local", "DOMAIN_me@b", "10.0.0.1", "me@10.0.0.1"]
 
 
-@pytest.mark.parametrize("name", [*BOARDS, "::1", "me@fe80::1%eth0", "[::1]", "me@corp@board", "machine$@b"])
+@pytest.mark.parametrize(
+    "name", [*BOARDS, "::1", "me@fe80::1%eth0", "[::1]", "me@corp@board", "machine$@b"]
+)
 def test_names_of_boards_as_ssh_takes_them_are_taken(name: str) -> None:
     assert Target(name).host == name
 
 
-@pytest.mark.parametrize("name", ["../model.onnx", "sub/model.onnx", "/etc/passwd", "-rf", ".hidden", "a\nb", "a b", "", "x" * 300])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../model.onnx",
+        "sub/model.onnx",
+        "/etc/passwd",
+        "-rf",
+        ".hidden",
+        "a\nb",
+        "a b",
+        "",
+        "x" * 300,
+    ],
+)
 def test_a_manifest_that_names_more_than_plain_files_is_refused(name: str, birds: Bundle) -> None:
     with pytest.raises(BundleError, match="names the file"):
         refuse_unsendable(replace(birds, files={**birds.files, name: "0" * 64}))
@@ -435,7 +530,12 @@ def test_only_the_files_of_the_manifest_are_copied(board: LocalBoard, birds: Bun
 
 def test_a_precision_the_bundle_lacks_and_a_damaged_bundle_exit_4_at_once(birds: Bundle) -> None:
     files = {n: d for n, d in birds.files.items() if n != "model.int8.onnx"}
-    Bundle.create(birds.path, birds.spec, files={n: (birds.path / n).read_bytes() for n in files}, provenance={})
+    Bundle.create(
+        birds.path,
+        birds.spec,
+        files={n: (birds.path / n).read_bytes() for n in files},
+        provenance={},
+    )
     with pytest.raises(BundleError, match=r"model\.int8\.onnx"):
         deploy("board", birds.path, precision="int8")
     (birds.path / "golden.npz").write_bytes(b"")

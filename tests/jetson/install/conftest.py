@@ -31,8 +31,12 @@ class Board:
 
 
 BOARDS = {
-    "jetpack 6.1": Board("# R36 (release), REVISION: 4.0, GCID: 37537400, BOARD: generic, EABI: aarch64, DATE: Fri Sep 13 04:36:44 UTC 2024"),
-    "jetpack 6.2": Board("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"),
+    "jetpack 6.1": Board(
+        "# R36 (release), REVISION: 4.0, GCID: 37537400, BOARD: generic, EABI: aarch64, DATE: Fri Sep 13 04:36:44 UTC 2024"
+    ),
+    "jetpack 6.2": Board(
+        "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"
+    ),
     "jetpack 7.0": Board(
         "# R38 (release), REVISION: 2.0, GCID: 41844464, BOARD: generic, EABI: aarch64, DATE: Fri Aug 22 00:55:42 UTC 2025",
         "3.12",
@@ -40,13 +44,30 @@ BOARDS = {
         "1.26.4",
         255,
     ),
-    "jetpack 7.1": Board("# R38 (release), REVISION: 4.0, GCID: 43443517, BOARD: generic, EABI: aarch64", "3.12", "10.13.3.9", "1.26.4", 255),
-    "jetpack 7.2": Board("# R39 (release), REVISION: 2.0, GCID: 45755727, BOARD: generic, EABI: aarch64", "3.12", "10.16.2.10", "1.26.4", 255),
+    "jetpack 7.1": Board(
+        "# R38 (release), REVISION: 4.0, GCID: 43443517, BOARD: generic, EABI: aarch64",
+        "3.12",
+        "10.13.3.9",
+        "1.26.4",
+        255,
+    ),
+    "jetpack 7.2": Board(
+        "# R39 (release), REVISION: 2.0, GCID: 45755727, BOARD: generic, EABI: aarch64",
+        "3.12",
+        "10.16.2.10",
+        "1.26.4",
+        255,
+    ),
 }
 OTHERS = {
     "desktop": Board(None),
-    "jetpack 5": Board("# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 UTC 2023"),
-    "jetpack 6.0": Board("# R36 (release), REVISION: 3.0, GCID: 36191598, BOARD: generic, EABI: aarch64", tensorrt="8.6.2"),
+    "jetpack 5": Board(
+        "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 UTC 2023"
+    ),
+    "jetpack 6.0": Board(
+        "# R36 (release), REVISION: 3.0, GCID: 36191598, BOARD: generic, EABI: aarch64",
+        tensorrt="8.6.2",
+    ),
     "jetpack 8": Board("# R40 (release), REVISION: 1.0, GCID: 0, BOARD: generic, EABI: aarch64"),
     "another file": Board("release forty"),
 }
@@ -122,7 +143,9 @@ class Root:
             **self.environment,
         }
         command = ["bash", str(self.path / "checkout/jetson/install.sh"), *options]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     @property
     def calls(self) -> list[str]:
@@ -139,7 +162,11 @@ class Root:
 
 def make_checkout(path: Path) -> None:
     """The script as it is, in a small checkout: what is installed here is what a test says, not what is being edited."""
-    shutil.copytree(INSTALL.parent, path / "jetson", ignore=lambda folder, names: [n for n in names if Path(folder, n).is_dir()])
+    shutil.copytree(
+        INSTALL.parent,
+        path / "jetson",
+        ignore=lambda folder, names: [n for n in names if Path(folder, n).is_dir()],
+    )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (path / name).touch()
     for folder in CHECKOUT:
@@ -153,7 +180,11 @@ def make_root(path: Path, board: Board) -> Root:
     if board.release is not None:
         (path / "etc").mkdir()
         (path / "etc/nv_tegra_release").write_text(board.release + "\n# KERNEL_VARIANT: oot\n")
-    for name, text in (("tensorrt", f'__version__ = "{board.tensorrt}"\n'), ("cv2", CV2), ("numpy", f'__version__ = "{board.numpy}"\n')):
+    for name, text in (
+        ("tensorrt", f'__version__ = "{board.tensorrt}"\n'),
+        ("cv2", CV2),
+        ("numpy", f'__version__ = "{board.numpy}"\n'),
+    ):
         script(path / "dist" / name / "__init__.py", text)
     script(path / f"usr/bin/python{board.python}", PYTHON)
     script(path / "venv-python", VENV_PYTHON)

@@ -28,12 +28,21 @@ def test_pip_installs_one_thing_and_under_the_constraints() -> None:
     (install,) = re.findall(r"pip install (.*?) &&", " ".join(of("RUN")))
     assert "--constraint /opt/finedge/constraints.txt" in install
     assert "--only-binary :all:" in install
-    options = {"--no-cache-dir", "--only-binary", ":all:", "--constraint", "/opt/finedge/constraints.txt"}
+    options = {
+        "--no-cache-dir",
+        "--only-binary",
+        ":all:",
+        "--constraint",
+        "/opt/finedge/constraints.txt",
+    }
     assert next(word for word in install.split() if word not in options) == "/wheels/finedge-*.whl"
 
 
 def test_what_nvidia_brings_is_asked_of_nobody() -> None:
-    assert not re.search(r"(pip|apt-get) install[^&]*\b(torch|tensorrt|opencv-python|libnvinfer)", " ".join(of("RUN")))
+    assert not re.search(
+        r"(pip|apt-get) install[^&]*\b(torch|tensorrt|opencv-python|libnvinfer)",
+        " ".join(of("RUN")),
+    )
 
 
 def test_it_runs_as_nobody_in_particular_and_starts_finedge() -> None:
@@ -46,10 +55,17 @@ def test_it_runs_as_nobody_in_particular_and_starts_finedge() -> None:
 @pytest.mark.parametrize("step", [s for s in of("RUN") if "apt-get" in s])
 def test_apt_leaves_no_lists_and_brings_no_recommendations(step: str) -> None:
     assert step.rstrip().endswith("rm -rf /var/lib/apt/lists/*")
-    assert all("--no-install-recommends" in call for call in re.findall(r"apt-get install [^&|}]*", step))
+    assert all(
+        "--no-install-recommends" in call for call in re.findall(r"apt-get install [^&|}]*", step)
+    )
 
 
 def test_every_file_it_copies_is_here() -> None:
-    sources = [word.replace("${JETPACK}", "7") for copied in of("COPY") for word in copied.split()[:-1] if not word.startswith("--")]
+    sources = [
+        word.replace("${JETPACK}", "7")
+        for copied in of("COPY")
+        for word in copied.split()[:-1]
+        if not word.startswith("--")
+    ]
     assert sources
     assert all((ROOT / source).exists() for source in sources)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finedge.runtime.engine.seal import is_ours, sealed
+from finedge.runtime.trt.build.seal import is_trusted, sealed
 
 from .conftest import BOARDS, INSTALL, OTHERS, Root, make_root, script
 
@@ -25,11 +25,21 @@ def pip_calls(root: Root) -> list[str]:
 def test_a_board_is_set_up(jetson: Root) -> None:
     done = jetson.run()
     assert done.returncode == 0, done.stderr
-    assert [call.split()[:3] for call in jetson.calls] == [["python", "-m", "venv"], ["venv-python", "-m", "pip"], ["finedge", "doctor"]]
+    assert [call.split()[:3] for call in jetson.calls] == [
+        ["python", "-m", "venv"],
+        ["venv-python", "-m", "pip"],
+        ["finedge", "doctor"],
+    ]
     assert "--system-site-packages" in jetson.calls[0]
     assert f"tensorrt {jetson.board.tensorrt}" in done.stdout
     assert (jetson.current / "installed.txt").is_file()
-    launched = subprocess.run([jetson.path / "opt/finedge/bin/finedge", "x"], env={"CALLS": "/dev/stdout"}, capture_output=True, text=True, check=True)
+    launched = subprocess.run(
+        [jetson.path / "opt/finedge/bin/finedge", "x"],
+        env={"CALLS": "/dev/stdout"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert launched.stdout.startswith("finedge x")
 
 
@@ -38,19 +48,26 @@ def test_pip_is_asked_for_finedge_and_the_binding_of_the_boards_cuda_alone(jetso
     (call,) = pip_calls(jetson)
     *options, source, binding = call.split()
     assert source == f"{jetson.current}.source"  # a copy of the checkout
-    assert binding == ("cuda-python==12.6.*" if jetson.board.python == "3.10" else "cuda-bindings>=13,<14")
+    assert binding == (
+        "cuda-python==12.6.*" if jetson.board.python == "3.10" else "cuda-bindings>=13,<14"
+    )
     assert not [word for word in (*options, binding) if any(name in word for name in FORBIDDEN)]
     assert f"constraints-jetpack{6 if jetson.board.python == '3.10' else 7}.txt" in options[-1]
 
 
 def test_a_second_run_does_nothing(jetson: Root) -> None:
     jetson.run("--service") if os.geteuid() == 0 else jetson.run()
-    before, files = list(jetson.calls), {p: p.lstat().st_mtime_ns for p in jetson.path.rglob("*") if p.name != "calls"}
+    before, files = (
+        list(jetson.calls),
+        {p: p.lstat().st_mtime_ns for p in jetson.path.rglob("*") if p.name != "calls"},
+    )
     done = jetson.run("--service") if os.geteuid() == 0 else jetson.run()
     assert done.returncode == 0
     assert "up to date" in done.stdout
     assert jetson.calls == before
-    assert {p: p.lstat().st_mtime_ns for p in files if p.is_file()} == {p: t for p, t in files.items() if p.is_file()}
+    assert {p: p.lstat().st_mtime_ns for p in files if p.is_file()} == {
+        p: t for p, t in files.items() if p.is_file()
+    }
 
 
 def test_a_dry_run_changes_nothing_and_says_what_it_would_do(jetson: Root) -> None:
@@ -74,7 +91,9 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would_do(jetson: Root) -> No
     ],
 )
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
-def test_other_machines_are_refused_with_what_to_do(options: list[str], name: str, what: str, fix: str, tmp_path: Path) -> None:
+def test_other_machines_are_refused_with_what_to_do(
+    options: list[str], name: str, what: str, fix: str, tmp_path: Path
+) -> None:
     root = make_root(tmp_path / "root", OTHERS[name])
     done = root.run(*options)
     assert done.returncode == 3
@@ -84,7 +103,16 @@ def test_other_machines_are_refused_with_what_to_do(options: list[str], name: st
     assert not (root.path / "opt").exists()
 
 
-@pytest.mark.parametrize("options", [["--bogus"], ["--prefix"], ["--prefix", "/a folder"], ["--from", "/nowhere"], ["--from", "/usr"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--bogus"],
+        ["--prefix"],
+        ["--prefix", "/a folder"],
+        ["--from", "/nowhere"],
+        ["--from", "/usr"],
+    ],
+)
 def test_wrong_options_exit_2(options: list[str], orin: Root) -> None:
     assert orin.run(*options).returncode == 2
     assert orin.calls == []
@@ -101,7 +129,9 @@ def test_the_prefix_is_the_users(orin: Root, tmp_path: Path) -> None:
 def test_a_failed_step_leaves_what_was_there(fault: str, code: int, orin: Root) -> None:
     orin.run()
     before = orin.current
-    (orin.path / "dist/tensorrt/__init__.py").write_text('__version__ = "10.7.0"\n')  # JetPack was updated: another version is made
+    (orin.path / "dist/tensorrt/__init__.py").write_text(
+        '__version__ = "10.7.0"\n'
+    )  # JetPack was updated: another version is made
     (orin.path / fault).touch()
     done = orin.run()
     assert done.returncode == code
@@ -124,7 +154,10 @@ def test_an_interrupted_installation_is_made_anew(orin: Root) -> None:
 
 def test_a_version_is_on_the_disk_before_it_is_called_whole(orin: Root) -> None:
     """After a power failure a file that was not written through has a name and no bytes."""
-    script(orin.path / "stubs/sync", '#!/bin/bash\n[ "$1" != -f ] || echo "sync, installed.txt: $(ls "${@: -1}" | grep -c installed.txt)" >>"$CALLS"\n')
+    script(
+        orin.path / "stubs/sync",
+        '#!/bin/bash\n[ "$1" != -f ] || echo "sync, installed.txt: $(ls "${@: -1}" | grep -c installed.txt)" >>"$CALLS"\n',
+    )
     assert orin.run().returncode == 0
     assert orin.calls[-2:] == ["finedge doctor", "sync, installed.txt: 0"]
 
@@ -151,7 +184,9 @@ def test_what_a_careful_root_installs_others_may_run(orin: Root) -> None:
     finally:
         os.umask(before)
     opt = orin.path / "opt"
-    assert all(p.stat().st_mode & 0o044 == 0o044 for p in (opt, *opt.rglob("*")) if p.name != ".changed")
+    assert all(
+        p.stat().st_mode & 0o044 == 0o044 for p in (opt, *opt.rglob("*")) if p.name != ".changed"
+    )
 
 
 def test_other_sources_make_another_version(orin: Root) -> None:
@@ -173,7 +208,10 @@ def test_the_version_before_stays_and_older_ones_go(orin: Root) -> None:
 
 def test_an_opencv_that_came_from_pip_fails_the_check(orin: Root) -> None:
     file = orin.path / "dist/cv2/__init__.py"
-    file.write_text(file.read_text() + 'import sys\n\n__file__ = sys.prefix + "/lib/site-packages/cv2/__init__.py"\n')
+    file.write_text(
+        file.read_text()
+        + 'import sys\n\n__file__ = sys.prefix + "/lib/site-packages/cv2/__init__.py"\n'
+    )
     done = orin.run()
     assert done.returncode == 5
     assert "['cv2'] came from pip" in done.stderr
@@ -210,7 +248,10 @@ def test_what_jetpack_lacks_comes_from_apt(orin: Root) -> None:
         shutil.move(orin.path / "dist" / name, orin.path / "apt" / name)
     done = orin.run()
     assert done.returncode == 0, done.stderr
-    assert orin.calls[0] == "apt-get install -y --no-install-recommends python3-libnvinfer nvidia-opencv"
+    assert (
+        orin.calls[0]
+        == "apt-get install -y --no-install-recommends python3-libnvinfer nvidia-opencv"
+    )
 
 
 @as_root
@@ -225,7 +266,9 @@ def test_a_package_that_apt_does_not_bring_is_said(orin: Root) -> None:
 def test_packages_of_a_home_are_not_seen(orin: Root) -> None:
     orin.environment["PYTHONUSERBASE"] = str(orin.path / "home")
     script = orin.path / "usr/bin/python3.10"
-    script.write_text(script.read_text().replace('echo "python', 'echo "nousersite=$PYTHONNOUSERSITE python'))
+    script.write_text(
+        script.read_text().replace('echo "python', 'echo "nousersite=$PYTHONNOUSERSITE python')
+    )
     orin.run()
     assert all(call.startswith("nousersite=1") for call in orin.calls if "python -m venv" in call)
     assert "PYTHONNOUSERSITE=1" in (orin.path / "opt/finedge/bin/finedge").read_text()
@@ -233,30 +276,60 @@ def test_packages_of_a_home_are_not_seen(orin: Root) -> None:
 
 @as_root
 def test_the_service_is_installed_enabled_and_not_started_without_settings(jetson: Root) -> None:
-    for node in ("nvmap", "nvhost-ctrl-gpu", "nvgpu/igpu0/ctrl", "dri/renderD128", "v4l2-nvdec", "nvme0n1", "nvram", "video0", "sda"):
+    for node in (
+        "nvmap",
+        "nvhost-ctrl-gpu",
+        "nvgpu/igpu0/ctrl",
+        "dri/renderD128",
+        "v4l2-nvdec",
+        "nvme0n1",
+        "nvram",
+        "video0",
+        "sda",
+    ):
         (jetson.path / "dev" / node).parent.mkdir(parents=True, exist_ok=True)
         (jetson.path / "dev" / node).touch()
     done = jetson.run("--service")
     assert done.returncode == 0, done.stderr
     units = jetson.path / "etc/systemd/system"
-    assert f"ExecStart={jetson.path}/opt/finedge/bin/finedge classify" in (units / "finedge.service").read_text()
+    assert (
+        f"ExecStart={jetson.path}/opt/finedge/bin/finedge classify"
+        in (units / "finedge.service").read_text()
+    )
     extra = (units / "finedge.service.d/10-board.conf").read_text().splitlines()
-    nodes = ("/dev/dri/renderD128", "/dev/nvgpu/igpu0/ctrl", "/dev/nvhost-ctrl-gpu", "/dev/nvmap", "/dev/v4l2-nvdec")
-    assert [line for line in extra if line.startswith("DeviceAllow")] == [f"DeviceAllow={node} rw" for node in nodes]
+    nodes = (
+        "/dev/dri/renderD128",
+        "/dev/nvgpu/igpu0/ctrl",
+        "/dev/nvhost-ctrl-gpu",
+        "/dev/nvmap",
+        "/dev/v4l2-nvdec",
+    )
+    assert [line for line in extra if line.startswith("DeviceAllow")] == [
+        f"DeviceAllow={node} rw" for node in nodes
+    ]
     assert ("RestartSteps=6" in extra) == (jetson.board.systemd >= 254)
     called = [call for call in jetson.calls if call.startswith("systemctl")]
-    assert called == ["systemctl daemon-reload", "systemctl enable --quiet finedge.service", "systemctl try-restart finedge.service"]
+    assert called == [
+        "systemctl daemon-reload",
+        "systemctl enable --quiet finedge.service",
+        "systemctl try-restart finedge.service",
+    ]
     assert (jetson.path / "etc/finedge/finedge.env").stat().st_mode & 0o777 == 0o600
     assert "systemctl restart finedge" in done.stdout
 
 
 @as_root
-def test_the_service_trusts_the_engines_of_the_user_who_deploys(orin: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_trusts_the_engines_of_the_user_who_deploys(
+    orin: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     orin.environment |= {"SUDO_UID": "0", "SUDO_GID": "0"}
     done = orin.run("--service")
     assert done.returncode == 0, done.stderr
     home = pwd.getpwuid(0).pw_dir
-    own, handed = orin.path / f"{home}/.cache/finedge/engine.key".lstrip("/"), orin.path / "etc/finedge/engine.key"
+    own, handed = (
+        orin.path / f"{home}/.cache/finedge/engine.key".lstrip("/"),
+        orin.path / "etc/finedge/engine.key",
+    )
     assert own.read_text().strip() == handed.read_text().strip()
     assert [path.stat().st_mode & 0o777 for path in (own, handed)] == [0o600, 0o600]
     drop_in = orin.path / "etc/systemd/system/finedge.service.d/10-board.conf"
@@ -264,9 +337,9 @@ def test_the_service_trusts_the_engines_of_the_user_who_deploys(orin: Root, tmp_
     monkeypatch.setenv("FINEDGE_CACHE", str(own.parent))
     record = sealed({"built": "by the deploy"})
     monkeypatch.setenv("FINEDGE_CACHE", str(tmp_path / "cache-of-the-service"))
-    assert not is_ours(record)
+    assert not is_trusted(record)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(handed.parent))  # as systemd hands it over
-    assert is_ours(record)
+    assert is_trusted(record)
 
 
 @as_root
@@ -286,7 +359,10 @@ def test_a_user_without_a_home_has_no_key_and_the_service_is_installed(orin: Roo
     done = orin.run("--service")
     assert done.returncode == 0, done.stderr
     assert "the service builds its engines itself" in done.stdout
-    assert "LoadCredential" not in (orin.path / "etc/systemd/system/finedge.service.d/10-board.conf").read_text()
+    assert (
+        "LoadCredential"
+        not in (orin.path / "etc/systemd/system/finedge.service.d/10-board.conf").read_text()
+    )
 
 
 @as_root
@@ -331,8 +407,18 @@ def test_the_users_settings_are_never_written_again(orin: Root) -> None:
 
 @pytest.mark.parametrize("number", [6, 7])
 def test_the_constraints_forbid_what_jetpack_brings_and_end_with_the_binding(number: int) -> None:
-    lines = [line for line in (INSTALL.parent / f"constraints-jetpack{number}.txt").read_text().splitlines() if not line.startswith("#")]
-    assert {"opencv-python<0", "opencv-python-headless<0", "tensorrt<0", "torch<0", "numpy>=1.26,<2"} < set(lines)
+    lines = [
+        line
+        for line in (INSTALL.parent / f"constraints-jetpack{number}.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    assert {
+        "opencv-python<0",
+        "opencv-python-headless<0",
+        "tensorrt<0",
+        "torch<0",
+        "numpy>=1.26,<2",
+    } < set(lines)
     assert lines[-1].startswith("cuda-")
 
 
@@ -340,7 +426,9 @@ def test_the_script_says_every_exit_code_it_has() -> None:
     text = INSTALL.read_text()
     codes = re.search(r"^readonly (.*)$", text, re.MULTILINE)
     assert codes is not None
-    told = subprocess.run(["bash", INSTALL, "--help"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["bash", INSTALL, "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert all(re.search(rf"\b{pair.split('=')[1]}\b", told) for pair in codes[1].split())
 
 

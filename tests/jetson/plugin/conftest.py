@@ -16,8 +16,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 SOURCE = ROOT / "jetson" / "plugin"
 STANDIN = HERE / "NvInfer_standin.h"
-HOST = ROOT / "tests" / "runtime" / "plugins" / "host"
-KERNEL = ROOT / "runtime" / "plugins" / "kernels" / "cross_layer_attention.cu"
+HOST = ROOT / "tests" / "runtime" / "trt" / "plugin" / "host"
+KERNEL = ROOT / "runtime" / "trt" / "plugin" / "kernels" / "cross_layer_attention.cu"
 TYPES = {"FLOAT": 0, "HALF": 1, "INT8": 2}
 FORMATS = {"LINEAR": 0, "HWC8": 2, "CHW32": 5, "HWC": 8}
 
@@ -35,17 +35,25 @@ class Toolchain:
 
     def need(self):
         """Skip unless everything is installed."""
-        missing = [t for t in (self.compiler, "cmake", self.tool("readelf"), *self.runner[:1]) if not shutil.which(t)]
+        missing = [
+            t
+            for t in (self.compiler, "cmake", self.tool("readelf"), *self.runner[:1])
+            if not shutil.which(t)
+        ]
         if missing:
             pytest.skip(f"not installed: {', '.join(missing)} (make setup-system)")
 
 
 HERE_CPU = Toolchain("g++")
-JETSON = Toolchain("aarch64-linux-gnu-g++", "aarch64-linux-gnu-", ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"))
+JETSON = Toolchain(
+    "aarch64-linux-gnu-g++", "aarch64-linux-gnu-", ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
+)
 
 
 def run(*command, **more):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, **more)
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, check=False, **more
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -68,9 +76,17 @@ class Built:
     def start(self, *arguments, **settings):
         """Run the harness; `settings` are environment variables of it (not of the emulator that runs it)."""
         runner = self.toolchain.runner
-        emulated = [part for k, v in settings.items() for part in ("-E", f"{k}={v}")] if runner else []
+        emulated = (
+            [part for k, v in settings.items() for part in ("-E", f"{k}={v}")] if runner else []
+        )
         environment = os.environ if runner else {**os.environ, **settings}
-        return subprocess.run([*runner, *emulated, self.folder / "harness", *arguments], capture_output=True, text=True, check=False, env=environment)
+        return subprocess.run(
+            [*runner, *emulated, self.folder / "harness", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
 
     def walk(self, case, *, driver=True, **settings):
         """Take the plugin through a case; returns what it answered, and what it logged. Without `driver` there is no libcuda."""
@@ -83,15 +99,37 @@ class Built:
 def build(toolchain, folder):
     """Compile the plugin as its users do, but against the stand-in header."""
     toolchain.need()
-    cross = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"] if toolchain.runner else []
+    cross = (
+        ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
+        if toolchain.runner
+        else []
+    )
     options = [f"-DCMAKE_CXX_COMPILER={toolchain.compiler}", f"-DFINEDGE_STANDIN_HEADER={STANDIN}"]
     run("cmake", "-S", SOURCE, "-B", folder, *options, *cross)
     run("cmake", "--build", folder)
     (folder / "driver").mkdir()
     compiler, flags = toolchain.compiler, ["-std=c++17", "-O1", "-Wall", "-Wextra"]
-    run(compiler, *flags, f"-I{folder}/standin", "-rdynamic", HERE / "harness.cpp", "-ldl", "-o", folder / "harness")
+    run(
+        compiler,
+        *flags,
+        f"-I{folder}/standin",
+        "-rdynamic",
+        HERE / "harness.cpp",
+        "-ldl",
+        "-o",
+        folder / "harness",
+    )
     standin = [f'-DKERNEL_FILE="{KERNEL}"', f"-I{HOST}", HOST / "standin_cuda.cpp"]
-    run(compiler, "-std=c++17", "-O1", "-shared", "-fPIC", *standin, "-o", folder / "driver/libcuda.so.1")
+    run(
+        compiler,
+        "-std=c++17",
+        "-O1",
+        "-shared",
+        "-fPIC",
+        *standin,
+        "-o",
+        folder / "driver/libcuda.so.1",
+    )
     return Built(toolchain, folder)
 
 
@@ -132,7 +170,9 @@ class Tensor:
             padded = padded.transpose(0, 2, 3, 1)
         elif self.form == "CHW32":
             batch, channels, height, width = padded.shape
-            padded = padded.reshape(batch, channels // 32, 32, height, width).transpose(0, 1, 3, 4, 2)
+            padded = padded.reshape(batch, channels // 32, 32, height, width).transpose(
+                0, 1, 3, 4, 2
+            )
         return np.ascontiguousarray(padded).tobytes()
 
 
@@ -141,5 +181,9 @@ def read_output(path, *, shape, form):
     batch, channels, height, width = shape
     flat = np.fromfile(path, np.float16)
     if form in ("HWC8", "HWC"):
-        return flat.reshape(batch, height, width, -1).transpose(0, 3, 1, 2)[:, :channels].astype(np.float64)
+        return (
+            flat.reshape(batch, height, width, -1)
+            .transpose(0, 3, 1, 2)[:, :channels]
+            .astype(np.float64)
+        )
     return flat.reshape(shape).astype(np.float64)

@@ -9,10 +9,10 @@ import subprocess
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.plugins.image import image_for, images
+from finedge.runtime.trt.plugin.image import image_for, images
 from tests.jetson.plugin.conftest import HERE, ROOT, SOURCE, run
 
-PLANS = ROOT / "tests" / "runtime" / "plugins" / "plans.json"
+PLANS = ROOT / "tests" / "runtime" / "trt" / "plugin" / "plans.json"
 # Ubuntu 22.04 of JetPack 6 has glibc 2.35 and the libstdc++ of GCC 12.
 NEWEST = {"GLIBC": (2, 34), "GLIBCXX": (3, 4, 30), "CXXABI": (1, 3, 13), "GCC": (12,)}
 
@@ -21,10 +21,20 @@ NEWEST = {"GLIBC": (2, 34), "GLIBCXX": (3, 4, 30), "CXXABI": (1, 3, 13), "GCC": 
 def ask(built):
     """Ask launch.h and image.h, one line a question."""
     program = built.folder / "arithmetic"
-    run("g++", "-std=c++17", f"-I{SOURCE}", HERE / "arithmetic.cpp", built.folder / "images.cpp", "-o", program)
+    run(
+        "g++",
+        "-std=c++17",
+        f"-I{SOURCE}",
+        HERE / "arithmetic.cpp",
+        built.folder / "images.cpp",
+        "-o",
+        program,
+    )
 
     def answers(questions):
-        done = subprocess.run([program], input="\n".join(questions), capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [program], input="\n".join(questions), capture_output=True, text=True, check=True
+        )
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     return answers
@@ -33,7 +43,9 @@ def ask(built):
 def test_plans_are_those_of_the_table(ask):
     plans = json.loads(PLANS.read_text())["plans"]
     order = ("queries", "keys", "d", "dv", "shared", "batch", "processors")
-    for case, answer in zip(plans, ask("plan " + " ".join(str(int(p[k])) for k in order) for p in plans), strict=True):
+    for case, answer in zip(
+        plans, ask("plan " + " ".join(str(int(p[k])) for k in order) for p in plans), strict=True
+    ):
         assert answer == {name: case[name] for name in answer}
 
 
@@ -52,7 +64,11 @@ def chosen(capability, driver):
 
 
 def test_the_image_is_the_one_the_python_shell_chooses(ask):
-    devices = [(capability, driver) for capability in (75, 80, 86, 87, 89, 90, 110, 120) for driver in (11080, 12000, 12040, 12050, 12060, 12090, 13000)]
+    devices = [
+        (capability, driver)
+        for capability in (75, 80, 86, 87, 89, 90, 110, 120)
+        for driver in (11080, 12000, 12040, 12050, 12060, 12090, 13000)
+    ]
     assert ask(f"image {c} {d}" for c, d in devices) == [chosen(*device) for device in devices]
 
 
@@ -63,15 +79,22 @@ def needed(library, prefix=""):
 
 
 def test_the_plugin_needs_nothing_of_tensorrt_or_cuda(built):
-    foreign = [s for s in needed(built.plugin) if re.search(r"nvinfer|getPluginRegistry|^cu[A-Z]|^cuda", s)]
+    foreign = [
+        s for s in needed(built.plugin) if re.search(r"nvinfer|getPluginRegistry|^cu[A-Z]|^cuda", s)
+    ]
     assert foreign == []
     libraries = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", built.plugin).stdout)
-    assert all(re.match(r"lib(c|m|dl|stdc\+\+|gcc_s)\.so|ld-linux", name) for name in libraries), libraries
+    assert all(re.match(r"lib(c|m|dl|stdc\+\+|gcc_s)\.so|ld-linux", name) for name in libraries), (
+        libraries
+    )
 
 
 def test_the_plugin_exports_its_two_entry_points_only(built):
     lines = run("nm", "-D", "--defined-only", built.plugin).stdout.splitlines()
-    assert {line.split()[2] for line in lines if line.split()[1] == "T"} == {"getCreators", "setLoggerFinder"}
+    assert {line.split()[2] for line in lines if line.split()[1] == "T"} == {
+        "getCreators",
+        "setLoggerFinder",
+    }
 
 
 def test_the_images_are_in_the_plugin_whole_and_ptx_ends_with_a_zero_byte(built):
@@ -81,7 +104,12 @@ def test_the_images_are_in_the_plugin_whole_and_ptx_ends_with_a_zero_byte(built)
 
 
 def test_a_library_built_with_the_stand_in_is_not_installed(built, tmp_path):
-    done = subprocess.run(["cmake", "--install", built.folder, "--prefix", tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["cmake", "--install", built.folder, "--prefix", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode != 0
     assert "TENSORRT_ROOT" in done.stderr
     assert "libnvinfer-dev" in done.stderr
@@ -89,7 +117,9 @@ def test_a_library_built_with_the_stand_in_is_not_installed(built, tmp_path):
 
 
 def test_without_tensorrt_the_build_says_what_it_needs(tmp_path):
-    done = subprocess.run(["cmake", "-S", SOURCE, "-B", tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["cmake", "-S", SOURCE, "-B", tmp_path], capture_output=True, text=True, check=False
+    )
     if done.returncode == 0:
         pytest.skip("TensorRT's headers are installed here")
     assert "libnvinfer-dev" in done.stderr

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from finedge.ops import CROSS_LAYER_ATTENTION, cross_layer_attention
-from finedge.runtime.plugins.cross_layer_attention import Attention, Settings
-from finedge.runtime.plugins.launch import plan
+from finedge.runtime.trt.plugin.cross_layer_attention import (
+    AttentionAttributes,
+    CrossLayerAttentionPlugin,
+)
+from finedge.runtime.trt.plugin.launch import plan
 from tests.jetson.plugin.conftest import FORMATS, TYPES, Tensor, read_output
 
 OP = f"{CROSS_LAYER_ATTENTION.domain}::{CROSS_LAYER_ATTENTION.name}"
@@ -39,7 +42,10 @@ class Case:
         """Draw q, k and v."""
         rng = np.random.default_rng(0)
         shapes = ((self.d, self.queries), (self.d, self.keys), (self.dv, self.keys))
-        made = [self._draw(rng, (self.batch, channels, *grid), form) for (channels, grid), form in zip(shapes, self.inputs, strict=True)]
+        made = [
+            self._draw(rng, (self.batch, channels, *grid), form)
+            for (channels, grid), form in zip(shapes, self.inputs, strict=True)
+        ]
         return [made[0], made[1], made[1] if self.shared else made[2]]
 
     @staticmethod
@@ -54,7 +60,12 @@ class Case:
     @property
     def fields(self):
         q, k, v = self.tensors()
-        return {"scale": float(np.float32(self.d**-0.5)), "q_scale": q.step, "k_scale": k.step, "v_scale": v.step}
+        return {
+            "scale": float(np.float32(self.d**-0.5)),
+            "q_scale": q.step,
+            "k_scale": k.step,
+            "v_scale": v.step,
+        }
 
     @property
     def output_shape(self):
@@ -62,7 +73,9 @@ class Case:
 
     def write(self, folder):
         """Write the harness's case."""
-        lines = [f"field {name} {value:.9g}" for name, value in self.fields.items()] + ["shared"] * self.shared
+        lines = [f"field {name} {value:.9g}" for name, value in self.fields.items()] + [
+            "shared"
+        ] * self.shared
         for name, tensor in zip("qkv", self.tensors(), strict=True):
             lines.append(tensor.line(name))
             (folder / f"{name}.bin").write_bytes(tensor.memory())
@@ -83,7 +96,9 @@ CASES = {
     "one split": Case(64, 128, (5, 5), (8, 8), ("HWC8",) * 3, "LINEAR", processors=1),
     "int8": Case(64, 40, (5, 5), (8, 8), ("CHW32:INT8", "LINEAR:INT8", "CHW32:INT8"), "HWC8"),
     "shared": Case(512, 512, (4, 5), (8, 8), ("HWC8",) * 3, "HWC8", shared=True),
-    "shared int8": Case(320, 320, (4, 4), (6, 7), ("HWC8", "CHW32:INT8", "CHW32:INT8"), "HWC8", shared=True),
+    "shared int8": Case(
+        320, 320, (4, 4), (6, 7), ("HWC8", "CHW32:INT8", "CHW32:INT8"), "HWC8", shared=True
+    ),
     "shared, two tiles": Case(128, 128, (4, 4), (6, 7), ("HWC8",) * 3, "HWC8", shared=True),
     "shared, largest": Case(1024, 1024, (3, 4), (6, 6), ("HWC8",) * 3, "HWC8", shared=True),
 }
@@ -91,7 +106,11 @@ SMALL = CASES["hwc8"]
 
 
 def check(built, case, folder):
-    answer, logged = built.walk(case.write(folder), STANDIN_PROCESSORS=str(case.processors), STANDIN_LOG=str(folder / "calls.txt"))
+    answer, logged = built.walk(
+        case.write(folder),
+        STANDIN_PROCESSORS=str(case.processors),
+        STANDIN_LOG=str(folder / "calls.txt"),
+    )
     assert answer["status"] == 0, logged
     y = read_output(folder / "y.bin", shape=case.output_shape, form=case.output)
     np.testing.assert_allclose(y, case.expected(), atol=TOLERANCE)
@@ -102,9 +121,20 @@ def check(built, case, folder):
 def test_enqueue_gives_the_reference_s_numbers(case, built, tmp_path):
     _, calls = check(built, case, tmp_path)
     grids = (np.prod(case.queries), np.prod(case.keys))
-    launch = plan(queries=grids[0], keys=grids[1], d=case.d, dv=case.dv, shared=case.shared, batch=case.batch, processors=case.processors)
+    launch = plan(
+        queries=grids[0],
+        keys=grids[1],
+        d=case.d,
+        dv=case.dv,
+        shared=case.shared,
+        batch=case.batch,
+        processors=case.processors,
+    )
     launched = [c.split()[1] for c in calls if c.startswith("cuLaunchKernel")]
-    assert launched == 2 * [launch.kernel, *["cla_combine"] * bool(launch.combine_grid)]  # the harness enqueues twice
+    assert launched == 2 * [
+        launch.kernel,
+        *["cla_combine"] * bool(launch.combine_grid),
+    ]  # the harness enqueues twice
 
 
 def test_enqueue_only_launches(built, tmp_path):
@@ -119,7 +149,10 @@ def test_enqueue_only_launches(built, tmp_path):
 def test_the_plugin_describes_itself_like_the_operator(built, tmp_path):
     answer, _ = built.walk(SMALL.write(tmp_path))
     assert answer["creator"] == answer["core"] == f"{OP} {CROSS_LAYER_ATTENTION.version}"
-    assert answer["output"] == {"type": TYPES["HALF"], "axes": [1, 22, 3, 4]}  # of q, of v, of q, of q
+    assert answer["output"] == {
+        "type": TYPES["HALF"],
+        "axes": [1, 22, 3, 4],
+    }  # of q, of v, of q, of q
     assert set(CROSS_LAYER_ATTENTION.attributes) < set(answer["names"])
 
 
@@ -127,7 +160,7 @@ def test_the_plugin_describes_itself_like_the_operator(built, tmp_path):
 def test_what_is_serialized_is_what_the_python_shell_serializes(name, built, tmp_path):
     case = CASES[name]
     answer, _ = built.walk(case.write(tmp_path))
-    settings = Settings(**case.fields, shared=int(case.shared))
+    settings = AttentionAttributes(**case.fields, shared=int(case.shared))
     assert list(answer["serialized"]) == list(answer["names"]) == list(vars(settings))
     assert answer["serialized"] == pytest.approx(vars(settings))
 
@@ -142,11 +175,14 @@ class TensorFormat(IntEnum):
 
 def python_chains(case):
     """Every chain of formats that the Python shell accepts, in the harness's spelling."""
-    shell = Attention(Settings(**case.fields, shared=int(case.shared)))
+    shell = CrossLayerAttentionPlugin(AttentionAttributes(**case.fields, shared=int(case.shared)))
     shell.trt = SimpleNamespace(DataType=DataType, __name__="tensorrt")
     shapes = [t.values.shape for t in case.tensors()] + [case.output_shape]
     for chain in itertools.product(itertools.product(DataType, TensorFormat), repeat=4):
-        io = [SimpleNamespace(desc=SimpleNamespace(type=t, format=f, dims=s)) for (t, f), s in zip(chain, shapes, strict=True)]
+        io = [
+            SimpleNamespace(desc=SimpleNamespace(type=t, format=f, dims=s))
+            for (t, f), s in zip(chain, shapes, strict=True)
+        ]
         if all(shell.supports_format_combination(i, io, 3) for i in range(4)):
             yield " ".join(f"{t}.{f}" for t, f in chain)
 
@@ -163,7 +199,9 @@ def test_a_linear_map_of_one_position_needs_whole_groups_of_8(built, tmp_path):
     assert sorted(answer["formats"]) == sorted(python_chains(case))
 
 
-@pytest.mark.parametrize(("capability", "kind"), [("8.7", "cubin"), ("8.9", "ptx"), ("12.0", "ptx")])
+@pytest.mark.parametrize(
+    ("capability", "kind"), [("8.7", "cubin"), ("8.9", "ptx"), ("12.0", "ptx")]
+)
 def test_the_device_gets_machine_code_made_for_it_or_ptx(capability, kind, built, tmp_path):
     log = tmp_path / "calls.txt"
     answer, logged = built.walk(SMALL.write(tmp_path), STANDIN_LOG=str(log), STANDIN_CC=capability)
@@ -216,7 +254,9 @@ def test_the_autoload_library_once_opened_registers_the_plugin_in_its_namespace(
 
 
 @pytest.mark.parametrize("name", ["int8", "shared"])
-def test_built_for_a_jetson_and_emulated_it_gives_the_reference_s_numbers(name, cross_built, tmp_path):
+def test_built_for_a_jetson_and_emulated_it_gives_the_reference_s_numbers(
+    name, cross_built, tmp_path
+):
     check(cross_built, CASES[name], tmp_path)
     done = cross_built.start(cross_built.autoload)
     assert done.stdout.split() == [OP], done.stderr

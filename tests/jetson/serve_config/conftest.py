@@ -12,21 +12,26 @@ from onnx import TensorProto, helper, numpy_helper
 from finedge.bundle import CPU_FILE, FLOAT_FILE, GOLDEN, HALF_FILE, PORTABLE_FILE, Bundle
 from finedge.confidence import KEY, STAGE
 from finedge.golden import pack, synthetic_frame
+from finedge.graph.edit import with_unique_names
+from finedge.graph.float16 import convert_float16
+from finedge.graph.keep_float32 import keep_float32
 from finedge.preprocess import preprocess
-from finedge.runtime.fragile import fragile
-from finedge.runtime.half import to_half, with_names
 from finedge.spec import Input, Output, Preprocess, Spec
-from tests.runtime.engine.conftest import CLASSES, OPSETS, SIZE, attention_model, quantized
+from tests.runtime.trt.build.conftest import CLASSES, OPSETS, SIZE, attention_model, quantized
 
 LABELS = ("Øre, small", 'the "red" one', "a;b", "back\\slash", "two\nlines", "f")
 OUTPUTS = (Output(), Output("local", "log_prob", "local"))
 SPEC = Spec("tiny", "none", LABELS, Preprocess(resize=36, crop=SIZE), Input(SIZE, SIZE), OUTPUTS)
-CONFIDENCE = {v: {"temperature": t, "reject": 0.25} for v, t in (("fp32", 1.7), ("fp16", 1.7), ("int8", 0.6))}
+CONFIDENCE = {
+    v: {"temperature": t, "reject": 0.25} for v, t in (("fp32", 1.7), ("fp16", 1.7), ("int8", 0.6))
+}
 
 
 def two_outputs(model):
     model.graph.node.append(helper.make_node("LogSoftmax", ["logits"], ["local"], "local"))
-    model.graph.output.append(helper.make_tensor_value_info("local", TensorProto.FLOAT, ["batch", CLASSES]))
+    model.graph.output.append(
+        helper.make_tensor_value_info("local", TensorProto.FLOAT, ["batch", CLASSES])
+    )
     return model
 
 
@@ -36,11 +41,18 @@ def make_bundle(tmp_path):
 
     def make(spec=SPEC, *, name="my birds.v2", provenance=None, change=lambda model: model):
         model = change(two_outputs(attention_model()))
-        named = with_names(model)
+        named = with_unique_names(model)
         integer = quantized(model)
-        models = {FLOAT_FILE: model, HALF_FILE: to_half(named, keep=fragile(named.graph)), PORTABLE_FILE: integer, CPU_FILE: integer}
+        models = {
+            FLOAT_FILE: model,
+            HALF_FILE: convert_float16(named, keep=keep_float32(named.graph)),
+            PORTABLE_FILE: integer,
+            CPU_FILE: integer,
+        }
         pixels = preprocess(synthetic_frame(), spec.preprocess)
-        files = {n: m.SerializeToString() for n, m in models.items()} | {GOLDEN: pack({"input": pixels})}
+        files = {n: m.SerializeToString() for n, m in models.items()} | {
+            GOLDEN: pack({"input": pixels})
+        }
         record = {STAGE: {KEY: CONFIDENCE}} if provenance is None else provenance
         return Bundle.create(tmp_path / f"{name}.finedge", spec, files=files, provenance=record)
 
@@ -59,16 +71,25 @@ def framed(make_bundle):
 
     def cut(model):
         graph = model.graph
-        cast, transpose = (next(n for n in graph.node if n.name == name) for name in ("cast", "planes"))
+        cast, transpose = (
+            next(n for n in graph.node if n.name == name) for name in ("cast", "planes")
+        )
         graph.node.remove(transpose)
         bounds = {"begin": [4, 8], "end": [4 + SIZE, 8 + SIZE], "axes": [1, 2]}
-        graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), k) for k, v in bounds.items())
+        graph.initializer.extend(
+            numpy_helper.from_array(np.array(v, np.int64), k) for k, v in bounds.items()
+        )
         graph.node.insert(1, helper.make_node("Slice", [cast.output[0], *bounds], ["crop"], "crop"))
-        graph.node.insert(2, helper.make_node("Transpose", ["crop"], ["planes"], "turn", perm=[0, 3, 1, 2]))
+        graph.node.insert(
+            2, helper.make_node("Transpose", ["crop"], ["planes"], "turn", perm=[0, 3, 1, 2])
+        )
         dims = graph.input[0].type.tensor_type.shape.dim
         dims[1].dim_value, dims[2].dim_value = frame
         onnx.checker.check_model(model)
         return model
 
     assert OPSETS
-    return make_bundle(replace(SPEC, preprocess=replace(SPEC.preprocess, frame=frame), input=Input(*frame)), change=cut)
+    return make_bundle(
+        replace(SPEC, preprocess=replace(SPEC.preprocess, frame=frame), input=Input(*frame)),
+        change=cut,
+    )

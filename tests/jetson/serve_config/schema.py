@@ -19,20 +19,38 @@ MESSAGES = {
         "parameters": (14, "ModelConfig.ParametersEntry", True),
         "backend": (17, "STRING", False),
     },
-    "ModelInput": {"name": (1, "STRING", False), "data_type": (2, "DataType", False), "format": (3, "Format", False), "dims": (4, "INT64", True)},
+    "ModelInput": {
+        "name": (1, "STRING", False),
+        "data_type": (2, "DataType", False),
+        "format": (3, "Format", False),
+        "dims": (4, "INT64", True),
+    },
     "ModelOutput": {
         "name": (1, "STRING", False),
         "data_type": (2, "DataType", False),
         "dims": (3, "INT64", True),
         "label_filename": (4, "STRING", False),
     },
-    "ModelInstanceGroup": {"name": (1, "STRING", False), "count": (2, "INT32", False), "kind": (4, "Kind", False)},
-    "ModelDynamicBatching": {"preferred_batch_size": (1, "INT32", True), "max_queue_delay_microseconds": (2, "UINT64", False)},
+    "ModelInstanceGroup": {
+        "name": (1, "STRING", False),
+        "count": (2, "INT32", False),
+        "kind": (4, "Kind", False),
+    },
+    "ModelDynamicBatching": {
+        "preferred_batch_size": (1, "INT32", True),
+        "max_queue_delay_microseconds": (2, "UINT64", False),
+    },
     "ModelParameter": {"string_value": (1, "STRING", False)},
 }
 MAPS = {"CcModelFilenamesEntry": "STRING", "ParametersEntry": "ModelParameter"}
 ENUMS = {
-    "DataType": {"TYPE_INVALID": 0, "TYPE_UINT8": 2, "TYPE_INT8": 6, "TYPE_FP16": 10, "TYPE_FP32": 11},
+    "DataType": {
+        "TYPE_INVALID": 0,
+        "TYPE_UINT8": 2,
+        "TYPE_INT8": 6,
+        "TYPE_FP16": 10,
+        "TYPE_FP32": 11,
+    },
     "Format": {"FORMAT_NONE": 0, "FORMAT_NHWC": 1, "FORMAT_NCHW": 2},
     "Kind": {"KIND_AUTO": 0, "KIND_GPU": 1, "KIND_CPU": 2, "KIND_MODEL": 3},
 }
@@ -40,7 +58,9 @@ ENUMS = {
 
 def model_config():
     """Return the class of ModelConfig."""
-    file = descriptor_pb2.FileDescriptorProto(name="model_config.proto", package="inference", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="model_config.proto", package="inference", syntax="proto3"
+    )
     for name, values in ENUMS.items():
         enum = file.enum_type.add(name=name)
         for value, number in values.items():
@@ -50,7 +70,9 @@ def model_config():
         for field, (number, kind, repeated) in fields.items():
             _add(message, field, number=number, kind=kind, repeated=repeated)
     for name, value in MAPS.items():
-        entry = next(m for m in file.message_type if m.name == "ModelConfig").nested_type.add(name=name)
+        entry = next(m for m in file.message_type if m.name == "ModelConfig").nested_type.add(
+            name=name
+        )
         entry.options.map_entry = True
         _add(entry, "key", number=1, kind="STRING", repeated=False)
         _add(entry, "value", number=2, kind=value, repeated=False)
@@ -60,10 +82,18 @@ def model_config():
 
 
 def _add(message, name, *, number, kind, repeated):
-    label = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED if repeated else descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
+    label = (
+        descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+        if repeated
+        else descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
+    )
     field = message.field.add(name=name, number=number, label=label)
     if kind.isupper() or kind[-1].isdigit():
         field.type = getattr(descriptor_pb2.FieldDescriptorProto, f"TYPE_{kind}")
     else:
-        field.type = descriptor_pb2.FieldDescriptorProto.TYPE_ENUM if kind in ENUMS else descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+        field.type = (
+            descriptor_pb2.FieldDescriptorProto.TYPE_ENUM
+            if kind in ENUMS
+            else descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+        )
         field.type_name = f".inference.{kind}"

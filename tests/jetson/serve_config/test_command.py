@@ -12,7 +12,9 @@ def tree(folder):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_everything_is_written_and_what_differs_is_said_three_times(bundle, tmp_path, target, caplog):
+def test_everything_is_written_and_what_differs_is_said_three_times(
+    bundle, tmp_path, target, caplog
+):
     out = tmp_path / "deep" / "out"
     result = serve_config(target, bundle.path, out=out)
     assert set(result["files"]) == tree(out)

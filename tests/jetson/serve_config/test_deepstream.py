@@ -7,15 +7,15 @@ import onnx
 import pytest
 
 from finedge.errors import GateError, UsageError
+from finedge.graph.tags import tags
 from finedge.jetson.serve_config.deepstream import CONFIG, LABELS, MODEL, folders, source_region
 from finedge.jetson.serve_config.folder import Request
 from finedge.jetson.serve_config.planar import FILES, TOLERANCE, planar, prove
 from finedge.preprocess import preprocess
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.int8_products import open_exactly
-from finedge.runtime.ort import OnnxRuntimeBackend
-from finedge.runtime.tags import tags
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
+from finedge.runtime.ort.int8_products import open_exactly
 from finedge.spec import Preprocess
 from tests.jetson.serve_config.conftest import CONFIDENCE, SIZE, SPEC
 from tests.jetson.serve_config.conftest import LABELS as NAMES
@@ -47,12 +47,21 @@ def test_the_copy_answers_as_the_classifier_of_the_bundle(fixture, variant, requ
     bundle = request.getfixturevalue(fixture)
     keys = properties(folders(bundle, Request(variant))[0])
     rng = np.random.default_rng(1)
-    frames = rng.integers(0, 256, (3, bundle.spec.input.height, bundle.spec.input.width, 3), np.uint8)
+    frames = rng.integers(
+        0, 256, (3, bundle.spec.input.height, bundle.spec.input.width, 3), np.uint8
+    )
     model = planar(bundle, variant).SerializeToString()
-    found = as_nvinfer(model, frames, scale=float(keys["net-scale-factor"]), offsets=[float(o) for o in keys["offsets"].split(";")])
-    session = OnnxRuntimeBackend(SessionOptions(exact=True)).open(bundle, variant=variant)  # nvinfer cuts no weights
+    found = as_nvinfer(
+        model,
+        frames,
+        scale=float(keys["net-scale-factor"]),
+        offsets=[float(o) for o in keys["offsets"].split(";")],
+    )
+    session = OnnxRuntimeBackend(SessionOptions(exact=True)).open(
+        bundle, variant=variant
+    )  # nvinfer cuts no weights
     with Classifier(bundle, session, variant, topk=6) as classifier:
-        tops = classifier.rank(classifier.scores(frames))
+        tops = classifier.rank(classifier.probabilities(classifier.scores(frames)))
     for row, top in zip(found, tops, strict=True):
         np.testing.assert_allclose(row[[t.index for t in top]], [t.p for t in top], atol=TOLERANCE)
 
@@ -64,7 +73,9 @@ def test_what_tensorrt_is_given_holds_no_function_and_answers_alike(bundle, vari
     assert not onnx.load_from_string(content).functions
     frames = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
     expected = as_nvinfer(planar(bundle, variant).SerializeToString(), frames)
-    np.testing.assert_allclose(as_nvinfer(content, frames), expected, atol=HALF if variant == "int8" else TOLERANCE)
+    np.testing.assert_allclose(
+        as_nvinfer(content, frames), expected, atol=HALF if variant == "int8" else TOLERANCE
+    )
 
 
 def test_cast_and_transpose_are_gone_from_the_head(bundle):
@@ -76,13 +87,22 @@ def test_cast_and_transpose_are_gone_from_the_head(bundle):
 def test_the_keys_are_those_of_a_classifier_of_whole_frames(bundle, variant):
     (folder,) = folders(bundle, Request(variant, 4))
     keys = properties(folder)
-    expected = {"network-type": "1", "process-mode": "1", "model-color-format": "0", "net-scale-factor": "1", "offsets": "0;0;0", "batch-size": "4"}
+    expected = {
+        "network-type": "1",
+        "process-mode": "1",
+        "model-color-format": "0",
+        "net-scale-factor": "1",
+        "offsets": "0;0;0",
+        "batch-size": "4",
+    }
     assert expected.items() <= keys.items()
     assert keys["infer-dims"] == f"3;{SIZE};{SIZE}"
     assert keys["network-mode"] == {"fp32": "0", "int8": "1", "fp16": "2"}[variant]
     assert float(keys["classifier-threshold"]) == CONFIDENCE[variant]["reject"]
     assert (keys["onnx-file"], keys["labelfile-path"]) == (MODEL, LABELS)
-    assert onnx.load_from_string(folder.files[MODEL]).graph.output[0].name == keys["output-blob-names"]
+    assert (
+        onnx.load_from_string(folder.files[MODEL]).graph.output[0].name == keys["output-blob-names"]
+    )
     assert "custom-lib-path" not in keys
 
 
@@ -125,7 +145,12 @@ def test_without_a_confidence_every_frame_is_labelled_and_that_is_said(make_bund
     [
         (Preprocess(36, SIZE), "3", ["cannot crop", "pillow-bilinear"], []),
         (Preprocess(36, SIZE, method="cv2-linear"), "1", ["cannot crop", "cv2-linear"], []),
-        (Preprocess(SIZE, SIZE, rule="squash", method="cv2-area"), "3", ["cv2-area"], ["cannot crop"]),
+        (
+            Preprocess(SIZE, SIZE, rule="squash", method="cv2-area"),
+            "3",
+            ["cv2-area"],
+            ["cannot crop"],
+        ),
     ],
 )
 def test_resize_rules_that_nvinfer_cannot_follow_are_said(make_bundle, how, filter_, said, silent):
@@ -154,7 +179,9 @@ def test_the_source_region_is_what_the_network_sees(rule, size):
     left, top, w, h = source_region(how, width=width, height=height)
     region = frame[top : top + h, left : left + w]
     squashed = preprocess(region, Preprocess(64, 64, method="cv2-area", rule="squash"))
-    assert np.abs(squashed.astype(int) - preprocess(frame, how)).max() <= 3  # grey levels of a slope: under two pixels of the frame
+    assert (
+        np.abs(squashed.astype(int) - preprocess(frame, how)).max() <= 3
+    )  # grey levels of a slope: under two pixels of the frame
 
 
 def test_a_copy_that_answers_otherwise_is_refused(bundle):

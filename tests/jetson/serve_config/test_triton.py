@@ -10,16 +10,17 @@ from google.protobuf import text_format
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, UsageError
 from finedge.golden import read_golden
+from finedge.graph.onnx_file import read_model
 from finedge.jetson.serve_config.folder import Request, write
 from finedge.jetson.serve_config.pbtxt import Name, text
 from finedge.jetson.serve_config.triton import FILES, folders
-from finedge.runtime.engine.graph import prepare
-from finedge.runtime.engine.options import BuildOptions
-from finedge.runtime.engine.store import EngineStore
+from finedge.runtime.trt.build.graph import prepare
+from finedge.runtime.trt.build.options import BuildOptions
+from finedge.runtime.trt.build.store import EngineStore
 from finedge.spec import preprocess_from_json
 from tests.jetson.serve_config.conftest import CONFIDENCE, LABELS, SIZE
 from tests.jetson.serve_config.schema import ENUMS, model_config
-from tests.runtime.engine.conftest import KEY
+from tests.runtime.trt.build.conftest import KEY
 
 
 def parsed(folder):
@@ -32,7 +33,11 @@ def test_config_pbtxt_is_a_model_config_of_the_published_schema(bundle, variant)
     (folder,) = folders(bundle, Request(variant, 4))
     config = parsed(folder)
     assert config.name == folder.name == f"my_birds_v2_{variant}"
-    assert (config.backend, config.default_model_filename, config.max_batch_size) == ("onnxruntime", "model.onnx", 4)
+    assert (config.backend, config.default_model_filename, config.max_batch_size) == (
+        "onnxruntime",
+        "model.onnx",
+        4,
+    )
     (picture,) = config.input
     assert (picture.name, picture.data_type, picture.format, list(picture.dims)) == (
         "frames",
@@ -49,8 +54,13 @@ def test_config_pbtxt_is_a_model_config_of_the_published_schema(bundle, variant)
 
 def test_what_the_graph_cannot_hold_is_in_the_parameters(bundle, make_bundle):
     parameters = parsed(folders(bundle, Request("int8"))[0]).parameters
-    assert preprocess_from_json(json.loads(parameters["finedge.preprocess"].string_value)) == bundle.spec.preprocess
-    assert float(parameters["finedge.temperature"].string_value) == CONFIDENCE["int8"]["temperature"]
+    assert (
+        preprocess_from_json(json.loads(parameters["finedge.preprocess"].string_value))
+        == bundle.spec.preprocess
+    )
+    assert (
+        float(parameters["finedge.temperature"].string_value) == CONFIDENCE["int8"]["temperature"]
+    )
     assert float(parameters["finedge.reject"].string_value) == CONFIDENCE["int8"]["reject"]
     assert parameters["finedge.main_output"].string_value == "logits"
     bare = make_bundle(name="bare", provenance={})
@@ -59,21 +69,39 @@ def test_what_the_graph_cannot_hold_is_in_the_parameters(bundle, make_bundle):
 
 def test_the_labels_are_one_a_line_in_order(bundle):
     (folder,) = folders(bundle, Request())
-    assert folder.files["labels.txt"].decode().splitlines() == [" ".join(label.split()) for label in LABELS]
+    assert folder.files["labels.txt"].decode().splitlines() == [
+        " ".join(label.split()) for label in LABELS
+    ]
 
 
 @pytest.mark.int8
 @pytest.mark.parametrize("variant", FILES)
-def test_the_served_file_with_its_functions_runs_in_onnx_runtime_as_config_says(bundle, tmp_path, variant):
+def test_the_served_file_with_its_functions_runs_in_onnx_runtime_as_config_says(
+    bundle, tmp_path, variant
+):
     (folder,) = folders(bundle, Request(variant))
     config = parsed(folder)
     write(folder, tmp_path / "models")
-    session = onnxruntime.InferenceSession(tmp_path / "models" / config.name / "1" / config.default_model_filename, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        tmp_path / "models" / config.name / "1" / config.default_model_filename,
+        providers=["CPUExecutionProvider"],
+    )
     (picture,) = session.get_inputs()
-    assert (picture.name, picture.type, picture.shape[1:]) == (config.input[0].name, "tensor(uint8)", list(config.input[0].dims))
-    assert [(o.name, o.type, o.shape[1:]) for o in session.get_outputs()] == [(o.name, "tensor(float)", list(o.dims)) for o in config.output]
-    frames = np.repeat(np.asarray(read_golden(bundle)["input"])[None], config.max_batch_size, axis=0)
-    assert session.run(None, {picture.name: frames})[0].shape == (config.max_batch_size, len(LABELS))
+    assert (picture.name, picture.type, picture.shape[1:]) == (
+        config.input[0].name,
+        "tensor(uint8)",
+        list(config.input[0].dims),
+    )
+    assert [(o.name, o.type, o.shape[1:]) for o in session.get_outputs()] == [
+        (o.name, "tensor(float)", list(o.dims)) for o in config.output
+    ]
+    frames = np.repeat(
+        np.asarray(read_golden(bundle)["input"])[None], config.max_batch_size, axis=0
+    )
+    assert session.run(None, {picture.name: frames})[0].shape == (
+        config.max_batch_size,
+        len(LABELS),
+    )
 
 
 @pytest.mark.parametrize("variant", FILES)
@@ -84,26 +112,45 @@ def test_the_int8_folder_warns_of_cpus_whose_products_saturate(bundle, variant):
 
 def engine_key(bundle, **changes):
     options = BuildOptions("fp16", "decomposed")
-    onnx = hashlib.sha256(prepare(bundle.file(options.file), options).SerializeToString(deterministic=True)).hexdigest()
-    return replace(KEY, **{"onnx": onnx, "precision": "fp16", "flags": ("debug_taps=False",), **changes})
+    onnx = hashlib.sha256(
+        prepare(read_model(bundle.file(options.file)), options).SerializeToString(
+            deterministic=True
+        )
+    ).hexdigest()
+    return replace(
+        KEY, **{"onnx": onnx, "precision": "fp16", "flags": ("debug_taps=False",), **changes}
+    )
 
 
 def test_engines_beside_the_bundle_become_plans_by_compute_capability(bundle):
     store = EngineStore.of(bundle)
     store.keep(engine_key(bundle), b"orin", {})
-    store.keep(engine_key(bundle, gpu="Thor", compute_capability="11.0", profile=(1, 1, 4)), b"thor", {})
+    store.keep(
+        engine_key(bundle, gpu="Thor", compute_capability="11.0", profile=(1, 1, 4)), b"thor", {}
+    )
     _, plan = folders(Bundle.load(bundle.path), Request())
     config = parsed(plan)
-    assert (config.name, config.backend, config.max_batch_size) == ("my_birds_v2_fp16_plan", "tensorrt", 4)
+    assert (config.name, config.backend, config.max_batch_size) == (
+        "my_birds_v2_fp16_plan",
+        "tensorrt",
+        4,
+    )
     assert dict(config.cc_model_filenames) == {"8.7": "sm87.plan", "11.0": "sm110.plan"}
-    assert {name: content for name, content in plan.files.items() if name.startswith("1/")} == {"1/sm87.plan": b"orin", "1/sm110.plan": b"thor"}
+    assert {name: content for name, content in plan.files.items() if name.startswith("1/")} == {
+        "1/sm87.plan": b"orin",
+        "1/sm110.plan": b"thor",
+    }
     assert f"1/{config.default_model_filename}" in plan.files
     assert any("10.3.0.30" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"onnx": "a" * 64}, True), ({"flavour": "tensorrt-rtx"}, False), ({"flags": ("debug_taps=True",)}, False)],
+    [
+        ({"onnx": "a" * 64}, True),
+        ({"library": "tensorrt-rtx"}, False),
+        ({"flags": ("debug_taps=True",)}, False),
+    ],
     ids=["stale", "rtx", "taps"],
 )
 def test_engines_that_would_answer_otherwise_are_left_out(bundle, changes, said, caplog):
@@ -136,7 +183,19 @@ def test_a_request_triton_cannot_serve_is_a_usage_error(bundle, tmp_path):
 
 def test_text_format_comes_back_as_it_was():
     words = 'quotes " and \\ and\nlines\tand Ø and {braces: 1}'
-    written = text({"name": words, "max_batch_size": -1, "input": [{"dims": [1, 2]}, {"data_type": Name("TYPE_FP16")}], "dynamic_batching": {}})
+    written = text(
+        {
+            "name": words,
+            "max_batch_size": -1,
+            "input": [{"dims": [1, 2]}, {"data_type": Name("TYPE_FP16")}],
+            "dynamic_batching": {},
+        }
+    )
     config = text_format.Parse(written, model_config()())
-    assert (config.name, config.max_batch_size, list(config.input[0].dims), config.input[1].data_type) == (words, -1, [1, 2], 10)
+    assert (
+        config.name,
+        config.max_batch_size,
+        list(config.input[0].dims),
+        config.input[1].data_type,
+    ) == (words, -1, [1, 2], 10)
     assert config.HasField("dynamic_batching")

@@ -1,4 +1,4 @@
-"""A whole benchmark of a tiny real bundle: what it writes, what it refuses, and what it calls INVALID."""
+"""A whole benchmark of a tiny real bundle: what it writes, what it refuses, what is INVALID."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ import pytest
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.errors import DataError, FinedgeError, InvalidBenchmark, SystemProblem, UsageError
 from finedge.measure import percentile
-from finedge.runtime.benchmark.command import benchmark
 from finedge.runtime.benchmark.frames import rendered_frames
-from finedge.runtime.benchmark.modes import TOTAL, Lane, Mode
-from finedge.runtime.benchmark.run import interleave, schedule
+from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
+from finedge.runtime.benchmark.modes import Mode
+from finedge.runtime.benchmark.run import interleave
+from finedge.runtime.benchmark.schedule import schedule
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.evaluate import evaluate
+from finedge.runtime.evaluate.command import evaluate
+from finedge.runtime.evaluate.labelled import SplitOptions
+from tests.runtime.benchmark.conftest import run_benchmark
 
 Report = Callable[[Path], dict[str, str]]
 DESIGN_KEYS = {
-    "model", "variant", "backend", "device", "batch", "mode", "n", "p50_ms", "p90_ms", "p95_ms", "p99_ms",
-    "top1", "top5", "wilson95", "valid", "invalid_reasons",
+    "model", "variant", "backend", "device", "batch", "mode", "n", "p50_ms", "p90_ms", "p95_ms",
+    "p99_ms", "top1", "top5", "wilson95", "valid", "invalid_reasons",
 }  # fmt: skip
 
 
 def quick(*bundles: Path, **options: Any) -> dict[str, Any]:
-    return benchmark(bundles, **{"duration": "150ms", "threads": 1, "images": 6, **options})
+    return run_benchmark(bundles, **{"duration": "150ms", "threads": 1, "images": 6, **options})
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -48,7 +51,9 @@ def other_bundle(tiny_bundle: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_bundle.path, tmp_path / "other.finedge"))
 
 
-def test_every_variant_gets_a_row_with_the_documented_keys(tiny_bundle: Bundle, tiny_data: Path) -> None:
+def test_every_variant_gets_a_row_with_the_documented_keys(
+    tiny_bundle: Bundle, tiny_data: Path
+) -> None:
     result = quick(tiny_bundle.path, data=tiny_data)
     assert [r["variant"] for r in result["rows"]] == ["fp32", "int8"]
     assert all(set(r) >= DESIGN_KEYS for r in result["rows"])
@@ -71,7 +76,9 @@ def test_the_file_that_ran_is_named(tiny_bundle: Bundle) -> None:
 def test_the_stages_make_up_the_headline(tiny_bundle: Bundle) -> None:
     row = quick(tiny_bundle.path, variants="fp32")["rows"][0]
     lane = read_samples(tiny_bundle.path)["lanes"][0]["ms"]
-    inside = [a + b + c for a, b, c in zip(lane["preprocess"], lane["infer"], lane["post"], strict=True)]
+    inside = [
+        a + b + c for a, b, c in zip(lane["preprocess"], lane["infer"], lane["post"], strict=True)
+    ]
     assert all(part <= total + 1e-3 for part, total in zip(inside, lane[TOTAL], strict=True))
     assert percentile(inside, 50) > 0.8 * percentile(lane[TOTAL], 50)
     assert row["p50_ms"] == pytest.approx(percentile(lane[TOTAL], 50), abs=1e-3)
@@ -81,8 +88,15 @@ def test_the_stages_make_up_the_headline(tiny_bundle: Bundle) -> None:
 def test_the_accuracy_is_that_of_evaluate(tiny_bundle: Bundle, tiny_data: Path) -> None:
     rows = quick(tiny_bundle.path, data=tiny_data)["rows"]
     for row in rows:
-        expected = evaluate(tiny_bundle.path, data=tiny_data, variant=row["variant"])
-        assert (row["top1"], row["top5"], list(row["wilson95"]), row["accuracy_n"]) == (expected["top1"], expected["top5"], expected["wilson95"], 18)
+        expected = evaluate(
+            tiny_bundle.path, dataset=SplitOptions(data=tiny_data), variant=row["variant"]
+        )
+        assert (row["top1"], row["top5"], list(row["wilson95"]), row["accuracy_n"]) == (
+            expected["top1"],
+            expected["top5"],
+            expected["wilson95"],
+            18,
+        )
     assert rows[0]["mcnemar_p"] is None
     assert rows[1]["mcnemar_p"] is not None
 
@@ -103,7 +117,7 @@ def test_blocks_interleave_and_samples_are_kept(tiny_bundle: Bundle, tiny_data: 
 def test_lanes_take_turns_and_see_the_same_frames_in_the_same_order(tiny_bundle: Bundle) -> None:
     seen: list[str] = []
 
-    class Noted(Lane):
+    class Noted(BenchmarkLane):
         def query(self, *, record: bool) -> float:
             if record and (not seen or seen[-1] != self.bundle):
                 seen.append(self.bundle)
@@ -129,12 +143,25 @@ def report() -> Report:
     return importlib.import_module("finedge.runtime.report.command").report
 
 
-def test_several_bundles_are_compared_with_the_first(report: Report, tiny_bundle: Bundle, other_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_several_bundles_are_compared_with_the_first(
+    report: Report, tiny_bundle: Bundle, other_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
     result = quick(tiny_bundle.path, other_bundle, data=tiny_data, out=tmp_path / "both")
-    assert [(r["bundle"], r["variant"]) for r in result["rows"]] == [("tiny", "fp32"), ("tiny", "int8"), ("other", "fp32"), ("other", "int8")]
-    assert [(c["first"], c["second"], c["variant"], c["flips"]) for c in result["comparisons"]] == [("tiny", "other", "fp32", 0), ("tiny", "other", "int8", 0)]
+    assert [(r["bundle"], r["variant"]) for r in result["rows"]] == [
+        ("tiny", "fp32"),
+        ("tiny", "int8"),
+        ("other", "fp32"),
+        ("other", "int8"),
+    ]
+    assert [(c["first"], c["second"], c["variant"], c["flips"]) for c in result["comparisons"]] == [
+        ("tiny", "other", "fp32", 0),
+        ("tiny", "other", "int8", 0),
+    ]
     assert set(read(tmp_path / "both")["per_class"]) == {"tiny", "other"}
-    assert "other beats tiny beyond chance at FP32: no" in Path(report(tmp_path / "both")["markdown"]).read_text()
+    assert (
+        "other is not shown to be more accurate than tiny at FP32."
+        in Path(report(tmp_path / "both")["markdown"]).read_text()
+    )
 
 
 def test_bundles_of_one_name_are_told_apart(tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -143,10 +170,16 @@ def test_bundles_of_one_name_are_told_apart(tiny_bundle: Bundle, tmp_path: Path)
     assert result["rows"][1]["bundle"] == "elsewhere/tiny"
 
 
-def test_without_labelled_data_scenes_are_rendered_and_accuracy_is_null(report: Report, tiny_bundle: Bundle, tiny_data: Path) -> None:
+def test_without_labelled_data_scenes_are_rendered_and_accuracy_is_null(
+    report: Report, tiny_bundle: Bundle, tiny_data: Path
+) -> None:
     shutil.rmtree(tiny_data)
     row = quick(tiny_bundle.path, variants="fp32")["rows"][0]
-    assert (row["top1"], row["wilson95"], row["accuracy_note"]) == (None, None, "not measured: no labelled data")
+    assert (row["top1"], row["wilson95"], row["accuracy_note"]) == (
+        None,
+        None,
+        "not measured: no labelled data",
+    )
     assert read(tiny_bundle.path)["method"]["frames_from"] == "rendered scenes"
     assert Path(report(tiny_bundle.path)["html"]).is_file()
 
@@ -174,11 +207,15 @@ def assert_invalid(bundle: Path, reason: str, **options: Any) -> None:
 
 
 def test_a_percentile_the_sample_cannot_support_is_invalid(tiny_bundle: Bundle) -> None:
-    assert_invalid(tiny_bundle.path, "p99.9 was asked for: needs 6636", percentile="50,99.9", duration="30ms")
+    assert_invalid(
+        tiny_bundle.path, "p99.9 was asked for: needs 6636", percentile="50,99.9", duration="30ms"
+    )
 
 
 def test_an_accuracy_below_the_gate_is_invalid(tiny_bundle: Bundle, tiny_data: Path) -> None:
-    shutil.move(tiny_data / "test" / "red" / "0.png", tiny_data / "test" / "blue" / "9.png")  # a wrong label: 17 of 18 at best
+    shutil.move(
+        tiny_data / "test" / "red" / "0.png", tiny_data / "test" / "blue" / "9.png"
+    )  # a wrong label: 17 of 18 at best
     assert_invalid(tiny_bundle.path, "is below the gate 0.99", data=tiny_data, gate=0.99)
 
 
@@ -225,7 +262,9 @@ def test_a_variant_the_bundle_lacks_names_the_command_that_makes_it(make_bundle:
         quick(bare.path, variants="fp32,int8")
 
 
-def test_a_place_that_is_no_folder_is_told_before_measuring(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_place_that_is_no_folder_is_told_before_measuring(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemProblem, match="file"):
         quick(tiny_bundle.path, out=tmp_path / "file")

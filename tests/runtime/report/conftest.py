@@ -1,4 +1,4 @@
-"""A report.json as a benchmark of two models writes it, with made-up numbers, for tests of the pages made of it."""
+"""A report.json as a benchmark of two models writes it, with made-up numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ N = 2485
 collect_ignore_glob = [] if importlib.util.find_spec("jinja2") else ["test_*.py"]
 
 
-def sample_row(bundle: str, variant: str, *, p50: float | None, right: int | None, change: int | None = None, **more: Any) -> dict[str, Any]:
+def sample_row(
+    bundle: str,
+    variant: str,
+    *,
+    p50: float | None,
+    right: int | None,
+    change: int | None = None,
+    **more: Any,
+) -> dict[str, Any]:
     share = None if right is None else right / N
     compared = change is not None
     return {
@@ -40,7 +48,12 @@ def sample_row(bundle: str, variant: str, *, p50: float | None, right: int | Non
         "p50_bounds99_ms": p50 and [p50 * 0.99, p50 * 1.01],
         "max_ms": (p50 or 10) * 1.4,
         "engine_p50_ms": p50 and p50 - 2.2,
-        "stages_p50_ms": {"decode": 2.4, "preprocess": 2.1, "infer": p50 and p50 - 2.2, "post": 0.1},
+        "stages_p50_ms": {
+            "decode": 2.4,
+            "preprocess": 2.1,
+            "infer": p50 and p50 - 2.2,
+            "post": 0.1,
+        },
         "images_per_second": 1000 / (p50 or 10),
         "top1": share,
         "top5": share and min(1.0, share + 0.12),
@@ -61,24 +74,73 @@ def sample_row(bundle: str, variant: str, *, p50: float | None, right: int | Non
     }
 
 
-def sample_report(first: str = "plain", second: str = "cnl", label: str = "Golden-Delicious") -> dict[str, Any]:
+def sample_report(
+    first: str = "plain", second: str = "cnl", label: str = "Golden-Delicious"
+) -> dict[str, Any]:
     rows = [
         sample_row(first, "fp32", p50=93.4, right=2010),
         sample_row(first, "int8", p50=31.9, right=2003, change=-7),
         sample_row(second, "fp32", p50=104.8, right=2026),
-        sample_row(second, "int8", p50=39.2, right=2017, change=-9, valid=False, invalid_reasons=["p99 was asked for: needs 662 queries, has 240"]),
+        sample_row(
+            second,
+            "int8",
+            p50=39.2,
+            right=2017,
+            change=-9,
+            valid=False,
+            invalid_reasons=["p99 was asked for: needs 662 queries, has 240"],
+        ),
     ]
-    offline = [{**r, "mode": "offline", "batch": 8, "p50_ms": r["p50_ms"] * 7, "valid": True, "invalid_reasons": []} for r in rows]
-    between = {"top1_change": 16 / N, "top1_change95": [-10 / N, 42 / N], "mcnemar_p": 0.25, "flips": 300, "gained": 110, "lost": 94}
-    comparisons = [{"first": first, "second": second, "variant": "fp32", "n": N, "p50_ms": [93.4, 104.8], **between}]
+    offline = [
+        {
+            **r,
+            "mode": "offline",
+            "batch": 8,
+            "p50_ms": r["p50_ms"] * 7,
+            "valid": True,
+            "invalid_reasons": [],
+        }
+        for r in rows
+    ]
+    between = {
+        "top1_change": 16 / N,
+        "top1_change95": [-10 / N, 42 / N],
+        "mcnemar_p": 0.25,
+        "flips": 300,
+        "gained": 110,
+        "lost": 94,
+    }
+    comparisons = [
+        {
+            "first": first,
+            "second": second,
+            "variant": "fp32",
+            "n": N,
+            "p50_ms": [93.4, 104.8],
+            **between,
+        }
+    ]
     classes = [
-        {"label": label if i == 0 else f"class-{i}", "n": 30, "top1": {"fp32": 0.8, "int8": 0.8 + (i - 18) / 60}, "change": (i - 18) / 60} for i in range(24)
+        {
+            "label": label if i == 0 else f"class-{i}",
+            "n": 30,
+            "top1": {"fp32": 0.8, "int8": 0.8 + (i - 18) / 60},
+            "change": (i - 18) / 60,
+        }
+        for i in range(24)
     ]
     method = {
-        "duration_s": 10.0, "warm_up_s": 2.0, "blocks": 15, "rewarm_s": 0.05, "block_s": 0.667, "frames": 256, "frames_from": "images of the test split",
+        "duration_s": 10.0, "warm_up_s": 2.0, "blocks": 15, "rewarm_s": 0.05, "block_s": 0.667,
+        "frames": 256, "frames_from": "images of the test split",
         "threads": 1, "split": "test", "gate": None, "percentiles": [99.0],
     }  # fmt: skip
-    environment = {"platform": "Linux", "cpu": "A made-up CPU", "cpu_flags": ["avx2", "avx512_vnni"], "versions": {"onnxruntime": "1.31.1"}, "commit": "0" * 40}
+    environment = {
+        "platform": "Linux",
+        "cpu": "A made-up CPU",
+        "cpu_flags": ["avx2", "avx512_vnni"],
+        "versions": {"onnxruntime": "1.31.1"},
+        "commit": "0" * 40,
+    }
     return {
         "schema": 1,
         "made": "2026-11-22T01:20:00Z",

@@ -46,7 +46,13 @@ class RtspServer:
     def start(self, *options: str) -> None:
         self._options = options or self._options
         command = [str(SYSTEM_PYTHON), str(SCRIPT), "--port", str(self.port), *self._options]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, f"the RTSP server did not start: {command}"
@@ -61,7 +67,10 @@ class RtspServer:
 def rtsp_here() -> None:
     """Skips where no RTSP server can be started."""
     code = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst; Gst.init(None); assert Gst.ElementFactory.find('x264enc')"
-    if not SYSTEM_PYTHON.exists() or subprocess.run([SYSTEM_PYTHON, "-c", code], check=False, capture_output=True).returncode:
+    if (
+        not SYSTEM_PYTHON.exists()
+        or subprocess.run([SYSTEM_PYTHON, "-c", code], check=False, capture_output=True).returncode
+    ):
         pytest.skip("GStreamer's RTSP server is missing: the packages of tests/apt.txt")
 
 
@@ -100,7 +109,9 @@ def gi_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("gi")
     system = Path("/usr/lib/python3/dist-packages/gi")
     if not list(system.glob(f"_gi.cpython-{sys.version_info.major}{sys.version_info.minor}-*.so")):
-        pytest.skip(f"python3-gi for Python {sys.version_info.major}.{sys.version_info.minor} is missing: tests/apt.txt")
+        pytest.skip(
+            f"python3-gi for Python {sys.version_info.major}.{sys.version_info.minor} is missing: tests/apt.txt"
+        )
     (folder / "gi").symlink_to(system)
     return str(folder)
 
@@ -137,7 +148,12 @@ class Web(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.folder, self.sockets, self.stopped, self.sent = folder, list[socket.socket](), threading.Event(), 0
+        self.folder, self.sockets, self.stopped, self.sent = (
+            folder,
+            list[socket.socket](),
+            threading.Event(),
+            0,
+        )
         self.pause_s, self.cut_at = 0.02, 0
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -166,7 +182,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0].lstrip("/")
-        if path == "private" and self.headers["Authorization"] != "Basic " + base64.b64encode(b"me:s3cr@t").decode():
+        if (
+            path == "private"
+            and self.headers["Authorization"] != "Basic " + base64.b64encode(b"me:s3cr@t").decode()
+        ):
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="cam"')
             self.end_headers()
@@ -183,13 +202,20 @@ class Handler(BaseHTTPRequestHandler):
         """A grey that grows with every picture."""
         self.begin("multipart/x-mixed-replace; boundary=cut")
         while not self.server.stopped.wait(self.server.pause_s):
-            picture = cv2.imencode(".jpg", np.full((48, 64, 3), 50 + self.server.sent % 200, np.uint8))[1].tobytes()
-            self.wfile.write(b"--cut\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(picture), picture))
+            picture = cv2.imencode(
+                ".jpg", np.full((48, 64, 3), 50 + self.server.sent % 200, np.uint8)
+            )[1].tobytes()
+            self.wfile.write(
+                b"--cut\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
+                % (len(picture), picture)
+            )
             self.server.sent += 1
 
     def file(self, path: Path) -> None:
         data = path.read_bytes()
-        self.begin("text/html" if path.suffix == ".html" else "application/octet-stream", length=len(data))
+        self.begin(
+            "text/html" if path.suffix == ".html" else "application/octet-stream", length=len(data)
+        )
         self.wfile.write(data[: self.server.cut_at or None])
 
     def begin(self, kind: str, *, length: int | None = None) -> None:

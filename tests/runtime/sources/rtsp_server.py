@@ -64,7 +64,11 @@ def launch(options: argparse.Namespace) -> str:
     return f"( {picture} {AUDIO.format(1) if options.audio else ''} )"
 
 
-def protect(server: GstRtspServer.RTSPServer, factory: GstRtspServer.RTSPMediaFactory, options: argparse.Namespace) -> None:
+def protect(
+    server: GstRtspServer.RTSPServer,
+    factory: GstRtspServer.RTSPMediaFactory,
+    options: argparse.Namespace,
+) -> None:
     auth = GstRtspServer.RTSPAuth.new()
     token = GstRtspServer.RTSPToken()
     token.set_string(GstRtspServer.RTSP_TOKEN_MEDIA_FACTORY_ROLE, "viewer")

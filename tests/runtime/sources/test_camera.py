@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, SystemProblem
-from finedge.runtime.sources import Wish, open_source
+from finedge.runtime.sources import CaptureOptions, open_source
 from finedge.runtime.sources.base import FLIPS, TURNED
 from finedge.runtime.sources.camera import MAX_DRIVER_DELAY_NS, captured_ns, open_camera
 from finedge.runtime.sources.capture import flipped
@@ -22,7 +22,9 @@ FRAMES = 12
 
 def write_video(path: Path) -> Path:
     """A stand-in for a camera, where none is: OpenCV reads a file through the same interface, and its end is the pulled plug."""
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (96, 64))
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (96, 64)
+    )
     for i in range(FRAMES):
         writer.write(np.full((64, 96, 3), (0, 0, 100 + 10 * i), np.uint8))
     writer.release()
@@ -33,7 +35,9 @@ def open_stand_in(path: Path, **options: Any) -> Any:
     return open_camera(f"v4l2://{path}", api=cv2.CAP_FFMPEG, **options)
 
 
-@pytest.mark.parametrize("uri", ["/dev/video99", "v4l2:///dev/video99", "99", "/dev/video99?codec=mjpeg"])
+@pytest.mark.parametrize(
+    "uri", ["/dev/video99", "v4l2:///dev/video99", "99", "/dev/video99?codec=mjpeg"]
+)
 def test_a_missing_camera_is_named_with_what_to_do(uri: str) -> None:
     with pytest.raises(SystemProblem, match=r"there is no camera /dev/video99[\s\S]*to do"):
         open_source(uri)
@@ -95,25 +99,41 @@ def test_a_closed_camera_ends_its_iteration(tmp_path: Path) -> None:
     assert list(frames) == []
 
 
-def test_a_format_that_the_camera_does_not_take_is_told(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    with open_stand_in(write_video(tmp_path / "cam.avi"), wish=Wish(width=1920, height=1080)) as camera:
+def test_a_format_that_the_camera_does_not_take_is_told(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    with open_stand_in(
+        write_video(tmp_path / "cam.avi"), wish=CaptureOptions(width=1920, height=1080)
+    ) as camera:
         next(iter(camera))
     assert "gives 96x64 at 25 frames/s and not what was asked" in log.text
 
 
 @pytest.mark.parametrize("flip", FLIPS)
 def test_flips_are_what_their_names_say(flip: int, tmp_path: Path) -> None:
-    corners = {0: "abcd", 1: "bdac", 2: "dcba", 3: "cadb", 4: "badc", 5: "dbca", 6: "cdab", 7: "acbd"}  # upper left, upper right, lower left, lower right
+    corners = {
+        0: "abcd",
+        1: "bdac",
+        2: "dcba",
+        3: "cadb",
+        4: "badc",
+        5: "dbca",
+        6: "cdab",
+        7: "acbd",
+    }  # upper left, upper right, lower left, lower right
     image = np.zeros((4, 6, 3), np.uint8)
     image[0, 0], image[0, -1], image[-1, 0], image[-1, -1] = (ord(c) for c in "abcd")
     turned = flipped(image, flip)
     assert "".join(chr(turned[y, x, 0]) for y in (0, -1) for x in (0, -1)) == corners[flip]
     assert turned.flags.c_contiguous
-    with open_stand_in(write_video(tmp_path / "cam.avi"), wish=Wish(flip=flip)) as camera:
+    with open_stand_in(write_video(tmp_path / "cam.avi"), wish=CaptureOptions(flip=flip)) as camera:
         assert next(iter(camera)).image.shape == ((96, 64, 3) if flip in TURNED else (64, 96, 3))
 
 
-@pytest.mark.parametrize(("delay_ns", "trusted"), [(0, True), (40_000_000, True), (MAX_DRIVER_DELAY_NS + 1, False), (-1_000_000, False)])
+@pytest.mark.parametrize(
+    ("delay_ns", "trusted"),
+    [(0, True), (40_000_000, True), (MAX_DRIVER_DELAY_NS + 1, False), (-1_000_000, False)],
+)
 def test_a_drivers_time_stamp_counts_only_on_our_clock(delay_ns: int, trusted: bool) -> None:
     now = 5_000_000_000_000
     assert captured_ns((now - delay_ns) / 1e6, now) == (now - delay_ns if trusted else now)

@@ -48,8 +48,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("gst-launch-1.0 is missing: the packages of tests/apt.txt")
     for name, pipeline in MADE.items():
         head, _, rest = pipeline.partition(" name=m ")
-        named = f"{head} name=m ! filesink location={folder / name} {rest}" if rest else f"{head} ! filesink location={folder / name}"
-        if subprocess.run([tool, "-q", *named.split()], check=False, capture_output=True, timeout=SOON_S).returncode:
+        named = (
+            f"{head} name=m ! filesink location={folder / name} {rest}"
+            if rest
+            else f"{head} ! filesink location={folder / name}"
+        )
+        if subprocess.run(
+            [tool, "-q", *named.split()], check=False, capture_output=True, timeout=SOON_S
+        ).returncode:
             (folder / name).unlink(missing_ok=True)
     return folder
 
@@ -82,7 +88,9 @@ def test_a_cut_video_is_condemned(name: str, share: float, videos: Path, tmp_pat
         list(source)
 
 
-def test_a_picture_of_motion_jpeg_that_is_cut_short_ends_the_video(videos: Path, tmp_path: Path) -> None:
+def test_a_picture_of_motion_jpeg_that_is_cut_short_ends_the_video(
+    videos: Path, tmp_path: Path
+) -> None:
     data = made(videos, "clip.avi").read_bytes()
     at = [i for i in range(len(data) - 2) if data[i : i + 3] == b"\xff\xd8\xff"][10]
     end = data.find(b"\xff\xd9", at)
@@ -116,7 +124,9 @@ def test_a_missing_decoder_is_named(codec: bytes, videos: Path, tmp_path: Path) 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "FILE://localhost{}"])
 @pytest.mark.parametrize("name", ["CLIP.AVI", "100%25 %03d.avi"])
 def test_a_video_is_found_under_any_name(form: str, name: str, tmp_path: Path) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48))
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.avi"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48)
+    )
     for _ in range(3):
         writer.write(np.zeros((48, 64, 3), np.uint8))
     writer.release()
@@ -177,7 +187,9 @@ def test_a_late_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.3)
         return "connection"
 
-    monkeypatch.setattr("threading.Thread.join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "threading.Thread.join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         aside(slow, late=closed.append)
     deadline = time.monotonic() + SOON_S

@@ -114,10 +114,15 @@ def test_a_diagnosis_has_one_deadline(name: str, server: Callable[[Talk], int]) 
 
 def test_redirects_end(server: Callable[[Talk], int]) -> None:
     port = server(say(b"HTTP/1.1 302 Found\r\nLocation: /next\r\n\r\n"))
-    assert "leads from one address to the next" in why_not_http(f"http://127.0.0.1:{port}/", timeout_s=5).what
+    assert (
+        "leads from one address to the next"
+        in why_not_http(f"http://127.0.0.1:{port}/", timeout_s=5).what
+    )
 
 
-@pytest.mark.parametrize("to", [b"file:///etc/passwd", b"http://[", b"http://:99999/", b"//\xff\xfe", b"http://x\x01y/"])
+@pytest.mark.parametrize(
+    "to", [b"file:///etc/passwd", b"http://[", b"http://:99999/", b"//\xff\xfe", b"http://x\x01y/"]
+)
 def test_a_redirect_to_nowhere_is_said(to: bytes, server: Callable[[Talk], int]) -> None:
     port = server(say(b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n" % to))
     assert "127.0.0.1" in why_not_http(f"http://127.0.0.1:{port}/", timeout_s=TOLD_S).what
@@ -205,10 +210,14 @@ def test_a_name_server_that_hangs_holds_nobody_and_is_asked_once(
     assert len(asked) == 1
 
 
-def test_in_an_outage_the_reconnecting_does_not_wait_for_the_reason(server: Callable[[Talk], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_an_outage_the_reconnecting_does_not_wait_for_the_reason(
+    server: Callable[[Talk], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(diagnosis, "LONGEST_S", SOON_S)
     uri = f"rtsp://127.0.0.1:{server(hang)}/x"
-    asking = threading.Thread(target=why_not_rtsp, args=(uri,), kwargs={"timeout_s": SOON_S}, daemon=True)
+    asking = threading.Thread(
+        target=why_not_rtsp, args=(uri,), kwargs={"timeout_s": SOON_S}, daemon=True
+    )
     asking.start()
     while uri not in diagnosis._asked:
         time.sleep(0.01)

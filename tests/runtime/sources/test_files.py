@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from finedge.errors import DataError, UsageError
-from finedge.runtime.sources import SOURCES, Wish, mask, open_source
+from finedge.runtime.sources import SOURCES, CaptureOptions, mask, open_source
 from finedge.runtime.sources.files import ImageFiles
 
 CONTAINERS = {"avi": "MJPG", "mkv": "mp4v", "webm": "VP80", "mp4": "mp4v"}
@@ -23,7 +23,13 @@ FRAMES = 30
 
 def write_video(path: Path, *, frames: int = FRAMES) -> Path:
     """Noise whose red grows: hard to compress, so that half the bytes hold about half the frames."""
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CONTAINERS[path.suffix[1:]]), 25.0, (96, 64))
+    writer = cv2.VideoWriter(
+        str(path),
+        cv2.CAP_FFMPEG,
+        cv2.VideoWriter_fourcc(*CONTAINERS[path.suffix[1:]]),
+        25.0,
+        (96, 64),
+    )
     assert writer.isOpened()
     rng = np.random.default_rng(0)
     for i in range(frames):
@@ -64,14 +70,23 @@ def example(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_every_kind_yields_rgb_frames_in_order_of_time(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_every_kind_yields_rgb_frames_in_order_of_time(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     with open_source(example(kind, tmp_path, request)) as source:
         frames = list(islice(source, 5))
     assert source.info.kind == kind
     assert frames
     assert frames[0].index == 0
     assert all(a.index < b.index and a.captured_ns <= b.captured_ns for a, b in pairwise(frames))
-    assert all(f.image.dtype == np.uint8 and f.image.ndim == 3 and f.image.shape[2] == 3 and f.name and f.decode_ms >= 0 for f in frames)
+    assert all(
+        f.image.dtype == np.uint8
+        and f.image.ndim == 3
+        and f.image.shape[2] == 3
+        and f.name
+        and f.decode_ms >= 0
+        for f in frames
+    )
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -81,7 +96,18 @@ def test_an_unknown_form_lists_every_form(kind: str) -> None:
     assert SOURCES[kind].form in str(error.value)
 
 
-@pytest.mark.parametrize("uri", ["rtmp://host/stream", "gopher://camera", "nvarguscamerasrc ! fakesink", "test://x", "http://", "csi://x", ""])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "rtmp://host/stream",
+        "gopher://camera",
+        "nvarguscamerasrc ! fakesink",
+        "test://x",
+        "http://",
+        "csi://x",
+        "",
+    ],
+)
 def test_what_is_no_source_is_a_usage_error(uri: str) -> None:
     with pytest.raises(UsageError):
         open_source(uri)
@@ -100,12 +126,21 @@ def test_a_password_never_shows_in_an_error() -> None:
         ("rtsp://me:a/b@c@host/x", "rtsp://me:***@host/x"),
         ("rtsp://:pw@host", "rtsp://:***@host"),
         ("rtsp://me@host:554/x", "rtsp://me@host:554/x"),
-        ("rtsp://host:554/user=admin&password=geheim&channel=1", "rtsp://host:554/user=admin&password=***&channel=1"),
+        (
+            "rtsp://host:554/user=admin&password=geheim&channel=1",
+            "rtsp://host:554/user=admin&password=***&channel=1",
+        ),
         ("http://host/v?pwd=geheim", "http://host/v?pwd=***"),
-        ('rtspsrc location=rtsp://me:geheim@host/ user-pw="ge heim" ! appsink', "rtspsrc location=rtsp://me:***@host/ user-pw=*** ! appsink"),
+        (
+            'rtspsrc location=rtsp://me:geheim@host/ user-pw="ge heim" ! appsink',
+            "rtspsrc location=rtsp://me:***@host/ user-pw=*** ! appsink",
+        ),
         ("rtsp://me:a'b\"c@host/x", "rtsp://me:***@host/x"),
         ("http://host/v?access_token=geheim&x=1", "http://host/v?access_token=***&x=1"),
-        ("http://host/v?user=me&apikey=geheim&loginpas=geheim&pw=geheim", "http://host/v?user=me&apikey=***&loginpas=***&pw=***"),
+        (
+            "http://host/v?user=me&apikey=geheim&loginpas=geheim&pw=geheim",
+            "http://host/v?user=me&apikey=***&loginpas=***&pw=***",
+        ),
         ("rtsp://[::1]:554/x", "rtsp://[::1]:554/x"),
         ("x264enc key-int-max=10 pass=qual", "x264enc key-int-max=10 pass=***"),
         ("/photos/key/a.jpg", "/photos/key/a.jpg"),
@@ -116,18 +151,29 @@ def test_what_is_secret_is_hidden_and_the_rest_is_not(text: str, shown: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("uri", "option"), [("photos", {"flip": 2}), ("clip.avi", {"fps": 5.0}), ("csi://0", {"latency_ms": 5}), ("test://", {"width": 9, "height": 9})]
+    ("uri", "option"),
+    [
+        ("photos", {"flip": 2}),
+        ("clip.avi", {"fps": 5.0}),
+        ("csi://0", {"latency_ms": 5}),
+        ("test://", {"width": 9, "height": 9}),
+    ],
 )
-def test_an_option_that_a_kind_does_not_take_is_refused(uri: str, option: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_that_a_kind_does_not_take_is_refused(
+    uri: str, option: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path, "photos/a.png")
     with pytest.raises(UsageError, match=f"'{uri}' takes no {next(iter(option))}"):
-        open_source(uri, wish=Wish(**option))
+        open_source(uri, wish=CaptureOptions(**option))
 
 
 def test_options_that_say_nothing_are_taken_by_every_kind(tmp_path: Path) -> None:
     write_images(tmp_path, "a.png")
-    with open_source(str(tmp_path), wish=Wish(width=None, height=None, fps=None, flip=0, latency_ms=None)) as source:
+    with open_source(
+        str(tmp_path),
+        wish=CaptureOptions(width=None, height=None, fps=None, flip=0, latency_ms=None),
+    ) as source:
         assert isinstance(source, ImageFiles)
 
 
@@ -167,7 +213,11 @@ def test_a_folder_is_read_in_order_without_hidden_files(tmp_path: Path) -> None:
     write_images(tmp_path, "b.png a.jpg deep/c.PNG .hidden.png .git/d.png")
     (tmp_path / "notes.txt").write_text("no image")
     with open_source(str(tmp_path)) as source:
-        assert [Path(f.name).relative_to(tmp_path).as_posix() for f in source] == ["a.jpg", "b.png", "deep/c.PNG"]
+        assert [Path(f.name).relative_to(tmp_path).as_posix() for f in source] == [
+            "a.jpg",
+            "b.png",
+            "deep/c.PNG",
+        ]
 
 
 def test_a_folder_below_a_hidden_one_is_read(tmp_path: Path) -> None:
@@ -175,7 +225,9 @@ def test_a_folder_below_a_hidden_one_is_read(tmp_path: Path) -> None:
     assert len(list(open_source(str(folder)))) == 1
 
 
-def test_unreadable_images_are_skipped_counted_and_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_images_are_skipped_counted_and_listed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_images(tmp_path, "a.png c.png d.png")
     (tmp_path / "b.png").write_bytes(b"")
     logger = logging.getLogger("finedge.runtime.sources.files")
@@ -188,9 +240,17 @@ def test_unreadable_images_are_skipped_counted_and_listed(tmp_path: Path, caplog
 
 
 @pytest.mark.parametrize(
-    ("bad", "options", "refused"), [(1, {}, False), (3, {}, True), (4, {"max_unreadable": 1.0}, True), (3, {"max_unreadable": 0.8}, False)]
+    ("bad", "options", "refused"),
+    [
+        (1, {}, False),
+        (3, {}, True),
+        (4, {"max_unreadable": 1.0}, True),
+        (3, {"max_unreadable": 0.8}, False),
+    ],
 )
-def test_a_folder_is_refused_when_all_or_too_many_images_fail(bad: int, options: dict[str, float], refused: bool, tmp_path: Path) -> None:
+def test_a_folder_is_refused_when_all_or_too_many_images_fail(
+    bad: int, options: dict[str, float], refused: bool, tmp_path: Path
+) -> None:
     write_images(tmp_path, "a.png b.png c.png d.png")
     for name in "abcd"[:bad]:
         (tmp_path / f"{name}.png").write_bytes(b"broken")
@@ -204,7 +264,10 @@ def test_a_folder_is_refused_when_all_or_too_many_images_fail(bad: int, options:
 
 def test_a_glob_crosses_folders_with_two_stars(tmp_path: Path) -> None:
     write_images(tmp_path, "b.png a.jpg deep/c.png")
-    assert [Path(f.name).name for f in open_source(str(tmp_path / "**" / "*.png"))] == ["b.png", "c.png"]
+    assert [Path(f.name).name for f in open_source(str(tmp_path / "**" / "*.png"))] == [
+        "b.png",
+        "c.png",
+    ]
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path: Path) -> None:
@@ -228,7 +291,12 @@ def test_every_frame_of_a_video_comes_in_order_and_in_rgb(container: str, tmp_pa
     path = write_video(tmp_path / f"clip.{container}")
     with open_source(str(path)) as source:
         frames = list(source)
-    assert (source.info.frames, source.info.width, source.info.height, source.info.fps) == (FRAMES, 96, 64, 25.0)
+    assert (source.info.frames, source.info.width, source.info.height, source.info.fps) == (
+        FRAMES,
+        96,
+        64,
+        25.0,
+    )
     assert [f.index for f in frames] == list(range(FRAMES))
     reds = [f.image[..., 0].mean() for f in frames]
     assert reds[-1] - reds[0] > 100
@@ -236,11 +304,16 @@ def test_every_frame_of_a_video_comes_in_order_and_in_rgb(container: str, tmp_pa
 
 
 @pytest.mark.parametrize("container", [c for c in CONTAINERS if c != "mp4"])
-def test_a_truncated_video_delivers_what_is_there_and_then_says_so(container: str, tmp_path: Path) -> None:
+def test_a_truncated_video_delivers_what_is_there_and_then_says_so(
+    container: str, tmp_path: Path
+) -> None:
     path = write_video(tmp_path / f"clip.{container}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     got = []
-    with pytest.raises(DataError, match=rf"ends after \d+ of the {FRAMES} frames"), open_source(str(path)) as source:
+    with (
+        pytest.raises(DataError, match=rf"ends after \d+ of the {FRAMES} frames"),
+        open_source(str(path)) as source,
+    ):
         got.extend(source)
     assert 0 < len(got) < FRAMES
 
@@ -270,15 +343,31 @@ def test_a_file_of_another_kind_is_refused_by_its_name(name: str, tmp_path: Path
 def test_a_phone_video_comes_upright(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", frames=3)
     data = bytearray(path.read_bytes())
-    matrix = data.find(b"tkhd") + 4 + 4 + 20 + 16  # behind version, times and volume of a version 0 track header
-    assert struct.unpack_from(">9i", data, matrix) == (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
-    struct.pack_into(">9i", data, matrix, 0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)  # a quarter turn
+    matrix = (
+        data.find(b"tkhd") + 4 + 4 + 20 + 16
+    )  # behind version, times and volume of a version 0 track header
+    assert struct.unpack_from(">9i", data, matrix) == (
+        0x10000,
+        0,
+        0,
+        0,
+        0x10000,
+        0,
+        0,
+        0,
+        0x40000000,
+    )
+    struct.pack_into(
+        ">9i", data, matrix, 0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000
+    )  # a quarter turn
     path.write_bytes(data)
     with open_source(str(path)) as source:
         assert {f.image.shape for f in source} == {(96, 64, 3)}
 
 
-def test_a_colon_in_a_file_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_colon_in_a_file_name_is_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_video(tmp_path / "clip.avi").rename(tmp_path / "http:clip.avi")
     monkeypatch.chdir(tmp_path)
     with open_source("http:clip.avi") as source:
@@ -317,16 +406,23 @@ def test_a_rate_that_varies_loses_and_doubles_no_frame(tmp_path: Path) -> None:
     assert [int(f.image.reshape(-1, 3).mean(0).argmax()) for f in frames] == [0] * 10 + [2] * 10
 
 
-@pytest.mark.parametrize(("name", "count"), [("car-detection.mp4", 377), ("bottle-detection.mp4", 1189)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("car-detection.mp4", 377), ("bottle-detection.mp4", 1189)]
+)
 def test_a_real_video_gives_every_frame(name: str, count: int, shared_data: Path) -> None:
     with open_source(str(shared_data / "video" / name)) as source:
         assert sum(1 for _ in source) == count == source.info.frames
 
 
-def test_a_real_video_cut_in_half_says_how_many_frames_were_read(shared_data: Path, tmp_path: Path) -> None:
+def test_a_real_video_cut_in_half_says_how_many_frames_were_read(
+    shared_data: Path, tmp_path: Path
+) -> None:
     whole = (shared_data / "video" / "car-detection.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"ends after \d+ of the 377 frames"), open_source(str(tmp_path / "cut.mp4")) as source:
+    with (
+        pytest.raises(DataError, match=r"ends after \d+ of the 377 frames"),
+        open_source(str(tmp_path / "cut.mp4")) as source,
+    ):
         list(source)
 
 
@@ -334,7 +430,9 @@ def test_a_real_video_cut_in_half_says_how_many_frames_were_read(shared_data: Pa
 
 
 def test_the_scene_moves_is_live_and_repeats_by_seed() -> None:
-    first, second, other = (list(islice(open_source("test://", fps=1000, seed=seed), 2)) for seed in (1, 1, 2))
+    first, second, other = (
+        list(islice(open_source("test://", fps=1000, seed=seed), 2)) for seed in (1, 1, 2)
+    )
     assert open_source("test://").live
     assert first[0].image.shape == (480, 640, 3)
     assert (first[0].image != first[1].image).any()

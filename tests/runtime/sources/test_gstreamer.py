@@ -18,7 +18,12 @@ def test_a_live_pipeline_gives_the_newest_pictures_with_their_capture_time(gi: N
     with open_source(LIVE) as source:
         frames = list(islice(source, 5))
     assert source.live
-    assert (source.info.kind, source.info.width, source.info.height, source.info.fps) == ("gstreamer", 63, 31, 50.0)
+    assert (source.info.kind, source.info.width, source.info.height, source.info.fps) == (
+        "gstreamer",
+        63,
+        31,
+        50.0,
+    )
     assert frames[0].image.shape == (31, 63, 3)
     assert (frames[0].image > 250).all()
     assert all(a.captured_ns < b.captured_ns <= time.monotonic_ns() for a, b in pairwise(frames))
@@ -36,7 +41,9 @@ def test_a_pipeline_that_is_not_live_gives_every_picture_and_ends(gi: None) -> N
 
 
 def test_pictures_keep_their_order_of_colours(gi: None) -> None:
-    with open_source("videotestsrc num-buffers=1 pattern=blue ! video/x-raw,format=BGR,width=30,height=8 ! appsink") as source:
+    with open_source(
+        "videotestsrc num-buffers=1 pattern=blue ! video/x-raw,format=BGR,width=30,height=8 ! appsink"
+    ) as source:
         (frame,) = source
     assert frame.image[0, 0].argmax() == 2
 
@@ -77,7 +84,9 @@ def test_a_broken_file_is_a_data_error_after_its_last_picture(gi: None, tmp_path
 
 
 def test_a_live_pipeline_that_breaks_starts_again(gi: None) -> None:
-    with open_source("videotestsrc is-live=true num-buffers=4 ! video/x-raw,width=32,height=8,framerate=100/1 ! appsink drop=false max-buffers=9") as source:
+    with open_source(
+        "videotestsrc is-live=true num-buffers=4 ! video/x-raw,width=32,height=8,framerate=100/1 ! appsink drop=false max-buffers=9"
+    ) as source:
         frames = list(islice(source, 10))
     assert [f.index for f in frames] == list(range(10))
     assert source.losses >= 2  # type: ignore[attr-defined]
@@ -86,7 +95,9 @@ def test_a_live_pipeline_that_breaks_starts_again(gi: None) -> None:
 def test_what_elements_say_is_not_kept(gi: None) -> None:
     if not gstreamer.has("videoanalyse"):
         pytest.skip("GStreamer's videoanalyse is missing: the packages of tests/apt.txt")
-    with open_source("videotestsrc is-live=true ! video/x-raw,width=32,height=16,framerate=100/1 ! videoanalyse ! appsink") as source:
+    with open_source(
+        "videotestsrc is-live=true ! video/x-raw,width=32,height=16,framerate=100/1 ! videoanalyse ! appsink"
+    ) as source:
         list(islice(source, 50))  # one message each
         bus, left = source._connection._bus, 0  # type: ignore[attr-defined]
         while bus.pop() is not None:
@@ -95,7 +106,9 @@ def test_what_elements_say_is_not_kept(gi: None) -> None:
 
 
 def test_close_ends_a_waiting_read(gi: None) -> None:
-    source = open_source("videotestsrc is-live=true ! video/x-raw,framerate=1/5 ! appsink", timeout_s=60)
+    source = open_source(
+        "videotestsrc is-live=true ! video/x-raw,framerate=1/5 ! appsink", timeout_s=60
+    )
     reader = threading.Thread(target=lambda: list(source), daemon=True)
     reader.start()
     source.close()  # type: ignore[attr-defined]

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
-from finedge.runtime.sources import Wish, open_source
-from finedge.runtime.stream import Stream
+from finedge.runtime.sources import CaptureOptions, open_source
+from finedge.runtime.stream.stream import Stream
 
 Serve = Callable[..., Any]
 FRAMES = 30
 
 
 def write_video(path: Path, *, codec: str = "MJPG") -> Path:
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), 25.0, (96, 64))
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), 25.0, (96, 64)
+    )
     assert writer.isOpened()
     rng = np.random.default_rng(0)
     for _ in range(FRAMES):
@@ -44,7 +46,9 @@ def test_a_web_camera_gives_its_pictures_in_order(web: Serve) -> None:
     assert all(0 < grey(b) - grey(a) <= 3 for a, b in pairwise(frames))  # JPEG may be one off
 
 
-def test_an_unplugged_web_camera_is_met_again_with_true_pictures(web: Serve, log: pytest.LogCaptureFixture) -> None:
+def test_an_unplugged_web_camera_is_met_again_with_true_pictures(
+    web: Serve, log: pytest.LogCaptureFixture
+) -> None:
     server = web()
     seen = []
     with open_source(f"http://me:s3cr@127.0.0.1:{server.server_port}/mjpeg") as source:
@@ -129,8 +133,12 @@ def test_what_is_no_web_server_is_said() -> None:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_wrong_password_is_said_and_not_shown(web: Serve, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemProblem, match=r"me:\*\*\*@\S* does not accept this user and password") as error:
+def test_a_wrong_password_is_said_and_not_shown(
+    web: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(
+        SystemProblem, match=r"me:\*\*\*@\S* does not accept this user and password"
+    ) as error:
         open_source(web().uri.replace("//", "//me:wr0ng@") + "/private")
     assert "wr0ng" not in str(error.value) + "".join(capfd.readouterr())
 
@@ -140,7 +148,9 @@ def test_a_password_opens_what_is_protected(web: Serve) -> None:
         assert next(iter(source)).index == 0
 
 
-def test_a_web_server_that_says_nothing_is_given_up(web: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_web_server_that_says_nothing_is_given_up(
+    web: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 0.5)
     with pytest.raises(SystemProblem, match="no answer from"):
         open_source(web().uri + "/silent", timeout_s=0.5)
@@ -156,7 +166,9 @@ def test_where_nothing_listens_is_said(web: Serve) -> None:
 @pytest.mark.parametrize("name", ["clip.avi", "clip.mkv", "list.m3u8"])
 def test_a_finished_video_gives_every_frame_and_ends(name: str, web: Serve, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.ts", codec="mp4v")
-    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.2,\nclip.ts\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.2,\nclip.ts\n#EXT-X-ENDLIST\n"
+    )
     if name.startswith("clip"):
         write_video(tmp_path / name)
     with open_source(f"{web().uri}/{name}") as source:
@@ -170,7 +182,10 @@ def test_a_finished_video_that_is_cut_off_is_lost(web: Serve, tmp_path: Path) ->
     server = web()
     server.cut_at = write_video(tmp_path / "clip.avi").stat().st_size // 2
     got = []
-    with open_source(server.uri + "/clip.avi") as source, pytest.raises(SourceLost, match=rf"ends after \d+ of the {FRAMES} frames"):
+    with (
+        open_source(server.uri + "/clip.avi") as source,
+        pytest.raises(SourceLost, match=rf"ends after \d+ of the {FRAMES} frames"),
+    ):
         got.extend(source)
     assert 0 < len(got) < FRAMES
 
@@ -178,4 +193,4 @@ def test_a_finished_video_that_is_cut_off_is_lost(web: Serve, tmp_path: Path) ->
 def test_a_finished_video_is_not_turned(web: Serve, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi")
     with pytest.raises(UsageError, match="is a finished video"):
-        open_source(web().uri + "/clip.avi", wish=Wish(flip=2))
+        open_source(web().uri + "/clip.avi", wish=CaptureOptions(flip=2))

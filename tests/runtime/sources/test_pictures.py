@@ -17,7 +17,7 @@ import pytest
 
 from finedge.errors import SourceLost, SystemProblem
 from finedge.image import decode_image
-from finedge.runtime.sources import Wish, open_source
+from finedge.runtime.sources import CaptureOptions, open_source
 from finedge.runtime.sources.multipart import Parts
 
 RNG = np.random.default_rng(0)
@@ -87,7 +87,9 @@ def mjpeg(*pictures: bytes, pause_s: float = 0.02, length: bool = True) -> Answe
         while True:
             for picture in pictures:
                 said = b"Content-Length: %d\r\n" % len(picture) if length else b""
-                handler.wfile.write(b"--cut\r\nContent-Type: image/jpeg\r\n" + said + b"\r\n" + picture + b"\r\n")
+                handler.wfile.write(
+                    b"--cut\r\nContent-Type: image/jpeg\r\n" + said + b"\r\n" + picture + b"\r\n"
+                )
                 if handler.server.stopped.wait(pause_s):
                     return
 
@@ -109,9 +111,13 @@ def test_half_pictures_never_come_and_the_whole_ones_between_them_do(camera: Ser
     assert all(np.array_equal(frame.image, whole) for frame in frames)
 
 
-def test_a_stream_of_half_pictures_has_the_verdict_of_half_a_file(camera: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_of_half_pictures_has_the_verdict_of_half_a_file(
+    camera: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 0.5)
-    with pytest.raises(SystemProblem, match=r"none of the \d+ pictures of 0.5 s can be read: the last is cut short"):
+    with pytest.raises(
+        SystemProblem, match=r"none of the \d+ pictures of 0.5 s can be read: the last is cut short"
+    ):
         open_source(camera(mjpeg(HALF)).uri, timeout_s=0.5)
 
 
@@ -131,9 +137,11 @@ def test_a_picture_without_a_length_is_not_held_back_for_the_next(camera: Serve)
 
 
 @pytest.mark.parametrize("headers", [(), (("Content-Length", str(len(JPEG))),)])
-def test_a_still_address_is_one_live_source(headers: tuple[tuple[str, str], ...], camera: Serve) -> None:
+def test_a_still_address_is_one_live_source(
+    headers: tuple[tuple[str, str], ...], camera: Serve
+) -> None:
     server = camera(still(JPEG, *headers))
-    with open_source(server.uri, wish=Wish(fps=20)) as source:
+    with open_source(server.uri, wish=CaptureOptions(fps=20)) as source:
         frames = list(islice(source, 3))
     assert source.live
     assert source.info.kind == "http"
@@ -142,14 +150,18 @@ def test_a_still_address_is_one_live_source(headers: tuple[tuple[str, str], ...]
     assert [frame.index for frame in frames] == [0, 1, 2]
 
 
-def test_a_still_that_is_cut_short_is_refused(camera: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_still_that_is_cut_short_is_refused(
+    camera: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 0.3)
     with pytest.raises(SystemProblem, match="can be read: the last is cut short"):
-        open_source(camera(still(HALF)).uri, wish=Wish(fps=20), timeout_s=0.3)
+        open_source(camera(still(HALF)).uri, wish=CaptureOptions(fps=20), timeout_s=0.3)
 
 
 def test_stills_are_turned_and_scaled(camera: Serve) -> None:
-    with open_source(camera(still(JPEG)).uri, wish=Wish(width=32, height=16, flip=1)) as source:
+    with open_source(
+        camera(still(JPEG)).uri, wish=CaptureOptions(width=32, height=16, flip=1)
+    ) as source:
         assert next(iter(source)).image.shape == (32, 16, 3)
 
 
@@ -169,7 +181,9 @@ def test_closing_ends_a_reader_that_waits_for_a_silent_camera(camera: Serve) -> 
 def test_a_camera_that_ends_its_sequence_is_lost(camera: Serve) -> None:
     def answer(handler: Any) -> None:
         begin(handler, "multipart/x-mixed-replace; boundary=cut")
-        handler.wfile.write(b"--cut\r\nContent-Length: %d\r\n\r\n%s\r\n--cut--\r\n" % (len(JPEG), JPEG))
+        handler.wfile.write(
+            b"--cut\r\nContent-Length: %d\r\n\r\n%s\r\n--cut--\r\n" % (len(JPEG), JPEG)
+        )
 
     with (
         open_source(camera(answer).uri, reconnect=False) as source,

@@ -10,11 +10,16 @@ import pytest
 
 from finedge.errors import UsageError
 from finedge.runtime.sources import pipelines
-from finedge.runtime.sources.base import FLIPS, TURNED, Wish
+from finedge.runtime.sources.base import FLIPS, TURNED, CaptureOptions
 from finedge.runtime.sources.capture import flipped
 
 URI = "rtsp://host/cam"
-WISHES = [Wish(), Wish(64, 48, 15.0), Wish(flip=3), Wish(64, 48, 29.97, flip=5, latency_ms=0)]
+WISHES = [
+    CaptureOptions(),
+    CaptureOptions(64, 48, 15.0),
+    CaptureOptions(flip=3),
+    CaptureOptions(64, 48, 29.97, flip=5, latency_ms=0),
+]
 PIPELINES = {
     "csi": lambda wish, jetson: pipelines.csi(0, wish, mode=2),
     "rtsp": lambda wish, jetson: pipelines.rtsp(URI, wish, jetson=jetson),
@@ -28,18 +33,29 @@ SCENE = "videotestsrc is-live=true num-buffers=3"
 STAND_INS = [
     (r"nvarguscamerasrc sensor-id=\d+ sensor-mode=\d+", SCENE),
     (r"\(memory:NVMM\)", ""),
-    (r"rtspsrc .*? application/x-rtp,media=video ! rtph(26\d)depay", rf"{SCENE} ! x\1enc tune=zerolatency ! rtph\1pay ! rtph\1depay"),
-    (r"rtspsrc .*? application/x-rtp,media=video", f"{SCENE} ! x264enc tune=zerolatency ! rtph264pay"),
+    (
+        r"rtspsrc .*? application/x-rtp,media=video ! rtph(26\d)depay",
+        rf"{SCENE} ! x\1enc tune=zerolatency ! rtph\1pay ! rtph\1depay",
+    ),
+    (
+        r"rtspsrc .*? application/x-rtp,media=video",
+        f"{SCENE} ! x264enc tune=zerolatency ! rtph264pay",
+    ),
     (r"v4l2src device=\S+ ! image/jpeg", f"{SCENE} ! jpegenc ! image/jpeg"),
     (r"v4l2src device=\S+", SCENE),
     (r"h(26\d)parse ! nvv4l2decoder enable-max-performance=true", r"h\1parse ! avdec_h\1"),
     (r"nvv4l2decoder mjpeg=true", "jpegdec"),
-    (r"nvvidconv flip-method=(\d)", lambda match: f"videoscale ! videoconvert ! videoflip video-direction={pipelines.DIRECTIONS[int(match[1])]} ! videoscale"),
+    (
+        r"nvvidconv flip-method=(\d)",
+        lambda match: (
+            f"videoscale ! videoconvert ! videoflip video-direction={pipelines.DIRECTIONS[int(match[1])]} ! videoscale"
+        ),
+    ),
     (r"nvvidconv", "videoscale ! videoconvert"),
 ]
 
 
-def with_stand_ins(pipeline: str) -> str:
+def with_range_sources(pipeline: str) -> str:
     for hardware, software in STAND_INS:
         pipeline = re.sub(hardware, software, pipeline)  # type: ignore[arg-type]
     return pipeline
@@ -49,7 +65,13 @@ def with_stand_ins(pipeline: str) -> str:
 def gst_launch() -> str:
     tool, inspect = shutil.which("gst-launch-1.0"), shutil.which("gst-inspect-1.0")
     needed = ("x264enc", "x265enc", "avdec_h264", "rtspsrc", "videoflip", "h264parse")
-    if tool is None or inspect is None or any(subprocess.run([inspect, "--exists", name], check=False).returncode for name in needed):
+    if (
+        tool is None
+        or inspect is None
+        or any(
+            subprocess.run([inspect, "--exists", name], check=False).returncode for name in needed
+        )
+    ):
         pytest.skip(f"GStreamer with {', '.join(needed)} is missing: the packages of tests/apt.txt")
     return tool
 
@@ -57,20 +79,40 @@ def gst_launch() -> str:
 @pytest.mark.parametrize("wish", WISHES, ids=str)
 @pytest.mark.parametrize("jetson", [True, False])
 @pytest.mark.parametrize("name", PIPELINES)
-def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(name: str, jetson: bool, wish: Wish) -> None:
+def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(
+    name: str, jetson: bool, wish: CaptureOptions
+) -> None:
     text = PIPELINES[name](wish, jetson)
-    assert " ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! " in text
+    assert (
+        " ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! " in text
+    )
     assert text.endswith("appsink name=finedge max-buffers=1 drop=true sync=false")
-    assert any(element.startswith("nv") for element in text.split(" ! ")) == (jetson or name == "csi")
+    assert any(element.startswith("nv") for element in text.split(" ! ")) == (
+        jetson or name == "csi"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "jetson", "wish"),
-    [(name, jetson, wish) for name in PIPELINES for jetson, wish in [(True, WISHES[0]), (True, WISHES[3]), (False, WISHES[3])]],
+    [
+        (name, jetson, wish)
+        for name in PIPELINES
+        for jetson, wish in [(True, WISHES[0]), (True, WISHES[3]), (False, WISHES[3])]
+    ],
 )
-def test_gst_launch_runs_every_pipeline(name: str, jetson: bool, wish: Wish, gst_launch: str) -> None:
-    text = with_stand_ins(PIPELINES[name](wish, jetson)) + " wait-on-eos=false"  # nobody takes the pictures
-    done = subprocess.run([gst_launch, "--quiet", *text.split()], check=False, capture_output=True, text=True, timeout=60)
+def test_gst_launch_runs_every_pipeline(
+    name: str, jetson: bool, wish: CaptureOptions, gst_launch: str
+) -> None:
+    text = (
+        with_range_sources(PIPELINES[name](wish, jetson)) + " wait-on-eos=false"
+    )  # nobody takes the pictures
+    done = subprocess.run(
+        [gst_launch, "--quiet", *text.split()],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, f"{text}\n{done.stderr}"
 
 
@@ -79,7 +121,11 @@ def test_gstreamer_and_numpy_turn_alike(flip: int, gi: None) -> None:
     from finedge.runtime.sources import gstreamer
 
     def picture(turn: int) -> Any:
-        text = with_stand_ins(pipelines.v4l2("/dev/video0", Wish(64, 48, flip=turn), jetson=False).replace(SCENE, "videotestsrc"))
+        text = with_range_sources(
+            pipelines.v4l2("/dev/video0", CaptureOptions(64, 48, flip=turn), jetson=False).replace(
+                SCENE, "videotestsrc"
+            )
+        )
         connection = gstreamer.connect(text, kind="v4l2", uri="scene", timeout_s=5)
         shot = connection.read()
         connection.close()
@@ -88,49 +134,74 @@ def test_gstreamer_and_numpy_turn_alike(flip: int, gi: None) -> None:
 
     turned = flipped(picture(0), flip)
     assert turned.shape == ((64, 48, 3) if flip in TURNED else (48, 64, 3))
-    assert np.abs(turned.astype(int) - picture(flip)).mean() < 3  # chroma of two pixels is shared along the other axis
+    assert (
+        np.abs(turned.astype(int) - picture(flip)).mean() < 3
+    )  # chroma of two pixels is shared along the other axis
 
 
 def test_a_rate_is_a_fraction() -> None:
-    assert "framerate=30000/1001" in pipelines.csi(0, Wish(fps=29.97))  # what cameras mean by it
-    assert "framerate=25/2" in pipelines.csi(0, Wish(fps=12.5))
-    assert "framerate=15/1" in pipelines.csi(0, Wish(fps=15.0))
+    assert "framerate=30000/1001" in pipelines.csi(
+        0, CaptureOptions(fps=29.97)
+    )  # what cameras mean by it
+    assert "framerate=25/2" in pipelines.csi(0, CaptureOptions(fps=12.5))
+    assert "framerate=15/1" in pipelines.csi(0, CaptureOptions(fps=15.0))
 
 
 def test_a_turned_csi_picture_exchanges_its_sides() -> None:
-    text = pipelines.csi(1, Wish(1920, 1080, 30.0, flip=3))
-    assert "sensor-id=1 ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1 ! nvvidconv flip-method=3 ! " in text
+    text = pipelines.csi(1, CaptureOptions(1920, 1080, 30.0, flip=3))
+    assert (
+        "sensor-id=1 ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1 ! nvvidconv flip-method=3 ! "
+        in text
+    )
     assert "format=RGBA,width=1080,height=1920" in text
 
 
 def test_user_and_password_are_properties_of_their_own() -> None:
-    text = pipelines.rtsp('rtsp://me:a"b@c@host:8554/cam', Wish(latency_ms=20), jetson=False)
-    assert 'location="rtsp://host:8554/cam" user-id="me" user-pw="a\\"b@c" protocols=tcp latency=20' in text
+    text = pipelines.rtsp(
+        'rtsp://me:a"b@c@host:8554/cam', CaptureOptions(latency_ms=20), jetson=False
+    )
+    assert (
+        'location="rtsp://host:8554/cam" user-id="me" user-pw="a\\"b@c" protocols=tcp latency=20'
+        in text
+    )
 
 
 def test_another_codec_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="codec 'av1'"):
-        pipelines.rtsp(URI, Wish(), codec="av1", jetson=False)
+        pipelines.rtsp(URI, CaptureOptions(), codec="av1", jetson=False)
 
 
 @pytest.mark.parametrize(
     ("given", "ends"),
     [
         ("videotestsrc ! appsink", "appsink name=finedge max-buffers=1 drop=true sync=false"),
-        ("videotestsrc ! appsink sync=true name=mine drop=false ", "appsink sync=true name=mine drop=false max-buffers=1"),
+        (
+            "videotestsrc ! appsink sync=true name=mine drop=false ",
+            "appsink sync=true name=mine drop=false max-buffers=1",
+        ),
     ],
 )
 def test_a_users_sink_gets_what_its_user_did_not_say(given: str, ends: str) -> None:
-    assert pipelines.complete(given) == f"videotestsrc ! videoconvert ! video/x-raw,format=RGB ! {ends}"
+    assert (
+        pipelines.complete(given)
+        == f"videotestsrc ! videoconvert ! video/x-raw,format=RGB ! {ends}"
+    )
 
 
-@pytest.mark.parametrize("text", ["videotestsrc ! fakesink", "appsink", "videotestsrc ! appsink ! queue", ""])
+@pytest.mark.parametrize(
+    "text", ["videotestsrc ! fakesink", "appsink", "videotestsrc ! appsink ! queue", ""]
+)
 def test_what_does_not_end_in_an_appsink_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="does not end in an appsink"):
         pipelines.complete(text)
 
 
-TOO_MUCH = [{"width": 10**9, "height": 10**9}, {"fps": 1e-308}, {"fps": 1e308}, {"latency_ms": 10**30}]
+TOO_MUCH = [
+    {"width": 10**9, "height": 10**9},
+    {"fps": 1e-308},
+    {"fps": 1e308},
+    {"latency_ms": 10**30},
+]
 
 
 @pytest.mark.parametrize(
@@ -150,4 +221,4 @@ TOO_MUCH = [{"width": 10**9, "height": 10**9}, {"fps": 1e-308}, {"fps": 1e308}, 
 )
 def test_a_wish_that_makes_no_sense_is_a_usage_error(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Wish(**options)
+        CaptureOptions(**options)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
-from finedge.runtime.sources import Frame, Source, Wish, network, open_source
+from finedge.runtime.sources import CaptureOptions, Frame, Source, network, open_source
 from finedge.runtime.sources.network import RtpClock
-from finedge.runtime.stream import Stream
+from finedge.runtime.stream.stream import Stream
 
 GREEN = (0, 160, 0)  # what the server shows
 COLOUR_TOLERANCE = 20  # JPEG and H.264 of a plain colour, and two matrices for it
@@ -53,8 +53,19 @@ def killed_and_back(frames: Iterator[Frame], server: Any, source: Source) -> lis
     return [*first, *rest]
 
 
-@pytest.mark.parametrize("options", [(), ("--codec", "h265"), ("--codec", "mjpeg"), ("--audio",), ("--size", "98x50", "--fps", "10")])
-def test_a_stream_gives_real_frames_in_order(options: tuple[str, ...], via: str, cam: Serve) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--codec", "h265"),
+        ("--codec", "mjpeg"),
+        ("--audio",),
+        ("--size", "98x50", "--fps", "10"),
+    ],
+)
+def test_a_stream_gives_real_frames_in_order(
+    options: tuple[str, ...], via: str, cam: Serve
+) -> None:
     with open_source(cam(*options).uri, via=via) as source:
         frames = list(islice(source, 8))
     assert source.live
@@ -66,7 +77,9 @@ def test_a_stream_gives_real_frames_in_order(options: tuple[str, ...], via: str,
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-def test_a_stream_joined_between_two_key_frames_shows_no_grey(codec: str, via: str, cam: Serve) -> None:
+def test_a_stream_joined_between_two_key_frames_shows_no_grey(
+    codec: str, via: str, cam: Serve
+) -> None:
     server, shown = cam("--codec", codec), []
     with open_source(server.uri) as other:  # keeps the encoder running
         next(iter(other))
@@ -76,7 +89,9 @@ def test_a_stream_joined_between_two_key_frames_shows_no_grey(codec: str, via: s
     assert all(is_real(f) for f in shown)
 
 
-def test_a_killed_server_is_met_again_and_the_sequence_goes_on(via: str, serve: Serve, log: pytest.LogCaptureFixture) -> None:
+def test_a_killed_server_is_met_again_and_the_sequence_goes_on(
+    via: str, serve: Serve, log: pytest.LogCaptureFixture
+) -> None:
     server = serve()
     with open_source(server.uri.replace("//", "//me:s3cr@t@"), via=via) as source:
         frames = killed_and_back(iter(source), server, source)
@@ -91,7 +106,9 @@ def test_a_killed_server_is_met_again_and_the_sequence_goes_on(via: str, serve: 
     assert "s3cr" not in log.text
 
 
-def test_a_camera_that_is_back_and_refuses_us_says_why(via: str, serve: Serve, log: pytest.LogCaptureFixture) -> None:
+def test_a_camera_that_is_back_and_refuses_us_says_why(
+    via: str, serve: Serve, log: pytest.LogCaptureFixture
+) -> None:
     server, why = serve(), "wants a user and a password (401)"
     with open_source(server.uri, via=via) as source:
         frames = iter(source)
@@ -111,11 +128,16 @@ def test_a_camera_that_is_back_and_refuses_us_says_why(via: str, serve: Serve, l
 
 
 def test_a_server_that_ends_the_stream_in_order_is_a_loss_too(via: str, serve: Serve) -> None:
-    with open_source(serve("--frames", "30").uri, via=via, reconnect=False) as source, pytest.raises(SourceLost):
+    with (
+        open_source(serve("--frames", "30").uri, via=via, reconnect=False) as source,
+        pytest.raises(SourceLost),
+    ):
         list(source)
 
 
-def test_without_reconnecting_a_loss_is_an_error_after_the_last_frame(via: str, serve: Serve) -> None:
+def test_without_reconnecting_a_loss_is_an_error_after_the_last_frame(
+    via: str, serve: Serve
+) -> None:
     server, got = serve(), []
 
     def watch(source: Source) -> None:
@@ -124,7 +146,10 @@ def test_without_reconnecting_a_loss_is_an_error_after_the_last_frame(via: str, 
             if len(got) == 5:
                 server.kill()
 
-    with open_source(server.uri, via=via, reconnect=False) as source, pytest.raises(SourceLost, match=r"rtsp://127[\s\S]*to do") as error:
+    with (
+        open_source(server.uri, via=via, reconnect=False) as source,
+        pytest.raises(SourceLost, match=r"rtsp://127[\s\S]*to do") as error,
+    ):
         watch(source)
     assert error.value.exit_code == 7
     assert len(got) >= 5
@@ -187,13 +212,15 @@ def test_close_ends_a_reader_that_waits(when: str, via: str, serve: Serve) -> No
 
 @pytest.mark.parametrize("flip", [0, 3])  # every flip is tested without a server
 def test_flip_and_size_change_the_frames(flip: int, via: str, cam: Serve) -> None:
-    with open_source(cam().uri, via=via, wish=Wish(flip=flip, width=48, height=32)) as source:
+    with open_source(
+        cam().uri, via=via, wish=CaptureOptions(flip=flip, width=48, height=32)
+    ) as source:
         frame = next(iter(source))
     assert frame.image.shape == ((48, 32, 3) if flip == 3 else (32, 48, 3))
 
 
 def test_a_rate_thins_the_stream(cam: Serve) -> None:
-    with open_source(cam("--fps", "50").uri, wish=Wish(fps=5)) as source:
+    with open_source(cam("--fps", "50").uri, wish=CaptureOptions(fps=5)) as source:
         frames = list(islice(source, 4))
     assert [f.index for f in frames] == [0, 1, 2, 3]
     assert all(b.captured_ns - a.captured_ns > 100_000_000 for a, b in pairwise(frames))
@@ -203,13 +230,27 @@ def test_a_rate_thins_the_stream(cam: Serve) -> None:
     ("form", "options", "said"),
     [
         ("rtsp://127.0.0.1:{}/gone", (), r"does not exist on this server \(404\)[\s\S]*path"),
-        ("rtsp://127.0.0.1:{}/cam", ("--user", "me", "--password", "s3cret"), r"wants a user and a password \(401\)"),
-        ("rtsp://me:wrongpw@127.0.0.1:{}/cam", ("--user", "me", "--password", "s3cret"), r"me:\*\*\*@\S* does not accept this user and password"),
-        ("rtsp://me:s3cret@127.0.0.1:{}/gone", ("--user", "me", "--password", "s3cret"), r"does not exist on this server \(404\)"),
+        (
+            "rtsp://127.0.0.1:{}/cam",
+            ("--user", "me", "--password", "s3cret"),
+            r"wants a user and a password \(401\)",
+        ),
+        (
+            "rtsp://me:wrongpw@127.0.0.1:{}/cam",
+            ("--user", "me", "--password", "s3cret"),
+            r"me:\*\*\*@\S* does not accept this user and password",
+        ),
+        (
+            "rtsp://me:s3cret@127.0.0.1:{}/gone",
+            ("--user", "me", "--password", "s3cret"),
+            r"does not exist on this server \(404\)",
+        ),
         ("rtsp://127.0.0.1:{}/cam", ("--codec", "none"), "has no video"),
     ],
 )
-def test_what_the_server_refuses_is_said(form: str, options: tuple[str, ...], said: str, cam: Serve, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_the_server_refuses_is_said(
+    form: str, options: tuple[str, ...], said: str, cam: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemProblem, match=said) as error:
         open_source(form.format(cam(*options).port))
     shown = str(error.value) + "".join(capfd.readouterr())
@@ -228,7 +269,9 @@ def test_a_password_opens_what_is_protected(written: str, via: str, cam: Serve) 
 def test_a_port_where_nothing_listens_is_said(serve: Serve) -> None:
     server = serve()
     server.kill()
-    with pytest.raises(SystemProblem, match=r"nothing listens at 127\.0\.0\.1 port \d+[\s\S]*to do"):
+    with pytest.raises(
+        SystemProblem, match=r"nothing listens at 127\.0\.0\.1 port \d+[\s\S]*to do"
+    ):
         open_source(server.uri)
 
 
@@ -239,7 +282,15 @@ def test_an_unknown_host_is_said() -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["rtsp://", "rtsp:///cam", "rtsp://host:port/cam", "rtsp://host:70000/cam", "rtsp://[::1/cam", "rtsp://me:s3c[ret@host/cam", "rtsp://a..b/cam"],
+    [
+        "rtsp://",
+        "rtsp:///cam",
+        "rtsp://host:port/cam",
+        "rtsp://host:70000/cam",
+        "rtsp://[::1/cam",
+        "rtsp://me:s3c[ret@host/cam",
+        "rtsp://a..b/cam",
+    ],
 )
 def test_an_address_without_a_host_or_port_is_a_usage_error(uri: str) -> None:
     with pytest.raises(UsageError, match="names no host and port") as error:
@@ -252,7 +303,9 @@ def test_a_web_server_is_no_rtsp_server(web: Callable[..., Any]) -> None:
         open_source(f"rtsp://127.0.0.1:{web().server_port}/cam", timeout_s=1)
 
 
-def test_a_server_that_says_nothing_is_given_up(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_says_nothing_is_given_up(
+    silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(network, "OPEN_TIMEOUT_S", 0.5)
     with pytest.raises(SystemProblem, match="does not speak RTSP"):
         open_source(f"rtsp://127.0.0.1:{silent_port}/cam", timeout_s=0.5)
@@ -269,7 +322,9 @@ MS = 1_000_000
         ([500, 510, 520, 521], [0, 0, 0, 0]),  # what was old at first only shows as getting younger
     ],
 )
-def test_a_picture_that_waited_is_as_old_as_the_senders_clock_says(arrivals_ms: list[int], ages_ms: list[int]) -> None:
+def test_a_picture_that_waited_is_as_old_as_the_senders_clock_says(
+    arrivals_ms: list[int], ages_ms: list[int]
+) -> None:
     clock = RtpClock()
     now = [10**6 + a for a in arrivals_ms]
     ages = [(t * MS - clock(40.0 * i, t * MS)) / MS for i, t in enumerate(now)]

@@ -48,7 +48,9 @@ def test_no_secret_leaves_a_run(
         until = time.monotonic() + 20
         while not pages and time.monotonic() < until:
             with suppress(OSError):
-                pages.append(urllib.request.urlopen(f"http://127.0.0.1:{port}/state.json", timeout=5).read())
+                pages.append(
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/state.json", timeout=5).read()
+                )
             time.sleep(0.02)
 
     looking = threading.Thread(target=look, daemon=True)
@@ -65,7 +67,9 @@ def test_no_secret_leaves_a_run(
         "--collect-below",
         1,
     ]
-    code = main(["classify", str(tiny_bundle.path), form.format(web().server_port), *map(str, options)])
+    code = main(
+        ["classify", str(tiny_bundle.path), form.format(web().server_port), *map(str, options)]
+    )
     looking.join()
     out, err = capfd.readouterr()
     assert code == 0, err
@@ -73,18 +77,28 @@ def test_no_secret_leaves_a_run(
     assert pages
     files = [p for p in (*kept.rglob("*"), video) if p.is_file()]
     assert any(p.name == "index.jsonl" for p in files)
-    told = out + err + "".join(map(str, files)) + pages[0].decode() + (kept / "index.jsonl").read_text()
+    told = (
+        out
+        + err
+        + "".join(map(str, files))
+        + pages[0].decode()
+        + (kept / "index.jsonl").read_text()
+    )
     assert "S3CRET" not in told
     assert not any(b"S3CRET" in p.read_bytes() for p in files)
 
 
-def test_benchmark_of_a_camera_shows_no_secret(tiny_bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_of_a_camera_shows_no_secret(
+    tiny_bundle: Bundle, capfd: pytest.CaptureFixture[str]
+) -> None:
     source = "rtsp://me@mail.org:S3CRET@127.0.0.1:1/x"
     assert main(["benchmark", str(tiny_bundle.path), "--mode", "camera", "--source", source]) != 0
     assert "S3CRET" not in "".join(capfd.readouterr())
 
 
-def test_ffmpeg_says_no_address_by_itself(web: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ffmpeg_says_no_address_by_itself(
+    web: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 1.0)
     lines = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\ngone.ts?token=S3CRET\n#EXT-X-ENDLIST\n"
     (tmp_path / "l.m3u8").write_text(lines)

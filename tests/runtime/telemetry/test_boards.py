@@ -10,13 +10,30 @@ import pytest
 
 from finedge.runtime.telemetry import Reader, Telemetry, read_telemetry
 from finedge.runtime.telemetry.clocks import power_modes
-from tests.jetson.boards.trees import BOARDS, BROKEN, JETSONS, alerts, currents, make, modes, monitor, orin_gpu, write
+from tests.jetson.boards.trees import (
+    BOARDS,
+    BROKEN,
+    JETSONS,
+    alerts,
+    currents,
+    make,
+    modes,
+    monitor,
+    orin_gpu,
+    write,
+)
 
 # power in W, where from, mode, locked, GPU MHz
 EXPECTED = {
     "orin-nano": (4.984 * 1.856, "VDD_IN", "25W", False, 306),
     "orin-nx": (5.016 * 3.1, "VDD_IN", "MAXN", True, 918),
-    "agx-orin": (19 * 0.32 + 19 * 0.1 + 4.968 * 0.953, "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0", "MODE_30W", False, 306),
+    "agx-orin": (
+        19 * 0.32 + 19 * 0.1 + 4.968 * 0.953,
+        "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0",
+        "MODE_30W",
+        False,
+        306,
+    ),
     "thor": (26.2, "VIN", "120W", False, 315),
     "desktop": (None, None, None, None, None),
 }
@@ -37,18 +54,33 @@ def test_each_boards_power_mode_and_clocks(tmp_path: Path, board: str) -> None:
 def test_a_jetson_tells_its_fan_its_load_and_its_temperatures(tmp_path: Path, board: str) -> None:
     t = read_telemetry(make(tmp_path, board))
     assert t.fan == pytest.approx(0.2)
-    assert t.gpu_util == (None if board == "thor" else pytest.approx(0.345))  # nobody says what Thor's file counts
+    # The unit of Thor's file is not documented.
+    assert t.gpu_util == (None if board == "thor" else pytest.approx(0.345))
     assert t.temperatures_c["cpu-thermal"] in (40, 41)
     assert t.hottest_c == max(c for c in t.temperatures_c.values() if c is not None)
 
 
 def test_rails_that_are_not_connected_and_sums_of_shunts_are_no_rails(tmp_path: Path) -> None:
-    assert list(read_telemetry(make(tmp_path / "agx", "agx-orin")).rails) == ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO"]
-    assert list(read_telemetry(make(tmp_path / "nano", "orin-nano")).rails) == ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]
+    assert list(read_telemetry(make(tmp_path / "agx", "agx-orin")).rails) == [
+        "VDD_GPU_SOC",
+        "VDD_CPU_CV",
+        "VIN_SYS_5V0",
+        "VDDQ_VDD2_1V8AO",
+    ]
+    assert list(read_telemetry(make(tmp_path / "nano", "orin-nano")).rails) == [
+        "VDD_IN",
+        "VDD_CPU_GPU_CV",
+        "VDD_SOC",
+    ]
 
 
 def test_a_board_of_unknown_rails_has_rails_and_no_total(tmp_path: Path) -> None:
-    t = read_telemetry(write(tmp_path, monitor("hwmon0", "ina3221", {"VDD_NEW": (5000, 1000), "VDD_OTHER": (5000, 2000)})))
+    t = read_telemetry(
+        write(
+            tmp_path,
+            monitor("hwmon0", "ina3221", {"VDD_NEW": (5000, 1000), "VDD_OTHER": (5000, 2000)}),
+        )
+    )
     assert t.rails == {"VDD_NEW": 5.0, "VDD_OTHER": 10.0}
     assert (t.power_w, t.power_from) == (None, None)
 
@@ -57,11 +89,15 @@ def test_a_thor_carrier_without_its_input_monitor_has_no_total(tmp_path: Path) -
     make(tmp_path, "thor")
     (tmp_path / "sys/class/hwmon/hwmon6/name").unlink()
     t = read_telemetry(tmp_path)
-    assert t.rails["VDD_GPU"] == pytest.approx(-0.397, abs=1e-3)  # an offset of the monitor, as measured
+    assert t.rails["VDD_GPU"] == pytest.approx(
+        -0.397, abs=1e-3
+    )  # an offset of the monitor, as measured
     assert (t.power_w, t.power_from) == (None, None)
 
 
-def test_a_rail_that_answers_with_an_error_is_none_and_so_is_the_sum_it_is_part_of(tmp_path: Path) -> None:
+def test_a_rail_with_an_error_is_none_and_so_is_its_sum(
+    tmp_path: Path,
+) -> None:
     make(tmp_path, "agx-orin")
     current = tmp_path / "sys/class/hwmon/hwmon3/curr2_input"
     current.unlink()
@@ -82,7 +118,11 @@ def test_a_sensor_that_is_off_is_none(tmp_path: Path) -> None:
 
 
 def test_zones_of_one_kind_are_told_apart(tmp_path: Path) -> None:
-    assert read_telemetry(make(tmp_path, "desktop")).temperatures_c == {"acpitz": 40, "x86_pkg_temp": 41, "acpitz 2": 42}
+    assert read_telemetry(make(tmp_path, "desktop")).temperatures_c == {
+        "acpitz": 40,
+        "x86_pkg_temp": 41,
+        "acpitz 2": 42,
+    }
 
 
 def test_the_mode_is_the_name_in_the_boards_own_table(tmp_path: Path) -> None:
@@ -109,7 +149,9 @@ def test_thor_is_read_at_its_compute_clock_not_at_its_video_engines(tmp_path: Pa
 
 
 @pytest.mark.parametrize("board", JETSONS)
-def test_an_alert_is_throttling_and_a_fan_or_a_capped_clock_is_not(tmp_path: Path, board: str) -> None:
+def test_an_alert_is_throttling_and_a_fan_or_a_capped_clock_is_not(
+    tmp_path: Path, board: str
+) -> None:
     make(tmp_path, board)
     reader = Reader(tmp_path)
     assert reader.read().throttled is False
@@ -141,7 +183,9 @@ def test_nothing_to_read_is_nothing_known(tmp_path: Path) -> None:
 
 
 def test_a_gpu_of_another_maker_is_not_taken_for_a_jetsons(tmp_path: Path) -> None:
-    write(tmp_path, orin_gpu("3d00000.qcom-gpu", low=1, high=2) | orin_gpu("gpu-nvd-0", low=1, high=2))
+    write(
+        tmp_path, orin_gpu("3d00000.qcom-gpu", low=1, high=2) | orin_gpu("gpu-nvd-0", low=1, high=2)
+    )
     t = read_telemetry(tmp_path)
     assert (t.gpu_mhz, t.gpu_util, t.clocks_locked) == (None, None, None)
 
@@ -162,7 +206,9 @@ def test_this_machine_is_read_without_a_fault_and_without_a_guess() -> None:
         assert t.temperatures_c == {}
 
 
-def test_a_reading_opens_no_more_files_than_a_second_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reading_opens_no_more_files_than_a_second_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader, opened, here = Reader(make(tmp_path, "agx-orin")), [], threading.get_ident()
     read = Path.read_text
 

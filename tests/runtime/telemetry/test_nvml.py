@@ -1,4 +1,7 @@
-"""A desktop's GPU through NVML. No GPU is at hand: what pynvml would answer is pretended; its names are those of the installed package."""
+"""A desktop's GPU through NVML.
+
+A fake answers as pynvml does; the names are those of the installed package.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from typing import Any
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime import cuda
 from finedge.runtime.telemetry import Reader
 from finedge.runtime.telemetry.nvml import REASONS, SENSOR, GpuReading, Nvml
+from finedge.runtime.trt import cuda
 from tests.jetson.boards.trees import make
 
 
@@ -62,7 +65,9 @@ BUSY = {
 def test_units_are_watts_degrees_megahertz_and_shares() -> None:
     nvml = Nvml.open(FakeNvml(**BUSY))
     assert nvml is not None
-    assert nvml.read() == GpuReading(power_w=187.5, temperature_c=71, clock_mhz=1905, load=0.93, reasons=())
+    assert nvml.read() == GpuReading(
+        power_w=187.5, temperature_c=71, clock_mhz=1905, load=0.93, reasons=()
+    )
     assert nvml.energy_j() == 5000.5
 
 
@@ -117,7 +122,15 @@ def test_a_boards_own_rails_come_before_nvml(tmp_path: Path) -> None:
 
 def test_the_names_and_bits_are_those_of_the_library() -> None:
     api = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
-    assert all(hasattr(api, name) for name in (*BUSY, "NVMLError", "nvmlDeviceGetHandleByPciBusId", "nvmlDeviceGetCurrentClocksThrottleReasons"))
+    assert all(
+        hasattr(api, name)
+        for name in (
+            *BUSY,
+            "NVMLError",
+            "nvmlDeviceGetHandleByPciBusId",
+            "nvmlDeviceGetCurrentClocksThrottleReasons",
+        )
+    )
     assert (api.NVML_TEMPERATURE_GPU, api.NVML_CLOCK_SM) == (0, 1)
     names = ("HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
     assert {getattr(api, f"nvmlClocksEventReason{n}") for n in names} == set(REASONS)

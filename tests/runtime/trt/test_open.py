@@ -1,4 +1,4 @@
-"""Opening a bundle on a device: which engine is taken, when one is built, and what the golden frame decides."""
+"""Opening a bundle on a device: which engine is used, when one is built, and the golden frame."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ import pytest
 from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
-from finedge.runtime.benchmark.command import benchmark
-from finedge.runtime.cuda import Gpu, gpu, why_no_gpu
-from finedge.runtime.engine.flavour import Flavour, flavour, why_not
-from finedge.runtime.engine.key import EngineKey
-from finedge.runtime.engine.options import BuildOptions, Profile
-from finedge.runtime.engine.store import EngineStore, Found
-from finedge.runtime.trt import RtxBackend, TensorRtBackend
-from finedge.runtime.trt.backend import not_this_gpu
+from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
+from finedge.runtime.trt.build.key import EngineKey
+from finedge.runtime.trt.build.options import BuildOptions, Profile
+from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.choose import runs_on
+from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.verify import verify
+from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
+from finedge.runtime.verify.command import verify
+from tests.runtime.benchmark.conftest import run_benchmark
 from tests.runtime.trt.fakes import FakeContext, FakeEngine
 
 ORIN = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
@@ -44,14 +43,19 @@ def replays(device):
     return count
 
 
-# --- which engine -------------------------------------------------------------------------------------------------------
+# --- which engine ---
 
 
 def test_the_first_open_builds_and_says_what_runs(device, tiny_bundle):
     with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
         info = session.info
     assert [o.precision for o in device.built] == ["fp32"]
-    assert (info.backend, info.device, info.precision, info.source) == ("tensorrt", "Pretended", "fp32", "model.fp32.onnx")
+    assert (info.backend, info.device, info.precision, info.source) == (
+        "tensorrt",
+        "Pretended",
+        "fp32",
+        "model.fp32.onnx",
+    )
     assert info.file.startswith("pretended-trt10.3.0-fp32-")
     assert info.versions == {"tensorrt": "10.3.0", "driver": "12.6"}
     assert device.cuda.live() == []
@@ -64,14 +68,18 @@ def test_the_second_open_takes_the_engine_that_is_there(device, tiny_bundle):
 
 
 def test_an_engine_the_user_built_with_another_batch_is_taken(device, tiny_bundle):
-    device.build(tiny_bundle, BuildOptions("fp32", "decomposed", Profile(1, 4, 16), 256), flavour=device.flavour)
+    device.build(
+        tiny_bundle,
+        BuildOptions("fp32", "decomposed", Profile(1, 4, 16), 256),
+        library=device.library,
+    )
     with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
         assert session.info.precision == "fp32"
     assert len(device.built) == 1
 
 
 def test_an_engine_for_another_gpu_is_left_alone(device, tiny_bundle):
-    built = device.build(tiny_bundle, BuildOptions("fp32"), flavour=device.flavour)
+    built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
     EngineStore.of(tiny_bundle).keep(replace(built.key, gpu="Orin"), b"fp32", {})
     built.path.unlink()
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
@@ -79,7 +87,7 @@ def test_an_engine_for_another_gpu_is_left_alone(device, tiny_bundle):
 
 
 def test_a_damaged_engine_is_built_again(device, tiny_bundle, caplog):
-    built = device.build(tiny_bundle, BuildOptions("fp32"), flavour=device.flavour)
+    built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
     built.path.write_bytes(b"damaged")
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert len(device.built) == 2
@@ -114,21 +122,24 @@ def test_engines_run_on_the_gpu_they_were_built_for(gpu_of_key, capability, fits
 
 
 def test_a_portable_engine_runs_on_what_it_covers():
-    assert runs_on(replace(KEY, gpu="portable", compute_capability="portable"), replace(ORIN, compute_capability="8.9"))
+    assert runs_on(
+        replace(KEY, gpu="portable", compute_capability="portable"),
+        replace(ORIN, compute_capability="8.9"),
+    )
 
 
 def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundle, monkeypatch):
-    plugin = pytest.importorskip("finedge.runtime.plugins.cross_layer_attention")
+    plugin = pytest.importorskip("finedge.runtime.trt.plugin.cross_layer_attention")
     order = []
     monkeypatch.setattr(plugin, "register", lambda trt: order.append("register"))
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, data, **_: order.append("load")))
-    found = EngineStore.of(tiny_bundle).keep(replace(KEY, plugin="digest"), b"engine", {})
+    engine = EngineStore.of(tiny_bundle).keep(replace(KEY, plugin="digest"), b"engine", {})
     with pytest.raises(AttributeError):
-        TensorRtBackend().open_engine(tiny_bundle, found)
+        TensorRtBackend().open_engine(tiny_bundle, engine)
     assert order == ["register", "load"]
 
 
-# --- the golden frame ---------------------------------------------------------------------------------------------------
+# --- the golden frame ---
 
 
 def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
@@ -141,11 +152,13 @@ def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
     assert replays(device) == 0
 
 
-def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(device, tiny_bundle, monkeypatch, caplog):
-    def full(found, name, value):
+def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(
+    device, tiny_bundle, monkeypatch, caplog
+):
+    def full(engine, name, value):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("finedge.runtime.engine.store.Found.noted", full)
+    monkeypatch.setattr("finedge.runtime.trt.build.store.StoredEngine.with_entry", full)
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert "Read-only file system): the golden frame is replayed at every start" in caplog.text
 
@@ -153,7 +166,9 @@ def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(device, tiny_b
 def test_another_driver_replays_it_again(device, tiny_bundle, monkeypatch):
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     replays(device)
-    monkeypatch.setattr("finedge.runtime.trt.backend.gpu", lambda: replace(gpu(device.cuda), driver="13.2"))
+    monkeypatch.setattr(
+        "finedge.runtime.trt.cuda.gpu", lambda: replace(gpu(device.cuda), driver="13.2")
+    )
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 1
 
@@ -170,12 +185,16 @@ def test_an_engine_that_answers_otherwise_is_not_used(device, tiny_bundle, off):
     assert record_of(tiny_bundle)[GOLDEN]["pass"] is False
 
 
-def test_verify_holds_each_engine_against_the_file_it_was_built_from(device, tiny_bundle, tiny_data):
+def test_verify_holds_each_engine_against_the_file_it_was_built_from(
+    device, tiny_bundle, tiny_data
+):
     result = verify(tiny_bundle.path, backend="tensorrt", data=tiny_data, images=6)
     named = [s["name"] for s in result["stages"] if s["name"].startswith("logits pretended")]
     assert [n.split("-")[2] for n in named] == ["fp32", "int8"]
     assert result["pass"] is True
-    assert all(s["max_abs"] < 1e-6 for s in result["stages"] if s["name"] in named), "what ONNX Runtime answered, to the bit or nearly"
+    assert all(s["max_abs"] < 1e-6 for s in result["stages"] if s["name"] in named), (
+        "what ONNX Runtime answered, to the bit or nearly"
+    )
     assert result["stages"][-1]["name"] == "top-1 int8"
     assert "--debug-taps" in next(s["skipped"] for s in result["stages"] if s["name"] == "taps")
 
@@ -191,7 +210,15 @@ def test_verify_shows_the_numbers_of_an_engine_that_fails(device, tiny_bundle, c
 
 def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundle):
     modes = "single-stream,offline"
-    single, offline = benchmark((tiny_bundle.path,), backend="tensorrt", variants="fp32", mode=modes, batch=2, duration="300ms", images=6)["rows"]
+    single, offline = run_benchmark(
+        (tiny_bundle.path,),
+        backend="tensorrt",
+        variants="fp32",
+        mode=modes,
+        batch=2,
+        duration="300ms",
+        images=6,
+    )["rows"]
     assert (single["mode"], offline["mode"]) == ("single-stream", "offline")
     assert single["file_bytes"] == offline["file_bytes"] == len(b"fp32")
     assert single["engine_p50_ms"] > 0
@@ -200,7 +227,7 @@ def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundl
     assert device.cuda.live() == []
 
 
-# --- taps ---------------------------------------------------------------------------------------------------------------
+# --- taps ---
 
 
 def test_without_an_engine_with_taps_the_reason_is_how_to_build_one(device, tiny_bundle):
@@ -212,8 +239,8 @@ def test_without_an_engine_with_taps_the_reason_is_how_to_build_one(device, tiny
 
 def test_an_engine_with_taps_shows_them_and_is_never_taken_for_another(device, tiny_bundle):
     options = BuildOptions("fp32", debug_taps=True)
-    device.build(tiny_bundle, options, flavour=device.flavour)
-    device.flavour.trt.tensors["tap/features"] = (np.dtype(np.float32), (8, 32, 32))
+    device.build(tiny_bundle, options, library=device.library)
+    device.library.trt.tensors["tap/features"] = (np.dtype(np.float32), (8, 32, 32))
     device.runs(tiny_bundle, options)
     with closing(TensorRtBackend().open_with_taps(tiny_bundle)) as session:
         assert session(np.zeros((1, 32, 32, 3), np.uint8))["tap/features"].shape == (1, 8, 32, 32)
@@ -221,7 +248,7 @@ def test_an_engine_with_taps_shows_them_and_is_never_taken_for_another(device, t
     assert len(device.built) == 2
 
 
-# --- where it cannot run ------------------------------------------------------------------------------------------------
+# --- where it cannot run ---
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
@@ -233,56 +260,71 @@ def test_a_missing_library_is_named_with_what_installs_it(name, monkeypatch):
 def test_without_a_gpu_the_library_is_not_even_loaded(rtx):
     if gpu() is not None:
         pytest.skip("this machine has a GPU")
-    code = "import sys; from finedge.runtime.backend import load_backend; print(load_backend('tensorrt-rtx').why_not(), 'tensorrt_rtx' in sys.modules)"
+    code = (
+        "import sys; from finedge.runtime.backend import load_backend; "
+        "from finedge.runtime.trt.cuda import why_no_gpu; "
+        "reason = load_backend('tensorrt-rtx').why_not(); "
+        "print(reason == why_no_gpu(), 'tensorrt_rtx' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(why_no_gpu())
-    assert done.stdout.endswith("False\n")
+    assert done.stdout == "True False\n"
 
 
 def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
     members = dict.fromkeys(("NONE", "CURRENT", "SM75", "SM120"))
-    monkeypatch.setattr("importlib.import_module", lambda name: SimpleNamespace(ComputeCapability=SimpleNamespace(__members__=members)))
-    assert "7.5, 12.0, Orin has 8.7" in not_this_gpu("tensorrt_rtx", ORIN)
-    assert not_this_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
+    monkeypatch.setattr(
+        "importlib.import_module",
+        lambda name: SimpleNamespace(ComputeCapability=SimpleNamespace(__members__=members)),
+    )
+    assert "7.5, 12.0, Orin has 8.7" in why_not_gpu("tensorrt_rtx", ORIN)
+    assert why_not_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
 
 
 def test_an_engine_of_another_model_is_refused(device, tiny_bundle):
-    device.flavour.trt.tensors["frames"] = (np.dtype(np.uint8), (16, 16, 3))
-    found = EngineStore.of(tiny_bundle).keep(KEY, b"engine", {})
+    device.library.trt.tensors["frames"] = (np.dtype(np.uint8), (16, 16, 3))
+    engine = EngineStore.of(tiny_bundle).keep(KEY, b"engine", {})
     with pytest.raises(BundleError, match=r"takes frames: uint8 \[B, 16, 16, 3\]"):
-        TensorRtBackend().open_engine(tiny_bundle, found)
+        TensorRtBackend().open_engine(tiny_bundle, engine)
     assert device.cuda.live() == []
 
 
-# --- the real library ---------------------------------------------------------------------------------------------------
+# --- the real library ---
 
 
 @pytest.fixture(scope="module")
-def rtx() -> Flavour:
+def rtx() -> TrtLibrary:
     why = why_not("tensorrt-rtx")
     if why:
         pytest.skip(why)
-    return flavour("tensorrt-rtx")
+    return load_library("tensorrt-rtx")
 
 
 @pytest.fixture
-def real(rtx, tiny_bundle) -> Found:
+def real(rtx, tiny_bundle) -> StoredEngine:
     """An engine that the real library built of the tiny bundle."""
-    from finedge.runtime.engine.builder import build
+    from finedge.runtime.trt.build.builder import build
 
-    return build(tiny_bundle, BuildOptions("fp32", targets=("sm86",)), flavour=rtx)
+    return build(tiny_bundle, BuildOptions("fp32", targets=("sm86",)), library=rtx)
 
 
-@pytest.mark.parametrize(("fake", "real"), [(FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")], ids=["engine", "context"])
-def test_the_pretended_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
-    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch",)]
+@pytest.mark.parametrize(
+    ("fake", "real"),
+    [(FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")],
+    ids=["engine", "context"],
+)
+def test_the_fake_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
+    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch", "uses")]
     assert [n for n in names if not hasattr(getattr(rtx.trt, real), n)] == []
 
 
 def test_the_real_library_has_what_its_own_graphs_are_asked_by(rtx):
     trt = rtx.trt
-    wanted = {"cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy", "set_execution_context_allocation_strategy"}
-    assert wanted <= set(dir(trt.IRuntimeConfig))
+    names = {
+        "cuda_graph_strategy",
+        "dynamic_shapes_kernel_specialization_strategy",
+        "set_execution_context_allocation_strategy",
+    }
+    assert names <= set(dir(trt.IRuntimeConfig))
     assert hasattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
     assert hasattr(trt.CudaGraphStrategy, "DISABLED")
     assert hasattr(trt.DynamicShapesKernelSpecializationStrategy, "EAGER")
@@ -290,7 +332,7 @@ def test_the_real_library_has_what_its_own_graphs_are_asked_by(rtx):
     assert hasattr(trt.ICudaEngine, "device_memory_size_v2")
 
 
-def test_a_real_engine_on_a_machine_without_a_gpu_says_that_the_driver_is_missing(rtx, real):
+def test_a_real_engine_without_a_gpu_says_that_the_driver_is_missing(rtx, real):
     if gpu() is not None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(SystemProblem, match="CUDA driver version is insufficient") as failure:
@@ -310,4 +352,4 @@ def test_opening_without_a_gpu_is_exit_code_3(rtx, tiny_bundle, capsys):
     with pytest.raises(BackendMissing, match="cannot run here"):
         RtxBackend().open(tiny_bundle, variant="fp32")
     assert main(["verify", str(tiny_bundle.path), "--backend", "tensorrt-rtx"]) == 3
-    assert "no NVIDIA driver" in capsys.readouterr().err
+    assert why_no_gpu() in capsys.readouterr().err

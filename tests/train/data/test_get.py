@@ -19,7 +19,12 @@ from finedge.train.data.base import Archive
 from finedge.train.data.command import datasets, get
 from finedge.train.data.download import is_vouched
 
-OPTIONS = [(name, f"{key}={value}") for name, d in DATASETS.items() for key, values in d.options.items() for value in values]
+OPTIONS = [
+    (name, f"{key}={value}")
+    for name, d in DATASETS.items()
+    for key, values in d.options.items()
+    for value in values
+]
 
 
 def listed(folder, split):
@@ -36,13 +41,23 @@ def fetch(name, out, server, **options):
 def test_get_lists_the_official_split_and_open_dataset_reads_it(name, tmp_path, server, publish):
     small = publish(name)
     answer = fetch(name, tmp_path, server)
-    assert answer["counts"].items() >= {"classes": len(small.labels), **{s: len(r) for s, r in small.splits.items()}}.items()
-    assert {split: sorted(listed(tmp_path, split)) for split in small.splits} == {split: sorted(rows) for split, rows in small.splits.items()}
+    assert (
+        answer["counts"].items()
+        >= {"classes": len(small.labels), **{s: len(r) for s, r in small.splits.items()}}.items()
+    )
+    assert {split: sorted(listed(tmp_path, split)) for split in small.splits} == {
+        split: sorted(rows) for split, rows in small.splits.items()
+    }
     data = open_dataset(tmp_path)
     assert (data.layout, data.labels) == ("lists", small.labels)
-    found = {split: {(i.path.relative_to(tmp_path).as_posix(), i.label) for i in items} for split, items in data.splits.items()}
+    found = {
+        split: {(i.path.relative_to(tmp_path).as_posix(), i.label) for i in items}
+        for split, items in data.splits.items()
+    }
     assert found["test"] == set(small.splits["test"])
-    assert found["train"] | found["val"] == set(small.splits["train"]) | set(small.splits.get("val", ()))
+    assert found["train"] | found["val"] == set(small.splits["train"]) | set(
+        small.splits.get("val", ())
+    )
     assert all(read_image(i.path).ndim == 3 for i in data.split("test"))
 
 
@@ -50,7 +65,10 @@ def test_get_lists_the_official_split_and_open_dataset_reads_it(name, tmp_path, 
 def test_nothing_is_fetched_or_changed_twice(name, tmp_path, server, publish):
     publish(name)
     first = fetch(name, tmp_path, server)
-    asked, before = list(server.asked), {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    asked, before = (
+        list(server.asked),
+        {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()},
+    )
     assert fetch(name, tmp_path, server) == first
     assert server.asked == asked
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
@@ -108,8 +126,13 @@ def test_the_five_folds_share_no_image_and_cover_all(fold, tmp_path, server, pub
 
 def test_adience_leaves_out_ages_of_no_group_and_unknown_gender(tmp_path, server, publish):
     publish("adience", counts={})
-    assert fetch("adience", tmp_path, server)["counts"].items() >= {"listed": 95, "images": 85}.items()  # 35 and None
-    assert fetch("adience", tmp_path, server, option=("task=gender",))["counts"].items() >= {"listed": 95, "images": 90, "classes": 2}.items()  # u
+    assert (
+        fetch("adience", tmp_path, server)["counts"].items() >= {"listed": 95, "images": 85}.items()
+    )  # 35 and None
+    assert (
+        fetch("adience", tmp_path, server, option=("task=gender",))["counts"].items()
+        >= {"listed": 95, "images": 90, "classes": 2}.items()
+    )  # u
 
 
 def test_uecfood_crops_are_the_boxes_clipped_to_the_photo(tmp_path, server, publish):
@@ -130,8 +153,13 @@ def test_uecfood_whole_leaves_out_photos_of_several_dishes(tmp_path, server, pub
 def test_cifar_pixels_are_the_planes_of_the_record(tmp_path, server, publish):
     small = publish("cifar100")
     get("cifar100", tmp_path)
-    record = np.frombuffer(small.files["cifar-100-binary.tar.gz"]["cifar-100-binary/test.bin"], np.uint8)
-    np.testing.assert_array_equal(read_image(tmp_path / "png" / "test" / "00000.png"), record[2:3074].reshape(3, 32, 32).transpose(1, 2, 0))
+    record = np.frombuffer(
+        small.files["cifar-100-binary.tar.gz"]["cifar-100-binary/test.bin"], np.uint8
+    )
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "png" / "test" / "00000.png"),
+        record[2:3074].reshape(3, 32, 32).transpose(1, 2, 0),
+    )
 
 
 def test_imagenet_takes_a_sorted_val_folder_and_no_devkit(tmp_path, server, publish, miniature):
@@ -166,16 +194,26 @@ def test_the_record_says_where_everything_comes_from(tmp_path, server, publish):
     get("aircraft", tmp_path)
     record = json.loads((tmp_path / "dataset.json").read_text())
     digest = "md5:" + hashlib.md5(server.files["fgvc-aircraft-2013b.tar.gz"]).hexdigest()
-    assert record["archives"] == [{"file": "fgvc-aircraft-2013b.tar.gz", "url": f"{server.address}/fgvc-aircraft-2013b.tar.gz", "digest": digest}]
+    assert record["archives"] == [
+        {
+            "file": "fgvc-aircraft-2013b.tar.gz",
+            "url": f"{server.address}/fgvc-aircraft-2013b.tar.gz",
+            "digest": digest,
+        }
+    ]
     assert record["verified"] == ["fgvc-aircraft-2013b.tar.gz"]
-    assert (record["name"], record["terms"], record["options"]) == ("aircraft", "non-commercial research only", {"level": "variant", "merge_val": False})
+    assert (record["name"], record["terms"], record["options"]) == (
+        "aircraft",
+        "non-commercial research only",
+        {"level": "variant", "merge_val": False},
+    )
 
 
-# --- what goes wrong ----------------------------------------------------------------------------------------------------
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [n for n, d in DATASETS.items() if not d.downloadable()])
-def test_archives_without_an_address_are_all_named_before_anything_happens(name, tmp_path, publish):
+def test_archives_without_an_address_are_all_named_first(name, tmp_path, publish):
     publish(name)
     with pytest.raises(DataError) as refused:
         get(name, tmp_path)
@@ -238,7 +276,9 @@ def test_an_unpacking_that_was_killed_is_done_again(tmp_path, server, publish):
     # Version 0.1 left these.
     (tmp_path / ".CUB_200_2011.tgz.unpacking" / "CUB_200_2011").mkdir(parents=True)
     (tmp_path / ".CUB_200_2011.tgz.part").write_bytes(b"half")
-    (tmp_path / "attributes.txt").write_bytes(b"1 has_bill_shape\n")  # renamed into place before the kill
+    (tmp_path / "attributes.txt").write_bytes(
+        b"1 has_bill_shape\n"
+    )  # renamed into place before the kill
     get("cub200", tmp_path)
     assert open_dataset(tmp_path).split("test")
     assert not list(tmp_path.glob(".*"))
@@ -259,7 +299,9 @@ def test_what_the_user_has_is_never_replaced(mine, tmp_path, server, publish):
     with pytest.raises(DataError, match=r"attributes\.txt is in the way"):
         get("cub200", place.parent)
     assert other.read_text() == "mine"
-    assert place.is_dir() if mine == "folder" else (place.is_symlink() or place.read_text() == "mine")
+    assert (
+        place.is_dir() if mine == "folder" else (place.is_symlink() or place.read_text() == "mine")
+    )
     assert not list(place.parent.glob(".*"))
 
 
@@ -284,7 +326,17 @@ def test_a_list_of_the_user_is_never_replaced(list_, tmp_path, server, publish):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(list_, "mine")]
 
 
-@pytest.mark.parametrize("record", ["", "[]", '{"name": 3}', '{"name": "cub200", "verified": 5}', "[" * 100_000, '{"name": "cub200", "name": "x"}'])
+@pytest.mark.parametrize(
+    "record",
+    [
+        "",
+        "[]",
+        '{"name": 3}',
+        '{"name": "cub200", "verified": 5}',
+        "[" * 100_000,
+        '{"name": "cub200", "name": "x"}',
+    ],
+)
 def test_a_foreign_record_is_refused(record, tmp_path, publish):
     publish("cub200")
     (tmp_path / "dataset.json").write_text(record)
@@ -338,7 +390,11 @@ def test_a_redirect_to_http_is_not_followed_without_a_digest(tmp_path, server):
 
 def test_more_than_the_disk_holds_is_refused_before_it_comes(tmp_path, server, monkeypatch):
     server.files = {"x": b"content" * 1000}
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, download.RESERVE + 6999))
+    monkeypatch.setattr(
+        download.shutil,
+        "disk_usage",
+        lambda _: shutil._ntuple_diskusage(10**9, 10**9, download.RESERVE + 6999),
+    )
     with pytest.raises(SystemProblem, match="free; the download needs"):
         archive.fetch(f"{server.address}/x", file=tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
@@ -347,7 +403,9 @@ def test_more_than_the_disk_holds_is_refused_before_it_comes(tmp_path, server, m
 def test_a_stream_without_an_end_leaves_room_on_the_disk(tmp_path, server, monkeypatch):
     server.files, server.endless = {"x": b"content"}, {"x"}
     left = iter([download.RESERVE + 10**7, download.RESERVE + 10**7, 0])
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, next(left)))
+    monkeypatch.setattr(
+        download.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, next(left))
+    )
     with pytest.raises(SystemProblem, match=r"nearly full|has 0 MiB free"):
         archive.fetch(f"{server.address}/x", file=tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
@@ -373,7 +431,10 @@ def test_an_archive_that_wants_a_password_is_refused(tmp_path):
         archive.unpack(Archive("x.zip", holds="inside"), root=tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "path"), [("tar", "../outside"), ("zip", "../outside"), ("zip", "/outside"), ("zip", "..\\outside")])
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("tar", "../outside"), ("zip", "../outside"), ("zip", "/outside"), ("zip", "..\\outside")],
+)
 def test_an_archive_that_writes_outside_is_refused(kind, path, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / f"x.{kind}").write_bytes(evil(kind, path))
@@ -442,7 +503,14 @@ def test_an_unknown_data_set_is_answered_with_the_nearest():
         get("flower102", "out")
 
 
-@pytest.mark.parametrize(("option", "text"), [("lvel=family", "did you mean 'level'"), ("level=airline", "one of variant, family"), ("family", "known: level")])
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("lvel=family", "did you mean 'level'"),
+        ("level=airline", "one of variant, family"),
+        ("family", "known: level"),
+    ],
+)
 def test_an_unknown_option_is_answered_with_the_known_ones(option, text, tmp_path):
     with pytest.raises(UsageError, match=text):
         get("aircraft", tmp_path, option=(option,))
@@ -453,7 +521,7 @@ def test_a_mirror_that_is_no_address_is_refused(tmp_path):
         get("dogs", tmp_path, mirror="here")
 
 
-# --- the registry -------------------------------------------------------------------------------------------------------
+# --- the registry ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -463,30 +531,52 @@ def test_every_record_is_complete(name):
     assert official.terms
     assert official.homepage.startswith("http")
     assert all(a.url.startswith("http") for a in official.archives if a.url)
-    assert all(len(a.digest) == {"md5": 36, "sha256": 71}[a.digest.partition(":")[0]] for a in official.archives if a.digest)
-    assert "classes" in official.expected({key: values[0] for key, values in official.options.items()})
+    assert all(
+        len(a.digest) == {"md5": 36, "sha256": 71}[a.digest.partition(":")[0]]
+        for a in official.archives
+        if a.digest
+    )
+    assert "classes" in official.expected(
+        {key: values[0] for key, values in official.options.items()}
+    )
 
 
 def test_the_list_names_every_data_set_as_json():
     entries = json.loads(json.dumps(datasets()))["datasets"]
     assert [e["name"] for e in entries] == list(DATASETS)
-    assert {e["name"] for e in entries if not e["download"]} == {"cars", "adience", "imagenet", "uecfood100"}
+    assert {e["name"] for e in entries if not e["download"]} == {
+        "cars",
+        "adience",
+        "imagenet",
+        "uecfood100",
+    }
 
 
 def test_the_real_grocery_store_has_the_official_counts(tmp_path, shared_data):
     (tmp_path / "GroceryStoreDataset-master").mkdir()
     (tmp_path / "GroceryStoreDataset-master" / "dataset").symlink_to(shared_data / "grocery240")
-    assert get("grocery", tmp_path)["counts"] == {"classes": 81, "train": 2640, "val": 296, "test": 2485, "images": 5421, "listed": 5421}
-    ours, theirs = open_dataset(tmp_path), open_dataset(shared_data / "grocery240")
-    assert ours.labels == theirs.labels
-    assert [(i.path.resolve(), i.label) for i in ours.split("test")] == [(i.path.resolve(), i.label) for i in theirs.split("test")]
+    assert get("grocery", tmp_path)["counts"] == {
+        "classes": 81,
+        "train": 2640,
+        "val": 296,
+        "test": 2485,
+        "images": 5421,
+        "listed": 5421,
+    }
+    dataset, expected = open_dataset(tmp_path), open_dataset(shared_data / "grocery240")
+    assert dataset.labels == expected.labels
+    assert [(i.path.resolve(), i.label) for i in dataset.split("test")] == [
+        (i.path.resolve(), i.label) for i in expected.split("test")
+    ]
     assert get("grocery", tmp_path, option=("level=coarse",))["counts"]["classes"] == 43
 
 
-def test_the_command_line_fetches_from_a_mirror_and_checks_the_official_counts(tmp_path, server, publish):
+def test_the_command_line_fetches_from_a_mirror_and_checks_counts(tmp_path, server, publish):
     publish("grocery")
     words = ["data", "get", "grocery", str(tmp_path / "grocery"), "--mirror", server.address]
-    done = subprocess.run([sys.executable, "-m", "finedge", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "finedge", *words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 4, done.stderr
     assert "4 test, 2 classes" in done.stderr
     assert done.stdout == ""
@@ -508,4 +598,9 @@ def test_a_digest_is_compared_with_the_whole_file(tmp_path):
 
 
 def test_an_option_of_counts_overrides_nothing_but_its_own():
-    assert DATASETS["aircraft"].expected({"level": "family"}) == {"train": 3334, "val": 3333, "test": 3333, "classes": 70}
+    assert DATASETS["aircraft"].expected({"level": "family"}) == {
+        "train": 3334,
+        "val": 3333,
+        "test": 3333,
+        "classes": 70,
+    }

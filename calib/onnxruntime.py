@@ -1,0 +1,121 @@
+"""INT8 for CPUs: Q/DQ nodes such that ONNX Runtime fuses every convolution into a QLinearConv.
+
+Activations are unsigned and asymmetric: a ReLU then folds into the zero point. Weights are signed
+and symmetric per output channel. Outputs are quantized too. So is the product of a gate: otherwise
+its residual add would find a float branch. CSCA's ResNet-50 takes 31 ms of CPU time with it, 37 ms
+without, 83 ms in float (224 pixels, one thread, shared machine). Attention, the masks of attention
+pooling and what follows the last layers stay in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import TensorData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from finedge.calib.calibration_table import CalibrationTable, Range
+from finedge.calib.quantization import (
+    ATTENTION_STAYS,
+    DECIDES,
+    DYNAMIC_WEIGHT,
+    MAKES_MASKS,
+    NORMALISES,
+    QuantizationReport,
+)
+from finedge.graph.edit import with_unique_names
+from finedge.graph.inlining import inline
+from finedge.graph.patterns import gated_tensors, is_layer, layers, mask_convolutions
+from finedge.graph.tags import tags
+from finedge.graph.walk import after_layers, before_layers
+
+QUANTIZED_OPS = [
+    "Conv",
+    "Gemm",
+    "Relu",
+    "Clip",
+    "Add",
+    "Concat",
+    "MaxPool",
+    "GlobalAveragePool",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+]
+
+
+def quantize_for_onnxruntime(
+    model: onnx.ModelProto, table: CalibrationTable
+) -> tuple[onnx.ModelProto, QuantizationReport]:
+    """Return `model` quantized for ONNX Runtime on x86, and the report; `model` is not changed.
+
+    Raises:
+        FinedgeError: the output of a Conv or Gemm has no range in `table`.
+    """
+    inlined = with_unique_names(inline(model))
+    graph = inlined.graph
+    _require_ranges(graph, table)
+    calibrated = {node.name: node for node in graph.node if node.output[0] in table.ranges}
+    stays_float = _stays_float(graph, calibrated)
+    gates = gated_tensors(graph)
+    quantized = [
+        name
+        for name, node in calibrated.items()
+        if (node.op_type in QUANTIZED_OPS or node.output[0] in gates) and name not in stays_float
+    ]
+    int8 = tuple(node.name for node in layers(graph) if node.name in quantized)
+    quantizer = _quantizer(inlined, quantized, table.ranges)
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()  # the quantizer appends its nodes
+    return quantizer.model.model, QuantizationReport(int8, stays_float)
+
+
+def _require_ranges(graph: onnx.GraphProto, table: CalibrationTable) -> None:
+    """Look every layer up: the quantizer would take an empty choice of nodes for all of them."""
+    for layer in layers(graph):
+        table[layer.output[0]]
+
+
+def _stays_float(
+    graph: onnx.GraphProto, calibrated: Mapping[str, onnx.NodeProto]
+) -> dict[str, str]:
+    """Return name -> reason of the nodes that must compute in float, in running order."""
+    stored = {tensor.name for tensor in graph.initializer}
+    dynamic = [node.name for node in layers(graph) if node.input[1] not in stored]
+    reasons = {
+        **dict.fromkeys(after_layers(graph, is_layer=is_layer) & set(calibrated), DECIDES),
+        **dict.fromkeys(dynamic, DYNAMIC_WEIGHT),
+        **dict.fromkeys(before_layers(graph, is_layer=is_layer) & set(calibrated), NORMALISES),
+        **dict.fromkeys(mask_convolutions(graph), MAKES_MASKS),
+        **dict.fromkeys((node.name for node in graph.node if tags(node)), ATTENTION_STAYS),
+    }
+    return {node.name: reasons[node.name] for node in graph.node if node.name in reasons}
+
+
+def _quantizer(
+    model: onnx.ModelProto, nodes: list[str], ranges: Mapping[str, Range]
+) -> QDQQuantizer:
+    tensors_range = {
+        name: TensorData(lowest=np.float32(r.low), highest=np.float32(r.high))
+        for name, r in ranges.items()
+    }
+    return QDQQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=False,  # CPUs without VNNI: the runtime cuts the weights to 7 bits at load
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=tensors_range,
+        nodes_to_quantize=nodes,
+        nodes_to_exclude=[],
+        op_types_to_quantize=[*QUANTIZED_OPS, "Mul"],
+        # 256 levels of logits would tie: the last layer makes float.
+        extra_options={
+            "ActivationSymmetric": False,
+            "WeightSymmetric": True,
+            "OpTypesToExcludeOutputQuantization": ["Gemm"],
+        },
+    )

@@ -1,1 +1,0 @@
-"""TensorRT plugins: the kernels' source and images, and the Python shell that launches them."""

@@ -1,0 +1,224 @@
+"""`finedge classify`: one JSON line for each frame on stdout, and a summary in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from finedge.errors import UsageError
+from finedge.runtime.classifier import Classifier
+from finedge.runtime.sinks import Context, Outputs, open_sinks
+from finedge.runtime.sources import Source, mask, open_source
+from finedge.runtime.sources.base import AS_IT_COMES, CaptureOptions
+from finedge.runtime.stream.decide import MARGIN, Holding, Rules, Smoothing
+from finedge.runtime.stream.pipeline import Pipeline
+from finedge.runtime.stream.region import Region
+from finedge.runtime.stream.results import Results
+from finedge.runtime.stream.shutdown import exit_after_signal, stop_on_signals
+from finedge.runtime.stream.stream import NO_SIGNAL_MS
+
+log = logging.getLogger(__name__)
+
+SourceNames = Annotated[
+    tuple[str, ...], arg(metavar="SOURCE [SOURCE ...]", help_behavior_hint="(at least one)")
+]
+
+ONLY_STDOUT = Outputs()
+MAX_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """When a run ends and when a line warns.
+
+    Attributes:
+        frames: stop after so many frames; without it, at the end of the sources or at Ctrl-C.
+        interval: classify at most one frame of a source in so many seconds. 0 is every frame, or
+            as many as the machine can.
+        stale_ms: a live frame whose answer is older than this, in ms, has status "stale".
+        no_signal_ms: a live source that is silent for this long, in ms, gives a line with status
+            "no_signal".
+        timeout: a stream or pipeline that is silent for this long, in s, is lost and opened again;
+            without it 10 (a pipeline: 5).
+    """
+
+    frames: int | None = None
+    interval: float = 0.0
+    stale_ms: float = 1000.0
+    no_signal_ms: float = NO_SIGNAL_MS
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"--frames {self.frames}", expected="at least 1")
+        if not (self.stale_ms > 0 and self.no_signal_ms > 0):  # NaN fails both
+            raise UsageError(
+                f"--stale-ms {self.stale_ms} --no-signal-ms {self.no_signal_ms}",
+                expected="positive numbers of milliseconds",
+            )
+        if self.timeout is not None and not 0 < self.timeout <= MAX_TIMEOUT_S:
+            raise UsageError(
+                f"--timeout {self.timeout}",
+                expected=f"seconds, more than 0, at most {MAX_TIMEOUT_S:g}",
+            )
+        if not self.interval >= 0:
+            raise UsageError(f"--interval {self.interval}", expected="seconds, 0 or more")
+
+    @property
+    def source_options(self) -> dict[str, float]:
+        """The options that each source is opened with."""
+        return {} if self.timeout is None else {"timeout_s": self.timeout}
+
+    @property
+    def quiet_s(self) -> float:
+        """For how long, in s, a healthy live source may give no line."""
+        return max(self.interval, self.no_signal_ms / 1e3)
+
+
+@dataclass(frozen=True)
+class DecisionOptions:
+    """How an answer is made of the model's output for one frame after another.
+
+    All rules are off by default: the lines are then what `evaluate` measured. With `smooth` or
+    `hold` a line also has "raw_top", the model's output for this frame alone.
+
+    Attributes:
+        smooth: average the probabilities over so many seconds, and start again after a scene
+            change; 0 is off. For cameras and video.
+        hold: keep a label first until another leads it for so many frames in a row; 0 is off.
+        hold_margin: by how much in probability it must lead.
+        roi: x,y,w,h of the part of the frame that the model sees, in pixels, or in fractions where
+            all are at most 1.
+    """
+
+    smooth: float = 0.0
+    hold: int = 0
+    hold_margin: float = MARGIN
+    roi: str | None = None
+
+    def rules(self) -> Rules:
+        """Return the rules.
+
+        Raises:
+            UsageError: a number that no rule can use.
+        """
+        return Rules(
+            Smoothing(self.smooth) if self.smooth else None,
+            Holding(self.hold, margin=self.hold_margin) if self.hold else None,
+        )
+
+    def region(self) -> Region | None:
+        """Return the region of interest.
+
+        Raises:
+            UsageError: `roi` is not a region.
+        """
+        return None if self.roi is None else Region.parse(self.roi)
+
+
+def classify(
+    bundle: Positional[Path],
+    sources: Positional[SourceNames],
+    *,
+    variant: str = "auto",
+    backend: str = "auto",
+    topk: int = 5,
+    capture: OmitArgPrefixes[CaptureOptions] = AS_IT_COMES,
+    limits: OmitArgPrefixes[RunLimits] = RunLimits(),
+    decisions: OmitArgPrefixes[DecisionOptions] = DecisionOptions(),
+    outputs: OmitArgPrefixes[Outputs] = ONLY_STDOUT,
+) -> None:
+    """Classify images, a video, a camera or several; prints one JSON line for each frame.
+
+    A camera or test:// gives its newest frame; frames that came too fast are dropped and counted.
+    Files give every frame. Frames of several sources go through the model together. The first
+    source that is lost ends the run.
+
+    Args:
+        bundle: the bundle to run.
+        sources: photo.jpg, photos/, 'photos/*.jpg' (in quotes), clip.mp4, /dev/video0 or its
+            number, csi://0, rtsp://..., http://..., a GStreamer pipeline that ends in appsink (in
+            quotes), or test:// (a rendered scene).
+        variant: fp32, fp16 or int8; auto is int8 where the bundle holds it, else fp32.
+        backend: a backend, or auto for the first that runs on this machine.
+        topk: how many labels a line holds.
+        capture: what a live source is asked for.
+        limits: when the run ends and when a line warns.
+        decisions: how an answer is made.
+        outputs: where results go besides stdout.
+    """
+    if not sources or len(set(sources)) < len(sources):
+        raise UsageError(
+            f"sources: {' '.join(map(mask, sources)) or 'none'}",
+            expected="at least one, and none twice: a line names its source",
+        )
+    rules, region = decisions.rules(), decisions.region()
+    with exit_after_signal(), ExitStack() as exits:
+        opened = [
+            exits.enter_context(open_source(source, wish=capture, **limits.source_options))
+            for source in sources
+        ]
+        _refuse_photos(opened, limits=limits, decisions=decisions)
+        classifier = exits.enter_context(
+            Classifier.open(bundle, variant=variant, backend=backend, topk=topk)
+        )
+        results = Results(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
+        pipeline = Pipeline(
+            opened,
+            classifier,
+            no_signal_ms=limits.no_signal_ms,
+            interval_s=limits.interval,
+            limit=limits.frames,
+            region=region,
+        )
+        interrupted = _run(pipeline, results, outputs=outputs, quiet_s=limits.quiet_s)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _run(pipeline: Pipeline, results: Results, *, outputs: Outputs, quiet_s: float) -> bool:
+    """Write every result to every sink; return whether a signal ended the run."""
+    context = _context(pipeline, results, quiet_s=quiet_s)
+    try:
+        with (
+            open_sinks(outputs, context) as sinks,
+            pipeline,
+            stop_on_signals(pipeline.stop) as interrupted,
+        ):
+            for answer in pipeline:
+                result = results(answer)
+                for sink in sinks:
+                    sink.write(result)
+    finally:
+        log.info(results.summary(pipeline.counts))
+    return interrupted.is_set()
+
+
+def _context(pipeline: Pipeline, results: Results, *, quiet_s: float) -> Context:
+    infos = [source.info for source in results.sources]
+    return Context(
+        results.classifier.bundle.name,
+        names=tuple(info.uri for info in infos),
+        fps=tuple(info.fps for info in infos),
+        live=any(source.live for source in results.sources),
+        stop=pipeline.stop,
+        quiet_s=quiet_s,
+    )
+
+
+def _refuse_photos(
+    sources: Sequence[Source], *, limits: RunLimits, decisions: DecisionOptions
+) -> None:
+    """Refuse photos where an option counts seconds: there is no time between photos."""
+    photos = [s.info.uri for s in sources if not s.live and not s.info.fps]
+    if photos and (decisions.smooth or limits.interval):
+        raise UsageError(
+            f"--smooth {decisions.smooth:g} --interval {limits.interval:g} for {photos[0]}",
+            expected="a camera or a video: photos have no time",
+        )

@@ -1,0 +1,263 @@
+"""An engine for a bundle: the stored one whose key is exactly right, or a new one.
+
+Where a new one is built, the log says in what the nearest stored one differs.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from finedge import __version__
+from finedge.bundle import Bundle
+from finedge.errors import FinedgeError, SystemProblem
+from finedge.files import writable_place
+from finedge.runtime.trt.build.attention import faster
+from finedge.runtime.trt.build.compiler import BuildOrder, CompiledEngine, compile_engine
+from finedge.runtime.trt.build.expect import problems
+from finedge.runtime.trt.build.log import collected, logger
+from finedge.runtime.trt.build.memory import check_memory
+from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
+from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
+from finedge.runtime.trt.build.store import EngineStore, StoredEngine, machine_name
+from finedge.runtime.trt.library import TrtLibrary
+
+if TYPE_CHECKING:
+    from finedge.runtime.trt.build.layers import LayerReport
+
+log = logging.getLogger(__name__)
+
+
+class EngineTimer(Protocol):
+    """Runs an engine on this machine's GPU; `finedge.runtime.trt.session.batch_milliseconds`."""
+
+    def __call__(self, data: bytes, bundle: Bundle, *, batch: int, library: TrtLibrary) -> float:
+        """Return the milliseconds that the engine of these bytes takes per batch."""
+
+
+@dataclass(frozen=True)
+class CompiledSpec:
+    """A way to build, and the engine that was compiled that way."""
+
+    spec: EngineSpec
+    engine: CompiledEngine
+
+
+def build(
+    bundle: Bundle,
+    options: BuildOptions,
+    *,
+    library: TrtLibrary,
+    timer: EngineTimer | None = None,
+) -> StoredEngine:
+    """Build an engine and store it with its record.
+
+    Args:
+        bundle: the bundle.
+        options: what the user chose.
+        library: the library that builds.
+        timer: times engines on this machine's GPU; where both kinds of attention are possible,
+            both are built and the faster is kept. Without it a rule decides.
+
+    Raises:
+        FinedgeError: the parser or the builder refuses the model; the text has their reasons.
+        BackendMissing: no GPU where one is needed, or no plugin where it was chosen.
+        UsageError: a target, typing or batch that this library or model does not have.
+        SystemProblem: not enough memory.
+        KeyboardInterrupt: the user stopped it; nothing was written.
+    """
+    target, timed = build_target(options.targets, library=library), timer is not None
+    specs = engine_specs(bundle, options, library=library, target=target, timed=timed)
+    return _build(bundle, specs, options, library=library, target=target, timer=timer)
+
+
+def _build(
+    bundle: Bundle,
+    specs: tuple[EngineSpec, ...],
+    options: BuildOptions,
+    *,
+    library: TrtLibrary,
+    target: BuildTarget,
+    timer: EngineTimer | None,
+) -> StoredEngine:
+    """Compile all specs, keep the fastest engine with its record."""
+    store = EngineStore.of(bundle)
+    writable_place(store.folder, option="the engine")
+    compiled = _compile_all(bundle, specs, library=library, target=target)
+    fastest, times = _fastest(compiled, bundle, library=library, timer=timer)
+    spec, engine = fastest.spec, fastest.engine
+    layers = _layers(engine, library=library, target=target)
+    record = {
+        "finedge": __version__,
+        "file": options.file,
+        "seconds": round(engine.seconds, 3),
+        "attention": {
+            "asked": options.attention,
+            "considered": _modes(specs),
+            "chosen": spec.attention.mode,
+            "why": spec.attention.reason,
+            "ms": times,
+        },
+        "memory": spec.memory.to_json(),
+        **_layer_record(layers, bundle, spec),
+    }
+    return store.keep(spec.key_with(engine.typing), engine.data, record)
+
+
+def engine_for(
+    bundle: Bundle,
+    options: BuildOptions,
+    *,
+    library: TrtLibrary,
+    timer: EngineTimer | None = None,
+) -> StoredEngine:
+    """Return the stored engine with exactly the right key, or build one.
+
+    Arguments and errors are those of `build`.
+    """
+    store, target = EngineStore.of(bundle), build_target(options.targets, library=library)
+    timed = timer is not None
+    specs = engine_specs(bundle, options, library=library, target=target, timed=timed)
+    for spec in specs:
+        engine = _stored(store, spec, library, considered=_modes(specs))
+        if engine:
+            return engine
+    _log_why(store, specs[0], bundle)
+    return _build(bundle, specs, options, library=library, target=target, timer=timer)
+
+
+def _stored(
+    store: EngineStore, spec: EngineSpec, library: TrtLibrary, *, considered: list[str]
+) -> StoredEngine | None:
+    """Return a whole engine of this key, or None.
+
+    Where there are several modes of attention, only an engine that was chosen among the same ones.
+    """
+    typings: list[Typing] = [spec.options.typing]
+    if library.may_type_weakly:
+        typings.append("weak")
+    engines = (store.find(spec.key_with(typing)) for typing in typings)
+    engine = next((engine for engine in engines if engine), None)
+    if engine is None:
+        return None
+    if len(considered) > 1 and engine.record["attention"]["considered"] != considered:
+        return None
+    return engine if engine.is_whole() else None
+
+
+def _log_why(store: EngineStore, spec: EngineSpec, bundle: Bundle) -> None:
+    """Log why there is no engine to use: none yet, or in what the nearest differs."""
+    nearest, key = store.nearest(spec.key), spec.key
+    if nearest is None or nearest.key.precision != key.precision:
+        log.info("%s has no %s engine yet: building it", bundle.path, key.precision)
+    elif nearest.key != key:
+        difference = key.explain(nearest.key)
+        log.warning("%s does not fit (%s): building again", nearest.path.name, difference)
+
+
+def _compile_all(
+    bundle: Bundle, specs: tuple[EngineSpec, ...], *, library: TrtLibrary, target: BuildTarget
+) -> list[CompiledSpec]:
+    """Compile every spec; where there are several, those that fail are left out, unless all do."""
+    compiled: list[CompiledSpec] = []
+    errors: list[FinedgeError] = []
+    for spec in specs:
+        try:
+            engine = _compile(bundle, spec, library=library, target=target)
+            compiled.append(CompiledSpec(spec, engine))
+        except FinedgeError as error:  # noqa: PERF203 - two at most
+            errors.append(error)
+    if not compiled:
+        raise errors[0]
+    for reason in errors:
+        log.warning("left out of the choice: %s", reason)
+    return compiled
+
+
+def _compile(
+    bundle: Bundle, spec: EngineSpec, *, library: TrtLibrary, target: BuildTarget
+) -> CompiledEngine:
+    """Compile a spec; with weak typing where strong typing fails and the library has both."""
+    check_memory(spec.memory, gpu=target.local_gpu)
+    register_plugin(spec, library)
+    name = f"{bundle.name} {spec.options.precision}"
+    title = f"{name} ({spec.attention.mode} attention) for {target.gpu}"
+    order = BuildOrder(
+        title,
+        bundle.spec.input.name,
+        spec.options,
+        library,
+        target,
+        machine_name(spec.key),
+    )
+    try:
+        return compile_engine(spec.model, order)
+    except SystemProblem:
+        raise
+    except FinedgeError as error:
+        if spec.options.typing == "weak" or not library.may_type_weakly:
+            raise
+        log.warning("%s\n  trying again with weak typing", error)
+    weak = replace(order, options=replace(spec.options, typing="weak"))
+    return compile_engine(spec.model, weak)
+
+
+def _fastest(
+    compiled: list[CompiledSpec],
+    bundle: Bundle,
+    *,
+    library: TrtLibrary,
+    timer: EngineTimer | None,
+) -> tuple[CompiledSpec, dict[str, float]]:
+    """Return the fastest, and the milliseconds of each mode where there are several."""
+    if len(compiled) == 1 or timer is None:
+        return compiled[0], {}
+    batch = compiled[0].spec.options.profile.opt
+    by_mode = {item.spec.attention.mode: item for item in compiled}
+    engines = {mode: item.engine.data for mode, item in by_mode.items()}
+    mode, times = faster(engines, lambda data: timer(data, bundle, batch=batch, library=library))
+    log.info("attention: %s is the fastest of %s (ms per batch of %d)", mode, times, batch)
+    return by_mode[mode], times
+
+
+def _layer_record(layers: LayerReport, bundle: Bundle, spec: EngineSpec) -> dict[str, Any]:
+    """Return the record's entries about the layers; what is wrong with them is logged too."""
+    precision = spec.options.precision
+    sentences = problems(layers, bundle=bundle, model=spec.model, precision=precision)
+    for sentence in sentences:
+        log.warning("%s: %s", precision, sentence)
+    return {"problems": list(sentences), **layers.to_json()}
+
+
+def _layers(engine: CompiledEngine, *, library: TrtLibrary, target: BuildTarget) -> LayerReport:
+    """Read the engine's layers; a report that cannot be read is empty and logged."""
+    from finedge.runtime.trt.build.layers import LayerReport
+
+    try:
+        return _read_layers(engine, library=library, target=target)
+    except FinedgeError as error:
+        log.warning("no layer report: %s", error)
+        return LayerReport((), "build log" if target.local_gpu is None else "inspector")
+
+
+def _read_layers(
+    engine: CompiledEngine, *, library: TrtLibrary, target: BuildTarget
+) -> LayerReport:
+    """Read them from the engine where it can be opened here, else from the log of the build."""
+    from finedge.runtime.trt.build.layers import from_inspector, from_log
+
+    if target.local_gpu is None:
+        return from_log(engine.messages)
+    trt = library.trt
+    with collected(trt):
+        runtime = trt.Runtime(logger(trt))
+        handle = runtime.deserialize_cuda_engine(engine.data)
+        if handle is None:
+            return from_log(engine.messages)
+        inspector = handle.create_engine_inspector()
+        return from_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def _modes(specs: tuple[EngineSpec, ...]) -> list[str]:
+    return [spec.attention.mode for spec in specs]

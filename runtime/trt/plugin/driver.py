@@ -1,0 +1,190 @@
+"""The calls of the CUDA driver that the plugin makes, through ctypes.
+
+So no CUDA package is needed where an engine runs. Kernels are loaded once per context
+(`Driver.kernels`). `Driver.launch` only records a launch on a stream: it allocates nothing and
+waits for nothing, so it may be captured into a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finedge.errors import SystemProblem
+from finedge.runtime.trt.plugin.image import FOLDER, Image, image_for
+from finedge.runtime.trt.plugin.launch import DECOMPOSED, AttentionShape
+
+LIBRARY = "libcuda.so.1"
+# From cuda.h.
+MULTIPROCESSORS, MAJOR, MINOR, SHARED_OPTIN = 16, 75, 76, 97
+FUNCTION_SHARED = 8
+SHARED_WITHOUT_ASKING = 48 * 1024
+
+
+class DriverError(SystemProblem):
+    """The CUDA driver refused a call; the text has the call and the driver's message."""
+
+
+class Driver:
+    """libcuda, opened and initialised.
+
+    Args:
+        library: the name or path of the library.
+        folder: where the kernels' images are.
+
+    Raises:
+        DriverError: there is no driver, no device, or the driver is older than CUDA 12.
+    """
+
+    def __init__(self, library: str = LIBRARY, *, folder: Path = FOLDER) -> None:
+        try:
+            self._cuda = ctypes.CDLL(library)
+            self._launch = _launcher(self._cuda)
+            self._context_id = self._cuda.cuCtxGetId  # CUDA 12.0
+        except (OSError, AttributeError) as error:
+            raise DriverError(
+                f"no CUDA driver: {error}",
+                expected="a driver for CUDA 12.0 or newer",
+                fix="install NVIDIA's driver",
+            ) from error
+        self._folder = folder
+        self._kernels: dict[int, Kernels] = {}
+        self.call("cuInit", 0)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the driver.
+
+        Raises:
+            DriverError: it did not return 0.
+        """
+        self.check(getattr(self._cuda, name)(*arguments), name)
+
+    def check(self, status: int, name: str) -> None:
+        """Raise `DriverError` unless `status`, returned by the function `name`, is 0."""
+        if status:
+            error_name = self._message("cuGetErrorName", status)
+            text = self._message("cuGetErrorString", status)
+            raise DriverError(
+                f"{name} failed with {status}: {error_name}: {text}",
+                fix=f"if it happens again, {DECOMPOSED}",
+            )
+
+    @property
+    def version(self) -> int:
+        """The CUDA version of the driver: 12060 for 12.6."""
+        return self._integer("cuDriverGetVersion")
+
+    @property
+    def context(self) -> int:
+        """The number of the calling thread's current context; no number is used twice."""
+        number = ctypes.c_ulonglong()
+        self.check(self._context_id(None, ctypes.byref(number)), "cuCtxGetId")
+        return number.value
+
+    def attribute(self, attribute: int) -> int:
+        """Return an attribute of the current context's device."""
+        return self._integer("cuDeviceGetAttribute", attribute, self._integer("cuCtxGetDevice"))
+
+    @property
+    def capability(self) -> int:
+        """The compute capability of the current device: 87 for 8.7."""
+        return 10 * self.attribute(MAJOR) + self.attribute(MINOR)
+
+    def kernels(self) -> Kernels:
+        """Return the kernels, which are loaded once into the calling thread's context.
+
+        Raises:
+            SystemProblem: no image fits the device, or the driver refuses it.
+        """
+        context = self.context
+        if context not in self._kernels:
+            image = image_for(self.capability, driver=self.version, folder=self._folder)
+            self._kernels[context] = Kernels(
+                self,
+                image,
+                self._load(image),
+                self.attribute(MULTIPROCESSORS),
+                self.attribute(SHARED_OPTIN),
+            )
+        return self._kernels[context]
+
+    def launch(
+        self, function: ctypes.c_void_p, *numbers: int, stream: int, parameters: Any
+    ) -> None:
+        """Record a launch; `numbers` are the grid, the block and the shared bytes."""
+        self.check(self._launch(function, *numbers, stream, parameters, None), "cuLaunchKernel")
+
+    def _load(self, image: Image) -> ctypes.c_void_p:
+        module = ctypes.c_void_p()
+        self.call("cuModuleLoadData", ctypes.byref(module), image.read())
+        return module
+
+    def _integer(self, name: str, *arguments: int) -> int:
+        value = ctypes.c_int()
+        self.call(name, ctypes.byref(value), *arguments)
+        return value.value
+
+    def _message(self, function: str, status: int) -> str:
+        text = ctypes.c_char_p()
+        getattr(self._cuda, function)(status, ctypes.byref(text))
+        return (text.value or b"unknown").decode()
+
+
+@dataclass
+class Kernels:
+    """The kernels in one context.
+
+    The GPU has `processors` multiprocessors and `shared_optin` bytes of shared memory per block.
+    """
+
+    driver: Driver
+    image: Image
+    module: ctypes.c_void_p
+    processors: int
+    shared_optin: int
+    _functions: dict[str, ctypes.c_void_p] = field(default_factory=dict)
+
+    def function(self, name: str, *, shared_bytes: int) -> ctypes.c_void_p:
+        """Return a kernel that may be launched with that much dynamic shared memory.
+
+        Raises:
+            SystemProblem: the device has less shared memory per block.
+        """
+        if shared_bytes > self.shared_optin:
+            raise SystemProblem(
+                f"kernel {name} takes {shared_bytes} bytes of shared memory",
+                expected=f"at most {self.shared_optin} here",
+                fix=DECOMPOSED,
+            )
+        if name not in self._functions:
+            handle = ctypes.c_void_p()
+            self.driver.call(
+                "cuModuleGetFunction", ctypes.byref(handle), self.module, name.encode()
+            )
+            if shared_bytes > SHARED_WITHOUT_ASKING:
+                self.driver.call("cuFuncSetAttribute", handle, FUNCTION_SHARED, shared_bytes)
+            self._functions[name] = handle
+        return self._functions[name]
+
+
+def parameters_of(shape: AttentionShape) -> Any:
+    """Return the parameter list of a launch; it is read when the launch is recorded.
+
+    It points at `shape`, which must outlive it.
+    """
+    return (ctypes.c_void_p * 1)(ctypes.addressof(shape))
+
+
+def _launcher(cuda: ctypes.CDLL) -> Any:
+    launch = cuda.cuLaunchKernel
+    launch.argtypes = [
+        ctypes.c_void_p,
+        *[ctypes.c_uint] * 7,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ]
+    launch.restype = ctypes.c_int
+    return launch

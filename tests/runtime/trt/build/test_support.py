@@ -1,0 +1,127 @@
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from finedge.errors import UsageError
+from finedge.runtime.trt.build.log import collected, logger, without_noise
+from finedge.runtime.trt.build.support import unsupported
+from finedge.runtime.trt.library import MODULES, load_library, numbers, why_not
+
+
+def model(*nodes, functions=()):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 3])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["b", 3])],
+    )
+    opsets = [
+        helper.make_opsetid("", 20),
+        helper.make_opsetid("acme", 1),
+        helper.make_opsetid("finedge", 1),
+    ]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
+
+
+def test_every_unsupported_node_is_listed_with_its_name(rtx):
+    nodes = [
+        helper.make_node("MyOp", ["x"], ["y"], "first", domain="acme"),
+        helper.make_node("Relu", ["y"], ["r"], "fine"),
+        helper.make_node("QLinearConv", ["r"] * 8, ["z"], "third"),
+    ]
+    refused = unsupported(model(*nodes), library=rtx)
+    assert [(u.index, u.name, u.op) for u in refused] == [
+        (0, "first", "acme::MyOp"),
+        (2, "third", "QLinearConv"),
+    ]
+    assert (
+        refused[0].why == "no importer and no plugin 'MyOp' version '1' in namespaces '' or 'acme'"
+    )
+    assert refused[1].describe() == (
+        "node #2 'third' (QLinearConv): no importer for QLinearConv; "
+        "export without this op, or run this bundle with --backend onnxruntime"
+    )
+
+
+def test_our_op_without_its_plugin_says_how_to_do_without(rtx):
+    (node,) = unsupported(
+        model(
+            helper.make_node("ChannelAttention", ["x", "x", "x"], ["z"], "attend", domain="finedge")
+        ),
+        library=rtx,
+    )
+    assert node.fix == "build with --attention decomposed, which needs no plugin"
+
+
+def test_a_type_error_has_no_noise_of_a_missing_driver(rtx):
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], "cast", to=TensorProto.FLOAT16),
+        helper.make_node("Add", ["x", "h"], ["z"], "sum"),
+    ]
+    (node,) = unsupported(model(*nodes), library=rtx)
+    assert node.name == "sum"
+    assert "same input types" in node.why
+    assert "cuda" not in node.why.lower()
+
+
+def test_inside_a_function_the_call_is_named(rtx):
+    body = helper.make_function(
+        "acme",
+        "Wrap",
+        ["w__x"],
+        ["w__y"],
+        [helper.make_node("MyOp", ["w__x"], ["w__y"], "inner", domain="acme")],
+        [helper.make_opsetid("acme", 1)],
+    )
+    (node,) = unsupported(
+        model(helper.make_node("Wrap", ["x"], ["z"], "call", domain="acme"), functions=[body]),
+        library=rtx,
+    )
+    assert "inner" in node.name
+    assert "call" in node.name
+
+
+def test_a_supported_model_has_none(rtx):
+    assert unsupported(model(helper.make_node("Relu", ["x"], ["z"], "relu")), library=rtx) == ()
+
+
+def test_the_int8_form_of_other_tools_is_refused_with_a_reason(rtx, tiny_bundle):
+    nodes = unsupported(onnx.load(tiny_bundle.file("model.int8.onnx")), library=rtx)
+    assert nodes
+    assert all("calibrate" in u.fix for u in nodes)
+
+
+def test_one_logger_serves_all_and_collections_nest(rtx):
+    ours = logger(rtx.trt)
+    assert logger(rtx.trt) is ours
+    with collected(rtx.trt) as outer:
+        ours.log(rtx.trt.ILogger.ERROR, "one")
+        with collected(rtx.trt) as inner:
+            ours.log(rtx.trt.ILogger.VERBOSE, "two")
+        ours.log(rtx.trt.ILogger.ERROR, "noise in catchCudaError")
+    assert (outer, outer.errors, inner, inner.errors) == (
+        ["one", "noise in catchCudaError"],
+        ["one"],
+        ["two"],
+        [],
+    )
+
+
+def test_noise_is_taken_out_line_by_line():
+    assert without_noise("a\n[x::catchCudaError::250] b\nc") == "a\nc"
+
+
+@pytest.mark.parametrize("backend", MODULES)
+def test_a_missing_library_says_what_to_install(backend, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert "is missing: pip install" in why_not(backend)
+
+
+def test_an_unknown_builder_is_refused():
+    with pytest.raises(UsageError, match="no engine builder 'openvino'"):
+        load_library("openvino")
+
+
+def test_versions_are_compared_as_numbers():
+    assert numbers("10.3.0.30") < numbers("10.12.0") < numbers("11.4.1")
+    assert numbers("10.16.2.post1") == (10, 16, 2)
