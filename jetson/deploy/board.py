@@ -18,7 +18,7 @@ from finedge.schema import Misfit, Text, decode
 T = TypeVar("T")
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
-PRETENDERS = {"fake"}  # answers without computing, so that it can run says nothing
+FAKES = {"fake"}  # it computes nothing, so it does not count as a backend that can run
 # Exit codes of the finedge on the board that become the same error here.
 REMOTE_ERRORS: dict[int, type[FinedgeError]] = {4: BundleError, 5: GateError}
 MAX_ANSWER = 500  # characters of an answer that an error shows
@@ -205,4 +205,4 @@ def _backends(remote: Remote, finedge: str) -> Mapping[str, str | None]:
             expected="a backend that can run there",
             fix="finedge doctor, on the board",
         )
-    return {name: why_not for name, why_not in backends.items() if name not in PRETENDERS}
+    return {name: why_not for name, why_not in backends.items() if name not in FAKES}
