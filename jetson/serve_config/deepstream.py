@@ -112,7 +112,7 @@ def notes(bundle: Bundle, variant: str) -> tuple[str, ...]:
 def source_region(preprocess: Preprocess, *, width: int, height: int) -> tuple[int, int, int, int]:
     """Return left, top, width and height of what the network sees of a frame of that size.
 
-    They are even numbers of pixels, because NV12 has half as many colours.
+    They are even numbers of pixels, because NV12 has colour at half the resolution.
     """
     rows, columns = resized_shape(height, width, preprocess)
     region_width = 2 * round(preprocess.crop * width / columns / 2)
@@ -166,10 +166,10 @@ def _geometry_notes(preprocess: Preprocess) -> list[str]:
 
 
 def _readme(bundle: Bundle, variant: str, request: Request) -> str:
-    parity = f"In ONNX Runtime they are those of the bundle's {FILES[variant]}."
+    parity = f"They were compared in ONNX Runtime: they are those of the bundle's {FILES[variant]}."
     choice = "nvinfer would build one by itself, but with types of its own choice."
     if variant == "int8":
-        parity += " After that check its unquantized part became float16, as in `finedge build`."
+        parity += " After that its unquantized part became float16, as in `finedge build`."
         choice += " Of an INT8 model without a calibration file it builds a float16 engine."
     return f"""# {bundle.name}, {variant}, for DeepStream
 

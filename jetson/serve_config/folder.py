@@ -15,7 +15,7 @@ README = "README.md"
 # A README.md that begins with SIGNATURE is of a folder that this command wrote. Folders of an older
 # version continue in other words.
 SIGNATURE = "<!-- finedge serve-config writes this folder"
-MARK = f"{SIGNATURE} again: keep nothing else here -->\n"
+MARK = f"{SIGNATURE} at each run: keep nothing else here -->\n"
 
 
 @dataclass(frozen=True)

@@ -213,8 +213,8 @@ def _input_note(bundle: Bundle) -> str:
 def _scores_note(bundle: Bundle) -> str:
     main = bundle.spec.main
     return (
-        f"Output {main.name} is {main.kind}, not probabilities. Divide it by finedge.temperature, "
-        "if `parameters` has that, and take the softmax. Answer unknown below finedge.reject."
+        f"The values of output {main.name} are {main.kind}, not probabilities. Divide them by "
+        "finedge.temperature, if `parameters` has that, and take the softmax. Answer unknown below finedge.reject."
     )
 
 
