@@ -214,7 +214,8 @@ def _scores_note(bundle: Bundle) -> str:
     main = bundle.spec.main
     return (
         f"The values of output {main.name} are {main.kind}, not probabilities. Divide them by "
-        "finedge.temperature, if `parameters` has that, and take the softmax. Answer unknown below finedge.reject."
+        "finedge.temperature, if `parameters` has that, and take the softmax. "
+        "Answer unknown below finedge.reject."
     )
 
 
