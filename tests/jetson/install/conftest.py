@@ -20,7 +20,7 @@ CHECKOUT = ("calib", "export", "finedge", "runtime", "train")
 
 
 @dataclass(frozen=True)
-class Board:
+class BoardFiles:
     """The facts of a board that its files hold."""
 
     release: str | None
@@ -31,15 +31,15 @@ class Board:
 
 
 BOARDS = {
-    "jetpack 6.1": Board(
+    "jetpack 6.1": BoardFiles(
         "# R36 (release), REVISION: 4.0, GCID: 37537400, "
         "BOARD: generic, EABI: aarch64, DATE: Fri Sep 13 04:36:44 UTC 2024"
     ),
-    "jetpack 6.2": Board(
+    "jetpack 6.2": BoardFiles(
         "# R36 (release), REVISION: 4.3, GCID: 38968081, "
         "BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"
     ),
-    "jetpack 7.0": Board(
+    "jetpack 7.0": BoardFiles(
         "# R38 (release), REVISION: 2.0, GCID: 41844464, "
         "BOARD: generic, EABI: aarch64, DATE: Fri Aug 22 00:55:42 UTC 2025",
         "3.12",
@@ -47,14 +47,14 @@ BOARDS = {
         "1.26.4",
         255,
     ),
-    "jetpack 7.1": Board(
+    "jetpack 7.1": BoardFiles(
         "# R38 (release), REVISION: 4.0, GCID: 43443517, BOARD: generic, EABI: aarch64",
         "3.12",
         "10.13.3.9",
         "1.26.4",
         255,
     ),
-    "jetpack 7.2": Board(
+    "jetpack 7.2": BoardFiles(
         "# R39 (release), REVISION: 2.0, GCID: 45755727, BOARD: generic, EABI: aarch64",
         "3.12",
         "10.16.2.10",
@@ -63,17 +63,19 @@ BOARDS = {
     ),
 }
 OTHERS = {
-    "desktop": Board(None),
-    "jetpack 5": Board(
+    "desktop": BoardFiles(None),
+    "jetpack 5": BoardFiles(
         "# R35 (release), REVISION: 4.1, GCID: 33958178, "
         "BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 UTC 2023"
     ),
-    "jetpack 6.0": Board(
+    "jetpack 6.0": BoardFiles(
         "# R36 (release), REVISION: 3.0, GCID: 36191598, BOARD: generic, EABI: aarch64",
         tensorrt="8.6.2",
     ),
-    "jetpack 8": Board("# R40 (release), REVISION: 1.0, GCID: 0, BOARD: generic, EABI: aarch64"),
-    "another file": Board("release forty"),
+    "jetpack 8": BoardFiles(
+        "# R40 (release), REVISION: 1.0, GCID: 0, BOARD: generic, EABI: aarch64"
+    ),
+    "another file": BoardFiles("release forty"),
 }
 
 CV2 = """__version__ = "4.8.0"
@@ -188,7 +190,7 @@ def make_checkout(path: Path) -> None:
         (path / folder / "__init__.py").touch()
 
 
-def make_root(path: Path, board: Board) -> Root:
+def make_root(path: Path, board: BoardFiles) -> Root:
     path.mkdir(parents=True, exist_ok=True)
     make_checkout(path / "checkout")
     if board.release is not None:

@@ -81,7 +81,7 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would_do(jetson: Root) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "what", "fix"),
+    ("name", "message", "fix"),
     [
         ("desktop", "this is not a Jetson", "python3 -m venv"),
         ("jetpack 5", "L4T 35.4.1 is not supported", "install JetPack 6.1 or newer"),
@@ -92,12 +92,12 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would_do(jetson: Root) -> No
 )
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
 def test_other_machines_are_refused_with_what_to_do(
-    options: list[str], name: str, what: str, fix: str, tmp_path: Path
+    options: list[str], name: str, message: str, fix: str, tmp_path: Path
 ) -> None:
     root = make_root(tmp_path / "root", OTHERS[name])
     process = root.run(*options)
     assert process.returncode == 3
-    assert what in process.stderr
+    assert message in process.stderr
     assert fix in process.stderr.split("to do:")[1]
     assert root.calls == []
     assert not (root.path / "opt").exists()

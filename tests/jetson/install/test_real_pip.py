@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CV2, Board, Root, make_root, script
+from .conftest import CV2, BoardFiles, Root, make_root, script
 
 RELEASE = (
     "# R36 (release), REVISION: 4.3, GCID: 38968081, "
@@ -64,7 +64,7 @@ def wheel(
 @pytest.fixture
 def board(tmp_path: Path) -> Root:
     """JetPack 6.2, with an index that also has packages that must never be installed."""
-    root, index = make_root(tmp_path / "root", Board(RELEASE)), tmp_path / "index"
+    root, index = make_root(tmp_path / "root", BoardFiles(RELEASE)), tmp_path / "index"
     index.mkdir()
     for name in ("opencv-python", "tensorrt", "torch"):
         wheel(index, name, "99.0")
