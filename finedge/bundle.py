@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from finedge.confidence import Confidence
 from finedge.document import read_json
 from finedge.errors import BundleError, nearest
 from finedge.files import new_folder, write_text
@@ -205,6 +206,14 @@ class Bundle:
         """The record of `finedge calibrate`; a damaged record raises `BundleError`."""
         fix = "finedge calibrate BUNDLE --data DIR"
         return self._recorded(Calibration, stage="calibrate", fix=fix)
+
+    def confidence(self, variant: str) -> Confidence | None:
+        """Return the confidence calibration of a variant; None where it was not fitted.
+
+        Raises:
+            BundleError: the record of `finedge calibrate` is damaged.
+        """
+        return self.calibration.confidence.get(variant)
 
     def _recorded(self, kind: type[Record], *, stage: str, fix: str) -> Record:
         return recorded(kind, self.provenance, stage=stage, name=str(self.path), fix=fix)

@@ -140,11 +140,3 @@ class Spec:
                 expected=error.expected,
                 fix="update finedge, or export again",
             ) from error
-
-
-def preprocess_from_json(data: object) -> Preprocess:
-    """Read a `Preprocess` from plain data; anything else raises `BundleError`."""
-    try:
-        return decode(Preprocess, data, at="preprocess", strict=True)
-    except Misfit as error:
-        raise BundleError(f"{error}", expected=error.expected, fix="update finedge") from error
