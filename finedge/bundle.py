@@ -28,10 +28,10 @@ from finedge.confidence import Confidence
 from finedge.document import read_json
 from finedge.errors import BundleError, nearest
 from finedge.files import new_folder, write_text
-from finedge.leftovers import recover
 from finedge.provenance import Calibration, Export, Record, Training, recorded
 from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
 from finedge.spec import Name, Spec
+from finedge.temporary_files import recover
 
 FORMAT = 1
 CHUNK_BYTES = 1 << 20  # read from a file at a time

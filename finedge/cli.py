@@ -19,7 +19,7 @@ from typing import Any
 from finedge import __version__
 from finedge.arguments import call
 from finedge.errors import FinedgeError, SystemProblem, UsageError, as_finedge_error, nearest
-from finedge.text import CleanFormatter, clean
+from finedge.sanitize import CleanFormatter, clean
 
 INTERRUPTED = 130
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

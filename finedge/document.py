@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from finedge.errors import FinedgeError
-from finedge.regular import read_regular
+from finedge.regular_files import read_regular
 
 MIB = 1 << 20
 MAX_BYTES = 64 * MIB  # the record of a calibration with 10,000 images takes 1 MiB

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from finedge.errors import SystemProblem
-from finedge.leftovers import NEW, OLD, beside, hold_new, recover, release, settled
+from finedge.temporary_files import NEW, OLD, beside, hold_new, recover, release, settled
 
 log = logging.getLogger(__name__)
 

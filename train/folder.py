@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finedge.errors import UsageError
 from finedge.files import writable_place, write_text
-from finedge.leftovers import FORMER, OURS
+from finedge.temporary_files import FORMER, OURS
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.run import METRICS, RECORD, SPLITS
 

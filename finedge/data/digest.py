@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from finedge.bundle import sha256
-from finedge.regular import is_regular
+from finedge.regular_files import is_regular
 
 AHEAD = 4096  # files handed to the threads at a time
 KEPT = 1 << 20  # digests in memory

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from finedge.data.record import named
 from finedge.errors import DataError
-from finedge.text import printable
+from finedge.sanitize import printable
 
 # As people write them; case, blanks, dashes and underscores do not count.
 ALIASES = {

@@ -15,7 +15,7 @@ from finedge.data.record import SHOWN, SPLITS, Contents, DataSet, Item, LeftOut,
 from finedge.data.walk import is_ours, pictures_below
 from finedge.errors import DataError
 from finedge.image import is_image, read_image
-from finedge.text import printable
+from finedge.sanitize import printable
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finedge.errors import DataError, nearest
-from finedge.text import printable
+from finedge.sanitize import printable
 
 SPLITS = ("train", "val", "test")
 SHOWN = 10  # names that a message or a record lists; counts are always complete

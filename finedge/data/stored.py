@@ -21,8 +21,8 @@ from finedge.data.digest import digests
 from finedge.data.record import SPLITS, DataSet, Item
 from finedge.document import parsed, text_of
 from finedge.errors import DataError
+from finedge.sanitize import printable
 from finedge.schema import Constraint, Misfit, decode, is_digest
-from finedge.text import printable
 
 FILE = "split.json.gz"  # in a bundle
 LARGEST = 1 << 28  # bytes of JSON; about two million images

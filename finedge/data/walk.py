@@ -12,8 +12,8 @@ from finedge.data.names import why_no_data
 from finedge.data.record import SHOWN, LeftOut
 from finedge.errors import DataError
 from finedge.image import is_image
-from finedge.regular import is_regular
-from finedge.text import printable
+from finedge.regular_files import is_regular
+from finedge.sanitize import printable
 
 OURS = "a run or a bundle of finedge"
 TWICE = "a link to a folder that is read anyway"

@@ -13,7 +13,7 @@ from finedge.runtime.report.method import method_text
 from finedge.runtime.report.picture import SHAPES, colours, picture
 from finedge.runtime.report.tables import class_tables, flat, row_tables
 from finedge.runtime.report.verdict import latency_rows, verdicts
-from finedge.text import printable
+from finedge.sanitize import printable
 
 SIZES = {
     "wide": (880, 460),

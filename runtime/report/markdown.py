@@ -9,7 +9,7 @@ from typing import Any
 from finedge.runtime.report.method import method_text
 from finedge.runtime.report.tables import ClassTable, Table, class_tables, flat, row_tables
 from finedge.runtime.report.verdict import verdicts
-from finedge.text import printable
+from finedge.sanitize import printable
 
 WORST = 20  # classes listed in Markdown; the HTML page holds all
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finedge import leftovers
+from finedge import temporary_files
 from finedge.bundle import Bundle
 from finedge.errors import BundleError
 from finedge.files import new_folder, write_bytes, write_text
@@ -19,7 +19,7 @@ from finedge.files import new_folder, write_bytes, write_text
 
 @pytest.fixture(autouse=True)
 def _a_process_that_has_swept_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers, "_swept", set())
+    monkeypatch.setattr(temporary_files, "_swept", set())
 
 
 def names(folder: Path) -> list[str]:
@@ -194,8 +194,8 @@ def test_what_a_living_process_writes_is_left_alone(bundle: Bundle) -> None:
 def test_a_folder_that_somebody_locks_is_waited_for_a_moment_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leftovers, "PATIENCE_S", 0.05)
-    with leftovers.locked(tmp_path) as alone:
+    monkeypatch.setattr(temporary_files, "PATIENCE_S", 0.05)
+    with temporary_files.locked(tmp_path) as alone:
         assert alone
         write_text(tmp_path / "file", "x")
     assert (tmp_path / "file").read_text() == "x"
@@ -215,7 +215,7 @@ def test_a_process_does_not_wait_for_its_own_lock(
     def waits(_: float) -> None:
         raise AssertionError("waited for a lock that this process holds")
 
-    monkeypatch.setattr(leftovers.time, "sleep", waits)
+    monkeypatch.setattr(temporary_files.time, "sleep", waits)
     bundle.extend("calibrate", {"model.int8.onnx": b"8"}, {})
     assert Bundle.load(bundle.path).variants() == ("fp32", "int8")
 
@@ -230,8 +230,8 @@ def test_where_nothing_can_be_locked_nothing_is_waited_for_and_nothing_is_remove
         raise AssertionError("waited where there are no locks")
 
     (bundle.path.parent / ".birds.finedge.new-x01234567").mkdir()
-    monkeypatch.setattr(leftovers.fcntl, "flock", no_locks)
-    monkeypatch.setattr(leftovers.time, "sleep", waits)
+    monkeypatch.setattr(temporary_files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(temporary_files.time, "sleep", waits)
     bundle.extend("calibrate", {"model.int8.onnx": b"8"}, {})
     assert Bundle.load(bundle.path).variants() == ("fp32", "int8")
     assert names(bundle.path.parent) == [".birds.finedge.new-x01234567", "birds.finedge"]

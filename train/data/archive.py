@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from finedge.errors import DataError, SystemProblem
 from finedge.files import folder_beside, new_file
-from finedge.leftovers import recover
+from finedge.temporary_files import recover
 from finedge.train.data.base import Archive
 from finedge.train.data.download import CHUNK, download
 

@@ -11,7 +11,7 @@ from finedge.data.names import label_text, like_a_split, refuse_alike, refuse_no
 from finedge.data.record import named
 from finedge.data.walk import ImageFolder
 from finedge.errors import DataError
-from finedge.text import printable
+from finedge.sanitize import printable
 
 Pairs = tuple[tuple[str, Path], ...]
 

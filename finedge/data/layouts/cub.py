@@ -10,7 +10,7 @@ from finedge.data.layouts.rows import NUMBER
 from finedge.data.names import label_text
 from finedge.data.record import Contents, Item, named
 from finedge.errors import DataError
-from finedge.text import printable
+from finedge.sanitize import printable
 
 IMAGES, CLASSES, FLAGS, NAMES = (
     "images.txt",

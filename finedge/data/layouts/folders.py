@@ -19,7 +19,7 @@ from finedge.data.record import SPLITS, Contents, Item, named
 from finedge.data.walk import OURS, ImageFolder, LeftOutCounts, is_ours, walk
 from finedge.errors import DataError
 from finedge.image import is_image
-from finedge.text import printable
+from finedge.sanitize import printable
 
 BESIDE = "a picture beside the class folders"
 BESIDE_SPLITS = "a picture outside the split folders"

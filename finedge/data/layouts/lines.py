@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finedge.errors import DataError
-from finedge.regular import read_regular
-from finedge.text import printable
+from finedge.regular_files import read_regular
+from finedge.sanitize import printable
 
 LARGEST = 1 << 30  # bytes; ten million rows of a hundred letters
 # UTF-32's mark begins with that of UTF-16.

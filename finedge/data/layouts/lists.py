@@ -13,8 +13,8 @@ from finedge.data.layouts.rows import FORM, NUMBER, TableRow, located, names_pic
 from finedge.data.names import label_text, refuse_alike, split_of, why_no_data
 from finedge.data.record import SPLITS, Contents, Item, LeftOut, named
 from finedge.errors import DataError
-from finedge.regular import is_regular
-from finedge.text import printable
+from finedge.regular_files import is_regular
+from finedge.sanitize import printable
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 CLASSES = "classes.csv"

@@ -18,8 +18,8 @@ from finedge.data.names import split_of
 from finedge.data.record import named
 from finedge.errors import DataError
 from finedge.image import SUFFIXES
-from finedge.regular import is_regular
-from finedge.text import printable
+from finedge.regular_files import is_regular
+from finedge.sanitize import printable
 
 FORM = 'lines `path,label`, quotes around what holds a comma: birds/1.jpg,"finch, red"'
 PATHS = frozenset(

@@ -26,7 +26,7 @@ from finedge.runtime.sinks.collect import (
     Unsure,
     open_collect,
 )
-from finedge.text import file_name
+from finedge.sanitize import file_name
 
 MakeResult = Callable[..., Result]
 

@@ -7,7 +7,7 @@ import logging
 import re
 import unicodedata
 
-from finedge.secret import mask_text
+from finedge.redact import mask_text
 
 # Control characters (C0, C1), marks that change the reading direction, invisible line breaks,
 # characters that show nothing, and halves of surrogate pairs.
