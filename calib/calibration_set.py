@@ -1,4 +1,7 @@
-"""Which images calibrate: a class-balanced, seeded sample of the training split, proven not to be what the accuracy is measured on."""
+"""The images that a calibration sees: a class-balanced, seeded sample of the training split.
+
+An image that the accuracy is measured on is refused.
+"""
 
 from __future__ import annotations
 
@@ -12,40 +15,49 @@ from numpy.typing import NDArray
 from finedge.data import MAX_UNREADABLE, DataSet, Item, content_digest
 from finedge.errors import DataError, UsageError
 from finedge.image import read_image
-from finedge.preprocess import preprocess
+from finedge.preprocess import preprocess as preprocess_image
 from finedge.spec import Preprocess
 from finedge.subset import balanced_order
 
 log = logging.getLogger(__name__)
 
 EVALUATED = ("val", "test")
-# Correlation of horizontally neighbouring pixels: about 0 for noise, above 0.8 for photographs and drawings.
-LEAST_CORRELATION = 0.2
+# Of horizontally neighbouring pixels: about 0 for noise, above 0.8 for photographs and drawings.
+MIN_CORRELATION = 0.2
+LISTED = 10  # shared images that an error names
 
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The chosen images, in running order, and the sha256 of each file."""
+    """Images in running order, and the sha256 of each file.
+
+    INT8 calibration takes training images, confidence calibration validation images.
+    """
 
     items: tuple[Item, ...]
     digests: tuple[str, ...]
 
-    def batches(self, how: Preprocess, *, size: int = 4) -> Iterator[NDArray[np.uint8]]:
+    def batches(self, preprocess: Preprocess, *, size: int = 4) -> Iterator[NDArray[np.uint8]]:
         """Yield uint8 [<= size, crop, crop, 3], preprocessed as everywhere else."""
         for start in range(0, len(self.items), size):
-            yield np.stack(
-                [preprocess(read_image(i.path), how) for i in self.items[start : start + size]]
-            )
+            items = self.items[start : start + size]
+            yield np.stack([preprocess_image(read_image(i.path), preprocess) for i in items])
 
 
 def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> CalibrationSet:
-    """Draw `images` images of the training split, class by class in turn; the same data and seed give the same sample.
+    """Draw `images` images of the training split, class by class in turn.
 
-    Files that cannot be read are passed over and logged. Fewer images than asked are taken where the split has no more.
+    The same data and seed give the same sample. Files that cannot be read are passed over and
+    logged. Where the split has fewer images, all of them are taken.
 
     Raises:
         UsageError: `images` is not positive.
-        DataError: no training images, too many unreadable ones, noise instead of pictures, or an image that val or test also hold.
+        DataError: no training images, too many unreadable ones, noise instead of pictures, or an
+            image that val or test hold too.
+
+    Example:
+        >>> sample = draw_sample(open_dataset(Path("birds")), images=256)
+        >>> table = collect_ranges(model, sample.batches(bundle.spec.preprocess))
     """
     if images < 1:
         raise UsageError(f"--images {images}", expected="at least 1")
@@ -64,46 +76,51 @@ def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> Calibrati
 
 def _readable(order: list[Item], images: int) -> tuple[Item, ...]:
     """Return the first `images` files that decode."""
-    found: list[Item] = []
+    items: list[Item] = []
     noise = 0
-    bad: list[DataError] = []
+    errors: list[DataError] = []
     for item in order:
-        if len(found) == images:
+        if len(items) == images:
             break
         try:
             frame = read_image(item.path)
         except DataError as error:
-            bad.append(error)
+            errors.append(error)
             continue
-        found.append(item)
+        items.append(item)
         noise += is_noise(frame)
-    _check(len(found), bad, noise)
-    return tuple(found)
+    _check_images(len(items), errors, noise)
+    return tuple(items)
 
 
-def _check(found: int, bad: list[DataError], noise: int) -> None:
-    if len(bad) > max(1, MAX_UNREADABLE * (found + len(bad))):
+def _check_images(readable: int, errors: list[DataError], noise: int) -> None:
+    """Refuse a sample with too many unreadable files, or with noise for the most part."""
+    total = readable + len(errors)
+    if len(errors) > max(1, MAX_UNREADABLE * total):
         raise DataError(
-            f"{len(bad)} of {found + len(bad)} images cannot be read, first: {bad[0]}",
+            f"{len(errors)} of {total} images cannot be read, first: {errors[0]}",
             expected=f"at most {MAX_UNREADABLE:.0%}",
             fix="repair or delete these files",
         )
-    for error in bad:
+    for error in errors:
         log.warning("passed over: %s", error)
-    if noise > found / 2:
+    if noise > readable / 2:
         raise DataError(
-            f"{noise} of {found} calibration images are noise or one colour",
+            f"{noise} of {readable} calibration images are noise or one colour",
             expected="pictures such as the camera will see",
             fix="give --data with real images",
         )
 
 
 def is_noise(frame: NDArray[np.uint8]) -> bool:
-    """Tell whether neighbouring pixels of uint8 [H, W, 3] say nothing about each other (or never differ at all)."""
+    """Tell whether a picture is noise or of one colour; uint8 [H, W, 3].
+
+    In noise, a pixel says nothing about its neighbour.
+    """
     green = frame[..., 1].astype(np.float32)
     left, right = green[:, :-1].ravel() - green.mean(), green[:, 1:].ravel() - green.mean()
     power = float(np.sqrt((left @ left) * (right @ right)))
-    return power == 0 or float(left @ right) < LEAST_CORRELATION * power
+    return power == 0 or float(left @ right) < MIN_CORRELATION * power
 
 
 def _refuse_overlap(data: DataSet, items: tuple[Item, ...], digests: tuple[str, ...]) -> None:
@@ -115,7 +132,7 @@ def _refuse_overlap(data: DataSet, items: tuple[Item, ...], digests: tuple[str, 
     }
     shared = [(i.path, evaluated[d]) for i, d in zip(items, digests, strict=True) if d in evaluated]
     if shared:
-        pairs = "\n    ".join(f"{a} = {b}" for a, b in shared[:10])
+        pairs = "\n    ".join(f"{a} = {b}" for a, b in shared[:LISTED])
         raise DataError(
             f"{len(shared)} calibration images are also in the evaluated splits:\n    {pairs}",
             expected="no shared images",

@@ -1,8 +1,10 @@
-"""The calibration pass: the float model runs once over the images, and every tensor that may be quantized is observed."""
+"""The calibration pass: the float model runs once over the images, and its tensors are observed.
+
+Every tensor that may be quantized is observed.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -10,13 +12,16 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from finedge.calib.calibration_table import CalibrationTable
 from finedge.calib.collectors import COLLECTORS, Collector
-from finedge.calib.ranges import RangeTable
 from finedge.errors import DataError, FinedgeError, UsageError, nearest
+from finedge.graph.edit import copied
 from finedge.graph.inlining import inline
 from finedge.graph.tags import inner_tensors, tags
+from finedge.graph.walk import consumers, producers
 
-# Ops whose output holds only values of their input: both are quantized with one range, so that the engine need not requantize.
+# Ops whose output holds only values of their input. Both are quantized with one range, so that the
+# engine need not requantize.
 SAME_VALUES = frozenset(
     {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 )
@@ -25,7 +30,7 @@ ACTIVATIONS = frozenset({"Relu", "Clip"})
 
 def collect_ranges(
     model: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]], *, method: str = "max"
-) -> RangeTable:
+) -> CalibrationTable:
     """Run the float model over `batches` and return the range of every float tensor.
 
     One batch of activations is in memory at a time. The tensors inside attention are not observed:
@@ -35,54 +40,47 @@ def collect_ranges(
         UsageError: unknown method.
         DataError: no batches.
         FinedgeError: a tensor holds NaN or infinity; it is named.
+
+    Example:
+        >>> table = collect_ranges(model, sample.batches(bundle.spec.preprocess), method="max")
+        >>> int8_model, report = quantize_for_tensorrt(model, table)
     """
     if method not in COLLECTORS:
         raise UsageError(
             f"unknown calibration method '{method}'", expected=nearest(method, COLLECTORS)
         )
     model = inline(model)
-    stand_in = stand_ins(model.graph)
+    sources = range_sources(model.graph)
     session = _open_with_all_outputs(model)
-    observed = [
-        o.name
-        for o in session.get_outputs()
-        if o.type == "tensor(float)" and o.name not in stand_in
-    ]
-    collectors = {name: COLLECTORS[method]() for name in observed}
-    seen = sum(_observe(session, batch, collectors) for batch in batches)
-    if not seen:
+    floats = [o.name for o in session.get_outputs() if o.type == "tensor(float)"]
+    collectors = {name: COLLECTORS[method]() for name in floats if name not in sources}
+    images = sum(_observe(session, batch, collectors) for batch in batches)
+    if not images:
         raise DataError(
             "no calibration images",
             expected="at least one",
             fix="give --data DIR with a training split",
         )
-    ranges = {name: c.range() for name, c in collectors.items()}
-    return RangeTable(
-        method,
-        {
-            **ranges,
-            **{name: ranges[source] for name, source in stand_in.items() if source in ranges},
-        },
-    )
+    ranges = {name: collector.range() for name, collector in collectors.items()}
+    shared = {name: ranges[source] for name, source in sources.items() if source in ranges}
+    return CalibrationTable(method, {**ranges, **shared})
 
 
-def stand_ins(graph: onnx.GraphProto) -> dict[str, str]:
-    """Return the tensors that take over the range of another one: {tensor: the tensor observed for it}.
+def range_sources(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return the tensors that take the range of another one: {tensor: the one observed for it}.
 
-    What feeds only a ReLU or ReLU6 takes the range behind it: values that are cut off anyway need no steps. What is only
-    rearranged, or picked from, keeps the range it had.
+    What feeds only a ReLU or ReLU6 takes the range after it: values that are cut off anyway need no
+    steps. What is only rearranged, or picked from, keeps the range it had.
     """
-    uses = Counter(name for node in graph.node for name in node.input) + Counter(
-        o.name for o in graph.output
-    )
+    readers, outputs = consumers(graph), {output.name for output in graph.output}
     direct: dict[str, str] = {}
     for node in (n for n in graph.node if not tags(n)):
+        source, result = node.input[0] if node.input else "", node.output[0]
+        read_once = len(readers.get(source, ())) == 1 and source not in outputs
         if node.op_type in SAME_VALUES:
-            direct[node.output[0]] = node.input[0]
-        elif (
-            node.op_type in ACTIVATIONS and uses[node.input[0]] == 1 and node.input[0] not in direct
-        ):
-            direct[node.input[0]] = node.output[0]
+            direct[result] = source
+        elif node.op_type in ACTIVATIONS and read_once and source not in direct:
+            direct[source] = result
     return {name: _last(name, direct) for name in direct}
 
 
@@ -94,15 +92,10 @@ def _last(name: str, follow: Mapping[str, str]) -> str:
 
 def _open_with_all_outputs(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """Open the model with every tensor outside of attention as an output."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     outputs = {o.name for o in copy.graph.output} | inner_tensors(copy.graph)
-    copy.graph.output.extend(
-        onnx.ValueInfoProto(name=name)
-        for node in copy.graph.node
-        for name in node.output
-        if name and name not in outputs
-    )
+    others = [name for name in producers(copy.graph) if name not in outputs]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in others)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(

@@ -1,13 +1,15 @@
-"""The CPU form: the same ranges placed so that ONNX Runtime on x86 fuses every convolution into QLinearConv.
+"""INT8 for CPUs: Q/DQ nodes such that ONNX Runtime fuses every convolution into a QLinearConv.
 
-Activations are unsigned and asymmetric (a ReLU then folds into the zero point), weights signed and
-symmetric per output channel, outputs quantized too. So is the product of a gate, or its residual
-add would find a float branch: CSCA's ResNet-50 takes 31 ms of CPU time with it, 37 ms without, 83
-ms in float (224 pixels, one thread, shared machine). Attention, the masks of attention pooling and
-what follows the last layers stay in float.
+Activations are unsigned and asymmetric: a ReLU then folds into the zero point. Weights are signed
+and symmetric per output channel. Outputs are quantized too. So is the product of a gate: otherwise
+its residual add would find a float branch. CSCA's ResNet-50 takes 31 ms of CPU time with it, 37 ms
+without, 83 ms in float (224 pixels, one thread, shared machine). Attention, the masks of attention
+pooling and what follows the last layers stay in float.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -15,8 +17,8 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from finedge.calib.ranges import RangeTable
-from finedge.calib.report import (
+from finedge.calib.calibration_table import CalibrationTable, Range
+from finedge.calib.quantization import (
     ATTENTION_STAYS,
     DECIDES,
     DYNAMIC_WEIGHT,
@@ -24,17 +26,11 @@ from finedge.calib.report import (
     NORMALISES,
     QuantizationReport,
 )
-from finedge.graph.float16 import with_names
+from finedge.graph.edit import with_unique_names
 from finedge.graph.inlining import inline
+from finedge.graph.patterns import gated_tensors, is_layer, layers, mask_convolutions
 from finedge.graph.tags import tags
-from finedge.graph.walk import (
-    before_first_layer,
-    behind_last_layer,
-    gates,
-    initializers,
-    into_softmax,
-    layers,
-)
+from finedge.graph.walk import after_layers, before_layers
 
 QUANTIZED_OPS = [
     "Conv",
@@ -52,53 +48,74 @@ QUANTIZED_OPS = [
 
 
 def quantize_for_onnxruntime(
-    model: onnx.ModelProto, table: RangeTable
+    model: onnx.ModelProto, table: CalibrationTable
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
-    """Return `model` quantized for ONNX Runtime on x86, and the placement; `model` stays as it is.
+    """Return `model` quantized for ONNX Runtime on x86, and the report; `model` is not changed.
 
     Raises:
         FinedgeError: the output of a Conv or Gemm has no range in `table`.
     """
-    inlined = with_names(inline(model))
+    inlined = with_unique_names(inline(model))
     graph = inlined.graph
-    attention = [n.name for n in graph.node if tags(n)]
+    _require_ranges(graph, table)
+    calibrated = {node.name: node for node in graph.node if node.output[0] in table.ranges}
+    stays_float = _stays_float(graph, calibrated)
+    gates = gated_tensors(graph)
+    quantized = [
+        name
+        for name, node in calibrated.items()
+        if (node.op_type in QUANTIZED_OPS or node.output[0] in gates) and name not in stays_float
+    ]
+    int8 = tuple(node.name for node in layers(graph) if node.name in quantized)
+    quantizer = _quantizer(inlined, quantized, table.ranges)
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()  # the quantizer appends its nodes
+    return quantizer.model.model, QuantizationReport(int8, stays_float)
+
+
+def _require_ranges(graph: onnx.GraphProto, table: CalibrationTable) -> None:
+    """Look every layer up: the quantizer would take an empty choice of nodes for all of them."""
     for layer in layers(graph):
-        table[
-            layer.output[0]
-        ]  # raises: the quantizer would take an empty choice of nodes for all of them
-    calibrated = {n.name: n for n in graph.node if n.output[0] in table.ranges}
-    stays_float = {
-        **dict.fromkeys(behind_last_layer(graph) & set(calibrated), DECIDES),
-        **{n.name: DYNAMIC_WEIGHT for n in layers(graph) if n.input[1] not in initializers(graph)},
-        **dict.fromkeys(before_first_layer(graph) & set(calibrated), NORMALISES),
-        **dict.fromkeys(into_softmax(graph), MAKES_MASKS),
-        **dict.fromkeys(attention, ATTENTION_STAYS),
+        table[layer.output[0]]
+
+
+def _stays_float(
+    graph: onnx.GraphProto, calibrated: Mapping[str, onnx.NodeProto]
+) -> dict[str, str]:
+    """Return name -> reason of the nodes that must compute in float, in running order."""
+    stored = {tensor.name for tensor in graph.initializer}
+    dynamic = [node.name for node in layers(graph) if node.input[1] not in stored]
+    reasons = {
+        **dict.fromkeys(after_layers(graph, is_layer=is_layer) & set(calibrated), DECIDES),
+        **dict.fromkeys(dynamic, DYNAMIC_WEIGHT),
+        **dict.fromkeys(before_layers(graph, is_layer=is_layer) & set(calibrated), NORMALISES),
+        **dict.fromkeys(mask_convolutions(graph), MAKES_MASKS),
+        **dict.fromkeys((node.name for node in graph.node if tags(node)), ATTENTION_STAYS),
     }
-    quantized = gates(graph) | {
-        name for name, n in calibrated.items() if n.op_type in QUANTIZED_OPS
+    return {node.name: reasons[node.name] for node in graph.node if node.name in reasons}
+
+
+def _quantizer(
+    model: onnx.ModelProto, nodes: list[str], ranges: Mapping[str, Range]
+) -> QDQQuantizer:
+    tensors_range = {
+        name: TensorData(lowest=np.float32(r.low), highest=np.float32(r.high))
+        for name, r in ranges.items()
     }
-    chosen = [name for name in calibrated if name in quantized and name not in stays_float]
-    quantizer = QDQQuantizer(
-        inlined,
+    return QDQQuantizer(
+        model,
         per_channel=True,
         reduce_range=False,  # CPUs without VNNI: the runtime cuts the weights to 7 bits at load
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
-        tensors_range={
-            name: TensorData(lowest=np.float32(r.low), highest=np.float32(r.high))
-            for name, r in table.ranges.items()
-        },
-        nodes_to_quantize=chosen,
+        tensors_range=tensors_range,
+        nodes_to_quantize=nodes,
         nodes_to_exclude=[],
         op_types_to_quantize=[*QUANTIZED_OPS, "Mul"],
-        # 256 levels of logits would tie: the last layer hands on float.
+        # 256 levels of logits would tie: the last layer makes float.
         extra_options={
             "ActivationSymmetric": False,
             "WeightSymmetric": True,
             "OpTypesToExcludeOutputQuantization": ["Gemm"],
         },
     )
-    int8 = tuple(n.name for n in layers(graph) if n.name in chosen)
-    quantizer.quantize_model()
-    quantizer.model.topological_sort()  # the quantizer appends its nodes
-    return quantizer.model.model, QuantizationReport(int8, stays_float)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A look without training and without torch: the shipped bundle on a rendered scene, measured, with a report.
+# A look without training and without torch: the shipped bundle watches a rendered scene, is
+# measured, and gets a report.
 set -euo pipefail
 bundle=examples/birds.finedge
 finedge verify "$bundle" >&2

@@ -1,4 +1,7 @@
-"""A trained model as ONNX: frames in (uint8 NHWC), logits out, the cross-layer ops as nodes, the taps named."""
+"""A trained model as ONNX: frames in (uint8 NHWC), logits out.
+
+The cross-layer ops are nodes, and the taps have names.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +27,27 @@ OPSET = 20
 
 
 class FramesToOutputs(nn.Module):
-    """The graph's outside: uint8 [B, H, W, 3] RGB -> the model's outputs in the spec's order, then its taps.
+    """The exported module: frames to the model's outputs in the spec's order, then its taps.
 
-    Normalisation is part of the graph, so that no runtime can get it wrong. It is written as a BatchNormalization: ONNX Runtime
-    moves a Transpose behind a Sub and a Mul, whose broadcast over the last axis then costs 0.8 ms a frame of 224 px (1.4 ms on
-    one thread) instead of 0.05 ms.
+    Frames are uint8 [B, H, W, 3] RGB. Normalisation is part of the graph, so that no runtime can
+    get it wrong. It is written as a BatchNormalization: ONNX Runtime moves a Transpose after a Sub
+    and a Mul. Their broadcast over the last axis then costs 0.8 ms a frame of 224 px (1.4 ms on one
+    thread) instead of 0.05 ms.
     """
 
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, model: FineGrained, how: Preprocess) -> None:
+    def __init__(self, model: FineGrained, preprocess: Preprocess) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(how.mean) * 255)
-        self.register_buffer("variance", (torch.tensor(how.std) * 255) ** 2)
+        self.register_buffer("mean", torch.tensor(preprocess.mean) * 255)
+        self.register_buffer("variance", (torch.tensor(preprocess.std) * 255) ** 2)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Take uint8 [B, H, W, 3]; return float32 outputs [B, classes] and taps [B, C, h, w]."""
-        pixels = frames.to(self.mean.dtype).permute(
-            0, 3, 1, 2
-        )  # cast first: TensorRT cannot transpose uint8
+        floats = frames.to(self.mean.dtype)  # first: TensorRT cannot transpose uint8
+        pixels = floats.permute(0, 3, 1, 2)
         images = F.batch_norm(pixels, self.mean, self.variance, eps=0.0)
         with recorded_taps(self.model) as taps:
             outputs = self.model(images)
@@ -54,22 +57,26 @@ class FramesToOutputs(nn.Module):
 @contextlib.contextmanager
 def recorded_taps(model: FineGrained) -> Iterator[dict[str, Tensor]]:
     """Collect the output of every tap of `model` while the context is open."""
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     hooks = [
         model.get_submodule(t).register_forward_hook(
-            lambda _m, _i, out, name=t: found.__setitem__(name, out)
+            lambda _m, _i, out, name=t: outputs.__setitem__(name, out)
         )
         for t in model.taps
     ]
     try:
-        yield found
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def to_onnx(model: FineGrained, spec: Spec) -> tuple[ir.Model, tuple[Tap, ...]]:
-    """Export `model` (eval mode, CPU) at opset 20 with a dynamic batch; return the model and where its taps are."""
+    """Export `model` (eval mode, CPU) at opset 20 with a dynamic batch.
+
+    Returns:
+        the model, its operators as nodes with functions, and its taps with the tensors' names.
+    """
     wrapped = FramesToOutputs(model, spec.preprocess).eval()
     frames = torch.zeros(2, spec.input.height, spec.input.width, 3, dtype=torch.uint8)
     names = [o.name for o in model.outputs]
@@ -90,14 +97,13 @@ def to_onnx(model: FineGrained, spec: Spec) -> tuple[ir.Model, tuple[Tap, ...]]:
     taps = _hide_taps(graph_model, len(names), model.taps)
     add_bodies(graph_model)
     apply_passes(graph_model, keep={t.tensor for t in taps})
-    ClearMetadataAndDocStringPass()(
-        graph_model
-    )  # the exporter records stack traces, with the paths of this machine
+    # The exporter records stack traces, with the paths of this machine.
+    ClearMetadataAndDocStringPass()(graph_model)
     return graph_model, taps
 
 
 def _hide_taps(model: ir.Model, outputs: int, names: tuple[str, ...]) -> tuple[Tap, ...]:
-    """Turn the tap outputs into inner tensors with the names they were given."""
+    """Turn the tap outputs into inner tensors that keep their names."""
     values = model.graph.outputs[outputs:]
     del model.graph.outputs[outputs:]
     return tuple(Tap(name, value.name or "") for name, value in zip(names, values, strict=True))
@@ -105,7 +111,8 @@ def _hide_taps(model: ir.Model, outputs: int, names: tuple[str, ...]) -> tuple[T
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # The exporter prints its progress on stdout, which belongs to our results, and warns about its own internals.
+    # The exporter prints its progress on stdout, which belongs to our results. It also warns about
+    # its own internals.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "torch.export")]

@@ -1,4 +1,7 @@
-"""The `torch` backend: the run itself, in PyTorch, behind the same protocol as every device. The reference of `verify`."""
+"""The `torch` backend: the run itself, in PyTorch, with the same protocol as every device.
+
+It is the reference of `verify`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +19,11 @@ from finedge.data import Item
 from finedge.errors import BundleError
 from finedge.graph.onnx_file import read_model
 from finedge.runtime.backend import SessionInfo
-from finedge.runtime.ports import check_answers
+from finedge.runtime.model_io import check_scores
 from finedge.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class TorchBackend:
@@ -44,13 +50,16 @@ class TorchBackend:
         return TorchSession(bundle, taps=True)
 
     def pixels(self, bundle: Bundle, paths: Sequence[Path]) -> NDArray[np.uint8]:
-        """Return what the run's validation makes of image files: uint8 [N, H, W, 3], before normalisation."""
+        """Return image files as the run's validation preprocesses them.
+
+        uint8 [N, H, W, 3], before normalisation.
+        """
         from finedge.train.loader import EvaluationImages
         from finedge.train.run import read_record
 
         spec = Spec.from_json(read_record(_run_of(bundle))["spec"])
-        how = replace(spec.preprocess, frame=bundle.spec.preprocess.frame)
-        images = EvaluationImages([Item(path, 0) for path in paths], how)
+        preprocess = replace(spec.preprocess, frame=bundle.spec.preprocess.frame)
+        images = EvaluationImages([Item(path, 0) for path in paths], preprocess)
         return np.stack([images[i][0] for i in range(len(images))])
 
 
@@ -66,12 +75,12 @@ def _run_of(bundle: Bundle) -> Path:
 
 
 class TorchSession:
-    """One loaded run; behind the crop of the bundle's graph, where that takes whole frames."""
+    """One loaded run; it gets the crops of the bundle's graph where that takes whole frames."""
 
     def __init__(self, bundle: Bundle, *, taps: bool) -> None:
         import torch
 
-        from finedge.export.framed import FramedReference
+        from finedge.export.reference import FramedReference
         from finedge.export.to_onnx import FramesToOutputs
         from finedge.train.run import load_run
 
@@ -79,14 +88,12 @@ class TorchSession:
         loaded = load_run(run)
         graph = FramesToOutputs(loaded.model, loaded.spec.preprocess).eval()
         self._spec = bundle.spec
-        self._graph = (
-            graph
-            if bundle.spec.preprocess.frame is None
-            else FramedReference(graph, read_model(bundle.file(FLOAT_FILE)))
-        )
-        self._names = [o.name for o in loaded.model.outputs] + (
-            [f"tap/{t}" for t in loaded.model.taps] if taps else []
-        )
+        self._graph: nn.Module = graph
+        if bundle.spec.preprocess.frame is not None:
+            self._graph = FramedReference(graph, read_model(bundle.file(FLOAT_FILE)))
+        self._names = [o.name for o in loaded.model.outputs]
+        if taps:
+            self._names += [f"tap/{t}" for t in loaded.model.taps]
         self.info = SessionInfo("torch", "cpu", str(run), "fp32", {"torch": torch.__version__})
 
     def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -96,15 +103,15 @@ class TorchSession:
         with torch.no_grad():
             results: Any = self._graph(torch.from_numpy(np.ascontiguousarray(batch)))
         answers = {name: t.numpy() for name, t in zip(self._names, results, strict=False)}
-        check_answers(answers, self._spec, rows=len(batch), file=self.info.file)
+        check_scores(answers, self._spec, rows=len(batch), file=self.info.file)
         return answers
 
     def own_errors(self, batch: NDArray[np.uint8]) -> dict[str, float]:
         """Return the largest error of float32 here, against float64, by name."""
         from finedge.export.parity import expected_of
 
-        found = expected_of(self._graph, batch, outputs=len(self._names))
-        return dict(zip(self._names, found.own_errors, strict=True))
+        expected = expected_of(self._graph, batch, outputs=len(self._names))
+        return dict(zip(self._names, expected.own_errors, strict=True))
 
     def close(self) -> None:
         """Nothing to free."""

@@ -139,7 +139,7 @@ class Bundle:
         return empty._write(files, keep=False)
 
     @classmethod
-    def load(cls, path: Path) -> Bundle:
+    def load(cls, path: Path | str) -> Bundle:
         """Open a bundle and check every digest. An interrupted replacement is finished first.
 
         Raises:

@@ -1,118 +1,31 @@
-"""The `finedge` command: a table of subcommands, each imported only when it is called."""
+"""The `finedge` command: streams, exit codes, and where results and errors are printed."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
 import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finedge import __version__
-from finedge.arguments import call
-from finedge.errors import FinedgeError, SystemProblem, UsageError, as_finedge_error, nearest
+from finedge import __version__, terminal
+from finedge.arguments import call, without_json
+from finedge.commands import COMMANDS, Command, overview
+from finedge.errors import FinedgeError, UsageError, as_finedge_error, nearest
 from finedge.sanitize import CleanFormatter, clean
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+log = logging.getLogger("finedge")
 
 INTERRUPTED = 130
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-
-@dataclass(frozen=True)
-class Command:
-    """Where a subcommand lives (`module:function`), one line about it, and the extra that installs what it imports."""
-
-    target: str
-    about: str
-    extra: str = ""
-    for_run: Command | None = None  # takes over where an argument is the folder of a training run
-
-    def load(self) -> Callable[..., Any]:
-        """Import the function; a missing package is answered with the extra to install."""
-        module, function = self.target.split(":")
-        try:
-            return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("finedge"):
-                raise
-            raise _missing_package(error.name or "?", self.extra) from error
-        except ImportError as error:
-            raise missing_library(error) from error
-
-
-COMMANDS: dict[str, Command] = {
-    "train": Command(
-        "finedge.train.command:train", "train a classifier on a folder of images", "train"
-    ),
-    "models": Command("finedge.train.about:models", "list the models and backbones", "train"),
-    "data render": Command(
-        "finedge.synthetic.command:render", "render a fine-grained data set to try with"
-    ),
-    "data list": Command("finedge.train.data.command:datasets", "list the published data sets"),
-    "data get": Command(
-        "finedge.train.data.command:get", "download, verify and unpack a published data set"
-    ),
-    "data check": Command(
-        "finedge.train.data.command:check",
-        "look for broken files, duplicates across splits, uneven classes",
-    ),
-    "evaluate": Command(
-        "finedge.runtime.evaluate.command:evaluate",
-        "accuracy of a run or a bundle on a split",
-        for_run=Command("finedge.train.evaluate:evaluate", "accuracy of a run on a split", "train"),
-    ),
-    "export": Command(
-        "finedge.export.command:export",
-        "make a bundle of a run: ONNX, parity, golden frame",
-        "train",
-    ),
-    "explain": Command(
-        "finedge.runtime.explain.command:explain",
-        "show where a bundle's classifier looks: PNGs and a page",
-        "report",
-    ),
-    "calibrate": Command(
-        "finedge.calib.command:calibrate", "add the INT8 variants to a bundle", "calib"
-    ),
-    "build": Command(
-        "finedge.runtime.trt.build.command:build",
-        "build TensorRT engines, or say what stands in the way (--dry-run)",
-    ),
-    "verify": Command(
-        "finedge.runtime.verify.command:verify",
-        "compare every stage and name the first that diverges",
-    ),
-    "classify": Command(
-        "finedge.runtime.stream.command:classify", "classify images, video or a camera: JSON lines"
-    ),
-    "benchmark": Command(
-        "finedge.runtime.benchmark.command:benchmark",
-        "accuracy and latency of each variant, interleaved",
-    ),
-    "report": Command(
-        "finedge.runtime.report.command:report",
-        "write report.md and report.html of a benchmark",
-        "report",
-    ),
-    "deploy": Command(
-        "finedge.jetson.deploy.command:deploy",
-        "put a bundle on a board over ssh: copied, verified there, swapped in, rolled back if it fails",
-    ),
-    "serve-config": Command(
-        "finedge.jetson.serve_config.command:serve_config",
-        "write what Triton Inference Server or DeepStream needs to serve a bundle",
-    ),
-    "doctor": Command(
-        "finedge.jetson.doctor:doctor", "say what this machine can run, and how to mend the rest"
-    ),
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         open_streams()
         if argv is None:  # the process is ours
-            tell_bugs_clean()
+            print_bugs_clean()
         return _guarded(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # also while an error was being printed
         return INTERRUPTED
@@ -129,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def open_streams() -> None:
     """Give the process its three standard streams; a closed one becomes the null device.
 
-    Else the next file gets the number of a closed one, and libraries print into it.
+    Otherwise the next file gets the number of a closed one, and libraries print into it.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -137,23 +50,28 @@ def open_streams() -> None:
         except OSError:
             _to_null(number)
         if getattr(sys, name) is None:
-            stream = open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+            stream = open(  # noqa: SIM115
+                number, mode, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
             setattr(sys, name, stream)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a test's own stream
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def tell_bugs_clean() -> None:
-    """Take secrets and control characters out of the tracebacks of bugs, in threads too; the exit code stays 1."""
-    sys.excepthook = _tell_bug
-    threading.excepthook = lambda told: _tell_bug(told.exc_type, told.exc_value, told.exc_traceback)
+def print_bugs_clean() -> None:
+    """Take secrets and control characters out of the tracebacks of bugs, in threads too.
+
+    The exit code of a bug stays 1.
+    """
+    sys.excepthook = _print_bug
+    threading.excepthook = lambda bug: _print_bug(bug.exc_type, bug.exc_value, bug.exc_traceback)
 
 
-def _tell_bug(
+def _print_bug(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    _say(clean("".join(traceback.format_exception(kind, error, trace)).rstrip()))
+    _print_error(clean("".join(traceback.format_exception(kind, error, trace)).rstrip()))
 
 
 def _to_null(number: int) -> None:
@@ -168,39 +86,37 @@ def _guarded(arguments: list[str]) -> int:
 
     Only a bug leaves with a traceback.
     """
+    words = without_json(arguments)
     try:
-        _emit(_run(arguments))
+        with terminal.json_option(words != arguments):
+            _run(words)
         sys.stdout.flush()
         return 0
     except FinedgeError as error:
-        return _told(error)
+        return _report(error)
     except SystemExit as exit_:  # tyro: usage is 2, help is 0
         return exit_.code if isinstance(exit_.code, int) else 2
     except KeyboardInterrupt:
-        _say("finedge: interrupted")
+        _print_error("finedge: interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # `finedge classify ... | head`
         _leave_pipe()
         return 0
     except Exception as error:
-        known = as_finedge_error(error)
-        if known is None:
+        refusal = as_finedge_error(error)
+        if refusal is None:
             raise
-        logging.getLogger("finedge").debug("the whole story", exc_info=error)
-        return _told(known)
+        log.debug("the traceback", exc_info=error)
+        return _report(refusal)
 
 
-def _told(error: FinedgeError) -> int:
-    """Print an error, and its result where it has one; return its exit code."""
-    try:
-        _emit(error.result)
-    except OSError:  # nobody reads, or stdout's disk is full: the message still comes
-        _leave_pipe()
-    _say(f"finedge: {error}")
+def _report(error: FinedgeError) -> int:
+    """Print an error; return its exit code."""
+    _print_error(f"finedge: {error}")
     return error.exit_code
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
@@ -211,19 +127,28 @@ def _leave_pipe() -> None:
         _to_null(sys.stdout.fileno())
 
 
-def _run(arguments: list[str]) -> Any:
+def _run(arguments: list[str]) -> None:
+    """Run the subcommand that the arguments name, and print its result or that of its error."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return None
+        print(overview())
+        return
     if arguments[0] in ("-V", "--version"):
         print(f"finedge {__version__}")
-        return None
+        return
     name, rest = _split_name(arguments)
     logs_to_stderr()
     command = COMMANDS[name]
     if command.for_run and any(_is_run(word) for word in rest):
         command = command.for_run
-    return call(command.load(), prog=f"finedge {name}", arguments=rest)
+    try:
+        result = call(command.load(), prog=f"finedge {name}", arguments=rest)
+    except FinedgeError as error:
+        try:
+            _emit(error.result, command)
+        except OSError:  # the reader has gone, or stdout's disk is full: the message still comes
+            _leave_pipe()
+        raise
+    _emit(result, command)
 
 
 def _is_run(word: str) -> bool:
@@ -255,11 +180,10 @@ def logs_to_stderr() -> None:
     if level not in LEVELS:
         raise UsageError(f"FINEDGE_LOG={level}", expected=", ".join(LEVELS))
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.logging import RichHandler
 
         handler: logging.Handler = RichHandler(
-            console=Console(stderr=True), show_path=False, show_time=False
+            console=terminal.log_console(), show_path=False, show_time=False
         )
         handler.setFormatter(CleanFormatter("%(message)s"))
     else:
@@ -270,39 +194,22 @@ def logs_to_stderr() -> None:
     logger.setLevel(level)
 
 
-def _emit(result: Any) -> None:
-    if result is not None:
+def _emit(result: Any, command: Command) -> None:
+    """Print a result on stdout: one line of JSON, or on a terminal what people read."""
+    if result is None:
+        return
+    if terminal.for_people():
+        terminal.console().print(_rendered(result, command), crop=False)
+    else:
         print(json.dumps(result), flush=True)
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [
-        f"finedge {__version__}: fine-grained classifiers, from training to the camera",
-        "",
-        "usage: finedge COMMAND [options]      finedge COMMAND --help",
-        "",
-    ]
-    lines += [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
-    return "\n".join(lines)
+def _rendered(result: Any, command: Command) -> RenderableType:
+    """Return what people read; the result of an error may hold a part of the fields only."""
+    from finedge.tables import generic
 
-
-def _missing_package(package: str, extra: str) -> SystemProblem:
-    what = f"finedge[{extra}]" if extra else "finedge"
-    return SystemProblem(f"this command needs the package '{package}'", fix=f"pip install '{what}'")
-
-
-def missing_library(error: ImportError) -> SystemProblem:
-    """A package is there but a shared library it links is not: name the Debian package where we know it."""
-    text = str(error)
-    packages = {
-        "libGL.so.1": "libgl1",
-        "libgthread-2.0.so.0": "libglib2.0-0",
-        "libxcb": "libxcb1",
-        "libgomp.so.1": "libgomp1",
-    }
-    debian = next((p for library, p in packages.items() if library in text), "")
-    return SystemProblem(
-        f"a system library is missing: {text}",
-        fix=f"apt-get install {debian}" if debian else "install the library named above",
-    )
+    try:
+        return command.renderer()(result)
+    except (LookupError, TypeError) as error:
+        log.debug("%s cannot show this result", command.show, exc_info=error)
+        return generic(result)

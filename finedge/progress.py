@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from finedge.sanitize import clean
+from finedge.terminal import log_console
+
 Item = TypeVar("Item")
 
 
@@ -13,13 +16,20 @@ Item = TypeVar("Item")
 def progress_bar(text: str, total: int, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
     """Show a bar from 0 to `total` steps; it disappears at the end.
 
+    Args:
+        text: what is done, beside the bar.
+        total: the number of steps.
+        enabled: False draws none, e.g. in all but one of several processes.
+
     Yields:
         a function that advances the bar by a number of steps.
+
+    Example:
+        >>> with progress_bar("calibrating", 3) as advance:
+        ...     for _ in range(3):
+        ...         advance(1)
     """
-    from rich.console import (
-        Console,
-    )  # here: most commands draw no bar, and rich takes 40 ms to import
-    from rich.progress import (
+    from rich.progress import (  # here: most commands draw no bar, and it takes 40 ms to import
         BarColumn,
         MofNCompleteColumn,
         Progress,
@@ -27,11 +37,12 @@ def progress_bar(text: str, total: int, *, enabled: bool = True) -> Iterator[Cal
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = log_console()
+    label = TextColumn("{task.description}", markup=False)  # the text may hold a file's name
+    columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     disabled = not (enabled and console.is_terminal)
     with Progress(*columns, console=console, transient=True, disable=disabled) as bar:
-        task = bar.add_task(text, total=total)
+        task = bar.add_task(clean(text), total=total)
         yield lambda steps: bar.advance(task, steps)
 
 

@@ -1,4 +1,7 @@
-"""What runs a bundle: two protocols, one table, no base class. The text of `why_not()` is the error, the skip and the doctor's line."""
+"""What runs a bundle: two protocols and one table, no base class.
+
+`why_not()` gives one text for the error, the skipped test and the line of `finedge doctor`.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,16 @@ from finedge.spec import Spec
 log = logging.getLogger(__name__)
 
 
+# The precision that a session reports where INT8 weights were cut to 7 bits at load.
+REDUCED_RANGE = "int8 (7-bit weights)"
+
+
 @dataclass(frozen=True)
 class SessionInfo:
-    """What really runs: recorded with every result.
+    """What really runs; it is recorded with every result.
 
-    `file` is what was opened. Where that is an engine, `source` is the bundle's file that it was built from.
+    `file` is what was opened. Where that is an engine, `source` is the bundle's file that it was
+    built from, and `path` is where the engine lies.
     """
 
     backend: str
@@ -33,15 +41,19 @@ class SessionInfo:
     precision: str
     versions: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
 class SessionOptions:
     """How a backend uses the CPU.
 
-    `threads`: None is the physical cores this process may use. `spin`: waiting threads burn their core, which is up to 15 %
-    faster on an idle machine and much slower on a shared one. `exact`: INT8 answers equal the
-    file's on every CPU; where products would saturate that is slower than cut weights.
+    Attributes:
+        threads: CPU threads; None is the physical cores this process may use.
+        spin: waiting threads keep their core busy. That is up to 15 % faster on an idle machine
+            and much slower on a shared one.
+        exact: INT8 answers equal the file's on every CPU. Where products would saturate, that is
+            slower than cut weights.
     """
 
     threads: int | None = None
@@ -54,35 +66,47 @@ class SessionOptions:
 
 
 class Session(Protocol):
-    """An open model. `__call__` takes uint8 [B, H, W, 3] RGB and returns float32 [B, classes] per output name."""
+    """An open model.
+
+    Example:
+        >>> import numpy as np
+        >>> from finedge.bundle import Bundle
+        >>> bundle = Bundle.load("examples/birds.finedge")
+        >>> session = get_backend("onnxruntime").open(bundle, variant="fp32")
+        >>> size = bundle.spec.input
+        >>> outputs = session(np.zeros((2, size.height, size.width, 3), np.uint8))
+        >>> outputs[bundle.spec.main.name].shape == (2, len(bundle.spec.labels))
+        True
+        >>> session.close()
+    """
 
     @property
     def info(self) -> SessionInfo:
         """What runs."""
 
     def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Run the model on a preprocessed batch."""
+        """Take uint8 [B, H, W, 3] RGB; return float32 [B, classes] for each output name."""
 
     def close(self) -> None:
-        """Free the model; a later call raises, a second close does nothing."""
+        """Free the model. A later call raises; a second close does nothing."""
 
 
 class Backend(Protocol):
-    """A way to run a bundle. `open` raises rather than run something else than what was asked."""
+    """A way to run a bundle. `open` raises rather than run something else than was asked for."""
 
     @property
     def name(self) -> str:
         """Its key in the table."""
 
     def why_not(self) -> str | None:
-        """Return why this backend cannot run here, or None."""
+        """Return why this backend cannot run on this machine, or None."""
 
     def open(self, bundle: Bundle, *, variant: str) -> Session:
         """Open the file of `bundle` that holds `variant`."""
 
 
 class NoTaps(SystemProblem):
-    """A backend that can show feature maps has nothing here that does."""
+    """A backend that can show feature maps has no file on this machine that shows them."""
 
 
 @runtime_checkable
@@ -90,7 +114,7 @@ class HasTaps(Protocol):
     """A backend that can also show the float model's feature maps."""
 
     def open_with_taps(self, bundle: Bundle) -> Session:
-        """Open the float model; its session returns `tap/NAME` for each tap of the bundle beside the outputs.
+        """Open the float model; its session returns `tap/NAME` for each tap, and the outputs.
 
         Raises:
             NoTaps: the text says how to make what shows them.
@@ -117,62 +141,71 @@ class HasOwnErrors(Protocol):
 
 @runtime_checkable
 class HasPixels(Protocol):
-    """A backend that can also show what the run's own validation makes of an image file."""
+    """A backend that can also prepare an image file as the run's own validation does."""
 
     def pixels(self, bundle: Bundle, paths: Sequence[Path]) -> NDArray[np.uint8]:
-        """Return uint8 [N, H, W, 3] RGB as the trainer's validation loader prepares these files, before normalisation."""
+        """Return uint8 [N, H, W, 3] RGB from the trainer's validation loader, not normalised."""
 
 
 @runtime_checkable
 class HasUsualVariants(Protocol):
-    """A backend that runs only some variants to a purpose: a CPU computes float16 in float32, with Casts around it."""
+    """A backend for which only some variants make sense.
+
+    A CPU computes float16 in float32, with Casts around it: nobody gains by that.
+    """
 
     @property
     def usual_variants(self) -> tuple[str, ...]:
         """The variants that are measured when none are named."""
 
 
-# name -> module:class; "auto" takes the first whose why_not() is None. These classes take `options=SessionOptions`.
-# Others join by the entry point group finedge.backends; they are constructed without arguments.
+# name -> module:class. These classes take `options=SessionOptions`. Others join by the entry point
+# group finedge.backends; they are constructed without arguments.
 BACKENDS: dict[str, str] = {
-    "tensorrt": "finedge.runtime.trt:TensorRtBackend",
-    "tensorrt-rtx": "finedge.runtime.trt:RtxBackend",
+    "tensorrt": "finedge.runtime.trt.backend:TensorRtBackend",
+    "tensorrt-rtx": "finedge.runtime.trt.backend:RtxBackend",
     "onnxruntime": "finedge.runtime.ort.backend:OnnxRuntimeBackend",
     "fake": "finedge.runtime.fake:FakeBackend",
 }
+# "auto" is the first of these whose why_not() is None.
 AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 
 
 def backend_names() -> tuple[str, ...]:
-    """Return every known backend, our own first."""
-    return (
-        *BACKENDS,
-        *(e.name for e in entry_points(group="finedge.backends") if e.name not in BACKENDS),
-    )
+    """Return the names of all installed backends, those of `BACKENDS` first."""
+    entries = entry_points(group="finedge.backends")
+    return (*BACKENDS, *(entry.name for entry in entries if entry.name not in BACKENDS))
 
 
 def get_backend(name: str = "auto", *, options: SessionOptions | None = None) -> Backend:
-    """Return a backend that can run here.
+    """Return a backend that can run on this machine.
 
     Raises:
         UsageError: the name is unknown.
-        BackendMissing: it cannot run here; the text says why.
+        BackendMissing: it cannot run on this machine; the text says why.
+
+    Example:
+        >>> get_backend("onnxruntime", options=SessionOptions(threads=1)).name
+        'onnxruntime'
     """
-    candidates = {
-        n: load_backend(n, options=options) for n in (AUTO if name == "auto" else (name,))
-    }
-    reasons = {n: backend.why_not() for n, backend in candidates.items()}
-    usable = [candidates[n] for n, why in reasons.items() if why is None]
-    if not usable:
-        raise BackendMissing(
-            "; ".join(f"backend '{n}' cannot run here: {why}" for n, why in reasons.items())
-        )
-    return usable[0]
+    reasons = {}
+    for candidate in AUTO if name == "auto" else (name,):
+        backend = load_backend(candidate, options=options)
+        reasons[candidate] = backend.why_not()
+        if reasons[candidate] is None:
+            return backend
+    texts = (f"backend '{key}' cannot run here: {reason}" for key, reason in reasons.items())
+    raise BackendMissing("; ".join(texts))
 
 
 def load_backend(name: str, *, options: SessionOptions | None = None) -> Backend:
-    """Return a known backend whether or not it can run here: its `why_not()` says."""
-    targets = {**{e.name: e.value for e in entry_points(group="finedge.backends")}, **BACKENDS}
+    """Return a backend by its name, whether or not it can run: its `why_not()` says that.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    entries = {entry.name: entry.value for entry in entry_points(group="finedge.backends")}
+    targets = {**entries, **BACKENDS}
     if name not in targets:
         raise UsageError(f"unknown backend '{name}'", expected=nearest(name, targets))
     module, attribute = targets[name].split(":")
@@ -185,13 +218,11 @@ def load_backend(name: str, *, options: SessionOptions | None = None) -> Backend
 
 
 def usual_variants(backend: Backend, bundle: Bundle) -> tuple[str, ...]:
-    """Return the variants of a bundle that a benchmark of this backend takes when none are named."""
-    held = bundle.variants()
-    return (
-        tuple(v for v in held if v in backend.usual_variants)
-        if isinstance(backend, HasUsualVariants)
-        else held
-    )
+    """Return the variants of a bundle that a benchmark takes when none are named."""
+    variants = bundle.variants()
+    if not isinstance(backend, HasUsualVariants):
+        return variants
+    return tuple(v for v in variants if v in backend.usual_variants)
 
 
 def pick_file(bundle: Bundle, variant: str, *, order: tuple[str, ...] | None = None) -> str:

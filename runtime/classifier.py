@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ranked:
-    """One label of an answer; `p` in [0, 1]."""
+    """One label of an answer; `p` is its probability, in [0, 1]."""
 
     index: int
     label: str
@@ -34,7 +34,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Times:
-    """Wall times of one call in milliseconds: what each frame of its batch waited for."""
+    """Wall times of one call in milliseconds. Each frame of a batch waited for all of it."""
 
     preprocess: float
     infer: float
@@ -45,7 +45,8 @@ class Times:
 class Prediction:
     """The most probable labels of one frame, the best first.
 
-    `unknown`: the best is less probable than the bundle's reject threshold; never where the bundle has none (`finedge.confidence`).
+    `unknown`: the best label is less probable than the bundle's threshold. It is never set where
+    the bundle has no threshold (`finedge.confidence`).
     """
 
     top: tuple[Ranked, ...]
@@ -55,7 +56,19 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A bundle with an open session; make one with `Classifier.open`, and close it (or use `with`)."""
+    """A bundle with an open session. Make one with `Classifier.open`; close it, or use `with`.
+
+    Example:
+        >>> import numpy as np
+        >>> from finedge.runtime.classifier import Classifier
+        >>> photo = np.zeros((480, 640, 3), np.uint8)
+        >>> with Classifier.open("examples/birds.finedge", variant="fp32", topk=3) as classifier:
+        ...     (prediction,) = classifier([photo])
+        >>> len(prediction.top)
+        3
+        >>> prediction.top[0].label in classifier.bundle.spec.labels
+        True
+    """
 
     bundle: Bundle
     session: Session
@@ -78,33 +91,48 @@ class Classifier:
         Args:
             source: a bundle or its folder.
             variant: fp32, fp16 or int8; `auto` is int8 where the bundle holds it, else fp32.
-            backend: a backend's name, or `auto` for the first that runs here.
+            backend: a backend's name, or `auto` for the first that runs on this machine.
             threads: CPU threads; None is the physical cores this process may use.
             spin: see `SessionOptions`.
             topk: how many labels an answer holds, at most all.
+
+        Raises:
+            UsageError: `topk` is less than 1, or a variant or backend is unknown.
+            BundleError: the bundle is damaged or lacks the variant.
+            BackendMissing: the backend cannot run on this machine; the text says why.
+
+        Example:
+            >>> classifier = Classifier.open("examples/birds.finedge", backend="onnxruntime")
+            >>> classifier.session.info.file
+            'model.int8.cpu.onnx'
+            >>> classifier.close()
         """
         if topk < 1:
             raise UsageError(f"topk {topk}", expected="at least 1")
         bundle = source if isinstance(source, Bundle) else Bundle.load(Path(source))
-        chosen = _auto_variant(bundle) if variant == "auto" else variant
-        session = get_backend(backend, options=SessionOptions(threads, spin)).open(
-            bundle, variant=chosen
-        )
+        if variant == "auto":
+            variant = "int8" if "int8" in bundle.variants() else "fp32"
+        opener = get_backend(backend, options=SessionOptions(threads, spin))
+        session = opener.open(bundle, variant=variant)
+        info = session.info
         log.info(
             "%s: %s with %s on %s (%s)",
             bundle.name,
-            session.info.file,
-            session.info.backend,
-            session.info.device,
-            session.info.precision,
+            info.file,
+            info.backend,
+            info.device,
+            info.precision,
         )
-        return cls(bundle, session, chosen, topk)
+        return cls(bundle, session, variant, topk)
 
     def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """Classify frames of any size (uint8 [H, W, 3], RGB) as one batch; no frames give no predictions.
+        """Classify frames of any size (uint8 [H, W, 3], RGB) as one batch.
+
+        Returns:
+            A prediction for each frame; an empty list for no frames.
 
         Raises:
-            UsageError: a frame is no uint8 RGB picture.
+            UsageError: a frame is not a uint8 RGB picture.
             FinedgeError: the model returned NaN or infinity.
         """
         if not len(frames):
@@ -114,14 +142,14 @@ class Classifier:
         prepared = time.perf_counter()
         scores = self.scores(batch)
         inferred = time.perf_counter()
-        tops = self.rank(scores)
+        tops = self.rank(self.probabilities(scores))
+        ended = time.perf_counter()
         times = Times(
-            *(
-                1e3 * t
-                for t in (prepared - start, inferred - prepared, time.perf_counter() - inferred)
-            )
+            preprocess=1e3 * (prepared - start),
+            infer=1e3 * (inferred - prepared),
+            post=1e3 * (ended - inferred),
         )
-        return [Prediction(top, times, self.rejects(top[0].p)) for top in tops]
+        return [Prediction(top, times, self.abstains(top[0].p)) for top in tops]
 
     def prepare(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Preprocess frames into the network's input: uint8 [B, H, W, 3]."""
@@ -133,31 +161,42 @@ class Classifier:
         return np.stack([preprocess(frame, self.bundle.spec.preprocess) for frame in frames])
 
     def scores(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the model on a prepared batch; return the deciding output, float32 [B, classes]."""
+        """Run the model on a prepared batch; return its main output, float32 [B, classes]."""
         return self.session(batch)[self.bundle.spec.main.name]
 
-    def rank(self, scores: NDArray[np.float32]) -> list[tuple[Ranked, ...]]:
-        """Turn scores [B, classes] into the `topk` labels of each row; a temperature changes their shares, never their order."""
-        best = order(probabilities(scores))[:, : self.topk]
-        labels = self.bundle.spec.labels
-        shares = np.take_along_axis(self.tempered(scores), best, axis=1).tolist()
-        return [
-            tuple(Ranked(i, labels[i], share) for i, share in zip(row, values, strict=True))
-            for row, values in zip(best.tolist(), shares, strict=True)
-        ]
+    def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Return the class probabilities of scores, both [B, classes], at the bundle's temperature.
 
-    def tempered(self, scores: NDArray[np.float32]) -> NDArray[np.floating]:
-        """Return the class probabilities [B, classes] of scores at the bundle's temperature: the ones that are shown."""
-        return probabilities(
-            scores if self.confidence is None else scores / np.float32(self.confidence.temperature)
-        )
+        Raises:
+            FinedgeError: a score is NaN or infinite.
+        """
+        temperature = 1.0 if self.confidence is None else self.confidence.temperature
+        return probabilities(scores, temperature=temperature)
+
+    def rank(
+        self, p: NDArray[np.floating], *, first: int | None = None
+    ) -> list[tuple[Ranked, ...]]:
+        """Return the `topk` labels of each row of probabilities [B, classes], the best first.
+
+        `first` is the index of a label that leads whatever its probability is.
+        """
+        keys = p
+        if first is not None:
+            keys = np.where(np.arange(p.shape[1]) == first, np.inf, p)
+        best = order(keys)[:, : self.topk]
+        best_p = np.take_along_axis(p, best, axis=1)
+        labels = self.bundle.spec.labels
+        return [
+            tuple(Ranked(i, labels[i], value) for i, value in zip(row, values, strict=True))
+            for row, values in zip(best.tolist(), best_p.tolist(), strict=True)
+        ]
 
     @cached_property
     def confidence(self) -> Confidence | None:
-        """The variant's temperature and reject threshold, where the bundle was calibrated for them."""
+        """The variant's temperature and threshold, where the bundle was calibrated for them."""
         return self.bundle.confidence(self.variant)
 
-    def rejects(self, p: float) -> bool:
+    def abstains(self, p: float) -> bool:
         """Tell whether a top probability is too small to be an answer."""
         return self.confidence is not None and p < self.confidence.reject
 
@@ -177,15 +216,16 @@ class Classifier:
         self.close()
 
 
-def probabilities(scores: NDArray[np.float32]) -> NDArray[np.floating]:
-    """Return the class probabilities [B, classes] of scores of either kind, summing to 1.
+def probabilities(scores: NDArray[np.float32], *, temperature: float = 1.0) -> NDArray[np.floating]:
+    """Return the class probabilities [B, classes] of scores of either kind; each row sums to 1.
 
-    One formula serves both: the softmax of log-probabilities is their exponential, renormalised.
+    One formula serves logits and log-probabilities. The softmax of log-probabilities is their
+    exponential, renormalised. Scores are divided by `temperature` first (> 0).
 
     Raises:
         FinedgeError: a score is NaN or infinite.
     """
-    p = softmax(scores)
+    p = softmax(scores / np.float32(temperature))
     if not np.isfinite(p).all():
         raise FinedgeError(
             "the model returned scores that are not finite",
@@ -196,9 +236,8 @@ def probabilities(scores: NDArray[np.float32]) -> NDArray[np.floating]:
 
 
 def order(p: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Return the class indices of each row [B, classes], the most probable first; of equals the lower index."""
+    """Return the class indices of each row [B, classes], the most probable first.
+
+    Of equal probabilities the lower index comes first.
+    """
     return np.argsort(-p, axis=1, kind="stable")
-
-
-def _auto_variant(bundle: Bundle) -> str:
-    return "int8" if "int8" in bundle.variants() else "fp32"

@@ -1,4 +1,4 @@
-"""A backend that answers what it is told: for tests of everything above a backend, on machines that have none."""
+"""A backend that returns the scores a test gives it: for tests of everything above a backend."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from finedge import __version__
 from finedge.bundle import Bundle
 from finedge.errors import UsageError
 from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, pick_file
-from finedge.runtime.ports import check_answers
+from finedge.runtime.model_io import check_scores
 
-KEPT = 100  # batches: a stream has no end
+MAX_INPUTS = 100  # batches that are kept: a stream has no end
 
-# One row of scores [classes] per output name, or a function of one preprocessed frame (uint8 [H, W, 3]) that returns it.
-Answer = (
-    Mapping[str, NDArray[np.float32]]
-    | Callable[[NDArray[np.uint8]], Mapping[str, NDArray[np.float32]]]
-)
+# One row of scores [classes] for each output name.
+Row = Mapping[str, NDArray[np.float32]]
+# A row, or a function that makes one of a preprocessed frame (uint8 [H, W, 3]).
+FakeScores = Row | Callable[[NDArray[np.uint8]], Row]
 
 
 @dataclass
 class FakeBackend:
-    """Answers each frame of a batch with `answer`, after `latency_s` seconds a call; `inputs` keeps the newest batches it was given.
+    """Answers each frame of a batch with `answer`, after `latency_s` seconds a call.
 
-    Without an answer the score of a class is how near its index is to the frame's mean grey level, both on [0, 1].
-    The session options are ignored: nothing is computed.
+    Without an answer, a class scores by how near its index is to the frame's mean grey level;
+    both lie on [0, 1]. `inputs` keeps the newest batches. The session options are ignored:
+    nothing is computed.
     """
 
     options: SessionOptions = field(default_factory=SessionOptions)
-    answer: Answer | None = None
+    answer: FakeScores | None = None
     latency_s: float = 0.0
-    inputs: deque[NDArray[np.uint8]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    inputs: deque[NDArray[np.uint8]] = field(default_factory=lambda: deque(maxlen=MAX_INPUTS))
     name: str = field(default="fake", init=False)
 
     def why_not(self) -> str | None:
@@ -45,18 +45,13 @@ class FakeBackend:
 
     def open(self, bundle: Bundle, *, variant: str) -> FakeSession:
         """Pretend to open a variant that the bundle must hold."""
-        return FakeSession(
-            self,
-            bundle,
-            SessionInfo(
-                "fake", "none", pick_file(bundle, variant), variant, {"finedge": __version__}
-            ),
-        )
+        file, versions = pick_file(bundle, variant), {"finedge": __version__}
+        return FakeSession(self, bundle, SessionInfo("fake", "none", file, variant, versions))
 
 
 @dataclass
 class FakeSession:
-    """An open pretence; `backend` may be changed while it is open."""
+    """An open session of the fake backend; `backend` may be changed while it is open."""
 
     backend: FakeBackend
     bundle: Bundle
@@ -71,19 +66,20 @@ class FakeSession:
         self.backend.inputs.append(batch)
         time.sleep(self.backend.latency_s)
         rows = [self._row(frame) for frame in batch]
-        answers = {
+        outputs = {
             name: np.stack([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]
         }
-        check_answers(answers, self.bundle.spec, rows=len(batch), file=self.info.file)
-        return answers
+        check_scores(outputs, self.bundle.spec, rows=len(batch), file=self.info.file)
+        return outputs
 
     def close(self) -> None:
         """Refuse further calls."""
         self.closed = True
 
-    def _row(self, frame: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+    def _row(self, frame: NDArray[np.uint8]) -> Row:
         answer = self.backend.answer
         if answer is None:
-            grey = -np.abs(np.linspace(0, 1, len(self.bundle.spec.labels)) - frame.mean() / 255)
-            return {o.name: grey for o in self.bundle.spec.outputs}
+            levels = np.linspace(0, 1, len(self.bundle.spec.labels))
+            nearness = -np.abs(levels - frame.mean() / 255)
+            return {o.name: nearness for o in self.bundle.spec.outputs}
         return answer(frame) if callable(answer) else answer

@@ -34,9 +34,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from finedge.ops import cross_layer_attention  # noqa: E402
-from finedge.runtime.trt.plugin.cross_layer_attention import Ready  # noqa: E402
+from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention  # noqa: E402
 from finedge.runtime.trt.plugin.driver import LIBRARY, Driver  # noqa: E402
-from finedge.runtime.trt.plugin.launch import HALF, Layout, Problem  # noqa: E402
+from finedge.runtime.trt.plugin.launch import HALF, AttentionShape, MapLayout  # noqa: E402
 
 ROUNDS = 30  # of every contender in turn
 INSIDE = 20  # launches timed together, so that the clock's own cost does not count
@@ -90,13 +90,13 @@ class Kernel:
         self.out, c = torch.empty_like(maps[0]), shape.channels
         queries, keys = shape.positions
         layouts = [
-            Layout.of("HWC8", kind=HALF, channels=c, positions=n).map()
+            MapLayout.of("HWC8", kind=HALF, channels=c, positions=n).map()
             for n in (queries, keys, keys, queries)
         ]
-        problem = Problem(
+        problem = AttentionShape(
             *layouts, None, queries, keys, c, c, 1, maps[0].shape[0], scale_of(shape), 0
         )
-        self.ready = Ready(driver, problem, shared=shape.shared)
+        self.ready = ReadyAttention(driver, problem, shared=shape.shared)
         self.workspace = torch.empty(
             self.ready.plan.workspace_bytes, dtype=torch.uint8, device=maps[0].device
         )

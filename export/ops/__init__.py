@@ -1,4 +1,7 @@
-"""ONNX faces of the operators of `finedge/ops.py`: how a torch call becomes a node, and the node's body in standard ops."""
+"""Our operators (`finedge/ops.py`) in ONNX: how a torch call becomes a node, and the node's body.
+
+The body is a function in standard ops.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,25 @@ from finedge.ops import OPS, Op
 
 
 @dataclass(frozen=True)
-class Face:
-    """The ONNX side of one op: `torch_op` is the overload the exporter meets, `translate` emits the node, `body` is its function."""
+class OnnxOp:
+    """The ONNX side of one operator.
+
+    Attributes:
+        torch_op: returns the torch overload that the exporter meets.
+        translate: emits the node.
+        body: returns the node's function.
+    """
 
     torch_op: Callable[[], Any]
     translate: Callable[..., Any]
     body: Callable[[], ir.Function]
 
 
-FACES: dict[str, Face] = {
-    "CrossLayerAttention": Face(
+ONNX_OPS: dict[str, OnnxOp] = {
+    "CrossLayerAttention": OnnxOp(
         cross_layer_attention.torch_op, cross_layer_attention.translate, cross_layer_attention.body
     ),
-    "ChannelAttention": Face(
+    "ChannelAttention": OnnxOp(
         channel_attention.torch_op, channel_attention.translate, channel_attention.body
     ),
 }
@@ -35,19 +44,21 @@ FACES: dict[str, Face] = {
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
     """Return what `torch.onnx.export(custom_translation_table=...)` takes."""
-    return {face.torch_op(): face.translate for face in FACES.values()}
+    return {op.torch_op(): op.translate for op in ONNX_OPS.values()}
 
 
 def add_bodies(model: ir.Model) -> None:
-    """Give every finedge node of `model` its function, and the attributes by which TensorRT finds a plugin for it."""
+    """Give every finedge node of `model` its function.
+
+    Each node also gets the attributes by which TensorRT finds a plugin for it.
+    """
     for op in OPS.values():
         check_name(op)
-        nodes = [
-            n for n in model.graph.all_nodes() if (n.domain, n.op_type) == (op.domain, op.name)
-        ]
+        every = model.graph.all_nodes()
+        nodes = [n for n in every if (n.domain, n.op_type) == (op.domain, op.name)]
         if not nodes:
             continue
-        function = FACES[op.name].body()
+        function = ONNX_OPS[op.name].body()
         model.functions[function.identifier()] = function
         model.opset_imports[op.domain] = op.version
         for node in nodes:
@@ -56,10 +67,12 @@ def add_bodies(model: ir.Model) -> None:
 
 
 def check_name(op: Op) -> None:
-    """Refuse an op named like a standard ONNX op: TensorRT's parser looks at the name alone and builds the wrong op silently."""
-    if op.name in {schema.name for schema in onnx.defs.get_all_schemas()} or op.name.startswith(
-        "TRT_"
-    ):
+    """Refuse an op named like a standard ONNX op.
+
+    TensorRT's parser looks at the name alone and builds the wrong op silently.
+    """
+    standard = {schema.name for schema in onnx.defs.get_all_schemas()}
+    if op.name in standard or op.name.startswith("TRT_"):
         raise FinedgeError(
             f"op '{op.name}' is named like an ONNX op",
             expected="a name unique over all domains",

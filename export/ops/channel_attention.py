@@ -1,6 +1,7 @@
-"""`finedge::ChannelAttention` in ONNX: the groups are the heads, and the channels of a group are what attends to each other.
+"""`finedge::ChannelAttention` in ONNX: the groups are the heads.
 
-Written like `cross_layer_attention.py`, for the reasons given there.
+The channels of a group attend to each other. It is written like `cross_layer_attention.py`, for the
+reasons that stand there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def ChannelAttention(  # noqa: D103, N802
     ca__q: FLOAT[...], ca__k: FLOAT[...], ca__v: FLOAT[...], groups: int, scale: float
 ) -> FLOAT[...]:
     ca__factor = op.CastLike(op.Constant(value_float=scale), ca__q)
-    # [B, C, H, W] -> [B, groups, C / groups, HW] in one Reshape: readers that drop the first of two read a 0 of the second wrong.
+    # [B, C, H, W] -> [B, groups, C / groups, HW] in one Reshape. Readers that drop the first of two
+    # read a 0 of the second wrong.
     ca__split = op.Concat(
         op.Constant(value_ints=[0]),
         op.Reshape(op.Constant(value_int=groups), op.Constant(value_ints=[1])),

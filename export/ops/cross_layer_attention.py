@@ -1,8 +1,10 @@
 """`finedge::CrossLayerAttention` in ONNX.
 
-The body has rank 4 with an explicit head axis and scales q before the first product: in that form, in FP16 and with at
-most 256 channels, TensorRT fuses it into one attention kernel by itself. Formals carry a private prefix because TensorRT's
-function importer binds by name, and a formal named like a later argument receives the wrong tensor without a warning.
+The body has rank 4 with an explicit head axis, and scales q before the first product. In that
+form, in FP16 and with at most 256 channels, TensorRT fuses it into one attention kernel by itself.
+
+Formals carry a private prefix because TensorRT's function importer binds by name. A formal named
+like a later argument receives the wrong tensor without a warning.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def CrossLayerAttention(  # noqa: D103, N802
 ) -> FLOAT[...]:
     cla__head = op.Constant(value_ints=[1])
     cla__factor = op.CastLike(op.Constant(value_float=scale), cla__q)
-    # [B, C, H, W] -> [B, C, HW]; C by its number: readers that drop the first of two Reshapes read a 0 of the second wrong.
+    # [B, C, H, W] -> [B, C, HW]. C is written as its number: readers that drop the first of two
+    # Reshapes read a 0 of the second wrong.
     cla__batch, cla__rest = op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
     cla__flat_q = op.Reshape(
         cla__q, op.Concat(cla__batch, op.Shape(cla__q, start=1, end=2), cla__rest, axis=0)

@@ -1,4 +1,4 @@
-"""What onnxscript has to know of an op of `finedge/ops.py` to emit it as a node."""
+"""The ONNX schema of an op of `finedge/ops.py`, with which onnxscript emits it as a node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxscript import values
 
 from finedge.ops import Op
 
-KINDS = {float: defs.OpSchema.AttrType.FLOAT, int: defs.OpSchema.AttrType.INT}
+ATTRIBUTE_TYPES = {float: defs.OpSchema.AttrType.FLOAT, int: defs.OpSchema.AttrType.INT}
 
 
 def domain(op: Op) -> values.Opset:
@@ -19,7 +19,8 @@ def domain(op: Op) -> values.Opset:
 
 def emit(op: Op, *inputs: Any, **attributes: Any) -> Any:
     """Add one node to the graph that is being exported; return its output."""
-    # Not through a scripted function: the exporter's version converter inlines those, and the node would not survive.
+    # Not through a scripted function: the exporter's version converter inlines those, and the node
+    # would not survive.
     return values.Op(domain(op), op.name, _schema(op))(*inputs, **attributes)
 
 
@@ -33,7 +34,7 @@ def _schema(op: Op) -> defs.OpSchema:
         outputs=[formal("y", "T")],
         type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
         attributes=[
-            defs.OpSchema.Attribute(name, KINDS[kind], "", required=True)
+            defs.OpSchema.Attribute(name, ATTRIBUTE_TYPES[kind], "", required=True)
             for name, kind in op.attributes.items()
         ],
     )

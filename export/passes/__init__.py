@@ -1,4 +1,7 @@
-"""Graph passes, each an exact rewrite, one a file; `apply_passes` runs those that always pay, `absorb` the one that is a choice."""
+"""Graph passes: each is an exact rewrite in a file of its own.
+
+`apply_passes` runs those that always pay; `absorb` runs the one that is a choice.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ NAMES = (
     "theta once (common subexpressions)",
     "fold z and BatchNorm of all responses into one convolution",
     "spatial mean as GlobalAveragePool",
-    "log softmax written out, one axis an Unsqueeze, masks reshaped: forms that every reader computes right",
+    "log softmax written out, one axis an Unsqueeze, masks reshaped: forms that every reader "
+    "computes right",
     "absorb key and value projections where cheaper",
 )
-
 
 # In this order.
 ALWAYS = (
@@ -45,7 +48,13 @@ def apply_passes(model: ir.Model, *, keep: Set[str] = frozenset()) -> None:
 
 
 def absorb(model: ir.Model, nodes: Set[str], *, keep: Set[str] = frozenset()) -> ir.Model:
-    """Return a copy of `model` in which the attention nodes of these names have absorbed their projections; `keep` as above."""
+    """Return a copy of `model` in which the attention nodes of some names absorb their projections.
+
+    Args:
+        model: is not changed.
+        nodes: the names.
+        keep: tensors that stay what they are (the taps).
+    """
     copy = model.clone()
     with _kept(copy, keep):
         for rewrite in (AbsorbProjectionsPass(nodes), RemoveUnusedNodesPass()):

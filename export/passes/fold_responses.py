@@ -1,8 +1,9 @@
-"""sum_r BN_r(z(Y_r)) = conv1x1(concat_r Y_r): one convolution for all responses of a cross-layer module.
+"""sum_r BN_r(z(Y_r)) = conv1x1(concat_r Y_r): one convolution for all responses of a module.
 
-In CNL the shared projection z and the BatchNorm of each response r are affine, and their results are added:
+In CNL the shared projection z and the BatchNorm of each response r are affine. Their results are
+added:
     sum_r s_r (W_z Y_r) + b_r = [s_1 W_z, ..., s_n W_z] [Y_1; ...; Y_n] + sum_r b_r.
-It saves n - 1 convolution launches, n - 1 Adds and, in INT8, n - 1 quantisations.
+It saves n - 1 convolution launches, n - 1 Adds and, in INT8, n - 1 quantizations.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from finedge.export.passes.projection import (
     Projection,
-    constant,
-    given,
-    has_constants,
     insert_projection,
     read_projection,
+)
+from finedge.export.passes.values import (
+    constant_input,
+    has_constant_inputs,
+    input_of,
+    replace_value,
     used_once,
 )
-from finedge.export.passes.replacing import take_over
 from finedge.ops import DOMAIN
 
 
@@ -45,16 +48,15 @@ def _fold(graph: ir.Graph, root: ir.Node) -> bool:
         add = ir.node("Add", [other, total], name=f"{root.name}/folded")
         graph.insert_before(root, add)
         total = add.outputs[0]
-    take_over(root.outputs[0], total)
+    replace_value(root.outputs[0], total)
     return True
 
 
 def _merged_convolution(graph: ir.Graph, root: ir.Node, responses: list[Projection]) -> ir.Value:
     weight = np.concatenate([r.weight for r in responses], axis=1)
     bias = np.sum([r.bias for r in responses], axis=0)
-    concat = ir.node(
-        "Concat", [r.source for r in responses], {"axis": 1}, name=f"{root.name}/responses"
-    )
+    sources = [response.source for response in responses]
+    concat = ir.node("Concat", sources, {"axis": 1}, name=f"{root.name}/responses")
     graph.insert_before(root, concat)
     return insert_projection(
         graph,
@@ -67,52 +69,52 @@ def _merged_convolution(graph: ir.Graph, root: ir.Node, responses: list[Projecti
 
 
 def _leaves(node: ir.Node) -> list[ir.Value]:
-    """Return what a tree of Adds adds up, left to right."""
-    found: list[ir.Value] = []
+    """Return the values that a tree of Adds adds up, left to right."""
+    leaves: list[ir.Value] = []
     for index in range(2):
-        value = given(node, index)
+        value = input_of(node, index)
         producer = value.producer()
         if producer is not None and producer.op_type == "Add" and _feeds_only_an_add(producer):
-            found += _leaves(producer)
+            leaves += _leaves(producer)
         else:
-            found.append(value)
-    return found
+            leaves.append(value)
+    return leaves
 
 
 def _feeds_only_an_add(node: ir.Node) -> bool:
-    consumers = node.outputs[0].consumers()
-    return (
-        not node.outputs[0].is_graph_output()
-        and len(consumers) == 1
-        and consumers[0].op_type == "Add"
-    )
+    result = node.outputs[0]
+    consumers = result.consumers()
+    if result.is_graph_output() or len(consumers) != 1:
+        return False
+    return consumers[0].op_type == "Add"
 
 
 def _response(leaf: ir.Value) -> Projection | None:
-    """Read `leaf` as [BatchNorm of] a 1x1 convolution of a finedge op's output, each used once; None for anything else."""
+    """Read `leaf` as [BatchNorm of] a 1x1 convolution of the output of one of our ops.
+
+    Each value is used once; None for anything else.
+    """
     norm = leaf.producer()
     if norm is None or norm.op_type != "BatchNormalization":
         return _of_attention(read_projection(leaf))
-    if not used_once(leaf) or not has_constants(norm):
+    if not used_once(leaf) or not has_constant_inputs(norm):
         return None
-    found = _of_attention(read_projection(given(norm, 0)))
-    if found is None:
+    projection = _of_attention(read_projection(input_of(norm, 0)))
+    if projection is None:
         return None
     factor, shift = _affine(norm)
-    return Projection(
-        found.source, found.weight * factor[:, None, None, None], found.bias * factor + shift
-    )
+    weight = projection.weight * factor[:, None, None, None]
+    return Projection(projection.source, weight, projection.bias * factor + shift)
 
 
-def _of_attention(found: Projection | None) -> Projection | None:
-    source = None if found is None else found.source.producer()
-    return found if source is not None and source.domain == DOMAIN else None
+def _of_attention(projection: Projection | None) -> Projection | None:
+    producer = None if projection is None else projection.source.producer()
+    return projection if producer is not None and producer.domain == DOMAIN else None
 
 
 def _affine(norm: ir.Node) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Read a BatchNormalization in evaluation mode as (factor, shift) a channel."""
-    gamma, beta, mean, variance = (constant(norm, i) for i in (1, 2, 3, 4))
-    factor = gamma / np.sqrt(
-        variance + np.asarray(norm.attributes.get_float("epsilon", 1e-5), gamma.dtype)
-    )
+    """Read a BatchNormalization in evaluation mode as (factor, shift) of each channel."""
+    gamma, beta, mean, variance = (constant_input(norm, i) for i in (1, 2, 3, 4))
+    epsilon = np.asarray(norm.attributes.get_float("epsilon", 1e-5), gamma.dtype)
+    factor = gamma / np.sqrt(variance + epsilon)
     return factor, beta - mean * factor

@@ -1,4 +1,7 @@
-"""Whole frames in: the resize and crop of `finedge/preprocess.py` become two constant MatMuls at the head of the graph."""
+"""Whole frames in: the resize and crop of `finedge/preprocess.py` as the first nodes of a graph.
+
+They become two constant MatMuls.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,35 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from finedge.errors import FinedgeError
+from finedge.graph.edit import copied, replace_items
+from finedge.graph.patterns import TO_PLANES, frames_to_planes
 from finedge.resample import resize_matrices
 from finedge.spec import Preprocess
 
 PREFIX = "frame/"
 
 
-def accept_frames(model: ModelProto, how: Preprocess, *, height: int, width: int) -> ModelProto:
-    """Return a copy of `model` that takes uint8 [B, height, width, 3] instead of crops; plain ONNX, any runtime.
+def accept_frames(
+    model: ModelProto, preprocess: Preprocess, *, height: int, width: int
+) -> ModelProto:
+    """Return a copy of `model` that takes uint8 [B, height, width, 3] instead of crops.
 
-    It rounds to grey levels where Pillow and OpenCV do, half up as they do: that is what training saw. Only the part of the frame that the
-    crop reads is computed with. Weights, Q/DQ nodes and outputs stay as they are.
+    It is plain ONNX for any runtime. It rounds to grey levels where Pillow and OpenCV do, half up
+    as they do, since training saw such crops. Only the part of the frame that the crop reads is
+    used. Weights, Q/DQ nodes and outputs stay as they are.
 
     Raises:
-        FinedgeError: the graph does not begin as `to_onnx` writes it: Cast to float32, then Transpose to planes.
+        FinedgeError: the graph does not begin as `to_onnx` writes it: Cast to float32, then
+            Transpose to planes.
     """
-    framed = ModelProto()
-    framed.CopyFrom(model)
+    framed = copied(model)
     graph = framed.graph
-    cast, transpose = _head(framed)
-    rows, columns = resize_matrices(how, height=height, width=width)
-    (top, bottom), (left, right) = _read(rows), _read(columns)
+    cast, transpose = _head(graph)
+    rows, columns = resize_matrices(preprocess, height=height, width=width)
+    (top, bottom), (left, right) = _used_range(rows), _used_range(columns)
     constants = {
         "begin": np.array([top, left], np.int64),
         "end": np.array([bottom, right], np.int64),
@@ -40,12 +48,10 @@ def accept_frames(model: ModelProto, how: Preprocess, *, height: int, width: int
         "black": np.float32(0),
         "white": np.float32(255),
     }
-    nodes = _nodes(
-        graph.input[0].name, transpose.output[0], rounds_between=how.method.startswith("pillow")
-    )
-    rest = [n for n in graph.node if n not in (cast, transpose)]
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
+    rounds_between = preprocess.method.startswith("pillow")
+    nodes = _nodes(graph.input[0].name, transpose.output[0], rounds_between=rounds_between)
+    rest = [node for node in graph.node if node not in (cast, transpose)]
+    replace_items(graph.node, [*nodes, *rest])
     graph.initializer.extend(
         numpy_helper.from_array(np.asarray(v), PREFIX + k) for k, v in constants.items()
     )
@@ -54,30 +60,39 @@ def accept_frames(model: ModelProto, how: Preprocess, *, height: int, width: int
     return framed
 
 
-def _head(model: ModelProto) -> tuple[NodeProto, NodeProto]:
+def resize_head(framed: ModelProto) -> ModelProto:
+    """Return the part of a framed graph that makes float32 planes [B, 3, crop, crop] of frames."""
+    head = copied(framed)
+    nodes = [node for node in framed.graph.node if node.name.startswith(PREFIX)]
+    planes = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
+    constants = [t for t in framed.graph.initializer if t.name.startswith(PREFIX)]
+    del head.graph.value_info[:], head.functions[:]
+    replace_items(head.graph.node, nodes)
+    replace_items(head.graph.output, [planes])
+    replace_items(head.graph.initializer, constants)
+    return head
+
+
+def _head(graph: GraphProto) -> tuple[NodeProto, NodeProto]:
     """Return the Cast and the Transpose that turn frames into planes."""
-    name, found = model.graph.input[0].name, []
-    for kind in ("Cast", "Transpose"):
-        readers = [n for n in model.graph.node if name in n.input]
-        if len(readers) != 1 or readers[0].op_type != kind:
-            raise FinedgeError(
-                f"{name} is read by {[n.op_type for n in readers]}",
-                expected=f"one {kind}, as finedge export writes it",
-                fix="export again",
-            )
-        found.append(readers[0])
-        name = readers[0].output[0]
-    return found[0], found[1]
+    head = frames_to_planes(graph)
+    if head is None:
+        raise FinedgeError(
+            f"the graph begins with {', '.join(node.op_type for node in graph.node[:2])}",
+            expected="one Cast, then one Transpose to planes, as finedge export writes it",
+            fix="export again",
+        )
+    return head
 
 
-def _read(matrix: NDArray[np.float32]) -> tuple[int, int]:
-    """Return the first and one past the last source position with a weight."""
+def _used_range(matrix: NDArray[np.float32]) -> tuple[int, int]:
+    """Return the first source position with a weight, and one past the last."""
     used = np.flatnonzero(matrix.any(axis=0))
     return int(used[0]), int(used[-1]) + 1
 
 
 class _Chain:
-    """Nodes one behind the other; each call appends one and returns its output's name."""
+    """Nodes one after the other; each call appends one and returns its output's name."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
@@ -97,15 +112,14 @@ class _Chain:
 
 
 def _nodes(frames: str, planes: str, *, rounds_between: bool) -> list[NodeProto]:
-    """Return the nodes from uint8 frames [B, height, width, 3] to float32 planes [B, 3, crop, crop]."""
+    """Return the nodes from uint8 frames [B, height, width, 3] to float32 [B, 3, crop, crop]."""
     chain = _Chain()
-    pixels = chain.add(
-        "Cast", frames, to=TensorProto.FLOAT
-    )  # first: TensorRT cannot transpose uint8
+    # The Cast is first: TensorRT cannot transpose uint8.
+    pixels = chain.add("Cast", frames, to=TensorProto.FLOAT)
     part = chain.add("Slice", pixels, f"{PREFIX}begin", f"{PREFIX}end", f"{PREFIX}axes")
-    narrow = chain.add(
-        "MatMul", chain.add("Transpose", part, perm=[0, 3, 1, 2]), f"{PREFIX}columns"
-    )  # first, as both libraries do
+    part_planes = chain.add("Transpose", part, perm=TO_PLANES)
+    # Columns before rows, as both libraries do.
+    narrow = chain.add("MatMul", part_planes, f"{PREFIX}columns")
     crop = chain.add("MatMul", f"{PREFIX}rows", chain.grey(narrow) if rounds_between else narrow)
     chain.grey(crop, out=planes)
     return chain.nodes

@@ -1,25 +1,51 @@
-"""Constants of an inlined body: what can be computed now is stored, not written as nodes.
+"""Constants of a graph, and constant folding of an inlined function body.
 
-A reshape to a computed shape, a Constant of integers or a CastLike is more than some readers take
-(the older of cv2.dnn's two engines, OpenCV 4 too); with the sizes known at export nothing of that
-is left.
+Some readers take no reshape to a computed shape, no Constant of integers and no CastLike: the older
+of cv2.dnn's two engines, OpenCV 4 too. With the sizes known at export, none of these is left.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from finedge.graph.sizes import Shapes
+from finedge.graph.walk import is_standard
+
 if TYPE_CHECKING:
-    from onnx import NodeProto, TensorProto
-
-STANDARD = ("", "ai.onnx")
-Shapes = dict[str, tuple[int | None, ...]]
+    from onnx import GraphProto, NodeProto, TensorProto
 
 
-class Constants:
-    """The stored values of one body by tensor name.
+def constant_names(graph: GraphProto) -> set[str]:
+    """Return the names of the initializers and of what Constant nodes make."""
+    nodes = {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    return {tensor.name for tensor in graph.initializer} | nodes
 
-    `types` and `shapes`: the known ones of the graph's tensors.
+
+def constant_value(node: NodeProto) -> Any:
+    """Return what a Constant node holds as an array; None for strings and sparse tensors."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    dtypes = {
+        "value_float": np.float32,
+        "value_floats": np.float32,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+    }
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return numpy_helper.to_array(attribute.t)
+        if attribute.name in dtypes:
+            return np.asarray(helper.get_attribute_value(attribute), dtypes[attribute.name])
+    return None
+
+
+class FoldedConstants:
+    """The computed constants of one function body, as arrays by tensor name.
+
+    Args:
+        types: the ONNX element types of the graph's tensors, as far as they are known.
+        shapes: their shapes, as far as they are known.
     """
 
     def __init__(self, types: dict[str, int], shapes: Shapes) -> None:
@@ -27,10 +53,10 @@ class Constants:
         self.values: dict[str, Any] = {}
 
     def take(self, node: NodeProto) -> bool:
-        """Store what a node makes, if that is a constant; tell whether it was."""
+        """Store what a node makes if that is a constant; return whether it is."""
         from onnx import helper
 
-        value = self._value(node) if node.domain in STANDARD else None
+        value = self._value(node) if is_standard(node) else None
         if value is None:
             return False
         self.values[node.output[0]] = value
@@ -49,16 +75,14 @@ class Constants:
         from onnx import helper
 
         if node.op_type == "Constant":
-            return constant(node)
+            return constant_value(node)
         if node.op_type == "Shape":
             return self._sizes(node)
         values: list[Any] = [self.values[name] for name in node.input if name in self.values]
-        if (
-            node.op_type == "CastLike"
-            and node.input[0] in self.values
-            and self.types.get(node.input[1])
-        ):
-            return values[0].astype(helper.tensor_dtype_to_np_dtype(self.types[node.input[1]]))
+        if node.op_type == "CastLike" and node.input[0] in self.values:
+            element_type = self.types.get(node.input[1])
+            if element_type:
+                return values[0].astype(helper.tensor_dtype_to_np_dtype(element_type))
         if not values or len(values) < len(node.input):
             return None
         if node.op_type == "Concat":
@@ -74,30 +98,11 @@ class Constants:
         """Return the part of a shape that a Shape node asks for; None if a size in it is open."""
         import numpy as np
 
-        known = self.shapes.get(node.input[0])
-        if known is None:
+        shape = self.shapes.get(node.input[0])
+        if shape is None:
             return None
-        part = known[_attribute(node, "start", 0) : _attribute(node, "end", len(known))]
+        part = shape[_attribute(node, "start", 0) : _attribute(node, "end", len(shape))]
         return None if None in part else np.array(part, np.int64)
-
-
-def constant(node: NodeProto) -> Any:
-    """Return what a Constant node holds; None for strings and sparse tensors."""
-    import numpy as np
-    from onnx import helper, numpy_helper
-
-    kinds = {
-        "value_float": np.float32,
-        "value_floats": np.float32,
-        "value_int": np.int64,
-        "value_ints": np.int64,
-    }
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            return numpy_helper.to_array(attribute.t)
-        if attribute.name in kinds:
-            return np.asarray(helper.get_attribute_value(attribute), kinds[attribute.name])
-    return None
 
 
 def _attribute(node: NodeProto, name: str, default: int) -> int:

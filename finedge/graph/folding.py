@@ -1,6 +1,6 @@
 """Folds the nodes of one of our operators to one node, which a plugin implements.
 
-The inverse of `inlining`.
+It is the inverse of `finedge.graph.inlining`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finedge.errors import BundleError
-from finedge.graph.tags import ATTRIBUTES, NODE, OP, READS, WRITES, copied, tags
+from finedge.graph.edit import copied, drop_unread_initializers, replace_items
+from finedge.graph.tags import ATTRIBUTES, NODE, OP, READS, WRITES, tags
 from finedge.ops import Op
 
 if TYPE_CHECKING:
@@ -41,11 +42,10 @@ def fold(model: ModelProto, op: Op) -> ModelProto:
         calls[place] = call
         _check_whole(region, call, graph, place)
     inside = {i for region in regions for i in region.nodes}
-    kept = [calls.get(i, n) for i, n in enumerate(graph.node) if i in calls or i not in inside]
-    nodes = [copied(n) for n in kept]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    _drop_unread(graph)
+    nodes = [calls.get(i, n) for i, n in enumerate(graph.node) if i in calls or i not in inside]
+    replace_items(graph.node, nodes)
+    drop_unread_initializers(graph)
+    _drop_unused_types(graph)
     if calls and all(o.domain != op.domain for o in folded.opset_import):
         folded.opset_import.append(helper.make_opsetid(op.domain, op.version))
     return folded
@@ -61,7 +61,7 @@ def _regions(graph: GraphProto, op: Op) -> list[_Region]:
 
 
 def _call(region: _Region, op: Op) -> tuple[int, NodeProto]:
-    """Return the call of a region and where it stands: where its answer is made."""
+    """Return the call of a region and its place: the index of the node that makes its result."""
     from onnx import helper
 
     inputs: dict[str, set[str]] = {name: set() for name in op.inputs}
@@ -73,16 +73,13 @@ def _call(region: _Region, op: Op) -> tuple[int, NodeProto]:
                 inputs.setdefault(formal, set()).add(actual)
         if WRITES in node_tags:
             makers[index] = node.output[0]
-    if (
-        len(makers) != 1
-        or set(inputs) != set(op.inputs)
-        or any(len(names) != 1 for names in inputs.values())
-    ):
+    each_once = all(len(names) == 1 for names in inputs.values())
+    if len(makers) != 1 or set(inputs) != set(op.inputs) or not each_once:
         raise _broken(region)
-    ((place, answer),) = makers.items()
+    ((place, result),) = makers.items()
     arguments = [next(iter(inputs[name])) for name in op.inputs]
     try:
-        call = helper.make_node(op.name, arguments, [answer], region.tags[NODE], domain=op.domain)
+        call = helper.make_node(op.name, arguments, [result], region.tags[NODE], domain=op.domain)
         attributes = json.loads(region.tags[ATTRIBUTES])
         call.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -91,36 +88,33 @@ def _call(region: _Region, op: Op) -> tuple[int, NodeProto]:
 
 
 def _check_whole(region: _Region, call: NodeProto, graph: GraphProto, place: int) -> None:
-    """Refuse a region that reads or shows more than its call does."""
+    """Refuse a region that reads or returns more than its call does."""
     outputs = {name for node in region.nodes.values() for name in node.output}
     stored = {t.name for t in graph.initializer}
     read = {name for node in region.nodes.values() for name in node.input if name}
     others = [node for i, node in enumerate(graph.node) if i not in region.nodes]
-    shown = {o.name for o in graph.output} | {name for node in others for name in node.input}
+    read_outside = {name for node in others for name in node.input}
+    read_outside |= {output.name for output in graph.output}
     if (
         read - outputs - stored - set(call.input)
-        or (outputs - set(call.output)) & shown
+        or (outputs - set(call.output)) & read_outside
         or max(region.nodes) > place
     ):
         raise _broken(region)
 
 
 def _broken(region: _Region) -> BundleError:
-    what = f"the nodes of {region.tags.get(OP)} '{region.tags.get(NODE)}' are not whole"
     return BundleError(
-        what,
+        f"the nodes of {region.tags.get(OP)} '{region.tags.get(NODE)}' are not whole",
         expected="the region that finedge export wrote",
         fix="export again, or --attention decomposed",
     )
 
 
-def _drop_unread(graph: GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
-    known = (
-        read | {name for node in graph.node for name in node.output} | {i.name for i in graph.input}
-    )
-    for field, names in ((graph.initializer, read), (graph.value_info, known)):
-        kept = [copied(item) for item in field if item.name in names]
-        if len(kept) != len(field):
-            del field[:]
-            field.extend(kept)
+def _drop_unused_types(graph: GraphProto) -> None:
+    """Remove the types of tensors that the graph no longer has."""
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    names |= {value.name for value in (*graph.input, *graph.output)}
+    kept = [info for info in graph.value_info if info.name in names]
+    if len(kept) != len(graph.value_info):
+        replace_items(graph.value_info, kept)

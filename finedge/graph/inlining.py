@@ -1,6 +1,6 @@
-"""Inlines model functions, so that a file opens everywhere.
+"""Inlines model functions, so that a file opens in every reader.
 
-The nodes of our operators carry tags (`finedge.graph.tags`).
+The nodes of our operators get tags (`finedge.graph.tags`).
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from finedge.errors import BundleError
-from finedge.graph.constants import STANDARD, Constants, Shapes
-from finedge.graph.tags import ATTRIBUTES, NODE, OP, READS, VERSION, WRITES, copied, tag
+from finedge.graph.constants import FoldedConstants
+from finedge.graph.edit import copied, replace_items, unused_name
+from finedge.graph.sizes import Shapes, shapes_of_values
+from finedge.graph.tags import ATTRIBUTES, NODE, OP, READS, VERSION, WRITES, add_tags
+from finedge.graph.walk import STANDARD_DOMAINS
 from finedge.ops import DOMAIN, OPS
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto
 
-LEAST_IR = 10  # the first with metadata on nodes
+MIN_IR = 10  # the first with metadata on nodes
 # Calls inside functions inside functions: a file of a few hundred bytes can ask for 2^100 nodes.
-MOST_NODES, MOST_LEVELS = 100_000, 8
+MAX_NODES, MAX_LEVELS = 100_000, 8
 Key = tuple[str, str, str]  # domain, name, overload
 
 
@@ -40,14 +43,9 @@ def inline(model: ModelProto) -> ModelProto:
     while calls.expand():
         pass
     del inlined.functions[:]
-    kept = [
-        o
-        for o in inlined.opset_import
-        if o.domain in STANDARD or any(n.domain == o.domain for n in inlined.graph.node)
-    ]
-    del inlined.opset_import[:]
-    inlined.opset_import.extend(kept)
-    inlined.ir_version = max(inlined.ir_version, LEAST_IR)
+    domains = {node.domain for node in inlined.graph.node} | set(STANDARD_DOMAINS)
+    replace_items(inlined.opset_import, [o for o in inlined.opset_import if o.domain in domains])
+    inlined.ir_version = max(inlined.ir_version, MIN_IR)
     return inlined
 
 
@@ -58,7 +56,7 @@ class _Calls:
         self.graph = model.graph
         self.functions = {_key(f): f for f in model.functions}
         self.types, self.shapes = _values(model)
-        self.names = {n.name for n in self.graph.node}
+        self.call_names: set[str] = set()
 
     def expand(self) -> bool:
         """Replace every call by the nodes of its function; return whether there was one."""
@@ -68,9 +66,7 @@ class _Calls:
             function = self.functions.get(_called(node))
             replaced = replaced or function is not None
             nodes += [node] if function is None else self._body(node, function)
-        copies = [copied(n) for n in nodes]
-        del self.graph.node[:]
-        self.graph.node.extend(copies)
+        replace_items(self.graph.node, nodes)
         return replaced
 
     def _body(self, call: NodeProto, function: FunctionProto) -> list[NodeProto]:
@@ -81,18 +77,15 @@ class _Calls:
         return nodes
 
     def _name(self, call: NodeProto) -> str:
-        """Return the call's name, or one that no node has."""
+        """Return the call's name, or one that no other call has."""
         base = call.name or f"{call.op_type} -> {next(iter(call.output), '')}"
-        name, number = base, 1
-        while f"{name}/" in self.names:
-            number += 1
-            name = f"{base}#{number}"
-        self.names.add(f"{name}/")
+        name = unused_name(base, self.call_names) if base in self.call_names else base
+        self.call_names.add(name)
         return name
 
 
 class _Body:
-    """The nodes of one call; inside tensors get names of their own."""
+    """The nodes of one call; its inner tensors get names of their own."""
 
     def __init__(
         self,
@@ -105,19 +98,17 @@ class _Body:
         from onnx import helper
 
         self.call, self.function, self.name = call, function, name
-        self.constants = Constants(types, shapes)
+        self.constants = FoldedConstants(types, shapes)
         defaults = {a.name: a for a in function.attribute_proto}
-        self.given = {**defaults, **{a.name: a for a in call.attribute}}
+        self.attributes = {**defaults, **{a.name: a for a in call.attribute}}
         self.actual = dict.fromkeys(function.input, "")  # what a call leaves out is optional
         self.actual |= dict(zip(function.input, call.input, strict=False))
         self.actual |= dict(zip(function.output, call.output, strict=False))
         op = OPS.get(call.op_type) if call.domain == DOMAIN else None
-        shown = (
-            op.inputs
-            if op is not None and len(op.inputs) == len(function.input)
-            else tuple(function.input)
-        )
-        self.shown = dict(zip(function.input, shown, strict=True))
+        formals = tuple(function.input)  # with a private prefix where the operator is ours
+        if op is not None and len(op.inputs) == len(formals):
+            formals = op.inputs
+        self.formals = dict(zip(function.input, formals, strict=True))
         plain = {a.name: _plain(helper.get_attribute_value(a)) for a in call.attribute}
         version = next(
             (o.version for o in function.opset_import if o.domain == call.domain),
@@ -140,23 +131,16 @@ class _Body:
         if node.output[0] not in self.function.output and self.constants.take(new):
             return
         if self.call.domain == DOMAIN:
-            tag(new, {**self.tags, **self._ends(node)})
+            add_tags(new, {**self.tags, **self._ends(node)})
         yield new
 
     def _ends(self, node: NodeProto) -> dict[str, str]:
-        reads = ",".join(self.shown.get(name, "") for name in node.input)
-        writes = next(
-            (
-                str(list(self.function.output).index(name))
-                for name in node.output
-                if name in self.function.output
-            ),
-            None,
-        )
-        return {
-            **({READS: reads} if reads.strip(",") else {}),
-            **({} if writes is None else {WRITES: writes}),
-        }
+        """Return the tags of a node that reads an input or makes an output of the call."""
+        reads = ",".join(self.formals.get(name, "") for name in node.input)
+        outputs = list(self.function.output)
+        writes = [str(outputs.index(name)) for name in node.output if name in outputs]
+        reads_tag = {READS: reads} if reads.strip(",") else {}
+        return {**reads_tag, **({WRITES: writes[0]} if writes else {})}
 
     def _actual(self, name: str) -> str:
         if name and name not in self.actual:
@@ -165,34 +149,26 @@ class _Body:
 
     def _set_attributes(self, node: NodeProto) -> None:
         """Write the call's attributes where the body refers to them; a missing one is left out."""
-        kept = []
+        attributes = []
         for attribute in node.attribute:
-            if attribute.ref_attr_name:
-                value_of_call = self.given.get(attribute.ref_attr_name)
-                if value_of_call is None:
-                    continue
-                value = copied(value_of_call)
+            if not attribute.ref_attr_name:
+                attributes.append(attribute)
+            elif attribute.ref_attr_name in self.attributes:
+                value = copied(self.attributes[attribute.ref_attr_name])
                 value.name = attribute.name
-                kept.append(value)
-            else:
-                kept.append(copied(attribute))
-        del node.attribute[:]
-        node.attribute.extend(kept)
+                attributes.append(value)
+        replace_items(node.attribute, attributes)
 
 
 def _values(model: ModelProto) -> tuple[dict[str, int], Shapes]:
-    """Return the known element types and shapes by tensor; None is an open size."""
+    """Return element types and shapes by tensor, as far as they are known."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
-    values = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.input, *graph.output)}
-    dims = {name: kind.shape.dim for name, kind in values.items() if kind.HasField("shape")}
-    shapes = {
-        name: tuple(d.dim_value if d.HasField("dim_value") else None for d in found)
-        for name, found in dims.items()
-    }
-    stored = {t.name: t.data_type for t in graph.initializer}
-    return {**{name: kind.elem_type for name, kind in values.items()}, **stored}, shapes
+    values = (*graph.value_info, *graph.input, *graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    return types, shapes_of_values(values)
 
 
 def check_functions(model: ModelProto) -> None:
@@ -207,7 +183,7 @@ def check_functions(model: ModelProto) -> None:
     for function in functions.values():
         _check(function, opsets)
     sizes: dict[Key, int] = {}
-    for _ in range(MOST_LEVELS):  # each round adds the functions whose calls are all known
+    for _ in range(MAX_LEVELS):  # each round adds the functions whose calls are all known
         for key, function in functions.items():
             calls = [k for k in map(_called, function.node) if k in functions]
             if key not in sizes and all(k in sizes for k in calls):
@@ -217,14 +193,14 @@ def check_functions(model: ModelProto) -> None:
     if len(sizes) < len(functions):
         name = next(f.name for key, f in functions.items() if key not in sizes)
         raise BundleError(
-            f"function {name} calls itself, or functions {MOST_LEVELS} levels deep",
+            f"function {name} calls itself, or functions {MAX_LEVELS} levels deep",
             fix="export again",
         )
     total = sum(sizes.get(_called(node), 1) for node in model.graph.node)
-    if total > MOST_NODES:
+    if total > MAX_NODES:
         raise BundleError(
             f"the functions of the model make {total} nodes",
-            expected=f"at most {MOST_NODES}",
+            expected=f"at most {MAX_NODES}",
             fix="export again",
         )
 
@@ -240,11 +216,11 @@ def _check(function: FunctionProto, opsets: Mapping[str, int]) -> None:
                 fix="export again",
             )
     for opset in function.opset_import:
-        if opset.domain in STANDARD and opset.version != opsets.get(opset.domain, opset.version):
-            what = f"function {function.name} is written for opset {opset.version}"
+        version = opsets.get(opset.domain, opset.version)
+        if opset.domain in STANDARD_DOMAINS and opset.version != version:
             raise BundleError(
-                what,
-                expected=f"the model's, {opsets[opset.domain]}",
+                f"function {function.name} is written for opset {opset.version}",
+                expected=f"the model's, {version}",
                 fix="export again",
             )
 
@@ -261,8 +237,5 @@ def _plain(value: Any) -> Any:
     """Return an attribute's value as JSON has it."""
     if isinstance(value, bytes):
         return value.decode()
-    return (
-        [_plain(v) for v in value]
-        if isinstance(value, Iterable) and not isinstance(value, str)
-        else value
-    )
+    is_list = isinstance(value, Iterable) and not isinstance(value, str)
+    return [_plain(item) for item in value] if is_list else value

@@ -1,8 +1,8 @@
-"""The one reader of ONNX files: read once, checked, in the one form that our passes know.
+"""The one reader of ONNX files: it reads a file once, checks it and inlines its functions.
 
 A bundle's digests cover its files and nothing else, so a model must hold all that it computes with.
-External data would be read from any path in the file; and ONNX Runtime, given bytes, looks for it
-in the working folder.
+External data would be read from any path that the file names. ONNX Runtime looks for it in the
+working folder when it gets bytes.
 """
 
 from __future__ import annotations
@@ -22,20 +22,29 @@ FIX = "copy or make the bundle again"
 
 
 def read_onnx(path: Path) -> bytes:
-    """Return the bytes of an ONNX file, checked: what is handed to a runtime is what was looked at.
+    """Return the bytes of an ONNX file, checked: a runtime gets the very bytes that were checked.
 
     Raises:
         BundleError: it cannot be read, is no ONNX model, keeps data outside of itself, or makes
             tensors of impossible size.
+
+    Example:
+        >>> content = read_onnx(Path("birds.finedge/model.fp32.onnx"))
+        >>> session = onnxruntime.InferenceSession(content)
     """
     return _checked(path)[0]
 
 
 def read_model(path: Path) -> ModelProto:
-    """Return an ONNX file's model, functions inlined (`finedge.graph.tags`).
+    """Return an ONNX file's model, its functions inlined (`finedge.graph.tags`).
 
     Raises:
         BundleError: as `read_onnx`, or its functions cannot be inlined.
+
+    Example:
+        >>> model = read_model(Path("birds.finedge/model.fp32.onnx"))
+        >>> len(model.functions)
+        0
     """
     model = _checked(path)[1]
     try:
@@ -49,8 +58,8 @@ def read_model(path: Path) -> ModelProto:
 def outside_data(message: Any) -> Iterator[str]:
     """Yield the names of the tensors anywhere in a protobuf message whose data is not in it.
 
-    Also those in attributes, subgraphs, functions and sparse tensors. A tensor's own fields are not
-    gone through: they are large.
+    Attributes, subgraphs, functions and sparse tensors are searched too. A tensor's own fields are
+    not: they are large.
     """
     from onnx import TensorProto
 
@@ -80,9 +89,8 @@ def _checked(path: Path) -> tuple[bytes, ModelProto]:
     if not model.graph.node:
         raise _damaged(path, "its graph has no nodes")
     if outside is not None:
-        what = f"{path} keeps the tensor '{outside}' in another file, which no digest covers"
         raise BundleError(
-            what,
+            f"{path} keeps the tensor '{outside}' in another file, which no digest covers",
             expected="every weight inside the ONNX file",
             fix="save it without external data, and export again",
         )
@@ -95,9 +103,9 @@ def _checked(path: Path) -> tuple[bytes, ModelProto]:
     return content, model
 
 
-def _damaged(path: Path, why: object) -> BundleError:
+def _damaged(path: Path, reason: object) -> BundleError:
     return BundleError(
-        f"{path} is no ONNX model: {why}",
+        f"{path} is no ONNX model: {reason}",
         expected="a model as finedge export writes it",
         fix=FIX,
     )

@@ -1,4 +1,4 @@
-"""A model's taps as outputs: feature maps that `verify` and `explain` look at."""
+"""A model's taps as outputs: the feature maps that `verify` and `explain` read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from finedge.errors import BundleError
+from finedge.graph.walk import producers
 
 if TYPE_CHECKING:
     import onnx
@@ -22,36 +23,35 @@ def with_taps(model: onnx.ModelProto, taps: Iterable[Tap]) -> onnx.ModelProto:
     Raises:
         BundleError: the model has no tensor of a tap.
     """
-    made, wanted = tensors(model), tuple(taps)
-    missing = [t for t in wanted if t.tensor not in made]
+    names, taps = tensors(model), tuple(taps)
+    missing = [tap for tap in taps if tap.tensor not in names]
     if missing:
         raise BundleError(
             f"the model has no tensor {missing[0].tensor} (tap '{missing[0].name}')",
             fix="export again",
         )
-    for tap in wanted:
-        _show(model.graph, f"{PREFIX}{tap.name}", tap.tensor)
+    for tap in taps:
+        _add_output(model.graph, f"{PREFIX}{tap.name}", tap.tensor)
     return model
 
 
 def tensors(model: onnx.ModelProto) -> set[str]:
     """Return the names of all tensors that a node makes."""
-    return {name for node in model.graph.node for name in node.output}
+    return set(producers(model.graph))
 
 
-def _show(graph: onnx.GraphProto, name: str, tensor: str) -> None:
+def _add_output(graph: onnx.GraphProto, name: str, tensor: str) -> None:
     from onnx import TensorProto, helper
 
     if name == tensor:
-        tensor = _renamed(graph, tensor)
+        tensor = _rename(graph, tensor)
     # Through a node: the tensor may be an output already, or another tap's, or float16.
-    graph.node.append(
-        helper.make_node("Cast", [tensor], [name], name=f"show {name}", to=TensorProto.FLOAT)
-    )
+    cast = helper.make_node("Cast", [tensor], [name], name=f"show {name}", to=TensorProto.FLOAT)
+    graph.node.append(cast)
     graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
 
 
-def _renamed(graph: onnx.GraphProto, tensor: str) -> str:
+def _rename(graph: onnx.GraphProto, tensor: str) -> str:
     """Give an inner tensor another name and return it."""
     new = f"{tensor}/inside"
     for node in graph.node:

@@ -1,73 +1,80 @@
-"""Reading an ONNX graph for the CPU placement: what lies before, between and behind its layers."""
+"""Who makes a tensor, who reads it, and what lies before and after the layers of a graph.
+
+The nodes of an ONNX graph stand in running order, so one pass over them is enough for each walk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-import onnx
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
 
+STANDARD_DOMAINS = ("", "ai.onnx")
 
-def before_first_layer(graph: onnx.GraphProto) -> set[str]:
-    """Return the nodes without a Conv or Gemm upstream: they turn pixels into the first layer's input."""
-    return _without_layer((node, node.input, node.output) for node in graph.node)
-
-
-def behind_last_layer(graph: onnx.GraphProto) -> set[str]:
-    """Return the nodes without a Conv or Gemm downstream: they make the outputs of what the last layers hand on."""
-    return _without_layer((node, node.output, node.input) for node in reversed(graph.node))
+NodeTest = Callable[["NodeProto"], bool]
 
 
-def _without_layer(walk: Iterable[tuple[onnx.NodeProto, Iterable[str], Iterable[str]]]) -> set[str]:
-    """Return the nodes of a walk (node, the tensors it is reached by, those it leads to) that no layer leads to."""
-    reached: set[str] = set()
-    names = set()
-    for node, by, to in walk:
-        if node.op_type in ("Conv", "Gemm") or reached.intersection(by):
-            reached.update(to)
-        else:
-            names.add(node.name)
-    return names
+def producers(graph: GraphProto) -> dict[str, NodeProto]:
+    """Return the node that makes each tensor; inputs and initializers have none."""
+    return {name: node for node in graph.node for name in node.output if name}
 
 
-def into_softmax(graph: onnx.GraphProto) -> set[str]:
-    """Return the convolutions whose output, at most flattened, goes into a Softmax: those that make attention masks."""
-    wanted: set[str] = set()
-    names = set()
-    for node in reversed(graph.node):
-        if node.op_type == "Softmax" or (
-            node.op_type in ("Reshape", "Flatten") and wanted.intersection(node.output)
-        ):
-            wanted.add(node.input[0])
-        elif node.op_type == "Conv" and wanted.intersection(node.output):
-            names.add(node.name)
-    return names
-
-
-def gates(graph: onnx.GraphProto) -> set[str]:
-    """Return the Muls that put a mask, out of a Sigmoid, on what a convolution (or the gate before) hands on."""
-    maker: dict[str, str] = {}
-    found = set()
+def consumers(graph: GraphProto) -> dict[str, list[NodeProto]]:
+    """Return the nodes that read each tensor, once for each input that reads it."""
+    readers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
-        if node.op_type == "Reshape":  # a mask keeps its values
-            maker[node.output[0]] = maker.get(node.input[0], "")
-            continue
-        factors = {maker.get(name) for name in node.input}
-        is_gate = (
-            node.op_type == "Mul"
-            and "Sigmoid" in factors
-            and not factors.isdisjoint({"Conv", "gate"})
-        )
-        maker.update(dict.fromkeys(node.output, "gate" if is_gate else node.op_type))
-        if is_gate:
-            found.add(node.name)
-    return found
+        for name in node.input:
+            if name:
+                readers.setdefault(name, []).append(node)
+    return readers
 
 
-def layers(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the nodes that have weights."""
-    return [n for n in graph.node if n.op_type in ("Conv", "Gemm")]
+def is_standard(node: NodeProto) -> bool:
+    """Tell whether a node is of ONNX itself, not of another domain such as ours."""
+    return node.domain in STANDARD_DOMAINS
 
 
-def initializers(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of the constants."""
-    return {i.name for i in graph.initializer}
+def downstream(graph: GraphProto, tensors: Iterable[str], *, through: NodeTest) -> list[NodeProto]:
+    """Return the nodes that `tensors` reach through nodes that pass the test, in running order."""
+    reached = set(tensors) - {""}  # the name of an input or output that is left out
+    nodes = []
+    for node in graph.node:
+        if through(node) and reached.intersection(node.input):
+            reached.update(filter(None, node.output))
+            nodes.append(node)
+    return nodes
+
+
+def upstream(graph: GraphProto, tensors: Iterable[str], *, through: NodeTest) -> list[NodeProto]:
+    """Return the nodes that lead to `tensors` through nodes that pass the test, last node first."""
+    reached = set(tensors) - {""}
+    nodes = []
+    for node in reversed(graph.node):
+        if through(node) and reached.intersection(node.output):
+            reached.update(filter(None, node.input))
+            nodes.append(node)
+    return nodes
+
+
+def before_layers(graph: GraphProto, *, is_layer: NodeTest) -> set[str]:
+    """Return the names of the nodes with no layer upstream: they make the first layer's input."""
+    made_by_layers = [name for node in graph.node if is_layer(node) for name in node.output]
+    return _others(graph, downstream(graph, made_by_layers, through=_any), is_layer)
+
+
+def after_layers(graph: GraphProto, *, is_layer: NodeTest) -> set[str]:
+    """Return the names of the nodes with no layer downstream: they make the graph's outputs."""
+    read_by_layers = [name for node in graph.node if is_layer(node) for name in node.input]
+    return _others(graph, upstream(graph, read_by_layers, through=_any), is_layer)
+
+
+def _others(graph: GraphProto, nodes: list[NodeProto], is_layer: NodeTest) -> set[str]:
+    outputs = {name for node in nodes for name in node.output}
+    rest = (n for n in graph.node if not is_layer(n) and outputs.isdisjoint(n.output))
+    return {node.name for node in rest}
+
+
+def _any(node: NodeProto) -> bool:
+    return True

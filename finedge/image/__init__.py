@@ -45,6 +45,12 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
 
     A remark on a picture is logged once a folder.
 
+    Example:
+        >>> from finedge import read_image
+        >>> image = read_image(Path("photo.jpg"))
+        >>> image.shape, image.dtype.name
+        ((224, 224, 3), 'uint8')
+
     Raises:
         DataError: the file is missing, incomplete, or not in a supported format. The text has
             the reason.

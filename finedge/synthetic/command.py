@@ -11,13 +11,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 from tyro.conf import Positional
 
 from finedge.document import read_json
 from finedge.errors import DataError, UsageError
 from finedge.files import new_folder, writable_place
+from finedge.progress import watched
 from finedge.schema import Misfit, decode
 from finedge.synthetic.scene import render_image
 from finedge.synthetic.species import SPECIES
@@ -141,15 +140,8 @@ def _recorded(out: Path) -> Plan | None:
 
 def _write(out: Path, plan: Plan, *, count: int) -> None:
     """Render into a folder beside `out` and rename it, so that `out` is whole or not there."""
-    console = Console(stderr=True)
     with new_folder(out) as beside:
-        for path, key in track(
-            plan.images(),
-            f"rendering {out.name}",
-            total=count,
-            console=console,
-            disable=not console.is_terminal,
-        ):
+        for path, key in watched(plan.images(), f"rendering {out.name}", total=count):
             file = beside / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(encoded_image(key, size=plan.size, seed=plan.seed))

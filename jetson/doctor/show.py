@@ -1,12 +1,15 @@
-"""The facts as a page for people, on stderr: two columns that stay readable at 80, and each problem with what to do."""
+"""The facts as a page for people: two columns that stay readable at 80, then the problems."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-from finedge.jetson.doctor.checks import Problem
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from finedge.tables import one_line, styled
 
 Rows = Iterator[tuple[str, str]]
 INT8 = {
@@ -15,35 +18,31 @@ INT8 = {
 }
 
 
-def show(facts: dict[str, Any], problems: list[Problem]) -> None:
-    """Print facts by subject, then the problems."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(file=sys.stderr, highlight=False)
+def show(result: dict[str, Any]) -> RenderableType:
+    """Return the facts by subject, then each problem with what to do."""
     subjects = {
-        "machine": _machine(facts),
-        "power and heat": _power(facts),
-        "gpu": _gpu(facts),
-        "pictures": _pictures(facts),
-        "backends": _backends(facts),
+        "machine": _machine(result),
+        "power and heat": _power(result),
+        "gpu": _gpu(result),
+        "pictures": _pictures(result),
+        "backends": _backends(result),
     }
-    width = max(map(len, ("", *facts["backends"]))) + 2
-    for subject, rows in subjects.items():
-        table = Table.grid(padding=(0, 2))
-        table.add_column(min_width=width, no_wrap=True)
-        table.add_column()
-        for name, value in rows:
-            table.add_row(f"  {name}", escape(value))
-        console.print(f"[bold]{subject}[/bold]")
-        console.print(table)
-    for problem in problems:
-        console.print(f"\n[bold]problem[/bold]  {escape(problem.what)}")
-        console.print(
-            f"  to do: {escape(problem.fix)}", soft_wrap=True
-        )  # a command stays in one piece
-    console.print(f"\n{len(problems) or 'no'} problem{'s' * (len(problems) != 1)} found")
+    width = max(map(len, ("", *result["backends"]))) + 2
+    parts = [part for name, rows in subjects.items() for part in _subject(name, rows, width=width)]
+    for problem in result["problems"]:
+        parts.append(Text.assemble("\n", ("problem", "bold red"), "  ", styled(problem["what"])))
+        parts.append(one_line(f"  to do: {problem['fix']}"))  # a command stays in one piece
+    count = len(result["problems"])
+    return Group(*parts, f"\n{count or 'no'} problem{'s' * (count != 1)} found")
+
+
+def _subject(name: str, rows: Rows, *, width: int) -> list[RenderableType]:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=width, no_wrap=True)
+    table.add_column()
+    for key, value in rows:
+        table.add_row(f"  {key}", styled(value))
+    return [styled(name, "bold"), table]
 
 
 def _machine(facts: dict[str, Any]) -> Rows:
@@ -52,10 +51,9 @@ def _machine(facts: dict[str, Any]) -> Rows:
     if board:
         yield "board", f"{board['board']}, JetPack {board['jetpack']} (L4T {board['l4t']})"
     yield "platform", machine["platform"]
-    yield (
-        "cpu",
-        f"{machine['cpu']}, {cores if isinstance(cores, str) else len(cores)} cores; {' '.join(machine['cpu_flags']) or 'no flags of interest'}",
-    )
+    count = cores if isinstance(cores, str) else len(cores)
+    flags = " ".join(machine["cpu_flags"]) or "no flags of interest"
+    yield "cpu", f"{machine['cpu']}, {count} cores; {flags}"
     yield "int8", f"ONNX Runtime: {INT8.get(machine['int8_products'], machine['int8_products'])}"
     yield (
         "memory",
@@ -80,10 +78,8 @@ def _power(facts: dict[str, Any]) -> Rows:
     warm = [(c, name) for name, c in now["temperatures_c"].items() if c is not None]
     locked = {None: "", True: ", locked", False: ", not locked"}[now["clocks_locked"]]
     if facts["jetson"]:
-        yield (
-            "mode",
-            f"{now['power_mode'] or 'unknown'} (of {', '.join(facts['power_modes'].values()) or 'unknown'})",
-        )
+        modes = ", ".join(facts["power_modes"].values()) or "unknown"
+        yield "mode", f"{now['power_mode'] or 'unknown'} (of {modes})"
     yield (
         "clocks",
         (", ".join(f"{n} {v:.0f} MHz" for n, v in clocks.items() if v is not None) or "unknown")

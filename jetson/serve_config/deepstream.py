@@ -120,10 +120,11 @@ def _variant(bundle: Bundle, asked: str) -> str:
 
 def _check_heads(bundle: Bundle, variant: str) -> None:
     """Refuse the plugin for attention that it has no kernel for."""
+    from finedge.graph.onnx_file import read_model
     from finedge.runtime.trt.build.graph import attentions
     from finedge.runtime.trt.plugin.launch import kernel_for
 
-    for node in attentions(bundle.file(FILES[variant])):
+    for node in attentions(read_model(bundle.file(FILES[variant]))):
         kernel_for(d=node.d, dv=node.dv, shared=node.shared)
 
 

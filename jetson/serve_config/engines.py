@@ -11,17 +11,17 @@ from typing import cast
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError
 from finedge.runtime.trt.build.options import FILES, BuildOptions, Precision
-from finedge.runtime.trt.build.store import EngineStore, Found
+from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 
 
-def fresh_engines(bundle: Bundle) -> tuple[Mapping[str, list[Found]], int]:
+def fresh_engines(bundle: Bundle) -> tuple[Mapping[str, list[StoredEngine]], int]:
     """Return the engines of TensorRT by precision, each compute capability's newest, and how many were left out as made of other files."""
 
     @cache
     def digest(precision: str, attention: str) -> str:
         return _parsed(bundle, cast("Precision", precision), attention)
 
-    newest: dict[tuple[str, str], Found] = {}
+    newest: dict[tuple[str, str], StoredEngine] = {}
     stale = 0
     for found in sorted(_candidates(bundle), key=lambda e: e.path.stat().st_mtime):
         if found.key.onnx == digest(
@@ -36,7 +36,7 @@ def fresh_engines(bundle: Bundle) -> tuple[Mapping[str, list[Found]], int]:
     return grouped, stale
 
 
-def _candidates(bundle: Bundle) -> list[Found]:
+def _candidates(bundle: Bundle) -> list[StoredEngine]:
     # TensorRT for RTX is another library; engines with taps have outputs that no client asks for.
     return [
         e
@@ -47,14 +47,14 @@ def _candidates(bundle: Bundle) -> list[Found]:
 
 def _parsed(bundle: Bundle, precision: Precision, attention: str) -> str:
     """Return the digest of what TensorRT would be given today; "" where that cannot be made."""
+    from finedge.graph.onnx_file import read_model
     from finedge.runtime.trt.build.graph import prepare
 
     if FILES[precision] not in bundle.files:
         return ""
     try:
         options = BuildOptions(precision, "plugin" if attention == "plugin" else "decomposed")
-        return hashlib.sha256(
-            prepare(bundle.file(FILES[precision]), options).SerializeToString(deterministic=True)
-        ).hexdigest()
+        model = prepare(read_model(bundle.file(FILES[precision])), options)
+        return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
     except FinedgeError:
         return ""

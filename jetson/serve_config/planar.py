@@ -15,6 +15,8 @@ import numpy as np
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE, Bundle
 from finedge.errors import FinedgeError, GateError
 from finedge.golden import read_golden
+from finedge.graph.patterns import TO_PLANES, frames_to_planes
+from finedge.graph.walk import producers
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 # What TensorRT is given of a variant.
 FILES = {"fp32": FLOAT_FILE, "fp16": HALF_FILE, "int8": PORTABLE_FILE}
 PLANES, PROBABILITIES, PREFIX = "planar_frames", "probabilities", "planar/"
-TO_PLANES, TO_ROWS = [0, 3, 1, 2], [0, 2, 3, 1]
+TO_ROWS = [0, 2, 3, 1]
 # Of a probability: ONNX Runtime may fuse the two graphs differently.
 TOLERANCE = 1e-5
 
@@ -66,7 +68,8 @@ def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
         bundle.spec.main.name,
         {bundle.spec.input.name: frames},
     )
-    expected = probabilities(scores / (fitted.temperature if fitted else 1.0))
+    temperature = fitted.temperature if fitted else 1.0
+    expected = probabilities(scores, temperature=temperature)
     found = _run(
         model.SerializeToString(),
         PROBABILITIES,
@@ -87,7 +90,7 @@ def _take_planes(model: onnx.ModelProto, bundle: Bundle) -> None:
     from onnx import TensorProto, helper
 
     graph, frames = model.graph, bundle.spec.input
-    head = _head(graph, frames.name)
+    head = frames_to_planes(graph)
     if head:
         cast, transpose = head
         cast.input[0], cast.output[0] = PLANES, transpose.output[0]
@@ -99,7 +102,7 @@ def _take_planes(model: onnx.ModelProto, bundle: Bundle) -> None:
         graph.node.insert(
             0, helper.make_node("Transpose", [PLANES], [rows], name=rows, perm=TO_ROWS)
         )
-    if PLANES in {name for node in graph.node for name in node.output}:
+    if PLANES in producers(graph):
         raise FinedgeError(
             f"a tensor of the model is called {PLANES}", expected="another name", fix="export again"
         )
@@ -109,19 +112,6 @@ def _take_planes(model: onnx.ModelProto, bundle: Bundle) -> None:
             PLANES, TensorProto.FLOAT, ["batch", 3, frames.height, frames.width]
         )
     )
-
-
-def _head(graph: onnx.GraphProto, name: str) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
-    """Return the Cast and the Transpose to planes that the graph begins with, or None."""
-    found: list[Any] = []
-    for kind in ("Cast", "Transpose"):
-        readers = [n for n in graph.node if name in n.input]
-        if len(readers) != 1 or readers[0].op_type != kind:
-            return None
-        found.append(readers[0])
-        name = readers[0].output[0]
-    perm = next((list(a.ints) for a in found[1].attribute if a.name == "perm"), [])
-    return (found[0], found[1]) if perm == TO_PLANES else None
 
 
 def _give_probabilities(model: onnx.ModelProto, bundle: Bundle, *, temperature: float) -> None:
@@ -165,13 +155,14 @@ def prepared(model: onnx.ModelProto, folder: Path, *, variant: str, plugin: bool
     """Return the bytes TensorRT is to parse: as `finedge build` gives it its graphs (`finedge.runtime.trt.build.graph.prepare`)."""
     import onnx
 
+    from finedge.graph.onnx_file import read_model
     from finedge.runtime.trt.build.graph import prepare
     from finedge.runtime.trt.build.options import BuildOptions, Precision
 
     precision: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
     onnx.save(model, folder / "planar.onnx")
     ready = prepare(
-        folder / "planar.onnx",
+        read_model(folder / "planar.onnx"),
         BuildOptions(precision[variant], "plugin" if plugin else "decomposed"),
     )
     content: bytes = ready.SerializeToString()

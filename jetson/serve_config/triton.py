@@ -22,7 +22,7 @@ from finedge.errors import UsageError, nearest
 from finedge.jetson.serve_config.engines import fresh_engines
 from finedge.jetson.serve_config.folder import Folder, Request, one_line
 from finedge.jetson.serve_config.pbtxt import Name, text
-from finedge.runtime.trt.build.store import Found
+from finedge.runtime.trt.build.store import StoredEngine
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _onnx(bundle: Bundle, variant: str, *, file: Path, kind: str, batch: int) ->
     return _folder(bundle, name, config=config, files={"1/model.onnx": file}, notes=notes)
 
 
-def _plan(bundle: Bundle, precision: str, *, engines: list[Found], batch: int) -> Folder:
+def _plan(bundle: Bundle, precision: str, *, engines: list[StoredEngine], batch: int) -> Folder:
     """Return the folder of one precision: an engine for each compute capability."""
     name = model_name(bundle, f"{precision}_plan")
     plans = {

@@ -1,4 +1,4 @@
-"""What `explain` reads from a float ONNX file: who makes a tensor, an attention's inputs, the linear layer that decides."""
+"""What `explain` reads from a float ONNX file: attention nodes and the last linear layer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ import onnx
 from numpy.typing import NDArray
 
 from finedge.errors import BundleError
+from finedge.graph.attention import AttentionNode, is_attention, read_attention
+from finedge.graph.constants import constant_value
+from finedge.graph.walk import producers
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
 
-# Between the linear layer and the output there may be these, and the Subs of a log softmax that is written out.
+# Between the linear layer and the output there may be these nodes, and the Subs of a log softmax
+# that is written out.
 PASSED = frozenset({"Identity", "Add", "LogSoftmax"})
-
-
-@dataclass(frozen=True)
-class Attention:
-    """The tensors that an attention node compares: softmax(scale q^T k)."""
-
-    query: str
-    key: str
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.inputs = tuple(value.name for value in model.graph.input)
         self.nodes = tuple(model.graph.node)  # in running order
-        self._producers = {name: node for node in self.nodes for name in node.output}
+        self._producers = producers(model.graph)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def constant(self, tensor: str) -> NDArray[Any] | None:
@@ -49,14 +44,10 @@ class Graph:
         node = self._producers.get(tensor)
         if node is None or node.op_type != "Constant":
             return None
-        value = next(iter(attributes(node).values()))
-        return (
-            onnx.numpy_helper.to_array(value)
-            if isinstance(value, onnx.TensorProto)
-            else np.asarray(value)
-        )
+        value: NDArray[Any] | None = constant_value(node)
+        return value
 
-    def attention(self, tensor: str) -> Attention:
+    def attention(self, tensor: str) -> AttentionNode:
         """Return what the attention op behind a tensor compares; one that absorbed its projections is followed by a 1x1 convolution.
 
         Raises:
@@ -65,14 +56,14 @@ class Graph:
         node = self._producers.get(tensor)
         while node is not None and (node.op_type == "Identity" or _is_projection(node)):
             node = self._producers.get(node.input[0])
-        if node is None or (node.domain, node.op_type) != (DOMAIN, CROSS_LAYER_ATTENTION.name):
+        if node is None or not is_attention(node):
             found = "nothing" if node is None else node.op_type
             raise BundleError(
                 f"tensor {tensor} is made by {found}",
                 expected=f"{DOMAIN}.{CROSS_LAYER_ATTENTION.name}",
                 fix="export again",
             )
-        return Attention(node.input[0], node.input[1], float(attributes(node)["scale"]))
+        return read_attention(node, {})
 
     def linear(self, output: str) -> Linear:
         """Return the linear layer that makes an output, a Gemm or a MatMul with constant weights.
@@ -85,14 +76,12 @@ class Graph:
             computed = next((name for name in node.input if self.constant(name) is None), "")
             bias = next((c for c in map(self.constant, node.input) if c is not None), bias)
             node = self._producers.get(computed)
-        weight = (
-            None
-            if node is None or node.op_type not in ("Gemm", "MatMul")
-            else self.constant(node.input[1])
-        )
+        weight = None
+        if node is not None and node.op_type in ("Gemm", "MatMul"):
+            weight = self.constant(node.input[1])
         if node is None or weight is None:
             raise BundleError(
-                f"output {output} is no linear layer of features",
+                f"output {output} is not a linear layer of features",
                 expected="Gemm or MatMul with constant weights",
                 fix="export again",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,10 +15,16 @@ from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, VARIANTS, Bundle
 from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
 from finedge.graph.onnx_file import read_model, read_onnx
 from finedge.graph.taps import PREFIX, with_taps
-from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch, pick_file
+from finedge.runtime.backend import (
+    REDUCED_RANGE,
+    SessionInfo,
+    SessionOptions,
+    check_batch,
+    pick_file,
+)
+from finedge.runtime.machine.cpu import cpu_name, owned_cores
+from finedge.runtime.model_io import IoTensor, check_model_io, check_scores
 from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER, int8_products
-from finedge.runtime.ports import Port, check_answers, check_ports
-from finedge.runtime.telemetry.cpu import cpu_name, owned_cores
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -26,17 +32,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "onnxruntime"
-REDUCED_RANGE = "int8 (7-bit weights)"
-# ONNX Runtime's words for the types that a classifier has.
+# ONNX Runtime's names for the types that a classifier has.
 DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
     "tensor(double)": "float64",
 }
-NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
-# The CPU form first: the portable one is left almost unfused here.
-ORDER = {**VARIANTS, "int8": (CPU_FILE, PORTABLE_FILE)}
+OUT_OF_MEMORY_TEXTS = ("Failed to allocate memory", "bad_alloc", "bad allocation")
+# The CPU form first: ONNX Runtime hardly fuses the portable one.
+FILES = {**VARIANTS, "int8": (CPU_FILE, PORTABLE_FILE)}
 
 
 @dataclass(frozen=True)
@@ -48,22 +53,26 @@ class OnnxRuntimeBackend:
     usual_variants: tuple[str, ...] = field(default=("fp32", "int8"), init=False)
 
     def why_not(self) -> str | None:
-        """Return why it cannot run here."""
+        """Return why it cannot run on this machine."""
         missing = [p for p in ("onnxruntime", "onnx") if importlib.util.find_spec(p) is None]
         return f"needs {', '.join(missing)}: pip install finedge" if missing else None
 
     def open(self, bundle: Bundle, *, variant: str) -> OnnxRuntimeSession:
-        """Open a variant; `info.file` names the file, `info.precision` says so where its weights were cut to 7 bits.
+        """Open a variant.
+
+        `info.file` names the file. `info.precision` is `REDUCED_RANGE` where its weights were cut
+        to 7 bits.
 
         Raises:
             UsageError: no such variant exists.
             BundleError: the bundle lacks it, or ONNX Runtime refuses the file.
             SystemProblem: ONNX Runtime chose another provider than the CPU.
         """
-        file = pick_file(bundle, variant, order=ORDER.get(variant))
+        file = pick_file(bundle, variant, order=FILES.get(variant))
         if variant == "int8" and file != CPU_FILE:
             log.warning(
-                "%s holds no %s: %s runs instead, which is slower than fp32 on a CPU (to do: finedge calibrate)",
+                "%s holds no %s: %s runs instead. On a CPU it is slower than fp32. "
+                "finedge calibrate writes the missing file.",
                 bundle.path,
                 CPU_FILE,
                 file,
@@ -75,21 +84,16 @@ class OnnxRuntimeBackend:
         path = bundle.file(file)
         precision = file.split(".")[1]
         if precision == "int8" and self._cuts_weights():
-            from finedge.graph.reduce_range import to_seven_bits
+            from finedge.graph.reduce_range import reduce_range
 
-            return self._start(
-                to_seven_bits(read_model(path)).SerializeToString(),
-                bundle,
-                SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE),
-            )
+            model = reduce_range(read_model(path)).SerializeToString()
+            return self._start(model, bundle, SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE))
         return self._start(read_onnx(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
 
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
-        """Open the float model with `tap/NAME` for each of the bundle's taps beside its outputs."""
-        model = with_taps(read_model(bundle.file(FLOAT_FILE)), bundle.taps)
-        return self._start(
-            model.SerializeToString(), bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32")
-        )
+        """Open the float model with one more output, `tap/NAME`, for each tap of the bundle."""
+        model = with_taps(read_model(bundle.file(FLOAT_FILE)), bundle.taps).SerializeToString()
+        return self._start(model, bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
 
     def _cuts_weights(self) -> bool:
         if self.options.exact or int8_products() == "exact":
@@ -102,13 +106,13 @@ class OnnxRuntimeBackend:
     def _start(self, model: bytes, bundle: Bundle, info: SessionInfo) -> OnnxRuntimeSession:
         import onnxruntime
 
+        version = onnxruntime.__version__
+        settings = _settings(self.options)
         try:
-            session = onnxruntime.InferenceSession(
-                model, _settings(self.options), providers=[PROVIDER]
-            )
+            session = onnxruntime.InferenceSession(model, settings, providers=[PROVIDER])
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise BundleError(
-                f"ONNX Runtime {onnxruntime.__version__} refuses {bundle.path / info.file}: {error}",
+                f"ONNX Runtime {version} refuses {bundle.path / info.file}: {error}",
                 fix="export again, or update onnxruntime",
             ) from error
         if session.get_providers()[0] != PROVIDER:
@@ -117,18 +121,9 @@ class OnnxRuntimeBackend:
                 expected=PROVIDER,
                 fix="pip install onnxruntime",
             )
-        check_ports(
-            _ports(session.get_inputs()),
-            _ports(session.get_outputs()),
-            bundle,
-            file=info.file,
-        )
-        versions = {"onnxruntime": onnxruntime.__version__}
-        return OnnxRuntimeSession(
-            session,
-            bundle,
-            SessionInfo(info.backend, info.device, info.file, info.precision, versions),
-        )
+        inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
+        check_model_io(inputs, outputs, bundle, file=info.file)
+        return OnnxRuntimeSession(session, bundle, replace(info, versions={NAME: version}))
 
 
 class OnnxRuntimeSession:
@@ -139,10 +134,9 @@ class OnnxRuntimeSession:
     ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
         self._spec = bundle.spec
-        wanted = {o.name for o in bundle.spec.outputs}
-        self._names = [
-            o.name for o in session.get_outputs() if o.name in wanted or o.name.startswith(PREFIX)
-        ]
+        names = [output.name for output in session.get_outputs()]
+        of_spec = {output.name for output in bundle.spec.outputs}
+        self._names = [name for name in names if name in of_spec or name.startswith(PREFIX)]
         self.info = info
 
     def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -153,14 +147,15 @@ class OnnxRuntimeSession:
                 f"the session of {self.info.file} is closed", expected="calls before close()"
             )
         try:
-            results = self._session.run(self._names, {self._spec.input.name: batch})
+            arrays = self._session.run(self._names, {self._spec.input.name: batch})
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
-            raise _failed(self.info.file, error) from error
-        answers = {
-            name: np.asarray(r, np.float32) for name, r in zip(self._names, results, strict=True)
+            raise _run_error(self.info.file, error) from error
+        outputs = {
+            name: np.asarray(array, np.float32)
+            for name, array in zip(self._names, arrays, strict=True)
         }
-        check_answers(answers, self._spec, rows=len(batch), file=self.info.file)
-        return answers
+        check_scores(outputs, self._spec, rows=len(batch), file=self.info.file)
+        return outputs
 
     def close(self) -> None:
         """Free the model."""
@@ -175,29 +170,28 @@ def _settings(options: SessionOptions) -> onnxruntime.SessionOptions:
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     settings.intra_op_num_threads = options.threads or owned_cores()
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = (
-        3  # errors: the warnings are about initializers that functions leave unused
-    )
-    settings.add_session_config_entry(
-        "session.intra_op.allow_spinning", "1" if options.spin else "0"
-    )
+    # Errors only: the warnings are about initializers that functions leave unused.
+    settings.log_severity_level = 3
+    spinning = "1" if options.spin else "0"
+    settings.add_session_config_entry("session.intra_op.allow_spinning", spinning)
     if options.exact:
         settings.add_session_config_entry(*EXACT_SETTING)
     return settings
 
 
-def _ports(found: Sequence[onnxruntime.NodeArg]) -> list[Port]:
-    # ONNX Runtime reports [] for a scalar and for an unknown rank: the run will show.
-    shapes = [tuple(n if isinstance(n, int) else None for n in a.shape) or None for a in found]
-    return [
-        Port(a.name, DTYPES.get(a.type, a.type), shape)
-        for a, shape in zip(found, shapes, strict=True)
-    ]
+def _tensors(arguments: Sequence[onnxruntime.NodeArg]) -> list[IoTensor]:
+    # ONNX Runtime reports [] for a scalar and for an unknown rank: the run will show which.
+    tensors = []
+    for argument in arguments:
+        sizes = tuple(n if isinstance(n, int) else None for n in argument.shape)
+        dtype = DTYPES.get(argument.type, argument.type)
+        tensors.append(IoTensor(argument.name, dtype, sizes or None))
+    return tensors
 
 
-def _failed(file: str, error: Exception) -> FinedgeError:
+def _run_error(file: str, error: Exception) -> FinedgeError:
     """Return the error of a run that ended without an answer."""
-    if isinstance(error, MemoryError) or any(word in str(error) for word in NO_MEMORY):
+    if isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
         return SystemProblem(
             f"{file} asks for more memory than there is: {error}",
             expected="a model that fits this machine",

@@ -1,7 +1,7 @@
-"""Whether ONNX Runtime's INT8 products saturate on this CPU, asked of its own kernels.
+"""Whether ONNX Runtime's INT8 products saturate on this CPU: its own kernels show it.
 
 On x86 without VNNI its AVX2 and AVX-512 kernels add two products of an unsigned activation and a
-signed weight in 16 bits: 2 * 255 * 127 does not fit, and the sum is clamped without a word. The SSE
+signed weight in 16 bits: 2 * 255 * 127 does not fit, and the sum is clamped silently. The SSE
 kernels, those for VNNI and AMX, and those of ARM add in 32 bits. A list of CPUs or flags would
 guess which kernel runs; a product of the largest numbers shows it, on every system and under
 emulation.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Products = Literal["exact", "saturating"]
-# What a test, or a user who knows better, sets; without it the kernels are asked.
+# An environment variable for tests and experts; without it the kernels are measured.
 OVERRIDE = "FINEDGE_CPU_INT8"
 PROVIDER = "CPUExecutionProvider"
 # ONNX Runtime then multiplies U8 by U8 where U8 by S8 would saturate: exact, and slower.
@@ -39,9 +39,9 @@ ANSWER = 100
 
 
 def int8_products() -> Products:
-    """Return whether sums of INT8 products are "exact" or "saturating" here.
+    """Return whether sums of INT8 products are "exact" or "saturating" on this CPU.
 
-    FINEDGE_CPU_INT8 decides where it is set; else the kernels are asked.
+    FINEDGE_CPU_INT8 decides where it is set; else the kernels are measured.
 
     Raises:
         UsageError: FINEDGE_CPU_INT8 is neither.
@@ -52,15 +52,14 @@ def int8_products() -> Products:
     if setting == "saturating":
         return "saturating"
     if setting != "exact":
-        known = nearest(setting, get_args(Products))
         raise UsageError(
             f"{OVERRIDE}={setting}",
-            expected=known,
-            fix="unset it: the CPU is asked then",
+            expected=nearest(setting, get_args(Products)),
+            fix="unset it: the CPU is then measured",
         )
     if measured_products() == "saturating":
         log.warning(
-            "%s=exact, but products saturate here: the answers of INT8 files are wrong",
+            "%s=exact, but products saturate on this CPU: the answers of INT8 files are wrong",
             OVERRIDE,
         )
     return "exact"
@@ -76,7 +75,7 @@ def measured_products() -> Products:
 
 
 def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceSession:
-    """Open a model that answers as its file on every CPU: for proofs, never for speed."""
+    """Open a model whose INT8 products are exact on every CPU: for checks, never for speed."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -90,7 +89,7 @@ def open_exactly(model: onnx.ModelProto | str | bytes) -> onnxruntime.InferenceS
 class _Probe:
     """One quantized op: the largest activations times weights [K, N] or [N, K, H, W] of 127.
 
-    `rows`: the batch. A matrix of one row has a kernel of its own.
+    `rows`: the batch. A matrix of one row has its own kernel.
     """
 
     op: Literal["QLinearConv", "QLinearMatMul"]
@@ -99,7 +98,7 @@ class _Probe:
     weights: tuple[int, ...]
 
     def is_exact(self) -> bool:
-        """Tell whether the op returns the number that it must."""
+        """Tell whether the op returns the exact number."""
         return bool(np.all(self._answers() == ANSWER))
 
     def _answers(self) -> NDArray[np.generic]:
@@ -117,7 +116,7 @@ class _Probe:
         return answers
 
     def _numbers(self) -> dict[str, NDArray[np.generic]]:
-        """The inputs of the op by name; the scale of the answer makes 100 of the exact sum."""
+        """Return the inputs of the op by name; the output scale turns the exact sum into 100."""
         top = np.iinfo(self.kind).max
         convolves = self.op == "QLinearConv"
         inner = self.weights[1:] if convolves else self.weights[:1]

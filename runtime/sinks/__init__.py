@@ -1,9 +1,15 @@
-"""Where results go: the table `SINKS` holds every kind."""
+"""Where results go: stdout, a video, a folder, a window, a web page, systemd.
+
+The table `SINKS` holds every kind; `base.py` says what a sink is. A sink may import the contract
+and `finedge.runtime.telemetry`. `finedge.runtime.stream.command` opens the sinks that its options
+ask for, and writes every result to each.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.collect import open_collect
@@ -12,13 +18,13 @@ from finedge.runtime.sinks.systemd import open_systemd
 from finedge.runtime.sinks.video import open_video
 from finedge.runtime.sinks.window import open_window
 
-__all__ = ["SINKS", "Context", "Outputs", "Result", "Sink"]
+__all__ = ["SINKS", "Context", "Outputs", "Result", "Sink", "open_sinks"]
 
 
 def _open_live(outputs: Outputs, context: Context) -> Sink | None:
     if outputs.serve is None:
         return None
-    from finedge.runtime.sinks.live import LivePage  # a web server, which most runs need not load
+    from finedge.runtime.sinks.live import LivePage  # a web server: most runs do without it
 
     token = outputs.token if outputs.token is not None else os.environ.get("FINEDGE_TOKEN") or None
     cameras = context.names if len(context.names) > 1 else ()
@@ -27,7 +33,8 @@ def _open_live(outputs: Outputs, context: Context) -> Sink | None:
     )
 
 
-# Each opens its sink where the options ask for it. In this order a result is written: the line first.
+# Each function opens its sink, or returns None where the options do not ask for it. Results are
+# written in this order: the line first.
 SINKS: dict[str, Callable[[Outputs, Context], Sink | None]] = {
     "jsonl": open_lines,
     "video": open_video,
@@ -36,3 +43,16 @@ SINKS: dict[str, Callable[[Outputs, Context], Sink | None]] = {
     "live": _open_live,
     "systemd": open_systemd,
 }
+
+
+@contextmanager
+def open_sinks(outputs: Outputs, context: Context) -> Iterator[list[Sink]]:
+    """Open the sinks that the options ask for; close all of them, whatever happens."""
+    with ExitStack() as exits:
+        sinks = []
+        for open_sink in SINKS.values():
+            sink = open_sink(outputs, context)
+            if sink is not None:
+                exits.callback(sink.close)
+                sinks.append(sink)
+        yield sinks

@@ -10,8 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.runtime.classifier import Prediction
-
 
 @dataclass(frozen=True)
 class Result:
@@ -20,20 +18,26 @@ class Result:
     Attributes:
         record: the classify line: plain data, not to be changed.
         image: the whole frame, uint8 [H, W, 3] RGB, not to be changed; None for `no_signal`.
-        prediction: what the model itself said of this frame, before smoothing and holding.
         stream: which source of the command line, from 0.
-        seconds: the frame's time on its source's own clock; None where frames have none (photos).
+        seconds: the frame's time on its source's own clock; None for photos, which have none.
+        model_p: the model's top probability for this frame alone, before smoothing and holding;
+            None for `no_signal`.
+        abstained: `model_p` is below the bundle's threshold.
     """
 
     record: dict[str, Any]
     image: NDArray[np.uint8] | None = None
-    prediction: Prediction | None = None
     stream: int = 0
     seconds: float | None = None
+    model_p: float | None = None
+    abstained: bool = False
 
 
 class Sink(Protocol):
-    """Takes results one after another, from one thread. `write` returns soon; `close` is called once."""
+    """Takes results one after another, from one thread.
+
+    `write` returns soon. `close` is called once.
+    """
 
     def write(self, result: Result) -> None:
         """Take the next result."""
@@ -47,14 +51,17 @@ class Outputs:
     """Where results go besides stdout.
 
     Attributes:
-        save: write an annotated video to this .mp4 or .avi (one a source).
+        save: write an annotated video to this .mp4 or .avi (one for each source).
         show: show the frames with their labels in a window; q or Esc closes it and ends the run.
-        collect: keep frames that the model was unsure of in this folder, as DIR/LABEL/TIME-FRAME.jpg: sort them, train again.
-        collect_below: unsure is a top probability below this.
-        collect_max_mib: the size of all frames kept there, those of earlier runs too; past it the oldest are removed. Other files stay.
+        collect: keep frames that the model was unsure of in this folder, as
+            DIR/LABEL/TIME-FRAME.jpg: sort them, then train again.
+        collect_below: a frame is unsure if its top probability is below this.
+        collect_max_mib: the size of all frames kept there, those of earlier runs too. The oldest
+            are removed first; other files stay.
         serve: show a live page at this address, e.g. 127.0.0.1:8080.
-        token: what a browser must know to see the page, for any address but this machine's own. FINEDGE_TOKEN in the environment is the same
-            without showing it to everybody on the machine.
+        token: a password for the page. Without it, any address but this machine's own gets a
+            random one, which is logged. FINEDGE_TOKEN in the environment does the same and does
+            not show in the process list.
     """
 
     save: Path | None = None
@@ -68,9 +75,15 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Context:
-    """What a sink may know of the run: the bundle's name, each source's name and frame rate, whether any is live, how to end it.
+    """What a sink may know of the run.
 
-    A run in good health gives no result for at most `quiet_s`.
+    Attributes:
+        title: the bundle's name.
+        names: each source's name.
+        fps: each source's frame rate, None where it is unknown.
+        live: whether any source is live.
+        stop: ends the run.
+        quiet_s: a healthy run gives a result at least this often.
     """
 
     title: str

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SHOWN = 3  # labels
+MAX_LABELS = 3
 COLOURS = {
     "ok": (90, 220, 90),
     "unknown": (60, 200, 250),
@@ -21,7 +21,10 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw(image: NDArray[np.uint8], record: dict[str, Any]) -> NDArray[np.uint8]:
-    """Return a copy of uint8 [H, W, 3] RGB as BGR, with status, labels and age in its upper left and the region of interest around."""
+    """Return a copy of uint8 [H, W, 3] RGB as BGR, with the answer drawn on it.
+
+    Status, labels and age are in its upper left. A rectangle shows the region of interest.
+    """
     picture = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
     colour = COLOURS[record["status"]]
     if "roi" in record:
@@ -32,10 +35,13 @@ def draw(image: NDArray[np.uint8], record: dict[str, Any]) -> NDArray[np.uint8]:
 
 
 def lines(record: dict[str, Any]) -> list[str]:
-    """Return what is written on a frame. OpenCV's fonts are ASCII: accents are dropped, other letters become question marks."""
+    """Return what is written on a frame.
+
+    OpenCV's fonts are ASCII: accents are dropped, other letters become question marks.
+    """
     status = record["status"]
     head = [] if status == "ok" else [status.replace("_", " ")]
-    labels = [f"{_ascii(t['label'])} {100 * t['p']:.0f} %" for t in record["top"][:SHOWN]]
+    labels = [f"{_ascii(t['label'])} {100 * t['p']:.0f} %" for t in record["top"][:MAX_LABELS]]
     return head + labels + ([] if record["age_ms"] is None else [f"{record['age_ms']:.0f} ms"])
 
 
@@ -45,7 +51,8 @@ def _write(
     scale = max(0.35, picture.shape[0] / 720)
     step, thick = round(32 * scale), max(1, round(2 * scale))
     width = max(cv2.getTextSize(line, FONT, scale, thick)[0][0] for line in text)
-    # A dark plate, to be read on any background. No thicker text behind the text: OpenCV 5 draws that wider.
+    # A dark plate makes the text readable on any background. A thicker copy under the text would
+    # not do: OpenCV 5 draws that wider.
     plate = picture[: len(text) * step + step // 2, : width + step]
     plate //= 3
     for row, line in enumerate(text, 1):

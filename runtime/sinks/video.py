@@ -15,26 +15,28 @@ import cv2
 from finedge.errors import SystemProblem, UsageError
 from finedge.files import writable_folder
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
-from finedge.runtime.sinks.behind import Behind
 from finedge.runtime.sinks.overlay import draw
+from finedge.runtime.sinks.queued import QueuedSink
 
 log = logging.getLogger(__name__)
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
-PHOTO_FPS, LIVE_FPS = 1.0, 25.0  # of sources that do not say theirs
-MOST_FPS = 240.0  # some network cameras say 90000, the clock of their packets
-LONGEST_GAP_S = 1.0
-JITTER = 1.0  # frames that may come ahead of their time
-LEAST_FREE = 64 * 2**20  # bytes: an index of hours must still fit when the file is closed
+PHOTO_FPS, LIVE_FPS = 1.0, 25.0  # of sources that do not report their rate
+MAX_FPS = 240.0  # some network cameras report 90000, the clock of their packets
+MAX_GAP_S = 1.0
+JITTER = 1.0  # frames that may come before their time
+MIN_FREE = 64 * 2**20  # bytes: an index of hours must still fit when the file is closed
 
 
 @dataclass
-class VideoFile:
-    """Writes one source's frames beside `path`, and renames when closed: a kill leaves `.NAME.partial.SUFFIX`.
+class VideoWriter:
+    """Writes one source's frames to a video.
 
-    The video has the pace of `Result.seconds`, since many cameras do not keep the rate they say they have: until the next frame came the last
-    one is shown, by up to a second, and of a live source that is faster than `fps` a frame is left out here and there. Photos, which have no
-    time, are shown once each. All frames have the size of the first.
+    It writes `.NAME.partial.SUFFIX` and renames that when closed; a kill leaves it. The video has
+    the pace of `Result.seconds`, because many cameras do not keep the rate that they report. A
+    frame is shown until the next one, for at most a second. A live source that is faster than
+    `fps` loses a frame now and then. Photos have no time: each is shown once. All frames have the
+    size of the first.
 
     Args:
         path: the video.
@@ -48,18 +50,18 @@ class VideoFile:
     _writer: cv2.VideoWriter | None = None
     _size: tuple[int, int] = (0, 0)
     _last: tuple[cv2.typing.MatLike, float | None] | None = None
-    _due: float = 0.0  # how many frames the time so far is worth
+    _due: float = 0.0  # frames that the time so far amounts to
     _written: int = 0
 
     def write(self, result: Result) -> None:
         """Append a frame; a silence adds none.
 
         Raises:
-            OSError: the disk is nearly full; what was written so far becomes a whole video when closed.
+            OSError: the disk is nearly full. The frames so far become a whole video when closed.
         """
         if result.image is None:
             return
-        if shutil.disk_usage(self.path.parent).free < LEAST_FREE:
+        if shutil.disk_usage(self.path.parent).free < MIN_FREE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         picture: cv2.typing.MatLike = draw(result.image, result.record)
         if self._writer is None:
@@ -81,10 +83,9 @@ class VideoFile:
         if self._writer is None:
             return
         self._writer.release()
-        found = cv2.VideoCapture(str(self._partial().absolute()), cv2.CAP_FFMPEG).get(
-            cv2.CAP_PROP_FRAME_COUNT
-        )
-        if found != self._written:  # OpenCV's writer keeps a full disk to itself
+        capture = cv2.VideoCapture(str(self._partial().absolute()), cv2.CAP_FFMPEG)
+        # OpenCV's writer does not report a full disk.
+        if capture.get(cv2.CAP_PROP_FRAME_COUNT) != self._written:
             raise SystemProblem(
                 f"{self._partial()} is damaged: {self._written} frames were written",
                 expected="a disk with space left",
@@ -97,12 +98,10 @@ class VideoFile:
         if self._last is None:
             return
         picture, before = self._last
-        passed = (
-            1 / self.fps
-            if seconds is None or before is None
-            else min(max(0.0, seconds - before), LONGEST_GAP_S)
-        )
-        self._due += passed * self.fps
+        gap_s = 1 / self.fps
+        if seconds is not None and before is not None:
+            gap_s = min(max(0.0, seconds - before), MAX_GAP_S)
+        self._due += gap_s * self.fps
         while self._written < round(self._due):
             self._append(picture)
 
@@ -112,7 +111,8 @@ class VideoFile:
             self._written += 1
 
     def _open(self) -> cv2.VideoWriter:
-        # What a killed run left, or a link or pipe that somebody put there: FFmpeg would write into it.
+        # A killed run may have left a file there, or somebody a link or a pipe. FFmpeg would write
+        # into it.
         with suppress(IsADirectoryError, PermissionError):
             self._partial().unlink(missing_ok=True)
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
@@ -122,7 +122,8 @@ class VideoFile:
         if not writer.isOpened():
             width, height = self._size
             raise SystemProblem(
-                f"OpenCV cannot write {self.path} ({codec_name(self.path)}, {width}x{height}, {self.fps:g} frames/s)",
+                f"OpenCV cannot write {self.path} "
+                f"({codec_name(self.path)}, {width}x{height}, {self.fps:g} frames/s)",
                 expected="a folder that can be written, and OpenCV with FFmpeg",
                 fix="try a name that ends in .avi, or in .mp4",
             )
@@ -134,16 +135,16 @@ class VideoFile:
 
 @dataclass
 class Videos:
-    """One video a source."""
+    """One video for each source."""
 
-    files: tuple[VideoFile, ...]
+    files: tuple[VideoWriter, ...]
 
     def write(self, result: Result) -> None:
         """Append to the video of the result's source."""
         self.files[result.stream].write(result)
 
     def close(self) -> None:
-        """Finish every file, also where one cannot be finished."""
+        """Finish every file, even if one of them fails."""
         with ExitStack() as exits:
             for file in self.files:
                 exits.callback(file.close)
@@ -160,38 +161,37 @@ def codec_name(path: Path) -> str:
     return CODECS[path.suffix.lower()]
 
 
-def frame_rate(said: float | None, *, live: bool) -> float:
-    """Return the frames a second of a video of a source that says `said`."""
-    if said and (said <= MOST_FPS or not live):
-        return said
+def frame_rate(reported: float | None, *, live: bool) -> float:
+    """Return the frames a second of the video of a source that reports `reported`."""
+    if reported and (reported <= MAX_FPS or not live):
+        return reported
     return LIVE_FPS if live else PHOTO_FPS
 
 
 def open_video(outputs: Outputs, context: Context) -> Sink | None:
-    """Return the sink of --save: out.mp4; of several sources out-0.mp4, out-1.mp4, ..."""
+    """Return the sink of --save: out.mp4, or out-0.mp4, out-1.mp4, ... for several sources."""
     if outputs.save is None:
         return None
-    path, several = outputs.save, len(context.names) > 1
+    path, paths = outputs.save, [outputs.save]
     codec_name(path)
-    paths = [
-        path.with_name(f"{path.stem}-{i}{path.suffix}") if several else path
-        for i in range(len(context.names))
-    ]
-    paths = [_place(path) for path in paths]
+    if len(context.names) > 1:
+        numbers = range(len(context.names))
+        paths = [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in numbers]
+    paths = [_real_path(path) for path in paths]
     for folder in {path.parent for path in paths}:
         writable_folder(folder, option="--save")
     files = tuple(
-        VideoFile(p, frame_rate(fps, live=context.live), context.live)
+        VideoWriter(p, frame_rate(fps, live=context.live), context.live)
         for p, fps in zip(paths, context.fps, strict=True)
     )
-    return Behind(Videos(files), name="save", drop=context.live)
+    return QueuedSink(Videos(files), name="save", drop=context.live)
 
 
-def _place(path: Path) -> Path:
-    """Return the file behind links, which is replaced as `finedge.files` replaces: the link stays.
+def _real_path(path: Path) -> Path:
+    """Follow links to the file that is replaced, as `finedge.files` does: the link stays.
 
     Raises:
-        SystemProblem: something that is no file is there.
+        SystemProblem: the path is not a file.
     """
     real = Path(os.path.realpath(path))
     if os.path.lexists(real) and not real.is_file():

@@ -113,6 +113,13 @@ SOURCES: dict[str, Kind] = {
 def open_source(uri: str, *, wish: CaptureOptions = AS_IT_COMES, **options: Any) -> Source:
     """Open what `uri` names.
 
+    Example:
+        >>> from finedge import open_source
+        >>> with open_source("test://", fps=10) as source:
+        ...     frame = next(iter(source))
+        >>> source.info.kind, frame.index, frame.image.shape
+        ('test', 0, (480, 640, 3))
+
     Args:
         uri: one of the forms of `SOURCES`.
         wish: size, rate, flip and latency; a kind that cannot do one of them refuses it.

@@ -1,10 +1,10 @@
-"""`finedge classify`: a bundle watches one source or several; one JSON line a frame on stdout, a summary in the log."""
+"""`finedge classify`: one JSON line for each frame on stdout, and a summary in the log."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,33 +13,39 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from finedge.errors import UsageError
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.sinks import SINKS, Context, Outputs, Sink
+from finedge.runtime.sinks import Context, Outputs, open_sinks
 from finedge.runtime.sources import Source, mask, open_source
 from finedge.runtime.sources.base import AS_IT_COMES, CaptureOptions
 from finedge.runtime.stream.decide import MARGIN, Holding, Rules, Smoothing
 from finedge.runtime.stream.pipeline import Pipeline
 from finedge.runtime.stream.region import Region
-from finedge.runtime.stream.results import Watch
-from finedge.runtime.stream.shutdown import leash
-from finedge.runtime.stream.stream import NO_SIGNAL_MS, stop_on_signals
+from finedge.runtime.stream.results import Results
+from finedge.runtime.stream.shutdown import exit_after_signal, stop_on_signals
+from finedge.runtime.stream.stream import NO_SIGNAL_MS
 
 log = logging.getLogger(__name__)
 
+SourceNames = Annotated[
+    tuple[str, ...], arg(metavar="SOURCE [SOURCE ...]", help_behavior_hint="(at least one)")
+]
+
 ONLY_STDOUT = Outputs()
-LONGEST_TIMEOUT_S = 3600.0
+MAX_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunLimits:
     """When a run ends and when a line warns.
 
     Attributes:
         frames: stop after so many frames; without it, at the end of the sources or at Ctrl-C.
-        interval: classify at most one frame of a source in so many seconds; 0 is every frame, or as many as the machine can.
+        interval: classify at most one frame of a source in so many seconds. 0 is every frame, or
+            as many as the machine can.
         stale_ms: a live frame whose answer is older than this, in ms, has status "stale".
-        no_signal_ms: a live source silent for this long, in ms, gives a line with status "no_signal".
-        timeout: a stream or pipeline silent for this long, in s, is lost and opened again; without
-            it 10 (a pipeline: 5).
+        no_signal_ms: a live source that is silent for this long, in ms, gives a line with status
+            "no_signal".
+        timeout: a stream or pipeline that is silent for this long, in s, is lost and opened again;
+            without it 10 (a pipeline: 5).
     """
 
     frames: int | None = None
@@ -51,41 +57,44 @@ class Limits:
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
             raise UsageError(f"--frames {self.frames}", expected="at least 1")
-        if not (self.stale_ms > 0 and self.no_signal_ms > 0):  # nan is none
+        if not (self.stale_ms > 0 and self.no_signal_ms > 0):  # NaN fails both
             raise UsageError(
                 f"--stale-ms {self.stale_ms} --no-signal-ms {self.no_signal_ms}",
                 expected="positive numbers of milliseconds",
             )
-        if self.timeout is not None and not 0 < self.timeout <= LONGEST_TIMEOUT_S:
+        if self.timeout is not None and not 0 < self.timeout <= MAX_TIMEOUT_S:
             raise UsageError(
                 f"--timeout {self.timeout}",
-                expected=f"seconds, more than 0, at most {LONGEST_TIMEOUT_S:g}",
+                expected=f"seconds, more than 0, at most {MAX_TIMEOUT_S:g}",
             )
         if not self.interval >= 0:
             raise UsageError(f"--interval {self.interval}", expected="seconds, 0 or more")
 
     @property
-    def of_source(self) -> dict[str, float]:
-        """What of these a source is opened with."""
+    def source_options(self) -> dict[str, float]:
+        """The options that each source is opened with."""
         return {} if self.timeout is None else {"timeout_s": self.timeout}
 
     @property
     def quiet_s(self) -> float:
-        """For how long, in s, a live source in good health may give no line."""
+        """For how long, in s, a healthy live source may give no line."""
         return max(self.interval, self.no_signal_ms / 1e3)
 
 
 @dataclass(frozen=True)
-class Deciding:
-    """How an answer is made of what the model says of one frame after another. All are off: the lines are then what `evaluate` measured.
+class DecisionOptions:
+    """How an answer is made of the model's output for one frame after another.
 
-    With `smooth` or `hold` a line has "raw_top", which is what the model said of this frame alone.
+    All rules are off by default: the lines are then what `evaluate` measured. With `smooth` or
+    `hold` a line also has "raw_top", the model's output for this frame alone.
 
     Attributes:
-        smooth: average the probabilities over so many seconds, anew from a scene change on; 0 is off. For cameras and video.
+        smooth: average the probabilities over so many seconds, and start again after a scene
+            change; 0 is off. For cameras and video.
         hold: keep a label first until another leads it for so many frames in a row; 0 is off.
         hold_margin: by how much in probability it must lead.
-        roi: x,y,w,h of the part of the frame that the model sees, in pixels, or in fractions where all are at most 1.
+        roi: x,y,w,h of the part of the frame that the model sees, in pixels, or in fractions where
+            all are at most 1.
     """
 
     smooth: float = 0.0
@@ -104,38 +113,44 @@ class Deciding:
             Holding(self.hold, margin=self.hold_margin) if self.hold else None,
         )
 
+    def region(self) -> Region | None:
+        """Return the region of interest.
+
+        Raises:
+            UsageError: `roi` is not a region.
+        """
+        return None if self.roi is None else Region.parse(self.roi)
+
 
 def classify(
     bundle: Positional[Path],
-    sources: Positional[
-        Annotated[
-            tuple[str, ...], arg(metavar="SOURCE [SOURCE ...]", help_behavior_hint="(at least one)")
-        ]
-    ],
+    sources: Positional[SourceNames],
     *,
     variant: str = "auto",
     backend: str = "auto",
     topk: int = 5,
-    wish: OmitArgPrefixes[CaptureOptions] = AS_IT_COMES,
-    limits: OmitArgPrefixes[Limits] = Limits(),
-    deciding: OmitArgPrefixes[Deciding] = Deciding(),
+    capture: OmitArgPrefixes[CaptureOptions] = AS_IT_COMES,
+    limits: OmitArgPrefixes[RunLimits] = RunLimits(),
+    decisions: OmitArgPrefixes[DecisionOptions] = DecisionOptions(),
     outputs: OmitArgPrefixes[Outputs] = ONLY_STDOUT,
 ) -> None:
-    """Classify images, a video, a camera or several; prints one JSON line a frame.
+    """Classify images, a video, a camera or several; prints one JSON line for each frame.
 
-    Of a camera or test:// the newest frame is classified and what came too fast is dropped and counted; of files every frame is.
-    Frames of several sources go through the model together. The first source that is lost ends the run.
+    A camera or test:// gives its newest frame; frames that came too fast are dropped and counted.
+    Files give every frame. Frames of several sources go through the model together. The first
+    source that is lost ends the run.
 
     Args:
         bundle: the bundle to run.
-        sources: photo.jpg, photos/, 'photos/*.jpg' (in quotes), clip.mp4, /dev/video0 or its number, csi://0, rtsp://..., http://...,
-            a GStreamer pipeline that ends in appsink (in quotes), or test:// (a rendered scene).
+        sources: photo.jpg, photos/, 'photos/*.jpg' (in quotes), clip.mp4, /dev/video0 or its
+            number, csi://0, rtsp://..., http://..., a GStreamer pipeline that ends in appsink (in
+            quotes), or test:// (a rendered scene).
         variant: fp32, fp16 or int8; auto is int8 where the bundle holds it, else fp32.
-        backend: a backend, or auto for the first that runs here.
+        backend: a backend, or auto for the first that runs on this machine.
         topk: how many labels a line holds.
-        wish: what is asked of a live source.
+        capture: what a live source is asked for.
         limits: when the run ends and when a line warns.
-        deciding: how an answer is made.
+        decisions: how an answer is made.
         outputs: where results go besides stdout.
     """
     if not sources or len(set(sources)) < len(sources):
@@ -143,20 +158,17 @@ def classify(
             f"sources: {' '.join(map(mask, sources)) or 'none'}",
             expected="at least one, and none twice: a line names its source",
         )
-    rules, region = (
-        deciding.rules(),
-        Region.parse(deciding.roi) if deciding.roi is not None else None,
-    )
-    with leash(), ExitStack() as exits:
+    rules, region = decisions.rules(), decisions.region()
+    with exit_after_signal(), ExitStack() as exits:
         opened = [
-            exits.enter_context(open_source(source, wish=wish, **limits.of_source))
+            exits.enter_context(open_source(source, wish=capture, **limits.source_options))
             for source in sources
         ]
-        _refuse_timeless(opened, limits=limits, deciding=deciding)
+        _refuse_photos(opened, limits=limits, decisions=decisions)
         classifier = exits.enter_context(
             Classifier.open(bundle, variant=variant, backend=backend, topk=topk)
         )
-        watch = Watch(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
+        results = Results(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
         pipeline = Pipeline(
             opened,
             classifier,
@@ -165,58 +177,48 @@ def classify(
             limit=limits.frames,
             region=region,
         )
-        interrupted = _run(pipeline, watch, outputs=outputs, quiet_s=limits.quiet_s)
+        interrupted = _run(pipeline, results, outputs=outputs, quiet_s=limits.quiet_s)
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _run(pipeline: Pipeline, watch: Watch, *, outputs: Outputs, quiet_s: float) -> bool:
-    """Write every result to every sink; return whether a signal ended it."""
+def _run(pipeline: Pipeline, results: Results, *, outputs: Outputs, quiet_s: float) -> bool:
+    """Write every result to every sink; return whether a signal ended the run."""
+    context = _context(pipeline, results, quiet_s=quiet_s)
     try:
         with (
-            _sinks(outputs, _context(watch, pipeline, quiet_s=quiet_s)) as sinks,
+            open_sinks(outputs, context) as sinks,
             pipeline,
             stop_on_signals(pipeline.stop) as interrupted,
         ):
             for answer in pipeline:
-                result = watch(answer)
+                result = results(answer)
                 for sink in sinks:
                     sink.write(result)
     finally:
-        log.info(watch.summary(pipeline.counts))
+        log.info(results.summary(pipeline.counts))
     return interrupted.is_set()
 
 
-@contextmanager
-def _sinks(outputs: Outputs, context: Context) -> Iterator[list[Sink]]:
-    """Open what is asked for; close all of it, whatever happens."""
-    with ExitStack() as exits:
-        sinks = []
-        for open_sink in SINKS.values():
-            sink = open_sink(outputs, context)
-            if sink is not None:
-                exits.callback(sink.close)
-                sinks.append(sink)
-        yield sinks
-
-
-def _context(watch: Watch, pipeline: Pipeline, *, quiet_s: float) -> Context:
-    infos = [source.info for source in watch.sources]
+def _context(pipeline: Pipeline, results: Results, *, quiet_s: float) -> Context:
+    infos = [source.info for source in results.sources]
     return Context(
-        watch.classifier.bundle.name,
+        results.classifier.bundle.name,
         names=tuple(info.uri for info in infos),
         fps=tuple(info.fps for info in infos),
-        live=any(source.live for source in watch.sources),
+        live=any(source.live for source in results.sources),
         stop=pipeline.stop,
         quiet_s=quiet_s,
     )
 
 
-def _refuse_timeless(sources: Sequence[Source], *, limits: Limits, deciding: Deciding) -> None:
-    """Photos have no time between them: nothing can be averaged over seconds."""
-    timeless = [s.info.uri for s in sources if not s.live and not s.info.fps]
-    if timeless and (deciding.smooth or limits.interval):
+def _refuse_photos(
+    sources: Sequence[Source], *, limits: RunLimits, decisions: DecisionOptions
+) -> None:
+    """Refuse photos where an option counts seconds: there is no time between photos."""
+    photos = [s.info.uri for s in sources if not s.live and not s.info.fps]
+    if photos and (decisions.smooth or limits.interval):
         raise UsageError(
-            f"--smooth {deciding.smooth:g} --interval {limits.interval:g} for {timeless[0]}",
+            f"--smooth {decisions.smooth:g} --interval {limits.interval:g} for {photos[0]}",
             expected="a camera or a video: photos have no time",
         )

@@ -1,6 +1,7 @@
-"""From scores to an answer: smoothing over time, holding a label, and the status of a line.
+"""From the probabilities of one frame after another to an answer: smoothing and holding a label.
 
-Each rule is a frozen configuration and a small state that is fed one frame at a time; none looks at a clock.
+Each rule is a frozen configuration and a small state that takes one frame at a time. None of them
+looks at a clock.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import UsageError
-from finedge.runtime.classifier import Classifier, Ranked, order, probabilities
 
-# The mean change of a 16x16 grey thumbnail, on [0, 1], from one frame to the next. Measured: at most 0.064 within two videos (a car that
-# fills the picture drives off), at least 0.115 between 200 different photos. A bird that replaces another before the same
-# background changes 0.01 to 0.03 and is no scene change.
+# The mean change of a 16x16 grey thumbnail, on [0, 1], from one frame to the next. Measured: at
+# most 0.064 within two videos (a car that fills the picture drives off), at least 0.115 between 200
+# different photos. A bird that replaces another in front of the same background changes 0.01 to
+# 0.03 and is no scene change.
 SCENE_CHANGE = 0.09
 THUMBNAIL = 16
 MARGIN = 0.1
@@ -25,7 +26,10 @@ MARGIN = 0.1
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Probabilities are averaged with weights that fall to 1/e in `seconds` (> 0), and anew from a scene change on."""
+    """Average probabilities with weights that fall to 1/e in `seconds` (> 0).
+
+    The average starts again after a scene change.
+    """
 
     seconds: float
     scene_change: float = SCENE_CHANGE
@@ -46,14 +50,14 @@ class SceneChange:
     _last: NDArray[np.float32] | None = None
 
     def __call__(self, image: NDArray[np.uint8]) -> bool:
-        """Look at the next frame, uint8 [H, W, 3] RGB; the first one starts a scene."""
+        """Take the next frame, uint8 [H, W, 3] RGB; the first one starts a scene."""
         last, self._last = self._last, thumbnail(image)
         return last is None or float(np.abs(self._last - last).mean()) > self.threshold
 
 
 def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the frame as float32 [16, 16] grey in [0, 1]."""
-    # Shrunk before it is made grey: 256 pixels of colour to convert, not two million.
+    # It is made smaller before it is made grey: 256 pixels to convert, not two million.
     small = cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.float32) / np.float32(255)
 
@@ -62,28 +66,32 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 class Smoother:
     """The exponential moving average of probabilities: p + (new - p) * (1 - exp(-dt / seconds))."""
 
-    how: Smoothing
+    smoothing: Smoothing
     _p: NDArray[np.floating] | None = None
     _at: float = 0.0
 
     def __call__(self, p: NDArray[np.floating], *, seconds: float) -> NDArray[np.floating]:
-        """Take the next frame's probabilities [classes] and its time; return the average, which sums to 1 as they do."""
-        share = (
-            1.0
-            if self._p is None
-            else 1 - math.exp(-max(0.0, seconds - self._at) / self.how.seconds)
-        )
-        self._p, self._at = (p if self._p is None else self._p + (p - self._p) * share), seconds
+        """Take the next frame's probabilities [classes] and its time; return the average.
+
+        The average sums to 1, as the probabilities do.
+        """
+        if self._p is None:
+            self._p = p
+        else:
+            passed_s = max(0.0, seconds - self._at)
+            weight = 1 - math.exp(-passed_s / self.smoothing.seconds)
+            self._p = self._p + (p - self._p) * weight
+        self._at = seconds
         return self._p
 
     def reset(self) -> None:
-        """Begin anew with the next frame."""
+        """Start again with the next frame."""
         self._p = None
 
 
 @dataclass(frozen=True)
 class Holding:
-    """A label stays until another one leads it by `margin` in probability for `frames` frames in a row."""
+    """Keep a label until another leads it by `margin` in probability, `frames` times in a row."""
 
     frames: int
     margin: float = MARGIN
@@ -98,34 +106,34 @@ class Holding:
 
 @dataclass
 class Holder:
-    """The held label, and who challenges it since when."""
+    """The held label, its challenger, and for how many frames that has led."""
 
-    how: Holding
+    holding: Holding
     _held: int | None = None
     _challenger: int | None = None
     _frames: int = 0
 
     def __call__(self, p: NDArray[np.floating]) -> int:
-        """Take the next frame's probabilities [classes]; return the label that holds."""
+        """Take the next frame's probabilities [classes]; return the held label."""
         best = int(p.argmax())
         if self._held is None:
             self._held = best
-        leads = best != self._held and p[best] - p[self._held] >= self.how.margin
+        leads = best != self._held and p[best] - p[self._held] >= self.holding.margin
         self._frames = (self._frames + 1 if best == self._challenger else 1) if leads else 0
         self._challenger = best if leads else None
-        if self._frames >= self.how.frames:
+        if self._frames >= self.holding.frames:
             self._held, self._challenger, self._frames = best, None, 0
         return self._held
 
     def reset(self) -> None:
-        """Begin anew with the next frame."""
+        """Start again with the next frame."""
         self._held = self._challenger = None
         self._frames = 0
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How answers are decided; without either rule the model's own word counts."""
+    """How answers are decided. Without either rule the model alone decides."""
 
     smoothing: Smoothing | None = None
     holding: Holding | None = None
@@ -149,10 +157,13 @@ class Decider:
     def __call__(
         self, p: NDArray[np.floating], *, seconds: float | None, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.floating], int]:
-        """Take a frame's probabilities [classes], its time (needed for smoothing) and what the model saw.
+        """Take a frame's probabilities [classes], its time and the pixels that the model saw.
+
+        Smoothing needs the time.
 
         Returns:
-            The probabilities to report, and the label that is the answer: of the highest one, or the held one.
+            The probabilities to report, and the label that is the answer: the most probable one,
+            or the held one.
         """
         if (self._smoother or self._holder) and self._scene(image):
             for state in (self._smoother, self._holder):
@@ -163,25 +174,3 @@ class Decider:
                 raise ValueError("smoothing needs the time of each frame")
             p = self._smoother(p, seconds=seconds)
         return p, self._holder(p) if self._holder else int(p.argmax())
-
-
-def shares(classifier: Classifier, scores: NDArray[np.float32]) -> NDArray[np.floating]:
-    """Return the probabilities [classes] of scores [classes], with the bundle's temperature where it has one."""
-    temperature = 1.0 if classifier.confidence is None else classifier.confidence.temperature
-    (p,) = probabilities(scores[None] / np.float32(temperature))
-    return np.asarray(p)
-
-
-def ranked(
-    p: NDArray[np.floating], *, first: int, labels: tuple[str, ...], topk: int
-) -> tuple[Ranked, ...]:
-    """Return `topk` labels: `first`, then the others by their probability."""
-    others = [int(i) for i in order(p[None])[0, : topk + 1] if i != first]
-    return tuple(Ranked(i, labels[i], float(p[i])) for i in [first, *others][:topk])
-
-
-def status_of(*, age_ms: float, stale_ms: float, unknown: bool) -> str:
-    """Return the status of an answer: `stale` when older than `stale_ms`, whatever it says; else `unknown` or `ok`."""
-    if age_ms > stale_ms:
-        return "stale"
-    return "unknown" if unknown else "ok"

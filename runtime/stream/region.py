@@ -15,7 +15,10 @@ FORM = "x,y,w,h: pixels, or fractions of the frame (all at most 1), e.g. 0.25,0,
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of the frame, from its left and top: in pixels, or in fractions of the frame where all four are at most 1."""
+    """A rectangle of the frame, from its left and top.
+
+    It is in pixels, or in fractions of the frame where all four numbers are at most 1.
+    """
 
     x: float
     y: float
@@ -33,11 +36,8 @@ class Region:
             region = cls(*(float(part) for part in text.split(",")))
         except (ValueError, TypeError):
             raise UsageError(f"--roi {text}", expected=FORM) from None
-        if (
-            not all(map(math.isfinite, (region.x, region.y, region.w, region.h)))
-            or min(region.x, region.y) < 0
-            or min(region.w, region.h) <= 0
-        ):
+        finite = all(map(math.isfinite, (region.x, region.y, region.w, region.h)))
+        if not finite or min(region.x, region.y) < 0 or min(region.w, region.h) <= 0:
             raise UsageError(f"--roi {text}", expected=f"x, y >= 0 and w, h > 0. {FORM}")
         return region
 
@@ -47,9 +47,10 @@ class Region:
         Raises:
             UsageError: it is not inside the frame, or smaller than a pixel.
         """
-        across, down = (width, height) if max(self.x, self.y, self.w, self.h) <= 1 else (1, 1)
-        left, top = round(self.x * across), round(self.y * down)
-        right, bottom = round((self.x + self.w) * across), round((self.y + self.h) * down)
+        fractions = max(self.x, self.y, self.w, self.h) <= 1
+        unit_x, unit_y = (width, height) if fractions else (1, 1)
+        left, top = round(self.x * unit_x), round(self.y * unit_y)
+        right, bottom = round((self.x + self.w) * unit_x), round((self.y + self.h) * unit_y)
         if right > width or bottom > height or right <= left or bottom <= top:
             raise UsageError(
                 f"--roi {self.x:g},{self.y:g},{self.w:g},{self.h:g} of a frame of {width}x{height}",

@@ -1,4 +1,8 @@
-"""Answers in, classify lines out (the line's schema is the manual of every consumer), and the numbers of the run's summary."""
+"""Answers in, results out. The record of a result is the line that `finedge classify` prints.
+
+The schema of that line is an interface: every consumer reads it. `Results` also keeps the numbers
+of the run's summary.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +12,57 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from finedge.runtime.classifier import Classifier, Prediction, Ranked, Times
+import numpy as np
+from numpy.typing import NDArray
+
+from finedge.runtime.classifier import Classifier, Ranked
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sources import Source
-from finedge.runtime.stream.decide import Decider, Rules, ranked, shares, status_of
-from finedge.runtime.stream.histogram import Histogram
+from finedge.runtime.sources import Frame, Source
+from finedge.runtime.stream.decide import Decider, Rules
+from finedge.runtime.stream.percentiles import RunPercentiles
 from finedge.runtime.stream.pipeline import Answer, Silence
 from finedge.runtime.stream.region import Region
-from finedge.runtime.stream.stream import Counts, seconds
+from finedge.runtime.stream.stream import FrameCounts, seconds_of
 
 SCHEMA = 1
 
 
 @dataclass
-class Tally:
-    """What is counted of one source."""
+class SourceState:
+    """The rules' state and the numbers of one source."""
 
     decider: Decider
     answered: int = 0
     silences: int = 0
-    ages_ms: Histogram = field(default_factory=Histogram)
+    ages_ms: RunPercentiles = field(default_factory=RunPercentiles)
 
 
 @dataclass
-class Watch:
-    """Turns the answers for some sources into results, and keeps what the summary needs; its size does not grow.
+class Results:
+    """Makes the results of some sources, and counts for the summary. Its size does not grow.
 
     Args:
-        classifier: what answered.
+        classifier: gives probabilities, labels and the threshold.
         sources: the open sources, in the pipeline's order.
-        stale_ms: an answer for a live frame that is older is `stale`; files never are.
+        stale_ms: an older answer for a live frame is `stale`; a file's never is.
         rules: how answers are decided.
-        region: what the model saw of each frame.
+        region: the part of each frame that the model saw.
+
+    Example:
+        >>> from finedge.runtime.classifier import Classifier
+        >>> from finedge.runtime.sources import open_source
+        >>> from finedge.runtime.stream.pipeline import Pipeline
+        >>> with (
+        ...     open_source("test://") as camera,
+        ...     Classifier.open("examples/birds.finedge") as classifier,
+        ...     Pipeline([camera], classifier, limit=3) as pipeline,
+        ... ):
+        ...     results = Results(classifier, [camera])
+        ...     records = [results(answer).record for answer in pipeline]
+        >>> len(records)
+        3
+        >>> sorted(records[0]["top"][0])
+        ['index', 'label', 'p']
     """
 
     classifier: Classifier
@@ -47,89 +70,97 @@ class Watch:
     stale_ms: float = float("inf")
     rules: Rules = field(default_factory=Rules)
     region: Region | None = None
-    tallies: list[Tally] = field(init=False)
+    states: list[SourceState] = field(init=False)
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.tallies = [Tally(Decider(self.rules)) for _ in self.sources]
+        self.states = [SourceState(Decider(self.rules)) for _ in self.sources]
 
     def __call__(self, answer: Answer | Silence) -> Result:
-        """Return the result for what the pipeline gave."""
+        """Return the result for an answer or a silence of the pipeline."""
         if isinstance(answer, Silence):
-            self.tallies[answer.stream].silences += 1
-            return Result(
-                self._line(self.sources[answer.stream].info.uri, None, status="no_signal"),
-                stream=answer.stream,
+            self.states[answer.stream].silences += 1
+            name = self.sources[answer.stream].info.uri
+            return Result(self._empty_record(name, status="no_signal"), stream=answer.stream)
+        frame, start = answer.frame, time.perf_counter()
+        seconds = seconds_of(self.sources[answer.stream], frame)
+        p = self.classifier.probabilities(answer.scores[None])
+        (model_top,) = self.classifier.rank(p)
+        top, decided = model_top, self.rules != Rules()
+        if decided:
+            top = self._decide(answer, p[0], seconds=seconds)
+        post_ms = 1e3 * (time.perf_counter() - start)
+        record = self._record(answer, top, post_ms=post_ms)
+        if decided:
+            record["raw_top"] = _plain(model_top)
+        model_p = model_top[0].p
+        abstained = self.classifier.abstains(model_p)
+        return Result(record, frame.image, answer.stream, seconds, model_p, abstained)
+
+    def summary(self, counts: Sequence[FrameCounts]) -> str:
+        """Return counts, rate and ages, one line for each source.
+
+        An age is the upper edge of a bin, at most 1 % too high.
+        """
+        passed_s = time.monotonic() - self.started
+        lines = []
+        for source, count, state in zip(self.sources, counts, self.states, strict=True):
+            silences = f", {state.silences} times no signal" if state.silences else ""
+            ages = state.ages_ms
+            lines.append(
+                f"{source.info.uri}: {count.captured} frames captured, "
+                f"{state.answered} classified, {count.dropped} dropped{silences}; "
+                f"{state.answered / passed_s:.1f} frames/s; "
+                f"age in ms p50 {ages.text(50)}, p99 {ages.text(99)}"
             )
-        start, at = time.perf_counter(), seconds(self.sources[answer.stream], answer.frame)
-        (own,) = self.classifier.rank(answer.scores[None])
-        top = self._decided(answer, seconds=at) if self.rules != Rules() else own
-        times = Times(answer.preprocess_ms, answer.infer_ms, 1e3 * (time.perf_counter() - start))
-        record = self._answer_line(answer, top, times=times, age_ms=self._tallied(answer)) | (
-            {} if top is own else {"raw_top": _plain(own)}
-        )
-        prediction = Prediction(own, times, self.classifier.rejects(own[0].p))
-        return Result(record, answer.frame.image, prediction, answer.stream, at)
+        return "\n".join(lines)
 
-    def summary(self, counts: Sequence[Counts]) -> str:
-        """Return counts, rate and ages of each source in one line; an age is a bin's upper edge, at most 1 % too high."""
-        passed = time.monotonic() - self.started
-        return "\n".join(
-            f"{source.info.uri}: {count.captured} frames captured, {tally.answered} classified, {count.dropped} dropped{_silences(tally)}; "
-            f"{tally.answered / passed:.1f} frames/s; age in ms p50 {tally.ages_ms.text(50)}, p99 {tally.ages_ms.text(99)}"
-            for source, count, tally in zip(self.sources, counts, self.tallies, strict=True)
-        )
-
-    def _decided(self, answer: Answer, *, seconds: float | None) -> tuple[Ranked, ...]:
+    def _decide(
+        self, answer: Answer, p: NDArray[np.floating], *, seconds: float | None
+    ) -> tuple[Ranked, ...]:
         image = self.region.crop(answer.frame.image) if self.region else answer.frame.image
-        p, first = self.tallies[answer.stream].decider(
-            shares(self.classifier, answer.scores), seconds=seconds, image=image
-        )
-        return ranked(
-            p, first=first, labels=self.classifier.bundle.spec.labels, topk=self.classifier.topk
-        )
+        decider = self.states[answer.stream].decider
+        p, label = decider(p, seconds=seconds, image=image)
+        (top,) = self.classifier.rank(p[None], first=label)
+        return top
 
-    def _tallied(self, answer: Answer) -> float:
-        """Count an answer; return its age in ms."""
-        tally, age_ms = (
-            self.tallies[answer.stream],
-            (time.monotonic_ns() - answer.frame.captured_ns) / 1e6,
-        )
-        tally.answered += 1
-        tally.ages_ms.add(age_ms)
-        return age_ms
-
-    def _answer_line(
-        self, answer: Answer, top: tuple[Ranked, ...], *, times: Times, age_ms: float
-    ) -> dict[str, Any]:
-        frame = answer.frame
-        limit_ms = self.stale_ms if self.sources[answer.stream].live else float("inf")
-        status = status_of(
-            age_ms=age_ms, stale_ms=limit_ms, unknown=self.classifier.rejects(top[0].p)
-        )
+    def _record(self, answer: Answer, top: tuple[Ranked, ...], *, post_ms: float) -> dict[str, Any]:
+        frame, age_ms = answer.frame, self._count(answer)
+        stale_ms = self.stale_ms if self.sources[answer.stream].live else float("inf")
+        unknown = self.classifier.abstains(top[0].p)
+        status = status_of(age_ms=age_ms, stale_ms=stale_ms, unknown=unknown)
+        record = self._empty_record(frame.name, status=status)
+        if self.region:
+            record["roi"] = list(self.region.pixels(*frame.image.shape[:2]))
         stages = {
             "decode": frame.decode_ms,
-            "preprocess": times.preprocess,
-            "infer": times.infer,
-            "post": times.post,
+            "preprocess": answer.preprocess_ms,
+            "infer": answer.infer_ms,
+            "post": post_ms,
         }
-        region = {"roi": list(self.region.pixels(*frame.image.shape[:2]))} if self.region else {}
-        return {
-            **self._line(frame.name, frame.index, status=status),
-            **region,
-            "captured_at": _wall_time(frame.captured_ns),
+        return record | {
+            "frame": frame.index,
+            "captured_at": _wall_time(frame),
             "age_ms": round(age_ms, 3),
             "top": _plain(top),
             "ms": {stage: round(ms, 3) for stage, ms in stages.items()},
         }
 
-    def _line(self, source: str, frame: int | None, *, status: str) -> dict[str, Any]:
-        """Return a line without an answer: what is not known is null or empty."""
+    def _count(self, answer: Answer) -> float:
+        """Count an answer; return its age in ms."""
+        state = self.states[answer.stream]
+        age_ms = (time.monotonic_ns() - answer.frame.captured_ns) / 1e6
+        state.answered += 1
+        state.ages_ms.add(age_ms)
+        return age_ms
+
+    def _empty_record(self, source: str, *, status: str) -> dict[str, Any]:
+        """Return a record without an answer: unknown values are null or empty."""
         session = self.classifier.session.info
         return {
             "schema": SCHEMA,
             "source": source,
-            "frame": frame,
+            "frame": None,
             "captured_at": None,
             "age_ms": None,
             "status": status,
@@ -141,19 +172,20 @@ class Watch:
         }
 
 
-def _wall_time(captured_ns: int) -> str:
-    # By the clock of now: a board without a battery learns the time of day from the network, after the run has begun.
-    at = (time.time_ns() - (time.monotonic_ns() - captured_ns)) / 1e9
-    return (
-        datetime.fromtimestamp(at, tz=timezone.utc)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-    )
+def status_of(*, age_ms: float, stale_ms: float, unknown: bool) -> str:
+    """Return `stale` for an answer older than `stale_ms`, else `unknown` or `ok`."""
+    if age_ms > stale_ms:
+        return "stale"
+    return "unknown" if unknown else "ok"
+
+
+def _wall_time(frame: Frame) -> str:
+    # By the clock as it is set now: a board without a battery learns the time of day from the
+    # network, after the run has begun.
+    at = (time.time_ns() - (time.monotonic_ns() - frame.captured_ns)) / 1e9
+    text = datetime.fromtimestamp(at, tz=timezone.utc).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def _plain(top: tuple[Ranked, ...]) -> list[dict[str, Any]]:
     return [{"index": t.index, "label": t.label, "p": round(t.p, 6)} for t in top]
-
-
-def _silences(tally: Tally) -> str:
-    return f", {tally.silences} times no signal" if tally.silences else ""

@@ -1,4 +1,4 @@
-"""A hand-over of one item between two threads: the newest, or each in turn."""
+"""A slot for one item between two threads: it hands over the newest item, or each in turn."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ T = TypeVar("T")
 
 
 class Slot(Generic[T]):
-    """Holds one item between a producer and a consumer thread, and the producer's last word: the error it ended with, or None.
+    """Holds one item between a producer and a consumer thread, and the producer's error, if any.
 
     Args:
-        every: `put` waits until the last item was taken; otherwise it replaces the item, which counts as dropped.
+        every: `put` waits until the last item was taken. Otherwise it replaces the item, which
+            then counts as dropped.
         changed: a condition shared with other slots, for a consumer that waits for any of them.
     """
 
@@ -27,12 +28,12 @@ class Slot(Generic[T]):
 
     @property
     def ready(self) -> bool:
-        """There is something to take, or nothing will ever come."""
+        """Whether there is an item to take, or none will ever come."""
         return self._item is not None or self._closed
 
     @property
     def ended(self) -> bool:
-        """The producer has ended and every item was taken."""
+        """Whether the producer has ended and every item was taken."""
         return self._closed and self._item is None
 
     def put(self, item: T) -> bool:
@@ -56,7 +57,7 @@ class Slot(Generic[T]):
             return not self._left
 
     def close(self, error: BaseException | None) -> None:
-        """Say that nothing will follow, and why."""
+        """End the slot: nothing will follow. `error` is what the producer ended with."""
         with self._changed:
             self._closed, self._error = True, error
             self._changed.notify_all()
@@ -67,7 +68,7 @@ class Slot(Generic[T]):
             self._changed.wait_for(lambda: self.ready, timeout_s)
 
     def poll(self) -> T | None:
-        """Take what is there."""
+        """Take the item, or None."""
         with self._changed:
             item, self._item = self._item, None
             self.used += item is not None
@@ -78,7 +79,7 @@ class Slot(Generic[T]):
         """Wait for an item and take it; None at the end.
 
         Raises:
-            BaseException: what the producer ended with, once its last item was taken.
+            BaseException: the producer's error, once its last item was taken.
         """
         self.wait()
         item = self.poll()
@@ -87,17 +88,17 @@ class Slot(Generic[T]):
         return item
 
     def raise_error(self) -> None:
-        """Raise what the producer ended with, if it did and its last item was taken."""
+        """Raise the producer's error, if it has ended with one and its last item was taken."""
         if self.ended and self._error is not None:
             raise self._error
 
     def refuse(self) -> None:
-        """Count the item taken last as dropped: nobody will use it."""
+        """Count the newest taken item as dropped: nobody will use it."""
         self.used -= 1
         self.dropped += 1
 
     def leave(self) -> None:
-        """Say that nobody will take any more; what is there counts as dropped."""
+        """Leave as the consumer: nothing will be taken any more; an item left counts as dropped."""
         with self._changed:
             self.dropped += self._item is not None
             self._item, self._left = None, True

@@ -1,29 +1,25 @@
-"""From a source to its consumer: the newest frame of what is live, every frame of what is not."""
+"""Reads a source in a thread: the newest frame of a live source, every frame of any other."""
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from finedge.runtime.sources import Frame, Source
 from finedge.runtime.sources.base import Interruptible
 from finedge.runtime.stream.slot import Slot
 
 NO_SIGNAL_MS = 2000.0
-POLL_S = 0.1  # how long a stop request may go unseen
-ALARM = hasattr(signal, "SIGALRM")  # Windows has none
-GRACE_S = 4.0  # for the main thread to stop after a signal
+POLL_S = 0.1  # how long a stop request may go unnoticed
 # A reader that hangs in a driver or waits for a server is left to the end of the process.
 READER_JOIN_S = 0.3
 
 
 @dataclass(frozen=True)
-class Counts:
+class FrameCounts:
     """Frames so far. Once a stream has ended, captured = used + dropped."""
 
     captured: int
@@ -32,17 +28,29 @@ class Counts:
 
 
 class Stream:
-    """Iterates the frames of an open source; None stands for `no_signal_ms` without a frame (live sources only).
+    """Iterates the frames of an open source; None stands for a silence.
 
-    One thread reads the source. Of a live source a slow consumer gets the newest frame and what it missed is counted; any other source
-    waits, and gives every frame. What the source raises is raised here, behind its last frame. Leave the `with` block to stop the
-    reader, and leave it before the source's own.
+    One thread reads the source. A slow consumer gets the newest frame of a live source, and the
+    frames it missed are counted. Any other source waits, and gives every frame. The source's error
+    is raised after its last frame. A silence is `no_signal_ms` without a frame of a live source.
+    Leave the `with` block to stop the reader, and leave it before the source's own.
 
     Args:
         source: an open source.
         no_signal_ms: a silence of a live source, in ms.
-        interval_s: frames that come sooner after the last used one count as dropped; by the source's own clock (`seconds`).
-        changed: a condition shared with other streams, for a consumer that waits for any of them; it then calls `start` and `poll`.
+        interval_s: frames that come sooner after the last used one count as dropped. The time is
+            that of the source's own clock (`seconds_of`).
+        changed: a condition shared with other streams, for a consumer that waits for any of them.
+            It then calls `start` and `poll`.
+
+    Example:
+        >>> from finedge.runtime.sources import open_source
+        >>> with open_source("test://") as camera, Stream(camera) as stream:
+        ...     frame = next(frame for frame in stream if frame is not None)
+        >>> frame.image.ndim, frame.image.dtype.name
+        (3, 'uint8')
+        >>> stream.counts.used >= 1
+        True
     """
 
     def __init__(
@@ -55,7 +63,7 @@ class Stream:
     ) -> None:
         self._source, self._no_signal_s, self._interval_s = source, no_signal_ms / 1e3, interval_s
         self._slot: Slot[Frame] = Slot(every=not source.live, changed=changed)
-        self._told_at = self._slot.put_at
+        self._reported_at = self._slot.put_at
         self._due = -float("inf")
         self._stopping = threading.Event()
         self._join_until = float("inf")
@@ -84,50 +92,45 @@ class Stream:
             self._reader.join(max(0.0, self._join_until - time.monotonic()))
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> FrameCounts:
         """The frames captured, used and dropped so far."""
-        return Counts(self._slot.captured, self._slot.used, self._slot.dropped)
+        return FrameCounts(self._slot.captured, self._slot.used, self._slot.dropped)
 
     @property
     def ready(self) -> bool:
-        """There is a frame, or there will be none any more."""
+        """Whether there is a frame, or there will be none any more."""
         return self._slot.ready
 
     @property
     def ended(self) -> bool:
-        """Every frame was taken and none will follow."""
+        """Whether every frame was taken and none will follow."""
         return self._slot.ended
 
     def start(self) -> None:
         """Start the reader."""
         self._reader.start()
-        self._told_at = time.monotonic()
+        self._reported_at = time.monotonic()
 
     def poll(self) -> tuple[Frame | None, ...]:
-        """Return what is new without waiting: a frame, a silence (None), or nothing."""
+        """Return a new frame, a silence (None), or nothing; it never waits."""
         frame = self._slot.poll()
         if frame is not None:
             return (frame,) if self._is_due(frame) else ()
-        silent_since = max(self._told_at, self._slot.put_at)
-        if (
-            not self._source.live
-            or self._slot.ended
-            or time.monotonic() - silent_since < self._no_signal_s
-        ):
-            return ()
-        self._told_at = time.monotonic()
-        return (None,)
+        if self._source.live and not self._slot.ended and self._is_silent():
+            self._reported_at = time.monotonic()
+            return (None,)
+        return ()
 
     def raise_error(self) -> None:
-        """Raise what the source ended with, if it did and its last frame was taken."""
+        """Raise the source's error, if it has ended with one and its last frame was taken."""
         self._slot.raise_error()
 
     def stop(self) -> None:
-        """End the iteration after the frame in hand; safe to call from a signal handler and from any thread."""
+        """End the iteration after the current frame; any thread or signal handler may call it."""
         self._stopping.set()
 
     def leave(self) -> None:
-        """Tell the reader to end, without waiting for it: so that several end in the time of one."""
+        """Tell the reader to end, without waiting for it, so that several end at the same time."""
         if self._join_until < float("inf"):
             return
         self.stop()
@@ -136,15 +139,21 @@ class Stream:
         if isinstance(self._source, Interruptible):
             self._source.close()
 
+    def _is_silent(self) -> bool:
+        silent_since = max(self._reported_at, self._slot.put_at)
+        return time.monotonic() - silent_since >= self._no_signal_s
+
     def _is_due(self, frame: Frame) -> bool:
-        at = seconds(self._source, frame)
+        at = seconds_of(self._source, frame)
         if at is None or not self._interval_s:
             return True
         if at < self._due:
             self._slot.refuse()
             return False
-        # Counted from when it was due, so that the mean rate is kept whatever the frame rate; after a pause from now.
-        self._due = (self._due if at < self._due + self._interval_s else at) + self._interval_s
+        # The next time counts from when this frame was due. So the mean rate is kept whatever the
+        # frame rate is. After a pause it counts from this frame.
+        start = self._due if at < self._due + self._interval_s else at
+        self._due = start + self._interval_s
         return True
 
     def _read(self) -> None:
@@ -156,55 +165,14 @@ class Stream:
         except BaseException as raised:
             error = raised
         finally:
-            self._slot.close(
-                error
-            )  # the last word, whatever happened: the consumer never waits for a dead reader
+            self._slot.close(error)  # in any case: the consumer never waits for a dead reader
 
 
-def seconds(source: Source, frame: Frame) -> float | None:
-    """Return when a frame was, on its source's own clock: capture of what is live, place in a video; None for photos."""
+def seconds_of(source: Source, frame: Frame) -> float | None:
+    """Return the time of a frame on its source's own clock, in s; None for photos.
+
+    That is the capture time of a live frame, and the place in a video.
+    """
     if source.live:
         return frame.captured_ns / 1e9
     return frame.index / source.info.fps if source.info.fps else None
-
-
-@contextmanager
-def stop_on_signals(stop: Callable[[], None]) -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into a call of `stop`, and yield the event that tells so; the second one interrupts at once.
-
-    A block that has not ended `GRACE_S` after the first is interrupted too: what hangs in it (a
-    reader of our output that does not read) never asks whether it shall stop. Only in the main
-    thread, where Python delivers signals.
-    """
-    seen = threading.Event()
-    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    alarm = signal.signal(signal.SIGALRM, _interrupt) if ALARM else None
-
-    def first(number: int, frame: FrameType | None) -> None:
-        restore()  # first: another signal may come while this runs, and must not enter it again
-        seen.set()
-        _alarm_in(GRACE_S)
-        stop()
-
-    def restore() -> None:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-    for number in old:
-        signal.signal(number, first)
-    try:
-        yield seen
-    finally:
-        _alarm_in(0)
-        if ALARM:
-            signal.signal(signal.SIGALRM, alarm)
-        restore()
-
-
-def _alarm_in(seconds: float) -> None:
-    if ALARM:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

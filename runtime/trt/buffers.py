@@ -1,4 +1,7 @@
-"""Memory of a session: page-locked on the host, and on the device; allocated once, for the largest batch."""
+"""Memory of a session: page-locked on the host, and on the device.
+
+It is allocated once, for the largest batch.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.runtime.trt.cuda import Cuda
-from finedge.runtime.trt.engine import Tensor
+from finedge.runtime.trt.engine import EngineTensor
 
 
 @dataclass(frozen=True)
@@ -26,42 +29,39 @@ class Buffer:
         mapped: both addresses are the same memory, and nothing is copied.
     """
 
-    tensor: Tensor
+    tensor: EngineTensor
     host: NDArray[Any]
     host_address: int
     device_address: int
     mapped: bool
 
 
-def allocate(tensor: Tensor, batch: int, *, cuda: Cuda, mapped: bool, stack: ExitStack) -> Buffer:
+def allocate(
+    tensor: EngineTensor, batch: int, *, cuda: Cuda, mapped: bool, stack: ExitStack
+) -> Buffer:
     """Allocate room for `batch` rows; `stack` frees it.
 
-    `mapped` is for GPUs that share the CPU's memory: the device gets another name for the host's pages. Elsewhere every access
-    would cross the bus.
+    `mapped` is for GPUs that share the CPU's memory: the device gets another name for the host's
+    pages. On other GPUs every access would cross the bus.
 
     Raises:
         OutOfDeviceMemory: there is not enough.
     """
     size, api = tensor.size(batch), cuda.api
-    host = cuda.allocate(
-        "cudaHostAlloc",
-        size,
-        api.cudaHostAllocMapped if mapped else api.cudaHostAllocDefault,
-        size=size,
-    )
+    flag = api.cudaHostAllocMapped if mapped else api.cudaHostAllocDefault
+    host = cuda.allocate("cudaHostAlloc", size, flag, size=size)
     stack.callback(cuda.release, "cudaFreeHost", host)
-    device = (
-        int(cuda("cudaHostGetDevicePointer", host, 0))
-        if mapped
-        else device_memory(size, cuda=cuda, stack=stack)
-    )
+    if mapped:
+        device = int(cuda("cudaHostGetDevicePointer", host, 0))
+    else:
+        device = device_memory(size, cuda=cuda, stack=stack)
     # Bytes first: ctypes has no float16.
     raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(host))
     return Buffer(tensor, raw.view(tensor.dtype).reshape(batch, *tensor.row), host, device, mapped)
 
 
 def device_memory(size: int, *, cuda: Cuda, stack: ExitStack) -> int:
-    """Allocate `size` bytes on the device (aligned to 256 bytes by CUDA); `stack` frees them."""
+    """Allocate `size` bytes on the device (CUDA aligns them to 256 bytes); `stack` frees them."""
     pointer = cuda.allocate("cudaMalloc", size, size=size)
     stack.callback(cuda.release, "cudaFree", pointer)
     return pointer

@@ -1,51 +1,122 @@
-"""Which of the engines on disk a device may run: any that was built from these files for this GPU, also with a profile of the user's."""
+"""Which stored engine a device runs: one built from these files for this GPU, checked once.
+
+An engine that was built with another batch profile or workspace is accepted too. The first time on
+a device the golden frame is replayed: an engine that answers differently is not used.
+"""
 
 from __future__ import annotations
 
+import logging
+import platform
+
 from finedge.bundle import Bundle
-from finedge.runtime.trt.build.candidate import candidates
+from finedge.errors import GateError
+from finedge.golden import read_golden
+from finedge.runtime.agreement import Stage, golden_stages
+from finedge.runtime.backend import Session
 from finedge.runtime.trt.build.key import PORTABLE, EngineKey
-from finedge.runtime.trt.build.options import BuildOptions
-from finedge.runtime.trt.build.store import EngineStore, Found
-from finedge.runtime.trt.build.target import PORTABLE_COVERS, Target
+from finedge.runtime.trt.build.options import PORTABLE_CAPABILITIES, BuildOptions, BuildTarget
+from finedge.runtime.trt.build.spec import engine_specs
+from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.library import TrtLibrary
 
-# What a user may choose at `finedge build` without it becoming an engine of something else.
-CHOICES = {"profile", "flags", "gpu", "compute_capability"}
+log = logging.getLogger(__name__)
+
+# The key's fields that a user may choose at `finedge build`: the engine still computes the same.
+FREE_FIELDS = {"profile", "flags", "gpu", "compute_capability"}
+GOLDEN_ENTRY = "golden"  # in an engine's record
 
 
 def stored_engine(
-    bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, here: Gpu
-) -> Found | None:
-    """Return the newest stored engine that is this model at this precision, by this library, and runs on this GPU."""
-    target = Target(here.name, here.compute_capability, (), here)
-    wanted = [c.key for c in candidates(bundle, options, library=library, where=target)]
-    fitting = [
-        f
-        for f in EngineStore.of(bundle)
-        if runs_on(f.key, here) and any(is_variant(f.key, key) for key in wanted)
+    bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, gpu: Gpu
+) -> StoredEngine | None:
+    """Return the newest whole engine of this model and precision that runs on this GPU, or None."""
+    target = BuildTarget(gpu.name, gpu.compute_capability, (), gpu)
+    specs = engine_specs(bundle, options, library=library, target=target, timed=True)
+    engines = [
+        engine
+        for engine in EngineStore.of(bundle)
+        if runs_on(engine.key, gpu) and any(same_model(engine.key, spec.key) for spec in specs)
     ]
-    return next(
-        (
-            f
-            for f in sorted(fitting, key=lambda f: f.path.stat().st_mtime, reverse=True)
-            if f.is_whole()
-        ),
-        None,
-    )
+    engines.sort(key=lambda engine: engine.path.stat().st_mtime, reverse=True)
+    return next((engine for engine in engines if engine.is_whole()), None)
 
 
-def is_variant(found: EngineKey, wanted: EngineKey) -> bool:
-    """Tell whether two keys differ in choices alone; what changes the graph, as taps do, is in its digest."""
-    return set(found.differing(wanted)) <= CHOICES
+def same_model(key: EngineKey, other: EngineKey) -> bool:
+    """Tell whether two keys differ in `FREE_FIELDS` only.
+
+    What changes the graph, as taps do, is in its digest.
+    """
+    return set(key.differing(other)) <= FREE_FIELDS
 
 
-def runs_on(key: EngineKey, here: Gpu) -> bool:
-    """Tell whether an engine was built for this GPU: by its name, or by its compute capability (TensorRT for RTX)."""
-    if (key.gpu, key.compute_capability) == (here.name, here.compute_capability):
+def runs_on(key: EngineKey, gpu: Gpu) -> bool:
+    """Tell whether an engine was built for this GPU.
+
+    That is told by the GPU's name, or by its compute capability (TensorRT for RTX).
+    """
+    if (key.gpu, key.compute_capability) == (gpu.name, gpu.compute_capability):
         return True
-    capability = f"sm{here.compute_capability.replace('.', '')}"
-    return capability in (
-        [c.lower() for c in PORTABLE_COVERS] if key.gpu == PORTABLE else key.gpu.split("+")
-    )
+    capability = f"sm{gpu.compute_capability.replace('.', '')}"
+    if key.gpu == PORTABLE:
+        return capability in [name.lower() for name in PORTABLE_CAPABILITIES]
+    return capability in key.gpu.split("+")
+
+
+def replay_once(
+    session: Session, bundle: Bundle, *, engine: StoredEngine, variant: str, gpu: Gpu
+) -> None:
+    """Replay the golden frame, unless it passed on this device with this driver before.
+
+    Args:
+        session: the engine's session.
+        bundle: what it was built from.
+        engine: the engine; the result is written into its record.
+        variant: fp32, fp16 or int8: which limit holds.
+        gpu: the device.
+
+    Raises:
+        GateError: an output is further than the limit from what the engine's file answered when
+            it was made; the stages are in `result`.
+    """
+    device = {"device": gpu.name, "driver": gpu.driver, "machine": platform.node()}
+    previous = engine.record.get(GOLDEN_ENTRY, {})
+    if previous.get("pass") and all(previous.get(name) == v for name, v in device.items()):
+        return
+    stages = list(golden_stages(session, bundle, golden=read_golden(bundle), variant=variant))
+    failed = [stage for stage in stages if stage["pass"] is False]
+    result = {**device, "stages": stages, "pass": not failed}
+    _record(engine, result)
+    if failed:
+        differences = "; ".join(map(_description, failed))
+        file, source = session.info.file, session.info.source
+        raise GateError(
+            f"{file} answers the golden frame otherwise than {source}: {differences}",
+            expected="every output within its limit: this engine is not used",
+            fix="compare with an engine built with --attention decomposed, "
+            "or --precision int8-fp32",
+            result=result,
+        )
+    summary = "; ".join(map(_description, stages))
+    log.info("%s: golden frame replayed on %s: %s", session.info.file, gpu.name, summary)
+
+
+def _record(engine: StoredEngine, result: dict[str, object]) -> None:
+    try:
+        engine.with_entry(GOLDEN_ENTRY, result)
+    except OSError as error:  # an engine in a bundle that cannot be written
+        log.warning(
+            "%s cannot be written (%s): the golden frame is replayed at every start",
+            engine.path.with_suffix(".json"),
+            error.strerror,
+        )
+
+
+def _description(stage: Stage) -> str:
+    name = stage["name"]
+    if stage["pass"] is None:
+        return f"{name} unchecked ({stage['skipped']})"
+    if "note" in stage:
+        return f"{name} {stage['note']}"
+    return f"{name} max |delta| {stage['max_abs']:.3g}, limit {stage['limit']:.3g}"

@@ -1,8 +1,8 @@
-"""CUDA's runtime API behind one checked call, and the facts about this machine's GPU.
+"""CUDA's runtime API through one function that checks every status, and facts about the GPU.
 
-The binding is `cuda.bindings.runtime` (package cuda-bindings), on JetPack 6 `cuda.cudart` (cuda-python 12.6, the version of its CUDA).
-Neither needs a driver to be imported: without one every call answers with a status. Functions take the binding as an argument, so that
-tests can give a pretended one.
+The binding is `cuda.bindings.runtime` (package cuda-bindings); on JetPack 6 it is `cuda.cudart`
+(cuda-python 12.6, the version of its CUDA). Both import without a driver: every call then returns a
+status. Functions take the binding as an argument, so that tests can pass a fake one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from finedge.errors import SystemProblem
+from finedge.errors import BackendMissing, SystemProblem
 
 log = logging.getLogger(__name__)
 
-SUCCESS, OUT_OF_MEMORY, INSUFFICIENT_DRIVER = 0, 2, 35
+SUCCESS, OUT_OF_MEMORY, INSUFFICIENT_DRIVER, NO_DEVICE = 0, 2, 35, 100
 MIB = 2**20
 
 
@@ -28,7 +28,9 @@ class OutOfDeviceMemory(SystemProblem):
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU that work goes to: CUDA's device 0, chosen by CUDA_VISIBLE_DEVICES where there are several.
+    """The GPU that work goes to: CUDA's device 0.
+
+    Where there are several, CUDA_VISIBLE_DEVICES chooses it.
 
     Attributes:
         name: e.g. "Orin".
@@ -49,7 +51,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Cuda:
-    """A binding of which every status is checked: `cuda("cudaMalloc", 16)` returns the pointer or raises."""
+    """A binding with every status checked.
+
+    `cuda("cudaMalloc", 16)` returns the pointer or raises.
+    """
 
     api: Any
 
@@ -57,10 +62,11 @@ class Cuda:
         """Call a function of the runtime API by its name.
 
         Returns:
-            What it returns behind the status: None, one value, or a tuple.
+            What it returns after the status: None, one value, or a tuple.
 
         Raises:
-            SystemProblem: any status but success; the text has the function and CUDA's name and text of the status.
+            SystemProblem: any status but success; the text has the function, and CUDA's name and
+                text of the status.
         """
         status, *values = getattr(self.api, function)(*arguments)
         if int(status) != SUCCESS:
@@ -71,18 +77,17 @@ class Cuda:
         return values[0] if len(values) == 1 else tuple(values) or None
 
     def name(self, status: Any) -> str:
-        """Return a status as CUDA calls it, with its number and text."""
-        name, text = (
-            _text(getattr(self.api, f)(status)[1])
-            for f in ("cudaGetErrorName", "cudaGetErrorString")
-        )
+        """Return CUDA's name of a status, with its number and text."""
+        name = _text(self.api.cudaGetErrorName(status)[1])
+        text = _text(self.api.cudaGetErrorString(status)[1])
         return f"{name} ({int(status)}): {text}"
 
     def allocate(self, function: str, *arguments: Any, size: int) -> int:
         """Call a function that allocates `size` bytes; return the pointer.
 
         Raises:
-            OutOfDeviceMemory: with what was asked and what is free.
+            OutOfDeviceMemory: the text has the size and how much is free.
+            SystemProblem: any other failure.
         """
         if size < 1:
             raise ValueError(f"{function}: {size} bytes")
@@ -90,7 +95,8 @@ class Cuda:
         if int(status) == OUT_OF_MEMORY:
             raise OutOfDeviceMemory(
                 f"{function} found no room for {size / MIB:.1f} MiB; {self.free()}",
-                fix="build with a smaller maximum batch (finedge build --batch), or end what else uses the GPU",
+                fix="build with a smaller maximum batch (finedge build --batch), "
+                "or end what else uses the GPU",
             )
         if int(status) != SUCCESS:
             raise SystemProblem(
@@ -100,13 +106,13 @@ class Cuda:
         return int(pointer[0])
 
     def release(self, function: str, handle: Any) -> None:
-        """Free something; a refusal is logged, for nothing is left to be done about it."""
+        """Free a resource; a failure is only logged, because nothing more can be done."""
         status, *_ = getattr(self.api, function)(handle)
         if int(status) != SUCCESS:
             log.warning("%s failed: %s", function, self.name(status))
 
     def free(self) -> str:
-        """Return in words how much of the GPU's memory is free."""
+        """Return a sentence about how much of the GPU's memory is free."""
         status, *sizes = self.api.cudaMemGetInfo()
         if int(status) != SUCCESS:
             return "how much is free is unknown"
@@ -114,8 +120,9 @@ class Cuda:
 
 
 _FIXES = {
-    INSUFFICIENT_DRIVER: "install an NVIDIA driver that supports this CUDA, or a CUDA binding of the driver's version",
-    100: "check CUDA_VISIBLE_DEVICES, and in a container that the GPU was handed in (--gpus all, or --runtime nvidia)",
+    INSUFFICIENT_DRIVER: "install an NVIDIA driver that supports this CUDA, "
+    "or a CUDA binding of the driver's version",
+    NO_DEVICE: "check CUDA_VISIBLE_DEVICES; a container needs --gpus all, or --runtime nvidia",
 }
 
 
@@ -129,7 +136,7 @@ def binding() -> Any | None:
 
 
 def gpu(api: Any = None) -> Gpu | None:
-    """Return the GPU that work would go to, or None: `why_no_gpu` says why.
+    """Return the GPU that work would go to, or None; `why_no_gpu` gives the reason.
 
     Args:
         api: a binding; the installed one by default.
@@ -149,29 +156,46 @@ def gpu(api: Any = None) -> Gpu | None:
     )
 
 
+def require_gpu() -> Gpu:
+    """Return the GPU that work goes to.
+
+    Raises:
+        BackendMissing: no GPU is usable here.
+    """
+    device = gpu()
+    if device is None:
+        raise BackendMissing(f"an engine cannot run here: {why_no_gpu()}")
+    return device
+
+
 def why_no_gpu(api: Any = None) -> str | None:
     """Return why nothing can run on a GPU here and what to do, or None."""
     api = api or binding()
     if api is None:
-        return "no CUDA binding for Python: pip install cuda-bindings (on JetPack 6: pip install cuda-python==12.6.2)"
+        return (
+            "no CUDA binding for Python: pip install cuda-bindings "
+            "(on JetPack 6: pip install cuda-python==12.6.2)"
+        )
     status, count = api.cudaGetDeviceCount()
     if int(status) == SUCCESS and count:
         return None
     if int(status) == INSUFFICIENT_DRIVER:
         return _why_no_driver(Cuda(api))
-    said = Cuda(api).name(status) if int(status) != SUCCESS else "it counts 0"
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return f"CUDA sees no NVIDIA GPU: {said}" + (
-        "" if chosen is None else f" (CUDA_VISIBLE_DEVICES is '{chosen}')"
-    )
+    reason = Cuda(api).name(status) if int(status) != SUCCESS else "it counts 0"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    setting = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is '{visible}')"
+    return f"CUDA sees no NVIDIA GPU: {reason}{setting}"
 
 
 def _why_no_driver(cuda: Cuda) -> str:
     driver, runtime = cuda("cudaDriverGetVersion"), cuda("cudaRuntimeGetVersion")
     if not driver:
-        return "no NVIDIA driver: install one, or in a container hand the GPU in (--gpus all, or --runtime nvidia)"
-    major = driver // 1000
-    return f"the NVIDIA driver supports CUDA {_version(driver)}, the binding needs {_version(runtime)}: update it, or pip install 'cuda-bindings<{major + 1}'"
+        return "no NVIDIA driver: install one; a container needs --gpus all, or --runtime nvidia"
+    return (
+        f"the NVIDIA driver supports CUDA {_version(driver)}, "
+        f"the binding needs {_version(runtime)}: "
+        f"update it, or pip install 'cuda-bindings<{driver // 1000 + 1}'"
+    )
 
 
 def _version(number: int) -> str:

@@ -1,4 +1,4 @@
-"""An engine made ready to run: deserialised, its inputs and outputs read by name and held against the bundle."""
+"""An engine ready to run: deserialised, its inputs and outputs read by name and checked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, SystemProblem
-from finedge.runtime.ports import Port, check_ports
+from finedge.runtime.model_io import IoTensor, check_model_io
 from finedge.runtime.trt.build.log import collected, logger
 
-# What TensorRT for RTX says of an engine it will not run; one number may hold several.
+# What TensorRT for RTX says about an engine that it will not run; one number may hold several bits.
 DIAGNOSTICS = {
     1: "it was built by another version",
     2: "it was built for other compute capabilities than this GPU's",
@@ -27,8 +27,8 @@ DIAGNOSTICS = {
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """An input or output: `row` is its shape without the batch."""
+class EngineTensor:
+    """An input or output of an engine: `row` is its shape without the batch."""
 
     name: str
     dtype: np.dtype[np.generic]
@@ -38,9 +38,9 @@ class Tensor:
         return f"{self.name}: {self.dtype} [B, {', '.join(map(str, self.row))}]"
 
     @property
-    def port(self) -> Port:
-        """What it can hold; the batch is for the profile to say."""
-        return Port(self.name, str(self.dtype), (None, *self.row))
+    def io_tensor(self) -> IoTensor:
+        """What it can hold; the profile decides about the batch."""
+        return IoTensor(self.name, str(self.dtype), (None, *self.row))
 
     def size(self, batch: int) -> int:
         """Return the bytes of `batch` rows."""
@@ -49,72 +49,72 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Engine:
-    """A deserialised engine that takes batches of `least` to `most` frames.
+    """A deserialised engine that takes batches of `min_batch` to `max_batch` frames.
 
-    `trt` is the library's module, `handle` its ICudaEngine. `runtime` is only kept: the engine needs it.
+    `trt` is the library's module, `handle` its ICudaEngine. `runtime` is kept because the engine
+    needs it.
     """
 
     trt: Any
     runtime: Any
     handle: Any
-    input: Tensor
-    outputs: tuple[Tensor, ...]
-    least: int
-    most: int
+    input: EngineTensor
+    outputs: tuple[EngineTensor, ...]
+    min_batch: int
+    max_batch: int
 
     @classmethod
     def load(cls, data: bytes, *, trt: Any, file: str) -> Engine:
         """Deserialise an engine; `file` is its name in errors.
 
         Raises:
-            SystemProblem: TensorRT will not run it here; the text has TensorRT's own words.
-            BundleError: it has no single input, a type that numpy lacks, or a size besides the batch that is open.
+            SystemProblem: TensorRT will not run it here; the text quotes TensorRT.
+            BundleError: it has no single input, a type that numpy lacks, or an open size that is
+                not the batch.
         """
         runtime, handle = _deserialise(data, trt=trt, file=file)
-        tensors = {
-            n: _tensor(n, handle, trt=trt, file=file)
-            for n in (handle.get_tensor_name(i) for i in range(handle.num_io_tensors))
-        }
-        inputs = [n for n in tensors if handle.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        names = [handle.get_tensor_name(i) for i in range(handle.num_io_tensors)]
+        tensors = {name: _tensor(name, handle, trt=trt, file=file) for name in names}
+        inputs = [name for name in names if handle.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         if len(inputs) != 1:
-            raise BundleError(f"{file} has inputs {inputs}", expected="one", fix="finedge build")
-        least, most = _batches(inputs[0], handle)
-        taken = tensors.pop(inputs[0])
-        return cls(trt, runtime, handle, taken, tuple(tensors.values()), least, most)
+            raise BundleError(
+                f"{file} has inputs {inputs}", expected="one input", fix="finedge build"
+            )
+        min_batch, max_batch = _batches(inputs[0], handle)
+        frames = tensors.pop(inputs[0])
+        return cls(trt, runtime, handle, frames, tuple(tensors.values()), min_batch, max_batch)
 
     def check(self, bundle: Bundle, *, file: str) -> None:
         """Refuse an engine whose input or outputs are not the bundle's.
 
         Raises:
-            BundleError: with what was found.
+            BundleError: the text names the input or output and both shapes.
         """
-        check_ports(
-            [self.input.port],
-            [o.port for o in self.outputs],
-            bundle,
-            file=file,
-            fix="finedge build",
-        )
+        outputs = [tensor.io_tensor for tensor in self.outputs]
+        check_model_io([self.input.io_tensor], outputs, bundle, file=file, fix="finedge build")
 
 
 def _deserialise(data: bytes, *, trt: Any, file: str) -> tuple[Any, Any]:
-    with collected(trt) as said:
+    with collected(trt) as messages:
         runtime = trt.Runtime(logger(trt))
         handle = runtime.deserialize_cuda_engine(data)
     if handle is None:  # TensorRT raises nothing: it logs, and returns nothing
-        words = (
-            _validity(runtime, data) or _first(said.errors) or _first(said) or "it gave no reason"
-        )
+        reason = _validity(runtime, data) or _first(messages.errors) or _first(messages)
+        version = f"{trt.__name__} {trt.__version__}"
         raise SystemProblem(
-            f"{trt.__name__} {trt.__version__} will not load {file}: {words}",
-            expected="an NVIDIA driver as new as this TensorRT needs, and an engine that this version built for this GPU",
+            f"{version} will not load {file}: {reason or 'it gave no reason'}",
+            expected="an NVIDIA driver as new as this TensorRT needs, "
+            "and an engine that this version built for this GPU",
             fix="finedge doctor shows driver and GPU; finedge build makes the engine again",
         )
     return runtime, handle
 
 
 def _validity(runtime: Any, data: bytes) -> str:
-    """Return what TensorRT for RTX finds wrong with the bytes, or '': without a GPU it calls every engine invalid, for no reason."""
+    """Return what TensorRT for RTX says is wrong with the bytes, or ''.
+
+    Without a GPU it calls every engine invalid and sets no bit.
+    """
     if not hasattr(runtime, "get_engine_validity"):
         return ""
     diagnostics = int(runtime.get_engine_validity(data)[1])
@@ -122,10 +122,10 @@ def _validity(runtime: Any, data: bytes) -> str:
 
 
 def _first(texts: Sequence[str]) -> str:
-    return next((t.strip() for t in texts if t.strip()), "")
+    return next((text.strip() for text in texts if text.strip()), "")
 
 
-def _tensor(name: str, handle: Any, *, trt: Any, file: str) -> Tensor:
+def _tensor(name: str, handle: Any, *, trt: Any, file: str) -> EngineTensor:
     kind, shape = handle.get_tensor_dtype(name), tuple(handle.get_tensor_shape(name))
     try:
         dtype = np.dtype(trt.nptype(kind))
@@ -135,23 +135,24 @@ def _tensor(name: str, handle: Any, *, trt: Any, file: str) -> Tensor:
             expected="float32 or float16",
             fix="export again",
         ) from error
-    if any(d < 0 for d in shape[1:]):
+    if any(size < 0 for size in shape[1:]):
         raise BundleError(
             f"{name} of {file} has shape {list(shape)}",
             expected="no unknown size but the batch",
             fix="export again",
         )
-    return Tensor(name, dtype, shape[1:])
+    return EngineTensor(name, dtype, shape[1:])
 
 
 def _batches(name: str, handle: Any) -> tuple[int, int]:
+    """Return the smallest and the largest batch of the input `name`."""
     fixed, *_ = handle.get_tensor_shape(name)
     if fixed > 0:
         return int(fixed), int(fixed)
-    (least, *_), _, (most, *_) = handle.get_tensor_profile_shape(name, 0)
-    return int(least), int(most)
+    (smallest, *_), _, (largest, *_) = handle.get_tensor_profile_shape(name, 0)
+    return int(smallest), int(largest)
 
 
-def rows_of(batch: NDArray[np.uint8], most: int) -> list[NDArray[np.uint8]]:
-    """Cut a batch into parts of at most `most` frames."""
-    return [batch[i : i + most] for i in range(0, len(batch), most)]
+def rows_of(batch: NDArray[np.uint8], max_batch: int) -> list[NDArray[np.uint8]]:
+    """Cut a batch into parts of at most `max_batch` frames."""
+    return [batch[i : i + max_batch] for i in range(0, len(batch), max_batch)]

@@ -1,30 +1,43 @@
-"""An open engine: batches in, answers out."""
+"""An open engine: batches in, answers out; and how long one batch takes."""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import UsageError
 from finedge.runtime.backend import SessionInfo, check_batch
-from finedge.runtime.trt.cuda import Cuda
+from finedge.runtime.trt.cuda import Cuda, binding, require_gpu
 from finedge.runtime.trt.engine import Engine, rows_of
 from finedge.runtime.trt.lane import Arrays, ExecutionLane
 from finedge.spec import Spec
 
+if TYPE_CHECKING:
+    from finedge.bundle import Bundle
+    from finedge.runtime.trt.library import TrtLibrary
+
+# Batches that `batch_milliseconds` runs before and while it measures.
+WARM_UP, RUNS = 10, 50
+
 
 class TensorRtSession:
-    """Runs an engine on the GPU. The first batch of each size is slow: its CUDA graph is captured then. Not for several threads.
+    """Runs an engine on the GPU. Not for several threads.
+
+    The first batch of each size is slow, because its CUDA graph is captured then.
 
     Args:
         engine: a loaded engine.
         spec: what the bundle says about input and outputs.
         info: what runs.
-        cuda: CUDA, checked.
+        cuda: CUDA, with every status checked.
         mapped: the GPU shares the CPU's memory: buffers are mapped, not copied.
     """
 
@@ -37,38 +50,44 @@ class TensorRtSession:
         self._lanes = [self._lane(engine)]
 
     def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Take uint8 [B, H, W, 3]; return float32 [B, ...] by output name. More frames than the engine's largest batch go in parts."""
+        """Take uint8 [B, H, W, 3]; return float32 [B, ...] by output name.
+
+        A batch that is larger than the engine's largest is run in parts.
+        """
         engine = self._check(batch)
-        return _joined([self._run(part) for part in rows_of(batch, engine.most)])
+        return _joined([self._run(part) for part in rows_of(batch, engine.max_batch)])
 
     def stream(
         self, batches: Iterable[NDArray[np.uint8]]
     ) -> Iterator[dict[str, NDArray[np.float32]]]:
-        """Answer batch after batch, in order, with two under way: one is copied while the GPU computes the other.
+        """Answer batch after batch, in order; two run at once, one copied while one is computed.
 
-        The answer of a batch comes after the next two were asked of `batches`. Until the last answer no other call is possible.
+        The answer of a batch comes after the next two were taken from `batches`. Until the last
+        answer no other call is possible.
         """
-        sizes: deque[int] = deque()
-        gathered: list[Arrays] = []
-        with closing(self._answers(self._parts(batches, sizes))) as answers:
-            for answer in answers:
-                gathered.append(answer)
-                if len(gathered) == sizes[0]:
-                    yield _joined(gathered)
-                    gathered.clear()
-                    sizes.popleft()
+        part_counts: deque[int] = deque()
+        answers: list[Arrays] = []
+        with closing(self._answers(self._parts(batches, part_counts))) as parts:
+            for part in parts:
+                answers.append(part)
+                if len(answers) == part_counts[0]:
+                    yield _joined(answers)
+                    answers.clear()
+                    part_counts.popleft()
 
     def profile(self, batch: NDArray[np.uint8], runs: int = 20) -> list[tuple[str, float]]:
-        """Return the mean milliseconds of each layer, in order; layers timed one by one take longer, so this is no latency.
+        """Return each layer's name and mean milliseconds, in the order in which they run.
+
+        Layers that are timed one by one take longer, so the sum is no latency.
 
         Raises:
             UsageError: the batch is larger than the engine takes.
         """
         engine = self._check(batch)
-        if len(batch) > engine.most or runs < 1:
+        if len(batch) > engine.max_batch or runs < 1:
             raise UsageError(
                 f"{runs} profiled runs of {len(batch)} frames",
-                expected=f"at least 1 run of at most {engine.most} frames",
+                expected=f"at least 1 run of at most {engine.max_batch} frames",
             )
         return self._lanes[0].profile(batch, runs)
 
@@ -94,37 +113,87 @@ class TensorRtSession:
         return self._lanes[0].finish()
 
     def _parts(
-        self, batches: Iterable[NDArray[np.uint8]], sizes: deque[int]
+        self, batches: Iterable[NDArray[np.uint8]], part_counts: deque[int]
     ) -> Iterator[NDArray[np.uint8]]:
-        """Yield the parts of all batches; `sizes` receives how many parts each batch has."""
+        """Yield the parts of all batches; `part_counts` receives how many parts each batch has."""
         for batch in batches:
             engine = self._check(batch)
             if len(self._lanes) == 1:
                 self._lanes.append(self._lane(engine))
-            parts = rows_of(batch, engine.most)
-            sizes.append(len(parts))
+            parts = rows_of(batch, engine.max_batch)
+            part_counts.append(len(parts))
             yield from parts
 
     def _answers(self, parts: Iterable[NDArray[np.uint8]]) -> Generator[Arrays, None, None]:
         """Run the parts on two lanes in turn."""
-        under_way: deque[ExecutionLane] = deque()
+        running: deque[ExecutionLane] = deque()
         try:
             for i, part in enumerate(parts):
-                answer = under_way.popleft().finish() if len(under_way) == 2 else None
-                under_way.append(self._lanes[i % 2])
-                under_way[-1].start(part)
+                answer = running.popleft().finish() if len(running) == 2 else None
+                running.append(self._lanes[i % 2])
+                running[-1].start(part)
                 if answer is not None:
                     yield answer
-            while under_way:
-                yield under_way.popleft().finish()
+            while running:
+                yield running.popleft().finish()
         finally:
-            for lane in under_way:  # after an error, or when the caller wants no more
+            for lane in running:  # after an error, or when the caller stops early
                 lane.settle()
 
 
-def _joined(parts: Sequence[Arrays]) -> Arrays:
-    return (
-        parts[0]
-        if len(parts) == 1
-        else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+def open_session(
+    data: bytes, bundle: Bundle, *, library: TrtLibrary, info: SessionInfo, plugin: bool = False
+) -> TensorRtSession:
+    """Make a session of an engine's bytes on this machine's GPU.
+
+    `plugin` says that the engine contains our plugin.
+
+    Raises:
+        BackendMissing: no GPU is usable here.
+        SystemProblem: the library will not run the engine, or memory is short.
+        BundleError: its input or outputs are not the bundle's.
+    """
+    gpu = require_gpu()
+    if plugin:
+        from finedge.runtime.trt.plugin.cross_layer_attention import register
+
+        register(library.trt)  # before deserialising: the engine looks for it by name
+    engine = Engine.load(data, trt=library.trt, file=info.file)
+    engine.check(bundle, file=info.file)
+    versions = {library.trt.__name__: library.version, "driver": gpu.driver}
+    return TensorRtSession(
+        engine,
+        bundle.spec,
+        info=replace(info, versions=versions),
+        cuda=Cuda(binding()),
+        mapped=gpu.integrated,
     )
+
+
+def batch_milliseconds(data: bytes, bundle: Bundle, *, batch: int, library: TrtLibrary) -> float:
+    """Return the median milliseconds of a batch from host memory to host memory, on this GPU.
+
+    Only to choose between two engines; latencies to report come from `finedge benchmark`. The
+    plugin need not be named, because the process that built the engine has registered it.
+    """
+    shape = (batch, bundle.spec.input.height, bundle.spec.input.width, 3)
+    frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    info = SessionInfo(library.name, "GPU", "an engine that was just built", "unknown")
+    session = open_session(data, bundle, library=library, info=info)
+    try:
+        times = [_milliseconds(session, frames) for _ in range(WARM_UP + RUNS)]
+    finally:
+        session.close()
+    return statistics.median(times[WARM_UP:])
+
+
+def _milliseconds(session: TensorRtSession, frames: NDArray[np.uint8]) -> float:
+    start = time.perf_counter()
+    session(frames)
+    return (time.perf_counter() - start) * 1e3
+
+
+def _joined(parts: Sequence[Arrays]) -> Arrays:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,4 +1,7 @@
-"""A small network with every construction the placements treat, trained for a few seconds, and pictures it can tell apart."""
+"""A small network with every construction that the quantizers treat, and its pictures.
+
+It is trained for a few seconds, and tells the pictures apart.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,21 @@ from finedge.runtime.ort.int8_products import EXACT_SETTING
 from finedge.spec import Input, Output, Preprocess, Spec
 from finedge.train.layers.cross_layer_attention import cross_layer_attention
 from finedge.train.layers.gates import Gated
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 SIDE = 48
-LEAST_CORRELATION = 0.9  # an untrained gated ResNet-18 in INT8 against itself in float: measured .934 to .982; without gates .985 to .990
+# An untrained gated ResNet-18 in INT8 against itself in float: measured .934 to .982; without gates
+# .985 to .990.
+MIN_CORRELATION = 0.9
 LABELS = ("level", "upright", "rising", "falling")  # the way a patch of stripes runs
 SPEC = Spec("tiny", "tiny", LABELS, Preprocess(SIDE, SIDE), Input(SIDE, SIDE))
 
 
 def pictures(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` smooth coloured backgrounds with a striped patch: uint8 [count, SIDE, SIDE, 3], labels [count] in turn."""
+    """Draw smooth coloured backgrounds with a striped patch.
+
+    uint8 [count, SIDE, SIDE, 3], and labels [count] in turn.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % len(LABELS)
     y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
@@ -58,7 +66,11 @@ def _layer(
 
 
 class Tiny(nn.Module):
-    """Stem with max-pool, an identity shortcut, a downsampling shortcut, a depthwise layer, ReLU and ReLU6, attention between two layers."""
+    """A network with every construction that the quantizers treat.
+
+    A stem with max-pool, an identity shortcut, a downsampling shortcut, a depthwise layer, ReLU and
+    ReLU6, and attention between two layers.
+    """
 
     outputs = (Output(),)
     taps = ()
@@ -108,7 +120,10 @@ def _train(steps: int = 40) -> Tiny:
 
 @dataclass(frozen=True)
 class Case:
-    """The float model, its range table (method max), and pictures that neither training nor calibration saw."""
+    """The float model, its calibration table (method max), and pictures that it has not seen.
+
+    Neither training nor calibration saw them.
+    """
 
     model: onnx.ModelProto
     table: object
@@ -123,7 +138,7 @@ def batches(frames: np.ndarray, *, size: int = 16) -> Iterator[np.ndarray]:
 def logits(
     model: onnx.ModelProto, frames: np.ndarray, *, optimized: Path | None = None
 ) -> np.ndarray:
-    """Run in ONNX Runtime, on every CPU as the file says; `optimized` receives the graph that really runs."""
+    """Run in ONNX Runtime with exact INT8 products; `optimized` receives the graph that runs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry(*EXACT_SETTING)
@@ -135,7 +150,7 @@ def logits(
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return how alike two models tell pictures apart: logits [N, classes] without their mean over the pictures."""
+    """Return the correlation of two models' logits [N, classes], less their mean over pictures."""
     return float(np.corrcoef((a - a.mean(0)).ravel(), (b - b.mean(0)).ravel())[0, 1])
 
 
@@ -152,9 +167,12 @@ GATED = {"ca": {}, "csca": {}, "csca sequential": {"order": "sequential"}}
 
 @pytest.fixture(scope="session", params=GATED)
 def gated(request: pytest.FixtureRequest) -> Case:
-    """A network with a gate in every residual unit, the gates moved off their start; it has learned nothing: its labels say nothing."""
+    """A network with a gate in every residual unit, the gates moved off their start.
+
+    It has learned nothing, so its labels say nothing.
+    """
     torch.manual_seed(0)
-    model = build(
+    model = build_model(
         request.param.split()[0], num_classes=8, backbone="resnet18", **GATED[request.param]
     )
     model.classifier.dropout.p = 0.0

@@ -65,7 +65,8 @@ def test_max_is_modelopts_max():
     assert _collect(MaxCollector(), _batches()).amax == oracle.compute_amax().item()
 
 
-# Percentiles that fall between two values of the sample: at a tie the next value is as right, and float32 sums take it.
+# Percentiles that fall between two values of the sample. At a tie the next value is as right, and
+# float32 sums take it.
 @pytest.mark.parametrize("percent", [98.97, 99.903, 99.99])
 def test_percentile_is_the_quantile_of_the_magnitudes(percent):
     magnitudes = np.abs(np.concatenate([b.ravel() for b in _batches()]))

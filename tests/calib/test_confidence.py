@@ -9,27 +9,28 @@ from finedge.bundle import Bundle
 from finedge.calib.command import calibrate
 from finedge.calib.confidence import (
     BOUNDS,
-    LEAST_IMAGES,
-    MOST_IMAGES,
     calibration_error,
     fit,
     fit_temperature,
-    held_out,
     threshold,
 )
+from finedge.calib.held_out import MAX_IMAGES, MIN_IMAGES, held_out
 from finedge.cli import main
 from finedge.confidence import Confidence
 from finedge.data import DataSet, Item, content_digest, open_dataset
 from finedge.ops import softmax
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.evaluate.command import predict
+from finedge.runtime.evaluate.predict import predict
 from tests.calib.conftest import LABELS, SIDE, pictures
 
 TOLERANCE_T = 0.05  # of a temperature fitted to 20,000 drawn labels: measured 0.01 and less
 
 
 def drawn(temperature, *, n=20_000, seed=0):
-    """Return scores of a network that is `temperature` times too sure, and labels drawn from what it should have said: 10 classes."""
+    """Return scores of a network that is `temperature` times too sure, and labels, of 10 classes.
+
+    The labels are drawn from the probabilities that it should have had.
+    """
     rng = np.random.default_rng(seed)
     honest = rng.normal(0, 2, (n, 10))
     labels = (softmax(honest).cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
@@ -59,7 +60,7 @@ def test_at_most_the_given_share_of_right_answers_is_rejected():
     scores, labels = drawn(2.0, n=3000)
     right = scores.argmax(axis=1) == labels
     for give_up in (0.0, 0.02, 0.1):
-        found = fit(scores, labels, give_up=give_up)
+        found = fit(scores, labels, max_false_rejects=give_up)
         kept = (
             softmax(scores.astype(np.float64) / found.temperature).max(axis=1)
             >= found.to_json()["reject"]
@@ -80,7 +81,9 @@ def test_at_most_the_given_share_of_right_answers_is_rejected():
 )
 def test_the_threshold_follows_its_rule(right, give_up, expected):
     p = np.arange(1, 11) / 10
-    assert threshold(p[::-1], np.array(right)[::-1], give_up=give_up) == pytest.approx(expected)
+    assert threshold(p[::-1], np.array(right)[::-1], max_false_rejects=give_up) == pytest.approx(
+        expected
+    )
 
 
 def test_the_calibration_error_is_the_papers():
@@ -142,11 +145,11 @@ def test_a_large_split_is_cut_evenly(pictured):
         data.root, data.layout, data.labels, {**data.splits, "val": data.split("val") * 10}
     )
     sample = held_out(many)
-    assert len(sample.items) == MOST_IMAGES
-    assert set(np.bincount([i.label for i in sample.items])) == {MOST_IMAGES // len(LABELS)}
+    assert len(sample.items) == MAX_IMAGES
+    assert set(np.bincount([i.label for i in sample.items])) == {MAX_IMAGES // len(LABELS)}
 
 
-@pytest.mark.parametrize("count", [0, LEAST_IMAGES - 1])
+@pytest.mark.parametrize("count", [0, MIN_IMAGES - 1])
 def test_too_few_images_fit_nothing_and_the_log_says_so(pictured, count, caplog):
     data = open_dataset(pictured)
     few = DataSet(
@@ -166,7 +169,7 @@ def test_calibrating_fits_every_variant_and_the_classifier_uses_it(bundle, pictu
                 str(pictured),
                 "--images",
                 "16",
-                "--give-up",
+                "--max-false-rejects",
                 "0.1",
             ]
         )
@@ -209,7 +212,8 @@ def test_without_enough_images_the_bundle_works_as_before(bundle, picture_folder
 
 
 def test_an_impossible_share_is_refused_before_anything_is_done(bundle, pictured):
-    assert main(["calibrate", str(bundle.path), "--data", str(pictured), "--give-up", "1.5"]) == 2
+    command = ["calibrate", str(bundle.path), "--data", str(pictured)]
+    assert main([*command, "--max-false-rejects", "1.5"]) == 2
     assert Bundle.load(bundle.path) == bundle
 
 

@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.calib.collectors import COLLECTORS
-from finedge.calib.observe import collect_ranges, stand_ins
+from finedge.calib.observe import collect_ranges, range_sources
 from finedge.errors import DataError, FinedgeError, UsageError
 from finedge.graph.inlining import inline
 from finedge.graph.tags import tags
@@ -102,4 +102,4 @@ def test_a_tensor_that_others_read_as_well_has_its_own_range():
     graph = onnx.parser.parse_graph(
         "g (float[1] x) => (float[1] y, float[1] z) { a = Neg(x) y = Relu(a) z = Neg(a) }"
     )
-    assert stand_ins(graph) == {}
+    assert range_sources(graph) == {}

@@ -5,15 +5,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from finedge.calib.calibration_table import CalibrationTable, Range
 from finedge.calib.collectors import COLLECTORS
 from finedge.calib.observe import collect_ranges
 from finedge.calib.onnxruntime import quantize_for_onnxruntime
-from finedge.calib.ranges import Range, RangeTable
-from finedge.calib.report import ATTENTION_STAYS, NORMALISES
+from finedge.calib.quantization import ATTENTION_STAYS, NORMALISES
 from finedge.errors import FinedgeError
 from finedge.graph.inlining import inline
 from finedge.graph.tags import tags
-from tests.calib.conftest import LEAST_CORRELATION, batches, correlation, logits, pictures
+from tests.calib.conftest import MIN_CORRELATION, batches, correlation, logits, pictures
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_product_that_is_no_gate_stays_float():
         for name in (*node.input, *node.output)
         if name != "W"
     }
-    placed, _ = quantize_for_onnxruntime(model, RangeTable("max", ranges))
+    placed, _ = quantize_for_onnxruntime(model, CalibrationTable("max", ranges))
     maker = {name: n.op_type for n in placed.graph.node for name in n.output}
     assert [maker[o.name] for o in placed.graph.output] == ["Mul", "Mul"]
 
@@ -130,12 +130,12 @@ def test_gates_survive_eight_bits(gated):
         logits(gated.model, gated.frames),
         logits(quantize_for_onnxruntime(gated.model, gated.table)[0], gated.frames),
     )
-    assert correlation(expected, found) > LEAST_CORRELATION
+    assert correlation(expected, found) > MIN_CORRELATION
 
 
 def test_a_layer_that_was_not_calibrated_is_named(tiny):
     with pytest.raises(FinedgeError, match="was not calibrated"):
-        quantize_for_onnxruntime(tiny.model, RangeTable("max", {}))
+        quantize_for_onnxruntime(tiny.model, CalibrationTable("max", {}))
 
 
 def test_the_model_is_left_as_it_was(tiny):

@@ -7,17 +7,17 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from finedge.calib.calibration_table import CalibrationTable, Range
 from finedge.calib.collectors import COLLECTORS
 from finedge.calib.observe import collect_ranges
-from finedge.calib.ranges import Range, RangeTable
-from finedge.calib.report import ATTENTION_STAYS, DYNAMIC_WEIGHT
+from finedge.calib.quantization import ATTENTION_STAYS, DYNAMIC_WEIGHT
 from finedge.calib.tensorrt import quantize_for_tensorrt
 from finedge.errors import FinedgeError
 from finedge.graph.folding import fold
 from finedge.graph.inlining import inline
 from finedge.graph.tags import tags
 from finedge.ops import CROSS_LAYER_ATTENTION
-from tests.calib.conftest import LEAST_CORRELATION, SIDE, batches, correlation, logits, pictures
+from tests.calib.conftest import MIN_CORRELATION, SIDE, batches, correlation, logits, pictures
 
 
 class Graph:
@@ -219,7 +219,7 @@ def test_gates_survive_eight_bits(gated):
         logits(gated.model, gated.frames),
         logits(quantize_for_tensorrt(gated.model, gated.table)[0], gated.frames),
     )
-    assert correlation(expected, found) > LEAST_CORRELATION
+    assert correlation(expected, found) > MIN_CORRELATION
 
 
 GEMM = """<ir_version: 10, opset_import: ["": 20]>
@@ -230,7 +230,7 @@ g (float[b, 4] x, float[4, 3] w) => (float[b, 3] y)
 
 def test_a_gemm_that_is_not_transposed_is_turned():
     model = onnx.parser.parse_model(GEMM.replace("WEIGHT", "W"))
-    model, _ = quantize_for_tensorrt(model, RangeTable("max", {"a": Range(0, 1)}))
+    model, _ = quantize_for_tensorrt(model, CalibrationTable("max", {"a": Range(0, 1)}))
     graph = Graph(model)
     (gemm,) = graph.of("Gemm")
     assert {a.name: a.i for a in gemm.attribute}["transB"] == 1
@@ -240,7 +240,8 @@ def test_a_gemm_that_is_not_transposed_is_turned():
 
 def test_a_layer_whose_weight_is_computed_stays_float():
     model, placement = quantize_for_tensorrt(
-        onnx.parser.parse_model(GEMM.replace("WEIGHT", "w")), RangeTable("max", {"a": Range(0, 1)})
+        onnx.parser.parse_model(GEMM.replace("WEIGHT", "w")),
+        CalibrationTable("max", {"a": Range(0, 1)}),
     )
     assert list(placement.stays_float.values()) == [DYNAMIC_WEIGHT]
     assert not Graph(model).of("QuantizeLinear")
@@ -248,7 +249,7 @@ def test_a_layer_whose_weight_is_computed_stays_float():
 
 def test_a_tensor_that_was_not_calibrated_is_named(tiny):
     with pytest.raises(FinedgeError, match="was not calibrated"):
-        quantize_for_tensorrt(tiny.model, RangeTable("max", {}))
+        quantize_for_tensorrt(tiny.model, CalibrationTable("max", {}))
 
 
 needs_rtx = pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""What every backend of the table keeps to; a new one is tested by being in the table."""
+"""What every backend of the table must do; a new one is tested because it is in the table."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.int8
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):
-    found = load_backend(request.param, options=SessionOptions(threads=1))
-    why = found.why_not()
-    if why is not None:
-        pytest.skip(f"{request.param}: {why}")
-    return found
+    backend = load_backend(request.param, options=SessionOptions(threads=1))
+    reason = backend.why_not()
+    if reason is not None:
+        pytest.skip(f"{request.param}: {reason}")
+    return backend
 
 
 @pytest.fixture
@@ -34,16 +34,16 @@ def batch():
 
 
 @pytest.mark.parametrize("name", backend_names())
-def test_says_why_it_cannot_run_or_is_given_out(name):
-    found = load_backend(name)
-    why = found.why_not()
-    assert found.name == name
-    if why is None:
+def test_says_why_it_cannot_run_or_is_returned(name):
+    backend = load_backend(name)
+    reason = backend.why_not()
+    assert backend.name == name
+    if reason is None:
         assert get_backend(name).name == name
     else:
         with pytest.raises(BackendMissing, match="cannot run here") as failure:
             get_backend(name)
-        assert why in str(failure.value)
+        assert reason in str(failure.value)
 
 
 def test_auto_is_one_of_the_real_backends():
@@ -77,10 +77,10 @@ def test_info_names_what_runs(backend, tiny_bundle, variant):
 def test_returns_float32_scores_of_every_output_of_the_spec(
     backend, tiny_bundle, batch, variant, size
 ):
-    found = backend.open(tiny_bundle, variant=variant)(batch[:size])
+    outputs = backend.open(tiny_bundle, variant=variant)(batch[:size])
     for output in tiny_bundle.spec.outputs:
-        assert found[output.name].dtype == np.float32
-        assert found[output.name].shape == (size, len(tiny_bundle.spec.labels))
+        assert outputs[output.name].dtype == np.float32
+        assert outputs[output.name].shape == (size, len(tiny_bundle.spec.labels))
 
 
 def test_a_frame_is_answered_alike_alone_and_in_a_batch_and_again(backend, tiny_bundle, batch):

@@ -1,4 +1,7 @@
-"""Absorbing key and value projections: exact in float64, done where it is counted cheaper, and invisible to taps and views."""
+"""Absorbing key and value projections is exact in float64, and done where it is cheaper.
+
+Taps and views do not see it.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,33 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PROJECTED_FILE, Bundle
-from finedge.export.float_files import count_cost, float_files
-from finedge.export.ops import FACES
-from finedge.export.passes import absorb
-from finedge.export.passes.cost import (
+from finedge.export.cost import (
     PRECISIONS,
     AttentionCost,
     Form,
     ModelCost,
     attention_costs,
     count,
+    count_cost,
 )
+from finedge.export.onnx_files import onnx_files
+from finedge.export.ops import ONNX_OPS
+from finedge.export.passes import absorb
 from finedge.export.to_onnx import to_onnx
 from finedge.runtime.explain.explainer import Explainer
 from finedge.runtime.explain.views import ExplainOptions
 from finedge.spec import Input, Preprocess, Spec
-from finedge.train.about import cost
+from finedge.train.cost import cost
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
-from finedge.train.models import build, names
+from finedge.train.models import build_model, names
 
 EXACT = 1e-12  # relative to max(1, max |value|): float64 sums in another order
 FLOAT = 1e-4  # the same in float32
 RNG = np.random.default_rng(0)
 SIDE = 96
 CNL_OPTIONS = [{"joint": True}, {"query": "layer3.1", "responses": ["layer2.1"]}]
-# CNL on ResNet-50 at 224, counted by hand from the paper: the maps [positions, channels] of its five responses, and what the module costs.
+# CNL on ResNet-50 at 224, counted by hand from the paper: the maps [positions, channels] of its
+# five responses, and the cost of the module.
 RESNET50 = [(784, 512)] * 2 + [(196, 1024)] * 3
 
 
@@ -83,7 +88,7 @@ def synthetic(nodes, inputs, output, constants):
         [helper.make_tensor_value_info(output, TensorProto.DOUBLE, ["b", 5, *inputs["q"][2:]])],
         [onnx.numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items()],
     )
-    bodies = [ir.to_proto(FACES["CrossLayerAttention"].body())]
+    bodies = [ir.to_proto(ONNX_OPS["CrossLayerAttention"].body())]
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("finedge", 1)]
     made = helper.make_model(graph, functions=bodies, opset_imports=opsets, ir_version=10)
     for node in ("k", "v", "y"):  # shape inference does not enter functions
@@ -132,7 +137,7 @@ def in_float64(model):
 @pytest.mark.parametrize(
     ("queries", "keys"), [((2, 2), (9, 8)), ((9, 8), (2, 2)), ((1, 1), (1, 1))]
 )
-def test_absorbing_the_projections_is_exact_and_the_map_becomes_key_and_value(queries, keys, bias):
+def test_absorbing_is_exact_and_the_map_becomes_key_and_value(queries, keys, bias):
     before = attention_with_projections(queries=queries, keys=keys, bias=bias)
     after = all_absorbed(before)
     inputs = {
@@ -186,7 +191,10 @@ def test_the_model_given_is_left_as_it_was():
     ("name", "options"), [*((n, {}) for n in names()), *(("cnl", o) for o in CNL_OPTIONS)]
 )
 def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, name, options):
-    """cnl and nl project both keys and values of one map; cs shares them, clca_cga has none, a joint softmax runs over several maps."""
+    """Only cnl and nl project both keys and values of one map.
+
+    cs shares them, clca_cga has none, and a joint softmax runs over several maps.
+    """
     model, spec = make_model(name, backbone="resnet18", **options)
     if not any(isinstance(m, CrossLayerAttention) for m in model.modules()):
         return  # the pass looks at nothing else
@@ -201,7 +209,7 @@ def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, na
         assert found.dtype == np.float64
 
 
-# --- what it costs ------------------------------------------------------------------------------------------------------
+# --- the cost -------------------------------------------------------------------------------------
 
 
 def node(**sizes):
@@ -237,7 +245,7 @@ def test_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
 
 @pytest.mark.slow
 def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
-    model = build("cnl", num_classes=200, backbone="resnet50").eval()
+    model = build_model("cnl", num_classes=200, backbone="resnet50").eval()
     spec = Spec(
         "cnl", "resnet50", tuple(map(str, range(200))), Preprocess(256, 224), Input(224, 224)
     )
@@ -247,7 +255,7 @@ def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
         count(queries=49, keys=k, channels=c, width=256, value_width=256) for k, c in RESNET50
     ]
     assert found.macs("fp32") / found.plain <= 1.10
-    files = float_files(graph, found, taps)
+    files = onnx_files(graph, found, taps)
     assert {
         name: [n.input[1] == n.input[2] for n in m.graph.node if n.domain == "finedge"]
         for name, m in files.items()
@@ -258,14 +266,14 @@ def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
     }
 
 
-# --- the files ----------------------------------------------------------------------------------------------------------
+# --- the files ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def exported():
-    """CNL off its start, at a size where FP32 absorbs more than INT8: (model, spec, graph, taps)."""
+    """CNL off its start, where FP32 absorbs more than INT8: (model, spec, graph, taps)."""
     torch.manual_seed(0)
-    model = build("cnl", num_classes=5, backbone="resnet18").eval()
+    model = build_model("cnl", num_classes=5, backbone="resnet18").eval()
     with torch.no_grad():
         for norm in model.cross_layer.bn:
             norm.weight.fill_(0.5)
@@ -279,15 +287,15 @@ def test_int8_gets_a_file_of_its_own_only_where_its_form_differs(exported):
     model, spec, graph, taps = exported
     found = count_cost(model, spec, graph)
     assert found.absorbed("int8") < found.absorbed("fp32") == {n.node for n in found.nodes}
-    assert list(float_files(graph, found, taps)) == [FLOAT_FILE, PROJECTED_FILE, HALF_FILE]
+    assert list(onnx_files(graph, found, taps)) == [FLOAT_FILE, PROJECTED_FILE, HALF_FILE]
     nothing = ModelCost((), found.projected, found.plain)
-    assert list(float_files(graph, nothing, taps)) == [FLOAT_FILE, HALF_FILE]
+    assert list(onnx_files(graph, nothing, taps)) == [FLOAT_FILE, HALF_FILE]
 
 
 def test_every_file_answers_alike_and_has_every_tap(exported):
     model, spec, graph, taps = exported
     frames = RNG.integers(0, 255, (2, SIDE, SIDE, 3), np.uint8)
-    files = float_files(graph, count_cost(model, spec, graph), taps)
+    files = onnx_files(graph, count_cost(model, spec, graph), taps)
     seen = {name: with_taps(files[name], taps, frames) for name in (FLOAT_FILE, PROJECTED_FILE)}
     for found, expected in zip(*seen.values(), strict=True):
         assert np.abs(found - expected).max() < FLOAT * max(1, np.abs(expected).max())

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
-from finedge.export.ops import FACES
+from finedge.export.ops import ONNX_OPS
 from finedge.export.to_onnx import to_onnx
 from finedge.ops import OPS
 
@@ -33,7 +33,10 @@ def run_body(inputs, *, groups, dtype=np.float32):
     opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(OP.domain, OP.version)]
     graph = onnx.helper.make_graph([node], "g", [q, k, v], [y])
     model = onnx.helper.make_model(
-        graph, functions=[ir.to_proto(FACES[OP.name].body())], opset_imports=opsets, ir_version=10
+        graph,
+        functions=[ir.to_proto(ONNX_OPS[OP.name].body())],
+        opset_imports=opsets,
+        ir_version=10,
     )
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(

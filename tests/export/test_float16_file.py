@@ -1,4 +1,7 @@
-"""model.fp16.onnx of every model: the same answers, attention in float16, few Casts; and the INT8 files' islands alike."""
+"""model.fp16.onnx of every model: the same answers, attention in float16, few Casts.
+
+The same holds for the float16 islands of the INT8 files.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,18 @@ import torch
 
 from finedge.calib.observe import collect_ranges
 from finedge.calib.tensorrt import quantize_for_tensorrt
-from finedge.export.float16_file import float16_file
+from finedge.export.onnx_files import float16_file
 from finedge.export.to_onnx import to_onnx
 from finedge.graph.float16 import float_values
-from finedge.graph.float16_islands import fp16_islands
+from finedge.graph.float16_islands import float16_islands
 from finedge.graph.keep_float32 import keep_float32
 from finedge.train.models import names
 
 BACKBONE = "wrn_16_1"  # the quickest to export; its BatchNorms in front of convolutions stay nodes
 CLOSE = 0.02  # of max(1, largest logit); measured at most .0011 for fp16
-FEW = 16  # measured: 3 (frame, first layer, logits) in the seven models without normalisers, 13 attend_rectify, 16 clca_cga
+# Casts. Measured: 3 (frame, first layer, logits) in the seven models without normalisers, 13 in
+# attend_rectify, 16 in clca_cga.
+FEW = 16
 QUICK = {
     "cnl",
     "attend_rectify",
@@ -112,7 +117,7 @@ def test_the_islands_of_every_model_answer_as_its_int8_file(exported, name):
     model = exported(name, "mobilenetv2_035")
     portable, _ = quantize_for_tensorrt(model, collect_ranges(model, [FRAMES]))
     expected = run(portable)
-    islands = fp16_islands(portable)
+    islands = float16_islands(portable)
     check_close(run(islands), expected)
     assert not double_casts(islands)
     assert attention_is_half(islands)

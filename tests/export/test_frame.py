@@ -1,4 +1,7 @@
-"""Whole frames in: the graph crops as `preprocess` does, in float32 and float16, and TensorRT for RTX takes it."""
+"""Whole frames in: the graph crops as `preprocess` does, in float32 and float16.
+
+TensorRT for RTX takes it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.errors import FinedgeError, UsageError
-from finedge.export.float16_file import float16_file
+from finedge.export.onnx_files import float16_file
 from finedge.export.passes.frame import accept_frames
 from finedge.preprocess import preprocess
 from finedge.resample import WEIGHTS
@@ -93,7 +96,7 @@ def test_another_head_is_refused():
 
 @pytest.mark.parametrize("rule", ["short-side", "squash"])
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (300, 200), (61, 97), (90, 90)])
-def test_preprocess_hands_on_frames_and_places_other_pictures_where_the_graph_looks(size, rule):
+def test_preprocess_places_other_pictures_where_the_graph_crops(size, rule):
     crops = Preprocess(54, SIDE, "pillow-bilinear", rule)
     how = replace(crops, frame=(HEIGHT, WIDTH))
     smooth = np.asarray(

@@ -1,4 +1,7 @@
-"""`export --frame`: the graph takes whole frames, and PyTorch on the crops it makes of them gives the same answers."""
+"""`export --frame`: the graph takes whole frames.
+
+PyTorch on the crops of the graph gives the same answers.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,18 @@ import torch
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.errors import BundleError, GateError, UsageError
-from finedge.export.float_files import accepting_frames, count_cost, float_files
-from finedge.export.framed import FramedReference, check_crops, frame_size, framed_spec
+from finedge.export.cost import count_cost
+from finedge.export.framed import frame_size, framed_files, framed_spec
+from finedge.export.onnx_files import onnx_files
 from finedge.export.parity import check_parity, expected_of
+from finedge.export.reference import FramedReference, check_crops
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.golden import synthetic_frame
 from finedge.runtime.agreement import FP16_LIMIT
 from finedge.runtime.explain.explainer import Explainer
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.spec import Input, Preprocess, Spec
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 SIZE = (90, 160)
 
@@ -36,15 +41,13 @@ def frames():
 def made(tmp_path_factory):
     """A bundle that takes whole frames, its files, its reference, and the spec of the crops."""
     torch.manual_seed(0)
-    model = build("plain", num_classes=5, backbone="resnet18").eval()
+    model = build_model("plain", num_classes=5, backbone="resnet18").eval()
     spec = Spec(
         "plain", "resnet18", tuple("abcde"), Preprocess(64, 64), Input(64, 64), model.outputs
     )
     graph, taps = to_onnx(model, spec)
     framed = framed_spec(spec, SIZE)
-    files = accepting_frames(
-        float_files(graph, count_cost(model, spec, graph), taps), framed.preprocess
-    )
+    files = framed_files(onnx_files(graph, count_cost(model, spec, graph), taps), framed.preprocess)
     contents = {name: proto.SerializeToString() for name, proto in files.items()}
     bundle = Bundle.create(
         tmp_path_factory.mktemp("framed") / "f.finedge",
@@ -64,7 +67,7 @@ def made(tmp_path_factory):
 
 def test_whole_frames_go_in_and_every_file_answers_as_pytorch(made, frames):
     bundle, files, reference, spec = made
-    assert check_crops(reference, frames, how=spec.preprocess) <= 1
+    assert check_crops(reference, frames, preprocess=spec.preprocess) <= 1
     check_parity(files[FLOAT_FILE], expected_of(reference, frames), frames)
     check_parity(files[HALF_FILE], expected_of(reference, frames), frames, tolerance=FP16_LIMIT)
     assert OnnxRuntimeBackend().open(Bundle.load(bundle.path), variant="fp32")(frames)[
@@ -75,7 +78,7 @@ def test_whole_frames_go_in_and_every_file_answers_as_pytorch(made, frames):
 def test_a_crop_that_is_another_one_is_refused(made, frames):
     _, _, reference, spec = made
     with pytest.raises(GateError, match="grey levels"):
-        check_crops(Flipped(reference), frames, how=spec.preprocess)
+        check_crops(Flipped(reference), frames, preprocess=spec.preprocess)
 
 
 class Flipped:

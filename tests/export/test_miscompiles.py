@@ -1,7 +1,8 @@
-"""Models that TensorRT's real parser (TensorRT for RTX) takes and builds wrongly without a word, and why ours are none of them.
+"""Models that TensorRT's real parser (TensorRT for RTX) builds wrongly without a warning.
 
-The first half proves on the library that the danger is there. Should a test of it fail after an update, the library got better. That no
-graph we export has these forms is checked for every model and every file of its bundle in tests/flow/test_engines.py.
+The first half shows on the library that the danger exists. If one of these tests fails after an
+update, the library got better. No exported graph has these forms: tests/flow/test_engines.py checks
+every model and every file of its bundle.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 
 from finedge import ops
 from finedge.errors import FinedgeError
-from finedge.export.ops import FACES, add_bodies
-from finedge.runtime.trt.build.compiler import Order, compile_engine
+from finedge.export.ops import ONNX_OPS, add_bodies
+from finedge.runtime.trt.build.compiler import BuildOrder, compile_engine
 from finedge.runtime.trt.build.expect import check_layers
 from finedge.runtime.trt.build.layers import from_log
 from finedge.runtime.trt.build.log import collected, logger
-from finedge.runtime.trt.build.options import BuildOptions
-from finedge.runtime.trt.build.target import target
+from finedge.runtime.trt.build.options import BuildOptions, build_target
 from finedge.runtime.trt.library import load_library, why_not
 
 
@@ -34,7 +34,7 @@ def rtx():
 
 @pytest.fixture
 def parse(rtx):
-    """Return a function that gives the shape of the first output and the layer types, as the parser understood a model."""
+    """Return a function that parses a model: to its first output's shape and its layers."""
 
     def run(model):
         trt = rtx.trt
@@ -52,10 +52,15 @@ def parse(rtx):
 
 @pytest.fixture
 def layers(rtx):
-    """Return a function that builds an engine for three generations of GPUs and gives the report of its layers."""
-    where = target(("sm86", "sm89", "sm120"), library=rtx)
+    """Return a function that builds an engine for three generations of GPUs.
+
+    It returns the report of its layers.
+    """
+    target = build_target(("sm86", "sm89", "sm120"), library=rtx)
     return lambda model: from_log(
-        compile_engine(model, Order("a test", "x", BuildOptions(), rtx, where, "test")).messages
+        compile_engine(
+            model, BuildOrder("a test", "x", BuildOptions(), rtx, target, "test")
+        ).messages
     )
 
 
@@ -121,7 +126,10 @@ def test_every_op_is_refused_at_export_if_it_is_named_like_an_onnx_op(monkeypatc
 
 
 def joined(formals):
-    """Call F(q, k), which puts its second input behind its first: [2, 3] and [2, 5] give [2, 8], whatever the formals are called."""
+    """Call F(q, k), which concatenates its inputs: [2, 3] and [2, 5] give [2, 8].
+
+    The names of the formals must not matter.
+    """
     body = [helper.make_node("Concat", formals, ["out"], axis=1)]
     call = helper.make_node("F", ["q", "k"], ["y"], domain=ops.DOMAIN, name="call")
     return model_of(
@@ -145,14 +153,17 @@ def test_a_private_prefix_keeps_formals_apart(parse, prefix):
 
 @pytest.mark.parametrize("name", ops.OPS)
 def test_the_inputs_of_every_function_of_ours_have_a_private_prefix(name):
-    formals = [value.name for value in FACES[name].body().inputs]
+    formals = [value.name for value in ONNX_OPS[name].body().inputs]
     prefixes = {formal.split("__")[0] for formal in formals}
     assert len(prefixes) == 1
     assert all("__" in formal for formal in formals)
 
 
 def quantized_convolution(*, scale, axis):
-    """A convolution [8, 4, 3, 3] between Q/DQ pairs: `scale` of its activation, a weight scale for each channel of `axis`."""
+    """A convolution [8, 4, 3, 3] between Q/DQ pairs.
+
+    `scale` is that of its activation; its weight has a scale for each channel of `axis`.
+    """
     rng = np.random.default_rng(0)
     channels = (8, 4)[axis]
     stored = {

@@ -1,4 +1,4 @@
-"""The gate of the export: set by how far PyTorch's own float32 is from float64, and still closed to real faults."""
+"""The parity check: its limit follows PyTorch's own float32 error, and real faults still fail."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import torch
 
 from finedge.bundle import HALF_FILE
 from finedge.errors import GateError
-from finedge.export import command
-from finedge.export.float16_file import float16_file
-from finedge.export.parity import TOLERANCE, check_parity, expected_of
+from finedge.export.onnx_files import float16_file
+from finedge.export.parity import TOLERANCE, check_file, check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
-from finedge.runtime.agreement import MOST, OWN_ERRORS, allowance
+from finedge.runtime.agreement import MAX_ALLOWANCE, OWN_ERRORS, allowance
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
 
@@ -45,7 +44,10 @@ def both(model, spec):
 
 @pytest.fixture
 def wild(make_model, made):
-    """One whose scores are small differences of large numbers, as after a first short training: measured 0.7 % of error."""
+    """A model whose scores are small differences of large numbers: measured 0.7 % of error.
+
+    A first short training leaves such a model.
+    """
     return once(
         made, "wild", lambda: both(*unsettled(*make_model(name="plain", backbone="resnet18")))
     )
@@ -125,7 +127,7 @@ class Kink(torch.nn.Module):
         return (edge.expand(len(frames), 2),)
 
 
-def test_what_rounding_may_do_is_known_where_pytorch_happens_to_do_it_twice_alike():
+def test_weights_within_rounding_show_a_kink_that_pytorch_misses_twice():
     kink = Kink()
     expected = expected_of(kink, FRAMES)
     assert not expected.outputs[0].any()
@@ -134,25 +136,18 @@ def test_what_rounding_may_do_is_known_where_pytorch_happens_to_do_it_twice_alik
 
 
 def test_no_error_of_its_own_opens_the_gate_wider_than_half_of_the_scores():
-    assert allowance(100.0, 90.0, tolerance=TOLERANCE) == MOST * 100
+    assert allowance(100.0, 90.0, tolerance=TOLERANCE) == MAX_ALLOWANCE * 100
     assert allowance(100.0, 0.0, tolerance=TOLERANCE) == TOLERANCE * 100
 
 
-def test_half_precision_is_left_out_where_rounding_alone_breaks_it_and_refused_where_it_does_not(
-    calm, wild, caplog
-):
+def test_float16_is_left_out_only_where_rounding_alone_breaks_it(calm, wild, caplog):
     with caplog.at_level(logging.WARNING):
-        half = float16_file(wild[0])
-        assert (
-            command._proven(
-                half, expected_of(wild[1], FRAMES, outputs=1), frames=FRAMES, name=HALF_FILE
-            )
-            is None
-        )
+        half, expected = float16_file(wild[0]), expected_of(wild[1], FRAMES, outputs=1)
+        assert check_file(half, expected, FRAMES, name=HALF_FILE) is None
     assert f"{HALF_FILE} is left out" in caplog.text
     expected = expected_of(calm[1], FRAMES, outputs=1)
     with pytest.raises(GateError, match=HALF_FILE):
-        command._proven(bent_half(calm[0]), expected, frames=FRAMES, name=HALF_FILE)
+        check_file(bent_half(calm[0]), expected, FRAMES, name=HALF_FILE)
 
 
 def bent_half(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from finedge.export.ops import FACES
+from finedge.export.ops import ONNX_OPS
 from finedge.export.passes import apply_passes
 from finedge.export.passes.fold_responses import FoldResponsesPass
 from finedge.export.passes.global_pool import GlobalPoolPass
@@ -30,7 +30,7 @@ def model(nodes, inputs, output, constants, *, functions=False):
         [helper.make_tensor_value_info(output, TensorProto.DOUBLE, None)],
         [onnx.numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items()],
     )
-    bodies = [ir.to_proto(FACES["CrossLayerAttention"].body())] if functions else []
+    bodies = [ir.to_proto(ONNX_OPS["CrossLayerAttention"].body())] if functions else []
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("finedge", 1)]
     return onnx.shape_inference.infer_shapes(
         helper.make_model(graph, functions=bodies, opset_imports=opsets, ir_version=10)

@@ -1,4 +1,7 @@
-"""Forms that readers take which compute the usual ones wrong: exact, and right in both engines of OpenCV."""
+"""Rewritten forms are exact, and right in readers that compute the usual form wrong.
+
+Both engines of OpenCV are tried.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from finedge.export.ops import FACES
+from finedge.export.ops import ONNX_OPS
 from finedge.export.passes import apply_passes
 from finedge.graph.inlining import inline
 from finedge.ops import DOMAIN, OPS
@@ -39,7 +42,7 @@ def graph_of(nodes, inputs, constants, *, kind=np.float32):
         nodes, "g", taken, [helper.make_tensor_value_info("y", element, None)], tensors
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
-    bodies = [ir.to_proto(face.body()) for face in FACES.values()]
+    bodies = [ir.to_proto(face.body()) for face in ONNX_OPS.values()]
     used = [b for b in bodies if b.name in {n.op_type for n in nodes}]
     model = helper.make_model(graph, functions=used, opset_imports=opsets, ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
@@ -178,7 +181,7 @@ def test_what_opencv_takes_is_left_alone():
 
 @engine
 def test_opencv_reads_one_attention_behind_another(tmp_path, engine):
-    """It drops the first of two Reshapes, though a 0 in the second means a size of what the first makes."""
+    """It drops the first of two Reshapes, though a 0 in the second means a size of the first."""
     nodes = [
         helper.make_node(
             "ChannelAttention", ["x", "x", "x"], ["a"], name="a", domain=DOMAIN, groups=4, scale=0.3

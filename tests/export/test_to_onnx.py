@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finedge.errors import FinedgeError, GateError
-from finedge.export.ops import FACES, check_name
+from finedge.export.ops import ONNX_OPS, check_name
 from finedge.export.parity import check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.ops import OPS, Op
@@ -59,7 +59,7 @@ def test_the_input_is_uint8_nhwc_with_a_free_batch_and_the_opset_is_20(make_mode
     assert proto.ir_version <= 13
 
 
-def test_attention_is_one_node_a_response_with_a_function_and_the_plugin_attributes(make_model):
+def test_each_response_is_one_node_with_function_and_plugin_attributes(make_model):
     proto, _, _ = exported(make_model)
     nodes = [n for n in proto.graph.node if n.domain == "finedge"]
     assert [n.op_type for n in nodes] == ["CrossLayerAttention"] * 2
@@ -103,9 +103,7 @@ def test_every_tap_is_a_tensor_of_the_graph_and_equals_the_module_output(make_mo
         assert np.abs(f - e.numpy()).max() <= 1e-4 * max(1, float(e.abs().max())), tap.name
 
 
-def test_the_file_runs_in_plain_onnx_runtime_where_finedge_cannot_be_imported(
-    make_model, tmp_path, frames
-):
+def test_the_file_runs_in_onnx_runtime_without_finedge(make_model, tmp_path, frames):
     proto, _, _ = exported(make_model)
     onnx.save(proto, tmp_path / "m.onnx")
     np.save(tmp_path / "x.npy", frames)
@@ -143,7 +141,7 @@ def test_a_model_that_differs_is_refused_with_its_numbers(make_model, frames):
 @pytest.mark.parametrize("name", OPS)
 def test_every_op_has_an_onnx_face_and_a_name_of_its_own(name):
     check_name(OPS[name])
-    function = FACES[name].body()
+    function = ONNX_OPS[name].body()
     assert (function.domain, function.name) == (OPS[name].domain, OPS[name].name)
     assert [v.name for v in function.inputs] != list(OPS[name].inputs), (
         "formals need a private prefix: TensorRT binds them by name"
@@ -178,7 +176,7 @@ def test_the_onnx_body_and_the_torch_op_equal_the_numpy_reference(query, keys, d
     ]
     output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     node = onnx.helper.make_node(op.name, list("qkv"), ["y"], domain=op.domain, scale=0.3)
-    body = ir.to_proto(FACES[op.name].body())
+    body = ir.to_proto(ONNX_OPS[op.name].body())
     opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(op.domain, 1)]
     model = onnx.helper.make_model(
         onnx.helper.make_graph([node], "g", inputs, [output]),

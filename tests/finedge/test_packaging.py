@@ -18,9 +18,8 @@ STAGES = ("train", "export", "calib", "runtime", "jetson")
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_a_folder_behind_a_link(stage):
-    assert (ROOT / "finedge" / stage).is_dir(), (
-        f"finedge/{stage} is a text file: git checked the links out flat, and a wheel would lack the stage"
-    )
+    flat = f"finedge/{stage} is a text file: git checked the links out flat"
+    assert (ROOT / "finedge" / stage).is_dir(), f"{flat}, and a wheel would lack the stage"
     assert (ROOT / "finedge" / stage).resolve() == ROOT / stage
 
 
@@ -65,7 +64,8 @@ def test_the_device_side_never_imports_torch():
     modules = [m.removesuffix(".__init__") for m in modules]
     if importlib.util.find_spec("jinja2") is None:  # the [report] extra
         modules = [m for m in modules if not m.startswith("finedge.runtime.report.")]
-    code = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])"
+    code = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)"
+    code += "\nprint([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
@@ -78,7 +78,8 @@ def test_the_changelog_names_this_version():
 
 
 def test_onnx_runtime_leaves_nothing_in_the_home_folder_and_so_reports_nothing(tmp_path):
-    code = "import finedge, onnxruntime as o; o.InferenceSession('examples/birds.finedge/model.fp32.onnx')"
+    code = "import finedge, onnxruntime as o"
+    code += "; o.InferenceSession('examples/birds.finedge/model.fp32.onnx')"
     environment = {
         k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
     }

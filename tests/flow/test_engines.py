@@ -1,4 +1,7 @@
-"""What TensorRT is given, and what NVIDIA's real builder (TensorRT for RTX, which needs no GPU) makes of it, for every model."""
+"""What TensorRT gets of every model, and what NVIDIA's builder makes of it.
+
+The builder is TensorRT for RTX, which needs no GPU to build.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import onnx
 import pytest
 
 from finedge.bundle import PORTABLE_FILE
+from finedge.graph.onnx_file import read_model
 from finedge.ops import DOMAIN
 from finedge.runtime.trt.build.builder import build
 from finedge.runtime.trt.build.expect import check_layers, inner_softmaxes
@@ -51,7 +55,7 @@ def test_the_engine_computes_in_what_was_asked_for(untrained, rtx, name, backbon
     built.path.unlink()  # up to 100 MB, and nothing here can run it
     report = LayerReport.from_json(built.record)
     placed = bundle.provenance["calibrate"]["placements"][PORTABLE_FILE]["int8"]
-    softmaxes = inner_softmaxes(prepare(bundle.file(options.file), options))
+    softmaxes = inner_softmaxes(prepare(read_model(bundle.file(options.file)), options))
     assert check_layers(report, int8_layers=placed, precision=precision, softmaxes=softmaxes) == ()
     assert report.of("convolution")
     assert {layer.precision for layer in report.of("convolution")} == {precision}
@@ -66,7 +70,8 @@ def test_the_engine_computes_in_what_was_asked_for(untrained, rtx, name, backbon
 
 @every_model
 def test_no_name_inside_a_function_is_a_tensor_of_the_graph(untrained, name, backbone):
-    # TensorRT's importer binds formals by name, one after another: such a name would receive another tensor (test_miscompiles.py).
+    # TensorRT's importer binds formals by name, one after another: such a name would get another
+    # tensor (test_miscompiles.py).
     bundle = untrained.bundle(name, backbone)
     for file in (f for f in bundle.files if f.endswith(".onnx")):
         model = onnx.load(bundle.file(file))
@@ -85,7 +90,7 @@ def test_no_name_inside_a_function_is_a_tensor_of_the_graph(untrained, name, bac
 @pytest.mark.parametrize("precision", FILES)
 def test_tensorrt_is_given_no_function_and_no_call(untrained, name, backbone, precision):
     options = BuildOptions(precision=precision, attention="decomposed")
-    model = prepare(untrained.bundle(name, backbone).file(options.file), options)
+    model = prepare(read_model(untrained.bundle(name, backbone).file(options.file)), options)
     assert not model.functions
     assert not [n for n in model.graph.node if n.domain == DOMAIN]
     names = [n.name for n in model.graph.node]
@@ -93,9 +98,7 @@ def test_tensorrt_is_given_no_function_and_no_call(untrained, name, backbone, pr
 
 
 @every_model
-def test_the_portable_file_has_no_form_that_tensorrt_runs_in_float_silently(
-    untrained, name, backbone
-):
+def test_the_portable_file_has_no_form_that_tensorrt_runs_in_float(untrained, name, backbone):
     graph = onnx.load(untrained.bundle(name, backbone).file(PORTABLE_FILE)).graph
     constants = {t.name: t for t in graph.initializer}
     for node in graph.node:

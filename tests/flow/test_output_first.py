@@ -1,4 +1,7 @@
-"""Long work looks at its output first: a place that cannot be written is told before anything is read, loaded or measured."""
+"""Long work looks at its output first.
+
+A place that cannot be written is reported before anything is read, loaded or measured.
+"""
 
 import shutil
 import subprocess
@@ -10,7 +13,7 @@ from finedge.cli import main
 
 BUNDLE = Path(__file__).resolve().parents[2] / "examples" / "birds.finedge"
 
-# Each has an input that is missing too: the output is what must be told.
+# Each has an input that is missing too: the output is what must be reported.
 COMMANDS = {
     "train": "train --data {nowhere} --out {out}",
     "train --seeds": "train --data {nowhere} --out {out} --seeds 2",
@@ -22,20 +25,20 @@ COMMANDS = {
 }
 
 
-def refused(words, capsys):
+def refusal(words, capsys):
     code = main(words)
-    said = capsys.readouterr().err
-    assert (code, "Traceback" in said) == (3, False), said
-    return said
+    message = capsys.readouterr().err
+    assert (code, "Traceback" in message) == (3, False), message
+    return message
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_output_that_cannot_be_made_is_told_first(command, tmp_path, capsys):
+def test_an_output_that_cannot_be_made_is_reported_first(command, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     places = {"out": tmp_path / "file" / "below", "nowhere": tmp_path / "nowhere", "bundle": BUNDLE}
-    said = refused(COMMANDS[command].format(**places).split(), capsys)
-    assert "Not a directory" in said
-    assert str(tmp_path / "file") in said
+    message = refusal(COMMANDS[command].format(**places).split(), capsys)
+    assert "Not a directory" in message
+    assert str(tmp_path / "file") in message
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
@@ -57,11 +60,11 @@ def read_only(tmp_path):
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "calibrate"])
-def test_a_disk_that_can_only_be_read_is_told_first(command, read_only, tmp_path, capsys):
+def test_a_disk_that_can_only_be_read_is_reported_first(command, read_only, tmp_path, capsys):
     words = {**COMMANDS, "calibrate": "calibrate {bundle} --data {nowhere}"}[command]
     places = {
         "out": read_only / "out",
         "nowhere": tmp_path / "nowhere",
         "bundle": read_only / "birds.finedge",
     }
-    assert "Read-only file system" in refused(words.format(**places).split(), capsys)
+    assert "Read-only file system" in refusal(words.format(**places).split(), capsys)

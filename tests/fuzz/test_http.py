@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finedge.runtime.sinks.live.board import Board
-from finedge.runtime.sinks.live.document import load_document
-from finedge.runtime.sinks.live.gate import Gate
+from finedge.runtime.sinks.live.access import AccessGate
+from finedge.runtime.sinks.live.page import load_page
 from finedge.runtime.sinks.live.routes import Routes, Site
+from finedge.runtime.sinks.live.state import LiveState
 
 TOKEN = "a-token-of-some-length_1"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -81,13 +81,14 @@ class Server:
 
 def talk(sent: bytes, *, token: str | None) -> bytes:
     """Return what the page answers."""
-    site = Site(Board("birds", cameras=("rtsp://cam/",)), Gate(token), PAGE)
+    state = LiveState("birds", cameras=("rtsp://cam/",))
+    site = Site(state, AccessGate(token), *PAGE)
     connection = Connection(sent)
     type("Fuzzed", (Routes,), {"site": site})(connection, ("127.0.0.1", 2), Server())  # type: ignore[arg-type]
     return connection.said
 
 
-PAGE = load_document()
+PAGE = load_page()
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
@@ -98,7 +99,7 @@ def test_no_request_breaks_the_page_or_opens_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.sinks.live.board.Machine.read", lambda self: {})
+    monkeypatch.setattr("finedge.runtime.sinks.live.state.MachineState.read", lambda self: {})
 
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)

@@ -1,4 +1,7 @@
-"""Model files of others: whatever their bytes are, opening and running one ends with an answer or a FinedgeError."""
+"""Model files of others: opening and running one ends with an answer or a FinedgeError.
+
+Their bytes may be anything.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +96,10 @@ def fuzz(inputs: st.SearchStrategy[bytes], examples: int) -> None:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """The valid file with a few bytes changed, cut out or put in; mostly in its structure, which stands at both ends."""
+    """The valid file with a few bytes changed, cut out or put in.
+
+    Most changes are in its structure, which stands at both ends.
+    """
     content = bytearray(VALID)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(content) - 1))

@@ -4,15 +4,17 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from finedge import terminal
 from finedge.cli import main
-from finedge.jetson.doctor import doctor
 from finedge.jetson.doctor.board import JETPACKS, jetpack, jetson
 from finedge.jetson.doctor.checks import find_problems
+from finedge.jetson.doctor.command import doctor
 from finedge.jetson.doctor.facts import disk_free_mib, examine, swap_mib, why_not
 from finedge.jetson.doctor.gpu import cuda_toolkit, nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import built_with, cameras, gstreamer
@@ -224,8 +226,9 @@ def test_what_int8_becomes_on_this_cpu_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    show(healthy | {"environment": healthy["environment"] | {"int8_products": products}}, [])
-    assert told in capsys.readouterr().err
+    facts = healthy | {"environment": healthy["environment"] | {"int8_products": products}}
+    terminal.console().print(show({**facts, "problems": []}))
+    assert told in capsys.readouterr().out
 
 
 def test_json_alone_leaves_stderr_empty(capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,12 +238,15 @@ def test_json_alone_leaves_stderr_empty(capsys: pytest.CaptureFixture[str]) -> N
     assert err == ""
 
 
-def test_on_a_terminal_a_person_gets_the_table_and_json_only_when_asked(
-    monkeypatch: pytest.MonkeyPatch,
+def test_on_a_terminal_stdout_has_the_table_and_no_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert doctor() is None
-    assert doctor(json=True) is not None
+    assert main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    assert "power and heat" in out
+    assert "{" not in out
+    assert "backends" not in err
 
 
 @pytest.mark.parametrize("board", BOARDS)
@@ -331,7 +337,7 @@ def test_each_fault_of_a_jetson_is_found_and_says_how_to_mend_it(
         place[last] = value
     (problem,) = find_problems(facts)
     assert text in problem.fix
-    show(facts, [problem])  # the page can say it
+    show({**facts, "problems": [asdict(problem)]})  # the page can say it
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A bundle small enough for every test, yet real: it tells six colours apart, in float and in INT8."""
+"""A bundle small enough for every test, and real: it tells six colours apart, float and INT8."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def colour_frame(name: str, *, seed: int, size: tuple[int, int] = (48, 40)) -> N
 
 
 def tiny_model() -> onnx.ModelProto:
-    """Frames -> Conv -> Relu -> average -> Gemm: the nearest colour, disturbed a little by five random channels."""
+    """Frames -> Conv -> Relu -> average -> Gemm: the nearest colour, plus five random channels."""
     rng = np.random.default_rng(0)
     kernels = rng.normal(0, 0.3, (8, 3, 3, 3)) / 255
     kernels[:3] = 0
@@ -75,7 +75,10 @@ def tiny_model() -> onnx.ModelProto:
 
 
 def quantize(model: Path, out: Path, *, unsigned: bool) -> None:
-    """Write a Q/DQ copy of a model: U8 activations (the CPU form) or S8 symmetric ones (the portable form)."""
+    """Write a Q/DQ copy of a model.
+
+    `unsigned`: U8 activations (the CPU form), else S8 symmetric ones (the portable form).
+    """
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -85,12 +88,9 @@ def quantize(model: Path, out: Path, *, unsigned: bool) -> None:
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.batches = iter(
-                [
-                    {"frames": preprocess(colour_frame(c, seed=100), SPEC.preprocess)[None]}
-                    for c in COLOURS
-                ]
-            )
+            frames = [colour_frame(colour, seed=100) for colour in COLOURS]
+            batches = [preprocess(frame, SPEC.preprocess)[None] for frame in frames]
+            self.batches = iter([{"frames": batch} for batch in batches])
 
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
             return next(self.batches, None)
@@ -149,9 +149,8 @@ class BundleMaker:
         taps: tuple[Tap, ...] = (TAP,),
     ) -> Bundle:
         """Write `name`.finedge with `files` and a golden.npz of what they answer."""
-        provenance = {
-            "train": {"data": {"root": str(self.data), "seed": 0}, "run": str(self.folder / "run")}
-        }
+        data = {"root": str(self.data), "seed": 0}
+        provenance = {"train": {"data": data, "run": str(self.folder / "run")}}
         bare = Bundle.create(
             self.folder / f"{name}.finedge",
             SPEC,
@@ -169,16 +168,12 @@ def golden_of(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
     backend = OnnxRuntimeBackend(SessionOptions(exact=True))
     arrays: dict[str, NDArray[np.generic]] = {"frame": frame, "input": pixels}
     for file in bundle.files:
-        arrays |= {
-            f"{file}/{name}": value
-            for name, value in backend.open_file(bundle, file)(pixels[None]).items()
-        }
+        outputs = backend.open_file(bundle, file)(pixels[None])
+        arrays |= {f"{file}/{name}": values for name, values in outputs.items()}
     if FILES["fp32"] in bundle.files:
-        arrays |= {
-            k: tap_sample(v)
-            for k, v in backend.open_with_taps(bundle)(pixels[None]).items()
-            if k.startswith("tap/")
-        }
+        outputs = backend.open_with_taps(bundle)(pixels[None])
+        taps = {name: values for name, values in outputs.items() if name.startswith("tap/")}
+        arrays |= {name: tap_sample(values) for name, values in taps.items()}
     return arrays
 
 
@@ -190,7 +185,10 @@ def make_bundle(tmp_path: Path, tiny_files: dict[str, Path], tiny_data: Path) ->
 
 @pytest.fixture
 def tiny_bundle(make_bundle: BundleMaker) -> Bundle:
-    """A bundle with fp32, both INT8 forms, a tap and a golden frame, recorded as trained on `tiny_data`; yours to change."""
+    """A bundle with fp32, both INT8 forms, a tap and a golden frame.
+
+    Its record says that it was trained on `tiny_data`. A test may change it.
+    """
     return make_bundle()
 
 

@@ -1,6 +1,10 @@
-"""The classifier: frames of any size in, ranked labels and times out, over every backend of the table."""
+"""The classifier: frames of any size in, ranked labels and times out, over every backend."""
 
 from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,14 +35,14 @@ def test_auto_is_fp32_without_int8(make_bundle):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_top_is_sorted_sums_to_one_and_names_the_label_of_its_index(tiny_bundle, frames, backend):
-    why = load_backend(backend).why_not()
-    if why:
-        pytest.skip(why)
+    reason = load_backend(backend).why_not()
+    if reason:
+        pytest.skip(reason)
     classifier = Classifier.open(tiny_bundle, backend=backend, topk=99)
     for prediction in classifier(frames):
-        shares = [r.p for r in prediction.top]
-        assert shares == sorted(shares, reverse=True)
-        assert sum(shares) == pytest.approx(1, abs=1e-6)
+        p = [label.p for label in prediction.top]
+        assert p == sorted(p, reverse=True)
+        assert sum(p) == pytest.approx(1, abs=1e-6)
         assert all(r.label == tiny_bundle.spec.labels[r.index] for r in prediction.top)
         assert len(prediction.top) == len(tiny_bundle.spec.labels)
 
@@ -83,15 +87,14 @@ LOGITS = np.array([4, 3, 2, 1, 0, -1], np.float32)
 
 
 @pytest.mark.parametrize(("reject", "unknown"), [(0.0, False), (0.41, False), (0.42, True)])
-def test_a_fitted_temperature_changes_the_shares_and_the_threshold_says_unknown(
+def test_temperature_changes_probabilities_and_the_threshold_abstains(
     tiny_bundle, frames, reject, unknown
 ):
     fitted = tiny_bundle.extend(STAGE, {}, {KEY: {"fp32": {"temperature": 2.0, "reject": reject}}})
+    backend = FakeBackend(answer={"logits": LOGITS})
     plain, tempered = (
-        Classifier(
-            b, FakeBackend(answer={"logits": LOGITS}).open(b, variant="fp32"), "fp32", topk=6
-        )(frames[:1])[0]
-        for b in (tiny_bundle, fitted)
+        Classifier(bundle, backend.open(bundle, variant="fp32"), "fp32", topk=6)(frames[:1])[0]
+        for bundle in (tiny_bundle, fitted)
     )
     assert [r.index for r in plain.top] == [r.index for r in tempered.top]
     np.testing.assert_allclose(
@@ -122,16 +125,42 @@ def test_softmax_serves_logits_and_log_probabilities():
     logits = np.array([[1.0, 2.0, 4.0], [1000.0, 1000.0, -1000.0]], np.float32)
     p = probabilities(logits)
     np.testing.assert_allclose(p[1], [0.5, 0.5, 0], atol=1e-6)
-    np.testing.assert_allclose(
-        probabilities(np.log(p[:1]) - 3), p[:1], rtol=1e-5
-    )  # log-probabilities that do not sum to 1
+    unnormalised = np.log(p[:1]) - 3
+    np.testing.assert_allclose(probabilities(unnormalised), p[:1], rtol=1e-5)
+    np.testing.assert_allclose(probabilities(logits, temperature=2.0), probabilities(logits / 2))
 
 
 def test_equal_scores_rank_by_index():
     assert order(np.array([[0.2, 0.3, 0.3, 0.2]])).tolist() == [[1, 2, 0, 3]]
 
 
-def test_a_damaged_bundle_an_unknown_backend_and_a_bad_topk_are_typed_errors(tiny_bundle):
+def test_a_label_may_come_first_and_the_rest_by_probability(tiny_bundle):
+    classifier = Classifier(tiny_bundle, FakeBackend().open(tiny_bundle, variant="fp32"), "fp32", 3)
+    p = np.array([[0.1, 0.4, 0.15, 0.25, 0.06, 0.04]])
+    assert [r.index for r in classifier.rank(p)[0]] == [1, 3, 2]
+    assert [r.index for r in classifier.rank(p, first=1)[0]] == [1, 3, 2]
+    (top,) = classifier.rank(p, first=5)
+    assert [(r.index, r.p) for r in top] == [(5, 0.04), (1, 0.4), (3, 0.25)]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "finedge.runtime.backend",
+        "finedge.runtime.classifier",
+        "finedge.runtime.stream.pipeline",
+        "finedge.runtime.stream.results",
+        "finedge.runtime.stream.stream",
+    ],
+)
+def test_the_examples_in_docstrings_run(module, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])  # they open examples/birds.finedge
+    outcome = doctest.testmod(importlib.import_module(module), report=True)
+    assert outcome.attempted
+    assert not outcome.failed
+
+
+def test_a_damaged_bundle_an_unknown_backend_and_a_bad_topk_are_refused(tiny_bundle):
     with pytest.raises(UsageError, match="onnxruntime"):
         Classifier.open(tiny_bundle, backend="onnxruntme")
     with pytest.raises(UsageError, match="topk"):

@@ -1,4 +1,4 @@
-"""The fake backend: it answers what it is told and remembers what it was asked."""
+"""The fake backend: it returns the given scores and keeps its batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def grey(*values):
     return np.stack([np.full((32, 32, 3), v, np.uint8) for v in values])
 
 
-def test_answers_each_frame_with_the_given_row_and_records_the_batches(tiny_bundle):
+def test_answers_each_frame_with_the_row_and_keeps_the_batches(tiny_bundle):
     backend = FakeBackend(answer={"logits": np.arange(6, dtype=np.float32)})
     session = backend.open(tiny_bundle, variant="int8")
     np.testing.assert_array_equal(session(grey(1, 2))["logits"], [range(6), range(6)])
@@ -29,8 +29,8 @@ def test_answers_with_a_function_of_the_frame(tiny_bundle):
     backend = FakeBackend(
         answer=lambda frame: {"logits": np.eye(6, dtype=np.float32)[frame[0, 0, 0]]}
     )
-    found = backend.open(tiny_bundle, variant="fp32")(grey(4, 0))["logits"]
-    assert found.argmax(axis=1).tolist() == [4, 0]
+    scores = backend.open(tiny_bundle, variant="fp32")(grey(4, 0))["logits"]
+    assert scores.argmax(axis=1).tolist() == [4, 0]
 
 
 def test_names_the_class_nearest_to_the_grey_level_by_default(tiny_bundle):

@@ -1,30 +1,34 @@
-"""The live page as a sink: results in, browsers served beside."""
+"""The live page as a sink: it takes results, and serves browsers in its own threads."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
+import re
 import secrets
 from collections.abc import Sequence
+from importlib.resources import files
 
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live.address import parse_address, url
-from finedge.runtime.sinks.live.board import Board
-from finedge.runtime.sinks.live.document import load_document
-from finedge.runtime.sinks.live.gate import Gate
+from finedge.runtime.sinks.live.access import AccessGate, parse_address, url
 from finedge.runtime.sinks.live.routes import Routes, Site
 from finedge.runtime.sinks.live.server import BoundedServer
+from finedge.runtime.sinks.live.state import LiveState
 
 log = logging.getLogger(__name__)
 
 
 class LivePage:
-    """Serves the newest result to browsers from threads of its own; `write` never waits for one.
+    """Serves the newest result to browsers; `write` never waits for one.
 
     Args:
         address: HOST:PORT; port 0 lets the system choose.
-        token: asked of every browser. None is no token on a loopback address; on any other one is made and logged, once.
-        title: what the page calls itself, the bundle's name for one.
-        cameras: what the sources are called, in their order; without it, a tile is called by the "source" of its newest line.
+        token: what every browser must show. None is no token on a loopback address; on any other
+            address a random one is made and logged, once.
+        title: the title of the page, for example the bundle's name.
+        cameras: the names of the sources, in their order. Without them a tile has the "source" of
+            its newest line.
         quiet_s: for how long a healthy run may give no result.
 
     Raises:
@@ -41,13 +45,16 @@ class LivePage:
         cameras: Sequence[str] = (),
         quiet_s: float = 0.0,
     ) -> None:
-        where = parse_address(address)
-        made = None if token is not None or where.loopback else secrets.token_urlsafe(32)
-        self._board = Board(title, cameras=cameras, quiet_s=quiet_s)
-        site = Site(self._board, Gate(made if token is None else token), load_document())
-        self._server = BoundedServer(where, type("Routes", (Routes,), {"site": site}))
-        self.url = url(where.host, int(self._server.server_address[1]))
-        log.info("live page: %s%s", self.url, f"?token={made}" if made else "")
+        endpoint = parse_address(address)
+        random_token = None
+        if token is None and not endpoint.loopback:
+            token = random_token = secrets.token_urlsafe(32)
+        html, policy = load_page()
+        self._state = LiveState(title, cameras=cameras, quiet_s=quiet_s)
+        site = Site(self._state, AccessGate(token), html, policy)
+        self._server = BoundedServer(endpoint, type("Routes", (Routes,), {"site": site}))
+        self.url = url(endpoint.host, int(self._server.server_address[1]))
+        log.info("live page: %s%s", self.url, f"?token={random_token}" if random_token else "")
 
     @property
     def clients(self) -> int:
@@ -55,9 +62,33 @@ class LivePage:
         return self._server.clients
 
     def write(self, result: Result) -> None:
-        """Take a result; the newest one is what browsers see."""
-        self._board.write(result)
+        """Take a result; browsers see the newest one."""
+        self._state.write(result)
 
     def close(self) -> None:
-        """Close the port and hang up on every browser, in bounded time."""
+        """Close the port and every connection, in bounded time."""
         self._server.stop()
+
+
+def load_page() -> tuple[bytes, str]:
+    """Return page.html as UTF-8, and its Content-Security-Policy.
+
+    The policy allows the page's one style and one script, by their digests, and nothing else.
+    """
+    text = files("finedge.runtime.sinks.live").joinpath("page.html").read_text("utf-8")
+    rules = (
+        "default-src 'none'",
+        f"style-src {_digest(text, 'style')}",
+        f"script-src {_digest(text, 'script')}",
+        "img-src 'self' blob: data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+    return text.encode(), "; ".join(rules)
+
+
+def _digest(text: str, tag: str) -> str:
+    (inner,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()}'"

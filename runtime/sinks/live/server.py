@@ -19,28 +19,36 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from finedge.errors import SystemProblem
-from finedge.runtime.sinks.live.address import Address
+from finedge.runtime.sinks.live.access import Address
 
 log = logging.getLogger(__name__)
 
-MOST_CLIENTS = 32
-DEADLINE_S = 10.0  # for a whole request (also the time an idle connection is kept), and again for its whole answer
-# an answer that is not taken for so long gives its place to one who waits for a place
+MAX_CLIENTS = 32
+# For a whole request, which is also how long an idle connection is kept, and again for its whole
+# answer.
+DEADLINE_S = 10.0
+# A connection that does not take its answer for so long loses its place to a new one.
 STUCK_S = 2.0
-LONGEST_REQUEST = 2**17  # bytes, with what is read ahead
+MAX_REQUEST = 2**17  # bytes, with what is read ahead
 CLOSE_S = 2.0
-FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Retry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
 
 
 @dataclass
 class Client:
-    """A connection: whether it has asked, whether it is authorised, and since when."""
+    """A connection: whether a request is waited for, and since when.
+
+    `authorised`: it has shown that it may see the page. `leaving`: it lost its place.
+    """
 
     thread: threading.Thread
     host: str
     number: int
     waiting: bool = True
-    known: bool = False
+    authorised: bool = False
     leaving: bool = False
     since: float = field(default_factory=time.monotonic)
 
@@ -50,15 +58,15 @@ class Client:
 
 
 class BoundedServer(socketserver.ThreadingTCPServer):
-    """Serves at most `MOST_CLIENTS` connections at a time, each in a daemon thread.
+    """Serves at most `MAX_CLIENTS` connections at a time, each in a daemon thread.
 
-    One more takes the place of one that only holds it: of the address that holds most, the oldest
-    that has not asked yet, else one that does not take its answer. Where all are at work it is
-    answered 503 at once.
+    One more takes the place of one that is idle: of the address with the most connections, the
+    oldest without a request, else one that does not take its answer. Where all are at work, the
+    new one is answered 503 at once.
     """
 
     daemon_threads = True
-    block_on_close = False  # joined by `stop`, in bounded time
+    block_on_close = False  # `stop` joins the threads, in bounded time
     allow_reuse_address = True
     request_queue_size = 64
 
@@ -69,12 +77,9 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         try:
             super().__init__((address.host, address.port), handler)
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            fix = (
-                "stop the other program, or choose another port"
-                if taken
-                else "choose an address of this machine, and a port above 1023"
-            )
+            fix = "choose an address of this machine, and a port above 1023"
+            if error.errno == errno.EADDRINUSE:
+                fix = "stop the other program, or choose another port"
             raise SystemProblem(
                 f"{address.host} port {address.port} cannot be served: {error.strerror}", fix=fix
             ) from error
@@ -92,11 +97,11 @@ class BoundedServer(socketserver.ThreadingTCPServer):
         return len(self._clients)
 
     def client(self, connection: socket.socket) -> Client | None:
-        """Return what is known of a connection."""
+        """Return the state of a connection."""
         return self._clients.get(connection)
 
     def stop(self) -> None:
-        """Close the port and every connection; returns within about `CLOSE_S`, whatever the browsers do."""
+        """Close the port and every connection, within about `CLOSE_S`, whatever browsers do."""
         self.shutdown()
         self.server_close()
         with self._lock:
@@ -108,7 +113,7 @@ class BoundedServer(socketserver.ThreadingTCPServer):
             thread.join(max(0.0, until - time.monotonic()))
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection its thread, in another's place where all are taken, or refuse it."""
+        """Give a connection a thread, if need be in another's place, or refuse it."""
         thread = threading.Thread(
             target=self._serve,
             args=(request, client_address),
@@ -116,10 +121,10 @@ class BoundedServer(socketserver.ThreadingTCPServer):
             daemon=True,
         )
         with self._lock:
-            room = self._room()
-            if room:
+            has_place = self._make_place()
+            if has_place:
                 self._clients[request] = Client(thread, str(client_address[0]), next(self._numbers))
-        if not room:
+        if not has_place:
             _refuse(request)
             self.shutdown_request(request)
             return
@@ -130,7 +135,7 @@ class BoundedServer(socketserver.ThreadingTCPServer):
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Note what went wrong with a connection; a browser that leaves is no error."""
+        """Log an error of a connection; a browser that leaves is not one."""
         error = sys.exc_info()[1]
         log.log(
             logging.DEBUG if isinstance(error, OSError) else logging.WARNING,
@@ -139,17 +144,17 @@ class BoundedServer(socketserver.ThreadingTCPServer):
             error,
         )
 
-    def _room(self) -> bool:
-        """Tell whether there is a place, after one that only holds its own was hung up on."""
+    def _make_place(self) -> bool:
+        """Tell whether there is a place; if need be, an idle connection loses its own."""
         staying = {
             connection: client for connection, client in self._clients.items() if not client.leaving
         }
-        if len(staying) < MOST_CLIENTS:
+        if len(staying) < MAX_CLIENTS:
             return True
-        # threads that have not noticed yet that they shall leave
-        if len(self._clients) >= 2 * MOST_CLIENTS:
+        # Too many threads have not yet noticed that they must end.
+        if len(self._clients) >= 2 * MAX_CLIENTS:
             return False
-        victim = _holder(staying)
+        victim = _least_needed(staying)
         if victim is None:
             return False
         staying[victim].leaving = True
@@ -168,7 +173,10 @@ class BoundedServer(socketserver.ThreadingTCPServer):
 
 
 class BoundedHandler(BaseHTTPRequestHandler):
-    """A request handler whose client has `DEADLINE_S` to send a request, and the server as long to send its answer."""
+    """A request handler with a deadline.
+
+    A client has `DEADLINE_S` to send a request, and as long again to take the answer.
+    """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -183,55 +191,59 @@ class BoundedHandler(BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         """Read and answer one request, or let the connection go."""
-        self._timed.until, self._timed.left = time.monotonic() + DEADLINE_S, LONGEST_REQUEST
+        self._timed.until, self._timed.left = time.monotonic() + DEADLINE_S, MAX_REQUEST
         if self._client is not None:
             self._client.now(waiting=True)
         super().handle_one_request()
 
     def parse_request(self) -> bool:
         """Read the headers; from here on the connection is at work."""
-        # Whose answer has no status and no headers.
+        # An answer of HTTP/0.9 has no status and no headers.
         whole = super().parse_request() and self.request_version != "HTTP/0.9"
         if self._client is not None:
             self._client.now(waiting=False)
         return whole
 
-    def note_known(self) -> None:
-        """Keep this connection before those that have not shown that they may see the page."""
+    def note_authorised(self) -> None:
+        """Prefer this connection to those that have not shown that they may see the page."""
         if self._client is not None:
-            self._client.known = True
+            self._client.authorised = True
 
     def send(self, body: bytes) -> None:
-        """End the headers and send the body (but not to HEAD) within `DEADLINE_S`, else raise TimeoutError."""
+        """End the headers and send the body, but not to HEAD.
+
+        Raises:
+            TimeoutError: the client did not take it within `DEADLINE_S`.
+        """
         self.connection.settimeout(DEADLINE_S)  # of each sendall as a whole
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
 
-def _holder(clients: Mapping[socket.socket, Client]) -> socket.socket | None:
+def _least_needed(clients: Mapping[socket.socket, Client]) -> socket.socket | None:
     """Return the connection that loses its place, or None where each is at work."""
     now = time.monotonic()
-    idle = [c for c, client in clients.items() if client.waiting and not client.known]
+    idle = [c for c, client in clients.items() if client.waiting and not client.authorised]
     stuck = [
         c
         for c, client in clients.items()
-        if not client.waiting and not client.known and now - client.since > STUCK_S
+        if not client.waiting and not client.authorised and now - client.since > STUCK_S
     ]
     quiet = [c for c, client in clients.items() if client.waiting]
     for group in (idle, stuck, quiet):
         if group:
-            most = Counter(clients[c].host for c in group)
-            return min(group, key=lambda c: (-most[clients[c].host], clients[c].number))
+            connections = Counter(clients[c].host for c in group)
+            return min(group, key=lambda c: (-connections[clients[c].host], clients[c].number))
     return None
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads of a socket up to a moment: a client that sends a byte a second does not get more time with each."""
+    """Reads a socket up to a deadline, which a client that sends a byte a second cannot extend."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self.until, self.left = 0.0, LONGEST_REQUEST
+        self.until, self.left = 0.0, MAX_REQUEST
 
     def readable(self) -> bool:
         return True

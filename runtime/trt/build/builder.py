@@ -1,218 +1,263 @@
-"""An engine for a bundle: the stored one whose key is exactly right, or a new one, saying what the old one differed in."""
+"""An engine for a bundle: the stored one whose key is exactly right, or a new one.
+
+Where a new one is built, the log says in what the nearest stored one differs.
+"""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from finedge import __version__
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, SystemProblem
 from finedge.files import writable_place
 from finedge.runtime.trt.build.attention import faster
-from finedge.runtime.trt.build.candidate import Candidate, candidates, register_plugin
-from finedge.runtime.trt.build.compiler import Compiled, Order, compile_engine
+from finedge.runtime.trt.build.compiler import BuildOrder, CompiledEngine, compile_engine
 from finedge.runtime.trt.build.expect import problems
 from finedge.runtime.trt.build.log import collected, logger
 from finedge.runtime.trt.build.memory import check_memory
-from finedge.runtime.trt.build.options import BuildOptions, Typing
-from finedge.runtime.trt.build.store import EngineStore, Found, machine_name
-from finedge.runtime.trt.build.target import Target, target
+from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
+from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
+from finedge.runtime.trt.build.store import EngineStore, StoredEngine, machine_name
 from finedge.runtime.trt.library import TrtLibrary
-from finedge.runtime.trt.timing import milliseconds
 
 if TYPE_CHECKING:
     from finedge.runtime.trt.build.layers import LayerReport
 
 log = logging.getLogger(__name__)
 
-Built = Found  # path, key, record, and read(), which checks the digest
+
+class EngineTimer(Protocol):
+    """Runs an engine on this machine's GPU; `finedge.runtime.trt.session.batch_milliseconds`."""
+
+    def __call__(self, data: bytes, bundle: Bundle, *, batch: int, library: TrtLibrary) -> float:
+        """Return the milliseconds that the engine of these bytes takes per batch."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """A compiled candidate and the typing it took."""
+class CompiledSpec:
+    """A way to build, and the engine that was compiled that way."""
 
-    candidate: Candidate
-    compiled: Compiled
-    typing: Typing
+    spec: EngineSpec
+    engine: CompiledEngine
 
 
-def build(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Built:
-    """Build an engine and keep it with its record; where both kinds of attention are possible on this GPU, the faster.
+def build(
+    bundle: Bundle,
+    options: BuildOptions,
+    *,
+    library: TrtLibrary,
+    timer: EngineTimer | None = None,
+) -> StoredEngine:
+    """Build an engine and store it with its record.
+
+    Args:
+        bundle: the bundle.
+        options: what the user chose.
+        library: the library that builds.
+        timer: times engines on this machine's GPU; where both kinds of attention are possible,
+            both are built and the faster is kept. Without it a rule decides.
 
     Raises:
         FinedgeError: the parser or the builder refuses the model; the text has their reasons.
-        BackendMissing: no GPU where one is needed, or no plugin where it was asked for.
+        BackendMissing: no GPU where one is needed, or no plugin where it was chosen.
         UsageError: a target, typing or batch that this library or model does not have.
         SystemProblem: not enough memory.
         KeyboardInterrupt: the user stopped it; nothing was written.
     """
-    store, where = EngineStore.of(bundle), target(options.targets, library=library)
+    target, timed = build_target(options.targets, library=library), timer is not None
+    specs = engine_specs(bundle, options, library=library, target=target, timed=timed)
+    return _build(bundle, specs, options, library=library, target=target, timer=timer)
+
+
+def _build(
+    bundle: Bundle,
+    specs: tuple[EngineSpec, ...],
+    options: BuildOptions,
+    *,
+    library: TrtLibrary,
+    target: BuildTarget,
+    timer: EngineTimer | None,
+) -> StoredEngine:
+    """Compile all specs, keep the fastest engine with its record."""
+    store = EngineStore.of(bundle)
     writable_place(store.folder, option="the engine")
-    possible = candidates(bundle, options, library=library, where=where)
-    best, times = _fastest(
-        _compile_all(bundle, possible, library=library, where=where),
-        bundle,
-        options,
-        library=library,
-    )
-    choice, compiled = best.candidate.choice, best.compiled
-    layers = _layers(compiled, library=library, where=where)
-    found = problems(layers, bundle=bundle, model=best.candidate.model, precision=options.precision)
-    for problem in found:
-        log.warning("%s: %s", options.precision, problem)
+    compiled = _compile_all(bundle, specs, library=library, target=target)
+    fastest, times = _fastest(compiled, bundle, library=library, timer=timer)
+    spec, engine = fastest.spec, fastest.engine
+    layers = _layers(engine, library=library, target=target)
     record = {
         "finedge": __version__,
         "file": options.file,
-        "seconds": round(compiled.seconds, 3),
+        "seconds": round(engine.seconds, 3),
         "attention": {
             "asked": options.attention,
-            "considered": _modes(possible),
-            "chosen": choice.mode,
-            "why": choice.why,
+            "considered": _modes(specs),
+            "chosen": spec.attention.mode,
+            "why": spec.attention.reason,
             "ms": times,
         },
-        "memory": best.candidate.memory.to_json(),
-        "problems": list(found),
-        **layers.to_json(),
+        "memory": spec.memory.to_json(),
+        **_layer_record(layers, bundle, spec),
     }
-    return store.keep(best.candidate.key_with(best.typing), compiled.engine, record)
+    return store.keep(spec.key_with(engine.typing), engine.data, record)
 
 
-def engine_for(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Built:
-    """Return the stored engine with exactly the right key, or build one; errors are those of `build`."""
-    store, where = EngineStore.of(bundle), target(options.targets, library=library)
-    possible = candidates(bundle, options, library=library, where=where)
-    for candidate in possible:
-        found = _stored(store, candidate, library, considered=_modes(possible))
-        if found:
-            return found
-    _say_why(store, possible[0], bundle)
-    return build(bundle, options, library=library)
+def engine_for(
+    bundle: Bundle,
+    options: BuildOptions,
+    *,
+    library: TrtLibrary,
+    timer: EngineTimer | None = None,
+) -> StoredEngine:
+    """Return the stored engine with exactly the right key, or build one.
+
+    Arguments and errors are those of `build`.
+    """
+    store, target = EngineStore.of(bundle), build_target(options.targets, library=library)
+    timed = timer is not None
+    specs = engine_specs(bundle, options, library=library, target=target, timed=timed)
+    for spec in specs:
+        engine = _stored(store, spec, library, considered=_modes(specs))
+        if engine:
+            return engine
+    _log_why(store, specs[0], bundle)
+    return _build(bundle, specs, options, library=library, target=target, timer=timer)
 
 
 def _stored(
-    store: EngineStore, candidate: Candidate, library: TrtLibrary, *, considered: list[str]
-) -> Found | None:
-    """Return a whole engine of this key; where there is a choice, only one that was chosen among the same."""
-    typings: tuple[Typing, ...] = (
-        (candidate.options.typing, "weak")
-        if library.may_type_weakly
-        else (candidate.options.typing,)
-    )
-    found = next((f for f in map(store.find, map(candidate.key_with, typings)) if f), None)
-    if found is None or (
-        len(considered) > 1 and found.record["attention"]["considered"] != considered
-    ):
+    store: EngineStore, spec: EngineSpec, library: TrtLibrary, *, considered: list[str]
+) -> StoredEngine | None:
+    """Return a whole engine of this key, or None.
+
+    Where there are several modes of attention, only an engine that was chosen among the same ones.
+    """
+    typings: list[Typing] = [spec.options.typing]
+    if library.may_type_weakly:
+        typings.append("weak")
+    engines = (store.find(spec.key_with(typing)) for typing in typings)
+    engine = next((engine for engine in engines if engine), None)
+    if engine is None:
         return None
-    return found if found.is_whole() else None
+    if len(considered) > 1 and engine.record["attention"]["considered"] != considered:
+        return None
+    return engine if engine.is_whole() else None
 
 
-def _say_why(store: EngineStore, candidate: Candidate, bundle: Bundle) -> None:
-    """Say why there is no engine to use: none yet, or in what the nearest differs."""
-    near, key = store.nearest(candidate.key), candidate.key
-    if near is None or near.key.precision != key.precision:
+def _log_why(store: EngineStore, spec: EngineSpec, bundle: Bundle) -> None:
+    """Log why there is no engine to use: none yet, or in what the nearest differs."""
+    nearest, key = store.nearest(spec.key), spec.key
+    if nearest is None or nearest.key.precision != key.precision:
         log.info("%s has no %s engine yet: building it", bundle.path, key.precision)
-    elif near.key != key:
-        log.warning("%s does not fit (%s): building again", near.path.name, key.explain(near.key))
+    elif nearest.key != key:
+        difference = key.explain(nearest.key)
+        log.warning("%s does not fit (%s): building again", nearest.path.name, difference)
 
 
 def _compile_all(
-    bundle: Bundle, possible: tuple[Candidate, ...], *, library: TrtLibrary, where: Target
-) -> list[Made]:
-    """Compile every candidate; where there are several, those that fail are left out, unless all do."""
-    made: list[Made] = []
-    failed: list[FinedgeError] = []
-    for candidate in possible:
+    bundle: Bundle, specs: tuple[EngineSpec, ...], *, library: TrtLibrary, target: BuildTarget
+) -> list[CompiledSpec]:
+    """Compile every spec; where there are several, those that fail are left out, unless all do."""
+    compiled: list[CompiledSpec] = []
+    errors: list[FinedgeError] = []
+    for spec in specs:
         try:
-            made.append(_compile(bundle, candidate, library=library, where=where))
+            engine = _compile(bundle, spec, library=library, target=target)
+            compiled.append(CompiledSpec(spec, engine))
         except FinedgeError as error:  # noqa: PERF203 - two at most
-            failed.append(error)
-    if not made:
-        raise failed[0]
-    for reason in failed:
+            errors.append(error)
+    if not compiled:
+        raise errors[0]
+    for reason in errors:
         log.warning("left out of the choice: %s", reason)
-    return made
+    return compiled
 
 
-def _compile(bundle: Bundle, candidate: Candidate, *, library: TrtLibrary, where: Target) -> Made:
-    """Compile a candidate, with weak typing where strong typing fails and the library is old enough to have both."""
-    check_memory(candidate.memory, here=where.here)
-    register_plugin(candidate, library)
-    title = f"{bundle.name} {candidate.options.precision} ({candidate.choice.mode} attention) for {where.gpu}"
-    order = Order(
+def _compile(
+    bundle: Bundle, spec: EngineSpec, *, library: TrtLibrary, target: BuildTarget
+) -> CompiledEngine:
+    """Compile a spec; with weak typing where strong typing fails and the library has both."""
+    check_memory(spec.memory, gpu=target.local_gpu)
+    register_plugin(spec, library)
+    name = f"{bundle.name} {spec.options.precision}"
+    title = f"{name} ({spec.attention.mode} attention) for {target.gpu}"
+    order = BuildOrder(
         title,
         bundle.spec.input.name,
-        candidate.options,
+        spec.options,
         library,
-        where,
-        machine_name(candidate.key),
+        target,
+        machine_name(spec.key),
     )
     try:
-        return Made(candidate, compile_engine(candidate.model, order), candidate.options.typing)
+        return compile_engine(spec.model, order)
+    except SystemProblem:
+        raise
     except FinedgeError as error:
-        if (
-            isinstance(error, SystemProblem)
-            or candidate.options.typing == "weak"
-            or not library.may_type_weakly
-        ):
+        if spec.options.typing == "weak" or not library.may_type_weakly:
             raise
         log.warning("%s\n  trying again with weak typing", error)
-    return Made(
-        candidate,
-        compile_engine(
-            candidate.model, replace(order, options=replace(candidate.options, typing="weak"))
-        ),
-        "weak",
-    )
+    weak = replace(order, options=replace(spec.options, typing="weak"))
+    return compile_engine(spec.model, weak)
 
 
 def _fastest(
-    made: list[Made], bundle: Bundle, options: BuildOptions, *, library: TrtLibrary
-) -> tuple[Made, dict[str, float]]:
-    """Return the fastest, and the milliseconds of each mode where there was a choice."""
-    if len(made) == 1:
-        return made[0], {}
-    by_mode = {m.candidate.choice.mode: m for m in made}
-    engines = {mode: m.compiled.engine for mode, m in by_mode.items()}
-    mode, times = faster(
-        engines, lambda data: milliseconds(data, bundle, batch=options.profile.opt, library=library)
-    )
-    log.info(
-        "attention: %s is the fastest of %s (ms a batch of %d)", mode, times, options.profile.opt
-    )
+    compiled: list[CompiledSpec],
+    bundle: Bundle,
+    *,
+    library: TrtLibrary,
+    timer: EngineTimer | None,
+) -> tuple[CompiledSpec, dict[str, float]]:
+    """Return the fastest, and the milliseconds of each mode where there are several."""
+    if len(compiled) == 1 or timer is None:
+        return compiled[0], {}
+    batch = compiled[0].spec.options.profile.opt
+    by_mode = {item.spec.attention.mode: item for item in compiled}
+    engines = {mode: item.engine.data for mode, item in by_mode.items()}
+    mode, times = faster(engines, lambda data: timer(data, bundle, batch=batch, library=library))
+    log.info("attention: %s is the fastest of %s (ms per batch of %d)", mode, times, batch)
     return by_mode[mode], times
 
 
-def _layers(compiled: Compiled, *, library: TrtLibrary, where: Target) -> LayerReport:
-    """Read the engine's layers; a report that cannot be read is empty and logged, the engine is kept all the same."""
+def _layer_record(layers: LayerReport, bundle: Bundle, spec: EngineSpec) -> dict[str, Any]:
+    """Return the record's entries about the layers; what is wrong with them is logged too."""
+    precision = spec.options.precision
+    sentences = problems(layers, bundle=bundle, model=spec.model, precision=precision)
+    for sentence in sentences:
+        log.warning("%s: %s", precision, sentence)
+    return {"problems": list(sentences), **layers.to_json()}
+
+
+def _layers(engine: CompiledEngine, *, library: TrtLibrary, target: BuildTarget) -> LayerReport:
+    """Read the engine's layers; a report that cannot be read is empty and logged."""
     from finedge.runtime.trt.build.layers import LayerReport
 
     try:
-        return _read_layers(compiled, library=library, where=where)
+        return _read_layers(engine, library=library, target=target)
     except FinedgeError as error:
         log.warning("no layer report: %s", error)
-        return LayerReport((), "build log" if where.here is None else "inspector")
+        return LayerReport((), "build log" if target.local_gpu is None else "inspector")
 
 
-def _read_layers(compiled: Compiled, *, library: TrtLibrary, where: Target) -> LayerReport:
+def _read_layers(
+    engine: CompiledEngine, *, library: TrtLibrary, target: BuildTarget
+) -> LayerReport:
     """Read them from the engine where it can be opened here, else from the log of the build."""
     from finedge.runtime.trt.build.layers import from_inspector, from_log
 
-    if where.here is None:
-        return from_log(compiled.messages)
+    if target.local_gpu is None:
+        return from_log(engine.messages)
     trt = library.trt
     with collected(trt):
         runtime = trt.Runtime(logger(trt))
-        engine = runtime.deserialize_cuda_engine(compiled.engine)
-        if engine is None:
-            return from_log(compiled.messages)
-        return from_inspector(
-            engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-        )
+        handle = runtime.deserialize_cuda_engine(engine.data)
+        if handle is None:
+            return from_log(engine.messages)
+        inspector = handle.create_engine_inspector()
+        return from_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def _modes(possible: tuple[Candidate, ...]) -> list[str]:
-    return [c.choice.mode for c in possible]
+def _modes(specs: tuple[EngineSpec, ...]) -> list[str]:
+    return [spec.attention.mode for spec in specs]

@@ -1,4 +1,4 @@
-"""`finedge build`: TensorRT engines of a bundle, kept beside it."""
+"""`finedge build`: TensorRT engines of a bundle, stored beside it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from tyro.conf import Positional
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, UsageError
 from finedge.runtime.trt.build import builder
-from finedge.runtime.trt.build.candidate import candidates, register_plugin
 from finedge.runtime.trt.build.layers import LayerReport
 from finedge.runtime.trt.build.memory import check_memory
 from finedge.runtime.trt.build.options import (
     FILES,
-    Attention,
+    AttentionOption,
     BuildOptions,
     Precision,
     Profile,
     Typing,
+    build_target,
 )
+from finedge.runtime.trt.build.spec import engine_specs, register_plugin
 from finedge.runtime.trt.build.store import EngineStore
 from finedge.runtime.trt.build.support import refusal, to_json, unsupported
-from finedge.runtime.trt.build.target import target as resolve
 from finedge.runtime.trt.library import TrtLibrary, default_library, load_library
+from finedge.runtime.trt.session import batch_milliseconds
 
 log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
+# Entries of an engine's record that are printed.
+RECORD_ENTRIES = ("seconds", "bytes", "attention", "memory", "summary", "problems")
 
 
 def build(
@@ -39,31 +42,37 @@ def build(
     precision: str = "fp16",
     backend: str = "auto",
     target: str = "local",
-    attention: Attention = "auto",
+    attention: AttentionOption = "auto",
     batch: str = "1,1,8",
     workspace_mib: int = 1024,
     typing: Typing = "strong",
     debug_taps: bool = False,
     dry_run: bool = False,
 ) -> Result:
-    """Build TensorRT engines of a bundle; a precision that fails does not keep the others back, the exit code is that of the worst.
+    """Build TensorRT engines of a bundle.
+
+    A precision that fails does not stop the others; the exit code is that of the worst.
 
     Args:
         bundle: the bundle's folder.
-        precision: fp32, fp16, int8, int8-fp32 (float32 between the INT8 layers), or several: fp32,fp16,int8.
+        precision: fp32, fp16, int8, int8-fp32 (float32 between the INT8 layers), or several:
+            fp32,fp16,int8.
         backend: tensorrt or tensorrt-rtx; auto is the first that is installed.
-        target: local is this machine's GPU; tensorrt-rtx also builds for named ones (sm86,sm89) and, without a GPU, a portable engine.
-        attention: decomposed leaves it to TensorRT, plugin takes our kernel, auto times both on a GPU and else goes by what TensorRT fuses.
+        target: local is this machine's GPU; tensorrt-rtx also builds for named ones (sm86,sm89)
+            and, without a GPU, a portable engine.
+        attention: decomposed leaves it to TensorRT, plugin uses our kernel; auto times both on a
+            GPU, and without one takes the plugin where TensorRT would not fuse.
         batch: the smallest, usual and largest batch, or one number.
         workspace_mib: scratch memory a layer may use, in MiB.
-        typing: weak lets TensorRT before 10.12 choose types; tried there by itself where strong fails.
-        debug_taps: the bundle's taps become outputs, so that verify can look inside.
-        dry_run: build nothing: list every node TensorRT cannot take, and what would be built.
+        typing: weak lets TensorRT before 10.12 choose types; it is tried there automatically where
+            strong fails.
+        debug_taps: the bundle's taps become outputs, so that verify can compare feature maps.
+        dry_run: build nothing: list every node that TensorRT refuses, and what would be built.
     """
-    loaded, ours = (
-        Bundle.load(bundle),
-        load_library(default_library() if backend == "auto" else backend),
-    )
+    loaded = Bundle.load(bundle)
+    library = load_library(default_library() if backend == "auto" else backend)
+    names = _precisions(precision)
+    # "decomposed" until the precision is set: the plugin does not fit all of them.
     common = BuildOptions(
         "fp32",
         "decomposed",
@@ -73,27 +82,25 @@ def build(
         typing,
         debug_taps,
     )
-    step: Step = look if dry_run else make
-    done: dict[str, Outcome] = {
-        name: _attempt(
-            step, loaded, replace(common, precision=name), attention=attention, library=ours
-        )
-        for name in _names(precision)
-    }
-    head = {
+    step: BuildStep = inspect if dry_run else make
+    outcomes: dict[str, Outcome] = {}
+    for name in names:
+        options = replace(common, precision=name)
+        outcomes[name] = _attempt(step, loaded, options, attention=attention, library=library)
+    result = {
         "bundle": str(loaded.path.resolve()),
-        "backend": ours.name,
-        "version": ours.version,
+        "backend": library.name,
+        "version": library.version,
         "dry_run": dry_run,
+        "precisions": {name: outcome.result for name, outcome in outcomes.items()},
     }
-    result = {**head, "precisions": {name: outcome.result for name, outcome in done.items()}}
-    failed = {name: outcome.error for name, outcome in done.items() if outcome.error}
-    if failed:
-        raise _worst(failed, result)
+    errors = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
+    if errors:
+        raise _worst(errors, result)
     return result
 
 
-class Step(Protocol):
+class BuildStep(Protocol):
     """What is done for each precision."""
 
     def __call__(self, bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Result:
@@ -102,89 +109,90 @@ class Step(Protocol):
 
 def make(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Result:
     """Build one engine; return its file, key, seconds, bytes, attention and layer summary."""
-    built = builder.build(bundle, options, library=library)
-    layers = LayerReport.from_json(built.record).describe()
-    log.info(
-        "%s: %.1f s, %.1f MB\n%s",
-        built.path,
-        built.record["seconds"],
-        built.record["bytes"] / 1e6,
-        layers,
-    )
-    shown = {
-        name: built.record[name]
-        for name in ("seconds", "bytes", "attention", "memory", "summary", "problems")
-    }
+    engine = builder.build(bundle, options, library=library, timer=batch_milliseconds)
+    record = engine.record
+    layers = LayerReport.from_json(record).describe()
+    megabytes = record["bytes"] / 1e6
+    log.info("%s: %.1f s, %.1f MB\n%s", engine.path, record["seconds"], megabytes, layers)
     return {
         "file": options.file,
-        "engine": str(built.path),
-        "key": built.key.digest(),
-        "typing": _typing(built.key.flags),
-        **shown,
+        "engine": str(engine.path),
+        "key": engine.key.digest(),
+        "typing": _typing(engine.key.flags),
+        **{name: record[name] for name in RECORD_ENTRIES},
     }
 
 
-def look(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Result:
-    """Only parse; return what would be built and how much memory that takes; unsupported nodes raise with the same as `result`."""
-    where = resolve(options.targets, library=library)
-    possible = candidates(bundle, options, library=library, where=where)
-    store, first = EngineStore.of(bundle), possible[0]
-    shown = {
+def inspect(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Result:
+    """Only parse; return what would be built and the memory it takes.
+
+    Raises:
+        FinedgeError: nodes are unsupported; its `result` is this result with their list.
+    """
+    target = build_target(options.targets, library=library)
+    specs = engine_specs(bundle, options, library=library, target=target, timed=True)
+    store, memory = EngineStore.of(bundle), specs[0].memory
+    result = {
         "file": options.file,
-        "target": where.gpu,
-        "attention": [{"mode": c.choice.mode, "why": c.choice.why} for c in possible],
-        "memory": first.memory.to_json(),
+        "target": target.gpu,
+        "attention": [spec.attention.to_json() for spec in specs],
+        "memory": memory.to_json(),
         "keys": [
-            {"digest": c.key.digest(), "stored": store.find(c.key) is not None, **c.key.to_json()}
-            for c in possible
+            {
+                "digest": spec.key.digest(),
+                "stored": store.find(spec.key) is not None,
+                **spec.key.to_json(),
+            }
+            for spec in specs
         ],
         "unsupported": [],
     }
-    check_memory(first.memory, here=where.here)
-    for candidate in possible:
-        register_plugin(candidate, library)
-        found = unsupported(candidate.model, library=library)
-        if found:
-            raise refusal(
-                found,
-                file=options.file,
-                library=library,
-                result={**shown, "unsupported": to_json(found)},
-            )
-    return shown
+    check_memory(memory, gpu=target.local_gpu)
+    for spec in specs:
+        register_plugin(spec, library)
+        nodes = unsupported(spec.model, library=library)
+        if nodes:
+            result["unsupported"] = to_json(nodes)
+            raise refusal(nodes, file=options.file, library=library, result=result)
+    return result
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one precision came to: `result` is printed, `error` decides the exit code."""
+    """The result of one precision: `result` is printed, `error` decides the exit code."""
 
     result: Result
     error: FinedgeError | None = None
 
 
 def _attempt(
-    step: Step, bundle: Bundle, options: BuildOptions, *, attention: Attention, library: TrtLibrary
+    step: BuildStep,
+    bundle: Bundle,
+    options: BuildOptions,
+    *,
+    attention: AttentionOption,
+    library: TrtLibrary,
 ) -> Outcome:
     try:
-        return Outcome(step(bundle, replace(options, attention=attention), library=library))
+        options = replace(options, attention=attention)
+        return Outcome(step(bundle, options, library=library))
     except FinedgeError as error:
         return Outcome({"file": options.file, **(error.result or {}), "failed": str(error)}, error)
 
 
-def _worst(failed: dict[str, FinedgeError], result: Result) -> FinedgeError:
-    """Return the error with the highest exit code; the others are in the log."""
-    worst = max(failed, key=lambda name: failed[name].exit_code)
-    for name in (n for n in failed if n != worst):
-        log.error("no %s engine: %s", name, failed[name])
-    error = failed[worst]
-    return type(error)(
-        f"no {worst} engine: {error.what}", expected=error.expected, fix=error.fix, result=result
-    )
+def _worst(errors: dict[str, FinedgeError], result: Result) -> FinedgeError:
+    """Return the error with the highest exit code; the others are logged."""
+    worst = max(errors, key=lambda name: errors[name].exit_code)
+    for name in (name for name in errors if name != worst):
+        log.error("no %s engine: %s", name, errors[name])
+    error = errors[worst]
+    what = f"no {worst} engine: {error.what}"
+    return type(error)(what, expected=error.expected, fix=error.fix, result=result)
 
 
-def _names(text: str) -> tuple[Precision, ...]:
+def _precisions(text: str) -> tuple[Precision, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [n for n in names if n not in FILES]
+    unknown = [name for name in names if name not in FILES]
     if unknown:
         raise UsageError(
             f"unknown precision '{unknown[0]}'",

@@ -1,4 +1,7 @@
-"""From an ONNX model to the bytes of an engine: the calls into the library, the same for TensorRT 10.3 to 11.x and TensorRT for RTX."""
+"""From an ONNX model to the bytes of an engine: the calls into the library.
+
+They are the same for TensorRT 10.3 to 11.x and TensorRT for RTX.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from finedge.errors import FinedgeError, SystemProblem, UsageError
+from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
 from finedge.files import write_bytes
 from finedge.runtime.trt.build.log import Messages, collected, logger
-from finedge.runtime.trt.build.options import BuildOptions
-from finedge.runtime.trt.build.profile import add_profile
+from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Profile, Typing
 from finedge.runtime.trt.build.progress import interruptible, monitor, progress_bars
 from finedge.runtime.trt.build.seal import cache_folder
 from finedge.runtime.trt.build.support import parser_errors, refusal
-from finedge.runtime.trt.build.target import Target
 from finedge.runtime.trt.library import TrtLibrary
 
 if TYPE_CHECKING:
@@ -26,31 +27,46 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MIB = 1 << 20
-SHOWN_ERRORS = 3
+MAX_ERRORS = 3  # of the library's errors in ours
+# The flags of weak typing; Q/DQ pairs need the INT8 flag there (NVIDIA/TensorRT issue 4021).
+WEAK_FLAGS = {
+    "fp32": (),
+    "fp16": ("FP16",),
+    "int8": ("FP16", "INT8"),
+    "int8-fp32": ("INT8",),
+}
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """An engine's bytes, the seconds the library took, and everything it said."""
+class CompiledEngine:
+    """An engine's bytes.
 
-    engine: bytes
+    `seconds` is the time that the library took, `messages` everything that it logged. `typing` is
+    the one it was built with.
+    """
+
+    data: bytes
     seconds: float
     messages: Messages
+    typing: Typing
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is compiled, how and for what: `title` is shown to the user, `machine` names the timing cache."""
+class BuildOrder:
+    """What is compiled: options, library, GPU.
+
+    `title` is shown to the user, `input` is the model's input, `machine` names the timing cache.
+    """
 
     title: str
     input: str
     options: BuildOptions
     library: TrtLibrary
-    target: Target
+    target: BuildTarget
     machine: str
 
 
-def compile_engine(model: onnx.ModelProto, order: Order) -> Compiled:
+def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
     """Build an engine of a prepared model.
 
     Raises:
@@ -58,34 +74,31 @@ def compile_engine(model: onnx.ModelProto, order: Order) -> Compiled:
         SystemProblem: memory ran out.
         KeyboardInterrupt: the user stopped it.
     """
-    trt = order.library.trt
+    trt, options = order.library.trt, order.options
     with collected(trt) as messages, progress_bars(order.title) as bars, interruptible() as stop:
         builder = trt.Builder(logger(trt))
         network = builder.create_network(_creation_flags(order))
-        parser = trt.OnnxParser(network, logger(trt))  # it keeps neither builder nor network alive
+        parser = trt.OnnxParser(network, logger(trt))  # keeps neither builder nor network alive
         if not parser.parse(model.SerializeToString()):
-            raise refusal(
-                parser_errors(parser, model), file=order.options.file, library=order.library
-            )
+            errors = parser_errors(parser, model)
+            raise refusal(errors, file=options.file, library=order.library)
         config = _config(builder, order)
-        add_profile(
-            config, order.options.profile, builder=builder, network=network, name=order.input
-        )
+        add_profile(config, options.profile, builder=builder, network=network, name=order.input)
         config.progress_monitor = monitor(trt, bars, stop)
-        timings = use_timing_cache(config, order)
+        timing_cache = use_timing_cache(config, order)
         stop.check()
         start = time.perf_counter()
         engine = builder.build_serialized_network(network, config)
         seconds = time.perf_counter() - start
         stop.check()
         if engine is None:
-            raise _failed(messages, order)
-        if timings:
-            write_bytes(timings, bytes(config.get_timing_cache().serialize()))
-        return Compiled(bytes(engine), seconds, messages)
+            raise _failure(messages, order)
+        if timing_cache:
+            write_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
+        return CompiledEngine(bytes(engine), seconds, messages, options.typing)
 
 
-def _creation_flags(order: Order) -> int:
+def _creation_flags(order: BuildOrder) -> int:
     if order.options.typing == "strong":
         return 1 << int(order.library.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     if not order.library.may_type_weakly:
@@ -97,51 +110,93 @@ def _creation_flags(order: Order) -> int:
     return 0
 
 
-def _config(builder: Any, order: Order) -> Any:
+def _config(builder: Any, order: BuildOrder) -> Any:
     trt, options = order.library.trt, order.options
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * MIB)
-    config.profiling_verbosity = (
-        trt.ProfilingVerbosity.DETAILED
-    )  # the layer list is one line without it
-    config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa: what is called fp32 is float32
+    # The layer list is one line without it.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # TF32 has 10 bits of mantissa: an engine called fp32 computes in float32.
+    config.clear_flag(trt.BuilderFlag.TF32)
     if options.typing == "weak":
-        for flag in _weak_flags(options):
+        for flag in WEAK_FLAGS[options.precision]:
             config.set_flag(getattr(trt.BuilderFlag, flag))
-    if order.target.capabilities:
-        config.num_compute_capabilities = len(order.target.capabilities)
-        for i, name in enumerate(order.target.capabilities):
+    capabilities = order.target.capabilities
+    if capabilities:
+        config.num_compute_capabilities = len(capabilities)
+        for i, name in enumerate(capabilities):
             config.set_compute_capability(getattr(trt.ComputeCapability, name), i)
     return config
 
 
-def _weak_flags(options: BuildOptions) -> tuple[str, ...]:
-    """Return the precisions weak typing may use; Q/DQ pairs need the INT8 flag there (NVIDIA/TensorRT issue 4021)."""
-    return {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8"), "int8-fp32": ("INT8",)}[
-        options.precision
-    ]
+def add_profile(config: Any, profile: Profile, *, builder: Any, network: Any, name: str) -> None:
+    """Give `config` the batch sizes of `profile` for the network's input `name`.
+
+    The name is checked first: the library accepts a profile for an input that does not exist.
+
+    Raises:
+        BundleError: the network has other inputs, or another open size than the batch.
+        UsageError: the network's batch is fixed at another size.
+    """
+    batch, *row = _input_shape(network, name)
+    if batch > 0:
+        if (profile.min, profile.max) != (batch, batch):
+            sizes = f"{profile.min},{profile.opt},{profile.max}"
+            raise UsageError(
+                f"batch profile {sizes} for a model of fixed batch {batch}",
+                fix=f"--batch {batch}",
+            )
+        return
+    shapes = builder.create_optimization_profile()
+    shapes.set_shape(name, *((size, *row) for size in (profile.min, profile.opt, profile.max)))
+    if config.add_optimization_profile(shapes) < 0:
+        raise UsageError(
+            f"TensorRT refuses the batch profile {profile}", expected="1 <= min <= opt <= max"
+        )
 
 
-def use_timing_cache(config: Any, order: Order) -> Path | None:
-    """Load this machine's timings and return where to keep the new ones; TensorRT for RTX times nothing when it builds."""
+def _input_shape(network: Any, name: str) -> tuple[int, ...]:
+    tensors = [network.get_input(i) for i in range(network.num_inputs)]
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in tensors}
+    if set(shapes) != {name}:
+        raise BundleError(
+            f"the model's inputs are {', '.join(shapes)}",
+            expected=f"{name}, as in the manifest",
+            fix="export again",
+        )
+    if min(shapes[name][1:]) < 1:
+        raise BundleError(
+            f"input {name} is {list(shapes[name])}",
+            expected="only the batch open (-1)",
+            fix="export again",
+        )
+    return shapes[name]
+
+
+def use_timing_cache(config: Any, order: BuildOrder) -> Path | None:
+    """Load this machine's kernel timings; return the file for the new ones.
+
+    TensorRT for RTX times nothing when it builds: None.
+    """
     if order.library.is_rtx:
         return None
     path = cache_folder() / "timing" / f"{order.machine}.cache"
-    known = path.read_bytes() if path.is_file() else b""
-    if not config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False):
-        log.warning("%s is another machine's or damaged: timed anew", path)
+    data = path.read_bytes() if path.is_file() else b""
+    if not config.set_timing_cache(config.create_timing_cache(data), ignore_mismatch=False):
+        log.warning("%s is another machine's or damaged: kernels are timed again", path)
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     return path
 
 
-def _failed(messages: Messages, order: Order) -> FinedgeError:
-    said = "\n    ".join(messages.errors[-SHOWN_ERRORS:]) or "it gave no reason"
-    what = f"{order.library.name} {order.library.version} cannot build {order.title}: {said}"
+def _failure(messages: Messages, order: BuildOrder) -> FinedgeError:
+    reason = "\n    ".join(messages.errors[-MAX_ERRORS:]) or "it gave no reason"
+    what = f"{order.library.name} {order.library.version} cannot build {order.title}: {reason}"
     if any("out of memory" in m.lower() or "OutOfMemory" in m for m in messages.errors):
         return SystemProblem(
             what, fix="a smaller --batch or --workspace-mib, or end other programs"
         )
     return FinedgeError(
         what,
-        fix="finedge build --dry-run says what the parser refuses; try another --precision or --attention decomposed",
+        fix="finedge build --dry-run lists what the parser refuses; "
+        "try another --precision or --attention decomposed",
     )

@@ -1,6 +1,8 @@
-"""What the layers of an engine must be: INT8 where the calibration says so, no matrix product or softmax in FP32 where half was asked for.
+"""What the layers of an engine must compute in.
 
-TensorRT takes a Q/DQ model that it cannot run in INT8 and runs it in float without a word; only the layer list shows it.
+INT8 where the calibration record says so; no matrix product and no softmax in FP32 in an engine
+that computes in float16. TensorRT accepts a Q/DQ model that it cannot run in INT8 and runs it in
+float without a warning; only the layer list shows it.
 """
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from finedge.bundle import PORTABLE_FILE, Bundle
-from finedge.graph.keep_float32 import keep_float32
 from finedge.provenance import QuantizationRecord
 from finedge.runtime.trt.build.layers import Layer, LayerReport
 
 if TYPE_CHECKING:
     import onnx
 
-HALF = ("fp16", "int8")  # int8-fp32 leaves in FP32 on purpose what is not quantised
+# Precisions whose float part is float16; int8-fp32 computes in FP32 on purpose.
+FLOAT16_PRECISIONS = ("fp16", "int8")
 
 
 def check_layers(
@@ -30,20 +32,25 @@ def check_layers(
 
     Args:
         report: the layers of the engine.
-        int8_layers: names of the Conv and Gemm nodes that the calibration placed in INT8; looked for in int8 and int8-fp32 engines only.
+        int8_layers: names of the Conv and Gemm nodes that the calibration quantized; looked for in
+            int8 and int8-fp32 engines only.
         precision: what was built: fp32, fp16, int8 or int8-fp32.
-        softmaxes: names of the Softmax nodes that must compute in half (see `inner_softmaxes`); None is every softmax that is known by the
-            name of its kernel, which TensorRT cuts where much is fused into one.
+        softmaxes: names of the Softmax nodes that must compute in float16 (`inner_softmaxes`). None
+            is every softmax that is recognised by its kernel's name, which TensorRT cuts where much
+            is fused into one kernel.
     """
     int8 = _not_int8(report, int8_layers) if precision.startswith("int8") else ()
-    fp32 = _in_fp32(report, softmaxes) if precision in HALF else ()
+    fp32 = _in_fp32(report, softmaxes) if precision in FLOAT16_PRECISIONS else ()
     return (*int8, *fp32)
 
 
 def problems(
     report: LayerReport, *, bundle: Bundle, model: onnx.ModelProto, precision: str
 ) -> tuple[str, ...]:
-    """Return what `check_layers` finds in an engine of a calibrated bundle, built from `model`; empty where no layers are known."""
+    """Return what `check_layers` reports about an engine of a bundle, built from `model`.
+
+    Empty where no layers are known.
+    """
     if not report.layers:
         return ()
     placed = bundle.calibration.placements.get(PORTABLE_FILE, QuantizationRecord())
@@ -56,11 +63,15 @@ def problems(
 
 
 def inner_softmaxes(model: onnx.ModelProto) -> frozenset[str]:
-    """Return the names of the Softmax nodes of a model as given to the builder, without those that turn logits into probabilities: these stay FP32."""
+    """Return the names of the Softmax nodes inside a model as the builder gets it.
+
+    Those that turn logits into probabilities are left out: they stay FP32.
+    """
+    from finedge.graph.keep_float32 import keep_float32  # it loads onnx, 30 ms
+
     final = keep_float32(model.graph)
-    return frozenset(
-        n.name for n in model.graph.node if n.op_type == "Softmax" and n.name not in final
-    )
+    names = {node.name for node in model.graph.node if node.op_type == "Softmax"}
+    return frozenset(names.difference(final))
 
 
 def _not_int8(report: LayerReport, names: Sequence[str]) -> Iterator[str]:
@@ -69,24 +80,28 @@ def _not_int8(report: LayerReport, names: Sequence[str]) -> Iterator[str]:
         for name in layer.onnx:
             by_node.setdefault(name, []).append(layer)
     for name in names:
-        computed = by_node.get(name, [])
-        if not computed:
-            yield f"{name} is INT8 in the calibration record, and no convolution or matrix product of the engine names it"
-        for layer in computed:
+        layers = by_node.get(name, [])
+        start = f"{name} is INT8 in the calibration record, and"
+        if not layers:
+            yield f"{start} no convolution or matrix product of the engine names it"
+        for layer in layers:
             if layer.precision != "int8":
-                yield f"{name} is INT8 in the calibration record, and the engine reads {layer.precision} ({layer.name})"
+                yield f"{start} the engine reads {layer.precision} ({layer.name})"
 
 
 def _in_fp32(report: LayerReport, softmaxes: Collection[str] | None) -> Iterator[str]:
     for layer in report.layers:
+        name = ", ".join(layer.onnx) or layer.name
+        dtypes = {tensor.dtype for tensor in (*layer.inputs, *layer.outputs)}
         if layer.role in ("matmul", "attention") and layer.precision == "fp32":
-            yield f"{layer.role} {', '.join(layer.onnx) or layer.name} reads FP32"
-        elif _is_softmax(layer, softmaxes) and {
-            t.dtype for t in (*layer.inputs, *layer.outputs)
-        } == {"fp32"}:
-            yield f"softmax {', '.join(layer.onnx) or layer.name} reads and writes FP32"
+            yield f"{layer.role} {name} reads FP32"
+        elif _is_softmax(layer, softmaxes) and dtypes == {"fp32"}:
+            yield f"softmax {name} reads and writes FP32"
 
 
-def _is_softmax(layer: Layer, named: Collection[str] | None) -> bool:
-    # A kernel that reads FP32 and writes half has the Cast inside: INT8 convolutions of RTX write FP32.
-    return layer.role == "softmax" if named is None else not frozenset(named).isdisjoint(layer.onnx)
+def _is_softmax(layer: Layer, names: Collection[str] | None) -> bool:
+    # A kernel that reads FP32 and writes float16 contains the Cast: INT8 convolutions of TensorRT
+    # for RTX write FP32.
+    if names is None:
+        return layer.role == "softmax"
+    return not frozenset(names).isdisjoint(layer.onnx)

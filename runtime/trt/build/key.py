@@ -1,4 +1,7 @@
-"""Everything an engine depends on. Two equal keys mean the same engine; its bytes say nothing, two builds of one model differ."""
+"""Everything that an engine depends on.
+
+Two equal keys mean the same engine. Its bytes are no sign: two builds of one model differ.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from finedge.errors import BundleError
 from finedge.schema import Constraint, Misfit, Text, between, decode
 
 PORTABLE = "portable"
-TrtLibrary = Annotated[
+LibraryName = Annotated[
     str,
     Constraint(
         ("tensorrt", "tensorrt-rtx").__contains__,
         "tensorrt or tensorrt-rtx",
     ),
 ]
-# it becomes a part of file names
+# It becomes a part of file names.
 _CAPABILITY = re.compile(r"[\w.+]{1,200}")
 Capability = Annotated[str, Constraint(_CAPABILITY.fullmatch, "like 8.7, sm86+sm89, portable")]
 Batch = Annotated[int, between(1, 1_000_000)]
@@ -27,23 +30,24 @@ Batch = Annotated[int, between(1, 1_000_000)]
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What an engine was built from, by what, for what.
+    """What an engine was built from, by which library, for which GPU.
 
     Attributes:
-        onnx: sha256 of the bytes TensorRT parsed: the bundle's file after our graph passes, so that a changed pass makes a new engine.
-        plugin: sha256 of the plugin's images, or "" where no plugin is in it.
+        onnx: sha256 of the bytes that TensorRT parsed: the bundle's file after our graph passes, so
+            that a changed pass makes a new engine.
+        plugin: sha256 of the plugin's images, or "" where the engine contains none.
         library: tensorrt or tensorrt-rtx.
-        version: the library's version; engines are not carried over.
+        version: the library's version; other versions do not load the engine.
         gpu: the GPU's name, the targets (`sm86+sm89`), or `portable`.
         compute_capability: like "8.7", the targets, or `portable`.
         precision: fp32, fp16, int8 or int8-fp32.
         profile: batch sizes (min, opt, max).
-        flags: every other choice as "name=value", sorted.
+        flags: every other option as "name=value", sorted.
     """
 
     onnx: Text
     plugin: Text
-    library: TrtLibrary
+    library: LibraryName
     version: Text
     gpu: Text
     compute_capability: Capability
@@ -62,9 +66,12 @@ class EngineKey:
         )
 
     def explain(self, other: EngineKey) -> str:
-        """Return `field: theirs -> ours` for each differing field; digests are cut to 12 digits."""
+        """Return `field: value in other -> value here` for each differing field.
+
+        Digests are cut to 12 digits.
+        """
         return ", ".join(
-            f"{name}: {_shown(getattr(other, name))} -> {_shown(getattr(self, name))}"
+            f"{name}: {_text(getattr(other, name))} -> {_text(getattr(self, name))}"
             for name in self.differing(other)
         )
 
@@ -74,7 +81,11 @@ class EngineKey:
 
     @classmethod
     def from_json(cls, data: object) -> EngineKey:
-        """Read what `to_json` wrote, also after JSON made lists of its tuples; anything else raises `BundleError`."""
+        """Read what `to_json` wrote, also where JSON made lists of its tuples.
+
+        Raises:
+            BundleError: it is no engine key.
+        """
         try:
             return decode(cls, data, at="key", strict=True)
         except Misfit as error:
@@ -86,7 +97,7 @@ class EngineKey:
             ) from error
 
 
-def _shown(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + " ".join(map(str, value)) + "]"
     return f"{value}"[:12] if len(f"{value}") == 64 else f"{value}" or "none"

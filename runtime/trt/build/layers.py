@@ -1,8 +1,10 @@
-"""What an engine is made of: its layers, their precisions, and the ONNX nodes they came from.
+"""The layers of an engine, their precisions, and the ONNX nodes that they came from.
 
-Two sources. TensorRT for RTX writes the optimised layers into the verbose build log, also where there is no GPU. The EngineInspector
-needs a deserialised engine, so a GPU; `from_inspector` was written from NVIDIA's documents (10.x: `Bindings`, one field
-"Format/Datatype"; 11.x: `I/O Tensors`, two fields) and was not run on hardware. Both need `ProfilingVerbosity.DETAILED` at the build.
+There are two sources. TensorRT for RTX writes the optimised layers into the verbose build log, also
+where there is no GPU. The EngineInspector needs a deserialised engine, and so a GPU.
+`from_inspector` was written from NVIDIA's documents (10.x: `Bindings`, one field "Format/Datatype";
+11.x: `I/O Tensors`, two fields) and was not run on hardware. Both need
+`ProfilingVerbosity.DETAILED` at the build.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ Role = Literal["convolution", "matmul", "softmax", "attention", "plugin", "refor
 ARITHMETIC: tuple[Role, ...] = ("convolution", "matmul", "softmax", "attention")
 UNKNOWN = "unknown"
 
-# Words of a layer type, lower case, as TensorRT or its Myelin compiler writes it; the first that fits. What a generated kernel (kgen)
-# does is told by its tactic.
+# Parts of a layer type, lower case, as TensorRT or its Myelin compiler writes it; the first match
+# counts. The tactic tells what a generated kernel (kgen) does.
 _ROLES: tuple[tuple[str, Role], ...] = (
     ("correlation", "convolution"),
     ("convolution", "convolution"),
@@ -48,18 +50,24 @@ _TYPES = {
     "int64": "int64",
     "bool": "bool",
 }
+_COUNT_NAMES = {"plugin_layers": "plugin layers", "reformats": "reformats"}
 _MOVES = frozenset({"Tran", "Resh", "Move", "Copy", "Cast"})
 _OPERATIONS = re.compile(r"__myl_([A-Za-z]+)_")
 _ONNX = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _LINE = re.compile(
-    r"Name: (.*?), LayerType: (.*?), Inputs: \[(.*?)\], Constants: \[(.*?)\], Outputs: \[(.*?)\], TacticName: (.*?), StreamId: .*?, Metadata: (.*)$"
+    r"Name: (.*?), LayerType: (.*?), Inputs: \[(.*?)\], Constants: \[(.*?)\], "
+    r"Outputs: \[(.*?)\], TacticName: (.*?), StreamId: .*?, Metadata: (.*)$"
 )
 _TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[(.*?)\], .*?Datatype: (\w+)")
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """What a layer reads or writes: `shape` has -1 where it is free; `dtype` is fp32, fp16, bf16, fp8, int8, uint8, int32, int64, bool or unknown."""
+class LayerTensor:
+    """A tensor that a layer reads or writes.
+
+    `shape` has -1 where a size is open. `dtype` is fp32, fp16, bf16, fp8, int8, uint8, int32,
+    int64, bool or unknown.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -72,7 +80,8 @@ class Layer:
 
     Attributes:
         name: TensorRT's name.
-        kind: its layer type as TensorRT writes it, e.g. correlation, gemm, kgen (a generated kernel), CaskConvolution.
+        kind: its layer type as TensorRT writes it, e.g. correlation, gemm, kgen (a generated
+            kernel), CaskConvolution.
         inputs: the activations it reads, the main one first.
         outputs: what it writes.
         constants: weights, biases and scales.
@@ -82,17 +91,19 @@ class Layer:
 
     name: str
     kind: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    constants: tuple[Tensor, ...]
+    inputs: tuple[LayerTensor, ...]
+    outputs: tuple[LayerTensor, ...]
+    constants: tuple[LayerTensor, ...]
     tactic: str
     onnx: tuple[str, ...]
 
     @property
     def precision(self) -> str:
-        """The dtype of its main operand, as it reads it, or of the weights where TensorRT does not tell it; "" of a layer without tensors.
+        """The dtype of the main operand that it reads; "" for a layer without tensors.
 
-        A softmax is fp16 if it reads or writes that: the kernel has the Cast inside where the convolution before it hands on float32.
+        Where TensorRT does not report that dtype, it is the dtype of the weights. A softmax is fp16
+        if it reads or writes fp16: the kernel contains the Cast where the convolution before it
+        writes float32.
         """
         tensors = (*self.inputs[:1], *self.constants[:1], *self.outputs[:1])
         if self.role == "softmax" and "fp16" in {t.dtype for t in (*self.inputs, *self.outputs)}:
@@ -101,24 +112,26 @@ class Layer:
 
     @property
     def role(self) -> Role:
-        """What it does, as far as its type and its kernel's name tell."""
+        """Its purpose, as far as its type and its kernel's name tell."""
         if "mha" in self.tactic.lower():
             return "attention"
         kind = self.kind.lower()
-        return next((role for word, role in _ROLES if word in kind), None) or _role_of_kernel(
-            self.operations
-        )
+        role = next((role for word, role in _ROLES if word in kind), None)
+        return role or _role_of_kernel(self.operations)
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The steps of a generated kernel, e.g. (Cast, Tran, Mul, Add); the last is Etc where TensorRT cut the list."""
-        found = _OPERATIONS.search(self.tactic or self.name)
-        return tuple(re.findall(r"[A-Z][a-z0-9]*", found[1])) if found else ()
+        """The steps of a generated kernel, e.g. (Cast, Tran, Mul, Add).
+
+        The last is Etc where TensorRT cut the list.
+        """
+        match = _OPERATIONS.search(self.tactic or self.name)
+        return tuple(re.findall(r"[A-Z][a-z0-9]*", match[1])) if match else ()
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """All layers of an engine in the order they run in; `source` is where the list comes from."""
+    """All layers of an engine in the order they run; `source` is where the list comes from."""
 
     layers: tuple[Layer, ...]
     source: Literal["build log", "inspector"]
@@ -128,7 +141,10 @@ class LayerReport:
         return tuple(layer for layer in self.layers if layer.role in roles)
 
     def float_islands(self) -> tuple[Layer, ...]:
-        """Return what computes in float in an engine that has INT8 layers: convolutions, matmuls, softmaxes, fused attention."""
+        """Return the layers that compute in float in an engine that has INT8 layers.
+
+        These are convolutions, matmuls, softmaxes and fused attention.
+        """
         arithmetic = self.of(*ARITHMETIC)
         has_int8 = any(layer.precision == "int8" for layer in arithmetic)
         return tuple(layer for layer in arithmetic if has_int8 and layer.precision != "int8")
@@ -141,9 +157,9 @@ class LayerReport:
             "layers": len(self.layers),
             "by_kind": dict(Counter(layer.kind for layer in self.layers).most_common()),
             "precisions": {
-                role: dict(Counter(layer.precision for layer in found))
-                for role, found in roles.items()
-                if found
+                role: dict(Counter(layer.precision for layer in layers))
+                for role, layers in roles.items()
+                if layers
             },
             "int8_convolutions": sum(layer.precision == "int8" for layer in roles["convolution"]),
             "fused_attention": len(roles["attention"]),
@@ -157,23 +173,15 @@ class LayerReport:
         }
 
     def describe(self) -> str:
-        """Return a short table for people: precisions a role, attention, reformats, float islands."""
+        """Return a short table to print: precisions per role, reformats, float islands."""
         counts = self.summary()
         rows = [("layers", f"{counts['layers']} ({self.source})")]
-        rows += [
-            (role, ", ".join(f"{n} {dtype}" for dtype, n in found.items()))
-            for role, found in counts["precisions"].items()
-        ]
-        rows += [
-            (name.replace("_", " "), str(counts[name])) for name in ("plugin_layers", "reformats")
-        ]
-        rows += [
-            (
-                "float island",
-                f"{i['role']} in {i['precision']}: {', '.join(i['onnx']) or 'no ONNX node named'}",
-            )
-            for i in counts["float_islands"]
-        ]
+        for role, precisions in counts["precisions"].items():
+            rows.append((role, ", ".join(f"{n} {dtype}" for dtype, n in precisions.items())))
+        rows += [(name, str(counts[key])) for key, name in _COUNT_NAMES.items()]
+        for island in counts["float_islands"]:
+            nodes = ", ".join(island["onnx"]) or "no ONNX node named"
+            rows.append(("float island", f"{island['role']} in {island['precision']}: {nodes}"))
         return "\n".join(f"{name:<14} {value}" for name, value in rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -186,33 +194,35 @@ class LayerReport:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LayerReport:
-        """Read what `to_json` wrote; keys of others beside its own are ignored."""
+        """Read what `to_json` wrote; other keys are ignored."""
         return cls(tuple(_from_json(layer) for layer in data["layers"]), data["summary"]["source"])
 
 
 def from_log(messages: Sequence[str]) -> LayerReport:
-    """Read the layers from the messages of a verbose RTX build; the last list counts where there are several.
+    """Read the layers from the messages of a verbose build; the last list counts.
 
     Raises:
-        FinedgeError: no list of layers is in them, or it has a line that is not understood.
+        FinedgeError: no list of layers is in them, or it has a line of another form.
     """
-    listed = [m for m in messages if m.startswith("Layers:")]
-    if not listed:
+    lists = [message for message in messages if message.startswith("Layers:")]
+    if not lists:
         raise _not_detailed("the build log holds no list of layers")
-    lines = listed[-1].split("\nI/O Tensors:")[0].splitlines()[1:]
+    lines = lists[-1].split("\nI/O Tensors:")[0].splitlines()[1:]
     return LayerReport(tuple(_from_line(line) for line in lines if line), "build log")
 
 
 def from_inspector(text: str) -> LayerReport:
-    """Read the layers from `EngineInspector.get_engine_information(LayerInformationFormat.JSON)` of TensorRT 10.x or 11.x.
+    """Read the layers from the engine inspector's JSON, of TensorRT 10.x or 11.x.
+
+    Args:
+        text: what `EngineInspector.get_engine_information(LayerInformationFormat.JSON)` returned.
 
     Raises:
         FinedgeError: it is not such JSON, or it holds names only.
     """
     try:
-        layers = json.loads(text, strict=False)[
-            "Layers"
-        ]  # strict refuses the control characters that metadata may hold
+        # `strict` would refuse the control characters that metadata may hold.
+        layers = json.loads(text, strict=False)["Layers"]
     except (ValueError, KeyError, TypeError) as error:
         raise FinedgeError(
             f"the engine inspector returned no layers: {error!r}",
@@ -225,7 +235,7 @@ def from_inspector(text: str) -> LayerReport:
 
 def _from_json(record: Mapping[str, Any]) -> Layer:
     inputs, outputs, constants = (
-        tuple(Tensor(t["name"], tuple(t["shape"]), t["dtype"]) for t in record[k])
+        tuple(LayerTensor(t["name"], tuple(t["shape"]), t["dtype"]) for t in record[k])
         for k in ("inputs", "outputs", "constants")
     )
     return Layer(
@@ -240,13 +250,13 @@ def _from_json(record: Mapping[str, Any]) -> Layer:
 
 
 def _from_line(line: str) -> Layer:
-    found = _LINE.match(line)
-    if not found:
+    match = _LINE.match(line)
+    if not match:
         raise FinedgeError(
-            f"a layer line that is not understood: {line[:200]}",
+            f"a layer line of an unknown form: {line[:200]}",
             expected="Name, LayerType, Inputs, Constants, Outputs, TacticName, Metadata",
         )
-    name, kind, inputs, constants, outputs, tactic, metadata = found.groups()
+    name, kind, inputs, constants, outputs, tactic, metadata = match.groups()
     return Layer(
         name,
         kind,
@@ -258,20 +268,19 @@ def _from_line(line: str) -> Layer:
     )
 
 
-def _tensors(text: str) -> tuple[Tensor, ...]:
+def _tensors(text: str) -> tuple[LayerTensor, ...]:
     return tuple(
-        Tensor(name, tuple(int(side) for side in sides.split(",") if side), _dtype(dtype))
+        LayerTensor(name, tuple(int(side) for side in sides.split(",") if side), _dtype(dtype))
         for name, sides, dtype in _TENSOR.findall(text)
     )
 
 
 def _from_record(record: Mapping[str, Any]) -> Layer:
-    weights = (
-        record.get("Weights") or {}
-    )  # absent for Myelin's layers, whose constants are listed as tensors
+    # Absent for Myelin's layers, whose constants are listed as tensors.
+    weights = record.get("Weights") or {}
     constants = [_from_fields(c) for c in record.get("Constants", ())]
     if "Type" in weights:
-        constants.append(Tensor("weights", (), _dtype(weights["Type"])))
+        constants.append(LayerTensor("weights", (), _dtype(weights["Type"])))
     inputs, outputs = (
         tuple(_from_fields(t) for t in record.get(key, ())) for key in ("Inputs", "Outputs")
     )
@@ -286,27 +295,32 @@ def _from_record(record: Mapping[str, Any]) -> Layer:
     )
 
 
-def _from_fields(record: Mapping[str, Any]) -> Tensor:
+def _from_fields(record: Mapping[str, Any]) -> LayerTensor:
     dtype = record.get("Datatype") or record.get("DataType") or record.get("Format/Datatype", "")
-    return Tensor(record.get("Name", ""), tuple(record.get("Dimensions", ())), _dtype(dtype))
+    return LayerTensor(record.get("Name", ""), tuple(record.get("Dimensions", ())), _dtype(dtype))
 
 
 def _dtype(text: str) -> str:
-    """Return the dtype named in e.g. "Half" or "Channel major FP16 format where channel % 8 == 0"; unknown for "N/A due to dynamic shapes"."""
-    return next(
-        (_TYPES[word] for word in re.findall(r"\w+", text.lower()) if word in _TYPES), UNKNOWN
-    )
+    """Return the dtype that a text names.
+
+    Such as "Half" or "Channel major FP16 format where channel % 8 == 0". It is unknown for
+    "N/A due to dynamic shapes".
+    """
+    words = re.findall(r"\w+", text.lower())
+    return next((_TYPES[word] for word in words if word in _TYPES), UNKNOWN)
 
 
 def _onnx_nodes(metadata: str) -> tuple[str, ...]:
-    """Return the node names in "[ONNX Layer: a][ONNX Layer: inner | call (F)]": a and inner; TensorRT puts separators between them in JSON."""
+    """Return the node names in metadata; TensorRT puts separators between them in JSON.
+
+    "[ONNX Layer: a][ONNX Layer: inner | call (F)]" gives a and inner.
+    """
     return tuple(dict.fromkeys(name.split(" | ")[0] for name in _ONNX.findall(metadata)))
 
 
 def _role_of_kernel(operations: tuple[str, ...]) -> Role:
-    if (
-        ("Sub", "Exp") in pairwise(operations) and "Log" not in operations
-    ):  # exp(x - max x): few terms are not summed by a reduction but one by one
+    # exp(x - max x); few terms are summed one by one, without a reduction to recognise.
+    if ("Sub", "Exp") in pairwise(operations) and "Log" not in operations:
         return "softmax"
     if "Fc" in operations or "Gemm" in operations:
         return "matmul"
@@ -316,6 +330,7 @@ def _role_of_kernel(operations: tuple[str, ...]) -> Role:
 def _not_detailed(what: str) -> FinedgeError:
     return FinedgeError(
         what,
-        expected="an engine built with ProfilingVerbosity.DETAILED, and for the log a logger that takes VERBOSE",
+        expected="an engine built with ProfilingVerbosity.DETAILED, "
+        "and for the log a logger that takes VERBOSE",
         fix="build again",
     )

@@ -1,4 +1,7 @@
-"""The one logger a process gives TensorRT: the library keeps the first it meets and ignores later ones, so only its sink changes."""
+"""The one logger that a process gives TensorRT.
+
+The library keeps the first logger that it gets and ignores later ones, so only its sink changes.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,17 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# A machine without a driver adds this to errors that have nothing to do with it.
+# On a machine without a driver the library adds this line to unrelated errors.
 NOISE = "catchCudaError"
 
 Sink = Callable[[int, str], None]
 
 
 class Messages(list[str]):
-    """Every message of a build in order, `Layers:` of the verbose log among them; `errors` are those of severity error."""
+    """Every message of a build in order; `errors` are those of severity error.
+
+    The `Layers:` list of the verbose log is among them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +32,10 @@ class Messages(list[str]):
 
 @functools.cache
 def logger(trt: Any) -> Any:
-    """Return the process's ILogger for this library; its attribute `sink` takes (severity 0..4, text), 0 and 1 being errors."""
+    """Return the process's ILogger for this library.
+
+    Its attribute `sink` takes (severity 0..4, text); 0 and 1 are errors.
+    """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         sink: Sink = staticmethod(_to_python)
@@ -42,7 +51,7 @@ def logger(trt: Any) -> Any:
 
 @contextmanager
 def collected(trt: Any) -> Iterator[Messages]:
-    """Collect what the library says meanwhile, verbose messages included; collections nest."""
+    """Collect what the library logs inside the block, with verbose messages; collections nest."""
     messages = Messages()
 
     def collect(severity: int, text: str) -> None:
@@ -50,16 +59,16 @@ def collected(trt: Any) -> Iterator[Messages]:
         if severity <= 1 and NOISE not in text:
             messages.errors.append(text)
 
-    ours = logger(trt)
-    before, ours.sink = ours.sink, collect
+    process_logger = logger(trt)
+    previous, process_logger.sink = process_logger.sink, collect
     try:
         yield messages
     finally:
-        ours.sink = before
+        process_logger.sink = previous
 
 
 def without_noise(text: str) -> str:
-    """Return the text without the lines that only say that there is no driver."""
+    """Return the text without the lines that only report a missing driver."""
     return "\n".join(line for line in text.splitlines() if NOISE not in line).strip()
 
 

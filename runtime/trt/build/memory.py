@@ -1,13 +1,15 @@
-"""How much memory a build will need, estimated from the graph before it starts.
+"""The memory that a build needs, estimated from the graph before the build starts.
 
     weights     = bytes of the initializers
-    activations = the most bytes of tensors alive at once at the largest batch, nodes in file order; outputs of Q/DQ pairs count nothing,
-                  because TensorRT fuses them
+    activations = the largest sum of bytes of tensors alive at once at the largest batch, nodes in
+                  file order; outputs of Q/DQ pairs count nothing, because TensorRT fuses them
     host        = BASE_MIB + HOST_COPIES x weights
     device      = DEVICE_COPIES x weights + activations
-A GPU that shares the CPU's memory needs both there. The workspace is a limit and not a need, so it is left out.
-The host's numbers come from builds with TensorRT for RTX on a machine without a GPU (peak of the whole process / formula, in MiB): birds fp32
-281/361, CNL on EfficientNet-Lite0 fp32 339/404 and int8 353/364, a float ResNet-50 774/789. The device's are not measured.
+
+A GPU that shares the CPU's memory needs both there. The workspace is a limit and not a need, so it
+is left out. The host's constants come from builds with TensorRT for RTX on a machine without a GPU
+(peak of the whole process / formula, in MiB): birds fp32 281/361, CNL on EfficientNet-Lite0 fp32
+339/404 and int8 353/364, a float ResNet-50 774/789. The device's constants are not measured.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from finedge.errors import SystemProblem
-from finedge.runtime.environment import memory_mib
-from finedge.runtime.trt.build.graph import shapes_of
+from finedge.graph.sizes import shapes_of
+from finedge.runtime.machine.memory import memory_mib
 from finedge.runtime.trt.cuda import Gpu
 
 if TYPE_CHECKING:
@@ -34,8 +36,11 @@ DEVICE_COPIES = 2
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The parts of the formula in MiB; `unknown` tensors have a shape that shape inference does not find and count nothing."""
+class MemoryEstimate:
+    """The parts of the formula in MiB.
+
+    `unknown` counts the tensors whose shape is not inferred; they add nothing.
+    """
 
     weights_mib: float
     activations_mib: float
@@ -48,8 +53,8 @@ class Estimate:
         return {name: round(value, 1) for name, value in asdict(self).items()}
 
 
-def estimate(model: onnx.ModelProto, *, batch: int) -> Estimate:
-    """Estimate what building a prepared model takes at a largest batch of `batch`."""
+def estimate(model: onnx.ModelProto, *, batch: int) -> MemoryEstimate:
+    """Estimate the memory that a build of a prepared model takes at a largest batch of `batch`."""
     import onnx
 
     weights = sum(_bytes(t.data_type, tuple(t.dims), batch) for t in model.graph.initializer) / MIB
@@ -57,7 +62,7 @@ def estimate(model: onnx.ModelProto, *, batch: int) -> Estimate:
     sizes = _sizes(inferred, batch)
     activations = _peak(inferred, sizes) / MIB
     unknown = sum(name not in sizes for node in inferred.graph.node for name in node.output if name)
-    return Estimate(
+    return MemoryEstimate(
         weights,
         activations,
         BASE_MIB + HOST_COPIES * weights,
@@ -66,21 +71,22 @@ def estimate(model: onnx.ModelProto, *, batch: int) -> Estimate:
     )
 
 
-def check_memory(need: Estimate, *, here: Gpu | None) -> None:
-    """Warn where the estimate is more than what is free, refuse where it is more than what exists.
+def check_memory(need: MemoryEstimate, *, gpu: Gpu | None) -> None:
+    """Warn where the estimate is more than the free memory; refuse if more than the whole.
+
+    `gpu` is this machine's, or None where the engine is for another machine.
 
     Raises:
         SystemProblem: this machine can never hold the build.
     """
-    shared = here is not None and here.integrated
-    found = memory_mib()
-    if isinstance(found, dict) and {"total", "available"} <= set(found):
+    shared = gpu is not None and gpu.integrated
+    sizes = memory_mib()
+    if isinstance(sizes, dict) and {"total", "available"} <= set(sizes):
         host = need.host_mib + (need.device_mib if shared else 0)
-        _compare("memory", host, total=found["total"], free=found["available"])
-    if here is not None and not shared:
-        _compare(
-            f"memory of {here.name}", need.device_mib, total=here.memory_mib, free=here.memory_mib
-        )
+        _compare("memory", host, total=sizes["total"], free=sizes["available"])
+    if gpu is not None and not shared:
+        total = gpu.memory_mib
+        _compare(f"memory of {gpu.name}", need.device_mib, total=total, free=total)
 
 
 def _compare(what: str, need: float, *, total: float, free: float) -> None:
@@ -92,7 +98,8 @@ def _compare(what: str, need: float, *, total: float, free: float) -> None:
         )
     if need > free:
         log.warning(
-            "the build needs about %.0f MiB of %s, %.0f MiB are free: end other programs if it fails",
+            "the build needs about %.0f MiB of %s, %.0f MiB are free: "
+            "end other programs if it fails",
             need,
             what,
             free,
@@ -100,7 +107,7 @@ def _compare(what: str, need: float, *, total: float, free: float) -> None:
 
 
 def _sizes(model: onnx.ModelProto, batch: int) -> dict[str, int]:
-    """Return the bytes of each tensor whose shape is known but for the batch."""
+    """Return the bytes of each tensor whose shape is known except for the batch."""
     values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
     types, shapes = {v.name: v.type.tensor_type.elem_type for v in values}, shapes_of(model)
     return {
@@ -111,6 +118,7 @@ def _sizes(model: onnx.ModelProto, batch: int) -> dict[str, int]:
 
 
 def _peak(model: onnx.ModelProto, sizes: dict[str, int]) -> int:
+    """Return the largest sum of bytes of tensors that are alive at once."""
     nodes = model.graph.node
     last = {name: i for i, node in enumerate(nodes) for name in node.input}
     fused = {

@@ -1,4 +1,4 @@
-"""What a user may choose about an engine."""
+"""What a user may choose about an engine: precision, batch sizes, attention, target GPU."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE
-from finedge.errors import UsageError, nearest
+from finedge.errors import BackendMissing, UsageError, nearest
+from finedge.runtime.trt.build.key import PORTABLE
+from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
+from finedge.runtime.trt.library import TrtLibrary
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp32"]
-Attention = Literal["auto", "decomposed", "plugin"]
+AttentionOption = Literal["auto", "decomposed", "plugin"]
 Typing = Literal["strong", "weak"]
 
-# `int8` computes in float16 what is not quantised, `int8-fp32` in float32.
+# Precision -> the bundle's file that TensorRT is given. `int8` computes in float16 what is not
+# quantised, `int8-fp32` in float32.
 FILES: dict[str, str] = {
     "fp32": FLOAT_FILE,
     "fp16": HALF_FILE,
@@ -20,11 +24,14 @@ FILES: dict[str, str] = {
     "int8-fp32": PORTABLE_FILE,
 }
 LOCAL = ("local",)
+# The GPUs that a portable engine covers, by the documents of TensorRT for RTX.
+PORTABLE_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")
+PLUGIN_NEEDS = "fp16 or int8: the plugin's kernel takes float16"
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The batch sizes an engine serves: from `min` to `max`, fastest at `opt`."""
+    """The batch sizes that an engine serves: from `min` to `max`, fastest at `opt`."""
 
     min: int = 1
     opt: int = 1
@@ -40,18 +47,20 @@ class Profile:
 
     @classmethod
     def parse(cls, text: str) -> Profile:
-        """Read "min,opt,max", or one number for all three."""
-        try:
-            sizes = [int(part) for part in text.split(",")]
-            return (
-                cls(*(sizes * 3 if len(sizes) == 1 else sizes)) if len(sizes) in (1, 3) else cls(0)
-            )
-        except ValueError:
+        """Read "min,opt,max", or one number for all three.
+
+        Raises:
+            UsageError: the text is neither, or the numbers are out of order.
+        """
+        parts = text.split(",")
+        if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
             raise UsageError(
                 f"batch profile '{text}'",
                 expected="min,opt,max, or one number",
                 fix="--batch 1,1,8",
-            ) from None
+            )
+        sizes = [int(part) for part in parts]
+        return cls(*(sizes * 3 if len(sizes) == 1 else sizes))
 
 
 @dataclass(frozen=True)
@@ -60,16 +69,19 @@ class BuildOptions:
 
     Attributes:
         precision: what it computes in; the file is `FILES[precision]`.
-        attention: who computes cross-layer attention: TensorRT from standard ops, our plugin, or whichever suits (auto).
+        attention: how cross-layer attention is computed: from standard ops by TensorRT
+            (decomposed), by our plugin, or by the better of both (auto).
         profile: the batch sizes.
         workspace_mib: scratch memory a layer may use, in MiB.
-        targets: `("local",)`, or compute capabilities such as `("sm86", "sm89")` (TensorRT for RTX only).
-        typing: `strong` takes types from the graph; `weak` lets TensorRT before 10.12 choose by flags.
+        targets: `("local",)`, or compute capabilities such as `("sm86", "sm89")` (TensorRT for RTX
+            only).
+        typing: `strong` takes types from the graph; `weak` lets TensorRT before 10.12 choose by
+            flags.
         debug_taps: the bundle's taps become outputs `tap/NAME`.
     """
 
     precision: Precision = "fp16"
-    attention: Attention = "auto"
+    attention: AttentionOption = "auto"
     profile: Profile = field(default_factory=Profile)
     workspace_mib: int = 1024
     targets: tuple[str, ...] = LOCAL
@@ -77,15 +89,9 @@ class BuildOptions:
     debug_taps: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, kinds in (
-            ("precision", self.precision, Precision),
-            ("attention", self.attention, Attention),
-            ("typing", self.typing, Typing),
-        ):
-            if value not in get_args(kinds):
-                raise UsageError(
-                    f"unknown {name} '{value}'", expected=nearest(value, get_args(kinds))
-                )
+        _check_member("precision", self.precision, get_args(Precision))
+        _check_member("attention", self.attention, get_args(AttentionOption))
+        _check_member("typing", self.typing, get_args(Typing))
         if self.workspace_mib < 1:
             raise UsageError(f"workspace of {self.workspace_mib} MiB", expected="at least 1")
         if self.attention == "plugin" and not self.plugin_fits:
@@ -97,7 +103,7 @@ class BuildOptions:
 
     @property
     def file(self) -> str:
-        """The bundle's file it is built from."""
+        """The bundle's file that it is built from."""
         return FILES[self.precision]
 
     @property
@@ -106,4 +112,65 @@ class BuildOptions:
         return self.precision in ("fp16", "int8")
 
 
-PLUGIN_NEEDS = "fp16 or int8: the plugin's kernel takes float16"
+@dataclass(frozen=True)
+class BuildTarget:
+    """The GPU that an engine is for.
+
+    Attributes:
+        gpu: the GPU's name, the targets (`sm86+sm89`), or `portable`; part of the key.
+        compute_capability: like "8.7", the targets, or `portable`; part of the key.
+        capabilities: members of the library's ComputeCapability; empty leaves its default.
+        local_gpu: this machine's GPU, or None where the engine is for another machine.
+    """
+
+    gpu: str
+    compute_capability: str
+    capabilities: tuple[str, ...] = ()
+    local_gpu: Gpu | None = None
+
+
+def build_target(names: tuple[str, ...], *, library: TrtLibrary) -> BuildTarget:
+    """Resolve `("local",)` or names such as `("sm86", "sm89")`.
+
+    Raises:
+        BackendMissing: TensorRT builds on the GPU that the engine is for, and there is none.
+        UsageError: the library builds for no such target.
+    """
+    if names != LOCAL:
+        return _named_target(names, library)
+    device = gpu()
+    if device:
+        capabilities = ("CURRENT",) if library.is_rtx else ()
+        return BuildTarget(device.name, device.compute_capability, capabilities, device)
+    if library.is_rtx:
+        return BuildTarget(PORTABLE, PORTABLE)
+    reason = why_no_gpu() or "there is none"
+    raise BackendMissing(
+        f"{library.name} {library.version} builds on the GPU it is for, and {reason}",
+        fix="build on the device, or use --backend tensorrt-rtx, which needs no GPU to build",
+    )
+
+
+def _named_target(names: tuple[str, ...], library: TrtLibrary) -> BuildTarget:
+    enum = getattr(library.trt, "ComputeCapability", None)
+    if enum is None:
+        raise UsageError(
+            f"--target {','.join(names)} with {library.name} {library.version}",
+            expected="local: this library builds for the GPU it runs on",
+            fix="build on the device, or use --backend tensorrt-rtx",
+        )
+    members = {name.lower(): name for name in enum.__members__ if name not in ("NONE", "CURRENT")}
+    unknown = next((name for name in names if name.lower() not in members), None)
+    if unknown is not None:
+        raise UsageError(
+            f"{library.name} {library.version} has no target '{unknown}'",
+            expected=f"local, or of these: {nearest(unknown.lower(), members)}",
+        )
+    sorted_names = sorted({name.lower() for name in names})
+    label = "+".join(sorted_names)
+    return BuildTarget(label, label, tuple(members[name] for name in sorted_names))
+
+
+def _check_member(name: str, value: str, members: tuple[str, ...]) -> None:
+    if value not in members:
+        raise UsageError(f"unknown {name} '{value}'", expected=nearest(value, members))

@@ -1,4 +1,8 @@
-"""Progress of a build on stderr, and the way to end one early without leaving anything behind."""
+"""Progress of a build on stderr, and a way to stop it early that leaves nothing half written.
+
+The library reports phases that nest, so it has one bar per phase instead of the one bar of
+`finedge.progress`.
+"""
 
 from __future__ import annotations
 
@@ -16,45 +20,46 @@ if TYPE_CHECKING:
 
 @dataclass
 class Stop:
-    """Whether the user asked to stop: a build looks at it after each of its steps."""
+    """Whether the user wants to stop: a build checks it after each of its steps."""
 
-    asked: bool = False
+    requested: bool = False
 
-    def ask(self) -> None:
-        """Ask."""
-        self.asked = True
+    def request(self) -> None:
+        """Stop the build after the current step."""
+        self.requested = True
 
     def check(self) -> None:
-        """Raise `KeyboardInterrupt` if it was asked for."""
-        if self.asked:
+        """Raise `KeyboardInterrupt` if a stop was requested."""
+        if self.requested:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def interruptible() -> Iterator[Stop]:
-    """Turn the first Ctrl-C into `Stop.asked`, so that the library can unwind; the second ends the process."""
+    """Turn the first Ctrl-C into a stop request, so that the library can return by itself.
+
+    The second ends the process.
+    """
     stop = Stop()
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # only the main thread has signals
+    if threading.current_thread() is not threading.main_thread():  # only that one gets signals
         yield stop
         return
 
-    def ask(_signal: int, _frame: object) -> None:
-        stop.ask()
+    def interrupt(_signal: int, _frame: object) -> None:
+        stop.request()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    before = signal.signal(signal.SIGINT, ask)
+    previous = signal.signal(signal.SIGINT, interrupt)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
     stop.check()
 
 
 @contextmanager
 def progress_bars(title: str) -> Iterator[Bars]:
-    """Show the phases of a build below `title`: nothing where stderr is no terminal."""
+    """Show the phases of a build below `title`; nothing is drawn where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -72,7 +77,7 @@ class Bars:
     tasks: dict[str, TaskID] = field(default_factory=dict)
 
     def start(self, phase: str, *, steps: int, depth: int) -> None:
-        """Add a bar, indented below the phase it belongs to."""
+        """Add a bar, indented below the phase that it is part of."""
         self.tasks[phase] = self.progress.add_task("  " * depth + phase, total=steps)
 
     def step(self, phase: str, done: int) -> None:
@@ -87,7 +92,7 @@ class Bars:
 
 
 def monitor(trt: Any, bars: Bars, stop: Stop) -> Any:
-    """Return an IProgressMonitor that shows `bars` and ends the build once `stop` was asked."""
+    """Return an IProgressMonitor that shows `bars` and ends the build after a stop request."""
     return _monitor_class(trt)(bars, stop)
 
 
@@ -105,7 +110,7 @@ def _monitor_class(trt: Any) -> Callable[[Bars, Stop], Any]:
 
         def step_complete(self, phase: str, step: int) -> bool:
             self.bars.step(phase, step + 1)
-            return not self.stop.asked
+            return not self.stop.requested
 
         def phase_finish(self, phase: str) -> None:
             self.bars.finish(phase)

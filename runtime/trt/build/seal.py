@@ -1,8 +1,9 @@
-"""Which engines this machine built: their records carry a seal, made with a secret of its own.
+"""Which engines this machine built: their records carry a seal made with a local secret.
 
-An engine is a program: TensorRT runs its bytes. A digest that lies beside it proves nothing, for
-whoever made the bundle wrote both. The secret is made once a user, in `$FINEDGE_CACHE/engine.key`;
-another one may be trusted as well, where one user of a machine builds for another:
+An engine is a program: TensorRT runs its bytes. A digest that lies beside it proves nothing,
+because whoever made the bundle wrote both. The secret is made once per user, in
+`$FINEDGE_CACHE/engine.key`. Another one may be trusted too, where one user of a machine builds for
+another:
 `$FINEDGE_ENGINE_KEY`, or systemd's credential `engine.key` (on a Jetson, that of the user who
 deploys: jetson/install.sh).
 """
@@ -32,12 +33,12 @@ BYTES = 32
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an engine's record with this machine's seal; a seal that it has is replaced."""
+    """Return an engine's record with this machine's seal, which replaces an older one."""
     plain = {k: v for k, v in record.items() if k != SEAL}
     return {**plain, SEAL: _seal(plain, _own(cache_folder()))}
 
 
-def is_ours(record: Mapping[str, Any]) -> bool:
+def is_trusted(record: Mapping[str, Any]) -> bool:
     """Tell whether this machine, or one that it trusts, sealed exactly this record."""
     plain = {k: v for k, v in record.items() if k != SEAL}
     seal = record.get(SEAL)
@@ -54,9 +55,9 @@ def cache_folder() -> Path:
     Raises:
         SystemProblem: this user has no home folder.
     """
-    named = os.environ.get("FINEDGE_CACHE")
-    if named:
-        return Path(named)
+    setting = os.environ.get("FINEDGE_CACHE")
+    if setting:
+        return Path(setting)
     try:
         return Path.home() / ".cache" / "finedge"
     except RuntimeError as error:
@@ -84,7 +85,7 @@ def _trusted() -> Iterator[bytes]:
 
 @cache
 def _own(folder: Path) -> bytes:
-    """Return this user's secret; it is made where there is none.
+    """Return this user's secret; the first call makes it.
 
     Where it cannot be stored, it lasts as long as the process.
     """
@@ -92,17 +93,17 @@ def _own(folder: Path) -> bytes:
     secret = _secret_in(path)
     if secret:
         return secret
-    fresh = secrets.token_hex(BYTES).encode()
+    new = secrets.token_hex(BYTES).encode()
     try:
-        write_bytes(path, fresh, mode=0o600)
+        write_bytes(path, new, mode=0o600)
     except OSError as error:
         log.warning(
             "%s cannot be written (%s): engines are built again at every start",
             path,
             error.strerror,
         )
-        return fresh
-    return _secret_in(path) or fresh  # another process may have been faster
+        return new
+    return _secret_in(path) or new  # another process may have been faster
 
 
 def _secret_in(path: Path) -> bytes | None:

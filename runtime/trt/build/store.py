@@ -1,8 +1,9 @@
-"""Engines on disk: one file each, beside it a .json with its key, its digest and what is known about it.
+"""Engines on disk: a file each, with a .json beside it that holds key, digest and record.
 
-They are sidecars of a bundle (`BUNDLE/engines`), or lie under `$FINEDGE_CACHE/engines/<bundle digest>` where the bundle cannot be written.
-Only engines that this machine built are there for anybody (see `finedge.runtime.trt.build.seal`):
-others are named once, and built again.
+They lie in the bundle (`BUNDLE/engines`, not part of its manifest), or under
+`$FINEDGE_CACHE/engines/<bundle digest>` where the bundle cannot be written. Only engines that this
+machine built are used (`finedge.runtime.trt.build.seal`): others, and those whose record an other
+version of finedge wrote, are named once in the log and built again.
 """
 
 from __future__ import annotations
@@ -23,24 +24,27 @@ from finedge.document import read_json
 from finedge.errors import BundleError
 from finedge.files import write_bytes, write_text
 from finedge.runtime.trt.build.key import EngineKey
-from finedge.runtime.trt.build.seal import cache_folder, is_ours, sealed
+from finedge.runtime.trt.build.seal import cache_folder, is_trusted, sealed
 from finedge.runtime.trt.library import MODULES
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+# Of the record. 1 had the key "flavour" where 2 has "library".
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Found:
-    """An engine on disk and its record."""
+class StoredEngine:
+    """An engine on disk, its key and its record."""
 
     path: Path
     key: EngineKey
     record: Mapping[str, Any]
 
     def read(self) -> bytes:
-        """Return the engine's bytes, checked against the recorded digest: nothing else may be deserialised.
+        """Return the engine's bytes, checked against the recorded digest.
+
+        No other bytes may be deserialised: an engine is a program.
 
         Raises:
             BundleError: the file is missing or its bytes differ.
@@ -53,25 +57,28 @@ class Found:
             ) from error
         digest = hashlib.sha256(data).hexdigest()
         if digest != self.record["sha256"]:
+            recorded = str(self.record["sha256"])[:12]
             raise BundleError(
                 f"{self.path} has sha256 {digest[:12]}...",
-                expected=f"{str(self.record['sha256'])[:12]}... as recorded",
+                expected=f"{recorded}... as recorded",
                 fix="finedge build",
             )
         return data
 
-    def noted(self, name: str, value: Any) -> Found:
-        """Return the engine with one more entry in its record, written and sealed anew."""
+    def with_entry(self, name: str, value: Any) -> StoredEngine:
+        """Return the engine with an entry added to its record, which is written and sealed."""
         record = sealed({**self.record, name: value})
         write_text(self.path.with_suffix(".json"), json.dumps(record, indent=1))
-        return Found(self.path, self.key, record)
+        return StoredEngine(self.path, self.key, record)
 
     def is_whole(self) -> bool:
-        """Tell whether `read` would return its bytes; why it would not is logged."""
+        """Tell whether `read` would return its bytes; the reason why not is logged."""
         try:
             self.read()
         except BundleError as error:
-            log.warning("%s: not used, building again where no other fits", error.what)
+            log.warning(
+                "%s: this engine is not used; it is built again where no other fits", error.what
+            )
             return False
         return True
 
@@ -85,24 +92,34 @@ class EngineStore:
 
     @classmethod
     def of(cls, bundle: Bundle) -> EngineStore:
-        """Return the store of a bundle; engines built while it could be written are still found when it no longer can."""
+        """Return the store of a bundle.
+
+        Engines that were built while the bundle could be written are still read when it cannot.
+        """
         folder, inside = engines_folder(bundle), bundle.path / "engines"
         return cls(folder, () if folder == inside else (inside,))
 
-    def find(self, key: EngineKey) -> Found | None:
+    def find(self, key: EngineKey) -> StoredEngine | None:
         """Return the engine with exactly this key."""
-        return next((found for found in self if found.key == key), None)
+        return next((engine for engine in self if engine.key == key), None)
 
-    def nearest(self, key: EngineKey) -> Found | None:
-        """Return the engine whose key differs in the fewest fields, one of the same precision first."""
-        return min(
-            self,
-            key=lambda f: (f.key.precision != key.precision, len(key.differing(f.key))),
-            default=None,
-        )
+    def nearest(self, key: EngineKey) -> StoredEngine | None:
+        """Return the engine whose key differs in the fewest fields.
 
-    def keep(self, key: EngineKey, engine_bytes: bytes, record: Mapping[str, Any]) -> Found:
-        """Write an engine, then its record: killed in between, the digest of an older record no longer fits and the engine is built again."""
+        An engine of the same precision comes before any other.
+        """
+
+        def distance(engine: StoredEngine) -> tuple[bool, int]:
+            return engine.key.precision != key.precision, len(key.differing(engine.key))
+
+        return min(self, key=distance, default=None)
+
+    def keep(self, key: EngineKey, engine_bytes: bytes, record: Mapping[str, Any]) -> StoredEngine:
+        """Write an engine, then its record.
+
+        If the process ends in between, the digest of an older record no longer fits and the engine
+        is built again.
+        """
         path = self.folder / file_name(key)
         digest = hashlib.sha256(engine_bytes).hexdigest()
         plain = {
@@ -115,59 +132,75 @@ class EngineStore:
         whole = sealed(plain)
         write_bytes(path, engine_bytes)
         write_text(path.with_suffix(".json"), json.dumps(whole, indent=1))
-        return Found(path, key, whole)
+        return StoredEngine(path, key, whole)
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[StoredEngine]:
         """Yield every engine that has a record of this machine."""
         for folder in (self.folder, *self.others):
             for path in sorted(folder.glob("*.json")):
-                found = _read(path)
-                if found:
-                    yield found
+                engine = _read(path)
+                if engine:
+                    yield engine
 
 
 def engines_folder(bundle: Bundle) -> Path:
-    """Return where new engines of a bundle go: inside it, or under the cache where it is read-only."""
+    """Return the folder for new engines: in the bundle, or in the cache if that is read-only."""
     inside = bundle.path / "engines"
     writable = os.access(inside if inside.is_dir() else bundle.path, os.W_OK)
     return inside if writable else cache_folder() / "engines" / bundle.digest()
 
 
 def file_name(key: EngineKey) -> str:
-    """Return `<gpu>-<trt>-<precision>-<key8>.engine`, e.g. orin-trt10.3.0-fp16-1b9c03ef.engine."""
+    """Return `<gpu>-<trt>-<precision>-<key8>.engine`.
+
+    An example is orin-trt10.3.0-fp16-1b9c03ef.engine.
+    """
     return f"{machine_name(key)}-{key.precision}-{key.digest()[:8]}.engine"
 
 
 def machine_name(key: EngineKey) -> str:
-    """Return `<gpu>-<trt>`: what a timing cache depends on, fit for a file name."""
+    """Return `<gpu>-<trt>`, for file names: the parts that a timing cache depends on."""
     gpu = re.sub(r"[^a-z0-9+]+", "-", key.gpu.lower()).strip("-")
     return f"{gpu}-{MODULES[key.library][1]}{key.version}"
 
 
-def _read(path: Path) -> Found | None:
+def _read(path: Path) -> StoredEngine | None:
     """Return the engine of a record, or None; the engine and its record are files, not links."""
     engine = path.with_suffix(".engine")
     try:
         record = read_json(path, error=BundleError, fix="finedge build")
+        schema = record.get("schema") if isinstance(record, Mapping) else None
+        if isinstance(schema, int) and schema != SCHEMA:
+            _log_other_version(path, schema)
+            return None
         key = EngineKey.from_json(record["key"] if isinstance(record, Mapping) else record)
     except (OSError, KeyError, BundleError) as error:
-        log.warning(
-            "%s is not an engine's record (%s): ignored",
-            path,
-            getattr(error, "what", error),
-        )
+        reason = getattr(error, "what", error)
+        log.warning("%s is not an engine's record (%s): ignored", path, reason)
         return None
     if path.is_symlink() or engine.is_symlink() or not engine.is_file():
         return None
-    if not is_ours(record):
-        _say_foreign(engine)
+    if not is_trusted(record):
+        _log_foreign(engine)
         return None
-    return Found(engine, key, record)
+    return StoredEngine(engine, key, record)
 
 
 @cache
-def _say_foreign(engine: Path) -> None:
+def _log_other_version(path: Path, schema: int) -> None:
     log.warning(
-        "%s was not built by this user on this machine: not used, finedge build makes another",
+        "%s was written by another version of finedge (schema %d, expected %d): "
+        "its engine is not used, and built again when it is needed",
+        path,
+        schema,
+        SCHEMA,
+    )
+
+
+@cache
+def _log_foreign(engine: Path) -> None:
+    log.warning(
+        "%s was not built by this user on this machine: it is not used, "
+        "finedge build makes another",
         engine,
     )

@@ -1,4 +1,4 @@
-"""What TensorRT's parser cannot take, with the ONNX name of each node and what to do about it."""
+"""The nodes that TensorRT's parser refuses: ONNX name, reason, and what to do about each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finedge.runtime.trt.library import TrtLibrary
 if TYPE_CHECKING:
     import onnx
 
-# A part of the parser's message -> what to do.
+# A part of the parser's message -> what to do about it.
 ADVICE = (
     ("Failed to convert ONNX date type", "TensorRT has no such data type: export without it"),
     (
@@ -29,12 +29,15 @@ ADVICE = (
         "TensorRT takes float biases only: calibrate again with finedge calibrate",
     ),
 )
-ELSE = "export without this op, or run this bundle with --backend onnxruntime"
+DEFAULT_ADVICE = "export without this op, or run this bundle with --backend onnxruntime"
 
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A node the parser refuses; `index` is -1 and `op` empty where an input of the graph is refused."""
+    """A node that the parser refuses.
+
+    `index` is its place in the graph. For a refused graph input it is -1 and `op` is empty.
+    """
 
     index: int
     name: str
@@ -44,17 +47,16 @@ class Unsupported:
 
     def describe(self) -> str:
         """Return one line."""
-        where = f"node #{self.index} '{self.name}' ({self.op})" if self.op else f"'{self.name}'"
-        return f"{where}: {self.why}; {self.fix}"
+        node = f"node #{self.index} '{self.name}' ({self.op})" if self.op else f"'{self.name}'"
+        return f"{node}: {self.why}; {self.fix}"
 
 
 def unsupported(model: onnx.ModelProto, *, library: TrtLibrary) -> tuple[Unsupported, ...]:
-    """Return every node of a prepared model that cannot be parsed; a full parse, nothing is built."""
+    """Return every node of a prepared model that the parser refuses; nothing is built."""
     trt = library.trt
     with collected(trt):
-        builder = trt.Builder(
-            logger(trt)
-        )  # builder and network are named: the parser does not keep them alive
+        # Builder and network have names because the parser does not keep them alive.
+        builder = trt.Builder(logger(trt))
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, logger(trt))
         if parser.supports_model_v2(model.SerializeToString()):
@@ -63,57 +65,61 @@ def unsupported(model: onnx.ModelProto, *, library: TrtLibrary) -> tuple[Unsuppo
 
 
 def parser_errors(parser: Any, model: onnx.ModelProto) -> tuple[Unsupported, ...]:
-    """Return what a parser found wrong with a model, one entry a node."""
+    """Return what a parser reports about a model, one entry per node."""
     errors = (parser.get_error(i) for i in range(parser.num_errors))
-    found = {
-        (e.node(), e.node_name()): _unsupported(e, model) for e in errors if without_noise(e.desc())
+    nodes = {
+        (error.node(), error.node_name()): _unsupported(error, model)
+        for error in errors
+        if without_noise(error.desc())
     }
-    return tuple(found.values())
+    return tuple(nodes.values())
 
 
 def refusal(
-    found: tuple[Unsupported, ...],
+    nodes: tuple[Unsupported, ...],
     *,
     file: str,
     library: TrtLibrary,
     result: dict[str, Any] | None = None,
 ) -> FinedgeError:
     """Return the error that lists every unsupported node."""
-    lines = "".join(f"\n    {u.describe()}" for u in found) or " (its parser gave no reason)"
-    return FinedgeError(
-        f"{library.name} {library.version} cannot take {file}:{lines}", result=result
-    )
+    lines = "".join(f"\n    {node.describe()}" for node in nodes)
+    what = f"{library.name} {library.version} cannot take {file}:"
+    return FinedgeError(what + (lines or " (its parser gave no reason)"), result=result)
 
 
-def to_json(found: tuple[Unsupported, ...]) -> list[dict[str, Any]]:
+def to_json(nodes: tuple[Unsupported, ...]) -> list[dict[str, Any]]:
     """Return plain data."""
-    return [asdict(u) for u in found]
+    return [asdict(node) for node in nodes]
 
 
 def _unsupported(error: Any, model: onnx.ModelProto) -> Unsupported:
-    index, why = int(error.node()), without_noise(error.desc())
-    if index < 0 or index >= len(model.graph.node):
-        name = error.node_name() or str(
-            error.file()
-        )  # for a graph input the parser puts its name where source files stand
-        return Unsupported(-1, name, error.node_operator(), why, _advice(why, ""))
+    index, message = int(error.node()), without_noise(error.desc())
+    if not 0 <= index < len(model.graph.node):
+        # For a graph input the parser puts its name where source files stand.
+        name = error.node_name() or str(error.file())
+        return Unsupported(-1, name, error.node_operator(), message, _advice(message, ""))
     node = model.graph.node[index]
-    op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    stack = (
-        " in " + " > ".join(error.local_function_stack()) if error.local_function_stack() else ""
-    )
-    why = (
-        f"no importer and no plugin '{node.op_type}' version '1' in namespaces '' or '{node.domain}'"
-        if "Plugin not found" in why
-        else why
-    )
-    why = f"no importer for {op}" if why == "false" else why
-    return Unsupported(
-        index, (error.node_name() or node.name) + stack, op, why, _advice(why, node.op_type)
-    )
+    functions = error.local_function_stack()
+    path = f" in {' > '.join(functions)}" if functions else ""
+    why = _reason(message, node)
+    name = (error.node_name() or node.name) + path
+    return Unsupported(index, name, _op(node), why, _advice(why, node.op_type))
+
+
+def _op(node: onnx.NodeProto) -> str:
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _reason(message: str, node: onnx.NodeProto) -> str:
+    """Return the parser's message, in words where it only says `false` or `Plugin not found`."""
+    if "Plugin not found" in message:
+        name, domain = node.op_type, node.domain
+        return f"no importer and no plugin '{name}' version '1' in namespaces '' or '{domain}'"
+    return f"no importer for {_op(node)}" if message == "false" else message
 
 
 def _advice(why: str, op: str) -> str:
     if op in OPS:
         return "build with --attention decomposed, which needs no plugin"
-    return next((fix for text, fix in ADVICE if text in why), ELSE)
+    return next((fix for text, fix in ADVICE if text in why), DEFAULT_ADVICE)

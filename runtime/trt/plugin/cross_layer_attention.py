@@ -1,7 +1,8 @@
-"""The TensorRT plugin of `finedge::CrossLayerAttention` in Python (IPluginV3, TensorRT 10.0 and later, and TensorRT for RTX).
+"""The TensorRT plugin of `finedge::CrossLayerAttention` in Python.
 
-The process that builds an engine with it, and each that runs one, has to call `register` first. Python only prepares: `enqueue` fills
-five addresses in and records one launch, or two, on the given stream.
+It is an IPluginV3, for TensorRT 10.0 and later and for TensorRT for RTX. A process that builds or
+runs an engine with it has to call `register` first. Python only prepares: `enqueue` fills in five
+addresses and records one or two launches on the stream.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from finedge.runtime.trt.plugin.launch import (
     FORMATS,
     HALF,
     INT8,
-    Layout,
+    AttentionShape,
     Map,
-    Problem,
+    MapLayout,
     is_readable,
     kernel_for,
     plan,
@@ -39,11 +40,12 @@ _registered: dict[str, Any] = {}  # the registry does not keep a creator alive
 
 
 @dataclass(frozen=True)
-class Settings:
+class AttentionAttributes:
     """The node's attributes.
 
-    `scale` multiplies q^T k. `q_scale`, `k_scale`, `v_scale`: what one step of that input is worth where it is INT8, else 0.
-    `shared`: k and v are one tensor. TensorRT does not tell a plugin, and may hand it two copies; `node_attributes.py` says so.
+    `scale` multiplies q^T k. `q_scale`, `k_scale`, `v_scale` are the size of one step of that input
+    where it is INT8, else 0. `shared`: k and v are one tensor; TensorRT does not tell a plugin that
+    and may pass two copies, so `node_attributes.py` writes it.
     """
 
     scale: float
@@ -54,49 +56,52 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.shared and self.k_scale != self.v_scale:
+            scales = f"k_scale {self.k_scale} and v_scale {self.v_scale}"
             raise UsageError(
-                f"one tensor is both key and value, with k_scale {self.k_scale} and v_scale {self.v_scale}",
-                expected="one scale",
+                f"one tensor is both key and value, with {scales}", expected="one scale"
             )
 
     @classmethod
-    def of(cls, fields: Any) -> Settings:
-        """Read a PluginFieldCollection; other fields (`plugin_version`) are left alone.
+    def of(cls, fields: Any) -> AttentionAttributes:
+        """Read a PluginFieldCollection; other fields (`plugin_version`) are ignored.
 
         Raises:
             UsageError: there is no scale.
         """
-        given = {
+        values = {
             f.name: np.asarray(f.data).reshape(-1)[0].item()
             for f in fields
             if f.name in cls.__dataclass_fields__
         }
-        if "scale" not in given:
+        if "scale" not in values:
             raise UsageError(
                 f"a {OP.name} node has no attribute 'scale'",
                 expected="scale = 1/sqrt(d) or what the model was trained with",
             )
-        return cls(**given)
+        return cls(**values)
 
     def fields(self, trt: Any) -> list[Any]:
-        """Return them as PluginFields; a PluginFieldCollection of them points into these objects and does not keep them alive."""
+        """Return them as PluginFields.
+
+        A PluginFieldCollection points into these objects and does not keep them alive.
+        """
         kinds = {"shared": (np.int32, trt.PluginFieldType.INT32)}
         default = (np.float32, trt.PluginFieldType.FLOAT32)
-        found = [(name, value, *kinds.get(name, default)) for name, value in asdict(self).items()]
-        return [
-            trt.PluginField(name, np.array([value], dtype), kind)
-            for name, value, dtype, kind in found
-        ]
+        fields = []
+        for name, value in asdict(self).items():
+            dtype, kind = kinds.get(name, default)
+            fields.append(trt.PluginField(name, np.array([value], dtype), kind))
+        return fields
 
 
-class Attention:
-    """What the plugin does, without TensorRT's base classes; `register` adds those of the module at hand."""
+class CrossLayerAttentionPlugin:
+    """The plugin without TensorRT's base classes; `register` adds those of the loaded module."""
 
     trt: Any
     library: str
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, attributes: AttentionAttributes) -> None:
+        self.attributes = attributes
         self.plugin_name, self.plugin_version, self.plugin_namespace = (
             OP.name,
             str(OP.version),
@@ -104,19 +109,19 @@ class Attention:
         )
         self.num_outputs = 1
         self._fields: list[Any] = []
-        self._ready: Ready | None = None
+        self._ready: ReadyAttention | None = None
 
     def get_capability_interface(self, type: Any) -> Any:  # noqa: D102 - TensorRT's names from here on
         return self
 
     def clone(self) -> Any:  # noqa: D102
-        return self.__class__(self.settings)
+        return self.__class__(self.attributes)
 
     def attach_to_context(self, resource_context: Any) -> Any:  # noqa: D102
         return self.clone()
 
     def get_fields_to_serialize(self) -> Any:  # noqa: D102
-        self._fields = self.settings.fields(self.trt)
+        self._fields = self.attributes.fields(self.trt)
         return self.trt.PluginFieldCollection(self._fields)
 
     def get_output_data_types(self, input_types: Sequence[Any]) -> list[Any]:  # noqa: D102
@@ -150,14 +155,15 @@ class Attention:
             if its_kind == kind
             and is_readable(form, kind=kind, channels=channels, positions=positions)
         ]
-        # TensorRT times every combination. TensorRT for RTX does not: offered several it mixes them, with a transposition in front of most
-        # (measured), so it is offered one. Its convolutions leave HWC, which then costs none.
+        # TensorRT times every combination. TensorRT for RTX does not: when it is offered several it
+        # mixes them, with a transposition before most (measured), so it is offered one. Its
+        # convolutions write HWC, which then needs no transposition.
         return desc.format.name in (forms[:1] if self.trt.__name__ == RTX else forms)
 
     def configure_plugin(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Refuse at build time what no kernel holds."""
+        """Refuse at build time sizes that are too large for every kernel."""
         d, dv = (_size(inputs[i].desc.dims)[0] for i in (Q, V))
-        kernel_for(d=d, dv=dv, shared=bool(self.settings.shared))
+        kernel_for(d=d, dv=dv, shared=bool(self.attributes.shared))
 
     def get_workspace_size(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
         """Return the bytes for every shape up to the largest, on every GPU."""
@@ -165,7 +171,10 @@ class Attention:
         return workspace_bound(queries=queries, keys=keys, dv=dv, batch=inputs[Q].max[0])
 
     def on_shape_change(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Plan for these shapes and formats and load the image; the binding turns what this raises into a failed call."""
+        """Plan for these shapes and formats and load the image.
+
+        TensorRT's binding turns an exception into a failed call.
+        """
         self._ready = self._prepare(inputs, outputs)
 
     def enqueue(
@@ -177,94 +186,103 @@ class Attention:
         workspace: int,
         stream: int,
     ) -> None:
-        """Record the launches; raises where the driver refuses, since TensorRT's binding ignores what this returns."""
+        """Record the launches.
+
+        Raises where the driver refuses, because TensorRT's binding ignores the return value.
+        """
         self._ready = self._ready or self._prepare(input_desc, output_desc)
         self._ready.launch((*inputs, *outputs), workspace=workspace, stream=stream)
 
     def _scale(self, position: int) -> float:
-        return (self.settings.q_scale, self.settings.k_scale, self.settings.v_scale, 0.0)[position]
+        return (self.attributes.q_scale, self.attributes.k_scale, self.attributes.v_scale, 0.0)[
+            position
+        ]
 
-    def _prepare(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Ready:
-        descs = [*inputs, *outputs]
-        return Ready(_driver(self.library), self._problem(descs), shared=bool(self.settings.shared))
+    def _prepare(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> ReadyAttention:
+        shape, shared = self._shape([*inputs, *outputs]), bool(self.attributes.shared)
+        return ReadyAttention(_driver(self.library), shape, shared=shared)
 
-    def _problem(self, descs: Sequence[Any]) -> Problem:
+    def _shape(self, descs: Sequence[Any]) -> AttentionShape:
         sizes = [_size(d.dims) for d in descs]
         maps = [self._map(position, desc) for position, desc in enumerate(descs)]
         (d, queries), (_, keys), (dv, _) = sizes[:3]
-        return Problem(
-            *maps, None, queries, keys, d, dv, 1, descs[Q].dims[0], self.settings.scale, 0
-        )
+        batch, scale = descs[Q].dims[0], self.attributes.scale
+        return AttentionShape(*maps, None, queries, keys, d, dv, 1, batch, scale, 0)
 
     def _map(self, position: int, desc: Any) -> Map:
         channels, positions = _size(desc.dims)
         kind = INT8 if desc.type == self.trt.DataType.INT8 else HALF
-        return Layout.of(desc.format.name, kind=kind, channels=channels, positions=positions).map(
-            scale=self._scale(position)
-        )
+        layout = MapLayout.of(desc.format.name, kind=kind, channels=channels, positions=positions)
+        return layout.map(scale=self._scale(position))
 
 
-class Ready:
-    """A problem all of whose numbers are known but the addresses, and the loaded kernels that solve it.
+class ReadyAttention:
+    """An attention that only lacks the addresses of its maps, and its loaded kernels.
 
     Args:
         driver: the CUDA driver.
-        problem: `splits` is filled in by the `plan` made here.
+        shape: maps and sizes; `splits` is filled in from the plan of the launch.
         shared: keys and values are one map.
 
     Raises:
-        UsageError: no kernel holds that many channels.
+        UsageError: more channels than any kernel has room for.
         SystemProblem: no image fits the device, or it has too little shared memory.
     """
 
-    def __init__(self, driver: Driver, problem: Problem, *, shared: bool) -> None:
+    def __init__(self, driver: Driver, shape: AttentionShape, *, shared: bool) -> None:
         kernels = driver.kernels()
-        p = self.problem = problem
+        self.shape = shape
         launch = self.plan = plan(
-            queries=p.queries,
-            keys=p.keys,
-            d=p.d,
-            dv=p.dv,
+            queries=shape.queries,
+            keys=shape.keys,
+            d=shape.d,
+            dv=shape.dv,
             shared=shared,
-            batch=p.batch,
+            batch=shape.batch,
             processors=kernels.processors,
         )
-        p.splits = launch.splits
+        shape.splits = launch.splits
         function = kernels.function(launch.kernel, shared_bytes=launch.shared_bytes)
         self._steps = [(function, *launch.grid, *launch.block, launch.shared_bytes)]
         if launch.combine_grid:
             self._steps.append(
                 (kernels.function(COMBINE, shared_bytes=0), *launch.combine_grid, *launch.block, 0)
             )
-        self._driver, self._parameters = driver, parameters_of(problem)
+        self._driver, self._parameters = driver, parameters_of(shape)
         log.debug("cross-layer attention: %s", launch)
 
     def launch(self, addresses: Sequence[int], *, workspace: int, stream: int) -> None:
-        """Record the launches on a stream; `addresses` are those of q, k, v and y, `workspace` holds `plan.workspace_bytes`."""
-        p = self.problem
-        p.q.data, p.k.data, p.v.data, p.y.data = addresses
-        p.partial = workspace
+        """Record the launches on a stream.
+
+        `addresses` are those of q, k, v and y; `workspace` has `plan.workspace_bytes`.
+        """
+        shape = self.shape
+        shape.q.data, shape.k.data, shape.v.data, shape.y.data = addresses
+        shape.partial = workspace
         for step in self._steps:
             self._driver.launch(*step, stream=stream, parameters=self._parameters)
 
 
-class Creator:
-    """What makes the plugin from a node's attributes or an engine's fields; `register` adds TensorRT's base class."""
+class PluginCreator:
+    """Makes the plugin from a node's attributes or an engine's fields.
+
+    `register` adds TensorRT's base class.
+    """
 
     trt: Any
-    plugin: type[Attention]
+    plugin: type[CrossLayerAttentionPlugin]
 
     def _describe(self) -> None:
         self.name, self.plugin_version, self.plugin_namespace = OP.name, str(OP.version), OP.domain
-        self._fields = Settings(1.0).fields(self.trt)
+        self._fields = AttentionAttributes(1.0).fields(self.trt)
         self.field_names = self.trt.PluginFieldCollection(self._fields)
 
-    def create_plugin(self, name: str, fields: Any, phase: Any) -> Attention:  # noqa: D102
-        return self.plugin(Settings.of(fields))
+    def create_plugin(self, name: str, fields: Any, phase: Any) -> CrossLayerAttentionPlugin:  # noqa: D102
+        return self.plugin(AttentionAttributes.of(fields))
 
 
 def register(trt: Any, *, library: str = LIBRARY) -> None:
-    """Make the plugin known to TensorRT; the second call does nothing.
+    """Register the plugin in TensorRT; a second call does nothing.
 
     Args:
         trt: the module `tensorrt` or `tensorrt_rtx`.
@@ -278,21 +296,23 @@ def register(trt: Any, *, library: str = LIBRARY) -> None:
 
 def creator(trt: Any, *, library: str = LIBRARY) -> Any:
     """Return the creator that `register` registers."""
-    made = _creator_class(trt)()
-    made.plugin = _plugin_class(trt, library)
-    return made
+    plugin_creator = _creator_class(trt)()
+    plugin_creator.plugin = _plugin_class(trt, library)
+    return plugin_creator
 
 
-def _plugin_class(trt: Any, library: str) -> type[Attention]:
+def _plugin_class(trt: Any, library: str) -> type[CrossLayerAttentionPlugin]:
     bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
 
-    def initialise(self: Any, settings: Settings) -> None:
+    def initialise(self: Any, attributes: AttentionAttributes) -> None:
         for base in bases:
             base.__init__(self)
-        Attention.__init__(self, settings)
+        CrossLayerAttentionPlugin.__init__(self, attributes)
 
     return type(
-        OP.name, (Attention, *bases), {"__init__": initialise, "trt": trt, "library": library}
+        OP.name,
+        (CrossLayerAttentionPlugin, *bases),
+        {"__init__": initialise, "trt": trt, "library": library},
     )
 
 
@@ -303,7 +323,7 @@ def _creator_class(trt: Any) -> Any:
 
     return type(
         f"{OP.name}Creator",
-        (Creator, trt.IPluginCreatorV3One),
+        (PluginCreator, trt.IPluginCreatorV3One),
         {"__init__": initialise, "trt": trt},
     )
 

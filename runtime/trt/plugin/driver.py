@@ -1,7 +1,8 @@
-"""The few calls of the CUDA driver that the plugin makes, through ctypes: no CUDA package is needed where an engine runs.
+"""The calls of the CUDA driver that the plugin makes, through ctypes.
 
-Loading (`Driver.kernels`) happens once a context. `Kernels.launch` only records a launch on a stream: nothing is allocated and
-nothing waits, so it may be captured into a CUDA graph.
+So no CUDA package is needed where an engine runs. Kernels are loaded once per context
+(`Driver.kernels`). `Driver.launch` only records a launch on a stream: it allocates nothing and
+waits for nothing, so it may be captured into a CUDA graph.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from finedge.errors import SystemProblem
 from finedge.runtime.trt.plugin.image import FOLDER, Image, image_for
-from finedge.runtime.trt.plugin.launch import DECOMPOSED, Problem
+from finedge.runtime.trt.plugin.launch import DECOMPOSED, AttentionShape
 
 LIBRARY = "libcuda.so.1"
 # From cuda.h.
@@ -23,7 +24,7 @@ SHARED_WITHOUT_ASKING = 48 * 1024
 
 
 class DriverError(SystemProblem):
-    """The CUDA driver refused a call; the text names the call and the driver's own words."""
+    """The CUDA driver refused a call; the text has the call and the driver's message."""
 
 
 class Driver:
@@ -63,9 +64,11 @@ class Driver:
     def check(self, status: int, name: str) -> None:
         """Raise `DriverError` unless `status`, returned by the function `name`, is 0."""
         if status:
-            words = [self._words(f, status) for f in ("cuGetErrorName", "cuGetErrorString")]
+            error_name = self._message("cuGetErrorName", status)
+            text = self._message("cuGetErrorString", status)
             raise DriverError(
-                f"{name} failed with {status}: {': '.join(words)}", fix=f"if it stays, {DECOMPOSED}"
+                f"{name} failed with {status}: {error_name}: {text}",
+                fix=f"if it happens again, {DECOMPOSED}",
             )
 
     @property
@@ -75,7 +78,7 @@ class Driver:
 
     @property
     def context(self) -> int:
-        """The number of the calling thread's current context; numbers are not used twice."""
+        """The number of the calling thread's current context; no number is used twice."""
         number = ctypes.c_ulonglong()
         self.check(self._context_id(None, ctypes.byref(number)), "cuCtxGetId")
         return number.value
@@ -90,7 +93,7 @@ class Driver:
         return 10 * self.attribute(MAJOR) + self.attribute(MINOR)
 
     def kernels(self) -> Kernels:
-        """Return the kernels, loaded into the calling thread's context; loaded once a context.
+        """Return the kernels, which are loaded once into the calling thread's context.
 
         Raises:
             SystemProblem: no image fits the device, or the driver refuses it.
@@ -123,7 +126,7 @@ class Driver:
         self.call(name, ctypes.byref(value), *arguments)
         return value.value
 
-    def _words(self, function: str, status: int) -> str:
+    def _message(self, function: str, status: int) -> str:
         text = ctypes.c_char_p()
         getattr(self._cuda, function)(status, ctypes.byref(text))
         return (text.value or b"unknown").decode()
@@ -131,7 +134,10 @@ class Driver:
 
 @dataclass
 class Kernels:
-    """The kernels in one context: `processors` multiprocessors, at most `shared_optin` bytes of shared memory a block."""
+    """The kernels in one context.
+
+    The GPU has `processors` multiprocessors and `shared_optin` bytes of shared memory per block.
+    """
 
     driver: Driver
     image: Image
@@ -144,7 +150,7 @@ class Kernels:
         """Return a kernel that may be launched with that much dynamic shared memory.
 
         Raises:
-            SystemProblem: the device has less shared memory a block.
+            SystemProblem: the device has less shared memory per block.
         """
         if shared_bytes > self.shared_optin:
             raise SystemProblem(
@@ -163,9 +169,12 @@ class Kernels:
         return self._functions[name]
 
 
-def parameters_of(problem: Problem) -> Any:
-    """Return the parameter list of a launch; it points at `problem`, which must outlive it, and is read when the launch is recorded."""
-    return (ctypes.c_void_p * 1)(ctypes.addressof(problem))
+def parameters_of(shape: AttentionShape) -> Any:
+    """Return the parameter list of a launch; it is read when the launch is recorded.
+
+    It points at `shape`, which must outlive it.
+    """
+    return (ctypes.c_void_p * 1)(ctypes.addressof(shape))
 
 
 def _launcher(cuda: ctypes.CDLL) -> Any:

@@ -12,15 +12,17 @@ from finedge.errors import SystemProblem
 from finedge.runtime.trt.plugin.launch import DECOMPOSED
 
 FOLDER = Path(__file__).parent / "images"
-# Bytes 7 and 8 of a cubin: assemblers of CUDA 12 and before write the first. The second is called for by drivers of CUDA 13 on.
+# Bytes 7 and 8 of a cubin. Assemblers up to CUDA 12 write the first; the second needs a driver of
+# CUDA 13 or newer.
 OLD_ABI, NEW_ABI = b"\x33\x07", b"\x41\x08"
 
 
 @dataclass(frozen=True)
 class Image:
-    """One file of `FOLDER`: machine code for one architecture (cubin), or PTX that the driver compiles for any from `architecture` on.
+    """One file of `FOLDER`: machine code for one architecture (cubin), or PTX.
 
-    `architecture` is 87 for compute capability 8.7; `driver` is the least CUDA version of the driver, 12060 for 12.6.
+    PTX is compiled by the driver for any GPU from `architecture` on. `architecture` is 87 for
+    compute capability 8.7; `driver` is the minimum CUDA version of the driver, 12060 for 12.6.
     """
 
     path: Path
@@ -33,28 +35,28 @@ class Image:
         return self.path.suffix == ".ptx"
 
     def read(self) -> bytes:
-        """Return what `cuModuleLoadData` takes: PTX is text and ends with a zero byte."""
+        """Return the bytes for `cuModuleLoadData`; PTX is text and ends with a zero byte."""
         return self.path.read_bytes() + (b"\0" if self.is_ptx else b"")
 
     def runs_on(self, capability: int, *, driver: int) -> bool:
         """Tell whether a device of that compute capability and driver can load it."""
-        fits = self.architecture <= capability if self.is_ptx else self.architecture == capability
-        return fits and self.driver <= driver
+        if self.driver > driver:
+            return False
+        return self.architecture <= capability if self.is_ptx else self.architecture == capability
 
 
 def images(folder: Path = FOLDER) -> tuple[Image, ...]:
     """Return the images of a folder, named `NAME.sm_XX.cubin` or `.ptx`; cubins come first."""
-    found = [
-        (path, re.search(r"\.sm_(\d+)\.(cubin|ptx)$", path.name))
-        for path in sorted(folder.iterdir())
-    ]
-    return tuple(Image(path, int(match[1]), _driver(path)) for path, match in found if match)
+    pattern = re.compile(r"\.sm_(\d+)\.(cubin|ptx)$")
+    matches = [(path, pattern.search(path.name)) for path in sorted(folder.iterdir())]
+    return tuple(Image(path, int(match[1]), _driver(path)) for path, match in matches if match)
 
 
 def image_for(capability: int, *, driver: int, folder: Path = FOLDER) -> Image:
     """Return the image to load: machine code made for exactly that device, else PTX.
 
-    Machine code of a neighbouring architecture is left alone although some of it would load: nobody chose its tiles for that device.
+    Machine code of a similar architecture is not used, although some of it would load: its tiles
+    were not chosen for that device.
 
     Args:
         capability: 87 for compute capability 8.7.
@@ -64,18 +66,20 @@ def image_for(capability: int, *, driver: int, folder: Path = FOLDER) -> Image:
     Raises:
         SystemProblem: none fits.
     """
-    known = images(folder)
-    fitting = [image for image in known if image.runs_on(capability, driver=driver)]
-    if fitting:
-        return min(fitting, key=lambda image: (image.is_ptx, -image.architecture))
-    what = f"no image of the attention kernel loads on compute capability {capability / 10} with a driver for CUDA {_spelt(driver)}"
+    candidates = images(folder)
+    loadable = [image for image in candidates if image.runs_on(capability, driver=driver)]
+    if loadable:
+        return min(loadable, key=lambda image: (image.is_ptx, -image.architecture))
+    device = f"compute capability {capability / 10} with a driver for CUDA {_version(driver)}"
     raise SystemProblem(
-        what, expected=_spelt_images(known), fix=f"update the driver, or {DECOMPOSED}"
+        f"no image of the attention kernel loads on {device}",
+        expected=_requirements(candidates),
+        fix=f"update the driver, or {DECOMPOSED}",
     )
 
 
 def image_digest(folder: Path = FOLDER) -> str:
-    """Return one sha256 over the names and bytes of all images: the plugin's part of an engine's key."""
+    """Return one sha256 over the names and bytes of all images, for an engine's key."""
     digests = [
         f"{image.path.name} {hashlib.sha256(image.path.read_bytes()).hexdigest()}"
         for image in images(folder)
@@ -88,22 +92,28 @@ def _driver(path: Path) -> int:
     if path.suffix == ".cubin":
         return {OLD_ABI: 12000, NEW_ABI: 13000}[data[7:9]]
     match = re.search(rb"^\.version\s+(\d+)\.(\d+)", data, re.MULTILINE)
-    assert match, f"{path} is no PTX"
+    assert match, f"{path} has no line .version of PTX"
     return _cuda_of_isa(int(match[1]), int(match[2]))
 
 
 def _cuda_of_isa(major: int, minor: int) -> int:
-    """Return the CUDA version that first read that PTX: 8.x came with 12.x, but 12.5 and 12.6 share 8.5."""
-    step = minor if (major, minor) <= (8, 5) else minor + 1 if major == 8 else minor
+    """Return the CUDA version that first read that PTX ISA.
+
+    8.x came with 12.x, but 12.5 and 12.6 share 8.5.
+    """
+    step = minor + 1 if major == 8 and minor > 5 else minor
     return (major + 4) * 1000 + step * 10
 
 
-def _spelt(version: int) -> str:
+def _version(version: int) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def _spelt_images(known: Iterable[Image]) -> str:
-    return ", or ".join(
-        f"{i.architecture / 10}{' or newer' if i.is_ptx else ''} with CUDA >= {_spelt(i.driver)}"
-        for i in known
-    )
+def _requirements(candidates: Iterable[Image]) -> str:
+    """Return which devices and drivers the images need."""
+
+    def requirement(image: Image) -> str:
+        newer = " or newer" if image.is_ptx else ""
+        return f"{image.architecture / 10}{newer} with CUDA >= {_version(image.driver)}"
+
+    return ", or ".join(map(requirement, candidates))

@@ -1,16 +1,16 @@
-"""The name under which TensorRT for RTX looks for itself.
+"""The file name under which TensorRT for RTX looks for its own library.
 
-When its parser adds a plugin, the library opens `libtensorrt_rtx.so`. The wheel holds only `libtensorrt_rtx.so.1`; the open fails and the
-process ends without a word (measured with 1.7.1). A folder with a link of that name, in `LD_LIBRARY_PATH` when the process starts, is the
-cure; set later, or loaded by ctypes under its other name, it is none.
+When its parser adds a plugin, the library opens `libtensorrt_rtx.so`. The wheel contains only
+`libtensorrt_rtx.so.1`, so the open fails and the process ends without a message (measured with
+1.7.1). It works with a folder that contains a link of that name and is in `LD_LIBRARY_PATH` when
+the process starts. It does not help to set the variable later, or to load the library by ctypes
+under its other name.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from finedge.errors import SystemProblem
@@ -20,7 +20,10 @@ SEARCH = "LD_LIBRARY_PATH"
 
 
 def has_link() -> bool:
-    """Tell whether this process finds the library by that name, and so may parse a graph with a plugin."""
+    """Tell whether this process finds the library by that name.
+
+    Only then may it parse a graph with a plugin.
+    """
     try:
         ctypes.CDLL(LIBRARY)
     except OSError:
@@ -30,39 +33,22 @@ def has_link() -> bool:
 
 def how_to_link() -> str:
     """Return what to do where `has_link` is False."""
-    return f"ln -s {_library()} DIR/{LIBRARY} and start again with {SEARCH}=DIR"
+    return f"ln -s {rtx_library()} DIR/{LIBRARY} and start again with {SEARCH}=DIR"
 
 
-def make_link(folder: Path) -> Path:
-    """Put the link into `folder`, which is made, and return the folder.
+def rtx_library() -> Path:
+    """Return the path of the library that the wheel contains.
 
     Raises:
         SystemProblem: the package is not installed.
     """
-    library = _library()
-    folder.mkdir(parents=True, exist_ok=True)
-    link = folder / LIBRARY
-    if not link.is_symlink() or link.readlink() != library:
-        beside = folder / f".{LIBRARY}-{os.getpid()}"
-        beside.symlink_to(library)
-        beside.replace(link)
-    return folder
-
-
-def with_link(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Return the environment for a process that finds the link in `folder`."""
-    paths = [str(folder), *filter(None, [environment.get(SEARCH)])]
-    return {**environment, SEARCH: os.pathsep.join(paths)}
-
-
-def _library() -> Path:
     package = importlib.util.find_spec("tensorrt_rtx_libs")
     folders = [Path(p) for p in package.submodule_search_locations or ()] if package else []
-    found = [path for folder in folders for path in sorted(folder.glob(f"{LIBRARY}.*"))]
-    if not found:
+    paths = [path for folder in folders for path in sorted(folder.glob(f"{LIBRARY}.*"))]
+    if not paths:
         raise SystemProblem(
             f"no {LIBRARY}.* of TensorRT for RTX",
             expected="the package tensorrt_rtx",
             fix="pip install 'finedge[rtx]'",
         )
-    return found[0].resolve()
+    return paths[0].resolve()

@@ -1,6 +1,7 @@
-"""What a node's plugin has to know and TensorRT does not tell it, written into the node's attributes.
+"""Writes into the attributes of our attention nodes what TensorRT does not pass to a plugin.
 
-One tensor may be both key and value: the plugin sees two addresses, perhaps of two copies. And an INT8 input comes without its scale.
+One tensor may be both key and value: the plugin sees two addresses, which may be two copies. And an
+INT8 input comes without its scale.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Quantized(NamedTuple):
-    """An INT8 tensor and what one step of it is worth."""
+class QuantizedTensor(NamedTuple):
+    """The name of an INT8 tensor and the size of one step."""
 
     name: str
     scale: float
 
 
 def with_node_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with every attribute of the plugin on each of its nodes, and INT8 inputs taken as INT8.
+    """Return a copy of the model whose plugin nodes have every attribute and read INT8 as INT8.
 
-    `QuantizeLinear -> DequantizeLinear [-> Cast] -> plugin` becomes `QuantizeLinear -> plugin` with `q_scale` (`k_scale`, `v_scale`) where
-    the scale is one stored number and the zero point is 0: the same numbers in half the bytes, or a quarter. The nodes in between stay; those
-    that nothing reads TensorRT drops. Absent attributes are written as 0, since the parser warns of each that is missing.
+    `QuantizeLinear -> DequantizeLinear [-> Cast] -> plugin` becomes `QuantizeLinear -> plugin` with
+    `q_scale` (`k_scale`, `v_scale`) where the scale is one stored number and the zero point is 0:
+    the same numbers in half the bytes, or a quarter. The nodes in between stay; TensorRT drops
+    those that nothing reads. Absent attributes are written as 0, because the parser warns about
+    each one that is missing.
 
     Args:
-        model: the graph TensorRT is given, functions inlined or deleted, `fp16_islands` done; left as it is.
+        model: the graph for TensorRT, functions inlined or deleted, after `float16_islands`; it
+            stays as it is.
     """
     import onnx
 
@@ -44,21 +48,21 @@ def with_node_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     return changed
 
 
-def _write(node: onnx.NodeProto, pairs: dict[str, Quantized]) -> None:
+def _write(node: onnx.NodeProto, pairs: dict[str, QuantizedTensor]) -> None:
     from onnx import helper
 
-    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     for place, (formal, name) in enumerate(zip(OP.inputs, node.input, strict=True)):
-        given.setdefault(f"{formal}_scale", 0.0)
+        attributes.setdefault(f"{formal}_scale", 0.0)
         if name in pairs:
-            node.input[place], given[f"{formal}_scale"] = pairs[name]
-    given["shared"] = int(node.input[1] == node.input[2])
+            node.input[place], attributes[f"{formal}_scale"] = pairs[name]
+    attributes["shared"] = int(node.input[1] == node.input[2])
     del node.attribute[:]
-    node.attribute.extend(helper.make_attribute(name, value) for name, value in given.items())
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
     log.debug("%s: reads %s", node.name, ", ".join(node.input))
 
 
-def _quantized(graph: onnx.GraphProto) -> dict[str, Quantized]:
+def _quantized(graph: onnx.GraphProto) -> dict[str, QuantizedTensor]:
     """Return, by name, each tensor that is a dequantized INT8 tensor, cast or not."""
     from onnx import TensorProto, numpy_helper
 
@@ -66,8 +70,8 @@ def _quantized(graph: onnx.GraphProto) -> dict[str, Quantized]:
     quantized = {
         name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.output
     }
-    pairs: dict[str, Quantized] = {}
-    for node in graph.node:  # in order: a Cast comes behind its DequantizeLinear
+    pairs: dict[str, QuantizedTensor] = {}
+    for node in graph.node:  # in order: a Cast comes after its DequantizeLinear
         if node.op_type == "Cast" and node.input[0] in pairs:
             pairs[node.output[0]] = pairs[node.input[0]]
         if node.op_type != "DequantizeLinear" or node.input[0] not in quantized:
@@ -77,5 +81,5 @@ def _quantized(graph: onnx.GraphProto) -> dict[str, Quantized]:
             continue
         values = numpy_helper.to_array(scale)
         if values.size == 1 and not numpy_helper.to_array(zero).any():
-            pairs[node.output[0]] = Quantized(node.input[0], float(values.reshape(-1)[0]))
+            pairs[node.output[0]] = QuantizedTensor(node.input[0], float(values.reshape(-1)[0]))
     return pairs

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.inliner import inline_local_functions
 
 from finedge.errors import FinedgeError
-from finedge.graph.float16 import convert_float16, float_values, with_names
+from finedge.graph.edit import with_unique_names
+from finedge.graph.float16 import convert_float16, float_values
 from finedge.graph.keep_float32 import keep_float32
 
 HALF_ROUNDING = 2e-3  # a few roundings of 2^-11 on numbers near 1
@@ -102,7 +103,7 @@ def test_inside_is_float16_and_outside_stays_what_it_was():
     assert full.SerializeToString() == before
 
 
-def test_a_kept_node_reads_and_makes_float32_and_a_shared_constant_is_rounded_for_the_others_only():
+def test_a_kept_node_is_float32_and_keeps_its_shared_constant_exact():
     full = model(
         node("MatMul", "x w", "a"), node("MatMul", "a w", "b"), node("Add", "a b", "y"), w=W
     )
@@ -169,7 +170,7 @@ def test_constants_in_nodes_and_casts_follow():
     np.testing.assert_allclose(run(half)[0], run(full)[0], rtol=HALF_ROUNDING, atol=HALF_ROUNDING)
 
 
-def test_a_function_computes_in_the_type_of_its_input_before_and_after_inlining():
+def test_a_function_computes_in_its_inputs_type_inlined_or_not():
     full = model(
         node("Scaled", "x", "a", domain="own"), node("Relu", "a", "y"), functions=[CAST_LIKE]
     )
@@ -204,7 +205,7 @@ def test_names_are_made_unique_and_must_be():
     )
     with pytest.raises(FinedgeError, match="2 nodes are named 'n'"):
         convert_float16(twice, keep=["n"])
-    named = with_names(twice)
+    named = with_unique_names(twice)
     assert len({n.name for n in named.graph.node}) == 3
     assert named.graph.node[0].name == "n"
     with pytest.raises(FinedgeError, match="0 nodes"):

@@ -1,4 +1,7 @@
-"""float16 between the INT8 parts: on the bundle that ships with the project, inlined, and folded for a plugin."""
+"""float16 between the INT8 parts, inlined, and folded for a plugin.
+
+The model is that of the bundle that ships with the project.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,15 @@ from onnx import TensorProto
 
 from finedge.bundle import FLOAT_FILE, GOLDEN, PORTABLE_FILE, Bundle
 from finedge.graph.float16 import float_values
-from finedge.graph.float16_islands import fp16_islands
+from finedge.graph.float16_islands import float16_islands
 from finedge.graph.folding import fold
 from finedge.graph.inlining import inline
 from finedge.ops import CROSS_LAYER_ATTENTION
 from finedge.runtime.ort.int8_products import open_exactly
-from finedge.runtime.trt.build.layers import from_log
-from finedge.runtime.trt.build.log import collected, logger
 
 BIRDS = Path(__file__).resolve().parents[3] / "examples" / "birds.finedge"
-CLOSE = 0.02  # of max(1, largest logit): two INT8 steps of the last layer; measured 0 on the golden frame
+# Of max(1, largest logit): two INT8 steps of the last layer; measured 0 on the golden frame.
+CLOSE = 0.02
 FORMS = {"inlined": inline}
 
 
@@ -57,7 +59,7 @@ def made_in(model):
 @pytest.mark.parametrize("form", FORMS)
 def test_it_answers_as_the_int8_file_does(portable, pixels, form):
     expected = logits(portable, pixels)
-    islands = fp16_islands(FORMS[form](portable))
+    islands = float16_islands(FORMS[form](portable))
     onnx.checker.check_model(islands, full_check=True)
     assert np.abs(logits(islands, pixels) - expected).max() <= CLOSE * max(
         1, np.abs(expected).max()
@@ -66,7 +68,7 @@ def test_it_answers_as_the_int8_file_does(portable, pixels, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_no_product_or_softmax_is_left_in_float32_but_the_quantized_ones(portable, form):
-    islands = fp16_islands(FORMS[form](portable))
+    islands = float16_islands(FORMS[form](portable))
     kind, maker = made_in(islands), {o: n.op_type for n in islands.graph.node for o in n.output}
     for node in islands.graph.node:
         if (
@@ -83,7 +85,7 @@ def test_no_product_or_softmax_is_left_in_float32_but_the_quantized_ones(portabl
 @pytest.mark.parametrize("form", [*FORMS, "folded"])
 def test_quantization_stays_as_it_was_and_casts_are_few(portable, form):
     source = {**FORMS, "folded": folded}[form](portable)
-    islands = fp16_islands(source)
+    islands = float16_islands(source)
     before, after = (
         {n.name: n for n in m.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")}
         for m in (source, islands)
@@ -108,7 +110,7 @@ def test_quantization_stays_as_it_was_and_casts_are_few(portable, form):
 
 
 def test_a_plugin_node_takes_and_makes_float16(portable):
-    islands = fp16_islands(folded(portable))
+    islands = float16_islands(folded(portable))
     made = {o: n for n in islands.graph.node for o in n.output}
     plugged = [n for n in islands.graph.node if n.op_type == "CrossLayerAttention"]
     assert len(plugged) == 2
@@ -117,45 +119,8 @@ def test_a_plugin_node_takes_and_makes_float16(portable):
         assert not float_values(islands) & set(node.input)
 
 
-def build(rtx, model):
-    """Build an engine for SM86 and return its layers."""
-    trt = rtx.trt
-    with collected(trt) as messages:
-        builder = trt.Builder(logger(trt))
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, logger(trt))
-        assert parser.parse(model.SerializeToString()), [
-            parser.get_error(i).desc() for i in range(parser.num_errors)
-        ]
-        config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-        shape = network.get_input(0).shape[1:]
-        profile.set_shape("frames", (1, *shape), (1, *shape), (4, *shape))
-        config.add_optimization_profile(profile)
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.SM86, 0)
-        assert builder.build_serialized_network(network, config) is not None, messages.errors
-        return from_log(messages)
-
-
-def test_the_engine_fuses_attention_and_computes_no_product_in_float32(rtx, portable):
-    plain, islands = (
-        build(rtx, m).summary() for m in (inline(portable), fp16_islands(inline(portable)))
-    )
-    assert plain["fused_attention"] == 0
-    assert plain["precisions"]["matmul"]["fp32"] == 4, "what the islands are for"
-    assert islands["precisions"]["attention"] == {"fp16": 2}
-    assert islands["precisions"]["matmul"] == {"int8": 1}
-    assert islands["unfused_softmax"] == 0
-    assert (
-        islands["int8_convolutions"]
-        == plain["int8_convolutions"]
-        == sum(n.op_type == "Conv" for n in portable.graph.node)
-    )
-
-
 def test_a_float_file_becomes_float16_altogether():
-    islands = fp16_islands(onnx.load(Bundle.load(BIRDS).file(FLOAT_FILE)))
+    islands = float16_islands(onnx.load(Bundle.load(BIRDS).file(FLOAT_FILE)))
     assert sum(n.op_type == "Cast" for n in islands.graph.node) == 3, (
         "the frame, the first layer, the logits"
     )

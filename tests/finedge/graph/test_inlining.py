@@ -1,4 +1,7 @@
-"""Our operators inlined and tagged, and folded again: on a graph with attention and another function of ours."""
+"""Our operators inlined and tagged, and folded again.
+
+The graph has attention and another function of ours.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,21 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.errors import BundleError
-from finedge.graph.float16 import convert_float16, with_names
+from finedge.graph.edit import with_unique_names
+from finedge.graph.float16 import convert_float16
 from finedge.graph.folding import fold
-from finedge.graph.inlining import MOST_LEVELS, inline
+from finedge.graph.inlining import MAX_LEVELS, inline
 from finedge.graph.keep_float32 import keep_float32
 from finedge.graph.onnx_file import read_model
 from finedge.graph.tags import READS, tags
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
-from finedge.runtime.trt.build.graph import prepare
-from finedge.runtime.trt.build.options import BuildOptions
-from tests.runtime.trt.build.conftest import OPSETS, SIZE, SPEC, Heads, attention_model, quantized
+from tests.runtime.trt.build.conftest import OPSETS, SIZE, Heads, attention_model, quantized
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
 FORMS = {
     "fp32": lambda m: m,
-    "fp16": lambda m: convert_float16(with_names(m), keep=keep_float32(m.graph)),
+    "fp16": lambda m: convert_float16(with_unique_names(m), keep=keep_float32(m.graph)),
     "int8": quantized,
 }
 
@@ -44,7 +45,7 @@ def calls(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 @pytest.mark.parametrize("heads", [Heads(), Heads(64, 32), Heads(shared=True)])
 @pytest.mark.parametrize("form", FORMS)
-def test_inlined_is_standard_ops_that_answer_alike_and_folds_to_the_very_call(form, heads):
+def test_a_call_inlines_to_standard_ops_and_folds_back_to_itself(form, heads):
     model = FORMS[form](attention_model(heads))
     inlined = inline(model)
     onnx.checker.check_model(inlined, full_check=True)
@@ -115,15 +116,6 @@ def test_a_region_that_is_not_whole_is_no_call(damage):
         fold(inlined, CROSS_LAYER_ATTENTION)
 
 
-@pytest.mark.parametrize("mode", ["decomposed", "plugin"])
-def test_tensorrt_is_given_the_same_of_a_bundle_of_either_form(tmp_path, mode):
-    model = FORMS["fp16"](attention_model())
-    for name, content in (("old", model), ("new", inline(model))):
-        onnx.save(content, tmp_path / name)
-    old, new = (prepare(tmp_path / name, BuildOptions("fp16", mode)) for name in ("old", "new"))
-    assert old.SerializeToString(deterministic=True) == new.SerializeToString(deterministic=True)
-
-
 def with_functions(*bodies: tuple[str, list[str]]) -> bytes:
     """A model whose functions call others: (name, the names it calls one after another)."""
     model = attention_model()
@@ -138,21 +130,21 @@ def with_functions(*bodies: tuple[str, list[str]]) -> bytes:
     return model.SerializeToString()
 
 
-LEVELS = [(f"F{i}", [f"F{i + 1}"] * 16) for i in range(MOST_LEVELS - 2)]
+LEVELS = [(f"F{i}", [f"F{i + 1}"] * 16) for i in range(MAX_LEVELS - 2)]
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "reason"),
     [
         (with_functions(("F", ["F"])), "calls itself"),
         (with_functions(("F", ["G"]), ("G", ["F"])), "calls itself"),
-        (with_functions(*LEVELS, (f"F{MOST_LEVELS - 2}", [])), "nodes"),
+        (with_functions(*LEVELS, (f"F{MAX_LEVELS - 2}", [])), "nodes"),
     ],
     ids=["itself", "each other", "17 million nodes"],
 )
-def test_functions_without_an_end_are_refused_before_a_library_follows_them(tmp_path, content, why):
+def test_endless_functions_are_refused_before_a_library_follows_them(tmp_path, content, reason):
     (tmp_path / "m.onnx").write_bytes(content)
-    with pytest.raises(BundleError, match=why):
+    with pytest.raises(BundleError, match=reason):
         read_model(tmp_path / "m.onnx")
 
 
@@ -161,14 +153,3 @@ def test_functions_in_functions_are_inlined(tmp_path):
     np.testing.assert_allclose(
         run(read_model(tmp_path / "m.onnx")), 2 * run(attention_model()), rtol=1e-5
     )
-
-
-def test_a_bundle_of_the_old_form_opens_as_it_is(tmp_path):
-    from finedge.runtime.ort.backend import OnnxRuntimeBackend
-
-    model = attention_model()
-    bundle = Bundle.create(
-        tmp_path / "old.finedge", SPEC, files={FLOAT_FILE: model.SerializeToString()}, provenance={}
-    )
-    found = OnnxRuntimeBackend().open(bundle, variant="fp32")(FRAMES)["logits"]
-    np.testing.assert_array_equal(found, run(model))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finedge.runtime.trt.build.seal import is_ours, sealed
+from finedge.runtime.trt.build.seal import is_trusted, sealed
 
 from .conftest import BOARDS, INSTALL, OTHERS, Root, make_root, script
 
@@ -337,9 +337,9 @@ def test_the_service_trusts_the_engines_of_the_user_who_deploys(
     monkeypatch.setenv("FINEDGE_CACHE", str(own.parent))
     record = sealed({"built": "by the deploy"})
     monkeypatch.setenv("FINEDGE_CACHE", str(tmp_path / "cache-of-the-service"))
-    assert not is_ours(record)
+    assert not is_trusted(record)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(handed.parent))  # as systemd hands it over
-    assert is_ours(record)
+    assert is_trusted(record)
 
 
 @as_root

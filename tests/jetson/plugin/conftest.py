@@ -16,8 +16,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 SOURCE = ROOT / "jetson" / "plugin"
 STANDIN = HERE / "NvInfer_standin.h"
-HOST = ROOT / "tests" / "runtime" / "plugins" / "host"
-KERNEL = ROOT / "runtime" / "plugins" / "kernels" / "cross_layer_attention.cu"
+HOST = ROOT / "tests" / "runtime" / "trt" / "plugin" / "host"
+KERNEL = ROOT / "runtime" / "trt" / "plugin" / "kernels" / "cross_layer_attention.cu"
 TYPES = {"FLOAT": 0, "HALF": 1, "INT8": 2}
 FORMATS = {"LINEAR": 0, "HWC8": 2, "CHW32": 5, "HWC": 8}
 

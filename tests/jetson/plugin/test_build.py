@@ -12,7 +12,7 @@ from finedge.errors import SystemProblem
 from finedge.runtime.trt.plugin.image import image_for, images
 from tests.jetson.plugin.conftest import HERE, ROOT, SOURCE, run
 
-PLANS = ROOT / "tests" / "runtime" / "plugins" / "plans.json"
+PLANS = ROOT / "tests" / "runtime" / "trt" / "plugin" / "plans.json"
 # Ubuntu 22.04 of JetPack 6 has glibc 2.35 and the libstdc++ of GCC 12.
 NEWEST = {"GLIBC": (2, 34), "GLIBCXX": (3, 4, 30), "CXXABI": (1, 3, 13), "GCC": (12,)}
 

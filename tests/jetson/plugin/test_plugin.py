@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from finedge.ops import CROSS_LAYER_ATTENTION, cross_layer_attention
-from finedge.runtime.trt.plugin.cross_layer_attention import Attention, Settings
+from finedge.runtime.trt.plugin.cross_layer_attention import (
+    AttentionAttributes,
+    CrossLayerAttentionPlugin,
+)
 from finedge.runtime.trt.plugin.launch import plan
 from tests.jetson.plugin.conftest import FORMATS, TYPES, Tensor, read_output
 
@@ -157,7 +160,7 @@ def test_the_plugin_describes_itself_like_the_operator(built, tmp_path):
 def test_what_is_serialized_is_what_the_python_shell_serializes(name, built, tmp_path):
     case = CASES[name]
     answer, _ = built.walk(case.write(tmp_path))
-    settings = Settings(**case.fields, shared=int(case.shared))
+    settings = AttentionAttributes(**case.fields, shared=int(case.shared))
     assert list(answer["serialized"]) == list(answer["names"]) == list(vars(settings))
     assert answer["serialized"] == pytest.approx(vars(settings))
 
@@ -172,7 +175,7 @@ class TensorFormat(IntEnum):
 
 def python_chains(case):
     """Every chain of formats that the Python shell accepts, in the harness's spelling."""
-    shell = Attention(Settings(**case.fields, shared=int(case.shared)))
+    shell = CrossLayerAttentionPlugin(AttentionAttributes(**case.fields, shared=int(case.shared)))
     shell.trt = SimpleNamespace(DataType=DataType, __name__="tensorrt")
     shapes = [t.values.shape for t in case.tensors()] + [case.output_shape]
     for chain in itertools.product(itertools.product(DataType, TensorFormat), repeat=4):

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from finedge.bundle import CPU_FILE, FLOAT_FILE, GOLDEN, HALF_FILE, PORTABLE_FILE, Bundle
 from finedge.confidence import KEY, STAGE
 from finedge.golden import pack, synthetic_frame
-from finedge.graph.float16 import convert_float16, with_names
+from finedge.graph.edit import with_unique_names
+from finedge.graph.float16 import convert_float16
 from finedge.graph.keep_float32 import keep_float32
 from finedge.preprocess import preprocess
 from finedge.spec import Input, Output, Preprocess, Spec
@@ -40,7 +41,7 @@ def make_bundle(tmp_path):
 
     def make(spec=SPEC, *, name="my birds.v2", provenance=None, change=lambda model: model):
         model = change(two_outputs(attention_model()))
-        named = with_names(model)
+        named = with_unique_names(model)
         integer = quantized(model)
         models = {
             FLOAT_FILE: model,

@@ -61,7 +61,7 @@ def test_the_copy_answers_as_the_classifier_of_the_bundle(fixture, variant, requ
         bundle, variant=variant
     )  # nvinfer cuts no weights
     with Classifier(bundle, session, variant, topk=6) as classifier:
-        tops = classifier.rank(classifier.scores(frames))
+        tops = classifier.rank(classifier.probabilities(classifier.scores(frames)))
     for row, top in zip(found, tops, strict=True):
         np.testing.assert_allclose(row[[t.index for t in top]], [t.p for t in top], atol=TOLERANCE)
 

@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, UsageError
 from finedge.golden import read_golden
+from finedge.graph.onnx_file import read_model
 from finedge.jetson.serve_config.folder import Request, write
 from finedge.jetson.serve_config.pbtxt import Name, text
 from finedge.jetson.serve_config.triton import FILES, folders
@@ -111,7 +112,9 @@ def test_the_int8_folder_warns_of_cpus_whose_products_saturate(bundle, variant):
 def engine_key(bundle, **changes):
     options = BuildOptions("fp16", "decomposed")
     onnx = hashlib.sha256(
-        prepare(bundle.file(options.file), options).SerializeToString(deterministic=True)
+        prepare(read_model(bundle.file(options.file)), options).SerializeToString(
+            deterministic=True
+        )
     ).hexdigest()
     return replace(
         KEY, **{"onnx": onnx, "precision": "fp16", "flags": ("debug_taps=False",), **changes}

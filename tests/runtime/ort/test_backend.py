@@ -13,14 +13,15 @@ from onnx import numpy_helper
 
 from finedge.bundle import Tap
 from finedge.errors import BundleError, SystemProblem, UsageError
-from finedge.runtime.backend import SessionOptions
+from finedge.runtime.backend import REDUCED_RANGE, SessionOptions
 from finedge.runtime.ort import backend as ort
 from finedge.runtime.ort.backend import OnnxRuntimeBackend, _settings
 from finedge.runtime.ort.int8_products import OVERRIDE
 
 pytestmark = pytest.mark.int8
 
-# Fused kernels round once where Q/DQ in float round twice: a value may land on the next step, the last layer's on one beyond it.
+# Fused kernels round once where Q/DQ in float rounds twice. A value may land on the next step, the
+# last layer's value on one beyond it.
 STEPS = 2
 
 
@@ -57,9 +58,7 @@ def test_fp16_runs_its_own_file(tiny_bundle, batch):
 
 
 @pytest.mark.parametrize(("spin", "setting"), [(False, "0"), (True, "1")])
-def test_settings_are_one_pool_of_threads_all_optimisations_and_no_spinning_unless_asked(
-    spin, setting
-):
+def test_settings_are_one_thread_pool_all_optimisations_and_no_spinning(spin, setting):
     import onnxruntime
 
     settings = _settings(SessionOptions(threads=3, spin=spin))
@@ -138,9 +137,9 @@ def test_taps_are_outputs_beside_the_logits_and_change_nothing(tiny_bundle, batc
 
 def test_two_taps_may_share_a_tensor_or_be_the_output(make_bundle, batch):
     bundle = make_bundle(taps=(Tap("a", "relu"), Tap("b", "relu"), Tap("last", "logits")))
-    found = OnnxRuntimeBackend().open_with_taps(bundle)(batch)
-    assert np.array_equal(found["tap/a"], found["tap/b"])
-    assert np.array_equal(found["tap/last"], found["logits"])
+    outputs = OnnxRuntimeBackend().open_with_taps(bundle)(batch)
+    assert np.array_equal(outputs["tap/a"], outputs["tap/b"])
+    assert np.array_equal(outputs["tap/last"], outputs["logits"])
 
 
 def test_a_tensor_may_carry_the_name_of_its_tap(tiny_bundle, batch):
@@ -170,13 +169,11 @@ def test_weights_of_either_int8_file_are_cut_only_where_products_saturate(
     monkeypatch.setenv(OVERRIDE, products)
     with caplog.at_level(logging.INFO):
         info = OnnxRuntimeBackend().open_file(tiny_bundle, file).info
-    assert (info.precision == ort.REDUCED_RANGE) is (products == "saturating")
+    assert (info.precision == REDUCED_RANGE) is (products == "saturating")
     assert ("cut to 7 bits" in caplog.text) is (products == "saturating")
     assert OnnxRuntimeBackend().open(tiny_bundle, variant="fp32").info.precision == "fp32"
-    assert (
-        OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file).info.precision
-        == "int8"
-    )
+    exact = OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file)
+    assert exact.info.precision == "int8"
 
 
 def last_step(bundle, file):
@@ -193,14 +190,11 @@ def test_an_exact_session_answers_as_the_file_does_without_fused_products(tiny_b
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = (
-        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )  # Q/DQ as ONNX defines it, in float
+    # Q/DQ as ONNX defines it, in float.
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         str(tiny_bundle.file(file)), settings, providers=["CPUExecutionProvider"]
     )
     (expected,) = session.run(None, {"frames": batch})
-    found = OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file)(batch)[
-        "logits"
-    ]
-    assert np.abs(found - expected).max() <= STEPS * last_step(tiny_bundle, file)
+    exact = OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file)
+    assert np.abs(exact(batch)["logits"] - expected).max() <= STEPS * last_step(tiny_bundle, file)

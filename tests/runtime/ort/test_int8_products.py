@@ -1,4 +1,4 @@
-"""What INT8 products become on this CPU: asked of the kernels, said by the override, and never wrong where it counts."""
+"""INT8 products on this CPU: as measured, as overridden, and exact where exactness counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.errors import UsageError
-from finedge.graph.reduce_range import to_seven_bits
+from finedge.graph.reduce_range import reduce_range
 from finedge.runtime.ort import int8_products as module
 from finedge.runtime.ort.int8_products import (
     OVERRIDE,
@@ -27,22 +27,35 @@ pytestmark = pytest.mark.int8
 WEIGHT = 127
 OPS = ("Conv", "Gemm", "MatMul")
 KINDS = (np.uint8, np.int8)
+REPORT = """
+from finedge.runtime.ort.int8_products import int8_products
+from finedge.runtime.machine.cpu import cpu_flags
+print(int8_products(), "avx2" in cpu_flags(), "avx512f" in cpu_flags())
+"""
 QEMU = shutil.which("qemu-x86_64")
-# CPU model of the emulator -> what ONNX Runtime's kernels for it do. Nehalem has SSE only, whose kernels add in 32 bits.
+# CPU model of the emulator -> what ONNX Runtime's kernels for it do. Nehalem has SSE only; those
+# kernels add in 32 bits.
 CPUS = {"Haswell": "saturating", "EPYC": "saturating", "Nehalem": "exact"}
 
 
 def largest_products(
     op: str, kind: type[np.generic], *, inner: int = 16
 ) -> tuple[onnx.ModelProto, np.ndarray, int]:
-    """A Q/DQ model of one op whose every product is the largest that can be, its input, and the exact sum."""
+    """Make a Q/DQ model of one op whose every product is as large as possible.
+
+    Returns:
+        The model, its input, and the exact sum.
+    """
     top, convolves = int(np.iinfo(kind).max), op == "Conv"
     total = inner * top * WEIGHT
     constants = {
         "w": np.full((8, inner, 1, 1) if convolves else (inner, 8), WEIGHT, np.int8),
-        "w_zero": np.zeros(8, np.int8), "w_scale": np.ones(8, np.float32), "one": np.float32(1), "zero": kind(0),
+        "w_zero": np.zeros(8, np.int8),
+        "w_scale": np.ones(8, np.float32),
+        "one": np.float32(1),
+        "zero": kind(0),
         "y_scale": np.float32(total / 100),
-    }  # fmt: skip
+    }
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["x_stored"]),
         helper.make_node("DequantizeLinear", ["x_stored", "one", "zero"], ["x_again"]),
@@ -54,34 +67,27 @@ def largest_products(
         helper.make_node("DequantizeLinear", ["y_stored", "y_scale", "zero"], ["y"]),
     ]
     x = np.full((1, inner, 1, 1) if convolves else (1, inner), top, np.float32)
-    taken, made = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("x", x.shape), ("y", None))
-    )
+    source = helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, op, [taken], [made], stored)
-    return (
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10),
-        x,
-        total,
-    )
+    graph = helper.make_graph(nodes, op, [source], [answer], stored)
+    opsets = [helper.make_opsetid("", 20)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10), x, total
 
 
-def as_it_runs(model: onnx.ModelProto, x: np.ndarray) -> float:
+def run_as_is(model: onnx.ModelProto, x: np.ndarray) -> float:
     import onnxruntime
 
-    return float(
-        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        .run(None, {"x": x})[0]
-        .flat[0]
-    )
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)
+    return float(session.run(None, {"x": x})[0].flat[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("op", OPS)
-def test_the_probe_says_what_a_model_meets(op, kind):
+def test_the_probe_agrees_with_a_model(op, kind):
     model, x, total = largest_products(op, kind)
-    assert (as_it_runs(model, x) == pytest.approx(total)) is (measured_products() == "exact")
+    assert (run_as_is(model, x) == pytest.approx(total)) is (measured_products() == "exact")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,7 +95,7 @@ def test_the_probe_says_what_a_model_meets(op, kind):
 def test_an_exact_session_and_7_bit_weights_are_right_on_every_cpu(op, kind):
     model, x, total = largest_products(op, kind)
     assert open_exactly(model).run(None, {"x": x})[0].flat[0] == pytest.approx(total)
-    assert as_it_runs(to_seven_bits(model), x) == pytest.approx(total)
+    assert run_as_is(reduce_range(model), x) == pytest.approx(total)
 
 
 @pytest.mark.skipif(
@@ -97,24 +103,23 @@ def test_an_exact_session_and_7_bit_weights_are_right_on_every_cpu(op, kind):
 )
 @pytest.mark.parametrize(("cpu", "products"), CPUS.items())
 def test_an_emulated_cpu_is_known_by_its_kernels(cpu, products):
-    code = "from finedge.runtime import cpu, int8_products; print(int8_products.int8_products(), 'avx2' in cpu.cpu_flags(), 'avx512f' in cpu.cpu_flags())"
-    done = subprocess.run(
-        [QEMU, "-cpu", cpu, sys.executable, "-c", code],
+    process = subprocess.run(
+        [QEMU, "-cpu", cpu, sys.executable, "-c", REPORT],
         capture_output=True,
         text=True,
         timeout=300,
         check=True,
     )
-    assert done.stdout.split() == [products, str(cpu != "Nehalem"), "False"]
+    assert process.stdout.split() == [products, str(cpu != "Nehalem"), "False"]
 
 
-@pytest.mark.parametrize("said", ["exact", "saturating"])
-def test_the_override_is_taken_at_its_word(monkeypatch, said):
-    monkeypatch.setenv(OVERRIDE, said)
-    assert int8_products() == said
+@pytest.mark.parametrize("products", ["exact", "saturating"])
+def test_the_override_decides(monkeypatch, products):
+    monkeypatch.setenv(OVERRIDE, products)
+    assert int8_products() == products
 
 
-def test_an_override_that_is_wrong_here_and_dangerous_is_a_warning(monkeypatch, caplog):
+def test_exact_on_a_saturating_cpu_is_a_warning(monkeypatch, caplog):
     monkeypatch.setattr(module, "measured_products", lambda: "saturating")
     monkeypatch.setenv(OVERRIDE, "exact")
     with caplog.at_level(logging.WARNING):
@@ -122,15 +127,15 @@ def test_an_override_that_is_wrong_here_and_dangerous_is_a_warning(monkeypatch, 
     assert "the answers of INT8 files are wrong" in caplog.text
 
 
-@pytest.mark.parametrize("said", ["exakt", "Exact", "1"])
-def test_an_override_that_is_no_word_of_ours_is_refused(monkeypatch, said):
-    monkeypatch.setenv(OVERRIDE, said)
-    with pytest.raises(UsageError, match=f"{OVERRIDE}={said}") as failure:
+@pytest.mark.parametrize("value", ["exakt", "Exact", "1"])
+def test_an_unknown_override_is_refused(monkeypatch, value):
+    monkeypatch.setenv(OVERRIDE, value)
+    with pytest.raises(UsageError, match=f"{OVERRIDE}={value}") as failure:
         int8_products()
     assert failure.value.exit_code == 2
 
 
-def test_without_an_override_the_kernels_are_asked_once(monkeypatch):
+def test_without_an_override_the_kernels_are_measured_once(monkeypatch):
     monkeypatch.setenv(OVERRIDE, "")
     assert int8_products() == measured_products()
     assert measured_products.cache_info().misses <= 1

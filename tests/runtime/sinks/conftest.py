@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finedge.runtime.classifier import Prediction, Ranked, Times
 from finedge.runtime.sinks import Result
 
 MakeResult = Callable[..., Result]
@@ -16,7 +15,10 @@ MakeResult = Callable[..., Result]
 
 @pytest.fixture
 def make_result() -> MakeResult:
-    """Make a result: `make_result(3, p=0.4)` is frame 3 of a 25 frames/s source, or of stream `stream`; `p=None` is a silence."""
+    """Make a result: `make_result(3, p=0.4)` is frame 3 of a source with 25 frames a second.
+
+    `stream` is the number of the source. `p=None` is a silence.
+    """
 
     def make(
         frame: int = 0,
@@ -42,23 +44,11 @@ def make_result() -> MakeResult:
             "file": "model.fp32.onnx",
         }
         if p is None:
-            return Result(
-                {
-                    **record,
-                    "frame": None,
-                    "captured_at": None,
-                    "age_ms": None,
-                    "status": "no_signal",
-                    "top": [],
-                },
-                stream=stream,
-            )
+            nothing = {"frame": None, "captured_at": None, "age_ms": None, "top": []}
+            return Result({**record, **nothing, "status": "no_signal"}, stream=stream)
         image = np.random.default_rng(frame).integers(0, 256, (*size, 3), dtype=np.uint8)
-        prediction = Prediction(
-            (Ranked(4, label, p),), Times(1.0, 1.0, 1.0), changes.pop("unknown", False)
-        )
-        return Result(
-            record | changes, image, prediction, stream, frame / 25 if seconds is None else seconds
-        )
+        abstained = changes.pop("unknown", False)
+        at = frame / 25 if seconds is None else seconds
+        return Result(record | changes, image, stream, at, model_p=p, abstained=abstained)
 
     return make

@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,16 +17,16 @@ from finedge.errors import SystemProblem, UsageError
 from finedge.files import write_bytes
 from finedge.image import read_image
 from finedge.runtime.sinks import Context, Outputs, Result
-from finedge.runtime.sinks.behind import SIZE
 from finedge.runtime.sinks.collect import (
     EVERY_S,
     INDEX,
     MIB,
-    Collecting,
-    Collector,
-    Unsure,
+    CollectOptions,
+    FrameCollector,
+    UnsureFilter,
     open_collect,
 )
+from finedge.runtime.sinks.queued import SIZE
 from finedge.sanitize import file_name
 
 MakeResult = Callable[..., Result]
@@ -34,9 +35,9 @@ MakeResult = Callable[..., Result]
 CONTEXT = Context("tiny", names=("cam0", "cam1"), fps=(25.0, 25.0), live=True, stop=lambda: None)
 
 
-def collecting(folder: Path, **limits: float) -> Unsure:
-    how = Collecting(folder, **limits)
-    return Unsure(how.below, Collector(how))
+def collecting(folder: Path, **limits: float) -> UnsureFilter:
+    options = CollectOptions(folder, **limits)
+    return UnsureFilter(options.below, FrameCollector(options))
 
 
 def names(folder: Path) -> list[str]:
@@ -73,7 +74,7 @@ def test_only_frames_the_model_was_unsure_of_are_kept_with_their_record(
     }
 
 
-def test_the_model_itself_is_asked_and_not_what_smoothing_made_of_it(
+def test_the_models_own_probability_counts_and_not_the_smoothed_one(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
     collector = collecting(tmp_path)
@@ -96,9 +97,9 @@ def test_the_folder_is_a_data_set_that_training_reads(
 def test_a_kept_frame_is_the_frame(make_result: MakeResult, tmp_path: Path) -> None:
     result = make_result(0, p=0.1)
     smooth = cv2.resize(np.asarray(result.image), (640, 480))
-    collecting(tmp_path).write(Result(result.record, smooth, result.prediction, seconds=0.0))  # type: ignore[arg-type]
-    kept = read_image(next(tmp_path.rglob("*.jpg")))
-    assert np.abs(kept.astype(int) - smooth).mean() < 3  # JPEG
+    collecting(tmp_path).write(replace(result, image=smooth))
+    picture = read_image(next(tmp_path.rglob("*.jpg")))
+    assert np.abs(picture.astype(int) - smooth).mean() < 3  # JPEG
 
 
 def test_neighbours_of_a_kept_frame_are_left_out_per_source(
@@ -126,7 +127,7 @@ def test_the_size_is_capped_and_the_oldest_go_first(
     assert index(tmp_path) == names(tmp_path)
 
 
-def test_what_an_earlier_run_left_counts_and_a_line_it_did_not_finish_is_dropped(
+def test_frames_of_an_earlier_run_count_and_its_cut_off_line_is_dropped(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
     first = collecting(tmp_path, max_mib=0.05)
@@ -143,31 +144,31 @@ def test_what_an_earlier_run_left_counts_and_a_line_it_did_not_finish_is_dropped
     assert index(tmp_path) == names(tmp_path)
 
 
-def test_what_the_program_did_not_write_is_never_removed_and_what_it_did_fits_at_once_in_a_smaller_size(
+def test_only_own_frames_are_removed_and_at_once_for_a_smaller_size(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
-    mine = [
+    foreign = [
         tmp_path / "red" / name
         for name in ("0001.jpg", "IMG_2.jpg", "20260102T030400.000Z-000000.png")
     ]
-    mine[0].parent.mkdir()
-    for path in mine:
+    foreign[0].parent.mkdir()
+    for path in foreign:
         path.write_bytes(bytes(50_000))
     first = collecting(tmp_path)
     for i in range(20):
         first.write(make_result(30 * i, p=0.1, size=(64, 64)))
     first.close()
-    (tmp_path / INDEX).unlink()  # an index that was thrown away is begun anew
+    (tmp_path / INDEX).unlink()  # an index that was deleted is started again
     again = collecting(tmp_path, max_mib=0.02)
     assert sum(p.stat().st_size for p in tmp_path.rglob("*Z-*.jpg")) <= 0.02 * MIB
     again.write(make_result(1000, p=0.1, size=(64, 64)))
     again.write(make_result(1100, p=0.1, size=(640, 640)))  # larger than all there may be
     again.close()
-    assert all(path.exists() for path in mine)
+    assert all(path.exists() for path in foreign)
     assert index(tmp_path) == ["red/20260102T030440.000Z-001000.jpg"]
 
 
-def test_a_label_whose_last_frame_was_removed_leaves_no_class_without_images(
+def test_a_label_whose_frames_were_all_removed_leaves_no_folder(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
     collector = collecting(tmp_path, max_mib=0.1)
@@ -190,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_run(
         open_collect(Outputs(collect=tmp_path / folder), CONTEXT)
 
 
-def test_what_nobody_wants_does_not_fill_the_queue(
+def test_frames_that_are_not_kept_do_not_fill_the_queue(
     make_result: MakeResult,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -243,13 +244,13 @@ def test_two_frames_of_the_same_moment_are_both_kept(
 def test_a_label_never_leaves_the_folder(
     label: str, make_result: MakeResult, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept"
-    collector = collecting(kept)
+    folder = tmp_path / "kept"
+    collector = collecting(folder)
     collector.write(make_result(p=0.1, label=label))
     collector.close()
-    assert [p.parent.parent for p in tmp_path.rglob("*.jpg")] == [kept]
+    assert [p.parent.parent for p in tmp_path.rglob("*.jpg")] == [folder]
     assert [p.parent.name for p in tmp_path.rglob("*.jpg")] == [file_name(label)]
-    assert json.loads((kept / INDEX).read_text())["top"][0]["label"] == label
+    assert json.loads((folder / INDEX).read_text())["top"][0]["label"] == label
 
 
 def test_two_labels_never_share_a_folder(make_result: MakeResult, tmp_path: Path) -> None:
@@ -266,16 +267,16 @@ def test_kept_frames_obey_the_umask(mask: int, make_result: MakeResult, tmp_path
         collecting(tmp_path).write(make_result(p=0.1))
     finally:
         os.umask(before)
-    (kept,) = tmp_path.rglob("*.jpg")
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o666 & ~mask
+    (path,) = tmp_path.rglob("*.jpg")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
     assert stat.S_IMODE((tmp_path / INDEX).stat().st_mode) == 0o666 & ~mask
-    assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o777 & ~mask
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o777 & ~mask
 
 
-@pytest.mark.parametrize(("below", "most"), [(0, 1), (1.5, 1), (0.5, 0), (0.5, -1)])
-def test_limits_that_keep_nothing_are_refused(below: float, most: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("below", "max_mib"), [(0, 1), (1.5, 1), (0.5, 0), (0.5, -1)])
+def test_limits_that_keep_nothing_are_refused(below: float, max_mib: float, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--collect"):
-        Collecting(tmp_path, below=below, max_mib=most)
+        CollectOptions(tmp_path, below=below, max_mib=max_mib)
 
 
 FOREIGN = {"no UTF-8": b"\xff\xfe", "deep": b"[" * 100_000, "long": b"9" * 5000, "a list": b"[]"}
@@ -296,7 +297,7 @@ def test_an_index_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         collecting(tmp_path)
 
 
-def test_what_is_no_picture_of_ours_is_neither_counted_nor_touched(
+def test_other_things_named_like_frames_are_not_counted_nor_touched(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
     (tmp_path / "red" / "20250101T000000.000Z-000001.jpg").mkdir(parents=True)

@@ -12,8 +12,8 @@ import pytest
 
 from finedge.errors import SystemProblem
 from finedge.runtime.sinks import SINKS, Context, Outputs, Result, Sink
-from finedge.runtime.sinks.behind import SIZE, Behind
 from finedge.runtime.sinks.live import LivePage
+from finedge.runtime.sinks.queued import SIZE, QueuedSink
 
 MakeResult = Callable[..., Result]
 SOON_S = 10.0
@@ -34,14 +34,14 @@ def opened(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Sink:
     monkeypatch.setenv("NOTIFY_SOCKET", "@nobody")
     try:
         sink = SINKS[name](everything(folder), CONTEXT)
-    except SystemProblem as why:
-        pytest.skip(str(why))
+    except SystemProblem as reason:
+        pytest.skip(str(reason))
     assert sink is not None
     return sink
 
 
 @pytest.mark.parametrize("name", SINKS)
-def test_a_sink_takes_whatever_a_run_gives_and_changes_none_of_it(
+def test_a_sink_takes_every_kind_of_result_and_changes_none(
     name: str, make_result: MakeResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = [
@@ -81,7 +81,7 @@ def test_what_is_not_asked_for_is_not_opened(name: str, monkeypatch: pytest.Monk
     assert SINKS[name](Outputs(), CONTEXT) is None
 
 
-def test_the_pages_token_may_come_from_the_environment_where_ps_does_not_show_it(
+def test_the_pages_token_may_come_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FINEDGE_TOKEN", "0123456789abcdef-environment")
@@ -130,37 +130,37 @@ def test_a_slow_sink_of_a_live_run_drops_and_counts_and_never_waits(
     make_result: MakeResult, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow = Gated()
-    behind = Behind(slow, name="slow", drop=True)
+    queued = QueuedSink(slow, name="slow", drop=True)
     for frame in range(50):
-        behind.write(make_result(frame))  # would hang here
+        queued.write(make_result(frame))  # would hang here
     slow.gate.set()
-    behind.close()
+    queued.close()
     assert slow.frames == sorted(slow.frames)
     assert len(slow.frames) in (SIZE, SIZE + 1)
-    assert behind.dropped == 50 - len(slow.frames)
-    assert f"{behind.dropped} frames" in caplog.text
+    assert queued.dropped == 50 - len(slow.frames)
+    assert f"{queued.dropped} frames" in caplog.text
     assert slow.closed
 
 
 def test_a_slow_sink_of_files_gets_every_frame(make_result: MakeResult) -> None:
     slow = Gated()
-    behind = Behind(slow, name="slow", drop=False)
+    queued = QueuedSink(slow, name="slow", drop=False)
     threading.Timer(0.05, slow.gate.set).start()
     for frame in range(50):
-        behind.write(make_result(frame))
-    behind.close()
-    assert (slow.frames, behind.dropped) == (list(range(50)), 0)
+        queued.write(make_result(frame))
+    queued.close()
+    assert (slow.frames, queued.dropped) == (list(range(50)), 0)
 
 
-def test_what_a_sink_raises_behind_its_queue_is_raised_in_front_and_nothing_hangs(
+def test_an_error_in_the_queues_thread_is_raised_by_write_and_close(
     make_result: MakeResult,
 ) -> None:
     failing = Gated(bad=3)
     failing.gate.set()
-    behind = Behind(failing, name="failing", drop=False)
+    queued = QueuedSink(failing, name="failing", drop=False)
     bad = make_result(3)
     with pytest.raises(SystemProblem, match=r"--failing: .*No space"):
-        [behind.write(bad) for _ in range(10_000)]
+        [queued.write(bad) for _ in range(10_000)]
     with pytest.raises(SystemProblem, match="No space"):
-        behind.close()
+        queued.close()
     assert failing.closed

@@ -14,7 +14,7 @@ import pytest
 from finedge.errors import SystemProblem, UsageError
 from finedge.runtime.sinks import Context, Outputs, Result
 from finedge.runtime.sinks.overlay import draw, lines
-from finedge.runtime.sinks.video import CODECS, VideoFile, Videos, frame_rate, open_video
+from finedge.runtime.sinks.video import CODECS, Videos, VideoWriter, frame_rate, open_video
 
 MakeResult = Callable[..., Result]
 CONTEXT = Context("tiny", names=("a",), fps=(10.0,), live=False, stop=lambda: None)
@@ -26,12 +26,13 @@ import numpy as np
 from pathlib import Path
 from finedge.errors import SystemProblem
 from finedge.runtime.sinks import Result
-from finedge.runtime.sinks.video import VideoFile
+from finedge.runtime.sinks.video import VideoWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-video, rng = VideoFile(Path(sys.argv[1]), 10.0), np.random.default_rng(0)
+video, rng = VideoWriter(Path(sys.argv[1]), 10.0), np.random.default_rng(0)
 record = {"status": "ok", "top": [{"label": "red", "p": 0.9}], "age_ms": 1.0}
 for frame in range(40):
-    video.write(Result(record, rng.integers(0, 256, (240, 320, 3), dtype=np.uint8), seconds=frame / 10))
+    image = rng.integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    video.write(Result(record, image, seconds=frame / 10))
 try:
     video.close()
 except SystemProblem as error:
@@ -52,12 +53,12 @@ def read(path: Path) -> tuple[list[np.ndarray], float]:
 def test_the_video_has_every_frame_at_the_sources_rate_and_size(
     suffix: str, size: tuple[int, int], make_result: MakeResult, tmp_path: Path
 ) -> None:
-    video = VideoFile(tmp_path / f"out{suffix}", 12.5)
+    video = VideoWriter(tmp_path / f"out{suffix}", 12.5)
     for frame in range(5):
         video.write(make_result(frame, size=size, seconds=frame / 12.5))
     video.close()
     frames, fps = read(video.path)
-    # MPEG-4 and Motion JPEG store odd sizes as they are; FFmpeg's writer in OpenCV cuts them to even ones.
+    # MPEG-4 and Motion JPEG can store odd sizes. FFmpeg's writer in OpenCV cuts them to even ones.
     assert {f.shape for f in frames} == {(size[0] // 2 * 2, size[1] // 2 * 2, 3)}
     assert (len(frames), fps) == (5, 12.5)
     assert [p.name for p in tmp_path.iterdir()] == [video.path.name]
@@ -67,22 +68,22 @@ def grey(result: Result, level: int) -> Result:
     return replace(result, image=np.full((96, 128, 3), level, np.uint8))
 
 
-def test_until_the_next_frame_came_the_one_before_is_shown_by_up_to_a_second(
+def test_a_frame_is_shown_until_the_next_one_for_at_most_a_second(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
-    video = VideoFile(tmp_path / "out.avi", 10.0)
+    video = VideoWriter(tmp_path / "out.avi", 10.0)
     for frame, level in ((7, 40), (8, 80), (11, 120), (500, 160)):
         video.write(grey(make_result(frame, seconds=frame / 10), level))
     video.close()
-    shown = [round(float(f[80:, 100:].mean()) / 40) for f in read(video.path)[0]]
-    assert shown == [1] + [2] * 3 + [3] * 10 + [4]
+    levels = [round(float(f[80:, 100:].mean()) / 40) for f in read(video.path)[0]]
+    assert levels == [1] + [2] * 3 + [3] * 10 + [4]
 
 
 @pytest.mark.parametrize("true_fps", [4.0, 9.7, 10.0, 10.3, 33.0])
 def test_a_camera_that_does_not_keep_its_rate_is_shown_at_the_pace_of_time(
     true_fps: float, make_result: MakeResult, tmp_path: Path
 ) -> None:
-    video = VideoFile(tmp_path / "out.avi", 10.0, live=True)
+    video = VideoWriter(tmp_path / "out.avi", 10.0, live=True)
     rng = np.random.default_rng(0)
     times = [(frame + 0.4 * rng.random()) / true_fps for frame in range(round(20 * true_fps))]
     for frame, seconds in enumerate(times):
@@ -92,7 +93,7 @@ def test_a_camera_that_does_not_keep_its_rate_is_shown_at_the_pace_of_time(
 
 
 def test_photos_are_shown_once_each(make_result: MakeResult, tmp_path: Path) -> None:
-    video = VideoFile(tmp_path / "out.avi", 1.0)
+    video = VideoWriter(tmp_path / "out.avi", 1.0)
     for frame in (0, 1, 7):
         video.write(replace(make_result(frame), seconds=None))
     video.close()
@@ -100,7 +101,7 @@ def test_photos_are_shown_once_each(make_result: MakeResult, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "live", "rate"),
+    ("reported", "live", "rate"),
     [
         (12.5, True, 12.5),
         (None, True, 25.0),
@@ -109,29 +110,29 @@ def test_photos_are_shown_once_each(make_result: MakeResult, tmp_path: Path) -> 
         (None, False, 1.0),
     ],
 )
-def test_a_source_that_does_not_say_its_rate_has_a_usual_one(
-    said: float | None, live: bool, rate: float
+def test_a_source_that_does_not_report_its_rate_gets_a_usual_one(
+    reported: float | None, live: bool, rate: float
 ) -> None:
-    assert frame_rate(said, live=live) == rate
+    assert frame_rate(reported, live=live) == rate
 
 
 def test_on_a_disk_that_runs_full_the_video_ends_and_is_whole(
     make_result: MakeResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    video = VideoFile(tmp_path / "out.mp4", 10.0)
+    video = VideoWriter(tmp_path / "out.mp4", 10.0)
     for frame in range(3):
         video.write(make_result(frame, seconds=frame / 10))
-    monkeypatch.setattr("finedge.runtime.sinks.video.LEAST_FREE", 1 << 62)
+    monkeypatch.setattr("finedge.runtime.sinks.video.MIN_FREE", 1 << 62)
     with pytest.raises(OSError, match=r"No space.*out\.mp4"):
         video.write(make_result(3))
     video.close()
     assert len(read(video.path)[0]) == 3
 
 
-def test_a_video_that_is_damaged_does_not_keep_the_others_from_being_finished(
+def test_a_damaged_video_does_not_keep_the_others_from_being_finished(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
-    videos = Videos((VideoFile(tmp_path / "a.avi", 10.0), VideoFile(tmp_path / "b.avi", 10.0)))
+    videos = Videos((VideoWriter(tmp_path / "a.avi", 10.0), VideoWriter(tmp_path / "b.avi", 10.0)))
     for stream in (0, 1):
         videos.write(make_result(stream=stream))
     videos.files[0]._written += 1
@@ -159,7 +160,7 @@ def test_a_video_that_did_not_reach_the_disk_does_not_replace_the_old_one(
 def test_frames_of_another_size_are_fitted_to_the_first(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
-    video = VideoFile(tmp_path / "out.avi", 10.0)
+    video = VideoWriter(tmp_path / "out.avi", 10.0)
     for frame, size in enumerate([(48, 64), (100, 30)]):
         video.write(make_result(frame, size=size))
     video.close()
@@ -169,7 +170,7 @@ def test_frames_of_another_size_are_fitted_to_the_first(
 def test_the_old_video_stays_until_the_new_one_is_whole(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
-    video = VideoFile(tmp_path / "out.mp4", 10.0)
+    video = VideoWriter(tmp_path / "out.mp4", 10.0)
     video.path.write_text("old")
     video.write(make_result())
     assert video.path.read_text() == "old"
@@ -184,7 +185,7 @@ def test_nothing_is_written_through_a_link_under_the_name_of_a_half_video(
     (tmp_path / ".link.partial.mp4").symlink_to("victim")
     os.mkfifo(tmp_path / ".pipe.partial.mp4")
     for name in ("link.mp4", "pipe.mp4"):
-        video = VideoFile(tmp_path / name, 10.0)
+        video = VideoWriter(tmp_path / name, 10.0)
         video.write(make_result(0))
         video.close()
         assert len(read(tmp_path / name)[0]) == 1
@@ -229,7 +230,7 @@ def test_several_sources_are_several_files(make_result: MakeResult, tmp_path: Pa
     ]
 
 
-def test_a_name_without_a_codec_and_a_place_that_cannot_be_written_are_refused(
+def test_a_name_without_a_codec_and_a_read_only_folder_are_refused(
     make_result: MakeResult, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"out\.gif"):
@@ -238,7 +239,7 @@ def test_a_name_without_a_codec_and_a_place_that_cannot_be_written_are_refused(
     with pytest.raises(SystemProblem, match="--save: the folder"):
         open_video(Outputs(save=Path("/proc/finedge/out.mp4")), CONTEXT)
     with pytest.raises(SystemProblem, match=r"out\.mp4"):
-        VideoFile(tmp_path / "out.mp4", 10.0).write(make_result())
+        VideoWriter(tmp_path / "out.mp4", 10.0).write(make_result())
 
 
 def test_the_overlay_says_the_labels_and_what_is_wrong(make_result: MakeResult) -> None:

@@ -14,21 +14,23 @@ from finedge.runtime.sinks.window import open_window, why_not
 CONTEXT = Context("tiny", names=("cam",), fps=(25.0,), live=True, stop=lambda: None)
 
 # Frames and a silence in a real window; prints its size as the window system has it.
-SHOWN = """
+SHOW_TWICE = """
 import cv2, numpy as np
 from finedge.runtime.sinks import Context, Outputs, Result
 from finedge.runtime.sinks.window import open_window
 record = {"status": "ok", "top": [{"label": "red", "p": 0.9}], "age_ms": 1.0}
-window = open_window(Outputs(show=True), Context("tiny", names=("cam",), fps=(25.0,), live=True, stop=lambda: print("stopped")))
-for record in (record, record | {"status": "no_signal", "top": [], "age_ms": None}):
-    window.write(Result(record, np.zeros((120, 160, 3), np.uint8) if record["top"] else None))
+stop = lambda: print("stopped")
+context = Context("tiny", names=("cam",), fps=(25.0,), live=True, stop=stop)
+window = open_window(Outputs(show=True), context)
+window.write(Result(record, np.zeros((120, 160, 3), np.uint8)))
+window.write(Result(record | {"status": "no_signal", "top": [], "age_ms": None}))
 print(*cv2.getWindowImageRect("cam")[2:])
 window.close()
 """
 
 
 @pytest.mark.parametrize("display", [None, "127.0.0.1:9999"])
-def test_without_a_display_there_is_an_error_that_says_so_and_no_crash(
+def test_without_a_display_there_is_an_error_and_no_crash(
     display: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
@@ -50,7 +52,7 @@ def test_frames_are_shown_in_a_window_named_by_the_source() -> None:
     if shutil.which("xvfb-run") is None:
         pytest.skip("needs a display: apt-get install xvfb")
     run = subprocess.run(
-        ["xvfb-run", "-a", sys.executable, "-c", SHOWN],
+        ["xvfb-run", "-a", sys.executable, "-c", SHOW_TWICE],
         capture_output=True,
         text=True,
         timeout=60,

@@ -55,7 +55,7 @@ STAND_INS = [
 ]
 
 
-def with_stand_ins(pipeline: str) -> str:
+def with_range_sources(pipeline: str) -> str:
     for hardware, software in STAND_INS:
         pipeline = re.sub(hardware, software, pipeline)  # type: ignore[arg-type]
     return pipeline
@@ -104,7 +104,7 @@ def test_gst_launch_runs_every_pipeline(
     name: str, jetson: bool, wish: CaptureOptions, gst_launch: str
 ) -> None:
     text = (
-        with_stand_ins(PIPELINES[name](wish, jetson)) + " wait-on-eos=false"
+        with_range_sources(PIPELINES[name](wish, jetson)) + " wait-on-eos=false"
     )  # nobody takes the pictures
     done = subprocess.run(
         [gst_launch, "--quiet", *text.split()],
@@ -121,7 +121,7 @@ def test_gstreamer_and_numpy_turn_alike(flip: int, gi: None) -> None:
     from finedge.runtime.sources import gstreamer
 
     def picture(turn: int) -> Any:
-        text = with_stand_ins(
+        text = with_range_sources(
             pipelines.v4l2("/dev/video0", CaptureOptions(64, 48, flip=turn), jetson=False).replace(
                 SCENE, "videotestsrc"
             )

@@ -23,7 +23,7 @@ from finedge.runtime.classifier import Classifier
 from finedge.runtime.fake import FakeBackend
 from finedge.runtime.sources import Frame, SourceInfo
 from finedge.runtime.stream.pipeline import Answer, Pipeline
-from finedge.runtime.stream.results import Watch
+from finedge.runtime.stream.results import Results
 
 SOON_S = 10.0  # an end to waiting, never reached when the code is right
 KEYS = [
@@ -76,6 +76,12 @@ def run(
     code = main(["classify", *map(str, arguments)])
     out, err = capsys.readouterr()
     return code, [json.loads(line) for line in out.splitlines()], err
+
+
+def classify_command(bundle: Bundle) -> list[str]:
+    """Return a command that classifies a live source for ever."""
+    program = [sys.executable, "-m", "finedge", "classify"]
+    return [*program, str(bundle.path), "test://", "--backend", "fake"]
 
 
 def test_a_folder_gives_one_line_an_image_with_the_right_label(
@@ -153,15 +159,16 @@ def test_silence_is_a_record_and_never_reaches_the_model(tiny_bundle: Bundle) ->
     backend = FakeBackend()
     classifier = Classifier(tiny_bundle, backend.open(tiny_bundle, variant="fp32"), "fp32")
     camera = Flickering()
-    watch = Watch(classifier, [camera])
+    results_of = Results(classifier, [camera])
     with Pipeline([camera], classifier, no_signal_ms=20) as pipeline:
         results = []
         for answer in pipeline:
-            results.append(watch(answer))
-            camera.wakes.set() if len(results) == 1 else camera.ends.set() if results[
-                -1
-            ].image is None and len(results) > 2 else None
-    said = [
+            results.append(results_of(answer))
+            if len(results) == 1:
+                camera.wakes.set()
+            elif len(results) > 2 and results[-1].image is None:
+                camera.ends.set()
+    facts = [
         (
             r.record["status"],
             r.record["frame"],
@@ -172,11 +179,11 @@ def test_silence_is_a_record_and_never_reaches_the_model(tiny_bundle: Bundle) ->
         for r in results
     ]
     silence, answer = ("no_signal", None, True, True, True), ("ok", 7, False, False, False)
-    assert set(said) == {silence, answer}
-    assert (said[0], said.count(answer), said[-1]) == (silence, 1, silence)
+    assert set(facts) == {silence, answer}
+    assert (facts[0], facts.count(answer), facts[-1]) == (silence, 1, silence)
     assert all(sorted(r.record) == sorted(KEYS) for r in results)
     assert {r.record["source"] for r in results} == {"cam"}
-    assert f"{said.count(silence)} times no signal" in watch.summary(pipeline.counts)
+    assert f"{facts.count(silence)} times no signal" in results_of.summary(pipeline.counts)
     assert len(backend.inputs) == 1
 
 
@@ -185,28 +192,28 @@ def test_a_clock_that_is_set_while_the_run_goes_on_is_believed(
 ) -> None:
     frame = Frame(0, time.monotonic_ns(), np.zeros((40, 40, 3), np.uint8), "cam", 0.0)
     classifier = Classifier(tiny_bundle, FakeBackend().open(tiny_bundle, variant="fp32"), "fp32")
-    watch = Watch(classifier, [Flickering()])
-    later = int(
-        datetime(2040, 1, 1, tzinfo=timezone.utc).timestamp() * 1e9
-    )  # a board without a battery, until it reaches a time server
+    results = Results(classifier, [Flickering()])
+    # A board without a battery, once it reaches a time server.
+    later = int(datetime(2040, 1, 1, tzinfo=timezone.utc).timestamp() * 1e9)
     monkeypatch.setattr(time, "time_ns", lambda: later)
-    record = watch(
-        Answer(0, frame, np.zeros(len(tiny_bundle.spec.labels), np.float32), 0.0, 0.0)
-    ).record
+    scores = np.zeros(len(tiny_bundle.spec.labels), np.float32)
+    record = results(Answer(0, frame, scores, 0.0, 0.0)).record
     captured = datetime.fromisoformat(record["captured_at"].replace("Z", "+00:00")).timestamp()
     assert 0 <= later / 1e9 - captured < SOON_S
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """Forty frames, 20 a second: red, but every fifth one a blue of the same grey, which is no change of scene."""
+    """Forty frames, 20 a second: red, but every fifth one is blue.
+
+    The blue has the same grey level, so it is no change of scene.
+    """
     writer = cv2.VideoWriter(
         str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (60, 48)
     )
     for i in range(40):
-        writer.write(
-            np.full((48, 60, 3), (220, 90, 30) if i % 5 == 4 else (40, 30, 210), np.uint8)
-        )  # BGR
+        bgr = (220, 90, 30) if i % 5 == 4 else (40, 30, 210)
+        writer.write(np.full((48, 60, 3), bgr, np.uint8))
     writer.release()
     return tmp_path / "clip.avi"
 
@@ -256,7 +263,7 @@ def test_a_live_source_and_a_file_run_together(
     assert live == sorted(set(live))
 
 
-def test_smoothing_calms_a_flickering_answer_and_keeps_the_models_own_word(
+def test_smoothing_calms_a_flickering_answer_and_keeps_raw_top(
     tiny_bundle: Bundle, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, plain, _ = run(capsys, tiny_bundle.path, clip, "--variant", "fp32")
@@ -284,7 +291,7 @@ def test_an_answer_below_the_bundles_threshold_is_unknown(
         assert all(r["top"][0]["p"] < 0.9 for r in lines)
 
 
-def test_a_held_label_comes_first_until_another_has_led_for_long_enough(
+def test_a_held_label_comes_first_until_another_led_long_enough(
     tiny_bundle: Bundle, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, lines, _ = run(capsys, tiny_bundle.path, clip, "--variant", "fp32", "--hold", 2)
@@ -320,26 +327,18 @@ def test_an_interval_thins_a_video(
 def test_the_video_and_the_collected_frames_are_written(
     tiny_bundle: Bundle, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    extra = (
-        "--save",
-        tmp_path / "out.mp4",
-        "--collect",
-        tmp_path / "unsure",
-        "--collect-below",
-        1.0,
-    )
-    code, lines, _ = run(capsys, tiny_bundle.path, clip, "--variant", "fp32", *extra)
+    save = ("--save", tmp_path / "out.mp4")
+    collect = ("--collect", tmp_path / "unsure", "--collect-below", 1.0)
+    options = ("--variant", "fp32", *save, *collect)
+    code, lines, _ = run(capsys, tiny_bundle.path, clip, *options)
     assert (code, len(lines)) == (0, 40)
     saved = cv2.VideoCapture(str(tmp_path / "out.mp4"))
-    assert (sum(1 for _ in iter(lambda: saved.read()[0], False)), saved.get(cv2.CAP_PROP_FPS)) == (
-        40,
-        20.0,
-    )
-    kept = [
-        json.loads(line) for line in (tmp_path / "unsure" / "index.jsonl").read_text().splitlines()
-    ]
-    assert [k["frame"] for k in kept] == [0, 20]  # one a second
-    assert all((tmp_path / "unsure" / k["image"]).is_file() for k in kept)
+    assert sum(1 for _ in iter(lambda: saved.read()[0], False)) == 40
+    assert saved.get(cv2.CAP_PROP_FPS) == 20.0
+    index = (tmp_path / "unsure" / "index.jsonl").read_text()
+    entries = [json.loads(line) for line in index.splitlines()]
+    assert [entry["frame"] for entry in entries] == [0, 20]  # one a second
+    assert all((tmp_path / "unsure" / entry["image"]).is_file() for entry in entries)
 
 
 def test_a_disk_that_cannot_be_written_ends_the_run_with_its_error(
@@ -355,18 +354,7 @@ def test_a_disk_that_cannot_be_written_ends_the_run_with_its_error(
 
 
 def test_the_live_page_is_served_while_the_run_goes_on(tiny_bundle: Bundle) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "finedge",
-        "classify",
-        str(tiny_bundle.path),
-        "test://",
-        "--backend",
-        "fake",
-        "--serve",
-        "127.0.0.1:0",
-    ]
+    command = [*classify_command(tiny_bundle), "--serve", "127.0.0.1:0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -424,8 +412,8 @@ def test_bad_input_has_its_exit_code_and_names_the_culprit(
     for name in ("note.jpg", "note.mp4"):
         Path(name).write_text("milk, eggs")
     Image.new("RGB", (40, 40)).save("photo.png")
-    found, lines, log = run(capsys, tiny_bundle.path, source, *options)
-    assert (found, lines) == (code, [])
+    exit_code, lines, log = run(capsys, tiny_bundle.path, source, *options)
+    assert (exit_code, lines) == (code, [])
     assert text in log
 
 
@@ -441,19 +429,10 @@ def test_a_truncated_video_ends_with_exit_4_after_its_frames(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_stream_with_whole_lines_a_summary_and_130(
+def test_a_signal_ends_a_stream_with_whole_lines_and_exit_130(
     number: signal.Signals, tiny_bundle: Bundle
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "finedge",
-        "classify",
-        str(tiny_bundle.path),
-        "test://",
-        "--backend",
-        "fake",
-    ]
+    command = classify_command(tiny_bundle)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -469,16 +448,7 @@ def test_a_signal_ends_a_stream_with_whole_lines_a_summary_and_130(
 
 
 def test_a_reader_that_closes_the_pipe_is_no_error(tiny_bundle: Bundle) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "finedge",
-        "classify",
-        str(tiny_bundle.path),
-        "test://",
-        "--backend",
-        "fake",
-    ]
+    command = classify_command(tiny_bundle)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -22,8 +22,11 @@ FPS = 50.0
 
 
 @dataclass
-class Made:
-    """A source of `count` frames, each with its index as its pixels, then `error` or the end; before frame i it calls `before(i)`."""
+class CountedSource:
+    """A source of `count` frames, then `error` or the end.
+
+    The pixels of a frame are its index. Before frame i it calls `before(i)`.
+    """
 
     count: int
     live: bool = False
@@ -40,7 +43,7 @@ class Made:
         if self.error is not None:
             raise self.error
 
-    def __enter__(self) -> Made:
+    def __enter__(self) -> CountedSource:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,7 +52,10 @@ class Made:
 
 @dataclass
 class Steps:
-    """Scores a frame by its index; keeps what it was given, and calls `at_prepare` and `at_scores` with the number of the call."""
+    """Scores a frame by its index, and keeps the shapes of its batches.
+
+    It calls `at_prepare` and `at_scores` with the number of the call.
+    """
 
     at_prepare: Callable[[int], object] = lambda call: None
     at_scores: Callable[[int], object] = lambda call: None
@@ -87,16 +93,16 @@ def _nothing_is_left() -> Iterator[None]:
 
 
 def test_every_frame_of_files_is_answered_in_order_with_its_own_scores() -> None:
-    with Pipeline([Made(300)], Steps()) as pipeline:
+    with Pipeline([CountedSource(300)], Steps()) as pipeline:
         answers = [a for a in pipeline if isinstance(a, Answer)]
     assert indices(answers) == list(range(300))
     assert all(a.scores[0] == a.frame.index % 256 for a in answers)
     assert pipeline.counts[0].used == 300
 
 
-def test_thousands_of_frames_lose_and_double_none_and_leave_nothing_behind() -> None:
+def test_thousands_of_frames_lose_none_and_double_none() -> None:
     held: set[int] = set()
-    with Pipeline([Made(3000), Made(2000)], Steps()) as pipeline:
+    with Pipeline([CountedSource(3000), CountedSource(2000)], Steps()) as pipeline:
         last = [-1, -1]
         for answer in pipeline:
             assert isinstance(answer, Answer)
@@ -104,26 +110,28 @@ def test_thousands_of_frames_lose_and_double_none_and_leave_nothing_behind() -> 
             last[answer.stream] += 1
             held.add(sum(c.captured - c.dropped for c in pipeline.counts) - sum(last) - 2)
     assert last == [2999, 1999]
-    # Between the sources and here each of 2 sources has a frame in hand and one in its slot, and three batches are under way.
+    # Each of the 2 sources has a frame in hand and one in its slot, and three batches of 2 are
+    # under way.
     assert max(held) <= 2 * 2 + 3 * 2
 
 
 def test_the_stages_work_at_the_same_time() -> None:
-    """Each stage waits until the next one is at work on the frame before: only overlapping stages get to the end."""
+    """Each stage waits until the next one works on the frame before.
+
+    Only stages that overlap get to the end.
+    """
     infers, decides = threading.Event(), threading.Event()
     steps = Steps(
         at_prepare=lambda call: call < 2 or infers.wait(SOON_S),
         at_scores=lambda call: call < 1 or (infers.set(), decides.wait(SOON_S)),
     )
-    with Pipeline([Made(3)], steps) as pipeline:
+    with Pipeline([CountedSource(3)], steps) as pipeline:
         for _ in pipeline:
             decides.set()
             assert infers.wait(SOON_S)
 
 
-def test_of_a_live_source_a_frame_is_taken_only_when_the_one_before_it_went_into_inference() -> (
-    None
-):
+def test_a_live_frame_is_taken_only_when_the_one_before_is_in_inference() -> None:
     scored: list[int] = []
     ahead: list[int] = []
     steps = Steps(
@@ -131,18 +139,22 @@ def test_of_a_live_source_a_frame_is_taken_only_when_the_one_before_it_went_into
         at_scores=lambda call: (scored.append(call), time.sleep(0.01)),
     )
     with Pipeline(
-        [Made(300, live=True, before=lambda index: time.sleep(0.001))], steps
+        [CountedSource(300, live=True, before=lambda index: time.sleep(0.001))], steps
     ) as pipeline:
-        taken = indices(list(pipeline))
+        answered = indices(list(pipeline))
     assert max(ahead) <= 1
-    assert all(a < b for a, b in pairwise(taken))
-    assert taken[-1] == 299
+    assert all(a < b for a, b in pairwise(answered))
+    assert answered[-1] == 299
     (counts,) = pipeline.counts
-    assert (counts.captured, counts.used, counts.dropped) == (300, len(taken), 300 - len(taken))
+    assert (counts.captured, counts.used, counts.dropped) == (
+        300,
+        len(answered),
+        300 - len(answered),
+    )
     assert counts.dropped > 0
 
 
-def test_frames_of_several_live_sources_share_a_batch_and_a_slow_one_holds_nobody_up() -> None:
+def test_live_sources_share_a_batch_and_a_slow_one_delays_no_other() -> None:
     both, end = threading.Barrier(2), threading.Event()
 
     def meet(index: int) -> None:
@@ -154,8 +166,8 @@ def test_frames_of_several_live_sources_share_a_batch_and_a_slow_one_holds_nobod
 
     steps = Steps()
     sources = [
-        Made(400, live=True, before=lambda i: (i == 0 and meet(i), time.sleep(0.002))),
-        Made(2, live=True, before=lambda i: (i == 0 and meet(i), rarely(i))),
+        CountedSource(400, live=True, before=lambda i: (i == 0 and meet(i), time.sleep(0.002))),
+        CountedSource(2, live=True, before=lambda i: (i == 0 and meet(i), rarely(i))),
     ]
     with Pipeline(sources, steps) as pipeline:
         answers = []
@@ -172,7 +184,7 @@ def test_frames_of_several_live_sources_share_a_batch_and_a_slow_one_holds_nobod
 
 def test_files_that_are_read_together_are_one_batch() -> None:
     release, steps = threading.Event(), Steps(at_prepare=lambda call: call or release.wait(SOON_S))
-    with Pipeline([Made(3), Made(3)], steps) as pipeline:
+    with Pipeline([CountedSource(3), CountedSource(3)], steps) as pipeline:
         threading.Timer(0.2, release.set).start()
         answers = list(pipeline)
     assert indices(answers, stream=0) == indices(answers, stream=1) == [0, 1, 2]
@@ -181,11 +193,11 @@ def test_files_that_are_read_together_are_one_batch() -> None:
 
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("error", [SourceLost("unplugged"), MemoryError(), SystemExit(3)])
-def test_an_error_of_a_source_comes_behind_its_last_frame(error: BaseException, live: bool) -> None:
+def test_an_error_of_a_source_comes_after_its_last_frame(error: BaseException, live: bool) -> None:
     got: list[Answer | Silence] = []
     with (
         pytest.raises(type(error)) as raised,
-        Pipeline([Made(3, live=live, error=error)], Steps()) as pipeline,
+        Pipeline([CountedSource(3, live=live, error=error)], Steps()) as pipeline,
     ):
         got.extend(pipeline)
     assert raised.value is error
@@ -196,14 +208,16 @@ def test_one_source_that_is_lost_ends_the_others() -> None:
     lost, got = SourceLost("unplugged"), list[Answer | Silence]()
     with (
         pytest.raises(SourceLost),
-        Pipeline([Made(10_000_000, live=True), Made(2, error=lost)], Steps()) as pipeline,
+        Pipeline(
+            [CountedSource(10_000_000, live=True), CountedSource(2, error=lost)], Steps()
+        ) as pipeline,
     ):
         got.extend(pipeline)
     assert indices(got, stream=1) == [0, 1]
 
 
 @pytest.mark.parametrize("stage", ["at_prepare", "at_scores"])
-def test_an_error_of_a_stage_comes_behind_what_was_answered(stage: str) -> None:
+def test_an_error_of_a_stage_comes_after_what_was_answered(stage: str) -> None:
     def fail(call: int) -> None:
         if call == 5:
             raise ZeroDivisionError(stage)
@@ -211,7 +225,7 @@ def test_an_error_of_a_stage_comes_behind_what_was_answered(stage: str) -> None:
     got: list[Answer | Silence] = []
     with (
         pytest.raises(ZeroDivisionError, match=stage),
-        Pipeline([Made(1_000_000)], Steps(**{stage: fail})) as pipeline,
+        Pipeline([CountedSource(1_000_000)], Steps(**{stage: fail})) as pipeline,
     ):
         got.extend(pipeline)
     assert indices(got) == [0, 1, 2, 3, 4]
@@ -220,14 +234,16 @@ def test_an_error_of_a_stage_comes_behind_what_was_answered(stage: str) -> None:
 def test_an_error_of_the_consumer_ends_every_thread() -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        Pipeline([Made(1_000_000), Made(1_000_000, live=True)], Steps()) as pipeline,
+        Pipeline(
+            [CountedSource(1_000_000), CountedSource(1_000_000, live=True)], Steps()
+        ) as pipeline,
     ):
         next(1 // 0 for _ in pipeline)
 
 
 @pytest.mark.parametrize("live", [True, False])
 def test_stop_answers_what_is_under_way_and_ends(live: bool) -> None:
-    with Pipeline([Made(10_000_000, live=live)], Steps()) as pipeline:
+    with Pipeline([CountedSource(10_000_000, live=live)], Steps()) as pipeline:
         answers = iter(pipeline)
         first = [next(answers) for _ in range(5)]
         pipeline.stop()
@@ -241,20 +257,22 @@ def test_stop_answers_what_is_under_way_and_ends(live: bool) -> None:
 def test_stop_ends_a_wait_for_a_silent_camera() -> None:
     hang = threading.Event()
     with Pipeline(
-        [Made(1, live=True, before=lambda index: hang.wait(SOON_S))], Steps(), no_signal_ms=60_000
+        [CountedSource(1, live=True, before=lambda index: hang.wait(SOON_S))],
+        Steps(),
+        no_signal_ms=60_000,
     ) as pipeline:
         threading.Timer(0.05, pipeline.stop).start()
         assert list(pipeline) == []
         hang.set()
 
 
-def test_all_readers_are_told_to_end_before_any_is_waited_for(
+def test_all_readers_are_stopped_before_any_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stream, "READER_JOIN_S", 3 * SOON_S)
     closed, met = [threading.Event(), threading.Event()], []
 
-    class Hanging(Made):
+    class Hanging(CountedSource):
         def close(self) -> None:
             closed[self.count - 1].set()
 
@@ -268,14 +286,14 @@ def test_all_readers_are_told_to_end_before_any_is_waited_for(
 
 
 def test_leaving_without_iterating_leaves_nothing() -> None:
-    with Pipeline([Made(1_000_000), Made(1_000_000, live=True)], Steps()):
+    with Pipeline([CountedSource(1_000_000), CountedSource(1_000_000, live=True)], Steps()):
         pass
 
 
-def test_a_silence_is_told_of_its_source_and_never_reaches_a_stage() -> None:
+def test_a_silence_names_its_source_and_never_reaches_a_stage() -> None:
     hang, steps = threading.Event(), Steps()
     with Pipeline(
-        [Made(1, live=True, before=lambda index: hang.wait(SOON_S)), Made(2)],
+        [CountedSource(1, live=True, before=lambda index: hang.wait(SOON_S)), CountedSource(2)],
         steps,
         no_signal_ms=20,
     ) as pipeline:
@@ -292,28 +310,30 @@ def test_a_silence_is_told_of_its_source_and_never_reaches_a_stage() -> None:
 @pytest.mark.parametrize("live", [True, False])
 def test_the_limit_counts_frames_of_all_sources(live: bool) -> None:
     with Pipeline(
-        [Made(10_000_000, live=live), Made(10_000_000, live=live)], Steps(), limit=7
+        [CountedSource(10_000_000, live=live), CountedSource(10_000_000, live=live)],
+        Steps(),
+        limit=7,
     ) as pipeline:
         assert len(list(pipeline)) == 7
     assert sum(c.used for c in pipeline.counts) == 7
 
 
 def test_an_interval_thins_a_video_by_its_own_clock() -> None:
-    with Pipeline([Made(200)], Steps(), interval_s=0.5) as pipeline:
+    with Pipeline([CountedSource(200)], Steps(), interval_s=0.5) as pipeline:
         assert indices(list(pipeline)) == [round(0.5 * FPS) * i for i in range(8)]
     (counts,) = pipeline.counts
     assert (counts.captured, counts.used, counts.dropped) == (200, 8, 192)
 
 
-def test_an_interval_keeps_its_mean_rate_where_it_is_no_multiple_of_a_frame() -> None:
-    with Pipeline([Made(500)], Steps(), interval_s=0.03) as pipeline:
+def test_an_interval_that_is_no_multiple_of_a_frame_keeps_its_mean_rate() -> None:
+    with Pipeline([CountedSource(500)], Steps(), interval_s=0.03) as pipeline:
         answers = list(pipeline)
     assert len(answers) == pytest.approx(500 / FPS / 0.03, abs=1)
 
 
 def test_only_the_region_is_prepared_and_the_whole_frame_is_kept() -> None:
     steps = Steps()
-    with Pipeline([Made(1)], steps, region=Region.parse("1,0,3,2")) as pipeline:
+    with Pipeline([CountedSource(1)], steps, region=Region.parse("1,0,3,2")) as pipeline:
         (answer,) = pipeline
     assert isinstance(answer, Answer)
     assert (list(steps.shapes), answer.frame.image.shape) == ([(1, 2, 3, 3)], (4, 6, 3))
@@ -322,11 +342,11 @@ def test_only_the_region_is_prepared_and_the_whole_frame_is_kept() -> None:
 def test_a_region_outside_the_frame_ends_the_run_with_its_error() -> None:
     with (
         pytest.raises(UsageError, match="6x4"),
-        Pipeline([Made(1)], Steps(), region=Region.parse("4,0,3,2")) as pipeline,
+        Pipeline([CountedSource(1)], Steps(), region=Region.parse("4,0,3,2")) as pipeline,
     ):
         list(pipeline)
 
 
 def test_sources_without_a_frame_end_at_once() -> None:
-    with Pipeline([Made(0), Made(0, live=True)], Steps()) as pipeline:
+    with Pipeline([CountedSource(0), CountedSource(0, live=True)], Steps()) as pipeline:
         assert list(pipeline) == []

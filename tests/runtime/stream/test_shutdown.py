@@ -11,31 +11,41 @@ import pytest
 
 from finedge.bundle import Bundle
 
-SOON_S = 25.0  # LAST_S and a slow machine's start; a run that hangs would take for ever
-START = "import sys, threading, hashlib; from finedge.cli import main; from finedge.runtime import fake, leash; "
-RUN = "; leash.LAST_S = 5.0; sys.exit(main(['classify', sys.argv[1], 'test://', '--backend', 'fake', *sys.argv[2:]]))"
-CALL = "fake.FakeSession.__call__ = lambda self, batch: print('hangs', file=sys.stderr, flush=True) or {}"
-WRITE = "jsonl.JsonLines.{} = lambda self, *_: print('hangs', file=sys.stderr, flush=True) or {}"
+SOON_S = 25.0  # EXIT_AFTER_S and a slow machine's start; a run that hangs would take for ever
 FOR_EVER = "threading.Event().wait()"
-LIBRARY = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # no signal ends it
-HANGS = {
-    "model": CALL.format(FOR_EVER),
-    "model in a library": CALL.format(LIBRARY),
-    "sink": "from finedge.runtime.sinks import jsonl; " + WRITE.format("write", FOR_EVER),
-    "sink in a library": "from finedge.runtime.sinks import jsonl; "
-    + WRITE.format("write", LIBRARY),
-    "closing a sink": "from finedge.runtime.sinks import jsonl; jsonl.print = lambda *_, **__: print('hangs', file=sys.stderr, flush=True); "
-    + "jsonl.JsonLines.close = lambda self: threading.Event().wait()",
-    "source": "from finedge.runtime.sources import scene; scene.Scene.__iter__ = lambda self: print('hangs', file=sys.stderr, flush=True) or "
-    + LIBRARY,
+LIBRARY_CALL = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # no signal ends it
+
+START = """
+import hashlib, sys, threading
+from finedge.cli import main
+from finedge.runtime import fake
+from finedge.runtime.sinks import jsonl
+from finedge.runtime.sources import scene
+from finedge.runtime.stream import shutdown
+
+def say(*_, **__):
+    print("hangs", file=sys.stderr, flush=True)
+
+"""
+RUN = """
+shutdown.EXIT_AFTER_S = 5.0
+sys.exit(main(["classify", sys.argv[1], "test://", "--backend", "fake", *sys.argv[2:]]))
+"""
+HANG_IN = {
+    "model": f"fake.FakeSession.__call__ = lambda self, batch: say() or {FOR_EVER}",
+    "model in a library": "fake.FakeSession.__call__ = "
+    f"lambda self, batch: say() or {LIBRARY_CALL}",
+    "sink": f"jsonl.JsonLines.write = lambda self, *_: say() or {FOR_EVER}",
+    "sink in a library": f"jsonl.JsonLines.write = lambda self, *_: say() or {LIBRARY_CALL}",
+    "closing a sink": f"jsonl.print = say; jsonl.JsonLines.close = lambda self: {FOR_EVER}",
+    "source": f"scene.Scene.__iter__ = lambda self: say() or {LIBRARY_CALL}",
 }
+CASES = [("model", signal.SIGINT), *((name, signal.SIGTERM) for name in HANG_IN)]
 
 
-@pytest.mark.parametrize(
-    ("name", "number"), [("model", signal.SIGINT), *((name, signal.SIGTERM) for name in HANGS)]
-)
+@pytest.mark.parametrize(("name", "number"), CASES)
 def test_one_signal_ends_what_hangs(name: str, number: signal.Signals, tiny_bundle: Bundle) -> None:
-    command = [sys.executable, "-c", START + HANGS[name] + RUN, str(tiny_bundle.path)]
+    command = [sys.executable, "-c", START + HANG_IN[name] + RUN, str(tiny_bundle.path)]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -53,7 +63,7 @@ def test_one_signal_ends_what_hangs(name: str, number: signal.Signals, tiny_bund
 
 
 def test_a_reader_that_does_not_read_does_not_keep_a_run_alive(tiny_bundle: Bundle) -> None:
-    command = [sys.executable, "-c", START + "pass" + RUN, str(tiny_bundle.path)]
+    command = [sys.executable, "-c", START + RUN, str(tiny_bundle.path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             time.sleep(4)  # the pipe is full then or not: it must end either way

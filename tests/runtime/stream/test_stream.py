@@ -13,13 +13,17 @@ import pytest
 
 from finedge.errors import SourceLost
 from finedge.runtime.sources import Frame, SourceInfo
-from finedge.runtime.stream.stream import Counts, Stream, stop_on_signals
+from finedge.runtime.stream.shutdown import stop_on_signals
+from finedge.runtime.stream.stream import FrameCounts, Stream
 
 SOON_S = 10.0  # an end to waiting, never reached when the code is right
 
 
 class Scripted:
-    """A source of `count` frames, then `error` or the end. `produced` counts the frames that the stream has taken in."""
+    """A source of `count` frames, then `error` or the end.
+
+    `produced` counts the frames that the stream has taken.
+    """
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ def wait_until(condition: object) -> None:
         time.sleep(0.001)
 
 
-def test_a_slow_consumer_always_gets_the_newest_frame_and_drops_are_counted() -> None:
+def test_a_slow_consumer_gets_the_newest_frame_and_drops_are_counted() -> None:
     source = Scripted(300, pace_s=0.001)
     indices, lags = [], []
     with Stream(source) as stream:
@@ -82,7 +86,7 @@ def test_a_slow_consumer_always_gets_the_newest_frame_and_drops_are_counted() ->
     assert max(lags) <= 0
     assert all(a < b for a, b in pairwise(indices))
     assert indices[-1] == 299
-    assert stream.counts == Counts(300, len(indices), 300 - len(indices))
+    assert stream.counts == FrameCounts(300, len(indices), 300 - len(indices))
     assert stream.counts.dropped > 0
 
 
@@ -93,12 +97,12 @@ def test_every_frame_of_a_file_is_used_however_slow_the_consumer() -> None:
             time.sleep(0.001)
             indices.append(frame.index)
     assert indices == list(range(20))
-    assert stream.counts == Counts(20, 20, 0)
+    assert stream.counts == FrameCounts(20, 20, 0)
 
 
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("error", [SourceLost("unplugged"), MemoryError(), SystemExit(3)])
-def test_an_error_of_the_reader_is_raised_in_the_caller_after_the_last_frame(
+def test_an_error_of_the_reader_is_raised_after_the_last_frame(
     error: BaseException, live: bool
 ) -> None:
     got = []
@@ -118,17 +122,17 @@ def test_a_live_source_that_ends_ends_the_stream() -> None:
         assert list(stream)[-1].index == 2
     with Stream(Scripted(0)) as empty:
         assert list(empty) == []
-    assert empty.counts == Counts(0, 0, 0)
+    assert empty.counts == FrameCounts(0, 0, 0)
 
 
-def test_silence_is_told_and_no_frame_is_made_up() -> None:
+def test_silence_is_reported_and_no_frame_is_made_up() -> None:
     source = Scripted(1)
     source.silence.clear()
     with Stream(source, no_signal_ms=20) as stream:
         frames = iter(stream)
         assert next(frames) is None
         assert next(frames) is None
-        assert stream.counts == Counts(0, 0, 0)
+        assert stream.counts == FrameCounts(0, 0, 0)
         source.silence.set()
         assert next(f for f in frames if f is not None).index == 0
 
@@ -178,10 +182,10 @@ def test_the_first_signal_stops_and_the_second_one_is_as_before(number: signal.S
     calls: list[int] = []
     before = signal.signal(number, lambda *_: calls.append(2))
     try:
-        with stop_on_signals(lambda: calls.append(1)) as seen:
-            assert not seen.is_set()
+        with stop_on_signals(lambda: calls.append(1)) as received:
+            assert not received.is_set()
             os.kill(os.getpid(), number)
-            wait_until(seen.is_set)
+            wait_until(received.is_set)
             os.kill(os.getpid(), number)
             wait_until(lambda: len(calls) == 2)
         assert calls == [1, 2]
@@ -189,7 +193,7 @@ def test_the_first_signal_stops_and_the_second_one_is_as_before(number: signal.S
         signal.signal(number, before)
 
 
-def test_a_signal_that_comes_while_the_first_one_is_answered_is_the_second_one() -> None:
+def test_a_signal_during_the_first_ones_handler_is_the_second_one() -> None:
     calls: list[str] = []
     before = signal.signal(signal.SIGTERM, lambda *_: calls.append("second"))
 
@@ -209,7 +213,7 @@ def test_a_signal_that_comes_while_the_first_one_is_answered_is_the_second_one()
 
 def test_handlers_are_restored_after_the_block() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with stop_on_signals(lambda: None) as seen:
+    with stop_on_signals(lambda: None) as received:
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
-    assert not seen.is_set()
+    assert not received.is_set()

@@ -1,4 +1,4 @@
-"""Sessions on a pretended GPU."""
+"""Sessions on a fake GPU."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from finedge.runtime.backend import SessionInfo, SessionOptions
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
-from finedge.runtime.trt import TensorRtBackend
-from finedge.runtime.trt.build.candidate import candidates
+from finedge.runtime.trt.backend import TensorRtBackend
+from finedge.runtime.trt.build import builder
+from finedge.runtime.trt.build.compiler import CompiledEngine
+from finedge.runtime.trt.build.log import Messages
 from finedge.runtime.trt.build.options import BuildOptions
-from finedge.runtime.trt.build.store import EngineStore
-from finedge.runtime.trt.build.target import Target
-from finedge.runtime.trt.cuda import Cuda, Gpu, gpu
+from finedge.runtime.trt.cuda import Cuda, gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.session import TensorRtSession
@@ -40,7 +40,7 @@ def frames(count, *, seed=0):
 
 @dataclass
 class Bench:
-    """A pretended GPU with a pretended TensorRT on it."""
+    """A fake GPU with a fake TensorRT on it."""
 
     cuda: FakeCuda
     trt: FakeTrt
@@ -72,9 +72,10 @@ def bench():
 
 @dataclass
 class Device:
-    """A pretended device on which bundles are opened: engines answer what ONNX Runtime answers of their file (`runs`), plus `off`.
+    """A fake device on which bundles are opened.
 
-    `built` holds the options of the engines that were built.
+    Engines answer what ONNX Runtime answers of their file (`runs`), plus `off`. `built` holds the
+    options of the engines that were built.
     """
 
     cuda: FakeCuda
@@ -83,13 +84,14 @@ class Device:
     off: float = 0.0
 
     def build(self, bundle, options, *, library):
-        """Stand in for the builder: the key and the store are real."""
-        where = Target("Pretended", "8.7", (), Gpu("Pretended", "8.7", True, 8, 8192, "12.6"))
-        key = candidates(bundle, options, library=library, where=where)[0].key
-        self.built.append(options)
-        return EngineStore.of(bundle).keep(
-            key, options.precision.encode(), {"attention": {"considered": ["decomposed"]}}
-        )
+        """Build with the real builder; only the compiler is replaced."""
+        return builder.build(bundle, options, library=library)
+
+    def compile(self, model, order):
+        """Return the precision's name as the bytes of an engine."""
+        self.built.append(order.options)
+        data = order.options.precision.encode()
+        return CompiledEngine(data, 0.0, Messages(), order.options.typing)
 
     def runs(self, bundle, options):
         """Make the engines of a precision answer as the bundle's file does."""
@@ -109,16 +111,16 @@ def device(monkeypatch, tiny_bundle):
     cuda = FakeCuda(integrated=True)
     outputs = {"logits": (np.dtype(np.float32), (6,))}
     trt = FakeTrt(cuda, answer=answer, outputs=outputs, size=32)
-    made = Device(cuda, TrtLibrary("tensorrt", "trt", trt, "10.3.0"), [])
+    device = Device(cuda, TrtLibrary("tensorrt", "trt", trt, "10.3.0"), [])
     for target, value in {
-        "finedge.runtime.trt.backend.binding": lambda: cuda,
-        "finedge.runtime.trt.backend.gpu": lambda: gpu(cuda),
-        "finedge.runtime.trt.build.target.gpu": lambda: gpu(cuda),
-        "finedge.runtime.trt.library.load_library": lambda name: made.library,
-        "finedge.runtime.trt.build.builder.build": made.build,
+        "finedge.runtime.trt.session.binding": lambda: cuda,
+        "finedge.runtime.trt.cuda.gpu": lambda: gpu(cuda),
+        "finedge.runtime.trt.library.load_library": lambda name: device.library,
+        "finedge.runtime.trt.build.options.gpu": lambda: gpu(cuda),
+        "finedge.runtime.trt.build.builder.compile_engine": device.compile,
     }.items():
         monkeypatch.setattr(target, value)
     monkeypatch.setattr(TensorRtBackend, "why_not", lambda self: None)
     for precision in ("fp32", "int8"):
-        made.runs(tiny_bundle, BuildOptions(precision))
-    return made
+        device.runs(tiny_bundle, BuildOptions(precision))
+    return device

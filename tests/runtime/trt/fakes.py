@@ -1,6 +1,8 @@
-"""A CUDA runtime and a TensorRT without a GPU: they keep what they were asked in `calls`, and do the work when a stream is waited for.
+"""A CUDA runtime and a TensorRT without a GPU; they do the work when a stream is waited for.
 
-Memory is real host memory: a result that is right was copied from the right place at the right time. Freed memory is overwritten.
+Memory is real host memory: a right result was copied from the right place at the right time. Freed
+memory is overwritten, and memory that a context still uses may not be freed. `calls` holds the
+calls that were made.
 """
 
 # ruff: noqa: N802, N815 - the names are CUDA's and TensorRT's
@@ -29,7 +31,11 @@ class Kind(IntEnum):
 
 
 class FakeCuda:
-    """Stands in for cuda.bindings.runtime. Call number `fail_at` (counted from 0, releases left out) answers with `fail_with`."""
+    """Replaces cuda.bindings.runtime.
+
+    Call number `fail_at` (from 0, releases not counted) returns the status `fail_with`. `asked`
+    holds the names of the counted calls, `most_busy` the most streams that had work at once.
+    """
 
     cudaStreamNonBlocking, cudaHostAllocDefault, cudaHostAllocMapped = 1, 0, 2
     cudaMemcpyKind, cudaStreamCaptureMode = (
@@ -50,13 +56,14 @@ class FakeCuda:
         )
         self.memory, self.kinds, self.graveyard = {}, {}, []
         self.queues, self.graphs, self.capture = {}, {}, {}
-        self.freed, self.handles, self.asked = [], 1000, 0
+        self.handles, self.asked, self.most_busy = 1000, [], 0
+        self.contexts = weakref.WeakSet()
 
     def names(self):
         return [name for name, *_ in self.calls]
 
     def live(self):
-        """What is allocated and not freed, by kind."""
+        """Return the kinds of what is allocated and not freed, sorted."""
         return sorted(
             [
                 *self.kinds.values(),
@@ -73,9 +80,20 @@ class FakeCuda:
         raise AssertionError(f"nothing of {size} bytes lives at {address}")
 
     def enqueue(self, stream, work):
-        (self.capture[stream] if stream in self.capture else self.queues[stream]).append(work)
+        if stream in self.capture:
+            self.capture[stream].append(work)
+        else:
+            self._queue(stream, [work])
 
-    # --- the API --------------------------------------------------------------------------------------------------------
+    def _queue(self, stream, work):
+        self.queues[stream].extend(work)
+        self.most_busy = max(self.most_busy, sum(map(bool, self.queues.values())))
+
+    def sizes(self, kind):
+        """Return the bytes of each live block of host or device memory, sorted."""
+        return sorted(self.memory[address].nbytes for address, k in self.kinds.items() if k == kind)
+
+    # --- the API ---
 
     def cudaGetDeviceCount(self):
         return (self.count_status, self.devices if not self.count_status else None)
@@ -120,6 +138,7 @@ class FakeCuda:
 
     def cudaStreamDestroy(self, stream):
         assert stream not in self.capture, "destroyed while it captures"
+        assert not self.queues[stream], "destroyed while work runs"
         return self._do("cudaStreamDestroy", lambda: self.queues.pop(stream) and None, stream)
 
     def cudaStreamSynchronize(self, stream):
@@ -155,7 +174,7 @@ class FakeCuda:
     def cudaGraphLaunch(self, executable, stream):
         return self._do(
             "cudaGraphLaunch",
-            lambda: self.queues[stream].extend(self.graphs[executable][1]),
+            lambda: self._queue(stream, self.graphs[executable][1]),
             executable,
             stream,
         )
@@ -168,13 +187,13 @@ class FakeCuda:
             "cudaGraphExecDestroy", lambda: self.graphs.pop(executable) and None, executable
         )
 
-    # --- how it works ---------------------------------------------------------------------------------------------------
+    # --- implementation ---
 
     def _do(self, name, action, *arguments):
         self.calls.append((name, *arguments))
         if name not in RELEASES:
-            self.asked += 1
-            if self.asked - 1 == self.fail_at:
+            self.asked.append(name)
+            if len(self.asked) - 1 == self.fail_at:
                 return self.fail_with, None
         value = action()
         return (0,) if value is None else (0, value)
@@ -189,9 +208,10 @@ class FakeCuda:
     def _bury(self, pointer, kind):
         assert self.kinds.pop(pointer, None) == kind, f"{pointer} is no live {kind} memory"
         block = self.memory.pop(pointer)
+        users = [c for c in self.contexts if c.uses(pointer, block.nbytes)]
+        assert not users, "freed while a context uses it"
         block[:] = 0xDD
         self.graveyard.append(block)
-        self.freed.append(pointer)
 
     def _handle(self, table, value):
         self.handles += 1
@@ -215,13 +235,14 @@ class FakeCuda:
 
 
 class FakeTrt:
-    """Stands in for the module tensorrt: engines compute `answer(frames) -> {output: array}`.
+    """Replaces the module tensorrt: engines compute `answer(frames) -> {output: array}`.
 
-    `refuse` names a call that answers False, None or what is missing. `own_graphs` makes it TensorRT for RTX, which captures itself.
-    `old` gives it names that later libraries lack.
+    `refuse` names a call that returns False, None or what is missing. `own_graphs` makes it
+    TensorRT for RTX, which captures graphs itself. `old` gives it names that later versions lack.
     """
 
     __name__, __version__ = "tensorrt", "10.3.0"
+    LayerInformationFormat = SimpleNamespace(JSON=1)
     TensorIOMode = SimpleNamespace(INPUT=0, OUTPUT=1)
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER=1)
@@ -259,7 +280,7 @@ class FakeTrt:
         self.profile, self.fixed, self.old = profile, fixed, old
         self.answers = {}  # of engines whose bytes are these
         self.tensors = {"frames": (np.dtype(np.uint8), (size, size, 3)), **outputs}
-        self.contexts = weakref.WeakSet()
+        self.contexts = cuda.contexts
         if own_graphs:
             self.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="off")
 
@@ -301,6 +322,9 @@ class FakeEngine:
     def get_tensor_profile_shape(self, name, profile):
         return [(n, *self.trt.tensors[name][1]) for n in self.trt.profile]
 
+    def create_engine_inspector(self):
+        return SimpleNamespace(get_engine_information=lambda form: "{}")
+
     def create_runtime_config(self):
         return SimpleNamespace(set_execution_context_allocation_strategy=lambda how: None)
 
@@ -314,7 +338,7 @@ class FakeEngine:
 
 
 class OldContext:
-    """Records what it is asked; computes when its stream is waited for. Its scratch memory has no size."""
+    """Computes when its stream is waited for. Its scratch memory has no size."""
 
     active_optimization_profile, profiler = 0, None
 
@@ -322,8 +346,10 @@ class OldContext:
         self.answer = answer
         self.trt, self.addresses, self.shape, self.scratch = trt, {}, None, None
 
-    def __del__(self):
-        self.trt.cuda.calls.append(("context destroyed",))
+    def uses(self, pointer, size):
+        """Tell whether it reads or writes memory of host or device at `pointer`."""
+        used = [self.scratch or 0, *self.addresses.values()]
+        return any(0 <= a - base < size for a in used for base in (pointer, pointer + ALIAS))
 
     @property
     def device_memory(self):

@@ -1,4 +1,4 @@
-"""CUDA behind one checked call: what a machine without a GPU says, what one with says, and what failures say."""
+"""CUDA with every status checked: machines without a GPU, with one, and failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def test_the_facts_of_the_gpu():
 
 
 def test_importing_it_needs_neither_driver_nor_binding():
-    code = "import sys; sys.modules['cuda'] = None; from finedge.runtime.trt.cuda import gpu, why_no_gpu; print(gpu(), why_no_gpu())"
+    code = (
+        "import sys; sys.modules['cuda'] = None; "
+        "from finedge.runtime.trt.cuda import gpu, why_no_gpu; print(gpu(), why_no_gpu())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("None no CUDA binding for Python: pip install cuda-bindings")
 
@@ -34,24 +37,25 @@ def test_the_installed_binding_answers_without_an_exception():
 
 
 @pytest.mark.parametrize(
-    ("status", "driver", "devices", "said"),
+    ("status", "driver", "devices", "text"),
     [
         (35, 0, 0, "no NVIDIA driver"),
         (
             35,
             12020,
             0,
-            "supports CUDA 12.2, the binding needs 13.5: update it, or pip install 'cuda-bindings<13'",
+            "supports CUDA 12.2, the binding needs 13.5: "
+            "update it, or pip install 'cuda-bindings<13'",
         ),
         (100, 12060, 0, "CUDA sees no NVIDIA GPU"),
         (0, 12060, 0, "it counts 0"),
     ],
 )
-def test_why_there_is_no_gpu(monkeypatch, status, driver, devices, said):
+def test_why_there_is_no_gpu(monkeypatch, status, driver, devices, text):
     api = FakeCuda(devices=devices)
     api.count_status = status
     monkeypatch.setattr(api, "cudaDriverGetVersion", lambda: (0, driver))
-    assert said in why_no_gpu(api)
+    assert text in why_no_gpu(api)
     assert gpu(api) is None
 
 
@@ -63,7 +67,7 @@ def test_hidden_devices_are_named(monkeypatch):
 def test_a_failed_call_is_named_with_cudas_name_and_text():
     with pytest.raises(
         SystemProblem,
-        match=r"cudaStreamCreateWithFlags failed: cudaErrorLaunchFailure \(719\): pretended failure",
+        match=r"cudaStreamCreateWithFlags failed: cudaErrorLaunchFailure \(719\): pretended",
     ) as failure:
         Cuda(FakeCuda(fail_at=0))("cudaStreamCreateWithFlags", 1)
     assert failure.value.exit_code == 3
@@ -91,7 +95,7 @@ def test_jetpacks_older_binding_is_taken_where_the_newer_is_missing(monkeypatch)
     assert module.binding() is old
 
 
-def test_the_pretended_binding_has_nothing_that_the_real_one_lacks():
+def test_the_fake_binding_has_nothing_that_the_real_one_lacks():
     real = pytest.importorskip("cuda.bindings.runtime")
     names = [n for n in dir(FakeCuda) if n.startswith("cuda")]
     assert len(names) > 20

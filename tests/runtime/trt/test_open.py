@@ -1,4 +1,4 @@
-"""Opening a bundle on a device: which engine is taken, when one is built, and what the golden frame decides."""
+"""Opening a bundle on a device: which engine is used, when one is built, and the golden frame."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ import pytest
 from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
-from finedge.runtime.benchmark.command import benchmark
-from finedge.runtime.trt import RtxBackend, TensorRtBackend
-from finedge.runtime.trt.backend import not_this_gpu
+from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildOptions, Profile
-from finedge.runtime.trt.build.store import EngineStore, Found
+from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.choose import runs_on
 from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
 from finedge.runtime.verify.command import verify
+from tests.runtime.benchmark.conftest import run_benchmark
 from tests.runtime.trt.fakes import FakeContext, FakeEngine
 
 ORIN = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
@@ -44,7 +43,7 @@ def replays(device):
     return count
 
 
-# --- which engine -------------------------------------------------------------------------------------------------------
+# --- which engine ---
 
 
 def test_the_first_open_builds_and_says_what_runs(device, tiny_bundle):
@@ -134,13 +133,13 @@ def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundl
     order = []
     monkeypatch.setattr(plugin, "register", lambda trt: order.append("register"))
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, data, **_: order.append("load")))
-    found = EngineStore.of(tiny_bundle).keep(replace(KEY, plugin="digest"), b"engine", {})
+    engine = EngineStore.of(tiny_bundle).keep(replace(KEY, plugin="digest"), b"engine", {})
     with pytest.raises(AttributeError):
-        TensorRtBackend().open_engine(tiny_bundle, found)
+        TensorRtBackend().open_engine(tiny_bundle, engine)
     assert order == ["register", "load"]
 
 
-# --- the golden frame ---------------------------------------------------------------------------------------------------
+# --- the golden frame ---
 
 
 def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
@@ -156,10 +155,10 @@ def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
 def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(
     device, tiny_bundle, monkeypatch, caplog
 ):
-    def full(found, name, value):
+    def full(engine, name, value):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("finedge.runtime.trt.build.store.Found.noted", full)
+    monkeypatch.setattr("finedge.runtime.trt.build.store.StoredEngine.with_entry", full)
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert "Read-only file system): the golden frame is replayed at every start" in caplog.text
 
@@ -168,7 +167,7 @@ def test_another_driver_replays_it_again(device, tiny_bundle, monkeypatch):
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     replays(device)
     monkeypatch.setattr(
-        "finedge.runtime.trt.backend.gpu", lambda: replace(gpu(device.cuda), driver="13.2")
+        "finedge.runtime.trt.cuda.gpu", lambda: replace(gpu(device.cuda), driver="13.2")
     )
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 1
@@ -211,7 +210,7 @@ def test_verify_shows_the_numbers_of_an_engine_that_fails(device, tiny_bundle, c
 
 def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundle):
     modes = "single-stream,offline"
-    single, offline = benchmark(
+    single, offline = run_benchmark(
         (tiny_bundle.path,),
         backend="tensorrt",
         variants="fp32",
@@ -228,7 +227,7 @@ def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundl
     assert device.cuda.live() == []
 
 
-# --- taps ---------------------------------------------------------------------------------------------------------------
+# --- taps ---
 
 
 def test_without_an_engine_with_taps_the_reason_is_how_to_build_one(device, tiny_bundle):
@@ -249,7 +248,7 @@ def test_an_engine_with_taps_shows_them_and_is_never_taken_for_another(device, t
     assert len(device.built) == 2
 
 
-# --- where it cannot run ------------------------------------------------------------------------------------------------
+# --- where it cannot run ---
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
@@ -261,10 +260,14 @@ def test_a_missing_library_is_named_with_what_installs_it(name, monkeypatch):
 def test_without_a_gpu_the_library_is_not_even_loaded(rtx):
     if gpu() is not None:
         pytest.skip("this machine has a GPU")
-    code = "import sys; from finedge.runtime.backend import load_backend; print(load_backend('tensorrt-rtx').why_not(), 'tensorrt_rtx' in sys.modules)"
+    code = (
+        "import sys; from finedge.runtime.backend import load_backend; "
+        "from finedge.runtime.trt.cuda import why_no_gpu; "
+        "reason = load_backend('tensorrt-rtx').why_not(); "
+        "print(reason == why_no_gpu(), 'tensorrt_rtx' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(why_no_gpu())
-    assert done.stdout.endswith("False\n")
+    assert done.stdout == "True False\n"
 
 
 def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
@@ -273,19 +276,19 @@ def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
         "importlib.import_module",
         lambda name: SimpleNamespace(ComputeCapability=SimpleNamespace(__members__=members)),
     )
-    assert "7.5, 12.0, Orin has 8.7" in not_this_gpu("tensorrt_rtx", ORIN)
-    assert not_this_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
+    assert "7.5, 12.0, Orin has 8.7" in why_not_gpu("tensorrt_rtx", ORIN)
+    assert why_not_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
 
 
 def test_an_engine_of_another_model_is_refused(device, tiny_bundle):
     device.library.trt.tensors["frames"] = (np.dtype(np.uint8), (16, 16, 3))
-    found = EngineStore.of(tiny_bundle).keep(KEY, b"engine", {})
+    engine = EngineStore.of(tiny_bundle).keep(KEY, b"engine", {})
     with pytest.raises(BundleError, match=r"takes frames: uint8 \[B, 16, 16, 3\]"):
-        TensorRtBackend().open_engine(tiny_bundle, found)
+        TensorRtBackend().open_engine(tiny_bundle, engine)
     assert device.cuda.live() == []
 
 
-# --- the real library ---------------------------------------------------------------------------------------------------
+# --- the real library ---
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +300,7 @@ def rtx() -> TrtLibrary:
 
 
 @pytest.fixture
-def real(rtx, tiny_bundle) -> Found:
+def real(rtx, tiny_bundle) -> StoredEngine:
     """An engine that the real library built of the tiny bundle."""
     from finedge.runtime.trt.build.builder import build
 
@@ -309,19 +312,19 @@ def real(rtx, tiny_bundle) -> Found:
     [(FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")],
     ids=["engine", "context"],
 )
-def test_the_pretended_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
-    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch",)]
+def test_the_fake_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
+    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch", "uses")]
     assert [n for n in names if not hasattr(getattr(rtx.trt, real), n)] == []
 
 
 def test_the_real_library_has_what_its_own_graphs_are_asked_by(rtx):
     trt = rtx.trt
-    wanted = {
+    names = {
         "cuda_graph_strategy",
         "dynamic_shapes_kernel_specialization_strategy",
         "set_execution_context_allocation_strategy",
     }
-    assert wanted <= set(dir(trt.IRuntimeConfig))
+    assert names <= set(dir(trt.IRuntimeConfig))
     assert hasattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
     assert hasattr(trt.CudaGraphStrategy, "DISABLED")
     assert hasattr(trt.DynamicShapesKernelSpecializationStrategy, "EAGER")
@@ -329,7 +332,7 @@ def test_the_real_library_has_what_its_own_graphs_are_asked_by(rtx):
     assert hasattr(trt.ICudaEngine, "device_memory_size_v2")
 
 
-def test_a_real_engine_on_a_machine_without_a_gpu_says_that_the_driver_is_missing(rtx, real):
+def test_a_real_engine_without_a_gpu_says_that_the_driver_is_missing(rtx, real):
     if gpu() is not None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(SystemProblem, match="CUDA driver version is insufficient") as failure:
@@ -349,4 +352,4 @@ def test_opening_without_a_gpu_is_exit_code_3(rtx, tiny_bundle, capsys):
     with pytest.raises(BackendMissing, match="cannot run here"):
         RtxBackend().open(tiny_bundle, variant="fp32")
     assert main(["verify", str(tiny_bundle.path), "--backend", "tensorrt-rtx"]) == 3
-    assert "no NVIDIA driver" in capsys.readouterr().err
+    assert why_no_gpu() in capsys.readouterr().err

@@ -1,30 +1,35 @@
 // Cross-layer attention: y[b] = v[b] softmax(scale q[b]^T k[b])^T over key positions (finedge.ops.cross_layer_attention).
 //
-// One block answers 16 queries of one image; it walks over its keys in tiles of 32, so nothing of size queries x keys is ever in memory.
+// One block computes 16 queries of one image. It reads its keys in tiles of 32, so that nothing of
+// size queries x keys is ever in memory.
 // Per tile (Milakov and Gimelshein, arXiv 1805.02867; Dao, arXiv 2307.08691):
 //
 //     s = q k^T scale log2(e)                  16 x 32, each of the 4 warps 8 keys over all channels
 //     m' = max(m, max s);  w = 2^(s - m')      the weights, fp16 in shared memory
 //     l = l 2^(m - m') + sum w;  o = o 2^(m - m') + w v      each warp a quarter of the channels over all 32 keys
 //
-// and y = o / l at the end. Products are fp16 on tensor cores (mma.sync m16n8k16, sm_80 and later), everything summed is fp32.
+// and y = o / l at the end. Products are fp16 on tensor cores (mma.sync m16n8k16, sm_80 and later),
+// all sums are fp32.
 //
 //     kernel        head size D >= max(d, dv)      k and v             dynamic shared memory
 //     cla_D         64, 128, 256, 512              two maps            160 (D + 8) + 1536 bytes
 //     cla_shared_D  512, 1024                      one map, d == dv     96 (D + 8) + 1536 bytes
 //     grid (ceil(queries / 16), splits, batch), block 128; cla_combine: grid (queries, 1, batch), block 128, no dynamic shared memory
 //
-// Channels past d and dv, keys past the end and queries past the end are zeros that were never read from memory.
-// splits > 1: block y of the grid takes a contiguous run of ceil(tiles / splits) tiles, possibly none, and leaves o, m, l (m in units
-// of log2; -inf and l = 0 if it had no tile) in partial[batch][splits][queries][dv + 2] = {o[0..dv), m, l}; cla_combine then adds them up.
+// Channels past d and dv, keys past the end and queries past the end are zeros that were never read
+// from memory.
+// splits > 1: block y of the grid reads a contiguous run of ceil(tiles / splits) tiles, possibly
+// none. It writes o, m, l (m in units of log2; -inf and l = 0 if it had no tile) to
+// partial[batch][splits][queries][dv + 2] = {o[0..dv), m, l}. cla_combine then adds them up.
 //
-// Six barriers, each named where it stands with what it protects. Needs cuda_fp16.h only, so that NVRTC, nvcc and, with the
-// shim of tests/runtime/trt/plugin/host, g++ compile this file as it is.
+// There are six barriers; a comment at each says what it protects. The only include is cuda_fp16.h,
+// so that NVRTC and nvcc compile this file as it is, and g++ with the shim of
+// tests/runtime/trt/plugin/host.
 
 #include <cuda_fp16.h>
 
 // Element (t, c) of image b lies at data + batch b + token t + group (c / 32) + channel (c % 32), in elements of its type.
-// channel == 1 promises 16-byte aligned groups of 8 channels (8-byte for INT8), padded to a multiple of 8.
+// channel == 1 means aligned groups of 8 channels (16 bytes, 8 for INT8), padded to a multiple of 8.
 struct Map {
     void* data;
     long long batch;
@@ -83,7 +88,7 @@ __device__ inline unsigned packed(float x0, float x1) {
     return reinterpret_cast<const unsigned&>(pair);
 }
 
-// Eight neighbouring channels in one load: as they are if fp16, scaled if INT8.
+// Eight neighbouring channels in one load: unchanged if fp16, scaled if INT8.
 __device__ inline uint4 eight(const __half* at, float) { return __ldg(reinterpret_cast<const uint4*>(at)); }
 __device__ inline uint4 eight(const signed char* at, float scale) {
     const uint2 raw = __ldg(reinterpret_cast<const uint2*>(at));
@@ -91,7 +96,8 @@ __device__ inline uint4 eight(const signed char* at, float scale) {
     return make_uint4(two(raw.x), two(raw.x >> 16), two(raw.y), two(raw.y >> 16));
 }
 
-// Tile of ROWS tokens by D channels from a map with neighbouring channels (kHWC8, kCHW32): a thread keeps its eight channels and steps over tokens.
+// Tile of ROWS tokens by D channels from a map with neighbouring channels (kHWC8, kCHW32): a thread
+// keeps its eight channels and steps over tokens.
 template <int ROWS, int D, typename T>
 __device__ void load_wide(__half* tile, const Map& map, const T* data, int rows, int channels) {
     constexpr int CHUNKS = D / 8;
@@ -108,7 +114,8 @@ __device__ void load_wide(__half* tile, const Map& map, const T* data, int rows,
     }
 }
 
-// The same from a map with neighbouring tokens (kLINEAR), one element a load: a thread keeps its token and steps over channels.
+// The same from a map with neighbouring tokens (kLINEAR), one element per load: a thread keeps its
+// token and steps over channels.
 template <int ROWS, int D, typename T>
 __device__ void load_planes(__half* tile, const Map& map, const T* data, int rows, int channels) {
     const int row = threadIdx.x % ROWS;
@@ -122,7 +129,8 @@ __device__ void load_planes(__half* tile, const Map& map, const T* data, int row
     }
 }
 
-// Tokens first to first + ROWS of image blockIdx.z as fp16 [ROWS][D + SKEW]; tokens at `end` and past it and channels past `channels` are zero.
+// Tokens first to first + ROWS of image blockIdx.z as fp16 [ROWS][D + SKEW]. Tokens from `end` on
+// and channels past `channels` are zero.
 template <int ROWS, int D>
 __device__ void load(__half* tile, const Map& map, int first, int end, int channels) {
     const long long start = map.batch * blockIdx.z + static_cast<long long>(map.token) * first;
@@ -134,7 +142,8 @@ __device__ void load(__half* tile, const Map& map, int first, int end, int chann
     else load_planes<ROWS, D>(tile, map, bytes, end - first, channels);
 }
 
-// s = q k^T for the 16 queries and this warp's 8 keys. Two sums, so that one product need not wait for the one before.
+// s = q k^T for the 16 queries and this warp's 8 keys. Two sums, so that one product does not wait
+// for the previous one.
 template <int D>
 __device__ void scores(float (&s)[4], const __half* q, const __half* k) {
     float odd[4] = {0, 0, 0, 0};
@@ -152,13 +161,14 @@ __device__ void scores(float (&s)[4], const __half* q, const __half* k) {
     for (int i = 0; i < 4; i++) s[i] += odd[i];
 }
 
-// The two rows of queries a thread holds, lane / 4 and that plus 8: running maximum (log2), sum of this thread's weights, o of this warp's channels.
+// The two rows of queries that a thread holds, lane / 4 and that plus 8: running maximum (log2), sum
+// of this thread's weights, o of this warp's channels.
 template <int D>
 struct Rows {
     float peak[2], mass[2], o[D / 32][4];
 };
 
-// The weights of a tile from its scores: fp16 to shared memory, with maximum, sum and o brought up to date.
+// The weights of a tile from its scores: fp16 to shared memory; maximum, sum and o are updated.
 template <int D>
 __device__ void weigh(Rows<D>& rows, float (&s)[4], __half* weights, float* exchange) {
     const int row = lane() / 4;
@@ -204,7 +214,8 @@ __device__ void gather(float (&o)[D / 32][4], const __half* weights, const __hal
     }
 }
 
-// Neighbouring channels c and c + 1 (c even) of a query. Padding up to a multiple of 8 channels is written too: it is zero, as a reader may expect.
+// Neighbouring channels c and c + 1 (c even) of a query. The padding up to a multiple of 8 channels
+// is written too: it is zero, as a reader may expect.
 __device__ inline void store(const Problem& p, int query, int c, float x0, float x1) {
     const Map& y = p.y;
     __half* at = static_cast<__half*>(y.data) + y.batch * blockIdx.z + static_cast<long long>(y.token) * query + y.group * (c / 32) + y.channel * (c % 32);
@@ -220,7 +231,8 @@ __device__ inline float* partial(const Problem& p, int split, int query) {
     return p.partial + ((static_cast<long long>(blockIdx.z) * p.splits + split) * p.queries + query) * (p.dv + 2);
 }
 
-// The block's result from shared memory (o not yet divided by mass) to y or, where the keys are split, to this split's part.
+// The block's result from shared memory (o not yet divided by mass) to y, or to this split's part
+// where the keys are split.
 template <int D>
 __device__ void write(const Problem& p, const float* o, const float* peaks, const float* masses) {
 #pragma unroll 1
@@ -242,7 +254,8 @@ __device__ void write(const Problem& p, const float* o, const float* peaks, cons
     }
 }
 
-// After the last tile: o, maxima and sums go to shared memory, then out. `o` lies over k, `peaks` over the weights.
+// After the last tile: o, maxima and sums go to shared memory, then to y. `o` takes the place of k,
+// `peaks` that of the weights.
 template <int D>
 __device__ void conclude(const Problem& p, const Rows<D>& rows, float* o, float* peaks, float* masses) {
     __syncthreads();  // 5: every warp is done with the last v and weights before o and peaks take their place
@@ -302,7 +315,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) cla_512(const Problem p) {
 extern "C" __global__ void __launch_bounds__(THREADS) cla_shared_512(const Problem p) { attend<512, true>(p); }
 extern "C" __global__ void __launch_bounds__(THREADS) cla_shared_1024(const Problem p) { attend<1024, true>(p); }
 
-// y = sum over splits of 2^(m - max m) o / sum over splits of 2^(m - max m) l, one query a block.
+// y = sum over splits of 2^(m - max m) o / sum over splits of 2^(m - max m) l, one query per block.
 extern "C" __global__ void __launch_bounds__(THREADS) cla_combine(const Problem p) {
     const int query = blockIdx.x;
     float peak = minus_infinity(), mass = 0;

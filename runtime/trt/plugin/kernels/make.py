@@ -1,7 +1,10 @@
-"""Make the kernel's images that ship: `python -m finedge.runtime.trt.plugin.kernels.make [--check]`.
+"""Compile the kernel's images that ship with the package.
 
-PTX for sm_80 is what every later GPU's driver compiles for itself; machine code for sm_87 (Orin) spares the board that. Both come from
-NVRTC 12.6, since a driver reads no newer PTX than its own and drivers of CUDA 12 load no machine code of CUDA 13. Same source, same bytes.
+Run `python -m finedge.runtime.trt.plugin.kernels.make [--check]`, or `make kernels`.
+
+The driver of every later GPU compiles the PTX for sm_80; machine code for sm_87 (Orin) saves the
+board that work. Both come from NVRTC 12.6, because a driver reads no newer PTX than its own, and
+drivers of CUDA 12 load no machine code of CUDA 13. The same source gives the same bytes.
 """
 
 from __future__ import annotations
@@ -34,21 +37,21 @@ def build() -> dict[str, bytes]:
     compiled = {name: nvrtc.compile(SOURCE, target=target) for name, target in TARGETS.items()}
     kernels = as_json(compiled[f"{SOURCE.stem}.sm_87.cubin"].usage)
     dynamic = {kernel.name: kernel.shared_bytes for kernel in (*SEPARATE, *SHARED)}
-    for name, taken in kernels.items():
-        taken["shared"] = dynamic.get(name, 0)
+    for name, usage in kernels.items():
+        usage["shared"] = dynamic.get(name, 0)
     record = {
         "schema": 1,
         "source": {SOURCE.name: _sha256(SOURCE.read_bytes())},
         "nvrtc": list(nvrtc.version),
-        "images": {name: _sha256(one.image) for name, one in compiled.items()},
+        "images": {name: _sha256(kernel.image) for name, kernel in compiled.items()},
         "sm_87": kernels,
     }
-    files = {name: one.image for name, one in compiled.items()}
+    files = {name: kernel.image for name, kernel in compiled.items()}
     return {**files, RECORD: (json.dumps(record, indent=1) + "\n").encode()}
 
 
 def differing(files: dict[str, bytes], *, folder: Path = FOLDER) -> list[str]:
-    """Return the names of the files whose bytes in `folder` are others, or that are not there."""
+    """Return the names of the files that `folder` lacks or has with other bytes."""
     return [
         name
         for name, data in files.items()

@@ -1,4 +1,7 @@
-"""NVIDIA's runtime compiler through ctypes: it needs no GPU, no driver and no toolkit, only two wheels."""
+"""NVIDIA's runtime compiler (NVRTC) through ctypes.
+
+It needs two wheels, and no GPU, driver or toolkit.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class CompileError(FinedgeError):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a thread of a compiled kernel takes: registers, and bytes of its stack and of what did not fit the registers."""
+    """The registers of a thread of a compiled kernel, and the bytes of its stack and spills."""
 
     registers: int
     stack: int
@@ -29,8 +32,8 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """An image and, where machine code was made, what each kernel takes."""
+class CompiledKernel:
+    """An image and, where it is machine code, the usage of each kernel."""
 
     image: bytes
     usage: dict[str, Usage]
@@ -45,22 +48,24 @@ class Nvrtc:
 
     @classmethod
     def of_cuda_12(cls) -> Nvrtc:
-        """Return the one of the CUDA 12.6 wheels: drivers of CUDA 12.6 read what it writes, and 13 makes cubins that they do not load.
+        """Return the NVRTC of the CUDA 12.6 wheels.
+
+        Drivers of CUDA 12.6 read its output; CUDA 13 makes cubins that they do not load.
 
         Raises:
             SystemProblem: a wheel is missing, or is of another version.
         """
-        found = cls(
+        nvrtc = cls(
             wheel_folder("cuda_nvrtc") / "lib/libnvrtc.so.12",
             wheel_folder("cuda_runtime") / "include",
         )
-        if found.version != (12, 6):
+        if nvrtc.version != (12, 6):
             raise SystemProblem(
-                f"NVRTC {'.'.join(map(str, found.version))}",
+                f"NVRTC {'.'.join(map(str, nvrtc.version))}",
                 expected="12.6, for images that JetPack 6 loads",
                 fix=f"pip install {WHEELS}",
             )
-        return found
+        return nvrtc
 
     @property
     def version(self) -> tuple[int, int]:
@@ -69,7 +74,7 @@ class Nvrtc:
         self._load().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         return major.value, minor.value
 
-    def compile(self, source: Path, *, target: str) -> Compiled:
+    def compile(self, source: Path, *, target: str) -> CompiledKernel:
         """Compile a .cu file for `target`: `compute_80` makes PTX, `sm_87` machine code.
 
         Raises:
@@ -92,13 +97,14 @@ class Nvrtc:
             )
             log = _text(nvrtc, program, "ProgramLog")
             if status:
+                compiler = f"NVRTC {self.version}"
                 raise CompileError(
-                    f"{source.name} does not compile for {target} with NVRTC {self.version}:\n{log.decode()}"
+                    f"{source.name} does not compile for {target} with {compiler}:\n{log.decode()}"
                 )
             image = _text(nvrtc, program, "PTX" if target.startswith("compute") else "CUBIN")
         finally:
             nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-        return Compiled(image, usage(log.decode()))
+        return CompiledKernel(image, usage(log.decode()))
 
     def _load(self) -> ctypes.CDLL:
         try:
@@ -118,17 +124,20 @@ class Nvrtc:
 
 
 def usage(log: str) -> dict[str, Usage]:
-    """Return what each kernel takes, out of the assembler's report (`--ptxas-options=-v`)."""
-    pattern = r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers"
+    """Return the usage of each kernel from the assembler's report (`--ptxas-options=-v`)."""
+    pattern = (
+        r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"(\d+) bytes spill loads.*?Used (\d+) registers"
+    )
     return {
         name: Usage(int(registers), int(stack), int(out) + int(back))
         for name, stack, out, back, registers in re.findall(pattern, log, re.DOTALL)
     }
 
 
-def as_json(used: dict[str, Usage]) -> dict[str, Any]:
+def as_json(usages: dict[str, Usage]) -> dict[str, Any]:
     """Return usage as plain data."""
-    return {name: asdict(one) for name, one in sorted(used.items())}
+    return {name: asdict(kernel) for name, kernel in sorted(usages.items())}
 
 
 def wheel_folder(name: str) -> Path:

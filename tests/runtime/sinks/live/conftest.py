@@ -48,25 +48,25 @@ def made_result(
     size: tuple[int, int] = (48, 64),
 ) -> Result:
     """A line as `finedge classify` writes it, with its picture."""
-    seen = status != "no_signal"
+    has_frame = status != "no_signal"
     stages = {"decode": 2.0, "preprocess": 1.0, "infer": 20.0 + index % 7, "post": 0.1}
     record: dict[str, Any] = {
         "schema": 1,
         "source": source,
-        "frame": index if seen else None,
-        "captured_at": "2026-01-01T00:00:00.000Z" if seen else None,
-        "age_ms": 40.0 if seen else None,
+        "frame": index if has_frame else None,
+        "captured_at": "2026-01-01T00:00:00.000Z" if has_frame else None,
+        "age_ms": 40.0 if has_frame else None,
         "status": status,
         "top": [{"index": i, "label": label, "p": 0.8 / 4**i} for i, label in enumerate(labels)]
-        if seen
+        if has_frame
         else [],
-        "ms": stages if seen else dict.fromkeys(stages),
+        "ms": stages if has_frame else dict.fromkeys(stages),
         "variant": "int8",
         "backend": "onnxruntime",
         "file": "model.int8.cpu.onnx",
     }
     image = np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8)
-    return Result(record, image if seen else None, None, stream)
+    return Result(record, image if has_frame else None, stream)
 
 
 @pytest.fixture
@@ -89,22 +89,23 @@ def serve() -> Iterator[Callable[..., LivePage]]:
 
 
 class Browser:
-    """One page of a headless Chromium: what it asked for, what it complained about, and what it shows."""
+    """One page of a headless Chromium: its requests, its complaints, and what it shows."""
 
     def __init__(self, profile: Path) -> None:
-        ours_in, theirs_out = os.pipe()
-        theirs_in, ours_out = os.pipe()
+        answers_in, browser_out = os.pipe()
+        browser_in, commands_out = os.pipe()
         # The pipe is file 3 (commands) and file 4 (answers) of the browser.
-        command = f'exec 3<&{theirs_in} 4>&{theirs_out}; exec "$0" "$@"'
+        command = f'exec 3<&{browser_in} 4>&{browser_out}; exec "$0" "$@"'
         self._process = subprocess.Popen(
             ["bash", "-c", command, str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}"],
-            pass_fds=(theirs_in, theirs_out),
+            pass_fds=(browser_in, browser_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self._in, self._out, self._buffer, self._number = ours_in, ours_out, b"", 0
+        os.close(browser_in)
+        os.close(browser_out)
+        self._in, self._out = answers_in, commands_out
+        self._buffer, self._number = b"", 0
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self._session: str | None = None
@@ -125,8 +126,8 @@ class Browser:
         while (answer := self._next()).get("id") != self._number:
             self._note(answer)
         assert "error" not in answer, answer
-        found: dict[str, Any] = answer["result"]
-        return found
+        result: dict[str, Any] = answer["result"]
+        return result
 
     def look(self, *, width: int = 1280, height: int = 800, dark: bool = False) -> None:
         """Choose the screen."""
@@ -148,10 +149,10 @@ class Browser:
 
     def value(self, script: str) -> Any:
         """Run a script in the page and return its value."""
-        found = self.call(
+        answer = self.call(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
-        return found["result"].get("value")
+        return answer["result"].get("value")
 
     def wait(self, script: str) -> Any:
         """Wait until a script's value is true, and return it."""

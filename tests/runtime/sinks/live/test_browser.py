@@ -1,4 +1,4 @@
-"""The page in a real browser: what a reader sees, on a desk and on a phone, with a camera and without."""
+"""The page in a real browser: on a desk and on a phone, with a camera and without."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from finedge.runtime.sinks.base import Result
 from finedge.runtime.sinks.live import LivePage
 
 SIDEWAYS = "document.scrollingElement.scrollWidth"
-LIVE = "[...document.querySelectorAll('.tile')].every(tile => tile.dataset.live === 'yes') && document.querySelectorAll('.tile').length"
+LIVE = (
+    "[...document.querySelectorAll('.tile')].every(tile => tile.dataset.live === 'yes')"
+    " && document.querySelectorAll('.tile').length"
+)
 
 
 class Loop:
-    """Writes results until told to stop, and counts them."""
+    """Writes results until it is stopped, and counts them."""
 
     def __init__(self, page: LivePage, make: Callable[[int], list[Result]]) -> None:
         self.page, self.make, self.written = page, make, 0
@@ -50,7 +53,7 @@ def feed() -> Iterator[Callable[..., Loop]]:
         loop.stop()
 
 
-def test_a_reader_sees_answer_age_rates_and_latencies_and_the_browser_has_no_complaint(
+def test_a_reader_sees_answer_age_rates_and_latencies(
     serve: Callable[..., LivePage],
     result: Callable[..., Result],
     feed: Callable[..., Loop],
@@ -74,7 +77,7 @@ def test_a_reader_sees_answer_age_rates_and_latencies_and_the_browser_has_no_com
         "20.0 %",
         "Live",
         " ms old",
-        "Frames a second",
+        "Frames/s",
         "Dropped",
         "preprocess",
         "p95",
@@ -122,30 +125,35 @@ def test_a_phone_on_its_side_shows_the_whole_picture_with_its_answer(
     browser.open(page.url)
     browser.wait(LIVE)
     bottom = browser.value(
-        "Math.max(...[...document.querySelectorAll('.view img, .view .label')].map(part => part.getBoundingClientRect().bottom))"
+        "Math.max(...[...document.querySelectorAll('.view img, .view .label')]"
+        ".map(part => part.getBoundingClientRect().bottom))"
     )
     assert 0 < bottom <= height
 
 
-def test_the_part_of_the_frame_that_the_model_saw_is_drawn_where_it_is(
+def test_the_region_that_the_model_saw_is_drawn_in_its_place(
     serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any
 ) -> None:
     page, plain = serve(), result(0, size=(480, 640))
     page.write(Result({**plain.record, "roi": [320, 120, 160, 240]}, plain.image))
     browser.open(page.url)
     browser.wait(LIVE)
-    share = """(() => {
-      const view = document.querySelector('.view').getBoundingClientRect(), box = document.querySelector('.roi rect').getBoundingClientRect();
-      const scale = Math.min(view.width / 640, view.height / 480), left = (view.width - 640 * scale) / 2, top = (view.height - 480 * scale) / 2;
-      return [box.x - view.x - left, box.y - view.y - top, box.width, box.height].map(x => Math.round(x / scale / 8));
+    box = """(() => {
+      const view = document.querySelector('.view').getBoundingClientRect();
+      const box = document.querySelector('.roi rect').getBoundingClientRect();
+      const scale = Math.min(view.width / 640, view.height / 480);
+      const left = (view.width - 640 * scale) / 2, top = (view.height - 480 * scale) / 2;
+      const corner = [box.x - view.x - left, box.y - view.y - top];
+      return [...corner, box.width, box.height].map(x => Math.round(x / scale / 8));
     })()"""
-    assert browser.value(share) == [40, 15, 20, 30]  # in eighths: the line has a width
+    assert browser.value(box) == [40, 15, 20, 30]  # in eighths: the line has a width
 
 
 def test_labels_are_text(
     serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any
 ) -> None:
-    label = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>é鳥\r\nX-A: b"
+    image = "<img src=x onerror=\"document.title='owned'\">"
+    label = f"{image}<script>document.title='owned'</script>é鳥\r\nX-A: b"
     page = serve(title="<b>bold</b>")
     page.write(result(0, labels=(label, "b"), source=label))
     browser.open(page.url)
@@ -160,14 +168,14 @@ def test_labels_are_text(
     assert browser.value("document.title") == "<b>bold</b>"
 
 
-@pytest.mark.parametrize(("status", "said"), [("no_signal", "No signal"), ("stale", "Stale")])
-def test_what_is_not_live_is_grey_and_says_so(
+@pytest.mark.parametrize(("status", "words"), [("no_signal", "No signal"), ("stale", "Stale")])
+def test_a_picture_that_is_not_live_is_grey_and_says_so(
     serve: Callable[..., LivePage],
     result: Callable[..., Result],
     feed: Callable[..., Loop],
     browser: Any,
     status: str,
-    said: str,
+    words: str,
     tmp_path: Path,
 ) -> None:
     now = ["ok"]
@@ -177,27 +185,23 @@ def test_what_is_not_live_is_grey_and_says_so(
     browser.wait(LIVE)
     now[0] = status
     browser.wait("document.querySelector('.tile').dataset.live === 'no'")
-    assert said in browser.text()
+    assert words in browser.text()
     assert "last frame" in browser.text()
     assert "80.0 %" not in browser.value("document.querySelector('.view').innerText")
     browser.screenshot(tmp_path / "lost.png")
-    box = browser.value(
-        "(r => [r.left, r.top, r.right, r.bottom])(document.querySelector('.tile img').getBoundingClientRect())"
+    left, top, right, bottom = browser.value(
+        "(r => [r.left, r.top, r.right, r.bottom])"
+        "(document.querySelector('.tile img').getBoundingClientRect())"
     )
-    hues = (
-        Image.open(tmp_path / "lost.png")
-        .convert("RGB")
-        .crop((int(box[0]) + 20, int(box[1]) + 60, int(box[2]) - 20, int(box[3]) - 20))
-        .getcolors(1 << 24)
-    )
-    assert (
-        max(max(colour) - min(colour) for _, colour in hues) <= 8
-    )  # random colours went in; grey, with the antialiasing of letters, comes out
+    box = (int(left) + 20, int(top) + 60, int(right) - 20, int(bottom) - 20)
+    picture = Image.open(tmp_path / "lost.png").convert("RGB").crop(box)
+    # Random colours went in; grey, with the antialiasing of letters, comes out.
+    assert max(max(rgb) - min(rgb) for _, rgb in picture.getcolors(1 << 24)) <= 8
     now[0] = "ok"
     browser.wait(LIVE)
 
 
-def test_unknown_is_said_instead_of_a_label(
+def test_unknown_is_shown_instead_of_a_label(
     serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any
 ) -> None:
     page = serve()
@@ -227,7 +231,7 @@ def test_a_program_that_ended_leaves_no_picture_that_looks_live(
     assert browser.value("document.getElementById('alarm').hidden")
 
 
-def test_the_token_leaves_the_address_bar_and_the_cookie_serves_from_then_on(
+def test_the_token_leaves_the_address_bar_and_the_cookie_replaces_it(
     serve: Callable[..., LivePage],
     result: Callable[..., Result],
     feed: Callable[..., Loop],

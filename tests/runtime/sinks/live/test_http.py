@@ -18,7 +18,8 @@ from PIL import Image
 
 from finedge.errors import FinedgeError, SystemProblem, UsageError
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live import LivePage, board, camera, routes
+from finedge.runtime.sinks.live import LivePage, camera, routes
+from finedge.runtime.sinks.live import state as live_state
 
 Serve, Make = Callable[..., LivePage], Callable[..., Result]
 TOKEN = "a-token-of-some-length_1"
@@ -42,26 +43,27 @@ def port(page: LivePage) -> int:
 
 
 def state(page: LivePage) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(ask(page, "/state.json")[1])
-    return found
+    numbers: dict[str, Any] = json.loads(ask(page, "/state.json")[1])
+    return numbers
 
 
 def test_the_newest_result_is_served_with_its_numbers(serve: Serve, result: Make) -> None:
     page = serve(title="birds")
     for index in (0, 1, 4):
         page.write(result(index))
-    (shown,) = state(page)["cameras"]
+    (camera_state,) = state(page)["cameras"]
     counts = {"captured": 5, "classified": 3, "dropped": 2, "silences": 0}
-    assert {key: shown[key] for key in counts} == counts
-    assert (shown["status"], shown["name"]) == ("ok", "test://")
-    assert (shown["variant"], shown["backend"], shown["file"]) == (
+    assert {key: camera_state[key] for key in counts} == counts
+    assert (camera_state["status"], camera_state["name"]) == ("ok", "test://")
+    assert (camera_state["variant"], camera_state["backend"], camera_state["file"]) == (
         "int8",
         "onnxruntime",
         "model.int8.cpu.onnx",
     )
-    assert shown["picture_age_ms"] >= 40  # from capture, not from the answer
+    assert camera_state["picture_age_ms"] >= 40  # from capture, not from the answer
     assert [
-        shown["latency"][stage]["n"] for stage in ("age", "decode", "preprocess", "infer", "post")
+        camera_state["latency"][stage]["n"]
+        for stage in ("age", "decode", "preprocess", "infer", "post")
     ] == [3] * 5
     assert state(page)["title"] == "birds"
 
@@ -73,19 +75,16 @@ def test_a_picture_comes_with_its_own_answer(serve: Serve, result: Make) -> None
     answer, body = ask(page, "/frame.jpg")
     picture = Image.open(io.BytesIO(body))
     assert (answer.status, picture.format, picture.size) == (200, "JPEG", (960, 600))
-    told = json.loads(answer.headers["X-Finedge-Answer"])
-    assert (told["frame"], told["status"], told["top"][0]) == (
-        7,
-        "ok",
-        {"label": "a bird", "p": 0.8},
-    )
+    answer_json = json.loads(answer.headers["X-Finedge-Answer"])
+    assert (answer_json["frame"], answer_json["status"]) == (7, "ok")
+    assert answer_json["top"][0] == {"label": "a bird", "p": 0.8}
     assert float(answer.headers["X-Finedge-Age-Ms"]) >= 40
 
 
 def test_colours_are_not_swapped(serve: Serve, result: Make) -> None:
     page, red = serve(), np.zeros((48, 64, 3), np.uint8)
     red[..., 0] = 255
-    page.write(Result(result(0).record, red, None))
+    page.write(Result(result(0).record, red))
     r, g, b = Image.open(io.BytesIO(ask(page, "/frame.jpg")[1])).convert("RGB").getpixel((30, 20))
     assert r > 240
     assert max(g, b) < 15
@@ -123,8 +122,12 @@ def test_a_silence_keeps_the_picture_but_not_its_status(serve: Serve, result: Ma
     page.write(result(0))
     for _ in range(3):
         page.write(result(status="no_signal"))
-    (shown,) = state(page)["cameras"]
-    assert (shown["status"], shown["silences"], shown["classified"]) == ("no_signal", 1, 1)
+    (camera_state,) = state(page)["cameras"]
+    assert (camera_state["status"], camera_state["silences"], camera_state["classified"]) == (
+        "no_signal",
+        1,
+        1,
+    )
     assert ask(page, "/frame.jpg")[0].status == 200
     for status in ("ok", "no_signal"):
         page.write(result(1, status=status))
@@ -181,7 +184,7 @@ def test_cameras_that_were_not_announced_get_a_tile_up_to_a_limit(
     assert len(state(page)["cameras"]) == 16
 
 
-def test_of_more_cameras_than_the_page_shows_none_is_there_that_never_starts(
+def test_cameras_past_the_limit_have_no_tile_that_never_starts(
     serve: Serve, result: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     page = serve(cameras=[f"camera {i}" for i in range(20)])
@@ -198,14 +201,14 @@ def test_the_photos_of_a_folder_share_one_tile(serve: Serve, result: Make) -> No
     assert [c["name"] for c in state(page)["cameras"]] == ["photos/2.jpg"]
 
 
-def test_the_sensors_of_the_board_are_told(
+def test_the_sensors_of_the_board_are_reported(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zone = tmp_path / "sys/class/thermal/thermal_zone0"
     zone.mkdir(parents=True)
     (zone / "type").write_text("gpu-thermal\n")
     (zone / "temp").write_text("51250\n")
-    monkeypatch.setattr(board, "ROOT", tmp_path)
+    monkeypatch.setattr(live_state, "ROOT", tmp_path)
     assert state(serve())["machine"]["temperatures_c"] == {"gpu-thermal": 51.25}
 
 
@@ -218,7 +221,7 @@ def test_health_is_that_of_the_pipeline(serve: Serve, result: Make) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/state.json", "/frame.jpg", "/healthz", "/none"])
-def test_every_answer_carries_the_headers_that_keep_other_pages_out(
+def test_every_answer_has_the_headers_that_keep_other_pages_out(
     serve: Serve, result: Make, path: str
 ) -> None:
     page = serve()
@@ -283,9 +286,7 @@ def test_names_of_this_machine_are_served_on_loopback(serve: Serve, host: str) -
         "user@localhost",
     ],
 )
-def test_other_names_are_refused_on_loopback_so_that_no_foreign_page_reads_the_camera(
-    serve: Serve, host: str
-) -> None:
+def test_other_names_are_refused_on_loopback(serve: Serve, host: str) -> None:
     answer, body = ask(serve(), "/state.json", Host=host)
     assert answer.status == 403
     assert b"cameras" not in body
@@ -307,9 +308,7 @@ def test_a_request_without_host_is_refused(serve: Serve) -> None:
         b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n",
     ],
 )
-def test_nonsense_ends_in_an_answer_or_a_closed_connection_and_the_next_client_is_served(
-    serve: Serve, line: bytes
-) -> None:
+def test_nonsense_is_refused_and_the_next_client_is_served(serve: Serve, line: bytes) -> None:
     page = serve()
     with socket.create_connection(("127.0.0.1", port(page)), timeout=30) as connection:
         connection.sendall(line)
@@ -321,7 +320,8 @@ def test_nonsense_ends_in_an_answer_or_a_closed_connection_and_the_next_client_i
 def test_a_body_is_not_read_as_the_next_request(serve: Serve) -> None:
     with socket.create_connection(("127.0.0.1", port(serve())), timeout=30) as connection:
         connection.sendall(
-            b"GET /none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            b"GET /none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n"
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
         )
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
@@ -370,13 +370,11 @@ def test_a_given_token_is_asked_for_on_loopback_too_and_never_logged(
 
 
 @pytest.mark.parametrize("other", ['x={"a":1}', "a[b]=1", "x=a b", "k=\u00e9", "=", ";;"])
-def test_cookies_of_other_programs_of_this_host_do_not_lock_a_reader_out(
-    serve: Serve, other: str
-) -> None:
+def test_cookies_of_other_programs_do_not_lock_a_reader_out(serve: Serve, other: str) -> None:
     page = serve(token=TOKEN)
-    ours = ask(page, f"/?token={TOKEN}")[0].headers["Set-Cookie"].split(";")[0]
-    assert ask(page, "/", Cookie=f"{other}; {ours}; {other}")[0].status == 200
-    assert ask(page, "/", Cookie=f"{other}; {ours}x; {other}")[0].status == 401
+    cookie = ask(page, f"/?token={TOKEN}")[0].headers["Set-Cookie"].split(";")[0]
+    assert ask(page, "/", Cookie=f"{other}; {cookie}; {other}")[0].status == 200
+    assert ask(page, "/", Cookie=f"{other}; {cookie}x; {other}")[0].status == 401
 
 
 @pytest.mark.parametrize("token", ["", "short", "with spaces in it, long enough", "x" * 15])
@@ -407,13 +405,13 @@ def test_an_address_of_another_form_is_a_usage_error(address: str) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_port_in_use_or_an_address_of_another_machine_is_a_system_problem(serve: Serve) -> None:
+def test_a_port_in_use_or_a_foreign_address_is_a_system_problem(serve: Serve) -> None:
     page = serve()
-    for address, told in (
+    for address, hint in (
         (f"127.0.0.1:{port(page)}", "another port"),
         ("192.0.2.1:0", "this machine"),
     ):
-        with pytest.raises(FinedgeError, match=told) as caught:
+        with pytest.raises(FinedgeError, match=hint) as caught:
             LivePage(address)
         assert isinstance(caught.value, SystemProblem)
         assert caught.value.exit_code == 3

@@ -60,17 +60,17 @@ class Clients:
 
 @pytest.fixture
 def clients() -> Iterator[Clients]:
-    made = Clients()
-    yield made
-    for connection in made.open:
+    clients = Clients()
+    yield clients
+    for connection in clients.open:
         connection.close()
 
 
-def ours() -> list[threading.Thread]:
+def client_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("finedge-live")]
 
 
-def test_twenty_that_never_read_and_one_that_reads_a_byte_at_a_time_stop_nothing(
+def test_clients_that_never_read_or_read_slowly_stop_nothing(
     serve: Callable[..., LivePage], result: Callable[..., Result], clients: Clients
 ) -> None:
     page = serve()
@@ -92,14 +92,14 @@ def test_a_newcomer_takes_the_place_of_the_oldest_that_only_holds_it(
     serve: Callable[..., LivePage], clients: Clients
 ) -> None:
     page = serve()
-    for _ in range(server.MOST_CLIENTS):
+    for _ in range(server.MAX_CLIENTS):
         clients.add(page)
-    wait(lambda: page.clients == server.MOST_CLIENTS)
+    wait(lambda: page.clients == server.MAX_CLIENTS)
     for number in range(5):
         assert classified(page) == 0
         assert clients.open[number].recv(100) == b""
-    wait(lambda: page.clients < server.MOST_CLIENTS)
-    assert len(ours()) <= server.MOST_CLIENTS + 1
+    wait(lambda: page.clients < server.MAX_CLIENTS)
+    assert len(client_threads()) <= server.MAX_CLIENTS + 1
 
 
 def test_where_every_client_is_at_work_one_more_is_refused(
@@ -110,11 +110,11 @@ def test_where_every_client_is_at_work_one_more_is_refused(
 ) -> None:
     page = serve()
     page.write(result(0, size=(480, 640)))
-    for _ in range(server.MOST_CLIENTS):
+    for _ in range(server.MAX_CLIENTS):
         clients.add(page, send=FLOOD)
     wait(
         lambda: (
-            page.clients == server.MOST_CLIENTS
+            page.clients == server.MAX_CLIENTS
             and not any(c.waiting for c in page._server._clients.values())
         )
     )
@@ -138,7 +138,7 @@ def test_who_has_the_token_keeps_the_place(
         browser.request("GET", "/state.json", headers={"Cookie": cookie})
         answer = browser.getresponse()
         assert answer.status == 200
-        for _ in range(server.MOST_CLIENTS):
+        for _ in range(server.MAX_CLIENTS):
             clients.add(page)
     browser.close()
 
@@ -199,7 +199,7 @@ def test_clients_for_whom_the_system_has_no_thread_take_no_place(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        for _ in range(server.MOST_CLIENTS + 1):
+        for _ in range(server.MAX_CLIENTS + 1):
             assert clients.add(page).recv(100) == b""
     assert page.clients == 0
     assert classified(page) == 0
@@ -250,7 +250,7 @@ def test_close_ends_every_thread_whatever_the_browsers_do(
             clients.add(page, send=send)
     wait(lambda: page.clients == 21)
     page.close()
-    wait(lambda: not ours())
+    wait(lambda: not client_threads())
 
 
 def test_a_browser_that_leaves_in_the_middle_is_no_warning(

@@ -1,8 +1,10 @@
-"""A bundle with cross-layer attention, small and made without torch, in every precision; the real TensorRT for RTX where it is installed."""
+"""A small bundle with cross-layer attention in every precision, made without torch.
+
+And the real TensorRT for RTX where it is installed.
+"""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,13 +15,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE, Bundle, Tap
-from finedge.graph.float16 import convert_float16, with_names
+from finedge.graph.edit import with_unique_names
+from finedge.graph.float16 import convert_float16
 from finedge.graph.keep_float32 import keep_float32
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.library import load_library, why_not
-from finedge.runtime.trt.plugin.link import make_link, with_link
 from finedge.spec import Input, Preprocess, Spec
+from tests.runtime.trt.plugin.rtx_link import linked_environment
 
 SIZE, CLASSES = 32, 6
 SPEC = Spec("tiny", "none", tuple("abcdef"), Preprocess(resize=36, crop=SIZE), Input(SIZE, SIZE))
@@ -56,12 +59,12 @@ def rtx():
 @pytest.fixture(scope="session")
 def rtx_environment(rtx, tmp_path_factory):
     """The environment of a process that may use plugins."""
-    return with_link(os.environ, make_link(tmp_path_factory.mktemp("lib")))
+    return linked_environment(tmp_path_factory.mktemp("lib"))
 
 
 @pytest.fixture
 def finedge():
-    """Run the command in a process of its own: `finedge("build", bundle, env=...)` returns the finished process."""
+    """Run the command in a new process: `finedge("build", bundle, env=...)` returns it."""
 
     def run(*words, env=None):
         return subprocess.run(
@@ -87,11 +90,11 @@ class Heads:
 
 @pytest.fixture
 def attention_bundle(tmp_path):
-    """Make a bundle: `attention_bundle(Heads(d=512, dv=512), batch=4)`; its files are made of one graph."""
+    """Make a bundle whose files come from one graph: `attention_bundle(Heads(d=512), batch=4)`."""
 
     def make(heads=Heads(), *, batch="batch", name="tiny", taps=TAPS):
         model = attention_model(heads, batch=batch)
-        named = with_names(model)
+        named = with_unique_names(model)
         half = convert_float16(named, keep=keep_float32(named.graph))
         files = {FLOAT_FILE: model, HALF_FILE: half, PORTABLE_FILE: quantized(model)}
         return Bundle.create(
@@ -106,7 +109,7 @@ def attention_bundle(tmp_path):
 
 
 def attention_model(heads=Heads(), *, batch="batch"):
-    """Frames -> two maps of 8x8 and 4x4 -> attention between them -> doubled by another function -> average -> classes."""
+    """Frames -> maps of 4x4 and 8x8 -> attention -> doubled by a function -> average -> classes."""
     rng = np.random.default_rng(0)
     sizes = {
         "w_q": (heads.d, 3, 8, 8),
@@ -186,7 +189,7 @@ def attention_function():
 
 
 def quantized(model):
-    """The portable form of the convolutions: symmetric S8, per tensor in front, per output channel on the weights."""
+    """The portable form of the convolutions: symmetric S8, weights per output channel."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph, nodes = copy.graph, []

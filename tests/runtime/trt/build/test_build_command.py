@@ -22,7 +22,7 @@ def test_one_object_tells_about_every_precision(rtx, attention_bundle):
 
 
 def test_a_precision_that_fails_does_not_keep_the_others_back(rtx, tiny_bundle):
-    """The tiny bundle has no fp16 file (exit 4), and INT8 with INT32 biases, which TensorRT refuses (exit 1)."""
+    """The tiny bundle has no fp16 file (exit 4), and TensorRT refuses its INT32 biases (exit 1)."""
     with pytest.raises(
         BundleError, match=r"no fp16 engine: .*holds no model\.fp16\.onnx"
     ) as caught:

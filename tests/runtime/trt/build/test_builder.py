@@ -15,12 +15,17 @@ from finedge.errors import BackendMissing, BundleError, FinedgeError, SystemProb
 from finedge.runtime.trt.build import builder, compiler, memory
 from finedge.runtime.trt.build.attention import plugin_why_not
 from finedge.runtime.trt.build.builder import build, engine_for
-from finedge.runtime.trt.build.compiler import Order
+from finedge.runtime.trt.build.compiler import BuildOrder
 from finedge.runtime.trt.build.key import PORTABLE
-from finedge.runtime.trt.build.options import FILES, BuildOptions, Profile
+from finedge.runtime.trt.build.options import (
+    FILES,
+    BuildOptions,
+    BuildTarget,
+    Profile,
+    build_target,
+)
 from finedge.runtime.trt.build.progress import Bars
 from finedge.runtime.trt.build.store import EngineStore
-from finedge.runtime.trt.build.target import Target, target
 from finedge.runtime.trt.cuda import Gpu, gpu
 from finedge.runtime.trt.library import TrtLibrary
 from tests.runtime.trt.build.conftest import SPEC, Heads
@@ -59,7 +64,7 @@ def test_the_stored_engine_is_taken_and_not_built_again(rtx, attention_bundle, m
         ({"debug_taps": True}, "onnx"),
     ],
 )
-def test_another_choice_builds_anew_and_says_what_differed(
+def test_other_options_build_again_and_the_difference_is_logged(
     rtx, attention_bundle, caplog, changed, field
 ):
     bundle = attention_bundle()
@@ -91,7 +96,7 @@ def test_a_damaged_engine_is_built_again(rtx, attention_bundle, caplog):
     with pytest.raises(BundleError, match="sha256"):
         built.read()
     assert len(engine_for(bundle, OPTIONS, library=rtx).read()) > 1000
-    assert "building again" in caplog.text
+    assert "built again" in caplog.text
 
 
 def test_a_fixed_batch_needs_no_profile_and_takes_no_other(rtx, attention_bundle):
@@ -125,13 +130,13 @@ def test_what_the_parser_refuses_is_listed_and_nothing_is_written(rtx, tiny_bund
 
 def test_unknown_targets_are_refused_with_those_that_exist(rtx):
     with pytest.raises(UsageError, match=r"no target 'sm87'\n.*sm80, sm86"):
-        target(("sm86", "sm87"), library=rtx)
+        build_target(("sm86", "sm87"), library=rtx)
 
 
 def test_tensorrt_builds_for_no_other_gpu():
     trt = TrtLibrary("tensorrt", "trt", object(), "10.3.0")
     with pytest.raises(UsageError, match="builds for the GPU it runs on"):
-        target(("sm86",), library=trt)
+        build_target(("sm86",), library=trt)
 
 
 @pytest.mark.skipif(gpu() is not None, reason="this machine has a GPU")
@@ -140,7 +145,7 @@ def test_without_a_gpu_rtx_builds_a_portable_engine_and_tensorrt_none(rtx, atten
     assert (built.key.gpu, built.key.compute_capability) == (PORTABLE, PORTABLE)
     assert built.path.name.startswith("portable-rtx1.")
     with pytest.raises(BackendMissing, match="builds on the GPU it is for"):
-        target(("local",), library=TrtLibrary("tensorrt", "trt", object(), "10.3.0"))
+        build_target(("local",), library=TrtLibrary("tensorrt", "trt", object(), "10.3.0"))
 
 
 def test_weak_typing_is_for_old_tensorrt_only(rtx, attention_bundle):
@@ -152,7 +157,7 @@ def test_weak_typing_is_for_old_tensorrt_only(rtx, attention_bundle):
     ] == [True, True, False, False]
 
 
-def test_a_strong_build_that_fails_is_tried_weak_on_old_tensorrt_and_recorded(
+def test_a_strong_build_that_fails_is_tried_weak_on_old_tensorrt(
     rtx, attention_bundle, monkeypatch
 ):
     real = builder.compile_engine
@@ -160,7 +165,8 @@ def test_a_strong_build_that_fails_is_tried_weak_on_old_tensorrt_and_recorded(
     def strong_fails(model, order):
         if order.options.typing == "strong":
             raise FinedgeError("no tactic")
-        return real(model, replace(order, options=replace(order.options, typing="strong")))
+        strong = replace(order, options=replace(order.options, typing="strong"))
+        return replace(real(model, strong), typing=order.options.typing)
 
     monkeypatch.setattr(builder, "compile_engine", strong_fails)
     monkeypatch.setattr(TrtLibrary, "may_type_weakly", property(lambda _: True))
@@ -188,7 +194,9 @@ class FakeConfig:
 @pytest.mark.parametrize("accepts", [True, False])
 def test_timings_are_kept_by_machine_and_those_of_another_are_dropped(tmp_path, accepts, caplog):
     trt = TrtLibrary("tensorrt", "trt", None, "10.3.0")
-    order = Order("birds", "frames", OPTIONS, trt, Target("Orin", "8.7"), "orin-trt10.3.0")
+    order = BuildOrder(
+        "birds", "frames", OPTIONS, trt, BuildTarget("Orin", "8.7"), "orin-trt10.3.0"
+    )
     path = compiler.use_timing_cache(FakeConfig(), order)
     assert path == tmp_path / "cache" / "timing" / "orin-trt10.3.0.cache"
     path.parent.mkdir(parents=True)
@@ -196,7 +204,7 @@ def test_timings_are_kept_by_machine_and_those_of_another_are_dropped(tmp_path, 
     config = FakeConfig(accepts=accepts)
     compiler.use_timing_cache(config, order)
     assert config.cache == (b"timings" if accepts else b"")
-    assert ("timed anew" in caplog.text) is not accepts
+    assert ("timed again" in caplog.text) is not accepts
 
 
 def test_an_engine_is_kept_when_its_layers_cannot_be_read(
@@ -212,7 +220,7 @@ def test_an_engine_is_kept_when_its_layers_cannot_be_read(
     assert "no layer report: a layer line that is not understood" in caplog.text
 
 
-# --- memory and interruption ----------------------------------------------------------------------------------------------
+# --- memory and interruption ---
 
 
 def test_a_hopeless_build_is_refused_and_a_tight_one_warned_of(
@@ -228,18 +236,18 @@ def test_a_hopeless_build_is_refused_and_a_tight_one_warned_of(
 
 
 def test_a_jetson_needs_host_and_device_memory_from_one_pool(monkeypatch):
-    need = memory.Estimate(
+    need = memory.MemoryEstimate(
         weights_mib=100, activations_mib=50, host_mib=600, device_mib=250, unknown=0
     )
     monkeypatch.setattr(memory, "memory_mib", lambda: {"total": 700, "available": 700})
     memory.check_memory(
         need,
-        here=Gpu("desktop", "8.9", integrated=False, processors=46, memory_mib=8192, driver="12.6"),
+        gpu=Gpu("desktop", "8.9", integrated=False, processors=46, memory_mib=8192, driver="12.6"),
     )
     with pytest.raises(SystemProblem, match="850 MiB"):
         memory.check_memory(
             need,
-            here=Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=700, driver="12.6"),
+            gpu=Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=700, driver="12.6"),
         )
 
 
@@ -258,7 +266,7 @@ def test_ctrl_c_ends_a_build_and_the_old_engine_stays(rtx, attention_bundle, mon
     assert sorted((p.name, p.stat().st_mtime_ns) for p in old.path.parent.iterdir()) == before
 
 
-# --- the plugin: in a process of its own, TensorRT for RTX ends it where its library is not linked ------------------------------
+# --- the plugin: in a new process, which TensorRT for RTX ends where its library is not linked ---
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -273,8 +281,11 @@ from finedge.bundle import Bundle
 from finedge.runtime.trt.build.builder import engine_for
 from finedge.runtime.trt.library import load_library
 from finedge.runtime.trt.build.options import BuildOptions
-built = engine_for(Bundle.load(Path({str(bundle.path)!r})), BuildOptions({precision!r}, "plugin", targets=("sm86",)), library=load_library("tensorrt-rtx"))
-print(built.key.plugin, built.record["summary"]["plugin_layers"], built.record["summary"]["unfused_softmax"])
+bundle = Bundle.load(Path({str(bundle.path)!r}))
+options = BuildOptions({precision!r}, "plugin", targets=("sm86",))
+built = engine_for(bundle, options, library=load_library("tensorrt-rtx"))
+summary = built.record["summary"]
+print(built.key.plugin, summary["plugin_layers"], summary["unfused_softmax"])
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -289,9 +300,7 @@ print(built.key.plugin, built.record["summary"]["plugin_layers"], built.record["
     assert (len(digest), plugins, softmaxes) == (64, "1", "0")
 
 
-def test_without_the_link_the_plugin_is_refused_before_the_library_can_end_the_process(
-    rtx, attention_bundle
-):
+def test_without_the_link_the_plugin_is_refused(rtx, attention_bundle):
     if plugin_why_not((), rtx) is None:
         pytest.skip("the library is linked in this process")
     with pytest.raises(BackendMissing, match=r"ln -s .*libtensorrt_rtx\.so"):
@@ -312,30 +321,32 @@ def test_auto_stays_decomposed_for_wide_heads_without_the_link(rtx, attention_bu
 def test_where_both_can_be_timed_the_faster_is_kept_and_found_again(
     rtx, attention_bundle, monkeypatch
 ):
-    """Timing itself needs a GPU; here the callable says that the second engine is the faster."""
+    """Timing needs a GPU: this timer makes the second engine the faster."""
     bundle, engines = attention_bundle(), []
-    two = (
-        builder.candidates(bundle, OPTIONS, library=rtx, where=target(("sm86",), library=rtx)) * 2
-    )[:2]
+    target = build_target(("sm86",), library=rtx)
+    (spec,) = builder.engine_specs(bundle, OPTIONS, library=rtx, target=target)
     plugin = replace(
-        two[1],
-        choice=replace(two[1].choice, mode="plugin"),
-        key=replace(two[1].key, plugin="p" * 64),
+        spec,
+        attention=replace(spec.attention, mode="plugin"),
+        key=replace(spec.key, plugin="p" * 64),
     )
-    monkeypatch.setattr(builder, "candidates", lambda *_, **__: (two[0], plugin))
+    monkeypatch.setattr(builder, "engine_specs", lambda *_, **__: (spec, plugin))
     monkeypatch.setattr(builder, "register_plugin", lambda *_: None)
-    monkeypatch.setattr(
-        builder, "milliseconds", lambda data, *_, **__: engines.append(data) or 3.0 - len(engines)
-    )
-    built = build(bundle, replace(OPTIONS, attention="auto"), library=rtx)
+
+    def timer(data, *_, **__):
+        engines.append(data)
+        return 3.0 - len(engines)
+
+    options = replace(OPTIONS, attention="auto")
+    built = build(bundle, options, library=rtx, timer=timer)
     assert built.read() == engines[1]
     assert built.record["attention"]["ms"] == {"decomposed": 2.0, "plugin": 1.0}
-    assert engine_for(bundle, replace(OPTIONS, attention="auto"), library=rtx).path == built.path
+    assert engine_for(bundle, options, library=rtx, timer=timer).path == built.path
     assert len(engines) == 2
     assert len(list(EngineStore.of(bundle))) == 1
 
 
-def test_the_shipped_bundle_builds_in_int8_with_fused_attention_in_float16(rtx, tmp_path):
+def test_the_shipped_bundle_builds_in_int8_with_fused_attention(rtx, tmp_path):
     shipped = Path(__file__).resolve().parents[4] / "examples" / "birds.finedge"
     if not shipped.is_dir():
         pytest.skip("the example bundle is not here")

@@ -4,12 +4,18 @@ import pytest
 
 from finedge.bundle import FLOAT_FILE, PORTABLE_FILE, Tap
 from finedge.errors import BundleError, UsageError
-from finedge.runtime.trt.build.attention import Choice, choices, faster
-from finedge.runtime.trt.build.graph import Attention, attentions, prepare
+from finedge.graph.attention import AttentionNode
+from finedge.graph.edit import with_unique_names
+from finedge.graph.float16 import convert_float16
+from finedge.graph.inlining import inline
+from finedge.graph.keep_float32 import keep_float32
+from finedge.graph.onnx_file import read_model
+from finedge.runtime.trt.build.attention import AttentionDecision, attention_decisions, faster
+from finedge.runtime.trt.build.graph import attentions, prepare
 from finedge.runtime.trt.build.memory import estimate
 from finedge.runtime.trt.build.options import FILES, BuildOptions, Profile
 from finedge.runtime.trt.library import TrtLibrary
-from tests.runtime.trt.build.conftest import Heads
+from tests.runtime.trt.build.conftest import Heads, attention_model
 
 TRT = TrtLibrary("tensorrt", "trt", None, "10.3.0")
 
@@ -21,7 +27,7 @@ def ops(model):
 @pytest.mark.parametrize("precision", FILES)
 def test_decomposed_has_standard_ops_only_and_onnx_runtime_runs_it(attention_bundle, precision):
     model = prepare(
-        attention_bundle().file(FILES[precision]), BuildOptions(precision, "decomposed")
+        read_model(attention_bundle().file(FILES[precision])), BuildOptions(precision, "decomposed")
     )
     assert not model.functions
     assert not any(op.startswith("finedge") for op in ops(model))
@@ -33,13 +39,17 @@ def test_decomposed_has_standard_ops_only_and_onnx_runtime_runs_it(attention_bun
 def test_plugin_leaves_our_node_without_a_function_and_inlines_the_others(
     attention_bundle, precision
 ):
-    model = prepare(attention_bundle().file(FILES[precision]), BuildOptions(precision, "plugin"))
+    model = prepare(
+        read_model(attention_bundle().file(FILES[precision])), BuildOptions(precision, "plugin")
+    )
     assert [n.op_type for n in model.graph.node if n.domain] == ["CrossLayerAttention"]
     assert not model.functions
 
 
 def test_the_plugin_is_given_float16_between_int8_layers(attention_bundle):
-    model = prepare(attention_bundle().file(PORTABLE_FILE), BuildOptions("int8", "plugin"))
+    model = prepare(
+        read_model(attention_bundle().file(PORTABLE_FILE)), BuildOptions("int8", "plugin")
+    )
     maker = {name: node for node in model.graph.node for name in node.output}
     node = next(n for n in model.graph.node if n.op_type == "CrossLayerAttention")
     assert {maker[name].op_type for name in node.input} == {"Cast"}
@@ -47,16 +57,40 @@ def test_the_plugin_is_given_float16_between_int8_layers(attention_bundle):
 
 
 def test_int8_fp32_has_no_float16(attention_bundle):
-    model = prepare(attention_bundle().file(PORTABLE_FILE), BuildOptions("int8-fp32", "decomposed"))
+    model = prepare(
+        read_model(attention_bundle().file(PORTABLE_FILE)), BuildOptions("int8-fp32", "decomposed")
+    )
     casts = [a.i for n in model.graph.node if n.op_type == "Cast" for a in n.attribute]
     assert onnx.TensorProto.FLOAT16 not in casts
 
 
 def test_the_same_file_always_gives_the_same_bytes(attention_bundle):
     path, options = attention_bundle().file(PORTABLE_FILE), BuildOptions("int8", "decomposed")
-    assert prepare(path, options).SerializeToString(deterministic=True) == prepare(
-        path, options
-    ).SerializeToString(deterministic=True)
+    first, second = (prepare(read_model(path), options) for _ in range(2))
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(
+        deterministic=True
+    )
+
+
+@pytest.mark.parametrize("mode", ["decomposed", "plugin"])
+def test_the_model_that_was_read_stays_as_it_is(attention_bundle, mode):
+    """It is read once and prepared for each kind of attention."""
+    bundle = attention_bundle()
+    model = read_model(bundle.file(FILES["int8"]))
+    before = model.SerializeToString(deterministic=True)
+    prepare(model, BuildOptions("int8", mode, debug_taps=True), taps=bundle.taps)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("mode", ["decomposed", "plugin"])
+def test_functions_and_inlined_nodes_give_the_same_graph(tmp_path, mode):
+    named = with_unique_names(attention_model())
+    model = convert_float16(named, keep=keep_float32(named.graph))
+    for name, content in (("old", model), ("new", inline(model))):
+        onnx.save(content, tmp_path / name)
+    models = (read_model(tmp_path / name) for name in ("old", "new"))
+    old, new = (prepare(model, BuildOptions("fp16", mode)) for model in models)
+    assert old.SerializeToString(deterministic=True) == new.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8-fp32"])
@@ -67,33 +101,35 @@ def test_the_plugin_is_refused_where_nothing_is_float16(precision):
 
 def test_the_plugin_is_refused_for_a_graph_without_attention(tiny_bundle):
     with pytest.raises(BundleError, match="no CrossLayerAttention"):
-        prepare(tiny_bundle.file(FLOAT_FILE), BuildOptions("fp16", "plugin"))
+        prepare(read_model(tiny_bundle.file(FLOAT_FILE)), BuildOptions("fp16", "plugin"))
 
 
 @pytest.mark.parametrize("heads", [Heads(), Heads(512, 512, shared=True), Heads(64, 32)])
 def test_head_sizes_are_read_from_the_graph(attention_bundle, heads):
-    found = attentions(attention_bundle(heads).file(FLOAT_FILE))
-    assert found == (
-        Attention("attend", queries=16, keys=64, d=heads.d, dv=heads.dv, shared=heads.shared),
-    )
+    (node,) = attentions(read_model(attention_bundle(heads).file(FLOAT_FILE)))
+    assert (node.name, node.query, node.key, node.scale) == ("attend", "q", "k", 0.125)
+    assert (node.queries, node.keys, node.d, node.dv) == (16, 64, heads.d, heads.dv)
+    assert node.shared is heads.shared
 
 
 def test_debug_taps_become_outputs_and_lost_ones_are_named(attention_bundle, caplog):
     bundle = attention_bundle()
     options = BuildOptions("fp16", "decomposed", debug_taps=True)
     model = prepare(
-        bundle.file(FILES["fp16"]), options, taps=(Tap("keys", "k"), Tap("lost", "nowhere"))
+        read_model(bundle.file(FILES["fp16"])),
+        options,
+        taps=(Tap("keys", "k"), Tap("lost", "nowhere")),
     )
     assert [o.name for o in model.graph.output] == ["logits", "tap/keys"]
     assert "lost" in caplog.text
     onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-# --- who computes attention -----------------------------------------------------------------------------------------------
+# --- how attention is computed ---
 
 
 def node(d=64, dv=64):
-    return Attention("attend", 16, 64, d, dv, shared=False)
+    return AttentionNode("attend", "q", "k", "v", 0.125, queries=16, keys=64, d=d, dv=dv)
 
 
 @pytest.fixture
@@ -102,7 +138,7 @@ def plugin_works(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("found", "precision", "expected"),
+    ("nodes", "precision", "expected"),
     [
         ((node(),), "fp16", "decomposed"),
         ((node(256, 256),), "fp16", "decomposed"),
@@ -114,17 +150,18 @@ def plugin_works(monkeypatch):
     ],
 )
 @pytest.mark.usefixtures("plugin_works")
-def test_without_timing_the_plugin_is_taken_where_tensorrt_cannot_fuse(found, precision, expected):
-    assert [c.mode for c in choices(found, BuildOptions(precision), library=TRT, timed=False)] == [
-        expected
-    ]
+def test_without_timing_the_plugin_is_taken_where_tensorrt_cannot_fuse(nodes, precision, expected):
+    assert [
+        c.mode
+        for c in attention_decisions(nodes, BuildOptions(precision), library=TRT, timed=False)
+    ] == [expected]
 
 
 @pytest.mark.usefixtures("plugin_works")
 def test_rtx_takes_the_plugin_for_wide_heads_only():
     rtx = TrtLibrary("tensorrt-rtx", "rtx", None, "1.7.1")
     modes = [
-        choices((n,), BuildOptions("int8"), library=rtx, timed=False)[0].mode
+        attention_decisions((n,), BuildOptions("int8"), library=rtx, timed=False)[0].mode
         for n in (node(), node(64, 32), node(512, 512))
     ]
     assert modes == ["decomposed", "decomposed", "plugin"]
@@ -132,17 +169,19 @@ def test_rtx_takes_the_plugin_for_wide_heads_only():
 
 @pytest.mark.usefixtures("plugin_works")
 def test_on_a_gpu_both_are_tried():
-    assert choices((node(),), BuildOptions("fp16"), library=TRT, timed=True) == (
-        Choice("decomposed", "timed"),
-        Choice("plugin", "timed"),
+    assert attention_decisions((node(),), BuildOptions("fp16"), library=TRT, timed=True) == (
+        AttentionDecision("decomposed", "timed"),
+        AttentionDecision("plugin", "timed"),
     )
 
 
 def test_a_plugin_that_cannot_be_used_is_said_and_left_out(monkeypatch, caplog):
     monkeypatch.setattr("finedge.runtime.trt.build.attention.plugin_why_not", lambda *_: "no link")
-    (choice,) = choices((node(512, 512),), BuildOptions("fp16"), library=TRT, timed=False)
-    assert choice.mode == "decomposed"
-    assert "no link" in choice.why
+    (decision,) = attention_decisions(
+        (node(512, 512),), BuildOptions("fp16"), library=TRT, timed=False
+    )
+    assert decision.mode == "decomposed"
+    assert "no link" in decision.reason
     assert "no link" in caplog.text
 
 
@@ -153,7 +192,7 @@ def test_the_faster_engine_is_kept():
     ) == ("plugin", {"decomposed": 2.0, "plugin": 1.25})
 
 
-# --- options and memory ---------------------------------------------------------------------------------------------------
+# --- options and memory ---
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,2", "0", "4,2,1", "1,9,8", "1,2,3,4"])
@@ -168,7 +207,9 @@ def test_a_batch_profile_is_one_number_or_three():
 
 
 def test_the_memory_estimate_counts_weights_and_what_is_alive_at_once(attention_bundle):
-    model = prepare(attention_bundle().file(FLOAT_FILE), BuildOptions("fp32", "decomposed"))
+    model = prepare(
+        read_model(attention_bundle().file(FLOAT_FILE)), BuildOptions("fp32", "decomposed")
+    )
     weights = sum(onnx.numpy_helper.to_array(t).nbytes for t in model.graph.initializer)
     small, large = estimate(model, batch=1), estimate(model, batch=8)
     assert small.weights_mib == weights / 2**20

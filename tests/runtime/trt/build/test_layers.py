@@ -1,4 +1,8 @@
-"""Logs were recorded from TensorRT for RTX 1.7.1 and cut; inspector answers were written by hand from NVIDIA's documents (not run on hardware)."""
+"""Layer reports from logs and from the engine inspector.
+
+Logs were recorded from TensorRT for RTX 1.7.1 and shortened. Inspector answers were written by hand
+from NVIDIA's documents (not run on hardware).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.errors import FinedgeError
-from finedge.runtime.trt.build.compiler import Order, compile_engine
+from finedge.runtime.trt.build.compiler import BuildOrder, compile_engine
 from finedge.runtime.trt.build.expect import check_layers, inner_softmaxes
 from finedge.runtime.trt.build.layers import LayerReport, from_inspector, from_log
-from finedge.runtime.trt.build.options import BuildOptions
-from finedge.runtime.trt.build.target import target
+from finedge.runtime.trt.build.options import BuildOptions, build_target
 from finedge.runtime.trt.library import load_library, why_not
 
 LOGS = Path(__file__).parent / "logs"
@@ -30,7 +33,7 @@ def inspected(name):
     return from_inspector((LOGS / name).read_text())
 
 
-def test_every_line_of_a_log_becomes_a_layer_with_its_tensors_and_onnx_nodes():
+def test_every_line_of_a_log_becomes_a_layer():
     report = recorded("attention-fp16")
     assert (len(report.layers), report.source) == (12, "build log")
     theta = next(layer for layer in report.layers if "theta" in layer.onnx)
@@ -73,8 +76,8 @@ def test_int8_convolutions_and_float_islands_are_told_apart():
 
 
 def test_kernels_are_known_by_their_names():
-    found = [(layer.role, layer.precision) for layer in recorded("kernels").layers]
-    assert found == [
+    kernels = [(layer.role, layer.precision) for layer in recorded("kernels").layers]
+    assert kernels == [
         ("matmul", "fp32"),  # a fully connected layer that is fused at run time
         (
             "softmax",
@@ -105,7 +108,7 @@ def test_the_inspector_of_both_majors_gives_the_same_layers(file):
     assert report.source == "inspector"
 
 
-def test_a_type_that_the_inspector_hides_behind_dynamic_shapes_is_told_by_the_weights():
+def test_a_type_hidden_by_dynamic_shapes_is_that_of_the_weights():
     last = inspected(INSPECTOR[0]).layers[-1]
     assert (last.inputs[0].dtype, last.precision) == ("unknown", "int8")
 
@@ -124,7 +127,7 @@ def test_a_report_survives_json_and_describes_itself(report):
     "messages", [[], ["Layers are many"], ["Layers:\nName: all, LayerType: Myelin\n"]]
 )
 def test_a_log_without_details_is_refused(messages):
-    with pytest.raises(FinedgeError, match=r"build log holds no list|not understood"):
+    with pytest.raises(FinedgeError, match=r"build log holds no list|unknown form"):
         from_log(messages)
 
 
@@ -147,15 +150,15 @@ def test_the_check_finds_a_layer_that_left_int8_and_one_that_is_gone():
     (problem,) = check_layers(
         replace(report, layers=tuple(in_float)), int8_layers=placed, precision="int8-fp32"
     )
-    assert (
-        problem
-        == "node_Conv_992 is INT8 in the calibration record, and the engine reads fp32 (node_Conv_992_myl0_104)"
+    assert problem == (
+        "node_Conv_992 is INT8 in the calibration record, "
+        "and the engine reads fp32 (node_Conv_992_myl0_104)"
     )
     (problem,) = check_layers(report, int8_layers=(*placed, "node_Conv_7"), precision="int8-fp32")
     assert problem.startswith("node_Conv_7 is INT8 in the calibration record, and no convolution")
 
 
-def test_the_check_finds_products_and_softmaxes_in_fp32_where_half_was_asked_for():
+def test_the_check_finds_products_and_softmaxes_in_fp32():
     report = recorded("cnl-int8-fp32")
     assert check_layers(report, int8_layers=(), precision="fp32") == ()
     problems = check_layers(report, int8_layers=(), precision="int8")
@@ -168,7 +171,10 @@ def test_the_check_finds_products_and_softmaxes_in_fp32_where_half_was_asked_for
 
 
 def attention(d, *, kind):
-    """Attention of 49 queries over 196 keys, one head of size `d`, between 1x1 convolutions; then a softmax over the pooled result."""
+    """Attention of 49 queries over 196 keys, one head of size `d`, between 1x1 convolutions.
+
+    A softmax over the pooled result follows.
+    """
     dtype = np.dtype(kind)
     tensor = helper.np_dtype_to_tensor_dtype(dtype)
     rng = np.random.default_rng(0)
@@ -228,10 +234,10 @@ def built():
     if why_not("tensorrt-rtx"):
         pytest.skip(why_not("tensorrt-rtx"))
     rtx = load_library("tensorrt-rtx")
-    where = target(("sm86", "sm89", "sm120"), library=rtx)
+    target = build_target(("sm86", "sm89", "sm120"), library=rtx)
     return lambda model: from_log(
         compile_engine(
-            model, Order("a test", "frames", BuildOptions(), rtx, where, "test")
+            model, BuildOrder("a test", "frames", BuildOptions(), rtx, target, "test")
         ).messages
     )
 

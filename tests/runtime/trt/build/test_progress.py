@@ -13,7 +13,7 @@ def test_ctrl_c_asks_once_and_is_raised_when_the_library_has_unwound():
     def interrupted():
         with interruptible() as stop:
             signal.raise_signal(signal.SIGINT)
-            seen.append((stop.asked, signal.getsignal(signal.SIGINT)))  # the block goes on
+            seen.append((stop.requested, signal.getsignal(signal.SIGINT)))  # the block goes on
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
@@ -26,7 +26,7 @@ def test_another_thread_has_no_signals_and_builds_all_the_same():
 
     def work():
         with interruptible() as stop:
-            seen.append(stop.asked)
+            seen.append(stop.requested)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -47,7 +47,7 @@ def test_phases_nest_and_the_build_goes_on_until_asked(rtx):
         watch.phase_start("Timing graph nodes", "Building engine", 3)
         assert set(bars.tasks) == {"Building engine", "Timing graph nodes"}
         assert watch.step_complete("Timing graph nodes", 0)
-        stop.ask()
+        stop.request()
         assert not watch.step_complete("Timing graph nodes", 1)
         watch.phase_finish("Timing graph nodes")
         watch.phase_finish("never started")

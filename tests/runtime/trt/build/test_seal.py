@@ -1,4 +1,4 @@
-"""Engines vouch for nothing themselves: only what this user built on this machine is found."""
+"""Engines vouch for nothing themselves: only what this user built on this machine is engine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from finedge.bundle import Bundle
 from finedge.errors import SystemProblem
 from finedge.runtime.trt.build import seal
-from finedge.runtime.trt.build.seal import NAME, cache_folder, is_ours, sealed
-from finedge.runtime.trt.build.store import EngineStore, file_name
+from finedge.runtime.trt.build.seal import NAME, cache_folder, is_trusted, sealed
+from finedge.runtime.trt.build.store import SCHEMA, EngineStore, file_name
 from tests.runtime.trt.build.conftest import KEY
 
 
@@ -32,7 +32,7 @@ def plant(bundle: Bundle, **more: Any) -> Path:
     engine = folder / file_name(KEY)
     engine.write_bytes(data)
     record = {
-        "schema": 1,
+        "schema": SCHEMA,
         "key": KEY.to_json(),
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
@@ -74,20 +74,20 @@ def test_an_engine_built_elsewhere_is_not_found_where_it_is_copied(
     store = EngineStore.of(Bundle.load(copied))
     assert store.find(KEY) is None
     assert store.keep(KEY, b"built here", {}).read() == b"built here"
-    found = store.find(KEY)
-    assert found is not None
-    assert found.read() == b"built here"
+    engine = store.find(KEY)
+    assert engine is not None
+    assert engine.read() == b"built here"
 
 
 def test_an_engine_built_here_is_found_in_a_bundle_that_was_copied_here(
     tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     EngineStore.of(tiny_bundle).keep(KEY, b"built here", {})
-    found = EngineStore.of(
+    engine = EngineStore.of(
         Bundle.load(shutil.copytree(tiny_bundle.path, tmp_path / "copied.finedge"))
     ).find(KEY)
-    assert found is not None
-    assert found.read() == b"built here"
+    assert engine is not None
+    assert engine.read() == b"built here"
 
 
 @pytest.mark.parametrize("field", ["key", "sha256", "golden", "attention"])
@@ -107,10 +107,10 @@ def test_a_record_that_was_changed_is_not_believed(tiny_bundle: Bundle, field: s
 
 def test_a_noted_record_stays_ours(tiny_bundle: Bundle) -> None:
     kept = EngineStore.of(tiny_bundle).keep(KEY, b"bytes", {})
-    kept.noted("golden", {"pass": True})
-    found = EngineStore.of(tiny_bundle).find(KEY)
-    assert found is not None
-    assert found.record["golden"] == {"pass": True}
+    kept.with_entry("golden", {"pass": True})
+    engine = EngineStore.of(tiny_bundle).find(KEY)
+    assert engine is not None
+    assert engine.record["golden"] == {"pass": True}
 
 
 @pytest.mark.parametrize("how", ["FINEDGE_ENGINE_KEY", "CREDENTIALS_DIRECTORY"])
@@ -120,11 +120,11 @@ def test_another_users_key_can_be_trusted(
     elsewhere(monkeypatch, tmp_path / "builder")
     record = sealed({"a": 1})
     elsewhere(monkeypatch, tmp_path / "service")
-    assert not is_ours(record)
+    assert not is_trusted(record)
     monkeypatch.setenv(
         how, str(tmp_path / "builder" / (NAME if how == "FINEDGE_ENGINE_KEY" else ""))
     )
-    assert is_ours(record)
+    assert is_trusted(record)
     assert sealed({"a": 1}) != record, "it signs with its own"
 
 
@@ -137,7 +137,7 @@ def test_a_key_that_is_none_is_not_trusted(
     (tmp_path / "weak").write_bytes(content)
     monkeypatch.setenv("FINEDGE_ENGINE_KEY", str(tmp_path / "weak"))
     forged = hmac.new(content.strip(), json.dumps({"a": 1}).encode(), hashlib.sha256).hexdigest()
-    assert not is_ours({"a": 1, "seal": forged})
+    assert not is_trusted({"a": 1, "seal": forged})
 
 
 def test_the_key_is_private_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_the_key_is_private_and_made_once(tmp_path: Path, monkeypatch: pytest.Mo
     key = tmp_path / "new" / NAME
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     seal._own.cache_clear()  # as the next process
-    assert is_ours(record)
+    assert is_trusted(record)
 
 
 def test_where_no_key_can_be_kept_engines_last_as_long_as_the_process(
@@ -155,10 +155,10 @@ def test_where_no_key_can_be_kept_engines_last_as_long_as_the_process(
     (tmp_path / "file").touch()
     elsewhere(monkeypatch, tmp_path / "file" / "below")
     record = sealed({"a": 1})
-    assert is_ours(record)
+    assert is_trusted(record)
     assert "built again at every start" in caplog.text
     seal._own.cache_clear()
-    assert not is_ours(record)
+    assert not is_trusted(record)
 
 
 def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_a_key_that_is_a_pipe_is_not_waited_for(
 ) -> None:
     os.mkfifo(tmp_path / NAME)
     elsewhere(monkeypatch, tmp_path)
-    assert is_ours(sealed({"built": "here"}))
+    assert is_trusted(sealed({"built": "here"}))
     os.mkfifo(tmp_path / "another.key")
     monkeypatch.setenv("FINEDGE_ENGINE_KEY", str(tmp_path / "another.key"))
-    assert not is_ours({"seal": "0" * 64})
+    assert not is_trusted({"seal": "0" * 64})

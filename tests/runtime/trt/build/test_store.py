@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from finedge.bundle import Bundle
 from finedge.errors import BundleError
 from finedge.runtime.trt.build import store as store_module
+from finedge.runtime.trt.build.seal import sealed
 from finedge.runtime.trt.build.store import EngineStore, engines_folder, file_name
 from tests.runtime.trt.build.conftest import KEY
 
@@ -24,11 +26,11 @@ def test_the_name_says_gpu_library_precision_and_key():
 
 def test_the_record_is_beside_the_engine(tmp_path):
     store = EngineStore(tmp_path / "engines")
-    found = store.keep(KEY, b"bytes", {"seconds": 1.5})
+    engine = store.keep(KEY, b"bytes", {"seconds": 1.5})
     assert sorted(p.suffix for p in store.folder.iterdir()) == [".engine", ".json"]
-    assert found.record["bytes"] == 5
+    assert engine.record["bytes"] == 5
     assert store.find(KEY).record == {
-        **found.record,
+        **engine.record,
         "key": {**KEY.to_json(), "profile": [1, 1, 8], "flags": list(KEY.flags)},
     }
 
@@ -37,20 +39,20 @@ def test_the_record_is_beside_the_engine(tmp_path):
     "damage", [lambda b: b[:-1], lambda b: bytes([b[0] ^ 1]) + b[1:], lambda b: b""]
 )
 def test_damaged_bytes_are_never_handed_out(tmp_path, damage):
-    found = EngineStore(tmp_path).keep(KEY, b"bytes", {})
-    found.path.write_bytes(damage(b"bytes"))
+    engine = EngineStore(tmp_path).keep(KEY, b"bytes", {})
+    engine.path.write_bytes(damage(b"bytes"))
     with pytest.raises(BundleError, match=r"sha256"):
         EngineStore(tmp_path).find(KEY).read()
 
 
-def test_an_engine_without_a_record_and_a_record_without_an_engine_are_none(tmp_path):
-    found = EngineStore(tmp_path).keep(KEY, b"bytes", {})
-    json_file = found.path.with_suffix(".json")
+def test_an_engine_and_its_record_are_nothing_without_each_other(tmp_path):
+    engine = EngineStore(tmp_path).keep(KEY, b"bytes", {})
+    json_file = engine.path.with_suffix(".json")
     record = json_file.read_text()
     json_file.unlink()
     assert EngineStore(tmp_path).find(KEY) is None
     json_file.write_text(record)
-    found.path.unlink()
+    engine.path.unlink()
     assert EngineStore(tmp_path).find(KEY) is None
 
 
@@ -60,9 +62,22 @@ def test_a_damaged_record_is_ignored_with_a_word(tmp_path, caplog):
     assert "not an engine's record" in caplog.text
 
 
-def test_the_engine_is_written_before_its_record_and_nothing_is_left_when_the_disk_is_full(
-    tmp_path, monkeypatch
-):
+def test_the_record_of_an_older_version_is_stale_and_named_once(tmp_path, caplog):
+    """Schema 1 named the library "flavour"; its engine is built again, and nothing fails."""
+    store = EngineStore(tmp_path)
+    file = store.keep(KEY, b"bytes", {}).path.with_suffix(".json")
+    record = json.loads(file.read_text())
+    key = {**record["key"], "flavour": record["key"]["library"]}
+    del key["library"]
+    file.write_text(json.dumps(sealed({**record, "schema": 1, "key": key})))
+    for _ in range(2):
+        assert store.find(KEY) is None
+    assert caplog.text.count(f"{file} was written by another version of finedge (schema 1") == 1
+    assert store.keep(KEY, b"new", {}).path.with_suffix(".json") == file
+    assert store.find(KEY).read() == b"new"
+
+
+def test_a_full_disk_leaves_no_engine_with_a_record(tmp_path, monkeypatch):
     store = EngineStore(tmp_path / "engines")
     monkeypatch.setattr(store_module, "write_text", _no_space)
     with pytest.raises(OSError, match="No space"):
@@ -82,9 +97,7 @@ def test_the_nearest_is_of_the_same_precision_first(tmp_path):
     assert store.nearest(KEY).path == same.path
 
 
-def test_a_read_only_bundle_keeps_engines_in_the_cache_and_still_finds_those_inside(
-    tiny_bundle, tmp_path, monkeypatch
-):
+def test_a_read_only_bundle_keeps_engines_in_the_cache(tiny_bundle, tmp_path, monkeypatch):
     inside = EngineStore.of(tiny_bundle)
     inside.keep(KEY, b"old", {})
     assert inside.folder == tiny_bundle.path / "engines"

@@ -29,26 +29,28 @@ def test_every_unsupported_node_is_listed_with_its_name(rtx):
         helper.make_node("Relu", ["y"], ["r"], "fine"),
         helper.make_node("QLinearConv", ["r"] * 8, ["z"], "third"),
     ]
-    found = unsupported(model(*nodes), library=rtx)
-    assert [(u.index, u.name, u.op) for u in found] == [
+    refused = unsupported(model(*nodes), library=rtx)
+    assert [(u.index, u.name, u.op) for u in refused] == [
         (0, "first", "acme::MyOp"),
         (2, "third", "QLinearConv"),
     ]
-    assert found[0].why == "no importer and no plugin 'MyOp' version '1' in namespaces '' or 'acme'"
     assert (
-        found[1].describe()
-        == "node #2 'third' (QLinearConv): no importer for QLinearConv; export without this op, or run this bundle with --backend onnxruntime"
+        refused[0].why == "no importer and no plugin 'MyOp' version '1' in namespaces '' or 'acme'"
+    )
+    assert refused[1].describe() == (
+        "node #2 'third' (QLinearConv): no importer for QLinearConv; "
+        "export without this op, or run this bundle with --backend onnxruntime"
     )
 
 
 def test_our_op_without_its_plugin_says_how_to_do_without(rtx):
-    (found,) = unsupported(
+    (node,) = unsupported(
         model(
             helper.make_node("ChannelAttention", ["x", "x", "x"], ["z"], "attend", domain="finedge")
         ),
         library=rtx,
     )
-    assert found.fix == "build with --attention decomposed, which needs no plugin"
+    assert node.fix == "build with --attention decomposed, which needs no plugin"
 
 
 def test_a_type_error_has_no_noise_of_a_missing_driver(rtx):
@@ -56,10 +58,10 @@ def test_a_type_error_has_no_noise_of_a_missing_driver(rtx):
         helper.make_node("Cast", ["x"], ["h"], "cast", to=TensorProto.FLOAT16),
         helper.make_node("Add", ["x", "h"], ["z"], "sum"),
     ]
-    (found,) = unsupported(model(*nodes), library=rtx)
-    assert found.name == "sum"
-    assert "same input types" in found.why
-    assert "cuda" not in found.why.lower()
+    (node,) = unsupported(model(*nodes), library=rtx)
+    assert node.name == "sum"
+    assert "same input types" in node.why
+    assert "cuda" not in node.why.lower()
 
 
 def test_inside_a_function_the_call_is_named(rtx):
@@ -71,12 +73,12 @@ def test_inside_a_function_the_call_is_named(rtx):
         [helper.make_node("MyOp", ["w__x"], ["w__y"], "inner", domain="acme")],
         [helper.make_opsetid("acme", 1)],
     )
-    (found,) = unsupported(
+    (node,) = unsupported(
         model(helper.make_node("Wrap", ["x"], ["z"], "call", domain="acme"), functions=[body]),
         library=rtx,
     )
-    assert "inner" in found.name
-    assert "call" in found.name
+    assert "inner" in node.name
+    assert "call" in node.name
 
 
 def test_a_supported_model_has_none(rtx):
@@ -84,9 +86,9 @@ def test_a_supported_model_has_none(rtx):
 
 
 def test_the_int8_form_of_other_tools_is_refused_with_a_reason(rtx, tiny_bundle):
-    found = unsupported(onnx.load(tiny_bundle.file("model.int8.onnx")), library=rtx)
-    assert found
-    assert all("calibrate" in u.fix for u in found)
+    nodes = unsupported(onnx.load(tiny_bundle.file("model.int8.onnx")), library=rtx)
+    assert nodes
+    assert all("calibrate" in u.fix for u in nodes)
 
 
 def test_one_logger_serves_all_and_collections_nest(rtx):

@@ -1,6 +1,7 @@
-"""Cross-layer attention problems for a library of the kernels (`host_kernel`), and how far its answer is from the numpy reference.
+"""Cases of cross-layer attention for a library of the kernels (`host_kernel`), and their errors.
 
-`python -m tests.runtime.trt.plugin.attention LIBRARY.so NAME...` runs named problems: the way into a process that has AddressSanitizer.
+The reference is numpy. `python -m tests.runtime.trt.plugin.attention LIBRARY.so NAME...` runs named
+cases: that is how a process with AddressSanitizer runs them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from finedge.runtime.trt.plugin.launch import (
     HALF,
     INT8,
     QUERY_TILE,
-    Layout,
-    Problem,
+    AttentionShape,
+    MapLayout,
     kernel_for,
 )
 
@@ -30,7 +31,10 @@ INT8_SCALE = 0.03
 
 @dataclass(frozen=True)
 class Case:
-    """A problem; `forms` and `kinds` are of q, k and v. `gain` multiplies the queries: large ones make a softmax with one winner."""
+    """Sizes and formats; `forms` and `kinds` are of q, k and v.
+
+    `gain` multiplies the queries: large ones make a softmax with one winner.
+    """
 
     queries: int
     keys: int
@@ -46,8 +50,9 @@ class Case:
     seed: int = 0
 
 
-# Small problems that between them meet every line of the kernel: two tiles of keys with a ragged end, a ragged tile of queries, both forms, splits.
-# The keys of the mutants' problems are few, so that a wrong one weighs.
+# Small cases that together run every line of the kernel: full tiles of keys and a partial one at
+# the end, a partial tile of queries, both forms, splits. The mutants' cases have few keys, so that
+# a wrong one counts.
 PROBE = {
     "separate": Case(queries=21, keys=72, d=64, dv=61, gain=2.0),
     "shared": Case(queries=21, keys=72, d=264, dv=264, shared=True),
@@ -66,7 +71,7 @@ PROBE = {
 
 @dataclass
 class Tensor:
-    """`values` [B, C, N] laid out as TensorRT does; what no element occupies is NaN, or 127 in INT8."""
+    """`values` [B, C, N] laid out as TensorRT does; padding is NaN, or 127 in INT8."""
 
     values: np.ndarray
     form: str
@@ -75,7 +80,9 @@ class Tensor:
 
     def __post_init__(self):
         batch, channels, positions = self.values.shape
-        self.layout = Layout.of(self.form, kind=self.kind, channels=channels, positions=positions)
+        self.layout = MapLayout.of(
+            self.form, kind=self.kind, channels=channels, positions=positions
+        )
         c, t = np.meshgrid(np.arange(channels), np.arange(positions), indexing="ij")
         inside = t * self.layout.token + c // 32 * self.layout.group + c % 32 * self.layout.channel
         self.index = np.arange(batch)[:, None, None] * self.layout.batch + inside
@@ -143,12 +150,16 @@ def tensors(case):
 
 
 def answer(library, case):
-    """Run the kernel of a case; return y, the reference in float64 [B, dv, queries], and the parts [B, splits, queries, dv + 2] of split keys."""
+    """Run the kernel of a case.
+
+    Return y, the reference in float64 [B, dv, queries], and the partial results
+    [B, splits, queries, dv + 2].
+    """
     q, k, v, y = tensors(case)
     scale = case.d**-0.5
     partial = np.full((case.batch, case.splits, case.queries, case.dv + 2), np.nan, np.float32)
     numbers = (case.queries, case.keys, case.d, case.dv, case.splits, case.batch, scale, 0)
-    problem = Problem(q.map(), k.map(), v.map(), y.map(), partial.ctypes.data, *numbers)
+    problem = AttentionShape(q.map(), k.map(), v.map(), y.map(), partial.ctypes.data, *numbers)
     kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
     launch(
         library,
@@ -173,10 +184,10 @@ def launch(library, name, grid, *, shared, problem):
 
 
 def error(library, case):
-    """The largest error, as a share of the largest value: what fp16 rounding is relative to. NaN counts as infinite."""
-    y, want, _ = answer(library, case)
+    """The largest error relative to the largest value, as fp16 rounds; NaN counts as infinite."""
+    y, expected, _ = answer(library, case)
     largest = np.abs(tensors(case)[2].exact()).max()
-    return np.nan_to_num(np.abs(y.read().astype(np.float64) - want) / largest, nan=np.inf).max()
+    return np.nan_to_num(np.abs(y.read().astype(np.float64) - expected) / largest, nan=np.inf).max()
 
 
 def opened(path):

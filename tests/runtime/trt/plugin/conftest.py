@@ -1,4 +1,7 @@
-"""The kernel on the CPU: `host_kernel`, a ctypes library of it, and `standin_libcuda`, the path of a CUDA driver that runs it."""
+"""The kernel on the CPU.
+
+`host_kernel` is a ctypes library of it, `standin_libcuda` the path of a CUDA driver that runs it.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,11 @@ def host_library(tmp_path_factory):
 
 @pytest.fixture
 def host_kernel(host_library):
-    """The kernels: `run(name, gx, gy, gz, shared, Problem*)` returns a simt::Failure, `order(kind, seed)` sets which warp runs first."""
+    """The kernels on the CPU.
+
+    `run(name, gx, gy, gz, shared, Problem*)` returns a simt::Failure; `order(kind, seed)` sets
+    which warp runs first.
+    """
     host_library.order(FIRST, 1)
     yield host_library
     host_library.order(FIRST, 1)

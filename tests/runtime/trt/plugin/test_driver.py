@@ -1,4 +1,7 @@
-"""The driver calls, on a stand-in for libcuda that runs kernels on the CPU and refuses what a real driver refuses."""
+"""Calls of the CUDA driver, on a stand-in for libcuda.
+
+It runs kernels on the CPU and refuses what a real driver refuses.
+"""
 
 import ctypes
 import json
@@ -25,7 +28,7 @@ def library(standin_libcuda):
 
 
 @pytest.mark.parametrize("name", [k.name for k in (*SEPARATE, *SHARED)] + [COMBINE])
-def test_every_kernel_is_compiled_with_the_shared_memory_it_is_launched_with(name):
+def test_every_kernel_has_the_shared_memory_it_is_launched_with(name):
     measured = json.loads((FOLDER / "images.json").read_text())["sm_87"][name]
     assert measured.get("shared", 0) == {k.name: k.shared_bytes for k in (*SEPARATE, *SHARED)}.get(
         name, 0

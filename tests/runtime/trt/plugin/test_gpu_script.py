@@ -1,4 +1,4 @@
-"""benchmarks/gpu/attention.py, as far as a machine without a GPU can go: its correctness part, on the driver that runs the kernel on the CPU."""
+"""The correctness part of benchmarks/gpu/attention.py, with the kernel on the CPU."""
 
 import json
 import subprocess

@@ -143,7 +143,7 @@ def test_the_compiler_of_cuda_13_takes_the_source_for_newer_gpus(target):
 @pytest.mark.slow
 @pytest.mark.skipif(ptxas() is None, reason="needs the ptxas that Triton brings")
 @pytest.mark.parametrize("target", ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"])
-def test_the_shipped_ptx_assembles_for_the_gpus_whose_drivers_will_have_to(target, tmp_path):
+def test_the_shipped_ptx_assembles_for_the_gpus_that_compile_it(target, tmp_path):
     done = subprocess.run(
         [ptxas(), "-v", f"-arch={target}", PTX, "-o", tmp_path / "image"],
         capture_output=True,

@@ -1,11 +1,11 @@
-"""The CUDA kernel, run on the CPU by the shim, against the numpy reference in float64 on the same fp16 numbers."""
+"""The CUDA kernel on the CPU, against the numpy reference in float64 on the same fp16 numbers."""
 
 import ctypes
 
 import numpy as np
 import pytest
 
-from finedge.runtime.trt.plugin.launch import HALF, INT8, SEPARATE, SHARED, Problem
+from finedge.runtime.trt.plugin.launch import HALF, INT8, SEPARATE, SHARED, AttentionShape
 from tests.runtime.trt.plugin.attention import (
     FIRST,
     LAST,
@@ -18,8 +18,9 @@ from tests.runtime.trt.plugin.attention import (
     tensors,
 )
 
-# Of the largest value. Weights and result are rounded to fp16, half a step of which is 4.9e-4 of a number at worst; measured here: 3e-5 where a query
-# looks at many keys, 1.8e-4 where it looks at one (1.4e-4 .. 7.9e-4 absolute).
+# Of the largest value. Weights and result are rounded to fp16, half a step of which is at most
+# 4.9e-4 of a number. Measured: 3e-5 where a query attends to many keys, 1.8e-4 where it attends to
+# one (1.4e-4 .. 7.9e-4 absolute).
 TOLERANCE = 2.5e-4
 UNKNOWN_KERNEL, TOO_MUCH_SHARED, PAST_SHARED = 1, 4, 3  # simt::Failure
 
@@ -122,7 +123,7 @@ def test_a_shared_map_gives_what_two_equal_maps_give(host_kernel):
 def twin(host_kernel, case):
     """The same problem through the kernel with two maps."""
     q, k, _, y = tensors(case)
-    problem = Problem(
+    problem = AttentionShape(
         q.map(),
         k.map(),
         k.map(),
@@ -162,7 +163,7 @@ def test_a_block_stays_within_its_shared_memory_and_uses_all_of_it(host_kernel, 
         error(host_kernel, case) < TOLERANCE
     )  # the shim watches what lies past the launch's bytes
     q, k, v, y = tensors(case)
-    problem = Problem(
+    problem = AttentionShape(
         q.map(), k.map(), v.map(), y.map(), None, 5, 37, case.d, case.dv, 1, 1, 1.0, 0
     )
     assert (
@@ -174,6 +175,6 @@ def test_a_block_stays_within_its_shared_memory_and_uses_all_of_it(host_kernel, 
 
 
 def test_the_shim_refuses_what_no_gpu_would_run(host_kernel):
-    problem = ctypes.byref(Problem())
+    problem = ctypes.byref(AttentionShape())
     assert host_kernel.run(b"cla_65", 1, 1, 1, 0, problem) == UNKNOWN_KERNEL
     assert host_kernel.run(b"cla_64", 1, 1, 1, 10**6, problem) == TOO_MUCH_SHARED

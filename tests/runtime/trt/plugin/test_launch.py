@@ -1,4 +1,7 @@
-"""The arithmetic of a launch. `plans.json` is the table that the C++ shell is held against too; `python test_launch.py` writes it anew."""
+"""The arithmetic of a launch.
+
+The C++ plugin is compared with the same table `plans.json`; `python test_launch.py` writes it.
+"""
 
 import ctypes
 import itertools
@@ -18,9 +21,9 @@ from finedge.runtime.trt.plugin.launch import (
     MAX_SPLITS,
     SEPARATE,
     SHARED,
-    Layout,
+    AttentionShape,
     Map,
-    Problem,
+    MapLayout,
     is_readable,
     kernel_for,
     plan,
@@ -28,7 +31,8 @@ from finedge.runtime.trt.plugin.launch import (
 )
 
 TABLE = Path(__file__).parent / "plans.json"
-# Positions at 224 and 448 pixels (layer4, layer3, layer2) and odd ones; processors of Orin Nano, AGX Orin, Thor, RTX 4090, H200 and more than we count.
+# Positions at 224 and 448 pixels (layer4, layer3, layer2) and odd ones. Processors of Orin Nano,
+# AGX Orin, Thor, RTX 4090, H200 and more than a launch counts.
 GRIDS = [(1, 1), (4, 16), (49, 196), (49, 784), (196, 784), (196, 3136)]
 HEADS = [
     (1, 1, False),
@@ -64,7 +68,7 @@ def maps():
     for (form, kind), channels, positions in itertools.product(FORMATS, (24, 33, 512), (1, 49)):
         readable = is_readable(form, kind=kind, channels=channels, positions=positions)
         layout = (
-            asdict(Layout.of(form, kind=kind, channels=channels, positions=positions))
+            asdict(MapLayout.of(form, kind=kind, channels=channels, positions=positions))
             if readable
             else None
         )
@@ -93,8 +97,12 @@ def table():
 
 def test_the_structs_have_the_size_the_kernel_was_compiled_with():
     assert ctypes.sizeof(Map) == 40
-    assert ctypes.sizeof(Problem) == 200
-    assert (Problem.partial.offset, Problem.queries.offset, Problem.scale.offset) == (160, 168, 192)
+    assert ctypes.sizeof(AttentionShape) == 200
+    assert (
+        AttentionShape.partial.offset,
+        AttentionShape.queries.offset,
+        AttentionShape.scale.offset,
+    ) == (160, 168, 192)
 
 
 def test_the_table_of_plans_still_holds():
@@ -200,7 +208,7 @@ def test_the_strides_lead_to_the_element(form, kind, channels):
     if not is_readable(form, kind=kind, channels=channels, positions=15):
         assert (form, channels) == ("HWC", 33)
         return
-    layout = Layout.of(form, kind=kind, channels=channels, positions=15)
+    layout = MapLayout.of(form, kind=kind, channels=channels, positions=15)
     b, c, t = np.meshgrid(range(2), range(channels), range(15), indexing="ij")
     address = b * layout.batch + t * layout.token + c // 32 * layout.group + c % 32 * layout.channel
     np.testing.assert_array_equal(stored(values, form)[address], values.reshape(2, channels, 15))
@@ -216,7 +224,7 @@ def test_the_strides_lead_to_the_element(form, kind, channels):
 )
 def test_a_format_the_kernel_cannot_read_is_refused(form, kind, positions):
     with pytest.raises(UsageError, match="12 channels"):
-        Layout.of(form, kind=kind, channels=12, positions=positions)
+        MapLayout.of(form, kind=kind, channels=12, positions=positions)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The tests of the kernel would notice: each line that matters is broken in turn, and the numbers or the sanitizer must tell."""
+"""The tests of the kernel notice errors: each important line is broken in turn.
+
+The numbers or the sanitizer must show it.
+"""
 
 import itertools
 import os
@@ -28,7 +31,10 @@ SANITIZE = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """`old` in the source, which must stand there, becomes `new`; the problem of `PROBE` named `probe` shows it."""
+    """`old` in the source becomes `new`; the case `probe` of `PROBE` shows it.
+
+    The source must contain `old`.
+    """
 
     name: str
     old: str
@@ -114,7 +120,8 @@ OTHERS = [
     Mutant("second channel of a linear answer", "at[y.channel] =", "at[0] =", "linear"),
     Mutant("channels of a linear map", "map.channel * i)", "map.channel * (i ^ 1))", "linear_v"),
 ]
-# Numbers alone need not show these: what is read past the end is masked, and x86 forgives a crooked address.
+# Numbers alone may not show these: reads past the end are masked, and x86 accepts a misaligned
+# address.
 OVERRUNS = [
     Mutant(
         "tokens of a wide map",
@@ -195,7 +202,7 @@ def test_the_sanitizer_finds_nothing_in_the_whole_kernel(tmp_path):
 def test_the_sanitizer_catches_it(mutant, tmp_path):
     done = sanitized(mutant, tmp_path, probe=[mutant.probe])
     assert done.returncode != 0
-    # What lies past the end is chance: a red zone, a block that was freed before, or no memory at all.
+    # What lies past the end is random: a red zone, a freed block, or no memory at all.
     outside = re.search(
         r"heap-(buffer-overflow|use-after-free)|SEGV on unknown address", done.stderr
     )

@@ -10,7 +10,7 @@ from finedge.runtime.trt.plugin.node_attributes import with_node_attributes
 
 
 def model(*, names=("q half", "k half", "v half"), zero=0, scale=0.5, cast=True):
-    """q, k, v -> QuantizeLinear -> DequantizeLinear -> Cast -> CrossLayerAttention; the attention reads `names`."""
+    """q, k, v -> QuantizeLinear -> DequantizeLinear -> Cast -> attention, which reads `names`."""
     nodes, stored = (
         [],
         {
@@ -102,7 +102,7 @@ def test_a_scale_a_channel_stays_in_front():
     assert attention(given)[0] == ["q half", "k int8", "v int8"]
 
 
-def test_the_given_model_is_left_alone_and_the_second_time_changes_nothing():
+def test_the_model_stays_as_it_is_and_a_second_call_changes_nothing():
     given = model()
     before = given.SerializeToString()
     once = with_node_attributes(given)

@@ -1,4 +1,7 @@
-"""The plugin as TensorRT calls it, with descriptors of TensorRT for RTX, on a stand-in for the CUDA driver that runs the kernel on the CPU."""
+"""The plugin as TensorRT calls it, with descriptors of TensorRT for RTX.
+
+A stand-in for the CUDA driver runs the kernel on the CPU.
+"""
 
 import ctypes
 import gc
@@ -12,11 +15,19 @@ from finedge.errors import SystemProblem, UsageError
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.ops import cross_layer_attention
 from finedge.runtime.trt.plugin import cross_layer_attention as plugin_module
-from finedge.runtime.trt.plugin.launch import HALF, INT8, Layout, is_readable, plan, workspace_bound
+from finedge.runtime.trt.plugin.launch import (
+    HALF,
+    INT8,
+    MapLayout,
+    is_readable,
+    plan,
+    workspace_bound,
+)
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install 'finedge[rtx]'")
 
-# Weights and result are rounded to float16, 2**-11 of their size each; measured: at most 5e-4 where the result is of size 1.
+# Weights and result are rounded to float16, 2**-11 of their size each. Measured: at most 5e-4 where
+# the result is of size 1.
 TOLERANCE = 1e-3
 STEP = 0.03
 STREAM = 4660
@@ -81,7 +92,7 @@ class Device:
     def __init__(self, shape, form, kind):
         self.shape, self.desc = shape, descriptor(shape, form, kind)
         b, c, h, w = shape
-        layout = Layout.of(form, kind=kind, channels=c, positions=h * w)
+        layout = MapLayout.of(form, kind=kind, channels=c, positions=h * w)
         i, j, t = np.meshgrid(range(b), range(c), range(h * w), indexing="ij")
         self.address = (
             i * layout.batch + t * layout.token + j // 32 * layout.group + j % 32 * layout.channel
@@ -204,7 +215,7 @@ def test_a_context_loads_once_and_enqueue_only_launches(library, calls):
     assert "cuModuleLoadData" not in " ".join(calls())
 
 
-def test_a_split_launch_is_followed_by_the_combine_kernel_on_the_same_stream(library, calls):
+def test_the_combine_kernel_follows_a_split_launch_on_the_same_stream(library, calls):
     run = Run(library, **PROBLEMS["split"])
     run.prepare()
     calls()
@@ -212,12 +223,13 @@ def test_a_split_launch_is_followed_by_the_combine_kernel_on_the_same_stream(lib
     launch = plan(queries=4, keys=98, d=64, dv=64, shared=False, batch=2, processors=8)
     assert launch.splits == 4
     assert calls() == [
-        f"cuLaunchKernel cla_64 grid 1 4 2 block 128 1 1 shared {launch.shared_bytes} stream {STREAM}",
+        "cuLaunchKernel cla_64 grid 1 4 2 block 128 1 1 "
+        f"shared {launch.shared_bytes} stream {STREAM}",
         f"cuLaunchKernel cla_combine grid 4 1 2 block 128 1 1 shared 0 stream {STREAM}",
     ]
 
 
-def test_a_new_shape_is_planned_anew(library):
+def test_a_new_shape_is_planned_again(library):
     runs = [
         Run(library, batch=batch, grids=grids)
         for batch, grids in ((1, ((4, 4), (8, 8))), (2, ((2, 8), (4, 8))))
@@ -242,10 +254,8 @@ def test_a_context_of_its_own_gets_a_plugin_of_its_own(library):
 def test_a_driver_that_refuses_a_launch_is_reported(library):
     run = Run(library)
     run.prepare()
-    run.plugin._ready._steps[0] = (
-        *run.plugin._ready._steps[0][:-1],
-        1 << 20,
-    )  # more shared memory than it asked for
+    steps = run.plugin._ready._steps
+    steps[0] = (*steps[0][:-1], 1 << 20)  # more shared memory than was requested
     with pytest.raises(
         SystemProblem, match=r"cuLaunchKernel failed with 1: CUDA_ERROR_INVALID_VALUE"
     ):
@@ -270,8 +280,8 @@ def test_what_is_serialised_makes_the_same_plugin():
     written = plugin.get_fields_to_serialize()
     gc.collect()
     again = plugin_module.creator(trt).create_plugin("attend", written, trt.TensorRTPhase.RUNTIME)
-    assert again.settings == plugin_module.Settings(**settings)
-    assert again.clone().settings == again.settings
+    assert again.attributes == plugin_module.AttentionAttributes(**settings)
+    assert again.clone().attributes == again.attributes
 
 
 @pytest.mark.parametrize("values", [{"shared": 0}, {"scale": 1.0, "shared": 1, "k_scale": 0.5}])
@@ -304,12 +314,12 @@ def dynamic(desc):
 
 def offered(plugin, position, kind, channels):
     forms = trt.TensorFormat.__members__
-    found = []
+    accepted = []
     for form in forms:
         tensors = [dynamic(descriptor((1, channels, 7, 7), form, kind)) for _ in range(4)]
         if plugin.supports_format_combination(position, tensors, 3):
-            found.append(form)
-    return found
+            accepted.append(form)
+    return accepted
 
 
 @pytest.mark.parametrize(("channels", "half"), [(64, ["HWC"]), (20, ["HWC8"])])

@@ -1,6 +1,7 @@
 """NVIDIA's own parser and builder (TensorRT for RTX) take the plugin, on a machine without a GPU.
 
-In a process of its own: the link of `link.py` must be there when it starts, and a mistake in a plugin ends the process.
+In a new process: the link of `link.py` must be there when it starts, and an error in a plugin ends
+the process.
 """
 
 import importlib.util
@@ -17,8 +18,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
-from finedge.runtime.trt.plugin.link import make_link, with_link
 from finedge.runtime.trt.plugin.node_attributes import with_node_attributes
+from tests.runtime.trt.plugin.rtx_link import linked_environment
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
@@ -31,9 +32,12 @@ BUILD = Path(__file__).parent / "build_engine.py"
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Return a function that builds an engine of a model in a new process: {"parsed", "errors", "built", "layers", "engine"} and its stderr."""
+    """Return a function that builds an engine of a model in a new process.
+
+    It returns {"parsed", "errors", "built", "layers", "engine", "stderr"}.
+    """
     folder = tmp_path_factory.mktemp("rtx")
-    environment = with_link(os.environ, make_link(folder))
+    environment = linked_environment(folder)
 
     def run(model):
         path = folder / "model.onnx"
@@ -47,10 +51,10 @@ def build(tmp_path_factory):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        said = json.loads(done.stdout)
+        report = json.loads(done.stdout)
         return {
-            **said,
-            "engine": path.with_suffix(".engine").read_bytes() if said["built"] else b"",
+            **report,
+            "engine": path.with_suffix(".engine").read_bytes() if report["built"] else b"",
             "stderr": done.stderr,
         }
 
@@ -58,7 +62,10 @@ def build(tmp_path_factory):
 
 
 def attention_model(*, d=64, dv=96, kind="half", shared=False, domain=OP.domain, **attributes):
-    """Three convolutions, then attention over a 14 x 14 map from 7 x 7 queries. `kind`: half, int8 (Q -> DQ -> Cast in front) or float."""
+    """Three convolutions, then attention over a 14 x 14 map from 7 x 7 queries.
+
+    `kind`: half, int8 (Q -> DQ -> Cast before it) or float.
+    """
     rng, nodes, stored = np.random.default_rng(0), [], {}
     sizes = {"q": (d, 7), "k": (d, 14)} if shared else {"q": (d, 7), "k": (d, 14), "v": (dv, 14)}
     dtype = np.float16 if kind == "half" else np.float32
@@ -217,7 +224,7 @@ def test_the_link_is_seen_only_where_the_process_started_with_it(tmp_path):
     without = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
     for environment, expected in (
         (without, "False"),
-        (with_link(without, make_link(tmp_path)), "True"),
+        (linked_environment(tmp_path, without), "True"),
     ):
         assert (
             subprocess.run(
@@ -229,11 +236,3 @@ def test_the_link_is_seen_only_where_the_process_started_with_it(tmp_path):
             ).stdout.strip()
             == expected
         )
-
-
-def test_the_link_may_be_made_again(tmp_path):
-    first = make_link(tmp_path)
-    (first / "libtensorrt_rtx.so").unlink()
-    (first / "libtensorrt_rtx.so").symlink_to("gone")
-    make_link(tmp_path)
-    assert (tmp_path / "libtensorrt_rtx.so").resolve().is_file()

@@ -1,0 +1,102 @@
+"""What `finedge benchmark` shows on a terminal: the variants, one table a mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from finedge.tables import UNKNOWN, one_line, stack, styled, table
+
+Row = Mapping[str, Any]
+
+
+def show(result: dict[str, Any]) -> RenderableType:
+    """Return the rows by mode, the comparisons of bundles, and where the report is."""
+    modes = dict.fromkeys((row["mode"], row["batch"]) for row in result["rows"])
+    tables = [
+        _mode(mode, [row for row in result["rows"] if (row["mode"], row["batch"]) == mode])
+        for mode in modes
+    ]
+    invalid = [
+        styled(f"INVALID: {_name(row)}: {'; '.join(row['invalid_reasons'])}", "red")
+        for row in result["rows"]
+        if not row["valid"]
+    ]
+    compared = [_comparisons(result)] if result["comparisons"] else []
+    folder = Path(result["report"]).parent
+    report = [
+        one_line(f"report: {result['report']}"),
+        one_line(f"next: finedge report {folder}", "dim"),
+    ]
+    return stack(*tables, *compared, Group(*invalid, *report))
+
+
+def _mode(mode: tuple[str, int], rows: list[Row]) -> RenderableType:
+    name, batch = mode
+    columns = CAMERA if name == "camera" else OTHERS
+    cells = [[cell(row) for cell in columns.values()] for row in rows]
+    return table(tuple(columns), cells, title=f"{name}, batch {batch}")
+
+
+def _comparisons(result: Mapping[str, Any]) -> RenderableType:
+    rows = [
+        (
+            f"{entry['second']} against {entry['first']}",
+            entry["variant"],
+            _points(entry),
+            f"{entry['mcnemar_p']:.2g}",
+        )
+        for entry in result["comparisons"]
+    ]
+    columns = ("bundles", "variant", ">top-1, points (95 %)", ">McNemar p")
+    return table(columns, rows, title="the same images, other bundles")
+
+
+def _name(row: Row) -> str:
+    return f"{row['bundle']} {row['variant']} {row['mode']}"
+
+
+def _ms(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}"
+
+
+def _top1(row: Row) -> str:
+    if row["top1"] is None:
+        return UNKNOWN
+    low, high = row["wilson95"]
+    return f"{100 * row['top1']:.1f} ({100 * low:.1f}..{100 * high:.1f})"
+
+
+def _points(row: Row) -> str:
+    if row["top1_change"] is None:
+        return UNKNOWN
+    low, high = row["top1_change95"]
+    return f"{100 * row['top1_change']:+.1f} ({100 * low:+.1f}..{100 * high:+.1f})"
+
+
+def _variant(row: Row) -> object:
+    return row["variant"] if row["valid"] else styled(f"{row['variant']} INVALID", "bold red")
+
+
+Columns = dict[str, Callable[[Row], object]]
+FIRST: Columns = {"bundle": lambda r: r["bundle"], "variant": _variant}
+LAST: Columns = {">top-1 % (95 %)": _top1}
+OTHERS: Columns = {
+    **FIRST,
+    ">p50 ms": lambda r: _ms(r["p50_ms"]),
+    ">p95 ms": lambda r: _ms(r["p95_ms"]),
+    ">images/s": lambda r: f"{r['images_per_second']:.1f}",
+    **LAST,
+    ">against fp32": _points,
+}
+CAMERA: Columns = {
+    **FIRST,
+    ">age p50 ms": lambda r: _ms(r["camera"]["age_p50_ms"]),
+    ">age p95 ms": lambda r: _ms(r["camera"]["age_p95_ms"]),
+    ">frames/s": lambda r: f"{r['camera']['fps_answered']:.1f}",
+    ">dropped": lambda r: f"{r['camera']['dropped']} of {r['camera']['offered']}",
+    **LAST,
+}

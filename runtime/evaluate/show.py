@@ -1,0 +1,64 @@
+"""What `finedge evaluate` shows on a terminal, of a bundle or a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from finedge.tables import fields, interval, percent, stack, styled, table
+
+WORST = 10  # classes listed
+COUNTS = {
+    "overlap": "{} images were trained on too: this accuracy is too high",
+    "calibrated": "{} images calibrated this INT8 variant",
+    "new": "{} images are not in the stored split",
+}
+
+
+def show(result: dict[str, Any]) -> RenderableType:
+    """Return the accuracy with its 95 % interval, then robustness and the worst classes."""
+    clean = result.get("clean", result)
+    pairs = [
+        ("top-1", _top1(clean)),
+        ("top-5", percent(clean["top5"])),
+        ("images", f"{clean['n']} of the {result['split']} split"),
+    ]
+    if "variant" in result:
+        file = f"{result['file']} on {result['backend']} ({result['precision']})"
+        pairs.append(("variant", f"{result['variant']}: {file}"))
+    parts: list[RenderableType] = [Group(fields(pairs), *_warnings(result["data"]))]
+    if "robustness" in result:
+        parts.append(_robustness(result["robustness"]))
+    if "classes" in result:
+        parts.append(_worst(result["classes"]))
+    return stack(*parts)
+
+
+def _warnings(data: Mapping[str, Any]) -> list[RenderableType]:
+    return [
+        styled(text.format(data[key]), "yellow") for key, text in COUNTS.items() if data.get(key)
+    ]
+
+
+def _robustness(records: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    rows = [
+        (name, _top1(record), f"{0.0 - 100 * record['drop']:+.1f}")
+        for name, record in records.items()
+    ]
+    columns = ("the same images after", ">top-1 (95 %)", ">change in points")
+    return table(columns, rows)
+
+
+def _worst(classes: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    """Return the classes with the lowest accuracy; those without an image are left out."""
+    measured = [(label, record) for label, record in classes.items() if record["n"]]
+    measured.sort(key=lambda entry: (entry[1]["top1"], entry[0]))
+    rows = [(label, percent(record["top1"]), record["n"]) for label, record in measured[:WORST]]
+    title = f"the {len(rows)} worst of {len(measured)} classes"
+    return table(("class", ">top-1", ">images"), rows, title=title)
+
+
+def _top1(record: Mapping[str, Any]) -> str:
+    return f"{percent(record['top1'])} ({interval(record['wilson95'])})"
