@@ -28,7 +28,7 @@ from finedge.confidence import Confidence
 from finedge.document import read_json
 from finedge.errors import BundleError, nearest
 from finedge.files import new_folder, write_text
-from finedge.provenance import Calibration, Export, Record, Training, recorded
+from finedge.provenance import Calibration, Export, Record, Training, read_stage_record
 from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
 from finedge.spec import Name, Spec
 from finedge.temporary_files import recover
@@ -216,7 +216,7 @@ class Bundle:
         return self.calibration.confidence.get(variant)
 
     def _recorded(self, kind: type[Record], *, stage: str, fix: str) -> Record:
-        return recorded(kind, self.provenance, stage=stage, name=str(self.path), fix=fix)
+        return read_stage_record(kind, self.provenance, stage=stage, name=str(self.path), fix=fix)
 
     def digest(self) -> str:
         """Return the identity of the portable part: one sha256 over the digests of all files."""

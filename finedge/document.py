@@ -30,10 +30,12 @@ def read_json(path: Path, *, error: type[FinedgeError], fix: str) -> Any:
         FileNotFoundError: there is none; only the caller knows what that means.
         FinedgeError: as `error`: not a readable file, or not such JSON; the text has the place.
     """
-    return parsed(text_of(path, error=error, fix=fix), name=str(path), error=error, fix=fix)
+    return parse_json(
+        read_text_file(path, error=error, fix=fix), name=str(path), error=error, fix=fix
+    )
 
 
-def text_of(
+def read_text_file(
     path: Path,
     *,
     error: type[FinedgeError],
@@ -57,7 +59,7 @@ def text_of(
         raise error(f"{path} is damaged: {problem}", expected="UTF-8 text", fix=fix) from problem
 
 
-def parsed(text: str, *, name: str, error: type[FinedgeError], fix: str) -> Any:
+def parse_json(text: str, *, name: str, error: type[FinedgeError], fix: str) -> Any:
     """Return the plain data of JSON text; an error calls it `name`."""
     try:
         data = json.loads(

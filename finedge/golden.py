@@ -45,7 +45,7 @@ def synthetic_frame() -> NDArray[np.uint8]:
     return textured
 
 
-def turned(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+def orientations(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """Return the eight rotations and reflections of a frame by right angles, itself first."""
     return [np.ascontiguousarray(np.rot90(f, k)) for f in (frame, frame[:, ::-1]) for k in range(4)]
 

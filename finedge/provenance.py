@@ -79,7 +79,7 @@ class Calibration:
     images_sha256: tuple[Digest, ...] = ()
 
 
-def recorded(
+def read_stage_record(
     kind: type[Record],
     provenance: Mapping[str, Any],
     *,

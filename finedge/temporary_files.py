@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 NEW, OLD = "new", "old"
 PATIENCE_S = 2.0  # a foreign program may lock a folder for hours
 LONGEST = 200  # bytes of the target's name in such a name, of the 255 that a file system takes
-OURS = re.compile(
+TEMPORARY_NAME = re.compile(
     r"\.(?P<name>.+)\.(?P<role>new-x[0-9a-f]{8}|old-(x[0-9a-f]{8}|[0-9]{1,7}))",
     re.DOTALL,
 )
 # Version 0.1 named what it wrote so, and an old folder by its process; the new was private until it
 # was renamed.
-FORMER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}", re.DOTALL)
+OLD_TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 _swept: set[Path] = set()
 _being_written: set[Path] = set()
@@ -167,7 +167,7 @@ def _recover(folder: Path, path: Path) -> None:
 
 def _remove(leftover: Path) -> None:
     """Remove a leftover that no process holds; its target must be there if it is an old one."""
-    match = OURS.fullmatch(leftover.name)
+    match = TEMPORARY_NAME.fullmatch(leftover.name)
     if match and _role(leftover) == OLD and not _target_is_there(leftover, match["name"]):
         return
     with locked(leftover) as nobodys:
@@ -186,11 +186,11 @@ def _target_is_there(old: Path, name: str) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    return OURS.fullmatch(path.name) is not None and not path.is_symlink()
+    return TEMPORARY_NAME.fullmatch(path.name) is not None and not path.is_symlink()
 
 
 def _is_former(path: Path, target: Path) -> bool:
-    match = FORMER.fullmatch(path.name)
+    match = OLD_TEMPORARY_NAME.fullmatch(path.name)
     if match is None or match["name"] != target.name or path.is_symlink():
         return False
     status = path.stat()
@@ -198,12 +198,12 @@ def _is_former(path: Path, target: Path) -> bool:
 
 
 def _role(path: Path) -> str:
-    match = OURS.fullmatch(path.name)
+    match = TEMPORARY_NAME.fullmatch(path.name)
     return match["role"][:3] if match else NEW
 
 
 def _of(path: Path, target: Path) -> bool:
-    match = OURS.fullmatch(path.name)
+    match = TEMPORARY_NAME.fullmatch(path.name)
     return match is not None and match["name"] == _short(target.name)
 
 

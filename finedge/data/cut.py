@@ -66,7 +66,7 @@ def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) 
     for split in targets:
         bound += shares[split]
         bounds.append(sum(_unit(c, seed) < bound for c in order))
-    ends = _mended(bounds, len(order))
+    ends = _part_ends(bounds, len(order))
     splits: dict[str, str] = {}
     start = 0
     for split, end in zip(targets, ends, strict=True):
@@ -75,7 +75,7 @@ def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) 
     return {**splits, **dict.fromkeys(order[start:], "train")}
 
 
-def _mended(bounds: Sequence[int], count: int) -> list[int]:
+def _part_ends(bounds: Sequence[int], count: int) -> list[int]:
     """Return where each part ends in an order of `count`; none is empty, a third is train."""
     most = max(min(len(bounds), count - 1), 2 * count // 3) if count > 1 else 0
     ends: list[int] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from finedge.data.names import label_text
-from finedge.data.record import DataSet, named
+from finedge.data.record import DataSet, join_names
 from finedge.errors import DataError
 
 
@@ -23,14 +23,14 @@ def with_labels(data: DataSet, labels: Sequence[str], *, owner: object) -> DataS
     if strange:
         what = f"{data.root} has images of {len(strange)} class(es) that {owner} does not know"
         raise DataError(
-            f"{what}: {named(strange, shown=5)}",
-            expected=f"some of its {len(labels)} labels: {named(labels, shown=5)}",
+            f"{what}: {join_names(strange, shown=5)}",
+            expected=f"some of its {len(labels)} labels: {join_names(labels, shown=5)}",
             fix="use the data set it was trained for, or move these classes away",
         )
     present = {places[names[label]] for label in used}
     lacking = [label for place, label in enumerate(labels) if place not in present]
     if lacking:
-        note = f"{len(lacking)} of {len(labels)} classes have no image in it: {named(lacking)}"
+        note = f"{len(lacking)} of {len(labels)} classes have no image in it: {join_names(lacking)}"
         data = replace(data, notes=(*data.notes, note))
     splits = {
         split: tuple(replace(item, label=places[names[item.label]]) for item in items)

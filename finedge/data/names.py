@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from finedge.data.record import named
+from finedge.data.record import join_names
 from finedge.errors import DataError
 from finedge.sanitize import printable
 
@@ -62,7 +62,7 @@ def _bare(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name.casefold())
 
 
-def like_a_split(name: str) -> bool:
+def looks_like_split(name: str) -> bool:
     """Tell whether a name looks like a split: `Training`, `holdout`, `test2017`, `seg_train`."""
     words = re.split(r"[^a-z]+", name.casefold())
     return _bare(name) in SPLIT_WORDS or any(word in SPLIT_WORDS for word in words)
@@ -71,16 +71,16 @@ def like_a_split(name: str) -> bool:
 def refuse_splits_as_classes(labels: Sequence[str], *, where: Path) -> None:
     """Refuse a set of classes that are the names of splits."""
     plain = [label for label in labels if split_of(label) or unclear_split(label)]
-    if len(plain) < 2 and not (labels and all(map(like_a_split, labels))):
+    if len(plain) < 2 and not (labels and all(map(looks_like_split, labels))):
         return
     raise DataError(
-        f"the classes of {where} would be {named(labels)}: these look like names of splits",
+        f"the classes of {where} would be {join_names(labels)}: these look like names of splits",
         expected="train/CLASS/*.jpg, and val and test in the same way",
         fix="rename the folders to train, val and test, with one folder for each class in them",
     )
 
 
-def why_no_data(name: str) -> str | None:
+def reason_to_ignore(name: str) -> str | None:
     """Return why a file or folder of this name is never data, or None."""
     if name.startswith("."):
         return "hidden"
@@ -100,7 +100,7 @@ def refuse_alike(labels: Iterable[str], *, where: Path) -> None:
     alike = next((group for group in groups.values() if len(group) > 1), None)
     if alike:
         raise DataError(
-            f"{where} has classes that differ in case or blanks only: {named(alike)}",
+            f"{where} has classes that differ in case or blanks only: {join_names(alike)}",
             expected="names that differ in more",
             fix="merge them under one name, or rename one",
         )

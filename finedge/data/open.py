@@ -10,9 +10,9 @@ from pathlib import Path
 
 from finedge.data.cut import with_cuts
 from finedge.data.layouts import LAYOUTS
-from finedge.data.names import refuse_no_unicode, why_no_data
-from finedge.data.record import SHOWN, SPLITS, Contents, DataSet, Item, LeftOut, named
-from finedge.data.walk import is_ours, pictures_below
+from finedge.data.names import reason_to_ignore, refuse_no_unicode
+from finedge.data.record import SHOWN, SPLITS, Contents, DataSet, Item, LeftOut, join_names
+from finedge.data.walk import is_run_or_bundle, pictures_below
 from finedge.errors import DataError
 from finedge.image import is_image, read_image
 from finedge.sanitize import printable
@@ -38,7 +38,7 @@ def open_dataset(root: Path, *, seed: int = 0) -> DataSet:
     """
     data = with_cuts(read_folder(root), seed=seed)
     check(data)
-    say(data)
+    log_dataset(data)
     return data
 
 
@@ -67,7 +67,7 @@ def read_folder(root: Path) -> DataSet:
         ) from error
 
 
-def say(data: DataSet) -> None:
+def log_dataset(data: DataSet) -> None:
     """Log how a folder was read: layout, sizes, merged and entered folders, files left out."""
     log.info("%s", data.describe())
     for note in data.notes:
@@ -96,7 +96,7 @@ def check(data: DataSet) -> None:
         raise DataError(what, expected="at least 2")
     absent = data.absent("train")
     if absent:
-        names = f"{named(absent)}{_lost(data)}"
+        names = f"{join_names(absent)}{_lost(data)}"
         what = f"{len(absent)} class(es) of {data.root} have no training image: {names}"
         raise DataError(what, expected="at least one each", fix="add images or remove the class")
     for split in ("val", "test"):
@@ -106,7 +106,7 @@ def check(data: DataSet) -> None:
                 "%d class(es) have no image in split '%s' (n/a there): %s",
                 len(missing),
                 split,
-                named(missing),
+                join_names(missing),
             )
 
 
@@ -175,12 +175,12 @@ def _only_folder(root: Path) -> Path | None:
 
 
 def _folders(root: Path) -> list[Path]:
-    visible = [p for p in root.iterdir() if not why_no_data(p.name) and p.is_dir()]
-    return [p for p in visible if not is_ours(p)]
+    visible = [p for p in root.iterdir() if not reason_to_ignore(p.name) and p.is_dir()]
+    return [p for p in visible if not is_run_or_bundle(p)]
 
 
 def _pictures(root: Path) -> bool:
-    return any(is_image(p) and not why_no_data(p.name) for p in root.iterdir())
+    return any(is_image(p) and not reason_to_ignore(p.name) for p in root.iterdir())
 
 
 def _unlisted(contents: Contents) -> tuple[LeftOut, ...]:

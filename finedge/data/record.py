@@ -135,7 +135,7 @@ class DataSet:
         return nearest(name, [s for s in self.splits if self.splits[s]])
 
 
-def named(names: Iterable[object], *, shown: int = SHOWN) -> str:
+def join_names(names: Iterable[object], *, shown: int = SHOWN) -> str:
     """Return up to `shown` names in one line; dots mean that there are more."""
     listed = list(names)
     more = ", ..." if len(listed) > shown else ""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finedge.data.names import why_no_data
+from finedge.data.names import reason_to_ignore
 from finedge.data.record import SHOWN, LeftOut
 from finedge.errors import DataError
 from finedge.image import is_image
@@ -18,7 +18,7 @@ from finedge.sanitize import printable
 OURS = "a run or a bundle of finedge"
 TWICE = "a link to a folder that is read anyway"
 Chosen = tuple[tuple[Path, ...], tuple[LeftOut, ...]]
-DEEPEST = 64  # folders inside one another; past this it is no data set
+MAX_DEPTH = 64  # folders inside one another; past this it is no data set
 
 
 @dataclass
@@ -68,23 +68,23 @@ class ImageFolder:
         return next(self.every(), None) is not None
 
 
-def walk(root: Path, tally: LeftOutCounts) -> ImageFolder:
-    """Read a folder and what is below it; everything that is no picture is counted in `tally`.
+def walk(root: Path, counts: LeftOutCounts) -> ImageFolder:
+    """Read a folder and what is below it; everything that is no picture is counted in `counts`.
 
     Links are followed once: a link to a folder that is read anyway, or was read, is left out.
 
     Raises:
         OSError: a folder that may not be read.
-        DataError: folders more than `DEEPEST` deep.
+        DataError: folders more than `MAX_DEPTH` deep.
     """
-    return _Walk(root, tally).folder(root, depth=0)
+    return _FolderWalk(root, counts).folder(root, depth=0)
 
 
 def pictures_below(root: Path) -> Chosen:
     """Return the pictures below a folder, sorted by path, and what was left out."""
-    tally = LeftOutCounts(root)
-    pictures = sorted(walk(root, tally).every())
-    return tuple(pictures), tally.left_out()
+    counts = LeftOutCounts(root)
+    pictures = sorted(walk(root, counts).every())
+    return tuple(pictures), counts.left_out()
 
 
 def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
@@ -93,41 +93,41 @@ def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
     Parts of a path that were `asked` for are not hidden. A file that is reached again through a
     link to a folder is left out; a folder is no file to lose.
     """
-    tally, pictures, seen = LeftOutCounts(Path()), [], set[str]()
+    counts, pictures, seen = LeftOutCounts(Path()), [], set[str]()
     for path in sorted(p for p in paths if not os.path.isdir(p)):  # noqa: PTH112
-        hidden = (why_no_data(part) for part in path.parts if part not in asked)
+        hidden = (reason_to_ignore(part) for part in path.parts if part not in asked)
         reason = next(filter(None, hidden), None) or _why_no_picture(path)
         real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
         if reason is None and real in seen:
             reason = TWICE
         if reason is not None:
-            tally.add(reason, path)
+            counts.add(reason, path)
             continue
         seen.add(real)
         pictures.append(path)
-    return tuple(pictures), tally.left_out()
+    return tuple(pictures), counts.left_out()
 
 
 def is_below_data(path: Path) -> bool:
     """Tell whether no part of a relative path is hidden or a tool's."""
-    return not any(why_no_data(part) for part in path.parts if part not in (".", ".."))
+    return not any(reason_to_ignore(part) for part in path.parts if part not in (".", ".."))
 
 
-def is_ours(folder: Path) -> bool:
+def is_run_or_bundle(folder: Path) -> bool:
     """Tell whether a folder is a run or a bundle: `--out DATA/run` makes no class."""
     marks = (("run.json", "split.json"), ("manifest.json", "golden.npz"))
     return any(all(os.path.isfile(folder / name) for name in some) for some in marks)  # noqa: PTH113
 
 
-class _Walk:
-    def __init__(self, root: Path, tally: LeftOutCounts) -> None:
-        self.real_root, self.tally = root.resolve(), tally
+class _FolderWalk:
+    def __init__(self, root: Path, counts: LeftOutCounts) -> None:
+        self.real_root, self.counts = root.resolve(), counts
         self.seen: set[tuple[int, int]] = set()
 
     def folder(self, path: Path, *, depth: int) -> ImageFolder:
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise DataError(
-                f"{printable(path)} lies more than {DEEPEST} folders deep",
+                f"{printable(path)} lies more than {MAX_DEPTH} folders deep",
                 expected="classes near the top",
             )
         status = path.stat()
@@ -146,11 +146,11 @@ class _Walk:
         return ImageFolder(path, tuple(pictures), tuple(folders))
 
     def _left_out(self, entry: os.DirEntry[str], path: Path) -> bool:
-        reason = why_no_data(entry.name) or self._why_not(entry, path)
+        reason = reason_to_ignore(entry.name) or self._why_not(entry, path)
         if reason is None:
             return False
         count = _files(path) if entry.is_dir(follow_symlinks=False) else 1
-        self.tally.add(reason, path, count=count)
+        self.counts.add(reason, path, count=count)
         return True
 
     def _why_not(self, entry: os.DirEntry[str], path: Path) -> str | None:
@@ -167,7 +167,7 @@ class _Walk:
         return self._why_not_entered(path)
 
     def _why_not_entered(self, path: Path) -> str | None:
-        if is_ours(path):
+        if is_run_or_bundle(path):
             return OURS
         status = path.stat()
         return TWICE if status.st_ino and (status.st_dev, status.st_ino) in self.seen else None

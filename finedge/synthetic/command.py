@@ -36,7 +36,7 @@ _RANGES = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class RenderPlan:
     """What is rendered: images a class in each split, the side in pixels, and the seed."""
 
     classes: int
@@ -89,7 +89,7 @@ def render(
         DataError: OUT holds something that this command did not write.
         UsageError: an argument is out of range.
     """
-    plan, out = Plan(classes, train, val, test, size, seed), Path(out).resolve()
+    plan, out = RenderPlan(classes, train, val, test, size, seed), Path(out).resolve()
     wanted = {path for path, _ in plan.images()}
     fresh = not _is_made(out, plan, wanted)
     if fresh:
@@ -105,7 +105,7 @@ def render(
     }
 
 
-def _is_made(out: Path, plan: Plan, wanted: set[str]) -> bool:
+def _is_made(out: Path, plan: RenderPlan, wanted: set[str]) -> bool:
     """Tell whether `out` holds the plan; refuse a folder in which anything is not ours."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
@@ -126,11 +126,11 @@ def _is_made(out: Path, plan: Plan, wanted: set[str]) -> bool:
     return old == plan and found == wanted
 
 
-def _recorded(out: Path) -> Plan | None:
+def _recorded(out: Path) -> RenderPlan | None:
     """Return the plan a folder was made from, or None where the folder is not ours."""
     try:
         return decode(
-            Plan,
+            RenderPlan,
             read_json(out / RECORD, error=DataError, fix="name another folder"),
             strict=True,
         )
@@ -138,7 +138,7 @@ def _recorded(out: Path) -> Plan | None:
         return None
 
 
-def _write(out: Path, plan: Plan, *, count: int) -> None:
+def _write(out: Path, plan: RenderPlan, *, count: int) -> None:
     """Render into a folder beside `out` and rename it, so that `out` is whole or not there."""
     with new_folder(out) as beside:
         for path, key in watched(plan.images(), f"rendering {out.name}", total=count):

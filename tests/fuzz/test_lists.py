@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finedge.data import read_folder
 from finedge.data.layouts.rows import read_list
-from finedge.data.stored import read_text, unpack
+from finedge.data.stored_split import read_text, unpack
 from finedge.errors import DataError
 
 LIST = 'path,label\na/0.png,crow\na/1.png,"pepper, red"\nb/0.png,7\nb\\1.png,0\n'

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.data.names import label_text, like_a_split, refuse_alike, refuse_no_unicode
-from finedge.data.record import named
+from finedge.data.names import label_text, looks_like_split, refuse_alike, refuse_no_unicode
+from finedge.data.record import join_names
 from finedge.data.walk import ImageFolder
 from finedge.errors import DataError
 from finedge.sanitize import printable
@@ -42,9 +42,7 @@ def read_classes(trees: Mapping[str, ImageFolder], *, root: Path) -> Reading:
         classes = [(split, top.path.name, top) for split, top in tops]
         return _reading(classes, root=root, notes=_merged(tops))
     if direct:
-        sides = (
-            f"{named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders"
-        )
+        sides = f"{join_names(sorted(direct))} hold pictures, {join_names(sorted(deep - direct))} hold folders"
         raise DataError(
             f"which folders of {root} are classes? {sides}",
             expected="CLASS/*.jpg everywhere, or GROUP/CLASS/*.jpg everywhere",
@@ -55,7 +53,7 @@ def read_classes(trees: Mapping[str, ImageFolder], *, root: Path) -> Reading:
     ]
     _refuse_nested(leaves, root=root)
     moved = _moved(leaves, root=root)
-    groups = named(sorted({path[0] for _, path, _ in leaves}))
+    groups = join_names(sorted({path[0] for _, path, _ in leaves}))
     note = f"groups of classes: {groups}; the innermost folders are the classes"
     classes = [(split, path[-1], leaf) for split, path, leaf in leaves]
     return _reading(classes, root=root, notes=[note, *moved])
@@ -66,7 +64,7 @@ def _merged(tops: list[tuple[str, ImageFolder]]) -> list[str]:
     if not below:
         return []
     count = sum(1 for folder in below for _ in folder.every())
-    names = named(f"{folder.path.parent.name}/{folder.path.name}" for folder in below)
+    names = join_names(f"{folder.path.parent.name}/{folder.path.name}" for folder in below)
     text = "picture(s) in folders inside class folders belong to the class above"
     return [f"{count} {text}: {names}"]
 
@@ -97,12 +95,12 @@ def _moved(leaves: Leaves, *, root: Path) -> list[str]:
         paths = sorted(set[tuple[str, ...]]().union(*by_split.values()))
         if len(paths) == 1:
             continue
-        listed = named("/".join(path) for path in paths)
+        listed = join_names("/".join(path) for path in paths)
         if len({path[0] for path in paths}) > 1 or any(len(here) > 1 for here in by_split.values()):
             tops = {path[0] for path in paths}
             fix = "move the pictures up into their class folders, or write a list: train.csv"
-            if len(tops) > 1 and all(map(like_a_split, tops)):
-                fix = f"{named(sorted(tops))} look like splits: rename them to train, val and test"
+            if len(tops) > 1 and all(map(looks_like_split, tops)):
+                fix = f"{join_names(sorted(tops))} look like splits: rename them to train, val and test"
             raise DataError(
                 f"which folders of {root} are classes? '{label}' stands in several: {listed}",
                 expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a name of its own for each class",
@@ -141,7 +139,7 @@ def _reading(
     if merged:
         notes = [
             *notes,
-            f"folders whose names differ only in their Unicode form are one class: {named(merged)}",
+            f"folders whose names differ only in their Unicode form are one class: {join_names(merged)}",
         ]
     labels = tuple(sorted(written))
     refuse_alike(labels, where=root)

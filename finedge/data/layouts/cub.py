@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from finedge.data.layouts.lines import Line, read_lines
+from finedge.data.layouts.lines import ListLine, read_lines
 from finedge.data.layouts.rows import NUMBER
 from finedge.data.names import label_text
-from finedge.data.record import Contents, Item, named
+from finedge.data.record import Contents, Item, join_names
 from finedge.errors import DataError
 from finedge.sanitize import printable
 
@@ -62,12 +62,12 @@ def _refuse_gaps(
         missing = sorted(set(files) - set(table))
         if missing:
             raise DataError(
-                f"{root / name} lacks {len(missing)} image(s): {named(missing)}",
+                f"{root / name} lacks {len(missing)} image(s): {join_names(missing)}",
                 expected=f"every image of {IMAGES}",
             )
     odd = sorted(key for key in files if flags[key] not in (0, 1))
     if odd:
-        what = f"{root / FLAGS} has flags other than 0 and 1: images {named(odd)}"
+        what = f"{root / FLAGS} has flags other than 0 and 1: images {join_names(odd)}"
         raise DataError(what, expected="0 or 1")
 
 
@@ -99,7 +99,7 @@ def _numbers(path: Path) -> dict[int, int]:
     return {key: int(value) for key, value in table.items()}
 
 
-def _some(lines: list[Line], path: Path) -> Iterable[Line]:
+def _some(lines: list[ListLine], path: Path) -> Iterable[ListLine]:
     if not lines:
         what = f"{printable(path)} is empty"
         raise DataError(what, expected="lines `number text`", fix="get the table again")

@@ -9,14 +9,14 @@ from pathlib import Path
 from finedge.data.layouts.classes import Reading, read_classes
 from finedge.data.layouts.lists import stray_lists
 from finedge.data.names import (
-    like_a_split,
+    looks_like_split,
+    reason_to_ignore,
     refuse_splits_as_classes,
     split_of,
     unclear_split,
-    why_no_data,
 )
-from finedge.data.record import SPLITS, Contents, Item, named
-from finedge.data.walk import OURS, ImageFolder, LeftOutCounts, is_ours, walk
+from finedge.data.record import SPLITS, Contents, Item, join_names
+from finedge.data.walk import OURS, ImageFolder, LeftOutCounts, is_run_or_bundle, walk
 from finedge.errors import DataError
 from finedge.image import is_image
 from finedge.sanitize import printable
@@ -31,38 +31,38 @@ def read_split_folders(root: Path) -> Contents | None:
     splits = _split_folders(root, folders)
     if not splits:
         return None
-    tally = LeftOutCounts(root)
-    trees = {split: _unwrapped(walk(splits[split], tally)) for split in SPLITS if split in splits}
+    counts = LeftOutCounts(root)
+    trees = {split: _unwrapped(walk(splits[split], counts)) for split in SPLITS if split in splits}
     renamed = [(s, splits[s].name) for s in trees if splits[s].name != s]
     entered = [tree.path.relative_to(root) for s, tree in trees.items() if tree.path != splits[s]]
     notes = [f"{printable(name)}/ is read as split '{split}'" for split, name in renamed]
     notes += [f"{printable(path)}/ is entered" for path in entered]
-    _count_outside(root, set(splits.values()), tally)
+    _count_outside(root, set(splits.values()), counts)
     reading = read_classes(trees, root=root)
-    return _contents(root, reading, tally, notes=notes, trees=trees)
+    return _contents(root, reading, counts, notes=notes, trees=trees)
 
 
 def read_one_folder(root: Path) -> Contents | None:
     """CLASS/*.jpg (one ImageFolder, cut into train, val and test by a seed)."""
-    tally = LeftOutCounts(root)
-    tree = walk(root, tally)
+    counts = LeftOutCounts(root)
+    tree = walk(root, counts)
     if not any(folder.has_pictures() for folder in tree.folders):
         return None
     tops = [folder.path.name for folder in tree.folders if folder.has_pictures()]
-    if len(tops) > 1 and all(map(like_a_split, tops)):
+    if len(tops) > 1 and all(map(looks_like_split, tops)):
         refuse_splits_as_classes(tops, where=root)
     trees = _splits_within(tree)
     reading = read_classes(trees or {"train": tree}, root=root)
     for path in tree.pictures:
-        tally.add(BESIDE, path)
+        counts.add(BESIDE, path)
     notes = ["the classes hold the splits: CLASS/train, CLASS/test"] if trees else []
-    return _contents(root, reading, tally, notes=notes, given=bool(trees))
+    return _contents(root, reading, counts, notes=notes, given=bool(trees))
 
 
 def _contents(
     root: Path,
     reading: Reading,
-    tally: LeftOutCounts,
+    counts: LeftOutCounts,
     *,
     notes: list[str],
     given: bool = True,
@@ -70,7 +70,7 @@ def _contents(
 ) -> Contents:
     for tree in (trees or {}).values():
         for path in tree.pictures:
-            tally.add(BESIDE, path)
+            counts.add(BESIDE, path)
     refuse_splits_as_classes(reading.labels, where=root)
     index = {label: i for i, label in enumerate(reading.labels)}
     splits = {}
@@ -81,14 +81,14 @@ def _contents(
         root,
         reading.labels,
         splits,
-        tally.left_out(),
+        counts.left_out(),
         (*notes, *reading.notes, *stray_lists(root)),
         given,
     )
 
 
 def _visible_folders(root: Path) -> list[Path]:
-    visible = sorted(path for path in root.iterdir() if not why_no_data(path.name))
+    visible = sorted(path for path in root.iterdir() if not reason_to_ignore(path.name))
     return [path for path in visible if os.path.isdir(path)]  # noqa: PTH112
 
 
@@ -100,7 +100,7 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
         if split is None or not _visible_folders(folder):
             continue
         if split in by_split:
-            both = named((by_split[split].name, folder.name))
+            both = join_names((by_split[split].name, folder.name))
             raise DataError(
                 f"{root} has two folders for split '{split}': {both}",
                 expected="one",
@@ -109,8 +109,8 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
         by_split[split] = folder
     unclear = [f.name for f in folders if unclear_split(f.name) and _visible_folders(f)]
     if by_split and unclear:
-        others = named(f.name for f in by_split.values())
-        what = f"{root} has {named(unclear)} beside {others}: which split is it?"
+        others = join_names(f.name for f in by_split.values())
+        what = f"{root} has {join_names(unclear)} beside {others}: which split is it?"
         fix = "rename it to val or test, or move it away"
         raise DataError(what, expected="train, val and test", fix=fix)
     return by_split
@@ -127,20 +127,20 @@ def _unwrapped(tree: ImageFolder) -> ImageFolder:
     return tree
 
 
-def _count_outside(root: Path, splits: set[Path], tally: LeftOutCounts) -> None:
+def _count_outside(root: Path, splits: set[Path], counts: LeftOutCounts) -> None:
     """Count what lies beside the split folders and could be taken for data."""
     for path in sorted(root.iterdir()):
-        reason = why_no_data(path.name) or (OURS if is_ours(path) else None)
+        reason = reason_to_ignore(path.name) or (OURS if is_run_or_bundle(path) else None)
         if path in splits:
             continue
         if reason:
-            tally.add(reason, path)
+            counts.add(reason, path)
         elif os.path.isdir(path):  # noqa: PTH112
             count = sum(1 for _ in walk(path, LeftOutCounts(root)).every())
             if count:
-                tally.add(BESIDE_SPLITS, path, count=count)
+                counts.add(BESIDE_SPLITS, path, count=count)
         elif is_image(path):
-            tally.add(BESIDE_SPLITS, path)
+            counts.add(BESIDE_SPLITS, path)
 
 
 def _splits_within(tree: ImageFolder) -> dict[str, ImageFolder]:

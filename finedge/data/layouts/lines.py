@@ -10,7 +10,7 @@ from finedge.errors import DataError
 from finedge.regular_files import read_regular
 from finedge.sanitize import printable
 
-LARGEST = 1 << 30  # bytes; ten million rows of a hundred letters
+MAX_BYTES = 1 << 30  # bytes; ten million rows of a hundred letters
 # UTF-32's mark begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -22,26 +22,26 @@ MARKS = (
 
 
 @dataclass(frozen=True)
-class Line:
+class ListLine:
     """A line that is not blank, and its number from 1."""
 
     number: int
     text: str
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[ListLine]:
     """Return the lines that are not blank, of UTF-8, or of UTF-16 or UTF-32 with a byte order mark.
 
     Raises:
         DataError: not a regular file, too large, another encoding, or control characters.
     """
     try:
-        text = _decoded(read_regular(path, limit=LARGEST), path)
+        text = _decoded(read_regular(path, limit=MAX_BYTES), path)
     except OSError as error:
         what = f"cannot read {printable(path)}: {error.strerror}"
         raise DataError(what, expected="a readable list") from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    content_lines = [Line(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    content_lines = [ListLine(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     for line in content_lines:
         _refuse_control(line, path)
     return content_lines
@@ -62,7 +62,7 @@ def _decoded(content: bytes, path: Path) -> str:
         ) from None
 
 
-def _refuse_control(line: Line, path: Path) -> None:
+def _refuse_control(line: ListLine, path: Path) -> None:
     bad = next((c for c in line.text if c < " " and c != "\t"), None)
     if bad is not None:
         raise DataError(

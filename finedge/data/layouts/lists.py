@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finedge.data.layouts.lines import read_lines
-from finedge.data.layouts.rows import FORM, NUMBER, TableRow, located, names_pictures, read_list
-from finedge.data.names import label_text, refuse_alike, split_of, why_no_data
-from finedge.data.record import SPLITS, Contents, Item, LeftOut, named
+from finedge.data.layouts.rows import (
+    FORM,
+    NUMBER,
+    TableRow,
+    names_pictures,
+    read_list,
+    resolve_path,
+)
+from finedge.data.names import label_text, reason_to_ignore, refuse_alike, split_of
+from finedge.data.record import SPLITS, Contents, Item, LeftOut, join_names
 from finedge.errors import DataError
 from finedge.regular_files import is_regular
 from finedge.sanitize import printable
@@ -77,13 +84,13 @@ def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
     stray = []
     for path in sorted(root.iterdir()):
         suffix, split = path.suffix.lower(), split_of(path.stem)
-        if split is None or suffix not in SUFFIXES or why_no_data(path.name) or path.is_dir():
+        if split is None or suffix not in SUFFIXES or reason_to_ignore(path.name) or path.is_dir():
             continue
         notes = suffix == ".txt" and path.is_file() and not names_pictures(path)
         if notes and _has_folders(root):
             stray.append(printable(path.name))
         elif split in by_split:
-            both = named((by_split[split].name, path.name))
+            both = join_names((by_split[split].name, path.name))
             raise DataError(
                 f"{root} has two lists for split '{split}': {both}",
                 expected="one",
@@ -95,7 +102,7 @@ def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
 
 
 def _has_folders(root: Path) -> bool:
-    return any(p.is_dir() and not why_no_data(p.name) for p in root.iterdir())
+    return any(p.is_dir() and not reason_to_ignore(p.name) for p in root.iterdir())
 
 
 def _labels(
@@ -154,7 +161,7 @@ def _items(
     """Yield the images of a list; one line that stands there twice is taken once."""
     here: set[Path] = set()
     for row in rows:
-        path = located(row.path, file.parent)
+        path = resolve_path(row.path, file.parent)
         _refuse_special(path, row, file=file)
         first = seen.setdefault(path, _Place(file, row, row.label))
         if index[first.label] != index[row.label]:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finedge.data.layouts.lines import Line, read_lines
+from finedge.data.layouts.lines import ListLine, read_lines
 from finedge.data.names import split_of
-from finedge.data.record import named
+from finedge.data.record import join_names
 from finedge.errors import DataError
 from finedge.image import SUFFIXES
 from finedge.regular_files import is_regular
@@ -125,7 +125,7 @@ def names_pictures(path: Path) -> bool:
 
 
 def _read(
-    lines: Sequence[Line],
+    lines: Sequence[ListLine],
     split: Callable[[str], list[str]],
     *,
     numbered: bool,
@@ -181,7 +181,7 @@ def _why_not(cells: Sequence[str], columns: _Columns | None, *, numbered: bool) 
     elif numbered and len(cells) == 3 and all(NUMBER.fullmatch(c) for c in cells[1:]):
         cells = cells[:2]  # as the Grocery Store data set writes them: the third is a coarser class
     if len(cells) != 2:
-        return f"{len(cells)} column(s): {named(cells, shown=5)}"
+        return f"{len(cells)} column(s): {join_names(cells, shown=5)}"
     if not cells[0] or not cells[1]:
         return "no path" if cells[1] else f"no label after '{printable(cells[0])}'"
     if _is_picture(cells[1]) and not _is_picture(cells[0]):
@@ -195,10 +195,10 @@ def _is_picture(cell: str) -> bool:
 
 def _there(rows: Sequence[TableRow], root: Path) -> int:
     """Return how many of the first rows name a file: what tells `a,b.jpg;c` from `a.jpg,b;c`."""
-    return sum(is_regular(located(row.path, root)) for row in rows[:100])
+    return sum(is_regular(resolve_path(row.path, root)) for row in rows[:100])
 
 
-def located(text: str, root: Path) -> Path:
+def resolve_path(text: str, root: Path) -> Path:
     """Return the file that a list below `root` means; backslashes of Windows are slashes."""
     path = root / text
     if "\\" in text and not os.path.lexists(path):

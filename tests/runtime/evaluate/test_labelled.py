@@ -12,7 +12,7 @@ from PIL import Image
 from finedge.bundle import Bundle
 from finedge.cli import main
 from finedge.data import content_digest, open_dataset, split_of_dataset
-from finedge.data.stored import FILE
+from finedge.data.stored_split import FILE
 from finedge.errors import DataError
 from finedge.runtime.evaluate.command import evaluate
 from finedge.runtime.evaluate.labelled import SplitOptions, bundle_dataset

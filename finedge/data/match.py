@@ -11,8 +11,8 @@ from typing import Literal
 
 from finedge.data.cut import with_cuts
 from finedge.data.digest import digests
-from finedge.data.record import SPLITS, DataSet, Item, Match, named
-from finedge.data.stored import StoredImage, StoredSplit, filled
+from finedge.data.record import SPLITS, DataSet, Item, Match, join_names
+from finedge.data.stored_split import StoredImage, StoredSplit, with_digests
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ OWN = f"{OTHER}, with its own splits"
 
 
 @dataclass
-class _Present:
+class _PresentFile:
     """A file of the folder, the split it gives it (None: none), and whether an entry claimed it."""
 
     item: Item
@@ -32,7 +32,7 @@ class _Present:
 
 
 @dataclass
-class _Placing:
+class _Placement:
     """The work: what goes into which split, and the counts."""
 
     splits: dict[str, list[Item]] = field(default_factory=lambda: {s: [] for s in SPLITS})
@@ -41,7 +41,7 @@ class _Placing:
     relabelled: int = 0
 
 
-def matched(
+def match_split(
     folder: DataSet,
     stored: StoredSplit,
     *,
@@ -62,9 +62,9 @@ def matched(
     because training saw none of it. `exact` takes the stored splits and labels in their order, for
     a training that is resumed.
     """
-    known = filled(stored, folder.root)
+    known = with_digests(stored, folder.root)
     present = _present(folder)
-    by_digest: dict[str, list[_Present]] = defaultdict(list)
+    by_digest: dict[str, list[_PresentFile]] = defaultdict(list)
     for one in present:
         by_digest[one.digest].append(one)
     if not any(e.digest in by_digest for _, e in known if e.digest) and not exact:
@@ -72,7 +72,7 @@ def matched(
         other = _another(folder, new=new, whole=whole) or with_cuts(own, seed=seed)
         _warn_of_saved_anew(folder, known)
         return replace(other, match=Match(new=len(present), taken=len(present)))
-    work = _Placing()
+    work = _Placement()
     for split, entry in known:
         _place(work, split, entry, by_digest=by_digest, root=folder.root, stored=known, exact=exact)
     rest = [one for one in present if not one.claimed]
@@ -122,7 +122,7 @@ def _warn_of_saved_anew(folder: DataSet, stored: StoredSplit) -> None:
         )
 
 
-def say_match(data: DataSet) -> None:
+def log_match(data: DataSet) -> None:
     """Log what a folder has more or less than the split that was stored."""
     match = data.match
     if match is None:
@@ -141,7 +141,7 @@ def say_match(data: DataSet) -> None:
                 len(paths),
                 split,
                 data.root,
-                named(paths),
+                join_names(paths),
             )
     counts = (
         (
@@ -159,10 +159,10 @@ def say_match(data: DataSet) -> None:
             log.warning("%d image(s) of %s %s", count, data.root, text)
 
 
-def _present(folder: DataSet) -> list[_Present]:
+def _present(folder: DataSet) -> list[_PresentFile]:
     known = digests(item.path for items in folder.splits.values() for item in items)
     return [
-        _Present(item, known.get(item.path, ""), split if folder.given else None)
+        _PresentFile(item, known.get(item.path, ""), split if folder.given else None)
         for split in SPLITS
         for item in folder.splits.get(split, ())
         if item.path in known
@@ -170,11 +170,11 @@ def _present(folder: DataSet) -> list[_Present]:
 
 
 def _place(
-    work: _Placing,
+    work: _Placement,
     split: str,
     entry: StoredImage,
     *,
-    by_digest: dict[str, list[_Present]],
+    by_digest: dict[str, list[_PresentFile]],
     root: Path,
     stored: StoredSplit,
     exact: bool,
@@ -197,14 +197,14 @@ def _place(
     work.splits[goes].append(replace(chosen.item, label=entry.label) if exact else chosen.item)
 
 
-def _goes(one: _Present, split: str, stored: StoredSplit) -> str:
+def _goes(one: _PresentFile, split: str, stored: StoredSplit) -> str:
     cut_from_train = split in (stored.cut or {}) and one.given == "train"
     return split if one.given is None or cut_from_train else one.given
 
 
 def _rest(
-    work: _Placing,
-    rest: Sequence[_Present],
+    work: _Placement,
+    rest: Sequence[_PresentFile],
     stored: StoredSplit,
     *,
     new: NewImages,

@@ -19,13 +19,13 @@ from typing import Annotated, Any
 
 from finedge.data.digest import digests
 from finedge.data.record import SPLITS, DataSet, Item
-from finedge.document import parsed, text_of
+from finedge.document import parse_json, read_text_file
 from finedge.errors import DataError
 from finedge.sanitize import printable
 from finedge.schema import Constraint, Misfit, decode, is_digest
 
 FILE = "split.json.gz"  # in a bundle
-LARGEST = 1 << 28  # bytes of JSON; about two million images
+MAX_BYTES = 1 << 28  # bytes of JSON; about two million images
 COPY = "copy the whole folder again"
 
 
@@ -43,7 +43,7 @@ _Rows = tuple[Annotated[Any, Constraint(_is_row, "a row [path, label, sha256]")]
 
 
 @dataclass(frozen=True)
-class _Record:
+class _SplitRecord:
     train: _Rows
     val: _Rows = ()
     test: _Rows = ()
@@ -108,7 +108,7 @@ def split_of_dataset(data: DataSet) -> StoredSplit:
     return StoredSplit(splits, data.cut)
 
 
-def filled(stored: StoredSplit, root: Path) -> StoredSplit:
+def with_digests(stored: StoredSplit, root: Path) -> StoredSplit:
     """Return the split with the digests that it lacks, of the files below `root` that are there."""
     if stored.has_digests():
         return stored
@@ -128,7 +128,7 @@ def read_split(path: Path) -> StoredSplit:
         FileNotFoundError: there is none.
         DataError: it is damaged.
     """
-    text = text_of(path, error=DataError, fix=COPY, max_bytes=LARGEST)
+    text = read_text_file(path, error=DataError, fix=COPY, max_bytes=MAX_BYTES)
     return read_text(text, source=path)
 
 
@@ -138,9 +138,9 @@ def read_text(text: str, *, source: object) -> StoredSplit:
     Raises:
         DataError: it is no such record; `source` names it in the text.
     """
-    content = parsed(text, name=str(source), error=DataError, fix=COPY)
+    content = parse_json(text, name=str(source), error=DataError, fix=COPY)
     try:
-        record = decode(_Record, content)
+        record = decode(_SplitRecord, content)
         rows = {split: getattr(record, split) for split in SPLITS if split in content}
         splits = {split: tuple(starmap(StoredImage, some)) for split, some in rows.items()}
     except Misfit as error:
@@ -152,9 +152,9 @@ def unpack(content: bytes, *, source: object) -> StoredSplit:
     """Read split.json.gz; `DataError` where it is damaged, or larger than any split."""
     try:
         engine = zlib.decompressobj(wbits=31)
-        text = engine.decompress(content, LARGEST)
+        text = engine.decompress(content, MAX_BYTES)
         if not engine.eof:
-            raise _damaged(source, f"cut short, or more than {LARGEST} bytes")
+            raise _damaged(source, f"cut short, or more than {MAX_BYTES} bytes")
         return read_text(text.decode(), source=source)
     except (zlib.error, UnicodeDecodeError) as error:
         raise _damaged(source, str(error)) from error

@@ -10,28 +10,28 @@ from typing import Any
 
 from finedge.data.digest import digests
 from finedge.data.open import drop_unreadable
-from finedge.data.record import DataSet, Item, named
-from finedge.data.stored import StoredSplit
+from finedge.data.record import DataSet, Item, join_names
+from finedge.data.stored_split import StoredSplit
 from finedge.errors import DataError
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationImages:
     """Images of a split, and the record of their origin (plain data)."""
 
     items: tuple[Item, ...]
     record: dict[str, Any]
 
 
-def evaluated(
+def select_images(
     data: DataSet,
     stored: StoredSplit | None,
     *,
     split: str,
     allow_overlap: bool = False,
-) -> Evaluated:
+) -> EvaluationImages:
     """Return the readable images of a split, once it is known that training did not see them.
 
     `stored` is the split of the training, None where it left none. Then the pictures in the
@@ -56,7 +56,7 @@ def evaluated(
     shared = overlap(items, trained)
     refuse_overlap(shared, split=split, allow=allow_overlap)
     record = {"split_from": _origin(data, split), "overlap": len(shared), **counts(readable)}
-    return Evaluated(items, record)
+    return EvaluationImages(items, record)
 
 
 def overlap(items: Sequence[Item], trained: frozenset[str]) -> tuple[Path, ...]:
@@ -71,7 +71,7 @@ def refuse_overlap(paths: Sequence[Path], *, split: str, allow: bool) -> None:
     """Refuse to measure on images that were trained on; warn where that is allowed."""
     if not paths:
         return
-    what = f"{len(paths)} image(s) of split '{split}' were trained on: {named(paths)}"
+    what = f"{len(paths)} image(s) of split '{split}' were trained on: {join_names(paths)}"
     if not allow:
         raise DataError(
             what,
