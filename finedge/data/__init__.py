@@ -1,6 +1,11 @@
 """Labelled images on disk: layout, labels, splits, and the split that training used.
 
-No torch: the device evaluates with it too.
+It may import `finedge/*.py` and `finedge/image`, never torch: the device evaluates with it too.
+Training, calibration, export, evaluation, verification, the benchmark and the file source call it.
+
+- `open_dataset` opens a folder to train on; `read_folder` reads it without cutting splits.
+- `split_of_dataset` records which images training used; `match_split` finds them again.
+- `select_images` returns the images of a split that a number may be measured on.
 """
 
 from finedge.data.digest import content_digest

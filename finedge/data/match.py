@@ -1,4 +1,4 @@
-"""Which files of a folder are the images of a stored split: they are known by their content."""
+"""Finds the images of a stored split among the files of a folder, by content."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ OWN = f"{OTHER}, with its own splits"
 
 @dataclass
 class _PresentFile:
-    """A file of the folder, the split it gives it (None: none), and whether an entry claimed it."""
+    """A file of the folder, its split there (None: none), and whether a stored image claimed it."""
 
     item: Item
     digest: str
-    given: str | None
+    folder_split: str | None
     claimed: bool = False
 
 
 @dataclass
 class _Placement:
-    """The work: what goes into which split, and the counts."""
+    """The result so far: the images of each split, stored paths that are missing, and counts."""
 
     splits: dict[str, list[Item]] = field(default_factory=lambda: {s: [] for s in SPLITS})
     missing: dict[str, list[str]] = field(default_factory=lambda: {s: [] for s in SPLITS})
@@ -50,80 +50,88 @@ def match_split(
     exact: bool = False,
     whole: bool = False,
 ) -> DataSet:
-    """Return the folder `folder` (read, not cut) with the splits that are stored.
+    """Return `folder`, which was read and not cut, with the splits that are stored.
 
-    A file goes into the split that stores its content. The folder's own splits are not overruled:
+    A file goes into the split that stores its content. The folder's own splits take precedence:
     a file in test/ is evaluated with test, even if it was trained on (`overlap` then finds it).
-    Only files that were cut from the folder's train stay cut. A file with unknown content is left
-    out, or goes into the split `new` unless the folder puts it into another.
+    Only files that were cut from the folder's train stay cut.
 
-    A folder without any known content is another data set, and its own splits count. If it has
-    none, it is cut by `seed`. With `whole`, as for a measurement, all of it is test (or `new`),
-    because training saw none of it. `exact` takes the stored splits and labels in their order, for
-    a training that is resumed.
+    A folder without any known content is another data set, and its own splits count.
+
+    Args:
+        folder: the data set as `read_folder` returns it.
+        stored: the split that training used.
+        new: the split of files with unknown content, unless the folder puts them into another;
+            `ignore` leaves them out.
+        seed: cuts another data set that has no splits.
+        exact: use the stored splits and labels in their order, to resume a training.
+        whole: use all of another data set without splits as test (or `new`), as for a
+            measurement: training saw none of it.
     """
-    known = with_digests(stored, folder.root)
-    present = _present(folder)
+    stored = with_digests(stored, folder.root)
+    present = _present_files(folder)
     by_digest: dict[str, list[_PresentFile]] = defaultdict(list)
-    for one in present:
-        by_digest[one.digest].append(one)
-    if not any(e.digest in by_digest for _, e in known if e.digest) and not exact:
-        own = _noted(folder, OWN)
-        other = _another(folder, new=new, whole=whole) or with_cuts(own, seed=seed)
-        _warn_of_saved_anew(folder, known)
+    for file in present:
+        by_digest[file.digest].append(file)
+    any_known = any(entry.digest in by_digest for _, entry in stored if entry.digest)
+    if not any_known and not exact:
+        own = _with_note(folder, OWN)
+        other = _as_one_split(folder, new=new, whole=whole) or with_cuts(own, seed=seed)
+        _warn_of_same_names(folder, stored)
         return replace(other, match=Match(new=len(present), taken=len(present)))
-    work = _Placement()
-    for split, entry in known:
-        _place(work, split, entry, by_digest=by_digest, root=folder.root, stored=known, exact=exact)
-    rest = [one for one in present if not one.claimed]
-    copies, unknown, taken = _rest(work, rest, known, new=new, exact=exact)
+    placed = _Placement()
+    root = folder.root
+    for split, entry in stored:
+        _place(placed, split, entry, by_digest=by_digest, root=root, stored=stored, exact=exact)
+    rest = [file for file in present if not file.claimed]
+    copies, unknown, taken = _place_rest(placed, rest, stored, new=new, exact=exact)
     match = Match(
         known=len(present) - unknown,
         new=unknown,
         taken=taken,
         copies=copies,
-        moved=work.moved,
-        relabelled=work.relabelled,
-        missing={s: tuple(paths) for s, paths in work.missing.items()},
+        moved=placed.moved,
+        relabelled=placed.relabelled,
+        missing={s: tuple(paths) for s, paths in placed.missing.items()},
     )
     return replace(
         folder,
-        splits={s: tuple(items) for s, items in work.splits.items()},
+        splits={s: tuple(items) for s, items in placed.splits.items()},
         cut=stored.cut,
         match=match,
     )
 
 
-def _another(folder: DataSet, *, new: NewImages, whole: bool) -> DataSet | None:
-    """Return a folder without splits as one split; None where it has its own, or is to be cut."""
+def _as_one_split(folder: DataSet, *, new: NewImages, whole: bool) -> DataSet | None:
+    """Return a folder without splits as one split; None where it has its own or must be cut."""
     if folder.given or not whole:
         return None
     split = "test" if new == "ignore" else new
-    items = tuple(item for some in folder.splits.values() for item in some)
-    noted = _noted(folder, f"{OTHER}, and all of it is taken as split '{split}'")
-    return replace(noted, splits={s: items if s == split else () for s in SPLITS})
+    images = tuple(item for items in folder.splits.values() for item in items)
+    noted = _with_note(folder, f"{OTHER}, and all of it is taken as split '{split}'")
+    return replace(noted, splits={s: images if s == split else () for s in SPLITS})
 
 
-def _noted(data: DataSet, note: str) -> DataSet:
+def _with_note(data: DataSet, note: str) -> DataSet:
     return replace(data, notes=(*data.notes, note))
 
 
-def _warn_of_saved_anew(folder: DataSet, stored: StoredSplit) -> None:
-    """Say it where a folder has the names of the stored images, and other contents."""
-    items = [item.path for some in folder.splits.values() for item in some]
+def _warn_of_same_names(folder: DataSet, stored: StoredSplit) -> None:
+    """Warn where most files have the name of a stored image and another content."""
+    paths = [item.path for items in folder.splits.values() for item in items]
     names = {folder.root / entry.path for _, entry in stored}
-    same = sum(path in names for path in items)
-    if 2 * same > len(items):
+    same = sum(path in names for path in paths)
+    if 2 * same > len(paths):
         log.warning(
-            "%d image(s) of %s have the name of an image that training used, and another content:"
-            " if they were saved anew, a number measured on them counts what was trained on",
+            "%d image(s) of %s have the name of an image that training used, and another content: "
+            "if they were only saved again, a number measured on them includes training images",
             same,
             folder.root,
         )
 
 
 def log_match(data: DataSet) -> None:
-    """Log what a folder has more or less than the split that was stored."""
+    """Log the differences between a folder and the stored split."""
     match = data.match
     if match is None:
         return
@@ -143,34 +151,27 @@ def log_match(data: DataSet) -> None:
                 data.root,
                 join_names(paths),
             )
-    counts = (
-        (
-            match.moved,
-            "lie in another split of the folder than the stored one: the folder's counts",
-        ),
-        (
-            match.relabelled,
-            "stand under another label than when they were stored: the present one counts",
-        ),
-        (match.copies, "are further copies of images that are in use: they are left out"),
-    )
-    for count, text in counts:
+    moved = "are in another split of the folder than the stored one: the folder's split is used"
+    relabelled = "have another label than when they were stored: the present label is used"
+    copies = "are more copies of images that are already used: they are left out"
+    remarks = ((match.moved, moved), (match.relabelled, relabelled), (match.copies, copies))
+    for count, text in remarks:
         if count:
             log.warning("%d image(s) of %s %s", count, data.root, text)
 
 
-def _present(folder: DataSet) -> list[_PresentFile]:
-    known = digests(item.path for items in folder.splits.values() for item in items)
+def _present_files(folder: DataSet) -> list[_PresentFile]:
+    digest_of = digests(item.path for items in folder.splits.values() for item in items)
     return [
-        _PresentFile(item, known.get(item.path, ""), split if folder.given else None)
+        _PresentFile(item, digest_of.get(item.path, ""), split if folder.given else None)
         for split in SPLITS
         for item in folder.splits.get(split, ())
-        if item.path in known
+        if item.path in digest_of
     ]
 
 
 def _place(
-    work: _Placement,
+    placed: _Placement,
     split: str,
     entry: StoredImage,
     *,
@@ -179,51 +180,56 @@ def _place(
     stored: StoredSplit,
     exact: bool,
 ) -> None:
-    """Let an entry claim its file: at its path, else of the same split in the folder, else any."""
+    """Give a stored image its file: at its path, else in the same split of the folder, else any."""
     same = by_digest.get(entry.digest, ()) if entry.digest else ()
-    free = [one for one in same if not one.claimed]
+    free = [file for file in same if not file.claimed]
     if not free:
-        work.missing[split].append(entry.path)
+        placed.missing[split].append(entry.path)
         return
-    there = root / entry.path
-    chosen = min(
-        free,
-        key=lambda one: (one.item.path != there, one.given not in (None, split), one.item.path),
-    )
+    stored_path = root / entry.path
+
+    def order(file: _PresentFile) -> tuple[bool, bool, Path]:
+        path = file.item.path
+        return path != stored_path, file.folder_split not in (None, split), path
+
+    chosen = min(free, key=order)
     chosen.claimed = True
-    goes = split if exact else _goes(chosen, split, stored)
-    work.moved += goes != split
-    work.relabelled += chosen.item.label != entry.label
-    work.splits[goes].append(replace(chosen.item, label=entry.label) if exact else chosen.item)
+    target = split if exact else _target_split(chosen, split, stored)
+    placed.moved += target != split
+    placed.relabelled += chosen.item.label != entry.label
+    item = replace(chosen.item, label=entry.label) if exact else chosen.item
+    placed.splits[target].append(item)
 
 
-def _goes(one: _PresentFile, split: str, stored: StoredSplit) -> str:
-    cut_from_train = split in (stored.cut or {}) and one.given == "train"
-    return split if one.given is None or cut_from_train else one.given
+def _target_split(file: _PresentFile, split: str, stored: StoredSplit) -> str:
+    """Return the split of a file: the stored one, unless the folder has its own for it."""
+    cut_from_train = split in (stored.cut or {}) and file.folder_split == "train"
+    return split if file.folder_split is None or cut_from_train else file.folder_split
 
 
-def _rest(
-    work: _Placement,
+def _place_rest(
+    placed: _Placement,
     rest: Sequence[_PresentFile],
     stored: StoredSplit,
     *,
     new: NewImages,
     exact: bool,
 ) -> tuple[int, int, int]:
-    """Place what no entry claimed; return the counts of copies, new files, and new files taken."""
-    where = {entry.digest: split for split, entry in stored if entry.digest}
+    """Place files that no stored image claimed; return the counts of copies, new and used new."""
+    split_of = {entry.digest: split for split, entry in stored if entry.digest}
     copies = unknown = taken = 0
-    for one in rest:
-        if one.digest in where:
-            goes = where[one.digest] if exact else _goes(one, where[one.digest], stored)
-            if goes == where[one.digest]:
+    for file in rest:
+        stored_split = split_of.get(file.digest)
+        if stored_split is not None:
+            target = stored_split if exact else _target_split(file, stored_split, stored)
+            if target == stored_split:
                 copies += 1
             else:  # the folder's own split holds a picture that is stored in another
-                work.moved += 1
-                work.splits[goes].append(one.item)
+                placed.moved += 1
+                placed.splits[target].append(file.item)
             continue
         unknown += 1
-        if new != "ignore" and not exact and one.given in (None, new):
+        if new != "ignore" and not exact and file.folder_split in (None, new):
             taken += 1
-            work.splits[new].append(one.item)
+            placed.splits[new].append(file.item)
     return copies, unknown, taken

@@ -1,4 +1,4 @@
-"""Names of files and folders: which mean a split, belong to a tool, or are equal."""
+"""Reads names of files and folders: which mean a split, belong to a tool, or are equal."""
 
 from __future__ import annotations
 
@@ -12,44 +12,43 @@ from finedge.data.record import join_names
 from finedge.errors import DataError
 from finedge.sanitize import printable
 
-# As people write them; case, blanks, dashes and underscores do not count.
+# Names of splits as people write them. Case, blanks, dashes and underscores do not count.
 ALIASES = {
     **dict.fromkeys(("train", "training", "trainset", "trainingset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("valset", "validationset", "devset"), "val"),
     **dict.fromkeys(("test", "testing", "testset", "testingset"), "test"),
 }
-# Names of splits that fit none of ours, and words that such names hold.
+# Names of splits that fit none of train, val and test, and words that such names hold.
 UNCLEAR = frozenset({"eval", "evaluation", "evalset", "holdout"})
 SPLIT_WORDS = frozenset({*ALIASES, *UNCLEAR, "unlabeled", "unlabelled"})
-# What systems and programs leave beside pictures; hidden names (a leading dot) need no entry.
+# Files that systems and programs leave beside pictures. Hidden names (a leading dot) need no entry.
 TOOLS = frozenset(
     {
-        *(
-            "__macosx",
-            "@eadir",
-            "@tmp",
-            "@recycle",
-            "@recently-snapshot",
-            "#recycle",
-            "#snapshot",
-            "lost+found",
-            "$recycle.bin",
-        ),
-        *(
-            "recycler",
-            "system volume information",
-            "network trash folder",
-            "temporary items",
-            "__pycache__",
-        ),
-        *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+        "__macosx",
+        "@eadir",
+        "@tmp",
+        "@recycle",
+        "@recently-snapshot",
+        "#recycle",
+        "#snapshot",
+        "lost+found",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "network trash folder",
+        "temporary items",
+        "__pycache__",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "icon\r",
     }
 )
 
 
 def split_of(name: str) -> str | None:
-    """Return which split a folder or list of this name is, or None."""
+    """Return the split that a folder or list of this name holds, or None."""
     return ALIASES.get(_bare(name))
 
 
@@ -70,8 +69,8 @@ def looks_like_split(name: str) -> bool:
 
 def refuse_splits_as_classes(labels: Sequence[str], *, where: Path) -> None:
     """Refuse a set of classes that are the names of splits."""
-    plain = [label for label in labels if split_of(label) or unclear_split(label)]
-    if len(plain) < 2 and not (labels and all(map(looks_like_split, labels))):
+    split_names = [label for label in labels if split_of(label) or unclear_split(label)]
+    if len(split_names) < 2 and not (labels and all(map(looks_like_split, labels))):
         return
     raise DataError(
         f"the classes of {where} would be {join_names(labels)}: these look like names of splits",
@@ -88,12 +87,12 @@ def reason_to_ignore(name: str) -> str | None:
 
 
 def label_text(name: str) -> str:
-    """Return a label in the composed form of Unicode (NFC): macOS writes another than Linux."""
+    """Return a label in the composed form of Unicode (NFC): macOS and Linux write different ones."""
     return unicodedata.normalize("NFC", name)
 
 
 def refuse_alike(labels: Iterable[str], *, where: Path) -> None:
-    """Refuse two labels that differ only in case or blanks: people and systems mix them up."""
+    """Refuse two labels that differ only in case or blanks: they are easily confused."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         groups[" ".join(label.casefold().split())].append(label)
@@ -106,12 +105,12 @@ def refuse_alike(labels: Iterable[str], *, where: Path) -> None:
         )
 
 
-def refuse_no_unicode(names: Iterable[str]) -> None:
-    """Refuse a name that is no Unicode text: it could be stored in no record."""
-    bad = next((name for name in names if any("\ud800" <= c <= "\udfff" for c in name)), None)
-    if bad is not None:
+def refuse_not_unicode(names: Iterable[str]) -> None:
+    """Refuse a name that is not Unicode text: no record could store it."""
+    bad_name = next((name for name in names if any("\ud800" <= c <= "\udfff" for c in name)), None)
+    if bad_name is not None:
         raise DataError(
-            f"the name '{printable(bad)}' is no Unicode text",
+            f"the name '{printable(bad_name)}' is not Unicode text",
             expected="names in UTF-8",
             fix="rename it (convmv -f latin1 -t utf8 does many at once)",
         )

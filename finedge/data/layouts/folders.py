@@ -1,4 +1,4 @@
-"""The layouts of plain folders: CLASS/*.jpg, train/CLASS/*.jpg, and CLASS/train/*.jpg."""
+"""Reads plain folders: CLASS/*.jpg, train/CLASS/*.jpg, and CLASS/train/*.jpg."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from finedge.data.layouts.classes import Reading, read_classes
+from finedge.data.layouts.classes import ClassFolders, read_classes
 from finedge.data.layouts.lists import stray_lists
 from finedge.data.names import (
     looks_like_split,
@@ -38,8 +38,8 @@ def read_split_folders(root: Path) -> Contents | None:
     notes = [f"{printable(name)}/ is read as split '{split}'" for split, name in renamed]
     notes += [f"{printable(path)}/ is entered" for path in entered]
     _count_outside(root, set(splits.values()), counts)
-    reading = read_classes(trees, root=root)
-    return _contents(root, reading, counts, notes=notes, trees=trees)
+    class_folders = read_classes(trees, root=root)
+    return _contents(root, class_folders, counts, notes=notes, trees=trees)
 
 
 def read_one_folder(root: Path) -> Contents | None:
@@ -52,16 +52,16 @@ def read_one_folder(root: Path) -> Contents | None:
     if len(tops) > 1 and all(map(looks_like_split, tops)):
         refuse_splits_as_classes(tops, where=root)
     trees = _splits_within(tree)
-    reading = read_classes(trees or {"train": tree}, root=root)
+    class_folders = read_classes(trees or {"train": tree}, root=root)
     for path in tree.pictures:
         counts.add(BESIDE, path)
     notes = ["the classes hold the splits: CLASS/train, CLASS/test"] if trees else []
-    return _contents(root, reading, counts, notes=notes, given=bool(trees))
+    return _contents(root, class_folders, counts, notes=notes, given=bool(trees))
 
 
 def _contents(
     root: Path,
-    reading: Reading,
+    class_folders: ClassFolders,
     counts: LeftOutCounts,
     *,
     notes: list[str],
@@ -71,18 +71,18 @@ def _contents(
     for tree in (trees or {}).values():
         for path in tree.pictures:
             counts.add(BESIDE, path)
-    refuse_splits_as_classes(reading.labels, where=root)
-    index = {label: i for i, label in enumerate(reading.labels)}
+    refuse_splits_as_classes(class_folders.labels, where=root)
+    index = {label: i for i, label in enumerate(class_folders.labels)}
     splits = {}
-    for split, pairs in reading.splits.items():
+    for split, pairs in class_folders.splits.items():
         items = (Item(path, index[label]) for label, path in pairs)
         splits[split] = tuple(sorted(items, key=lambda item: (item.label, item.path)))
     return Contents(
         root,
-        reading.labels,
+        class_folders.labels,
         splits,
         counts.left_out(),
-        (*notes, *reading.notes, *stray_lists(root)),
+        (*notes, *class_folders.notes, *stray_lists(root)),
         given,
     )
 
@@ -93,7 +93,7 @@ def _visible_folders(root: Path) -> list[Path]:
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
-    """Return the folder of each split: it is called so, and holds folders, as a class does not."""
+    """Return the folder of each split: it has the name of a split and holds folders."""
     by_split: dict[str, Path] = {}
     for folder in folders:
         split = split_of(folder.name)
@@ -117,7 +117,7 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
 
 
 def _unwrapped(tree: ImageFolder) -> ImageFolder:
-    """Enter a folder that holds nothing but one folder of class folders: what an archive adds."""
+    """Enter a folder that holds only one folder of class folders: an archive added it."""
     while not tree.pictures and len(tree.folders) == 1:
         (only,) = tree.folders
         classes = [folder for folder in only.folders if folder.has_pictures()]
@@ -128,7 +128,7 @@ def _unwrapped(tree: ImageFolder) -> ImageFolder:
 
 
 def _count_outside(root: Path, splits: set[Path], counts: LeftOutCounts) -> None:
-    """Count what lies beside the split folders and could be taken for data."""
+    """Count files beside the split folders that look like data."""
     for path in sorted(root.iterdir()):
         reason = reason_to_ignore(path.name) or (OURS if is_run_or_bundle(path) else None)
         if path in splits:
@@ -151,11 +151,11 @@ def _splits_within(tree: ImageFolder) -> dict[str, ImageFolder]:
         return {}
     if not all(split_of(part.path.name) for part in inner):
         return {}
-    there = {split_of(part.path.name) for part in inner}
-    tree_of = {s: tuple(_only(top, s) for top in tops) for s in SPLITS if s in there}
+    present = {split_of(part.path.name) for part in inner}
+    tree_of = {s: tuple(_split_of_class(top, s) for top in tops) for s in SPLITS if s in present}
     return {split: ImageFolder(tree.path, (), parts) for split, parts in tree_of.items()}
 
 
-def _only(top: ImageFolder, split: str) -> ImageFolder:
+def _split_of_class(top: ImageFolder, split: str) -> ImageFolder:
     parts = [part for part in top.folders if split_of(part.path.name) == split]
     return ImageFolder(top.path, tuple(path for part in parts for path in part.every()))

@@ -325,7 +325,7 @@ def test_a_name_that_is_no_unicode_is_refused_where_the_data_set_opens(folder, w
     path = root / os.fsdecode(where)
     path.parent.mkdir(exist_ok=True)
     shutil.copy(root / "rose" / "0.png", path)
-    with pytest.raises(DataError, match=r"xe9.* is no Unicode"):
+    with pytest.raises(DataError, match=r"xe9.* is not Unicode"):
         open_dataset(root)
 
 

@@ -174,7 +174,7 @@ def test_a_label_that_classes_csv_does_not_have_is_refused(root, label):
 def test_a_stray_text_file_claims_nothing_beside_class_folders_and_is_said(root, content):
     data = read(root, content, "train.txt")
     assert (data.layout, data.labels) == ("folder", ("a", "b c"))
-    assert data.notes == ("train.txt names no picture: it is no list",)
+    assert data.notes == ("train.txt names no picture: it is not a list",)
 
 
 def test_a_broken_list_is_no_stray_file(root):
@@ -206,7 +206,7 @@ def test_a_line_that_stands_twice_is_taken_once_and_counted(root):
     data = read(root, lines() + "a/0.png,crow\n")
     assert len(data.splits["train"]) == 4
     assert {x.reason: x.count for x in data.left_out} == {
-        "a line of a list that stands there twice": 1
+        "a line of a list that appears twice": 1
     }
 
 
