@@ -87,7 +87,7 @@ def reason_to_ignore(name: str) -> str | None:
 
 
 def label_text(name: str) -> str:
-    """Return a label in the composed form of Unicode (NFC): macOS and Linux write different ones."""
+    """Return a label in the composed form of Unicode (NFC): macOS and Linux differ in it."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -67,7 +67,7 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class StoredSplit:
-    """The images of every split in the order of training; `cut` records how val or test were cut."""
+    """The images of every split, in training order; `cut` records how val or test were cut."""
 
     splits: Mapping[str, tuple[StoredImage, ...]]
     cut: Mapping[str, Any] | None = field(default=None)

@@ -106,7 +106,7 @@ def test_a_link_in_a_bundle_is_refused(bundle: Bundle, at: str) -> None:
 
 def test_a_pipe_in_a_bundle_is_refused(bundle: Bundle) -> None:
     os.mkfifo(bundle.path / "pipe")
-    with pytest.raises(BundleError, match="no file"):
+    with pytest.raises(BundleError, match="not a file"):
         Bundle.load(bundle.path)
 
 
@@ -194,7 +194,7 @@ def test_what_a_living_process_writes_is_left_alone(bundle: Bundle) -> None:
 def test_a_folder_that_somebody_locks_is_waited_for_a_moment_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(temporary_files, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(temporary_files, "MAX_WAIT_S", 0.05)
     with temporary_files.locked(tmp_path) as alone:
         assert alone
         write_text(tmp_path / "file", "x")
