@@ -31,7 +31,7 @@ DEFORMATION = 0.02  # standard deviation of the shift at the knots of a grid
 KNOTS = 6  # of that grid, a side
 BLOCKS = 8
 BLOCK = (0.2, 0.35)  # side of a block
-# No block comes nearer to the centre than this share of the short side.
+# No block comes nearer to the centre than this, vertically or horizontally.
 CLEAR = 0.3
 TEXTURE = 64  # pixels, a side
 

@@ -1,4 +1,4 @@
-"""Files and folders are replaced whole: through links, from inside, under any umask, after any kill."""
+"""Files and folders are replaced atomically: through links, under any umask, after any kill."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_a_process_does_not_wait_for_its_own_lock(
     assert Bundle.load(bundle.path).variants() == ("fp32", "int8")
 
 
-def test_where_nothing_can_be_locked_nothing_is_waited_for_and_nothing_is_removed(
+def test_without_locks_nothing_is_awaited_and_nothing_is_removed(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""No secret of a source reaches a stream, a log record or an error, in whatever form users and libraries write it."""
+"""No secret of a source reaches a stream, a log record or an error, in any form of an address."""
 
 from __future__ import annotations
 

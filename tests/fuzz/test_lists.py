@@ -1,4 +1,4 @@
-"""Lists of images, tables and stored splits from strangers: read, or refused with a typed error; nothing else."""
+"""Foreign lists of images, tables and stored splits are read, or refused with a typed error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ PIECES = [
 
 @st.composite
 def mutated(draw: st.DrawFn, text: str) -> bytes:
-    """Return a valid file with a few bytes replaced, taken out, doubled or put in, perhaps in another encoding."""
+    """Return a valid file with a few bytes replaced, removed, doubled or added.
+
+    It may have another encoding.
+    """
     encodings = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32-le", "latin-1")
     data = text.encode(draw(st.sampled_from(encodings)), "replace")
     for _ in range(draw(st.integers(0, 4))):

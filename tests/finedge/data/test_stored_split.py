@@ -251,7 +251,7 @@ def test_a_split_of_the_folder_is_not_overruled(folder):
 # --- what a number is measured on ---
 
 
-def test_an_evaluated_picture_that_was_trained_on_is_refused_unless_allowed(folder, caplog):
+def test_a_picture_that_was_trained_on_is_refused_unless_allowed(folder, caplog):
     root = folder({"crow": 12, "finch": 12}, "train", "val", "test")
     stored = split_of_dataset(open_dataset(root))
     shutil.copy(root / "train" / "crow" / "3.png", root / "test" / "crow" / "leak.png")
