@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypedDict, TypeVar
 
-from finedge.document import parsed
+from finedge.document import parse_json
 from finedge.errors import BundleError, FinedgeError, GateError, SystemProblem
 from finedge.jetson.deploy import scripts
 from finedge.jetson.deploy.remote import NO_CONNECTION, Done, Remote, last_line
@@ -103,7 +103,7 @@ def _understood(kind: type[T], done: Done, *, what: str, fix: str) -> T:
     """Return what a command on the board answered; a library may have said something before."""
     text = last_line(done.out)
     try:
-        return decode(kind, parsed(text, name=what, error=FinedgeError, fix=fix))
+        return decode(kind, parse_json(text, name=what, error=FinedgeError, fix=fix))
     except (FinedgeError, Misfit) as error:
         raise FinedgeError(
             f"{what} answered '{text[:SHOWN]}'", expected="JSON as this version writes it", fix=fix

@@ -20,7 +20,7 @@ from finedge.jetson.deploy.copy import check_digests, copier, refuse_unsendable
 from finedge.jetson.deploy.remote import Target, connect, last_line
 from finedge.jetson.deploy.steps import Journal, Step
 from finedge.runtime.trt.build.options import FILES
-from finedge.text import printable
+from finedge.sanitize import printable
 
 ENGINES = ("fp16", "int8")
 SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*")

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 from finedge.bundle import Bundle
-from finedge.confidence import confidence_of
 from finedge.errors import UsageError, nearest
 from finedge.jetson.serve_config.folder import Folder, Request, one_line
 from finedge.jetson.serve_config.planar import FILES, PLANES, PROBABILITIES, planar, prepared
@@ -58,7 +57,7 @@ def labels(bundle: Bundle) -> bytes:
 
 def config(bundle: Bundle, variant: str, request: Request) -> str:
     """Return config_infer.txt."""
-    spec, fitted = bundle.spec, confidence_of(bundle, variant)
+    spec, fitted = bundle.spec, bundle.confidence(variant)
     keys = {
         "gpu-id": 0,
         "onnx-file": MODEL,
@@ -89,7 +88,7 @@ def notes(bundle: Bundle, variant: str) -> tuple[str, ...]:
         *_geometry(bundle.spec.preprocess),
         "colours: the decoder's NV12 becomes RGB on the video converter, a few grey levels from what OpenCV makes of it",
     ]
-    if not confidence_of(bundle, variant):
+    if not bundle.confidence(variant):
         found.append(
             f"the bundle has no confidence for {variant}: every frame gets a label (to do: finedge calibrate)"
         )

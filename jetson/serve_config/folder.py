@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finedge.errors import UsageError
 from finedge.files import new_folder
-from finedge.text import printable
+from finedge.sanitize import printable
 
 README = "README.md"
 MARK = "<!-- finedge serve-config writes this folder anew: keep nothing else here -->\n"

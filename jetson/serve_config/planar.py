@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE, Bundle
-from finedge.confidence import confidence_of
 from finedge.errors import FinedgeError, GateError
 from finedge.golden import read_golden
 from finedge.graph.patterns import TO_PLANES, frames_to_planes
@@ -44,7 +43,7 @@ def planar(bundle: Bundle, variant: str) -> onnx.ModelProto:
 
     model = read_model(bundle.file(FILES[variant]))
     _take_planes(model, bundle)
-    fitted = confidence_of(bundle, variant)
+    fitted = bundle.confidence(variant)
     _give_probabilities(model, bundle, temperature=fitted.temperature if fitted else 1.0)
     onnx.checker.check_model(model)
     prove(model, bundle, variant)
@@ -63,7 +62,7 @@ def prove(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
     size = (bundle.spec.input.height, bundle.spec.input.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     frames = np.stack([np.asarray(read_golden(bundle)["input"], np.uint8), noise])
-    fitted = confidence_of(bundle, variant)
+    fitted = bundle.confidence(variant)
     scores = _run(
         read_onnx(bundle.file(FILES[variant])),
         bundle.spec.main.name,

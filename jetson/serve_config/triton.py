@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, HALF_FILE, Bundle
-from finedge.confidence import confidence_of
 from finedge.errors import UsageError, nearest
 from finedge.jetson.serve_config.engines import fresh_engines
 from finedge.jetson.serve_config.folder import Folder, Request, one_line
@@ -139,7 +138,7 @@ def _config(bundle: Bundle, variant: str, *, name: str, batch: int) -> dict[str,
         }
         for o in spec.outputs
     ]
-    fitted = confidence_of(bundle, variant)
+    fitted = bundle.confidence(variant)
     facts = {
         "finedge.main_output": spec.main.name,
         "finedge.preprocess": json.dumps(asdict(spec.preprocess)),

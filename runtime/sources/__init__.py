@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from finedge.errors import DataError, UsageError
 from finedge.image import SUFFIXES as IMAGE_SUFFIXES
 from finedge.image import is_image
+from finedge.redact import learn
 from finedge.runtime.sources.address import mask
 from finedge.runtime.sources.base import (
     AS_IT_COMES,
@@ -31,7 +32,6 @@ from finedge.runtime.sources.network import open_http, open_rtsp
 from finedge.runtime.sources.scene import open_scene
 from finedge.runtime.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from finedge.runtime.sources.video import open_video
-from finedge.secret import learn
 
 __all__ = [
     "SOURCES",

@@ -7,8 +7,8 @@ from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
 from finedge.errors import UsageError
-from finedge.secret import learn, mask
-from finedge.text import printable
+from finedge.redact import learn, mask
+from finedge.sanitize import printable
 
 __all__ = ["ESCAPES", "mask", "port_of", "refuse_unsendable", "split", "without_password"]
 

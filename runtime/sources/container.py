@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from finedge.regular import open_regular
+from finedge.regular_files import open_regular
 
 HEAD = 65536
 PACKET = 188  # of MPEG-TS

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from email.message import Message
 from urllib.parse import SplitResult, unquote
 
-from finedge.secret import basic, learn_secret
+from finedge.redact import basic, learn_secret
 
 USUAL_PORTS = {"http": 80, "https": 443, "rtsp": 554}
 

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.errors import FinedgeError
+from finedge.redact import mask, mask_text
 from finedge.runtime.sources import SOURCES, CaptureOptions, open_source, pipelines
 from finedge.runtime.sources.address import port_of, split
-from finedge.secret import mask, mask_text
 
 SECRET = "S3CRET"
 CHARACTERS = st.characters(codec=None)

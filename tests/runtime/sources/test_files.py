@@ -205,7 +205,10 @@ def test_a_folder_that_may_not_be_read_is_a_data_error(name: str, tmp_path: Path
 def test_an_image_that_is_none_is_refused_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "note.jpg"
     path.write_text("milk, eggs")
-    with pytest.raises(DataError, match=r"note\.jpg is no image"), open_source(str(path)) as source:
+    with (
+        pytest.raises(DataError, match=r"note\.jpg is not an image"),
+        open_source(str(path)) as source,
+    ):
         list(source)
 
 
