@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.errors import FinedgeError
-from finedge.runtime.sources import SOURCES, CaptureOptions, open_source, pipelines
+from finedge.runtime.sources import SOURCES, CaptureOptions, gst_text, open_source
 from finedge.runtime.sources.address import port_of, split
 from finedge.secret import mask, mask_text
 
@@ -88,7 +88,7 @@ def test_no_address_raises_an_untyped_error(examples: int) -> None:
         with contextlib.suppress(FinedgeError):
             parts = split(source)
             assert parts.scheme not in ("rtsp", "http") or 0 < port_of(parts) < 65536
-            pipelines.rtsp(source, CaptureOptions(), jetson=False)
+            gst_text.rtsp(source, CaptureOptions(), jetson=False)
 
     check()
 
@@ -99,8 +99,8 @@ def test_opening_decides_or_refuses_in_a_typed_way(
 ) -> None:
     # What each kind opens is not this test's: it ends where the decision is made.
     for name, kind in SOURCES.items():
-        opened = lambda uri, wish=None: (_ for _ in ()).throw(FinedgeError(uri))  # noqa: E731
-        monkeypatch.setitem(SOURCES, name, type(kind)(kind.form, kind.claims, opened, kind.wishes))
+        opened = lambda uri, capture=None: (_ for _ in ()).throw(FinedgeError(uri))  # noqa: E731
+        monkeypatch.setitem(SOURCES, name, type(kind)(kind.form, kind.claims, opened, kind.capture_options))
 
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)

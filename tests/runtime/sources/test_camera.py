@@ -13,9 +13,10 @@ import pytest
 
 from finedge.errors import SourceLost, SystemProblem
 from finedge.runtime.sources import CaptureOptions, open_source
-from finedge.runtime.sources.base import FLIPS, TURNED
-from finedge.runtime.sources.camera import MAX_DRIVER_DELAY_NS, captured_ns, open_camera
-from finedge.runtime.sources.capture import flipped
+from finedge.runtime.sources.base import FLIPS, TRANSPOSING_FLIPS
+from finedge.runtime.sources.camera import open_camera
+from finedge.runtime.sources.capture_time import MAX_DELAY_NS, driver_time
+from finedge.runtime.sources.geometry import flip_image
 
 FRAMES = 12
 
@@ -103,10 +104,10 @@ def test_a_format_that_the_camera_does_not_take_is_told(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     with open_stand_in(
-        write_video(tmp_path / "cam.avi"), wish=CaptureOptions(width=1920, height=1080)
+        write_video(tmp_path / "cam.avi"), capture=CaptureOptions(width=1920, height=1080)
     ) as camera:
         next(iter(camera))
-    assert "gives 96x64 at 25 frames/s and not what was asked" in log.text
+    assert "delivers 96x64 at 25 frames/s, which is not the format of the options" in log.text
 
 
 @pytest.mark.parametrize("flip", FLIPS)
@@ -123,20 +124,20 @@ def test_flips_are_what_their_names_say(flip: int, tmp_path: Path) -> None:
     }  # upper left, upper right, lower left, lower right
     image = np.zeros((4, 6, 3), np.uint8)
     image[0, 0], image[0, -1], image[-1, 0], image[-1, -1] = (ord(c) for c in "abcd")
-    turned = flipped(image, flip)
+    turned = flip_image(image, flip)
     assert "".join(chr(turned[y, x, 0]) for y in (0, -1) for x in (0, -1)) == corners[flip]
     assert turned.flags.c_contiguous
-    with open_stand_in(write_video(tmp_path / "cam.avi"), wish=CaptureOptions(flip=flip)) as camera:
-        assert next(iter(camera)).image.shape == ((96, 64, 3) if flip in TURNED else (64, 96, 3))
+    with open_stand_in(write_video(tmp_path / "cam.avi"), capture=CaptureOptions(flip=flip)) as camera:
+        assert next(iter(camera)).image.shape == ((96, 64, 3) if flip in TRANSPOSING_FLIPS else (64, 96, 3))
 
 
 @pytest.mark.parametrize(
     ("delay_ns", "trusted"),
-    [(0, True), (40_000_000, True), (MAX_DRIVER_DELAY_NS + 1, False), (-1_000_000, False)],
+    [(0, True), (40_000_000, True), (MAX_DELAY_NS + 1, False), (-1_000_000, False)],
 )
 def test_a_drivers_time_stamp_counts_only_on_our_clock(delay_ns: int, trusted: bool) -> None:
     now = 5_000_000_000_000
-    assert captured_ns((now - delay_ns) / 1e6, now) == (now - delay_ns if trusted else now)
+    assert driver_time((now - delay_ns) / 1e6, now) == (now - delay_ns if trusted else now)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -17,7 +17,7 @@ import pytest
 
 from finedge.errors import DataError, UsageError
 from finedge.runtime.sources import open_source
-from finedge.runtime.sources.container import is_cut
+from finedge.runtime.sources.container import is_truncated
 
 FRAMES = 40
 SOON_S = 30.0
@@ -69,7 +69,7 @@ def made(videos: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", MADE)
 def test_a_whole_video_gives_every_frame_and_ends_well(name: str, videos: Path) -> None:
     path = made(videos, name)
-    assert not is_cut(path)
+    assert not is_truncated(path)
     with open_source(str(path)) as source:
         assert sum(1 for _ in source) == FRAMES
 
@@ -80,7 +80,7 @@ def test_a_cut_video_is_condemned(name: str, share: float, videos: Path, tmp_pat
     data = made(videos, name).read_bytes()
     cut = tmp_path / name
     cut.write_bytes(data[: int(share * len(data)) // 2 * 2 + 1])
-    assert is_cut(cut)
+    assert is_truncated(cut)
     with (
         pytest.raises(DataError, match=r"ends after|cannot be (opened|decoded)"),
         open_source(str(cut)) as source,
@@ -179,7 +179,7 @@ def test_ctrl_c_ends_the_opening_of_a_silent_source(scheme: str, silent_port: in
 
 
 def test_a_late_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from finedge.runtime.sources.aside import aside
+    from finedge.runtime.sources.worker import run_in_worker
 
     closed: list[Any] = []
 
@@ -191,7 +191,7 @@ def test_a_late_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         "threading.Thread.join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        aside(slow, late=closed.append)
+        run_in_worker(slow, close=closed.append)
     deadline = time.monotonic() + SOON_S
     while not closed and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -213,13 +213,13 @@ def test_a_name_server_that_hangs_holds_nobody_and_is_asked_once(
 def test_in_an_outage_the_reconnecting_does_not_wait_for_the_reason(
     server: Callable[[Talk], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "LONGEST_S", SOON_S)
+    monkeypatch.setattr(diagnosis, "MAX_S", SOON_S)
     uri = f"rtsp://127.0.0.1:{server(hang)}/x"
     asking = threading.Thread(
         target=why_not_rtsp, args=(uri,), kwargs={"timeout_s": SOON_S}, daemon=True
     )
     asking.start()
-    while uri not in diagnosis._asked:
+    while uri not in diagnosis._inquiries:
         time.sleep(0.01)
     start = time.monotonic()
     for _ in range(3):

@@ -165,14 +165,14 @@ def test_an_option_that_a_kind_does_not_take_is_refused(
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path, "photos/a.png")
     with pytest.raises(UsageError, match=f"'{uri}' takes no {next(iter(option))}"):
-        open_source(uri, wish=CaptureOptions(**option))
+        open_source(uri, capture=CaptureOptions(**option))
 
 
 def test_options_that_say_nothing_are_taken_by_every_kind(tmp_path: Path) -> None:
     write_images(tmp_path, "a.png")
     with open_source(
         str(tmp_path),
-        wish=CaptureOptions(width=None, height=None, fps=None, flip=0, latency_ms=None),
+        capture=CaptureOptions(width=None, height=None, fps=None, flip=0, latency_ms=None),
     ) as source:
         assert isinstance(source, ImageFiles)
 

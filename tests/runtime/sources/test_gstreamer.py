@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finedge.errors import DataError, SystemProblem, UsageError
-from finedge.runtime.sources import gstreamer, open_source
+from finedge.runtime.sources import gst_pipeline, gstreamer, open_source
 
 LIVE = "videotestsrc is-live=true pattern=white ! video/x-raw,width=63,height=31,framerate=50/1 ! appsink"
 FILE = "videotestsrc num-buffers=12 pattern=red ! video/x-raw,width=62,height=30 ! appsink"
@@ -70,7 +70,7 @@ def test_a_pipeline_without_a_picture_is_said(gi: None) -> None:
 
 
 def test_a_silent_pipeline_is_given_up(gi: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gstreamer, "OPEN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(gst_pipeline, "OPEN_TIMEOUT_S", 0.2)
     with pytest.raises(SystemProblem, match=r"none came in 0\.3 s"):
         open_source("videotestsrc is-live=true ! valve drop=true ! appsink", timeout_s=0.3)
 

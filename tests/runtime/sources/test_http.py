@@ -151,7 +151,7 @@ def test_a_password_opens_what_is_protected(web: Serve) -> None:
 def test_a_web_server_that_says_nothing_is_given_up(
     web: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("finedge.runtime.sources.ffmpeg.OPEN_TIMEOUT_S", 0.5)
     with pytest.raises(SystemProblem, match="no answer from"):
         open_source(web().uri + "/silent", timeout_s=0.5)
 
@@ -193,4 +193,4 @@ def test_a_finished_video_that_is_cut_off_is_lost(web: Serve, tmp_path: Path) ->
 def test_a_finished_video_is_not_turned(web: Serve, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi")
     with pytest.raises(UsageError, match="is a finished video"):
-        open_source(web().uri + "/clip.avi", wish=CaptureOptions(flip=2))
+        open_source(web().uri + "/clip.avi", capture=CaptureOptions(flip=2))

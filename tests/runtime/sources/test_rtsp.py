@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
-from finedge.runtime.sources import CaptureOptions, Frame, Source, network, open_source
-from finedge.runtime.sources.network import RtpClock
+from finedge.runtime.sources import CaptureOptions, Frame, Source, ffmpeg, open_source
+from finedge.runtime.sources.capture_time import RtpClock
 from finedge.runtime.stream.stream import Stream
 
 GREEN = (0, 160, 0)  # what the server shows
@@ -213,14 +213,14 @@ def test_close_ends_a_reader_that_waits(when: str, via: str, serve: Serve) -> No
 @pytest.mark.parametrize("flip", [0, 3])  # every flip is tested without a server
 def test_flip_and_size_change_the_frames(flip: int, via: str, cam: Serve) -> None:
     with open_source(
-        cam().uri, via=via, wish=CaptureOptions(flip=flip, width=48, height=32)
+        cam().uri, via=via, capture=CaptureOptions(flip=flip, width=48, height=32)
     ) as source:
         frame = next(iter(source))
     assert frame.image.shape == ((48, 32, 3) if flip == 3 else (32, 48, 3))
 
 
 def test_a_rate_thins_the_stream(cam: Serve) -> None:
-    with open_source(cam("--fps", "50").uri, wish=CaptureOptions(fps=5)) as source:
+    with open_source(cam("--fps", "50").uri, capture=CaptureOptions(fps=5)) as source:
         frames = list(islice(source, 4))
     assert [f.index for f in frames] == [0, 1, 2, 3]
     assert all(b.captured_ns - a.captured_ns > 100_000_000 for a, b in pairwise(frames))
@@ -306,7 +306,7 @@ def test_a_web_server_is_no_rtsp_server(web: Callable[..., Any]) -> None:
 def test_a_server_that_says_nothing_is_given_up(
     silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "OPEN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(ffmpeg, "OPEN_TIMEOUT_S", 0.5)
     with pytest.raises(SystemProblem, match="does not speak RTSP"):
         open_source(f"rtsp://127.0.0.1:{silent_port}/cam", timeout_s=0.5)
 
@@ -328,7 +328,7 @@ def test_a_picture_that_waited_is_as_old_as_the_senders_clock_says(
     clock = RtpClock()
     now = [10**6 + a for a in arrivals_ms]
     ages = [(t * MS - clock(40.0 * i, t * MS)) / MS for i, t in enumerate(now)]
-    assert ages == pytest.approx(ages_ms, abs=0.05 * 120)  # FORGIVEN of the time that passed
+    assert ages == pytest.approx(ages_ms, abs=0.05 * 120)  # CLOCK_ERROR of the time that passed
 
 
 def test_a_slow_senders_clock_does_not_age_pictures_for_ever() -> None:

@@ -99,7 +99,7 @@ def test_benchmark_of_a_camera_shows_no_secret(
 def test_ffmpeg_says_no_address_by_itself(
     web: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("finedge.runtime.sources.ffmpeg.OPEN_TIMEOUT_S", 1.0)
     lines = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\ngone.ts?token=S3CRET\n#EXT-X-ENDLIST\n"
     (tmp_path / "l.m3u8").write_text(lines)
     uri = web().uri.replace("//", "//bob:S3CRET@") + "/l.m3u8"

@@ -18,7 +18,7 @@ import pytest
 from finedge.errors import SourceLost, SystemProblem
 from finedge.image import decode_image
 from finedge.runtime.sources import CaptureOptions, open_source
-from finedge.runtime.sources.multipart import Parts
+from finedge.runtime.sources.multipart import MultipartParser
 
 RNG = np.random.default_rng(0)
 SMALL = RNG.integers(0, 255, (6, 8, 3), dtype=np.uint8)
@@ -114,7 +114,7 @@ def test_half_pictures_never_come_and_the_whole_ones_between_them_do(camera: Ser
 def test_a_stream_of_half_pictures_has_the_verdict_of_half_a_file(
     camera: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("finedge.runtime.sources.ffmpeg.OPEN_TIMEOUT_S", 0.5)
     with pytest.raises(
         SystemProblem, match=r"none of the \d+ pictures of 0.5 s can be read: the last is cut short"
     ):
@@ -141,7 +141,7 @@ def test_a_still_address_is_one_live_source(
     headers: tuple[tuple[str, str], ...], camera: Serve
 ) -> None:
     server = camera(still(JPEG, *headers))
-    with open_source(server.uri, wish=CaptureOptions(fps=20)) as source:
+    with open_source(server.uri, capture=CaptureOptions(fps=20)) as source:
         frames = list(islice(source, 3))
     assert source.live
     assert source.info.kind == "http"
@@ -153,14 +153,14 @@ def test_a_still_address_is_one_live_source(
 def test_a_still_that_is_cut_short_is_refused(
     camera: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("finedge.runtime.sources.ffmpeg.OPEN_TIMEOUT_S", 0.3)
     with pytest.raises(SystemProblem, match="can be read: the last is cut short"):
-        open_source(camera(still(HALF)).uri, wish=CaptureOptions(fps=20), timeout_s=0.3)
+        open_source(camera(still(HALF)).uri, capture=CaptureOptions(fps=20), timeout_s=0.3)
 
 
 def test_stills_are_turned_and_scaled(camera: Serve) -> None:
     with open_source(
-        camera(still(JPEG)).uri, wish=CaptureOptions(width=32, height=16, flip=1)
+        camera(still(JPEG)).uri, capture=CaptureOptions(width=32, height=16, flip=1)
     ) as source:
         assert next(iter(source)).image.shape == (32, 16, 3)
 
@@ -236,13 +236,13 @@ def test_a_page_around_the_picture_is_said(camera: Serve) -> None:
 def test_parts_are_cut_whatever_the_pieces(size: int, boundary: str, form: bytes) -> None:
     pictures = [JPEG, HALF, b"", JPEG + b"\r\n--cu"]
     data = b"".join(form % (len(picture), picture) for picture in pictures)
-    parts = Parts(boundary)
+    parts = MultipartParser(boundary)
     got = [body for at in range(0, len(data), size) for body in parts.feed(data[at : at + size])]
     assert got == pictures
 
 
 def test_a_part_without_a_length_ends_at_its_picture_or_the_next_part() -> None:
-    parts = Parts("cut")
+    parts = MultipartParser("cut")
     thumbnail = b"\xff\xe1" + (len(JPEG) + 2).to_bytes(2, "big") + JPEG  # an end mark inside
     picture = JPEG[:2] + thumbnail + JPEG[2:]
     assert parts.feed(b"--cut\r\n\r\n" + picture[: len(thumbnail) + 2]) == []
@@ -253,16 +253,16 @@ def test_a_part_without_a_length_ends_at_its_picture_or_the_next_part() -> None:
 
 def test_what_has_no_parts_or_no_end_is_refused() -> None:
     with pytest.raises(ValueError, match="no parts"):
-        Parts("").feed(b"GIF89a\n")
+        MultipartParser("").feed(b"GIF89a\n")
     with pytest.raises(ValueError, match="a part has 999999999 bytes"):
-        Parts("cut").feed(b"--cut\r\nContent-Length: 999999999\r\n\r\n")
-    parts = Parts("cut")
+        MultipartParser("cut").feed(b"--cut\r\nContent-Length: 999999999\r\n\r\n")
+    parts = MultipartParser("cut")
     assert parts.feed(b"--cut\r\nContent-Length: 2\r\n\r\nab\r\n--cut--\r\n") == [b"ab"]
     assert parts.ended
 
 
 def test_a_part_that_never_ends_is_refused() -> None:
-    parts = Parts("cut")
+    parts = MultipartParser("cut")
     parts.feed(b"--cut\r\n\r\n")
     with pytest.raises(ValueError, match="more than"):
         parts.feed(bytes(65 << 20))
