@@ -1,10 +1,16 @@
-"""Every family by one recipe on one data set: accuracy by seed at FP32 and INT8, latency of all in one interleaved run, robustness.
+"""Every family of models by one recipe on one data set: accuracy, latency, robustness.
 
-    python benchmarks/families.py run DATA WORK [--commit]     # trains what is not trained yet; hours on two cores; go on by calling it again
-    python benchmarks/families.py table                        # prints the table of the rows that are there; missing cells say "not run"
+Accuracy is by seed at FP32 and INT8; latency is of all families in one interleaved run.
 
-Rows lie in benchmarks/results/families/ROW-sSEED.json, the latencies in latency.json, the robustness in robustness.json. A row that is there
-is not made again. Run latency and robustness (`--only latency`, `--only robustness`) on a quiet machine.
+    python benchmarks/families.py run DATA WORK [--commit]
+    python benchmarks/families.py table
+
+`run` trains what is not trained yet; that takes hours on two cores. Call it again to continue.
+`table` prints the rows that are there; missing cells are "not run".
+
+Rows are in benchmarks/results/families/ROW-sSEED.json, the latencies in latency.json, the
+robustness in robustness.json. A row that is there is not made again. Run latency and robustness
+(`--only latency`, `--only robustness`) on a quiet machine.
 """
 
 from __future__ import annotations
@@ -39,16 +45,28 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "fcn": ("fcn", {}),
 }
 SEEDS = 3  # for plain and the two best of seed 0
-LAST = "fcn"  # the same function as plain (tests/train/test_gates.py): its row says least
+LAST = "fcn"  # the same function as plain (tests/train/test_gates.py): the least informative row
 PERTURBED = 500  # images for each perturbation
 VARIANTS = ("fp32", "int8")
+KEPT = ("top1", "top5", "n", "wilson95", "file")  # of what `finedge evaluate` prints
+COLUMNS = (
+    "model",
+    "seeds",
+    "top-1, seed 0 (95 %)",
+    "mean (range)",
+    "mean INT8",
+    "p50 FP32",
+    "p50 INT8",
+    "INT8 points per ms",
+    "lost when perturbed",
+)
 Part = Literal["rows", "latency", "robustness"]
 log = logging.getLogger("families")
 
 
 @dataclass(frozen=True)
 class Study:
-    """Where images and working files lie, and how the models are trained."""
+    """Where images and working files are, and how the models are trained."""
 
     data: Path
     work: Path
@@ -57,11 +75,11 @@ class Study:
     commit: bool
 
     def folder(self, family: str, seed: int) -> Path:
-        """Return where the run of a family lies."""
+        """Return the run of a family."""
         return self.work / f"{slug(family)}-s{seed}"
 
     def bundle(self, family: str, seed: int) -> Path:
-        """Return where its bundle lies."""
+        """Return the bundle of a family."""
         return self.folder(family, seed).with_suffix(".finedge")
 
 
@@ -79,15 +97,15 @@ def run(
     Args:
         data: folder of images with an official test split.
         work: folder for runs and bundles (several GB).
-        recipe: of all families.
-        backbone: of all families.
-        only: one part alone.
-        commit: commit each result as it comes.
+        recipe: the recipe of all families.
+        backbone: the backbone of all families.
+        only: make one part alone.
+        commit: commit each result after it is made.
     """
     study = Study(data, work, recipe, backbone, commit)
     work.mkdir(parents=True, exist_ok=True)
     if only in (None, "rows"):
-        for family, seed in _wanted():
+        for family, seed in _planned():
             if not row_path(family, seed).is_file():
                 _keep(study, row_path(family, seed), _row(study, family, seed))
     for part, make in (("latency", _latency), ("robustness", _robustness)):
@@ -98,18 +116,15 @@ def run(
 def table() -> None:
     """Print the results as a Markdown table."""
     latency, robust = (_read(RESULTS / f"{part}.json") for part in ("latency", "robustness"))
-    print(
-        "| model | seeds | top-1, seed 0 (95 %) | mean (range) | mean INT8 | p50 FP32 | p50 INT8 | INT8 points per ms | lost when perturbed |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"| {' | '.join(['---'] * len(COLUMNS))} |")
     for family in FAMILIES:
-        print(
-            f"| {' | '.join([f'`{family}`', *_cells(rows_of(family), latency.get(family, {}), robust.get(family, {}))])} |"
-        )
+        cells = _cells(rows_of(family), latency.get(family, {}), robust.get(family, {}))
+        print(f"| {' | '.join([f'`{family}`', *cells])} |")
 
 
-def _wanted() -> Iterator[tuple[str, int]]:
-    """Yield (family, seed): seed 0 of all but `LAST`, the others of plain and the two best, then `LAST`."""
+def _planned() -> Iterator[tuple[str, int]]:
+    """Yield (family, seed): seed 0 of all but `LAST`, then more seeds of plain and the two best."""
     yield from ((family, 0) for family in FAMILIES if family != LAST)
     others = [family for family in FAMILIES if family not in ("plain", LAST)]
     best = sorted(others, key=lambda family: -_read(row_path(family, 0))["fp32"]["top1"])[:2]
@@ -124,7 +139,7 @@ def _row(study: Study, family: str, seed: int) -> dict[str, Any]:
     if not bundle.exists():
         finedge("export", folder, "--out", bundle)
     finedge("calibrate", bundle, "--data", study.data)
-    found = {
+    accuracy = {
         variant: finedge("evaluate", bundle, "--data", study.data, "--variant", variant)
         for variant in VARIANTS
     }
@@ -134,10 +149,7 @@ def _row(study: Study, family: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "recipe": study.recipe,
         "backbone": study.backbone,
-        **{
-            variant: {key: found[variant][key] for key in ("top1", "top5", "n", "wilson95", "file")}
-            for variant in VARIANTS
-        },
+        **{variant: {key: accuracy[variant][key] for key in KEPT} for variant in VARIANTS},
         "epochs": epochs,
         "last_loss": last["loss"],
         "commit": _git("rev-parse", "--short", "HEAD"),
@@ -148,19 +160,11 @@ def _train(study: Study, family: str, seed: int) -> dict[str, Any]:
     folder, (model, options) = study.folder(family, seed), FAMILIES[family]
     if (folder / "run.json").is_file():
         return finedge("train", "--out", folder, "--resume")
-    given = [word for key, value in options.items() for word in ("--option", f"{key}={value}")]
-    what = [
-        "--model",
-        model,
-        "--backbone",
-        study.backbone,
-        "--recipe",
-        study.recipe,
-        "--seed",
-        seed,
-        *given,
-    ]
-    return finedge("train", *what, "--data", study.data, "--out", folder)
+    chosen = {"model": model, "backbone": study.backbone, "recipe": study.recipe, "seed": seed}
+    words = [word for name, value in chosen.items() for word in (f"--{name}", value)]
+    for name, value in options.items():
+        words += ["--option", f"{name}={value}"]
+    return finedge("train", *words, "--data", study.data, "--out", folder)
 
 
 def _latency(study: Study) -> dict[str, Any]:
@@ -170,19 +174,9 @@ def _latency(study: Study) -> dict[str, Any]:
         for family in FAMILIES
         if study.bundle(family, 0).exists()
     }
-    out = study.work / "latency"
-    finedge(
-        "benchmark",
-        *(study.work / f"{name}.finedge" for name in bundles),
-        "--data",
-        study.data,
-        "--duration",
-        "10s",
-        "--accuracy-images",
-        1,
-        "--out",
-        out,
-    )
+    out, paths = study.work / "latency", [study.work / f"{name}.finedge" for name in bundles]
+    options = ("--duration", "10s", "--accuracy-images", 1)
+    finedge("benchmark", *paths, "--data", study.data, *options, "--out", out)
     report = json.loads((out / "report.json").read_text())
     measured: dict[str, Any] = {
         "environment": report["environment"],
@@ -197,21 +191,13 @@ def _latency(study: Study) -> dict[str, Any]:
 
 def _robustness(study: Study) -> dict[str, Any]:
     """Evaluate seed 0 of all families at FP32 on perturbed images."""
-    found = {}
-    for family in FAMILIES:
-        if study.bundle(family, 0).exists():
-            found[family] = finedge(
-                "evaluate",
-                study.bundle(family, 0),
-                "--data",
-                study.data,
-                "--variant",
-                "fp32",
-                "--robustness",
-                "--images",
-                PERTURBED,
-            )
-    return found
+    options = ("--variant", "fp32", "--robustness", "--images", PERTURBED)
+    bundles = {family: study.bundle(family, 0) for family in FAMILIES}
+    return {
+        family: finedge("evaluate", bundle, "--data", study.data, *options)
+        for family, bundle in bundles.items()
+        if bundle.exists()
+    }
 
 
 def _cells(
@@ -223,14 +209,10 @@ def _cells(
     top1 = [100 * row["fp32"]["top1"] for row in rows]
     low, high = (100 * bound for bound in first["wilson95"])
     int8 = statistics.mean(100 * row["int8"]["top1"] for row in rows)
-    ms = {
-        variant: latency[variant]["p50_ms"] if variant in latency else None for variant in VARIANTS
-    }
-    spread = (
-        f"{statistics.mean(top1):.1f} ({min(top1):.1f}..{max(top1):.1f})"
-        if len(top1) > 1
-        else "one seed"
-    )
+    ms = {variant: latency.get(variant, {}).get("p50_ms") for variant in VARIANTS}
+    spread = "one seed"
+    if len(top1) > 1:
+        spread = f"{statistics.mean(top1):.1f} ({min(top1):.1f}..{max(top1):.1f})"
     return [
         str(len(rows)),
         f"{top1[0]:.1f} ({low:.1f}..{high:.1f})",
@@ -255,10 +237,12 @@ def rows_of(family: str) -> list[dict[str, Any]]:
 
 
 def row_path(family: str, seed: int) -> Path:
+    """Return the file of a row."""
     return RESULTS / f"{slug(family)}-s{seed}.json"
 
 
 def slug(family: str) -> str:
+    """Return a family's name as a part of file names."""
     return family.replace(" ", "_")
 
 

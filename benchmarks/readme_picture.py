@@ -1,4 +1,4 @@
-"""Take the accuracy-versus-latency picture of a report.html as a PNG for the README, with headless Chromium.
+"""Save the plot of a report.html as a PNG for the README, with headless Chromium.
 
 python benchmarks/readme_picture.py birds.finedge/report.html docs/picture.png
 """
@@ -25,26 +25,28 @@ FLAGS = (
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
-)
-FLAGS += (
     "--disable-sync",
     "--hide-scrollbars",
     "--force-device-scale-factor=2",
     "--blink-settings=preferredColorScheme=1",
     "--window-size=960,700",
 )
-ALONE = "<style>main > :not(#picture) { display: none } main { padding: 12px } #picture { margin: 0 }</style></head>"
+PLOT_ALONE = (
+    "<style>main > :not(#picture) { display: none } "
+    "main { padding: 12px } #picture { margin: 0 }</style></head>"
+)
 
 
 def main(page: Path, png: Path) -> None:
+    """Write the plot of a page as a PNG."""
     text = page.read_text("utf-8") if page.is_file() else ""
     if 'id="picture"' not in text:
         raise DataError(
-            f"{page} holds no picture",
+            f"{page} has no plot",
             expected="a report.html with accuracies",
             fix="finedge benchmark BUNDLE --data DIR, then finedge report BUNDLE",
         )
-    write_bytes(png, _cropped(_screenshot(text.replace("</head>", ALONE, 1))))
+    write_bytes(png, _cropped(_screenshot(text.replace("</head>", PLOT_ALONE, 1))))
 
 
 def _screenshot(text: str) -> Image.Image:
@@ -54,23 +56,14 @@ def _screenshot(text: str) -> Image.Image:
     with tempfile.TemporaryDirectory() as folder:
         file, shot = Path(folder) / "page.html", Path(folder) / "shot.png"
         file.write_text(text, "utf-8")
-        subprocess.run(
-            [
-                chromium,
-                *FLAGS,
-                f"--user-data-dir={folder}/profile",
-                f"--screenshot={shot}",
-                file.as_uri(),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
+        paths = (f"--user-data-dir={folder}/profile", f"--screenshot={shot}", file.as_uri())
+        command = [chromium, *FLAGS, *paths]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
         return Image.open(shot).convert("RGB").copy()
 
 
 def _cropped(image: Image.Image) -> bytes:
-    """Cut off the empty paper and return the PNG's bytes; the page's corner pixel tells what is empty."""
+    """Cut off the empty paper and return the PNG's bytes; the corner pixel has its colour."""
     paper = Image.new("RGB", image.size, image.getpixel((0, 0)))
     box = ImageChops.difference(image, paper).getbbox()
     buffer = io.BytesIO()

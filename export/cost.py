@@ -24,8 +24,8 @@ import torch
 
 from finedge.export.passes.absorb_projections import attentions, read_key_and_value
 from finedge.spec import Spec
-from finedge.train.about import macs
-from finedge.train.models import build
+from finedge.train.cost import macs
+from finedge.train.models import build_model
 from finedge.train.models.base import FineGrained
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def count_cost(model: FineGrained, spec: Spec, graph: ir.Model) -> ModelCost:
     The model `plain` on the same backbone is counted too.
     """
     with torch.device("meta"):
-        plain = build("plain", num_classes=len(spec.labels), backbone=spec.backbone)
+        plain = build_model("plain", num_classes=len(spec.labels), backbone=spec.backbone)
     projected, without = (
         macs(m, height=spec.input.height, width=spec.input.width)
         for m in (copy.deepcopy(model).to("meta"), plain)

@@ -107,7 +107,7 @@ STAGES: dict[str, dict[str, Command]] = {
             show="finedge.train.data.show:show_check",
         ),
         "models": Command(
-            "finedge.train.about:models",
+            "finedge.train.models.command:models",
             "list the models and the backbones, with their papers and costs",
             show="finedge.train.show:show_models",
             extra="train",
@@ -160,7 +160,7 @@ STAGES: dict[str, dict[str, Command]] = {
             "accuracy of a run or a bundle on a split",
             show=EVALUATE,
             for_run=Command(
-                "finedge.train.evaluate:evaluate",
+                "finedge.train.evaluate.command:evaluate",
                 "accuracy of a run on a split",
                 show=EVALUATE,
                 extra="train",

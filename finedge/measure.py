@@ -32,15 +32,6 @@ def percentile(samples: Sequence[float], percent: float) -> float:
     return sorted(samples)[max(0, math.ceil(percent / 100 * len(samples)) - 1)]
 
 
-def percentile_text(samples: Sequence[float], percent: float) -> str:
-    """Return the percentile with two decimals, or `n/a (n<662)` for too small a sample."""
-    return (
-        f"{percentile(samples, percent):.2f}"
-        if supported(percent, len(samples))
-        else f"n/a (n<{MIN_QUERIES[percent]})"
-    )
-
-
 def wilson95(correct: int, n: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of a share, as two numbers in [0, 1]."""
     if n == 0:

@@ -31,8 +31,8 @@ REDUCED_RANGE = "int8 (7-bit weights)"
 class SessionInfo:
     """What really runs; it is recorded with every result.
 
-    `file` is the file that was opened. For an engine, `source` is the bundle's file that it was
-    built from.
+    `file` is what was opened. Where that is an engine, `source` is the bundle's file that it was
+    built from, and `path` is where the engine lies.
     """
 
     backend: str
@@ -41,6 +41,7 @@ class SessionInfo:
     precision: str
     versions: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    path: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from finedge.runtime.machine.cpu import CPUINFO, cpu_flags, cpu_name, listed_flags, owned_cores
 from finedge.runtime.ort.int8_products import OVERRIDE, int8_products, measured_products
-from finedge.runtime.telemetry.cpu import CPUINFO, cpu_flags, cpu_name, listed_flags, owned_cores
 
 # Two cores are shared by all tests; one thread each is faster than two that spin.
 os.environ.setdefault("OMP_NUM_THREADS", "2")

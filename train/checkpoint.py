@@ -1,11 +1,12 @@
-"""A checkpoint: one safetensors file that training goes on from, and that the finished model is read from.
+"""A checkpoint: one safetensors file, to resume a training and to read the finished model.
 
     model.NAME      the weights as trained
     momentum.NAME   the momentum buffers of SGD
     ema.NAME        the moving average of the weights, where the recipe has one
-    metadata        epoch: finished epochs;  ema_updates: steps the average has followed
+    metadata        epoch: finished epochs;  ema_updates: steps that the average has followed
 
-No state of a random generator is kept: everything random in training is a function of (seed, epoch, index).
+No state of a random generator is stored: all random numbers of training are a function of (seed,
+epoch, index).
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ def save_checkpoint(
     ema: MovingAverage[Any] | None,
     epoch: int,
 ) -> None:
-    """Write the state after `epoch` finished epochs; a full disk or a kill leaves the checkpoint that was there."""
+    """Write the state after `epoch` finished epochs.
+
+    A full disk or a kill leaves the checkpoint that was there before.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {
         f"momentum.{name}": buffer
@@ -72,10 +76,9 @@ def load_checkpoint(
                     path,
                     f"momentum.{name} {tuple(momentum[name].shape)} for {tuple(parameter.shape)}",
                 )
-            # In the layout of the parameter, so that the same kernels run as without the interruption.
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
-                momentum[name]
-            )
+            # In the layout of the parameter: the same kernels run as without the interruption.
+            buffer = torch.empty_like(parameter).copy_(momentum[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer
     if ema is not None:
         _restore(ema.model, _part(tensors, "ema") or _part(tensors, "model"), path)
         ema.updates = _count(metadata, "ema_updates", path)
@@ -83,7 +86,9 @@ def load_checkpoint(
 
 
 def load_weights(path: Path, model: nn.Module) -> int:
-    """Load the result of training into `model`: the moving average if there is one; return the number of finished epochs.
+    """Load the result of training into `model` and return the number of finished epochs.
+
+    The result is the moving average if there is one.
 
     Raises:
         DataError: the file is missing, damaged, or of another model.
@@ -101,15 +106,16 @@ def finished_epochs(path: Path) -> int:
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+            names = file.keys()  # the file itself is no dict and cannot be iterated
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
         raise DataError(
             f"{path} is missing",
             expected="a folder made by finedge train",
             fix="train again, or copy the whole folder",
         ) from None
-    # Beside its own error the library lets through errors of the system and of torch: for a folder,
-    # or a type that torch lacks.
+    # The library raises its own error, and lets through those of the system and of torch: for a
+    # folder, or a dtype that torch lacks.
     except (SafetensorError, OSError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is damaged: {error}", fix="train again, or copy the file again"
@@ -119,8 +125,11 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def _count(metadata: dict[str, str], name: str, path: Path) -> int:
     text = metadata.get(name, "")
     if not (text.isascii() and text.isdigit() and len(text) <= COUNT_DIGITS):
-        what = f"{path} is no checkpoint of finedge: {name} is {text[:40]!r}"
-        raise DataError(what, expected="a number", fix="train again, or copy the file again")
+        raise DataError(
+            f"{path} is not a checkpoint of finedge: {name} is {text[:40]!r}",
+            expected="a number",
+            fix="train again, or copy the file again",
+        )
     return int(text)
 
 
@@ -139,8 +148,8 @@ def _restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> No
         raise _misfit(path, str(error).splitlines()[-1].strip()) from error
 
 
-def _misfit(path: Path, what: str) -> DataError:
+def _misfit(path: Path, fault: str) -> DataError:
     return DataError(
-        f"{path} does not fit the model: {what}",
+        f"{path} does not fit the model: {fault}",
         expected="the model and options of run.json",
     )

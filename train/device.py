@@ -1,4 +1,4 @@
-"""Where training runs: the CPU, or an NVIDIA GPU if there is one."""
+"""The device of a training: the CPU, or an NVIDIA GPU if there is one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def choose_device(name: Device) -> torch.device:
-    """Return the device; `auto` takes the GPU where there is one, and `cuda` without one raises `SystemProblem`."""
+    """Return the device; `auto` takes the GPU where there is one.
+
+    Raises:
+        SystemProblem: `cuda`, and there is no GPU.
+    """
     import torch  # here, so that --help does not wait for it
 
     if name == "cuda" and not torch.cuda.is_available():
@@ -22,6 +26,5 @@ def choose_device(name: Device) -> torch.device:
             expected="an NVIDIA GPU and a CUDA build of torch",
             fix="--device cpu",
         )
-    return torch.device(
-        "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
-    )
+    gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if gpu else "cpu")

@@ -1,4 +1,4 @@
-"""Distillation: a student also learns what a trained teacher makes of the same images (Hinton et al., arXiv 1503.02531)."""
+"""Distillation: a student also learns a teacher's scores (Hinton et al., arXiv 1503.02531)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the scores [B, num_classes] (logits or log-probabilities) for the student's frames, uint8 [B, H, W, 3] on the device."""
-        scores: torch.Tensor = self.model(normalise(frames, self.spec.preprocess))[
-            self.spec.main.name
-        ]
+        """Return the scores [B, num_classes], logits or log-probabilities.
+
+        `frames` are the student's: uint8 [B, H, W, 3] on the device.
+        """
+        outputs = self.model(normalise(frames, self.spec.preprocess))
+        scores: torch.Tensor = outputs[self.spec.main.name]
         return scores
 
     def to_json(self) -> dict[str, str]:
@@ -56,23 +58,24 @@ def open_teacher(
         digest: the sha256 that the teacher's checkpoint must have; empty for any.
 
     Raises:
-        UsageError: other labels, or a size it cannot take.
-        DataError: no run there, or its checkpoint is not the one of `digest`.
+        UsageError: other labels, or a size that the teacher cannot take.
+        DataError: no run there, or its checkpoint does not have `digest`.
     """
     run = load_run(path)
-    found = sha256(path / CHECKPOINT)
-    if digest and found != digest:
+    checkpoint = sha256(path / CHECKPOINT)
+    if digest and checkpoint != digest:
         raise DataError(
-            f"{path} is not the teacher that the run began with: sha256 {found[:12]}",
+            f"{path} is not the teacher that the run began with: sha256 {checkpoint[:12]}",
             expected=digest[:12],
-            fix="--teacher RUN, where it is now",
+            fix="--teacher RUN, with the folder where it is now",
         )
     if run.spec.labels != student.labels:
         raise UsageError(
-            f"the teacher {path} has {len(run.spec.labels)} classes, the data {len(student.labels)}",
+            f"the teacher {path} has {len(run.spec.labels)} classes, the data has "
+            f"{len(student.labels)}",
             expected="the same labels in the same order",
         )
-    teacher = Teacher(path, found, run.model.to(device).requires_grad_(False), run.spec)
+    teacher = Teacher(path, checkpoint, run.model.to(device).requires_grad_(False), run.spec)
     for side in sorted(set(sides)):
         _require_fit(teacher, side, device)
     return teacher
@@ -86,17 +89,19 @@ def distilled(
     weight: float,
     temperature: float,
 ) -> torch.Tensor:
-    """Return (1 - weight) * loss + weight * T^2 * KL(teacher || student), both distributions at temperature T.
+    """Return (1 - weight) * loss + weight * T^2 * KL(teacher || student).
 
-    T^2 keeps the size of the gradients whatever the temperature (section 2 of the paper). `student` and `teacher` are float
-    [B, num_classes], logits or log-probabilities: the softmax at T is the same for both.
+    Both distributions are at temperature T.
+
+    T^2 keeps the size of the gradients at every temperature (section 2 of the paper). `student` and
+    `teacher` are float [B, num_classes], logits or log-probabilities: the softmax at T is the same
+    for both.
     """
-    ours, theirs = (
+    log_q, log_p = (
         F.log_softmax(scores.float() / temperature, dim=1) for scores in (student, teacher)
     )
-    return (1 - weight) * loss + weight * temperature**2 * F.kl_div(
-        ours, theirs, reduction="batchmean", log_target=True
-    )
+    divergence = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return (1 - weight) * loss + weight * temperature**2 * divergence
 
 
 def _require_fit(teacher: Teacher, side: int, device: torch.device) -> None:

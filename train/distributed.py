@@ -1,17 +1,23 @@
-"""Training in several processes: torchrun starts them, DistributedDataParallel averages their gradients.
+"""Training in several processes.
 
-    torchrun --nproc-per-node 2 -m finedge train ...      (or: torchrun --no-python --nproc-per-node 2 finedge train ...)
+torchrun starts them, and DistributedDataParallel averages their gradients:
 
-The recipe's batch is that of all processes together, and each takes its share of the same order, so that one recipe gives one training
-however many processes share it. Measured with two gloo processes against one (EfficientNet-Lite0 from ImageNet weights, 64 px, batch 36,
-20 steps, no dropout), as relative difference of the losses:
+    torchrun --nproc-per-node 2 -m finedge train ...
+    torchrun --no-python --nproc-per-node 2 finedge train ...
+
+The batch of the recipe is that of all processes together, and each takes its part of the same
+order. One recipe thus gives the same training with any number of processes. Two gloo processes were
+measured against one (EfficientNet-Lite0 from ImageNet weights, 64 px, batch 36, 20 steps, no
+dropout). The relative difference of the losses:
 
     BatchNorm frozen    at most 2.2e-7: gradients are summed in another order
-    BatchNorm live      mean 4.3 %, at most 9.0 %: each process normalises with the statistics of its own share, as if the batch were
-                        smaller (SyncBatchNorm exists on GPUs only); the running statistics kept are those of process 0
+    BatchNorm live      mean 4.3 %, at most 9.0 %: each process normalises with the statistics of
+                        its own part, as with a smaller batch (SyncBatchNorm exists on GPUs only).
+                        The stored running statistics are those of process 0.
 
-Dropout draws other numbers in each process. A resumed run is bit-identical to an uninterrupted one with two processes on the CPU (tested);
-with more, the order of a sum is the backend's. torchrun itself always exits with 1; the code of the process that failed is in its report.
+Dropout draws other numbers in each process. With two processes on the CPU a resumed run is
+bit-identical to an uninterrupted one (tested). With more processes the backend chooses the order of
+a sum. torchrun itself always exits with 1; its report has the exit code of the process that failed.
 """
 
 from __future__ import annotations
@@ -41,7 +47,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a training, seen from one of them: its device, its `rank` of `size`, and how many share its machine."""
+    """The processes of a training, seen from one of them.
+
+    Attributes:
+        device: of this process.
+        rank: number of this process, from 0.
+        size: number of processes.
+        local_size: number of processes on this machine.
+    """
 
     device: torch.device
     rank: int = 0
@@ -50,28 +63,30 @@ class World:
 
     @property
     def writer(self) -> bool:
-        """Whether this process is the one that writes files, logs and prints."""
+        """Whether this process writes files, logs and prints."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Return every `size`-th of `items`: a batch of all is then a batch of each, at the same place in the order."""
+        """Return every `size`-th of `items`, from `rank` on.
+
+        A batch of all processes is then one batch of each, at the same place in the order.
+        """
         return items[self.rank :: self.size]
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return what computes `model` and averages its gradients over the processes in the backward pass."""
+        """Return `model`, wrapped so that its gradients are averaged over the processes."""
         if self.size == 1:
             return model
-        return DistributedDataParallel(
-            model, device_ids=[self.device] if self.device.type == "cuda" else None
-        )
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices)
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has called this."""
         if self.size > 1:
             dist.barrier()
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the mean over the processes of a tensor, which is overwritten."""
+        """Return the mean of a tensor over the processes; the tensor is overwritten."""
         if self.size > 1:
             dist.all_reduce(value)
             value /= self.size
@@ -94,13 +109,14 @@ class World:
 
 @contextmanager
 def joined(device: Device) -> Iterator[World]:
-    """Join the processes that torchrun started (or this one alone) for the time of the context.
+    """Join the processes that torchrun started, or this process alone, during the context.
 
-    Where one of them fails, all end: the first that fails raises its error, which is thus told once, and the others leave with its exit
-    code without a word.
+    Where one process fails, all end. The first that fails raises its error, which is thus reported
+    once. The others exit with the same code and print nothing.
 
     Raises:
-        SystemProblem: `device` is not here, or more processes were started than there are GPUs.
+        SystemProblem: this machine has no `device`, or more processes were started than there are
+            GPUs.
     """
     chosen = choose_device(device)
     if "WORLD_SIZE" not in os.environ:
@@ -110,7 +126,8 @@ def joined(device: Device) -> Iterator[World]:
     if rank:
         logging.getLogger("finedge").setLevel(logging.ERROR)
     with _failing_together(store):
-        world = World(_own(chosen), rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        world = World(_local_device(chosen), rank, size, local_size)
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(
             backend,
@@ -120,14 +137,15 @@ def joined(device: Device) -> Iterator[World]:
             device_id=world.device if backend == "nccl" else None,
         )
         yield world
-        # Only here: after an error the others may still wait in a collective, and end when this process does.
+        # Not after an error: the others may still wait in a collective, and end with this process.
         dist.destroy_process_group()
-        # DistributedDataParallel is part of a reference cycle that holds the backend and its threads; one that asks for the interpreter
-        # while that ends takes the process down ("terminate called without an active exception", seen once).
+        # DistributedDataParallel is part of a reference cycle that holds the backend and its
+        # threads. A thread that needs the interpreter while the interpreter ends takes the process
+        # down ("terminate called without an active exception", seen once).
         gc.collect()
 
 
-def _own(device: torch.device) -> torch.device:
+def _local_device(device: torch.device) -> torch.device:
     """Return this process's GPU, or the CPU."""
     if device.type == "cpu":
         return device
@@ -135,7 +153,7 @@ def _own(device: torch.device) -> torch.device:
     if local >= gpus:
         raise SystemProblem(
             f"process {local + 1} on a machine with {gpus} GPU",
-            expected="one process a GPU",
+            expected="one process for each GPU",
             fix=f"torchrun --nproc-per-node {gpus}",
         )
     torch.cuda.set_device(local)
@@ -159,5 +177,5 @@ def _exit_code(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 130
-    known = as_finedge_error(error)
-    return known.exit_code if known else 1
+    typed = as_finedge_error(error)
+    return typed.exit_code if typed else 1

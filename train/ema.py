@@ -12,10 +12,11 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class MovingAverage(Generic[Model]):
-    """A copy of `model` whose floating-point state follows it: average = d * average + (1 - d) * weight.
+    """A copy of `model` whose floating-point state follows it.
 
-    d rises as (1 + n) / (10 + n) with the number n of updates up to `decay`, so that the first steps are forgotten.
-    Batch statistics are averaged too; integer buffers are copied.
+    average = d * average + (1 - d) * weight. d rises as (1 + n) / (10 + n) with the number n of
+    updates, up to `decay`, so that the first steps are forgotten. Batch statistics are averaged
+    too; integer buffers are copied.
     """
 
     def __init__(self, model: Model, *, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""The run's folder: what may be there before a training, and how a run appears in it."""
+"""The folder of a run: what may exist before a training, and how a run appears in it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FILES = (METRICS, CHECKPOINT, SPLITS, RECORD)
 def require_new(out: Path) -> None:
     """Make sure that a new run can be written to `out`; nothing is changed.
 
-    A run that was killed before its record was written holds no finished epoch: it may be written
-    over.
+    A run that was killed before its record was written has no finished epoch: it may be
+    overwritten.
 
     Raises:
         UsageError: a run, a file, or files of another kind are there.
@@ -32,7 +32,7 @@ def require_new(out: Path) -> None:
         raise UsageError(
             f"{out} holds a run",
             expected="a new folder",
-            fix="--resume goes on with it; or choose another --out",
+            fix="--resume continues it; or choose another --out",
         )
     if out.exists() and not (out.is_dir() and _is_half_made(out)):
         raise UsageError(
@@ -46,12 +46,14 @@ def require_new(out: Path) -> None:
 def begin(out: Path, record: Mapping[str, str], *, save: Callable[[], None]) -> None:
     """Write a new run: metrics and checkpoint of epoch 0 by `save`, then the texts of `record`.
 
-    A kill or a full disk at any moment leaves what `require_new` accepts, or the whole run.
+    A kill or a full disk at any moment leaves a folder that `require_new` accepts, or the whole
+    run.
     """
     half_made = list(out.iterdir()) if out.is_dir() else []
     if half_made:
-        log.warning("%s holds a run that was killed before its first epoch; it is made anew", out)
-    for path in sorted(half_made, key=lambda p: p.name == METRICS):  # by which it is known
+        log.warning("%s holds a run that was killed before its first epoch; it starts again", out)
+    # The metrics go last: `_is_half_made` knows such a folder by them.
+    for path in sorted(half_made, key=lambda p: p.name == METRICS):
         path.unlink(missing_ok=True)
     save()
     for name in (SPLITS, RECORD):
@@ -60,16 +62,16 @@ def begin(out: Path, record: Mapping[str, str], *, save: Callable[[], None]) -> 
 
 def _is_half_made(out: Path) -> bool:
     """Tell whether a folder without a record is empty, or holds only the beginning of a run."""
-    begun = {path.name for path in out.iterdir() if not _is_leftover(path.name)}
-    if not begun:
+    names = {path.name for path in out.iterdir() if not _is_leftover(path.name)}
+    if not names:
         return True
-    # Metrics are the first file and empty until an epoch is finished; more than that is a training,
-    # whatever became of its record.
+    # The metrics are the first file, and empty until an epoch is finished. Metrics with content
+    # belong to a training, even if its record is missing.
     metrics = out / METRICS
-    return begun <= set(FILES) and metrics.is_file() and metrics.stat().st_size == 0
+    return names <= set(FILES) and metrics.is_file() and metrics.stat().st_size == 0
 
 
 def _is_leftover(name: str) -> bool:
-    """Tell whether a killed process left this name while it wrote a file of a run."""
+    """Tell whether a killed process left a file of this name while it wrote a file of a run."""
     match = OURS.fullmatch(name) or FORMER.fullmatch(name)
     return match is not None and match["name"] in FILES

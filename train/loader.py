@@ -1,4 +1,7 @@
-"""Images for training and validation: uint8 batches, prepared ahead by threads (decoding and resizing release Python's lock)."""
+"""Images for training and validation: uint8 batches, prepared ahead by threads.
+
+Threads are enough: decoding and resizing release Python's lock.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """Map-style data set of the pixels that the device sees: `preprocess` and nothing else, or a perturbation of the frame before it."""
+    """Map-style data set of the pixels that the device sees.
+
+    A frame goes through `preprocess` only; with `perturbation` it is perturbed first.
+    """
 
     items: Sequence[Item]
-    how: Preprocess
+    preprocessing: Preprocess
     perturbation: str | None = None
 
     def __len__(self) -> int:
@@ -48,15 +54,18 @@ class EvaluationImages:
         frame = read_image(item.path)
         if self.perturbation:
             frame = perturb(frame, self.perturbation, index=index)
-        return preprocess(frame, self.how), item.label
+        return preprocess(frame, self.preprocessing), item.label
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Map-style data set of augmented pixels: a function of (seed, epoch, index), so that a resumed run sees the same ones."""
+    """Map-style data set of augmented pixels.
+
+    They are a function of (seed, epoch, index), so that a resumed run sees the same pixels.
+    """
 
     items: Sequence[Item]
-    how: Preprocess
+    preprocessing: Preprocess
     recipe: Recipe
     epoch: int
 
@@ -67,18 +76,23 @@ class TrainingImages:
         """Return one augmented image as uint8 [crop, crop, 3] and its class index."""
         item = self.items[index]
         generator = np.random.default_rng((self.recipe.seed, self.epoch, index))
-        return augment(
-            read_image(item.path), self.how, recipe=self.recipe, generator=generator
-        ), item.label
+        frame = read_image(item.path)
+        pixels = augment(frame, self.preprocessing, recipe=self.recipe, generator=generator)
+        return pixels, item.label
 
     def order(self) -> list[int]:
         """Return the order of this epoch."""
-        return np.random.default_rng((self.recipe.seed, self.epoch)).permutation(len(self)).tolist()  # type: ignore[no-any-return]
+        generator = np.random.default_rng((self.recipe.seed, self.epoch))
+        order: list[int] = generator.permutation(len(self)).tolist()
+        return order
 
 
-def default_workers() -> int:
-    """Return how many threads prepare images: one a core, at most 16."""
-    return min(MAX_WORKERS, os.cpu_count() or 1)
+def default_workers(*, processes: int = 1) -> int:
+    """Return the number of threads that prepare images: one for each core, at most 16.
+
+    `processes` processes on this machine share them.
+    """
+    return max(1, min(MAX_WORKERS, os.cpu_count() or 1) // processes)
 
 
 def batches(
@@ -88,7 +102,7 @@ def batches(
     batch_size: int,
     workers: int,
 ) -> Iterator[Batch]:
-    """Yield the images of `order` in batches (see `batched`); `workers` threads prepare the next."""
+    """Yield the images of `order` in batches (see `batched`); `workers` threads prepare them."""
     pool = ThreadPoolExecutor(max(1, workers))
     pending: deque[list[Future[tuple[Frame, int]]]] = deque()
     try:
@@ -103,10 +117,10 @@ def batches(
 
 
 def batched(order: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Return `order` in groups of `size`; a lone last image joins the group before it.
+    """Return `order` in groups of `size`; a single last image joins the group before it.
 
-    BatchNorm cannot train on one image where it sees one value a channel; so every image is still
-    seen, and once.
+    BatchNorm cannot train on one image where it sees one value for each channel. Every image is
+    still seen once.
     """
     groups = [order[start : start + size] for start in range(0, len(order), size)]
     if size > 1 and len(groups) > 1 and len(groups[-1]) == 1:
@@ -114,18 +128,22 @@ def batched(order: Sequence[int], size: int) -> list[Sequence[int]]:
     return groups
 
 
-def normalise(frames: torch.Tensor, how: Preprocess) -> torch.Tensor:
-    """Return float32 [B, 3, H, W] (channels last in memory) of uint8 [B, H, W, 3]: (pixel / 255 - mean) / std."""
+def normalise(frames: torch.Tensor, preprocessing: Preprocess) -> torch.Tensor:
+    """Return (pixel / 255 - mean) / std: uint8 [B, H, W, 3] -> float32 [B, 3, H, W].
+
+    In memory the result has its channels last.
+    """
     mean, std = (
         torch.tensor(values, device=frames.device).view(1, 3, 1, 1)
-        for values in (how.mean, how.std)
+        for values in (preprocessing.mean, preprocessing.std)
     )
     return (frames.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def scaled(how: Preprocess, side: int) -> Preprocess:
-    """Return `how` for another side of the crop in pixels, the resize in proportion."""
-    return replace(how, crop=side, resize=round(how.resize * side / how.crop))
+def scaled(preprocessing: Preprocess, side: int) -> Preprocess:
+    """Return `preprocessing` for another side of the crop in pixels, the resize in proportion."""
+    resize = round(preprocessing.resize * side / preprocessing.crop)
+    return replace(preprocessing, crop=side, resize=resize)
 
 
 def _collate(futures: Sequence[Future[tuple[Frame, int]]]) -> Batch:

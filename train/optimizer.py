@@ -15,8 +15,9 @@ from finedge.train.recipe import Recipe
 def sgd(model: FineGrained, recipe: Recipe, *, backbone_lr: float) -> torch.optim.SGD:
     """Return SGD over the trainable parameters of `model`.
 
-    All but the model's `new_parameters` get `backbone_lr` times the learning rate. Vectors (normalisation weights and
-    biases) are not decayed if the recipe says so. Each group carries its `factor` for `set_lr`.
+    All but the model's `new_parameters` get `backbone_lr` times the learning rate. The recipe says
+    whether vectors (normalisation weights and biases) are decayed. Each group has its `factor` for
+    `set_lr`.
     """
     new = {id(p) for p in model.new_parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -39,8 +40,9 @@ def sgd(model: FineGrained, recipe: Recipe, *, backbone_lr: float) -> torch.opti
 def lr_at(step: int, recipe: Recipe, *, steps_per_epoch: int) -> float:
     """Return the learning rate of the new layers at a step of the optimizer (0-based).
 
-    A straight line from `warmup_start` to `lr`, reached at the last step of the warm-up; then half a cosine down to 0, or a factor
-    `gamma` from each of `milestones` on. With no warm-up this is torch's CosineAnnealingLR over the whole run, or its MultiStepLR.
+    The warm-up is a straight line from `warmup_start` to `lr`, which its last step reaches. Then
+    follows half a cosine down to 0, or a factor `gamma` from each of `milestones` on. Without a
+    warm-up this is torch's CosineAnnealingLR over the whole run, or its MultiStepLR.
     """
     total, warmup = recipe.epochs * steps_per_epoch, int(recipe.warmup_epochs * steps_per_epoch)
     if step < warmup:

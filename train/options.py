@@ -10,7 +10,10 @@ from finedge.errors import UsageError
 
 
 def parse_options(words: Iterable[str]) -> dict[str, Any]:
-    """Return {KEY: VALUE} of `KEY=VALUE` words; VALUE is JSON where it can be read as such, else the text itself. The last of a key counts.
+    """Return {KEY: VALUE} of `KEY=VALUE` words.
+
+    VALUE is read as JSON where it is JSON, else it is the text itself. The last value of a key
+    counts.
 
     Raises:
         UsageError: a word without a key or without `=`.

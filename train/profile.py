@@ -1,4 +1,4 @@
-"""Where the time of a training step goes."""
+"""The time of each phase of a training step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ PHASES: tuple[Phase, ...] = ("data", "forward", "backward", "optimizer", "rest")
 
 
 class StepClock:
-    """Adds up the time of each phase of a step; one that is off does nothing, and its `report` is empty.
+    """Adds up the time of each phase of a step.
 
-    data: waiting for images;  forward: copy to the device, normalising, teacher, model, loss;  backward;  optimizer: update and moving
-    average;  rest: what the loop itself does. A lap waits for the GPU, so that its work counts where it was asked for: a profiled run is
-    somewhat slower than others.
+    data         waiting for images
+    forward      copy to the device, normalising, teacher, model, loss
+    backward     gradients
+    optimizer    update and moving average
+    rest         the loop itself
+
+    A lap waits for the GPU, so that its work counts in the phase that started it: a profiled run is
+    slightly slower. A clock that is off does nothing, and its `report` is empty.
     """
 
     def __init__(self, device: torch.device, *, on: bool) -> None:
@@ -25,7 +30,7 @@ class StepClock:
         self.start()
 
     def start(self) -> None:
-        """Forget everything; the first phase begins now."""
+        """Set all times to 0; the first phase begins now."""
         self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
         self._last = time.perf_counter()
 
@@ -40,7 +45,10 @@ class StepClock:
         self._last = now
 
     def report(self, steps: int) -> dict[str, Any]:
-        """Return {"profile": {"steps", "step_ms", phase: {"ms", "share"}}}: means over `steps` steps, in milliseconds, and shares of 1."""
+        """Return {"profile": {"steps", "step_ms", phase: {"ms", "share"}}}.
+
+        Times are means over `steps` steps in milliseconds; a share is a part of 1.
+        """
         if not self.on:
             return {}
         total = sum(self._seconds.values())

@@ -1,30 +1,33 @@
-"""A training recipe: one frozen record, read from TOML, with options of the command line on top."""
+"""A training recipe: one frozen record, read from TOML, overridden by the command line."""
 
 from __future__ import annotations
 
+import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from finedge.errors import FinedgeError, UsageError, nearest
 from finedge.schema import Misfit, decode
 from finedge.spec import Method, Rule
+from finedge.train.options import parse_options
 from finedge.train.recipe_file import RECIPES, read_toml, recipe_names, require_plain
+from finedge.train.request import RecipeOptions
 
 __all__ = ["RECIPES", "Recipe", "override", "read_recipe", "recipe_from", "recipe_names"]
 
-# Upper ends: past them a value is a slip of the pen, and would set the size of an allocation or the
-# length of a loop.
-MOST_EPOCHS = 100_000
-MOST_IMAGES = 65_536  # a batch; also the batches of a step
-MOST_PIXELS = 4_096  # a side; the largest that papers on fine-grained images use is 1,024
-MOST_RESIZED = 16_384  # a side, as in a bundle
-MOST_BATCH_BYTES = 4 * 2**30  # of pixels; four batches are held at a time
-MOST_AREA = 4.0  # times the image; CNL draws up to 1.25
-MOST_MILESTONES = 1_000
-MOST_TEMPERATURE = 1_000.0  # far past it, both distributions are uniform in float32
-MOST_SEED = 2**32 - 1  # that of an epoch and a process is made of it, and fits 64 bits
+# Upper limits. A value past one of them is a typing error, and it would set the size of an
+# allocation or the length of a loop.
+MAX_EPOCHS = 100_000
+MAX_IMAGES = 65_536  # in a batch; also the batches of a step
+MAX_PIXELS = 4_096  # a side; the largest that papers on fine-grained images use is 1,024
+MAX_RESIZED = 16_384  # a side, as in a bundle
+MAX_BATCH_BYTES = 4 * 2**30  # of pixels; four batches are held at a time
+MAX_AREA = 4.0  # times the image; CNL draws up to 1.25
+MAX_MILESTONES = 1_000
+MAX_TEMPERATURE = 1_000.0  # far past it, both distributions are uniform in float32
+MAX_SEED = 2**32 - 1  # the seed of an epoch and a process is made of it, and fits 64 bits
 
 Augment = Literal["resized-crop", "crop", "pad-crop"]
 Schedule = Literal["cosine", "step"]
@@ -32,50 +35,118 @@ Bf16 = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
+class Interval:
+    """The numbers from `low` to `high`; `ends` says as in mathematics whether an end belongs."""
+
+    low: float
+    high: float = math.inf
+    ends: Literal["[]", "[)", "(]"] = "[]"
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.ends[0] == "(" else self.low <= value
+        return above and (value < self.high if self.ends[1] == ")" else value <= self.high)
+
+    def __str__(self) -> str:
+        low, high = (f"{end:.10g}" for end in (self.low, self.high))
+        start = f"more than {low}" if self.ends[0] == "(" else f"at least {low}"
+        if self.high == math.inf:
+            return start
+        if self.ends == "[]":
+            return f"{low} to {high}"
+        return f"{start}, {'less than' if self.ends[1] == ')' else 'at most'} {high}"
+
+
+RANGES = {
+    "epochs": Interval(1, MAX_EPOCHS),
+    "batch_size": Interval(1, MAX_IMAGES),
+    "size": Interval(32, MAX_PIXELS),
+    "lr": Interval(0, ends="(]"),
+    "backbone_lr": Interval(0),
+    "momentum": Interval(0, 1, "[)"),
+    "weight_decay": Interval(0),
+    "gamma": Interval(0, 1, "(]"),
+    "warmup_epochs": Interval(0, MAX_EPOCHS),
+    "accumulate": Interval(1, MAX_IMAGES),
+    "label_smoothing": Interval(0, 1, "[)"),
+    "min_area": Interval(0, 1, "(]"),
+    "rotation": Interval(0, 180),
+    "colour_jitter": Interval(0, 1, "[)"),
+    "ema": Interval(0, 1, "[)"),
+    "freeze": Interval(0),
+    "distill_weight": Interval(0, 1),
+    "distill_temperature": Interval(0, MAX_TEMPERATURE, "(]"),
+    "seed": Interval(0, MAX_SEED),
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "rule": ("", *get_args(Rule)),
+    "method": ("", *get_args(Method)),
+    "schedule": get_args(Schedule),
+    "augment": get_args(Augment),
+    "bf16": get_args(Bf16),
+}
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """How a model is trained; the defaults are the common recipe of the papers (SGD, one cosine, label smoothing).
+    """How a model is trained.
+
+    The defaults are the common recipe of the papers: SGD, one cosine, label smoothing.
 
     Attributes:
-        epochs: passes over the training split; the accuracy after the last one is the reported one.
-        batch_size: images a step; an incomplete last batch is left out.
+        epochs: passes over the training split; the accuracy after the last one is reported.
+        batch_size: images in a batch; an incomplete last batch is left out.
         size: side of the network's input in pixels.
-        start_size: side of the training images in the first epoch; it grows to `size` over three quarters of the epochs (progressive
-            learning, EfficientNetV2, arXiv 2104.00298). 0 stands for `size` throughout.
-        resize: side before the crop in pixels; 0 stands for size * 256 / 224.
-        rule: `short-side` or `squash` (both sides, as papers that write 550x550 do); empty stands for the backbone's.
-        method: resampling; empty stands for the one the backbone was pretrained with.
+        start_size: side of the training images in the first epoch. It grows to `size` over three
+            quarters of the epochs (progressive learning, EfficientNetV2, arXiv 2104.00298).
+            0 means `size` throughout.
+        resize: side before the crop in pixels; 0 means size * 256 / 224.
+        rule: `short-side`, or `squash` for both sides, as papers that write 550x550 do. Empty means
+            the backbone's rule.
+        method: resampling; empty means the one that the backbone was pretrained with.
         lr: peak learning rate of the new layers at `batch_size` (it is not scaled).
-        backbone_lr: factor on `lr` for a pretrained backbone; a backbone without weights gets `lr` itself.
+        backbone_lr: factor on `lr` for a pretrained backbone. A backbone without weights gets `lr`.
         momentum: of SGD.
         nesterov: use Nesterov's momentum.
         weight_decay: L2 factor.
-        decay_norm: decay normalisation weights and biases too.
-        schedule: what follows the warm-up: half a `cosine` down to 0, or `step`: times `gamma` at each of `milestones`.
-        milestones: after how many finished epochs (warm-up included) the rate drops.
+        decay_norm: also decay the weights and biases of normalisation layers.
+        schedule: what follows the warm-up. `cosine` is half a cosine down to 0. `step` multiplies
+            the rate by `gamma` at each of `milestones`.
+        milestones: numbers of finished epochs (warm-up included) at which the rate drops.
         gamma: factor of a drop.
         warmup_epochs: epochs of linear warm-up.
-        warmup_start: learning rate of the new layers at which the warm-up starts.
+        warmup_start: learning rate of the new layers at the start of the warm-up.
         accumulate: batches whose gradients are averaged for one step of the optimizer.
-        label_smoothing: share of the target spread over all classes, in [0, 1).
-        augment: `resized-crop` cuts a box of random area and shape, `crop` a random box of the size that evaluation cuts, `pad-crop` adds
-            `pad` pixels by reflection on each side of the resized image and cuts a random box of `size`.
-        min_area: least share of the image that `resized-crop` keeps, in (0, 1].
-        max_area: largest share that is drawn, at least `min_area`. A box that does not fit is drawn again, so that more than 1 (CNL's 1.25)
-            only makes that more frequent: the boxes kept are spread as with 1.
+        label_smoothing: part of the target that is spread over all classes, in [0, 1).
+        augment: `resized-crop` cuts a box of random area and shape. `crop` cuts a random box of the
+            size that evaluation cuts. `pad-crop` adds `pad` pixels by reflection on each side of
+            the resized image and cuts a random box of `size`.
+        min_area: smallest part of the image that `resized-crop` keeps, in (0, 1].
+        max_area: largest part that is drawn, at least `min_area`. A box that does not fit is drawn
+            again, so more than 1 (CNL: 1.25) only makes new draws more frequent: the boxes that are
+            kept are distributed as with 1.
         pad: pixels of `pad-crop`, at `size`.
         flip: mirror half of the images.
-        colour_jitter: greatest relative change of brightness, contrast and saturation, in [0, 1); 0 is off.
-        rotation: greatest angle in degrees to either side, in [0, 180]; the corners are filled by reflection; 0 is off.
-        ema: decay of the moving average of the weights, in [0, 1); 0 is off. If on, the average is the result.
+        colour_jitter: largest relative change of brightness, contrast and saturation, in [0, 1);
+            0 is off.
+        rotation: largest angle in degrees to either side, in [0, 180]. The corners are filled by
+            reflection; 0 is off.
+        ema: decay of the moving average of the weights, in [0, 1); 0 is off. If it is on, the
+            average is the result.
         bf16: autocast; `auto` is on for CUDA and off for the CPU.
         channels_last: memory format of weights and images.
         compile: run the model through torch.compile.
-        freeze: backbone stages, from the input on, that are not trained.
-        freeze_norm: BatchNorm of the whole model uses its stored statistics and does not change them.
-        distill_weight: share of the teacher's term in the loss where a teacher is given, in [0, 1].
-        distill_temperature: temperature of both distributions in that term, positive (arXiv 1503.02531).
-        seed: of the cut, the initial weights, the order and the augmentation.
+        freeze: number of backbone stages, from the input on, that are not trained.
+        freeze_norm: BatchNorm of the whole model uses its stored statistics and does not update
+            them.
+        distill_weight: weight of the teacher's term in the loss where there is a teacher, in
+            [0, 1].
+        distill_temperature: temperature of both distributions in that term, positive
+            (arXiv 1503.02531).
+        seed: of the split, the initial weights, the order and the augmentation.
         options: of the model, as in `[options]` of the file.
+
+    Raises:
+        UsageError: a value is out of its range; `expected` has the range.
     """
 
     epochs: int = 100
@@ -117,98 +188,16 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require_plain({f.name: getattr(self, f.name) for f in fields(self)})
-        batch_bytes = self.batch_size * 3 * self.size**2
-        for name, good, expected in (
-            ("epochs", 1 <= self.epochs <= MOST_EPOCHS, f"1 to {MOST_EPOCHS}"),
-            ("batch_size", 1 <= self.batch_size <= MOST_IMAGES, f"1 to {MOST_IMAGES}"),
-            ("size", 32 <= self.size <= MOST_PIXELS, f"32 to {MOST_PIXELS} pixels"),
-            (
-                "batch_size",
-                batch_bytes <= MOST_BATCH_BYTES,
-                f"at most {MOST_BATCH_BYTES >> 30} GiB of pixels at size {self.size}",
-            ),
-            (
-                "start_size",
-                self.start_size == 0 or 32 <= self.start_size <= self.size,
-                f"0, or 32 to size {self.size}",
-            ),
-            (
-                "resize",
-                self.resize == 0 or self.size <= self.resize <= MOST_RESIZED,
-                f"0, or size {self.size} to {MOST_RESIZED}",
-            ),
-            (
-                "rule",
-                self.rule in ("", *get_args(Rule)),
-                f"empty, or one of {', '.join(get_args(Rule))}",
-            ),
-            (
-                "method",
-                self.method in ("", *get_args(Method)),
-                f"empty, or one of {', '.join(get_args(Method))}",
-            ),
-            ("lr", self.lr > 0, "a positive number"),
-            ("backbone_lr", self.backbone_lr >= 0, "at least 0"),
-            ("momentum", 0 <= self.momentum < 1, "0 <= momentum < 1"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            (
-                "schedule",
-                self.schedule in get_args(Schedule),
-                f"one of {', '.join(get_args(Schedule))}",
-            ),
-            ("milestones", len(self.milestones) <= MOST_MILESTONES, f"at most {MOST_MILESTONES}"),
-            (
-                "milestones",
-                all(0 <= m <= MOST_EPOCHS for m in self.milestones),
-                f"epochs, 0 to {MOST_EPOCHS}",
-            ),
-            (
-                "milestones",
-                list(self.milestones) == sorted(set(self.milestones)),
-                "epochs in rising order",
-            ),
-            (
-                "milestones",
-                bool(self.milestones) == (self.schedule == "step"),
-                "epochs for schedule step, none for cosine",
-            ),
-            ("gamma", 0 < self.gamma <= 1, "0 < gamma <= 1"),
-            ("warmup_epochs", 0 <= self.warmup_epochs <= MOST_EPOCHS, f"0 to {MOST_EPOCHS}"),
-            ("warmup_start", 0 <= self.warmup_start <= self.lr, f"0 to lr {self.lr}"),
-            ("accumulate", 1 <= self.accumulate <= MOST_IMAGES, f"1 to {MOST_IMAGES}"),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
-            (
-                "augment",
-                self.augment in get_args(Augment),
-                f"one of {', '.join(get_args(Augment))}",
-            ),
-            ("min_area", 0 < self.min_area <= 1, "0 < min_area <= 1"),
-            (
-                "max_area",
-                self.min_area <= self.max_area <= MOST_AREA,
-                f"min_area {self.min_area} to {MOST_AREA}",
-            ),
-            ("pad", 0 <= self.pad <= self.size, f"0 to size {self.size}"),
-            ("pad", self.pad == 0 or self.augment == "pad-crop", "0 unless augment is pad-crop"),
-            ("rotation", 0 <= self.rotation <= 180, "0 to 180 degrees"),
-            ("colour_jitter", 0 <= self.colour_jitter < 1, "0 <= colour_jitter < 1"),
-            ("ema", 0 <= self.ema < 1, "0 <= ema < 1"),
-            ("bf16", self.bf16 in get_args(Bf16), f"one of {', '.join(get_args(Bf16))}"),
-            ("freeze", self.freeze >= 0, "at least 0"),
-            ("distill_weight", 0 <= self.distill_weight <= 1, "0 to 1"),
-            (
-                "distill_temperature",
-                0 < self.distill_temperature <= MOST_TEMPERATURE,
-                f"above 0, to {MOST_TEMPERATURE}",
-            ),
-            ("seed", 0 <= self.seed <= MOST_SEED, f"0 to {MOST_SEED}"),
-        ):
-            if not good:
-                raise UsageError(
-                    f"recipe value {name} = {reprlib.repr(getattr(self, name))}",
-                    expected=expected,
-                )
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        require_plain(values)
+        for name, interval in RANGES.items():
+            self._require(name, values[name] in interval, str(interval))
+        for name, choices in CHOICES.items():
+            listed = ", ".join(filter(None, choices))
+            expected = f"empty, or one of {listed}" if "" in choices else f"one of {listed}"
+            self._require(name, values[name] in choices, expected)
+        for name, valid, expected in self._relations():
+            self._require(name, valid, expected)
 
     @property
     def resized(self) -> int:
@@ -216,47 +205,85 @@ class Recipe:
         return self.resize or round(self.size * 256 / 224)
 
     def side(self, epoch: int) -> int:
-        """Return the side in pixels of the training images of an epoch (0-based), a multiple of 32 while it grows."""
-        grown = min(1.0, epoch / max(1, 0.75 * self.epochs))
-        if self.start_size == 0 or grown == 1:
+        """Return the side in pixels of the training images of an epoch (0-based).
+
+        While it grows it is a multiple of 32.
+        """
+        progress = min(1.0, epoch / max(1, 0.75 * self.epochs))
+        if self.start_size == 0 or progress == 1:
             return self.size
-        return min(
-            self.size, round((self.start_size + grown * (self.size - self.start_size)) / 32) * 32
-        )
+        side = self.start_size + progress * (self.size - self.start_size)
+        return min(self.size, round(side / 32) * 32)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for run.json."""
         return {**asdict(self), "milestones": list(self.milestones)}
 
+    def _relations(self) -> Iterator[tuple[str, bool, str]]:
+        """Yield (name, whether it is valid, what is expected) of values that depend on others."""
+        size, steps = self.size, self.milestones
+        fits = self.batch_size * 3 * size**2 <= MAX_BATCH_BYTES
+        yield "batch_size", fits, f"at most {MAX_BATCH_BYTES >> 30} GiB of pixels at size {size}"
+        starts = self.start_size == 0 or 32 <= self.start_size <= size
+        yield "start_size", starts, f"0, or 32 to size {size}"
+        resizes = self.resize == 0 or size <= self.resize <= MAX_RESIZED
+        yield "resize", resizes, f"0, or size {size} to {MAX_RESIZED}"
+        yield "milestones", len(steps) <= MAX_MILESTONES, f"at most {MAX_MILESTONES}"
+        are_epochs = all(0 <= epoch <= MAX_EPOCHS for epoch in steps)
+        yield "milestones", are_epochs, f"epochs, 0 to {MAX_EPOCHS}"
+        yield "milestones", list(steps) == sorted(set(steps)), "epochs in rising order"
+        has_steps = bool(steps) == (self.schedule == "step")
+        yield "milestones", has_steps, "epochs for schedule step, none for cosine"
+        yield "warmup_start", 0 <= self.warmup_start <= self.lr, f"0 to lr {self.lr}"
+        areas = self.min_area <= self.max_area <= MAX_AREA
+        yield "max_area", areas, f"min_area {self.min_area} to {MAX_AREA}"
+        yield "pad", 0 <= self.pad <= size, f"0 to size {size}"
+        pads = self.pad == 0 or self.augment == "pad-crop"
+        yield "pad", pads, "0 unless augment is pad-crop"
 
-def read_recipe(name: str, **given: Any) -> Recipe:
-    """Read a recipe by the name of a shipped one or the path of a TOML file; options that are not None override it.
+    def _require(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            value = reprlib.repr(getattr(self, name))
+            raise UsageError(f"recipe value {name} = {value}", expected=expected)
+
+
+def read_recipe(name: str) -> Recipe:
+    """Read a recipe by the name of a shipped one or the path of a TOML file.
 
     Raises:
-        UsageError: no such recipe, not TOML, an unknown key (the nearest known one is suggested),
-            or a value of a wrong type or range.
+        UsageError: no such recipe, not TOML, an unknown key (the nearest one is suggested), or a
+            value of a wrong type or range.
     """
-    return override(recipe_from(read_toml(name)), **given)
+    return recipe_from(read_toml(name))
 
 
-def override(recipe: Recipe, **given: Any) -> Recipe:
-    """Return `recipe` with the options that are not None.
+def override(recipe: Recipe, options: RecipeOptions) -> Recipe:
+    """Return `recipe` with the options that were given; model options are added to the recipe's.
 
-    A new `size` brings its own `resize`; a new `epochs` moves the milestones of a step schedule, and its warm-up, in proportion.
+    A new `size` brings its own `resize`. A new `epochs` moves the milestones of a step schedule,
+    and its warm-up, in proportion.
+
+    Raises:
+        UsageError: a value of a wrong range, or a model option that is not KEY=VALUE.
     """
-    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    require_plain(options)
-    if "size" in options:
-        options.setdefault("resize", 0)
-    longer = options.get("epochs", recipe.epochs) / recipe.epochs
-    if recipe.schedule == "step" and longer != 1:
-        options.setdefault("milestones", tuple(longer * m for m in recipe.milestones))
-        options.setdefault("warmup_epochs", longer * recipe.warmup_epochs)
-    return replace(recipe, **options)
+    names = {f.name for f in fields(Recipe)}
+    changes: dict[str, Any] = {
+        name: value for name, value in vars(options).items() if name in names and value is not None
+    }
+    changes["compile"] = recipe.compile or options.compile
+    changes["options"] = {**recipe.options, **parse_options(options.option)}
+    require_plain(changes)
+    if "size" in changes:
+        changes.setdefault("resize", 0)
+    factor = changes.get("epochs", recipe.epochs) / recipe.epochs
+    if recipe.schedule == "step" and factor != 1:
+        changes["milestones"] = tuple(factor * epoch for epoch in recipe.milestones)
+        changes["warmup_epochs"] = factor * recipe.warmup_epochs
+    return replace(recipe, **changes)
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
-    """Build a recipe of plain data; an absent key keeps its default.
+    """Build a recipe from plain data; an absent key keeps its default.
 
     Raises:
         UsageError: an unknown key, or a value of another type or range.

@@ -1,4 +1,4 @@
-"""Recipes as TOML: found by name or path; their values are plain enough for JSON."""
+"""Recipes as TOML files, found by name or path. Their values can be written as JSON."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from finedge.document import text_of
 from finedge.errors import DataError, UsageError, nearest
 
 RECIPES = Path(__file__).with_name("recipes")
-MOST_BYTES = 1 << 20  # the shipped ones have about 1 KiB
-DEEPEST = 16  # levels of tables and lists
-LARGEST = 2**63  # TOML's own limit of whole numbers
-SHOWN = 60  # characters of a key in an error
+MAX_BYTES = 1 << 20  # the shipped ones have about 1 KiB
+MAX_DEPTH = 16  # levels of tables and lists
+INTEGERS = 2**63  # TOML's own limit of whole numbers
+PREVIEW = 60  # characters of a key in an error
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def read_toml(name: str) -> dict[str, Any]:
             path,
             error=DataError,
             fix="write the recipe as UTF-8",
-            max_bytes=MOST_BYTES,
+            max_bytes=MAX_BYTES,
         )
         values = tomllib.loads(text)
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def read_toml(name: str) -> dict[str, Any]:
     except RecursionError:
         raise UsageError(
             f"{path} is nested too deeply",
-            expected=f"at most {DEEPEST} levels",
+            expected=f"at most {MAX_DEPTH} levels",
         ) from None
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise UsageError(f"{path} is not TOML: {error}") from error
@@ -65,26 +65,26 @@ def require_plain(values: Mapping[str, Any], *, at: str = "") -> None:
     """Refuse what run.json cannot hold: dates, NaN, infinity, large integers, deep nesting.
 
     Raises:
-        UsageError: the text has the place, as `options.dropout`.
+        UsageError: the text names the place, such as `options.dropout`.
     """
-    left: list[tuple[str, Any, int]] = [(at, values, 0)]
-    while left:
-        place, value, depth = left.pop()
-        if depth > DEEPEST:
+    pending: list[tuple[str, Any, int]] = [(at, values, 0)]
+    while pending:
+        place, value, depth = pending.pop()
+        if depth > MAX_DEPTH:
             raise UsageError(
                 f"recipe value {place} is nested too deeply",
-                expected=f"at most {DEEPEST} levels",
+                expected=f"at most {MAX_DEPTH} levels",
             )
         if isinstance(value, Mapping):
-            left += [
-                (f"{place}.{str(key)[:SHOWN]}".lstrip("."), one, depth + 1)
-                for key, one in value.items()
+            pending += [
+                (f"{place}.{str(key)[:PREVIEW]}".lstrip("."), item, depth + 1)
+                for key, item in value.items()
             ]
         elif isinstance(value, list | tuple):
-            left += [(f"{place}[{index}]", one, depth + 1) for index, one in enumerate(value)]
+            pending += [(f"{place}[{i}]", item, depth + 1) for i, item in enumerate(value)]
         elif not _is_plain(value):
             raise UsageError(
-                f"recipe value {place} = {_shown(value)}",
+                f"recipe value {place} = {_preview(value)}",
                 expected="text, true, false, or a finite number of 64 bits",
             )
 
@@ -95,12 +95,12 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, int):
-        return -LARGEST <= value < LARGEST
+        return -INTEGERS <= value < INTEGERS
     return value is None
 
 
-def _shown(value: object) -> str:
+def _preview(value: object) -> str:
     # Python refuses to print thousands of digits.
     if isinstance(value, int) and value.bit_length() > 64:
         return f"an integer of {value.bit_length()} bits"
-    return ascii(value)[:SHOWN]
+    return ascii(value)[:PREVIEW]

@@ -1,7 +1,7 @@
 """Readers of run.json and metrics.jsonl: read whole, or refused with the place of the fault.
 
-Only what is read later is looked at; all else is kept as it is, so that records of other versions
-pass.
+Only fields that are used later are checked. All others are kept as they are, so that records of
+other versions pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from finedge.errors import DataError, FinedgeError
 from finedge.provenance import Path_, TrainingData
 from finedge.schema import Constraint, Count, Digest, Misfit, Share, Text, at_most, between, decode
 from finedge.spec import Spec
-from finedge.train.recipe import MOST_EPOCHS, recipe_from
+from finedge.train.recipe import MAX_EPOCHS, recipe_from
 
 FORMAT = 1
 COPY = "copy the whole folder again"
@@ -55,8 +55,8 @@ class _Accuracy:
 
 
 @dataclass(frozen=True)
-class _Row:
-    epoch: Annotated[int, between(1, MOST_EPOCHS)]
+class _MetricsRow:
+    epoch: Annotated[int, between(1, MAX_EPOCHS)]
     loss: float
     images_per_s: float
     seconds: float
@@ -69,8 +69,8 @@ def read_run_json(path: Path) -> dict[str, Any]:
     """Return the record in the file `path`, all of it.
 
     Raises:
-        FileNotFoundError: there is none.
-        DataError: damaged, of a newer format, or with a spec or recipe that is none.
+        FileNotFoundError: the file does not exist.
+        DataError: damaged, of a newer format, or with an invalid spec or recipe.
     """
     record = read_json(path, error=DataError, fix=COPY)
     number = record.get("format") if isinstance(record, dict) else None
@@ -114,14 +114,14 @@ def read_metrics(path: Path, *, epochs: int) -> list[dict[str, Any]]:
         name = f"{path}, line {number}"
         row = parsed(line, name=name, error=DataError, fix=COPY)
         try:
-            decode(_Row, row)
+            decode(_MetricsRow, row)
         except Misfit as error:
             raise DataError(f"{name}: {error}", expected=error.expected, fix=COPY) from error
         rows.append(dict(row))
     if [row["epoch"] for row in rows] != list(range(1, epochs + 1)):
         raise DataError(
             f"{path} has no line for each of {epochs} epochs",
-            expected="one line an epoch",
+            expected="one line for each epoch",
             fix=COPY,
         )
     return rows

@@ -1,8 +1,9 @@
-"""The run: the folder that training leaves and that evaluation and export read.
+"""The run: the folder that training writes and that evaluation and export read.
 
-run.json                  spec, model, resolved recipe, data set, the commands given; written last, so it marks a whole run
+run.json                  spec, model, resolved recipe, data set, commands; written last, so it
+                          marks a whole run
 split.json                the images of every split, by content: [path, label, sha256]
-metrics.jsonl             one line an epoch
+metrics.jsonl             one line for each epoch
 checkpoint.safetensors    the weights (see checkpoint.py)
 """
 
@@ -34,7 +35,7 @@ from finedge.files import write_text
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_weights
-from finedge.train.models import FineGrained, build
+from finedge.train.models import FineGrained, build_model
 from finedge.train.record import COPY, FORMAT, read_run_json
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,11 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class Run:
-    """A loaded run: `model` in evaluation mode on the CPU, with the weights of the last epoch (their average if one was kept)."""
+    """A loaded run.
+
+    `model` is in evaluation mode on the CPU. It has the weights of the last epoch, or their moving
+    average if the recipe keeps one.
+    """
 
     path: Path
     spec: Spec
@@ -56,6 +61,10 @@ class Run:
 
 def load_run(path: Path) -> Run:
     """Open a run.
+
+    >>> run = load_run(Path("runs/birds"))
+    >>> run.model(torch.zeros(1, 3, 224, 224))[run.spec.main.name].shape
+    torch.Size([1, 200])
 
     Raises:
         DataError: no run there, a newer format, a damaged file, or weights that do not fit.
@@ -67,7 +76,7 @@ def load_run(path: Path) -> Run:
     epoch, epochs = load_weights(path / CHECKPOINT, model), record["recipe"]["epochs"]
     if epoch < epochs:
         log.warning(
-            "%s stopped after epoch %d of %d; finedge train --out %s --resume goes on",
+            "%s stopped after epoch %d of %d; finedge train --out %s --resume continues it",
             path,
             epoch,
             epochs,
@@ -80,11 +89,11 @@ def rebuild(record: Mapping[str, Any], *, path: Path) -> FineGrained:
     """Build the model of a run's record, without its weights.
 
     Raises:
-        DataError: this version does not know it; `path` is the run.
+        DataError: this version does not know the model; `path` is the run.
     """
     model, classes = record["model"], len(record["spec"]["labels"])
     try:
-        return build(
+        return build_model(
             model["name"],
             num_classes=classes,
             backbone=model["backbone"],
@@ -92,9 +101,9 @@ def rebuild(record: Mapping[str, Any], *, path: Path) -> FineGrained:
             **model["options"],
         )
     except (UsageError, TypeError, ValueError, RuntimeError) as error:
-        what = error.what if isinstance(error, UsageError) else error
+        fault = error.what if isinstance(error, UsageError) else error
         raise DataError(
-            f"{path / RECORD}: the model cannot be built: {what}",
+            f"{path / RECORD}: the model cannot be built: {fault}",
             expected="a model, backbone and options of this version",
             fix="update finedge on this machine, or copy the whole folder again",
         ) from error
@@ -136,7 +145,7 @@ def recorded_split(path: Path) -> StoredSplit:
         stored = read_split(path / SPLITS)
     except FileNotFoundError:
         raise DataError(f"{path / SPLITS} is missing", fix=COPY) from None
-    # Version 0.1 kept it in run.json.
+    # Version 0.1 wrote the cut to run.json.
     cut = stored.cut if stored.cut is not None else read_record(path)["data"].get("cut")
     return replace(stored, cut=cut)
 
@@ -149,14 +158,19 @@ def recorded_data(
     exact: bool = False,
     whole: bool = False,
 ) -> DataSet:
-    """Return the data set a run was trained on, with its stored splits; `root` says where the images are now, if they moved.
+    """Return the data set a run was trained on, with its stored splits.
 
-    With `exact` it is what training goes on with: these images, in this order, under the labels of
-    then. With `whole` another data set that has no splits is not cut: see `finedge.data.matched`.
+    Args:
+        path: the run.
+        root: where the images are now, if they moved.
+        new_images: the split of images that the stored splits do not have.
+        exact: return what a resumed training needs: the same images in the same order, under the
+            recorded labels.
+        whole: do not cut another data set that has no splits (see `finedge.data.matched`).
 
     Raises:
-        DataError: no run there, its images are gone (more than 2 % of them with `exact`), or `root`
-            has labels that the run does not know.
+        DataError: no run there, its images are gone (with `exact`: more than 2 % of them), or
+            `root` has labels that the run does not know.
     """
     record = read_record(path)
     images = root or Path(record["data"]["root"])
@@ -166,9 +180,9 @@ def recorded_data(
             expected="the folder the run was trained on",
             fix="--data DIR",
         )
-    found = with_labels(read_folder(images), record["spec"]["labels"], owner=path)
+    folder = with_labels(read_folder(images), record["spec"]["labels"], owner=path)
     stored, seed = recorded_split(path), record["data"].get("seed", 0)
-    data = matched(found, stored, new=new_images, seed=seed, exact=exact, whole=whole)
+    data = matched(folder, stored, new=new_images, seed=seed, exact=exact, whole=whole)
     say(data)
     say_match(data)
     if exact:
@@ -177,12 +191,12 @@ def recorded_data(
 
 
 def _refuse_lost(data: DataSet, stored: int, path: Path) -> None:
-    missing = [
-        name for names in (data.match.missing.values() if data.match else ()) for name in names
-    ]
+    lists = data.match.missing.values() if data.match else ()
+    missing = [name for names in lists for name in names]
     if len(missing) > MAX_UNREADABLE * stored:
         raise DataError(
-            f"{len(missing)} of the {stored} images that {path} was trained on are not in {data.root}: {named(missing)}",
+            f"{len(missing)} of the {stored} images that {path} was trained on are not in "
+            f"{data.root}: {named(missing)}",
             expected=f"at most {MAX_UNREADABLE:.0%} missing",
-            fix="copy them again; or train anew on what is there",
+            fix="copy them again; or start a new training on the images that are there",
         )

@@ -1,11 +1,11 @@
-"""The same training with several seeds: one run each, their mean and range."""
+"""The same training with several seeds: one run for each, and their mean and range."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,84 +13,90 @@ from finedge.errors import UsageError
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import finished_epochs
+from finedge.train.distributed import World
+from finedge.train.plan import RunPlan, planned, recorded_plan
 from finedge.train.record import read_metrics
+from finedge.train.request import RunOptions, TrainingRequest
 from finedge.train.run import METRICS, RECORD, read_record
-from finedge.train.session import Given, Plan, fresh, planned, recorded_plan, resumed
-from finedge.train.trainer import Machine, summary
+from finedge.train.session import fresh, resumed
+from finedge.train.trainer import summary
 
 log = logging.getLogger(__name__)
 
-MOST_SEEDS = 1000  # runs: days of work even for the smallest model
+MAX_SEEDS = 1000  # runs: days of work even for the smallest model
 
 
-def train_seeds(out: Path, given: Given, *, seeds: int, machine: Machine) -> dict[str, Any]:
-    """Train with the seeds from the recipe's on, each into a run of its own below `out`; the same call again goes on where it stopped.
+def train_seeds(request: TrainingRequest, *, world: World) -> dict[str, Any]:
+    """Train with `request.run.seeds` seeds, from the recipe's seed on.
 
-    Args:
-        out: folder of the runs, `seedN` each.
-        given: the arguments of `finedge train`.
-        seeds: how many, at least 1.
-        machine: where.
+    Each seed is a run `seedN` below `request.run.out`. The same call again continues where it
+    stopped.
 
     Returns:
-        {"runs": [what a single training returns], "top1": {"mean", "min", "max", "n"}}; n counts runs.
+        {"runs": [results of single trainings], "top1": {"mean", "min", "max", "n"}}; n counts runs.
 
     Raises:
         UsageError: `out` is itself a run, or holds runs of other settings.
     """
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise UsageError(f"--seeds {seeds}", expected=f"1 to {MOST_SEEDS}")
+    out, seeds = request.run.out, request.run.seeds
+    if seeds is None or not 1 <= seeds <= MAX_SEEDS:
+        raise UsageError(f"--seeds {seeds}", expected=f"1 to {MAX_SEEDS}")
     if (out / RECORD).is_file():
-        raise UsageError(
-            f"{out} holds a run", expected="a folder for several runs", fix="choose another --out"
-        )
-    first = planned(given).recipe.seed
-    planned({**given, "seed": first + seeds - 1})  # the last one too, before the first is trained
-    results = []
-    for seed in range(first, first + seeds):
-        path = out / f"seed{seed}"
-        results.append(_train(path, {**given, "out": path, "seed": seed}, machine=machine))
+        expected = "a folder for several runs"
+        raise UsageError(f"{out} holds a run", expected=expected, fix="choose another --out")
+    first = planned(request).recipe.seed
+    requests = [_with_seed(request, seed) for seed in range(first, first + seeds)]
+    planned(requests[-1])  # the last seed may be too large: refused before the first is trained
+    results = [_train(single, world=world) for single in requests]
     return {"runs": results, "top1": _spread([result["top1"] for result in results])}
 
 
-def _train(path: Path, given: Given, *, machine: Machine) -> dict[str, Any]:
-    """Train one run, or what is left of it, and return its result."""
+def _with_seed(request: TrainingRequest, seed: int) -> TrainingRequest:
+    run = replace(request.run, out=request.run.out / f"seed{seed}", seeds=None)
+    return replace(request, run=run, recipe=replace(request.recipe, seed=seed))
+
+
+def _train(request: TrainingRequest, *, world: World) -> dict[str, Any]:
+    """Train one run, or the rest of it, and return its result."""
+    path = request.run.out
     if not (path / RECORD).is_file():
-        trainer = fresh(path, given, machine=machine)
+        trainer = fresh(request, world=world)
     else:
         record = read_record(path)
-        if _plain(recorded_plan(record)) != _plain(planned(given)):
+        if _plain(recorded_plan(record)) != _plain(planned(request)):
             raise UsageError(
                 f"{path} was trained with other settings",
-                expected="the command it was made with",
+                expected="the command that made it",
                 fix="choose another --out",
             )
         # The checkpoint decides: the metrics of an epoch are written before it.
         epochs = finished_epochs(path / CHECKPOINT)
         if epochs == record["recipe"]["epochs"]:
             log.info("%s is finished", path)
-            return summary(
-                path,
-                Spec.from_json(record["spec"]),
-                read_metrics(path / METRICS, epochs=epochs),
-            )
-        trainer = resumed(path, {"out": path}, machine=machine)
+            return _finished(path, record, epochs=epochs)
+        rest = TrainingRequest(RunOptions(path, resume=True), machine=request.machine)
+        trainer = resumed(rest, world=world)
     trainer.run()
     return trainer.result()
 
 
-def _plain(plan: Plan) -> str:
-    return json.dumps(asdict(plan))  # where a tuple equals the list that was read back
+def _finished(path: Path, record: Mapping[str, Any], *, epochs: int) -> dict[str, Any]:
+    rows = read_metrics(path / METRICS, epochs=epochs)
+    return summary(path, Spec.from_json(record["spec"]), rows)
 
 
-def _spread(top1: Sequence[float | None]) -> Mapping[str, Any]:
-    """Return mean, min and max; None each where there was no val split to measure on."""
-    known = [value for value in top1 if value is not None]
-    if not known:
+def _plain(plan: RunPlan) -> str:
+    return json.dumps(asdict(plan))  # in JSON a tuple equals the list that was read back
+
+
+def _spread(accuracies: Sequence[float | None]) -> Mapping[str, Any]:
+    """Return mean, min and max; all None where no val split was measured."""
+    measured = [value for value in accuracies if value is not None]
+    if not measured:
         return {"mean": None, "min": None, "max": None, "n": 0}
     return {
-        "mean": round(sum(known) / len(known), 6),
-        "min": min(known),
-        "max": max(known),
-        "n": len(known),
+        "mean": round(sum(measured) / len(measured), 6),
+        "min": min(measured),
+        "max": max(measured),
+        "n": len(measured),
     }

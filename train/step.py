@@ -21,18 +21,20 @@ from finedge.train.profile import StepClock
 from finedge.train.recipe import Recipe
 
 
-class Step:
-    """What changes the weights of `model`, in place: its optimizer, its moving average and, wrapped around it, DDP and the compiler.
+class TrainingStep:
+    """Changes the weights of `model` in place.
+
+    It holds the optimizer and the moving average, and wraps the model in DDP and the compiler.
 
     Args:
-        model: on its device; its own `state_dict` is untouched by the wrapping.
-        recipe: how.
-        spec: what the model takes.
+        model: on its device; the wrapping leaves its own `state_dict` unchanged.
+        recipe: loss, precision and compiler.
+        spec: preprocessing and main output of the model.
         optimizer: over the model's parameters.
-        ema: follows the model, if given.
-        teacher: adds its term to the loss, if given.
+        ema: moving average that follows the model, or None.
+        teacher: adds its term to the loss, or None.
         world: the processes that share each batch.
-        clock: told the phases of the step.
+        clock: counts the time of each phase of the step.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Step:
         self.bf16 = recipe.bf16 == "on" or (recipe.bf16 == "auto" and world.device.type == "cuda")
 
     def __call__(self, batches: Iterator[Batch], *, images: int, lr: float) -> torch.Tensor:
-        """Take batches until `images` images are seen, and update; the gradient is that of their mean loss.
+        """Take batches until `images` images are seen, and update once.
+
+        The gradient is that of their mean loss.
 
         Returns:
             The mean loss over the images of this process, a float32 scalar on the device.
@@ -106,14 +110,17 @@ class Step:
         return loss
 
     def _averaging(self, *, now: bool) -> AbstractContextManager[None]:
-        # Gradients travel between processes once a step, with the last of its batches.
+        # Gradients are exchanged between processes once a step, with the last of its batches.
         if now or not isinstance(self.parallel, DistributedDataParallel):
             return nullcontext()
         return self.parallel.no_sync()
 
 
 def to_training_mode(model: nn.Module, *, freeze_norm: bool) -> None:
-    """Set the mode of `model`; with `freeze_norm` every BatchNorm normalises with its stored statistics and leaves them as they are."""
+    """Set `model` to training mode.
+
+    With `freeze_norm` every BatchNorm uses its stored statistics and does not update them.
+    """
     model.train()
     for module in model.modules():
         if freeze_norm and isinstance(module, _BatchNorm):

@@ -7,51 +7,41 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from finedge.data import DataSet
 from finedge.errors import FinedgeError, UsageError
 from finedge.files import write_text
+from finedge.progress import progress_bar
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_checkpoint, save_checkpoint
 from finedge.train.distill import Teacher
 from finedge.train.distributed import World
 from finedge.train.ema import MovingAverage
-from finedge.train.evaluate import accuracy, target_ranks
-from finedge.train.loader import Batch, TrainingImages, batches, scaled
+from finedge.train.evaluate.accuracy import accuracy, target_ranks
+from finedge.train.loader import Batch, TrainingImages, batches, default_workers, scaled
 from finedge.train.models import FineGrained
 from finedge.train.optimizer import lr_at, sgd
 from finedge.train.profile import StepClock
 from finedge.train.recipe import Recipe
 from finedge.train.record import read_metrics
+from finedge.train.request import THIS_MACHINE, MachineOptions
 from finedge.train.run import METRICS
-from finedge.train.step import Step, to_training_mode
+from finedge.train.step import TrainingStep, to_training_mode
 
 log = logging.getLogger(__name__)
 
-CHECK_EVERY = 20  # steps between looks at the loss: each look makes a GPU wait
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where training runs: the processes, the threads of each that prepare images, and whether steps are timed. No result hangs on it."""
-
-    world: World
-    workers: int
-    profile: bool = False
+CHECK_EVERY = 20  # steps between two reads of the loss: each read makes a GPU wait
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one training is made of; the model carries its initial weights and lies on the CPU."""
+    """All that one training needs; the model has its initial weights and is on the CPU."""
 
     path: Path
     model: FineGrained
@@ -59,7 +49,8 @@ class Job:
     recipe: Recipe
     data: DataSet
     pretrained: bool
-    machine: Machine
+    world: World
+    machine: MachineOptions = THIS_MACHINE
     teacher: Teacher | None = None
 
 
@@ -68,16 +59,18 @@ class Trainer:
 
     def __init__(self, job: Job) -> None:
         self.job, self.recipe = job, job.recipe
-        self.world = world = job.machine.world
+        self.world = world = job.world
+        self.workers = job.machine.workers or default_workers(processes=world.local_size)
         self.steps, self.images_per_step = _steps(len(job.data.split("train")), job.recipe, world)
         layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
-        self.model: FineGrained = job.model.to(world.device, memory_format=layout)  # type: ignore[call-overload]
+        model = job.model.to(world.device, memory_format=layout)  # type: ignore[call-overload]
+        self.model: FineGrained = model
         self.optimizer = sgd(
             self.model, job.recipe, backbone_lr=job.recipe.backbone_lr if job.pretrained else 1.0
         )
         self.ema = MovingAverage(self.model, decay=job.recipe.ema) if job.recipe.ema else None
         self.clock = StepClock(world.device, on=job.machine.profile)
-        self.step = Step(
+        self.step = TrainingStep(
             self.model,
             job.recipe,
             spec=job.spec,
@@ -91,7 +84,10 @@ class Trainer:
         self.rows: list[dict[str, Any]] = []
 
     def save(self) -> None:
-        """Write metrics and checkpoint (one process does); the checkpoint comes last, so that metrics never lack an epoch it has."""
+        """Write metrics and checkpoint, in one process.
+
+        The checkpoint comes last, so that the metrics never lack an epoch that it has.
+        """
         if not self.world.writer:
             return
         write_text(self.job.path / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows))
@@ -114,7 +110,8 @@ class Trainer:
         """Train the epochs that are left.
 
         Raises:
-            FinedgeError: the loss or a weight is no longer a finite number; the last checkpoint is kept.
+            FinedgeError: the loss or a weight is no longer a finite number; the last checkpoint is
+                kept.
         """
         try:
             while self.epoch < self.recipe.epochs:
@@ -126,12 +123,8 @@ class Trainer:
                 log.info("%s", _line(self.rows[-1], self.recipe.epochs))
         except KeyboardInterrupt:
             path = self.job.path
-            log.warning(
-                "interrupted; %s holds the checkpoint of epoch %d. To go on: finedge train --out %s --resume",
-                path,
-                self.epoch,
-                path,
-            )
+            log.warning("interrupted; %s holds the checkpoint of epoch %d", path, self.epoch)
+            log.warning("to continue: finedge train --out %s --resume", path)
             raise
 
     def result(self) -> dict[str, Any]:
@@ -139,7 +132,7 @@ class Trainer:
         return summary(self.job.path, self.job.spec, self.rows)
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
-        """Train one epoch (0-based) and return its row of the metrics, without validation."""
+        """Train one epoch (0-based) and return its row of metrics, without validation."""
         start = time.perf_counter()
         loss = self._train_steps(epoch)
         seconds = time.perf_counter() - start
@@ -156,16 +149,15 @@ class Trainer:
         stream = self._stream(epoch)
         to_training_mode(self.model, freeze_norm=self.recipe.freeze_norm)
         total = torch.zeros((), device=self.world.device)
-        with _progress(
-            f"epoch {epoch + 1}/{self.recipe.epochs}", self.steps, shown=self.world.writer
-        ) as advance:
+        text = f"epoch {epoch + 1}/{self.recipe.epochs}"
+        with progress_bar(text, self.steps, enabled=self.world.writer) as advance:
             self.clock.start()
             for step in range(self.steps):
                 lr = lr_at(epoch * self.steps + step, self.recipe, steps_per_epoch=self.steps)
                 total += self.step(stream, images=self.images_per_step // self.world.size, lr=lr)
                 if (step + 1) % CHECK_EVERY == 0:
                     self._require_finite(total, epoch)
-                advance()
+                advance(1)
                 self.clock.lap("rest")
         self._require_finite(total, epoch)
         return self.world.mean(total).item() / self.steps
@@ -173,7 +165,8 @@ class Trainer:
     def _stream(self, epoch: int) -> Iterator[Batch]:
         """Yield this process's share of the epoch's batches."""
         recipe, world = self.recipe, self.world
-        # All that is random hangs on (seed, epoch), so that a resumed run draws what an uninterrupted one draws.
+        # All random numbers depend on (seed, epoch) only: a resumed run draws what an uninterrupted
+        # run draws.
         torch.manual_seed(recipe.seed * 1_000_003 + epoch + world.rank * 1_000_000_007)
         images = TrainingImages(
             self.job.data.split("train"),
@@ -186,7 +179,7 @@ class Trainer:
             images,
             share,
             batch_size=recipe.batch_size // world.size,
-            workers=self.job.machine.workers,
+            workers=self.workers,
         )
 
     def _validate(self) -> dict[str, Any]:
@@ -198,7 +191,12 @@ class Trainer:
         self.world.share_buffers(result)
         items = self.world.share(self.job.data.splits.get("val", ()))
         ranks = target_ranks(
-            result, items, self.job.spec, device=self.world.device, workers=self.job.machine.workers
+            result,
+            items,
+            self.job.spec,
+            device=self.world.device,
+            workers=self.workers,
+            progress="validating" if self.world.writer else "",
         )
         return {
             "val": accuracy(self.world.gathered(ranks)),
@@ -207,15 +205,20 @@ class Trainer:
 
     def _require_finite(self, value: torch.Tensor, epoch: int) -> None:
         if not math.isfinite(value.item()):
+            resume = f"finedge train --out {self.job.path} --resume --lr {self.recipe.lr / 10:g}"
             raise FinedgeError(
-                f"training diverged in epoch {epoch + 1}: loss or weights are no longer finite (lr {self.recipe.lr})",
+                f"training diverged in epoch {epoch + 1} at lr {self.recipe.lr}: the loss or a "
+                "weight is no longer finite",
                 expected="a finite loss",
-                fix=f"finedge train --out {self.job.path} --resume --lr {self.recipe.lr / 10:g} goes on from the checkpoint of epoch {self.epoch}",
+                fix=f"{resume} continues from the checkpoint of epoch {self.epoch}",
             )
 
 
 def summary(path: Path, spec: Spec, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what `finedge train` prints of a run with the metrics `rows`: the accuracy after the last epoch on the val split."""
+    """Return what `finedge train` prints about a run with the metrics `rows`.
+
+    That is the accuracy on the val split after the last epoch.
+    """
     last = rows[-1]
     return {
         "run": str(path),
@@ -249,19 +252,10 @@ def _steps(images: int, recipe: Recipe, world: World) -> tuple[int, int]:
     return max(1, images // step), min(images, step)
 
 
-@contextmanager
-def _progress(text: str, total: int, *, shown: bool) -> Iterator[Any]:
-    """Yield a function that advances a bar on stderr by one; nothing is drawn where stderr is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
-    ) as progress:
-        task = progress.add_task(text, total=total)
-        yield lambda: progress.advance(task)
-
-
 def _line(row: dict[str, Any], epochs: int) -> str:
     top1 = row["val"]["top1"]
     val = "n/a" if top1 is None else f"{100 * top1:.1f} %"
-    return f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}, val top-1 {val}, {row['images_per_s']} images/s, lr {row['lr']:.4g}"
+    return (
+        f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}, val top-1 {val}, "
+        f"{row['images_per_s']} images/s, lr {row['lr']:.4g}"
+    )

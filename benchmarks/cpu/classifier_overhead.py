@@ -1,9 +1,10 @@
-"""What `Classifier` costs over the bare ONNX Runtime call, preprocessing excluded: one JSON object on stdout.
+"""The cost of `Classifier` over the bare ONNX Runtime call, preprocessing excluded: JSON on stdout.
 
     python benchmarks/cpu/classifier_overhead.py MODEL.onnx [--rounds 200] [--threads 1]
 
-MODEL.onnx takes uint8 [B, 224, 224, 3] frames and returns logits, as the files of a bundle do. Both sides run the same session on
-the same batch of one, in turns that change order, so that a busy machine slows both alike.
+MODEL.onnx takes uint8 [B, 224, 224, 3] frames and returns logits, as the files of a bundle do. Both
+sides run the same session on the same batch of one. They take turns in changing order, so that a
+busy machine slows both alike.
 """
 
 from __future__ import annotations
@@ -32,30 +33,18 @@ def main(
     model: tyro.conf.Positional[Path], *, rounds: int = 200, threads: int = 1, spin: bool = False
 ) -> None:
     """Time both calls in turns and print the medians of the paired samples."""
+    settings = {"model": model.name, "threads": threads, "spin": spin}
     with tempfile.TemporaryDirectory() as folder:
-        classifier = as_classifier(
-            model, Path(folder) / "overhead.finedge", options=SessionOptions(threads, spin)
-        )
-        print(
-            json.dumps(
-                {
-                    "model": model.name,
-                    "threads": threads,
-                    "spin": spin,
-                    **measure(classifier, rounds),
-                }
-            )
-        )
+        path, options = Path(folder) / "overhead.finedge", SessionOptions(threads, spin)
+        numbers = measure(as_classifier(model, path, options=options), rounds)
+    print(json.dumps({**settings, **numbers}))
 
 
 def as_classifier(model: Path, path: Path, *, options: SessionOptions) -> Classifier:
     """Open a bare ONNX file as a classifier."""
     graph = onnx.load(model).graph
     frames, scores = graph.input[0], graph.output[0]
-    side, classes = (
-        frames.type.tensor_type.shape.dim[1].dim_value,
-        scores.type.tensor_type.shape.dim[1].dim_value,
-    )
+    side, classes = (value.type.tensor_type.shape.dim[1].dim_value for value in (frames, scores))
     spec = Spec(
         "overhead",
         "any",
@@ -69,14 +58,12 @@ def as_classifier(model: Path, path: Path, *, options: SessionOptions) -> Classi
 
 
 def measure(classifier: Classifier, rounds: int) -> dict[str, object]:
-    """Return the medians of both calls, the median of their paired ratios, and what our code takes by itself."""
+    """Return the medians of both calls, of their paired ratios, and of our code alone."""
     source = classifier.bundle.spec.input
     batch = np.random.default_rng(0).integers(
         0, 256, (1, source.height, source.width, 3), dtype=np.uint8
     )
-    bare_session = (
-        classifier.session._session
-    )  # the very session, without anything of ours around it
+    bare_session = classifier.session._session  # the same session, without our code around it
     calls: dict[str, Callable[[], object]] = {
         "bare": lambda: bare_session.run(None, {source.name: batch}),
         "classifier": lambda: classifier.rank(classifier.probabilities(classifier.scores(batch))),
@@ -85,15 +72,14 @@ def measure(classifier: Classifier, rounds: int) -> dict[str, object]:
     for i in range(rounds + WARM_UP):
         for name in sorted(calls, reverse=bool(i % 2)):
             samples[name].append(timed(calls[name]))
-    bare, ours = samples["bare"][WARM_UP:], samples["classifier"][WARM_UP:]
+    bare, whole = samples["bare"][WARM_UP:], samples["classifier"][WARM_UP:]
+    ratios = [b / a for a, b in zip(bare, whole, strict=True)]
     classifier.session._session = Instant(bare_session.run(None, {source.name: batch}))
     own = statistics.median(timed(calls["classifier"]) for _ in range(500))
     return {
         "bare_ms": round(statistics.median(bare), 4),
-        "classifier_ms": round(statistics.median(ours), 4),
-        "paired_overhead": round(
-            statistics.median(o / b for o, b in zip(ours, bare, strict=True)) - 1, 5
-        ),
+        "classifier_ms": round(statistics.median(whole), 4),
+        "paired_overhead": round(statistics.median(ratios) - 1, 5),
         "own_ms": round(own, 4),
         "own_share": round(own / statistics.median(bare), 5),
         "rounds": rounds,

@@ -1,11 +1,13 @@
 """finedge's training loop against a straight torchvision one: one JSON object on stdout.
 
-    python benchmarks/cpu/training_throughput.py DATA [--size 224] [--workers 2] [--rounds 3] [--steps 20]
+    python benchmarks/cpu/training_throughput.py DATA [--size 224] [--workers 2] [--steps 20]
 
-DATA has train/CLASS/*.jpg. The straight loop is what torchvision's references do: an ImageFolder, transforms v2 (RandomResizedCrop,
-flip), a DataLoader with worker processes, forward, backward, SGD. Both have the same model with the same initial weights, batch, precision,
-memory format, number of workers and kind of augmentation, and run in turns that change order, so that a busy machine slows both alike.
-finedge prepares images with threads, the DataLoader with processes, which live on between the rounds.
+DATA has train/CLASS/*.jpg. The straight loop is that of torchvision's references: an ImageFolder,
+transforms v2 (RandomResizedCrop, flip), a DataLoader with worker processes, forward, backward, SGD.
+Both have the same model with the same initial weights, batch, precision, memory format, number of
+workers and kind of augmentation. They take turns in changing order, so that a busy machine slows
+both alike. finedge prepares images with threads, the DataLoader with processes that stay alive
+between the rounds.
 """
 
 from __future__ import annotations
@@ -26,9 +28,16 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from finedge.cli import logs_to_stderr
-from finedge.train.distributed import joined
+from finedge.train.distributed import World, joined
+from finedge.train.request import (
+    MachineOptions,
+    ModelOptions,
+    RecipeOptions,
+    RunOptions,
+    TrainingRequest,
+)
 from finedge.train.session import fresh
-from finedge.train.trainer import Machine, Trainer
+from finedge.train.trainer import Trainer
 
 RECIPE = """
 augment = "resized-crop"
@@ -56,7 +65,7 @@ def main(settings: tyro.conf.OmitArgPrefixes[Settings]) -> None:
     """Time both loops in turns and print the images per second of each and their ratio."""
     logs_to_stderr()
     with tempfile.TemporaryDirectory() as folder, joined("auto") as world:
-        trainer = finedge_trainer(Path(folder), settings, machine=Machine(world, settings.workers))
+        trainer = finedge_trainer(Path(folder), settings, world=world)
         loops = {"finedge": trainer.train_epoch, "straight": straight_loop(trainer, settings)}
         seconds = in_turns(loops, settings.rounds)
     images = settings.steps * settings.batch_size
@@ -75,37 +84,38 @@ def main(settings: tyro.conf.OmitArgPrefixes[Settings]) -> None:
     )
 
 
-def finedge_trainer(folder: Path, settings: Settings, *, machine: Machine) -> Trainer:
+def finedge_trainer(folder: Path, settings: Settings, *, world: World) -> Trainer:
     """Return a trainer whose epochs have as many steps as are measured."""
     (folder / "recipe.toml").write_text(RECIPE.format(epochs=settings.rounds + 1))
-    names = {
-        "data": settings.data,
-        "recipe": str(folder / "recipe.toml"),
-        "model": "plain",
-        "backbone": settings.backbone,
-        "weights": "none",
-    }
-    trainer = fresh(
-        folder / "run",
-        {**names, "size": settings.size, "batch_size": settings.batch_size},
-        machine=machine,
+    request = TrainingRequest(
+        RunOptions(folder / "run", settings.data),
+        ModelOptions("plain", settings.backbone, "none"),
+        RecipeOptions(
+            str(folder / "recipe.toml"), size=settings.size, batch_size=settings.batch_size
+        ),
+        MachineOptions(settings.workers),
     )
+    trainer = fresh(request, world=world)
     if trainer.steps < settings.steps:
         raise SystemExit(
             f"{settings.data} has images for {trainer.steps} steps, not {settings.steps}"
         )
-    trainer.steps = settings.steps  # the rest of the images is left out
+    trainer.steps = settings.steps  # further images are left out
     return trainer
 
 
 def straight_loop(trainer: Trainer, settings: Settings) -> Callable[[int], None]:
-    """Return one epoch of `steps` steps as torchvision's references train, on a copy of the trainer's model."""
-    device, how, recipe = trainer.world.device, trainer.job.spec.preprocess, trainer.recipe
+    """Return an epoch of `steps` steps as torchvision's references train.
+
+    It trains a copy of the trainer's model.
+    """
+    device, recipe = trainer.world.device, trainer.recipe
+    preprocess = trainer.job.spec.preprocess
     crop = v2.RandomResizedCrop(settings.size, scale=(recipe.min_area, 1.0), antialias=True)
     floats = [
         v2.PILToTensor(),
         v2.ToDtype(torch.float, scale=True),
-        v2.Normalize(how.mean, how.std),
+        v2.Normalize(preprocess.mean, preprocess.std),
     ]
     images = ImageFolder(
         settings.data / "train", v2.Compose([crop, v2.RandomHorizontalFlip(), *floats])
@@ -132,11 +142,9 @@ def straight_loop(trainer: Trainer, settings: Settings) -> Callable[[int], None]
 
     def epoch(_number: int) -> None:
         model.train()
-        for frames, targets in loader:
-            frames, targets = (
-                frames.to(device, non_blocking=True, memory_format=torch.channels_last),
-                targets.to(device, non_blocking=True),
-            )
+        for images_, targets_ in loader:
+            frames = images_.to(device, non_blocking=True, memory_format=torch.channels_last)
+            targets = targets_.to(device, non_blocking=True)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=trainer.step.bf16):
                 loss = criterion(model(frames)["logits"], targets)
             optimizer.zero_grad(set_to_none=True)
@@ -159,6 +167,7 @@ def in_turns(loops: dict[str, Callable[[int], Any]], rounds: int) -> dict[str, l
 
 
 def described(settings: Settings, device: torch.device) -> dict[str, Any]:
+    """Return the settings and the machine as plain data."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     load = round(os.getloadavg()[0], 2)
     return {

@@ -1,9 +1,11 @@
-"""A million frames through the pipeline: does it lose or double one, and does it grow? Prints one JSON object; exit code 1 if so.
+"""A million frames through the pipeline: is one lost or doubled, and does the memory grow?
 
     python benchmarks/soak/million.py [--frames 1000000] [--lines /dev/null]
 
-A source that never sleeps, the fake backend, smoothing and holding on, every line written. Two runs: as a file (every frame must come
-through, in order) and live (what is dropped must be counted). Memory is the resident size behind the first tenth against that at the end.
+It prints one JSON object; exit code 1 if one is lost or doubled, or if the memory grows. The source
+never sleeps, the backend is the fake one, smoothing and holding are on, every line is written.
+There are two runs: as a file (every frame must come through, in order) and live (dropped frames
+must be counted). The resident memory after the first tenth is compared with that at the end.
 """
 
 from __future__ import annotations
@@ -22,15 +24,15 @@ import numpy as np
 
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.environment import environment
 from finedge.runtime.fake import FakeBackend
 from finedge.runtime.sources import Frame, SourceInfo
 from finedge.runtime.stream.decide import Holding, Rules, Smoothing
 from finedge.runtime.stream.pipeline import Pipeline
 from finedge.runtime.stream.results import Results
+from finedge.runtime.telemetry.environment import environment
 from finedge.spec import Input, Preprocess, Spec
 
-MOST_MIB = 5.0
+MAX_GROWTH_MIB = 5.0
 SPEC = Spec(
     "soak", "none", ("a", "b", "c"), Preprocess(resize=8, crop=8, method="cv2-linear"), Input(8, 8)
 )
@@ -56,11 +58,12 @@ class Flood:
 
 
 def resident_mib() -> float:
+    """Return the resident memory of this process in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def soak(classifier: Classifier, source: Flood, *, lines: Path) -> dict[str, object]:
-    """Run a source to its end and say what came through."""
+    """Run a source to its end; return what came through."""
     results = Results(classifier, [source], rules=Rules(Smoothing(0.5), Holding(3)))
     pipeline = Pipeline([source], classifier)
     last, wrong, answered, sizes = -1, 0, 0, [0.0]
@@ -93,7 +96,7 @@ def soak(classifier: Classifier, source: Flood, *, lines: Path) -> dict[str, obj
         "seconds": round(time.monotonic() - start, 1),
         "mib_behind_a_tenth": round(sizes[0], 2),
         "mib_at_the_end": round(sizes[1], 2),
-        "pass": right and sizes[1] - sizes[0] < MOST_MIB,
+        "pass": right and sizes[1] - sizes[0] < MAX_GROWTH_MIB,
     }
 
 
@@ -117,7 +120,7 @@ def main() -> int:
             {
                 "schema": 1,
                 "environment": machine,
-                "limit_mib": MOST_MIB,
+                "limit_mib": MAX_GROWTH_MIB,
                 "runs": runs,
                 "pass": all(r["pass"] for r in runs),
             },

@@ -1,10 +1,16 @@
-"""A real RTSP server killed and started again, then watched for long: is every return seen, and is every picture real? JSON on stdout.
+"""A real RTSP server is killed and started again many times, then watched for long. JSON on stdout.
 
-    python benchmarks/soak/rtsp.py [--cycles 100] [--seconds 3600] [--via ffmpeg] [--state rtsp-soak.json]
+    python benchmarks/soak/rtsp.py [--cycles 100] [--seconds 3600] [--state rtsp-soak.json]
 
-Needs the Debian packages of tests/apt.txt. What is done is kept in the state file after every cycle and every minute: start it again and it
-goes on. Checked: after each return the first picture comes within 2 s of the server's listening; no number is missing or doubled over a loss;
-every picture has the server's colour; the long watch loses nothing and grows by less than 5 MiB. Exits 1 when a check fails.
+It needs the Debian packages of tests/apt.txt. The state file keeps the results after every cycle
+and every minute: start the script again and it continues. It checks that:
+
+- after each return the first picture comes within 2 s after the server listens;
+- no frame number is missing or doubled over a loss;
+- every picture has the server's colour;
+- the long watch loses nothing and grows by less than 5 MiB.
+
+Exit code 1 when a check fails.
 """
 
 from __future__ import annotations
@@ -25,14 +31,14 @@ import numpy as np
 
 from finedge.files import write_text
 from finedge.measure import percentile
-from finedge.runtime.environment import environment
 from finedge.runtime.sources import Frame, open_source
 from finedge.runtime.sources.reconnect import ReconnectingSource
 from finedge.runtime.stream.stream import Stream
+from finedge.runtime.telemetry.environment import environment
 
 SERVER = Path(__file__).parents[2] / "tests" / "runtime" / "sources" / "rtsp_server.py"
 COLOUR, TOLERANCE = (0, 160, 0), 20
-MOST_RETURN_S, MOST_MIB = 2.0, 5.0
+MAX_RETURN_S, MAX_GROWTH_MIB = 2.0, 5.0
 BETWEEN_FRAMES = 20  # of a cycle
 AWAY_S = (0.1, 4.0)
 CHUNK_S = 60.0
@@ -72,7 +78,7 @@ class Server:
         self.port, self.since = int(line), time.monotonic()
 
     def kill(self) -> None:
-        """Kill it without a word to its clients."""
+        """Kill it; its clients get no message."""
         self._process.kill()
         self._process.communicate()
 
@@ -85,10 +91,12 @@ class Server:
 
 
 def is_real(frame: Frame) -> bool:
+    """Tell whether a picture has the server's colour."""
     return bool(np.abs(frame.image.reshape(-1, 3).mean(0) - COLOUR).max() < TOLERANCE)
 
 
 def resident_mib() -> float:
+    """Return the resident memory of this process in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
@@ -100,7 +108,7 @@ def cycle(
     state: dict[str, Any],
     last: int,
 ) -> int:
-    """Watch, kill, let it return; note how long the first picture took. Returns the last frame's number."""
+    """Watch, kill, let it return, time the first picture; return the last frame's number."""
     losses, seen, timer = source.losses, 0, None
     for frame in frames:
         state["wrong_number"] += frame.index != last + 1
@@ -147,16 +155,17 @@ def watch(source: ReconnectingSource, state: dict[str, Any], *, seconds: float, 
 
 
 def verdict(state: dict[str, Any], *, cycles: int, seconds: float) -> dict[str, bool]:
+    """Return which checks hold."""
     firsts = [c["first_picture_s"] for c in state["cycles"]]
     mib = state["mib"]
+    filled = mib[min(5, len(mib) - 1)] if mib else 0.0  # the first minutes fill caches
+    in_time = all(first_s <= MAX_RETURN_S for first_s in firsts)
     return {
-        "every_return_within_2_s": len(firsts) >= cycles
-        and all(s <= MOST_RETURN_S for s in firsts),
+        "every_return_within_2_s": len(firsts) >= cycles and in_time,
         "no_number_missing_or_doubled": state["wrong_number"] == 0,
         "every_picture_real": state["unreal"] == 0,
         "watched_without_loss": state["watched_s"] >= seconds - 1 and state["losses"] == 0,
-        "no_growth": len(mib) < 2
-        or mib[-1] - mib[min(5, len(mib) - 1)] < MOST_MIB,  # the first minutes fill caches
+        "no_growth": len(mib) < 2 or mib[-1] - filled < MAX_GROWTH_MIB,
     }
 
 
@@ -185,6 +194,7 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace, state: dict[str, Any], *, server: Server) -> None:
+    """Run the cycles and the long watch that are missing in the state."""
     uri = f"rtsp://127.0.0.1:{server.port}/cam"
     with open_source(uri, via=options.via) as source:
         assert isinstance(source, ReconnectingSource)

@@ -1,11 +1,17 @@
-"""What the pipeline promises at any overload: how old a frame is when it is answered, and how much is answered. JSON on stdout.
+"""What the pipeline promises at any overload: the age of answered frames, and their rate.
 
-    python benchmarks/stream/overload.py [--bundle examples/birds.finedge] [--seconds 20] > benchmarks/results/stream/overload.json
+    python benchmarks/stream/overload.py [--bundle examples/birds.finedge] [--seconds 20]
 
-The stages are timed one after the other first: the slower one is the capacity. Then frames come at 0.5, 1, 2 and 5 times that rate.
-Checked for each rate:  age p95 <= one period of the source + preprocess + 2 x inference, both at their p95 in that run.
-Checked from twice the capacity on:  answers a second >= 0.95 of the capacity for stages that sleep, >= 0.9 for real ones on one inference
-thread. Exits 1 when a check fails. An age holds the post-processing too, which the bound leaves out.
+It prints JSON (kept in benchmarks/results/stream/overload.json). First the stages are timed one
+after the other: the slower one is the capacity. Then frames come at 0.5, 1, 2 and 5 times that
+rate. The checks are:
+
+- at each rate, age p95 <= one period of the source + preprocess + 2 x inference, both at their p95
+  in that run;
+- from twice the capacity on, answers a second >= 0.95 of the capacity for stages that sleep, >= 0.9
+  for real ones on one inference thread.
+
+Exit code 1 when a check fails. An age includes the post-processing, which the bound leaves out.
 """
 
 from __future__ import annotations
@@ -23,11 +29,12 @@ import tyro
 from numpy.typing import NDArray
 
 from finedge.measure import percentile, supported
-from finedge.runtime.benchmark.camera import Replay, Seen, watch
+from finedge.runtime.benchmark.camera import AnsweredFrame, watch
 from finedge.runtime.benchmark.frames import rendered_frames
+from finedge.runtime.benchmark.replay import Replay
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.environment import environment
 from finedge.runtime.stream.pipeline import BatchModel
+from finedge.runtime.telemetry.environment import environment
 
 RATES = (0.5, 1.0, 2.0, 5.0)
 Rank = Callable[[NDArray[np.float32]], object]
@@ -53,7 +60,7 @@ class Sleeper:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is watched, and which share of its capacity it must reach."""
+    """What is measured, and the share of its capacity that it must reach."""
 
     name: str
     stages: BatchModel
@@ -96,19 +103,17 @@ def measure(
     rows = []
     for rate in RATES:
         source = Replay(frames, capacity * rate)
-        seen = watch(source, subject.stages, rank=subject.rank, seconds=seconds)
+        answered = watch(source, subject.stages, rank=subject.rank, seconds=seconds)
         row = {
             "subject": subject.name,
             "rate": rate,
             "alone_p50_ms": alone,
             "capacity_fps": round(capacity, 3),
-            **numbers(seen, fps=source.fps),
+            **numbers(answered, fps=source.fps),
         }
         rows.append({**row, "missed": source.missed, "pass": checks(row, subject)})
-        print(
-            f"{subject.name} at {rate:g} x {capacity:.1f} frames/s: {json.dumps(rows[-1]['pass'])}",
-            file=sys.stderr,
-        )
+        passed = json.dumps(rows[-1]["pass"])
+        print(f"{subject.name} at {rate:g} x {capacity:.1f} frames/s: {passed}", file=sys.stderr)
     return rows
 
 
@@ -128,39 +133,40 @@ def stage_times(
     return {stage: round(percentile(samples, 50), 4) for stage, samples in times.items()}
 
 
-def numbers(seen: Sequence[Seen], *, fps: float) -> dict[str, Any]:
-    """Return the ages, the stages, and what was answered; a percentile that too few frames support is None."""
+def numbers(answered: Sequence[AnsweredFrame], *, fps: float) -> dict[str, Any]:
+    """Return ages, stages and rates; a percentile that too few frames support is None."""
     columns = {
-        "age": [s.age_ms for s in seen],
-        "preprocess": [s.preprocess for s in seen],
-        "infer": [s.infer for s in seen],
-        "post": [s.post for s in seen],
+        "age": [frame.age_ms for frame in answered],
+        "preprocess": [frame.preprocess for frame in answered],
+        "infer": [frame.infer for frame in answered],
+        "post": [frame.post for frame in answered],
     }
-    shown = {
+    percentiles = {
         f"{name}_p{p}_ms": round(percentile(c, p), 4) if supported(p, len(c)) else None
         for name, c in columns.items()
         for p in (50, 95, 99)
     }
-    span_s = (seen[-1].answered_ns - seen[0].answered_ns) / 1e9
+    first, last, n = answered[0], answered[-1], len(answered)
+    span_s = (last.answered_ns - first.answered_ns) / 1e9
     return {
-        "period_ms": round(1e3 / fps, 4), "n": len(seen), "dropped": seen[-1].index - seen[0].index + 1 - len(seen),
-        "fps_answered": round((len(seen) - 1) / span_s, 3), **shown, "age_max_ms": round(max(columns["age"]), 4),
-    }  # fmt: skip
+        "period_ms": round(1e3 / fps, 4),
+        "n": n,
+        "dropped": last.index - first.index + 1 - n,
+        "fps_answered": round((n - 1) / span_s, 3),
+        **percentiles,
+        "age_max_ms": round(max(columns["age"]), 4),
+    }
 
 
 def checks(row: dict[str, Any], subject: Subject) -> dict[str, bool]:
-    """Return which promises hold; too few frames for a p95 hold none."""
-    known = row["age_p95_ms"] is not None
-    found = {
-        "age": known
-        and row["age_p95_ms"]
-        <= row["period_ms"] + row["preprocess_p95_ms"] + 2 * row["infer_p95_ms"]
-    }
-    return (
-        found
-        if row["rate"] < 2
-        else {**found, "throughput": row["fps_answered"] >= subject.share * row["capacity_fps"]}
-    )
+    """Return which promises hold; with too few frames for a p95 the age does not."""
+    age = False
+    if row["age_p95_ms"] is not None:
+        bound = row["period_ms"] + row["preprocess_p95_ms"] + 2 * row["infer_p95_ms"]
+        age = row["age_p95_ms"] <= bound
+    if row["rate"] < 2:
+        return {"age": age}
+    return {"age": age, "throughput": row["fps_answered"] >= subject.share * row["capacity_fps"]}
 
 
 if __name__ == "__main__":

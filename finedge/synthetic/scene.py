@@ -86,15 +86,10 @@ def moving_scene(index: int, *, seed: int = 0) -> Image:
     pose, plumage, species = (
         _pose_at(index, seed=seed),
         sample_plumage(rng),
-        _visitor(visit, seed=seed),
+        visitor(visit, seed=seed),
     )
     image = _with_bird(_stage(seed).copy(), species, pose=pose, plumage=plumage, rng=rng)
     return Light.sample(np.random.default_rng([seed, 21]))(image)
-
-
-def moving_scene_label(index: int, *, seed: int = 0) -> str:
-    """Return the species' name in frame `index` of `moving_scene`."""
-    return _visitor(index // STAY, seed=seed).name
 
 
 def _with_bird(
@@ -106,7 +101,8 @@ def _with_bird(
     return over(feathered(layer, rng), image)
 
 
-def _visitor(visit: int, *, seed: int) -> Species:
+def visitor(visit: int, *, seed: int) -> Species:
+    """Return the species of a visit: the bird of frames `visit * STAY` and on in `moving_scene`."""
     order: list[int] = np.random.default_rng([seed, 3]).permutation(len(_CAST)).tolist()
     return _CAST[order[visit % len(_CAST)]]
 

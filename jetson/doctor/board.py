@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from finedge.runtime.environment import UNKNOWN
-from finedge.runtime.telemetry.sysfs import text
+from finedge.runtime.machine.sysfs import UNKNOWN, text
 
 # By NVIDIA's JetPack archive, as far as dusty-nv/jetson-containers (l4t_version.py), rbonghi/jetson_stats (pull request 803),
 # anduril/jetpack-nixos (pull request 541) and roboflow/inference (pull request 2531) quote it.

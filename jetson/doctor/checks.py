@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from finedge.runtime.environment import UNKNOWN
+from finedge.runtime.machine.sysfs import UNKNOWN
 
 MIN_FREE_MIB = 1024  # of memory and of disk: an engine build or an export needs about this much
 SMALL_MIB = 8192  # a Jetson with no more memory than this needs swap to build engines

@@ -12,10 +12,10 @@ from finedge.jetson.doctor.board import jetson
 from finedge.jetson.doctor.gpu import cuda_toolkit, graphics, nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv
 from finedge.runtime.backend import backend_names, load_backend
-from finedge.runtime.environment import environment
+from finedge.runtime.machine.sysfs import text
 from finedge.runtime.telemetry import read_telemetry
 from finedge.runtime.telemetry.clocks import power_modes
-from finedge.runtime.telemetry.sysfs import text
+from finedge.runtime.telemetry.environment import environment
 
 
 def examine(root: Path = Path("/")) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from finedge.document import parsed
 from finedge.errors import SystemProblem
-from finedge.runtime.telemetry.sysfs import text
+from finedge.runtime.machine.sysfs import text
 from finedge.runtime.trt import library
 from finedge.runtime.trt.cuda import gpu, why_no_gpu
 from finedge.runtime.trt.plugin.image import image_for

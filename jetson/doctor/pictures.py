@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finedge.commands import missing_library
-from finedge.runtime.environment import UNKNOWN
-from finedge.runtime.telemetry.sysfs import text
+from finedge.runtime.machine.sysfs import UNKNOWN, text
 
 # What a Jetson's pipelines are made of, and the plugin file that each is in (package nvidia-l4t-gstreamer).
 NVIDIA_ELEMENTS = {

@@ -1,1 +1,1 @@
-"""Accuracy and latency of every variant in one interleaved run: real frames in, top-k out, raw samples kept."""
+"""Accuracy and latency of every variant of one or more bundles, in one interleaved run."""

@@ -10,14 +10,20 @@ from typing import Any
 
 from finedge.data import Item
 from finedge.measure import mcnemar
-from finedge.runtime.evaluate.command import Answers
+from finedge.runtime.evaluate.predict import Answers
 
 
 @dataclass(frozen=True)
 class Change:
-    """How a second classifier's top-1 differs from a first's: shares of all images, and counts of them.
+    """How a second classifier's top-1 differs from a first's on the same images.
 
-    `flips` images got another answer, `gained` became right, `lost` became wrong.
+    Attributes:
+        top1_change: the difference of the top-1 shares, -1 to 1.
+        top1_change95: its 95 % interval.
+        mcnemar_p: the p-value that both are equally good.
+        flips: images that got another answer.
+        gained: images that became right.
+        lost: images that became wrong.
     """
 
     top1_change: float
@@ -30,35 +36,27 @@ class Change:
 
 def choose(items: Sequence[Item], limit: int | None) -> tuple[Item, ...]:
     """Return all items, or `limit` of them by a fixed seed."""
-    return (
-        tuple(items)
-        if limit is None or limit >= len(items)
-        else tuple(random.Random(0).sample(list(items), limit))
-    )
+    if limit is None or limit >= len(items):
+        return tuple(items)
+    return tuple(random.Random(0).sample(list(items), limit))
 
 
 def change(first: Answers, second: Answers) -> Change:
     """Compare the answers of two classifiers to the same images in the same order."""
-    gained, lost = (
-        int((second.correct & ~first.correct).sum()),
-        int((first.correct & ~second.correct).sum()),
-    )
-    flips, n = int((first.ranked[:, 0] != second.ranked[:, 0]).sum()), len(first.items)
-    return Change(
-        round((gained - lost) / n, 6),
-        paired_interval95(gained, lost, n),
-        mcnemar(lost, gained),
-        flips,
-        gained,
-        lost,
-    )
+    gained = int((second.correct & ~first.correct).sum())
+    lost = int((first.correct & ~second.correct).sum())
+    flips = int((first.ranked[:, 0] != second.ranked[:, 0]).sum())
+    n = len(first.items)
+    interval = paired_interval95(gained, lost, n=n)
+    difference = round((gained - lost) / n, 6)
+    return Change(difference, interval, mcnemar(lost, gained), flips, gained, lost)
 
 
-def paired_interval95(gained: int, lost: int, n: int) -> tuple[float, float]:
+def paired_interval95(gained: int, lost: int, *, n: int) -> tuple[float, float]:
     """Return the 95 % interval of the difference of two shares measured on the same `n` images.
 
-    Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's interval after
-    half an image is added to each of the four cells.
+    Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions":
+    Wald's interval after half an image is added to each of the four cells.
     """
     total, up, down = n + 2, gained + 0.5, lost + 0.5
     middle = (up - down) / total
@@ -67,15 +65,17 @@ def paired_interval95(gained: int, lost: int, n: int) -> tuple[float, float]:
 
 
 def per_class(labels: Sequence[str], answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
-    """Return label, n, top-1 share by variant, and the change from fp32 to int8 (None where one is missing) of each class with images."""
+    """Return the accuracy of each class that has images: label, n, top-1 share by variant, change.
+
+    The change is from fp32 to int8; it is None where one of the two is missing.
+    """
     truth = next(iter(answers.values())).labels
     rows = []
     for index in sorted(set(truth.tolist())):
         mask = truth == index
         top1 = {variant: round(float(a.correct[mask].mean()), 6) for variant, a in answers.items()}
-        difference = (
-            round(top1["int8"] - top1["fp32"], 6) if {"fp32", "int8"} <= set(top1) else None
-        )
+        both = {"fp32", "int8"} <= set(top1)
+        difference = round(top1["int8"] - top1["fp32"], 6) if both else None
         rows.append(
             {"label": labels[index], "n": int(mask.sum()), "top1": top1, "change": difference}
         )

@@ -1,196 +1,117 @@
-"""From raw samples and answers to report.json: rows, what is INVALID and why, comparisons, and the samples themselves."""
+"""From raw samples and answers to report.json and samples.json.gz."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
 from typing import Any
 
-from finedge.bundle import Bundle
-from finedge.runtime.backend import SessionInfo
-from finedge.runtime.benchmark.accuracy import change, per_class
-from finedge.runtime.benchmark.modes import TOTAL, Lane
-from finedge.runtime.benchmark.rows import Row, latency_fields, median_or_none, unsupported
-from finedge.runtime.benchmark.run import clock_drop
-from finedge.runtime.evaluate.command import Answers
-from finedge.runtime.trt.build.store import EngineStore
+from finedge.runtime.benchmark.accuracy import Change, change, per_class
+from finedge.runtime.benchmark.conditions import (
+    clocks_record,
+    invalid_reasons,
+    power_mode,
+    power_record,
+)
+from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
+from finedge.runtime.benchmark.measure import BenchmarkOptions, Key, Measured
+from finedge.runtime.benchmark.options import Claims
+from finedge.runtime.benchmark.rows import BenchmarkRow, latency_fields, median_or_none
+from finedge.runtime.evaluate.predict import Answers
 
 log = logging.getLogger(__name__)
 
-MAX_CLOCK_DROP = 0.05
-Key = tuple[str, str]  # (bundle name, variant)
+SCHEMA = 1
+STAGES = ("preprocess", "infer", "post")
+NO_CHANGE: dict[str, Any] = dict.fromkeys(Change.__dataclass_fields__)
 
 
-@dataclass(frozen=True)
-class Claims:
-    """What the user asked the numbers to support: percentiles, and a least top-1 share."""
-
-    percentiles: tuple[float, ...] = ()
-    gate: float | None = None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Everything one run produced; `bundles` by name, `answers` by bundle and variant, empty without labelled data.
-
-    `environment` was read before the first frame, so that its load is that of others. `data`: the
-    origin of the images by bundle.
-    """
-
-    bundles: Mapping[str, Bundle]
-    lanes: Sequence[Lane]
-    environment: Mapping[str, Any]
-    answers: Mapping[Key, Answers] = field(default_factory=dict)
-    throttled: bool | str = "unknown"
-    note: str = ""
-    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-def rows(measured: Measured, claims: Claims) -> tuple[Row, ...]:
-    """Return a row for each lane."""
-    return tuple(_row(lane, measured, claims) for lane in measured.lanes)
-
-
-def comparisons(measured: Measured, table: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return how each further bundle differs from the first, variant by variant, where both answered the same images."""
-    first, *others = measured.bundles
-    p50 = {(r.bundle, r.variant): r.p50_ms for r in reversed(table)}
-    found = []
-    for other in others:
-        for variant in dict.fromkeys(r.variant for r in table):
-            a, b = measured.answers.get((first, variant)), measured.answers.get((other, variant))
-            if a is None or b is None:
-                continue
-            if a.items != b.items:
-                text = "%s and %s (%s) are not compared: their stored splits name different images (%d and %d)"
-                log.warning(text, first, other, variant, len(a.items), len(b.items))
-                continue
-            times = [p50[first, variant], p50[other, variant]]
-            found.append(
-                {
-                    "first": first,
-                    "second": other,
-                    "variant": variant,
-                    "n": len(a.items),
-                    "p50_ms": times,
-                    **asdict(change(a, b)),
-                }
-            )
-    return found
-
-
-def class_changes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
-    """Return the accuracy of each class by bundle: label, n, top1 by variant, change fp32 to int8."""
-    by_bundle = {
-        name: {v: a for (b, v), a in measured.answers.items() if b == name}
-        for name in measured.bundles
-    }
+def report_content(
+    measured: Measured, *, claims: Claims, options: BenchmarkOptions
+) -> dict[str, Any]:
+    """Return what report.json holds."""
+    table = rows(measured, claims)
     return {
-        name: per_class(measured.bundles[name].spec.labels, answers)
-        for name, answers in by_bundle.items()
-        if answers
+        "schema": SCHEMA,
+        "made": datetime.now(tz=timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "environment": dict(measured.environment),
+        "method": _method(measured, claims=claims, options=options),
+        "rows": [row.to_json() for row in table],
+        "comparisons": comparisons(measured, table),
+        "per_class": class_changes(measured),
     }
 
 
-def samples(measured: Measured) -> bytes:
-    """Return samples.json.gz: every recorded time by row and stage, where each block begins, what was read at its end, and every image's top-1."""
-    lanes = [
-        {
-            "bundle": lane.bundle, "variant": lane.classifier.variant, "mode": lane.mode.name, "batch": lane.mode.batch,
-            "ms": {stage: [round(t, 5) for t in times] for stage, times in lane.times.samples_ms.items()},
-            "block_starts": lane.blocks, "clocks_mhz": lane.clocks_mhz, "watts": [None if w is None else round(w[0], 4) for w in lane.watts],
-            "gpu_mhz": _gpu_clocks(lane), "hottest_c": [reading.hottest_c for reading in lane.readings],
-        }
-        for lane in measured.lanes
-    ]  # fmt: skip
-    answers = [
-        {
-            "bundle": bundle,
-            "variant": variant,
-            "images": [i.path.name for i in a.items],
-            "labels": a.labels.tolist(),
-            "top1": a.ranked[:, 0].tolist(),
-        }
-        for (bundle, variant), a in measured.answers.items()
-    ]
-    content = {
-        "schema": 1,
-        "lanes": lanes,
-        "decode_ms": list(measured.lanes[0].frames.decode_ms),
-        "answers": answers,
+def _method(measured: Measured, *, claims: Claims, options: BenchmarkOptions) -> dict[str, Any]:
+    """Return how it was measured."""
+    plan, frames = options.run.schedule, measured.lanes[0].frames
+    return {
+        **asdict(plan),
+        "block_s": round(plan.block_s, 4),
+        "frames": len(frames.frames),
+        "frames_from": frames.source,
+        "threads": options.run.threads,
+        "split": options.dataset.split,
+        "gate": claims.gate,
+        "percentiles": list(claims.percentiles),
+        "data": dict(measured.data),
     }
-    return gzip.compress(json.dumps(content).encode(), mtime=0)
 
 
-def _row(lane: Lane, measured: Measured, claims: Claims) -> Row:
-    bundle, info, times = measured.bundles[lane.bundle], lane.classifier.session.info, lane.times
-    fps = lane.images_per_second
-    power = _power(lane)
-    stages = {
-        stage: median_or_none(times.samples_ms.get(stage, ()))
-        for stage in ("preprocess", "infer", "post")
-    }
-    reasons = _invalid_reasons(lane, measured, claims)
-    return Row(
+def rows(measured: Measured, claims: Claims) -> tuple[BenchmarkRow, ...]:
+    """Return a row for each lane."""
+    return tuple(_row(lane, measured, claims=claims) for lane in measured.lanes)
+
+
+def _row(lane: BenchmarkLane, measured: Measured, *, claims: Claims) -> BenchmarkRow:
+    bundle, info = measured.bundles[lane.bundle], lane.classifier.session.info
+    file = info.path or bundle.file(info.file)
+    samples_ms, fps, power = lane.times.samples_ms, lane.images_per_second, power_record(lane)
+    stages = {stage: median_or_none(samples_ms.get(stage, ())) for stage in STAGES}
+    reasons = invalid_reasons(lane, measured, claims=claims)
+    return BenchmarkRow(
         bundle=lane.bundle,
         model=bundle.spec.model,
         backbone=bundle.spec.backbone,
         variant=lane.classifier.variant,
         file=info.file,
-        file_bytes=_file_bytes(bundle, info),
+        file_bytes=file.stat().st_size,
         digest=bundle.digest(),
         backend=info.backend,
         device=info.device,
         precision=info.precision,
         batch=lane.mode.batch,
         mode=lane.mode.name,
-        **latency_fields(times[TOTAL]),
+        **latency_fields(samples_ms[TOTAL]),
         engine_p50_ms=stages["infer"],
         stages_p50_ms={"decode": median_or_none(lane.decode_ms), **stages},
         images_per_second=round(fps, 3),
-        **_accuracy_fields(lane, measured),
-        clocks=_clocks(lane),
-        power_mode=(lane.readings[-1].power_mode if lane.readings else None) or "unknown",
+        **_accuracy_fields(measured, lane.key),
+        clocks=clocks_record(lane),
+        power_mode=power_mode(lane),
         power=power,
         energy_mj=None if power["mean_w"] is None else round(1e3 * power["mean_w"] / fps, 3),
         throttled=measured.throttled,
         valid=not reasons,
         invalid_reasons=reasons,
-        camera=lane.of_the_camera(),
+        camera=lane.camera_record(),
     )
 
 
-def _file_bytes(bundle: Bundle, info: SessionInfo) -> int:
-    if not info.source:
-        return bundle.file(info.file).stat().st_size
-    return next(
-        found.path.stat().st_size
-        for found in EngineStore.of(bundle)
-        if found.path.name == info.file
-    )
-
-
-def _accuracy_fields(lane: Lane, measured: Measured) -> dict[str, Any]:
-    found = measured.answers.get((lane.bundle, lane.classifier.variant))
-    base = measured.answers.get((lane.bundle, "fp32"))
-    changes = dict.fromkeys(
-        ("top1_change", "top1_change95", "mcnemar_p", "flips", "gained", "lost")
-    )
-    if found is None:
-        return {
-            "top1": None,
-            "top5": None,
-            "wilson95": None,
-            "accuracy_n": 0,
-            "accuracy_note": measured.note,
-            **changes,
-        }
-    if base is not None and lane.classifier.variant != "fp32":
-        changes = asdict(change(base, found))
-    record = found.record()
+def _accuracy_fields(measured: Measured, key: Key) -> dict[str, Any]:
+    """Return the accuracy of a variant, and its change from fp32 of the same bundle."""
+    bundle, variant = key
+    answers, float_answers = measured.answers.get(key), measured.answers.get((bundle, "fp32"))
+    record: dict[str, Any] = {"top1": None, "top5": None, "wilson95": None, "n": 0}
+    changes = NO_CHANGE
+    if answers is not None:
+        record = answers.record()
+        if float_answers is not None and variant != "fp32":
+            changes = asdict(change(float_answers, answers))
     return {
         "top1": record["top1"],
         "top5": record["top5"],
@@ -201,82 +122,87 @@ def _accuracy_fields(lane: Lane, measured: Measured) -> dict[str, Any]:
     }
 
 
-def _clocks(lane: Lane) -> dict[str, Any]:
-    locked = lane.readings[-1].clocks_locked if lane.readings else None
-    gpu = (
-        {f"gpu_{name}": value for name, value in _change(_gpu_clocks(lane)).items()}
-        if _on_gpu(lane)
-        else {}
-    )
-    return {**_change(lane.clocks_mhz), **gpu, "locked": "unknown" if locked is None else locked}
+def comparisons(measured: Measured, table: Sequence[BenchmarkRow]) -> list[dict[str, Any]]:
+    """Return how each further bundle differs from the first, variant by variant.
+
+    Both must have answered the same images.
+    """
+    first, *others = measured.bundles
+    p50 = {(row.bundle, row.variant): row.p50_ms for row in reversed(table)}
+    variants = tuple(dict.fromkeys(row.variant for row in table))
+    records = []
+    for other in others:
+        for variant in variants:
+            keys = (first, variant), (other, variant)
+            a, b = (measured.answers.get(key) for key in keys)
+            if a is not None and b is not None and _same_images(a, b, keys=keys):
+                record = {
+                    "first": first,
+                    "second": other,
+                    "variant": variant,
+                    "n": len(a.items),
+                    "p50_ms": [p50[key] for key in keys],
+                }
+                records.append({**record, **asdict(change(a, b))})
+    return records
 
 
-def _change(readings_mhz: Sequence[float | None]) -> dict[str, Any]:
-    drop = clock_drop(readings_mhz)
-    known = readings_mhz or [None]
+def _same_images(a: Answers, b: Answers, *, keys: tuple[Key, Key]) -> bool:
+    """Tell whether two bundles answered the same images; if not, a warning says so."""
+    if a.items == b.items:
+        return True
+    (first, variant), (second, _) = keys
+    text = "%s and %s (%s) are not compared: their stored splits name different images (%d and %d)"
+    log.warning(text, first, second, variant, len(a.items), len(b.items))
+    return False
+
+
+def class_changes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
+    """Return the accuracy of each class by bundle: label, n, top1 by variant, change to int8."""
+    by_bundle: dict[str, dict[str, Answers]] = {}
+    for (bundle, variant), answers in measured.answers.items():
+        by_bundle.setdefault(bundle, {})[variant] = answers
     return {
-        "before_mhz": known[0],
-        "after_mhz": known[-1],
-        "drop": "unknown" if drop is None else round(drop, 4),
+        name: per_class(measured.bundles[name].spec.labels, by_bundle[name])
+        for name in measured.bundles
+        if name in by_bundle
     }
 
 
-def _gpu_clocks(lane: Lane) -> list[float | None]:
-    return [reading.gpu_mhz for reading in lane.readings]
+def samples(measured: Measured) -> bytes:
+    """Return samples.json.gz: what every lane recorded, and every image's top-1."""
+    content = {
+        "schema": SCHEMA,
+        "lanes": [_lane_samples(lane) for lane in measured.lanes],
+        "decode_ms": list(measured.lanes[0].frames.decode_ms),
+        "answers": [_answer_samples(key, answers) for key, answers in measured.answers.items()],
+    }
+    return gzip.compress(json.dumps(content).encode(), mtime=0)
 
 
-def _on_gpu(lane: Lane) -> bool:
-    """Tell whether an engine ran; the clock of a GPU that rests says nothing about a row of the CPU."""
-    return bool(lane.classifier.session.info.source)
-
-
-def _power(lane: Lane) -> dict[str, Any]:
-    """Return the mean power in W of the blocks; of a sensor that failed in between there is no mean."""
-    told = [w for w in lane.watts if w is not None]
-    if not told or len(told) < len(lane.watts):
-        return {"mean_w": None, "sensor": None, "readings": len(told)}
+def _lane_samples(lane: BenchmarkLane) -> dict[str, Any]:
+    """Return every time by stage, the first sample of each block, and the readings at its end."""
+    times = lane.times.samples_ms.items()
     return {
-        "mean_w": round(sum(w for w, _ in told) / len(told), 4),
-        "sensor": told[0][1],
-        "readings": len(told),
+        "bundle": lane.bundle,
+        "variant": lane.classifier.variant,
+        "mode": lane.mode.name,
+        "batch": lane.mode.batch,
+        "ms": {stage: [round(ms, 5) for ms in samples_ms] for stage, samples_ms in times},
+        "block_starts": lane.blocks,
+        "clocks_mhz": lane.clocks_mhz,
+        "watts": [None if reading is None else round(reading[0], 4) for reading in lane.watts],
+        "gpu_mhz": lane.gpu_mhz,
+        "hottest_c": [reading.hottest_c for reading in lane.readings],
     }
 
 
-def _invalid_reasons(lane: Lane, measured: Measured, claims: Claims) -> tuple[str, ...]:
-    reasons = [*unsupported(claims.percentiles, len(lane.times[TOTAL])), *lane.problems()]
-    for what, readings in (
-        ("clock", lane.clocks_mhz),
-        ("GPU's clock", _gpu_clocks(lane) if _on_gpu(lane) else []),
-    ):
-        drop = clock_drop(readings)
-        if drop is not None and drop > MAX_CLOCK_DROP:
-            reasons.append(
-                f"the {what} fell by {drop:.1%} while measuring (at most {MAX_CLOCK_DROP:.0%})"
-            )
-    if measured.throttled is True:
-        reasons.append(
-            f"the machine was slowed while measuring: {', '.join(_slowed_by(measured)) or 'no cause was told'}"
-        )
-    if claims.gate is not None:
-        reasons += _below_gate(
-            measured.answers.get((lane.bundle, lane.classifier.variant)), claims.gate
-        )
-    return tuple(reasons)
-
-
-def _slowed_by(measured: Measured) -> list[str]:
-    return list(
-        dict.fromkeys(
-            name
-            for lane in measured.lanes
-            for reading in lane.readings
-            for name in reading.throttled_by
-        )
-    )
-
-
-def _below_gate(answers: Answers | None, gate: float) -> list[str]:
-    if answers is None:
-        return [f"a gate of top-1 {gate:g} was set, but accuracy was not measured"]
-    top1 = float(answers.correct.mean())
-    return [f"top-1 {top1:.4f} is below the gate {gate:g}"] if top1 < gate else []
+def _answer_samples(key: Key, answers: Answers) -> dict[str, Any]:
+    """Return the true and the named class of every image."""
+    return {
+        "bundle": key[0],
+        "variant": key[1],
+        "images": [item.path.name for item in answers.items],
+        "labels": answers.labels.tolist(),
+        "top1": answers.ranked[:, 0].tolist(),
+    }

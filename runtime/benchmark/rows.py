@@ -1,4 +1,4 @@
-"""A row of report.json: one variant of one bundle in one mode, with what was measured and whether it may be believed."""
+"""A row of report.json: one variant of one bundle in one mode, and whether it is valid."""
 
 from __future__ import annotations
 
@@ -13,22 +13,33 @@ PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True)
-class Row:
-    """What report.json holds of one variant in one mode; None where something was not, or could not be, measured.
+class BenchmarkRow:
+    """One variant of one bundle in one mode; None: it was not, or could not be, measured.
 
-    Times are wall milliseconds of a query of `batch` frames: decoded uint8 frames in host memory to the top-k on the host; where a
-    session keeps two batches under way (offline on a GPU), from each answer to the next. `n` counts queries. `engine_p50_ms` is the
-    inference call alone, None where it overlaps; decoding the image file is in `stages_p50_ms` only, per image. Accuracies are shares
-    of `accuracy_n` images. `top1_change`, its interval, `mcnemar_p`, `flips` (other top-1), `gained` and `lost` compare the same
-    images with the same bundle's fp32. `throttled` is true, false or "unknown".
+    Times are wall milliseconds of a query of `batch` frames, from decoded uint8 frames in host
+    memory to the top-k on the host. Where a session keeps two batches in flight (offline on a GPU),
+    they are the times from one answer to the next.
 
-    `clocks` has the fastest core's clock in MHz before and after and its fall as a share, the same of the GPU for a row that ran on one,
-    and whether clocks were locked. `power` has the mean power in W over the blocks, what told it and in how many; `energy_mj` is
-    that power over `images_per_second`: millijoules a frame of what the sensor sees, idle power included.
-
-    `camera` is None but in camera mode. There the times are preprocess + infer + post of each answered frame, and `camera` has the source,
-    `fps_offered` and `fps_answered`, the frames offered, answered and dropped while recording (`missed`: those a replay could not offer
-    in time), and from capture to top-k, waiting included, `age_p50_ms` to `age_p99_ms` and `age_max_ms`.
+    Attributes:
+        n: the number of queries.
+        p50_bounds99_ms: the 99 % bounds of the median.
+        engine_p50_ms: the inference call alone; None where it overlaps with other work.
+        stages_p50_ms: the median of each stage; decoding of the image file is per image and is in
+            no other number.
+        top1, top5, wilson95: shares of `accuracy_n` images.
+        top1_change, top1_change95, mcnemar_p, flips, gained, lost: compared with fp32 of the same
+            bundle on the same images; `flips` got another top-1.
+        clocks: the fastest core's clock in MHz before and after, its fall as a share, the same of
+            the GPU for a row that ran on one, and whether clocks were locked.
+        power: the mean power in W over the blocks, the sensor, and the number of its readings.
+        energy_mj: that power over `images_per_second`: millijoules a frame of what the sensor
+            measures, idle power included.
+        throttled: true, false or "unknown".
+        camera: only in camera mode. There the times are preprocess + infer + post of each answered
+            frame. `camera` has the source, `fps_offered`, `fps_answered`, and the frames offered,
+            answered, dropped and `missed` while recording; a replay could not offer the missed ones
+            in time. `age_p50_ms` to `age_p99_ms` and `age_max_ms` are from capture to top-k,
+            waiting included.
     """
 
     bundle: str
@@ -79,42 +90,45 @@ class Row:
 
 
 def latency_fields(samples_ms: Sequence[float]) -> dict[str, Any]:
-    """Return n, the percentiles the sample supports (else None), the 99 % bounds of the median, and the slowest query."""
+    """Return n, the percentiles, the 99 % bounds of the median, and the slowest query.
+
+    A percentile that the sample does not support is None.
+    """
     n = len(samples_ms)
-    shown = {
+    percentiles = {
         f"p{p}_ms": _rounded(percentile(samples_ms, p)) if supported(p, n) else None
         for p in PERCENTILES
     }
     return {
         "n": n,
-        **shown,
+        **percentiles,
         "p50_bounds99_ms": median_bounds99(samples_ms),
         "max_ms": _rounded(max(samples_ms)),
     }
 
 
 def median_bounds99(samples_ms: Sequence[float]) -> tuple[float, float] | None:
-    """Return two measured values that enclose the true median at 99 % confidence, or None for too few samples.
+    """Return two measured values that enclose the true median at 99 % confidence.
 
-    The binomial order-statistic interval with the normal approximation: ranks n/2 -+ 2.576 sqrt(n)/2. Queries of one run
-    are not independent, so machine-wide drift is not in it.
+    None for too few samples. It is the binomial order-statistic interval with the normal
+    approximation: ranks n/2 -+ 2.576 sqrt(n)/2. Queries of one run are not independent, so drift of
+    the whole machine is not in it.
     """
     n = len(samples_ms)
     if not supported(50, n):
         return None
     ordered, half = sorted(samples_ms), 2.576 * math.sqrt(n) / 2
-    return _rounded(ordered[max(0, math.floor(n / 2 - half))]), _rounded(
-        ordered[min(n - 1, math.ceil(n / 2 + half))]
-    )
+    low, high = max(0, math.floor(n / 2 - half)), min(n - 1, math.ceil(n / 2 + half))
+    return _rounded(ordered[low]), _rounded(ordered[high])
 
 
 def median_or_none(samples_ms: Sequence[float]) -> float | None:
-    """Return the median as a measured value, or None where there are too few samples for one."""
+    """Return the median, a measured value, or None where there are too few samples for one."""
     return _rounded(percentile(samples_ms, 50)) if supported(50, len(samples_ms)) else None
 
 
 def unsupported(percents: Sequence[float], n: int) -> tuple[str, ...]:
-    """Return a reason for each asked percentile that `n` queries cannot support."""
+    """Return a reason for each requested percentile that `n` queries cannot support."""
     return tuple(
         f"p{p:g} was asked for: needs {MIN_QUERIES[p]} queries, has {n}"
         for p in percents

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finedge.bundle import Bundle
@@ -27,6 +27,25 @@ from finedge.errors import UsageError
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class SplitOptions:
+    """Which labelled images are measured.
+
+    Attributes:
+        data: the folder of images; default: the one that the training recorded.
+        split: train, val or test.
+        new_images: where images go that the stored split does not know: nowhere (ignore), or into
+            train, val or test.
+        allow_overlap: measure also images that were trained on, or may have been; the result
+            counts them.
+    """
+
+    data: Path | None = None
+    split: str = "test"
+    new_images: NewImages = "ignore"
+    allow_overlap: bool = False
+
+
 def bundle_dataset(
     bundle: Bundle,
     data: Path | None = None,
@@ -39,65 +58,27 @@ def bundle_dataset(
     With `whole` another data set that has no splits is not cut: see `finedge.data.matched`.
 
     Raises:
-        UsageError: neither is there, or `new_images` for a bundle that stores no split.
+        UsageError: neither folder is there, or `new_images` for a bundle that stores no split.
         DataError: it has labels that the bundle does not know.
     """
-    root = data or recorded_root(bundle)
-    if root is None or (data is None and not root.is_dir()):
-        raise UsageError(
-            f"{bundle.path} was trained on {root or 'images it does not name'}, which is not here",
-            expected="a folder of images",
-            fix="--data DIR",
-        )
-    stored, seed = stored_split(bundle), bundle.training.data.seed
-    if stored is None and new_images != "ignore":
-        option = f"--new-images {new_images}"
-        what = f"{option}: {bundle.path} stores no split, so no image is new to it"
-        fix = "leave it out; or train and export again, which stores the split"
-        raise UsageError(what, fix=fix)
-    folder = with_labels(read_folder(root), bundle.spec.labels, owner=bundle.path)
-    if stored is None:
-        folder = with_cuts(folder, seed=seed)
-        say(folder)
-        how = "cut anew" if folder.cut else "taken as the folder gives it"
-        text = "%s stores no split of its training: that of %s is %s"
-        log.warning(text, bundle.path, folder.root, how)
-        return folder
-    placed = matched(folder, stored, new=new_images, seed=seed, whole=whole)
-    say(placed)
-    say_match(placed)
-    return placed
+    stored = stored_split(bundle)
+    return _dataset(bundle, data, stored=stored, new_images=new_images, whole=whole)
 
 
-def evaluated_images(
-    bundle: Bundle,
-    data: Path | None,
-    *,
-    split: str,
-    new_images: NewImages = "ignore",
-    allow_overlap: bool = False,
-) -> Evaluated:
-    """Return the images of a split that a bundle is measured on, and what the result says of them.
+def evaluated_images(bundle: Bundle, options: SplitOptions) -> Evaluated:
+    """Return the images of a split that a bundle is measured on, and the record of their origin.
 
     Raises:
         UsageError: there is no data.
         DataError: see `finedge.data.evaluated`.
     """
-    dataset = bundle_dataset(bundle, data, new_images=new_images, whole=True)
-    chosen = evaluated(dataset, stored_split(bundle), split=split, allow_overlap=allow_overlap)
-    calibrated = _calibrated(bundle, chosen, split)
-    return replace(chosen, record={**chosen.record, "calibrated": calibrated})
-
-
-def _calibrated(bundle: Bundle, chosen: Evaluated, split: str) -> int:
-    """Count the images that the INT8 ranges were taken from; warn of them outside of train."""
-    seen = frozenset(bundle.calibration.images_sha256)
-    known = digests(item.path for item in chosen.items) if seen else {}
-    count = sum(known.get(item.path) in seen for item in chosen.items)
-    if count and split != "train":
-        text = "%d image(s) of split '%s' calibrated the INT8 variants: theirs may be a little too good"
-        log.warning(text, count, split)
-    return count
+    stored, split = stored_split(bundle), options.split
+    dataset = _dataset(
+        bundle, options.data, stored=stored, new_images=options.new_images, whole=True
+    )
+    images = evaluated(dataset, stored, split=split, allow_overlap=options.allow_overlap)
+    calibrated = _count_calibrated(bundle, images, split)
+    return replace(images, record={**images.record, "calibrated": calibrated})
 
 
 def stored_split(bundle: Bundle) -> StoredSplit | None:
@@ -108,6 +89,70 @@ def stored_split(bundle: Bundle) -> StoredSplit | None:
 
 
 def recorded_root(bundle: Bundle) -> Path | None:
-    """Return the folder of the images that the bundle's record names, wherever that is now."""
+    """Return the folder of the images that the bundle's record names; it may be gone by now."""
     root = bundle.training.data.root
     return Path(root) if root else None
+
+
+def _dataset(
+    bundle: Bundle,
+    data: Path | None,
+    *,
+    stored: StoredSplit | None,
+    new_images: NewImages,
+    whole: bool,
+) -> DataSet:
+    root, seed = _root(bundle, data), bundle.training.data.seed
+    if stored is None:
+        _refuse_new_images(bundle, new_images)
+    folder = with_labels(read_folder(root), bundle.spec.labels, owner=bundle.path)
+    if stored is None:
+        return _as_the_folder_is(bundle, folder, seed)
+    dataset = matched(folder, stored, new=new_images, seed=seed, whole=whole)
+    say(dataset)
+    say_match(dataset)
+    return dataset
+
+
+def _root(bundle: Bundle, data: Path | None) -> Path:
+    root = data or recorded_root(bundle)
+    if root is None or (data is None and not root.is_dir()):
+        raise UsageError(
+            f"{bundle.path} was trained on {root or 'images it does not name'}, "
+            "which this machine does not have",
+            expected="a folder of images",
+            fix="--data DIR",
+        )
+    return root
+
+
+def _refuse_new_images(bundle: Bundle, new_images: NewImages) -> None:
+    if new_images != "ignore":
+        raise UsageError(
+            f"--new-images {new_images}: {bundle.path} stores no split, so no image is new to it",
+            fix="leave it out; or train and export again, which stores the split",
+        )
+
+
+def _as_the_folder_is(bundle: Bundle, folder: DataSet, seed: int) -> DataSet:
+    """Return a folder's own splits; those that it lacks are cut from its images."""
+    dataset = with_cuts(folder, seed=seed)
+    say(dataset)
+    origin = "cut anew" if dataset.cut else "taken as the folder gives it"
+    text = "%s stores no split of its training: that of %s is %s"
+    log.warning(text, bundle.path, dataset.root, origin)
+    return dataset
+
+
+def _count_calibrated(bundle: Bundle, images: Evaluated, split: str) -> int:
+    """Count the images that gave the INT8 ranges; warn of them outside of train."""
+    calibration = frozenset(bundle.calibration.images_sha256)
+    sha256 = digests(item.path for item in images.items) if calibration else {}
+    count = sum(sha256.get(item.path) in calibration for item in images.items)
+    if count and split != "train":
+        text = (
+            "%d image(s) of split '%s' calibrated the INT8 variants: "
+            "their accuracy may be a little too good"
+        )
+        log.warning(text, count, split)
+    return count

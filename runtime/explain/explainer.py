@@ -1,4 +1,4 @@
-"""A bundle's float model, opened so that its views can be seen."""
+"""A bundle's float model, opened so that its views can be drawn."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ from finedge.runtime.classifier import Classifier, Ranked
 from finedge.runtime.explain.graph import Graph
 from finedge.runtime.explain.grid import Places
 from finedge.runtime.explain.maps import Panel
-from finedge.runtime.explain.views import KINDS, ExplainOptions, Picture, Seen
+from finedge.runtime.explain.views import KINDS, ExplainOptions, FrameTensors, OpenView
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A frame as the network saw it, uint8 [crop, crop, 3]; its answer, best first; what there is to draw."""
+    """A frame as the network saw it, and what it made of it.
+
+    Attributes:
+        pixels: the crop, uint8 [crop, crop, 3] RGB.
+        top: the answer, the best class first.
+        panels: what there is to draw.
+    """
 
     pixels: NDArray[np.uint8]
     top: tuple[Ranked, ...]
@@ -30,51 +36,55 @@ class Explained:
 
 
 class Explainer:
-    """Shows the views of a bundle, from a copy of its float model in memory.
+    """Makes the panels of a bundle's views, from a copy of its float model in memory.
+
+        explainer = Explainer(Bundle.load("birds.finedge"))
+        for panel in explainer(frame).panels:
+            print(panel.title, panel.maps[0].peak)
 
     Raises:
         BundleError: the bundle declares no views, or a view does not fit its graph.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        if not bundle.views:
-            raise BundleError(
-                f"{bundle.path} declares no views: there is nothing to show",
-                fix="finedge export RUN --out BUNDLE, with this version",
-            )
-        if bundle.spec.preprocess.frame is not None:
-            raise BundleError(
-                f"{bundle.path} takes whole frames: its maps lie on a crop inside the graph",
-                fix="explain one exported without --frame",
-            )
+        _refuse_without_views(bundle)
         graph = Graph(fold(read_model(bundle.file(FLOAT_FILE)), CROSS_LAYER_ATTENTION))
-        self.pictures: tuple[Picture, ...] = tuple(
+        self.views: tuple[OpenView, ...] = tuple(
             _open(view, bundle, graph) for view in bundle.views
         )
         self._spec, self._places = bundle.spec, Places(graph)
-        needed = dict.fromkeys(tensor for picture in self.pictures for tensor in picture.tensors)
-        session = OnnxRuntimeBackend().open_with_taps(
-            replace(bundle, taps=tuple(Tap(tensor, tensor) for tensor in needed))
-        )
+        tensors = dict.fromkeys(tensor for view in self.views for tensor in view.tensors)
+        taps = tuple(Tap(tensor, tensor) for tensor in tensors)
+        session = OnnxRuntimeBackend().open_with_taps(replace(bundle, taps=taps))
         self._classifier = Classifier(bundle, session, "fp32")
 
-    def __call__(self, frame: NDArray[np.uint8], wish: ExplainOptions | None = None) -> Explained:
-        """Classify one frame (uint8 [H, W, 3] RGB, any size) and look at every view."""
+    def __call__(
+        self, frame: NDArray[np.uint8], options: ExplainOptions | None = None
+    ) -> Explained:
+        """Classify one frame (uint8 [H, W, 3] RGB, any size) and make the panels of every view."""
         batch = self._classifier.prepare([frame])
-        tensors = {
-            name.removeprefix("tap/"): values
-            for name, values in self._classifier.session(batch).items()
-        }
-        seen = Seen(self._spec, self._places, tensors, wish or ExplainOptions())
-        (top,) = self._classifier.rank(self._classifier.probabilities(seen.scores[None]))
-        return Explained(
-            batch[0],
-            top,
-            tuple(panel for picture in self.pictures for panel in picture.panels(seen)),
+        outputs = self._classifier.session(batch)
+        tensors = {name.removeprefix("tap/"): values for name, values in outputs.items()}
+        inside = FrameTensors(self._spec, self._places, tensors, options or ExplainOptions())
+        (top,) = self._classifier.rank(self._classifier.probabilities(inside.scores[None]))
+        panels = tuple(panel for view in self.views for panel in view.panels(inside))
+        return Explained(batch[0], top, panels)
+
+
+def _refuse_without_views(bundle: Bundle) -> None:
+    if not bundle.views:
+        raise BundleError(
+            f"{bundle.path} declares no views: there is nothing to show",
+            fix="finedge export RUN --out BUNDLE, with this version",
+        )
+    if bundle.spec.preprocess.frame is not None:
+        raise BundleError(
+            f"{bundle.path} takes whole frames: its maps lie on a crop inside the graph",
+            fix="explain a bundle that was exported without --frame",
         )
 
 
-def _open(view: View, bundle: Bundle, graph: Graph) -> Picture:
+def _open(view: View, bundle: Bundle, graph: Graph) -> OpenView:
     tensors = {tap.name: tap.tensor for tap in bundle.taps}
     if view.tap not in tensors:
         raise BundleError(

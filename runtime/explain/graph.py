@@ -1,4 +1,4 @@
-"""What `explain` reads from a float ONNX file: who makes a tensor, an attention's inputs, the linear layer that decides."""
+"""What `explain` reads from a float ONNX file: attention nodes and the last linear layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from finedge.graph.constants import constant_value
 from finedge.graph.walk import producers
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
 
-# Between the linear layer and the output there may be these, and the Subs of a log softmax that is written out.
+# Between the linear layer and the output there may be these nodes, and the Subs of a log softmax
+# that is written out.
 PASSED = frozenset({"Identity", "Add", "LogSoftmax"})
 
 
@@ -75,14 +76,12 @@ class Graph:
             computed = next((name for name in node.input if self.constant(name) is None), "")
             bias = next((c for c in map(self.constant, node.input) if c is not None), bias)
             node = self._producers.get(computed)
-        weight = (
-            None
-            if node is None or node.op_type not in ("Gemm", "MatMul")
-            else self.constant(node.input[1])
-        )
+        weight = None
+        if node is not None and node.op_type in ("Gemm", "MatMul"):
+            weight = self.constant(node.input[1])
         if node is None or weight is None:
             raise BundleError(
-                f"output {output} is no linear layer of features",
+                f"output {output} is not a linear layer of features",
                 expected="Gemm or MatMul with constant weights",
                 fix="export again",
             )

@@ -1,4 +1,4 @@
-"""Heat maps and what can be said of them in numbers."""
+"""Heat maps, and the numbers that describe them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from finedge.runtime.explain.grid import Grid
 Array = NDArray[np.floating]
 Unit = Literal["share", "gate", "evidence"]
 
-# A map of shares reaches full colour at three times the uniform level or higher: what is spread evenly must look even.
+# A map of shares reaches full colour at three times the uniform level or higher: an even map must
+# look even.
 FULL_SCALE = 3.0
 SUM_TOLERANCE = 1e-3  # float32 sums of a few thousand shares
 
@@ -30,7 +31,10 @@ class HeatMap:
 
     @property
     def effective(self) -> float:
-        """Over how many positions the positive part is spread, 1..h w: see `effective_positions`."""
+        """The number of positions over which the positive part is spread, 1..h w.
+
+        See `effective_positions`.
+        """
         return float(effective_positions(np.maximum(self.values, 0).ravel()))
 
     @property
@@ -49,8 +53,8 @@ class Panel:
         title: caption.
         note: a second line.
         maps: one, or several to draw as small multiples.
-        unit: `share`: a map sums to 1, and 1/N everywhere means no preference. `gate`: factors, usually 0..1. `evidence`: parts of a logit,
-            of which the positive ones are drawn.
+        unit: `share`: a map sums to 1, and 1/N everywhere means no preference. `gate`: factors,
+            usually 0..1. `evidence`: parts of a logit, of which the positive ones are drawn.
         full: the value drawn in full colour, > 0.
         mark: a query's position, (x, y) in pixels of the crop.
         numbers: more to report, by name.
@@ -72,12 +76,18 @@ class Panel:
 
 
 def attention_weights(q: Array, k: Array, *, scale: float) -> Array:
-    """Return softmax(scale q^T k) over the key positions (CNL, arXiv 2005.09153): q [d, Hq, Wq], k [d, Hk, Wk] -> [Hq Wq, Hk Wk]."""
+    """Return softmax(scale q^T k) over the key positions (CNL, arXiv 2005.09153).
+
+    q [d, Hq, Wq], k [d, Hk, Wk] -> [Hq Wq, Hk Wk].
+    """
     return softmax(scale * q.reshape(len(q), -1).T @ k.reshape(len(k), -1))
 
 
 def effective_positions(values: Array) -> Array:
-    """Return exp of the entropy of `values` >= 0 along the last axis, 1..N: equal values give N, a single one 1, none 0."""
+    """Return exp of the entropy of `values` >= 0 along the last axis, 1..N.
+
+    Equal values give N, a single one 1, none 0.
+    """
     total = values.sum(axis=-1, keepdims=True)
     p = values / np.where(total > 0, total, 1)
     entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(axis=-1)
@@ -90,7 +100,10 @@ def unit_of(maps: Array) -> Unit:
 
 
 def full_scale(maps: Sequence[Array], unit: Unit) -> float:
-    """Return the value to draw in full colour: of shares at least three times the uniform level, of gates at least 1."""
+    """Return the value to draw in full colour.
+
+    It is at least three times the uniform level for shares, and at least 1 for gates.
+    """
     largest = max(float(m.max()) for m in maps)
     if unit == "evidence":
         return largest if largest > 0 else 1.0

@@ -39,9 +39,9 @@ class Card:
     figures: tuple[Figure, ...]
 
 
-def card(shown: Sequence[Tile], *, name: str, answer: str, png: str) -> Card:
+def card(tiles: Sequence[Tile], *, name: str, answer: str, png: str) -> Card:
     """Return an image's card, its pictures packed as JPEG."""
-    return Card(name, answer, png, tuple(_figure(tile) for tile in shown))
+    return Card(name, answer, png, tuple(_figure(tile) for tile in tiles))
 
 
 def sheet(cards: Sequence[Card], *, title: str, about: str) -> str:
@@ -56,11 +56,8 @@ def sheet(cards: Sequence[Card], *, title: str, about: str) -> str:
 
 
 def _figure(tile: Tile) -> Figure:
-    scale = (
-        ()
-        if tile.panel is None
-        else tuple((100 * tick.at, tick.text) for tick in ticks(tile.panel))
-    )
+    marks = () if tile.panel is None else ticks(tile.panel)
+    scale = tuple((100 * tick.at, tick.text) for tick in marks)
     return Figure(_address(tile.picture, ".jpg"), tile.title, tile.lines, scale)
 
 
@@ -68,4 +65,5 @@ def _address(picture: NDArray[np.uint8], suffix: str) -> str:
     """Return a picture (RGB) as a data: address."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if suffix == ".jpg" else []
     _, data = cv2.imencode(suffix, picture[..., ::-1], quality)
-    return f"data:image/{'jpeg' if suffix == '.jpg' else 'png'};base64,{base64.b64encode(data.tobytes()).decode()}"
+    kind = "jpeg" if suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode()}"

@@ -1,4 +1,4 @@
-"""A frame's panels as one PNG: the answer on top, the crop, then each view with its caption and scale."""
+"""A frame's panels as one PNG: the answer, the crop, then each view with caption and scale."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAPER, INK, SOFT = (255, 255, 255), (28, 33, 38), (92, 102, 112)
 
 @dataclass(frozen=True)
 class Tile:
-    """A square picture and what stands below it; `panel` is None for the crop, which has no scale."""
+    """A square picture and the lines below it; `panel` is None for the crop: it has no scale."""
 
     picture: NDArray[np.uint8]
     title: str
@@ -35,34 +35,31 @@ class Tile:
     panel: Panel | None = None
 
 
-def tiles(found: Explained) -> list[Tile]:
+def tiles(explained: Explained) -> list[Tile]:
     """Return the crop and every panel, drawn."""
-    crop = Tile(
-        enlarged(found.pixels),
-        "what the network saw",
-        (f"{len(found.pixels)} x {len(found.pixels)} pixels",),
-    )
-    return [crop, *(Tile(draw(found.pixels, p), p.title, facts(p), p) for p in found.panels)]
+    pixels, panels = explained.pixels, explained.panels
+    size = f"{len(pixels)} x {len(pixels)} pixels"
+    crop = Tile(enlarged(pixels), "what the network saw", (size,))
+    return [crop, *(Tile(draw(pixels, p), p.title, facts(p), p) for p in panels)]
 
 
-def answer(found: Explained) -> str:
-    """Return the answer as a line: the best label, then what else is above 1 %."""
-    first, *rest = found.top[:3]
-    return f"{first.label} {100 * first.p:.1f} %" + "".join(
-        f", {r.label} {100 * r.p:.1f} %" for r in rest if r.p >= 0.01
-    )
+def answer(explained: Explained) -> str:
+    """Return the answer as a line: the best label, then up to two others that have 1 % or more."""
+    first, *others = explained.top[:3]
+    ranked = [first, *(other for other in others if other.p >= 0.01)]
+    return ", ".join(f"{r.label} {100 * r.p:.1f} %" for r in ranked)
 
 
-def strip(shown: Sequence[Tile], *, heading: str, name: str) -> bytes:
+def strip(tiles: Sequence[Tile], *, heading: str, name: str) -> bytes:
     """Return the PNG."""
-    side, rows = len(shown[0].picture), math.ceil(len(shown) / COLUMNS)
-    columns = math.ceil(len(shown) / rows)
+    side, rows = len(tiles[0].picture), math.ceil(len(tiles) / COLUMNS)
+    columns = math.ceil(len(tiles) / rows)
     top = GAP + 2 * LINE + GAP
     image = Image.new("RGB", (GAP + columns * (side + GAP), top + rows * (side + CAPTION)), PAPER)
     pen = ImageDraw.Draw(image)
     pen.text((GAP, GAP), heading, INK, _font(TITLE + 3))
     pen.text((GAP, GAP + LINE + 6), name, SOFT, _font(SMALL))
-    for index, tile in enumerate(shown):
+    for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         _place(image, tile, GAP + column * (side + GAP), top + row * (side + CAPTION))
     buffer = io.BytesIO()
@@ -76,10 +73,10 @@ def _place(image: Image.Image, tile: Tile, left: int, top: int) -> None:
     y = top + side + 6
     if tile.panel is not None:
         y = _scale(image, tile.panel, left, y, width=side)
-    for line in wrapped(tile.title, _font(TITLE), side):
+    for line in wrapped(tile.title, _font(TITLE), width=side):
         pen.text((left, y), line, INK, _font(TITLE))
         y += LINE
-    for line in (part for text in tile.lines for part in wrapped(text, _font(SMALL), side)):
+    for line in (part for text in tile.lines for part in wrapped(text, _font(SMALL), width=side)):
         pen.text((left, y + 2), line, SOFT, _font(SMALL))
         y += LINE - 2
 
@@ -91,12 +88,8 @@ def _scale(image: Image.Image, panel: Panel, left: int, top: int, *, width: int)
     for tick in ticks(panel):
         x, length = left + tick.at * (width - 1), pen.textlength(tick.text, font)
         pen.line((x, top + SCALE, x, top + SCALE + 3), SOFT)
-        pen.text(
-            (min(max(left, x - length / 2), left + width - length), top + SCALE + 3),
-            tick.text,
-            SOFT,
-            font,
-        )
+        start = min(max(left, x - length / 2), left + width - length)  # inside of the bar
+        pen.text((start, top + SCALE + 3), tick.text, SOFT, font)
     return top + SCALE + LINE
 
 
@@ -106,9 +99,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def wrapped(
-    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, *, width: int
 ) -> Iterator[str]:
-    """Yield the lines of a text that fit `width` pixels; it breaks at spaces, and inside words that are longer."""
+    """Yield the lines of a text that fit `width` pixels.
+
+    It breaks at spaces, and after the underscores of words.
+    """
     line = ""
     for word in text.replace("_", "_\u200b").split(" "):
         for i, part in enumerate(word.split("\u200b")):

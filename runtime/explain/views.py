@@ -1,6 +1,6 @@
-"""The kinds of view a bundle can declare: which tensors each needs, and the panels made of them.
+"""The kinds of view that a bundle can declare: the tensors that each needs, and its panels.
 
-A newcomer is a class with `open`, `tensors` and `panels`, and a line in `KINDS`.
+A new kind is a class with `open`, `tensors` and `panels`, and a line in `KINDS`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from finedge.runtime.explain.maps import (
     Array,
     HeatMap,
     Panel,
+    Unit,
     attention_weights,
     effective_positions,
     full_scale,
@@ -33,9 +34,9 @@ class ExplainOptions:
     """What to show.
 
     Attributes:
-        at: one query position of attention, (x, y) in [0, 1] of the crop; None is the mean over all.
+        at: a query position of attention, (x, y) in [0, 1] of the crop; None is the mean over all.
         label: the class whose evidence is shown, as an index; None is the predicted one.
-        contrast: also show what speaks for that class rather than for the best other one.
+        contrast: also show the evidence for that class rather than for the best other one.
     """
 
     at: tuple[float, float] | None = None
@@ -44,13 +45,13 @@ class ExplainOptions:
 
 
 @dataclass(frozen=True)
-class Seen:
+class FrameTensors:
     """One frame inside the network: tensors by name, [1, ...] each."""
 
     spec: Spec
     places: Places
     tensors: Mapping[str, Array]
-    wish: ExplainOptions
+    options: ExplainOptions
 
     @property
     def scores(self) -> Array:
@@ -67,37 +68,39 @@ class Seen:
                 expected="a feature map [B, C, h, w]",
                 fix="export again",
             )
-        found: Array = values[0].astype(np.float64)
-        return found
+        feature_map: Array = values[0].astype(np.float64)
+        return feature_map
 
     def grid(self, name: str) -> Grid:
         """Return where the positions of a feature map lie on the crop."""
-        size = self.spec.input
-        return self.places.grid(
-            name, shape=self.map(name).shape[1:], frame=(size.height, size.width)
-        )
+        shape, size = self.map(name).shape[1:], self.spec.input
+        return self.places.grid(name, shape=shape, frame=(size.height, size.width))
 
 
-class Picture(Protocol):
-    """An opened view."""
+class OpenView(Protocol):
+    """A view of an open model."""
+
+    @property
+    def view(self) -> View:
+        """What the bundle declares."""
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """The names of the tensors that `panels` reads."""
 
-    def panels(self, seen: Seen) -> list[Panel]:
+    def panels(self, inside: FrameTensors) -> list[Panel]:
         """Return what there is to draw of one frame."""
 
 
 @dataclass(frozen=True)
-class AttentionPicture:
+class AttentionView:
     """Where the queries of a cross-layer attention look, on the grid of its keys."""
 
     view: View
     node: AttentionNode
 
     @classmethod
-    def open(cls, view: View, tensor: str, *, graph: Graph, spec: Spec) -> AttentionPicture:
+    def open(cls, view: View, tensor: str, *, graph: Graph, spec: Spec) -> AttentionView:
         """Find the op that makes the tensor."""
         return cls(view, graph.attention(tensor))
 
@@ -106,22 +109,17 @@ class AttentionPicture:
         """The queries and the keys."""
         return self.node.query, self.node.key
 
-    def panels(self, seen: Seen) -> list[Panel]:
-        """Return one panel: the mean over the queries, or the one query that was asked for."""
-        k = seen.map(self.node.key)
-        weights = attention_weights(seen.map(self.node.query), k, scale=self.node.scale)
-        queries = len(weights)
-        each = float(effective_positions(weights).mean())
-        shown, note, mark = (
-            weights.mean(axis=0),
-            f"mean of {queries} queries, each over {each:.0f}",
-            None,
-        )
-        if seen.wish.at is not None:
-            index, mark = self._asked(seen, seen.wish.at)
-            shown, note = weights[index], "one query, marked +"
-        heat = HeatMap(shown.reshape(k.shape[1:]), seen.grid(self.node.key))
-        numbers = {"queries": queries, "effective_per_query": each}
+    def panels(self, inside: FrameTensors) -> list[Panel]:
+        """Return one panel: the mean over the queries, or the one query of `options.at`."""
+        keys = inside.map(self.node.key)
+        weights = attention_weights(inside.map(self.node.query), keys, scale=self.node.scale)
+        queries, spread = len(weights), float(effective_positions(weights).mean())
+        values, mark = weights.mean(axis=0), None
+        note = f"mean of {queries} queries, each spread over {spread:.0f}"
+        if inside.options.at is not None:
+            index, mark = self._nearest_query(inside, inside.options.at)
+            values, note = weights[index], "one query, marked +"
+        heat = HeatMap(values.reshape(keys.shape[1:]), inside.grid(self.node.key))
         return [
             Panel(
                 self.view,
@@ -131,27 +129,30 @@ class AttentionPicture:
                 "share",
                 full_scale([heat.values], "share"),
                 mark,
-                numbers,
+                {"queries": queries, "effective_per_query": spread},
             )
         ]
 
-    def _asked(self, seen: Seen, at: tuple[float, float]) -> tuple[int, tuple[float, float]]:
-        """Return the query centred nearest to a point: its index and its centre in pixels of the crop."""
-        grid, (height, width) = seen.grid(self.node.query), seen.map(self.node.query).shape[1:]
-        column = grid.x.nearest(at[0] * seen.spec.input.width, size=width)
-        row = grid.y.nearest(at[1] * seen.spec.input.height, size=height)
+    def _nearest_query(
+        self, inside: FrameTensors, at: tuple[float, float]
+    ) -> tuple[int, tuple[float, float]]:
+        """Return the query nearest to a point: its index, and its centre in pixels of the crop."""
+        grid, size = inside.grid(self.node.query), inside.spec.input
+        height, width = inside.map(self.node.query).shape[1:]
+        column = grid.x.nearest(at[0] * size.width, size=width)
+        row = grid.y.nearest(at[1] * size.height, size=height)
         return row * width + column, (grid.x.at(column), grid.y.at(row))
 
 
 @dataclass(frozen=True)
-class MaskPicture:
-    """K maps of numbers >= 0, as the model multiplies with them."""
+class MaskView:
+    """K maps of numbers >= 0, by which the model multiplies its features."""
 
     view: View
     tensor: str
 
     @classmethod
-    def open(cls, view: View, tensor: str, *, graph: Graph, spec: Spec) -> MaskPicture:
+    def open(cls, view: View, tensor: str, *, graph: Graph, spec: Spec) -> MaskView:
         """Take the tap as it is."""
         return cls(view, tensor)
 
@@ -160,42 +161,37 @@ class MaskPicture:
         """The tap."""
         return (self.tensor,)
 
-    def panels(self, seen: Seen) -> list[Panel]:
+    def panels(self, inside: FrameTensors) -> list[Panel]:
         """Return the mean of the maps, and for more than one also all of them."""
-        values, grid = seen.map(self.tensor), seen.grid(self.tensor)
+        values, grid = inside.map(self.tensor), inside.grid(self.tensor)
+        heads = tuple(HeatMap(head, grid) for head in values)
+        mean = HeatMap(values.mean(axis=0), grid)
         unit = unit_of(values)
-        heads = tuple(HeatMap(v, grid) for v in values)
-        whole = HeatMap(values.mean(axis=0), grid)
-        note = "" if len(heads) == 1 else f"mean of {len(heads)} heads"
-        panels = [
-            Panel(
-                self.view, self.view.label, note, (whole,), unit, full_scale([whole.values], unit)
-            )
+        if len(heads) == 1:
+            return [self._panel((mean,), unit, note="")]
+        return [
+            self._panel((mean,), unit, note=f"mean of {len(heads)} heads"),
+            self._panel(heads, unit, note=f"its {len(heads)} heads"),
         ]
-        if len(heads) > 1:
-            panels.append(
-                Panel(
-                    self.view,
-                    self.view.label,
-                    f"its {len(heads)} heads",
-                    heads,
-                    unit,
-                    full_scale([h.values for h in heads], unit),
-                )
-            )
-        return panels
+
+    def _panel(self, maps: tuple[HeatMap, ...], unit: Unit, *, note: str) -> Panel:
+        full = full_scale([heat.values for heat in maps], unit)
+        return Panel(self.view, self.view.label, note, maps, unit, full)
 
 
 @dataclass(frozen=True)
-class EvidencePicture:
-    """A class activation map (Zhou et al., CVPR 2016): sum_c weight[class, c] feature[c], whose mean over the positions is part of the logit."""
+class EvidenceView:
+    """A class activation map (Zhou et al., CVPR 2016): sum_c weight[class, c] feature[c].
+
+    Its mean over the positions is a part of the logit.
+    """
 
     view: View
     tensor: str
     linear: Linear
 
     @classmethod
-    def open(cls, view: View, tensor: str, *, graph: Graph, spec: Spec) -> EvidencePicture:
+    def open(cls, view: View, tensor: str, *, graph: Graph, spec: Spec) -> EvidenceView:
         """Find the linear layer that makes the main output."""
         return cls(view, tensor, graph.linear(spec.main.name))
 
@@ -204,34 +200,26 @@ class EvidencePicture:
         """The tap."""
         return (self.tensor,)
 
-    def panels(self, seen: Seen) -> list[Panel]:
-        """Return the class's evidence and, if asked for, what sets it apart from the best other class."""
-        scores = seen.scores
-        index = int(scores.argmax()) if seen.wish.label is None else seen.wish.label
-        rival = int(np.where(np.arange(len(scores)) == index, -np.inf, scores).argmax())
-        found, other = self._evidence(seen, index), self._evidence(seen, rival)
-        full, labels = full_scale([found.values], "evidence"), seen.spec.labels
-        panels = [
-            self._panel(
-                found,
-                f"{self.view.label} {labels[index]}",
-                full,
-                score=float(scores[index]),
-                label=labels[index],
-            )
-        ]
-        if (
-            seen.wish.contrast
-        ):  # on the same scale: classes that are hard to tell apart give a faint picture
-            apart = HeatMap(found.values - other.values, found.grid)
-            title, lead = (
-                f"for {labels[index]} rather than {labels[rival]}",
-                float(scores[index] - scores[rival]),
-            )
+    def panels(self, inside: FrameTensors) -> list[Panel]:
+        """Return the evidence for a class; with `options.contrast` also its lead over a rival.
+
+        The rival is the best other class. Both panels have one scale: classes that are hard to tell
+        apart give a faint picture.
+        """
+        scores, labels, options = inside.scores, inside.spec.labels, inside.options
+        index = int(scores.argmax()) if options.label is None else options.label
+        heat, label = self._evidence(inside, index), labels[index]
+        full = full_scale([heat.values], "evidence")
+        title = f"{self.view.label} {label}"
+        panels = [self._panel(heat, title, full, score=float(scores[index]), label=label)]
+        if options.contrast:
+            rival = int(np.where(np.arange(len(scores)) == index, -np.inf, scores).argmax())
+            other = labels[rival]
+            lead = HeatMap(heat.values - self._evidence(inside, rival).values, heat.grid)
+            title = f"for {label} rather than {other}"
+            score = float(scores[index] - scores[rival])
             panels.append(
-                self._panel(
-                    apart, title, full, score=lead, label=labels[index], rather_than=labels[rival]
-                )
+                self._panel(lead, title, full, score=score, label=label, rather_than=other)
             )
         return panels
 
@@ -252,14 +240,14 @@ class EvidencePicture:
             numbers,
         )
 
-    def _evidence(self, seen: Seen, index: int) -> HeatMap:
-        features = seen.map(self.tensor)
+    def _evidence(self, inside: FrameTensors, index: int) -> HeatMap:
+        features = inside.map(self.tensor)
         weight = self.linear.weight[index, : len(features)].astype(np.float64)
-        return HeatMap(np.tensordot(weight, features, axes=1), seen.grid(self.tensor))
+        return HeatMap(np.tensordot(weight, features, axes=1), inside.grid(self.tensor))
 
 
-KINDS: dict[str, type[AttentionPicture] | type[MaskPicture] | type[EvidencePicture]] = {
-    "attention": AttentionPicture,
-    "mask": MaskPicture,
-    "cam": EvidencePicture,
+KINDS: dict[str, type[AttentionView] | type[MaskView] | type[EvidenceView]] = {
+    "attention": AttentionView,
+    "mask": MaskView,
+    "cam": EvidenceView,
 }

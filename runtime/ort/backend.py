@@ -22,9 +22,9 @@ from finedge.runtime.backend import (
     check_batch,
     pick_file,
 )
+from finedge.runtime.machine.cpu import cpu_name, owned_cores
 from finedge.runtime.model_io import IoTensor, check_model_io, check_scores
 from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER, int8_products
-from finedge.runtime.telemetry.cpu import cpu_name, owned_cores
 
 if TYPE_CHECKING:
     import onnxruntime

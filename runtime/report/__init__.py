@@ -1,1 +1,1 @@
-"""report.json made readable: Markdown, and one self-contained HTML page with the accuracy-versus-latency picture."""
+"""report.json for people: Markdown, and one HTML page with a plot of accuracy and latency."""

@@ -1,4 +1,4 @@
-"""`finedge report`: make a benchmark's report.json readable."""
+"""`finedge report`: a benchmark's report.json as pages for people."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from finedge.runtime.report.markdown import markdown
 def report(bundle_or_dir: Positional[Path]) -> dict[str, str]:
     """Write report.md and report.html beside a report.json.
 
+        finedge report birds.finedge
+
     Args:
-        bundle_or_dir: a bundle that was benchmarked, or the folder given to `finedge benchmark --out`.
+        bundle_or_dir: a bundle that was benchmarked, or the folder of `finedge benchmark --out`.
 
     Returns:
         `markdown` and `html`: absolute paths.

@@ -1,6 +1,6 @@
 """The fields of report.json that `finedge report` reads, with types and ranges.
 
-The rows are written as `finedge.runtime.benchmark.rows.Row`; fields of later versions may be
+`finedge.runtime.benchmark.rows.BenchmarkRow` writes the rows. Fields of later versions may be
 missing in older reports.
 """
 
@@ -19,14 +19,14 @@ SCHEMA = 1
 AGAIN = "finedge benchmark BUNDLE --data DIR writes it again"
 Name = Annotated[Text, Constraint(lambda text: bool(text.strip()), "a name that is not empty")]
 Milliseconds = Annotated[float, between(0, 1e9, unit="ms")]
-# It is divided by, and its logarithm taken.
+# The report divides by it and takes its logarithm.
 Latency = Annotated[float, between(1e-6, 1e9, unit="ms")]
-Change = Annotated[float, between(-1, 1)]
+Difference = Annotated[float, between(-1, 1)]
 Amount = Annotated[float, between(0, 1e12)]
 
 
 @dataclass(frozen=True)
-class Stages:
+class StageMedians:
     """Medians of the stages of a query, in ms."""
 
     decode: Milliseconds | None = None
@@ -36,7 +36,7 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class Power:
+class PowerSection:
     """The mean power in W, and what measured it."""
 
     mean_w: Amount | None = None
@@ -44,7 +44,7 @@ class Power:
 
 
 @dataclass(frozen=True)
-class Camera:
+class CameraSection:
     """Ages in ms and rates of a row in camera mode."""
 
     source: Text
@@ -61,15 +61,15 @@ class Camera:
 class Change95:
     """How a top-1 share differs from another's on the same images; all or none of it is known."""
 
-    top1_change: Change | None = None
-    top1_change95: tuple[Change, Change] | None = None
+    top1_change: Difference | None = None
+    top1_change95: tuple[Difference, Difference] | None = None
     mcnemar_p: Share | None = None
 
     def __post_init__(self) -> None:
-        known = (self.top1_change, self.top1_change95, self.mcnemar_p)
-        if None in known and any(value is not None for value in known):
+        values = (self.top1_change, self.top1_change95, self.mcnemar_p)
+        if None in values and any(value is not None for value in values):
             raise DataError(
-                "half of a change",
+                "a part of a change",
                 expected="top1_change, top1_change95 and mcnemar_p together",
             )
 
@@ -92,7 +92,7 @@ class ReportRow(Change95):
     p95_ms: Milliseconds | None
     p99_ms: Milliseconds | None
     engine_p50_ms: Milliseconds | None
-    stages_p50_ms: Stages
+    stages_p50_ms: StageMedians
     images_per_second: Amount
     top1: Share | None
     top5: Share | None
@@ -102,21 +102,21 @@ class ReportRow(Change95):
     flips: Count | None = None
     clocks: Mapping[Text, Any]
     power_mode: Text = "unknown"
-    power: Power = Power()
+    power: PowerSection = PowerSection()
     energy_mj: Amount | None = None
     throttled: bool | Text
     valid: bool
     invalid_reasons: Annotated[tuple[Text, ...], at_most(1_000)]
-    camera: Camera | None = None
+    camera: CameraSection | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.top1 is None) != (self.wilson95 is None):
-            raise DataError("top1 or wilson95 alone", expected="both or none")
+            raise DataError("only one of top1 and wilson95", expected="both or none")
         if self.mode == "camera" and self.camera is None:
-            raise DataError("a row of camera mode without its ages", expected="camera")
+            raise DataError("a row of camera mode without ages", expected="camera")
         if self.energy_mj is not None and self.power.sensor is None:
-            raise DataError("energy of no sensor", expected="power.sensor")
+            raise DataError("energy without its sensor", expected="power.sensor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class Comparison(Change95):
     second: Name
     variant: Name
     p50_ms: tuple[Latency | None, Latency | None]
-    top1_change: Change
+    top1_change: Difference
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ class ClassChange:
     label: Text
     n: Count
     top1: Annotated[Mapping[Name, Share], at_most(100)]
-    change: Change | None = None
+    change: Difference | None = None
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodSection:
     """How it was measured."""
 
     frames: Count
@@ -161,7 +161,7 @@ class Report:
     schema: Literal[1]
     made: Name
     environment: Mapping[Text, Any]
-    method: Method
+    method: MethodSection
     rows: Annotated[tuple[ReportRow, ...], Constraint(bool, "rows"), at_most(500)]
     comparisons: Annotated[tuple[Comparison, ...], at_most(5_000)] = ()
     per_class: Annotated[Mapping[Name, tuple[ClassChange, ...]], at_most(500)] = field(
@@ -173,7 +173,7 @@ class Report:
             compared = [c for c in classes if c.change is not None]
             if any(set(c.top1) != set(compared[0].top1) for c in compared):
                 raise DataError(
-                    "classes of other variants",
+                    "classes with different variants",
                     expected="the same variants in each class of a bundle",
                 )
 

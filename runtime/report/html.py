@@ -1,7 +1,8 @@
-"""report.html: one self-contained page; jinja2 escapes every text."""
+"""report.html: one page without outside assets; jinja2 escapes every text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,27 +11,31 @@ from typing import Any
 import jinja2
 
 from finedge.runtime.report.method import method_text
-from finedge.runtime.report.picture import SHAPES, colours, picture
-from finedge.runtime.report.tables import class_tables, flat, row_tables
+from finedge.runtime.report.picture import OTHER_SHAPE, SHAPES, colours, picture
+from finedge.runtime.report.tables import class_tables, flat, meanings, row_tables
 from finedge.runtime.report.verdict import latency_rows, verdicts
 from finedge.text import printable
 
-SIZES = {
-    "wide": (880, 460),
-    "narrow": (340, 340),
-}  # the page shows the one that fits, so that letters keep their size
-PARTS = ("preprocess", "infer", "post")
-WORST = 15  # classes shown at once; the rest unfolds
+# The page shows the plot that fits, so that letters keep their size.
+SIZES = {"wide": (880, 460), "narrow": (340, 340)}
+STAGES = ("preprocess", "infer", "post")
+WORST = 15  # classes shown at once; the others unfold
 
 
 @dataclass(frozen=True)
 class Bar:
-    """The stage split of a row: widths are percent of the longest bar."""
+    """How the time of a row splits into stages.
+
+    Attributes:
+        text: the row's name.
+        colour: the index of the bundle's colour.
+        valid: whether the row is valid.
+        parts: stage, width in percent of the longest bar, and milliseconds.
+    """
 
     text: str
     colour: int
     valid: bool
-    total: str
     parts: tuple[tuple[str, float, str], ...]
 
 
@@ -42,52 +47,52 @@ def page(report: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_seen,
-        loader=jinja2.FunctionLoader(lambda n: templates.joinpath(n).read_text("utf-8")),
+        finalize=_printable,
+        loader=jinja2.FunctionLoader(lambda name: templates.joinpath(name).read_text("utf-8")),
     )
     rows = report["rows"]
+    tables, variants = row_tables(rows), dict.fromkeys(row["variant"] for row in rows)
     return environment.get_template("page.html").render(
         report=report,
         bundles=colours(rows),
-        variants={v: SHAPES.get(v, "diamond") for v in dict.fromkeys(r["variant"] for r in rows)},
+        variants={variant: SHAPES.get(variant, OTHER_SHAPE) for variant in variants},
         verdicts=verdicts(report),
         pictures={name: picture(rows, width=w, height=h) for name, (w, h) in SIZES.items()},
         bars=_bars(latency_rows(rows)),
-        stages=PARTS,
-        tables=row_tables(rows),
+        stages=STAGES,
+        tables=tables,
+        meanings=meanings(tables),
         classes=class_tables(report),
         worst=WORST,
         environment=flat(report["environment"]),
-        conditions=[
-            (
-                f"{r['bundle']} {r['variant']}, {r['mode']}",
-                flat({"clocks": r["clocks"], "throttled": r["throttled"]}),
-            )
-            for r in rows
-        ],
+        conditions=[_conditions(row) for row in rows],
         method=method_text(report),
     )
 
 
-def _seen(value: Any) -> Any:
-    """Return a value of a template with its control characters escaped; what is markup already has none of a user's."""
-    return printable(" ".join(value.split())) if type(value) is str else value
+def _printable(value: Any) -> Any:
+    """Return a value of a template on one line, with its control characters escaped.
+
+    Markup passes as it is: it holds no text of a user that is not escaped yet.
+    """
+    return printable(re.sub(r"\s+", " ", value)) if type(value) is str else value
+
+
+def _conditions(row: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return a row's name, and its clocks and throttling as pairs of texts."""
+    name = f"{row['bundle']} {row['variant']}, {row['mode']}"
+    return name, flat({"clocks": row["clocks"], "throttled": row["throttled"]})
 
 
 def _bars(rows: Sequence[Mapping[str, Any]]) -> tuple[Bar, ...]:
     palette = colours(rows)
-    shown = [r for r in rows if all(r["stages_p50_ms"].get(p) is not None for p in PARTS)]
-    longest = max((sum(r["stages_p50_ms"][p] for p in PARTS) for r in shown), default=1.0) or 1.0
-    return tuple(_bar(r, palette[r["bundle"]], longest) for r in shown)
+    measured = [row for row in rows if all(row["stages_p50_ms"].get(s) is not None for s in STAGES)]
+    totals = (sum(row["stages_p50_ms"][stage] for stage in STAGES) for row in measured)
+    longest = max(totals, default=1.0) or 1.0
+    return tuple(_bar(row, palette[row["bundle"]], longest) for row in measured)
 
 
 def _bar(row: Mapping[str, Any], colour: int, longest: float) -> Bar:
     stages = row["stages_p50_ms"]
-    parts = tuple((p, 100 * stages[p] / longest, f"{stages[p]:.2f}") for p in PARTS)
-    return Bar(
-        f"{row['bundle']} {row['variant']}",
-        colour,
-        row["valid"],
-        f"{sum(stages[p] for p in PARTS):.2f}",
-        parts,
-    )
+    parts = tuple((s, 100 * stages[s] / longest, f"{stages[s]:.2f}") for s in STAGES)
+    return Bar(f"{row['bundle']} {row['variant']}", colour, row["valid"], parts)

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from finedge.runtime.report.method import method_text
-from finedge.runtime.report.tables import ClassTable, Table, class_tables, flat, row_tables
+from finedge.runtime.report.tables import (
+    ClassTable,
+    Table,
+    class_tables,
+    flat,
+    meanings,
+    row_tables,
+)
 from finedge.runtime.report.verdict import verdicts
 from finedge.text import printable
 
@@ -16,21 +23,27 @@ WORST = 20  # classes listed in Markdown; the HTML page holds all
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Return a report as GitHub Markdown; text from users is escaped."""
-    parts = [
-        f"# Benchmark of {_safe(', '.join(dict.fromkeys(r['bundle'] for r in report['rows'])))}",
-        f"Made {_safe(report['made'])}.",
-    ]
-    parts.append("\n".join(f"- **{_safe(v.lead)}** {_safe(v.rest)}" for v in verdicts(report)))
-    for table in row_tables(report["rows"]):
+    bundles = ", ".join(dict.fromkeys(row["bundle"] for row in report["rows"]))
+    tables = row_tables(report["rows"])
+    parts = [f"# Benchmark of {_safe(bundles)}", f"Made {_safe(report['made'])}."]
+    parts.append(_list(f"**{_safe(v.lead)}** {_safe(v.rest)}" for v in verdicts(report)))
+    for table in tables:
         parts += [f"## {_safe(table.heading)}", _table(table.columns, table.rows), _reasons(table)]
+    columns = meanings(tables).items()
+    parts += [
+        "## What the columns mean",
+        _list(f"**{_safe(title)}**: {_safe(meaning)}" for title, meaning in columns),
+    ]
     for classes in class_tables(report):
-        parts += [
-            f"## What INT8 changed, class by class: {_safe(classes.bundle)}",
-            *_classes(classes),
-        ]
-    parts += ["## How it was measured", "\n".join(f"- {_safe(t)}" for t in method_text(report))]
-    parts += ["## Environment", _table(("what", "value"), flat(report["environment"]))]
-    return "\n\n".join(p for p in parts if p) + "\n"
+        heading = f"## What INT8 changed, class by class: {_safe(classes.bundle)}"
+        parts += [heading, *_classes(classes)]
+    parts += ["## How it was measured", _list(map(_safe, method_text(report)))]
+    parts += ["## Environment", _table(("fact", "value"), flat(report["environment"]))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _list(items: Iterable[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
 
 
 def _reasons(table: Table) -> str:
@@ -43,25 +56,20 @@ def _reasons(table: Table) -> str:
 
 
 def _classes(table: ClassTable) -> tuple[str, ...]:
-    rows = [
-        (
-            c["label"],
-            str(c["n"]),
-            *(f"{100 * c['top1'][v]:.1f}" for v in table.variants),
-            f"{100 * c['change']:+.1f}",
-        )
-        for c in table.changed[:WORST]
-    ]
-    rest = len(table.changed) - len(rows)
-    note = f"{table.unchanged} classes did not change" + (
-        f"; {rest} more that changed are in report.html." if rest else "."
-    )
-    return (
-        _table(("class", "images", *(f"{v} top-1 %" for v in table.variants), "change"), rows)
-        if rows
-        else "",
-        note,
-    )
+    """Return the table of the worst classes, and a line on the others."""
+    others = len(table.changed) - len(table.changed[:WORST])
+    note = f"{table.unchanged} classes did not change."
+    if others:
+        note += f" {others} more that changed are in report.html."
+    if not table.changed:
+        return (note,)
+    columns = ("class", "images", *(f"{v} top-1 %" for v in table.variants), "change")
+    return _table(columns, (_class_row(c, table.variants) for c in table.changed[:WORST])), note
+
+
+def _class_row(entry: Mapping[str, Any], variants: Sequence[str]) -> tuple[str, ...]:
+    top1 = (f"{100 * entry['top1'][variant]:.1f}" for variant in variants)
+    return entry["label"], str(entry["n"]), *top1, f"{100 * entry['change']:+.1f}"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

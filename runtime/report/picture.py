@@ -1,7 +1,7 @@
-"""The accuracy-versus-latency picture: geometry only; scatter.svg draws it.
+"""The plot of accuracy against latency: geometry only; scatter.svg draws it.
 
-Colour is the bundle, shape the variant. Bars are Wilson intervals. A thin line leads from a bundle's fp32 to its other
-variants: the trade that quantization makes.
+The colour is the bundle, the shape the variant. Bars are Wilson intervals. A thin line leads from a
+bundle's fp32 to its other variants: the trade that quantization makes.
 """
 
 from __future__ import annotations
@@ -11,34 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from finedge.runtime.report.labels import Box, free_place, line_boxes, mark_boxes
 from finedge.runtime.report.verdict import latency_rows
 
 SHAPES = {"fp32": "circle", "fp16": "square", "int8": "triangle"}
+OTHER_SHAPE = "diamond"
 End = TypeVar("End")
-LOG_FROM = 12.0  # a ratio of slowest to fastest past this is drawn on a logarithmic axis
-FONT = 13
-CHARACTER = 0.58 * FONT  # the mean width of a letter of the system fonts, on the safe side
+LOG_FROM = 12.0  # from this ratio of slowest to fastest on, the axis is logarithmic
 MARGIN = {"left": 50, "right": 18, "top": 18, "bottom": 46}
 
 
 @dataclass(frozen=True)
-class Box:
-    """A rectangle in pixels, y downwards."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def overlap(self, other: Box) -> float:
-        """Return the shared area in square pixels."""
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return max(0.0, width) * max(0.0, height)
-
-
-@dataclass(frozen=True)
-class Tick:
+class AxisTick:
     """A tick at pixel `at`."""
 
     at: float
@@ -47,7 +31,11 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """One row: its point, the ends of its interval, its colour index, shape and direct label."""
+    """One row of the report.
+
+    `x` and `y` are its point, `low` and `high` the ends of its interval, all in pixels. `colour` is
+    an index, `text` stands in the box `label`, `title` appears under the mouse.
+    """
 
     x: float
     y: float
@@ -62,51 +50,47 @@ class Mark:
 
     @property
     def anchor(self) -> tuple[str, float]:
-        """The SVG text-anchor that keeps the label's near edge at its point, and the x it refers to."""
+        """The SVG text-anchor that keeps the label's near edge at its point, and its x."""
         if self.label.left > self.x:
             return "start", self.label.left
-        return (
-            ("end", self.label.right)
-            if self.label.right < self.x
-            else ("middle", (self.label.left + self.label.right) / 2)
-        )
+        if self.label.right < self.x:
+            return "end", self.label.right
+        return "middle", (self.label.left + self.label.right) / 2
 
     @property
     def leader(self) -> tuple[float, float] | None:
-        """Where a thin line from the point meets a label that could not stand beside it, else None."""
-        x, y = (
-            min(max(self.x, self.label.left), self.label.right),
-            min(max(self.y, self.label.top), self.label.bottom),
-        )
+        """Where a thin line from the point meets its label; None if the label is beside it."""
+        x = min(max(self.x, self.label.left), self.label.right)
+        y = min(max(self.y, self.label.top), self.label.bottom)
         return (x, y) if math.hypot(x - self.x, y - self.y) > 18 else None
 
 
 @dataclass(frozen=True)
-class Picture:
+class ScatterPlot:
     """A scatter of `width` x `height` pixels; `links` are pairs of marks."""
 
     width: int
     height: int
     plot: Box
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    x_ticks: tuple[AxisTick, ...]
+    y_ticks: tuple[AxisTick, ...]
     marks: tuple[Mark, ...]
     links: tuple[tuple[Mark, Mark], ...]
     log: bool
 
 
-def picture(rows: Sequence[Mapping[str, Any]], *, width: int, height: int) -> Picture | None:
+def picture(rows: Sequence[Mapping[str, Any]], *, width: int, height: int) -> ScatterPlot | None:
     """Lay out the rows that have both a median and an accuracy; None where there is none."""
-    shown = [r for r in latency_rows(rows) if r["p50_ms"] is not None and r["top1"] is not None]
-    if not shown:
+    drawn = [r for r in latency_rows(rows) if r["p50_ms"] is not None and r["top1"] is not None]
+    if not drawn:
         return None
     plot = Box(MARGIN["left"], MARGIN["top"], width - MARGIN["right"], height - MARGIN["bottom"])
-    times = [r["p50_ms"] for r in shown]
+    times = [r["p50_ms"] for r in drawn]
     log = max(times) / min(times) > LOG_FROM
     x_of, x_ticks = _log_axis(times, plot) if log else _linear_axis(times, plot)
-    y_of, y_ticks = _accuracy_axis([s for r in shown for s in r["wilson95"]], plot)
-    marks = _marks(shown, plot, x_of=x_of, y_of=y_of)
-    return Picture(width, height, plot, x_ticks, y_ticks, marks, _links(shown, marks), log)
+    y_of, y_ticks = _accuracy_axis([s for r in drawn for s in r["wilson95"]], plot)
+    marks = _marks(drawn, plot, x_of=x_of, y_of=y_of)
+    return ScatterPlot(width, height, plot, x_ticks, y_ticks, marks, _links(drawn, marks), log)
 
 
 def colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -115,42 +99,45 @@ def colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def nice_step(span: float, ticks: int) -> float:
-    """Return the smallest step of 1, 2 or 5 times a power of ten that cuts `span` into at most `ticks` parts."""
+    """Return the smallest step that cuts `span` into at most `ticks` parts.
+
+    It is 1, 2 or 5 times a power of ten.
+    """
     power = math.pow(10, math.floor(math.log10(span / ticks)))
     return next(power * m for m in (1, 2, 5, 10) if power * m * ticks >= span * (1 - 1e-9))
 
 
-# --- axes ---------------------------------------------------------------------------------------------------------------
+# --- axes
 
 Scale = Callable[[float], float]
 
 
-def _linear_axis(times: Sequence[float], plot: Box) -> tuple[Scale, tuple[Tick, ...]]:
-    """From 0, so that distances on the paper are ratios of times."""
+def _linear_axis(times: Sequence[float], plot: Box) -> tuple[Scale, tuple[AxisTick, ...]]:
+    """Start at 0, so that distances on the paper are ratios of times."""
     span = max(times) * 1.12
     step = nice_step(span, max(3, int((plot.right - plot.left) / 70)))
 
     def x_of(ms: float) -> float:
         return plot.left + ms / span * (plot.right - plot.left)
 
-    return x_of, tuple(Tick(x_of(i * step), f"{i * step:g}") for i in range(int(span / step) + 1))
+    values = [i * step for i in range(int(span / step) + 1)]
+    return x_of, tuple(AxisTick(x_of(value), f"{value:g}") for value in values)
 
 
-def _log_axis(times: Sequence[float], plot: Box) -> tuple[Scale, tuple[Tick, ...]]:
+def _log_axis(times: Sequence[float], plot: Box) -> tuple[Scale, tuple[AxisTick, ...]]:
     low, high = math.log10(min(times) / 1.3), math.log10(max(times) * 1.3)
 
     def x_of(ms: float) -> float:
         return plot.left + (math.log10(ms) - low) / (high - low) * (plot.right - plot.left)
 
-    values = [
-        m * 10**e
-        for e in range(math.floor(low), math.ceil(high) + 1)
-        for m in ((1, 2, 5) if high - low < 3 else (1,))
-    ]
-    return x_of, tuple(Tick(x_of(v), f"{v:g}") for v in values if low <= math.log10(v) <= high)
+    multiples = (1, 2, 5) if high - low < 3 else (1,)
+    exponents = range(math.floor(low), math.ceil(high) + 1)
+    values = [multiple * 10**exponent for exponent in exponents for multiple in multiples]
+    inside = [value for value in values if low <= math.log10(value) <= high]
+    return x_of, tuple(AxisTick(x_of(value), f"{value:g}") for value in inside)
 
 
-def _accuracy_axis(shares: Sequence[float], plot: Box) -> tuple[Scale, tuple[Tick, ...]]:
+def _accuracy_axis(shares: Sequence[float], plot: Box) -> tuple[Scale, tuple[AxisTick, ...]]:
     percents = [100 * s for s in shares]
     step = nice_step(max(1.0, max(percents) - min(percents)) * 1.1, 6)
     first = max(0, math.floor((min(percents) - 0.04 * step) / step))
@@ -160,90 +147,34 @@ def _accuracy_axis(shares: Sequence[float], plot: Box) -> tuple[Scale, tuple[Tic
     def y_of(share: float) -> float:
         return plot.bottom - (100 * share - low) / (high - low) * (plot.bottom - plot.top)
 
-    return y_of, tuple(Tick(y_of(i * step / 100), f"{i * step:g}") for i in range(first, last + 1))
+    values = [i * step for i in range(first, last + 1)]
+    return y_of, tuple(AxisTick(y_of(value / 100), f"{value:g}") for value in values)
 
 
-# --- marks and labels -----------------------------------------------------------------------------------------------------
+# --- marks and labels
 
 
 def _marks(
     rows: Sequence[Mapping[str, Any]], plot: Box, *, x_of: Scale, y_of: Scale
 ) -> tuple[Mark, ...]:
     palette = colours(rows)
-    # Points, interval bars and links are obstacles for every label; a placed label is one for those that follow.
-    points = [(x_of(r["p50_ms"]), y_of(r["top1"])) for r in rows]
-    taken = [
-        b
-        for r, (x, y) in zip(rows, points, strict=True)
-        for b in _obstacles(x, y, y_of(r["wilson95"][1]), y_of(r["wilson95"][0]))
-    ]
-    taken += [b for first, second in _links(rows, points) for b in _dots(first, second)]
+    points = [(x_of(row["p50_ms"]), y_of(row["top1"])) for row in rows]
+    # Labels must not lie on points, interval bars, links or earlier labels.
+    taken: list[Box] = []
+    for row, (x, y) in zip(rows, points, strict=True):
+        low, high = (y_of(share) for share in row["wilson95"])
+        taken += mark_boxes(x, y, top=high, bottom=low)
+    for first, second in _links(rows, points):
+        taken += line_boxes(first, second)
     marks = []
-    for row in rows:
-        x, y, text = x_of(row["p50_ms"]), y_of(row["top1"]), _label_text(row)
-        label = _free_place(x, y, text, plot=plot, taken=taken)
+    for row, (x, y) in zip(rows, points, strict=True):
+        text = _label_text(row)
+        label = free_place(x, y, text=text, plot=plot, taken=taken)
         taken.append(label)
-        low, high = (y_of(s) for s in row["wilson95"])
-        marks.append(
-            Mark(
-                x,
-                y,
-                low,
-                high,
-                palette[row["bundle"]],
-                SHAPES.get(row["variant"], "diamond"),
-                text,
-                label,
-                _title(row),
-                row["valid"],
-            )
-        )
+        low, high = (y_of(share) for share in row["wilson95"])
+        colour, shape = palette[row["bundle"]], SHAPES.get(row["variant"], OTHER_SHAPE)
+        marks.append(Mark(x, y, low, high, colour, shape, text, label, _title(row), row["valid"]))
     return tuple(marks)
-
-
-def _obstacles(x: float, y: float, top: float, bottom: float) -> tuple[Box, Box]:
-    return Box(x - 9, y - 9, x + 9, y + 9), Box(x - 4, top, x + 4, bottom)
-
-
-def _dots(first: tuple[float, float], second: tuple[float, float]) -> list[Box]:
-    """Return small boxes along the line between two points."""
-    steps = max(1, int(math.dist(first, second) / 8))
-    along = [
-        (
-            first[0] + (second[0] - first[0]) * i / steps,
-            first[1] + (second[1] - first[1]) * i / steps,
-        )
-        for i in range(steps + 1)
-    ]
-    return [Box(x - 2, y - 2, x + 2, y + 2) for x, y in along]
-
-
-def _free_place(x: float, y: float, text: str, *, plot: Box, taken: Sequence[Box]) -> Box:
-    """Return the nearest place for a label that hits nothing; where all do, the one that hits least."""
-    width, height = CHARACTER * len(text), FONT * 1.25
-    places = [_box_at(x + dx, y + dy, width, height) for dx, dy in _offsets(width)]
-    inside = [
-        p
-        for p in places
-        if p.left >= plot.left + 2
-        and p.right <= plot.right + 14
-        and p.top >= plot.top - 14
-        and p.bottom <= plot.bottom - 2
-    ]
-    return min(inside or places, key=lambda p: sum(p.overlap(t) for t in taken))
-
-
-def _box_at(x: float, y: float, width: float, height: float) -> Box:
-    return Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-
-
-def _offsets(width: float) -> list[tuple[float, float]]:
-    """Where the middle of a label may lie relative to its point, nearest first: beside, diagonal, then further up and down."""
-    side = width / 2 + 13
-    rows = sorted((16.0 * i for i in range(-10, 11)), key=abs)
-    return [(sign * side, dy) for dy in rows for sign in (1, -1)] + [
-        (0.0, dy) for dy in rows if abs(dy) > 16
-    ]
 
 
 def _label_text(row: Mapping[str, Any]) -> str:
@@ -252,15 +183,20 @@ def _label_text(row: Mapping[str, Any]) -> str:
 
 
 def _title(row: Mapping[str, Any]) -> str:
-    low, high = row["wilson95"]
-    return f"{row['bundle']} {row['variant']}: {100 * row['top1']:.1f} % top-1 ({100 * low:.1f} to {100 * high:.1f}), {row['p50_ms']:.2f} ms at p50"
+    low, high = (f"{100 * share:.1f}" for share in row["wilson95"])
+    top1 = f"{100 * row['top1']:.1f} % top-1 ({low} to {high})"
+    return f"{row['bundle']} {row['variant']}: {top1}, {row['p50_ms']:.2f} ms at p50"
 
 
 def _links(rows: Sequence[Mapping[str, Any]], ends: Sequence[End]) -> tuple[tuple[End, End], ...]:
-    """Pair what belongs to a bundle's fp32 row with what belongs to each of its other variants."""
-    base = {r["bundle"]: end for r, end in zip(rows, ends, strict=True) if r["variant"] == "fp32"}
+    """Pair the end of a bundle's fp32 row with the end of each of its other variants.
+
+    `ends` has one entry for each row.
+    """
+    paired = [(row["bundle"], row["variant"], end) for row, end in zip(rows, ends, strict=True)]
+    base = {bundle: end for bundle, variant, end in paired if variant == "fp32"}
     return tuple(
-        (base[r["bundle"]], end)
-        for r, end in zip(rows, ends, strict=True)
-        if r["variant"] != "fp32" and r["bundle"] in base
+        (base[bundle], end)
+        for bundle, variant, end in paired
+        if variant != "fp32" and bundle in base
     )

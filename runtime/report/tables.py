@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finedge.measure import MIN_QUERIES
+from finedge.runtime.report.columns import CAMERA_COLUMNS, COLUMNS, POWER_COLUMNS
 
-NOT_MEASURED = "n/a"
 HEADINGS = {
-    "single-stream": "Single-stream: the next frame when the last answer is back",
+    "single-stream": "Single-stream: one frame after the other",
     "offline": "Offline: batches back to back, for throughput",
     "camera": "Camera: frames come at their own rate and age until they are answered",
 }
@@ -18,93 +17,23 @@ HEADINGS = {
 
 @dataclass(frozen=True)
 class Table:
-    """A heading, column titles, and rows of cells; `reasons` has one text a row, empty where the row is valid."""
+    """A heading, column titles and rows of cells.
+
+    Attributes:
+        heading: what the rows have in common.
+        columns: the title of each column.
+        meanings: a sentence for each column.
+        text: whether a column holds text, which is aligned to the left.
+        rows: the cells.
+        reasons: why a row is INVALID, empty where it is valid.
+    """
 
     heading: str
     columns: tuple[str, ...]
+    meanings: tuple[str, ...]
+    text: tuple[bool, ...]
     rows: tuple[tuple[str, ...], ...]
     reasons: tuple[str, ...]
-
-
-Cell = Callable[[Mapping[str, Any]], str]
-
-
-def percentile_cell(percent: int) -> Cell:
-    """Return what writes a percentile, or `n/a (n<662)` where the sample did not support it."""
-
-    def cell(row: Mapping[str, Any]) -> str:
-        value = row[f"p{percent}_ms"]
-        return f"{value:.2f}" if value is not None else f"n/a (n<{MIN_QUERIES[percent]})"
-
-    return cell
-
-
-def milliseconds(value: float | None) -> str:
-    """Return two decimals, or n/a."""
-    return NOT_MEASURED if value is None else f"{value:.2f}"
-
-
-def _top1(row: Mapping[str, Any]) -> str:
-    if row["top1"] is None:
-        return "not measured"
-    low, high = row["wilson95"]
-    return f"{100 * row['top1']:.1f} ({100 * low:.1f}..{100 * high:.1f})"
-
-
-def _change(row: Mapping[str, Any]) -> str:
-    if row["top1_change"] is None:
-        return "-"
-    low, high = row["top1_change95"]
-    return f"{100 * row['top1_change']:+.1f} ({100 * low:+.1f}..{100 * high:+.1f})"
-
-
-COLUMNS: dict[str, Cell] = {
-    "bundle": lambda r: r["bundle"],
-    "variant": lambda r: r["variant"],
-    "p50 ms": percentile_cell(50),
-    "top-1 % (95 %)": _top1,
-    "against fp32 (95 %)": _change,
-    "McNemar p": lambda r: "-" if r["mcnemar_p"] is None else f"{r['mcnemar_p']:.2g}",
-    "": lambda r: "valid" if r["valid"] else "INVALID",
-    "p90": percentile_cell(90),
-    "p95": percentile_cell(95),
-    "p99": percentile_cell(99),
-    "engine p50": lambda r: milliseconds(r["engine_p50_ms"]),
-    "decode p50": lambda r: milliseconds(r["stages_p50_ms"]["decode"]),
-    "images/s": lambda r: f"{r['images_per_second']:.1f}",
-    "top-5 %": lambda r: NOT_MEASURED if r["top5"] is None else f"{100 * r['top5']:.1f}",
-    "flips": lambda r: "-" if r["flips"] is None else str(r["flips"]),
-    "queries": lambda r: str(r["n"]),
-    "MB": lambda r: f"{r['file_bytes'] / 1e6:.1f}",
-    "file": lambda r: r["file"],
-}
-
-
-# Ages only a camera's frames have; the times of these rows leave out the waiting between the stages.
-CAMERA_COLUMNS: dict[str, Cell] = {
-    "bundle": COLUMNS["bundle"],
-    "variant": COLUMNS["variant"],
-    "age p50 ms": lambda r: milliseconds(r["camera"]["age_p50_ms"]),
-    "age p95": lambda r: milliseconds(r["camera"]["age_p95_ms"]),
-    "age p99": lambda r: milliseconds(r["camera"]["age_p99_ms"]),
-    "frames/s offered": lambda r: str(r["camera"]["fps_offered"]),
-    "answered": lambda r: str(r["camera"]["fps_answered"]),
-    "dropped": lambda r: f"{r['camera']['dropped']} of {r['camera']['offered']}",
-    "": COLUMNS[""],
-    "p50 without waiting": COLUMNS["p50 ms"],
-    "engine p50": COLUMNS["engine p50"],
-    "top-1 % (95 %)": _top1,
-    "source": lambda r: r["camera"]["source"],
-    "file": COLUMNS["file"],
-}
-
-
-# Only where the machine told something of them.
-POWER_COLUMNS: dict[str, Cell] = {
-    "W": lambda r: milliseconds(r["power"]["mean_w"]),
-    "mJ an image": lambda r: milliseconds(r["energy_mj"]),
-    "power mode": lambda r: r["power_mode"],
-}
 
 
 def row_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
@@ -116,24 +45,44 @@ def row_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
 
 
 def _table(mode: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    told = any(
-        r.get("energy_mj") is not None or r.get("power_mode", "unknown") != "unknown" for r in rows
-    )
-    columns = (COLUMNS if mode != "camera" else CAMERA_COLUMNS) | (POWER_COLUMNS if told else {})
-    heading = (
-        f"{HEADINGS.get(mode, mode)} (batch {', '.join(sorted({str(r['batch']) for r in rows}))})"
-    )
+    columns = CAMERA_COLUMNS if mode == "camera" else COLUMNS
+    if any(_has_power(row) for row in rows):
+        columns = columns | POWER_COLUMNS
+    batches = ", ".join(sorted({str(row["batch"]) for row in rows}))
     return Table(
-        heading,
+        f"{HEADINGS.get(mode, mode)} (batch {batches})",
         tuple(columns),
-        tuple(tuple(cell(r) for cell in columns.values()) for r in rows),
-        tuple("; ".join(r["invalid_reasons"]) for r in rows),
+        tuple(column.meaning for column in columns.values()),
+        tuple(column.text for column in columns.values()),
+        tuple(tuple(column.cell(row) for column in columns.values()) for row in rows),
+        tuple("; ".join(row["invalid_reasons"]) for row in rows),
     )
+
+
+def _has_power(row: Mapping[str, Any]) -> bool:
+    return row.get("energy_mj") is not None or row.get("power_mode", "unknown") != "unknown"
+
+
+def meanings(tables: Iterable[Table]) -> dict[str, str]:
+    """Return what each column of some tables means, by its title."""
+    return {
+        title: meaning
+        for table in tables
+        for title, meaning in zip(table.columns, table.meanings, strict=True)
+    }
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What a bundle's INT8 changed by class, worst first; `largest` is the greatest change, and `unchanged` classes are only counted."""
+    """What INT8 changed in a bundle, class by class.
+
+    Attributes:
+        bundle: the bundle's name.
+        variants: the variants whose top-1 is known.
+        changed: the classes that changed, the worst first.
+        largest: the greatest change, as a share.
+        unchanged: how many classes did not change.
+    """
 
     bundle: str
     variants: tuple[str, ...]
@@ -144,24 +93,22 @@ class ClassTable:
 
 def class_tables(report: Mapping[str, Any]) -> tuple[ClassTable, ...]:
     """Return a table for each bundle whose classes were measured in both fp32 and int8."""
-    tables = []
-    for bundle, classes in report.get("per_class", {}).items():
-        compared = [c for c in classes if c["change"] is not None]
-        changed = sorted(
-            (c for c in compared if c["change"] != 0), key=lambda c: (c["change"], c["label"])
-        )
-        if compared:
-            largest = max((abs(c["change"]) for c in changed), default=0.0)
-            tables.append(
-                ClassTable(
-                    bundle,
-                    tuple(compared[0]["top1"]),
-                    tuple(changed),
-                    largest,
-                    len(compared) - len(changed),
-                )
-            )
-    return tuple(tables)
+    bundles = report.get("per_class", {}).items()
+    compared = {
+        bundle: [entry for entry in classes if entry["change"] is not None]
+        for bundle, classes in bundles
+    }
+    return tuple(_class_table(bundle, classes) for bundle, classes in compared.items() if classes)
+
+
+def _class_table(bundle: str, classes: Sequence[Mapping[str, Any]]) -> ClassTable:
+    changed = sorted(
+        (entry for entry in classes if entry["change"] != 0),
+        key=lambda entry: (entry["change"], entry["label"]),
+    )
+    largest = max((abs(entry["change"]) for entry in changed), default=0.0)
+    variants = tuple(classes[0]["top1"])
+    return ClassTable(bundle, variants, tuple(changed), largest, len(classes) - len(changed))
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
@@ -170,11 +117,8 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], 
     for key, value in record.items():
         if isinstance(value, Mapping):
             pairs += flat(value, f"{prefix}{key}.")
-        elif value not in (None, "", [], ()):
-            pairs.append(
-                (
-                    f"{prefix}{key}",
-                    ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value),
-                )
-            )
+        elif isinstance(value, list | tuple):
+            pairs += [(f"{prefix}{key}", ", ".join(map(str, value)))] if value else []
+        elif value not in (None, ""):
+            pairs.append((f"{prefix}{key}", str(value)))
     return tuple(pairs)

@@ -1,4 +1,7 @@
-"""Power, clocks, heat and throttling of this machine: `read_telemetry()` once, or a `Reader` asked again and again."""
+"""Power, clocks, heat and throttling of this machine.
+
+Use `read_telemetry()` for one reading, a `Reader` for many.
+"""
 
 from finedge.runtime.telemetry.reader import Reader, Telemetry, read_telemetry
 

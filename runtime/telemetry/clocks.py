@@ -1,10 +1,12 @@
 """Power mode and clocks of a Jetson; the CPU's clock anywhere.
 
-- The mode: nvpmodel writes `pmode:0002` into /var/lib/nvpmodel/status; /etc/nvpmodel.conf names the modes, `< POWER_MODEL ID=2
-  NAME=MAXN_SUPER >`. The number alone says nothing: mode 0 is MAXN on an AGX Orin and 15W on an Orin Nano Super.
-- The GPU: a devfreq device, `17000000.gpu` or `17000000.ga10b` on Orin, `gpu-gpc-0` on Thor (`gpu-nvd-0` is its video engine), in Hz.
-  `device/load` counts thousandths on Orin (rbonghi/jetson_stats, jtop/core/gpu.py).
-- jetson_clocks locks by making the least clock the greatest.
+- The mode: nvpmodel writes `pmode:0002` into /var/lib/nvpmodel/status; /etc/nvpmodel.conf names the
+  modes, `< POWER_MODEL ID=2 NAME=MAXN_SUPER >`. The number alone says nothing: mode 0 is MAXN on an
+  AGX Orin and 15W on an Orin Nano Super.
+- The GPU: a devfreq device, `17000000.gpu` or `17000000.ga10b` on Orin, `gpu-gpc-0` on Thor
+  (`gpu-nvd-0` is its video engine), in Hz. `device/load` counts thousandths on Orin
+  (rbonghi/jetson_stats, jtop/core/gpu.py).
+- jetson_clocks locks a clock by raising its minimum to its maximum.
 - The memory (EMC): devfreq `bwmgr` where there is one, else a debug file that only root may read.
 """
 
@@ -15,14 +17,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.runtime.telemetry.sysfs import number, text
+from finedge.runtime.machine.sysfs import number, text
 
 GPU = re.compile(r"\.(gpu|ga10b)$|^gpu-gpc-0$")
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """Where the clocks are: the folders of GPU (devfreq) and of each group of CPU cores (cpufreq), the memory's file, the mode's."""
+    """Where the clocks are.
+
+    Attributes:
+        gpu: the folder of the GPU (devfreq).
+        cpus: the folder of each group of CPU cores (cpufreq).
+        memory: the file of the memory's clock.
+        mode: the file of the power mode.
+        modes: the names of the power modes by number.
+    """
 
     gpu: Path | None
     cpus: tuple[Path, ...]
@@ -44,23 +54,31 @@ class Clocks:
         )
 
     def power_mode(self) -> str | None:
-        """Return the name of the nvpmodel mode, `mode 3` where its name is not known, None where no mode is set."""
-        found = re.search(r"pmode:\s*(\d+)", text(self.mode))
-        return None if found is None else self.modes.get(int(found[1]), f"mode {int(found[1])}")
+        """Return the name of the nvpmodel mode, or None where no mode is set.
+
+        A mode whose name is not known is `mode 3`.
+        """
+        match = re.search(r"pmode:\s*(\d+)", text(self.mode))
+        if match is None:
+            return None
+        mode = int(match[1])
+        return self.modes.get(mode, f"mode {mode}")
 
     def locked(self) -> bool | None:
-        """Tell whether GPU and CPU may not change their clocks (jetson_clocks); None where there is no such GPU or it does not tell."""
+        """Tell whether the clocks of GPU and CPU are fixed (jetson_clocks).
+
+        None where there is no such GPU, or a limit cannot be read.
+        """
         if self.gpu is None:
             return None
         limits = [(number(self.gpu / "min_freq"), number(self.gpu / "max_freq"))]
         limits += [
-            (number(c / "scaling_min_freq"), number(c / "scaling_max_freq")) for c in self.cpus
+            (number(cpu / "scaling_min_freq"), number(cpu / "scaling_max_freq"))
+            for cpu in self.cpus
         ]
-        return (
-            None
-            if any(None in pair for pair in limits)
-            else all(low == high for low, high in limits)
-        )
+        if any(None in pair for pair in limits):
+            return None
+        return all(low == high for low, high in limits)
 
     def gpu_mhz(self) -> float | None:
         """Return the GPU's clock in MHz."""
@@ -68,22 +86,14 @@ class Clocks:
 
     def gpu_load(self) -> float | None:
         """Return how busy the GPU is, 0 to 1; None on Thor, whose file has no documented unit."""
-        return (
-            None
-            if self.gpu is None or self.gpu.name == "gpu-gpc-0"
-            else _scaled(self.gpu / "device/load", 1e-3)
-        )
+        if self.gpu is None or self.gpu.name == "gpu-gpc-0":
+            return None
+        return _scaled(self.gpu / "device/load", 1e-3)
 
     def cpu_mhz(self) -> float | None:
         """Return the clock of the fastest CPU core in MHz."""
-        return max(
-            (
-                c
-                for c in (_scaled(p / "scaling_cur_freq", 1e-3) for p in self.cpus)
-                if c is not None
-            ),
-            default=None,
-        )
+        clocks = [_scaled(cpu / "scaling_cur_freq", 1e-3) for cpu in self.cpus]
+        return max((clock for clock in clocks if clock is not None), default=None)
 
     def memory_mhz(self) -> float | None:
         """Return the memory's clock in MHz."""
@@ -92,10 +102,9 @@ class Clocks:
 
 def power_modes(root: Path = Path("/")) -> dict[int, str]:
     """Return the names of the nvpmodel modes by number; empty on other machines."""
-    found = re.findall(
-        r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", text(root / "etc/nvpmodel.conf")
-    )
-    return {int(number_): name for number_, name in found}
+    pattern = r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>"
+    modes = re.findall(pattern, text(root / "etc/nvpmodel.conf"))
+    return {int(mode): name for mode, name in modes}
 
 
 def _scaled(path: Path, factor: float) -> float | None:

@@ -1,6 +1,7 @@
-"""What NVIDIA's management library tells of a desktop's GPU; needs the package nvidia-ml-py (`pynvml`) and a driver.
+"""A desktop's GPU through NVIDIA's management library (NVML).
 
-On Orin the library is there and answers every one of these questions with "not supported" (HazyResearch/intelligence-per-watt issue 40):
+It needs the package nvidia-ml-py (`pynvml`) and a driver. On Orin the library is there and answers
+every one of these questions with "not supported" (HazyResearch/intelligence-per-watt issue 40), so
 each answer may be missing.
 """
 
@@ -14,7 +15,8 @@ from typing import Any
 from finedge.errors import SystemProblem
 from finedge.runtime.trt import cuda
 
-# Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h). A clock held by the power limit (4) is how a loaded card runs: no throttling.
+# Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h). A clock held by the power limit (4) is
+# how a loaded card runs: that is no throttling.
 REASONS = {
     0x08: "GPU: hardware slowdown",
     0x20: "GPU: heat (driver)",
@@ -26,7 +28,10 @@ SENSOR = "NVML, the GPU's board alone"
 
 @dataclass(frozen=True)
 class GpuReading:
-    """One reading: power in W, temperature in degrees Celsius, clock in MHz, load 0 to 1, reasons it is slowed; None: not told."""
+    """One reading; None where the GPU does not report a value.
+
+    `load` is 0 to 1; `reasons` say what slows the GPU.
+    """
 
     power_w: float | None = None
     temperature_c: float | None = None
@@ -37,51 +42,56 @@ class GpuReading:
 
 @dataclass(frozen=True)
 class Nvml:
-    """The GPU that work goes to; `api` is pynvml, or what a test gives for it."""
+    """The GPU that work goes to; `api` is pynvml, or a test's stand-in."""
 
     api: Any
     handle: Any
 
     @classmethod
     def open(cls, api: Any = None) -> Nvml | None:
-        """Return the GPU, or None without the package, a driver, or a way to tell which of several GPUs CUDA uses."""
+        """Return the GPU, or None without the package or a driver.
+
+        None too where it cannot be known which of several GPUs CUDA uses.
+        """
         with suppress(ImportError):
             api = api or importlib.import_module("pynvml")
         if api is None:
             return None
         try:
             api.nvmlInit()
-            handle = (
-                api.nvmlDeviceGetHandleByIndex(0) if api.nvmlDeviceGetCount() == 1 else _by_bus(api)
-            )
+            only_one = api.nvmlDeviceGetCount() == 1
+            handle = api.nvmlDeviceGetHandleByIndex(0) if only_one else _by_bus(api)
         except (api.NVMLError, SystemProblem):
             return None
         return None if handle is None else cls(api, handle)
 
     def read(self) -> GpuReading:
         """Read the GPU now."""
-        power, load = (
-            self._ask("nvmlDeviceGetPowerUsage"),
-            self._ask("nvmlDeviceGetUtilizationRates"),
-        )
-        bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
-        bits = (
-            self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") if bits is None else bits
-        )  # its name before CUDA 12.2
+        power = self._ask("nvmlDeviceGetPowerUsage")
+        load = self._ask("nvmlDeviceGetUtilizationRates")
         return GpuReading(
             power_w=None if power is None else power / 1e3,
             temperature_c=self._ask("nvmlDeviceGetTemperature", self.api.NVML_TEMPERATURE_GPU),
             clock_mhz=self._ask("nvmlDeviceGetClockInfo", self.api.NVML_CLOCK_SM),
             load=None if load is None else load.gpu / 100,
-            reasons=None
-            if bits is None
-            else tuple(name for bit, name in REASONS.items() if bits & bit),
+            reasons=self._reasons(),
         )
 
     def energy_j(self) -> float | None:
-        """Return the energy in J that the GPU's board took since the driver was loaded (Volta and newer)."""
+        """Return the energy in J that the GPU's board used since the driver was loaded.
+
+        Volta and newer.
+        """
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1e3
+
+    def _reasons(self) -> tuple[str, ...] | None:
+        bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
+        if bits is None:  # its name before CUDA 12.2
+            bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        if bits is None:
+            return None
+        return tuple(name for bit, name in REASONS.items() if bits & bit)
 
     def _ask(self, function: str, *arguments: Any) -> Any:
         try:
@@ -91,7 +101,10 @@ class Nvml:
 
 
 def _by_bus(api: Any) -> Any:
-    """Return CUDA's device 0, which CUDA_VISIBLE_DEVICES chooses and NVML does not know of, by its place on the bus."""
+    """Return CUDA's device 0 by its place on the bus.
+
+    CUDA_VISIBLE_DEVICES chooses that device, and NVML does not read this variable.
+    """
     if cuda.gpu() is None:
         return None
     name = cuda.Cuda(cuda.binding())("cudaDeviceGetPCIBusId", 32, 0)

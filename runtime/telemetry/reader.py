@@ -1,4 +1,4 @@
-"""One reading of everything: `Telemetry`, and the `Reader` that finds the files once and reads them again and again."""
+"""One reading of every sensor: `Telemetry`, and the `Reader` that finds the files once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finedge.runtime.machine.sysfs import number
 from finedge.runtime.telemetry.clocks import Clocks
 from finedge.runtime.telemetry.nvml import SENSOR, GpuReading, Nvml
 from finedge.runtime.telemetry.power import find_rails, total
-from finedge.runtime.telemetry.sysfs import number
 from finedge.runtime.telemetry.thermal import (
     celsius,
     fan_share,
@@ -23,17 +23,18 @@ from finedge.runtime.telemetry.thermal import (
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What could be read; None is "not known", never a guess.
+    """What could be read; None means "not known", never a guess.
 
     Attributes:
-        power_w: the power in W of what `power_from` names: a Jetson's input, or a desktop's GPU board alone.
+        power_w: the power in W of what `power_from` names: a Jetson's input, or a desktop's GPU
+            board alone.
         power_from: the rails or the library that `power_w` was read from.
         rails: W by rail; some are parts of others.
         temperatures_c: degrees Celsius by sensor; a sensor that is switched off is None.
         power_mode: the name of a Jetson's nvpmodel mode, e.g. "MAXN_SUPER".
         clocks_locked: whether GPU and CPU clocks are fixed (jetson_clocks); None on desktops.
-        throttled: whether heat or current slowed the machine now, or since the reader was last asked.
-        throttled_by: what said so.
+        throttled: whether heat or current slows the machine now, or did since the last reading.
+        throttled_by: what reported it.
         throttle_events: how often since boot, by cause.
         gpu_util: how busy the GPU is, 0 to 1.
         gpu_mhz: the GPU's clock.
@@ -68,32 +69,33 @@ class Telemetry:
 
 
 class Reader:
-    """The sensors of one machine: found once, then a few dozen small files a reading. Not shared by threads.
+    """The sensors of one machine: found once, then a few dozen small files are read each time.
+
+    Threads must not share one.
+
+        reader = Reader()
+        print(reader.read().power_w)
 
     Args:
-        root: where /sys, /etc and /var are looked for.
-        nvml: the GPU; by default the one of this machine, where `root` is this machine's.
+        root: where /sys, /etc and /var are.
+        nvml: the GPU; by default that of this machine, if `root` is this machine's.
     """
 
     def __init__(self, root: Path = Path("/"), *, nvml: Nvml | None = None) -> None:
         self._rails, self._clocks = find_rails(root), Clocks.find(root)
-        self._zones, self._alerts, self._counters, self._fan = (
-            find_zones(root),
-            find_alerts(root),
-            find_counters(root),
-            find_fan(root),
-        )
+        self._zones, self._fan = find_zones(root), find_fan(root)
+        self._alerts, self._counters = find_alerts(root), find_counters(root)
         self._nvml = nvml or (Nvml.open() if root == Path("/") else None)
         self._events = self._count()
 
     def read(self) -> Telemetry:
-        """Read every sensor now; the power first, while what was measured still shows in it."""
+        """Read every sensor now; the power first, while it still shows the last block of work."""
         rails = {rail.name: rail.watts() for rail in self._rails}
         gpu = GpuReading() if self._nvml is None else self._nvml.read()
         power_w, power_from = total(rails)
         if power_from is None and gpu.power_w is not None:
             power_w, power_from = gpu.power_w, SENSOR
-        throttled, by = self._throttling(gpu)
+        throttled, causes = self._throttling(gpu)
         clocks = self._clocks
         return Telemetry(
             power_w=power_w,
@@ -103,7 +105,7 @@ class Reader:
             power_mode=clocks.power_mode(),
             clocks_locked=clocks.locked(),
             throttled=throttled,
-            throttled_by=by,
+            throttled_by=causes,
             throttle_events=dict(self._events),
             gpu_util=_first(clocks.gpu_load(), gpu.load),
             gpu_mhz=_first(clocks.gpu_mhz(), gpu.clock_mhz),
@@ -113,21 +115,22 @@ class Reader:
         )
 
     def energy_j(self) -> float | None:
-        """Return a count of energy in J that only differences have a meaning of, or None where nothing counts it (Jetson)."""
+        """Return an energy counter in J, or None where there is none (Jetson).
+
+        Only the difference of two readings has a meaning.
+        """
         return None if self._nvml is None else self._nvml.energy_j()
 
     def _throttling(self, gpu: GpuReading) -> tuple[bool | None, tuple[str, ...]]:
+        """Return whether the machine is slowed, None if nothing reports it, and the causes."""
         states = {name: number(path) for name, path in self._alerts.items()}
         before, self._events = self._events, self._count()
-        by = [name for name, state in states.items() if state]
-        by += [name for name, count in self._events.items() if count > before.get(name, count)]
-        by += gpu.reasons or ()
-        known = (
-            any(s is not None for s in states.values())
-            or bool(self._events)
-            or gpu.reasons is not None
-        )
-        return (bool(by) if known else None), tuple(by)
+        causes = [name for name, state in states.items() if state]
+        causes += [name for name, count in self._events.items() if count > before.get(name, count)]
+        causes += gpu.reasons or ()
+        alerts = any(state is not None for state in states.values())
+        reported = alerts or bool(self._events) or gpu.reasons is not None
+        return (bool(causes) if reported else None), tuple(causes)
 
     def _count(self) -> dict[str, int]:
         counts = {name: number(path) for name, path in self._counters.items()}
@@ -139,7 +142,7 @@ class Reader:
 
 
 def read_telemetry(root: Path = Path("/")) -> Telemetry:
-    """Find and read every sensor once; who asks again and again keeps a `Reader`."""
+    """Find and read every sensor once; for many readings keep a `Reader`."""
     return Reader(root).read()
 
 

@@ -1,11 +1,13 @@
-"""Temperatures, the fan, and what slowed the machine down.
+"""Temperatures, the fan, and what slows the machine down.
 
-- Slowed now: a cooling device whose kind ends with `-throttle-alert` (cpu, gpu, soc0, ...) in a state above 0. Other cooling devices say
-  nothing: the fan's state is its speed, and `devfreq-*` and `cpufreq-*` are above 0 whenever a power mode caps a clock.
-- Slowed since boot, counted: on a Jetson by its supply, `oc1_event_cnt` (under-voltage), `oc2` (average current) and `oc3` (peak
-  current) of the hwmon device `soctherm_oc` (NVIDIA's kernel driver of soctherm-oc-event; what each means is told by users, its
-  source has numbers only); on x86 by heat, `core_throttle_count`. A count above 0 is history: a Thor can boot with
-  oc3 = 1 (NVIDIA forum thread 361188). Only its growth is throttling.
+- Slowed now: a cooling device whose kind ends with `-throttle-alert` (cpu, gpu, soc0, ...) in a
+  state above 0. Other cooling devices say nothing: the fan's state is its speed, and `devfreq-*`
+  and `cpufreq-*` are above 0 whenever a power mode caps a clock.
+- Slowed since boot, counted. On a Jetson by its supply: `oc1_event_cnt` (under-voltage), `oc2`
+  (average current) and `oc3` (peak current) of the hwmon device `soctherm_oc` (NVIDIA's kernel
+  driver of soctherm-oc-event; users report what each means, its source has numbers only). On x86
+  by heat: `core_throttle_count`. A count above 0 is history: a Thor can boot with oc3 = 1 (NVIDIA
+  forum thread 361188). Only a count that grows is throttling.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from finedge.runtime.telemetry.sysfs import number, text
+from finedge.runtime.machine.sysfs import number, text
 
-OFFLINE_C = -256  # what a zone of a Jetson says while its sensor is switched off
+OFFLINE_C = -256  # the value of a Jetson's zone while its sensor is switched off
 OC_EVENTS = {
     "oc1_event_cnt": "oc1 (under-voltage)",
     "oc2_event_cnt": "oc2 (average current)",
@@ -57,9 +59,8 @@ def find_counters(root: Path) -> dict[str, Path]:
         for file, name in OC_EVENTS.items()
         if (monitor / file).exists()
     }
-    cores = sorted(
-        (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
-    )
+    cpus = root / "sys/devices/system/cpu"
+    cores = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
     return counters | {f"heat ({path.parts[-3]})": path for path in cores}
 
 
@@ -86,8 +87,6 @@ def _numbered(root: Path, kind: str) -> list[Path]:
 
 
 def _free(name: str, taken: dict[str, Path]) -> str:
-    return (
-        name
-        if name not in taken
-        else next(f"{name} {i}" for i in range(2, len(taken) + 3) if f"{name} {i}" not in taken)
-    )
+    """Return a name that is not taken yet: `name`, `name 2`, `name 3`."""
+    names = (name, *(f"{name} {i}" for i in range(2, len(taken) + 3)))
+    return next(free for free in names if free not in taken)

@@ -80,7 +80,14 @@ class TensorRtBackend:
     def open_engine(self, bundle: Bundle, engine: StoredEngine) -> TensorRtSession:
         """Open a stored engine of the bundle as it is, after a check of its digest."""
         precision, device = engine.key.precision, require_gpu().name
-        info = SessionInfo(self.name, device, engine.path.name, precision, source=FILES[precision])
+        info = SessionInfo(
+            self.name,
+            device,
+            engine.path.name,
+            precision,
+            source=FILES[precision],
+            path=engine.path,
+        )
         return open_session(
             engine.read(),
             bundle,

@@ -28,7 +28,7 @@ from finedge.runtime.ort.int8_products import EXACT_SETTING
 from finedge.spec import Input, Output, Preprocess, Spec
 from finedge.train.layers.cross_layer_attention import cross_layer_attention
 from finedge.train.layers.gates import Gated
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 SIDE = 48
 # An untrained gated ResNet-18 in INT8 against itself in float: measured .934 to .982; without gates
@@ -172,7 +172,7 @@ def gated(request: pytest.FixtureRequest) -> Case:
     It has learned nothing, so its labels say nothing.
     """
     torch.manual_seed(0)
-    model = build(
+    model = build_model(
         request.param.split()[0], num_classes=8, backbone="resnet18", **GATED[request.param]
     )
     model.classifier.dropout.p = 0.0

@@ -20,7 +20,7 @@ from finedge.confidence import Confidence, confidence_of
 from finedge.data import DataSet, Item, content_digest, open_dataset
 from finedge.ops import softmax
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.evaluate.command import predict
+from finedge.runtime.evaluate.predict import predict
 from tests.calib.conftest import LABELS, SIDE, pictures
 
 TOLERANCE_T = 0.05  # of a temperature fitted to 20,000 drawn labels: measured 0.01 and less

@@ -1,33 +1,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from finedge.spec import Input, Preprocess, Spec
-from finedge.train.models import build
-
-SIZE = 64
+from tests.small_models import small_model
 
 
 @pytest.fixture
 def make_model():
-    """Build a small model whose BatchNorms have moved off their start.
-
-    So folding them changes the weights.
-    """
-
-    def make(name="cnl", backbone="mobilenetv2_035", **options):
-        torch.manual_seed(0)
-        model = build(name, num_classes=5, backbone=backbone, **options)
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                torch.nn.init.uniform_(module.weight, 0.5, 1.0)
-                torch.nn.init.uniform_(module.bias, -0.1, 0.1)
-                torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
-                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-        spec = Spec(
-            name, backbone, tuple("abcde"), Preprocess(SIZE, SIZE), Input(SIZE, SIZE), model.outputs
-        )
-        return model.eval(), spec
-
-    return make
+    """Build a small model and its spec: see `small_model`."""
+    return small_model

@@ -31,9 +31,9 @@ from finedge.export.to_onnx import to_onnx
 from finedge.runtime.explain.explainer import Explainer
 from finedge.runtime.explain.views import ExplainOptions
 from finedge.spec import Input, Preprocess, Spec
-from finedge.train.about import cost
+from finedge.train.cost import cost
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
-from finedge.train.models import build, names
+from finedge.train.models import build_model, names
 
 EXACT = 1e-12  # relative to max(1, max |value|): float64 sums in another order
 FLOAT = 1e-4  # the same in float32
@@ -245,7 +245,7 @@ def test_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
 
 @pytest.mark.slow
 def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
-    model = build("cnl", num_classes=200, backbone="resnet50").eval()
+    model = build_model("cnl", num_classes=200, backbone="resnet50").eval()
     spec = Spec(
         "cnl", "resnet50", tuple(map(str, range(200))), Preprocess(256, 224), Input(224, 224)
     )
@@ -273,7 +273,7 @@ def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
 def exported():
     """CNL off its start, where FP32 absorbs more than INT8: (model, spec, graph, taps)."""
     torch.manual_seed(0)
-    model = build("cnl", num_classes=5, backbone="resnet18").eval()
+    model = build_model("cnl", num_classes=5, backbone="resnet18").eval()
     with torch.no_grad():
         for norm in model.cross_layer.bn:
             norm.weight.fill_(0.5)

@@ -22,7 +22,7 @@ from finedge.runtime.agreement import FP16_LIMIT
 from finedge.runtime.explain.explainer import Explainer
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.spec import Input, Preprocess, Spec
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 SIZE = (90, 160)
 
@@ -41,7 +41,7 @@ def frames():
 def made(tmp_path_factory):
     """A bundle that takes whole frames, its files, its reference, and the spec of the crops."""
     torch.manual_seed(0)
-    model = build("plain", num_classes=5, backbone="resnet18").eval()
+    model = build_model("plain", num_classes=5, backbone="resnet18").eval()
     spec = Spec(
         "plain", "resnet18", tuple("abcde"), Preprocess(64, 64), Input(64, 64), model.outputs
     )

@@ -53,25 +53,23 @@ class Untrained:
         from finedge.train import session
         from finedge.train.checkpoint import NAME, save_checkpoint
         from finedge.train.distributed import World
-        from finedge.train.trainer import Machine
-
-        weights = (
-            "none" if backbone == "resnet50" else "imagenet"
-        )  # the small ones come in packages
-        given = {
-            "data": self.pictures,
-            "model": name,
-            "backbone": backbone,
-            "weights": weights,
-            "size": SIDE,
-            "batch_size": 8,
-            "epochs": 1,
-        }
-        trainer = session.fresh(
-            self.folders.mktemp("run") / "run",
-            given,
-            machine=Machine(World(torch.device("cpu")), workers=1),
+        from finedge.train.request import (
+            MachineOptions,
+            ModelOptions,
+            RecipeOptions,
+            RunOptions,
+            TrainingRequest,
         )
+
+        # The weights of the small backbones come in packages.
+        weights = "none" if backbone == "resnet50" else "imagenet"
+        request = TrainingRequest(
+            RunOptions(self.folders.mktemp("run") / "run", self.pictures),
+            ModelOptions(name, backbone, weights),
+            RecipeOptions(size=SIDE, batch_size=8, epochs=1),
+            MachineOptions(workers=1),
+        )
+        trainer = session.fresh(request, world=World(torch.device("cpu")))
         _move(trainer.job.model)
         _settle(trainer.job.model, images(trainer, count=32), pretrained=weights != "none")
         save_checkpoint(

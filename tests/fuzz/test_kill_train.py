@@ -1,4 +1,7 @@
-"""kill -9 at random moments of train, export and calibrate: the undisturbed result, the old one, and nothing left over."""
+"""kill -9 at random moments of train, export and calibrate.
+
+The result is the undisturbed one or the old one, and no file is left over.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ from finedge.train.folder import FILES
 
 pytestmark = pytest.mark.slow
 
-SMALL = "--model plain --backbone mobilenetv2_035 --weights none --size 32 --epochs 4 --batch-size 4 --lr 0.02 --workers 1 --device cpu"
+SMALL = (
+    "--model plain --backbone mobilenetv2_035 --weights none --size 32 --epochs 4 --batch-size 4 "
+    "--lr 0.02 --workers 1 --device cpu"
+)
 LONGEST_S = 300  # of one command, on a machine that is busy: only a hang takes longer
 
 
@@ -85,7 +91,7 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return run, finished("train", "--data", pictures, "--out", run, *SMALL.split())
 
 
-def test_a_training_that_is_killed_again_and_again_ends_as_the_undisturbed_one(
+def test_a_training_killed_several_times_ends_as_the_undisturbed_one(
     whole: tuple[Path, float], pictures: Path, tmp_path: Path
 ) -> None:
     undisturbed, seconds = whole
@@ -128,7 +134,7 @@ def test_an_export_that_is_killed_leaves_the_old_bundle_or_the_new_one(
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
-def test_a_calibration_that_is_killed_leaves_the_old_bundle_or_the_new_one(
+def test_a_killed_calibration_leaves_the_old_bundle_or_the_new_one(
     whole: tuple[Path, float], pictures: Path, tmp_path: Path
 ) -> None:
     run, _ = whole

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.errors import FinedgeError
-from finedge.train.options import parse_options
 from finedge.train.recipe import RECIPES, Recipe, override, read_recipe, recipe_from
+from finedge.train.request import RecipeOptions
 
 EXAMPLES = [200, pytest.param(10_000, marks=pytest.mark.slow)]
 TEXTS = [path.read_bytes() for path in sorted(RECIPES.glob("*.toml"))]
@@ -102,19 +102,17 @@ def test_no_text_of_a_recipe_raises_an_untyped_error(examples: int, tmp_path: Pa
 def test_no_plain_data_raises_an_untyped_error(examples: int) -> None:
     read = []
 
-    @fuzz(examples, data=recipes, given=recipes)
-    def check(data: dict[str, Any], given: dict[str, Any]) -> None:
+    @fuzz(examples, data=recipes, changes=recipes)
+    def check(data: dict[str, Any], changes: dict[str, Any]) -> None:
         with suppress(FinedgeError):
             recipe = recipe_from(data)
             read.append(recipe)
-            override(
-                recipe,
-                **{
-                    key: value
-                    for key, value in given.items()
-                    if key in ("lr", "epochs", "size", "seed") and isinstance(value, int)
-                },
-            )
+            overrides = {
+                key: value
+                for key, value in changes.items()
+                if key in ("lr", "epochs", "size", "seed") and isinstance(value, int)
+            }
+            override(recipe, RecipeOptions(**overrides))
 
     check()
     assert read
@@ -131,7 +129,7 @@ def test_no_option_raises_an_untyped_error(examples: int) -> None:
     )
     def check(key: str, value: str) -> None:
         with suppress(FinedgeError):
-            override(Recipe(), options=parse_options((f"{key}={value}", f"{key}={'[' * 100_000}")))
-            override(Recipe(), options=parse_options((f"{key}={value}",)))
+            override(Recipe(), RecipeOptions(option=(f"{key}={value}", f"{key}={'[' * 100_000}")))
+            override(Recipe(), RecipeOptions(option=(f"{key}={value}",)))
 
     check()

@@ -20,7 +20,7 @@ from finedge.train.backbones import weights
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from finedge.train.ema import MovingAverage
-from finedge.train.models import build
+from finedge.train.models import build_model
 from finedge.train.optimizer import sgd
 from finedge.train.recipe import Recipe
 from finedge.train.record import read_metrics
@@ -185,7 +185,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def parts() -> tuple[Any, torch.optim.SGD, MovingAverage[Any]]:
-    model = build("plain", num_classes=2, backbone="mobilenetv2_035")
+    model = build_model("plain", num_classes=2, backbone="mobilenetv2_035")
     return model, sgd(model, Recipe(), backbone_lr=1.0), MovingAverage(model, decay=0.9)
 
 
@@ -274,7 +274,7 @@ def test_no_file_of_weights_raises_an_untyped_error(
 )
 def test_what_is_no_table_of_plain_tensors_is_refused(state: Any, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(DataError, match="something else than a state dict"):
+    with pytest.raises(DataError, match="does not hold a state dict"):
         weights.read(tmp_path / "w.pth")
 
 

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from finedge.synthetic.scene import STAY, moving_scene, moving_scene_label, render_image
+from finedge.synthetic.scene import STAY, moving_scene, render_image, visitor
 from finedge.synthetic.species import SPECIES
 
 PAIRS = [(SPECIES[i], SPECIES[i + 1]) for i in range(0, len(SPECIES), 2)]
@@ -61,7 +61,7 @@ def test_any_size_can_be_rendered(size):
 
 
 def test_the_species_changes_only_between_visits():
-    labels = [moving_scene_label(i, seed=5) for i in range(4 * STAY)]
+    labels = [visitor(i // STAY, seed=5).name for i in range(4 * STAY)]
     changes = [i for i in range(1, len(labels)) if labels[i] != labels[i - 1]]
     assert changes == [STAY, 2 * STAY, 3 * STAY]
     assert set(labels) <= {s.name for s in SPECIES}

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from finedge.errors import UsageError
 from finedge.runtime.classifier import probabilities
 from finedge.train import models
-from finedge.train.about import cost
+from finedge.train.cost import cost
 from finedge.train.layers.attention_pooling import AttentionPooling, overlap
 from finedge.train.models.attend_rectify import normalised, rectified
 
@@ -16,7 +16,7 @@ ROUNDING = {"parameters_m": 0.005, "gmac": 0.005}  # the hand count has two deci
 
 def build(**options):
     torch.manual_seed(0)
-    return models.build(
+    return models.build_model(
         "attend_rectify", **{"num_classes": LABELS, "backbone": "wrn_16_1", **options}
     )
 
@@ -26,7 +26,7 @@ def images(count=2):
 
 
 def kernels(module):
-    """The three convolutions as published: W_H [K, C, s, s], W_O [K L, C, s, s], W_g [K, C, s, s]."""
+    """The published convolutions: W_H [K, C, s, s], W_O [K L, C, s, s], W_g [K, C, s, s]."""
     channels, heads, taps = module.gate.shape
     side = round(taps**0.5)
     classes = (
@@ -39,7 +39,7 @@ def kernels(module):
 
 
 def published(module, z):
-    """The module as in the authors' code: class maps everywhere, then weighted sums of them over the positions."""
+    """The module as in the authors' code: class maps, then weighted sums over the positions."""
     w_h, w_o, w_g = kernels(module)
     heads, pad = len(w_h), w_h.shape[2] // 2
     masks = F.conv2d(z, w_h, padding=pad).flatten(2).softmax(2)
@@ -94,7 +94,7 @@ def test_masks_look_where_the_map_says():
     )  # the other 23 positions share exp(-20)
 
 
-def test_overlap_is_zero_for_masks_apart_and_the_squared_gram_entry_for_equal_ones():
+def test_overlap_is_zero_for_separate_masks_and_largest_for_equal_ones():
     masks = torch.zeros(1, 2, 4, 4)
     masks[0, 0, 0, 0] = masks[0, 1, 3, 3] = 1
     assert overlap(masks) == 0
@@ -129,7 +129,7 @@ def test_gates_are_positive_and_sum_to_one(how):
 @pytest.mark.parametrize(
     "options", [{}, {"gate": "sigmoid"}, {"modules": 1, "heads": 2, "kernel_size": 1}]
 )
-def test_the_main_output_becomes_probabilities_and_the_local_ones_are_the_modules(options):
+def test_the_main_output_is_rectified_and_the_local_ones_are_the_modules(options):
     model = build(**options).eval()
     found = {}
     for index, module in enumerate(model.attention):
@@ -160,7 +160,7 @@ def test_modules_sit_behind_the_last_stages_shallow_to_deep():
 @pytest.mark.parametrize(
     "backbone", ["wrn_16_1", "resnet18", "mobilenetv2_035", "efficientnet_lite0_s16"]
 )
-def test_modules_read_maps_that_are_not_negative_and_masks_start_spread_out(backbone):
+def test_modules_read_non_negative_maps_and_masks_start_spread_out(backbone):
     model, held = build(backbone=backbone), []
     for before, module in zip(model.before, model.attention, strict=True):
         before.register_forward_hook(lambda _m, _i, z: held.append(z.min() >= 0))
@@ -185,7 +185,7 @@ def test_the_views_are_the_masks():
     assert all((x >= 0).all() for x in seen)
 
 
-def test_the_loss_is_the_likelihood_of_the_rectified_prediction_and_the_regulariser():
+def test_the_loss_is_the_rectified_likelihood_plus_the_regulariser():
     model, target = build(), torch.tensor([0, 5])
     outputs = model(images())
     likelihood = F.nll_loss(outputs["log_prob"], target)
@@ -217,14 +217,10 @@ def test_smoothed_labels_and_shares_are_the_same():
         ({"kernel_size": 1}, 26.82, {"224": 4.10, "448": 16.37}),
     ],
 )
-def test_the_cost_on_resnet50_is_that_of_the_specification(
-    options, parameters_m, gmac, monkeypatch
-):
-    make = models.build
-    monkeypatch.setattr(models, "build", lambda *args, **given: make(*args, **given, **options))
-    found = cost("attend_rectify", backbone="resnet50")
-    assert found["parameters"] / 1e6 == pytest.approx(parameters_m, abs=ROUNDING["parameters_m"])
-    assert found["gmac"] == pytest.approx(gmac, abs=ROUNDING["gmac"])
+def test_the_cost_on_resnet50_is_that_of_the_specification(options, parameters_m, gmac):
+    counts = cost("attend_rectify", backbone="resnet50", **options)
+    assert counts["parameters"] / 1e6 == pytest.approx(parameters_m, abs=ROUNDING["parameters_m"])
+    assert counts["gmac"] == pytest.approx(gmac, abs=ROUNDING["gmac"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.spec import Preprocess
-from finedge.train.augment import augment, recoloured, turned
+from finedge.train.augment import augment, recoloured, rotated
 from finedge.train.backbones import BACKBONES
 from finedge.train.recipe import Recipe
 
@@ -39,7 +39,7 @@ def test_augmented_images_have_the_networks_size(kind, shape):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_pixels_are_a_function_of_the_generator_in_any_number_of_threads(kind):
+def test_pixels_depend_on_the_generator_and_not_on_threads(kind):
     frame = noise(60, 80)
 
     def make(seed):
@@ -64,7 +64,7 @@ def test_a_crop_of_everything_is_the_evaluated_image_or_its_mirror(name, kind):
 
 
 @pytest.mark.parametrize("rule", ["short-side", "squash"])
-def test_pad_crop_cuts_a_square_of_the_resized_image_with_a_reflected_border(rule):
+def test_pad_crop_cuts_a_square_with_a_reflected_border(rule):
     frame, how = noise(50, 90), Preprocess(resize=40, crop=32, rule=rule)
     size = (40, 40) if rule == "squash" else (72, 40)
     whole = np.pad(
@@ -105,14 +105,14 @@ def test_boxes_larger_than_the_image_are_drawn_again(max_area):
 
 def test_turning_by_nothing_changes_nothing_and_by_a_right_angle_is_exact():
     image = Image.fromarray(noise(32, 32))
-    assert np.array_equal(turned(image, 0.0), image)
-    assert np.array_equal(turned(image, 90.0), np.rot90(np.asarray(image)))
+    assert np.array_equal(rotated(image, 0.0), image)
+    assert np.array_equal(rotated(image, 90.0), np.rot90(np.asarray(image)))
 
 
 @pytest.mark.parametrize("degrees", [-45.0, -17.0, 8.0, 45.0, 135.0])
 def test_corners_of_a_turned_image_are_filled_with_its_own_pixels(degrees):
     image = Image.fromarray(np.random.default_rng(0).integers(120, 136, (48, 48, 3), np.uint8))
-    assert np.asarray(turned(image, degrees)).min() >= 119
+    assert np.asarray(rotated(image, degrees)).min() >= 119
 
 
 def test_factors_of_one_leave_the_colours_alone():

@@ -74,7 +74,7 @@ def test_every_block_has_the_channels_it_says(name):
 
 
 @pytest.mark.parametrize("name", backbones.names())
-def test_the_stages_double_the_stride_and_end_at_32_16_where_the_name_says_or_4_for_small_images(
+def test_each_stage_doubles_the_stride_up_to_that_of_the_backbone(
     name,
 ):
     with torch.device("meta"):

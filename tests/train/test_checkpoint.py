@@ -6,14 +6,14 @@ import torch
 from finedge.errors import DataError
 from finedge.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from finedge.train.ema import MovingAverage
-from finedge.train.models import build
+from finedge.train.models import build_model
 from finedge.train.optimizer import momenta, sgd
 from finedge.train.recipe import Recipe
 
 
 def fresh(seed, ema=True):
     torch.manual_seed(seed)
-    model = build("plain", num_classes=3, backbone="mobilenetv2_035").to(
+    model = build_model("plain", num_classes=3, backbone="mobilenetv2_035").to(
         memory_format=torch.channels_last
     )
     return (
@@ -90,4 +90,6 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path):
     model, optimizer, _ = stepped(ema=False)
     save_checkpoint(tmp_path / "c", model, optimizer=optimizer, ema=None, epoch=1)
     with pytest.raises(DataError, match="does not fit"):
-        load_weights(tmp_path / "c", build("plain", num_classes=4, backbone="mobilenetv2_035"))
+        load_weights(
+            tmp_path / "c", build_model("plain", num_classes=4, backbone="mobilenetv2_035")
+        )

@@ -4,12 +4,14 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finedge.errors import UsageError
-from finedge.train import about, models
+from finedge.train import models
+from finedge.train.cost import cost
 from finedge.train.layers.collaborative import ChannelGroupAttention, CoAttention, unit_length
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 from finedge.train.layers.pooling import average_to, mean_of_largest
 
-# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two decimals; off by at most their rounding.
+# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two
+# decimals; wrong by at most their rounding.
 COUNTED = [("full", 43.08, 9.95, 47.23), ("edge", 25.63, 4.26, 17.57)]
 ROUNDING = 0.0051
 # Channels P of a branch, and positions of the three branches at 224.
@@ -19,7 +21,7 @@ FLOAT16_MAX = 65504
 
 def build(backbone="resnet18", **options):
     torch.manual_seed(0)
-    return models.build("clca_cga", num_classes=7, backbone=backbone, **options).eval()
+    return models.build_model("clca_cga", num_classes=7, backbone=backbone, **options).eval()
 
 
 def images(side=64):
@@ -32,7 +34,7 @@ def maps():
 
 
 def similarity_gmac(width, *, enlarged):
-    """One matrix of cosines for each pair of branches; `enlarged` is by how much each grid is larger than at 224."""
+    """GMAC of one matrix of cosines for each pair; grids are `enlarged` times those at 224."""
     channels, (first, second, last) = BRANCHES[width]
     return channels * (first * second + first * last + second * last) * enlarged**2 / 1e9
 
@@ -41,14 +43,16 @@ def similarity_gmac(width, *, enlarged):
 def test_the_counts_are_the_specifications_and_the_cosines_once_more(
     width, parameters, small, large
 ):
-    # The specification counts the cosines of a pair once; the two ops with roles swapped compute them twice.
-    cost = about.cost("clca_cga", backbone="resnet50", width=width)
+    # The specification counts the cosines of a pair once; the two ops compute them twice.
+    counts = cost("clca_cga", backbone="resnet50", width=width)
     expected = [
         small + similarity_gmac(width, enlarged=1),
         large + similarity_gmac(width, enlarged=4),
     ]
-    assert cost["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
-    assert [cost["gmac"][size] for size in ("224", "448")] == pytest.approx(expected, abs=ROUNDING)
+    assert counts["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
+    assert [counts["gmac"][size] for size in ("224", "448")] == pytest.approx(
+        expected, abs=ROUNDING
+    )
 
 
 @torch.no_grad()
@@ -94,7 +98,7 @@ def test_the_groups_are_the_largest_divisor_up_to_sixteen(channels, groups):
 
 
 @torch.no_grad()
-def test_channel_group_attention_is_self_attention_of_the_channels_in_each_group():
+def test_channel_group_attention_is_self_attention_in_each_group():
     module, x = ChannelGroupAttention(34), torch.randn(2, 34, 3, 2)
     torch.nn.init.constant_(module.gamma, 0.5)
     assert module.attend.groups == 2
@@ -103,7 +107,7 @@ def test_channel_group_attention_is_self_attention_of_the_channels_in_each_group
     torch.testing.assert_close(module(x), expected.reshape_as(x))
 
 
-def test_unit_length_is_the_l2_norm_divided_out_and_leaves_empty_positions_empty():
+def test_unit_length_divides_by_the_l2_norm_and_keeps_empty_positions():
     x = maps()[0]
     x[:, :, 0, 0] = 0
     torch.testing.assert_close(unit_length(x), F.normalize(x, dim=1))
@@ -167,7 +171,7 @@ def test_the_options_run_on_even_and_odd_sides(side, options):
     )
 
 
-def test_the_edge_width_averages_the_first_branch_to_the_grid_of_the_second():
+def test_the_edge_width_averages_the_first_branch_to_the_second_grid():
     model, shapes = build(), []
     for branch in model.branch:
         branch.register_forward_hook(

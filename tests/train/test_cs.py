@@ -1,20 +1,22 @@
 import pytest
 import torch
 
-from finedge.train import about, backbones, models
+from finedge.train import backbones, models
+from finedge.train.cost import cost
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 from finedge.train.layers.cross_layer_channel import CrossLayerSelf, HighLevel
 from finedge.train.layers.head import LinearHead
 from finedge.train.layers.pooling import average_to
 
-# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two decimals; off by at most their rounding.
+# Counted by hand from the paper: parameters in millions, GMAC at 224 and 448, 200 classes, two
+# decimals; wrong by at most their rounding.
 COUNTED = [("resnet101", 44.65, 8.28, 33.43), ("resnet50", 25.66, 4.57, 18.58)]
 ROUNDING = 0.0051
 
 
 def build(backbone="resnet18", **options):
     torch.manual_seed(0)
-    return models.build("cs", num_classes=7, backbone=backbone, **options).eval()
+    return models.build_model("cs", num_classes=7, backbone=backbone, **options).eval()
 
 
 def images(side=64):
@@ -42,9 +44,9 @@ def recorded(model, *paths):
 
 @pytest.mark.parametrize(("backbone", "parameters", "small", "large"), COUNTED)
 def test_the_counts_are_those_of_the_specification(backbone, parameters, small, large):
-    cost = about.cost("cs", backbone=backbone)
-    assert cost["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
-    assert [cost["gmac"][size] for size in ("224", "448")] == pytest.approx(
+    counts = cost("cs", backbone=backbone)
+    assert counts["parameters"] / 1e6 == pytest.approx(parameters, abs=ROUNDING)
+    assert [counts["gmac"][size] for size in ("224", "448")] == pytest.approx(
         [small, large], abs=ROUNDING
     )
 
@@ -105,7 +107,7 @@ def test_sides_that_the_strides_do_not_divide_work(side):
 @pytest.mark.parametrize("backbone", backbones.names())
 def test_the_width_is_cnls(backbone):
     with torch.device("meta"):
-        model = models.build("cs", num_classes=7, backbone=backbone)
+        model = models.build_model("cs", num_classes=7, backbone=backbone)
     assert model.refine[0].reduce.out_channels == models.cnl.placement(model.backbone).width
 
 

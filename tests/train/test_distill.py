@@ -7,17 +7,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finedge.errors import DataError, UsageError
-from finedge.train.command import train
 from finedge.train.distill import Teacher, distilled, open_teacher
 from finedge.train.loader import normalise
 from finedge.train.run import load_run, read_record
-from finedge.train.step import Step
+from finedge.train.step import TrainingStep
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def teacher(pictures, tmp_path_factory):
+def teacher(train, pictures, tmp_path_factory):
     """A small finished run."""
     out = tmp_path_factory.mktemp("teacher") / "run"
     train(
@@ -73,7 +72,7 @@ def test_the_teacher_sees_frames_as_it_was_trained_to(teacher):
     assert not scores.requires_grad
 
 
-def test_a_student_follows_its_teacher_and_the_run_says_so(teacher, settings, tmp_path):
+def test_a_student_follows_its_teacher_and_the_run_says_so(train, teacher, settings, tmp_path):
     (tmp_path / "r.toml").write_text("distill_weight = 1.0\n[options]\ndropout = 0.0\n")
     result = train(
         out=tmp_path / "run",
@@ -86,7 +85,7 @@ def test_a_student_follows_its_teacher_and_the_run_says_so(teacher, settings, tm
     assert read_record(tmp_path / "run")["teacher"].keys() == {"path", "sha256"}
 
 
-def test_a_teacher_without_weight_changes_nothing(teacher, settings, tmp_path):
+def test_a_teacher_without_weight_changes_nothing(train, teacher, settings, tmp_path):
     (tmp_path / "r.toml").write_text("distill_weight = 0.0\n")
     more = {**settings, "epochs": 1, "recipe": str(tmp_path / "r.toml")}
     train(out=tmp_path / "taught", **more, teacher=teacher)
@@ -95,11 +94,11 @@ def test_a_teacher_without_weight_changes_nothing(teacher, settings, tmp_path):
 
 
 def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
-    teacher, settings, tmp_path, monkeypatch
+    train, teacher, settings, tmp_path, monkeypatch
 ):
     moving = shutil.copytree(teacher, tmp_path / "teacher")
     train(out=tmp_path / "whole", **settings, teacher=moving)
-    taken, real = [], Step._loss
+    taken, real = [], TrainingStep._loss
 
     def interrupted(self, batch):
         taken.append(batch)
@@ -108,7 +107,7 @@ def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
         return real(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Step, "_loss", interrupted)
+        patch.setattr(TrainingStep, "_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(out=tmp_path / "broken", **settings, teacher=moving)
     moved = moving.rename(tmp_path / "moved")
@@ -130,7 +129,7 @@ def test_a_teacher_of_other_classes_or_sizes_is_refused(teacher):
         open_teacher(teacher, run.spec, sides=[0, 32], device=CPU)
 
 
-def test_a_damaged_teacher_is_told(teacher, settings, tmp_path):
+def test_a_damaged_teacher_is_reported(train, teacher, settings, tmp_path):
     broken = shutil.copytree(teacher, tmp_path / "teacher")
     save_file(
         {"model.x": torch.zeros(1)},

@@ -12,20 +12,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finedge.train.command import train
-
-# Relative: the two halves of a gradient are summed in another order. At this rate 20 steps carry that to 2e-7; five times the rate makes
-# an untrained network without batch statistics amplify any rounding (one process that accumulates, too) to 1e-3.
+# Relative: the two halves of a gradient are summed in another order. At this rate 20 steps give a
+# difference of 2e-7. At five times the rate an untrained network without batch statistics amplifies
+# any rounding to 1e-3, also with one process that accumulates.
 LOSSES = 1e-5
 EPOCHS = 20  # of one step each, so that each row of the metrics holds the loss of one step
 
-# `finedge` as it is, which also notes its process and every file it opens for writing in the folder of the run.
+# `finedge`, which also notes its process and every file of the run that it opens for writing.
 AUDITED = """
 import os, sys
 notes = os.open(os.environ["NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 note = lambda *words: os.write(notes, (" ".join([os.environ["RANK"], *words]) + "\\n").encode())
 def hook(event, arguments):
-    if event == "open" and str(arguments[0]).startswith(os.environ["WATCHED"]) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+    if event != "open" or not str(arguments[0]).startswith(os.environ["WATCHED"]):
+        return
+    if arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         note("wrote", str(arguments[0]))
 sys.addaudithook(hook)
 note("pid", str(os.getpid()))
@@ -100,7 +101,8 @@ def settings(pictures, tmp_path_factory):
     """A training whose steps take 36 images: three batches of 12, or of 6 and 6."""
     recipe = tmp_path_factory.mktemp("recipe") / "frozen.toml"
     recipe.write_text(
-        'freeze_norm = true\nlr = 0.001\nema = 0.5\naccumulate = 3\n[options]\ndropout = 0.0\nhead_init = "small"\n'
+        "freeze_norm = true\nlr = 0.001\nema = 0.5\naccumulate = 3\n"
+        '[options]\ndropout = 0.0\nhead_init = "small"\n'
     )
     names = {
         "data": pictures,
@@ -134,7 +136,7 @@ def rows(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_train_as_one_with_the_same_batch(two, settings, tmp_path):
+def test_two_processes_train_as_one_with_the_same_batch(train, two, settings, tmp_path):
     train(out=tmp_path / "one", **{**settings, "recipe": str(settings["recipe"])})
     ones, twos = rows(tmp_path / "one"), rows(two[0])
     assert len(ones) == EPOCHS
@@ -164,14 +166,14 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(two, settin
     assert 3 <= len(rows(out)) < EPOCHS
     code, _, err = Launch(tmp_path, out, ["--resume", "--device", "cpu"]).end()
     assert code == 0, err
-    assert "going on after epoch" in err
+    assert "resuming after epoch" in err
     first, second = (load_file(run / "checkpoint.safetensors") for run in (two[0], out))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert [row["loss"] for row in rows(two[0])] == [row["loss"] for row in rows(out)]
 
 
-def test_a_batch_that_cannot_be_shared_is_told_once(settings, tmp_path):
+def test_a_batch_that_cannot_be_shared_is_reported_once(settings, tmp_path):
     code, out, err = Launch(
         tmp_path, tmp_path / "run", command_line({**settings, "batch_size": 7})
     ).end()
@@ -181,7 +183,7 @@ def test_a_batch_that_cannot_be_shared_is_told_once(settings, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_where_one_process_fails_all_end_with_its_code_and_its_message_alone(tmp_path):
+def test_where_one_process_fails_all_end_with_its_code_and_one_message(tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -192,7 +194,7 @@ def test_where_one_process_fails_all_end_with_its_code_and_its_message_alone(tmp
         subprocess.Popen(words, env={**place, "RANK": rank}, stderr=subprocess.PIPE, text=True)
         for rank in "01"
     ]
-    said = [process.communicate(timeout=100)[1] for process in started]
-    assert [process.returncode for process in started] == [4, 4], said
-    assert ["a broken image" in text for text in said] == [False, True]
-    assert not any("Traceback" in text for text in said)
+    errors = [process.communicate(timeout=100)[1] for process in started]
+    assert [process.returncode for process in started] == [4, 4], errors
+    assert ["a broken image" in text for text in errors] == [False, True]
+    assert not any("Traceback" in text for text in errors)

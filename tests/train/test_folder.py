@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from finedge import files, leftovers
 from finedge.errors import DataError, SystemProblem, UsageError
-from finedge.train.command import train
 from finedge.train.folder import FILES, begin, require_new
 from finedge.train.run import load_run
 
@@ -22,7 +21,7 @@ LEFT = (
 
 
 @pytest.fixture(scope="module")
-def whole(pictures, tmp_path_factory):
+def whole(train, pictures, tmp_path_factory):
     """The run that every broken one must end as."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(out=out, **small(pictures))
@@ -48,7 +47,7 @@ def weights(run):
 
 
 def stopped_at(monkeypatch, write, error):
-    """Let the `write`-th write of a file (from 0) end with `error` before the file is renamed into place."""
+    """Let the `write`-th write of a file (from 0) raise `error` before the rename."""
     real, done = os.fsync, []
 
     def fsync(handle):
@@ -61,8 +60,8 @@ def stopped_at(monkeypatch, write, error):
 
 
 @pytest.mark.parametrize("write", range(WRITES))
-def test_a_full_disk_at_any_write_leaves_a_folder_that_the_same_command_takes(
-    whole, pictures, tmp_path, monkeypatch, write, caplog
+def test_after_a_full_disk_at_any_write_the_same_command_starts_again(
+    train, whole, pictures, tmp_path, monkeypatch, write, caplog
 ):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -74,14 +73,14 @@ def test_a_full_disk_at_any_write_leaves_a_folder_that_the_same_command_takes(
     (out / LEFT[0]).write_bytes(b"half a checkpoint")
     with caplog.at_level("WARNING", "finedge"):
         train(out=out, **small(pictures))
-    assert "made anew" in caplog.text
+    assert "starts again" in caplog.text
     assert weights(out) == weights(whole)
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
 
 
 @pytest.mark.parametrize("write", [WRITES, WRITES + 1])
 def test_a_full_disk_after_an_epoch_leaves_a_run_that_can_be_resumed(
-    whole, pictures, tmp_path, monkeypatch, write
+    train, whole, pictures, tmp_path, monkeypatch, write
 ):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -96,8 +95,8 @@ def test_a_full_disk_after_an_epoch_leaves_a_run_that_can_be_resumed(
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
 
 
-def test_seeds_go_on_where_the_last_checkpoint_was_not_written(
-    whole, pictures, tmp_path, monkeypatch
+def test_seeds_continue_where_the_last_checkpoint_was_not_written(
+    train, whole, pictures, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
         stopped_at(
@@ -143,7 +142,7 @@ def test_an_empty_or_half_made_folder_is_taken(tmp_path, files):
         {".run.json.backup": "somebody's", "metrics.jsonl": ""},
     ],
 )
-def test_what_is_no_beginning_of_a_run_is_left_alone(tmp_path, files):
+def test_what_is_no_beginning_of_a_run_is_unchanged(tmp_path, files):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match="not a run"):
@@ -151,7 +150,7 @@ def test_what_is_no_beginning_of_a_run_is_left_alone(tmp_path, files):
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == files
 
 
-def test_data_that_is_refused_leaves_nothing(tmp_path, pictures):
+def test_data_that_is_refused_leaves_nothing(train, tmp_path, pictures):
     broken = shutil.copytree(pictures, tmp_path / "broken")
     for image in (broken / "train" / "red").iterdir():
         image.write_bytes(b"no picture")
@@ -160,7 +159,7 @@ def test_data_that_is_refused_leaves_nothing(tmp_path, pictures):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_out_that_cannot_be_written_is_told_before_the_data_is_read(tmp_path, pictures):
+def test_an_unwritable_out_is_reported_before_the_data_is_read(train, tmp_path, pictures):
     (tmp_path / "file").write_text("x")
     with pytest.raises(SystemProblem, match=r"--out: .*Not a directory"):
         train(out=tmp_path / "file" / "run", **{**small(pictures), "data": tmp_path / "nowhere"})

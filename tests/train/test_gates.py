@@ -12,7 +12,8 @@ from finedge.train.layers.head import pooled
 
 GATED = {"ca": {}, "sa": {}, "csca": {}, "csca sequential": {"order": "sequential"}}
 SMALL = ("resnet18", "efficientnet_lite0", "mobilenetv2_035")
-# Counted by hand for 200 classes on ResNet-50: sum over the 16 units of 2 C C/16 + C/16 + C, and 16 x 2 x 7 x 7.
+# Counted by hand for 200 classes on ResNet-50: the sum over the 16 units of 2 C C/16 + C/16 + C,
+# and 16 x 2 x 7 x 7.
 PLAIN, CHANNEL, SPATIAL = 23_917_832, 2_530_992, 1_568
 
 
@@ -24,7 +25,7 @@ def gated(request):
 def build(choice, backbone="mobilenetv2_035", **options):
     torch.manual_seed(0)
     name, choice_options = choice.split()[0], GATED.get(choice, {})
-    return models.build(name, num_classes=7, backbone=backbone, **choice_options, **options)
+    return models.build_model(name, num_classes=7, backbone=backbone, **choice_options, **options)
 
 
 def images(size=64):
@@ -145,7 +146,7 @@ def test_the_gates_of_a_frozen_stage_stay_as_they_start(gated):
 
 
 @torch.no_grad()
-def test_the_channel_scores_are_a_bottleneck_of_a_sixteenth_with_at_least_four():
+def test_channel_scores_have_a_bottleneck_of_a_sixteenth_at_least_four():
     assert ChannelScores(256).reduce.out_channels == 16
     scores = ChannelScores(24).double()
     assert scores.reduce.out_channels == 4
@@ -192,7 +193,7 @@ def test_the_masks_to_look_at_are_at_most_three_one_a_resolution(gated, backbone
 )
 def test_resnet50_has_the_parameters_and_operations_that_were_counted(name, extra):
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model = models.build(name, num_classes=200, backbone="resnet50").eval()
+        model = models.build_model(name, num_classes=200, backbone="resnet50").eval()
         model(torch.empty(1, 3, 224, 224))
     assert sum(p.numel() for p in model.parameters()) == PLAIN + extra
     assert counter.get_total_flops() / 2e9 == pytest.approx(4.09, abs=0.005)  # reference: 4.09 GMAC
@@ -210,7 +211,7 @@ def test_the_mean_of_the_maps_of_fcn_is_its_output():
 
 def test_a_wrong_order_and_a_backbone_without_residual_units_are_refused():
     with pytest.raises(UsageError, match="did you mean 'joint'"):
-        models.build("csca", num_classes=7, backbone="resnet18", order="join")
+        models.build_model("csca", num_classes=7, backbone="resnet18", order="join")
     body = backbones.make("resnet18", weights="none")
     body.residual_ends = ()
     with pytest.raises(UsageError, match="residual"):

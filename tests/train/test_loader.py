@@ -41,7 +41,7 @@ def test_validation_sees_the_pixels_of_the_device(items, name):
 def test_batches_keep_the_order_whatever_the_number_of_threads(items, workers):
     order = [3, 35, 0, 12, 7]
     made = list(batches(EvaluationImages(items, HOW), order, batch_size=2, workers=workers))
-    assert [len(b.targets) for b in made] == [2, 3]  # the lone last one joins its neighbours
+    assert [len(b.targets) for b in made] == [2, 3]  # the single last one joins its neighbours
     assert torch.cat([b.targets for b in made]).tolist() == [items[i].label for i in order]
 
 
@@ -63,8 +63,8 @@ def test_normalising_is_mean_and_std_per_channel():
     made = normalise(torch.from_numpy(frames), how)
     assert made.shape == (2, 3, 4, 5)
     assert made.is_contiguous(memory_format=torch.channels_last)
-    wanted = (frames / 255 - np.array(how.mean)) / np.array(how.std)
-    np.testing.assert_allclose(made.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-6)
+    expected = (frames / 255 - np.array(how.mean)) / np.array(how.std)
+    np.testing.assert_allclose(made.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
 
 
 def test_another_side_keeps_the_share_that_is_cut():

@@ -15,7 +15,7 @@ EXTRA = 3_166_208  # parameters of the published module on ResNet-50
 
 def build(name, **options):
     torch.manual_seed(0)
-    return models.build(name, **{"num_classes": 7, "backbone": "mobilenetv2_035", **options})
+    return models.build_model(name, **{"num_classes": 7, "backbone": "mobilenetv2_035", **options})
 
 
 def images(size=64):
@@ -76,9 +76,7 @@ def test_every_model_runs_on_every_backbone(name, backbone):
 
 @torch.no_grad()
 @pytest.mark.parametrize("backbone", TINY)
-def test_each_tap_is_a_module_that_runs_once_and_gives_one_feature_map_in_the_order_listed(
-    name, backbone
-):
+def test_each_tap_runs_once_in_order_and_gives_one_feature_map(name, backbone):
     model, seen = build(name, backbone=backbone).eval(), []
     for tap in model.taps:
         model.get_submodule(tap).register_forward_hook(
@@ -92,7 +90,7 @@ def test_each_tap_is_a_module_that_runs_once_and_gives_one_feature_map_in_the_or
 @pytest.mark.parametrize("backbone", TINY)
 def test_name_backbone_classes_and_options_make_the_model_again(name, backbone):
     model = perturb(build(name, backbone=backbone)).eval()
-    again = models.build(name, num_classes=7, backbone=backbone, **model.options).eval()
+    again = models.build_model(name, num_classes=7, backbone=backbone, **model.options).eval()
     again.load_state_dict(model.state_dict())
     assert again.options == model.options
     assert torch.equal(scores(again), scores(model))

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from finedge.train.models import build
+from finedge.train.models import build_model
 from finedge.train.optimizer import lr_at, set_lr, sgd
 from finedge.train.recipe import Recipe
 
 
 @pytest.fixture
 def model():
-    return build("cnl", num_classes=3, backbone="mobilenetv2_035")
+    return build_model("cnl", num_classes=3, backbone="mobilenetv2_035")
 
 
 def test_the_backbone_learns_at_a_tenth_and_the_rest_at_the_rate(model):

@@ -3,14 +3,13 @@ import json
 import pytest
 import torch
 
-from finedge.train.command import train
 from finedge.train.profile import PHASES, StepClock
 
 ROUNDING = 0.01  # milliseconds and shares are rounded to 3 and 4 places
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_phases_add_up_to_the_step(tmp_path, settings, accumulate):
+def test_the_phases_add_up_to_the_step(train, tmp_path, settings, accumulate):
     result = train(out=tmp_path / "run", **settings, accumulate=accumulate, profile=True)
     lines = [
         json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -26,7 +25,7 @@ def test_the_phases_add_up_to_the_step(tmp_path, settings, accumulate):
     assert profile["steps"] * profile["step_ms"] / 1e3 <= lines[-1]["seconds"] + ROUNDING
 
 
-def test_without_the_option_nothing_is_timed(tmp_path, settings):
+def test_without_the_option_nothing_is_timed(train, tmp_path, settings):
     assert "profile" not in train(out=tmp_path / "run", **{**settings, "epochs": 1})
     clock = StepClock(torch.device("cpu"), on=False)
     clock.lap("forward")

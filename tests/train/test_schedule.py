@@ -6,6 +6,7 @@ import torch
 
 from finedge.train.optimizer import lr_at
 from finedge.train.recipe import Recipe, override, read_recipe
+from finedge.train.request import RecipeOptions
 
 STEPS = 7  # an epoch
 
@@ -21,7 +22,8 @@ def of_epoch(recipe, epoch, *, step=0):
 def test_cnl_warms_up_and_drops_as_published(name, drops):
     recipe = read_recipe(name)
     assert recipe.epochs == 110
-    # The authors' code moves once an epoch, on linspace(1e-5, 1e-2, 10); the line through the steps meets its value in every epoch.
+    # The authors' code changes the rate once an epoch, on linspace(1e-5, 1e-2, 10). The line
+    # through the steps has its value in every epoch.
     for epoch, published in enumerate(np.linspace(1e-5, 1e-2, 10)):
         before = of_epoch(recipe, epoch - 1, step=STEPS - 1) if epoch else recipe.warmup_start
         assert before - 1e-12 <= published <= of_epoch(recipe, epoch, step=STEPS - 1) + 1e-12
@@ -84,7 +86,7 @@ def test_warm_up_starts_where_the_recipe_says_and_ends_at_the_rate():
 
 
 def test_a_shorter_training_keeps_the_shape_of_a_step_schedule():
-    recipe = override(read_recipe("cnl_cub"), epochs=11)
+    recipe = override(read_recipe("cnl_cub"), RecipeOptions(epochs=11))
     assert (list(recipe.milestones), recipe.warmup_epochs) == (pytest.approx([4.1, 6.1, 8.1]), 1.0)
-    assert override(read_recipe("cnl_cub"), epochs=110) == read_recipe("cnl_cub")
-    assert override(read_recipe("common"), epochs=3).warmup_epochs == 1.0
+    assert override(read_recipe("cnl_cub"), RecipeOptions(epochs=110)) == read_recipe("cnl_cub")
+    assert override(read_recipe("common"), RecipeOptions(epochs=3)).warmup_epochs == 1.0

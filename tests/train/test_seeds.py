@@ -6,9 +6,8 @@ from safetensors.torch import load_file
 
 from finedge.cli import main
 from finedge.errors import UsageError
-from finedge.train.command import train
 from finedge.train.run import read_record
-from finedge.train.step import Step
+from finedge.train.step import TrainingStep
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def equal(one, two):
     )
 
 
-def test_each_seed_is_a_run_and_the_result_is_their_mean_and_range(tmp_path, settings):
+def test_each_seed_is_a_run_and_the_result_is_their_mean_and_range(train, tmp_path, settings):
     result = train(out=tmp_path / "runs", **settings, seed=3, seeds=2)
     assert [run["run"] for run in result["runs"]] == [
         str(tmp_path / "runs" / name) for name in ("seed3", "seed4")
@@ -45,11 +44,11 @@ def test_each_seed_is_a_run_and_the_result_is_their_mean_and_range(tmp_path, set
     assert alone["loss"] == result["runs"][0]["loss"]
 
 
-def test_the_same_call_skips_finished_runs_and_goes_on_with_the_others(
-    tmp_path, settings, monkeypatch
+def test_the_same_call_skips_finished_runs_and_continues_with_the_others(
+    train, tmp_path, settings, monkeypatch
 ):
     whole = train(out=tmp_path / "whole", **settings, seeds=2)
-    taken, real = [], Step._loss
+    taken, real = [], TrainingStep._loss
 
     def interrupted(self, batch):
         taken.append(batch)
@@ -58,7 +57,7 @@ def test_the_same_call_skips_finished_runs_and_goes_on_with_the_others(
         return real(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Step, "_loss", interrupted)
+        patch.setattr(TrainingStep, "_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(out=tmp_path / "broken", **settings, seeds=2)
     first = (tmp_path / "broken" / "seed0" / "run.json").stat().st_mtime_ns
@@ -70,7 +69,7 @@ def test_the_same_call_skips_finished_runs_and_goes_on_with_the_others(
     assert result["top1"] == whole["top1"]
 
 
-def test_runs_of_other_settings_are_refused(tmp_path, settings):
+def test_runs_of_other_settings_are_refused(train, tmp_path, settings):
     settings["epochs"] = 1
     train(out=tmp_path / "runs", **settings, seeds=1)
     with pytest.raises(UsageError, match="other settings"):
@@ -80,7 +79,7 @@ def test_runs_of_other_settings_are_refused(tmp_path, settings):
 
 
 @pytest.mark.parametrize("words", [["--seeds", "0"], ["--seeds", "2", "--resume"]])
-def test_wrong_use_is_told(tmp_path, pictures, words, capsys):
+def test_wrong_use_is_reported(tmp_path, pictures, words, capsys):
     assert main(["train", "--data", str(pictures), "--out", str(tmp_path / "runs"), *words]) == 2
     assert "--seeds" in capsys.readouterr().err
 

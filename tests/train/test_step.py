@@ -7,7 +7,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from finedge.errors import UsageError
-from finedge.train.command import train
 from finedge.train.distributed import World
 from finedge.train.recipe import Recipe
 from finedge.train.run import load_run
@@ -19,7 +18,7 @@ FROZEN = 'freeze_norm = true\nlr = 0.001\n[options]\ndropout = 0.0\nhead_init = 
 
 
 @pytest.fixture
-def trained(settings, tmp_path):
+def trained(train, settings, tmp_path):
     """Train with a recipe's text and return the run's folder."""
 
     def run(name, recipe=FROZEN, **options):
@@ -82,8 +81,8 @@ def test_a_compiled_model_leaves_the_checkpoint_of_a_plain_one(trained, monkeypa
         trained(name, batch_size=36, epochs=1, compile=name == "compiled")
         for name in ("plain", "compiled")
     )
-    ours, theirs = (load_file(run / "checkpoint.safetensors") for run in (plain, compiled))
-    assert ours.keys() == theirs.keys()
+    names = [load_file(run / "checkpoint.safetensors").keys() for run in (plain, compiled)]
+    assert names[0] == names[1]
     assert rows(compiled)[0]["loss"] == pytest.approx(rows(plain)[0]["loss"], rel=SUMS)
     assert load_run(compiled).record["recipe"]["compile"] is True
 

@@ -10,13 +10,16 @@ import pytest
 from finedge.cli import main
 from finedge.data import open_dataset
 from finedge.errors import DataError, UsageError
-from finedge.train.command import train
-from finedge.train.evaluate import evaluate
+from finedge.train.evaluate.command import evaluate
 from finedge.train.run import load_run, recorded_data
+
+SMALL = (
+    "--model plain --backbone mobilenetv2_035 --weights none --size 32 --batch-size 8 --device cpu"
+)
 
 
 @pytest.fixture(scope="module")
-def run(pictures, tmp_path_factory):
+def run(train, pictures, tmp_path_factory):
     """A small finished run of CNL with a moving average."""
     out = tmp_path_factory.mktemp("runs") / "birds"
     train(
@@ -104,7 +107,7 @@ def test_the_command_line_sends_a_run_to_pytorch(run, capsys):
 
 
 def test_training_from_the_command_line_prints_one_json_object(pictures, tmp_path, capsys):
-    options = "--model plain --backbone mobilenetv2_035 --weights none --size 32 --batch-size 8 --epochs 1 --device cpu"
+    options = f"{SMALL} --epochs 1"
     assert (
         main(["train", "--data", str(pictures), "--out", str(tmp_path / "run"), *options.split()])
         == 0
@@ -113,7 +116,7 @@ def test_training_from_the_command_line_prints_one_json_object(pictures, tmp_pat
     assert (result["split"], result["n"], result["epochs"]) == ("val", 18, 1)
 
 
-def test_a_finished_run_resumes_to_its_result(run):
+def test_a_finished_run_resumes_to_its_result(train, run):
     before = (run / "checkpoint.safetensors").read_bytes()
     assert (
         train(out=run, resume=True, device="cpu")["top1"]
@@ -122,9 +125,9 @@ def test_a_finished_run_resumes_to_its_result(run):
     assert (run / "checkpoint.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("what", ["run", "folder", "file"])
-def test_an_out_that_exists_is_refused_and_left_alone(run, settings, tmp_path, what):
-    out = {"run": run, "folder": tmp_path / "folder", "file": tmp_path / "file"}[what]
+@pytest.mark.parametrize("kind", ["run", "folder", "file"])
+def test_an_out_that_exists_is_refused_and_unchanged(train, run, settings, tmp_path, kind):
+    out = {"run": run, "folder": tmp_path / "folder", "file": tmp_path / "file"}[kind]
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").write_text("ten years")
     (tmp_path / "file").write_text("x")
@@ -137,12 +140,12 @@ def test_an_out_that_exists_is_refused_and_left_alone(run, settings, tmp_path, w
 @pytest.mark.parametrize(
     "changed", [{"seed": 3}, {"model": "plain"}, {"size": 64}, {"recipe": "common"}]
 )
-def test_what_makes_a_run_cannot_change_when_it_is_resumed(run, changed):
+def test_what_makes_a_run_cannot_change_when_it_is_resumed(train, run, changed):
     with pytest.raises(UsageError, match=f"--{next(iter(changed))}"):
         train(out=run, resume=True, **changed)
 
 
-def test_resuming_nothing_is_refused(tmp_path):
+def test_resuming_nothing_is_refused(train, tmp_path):
     with pytest.raises(DataError, match=r"no run\.json"):
         train(out=tmp_path / "nothing", resume=True)
 
@@ -156,7 +159,9 @@ def test_resuming_nothing_is_refused(tmp_path):
         ({"epochs": 0}, "1 to 100000"),
     ],
 )
-def test_a_wrong_argument_is_told_with_the_nearest_right_one(settings, tmp_path, wrong, hint):
+def test_a_wrong_argument_is_reported_with_the_nearest_right_one(
+    train, settings, tmp_path, wrong, hint
+):
     with pytest.raises(UsageError, match=hint):
         train(out=tmp_path / "run", **{**settings, **wrong})
     assert not (tmp_path / "run").exists()
@@ -190,13 +195,13 @@ def test_options_of_the_model_come_on_top_of_the_recipe_and_are_recorded(
         ("head_init=tiny", "small"),
     ],
 )
-def test_a_wrong_option_is_told(settings, tmp_path, word, hint):
+def test_a_wrong_option_is_reported(train, settings, tmp_path, word, hint):
     with pytest.raises(UsageError, match=hint):
         train(out=tmp_path / "run", **settings, option=(word,))
     assert not (tmp_path / "run").exists()
 
 
-def test_no_data_is_a_usage_error(tmp_path):
+def test_no_data_is_a_usage_error(train, tmp_path):
     with pytest.raises(UsageError, match="--data"):
         train(out=tmp_path / "run")
 
@@ -208,14 +213,14 @@ def test_a_damaged_or_newer_run_is_refused(tmp_path, damage):
         load_run(tmp_path)
 
 
-def test_images_that_are_gone_are_told(run, pictures, tmp_path):
+def test_images_that_are_gone_are_reported(run, pictures, tmp_path):
     with pytest.raises(DataError, match="--data DIR"):
         recorded_data(run, root=tmp_path / "gone")
 
 
 def test_ctrl_c_exits_with_130_and_leaves_a_run(pictures, tmp_path):
     out = tmp_path / "run"
-    options = "--model plain --backbone mobilenetv2_035 --weights none --size 32 --batch-size 8 --epochs 1000 --device cpu"
+    options = f"{SMALL} --epochs 1000"
     process = subprocess.Popen(
         [
             sys.executable,
@@ -230,9 +235,8 @@ def test_ctrl_c_exits_with_130_and_leaves_a_run(pictures, tmp_path):
         ],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # a suite in the background of a script ignores it, and children inherit that
+        # A suite in the background of a script ignores the signal, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").is_file() or not (out / "metrics.jsonl").read_text():
@@ -240,7 +244,7 @@ def test_ctrl_c_exits_with_130_and_leaves_a_run(pictures, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "--resume" in said
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
     assert load_run(out).spec.model == "plain"

@@ -5,10 +5,9 @@ import torch
 from safetensors.torch import load_file
 
 from finedge.errors import FinedgeError
-from finedge.train.command import train
-from finedge.train.models import build
+from finedge.train.models import build_model
 from finedge.train.run import load_run
-from finedge.train.step import Step
+from finedge.train.step import TrainingStep
 
 
 def rows(run):
@@ -17,7 +16,7 @@ def rows(run):
 
 def interrupt_at(monkeypatch, step):
     """Let Ctrl-C come at the `step`-th training step."""
-    taken, real = [], Step._loss
+    taken, real = [], TrainingStep._loss
 
     def counted(self, batch):
         taken.append(batch)
@@ -25,7 +24,7 @@ def interrupt_at(monkeypatch, step):
             raise KeyboardInterrupt
         return real(self, batch)
 
-    monkeypatch.setattr(Step, "_loss", counted)
+    monkeypatch.setattr(TrainingStep, "_loss", counted)
 
 
 def equal(one, two):
@@ -35,7 +34,7 @@ def equal(one, two):
     )
 
 
-def test_the_loss_falls_and_every_epoch_leaves_a_line(tmp_path, settings):
+def test_the_loss_falls_and_every_epoch_leaves_a_line(train, tmp_path, settings):
     result = train(
         out=tmp_path / "run", **{**settings, "backbone": "resnet18", "epochs": 3, "lr": 0.005}
     )
@@ -49,7 +48,7 @@ def test_the_loss_falls_and_every_epoch_leaves_a_line(tmp_path, settings):
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    tmp_path, settings, ema, monkeypatch
+    train, tmp_path, settings, ema, monkeypatch
 ):
     more = {**settings, "epochs": 3, "ema": ema}
     train(out=tmp_path / "whole", **more)
@@ -70,7 +69,9 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert untimed[0] == untimed[1]
 
 
-def test_a_run_interrupted_in_its_first_epoch_can_be_resumed(tmp_path, settings, monkeypatch):
+def test_a_run_interrupted_in_its_first_epoch_can_be_resumed(
+    train, tmp_path, settings, monkeypatch
+):
     with monkeypatch.context() as patch:
         interrupt_at(patch, 1)
         with pytest.raises(KeyboardInterrupt):
@@ -78,14 +79,14 @@ def test_a_run_interrupted_in_its_first_epoch_can_be_resumed(tmp_path, settings,
     assert train(out=tmp_path / "broken", resume=True, device="cpu")["epochs"] == 2
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, settings):
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train, tmp_path, settings):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(out=tmp_path / name, **{**settings, "epochs": 1, "seed": seed})
     assert equal(tmp_path / "a", tmp_path / "b")
     assert not equal(tmp_path / "a", tmp_path / "c")
 
 
-def test_divergence_stops_with_the_last_good_checkpoint_and_says_how_to_go_on(tmp_path, settings):
+def test_divergence_stops_at_the_last_good_checkpoint_with_a_remedy(train, tmp_path, settings):
     with pytest.raises(FinedgeError, match=r"diverged in epoch 1(.|\n)*--resume --lr") as caught:
         train(out=tmp_path / "run", **{**settings, "lr": 1e30})
     assert caught.value.exit_code == 1
@@ -93,7 +94,7 @@ def test_divergence_stops_with_the_last_good_checkpoint_and_says_how_to_go_on(tm
     assert train(out=tmp_path / "run", resume=True, lr=0.01, device="cpu")["epochs"] == 2
 
 
-def test_autocast_in_bfloat16_trains(tmp_path, settings):
+def test_autocast_in_bfloat16_trains(train, tmp_path, settings):
     (tmp_path / "r.toml").write_text('bf16 = "on"\n')
     result = train(
         out=tmp_path / "run", **{**settings, "epochs": 1}, recipe=str(tmp_path / "r.toml")
@@ -101,10 +102,10 @@ def test_autocast_in_bfloat16_trains(tmp_path, settings):
     assert result["loss"] > 0
 
 
-def test_frozen_stages_keep_their_weights_and_statistics(tmp_path, settings):
+def test_frozen_stages_keep_their_weights_and_statistics(train, tmp_path, settings):
     train(out=tmp_path / "run", **settings, freeze=5)
     torch.manual_seed(0)  # the seed of the run: its initial weights again
-    start = build("plain", num_classes=3, backbone="mobilenetv2_035").state_dict()
+    start = build_model("plain", num_classes=3, backbone="mobilenetv2_035").state_dict()
     end = load_run(tmp_path / "run").model.state_dict()
     changed = {
         name.split(".")[1]

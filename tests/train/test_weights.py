@@ -14,7 +14,7 @@ from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.train import backbones
 from finedge.train.backbones import weights
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet_1000x1_256"
 LITES = [name for name in backbones.names() if "lite" in name]
@@ -55,7 +55,7 @@ def test_a_file_without_batch_counters_loads(tmp_path, state):
 
 
 def test_a_runs_own_file_gives_its_backbone(tmp_path):
-    run = build("cnl", num_classes=3, backbone="resnet18")
+    run = build_model("cnl", num_classes=3, backbone="resnet18")
     save_file(run.state_dict(), tmp_path / "model.safetensors")
     again = backbones.make("resnet18", weights=str(tmp_path / "model.safetensors"))
     assert same(again, run.backbone.state_dict())
@@ -105,7 +105,7 @@ def test_a_damaged_file_is_refused(tmp_path, suffix, content):
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(DataError, match="something else than a state dict"):
+    with pytest.raises(DataError, match="does not hold a state dict"):
         backbones.make("resnet18", weights=str(tmp_path / "w.pth"))
 
 

@@ -10,7 +10,7 @@ ROUNDING = 0.05  # it gives one decimal
 
 
 def published(backbone, images):
-    """The forward pass as in the code of WRN, on the weights of `backbone`: every block activates its own input."""
+    """The forward pass of WRN's code on `backbone`'s weights: a block activates its input."""
 
     def activate(x, norm):
         return F.relu(F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias))
@@ -52,7 +52,7 @@ def test_the_chain_computes_what_the_published_code_does(name, monkeypatch):
 
 def test_the_number_of_parameters_is_the_published_one():
     with torch.device("meta"):
-        model = models.build("plain", num_classes=10, backbone="wrn_28_10")
+        model = models.build_model("plain", num_classes=10, backbone="wrn_28_10")
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(
         PUBLISHED_M, abs=ROUNDING
     )

@@ -1,4 +1,4 @@
-"""Backbones behind one factory: `make(name, weights=...)`; `BACKBONES` is the whole list."""
+"""The backbones, built by one factory, `make(name, weights=...)`; `BACKBONES` lists them all."""
 
 from __future__ import annotations
 
@@ -12,49 +12,57 @@ from finedge.train.backbones.base import Backbone
 from finedge.train.backbones.efficientnet_lite import efficientnet_lite, efficientnet_lite_s16
 from finedge.train.backbones.mobilenet import mobilenetv2
 from finedge.train.backbones.resnet import resnet
-from finedge.train.backbones.weights import Source, lite_package, load, torchvision_hub
+from finedge.train.backbones.weights import WeightSource, lite_package, load, torchvision_hub
 from finedge.train.backbones.wide_resnet import wide_resnet
 
-__all__ = ["BACKBONES", "Backbone", "Entry", "entry", "make", "names"]
+__all__ = ["BACKBONES", "Backbone", "BackboneEntry", "entry", "make", "names"]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """How to build a backbone, the preprocessing its weights were trained with, and its named weights (besides `none` and files)."""
+class BackboneEntry:
+    """A backbone of the list.
+
+    Attributes:
+        build: builds it with random weights, from its name.
+        preprocess: the preprocessing that its weights were trained with.
+        weights: its named weights, besides `none` and files.
+        paper: where it comes from.
+    """
 
     build: Callable[[str], Backbone]
     preprocess: Preprocess
-    weights: dict[str, Source]
+    weights: dict[str, WeightSource]
     paper: str
 
 
-def _resnet(*, v2: bool) -> Entry:
+def _resnet(*, v2: bool) -> BackboneEntry:
     weights = {
         "imagenet": torchvision_hub("IMAGENET1K_V1"),
         **({"imagenet-v2": torchvision_hub("IMAGENET1K_V2")} if v2 else {}),
     }
-    return Entry(resnet, Preprocess(), weights, "arXiv 1512.03385")
+    return BackboneEntry(resnet, Preprocess(), weights, "arXiv 1512.03385")
 
 
-def _lite(*, resize: int, crop: int, build: Callable[[str], Backbone] = efficientnet_lite) -> Entry:
+def _lite(
+    *, resize: int, crop: int, build: Callable[[str], Backbone] = efficientnet_lite
+) -> BackboneEntry:
     # (pixel - 127) / 128, bicubic: what the packaged weights were trained with.
-    how = Preprocess(resize, crop, "pillow-bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-    return Entry(
-        build, how, {"imagenet": lite_package}, "EfficientNet-Lite (no paper); arXiv 1905.11946"
-    )
+    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+    preprocess = Preprocess(resize, crop, "pillow-bicubic", mean=mean, std=std)
+    paper = "EfficientNet-Lite (no paper); arXiv 1905.11946"
+    return BackboneEntry(build, preprocess, {"imagenet": lite_package}, paper)
 
 
-def _wide(*, dropout: float = 0.0) -> Entry:
-    how = Preprocess(
-        32,
-        32,
-        mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
-        std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
-    )  # CIFAR's
-    return Entry(partial(wide_resnet, dropout=dropout), how, {}, "arXiv 1605.07146")
+def _wide(*, dropout: float = 0.0) -> BackboneEntry:
+    # Mean and standard deviation of CIFAR.
+    mean = (125.3 / 255, 123.0 / 255, 113.9 / 255)
+    std = (63.0 / 255, 62.1 / 255, 66.7 / 255)
+    preprocess = Preprocess(32, 32, mean=mean, std=std)
+    build = partial(wide_resnet, dropout=dropout)
+    return BackboneEntry(build, preprocess, {}, "arXiv 1605.07146")
 
 
-BACKBONES: dict[str, Entry] = {
+BACKBONES: dict[str, BackboneEntry] = {
     "resnet18": _resnet(v2=False),
     "resnet34": _resnet(v2=False),
     "resnet50": _resnet(v2=True),
@@ -63,7 +71,7 @@ BACKBONES: dict[str, Entry] = {
     "efficientnet_lite1": _lite(resize=272, crop=240),
     "efficientnet_lite2": _lite(resize=292, crop=260),
     "efficientnet_lite0_s16": _lite(resize=256, crop=224, build=efficientnet_lite_s16),
-    "mobilenetv2_035": Entry(mobilenetv2, Preprocess(), {}, "arXiv 1801.04381"),
+    "mobilenetv2_035": BackboneEntry(mobilenetv2, Preprocess(), {}, "arXiv 1801.04381"),
     "wrn_16_1": _wide(),
     "wrn_28_10": _wide(),
     "wrn_40_10": _wide(),
@@ -72,11 +80,11 @@ BACKBONES: dict[str, Entry] = {
 
 
 def names() -> tuple[str, ...]:
-    """Return the names `make` knows."""
+    """Return the names that `make` takes."""
     return tuple(BACKBONES)
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> BackboneEntry:
     """Return the entry of a backbone; an unknown name raises `UsageError` with the nearest one."""
     if name not in BACKBONES:
         raise UsageError(f"unknown backbone '{name}'", expected=nearest(name, BACKBONES))
@@ -88,14 +96,15 @@ def make(name: str, *, weights: str) -> Backbone:
 
     Args:
         name: one of `names()`.
-        weights: `none` (random), a name in the entry's `weights`, or the path of a .safetensors or .pth file.
+        weights: `none` (random), a name in the entry's `weights`, or the path of a .safetensors or
+            .pth file.
 
     Raises:
         UsageError: unknown backbone or weights.
         SystemProblem: the weights' package is missing, or the download failed.
         DataError: the file does not fit the backbone.
     """
-    known = entry(name)
-    backbone = known.build(name)
-    load(backbone, weights, name=name, sources=known.weights)
+    chosen = entry(name)
+    backbone = chosen.build(name)
+    load(backbone, weights, name=name, sources=chosen.weights)
     return backbone

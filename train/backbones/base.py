@@ -1,4 +1,4 @@
-"""A backbone as a chain of named blocks, so that a model can tap any block or insert a module after it."""
+"""A backbone as a chain of named blocks: a model can tap a block or insert a module after it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from finedge.errors import UsageError, nearest
 
 
 class Backbone(nn.Module):
-    """Blocks that run one after the other and end in one feature map.
+    """Blocks that run one after the other; the last output is one feature map.
 
     Args:
-        name: what `finedge.train.backbones.make` calls it.
-        net: the network that owns the blocks; its classifier is left behind, and module paths and state-dict keys stay its own.
-        chain: submodule paths of `net` in the order they run, e.g. ("conv1", "bn1", ..., "layer4.2").
+        name: its name in `finedge.train.backbones.BACKBONES`.
+        net: the network that owns the blocks; its classifier is left out. Module paths and
+            state-dict keys stay those of `net`.
+        chain: submodule paths of `net` in running order, e.g. ("conv1", "bn1", ..., "layer4.2").
         stages: the last block of each stage, shallow to deep, e.g. ("layer1.2", ..., "layer4.2").
-        residual_ends: the last BatchNorm of every residual branch, in running order, e.g. ("layer1.0.bn3", ...).
+        residual_ends: the last BatchNorm of every residual branch, in running order, e.g.
+            ("layer1.0.bn3", ...).
+
+    Shapes: normalised images float [B, 3, H, W] -> [B, feature_channels, h, w].
     """
 
     def __init__(
@@ -39,7 +43,7 @@ class Backbone(nn.Module):
         self._frozen = 0
         for top in dict.fromkeys(block.split(".")[0] for block in chain):
             self.add_module(top, net.get_submodule(top))
-        # Counted now: a model may put layers of its own into the blocks.
+        # Counted now, because a model may later add layers to the blocks.
         self._channels = {block: self._count_channels(block) for block in self.chain}
 
     @property
@@ -63,10 +67,11 @@ class Backbone(nn.Module):
         """Run a part of the chain.
 
         Args:
-            x: what the first block of the part takes: float [B, 3, H, W] images (normalised), or the output of block `after`.
-            after: start behind this block (None: at the images).
-            until: stop behind this block (None: at the end).
-            taps: blocks of this part whose outputs are wanted.
+            x: the input of the first block of the part: normalised images float [B, 3, H, W], or
+                the output of block `after`.
+            after: start after this block (None: at the images).
+            until: stop after this block (None: at the end).
+            taps: blocks of this part whose outputs are returned.
 
         Returns:
             The last output, and {block: its output [B, C, h, w]} for the taps.
@@ -81,13 +86,14 @@ class Backbone(nn.Module):
         return x, tapped
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the last feature map, [B, feature_channels, h, w], of normalised images [B, 3, H, W]."""
+        """Return the last feature map [B, feature_channels, h, w] of images [B, 3, H, W]."""
         return self.run(images)[0]
 
     def freeze(self, stages: int) -> None:
         """Freeze the stem and the first `stages` stages, and nothing else; 0 freezes nothing.
 
-        Frozen parameters get no gradient, and frozen BatchNorm keeps its statistics, also after `.train()`.
+        Frozen parameters get no gradient. Frozen BatchNorm keeps its statistics, also after
+        `.train()`.
         """
         if not 0 <= stages <= len(self.stages):
             raise UsageError(

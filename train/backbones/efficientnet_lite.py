@@ -9,12 +9,18 @@ from finedge.train.backbones.base import Backbone
 
 
 def efficientnet_lite(name: str) -> Backbone:
-    """Build a Lite network with random weights: blocks conv_stem, bn1, blocks.0.0 ... blocks.6.N, conv_head, bn2."""
+    """Build a Lite network with random weights.
+
+    Its blocks: conv_stem, bn1, blocks.0.0 ... blocks.6.N, conv_head, bn2.
+    """
     return inverted_residual_chain(name, net=timm.create_model(f"tf_{name}"))
 
 
 def efficientnet_lite_s16(name: str) -> Backbone:
-    """Build a Lite network that stops at stride 16 (blocks.4): a fifth of the weights, for small parts and small bundles."""
+    """Build a Lite network that stops at stride 16 (blocks.4), with a fifth of the weights.
+
+    It is for small devices and small bundles.
+    """
     net = timm.create_model(f"tf_{name.removesuffix('_s16')}")
     net.blocks = nn.Sequential(*list(net.get_submodule("blocks").children())[:5])
     return inverted_residual_chain(name, net=net, head=())
@@ -25,10 +31,11 @@ def inverted_residual_chain(
 ) -> Backbone:
     """Return timm's inverted-residual networks as a chain.
 
-    timm counts seven groups of blocks; a stage here is what shares a stride, so groups 3+4 (stride 16) and 5+6 (stride 32) are
-    one stage each: five stages at strides 2, 4, 8, 16, 32.
+    timm counts seven groups of blocks. A stage here is all blocks with the same stride, so groups
+    3+4 (stride 16) and 5+6 (stride 32) are one stage each: five stages at strides 2, 4, 8, 16, 32.
     """
-    groups = [len(group) for group in net.get_submodule("blocks").children()]  # type: ignore[arg-type]
+    children = net.get_submodule("blocks").children()
+    groups = [len(group) for group in children]  # type: ignore[arg-type]
     inner = [
         f"blocks.{group}.{block}" for group, depth in enumerate(groups) for block in range(depth)
     ]
@@ -50,5 +57,8 @@ def inverted_residual_chain(
 
 
 def _last_norm(block: nn.Module) -> str:
-    """Return the name of a block's last BatchNorm: timm's blocks without an expansion have only two."""
+    """Return the name of a block's last BatchNorm.
+
+    timm's blocks without an expansion have only two.
+    """
     return "bn3" if hasattr(block, "bn3") else "bn2"

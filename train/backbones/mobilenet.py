@@ -1,4 +1,7 @@
-"""MobileNetV2 at 0.35 of its width (arXiv 1801.04381), as timm builds it: small enough for tests and for a shipped bundle."""
+"""MobileNetV2 at 0.35 of its width (arXiv 1801.04381), as timm builds it.
+
+It is small enough for tests and for a shipped bundle.
+"""
 
 from __future__ import annotations
 
@@ -9,5 +12,5 @@ from finedge.train.backbones.efficientnet_lite import inverted_residual_chain
 
 
 def mobilenetv2(name: str) -> Backbone:
-    """Build it with random weights; blocks and stages as in `efficientnet_lite`."""
+    """Build the network with random weights; blocks and stages are as in `efficientnet_lite`."""
     return inverted_residual_chain(name, net=timm.create_model(name))

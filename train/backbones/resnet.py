@@ -1,4 +1,7 @@
-"""ResNet-18/34/50/101 (arXiv 1512.03385) as torchvision builds them; module paths stay torchvision's."""
+"""ResNet-18/34/50/101 (arXiv 1512.03385) as torchvision builds them.
+
+Module paths are torchvision's.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,18 @@ DEPTHS: dict[str, tuple[int, int, int, int]] = {
 
 
 def resnet(name: str) -> Backbone:
-    """Build a ResNet with random weights: blocks conv1, bn1, relu, maxpool, layer1.0 ... layer4.N; strides 4, 8, 16, 32 by stage."""
+    """Build a ResNet with random weights.
+
+    Its blocks: conv1, bn1, relu, maxpool, layer1.0 ... layer4.N. Its stages have strides 4, 8, 16,
+    32.
+    """
     depths = DEPTHS[name]
     residual = [
         f"layer{stage}.{block}" for stage, depth in enumerate(depths, 1) for block in range(depth)
     ]
     net = torchvision.models.get_model(name, weights=None)
-    last_norm = (
-        "bn3" if hasattr(net.get_submodule(residual[0]), "bn3") else "bn2"
-    )  # bottleneck or basic block
+    bottleneck = hasattr(net.get_submodule(residual[0]), "bn3")  # else a basic block
+    last_norm = "bn3" if bottleneck else "bn2"
     return Backbone(
         name,
         net=net,

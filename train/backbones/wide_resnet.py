@@ -1,4 +1,7 @@
-"""WRN-28-10, WRN-40-10 and WRN-16-1 for images of 32 pixels (Zagoruyko and Komodakis, arXiv 1605.07146; details from the authors' code)."""
+"""WRN-28-10, WRN-40-10 and WRN-16-1 for images of 32 pixels.
+
+Zagoruyko and Komodakis, arXiv 1605.07146; details are from the authors' code.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ WIDTHS = (16, 32, 64)  # of the three groups, times k
 
 
 class Residual(nn.Module):
-    """conv3x3, BatchNorm, ReLU, dropout, conv3x3, and the skip, with BatchNorm and ReLU before it: pre-activation.
+    """A pre-activation block: BatchNorm, ReLU, conv3x3, BatchNorm, ReLU, dropout, conv3x3, skip.
 
-    A block that changes the number of channels reads one activated map with both its branches (authors' code); there BatchNorm and ReLU
-    are a block of the chain, before this one.
+    In a block that changes the number of channels both branches read one activated map (authors'
+    code). There the first BatchNorm and ReLU are a block of the chain, before this one.
     """
 
     def __init__(self, inside: int, outside: int, *, stride: int, dropout: float) -> None:
@@ -39,16 +42,21 @@ class Residual(nn.Module):
 
 
 def wide_resnet(name: str, *, dropout: float = 0.0) -> Backbone:
-    """Build `wrn_DEPTH_K` with random weights: blocks conv1, norm0, group1.0 ..., norm1, group2.0 ..., norm2, group3.0 ..., norm3.
+    """Build `wrn_DEPTH_K` with random weights.
 
-    A stage ends in its norm, BatchNorm and ReLU: what Attend and Rectify taps. Between groups it is the pre-activation of the next
-    group's first block, which in that paper's code feeds the convolutions only, while the 1x1 skip reads the map before it; here, as in
-    the code of WRN, both read it, or the network would be no chain. Also left out is that code's second BatchNorm and ReLU behind the
-    first convolution. Strides 1, 2, 4 by stage. All convolutions start Kaiming normal.
+    Its blocks: conv1, norm0, group1.0 ..., norm1, group2.0 ..., norm2, group3.0 ..., norm3. Stages
+    have strides 1, 2, 4. All convolutions start Kaiming normal.
+
+    A stage ends in its norm (BatchNorm and ReLU), which Attend and Rectify (arXiv 1807.07320) taps.
+    Between groups the norm is the pre-activation of the next group's first block. In that paper's
+    code it feeds the convolutions only, and the 1x1 skip reads the map before it. Here both read
+    it, as in the code of WRN: otherwise the network is not a chain. That code's second BatchNorm
+    and ReLU after the first convolution are also left out.
 
     Args:
-        name: DEPTH is 6 n + 4 for n blocks a group.
-        dropout: of whole channels between the convolutions of a block, 0..1, as in the code of Attend and Rectify (WRN: of single values).
+        name: DEPTH is 6 n + 4 for n blocks in a group.
+        dropout: of whole channels between the convolutions of a block, 0..1, as in the code of
+            Attend and Rectify (WRN drops single values).
     """
     depth, k = (int(part) for part in name.split("_")[1:3])
     blocks = (depth - 4) // 6
@@ -76,9 +84,8 @@ def activated(channels: int) -> nn.Sequential:
 def _net(blocks: int, widths: list[int], *, dropout: float) -> nn.Module:
     net = nn.Module()
     net.conv1 = nn.Conv2d(3, STEM, 3, padding=1, bias=False)
-    net.norm0 = (
-        nn.Identity() if widths[0] == STEM else activated(STEM)
-    )  # WRN-d-1: the first block keeps the stem's channels
+    # In WRN-d-1 the first block keeps the stem's channels.
+    net.norm0 = nn.Identity() if widths[0] == STEM else activated(STEM)
     for group, (inside, outside) in enumerate(zip((STEM, *widths[:-1]), widths, strict=True), 1):
         first = Residual(inside, outside, stride=1 if group == 1 else 2, dropout=dropout)
         rest = (Residual(outside, outside, stride=1, dropout=dropout) for _ in range(blocks - 1))

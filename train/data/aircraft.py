@@ -1,17 +1,21 @@
-"""FGVC-Aircraft 2013b: 100 variants, 70 families, 30 manufacturers (Maji et al., 2013, arXiv 1306.5151)."""
+"""FGVC-Aircraft 2013b: 100 variants, 70 families, 30 manufacturers.
+
+Maji et al., 2013, arXiv 1306.5151.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from finedge.train.data.base import Archive, Found, Official, Options, lines
+from finedge.train.data.base import Archive, OfficialDataset, Options, SplitLists, lines
 
+SITE = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
 FOLDER = "fgvc-aircraft-2013b/data"
 NAMES = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
 
 
-def _index(root: Path, options: Options) -> Found:
-    """images_LEVEL_SPLIT.txt with lines `image label`, where the label may hold spaces."""
+def _index(root: Path, options: Options) -> SplitLists:
+    """Read images_LEVEL_SPLIT.txt with lines `image label`; a label may contain spaces."""
     level, data = options["level"], root / FOLDER
     labels = tuple(lines(data / NAMES[level]))
     number = {label: i for i, label in enumerate(labels)}
@@ -21,19 +25,19 @@ def _index(root: Path, options: Options) -> Found:
         splits[split] = tuple(
             (f"{FOLDER}/images/{image}.jpg", number[label]) for image, label in pairs
         )
-    return Found(labels, splits)
+    return SplitLists(labels, splits)
 
 
-AIRCRAFT = Official(
+AIRCRAFT = OfficialDataset(
     title="FGVC-Aircraft 2013b",
-    homepage="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
+    homepage=SITE,
     terms="non-commercial research only",
-    # No md5 on the homepage; this one is what torch for R and others check the same address against.
+    # The homepage has no md5; torch for R and others compare the same address with this one.
     archives=(
         Archive(
             "fgvc-aircraft-2013b.tar.gz",
             holds="fgvc-aircraft-2013b",
-            url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+            url=f"{SITE}archives/fgvc-aircraft-2013b.tar.gz",
             digest="md5:d4acdd33327262359767eeaa97a4f732",
         ),
     ),

@@ -1,4 +1,4 @@
-"""Fetching, verifying and unpacking archives so that nothing half-done ever looks whole."""
+"""Download, verify and unpack archives; an unfinished one never looks complete."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ import hashlib
 import http.client
 import logging
 import lzma
+import math
 import os
 import shutil
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from finedge.errors import DataError, SystemProblem
 from finedge.files import folder_beside, new_file
 from finedge.leftovers import recover
+from finedge.progress import progress_bar, watched
 from finedge.train.data.base import Archive
 from finedge.train.data.download import CHUNK, download
 
 log = logging.getLogger(__name__)
 
-# What the readers raise; RuntimeError: a password is wanted, or the compression is not known.
+# The errors of the readers. RuntimeError: a password is needed, or the compression is unknown.
 DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -37,7 +41,7 @@ DAMAGED = (
 
 
 def is_there(archive: Archive, *, root: Path) -> bool:
-    """Tell whether what the archive holds is already in `root`, or is not needed there."""
+    """Tell whether the content of the archive is already in `root`, or is not needed there."""
     unpacked = archive.holds != archive.file and (root / archive.holds).exists()
     return unpacked or bool(archive.unless and (root / archive.unless).exists())
 
@@ -45,10 +49,12 @@ def is_there(archive: Archive, *, root: Path) -> bool:
 def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
     """Bring an archive's content into `root`; return whether its digest was compared.
 
-    A file that lies in `root` already is used, never fetched again; `mirror` replaces the official address by `MIRROR/FILE`.
+    A file that is already in `root` is used and never downloaded again. `mirror` replaces the
+    official address by `MIRROR/FILE`.
 
     Raises:
-        DataError: the file does not have the official digest, or does not hold what it should.
+        DataError: the file does not have the official digest, or its content is not the expected
+            one.
         SystemProblem: the address cannot be reached.
     """
     file = root / archive.file
@@ -58,11 +64,8 @@ def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
     if file.is_file():
         verify(file, digest=archive.digest, fix=f"delete {file} and run again")
     else:
-        fetch(
-            f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.url,
-            file=file,
-            digest=archive.digest,
-        )
+        url = f"{mirror.rstrip('/')}/{archive.file}" if mirror else archive.url
+        fetch(url, file=file, digest=archive.digest)
     if archive.holds != archive.file:
         unpack(archive, root=root)
     return bool(archive.digest)
@@ -71,13 +74,13 @@ def obtain(archive: Archive, *, root: Path, mirror: str = "") -> bool:
 def fetch(url: str, *, file: Path, digest: str = "") -> None:
     """Download `url` to `file`, which appears complete and checked; without a digest, https only.
 
-    torchvision's downloader is not used: where no digest is published, it takes a body that was cut off for a whole one, and
-    it falls back from https to http.
+    torchvision's downloader is not used. Where no digest is published, it accepts a truncated body
+    as complete, and it falls back from https to http.
 
     Raises:
-        DataError: other bytes than those of the digest.
-        SystemProblem: the address cannot be reached, nothing vouches for what it serves, or the
-            disk is too small.
+        DataError: the bytes do not have the digest.
+        SystemProblem: the address cannot be reached, its content cannot be trusted, or the disk is
+            too small.
     """
     log.info("fetching %s", url)
     elsewhere = f"fetch {file.name} from elsewhere and put it into {file.parent}"
@@ -88,12 +91,15 @@ def fetch(url: str, *, file: Path, digest: str = "") -> None:
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        fix = f"fetch {file.name} by other means, put it into {file.parent} and run again; or name another address with --mirror URL"
-        raise SystemProblem(f"cannot fetch {url}: {error}", fix=fix) from error
+        raise SystemProblem(
+            f"cannot fetch {url}: {error}",
+            fix=f"fetch {file.name} by other means, put it into {file.parent} and run again; or "
+            "name another address with --mirror URL",
+        ) from error
 
 
 def _clear(file: Path) -> None:
-    """Remove what killed runs left beside an archive, under the names of version 0.1 too."""
+    """Remove files that killed runs left beside an archive, also those of version 0.1."""
     recover(file)
     file.with_name(f".{file.name}.part").unlink(missing_ok=True)
     shutil.rmtree(file.with_name(f".{file.name}.unpacking"), ignore_errors=True)
@@ -106,18 +112,23 @@ def verify(file: Path, *, digest: str, fix: str) -> None:
     kind, _, official = digest.partition(":")
     hashed = hashlib.new(kind, usedforsecurity=False)
     with file.open("rb") as stream:
-        for chunk in iter(partial(stream.read, CHUNK), b""):
+        chunks = iter(partial(stream.read, CHUNK), b"")
+        total = math.ceil(file.stat().st_size / CHUNK)
+        for chunk in watched(chunks, f"verifying {file.name} (MiB)", total=total):
             hashed.update(chunk)
     if hashed.hexdigest() != official:
         raise DataError(
-            f"{file.name} has {kind} {hashed.hexdigest()}: it is damaged or another file",
+            f"{file.name} has {kind} {hashed.hexdigest()}: it is damaged, or another file",
             expected=official,
             fix=fix,
         )
 
 
 def unpack(archive: Archive, *, root: Path) -> None:
-    """Unpack into a hidden folder of `root` and rename its entries into place, the one that `holds` names last."""
+    """Unpack into a hidden folder of `root`, then rename its entries into place.
+
+    The entry that `holds` names comes last: it marks the archive as completely unpacked.
+    """
     with folder_beside(root / archive.file) as beside:
         target = beside / archive.into
         target.mkdir(parents=True, exist_ok=True)
@@ -131,13 +142,13 @@ def unpack(archive: Archive, *, root: Path) -> None:
                 expected="the official archive",
                 fix=f"delete {root / archive.file} and run again",
             )
-        known_by = PurePosixPath(archive.holds).parts[0]
-        for entry in sorted(beside.iterdir(), key=lambda e: (e.name == known_by, e.name)):
+        last = PurePosixPath(archive.holds).parts[0]
+        for entry in sorted(beside.iterdir(), key=lambda e: (e.name == last, e.name)):
             _place(entry, root / entry.name)
 
 
 def _place(entry: Path, path: Path) -> None:
-    """Rename an entry into place; what is there already stays, and must be the same."""
+    """Rename an entry into place; an existing one stays, and must have the same content."""
     if not os.path.lexists(path):
         entry.rename(path)
     elif not _same(entry, path):
@@ -150,7 +161,7 @@ def _place(entry: Path, path: Path) -> None:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Tell whether two files, links or folders hold the same."""
+    """Tell whether two files, links or folders have the same content."""
     if one.is_symlink() or other.is_symlink():
         return one.is_symlink() and other.is_symlink() and one.readlink() == other.readlink()
     if one.is_dir() and other.is_dir():
@@ -168,19 +179,36 @@ def _extract(file: Path, target: Path) -> None:
         if zipfile.is_zipfile(file):
             _extract_zip(file, target)
         else:
-            with tarfile.open(file) as tar:
-                tar.extractall(target, filter="data")
+            _extract_tar(file, target)
     except DAMAGED as error:
         raise DataError(
             f"{file} cannot be unpacked: {error}",
-            expected="a whole archive",
+            expected="a complete archive",
             fix="delete it and run again",
         ) from error
 
 
+def _extract_tar(file: Path, target: Path) -> None:
+    with file.open("rb") as raw, tarfile.open(fileobj=raw) as tar:
+        tar.extractall(target, members=_members(tar, raw, name=file.name), filter="data")
+
+
+def _members(tar: tarfile.TarFile, raw: BinaryIO, *, name: str) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar; a bar shows how much of the file `raw` was read, in MiB."""
+    size, position = os.fstat(raw.fileno()).st_size, 0
+    with progress_bar(f"unpacking {name} (MiB)", size // CHUNK) as advance:
+        for member in tar:
+            yield member
+            advance(raw.tell() // CHUNK - position)
+            position = raw.tell() // CHUNK
+
+
 def _extract_zip(file: Path, target: Path) -> None:
     with zipfile.ZipFile(file) as archive:
-        for name in archive.namelist():
-            if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        names = archive.namelist()
+        for name in names:
+            parts = PurePosixPath(name.replace("\\", "/")).parts
+            if name.startswith(("/", "\\")) or ".." in parts:
                 raise zipfile.BadZipFile(f"{name} would be written outside the folder")
-        archive.extractall(target)
+        for name in watched(names, f"unpacking {file.name}", total=len(names)):
+            archive.extract(name, target)

@@ -1,4 +1,4 @@
-"""What a published data set is to finedge: where its files come from, and how its own lists become (path, label) rows."""
+"""A published data set: its archives, and how its own lists become (path, label) rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ Rows = tuple[tuple[str, int], ...]  # (path below the folder with forward slashe
 class Archive:
     """One file of the official release.
 
-    `holds` is a path below the folder that is there if and only if the archive was unpacked whole; a file that needs no
-    unpacking holds itself. `url` is empty where nothing serves the file (any more) without a registration: the user puts it
-    into the folder. `digest` is `md5:HEX` or `sha256:HEX`, or empty where none is published:
-    then only https brings the file. `into` is the folder that receives the content,
-    `nested` says that the content is archives again, and `unless` names a path that makes this archive unnecessary.
+    Attributes:
+        file: its official name.
+        holds: a path below the folder that exists if and only if the archive was unpacked
+            completely. A file that needs no unpacking holds itself.
+        url: official address; empty where nothing serves the file without a registration. The user
+            then puts it into the folder.
+        digest: `md5:HEX` or `sha256:HEX`; empty where none is published. Then only https is used.
+        into: folder that receives the content.
+        nested: whether the content is archives again.
+        unless: a path that makes this archive unnecessary.
     """
 
     file: str
@@ -31,15 +36,21 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Labels and rows of each split as the official lists give them; `listed` counts their rows before any is left out."""
+class SplitLists:
+    """Labels and rows of each split, as in the official lists.
+
+    `listed` counts the rows of the lists before any is left out.
+    """
 
     labels: tuple[str, ...]
     splits: Mapping[str, Rows]
     listed: int = 0
 
     def counts(self) -> dict[str, int]:
-        """Return the number of classes, of rows in each split, in all splits (`images`), and in the lists (`listed`)."""
+        """Return the number of classes and of rows: {"classes", SPLIT, "images", "listed"}.
+
+        SPLIT counts one split, `images` all splits, `listed` the lists.
+        """
         sizes = {split: len(rows) for split, rows in self.splits.items()}
         return {
             "classes": len(self.labels),
@@ -50,19 +61,26 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Official:
+class OfficialDataset:
     """A published data set.
 
-    `terms` is the licence or the terms of use in one line. `counts` holds the official numbers: under "" those that always
-    hold, under `option=value` those of that choice; what is not in it is not checked. `options` maps an option to its values,
-    the default first. `index(folder, options)` reads the unpacked archives. `note` says what a user should know.
+    Attributes:
+        title: its name.
+        homepage: official address.
+        terms: the licence or the terms of use, in one line.
+        archives: the files of the release.
+        index: index(folder, options) reads the unpacked archives.
+        counts: official numbers that are checked: under "" those that always hold, under
+            `option=value` those of that choice.
+        options: {option: values}, the default value first.
+        note: anything else that a user should know.
     """
 
     title: str
     homepage: str
     terms: str
     archives: tuple[Archive, ...]
-    index: Callable[[Path, Options], Found]
+    index: Callable[[Path, Options], SplitLists]
     counts: Mapping[str, Mapping[str, int]]
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     note: str = ""

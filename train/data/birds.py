@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finedge.train.data.base import Archive, Found, Official, Options, table
+from finedge.train.data.base import Archive, OfficialDataset, Options, SplitLists, table
 
 
-def _index(root: Path, options: Options) -> Found:
-    """images.txt, image_class_labels.txt, train_test_split.txt (1 = train) and classes.txt, all numbered from 1."""
+def _index(root: Path, options: Options) -> SplitLists:
+    """Read the lists, all numbered from 1.
+
+    images.txt, image_class_labels.txt, train_test_split.txt (1 = train) and classes.txt.
+    """
     folder = root / "CUB_200_2011"
     files, classes, flags, names = (
         table(folder / f"{t}.txt")
@@ -21,14 +24,14 @@ def _index(root: Path, options: Options) -> Found:
         split: tuple(row for key, row in rows.items() if flags[key] == flag)
         for split, flag in (("train", "1"), ("test", "0"))
     }
-    return Found(tuple(names[key] for key in sorted(names, key=int)), splits)
+    return SplitLists(tuple(names[key] for key in sorted(names, key=int)), splits)
 
 
-CUB200 = Official(
+CUB200 = OfficialDataset(
     title="CUB-200-2011",
     homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
     terms="non-commercial research and education",
-    # The md5 is the one CaltechDATA shows.
+    # The md5 that CaltechDATA publishes.
     archives=(
         Archive(
             "CUB_200_2011.tgz",

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from finedge.train.data.base import Archive, Found, Official, Options, Rows
+from finedge.train.data.base import Archive, OfficialDataset, Options, Rows, SplitLists
 from finedge.train.data.mat import read_mat
 
 
-def _index(root: Path, options: Options) -> Found:
-    """The structure `annotations` with `fname` and `class` from 1; names in cars_meta.mat."""
+def _index(root: Path, options: Options) -> SplitLists:
+    """Read the structure `annotations` with `fname` and `class` from 1; cars_meta.mat has names."""
     names = read_mat(root / "devkit" / "cars_meta.mat")["class_names"]
     lists = {
         "train": root / "devkit" / "cars_train_annos.mat",
         "test": root / "cars_test_annos_withlabels.mat",
     }
-    return Found(
+    return SplitLists(
         tuple(str(n) for n in np.atleast_1d(names)),
         {split: _rows(path, folder=f"cars_{split}") for split, path in lists.items()},
     )
@@ -28,11 +28,11 @@ def _rows(path: Path, *, folder: str) -> Rows:
     return tuple((f"{folder}/{a['fname']}", int(a["class"]) - 1) for a in annotations)
 
 
-CARS = Official(
+CARS = OfficialDataset(
     title="Stanford Cars",
     homepage="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
     terms="no licence in the archives; research use",
-    # No official address any more; md5 as in torchvision 0.13, which still had them.
+    # There is no official address any more; the md5 are those of torchvision 0.13.
     archives=(
         Archive(
             "cars_train.tgz", holds="cars_train", digest="md5:065e5b463ae28d29e77c1b4b166cfe61"
@@ -47,5 +47,5 @@ CARS = Official(
     ),
     index=_index,
     counts={"": {"classes": 196, "train": 8144, "test": 8041}},
-    note="the official address is dead: put the four files into the folder yourself, or name a --mirror",
+    note="the official address is dead: put the four files into the folder, or name a --mirror",
 )

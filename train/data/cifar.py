@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), from the binary version: the Python one is pickles."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), from the binary version: the other is pickles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from finedge.errors import DataError
 from finedge.files import new_folder
-from finedge.train.data.base import Archive, Found, Official, Options, Rows, lines
+from finedge.progress import watched
+from finedge.train.data.base import Archive, OfficialDataset, Options, Rows, SplitLists, lines
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -27,8 +28,12 @@ def _index(
     names: str,
     files: Mapping[str, tuple[str, ...]],
     label_bytes: int,
-) -> Found:
-    """Records of `label_bytes` (the last one is the fine label) and 3072 pixels, planes R, G, B; written once as PNG below `png`."""
+) -> SplitLists:
+    """Read the records and write their images as PNG below `png`, once.
+
+    A record has `label_bytes` bytes of labels, the last one the fine label, and 3072 pixels in the
+    planes R, G, B.
+    """
     labels = tuple(lines(root / folder / names))
     records = {
         split: np.concatenate(
@@ -41,11 +46,14 @@ def _index(
         with new_folder(root / "png") as beside:
             for split, record in records.items():
                 (beside / split).mkdir()
-                for (path, _), image in zip(
-                    rows[split], _images(record[:, label_bytes:]), strict=True
+                images = _images(record[:, label_bytes:])
+                for (path, _), image in watched(
+                    zip(rows[split], images, strict=True),
+                    f"writing {split} images",
+                    total=len(record),
                 ):
                     cv2.imwrite(str(beside / path.removeprefix("png/")), image)
-    return Found(labels, rows)
+    return SplitLists(labels, rows)
 
 
 def _records(path: Path, *, size: int) -> NDArray[np.uint8]:
@@ -66,7 +74,7 @@ def _rows(labels: NDArray[np.uint8], *, split: str) -> Rows:
 
 
 def _images(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Yield each row of planes R, G, B as uint8 [32, 32, 3] BGR, the order that cv2 writes from."""
+    """Yield each row of planes R, G, B as uint8 [32, 32, 3] BGR, the order of cv2."""
     for planes in pixels.reshape(-1, 3, SIDE, SIDE):
         yield np.ascontiguousarray(planes[::-1].transpose(1, 2, 0))
 
@@ -74,7 +82,7 @@ def _images(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 TEN = {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)}
 HUNDRED = {"train": ("train.bin",), "test": ("test.bin",)}
 
-CIFAR10 = Official(
+CIFAR10 = OfficialDataset(
     title="CIFAR-10",
     homepage=f"{SITE}cifar.html",
     terms="no licence stated; cite Krizhevsky 2009",
@@ -93,7 +101,7 @@ CIFAR10 = Official(
     counts={"": {"classes": 10, "train": 50000, "test": 10000}},
 )
 
-CIFAR100 = Official(
+CIFAR100 = OfficialDataset(
     title="CIFAR-100",
     homepage=f"{SITE}cifar.html",
     terms="no licence stated; cite Krizhevsky 2009",

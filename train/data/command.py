@@ -18,17 +18,21 @@ def get(
     merge_val: bool = False,
     mirror: str = "",
 ) -> dict[str, Any]:
-    """Download, verify and unpack a published data set, and write its official split as lists that every command reads.
+    """Download, verify and unpack a published data set, with its official split.
 
-    What lies in OUT already (archives, or their unpacked content) is used and not fetched again; a damaged archive is refused.
-    Run again with another option, it rewrites the lists only.
+    The split is written as lists that every command reads. Archives in OUT, or their unpacked
+    content, are used and not downloaded again; a damaged archive is refused. A second run with
+    another option rewrites the lists only.
 
     Args:
-        name: A data set that `finedge data list` names.
+        name: A data set of `finedge data list`.
         out: The folder to fill.
-        option: KEY=VALUE of this data set, such as level=family or fold=2. Can be given several times.
-        merge_val: Add the official val split to train, as papers do; a tenth of it is then cut as val.
-        mirror: An address that serves the archives under their official names, instead of the official one.
+        option: KEY=VALUE of this data set, such as level=family or fold=2. Can be given several
+            times.
+        merge_val: Add the official val split to train, as papers do. Training then takes a tenth of
+            it as val.
+        mirror: An address that serves the archives under their official names, instead of the
+            official one.
 
     Raises:
         UsageError: unknown data set or option.
@@ -36,7 +40,7 @@ def get(
         SystemProblem: an address that cannot be reached.
     """
     from finedge.train.data import DATASETS
-    from finedge.train.data.build import build, parse_options
+    from finedge.train.data.build import build_dataset, parse_options
 
     if name not in DATASETS:
         raise UsageError(f"unknown data set '{name}'", expected=nearest(name, DATASETS))
@@ -47,7 +51,7 @@ def get(
     options = parse_options(DATASETS[name], option)
     return {
         "out": str(Path(out).resolve()),
-        **build(
+        **build_dataset(
             name,
             DATASETS[name],
             root=Path(out).resolve(),
@@ -59,27 +63,27 @@ def get(
 
 
 def datasets() -> dict[str, Any]:
-    """List the published data sets: terms of use, official counts, options, and whether an address to download from exists.
+    """List the published data sets.
+
+    For each: terms of use, official counts, options, and whether it can be downloaded.
 
     Returns:
-        {"datasets": [{"name", "title", "homepage", "terms", "counts", "options", "download", "note"}]}; `counts` holds those
-        that are checked, with the default options.
+        {"datasets": [{"name", "title", "homepage", "terms", "counts", "options", "download",
+        "note"}]}; `counts` has those that are checked, with the default options.
     """
     from finedge.train.data import DATASETS
     from finedge.train.data.build import parse_options
 
+    fields = ("title", "homepage", "terms", "options", "note")
     return {
         "datasets": [
             {
                 "name": name,
-                **{
-                    key: getattr(d, key)
-                    for key in ("title", "homepage", "terms", "options", "note")
-                },
-                "counts": d.expected(parse_options(d, ())),
-                "download": d.downloadable(),
+                **{key: getattr(dataset, key) for key in fields},
+                "counts": dataset.expected(parse_options(dataset, ())),
+                "download": dataset.downloadable(),
             }
-            for name, d in DATASETS.items()
+            for name, dataset in DATASETS.items()
         ]
     }
 
@@ -87,21 +91,22 @@ def datasets() -> dict[str, Any]:
 def check(
     data: Positional[Path], *, near: int = 6, show: int = 20, seed: int = 0
 ) -> dict[str, Any]:
-    """Look for files that cannot be read, duplicates within and across splits, uneven classes and tiny images.
+    """Look for unreadable files, duplicates, uneven classes and tiny images.
 
-    The check fails (exit code 1) on what is certainly wrong: an unreadable file, the same bytes in two splits, or the same bytes
-    under two labels. Near duplicates are for a person to look at: a difference hash also takes plain pictures of different
-    things for the same. On CUB-100 and Grocery Store, every pair up to 6 bits was one photo twice or two shots of one scene, and
-    from 7 on there were pairs that only look alike from afar.
+    The check fails (exit code 1) on a certain error: an unreadable file, the same bytes in two
+    splits, or the same bytes under two labels. Near duplicates need a look by a person: a
+    difference hash can be equal for plain pictures of different things. On CUB-100 and Grocery
+    Store every pair up to 6 bits was one photo twice or two shots of one scene. From 7 bits on
+    there were pairs that are only roughly similar.
 
     Args:
         data: Any folder that `finedge train` takes.
         near: List pairs whose 64-bit difference hashes differ in at most this many bits, 0 to 16.
-        show: Longest list in the answer; the counts are always complete.
-        seed: Of the cut where the folder lacks a split, as in training.
+        show: Maximum length of a list in the result; the counts are always complete.
+        seed: Random seed of the split where the folder has none, as in training.
 
     Raises:
-        FinedgeError: the check failed; the answer is printed all the same.
+        FinedgeError: the check failed; the result is printed nevertheless.
         DataError: no known layout.
     """
     from finedge.data import open_dataset
@@ -111,14 +116,15 @@ def check(
         raise UsageError(f"--near is {near}", expected="0 to 16 bits of 64")
     if show < 0:
         raise UsageError(f"--show is {show}", expected="0 or more")
-    found = report(open_dataset(Path(data).resolve(), seed=seed), near=near, show=show)
-    if not found["pass"]:
-        bad, exact = found["unreadable"]["n"], found["exact"]
-        what = f"{bad} unreadable files, {exact['across_splits']} exact duplicates across splits, {exact['different_label']} under two labels"
+    result = report(open_dataset(Path(data).resolve(), seed=seed), near=near, show=show)
+    if not result["pass"]:
+        exact = result["exact"]
         raise FinedgeError(
-            f"{found['data']}: {what}",
+            f"{result['data']}: {result['unreadable']['n']} unreadable files, "
+            f"{exact['across_splits']} exact duplicates across splits, "
+            f"{exact['different_label']} under two labels",
             expected="none",
             fix="delete or repair the listed files",
-            result=found,
+            result=result,
         )
-    return found
+    return result

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from finedge.train.data.base import Archive, Found, Official, Options
+from finedge.train.data.base import Archive, OfficialDataset, Options, SplitLists
 from finedge.train.data.mat import read_mat
 
 SITE = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
 
-def _index(root: Path, options: Options) -> Found:
-    """train_list.mat and test_list.mat: cells `file_list` (nSYNSET-Breed/file.jpg) and `labels` from 1."""
+def _index(root: Path, options: Options) -> SplitLists:
+    """Read train_list.mat and test_list.mat.
+
+    They have the cells `file_list` (nSYNSET-Breed/file.jpg) and `labels` from 1.
+    """
     labels: dict[int, str] = {}
     splits = {}
     for split in ("train", "test"):
@@ -24,15 +27,15 @@ def _index(root: Path, options: Options) -> Found:
             n: f.split("/")[0].split("-", 1)[-1] for f, n in zip(files, numbers, strict=True)
         }
         splits[split] = tuple((f"Images/{f}", n) for f, n in zip(files, numbers, strict=True))
-    return Found(tuple(labels[n] for n in sorted(labels)), splits)
+    return SplitLists(tuple(labels[n] for n in sorted(labels)), splits)
 
 
-DOGS = Official(
+DOGS = OfficialDataset(
     title="Stanford Dogs",
     homepage=SITE,
     terms="ImageNet's: non-commercial research and education",
     archives=(
-        # The site publishes no digest; these are those of TensorFlow Datasets.
+        # The site publishes no digest; TensorFlow Datasets uses these.
         Archive(
             "images.tar",
             holds="Images",
@@ -48,5 +51,6 @@ DOGS = Official(
     ),
     index=_index,
     counts={"": {"classes": 120, "train": 12000, "test": 8580}},
-    note="the images are ImageNet's: a backbone trained on ImageNet has seen them, so never the main claim",
+    note="the images are ImageNet's: a backbone trained on ImageNet has seen them, so results on "
+    "them are not evidence on their own",
 )

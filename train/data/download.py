@@ -1,4 +1,4 @@
-"""Downloads one file: whole, from a trusted address, and never more than the disk holds."""
+"""Downloads one file: complete, from a trusted address, and never more than the disk holds."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def download(url: str, out: BinaryIO, *, any_scheme: bool) -> None:
     Args:
         url: http, https or file; redirects are followed.
         out: an open file, flushed at the end.
-        any_scheme: a digest will tell what came; else only https, a file or this machine is
-            believed, at every redirect.
+        any_scheme: whether any address may be used, because a digest will prove the content. Else
+            only https, a file or this machine is trusted, at every redirect.
 
     Raises:
-        SystemProblem: such an address would have to be believed, or the disk is too small.
+        SystemProblem: the address cannot be trusted, or the disk is too small.
         OSError: the address cannot be reached.
-        http.client.HTTPException: the body was cut off.
+        http.client.HTTPException: the body was truncated.
     """
     opener = urllib.request.build_opener(_Redirects(any_scheme=any_scheme))
     _require_vouched(url, any_scheme=any_scheme)
@@ -44,7 +44,7 @@ def download(url: str, out: BinaryIO, *, any_scheme: bool) -> None:
         _require_room(folder, length or 0)
         _copy(response, out, name=url.rpartition("/")[2], length=length)
     out.flush()
-    # http.client ends a body that was cut off without an error.
+    # http.client reports no error for a truncated body.
     if length is not None and out.tell() != length:
         raise http.client.IncompleteRead(b"", length - out.tell())
 
@@ -74,7 +74,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         headers: Any,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """Follow a redirect to an address that may be believed, as the first one was."""
+        """Follow a redirect if its address can be trusted, as for the first address."""
         _require_vouched(newurl, any_scheme=self.any_scheme)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -84,28 +84,24 @@ def _require_vouched(url: str, *, any_scheme: bool) -> None:
         raise SystemProblem(
             f"nothing vouches for {url}: it is not https, and no digest of the file is published",
             expected="https, or a file that was put into the folder",
-            fix="fetch the file in a way you trust and put it into the folder; or --mirror https://...",
+            fix="fetch the file in a way that you trust and put it into the folder; or use "
+            "--mirror https://...",
         )
 
 
 def _announced(length: str | None) -> int | None:
-    return (
-        int(length)
-        if length and length.isascii() and length.isdigit() and len(length) < 20
-        else None
-    )
+    is_number = length and length.isascii() and length.isdigit() and len(length) < 20
+    return int(length) if length and is_number else None
 
 
 def _require_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free - size < RESERVE:
-        what = (
-            f"{folder} has {free >> 20} MiB free; the download needs {size >> 20} MiB"
-            if size
-            else f"{folder} is nearly full"
-        )
+        problem = f"{folder} is nearly full"
+        if size:
+            problem = f"{folder} has {free >> 20} MiB free; the download needs {size >> 20} MiB"
         raise SystemProblem(
-            what,
+            problem,
             expected=f"{RESERVE >> 20} MiB to spare",
             fix="free some space, or name another folder",
         )

@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from finedge.errors import SystemProblem
-from finedge.train.data.base import Archive, Found, Official, Options
+from finedge.train.data.base import Archive, OfficialDataset, Options, SplitLists
 from finedge.train.data.mat import read_mat
 
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 IDS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
-def _index(root: Path, options: Options) -> Found:
-    """setid.mat (image numbers of each split) and imagelabels.mat (label of image n at n - 1), both from 1."""
+def _index(root: Path, options: Options) -> SplitLists:
+    """Read setid.mat and imagelabels.mat, both numbered from 1.
+
+    setid.mat has the image numbers of each split, imagelabels.mat the label of image n at n - 1.
+    """
     ids, labels = read_mat(root / "setid.mat"), read_mat(root / "imagelabels.mat")["labels"]
     splits = {
         s: tuple(
@@ -24,11 +27,14 @@ def _index(root: Path, options: Options) -> Found:
         )
         for s, key in IDS.items()
     }
-    return Found(_names()[: int(labels.max())], splits)
+    return SplitLists(_names()[: int(labels.max())], splits)
 
 
 def _names() -> tuple[str, ...]:
-    """Return the 102 names; the archives hold none, torchvision has them in the order of the labels."""
+    """Return the 102 names, in the order of the labels.
+
+    The archives have no names; torchvision has them.
+    """
     try:
         from torchvision.datasets import Flowers102
     except ModuleNotFoundError as error:
@@ -39,7 +45,7 @@ def _names() -> tuple[str, ...]:
     return tuple(Flowers102.classes)
 
 
-FLOWERS102 = Official(
+FLOWERS102 = OfficialDataset(
     title="Oxford 102 Flowers",
     homepage=SITE,
     terms="no licence stated",

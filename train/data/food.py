@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from finedge.train.data.base import Archive, Found, Official, Options, lines
+from finedge.train.data.base import Archive, OfficialDataset, Options, SplitLists, lines
 
 
-def _index(root: Path, options: Options) -> Found:
-    """meta/classes.txt and meta/SPLIT.json, {class: [class/number, ...]}."""
+def _index(root: Path, options: Options) -> SplitLists:
+    """Read meta/classes.txt and meta/SPLIT.json, {class: [class/number, ...]}."""
     meta = root / "food-101" / "meta"
     labels = tuple(lines(meta / "classes.txt"))
     splits = {}
@@ -20,10 +20,10 @@ def _index(root: Path, options: Options) -> Found:
             for i, label in enumerate(labels)
             for file in files[label]
         )
-    return Found(labels, splits)
+    return SplitLists(labels, splits)
 
 
-FOOD101 = Official(
+FOOD101 = OfficialDataset(
     title="Food-101",
     homepage="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
     terms="Foodspotting's images, not ETH Zurich's property: scientific fair use",
@@ -38,5 +38,5 @@ FOOD101 = Official(
     ),
     index=_index,
     counts={"": {"classes": 101, "train": 75750, "test": 25250}},
-    note="the training images were left uncleaned on purpose: some labels are wrong",
+    note="the training images were not cleaned, on purpose: some labels are wrong",
 )

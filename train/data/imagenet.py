@@ -1,4 +1,4 @@
-"""ImageNet, ILSVRC 2012 (Russakovsky et al., IJCV 2015): from the user's own archives or folders."""
+"""ImageNet, ILSVRC 2012 (Russakovsky et al., IJCV 2015), from archives or folders of the user."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ import numpy as np
 
 from finedge.errors import DataError
 from finedge.image import is_image
-from finedge.train.data.base import Archive, Found, Official, Options, Rows, lines
+from finedge.train.data.base import Archive, OfficialDataset, Options, Rows, SplitLists, lines
 from finedge.train.data.mat import read_mat
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 
 
-def _index(root: Path, options: Options) -> Found:
-    """train/SYNSET/*.JPEG, and the validation images as `test`: val/SYNSET/*.JPEG, or flat with the devkit's ground truth.
+def _index(root: Path, options: Options) -> SplitLists:
+    """Read train/SYNSET/*.JPEG, and the validation images as `test`.
 
-    Labels follow the sorted synset numbers, as in torchvision.
+    Those are val/SYNSET/*.JPEG, or flat with the devkit's ground truth. Labels follow the sorted
+    synset numbers, as in torchvision.
     """
     synsets = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
     number = {synset: i for i, synset in enumerate(synsets)}
     train = _folders(root, "train", number)
-    test = (
-        _folders(root, "val", number)
-        if any(p.is_dir() for p in (root / "val").iterdir())
-        else _flat(root, number)
-    )
-    return Found(_names(root, synsets), {"train": train, "test": test})
+    sorted_folders = any(p.is_dir() for p in (root / "val").iterdir())
+    test = _folders(root, "val", number) if sorted_folders else _flat(root, number)
+    return SplitLists(_names(root, synsets), {"train": train, "test": test})
 
 
 def _folders(root: Path, folder: str, number: dict[str, int]) -> Rows:
@@ -39,18 +37,21 @@ def _folders(root: Path, folder: str, number: dict[str, int]) -> Rows:
 
 
 def _flat(root: Path, number: dict[str, int]) -> Rows:
-    """Pair the sorted validation images with the lines of the ground truth, which number synsets as meta.mat does."""
+    """Pair the sorted validation images with the lines of the ground truth.
+
+    Its numbers of synsets are those of meta.mat.
+    """
     truth = [
         int(line)
         for line in lines(root / DEVKIT / "data" / "ILSVRC2012_validation_ground_truth.txt")
     ]
     images = sorted(p.name for p in (root / "val").iterdir() if is_image(p))
     if len(images) != len(truth):
-        what, expected = (
+        raise DataError(
             f"{root / 'val'} has {len(images)} images",
-            f"{len(truth)}, as the ground truth lists",
+            expected=f"{len(truth)}, as the ground truth lists",
+            fix="unpack ILSVRC2012_img_val.tar again",
         )
-        raise DataError(what, expected=expected, fix="unpack ILSVRC2012_img_val.tar again")
     synset = {i: wnid for i, (wnid, _) in _meta(root).items()}
     return tuple(
         (f"val/{image}", number[synset[i]]) for image, i in zip(images, truth, strict=True)
@@ -58,7 +59,10 @@ def _flat(root: Path, number: dict[str, int]) -> Rows:
 
 
 def _names(root: Path, synsets: list[str]) -> tuple[str, ...]:
-    """Return `SYNSET words` (two classes are both called crane), or the synset alone where there is no devkit."""
+    """Return `SYNSET words`, or the synset alone where there is no devkit.
+
+    Words alone are not unique: two classes are called crane.
+    """
     if not (root / DEVKIT).is_dir():
         return tuple(synsets)
     words = dict(_meta(root).values())
@@ -75,7 +79,7 @@ def _meta(root: Path) -> dict[int, tuple[str, str]]:
     }
 
 
-IMAGENET = Official(
+IMAGENET = OfficialDataset(
     title="ImageNet (ILSVRC 2012)",
     homepage="https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
     terms="non-commercial research and education, after a registration",
@@ -103,5 +107,6 @@ IMAGENET = Official(
     ),
     index=_index,
     counts={"": {"classes": 1000, "train": 1281167, "test": 50000}},
-    note="put the archives into the folder, or train/ and a val/ that is already sorted into synsets; the validation images become `test`",
+    note="put the archives into the folder, or train/ and a val/ that is already sorted into "
+    "synsets; the validation images become `test`",
 )

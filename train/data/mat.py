@@ -1,4 +1,4 @@
-"""MATLAB 5 files, in which four of the data sets keep their lists."""
+"""MATLAB 5 files: the lists of four data sets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from finedge.errors import DataError, SystemProblem
 
 
 def read_mat(path: Path) -> dict[str, Any]:
-    """Read a .mat file (version 5: arrays, cells and structures; nothing in it is executed); dimensions of length 1 are squeezed.
+    """Read a .mat file of version 5: arrays, cells and structures.
+
+    Nothing in it is executed. Dimensions of length 1 are squeezed.
 
     Raises:
-        DataError: the file is missing or no .mat file.
+        DataError: the file is missing, or not a .mat file.
         SystemProblem: scipy is not installed.
     """
     try:

@@ -1,4 +1,7 @@
-"""The attention module of Attend and Rectify (Rodriguez et al., ECCV 2018, arXiv 1807.07320; equations from the authors' code)."""
+"""The attention module of Attend and Rectify (Rodriguez et al., ECCV 2018, arXiv 1807.07320).
+
+The equations are from the authors' code.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from torch import Tensor, nn
 
 
 class AttentionMasks(nn.Conv2d):
-    """K masks of a map, H = softmax(W_H * Z) over positions (not over channels, a mistake in a port of the paper).
+    """K masks of a map, H = softmax(W_H * Z) over positions.
+
+    A port of the paper takes the softmax over channels, which is a mistake.
 
     Args:
         channels: C of the map.
@@ -21,18 +26,25 @@ class AttentionMasks(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return masks [B, K, h, w] of a map [B, C, h, w]: >= 0, each sums to 1 over its positions."""
+        """Return masks [B, K, h, w] of a map [B, C, h, w]: >= 0, each with the sum 1."""
         scores: Tensor = super().forward(features)
         return torch.softmax(scores.flatten(2), dim=2).reshape(-1, *scores.shape[1:])
 
 
 class AttentionPooling(nn.Module):
-    """Logits of one map: K masks choose where to look, K heads say what they see there, a gate weighs the heads.
+    """Logits of one map: K masks select positions, K heads classify them, a gate weighs the heads.
 
-    Published, with * a convolution and sums over positions: o_k = sum H_k . (W_O * Z)_k, g = softmax_k(tanh(sum H_k . (W_g * Z)_k)),
-    logits = sum_k g_k o_k. Both convolutions are linear, so the same function pools first: for each head k and tap t of the kernel
-    P[c, k, t] = sum of Z_c . H_k shifted by t (zero outside), and the convolutions become products with P. The masks are shifted, not
-    the map, and no class map is made: on a 28 x 28 map of 512 channels with 200 classes 33 MMAC for 2920.
+    Published, with * a convolution and sums over positions:
+    o_k = sum H_k . (W_O * Z)_k,
+    g = softmax_k(tanh(sum H_k . (W_g * Z)_k)),
+    logits = sum_k g_k o_k.
+
+    Both convolutions are linear, so pooling first gives the same function. For each head k and tap
+    t of the kernel P[c, k, t] = sum of Z_c . H_k shifted by t (zero outside), and the convolutions
+    become products with P. The masks are shifted, not the map, and no class map is built: 33 MMAC
+    instead of 2920 on a 28 x 28 map of 512 channels with 200 classes.
+
+    Shapes: a map [B, C, h, w] -> logits [B, L] and masks [B, K, h, w].
 
     Args:
         channels: C of the map.
@@ -45,13 +57,12 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.masks = AttentionMasks(channels, heads, kernel_size=kernel_size)
         taps = kernel_size**2
-        # W_g [C, K, t] and W_O [L, (C, K, t)]; t counts the taps of a convolution from the last to the first.
+        # W_g [C, K, t] and W_O [L, (C, K, t)]; t counts the taps of the kernel from last to first.
         self.gate = nn.Parameter(torch.empty(channels, heads, taps))
         self.classes = nn.Linear(channels * heads * taps, num_classes, bias=False)
+        std = (2 / (channels * taps)) ** 0.5  # Kaiming normal of the published convolutions
         for weight in (self.gate, self.classes.weight):
-            nn.init.normal_(
-                weight, std=(2 / (channels * taps)) ** 0.5
-            )  # Kaiming normal of the convolutions as published
+            nn.init.normal_(weight, std=std)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, L] and masks [B, K, h, w] of a map [B, C, h, w]."""
@@ -63,10 +74,11 @@ class AttentionPooling(nn.Module):
 
 
 def overlap(masks: Tensor) -> Tensor:
-    """Return how much the masks [B, K, h, w] of a module look at the same positions: a scalar >= 0, the paper's regulariser.
+    """Return how much the masks [B, K, h, w] of a module overlap: a scalar >= 0.
 
-    Masks averaged over 2 x 2 positions, their Gram matrix [B, K, K], off-diagonal entries squared, mean over all B K K entries (authors'
-    code). An odd last row or column is left out, as there; a side of one position, which there fails, is taken as it is.
+    It is the paper's regulariser (authors' code): masks averaged over 2 x 2 positions, their Gram
+    matrix [B, K, K], off-diagonal entries squared, mean over all B K K entries. As in that code an
+    odd last row or column is left out. A side of one position, which fails there, is not averaged.
     """
     small = F.avg_pool2d(masks, [min(2, side) for side in masks.shape[2:]]).flatten(2)
     gram = small @ small.transpose(1, 2)
@@ -74,17 +86,18 @@ def overlap(masks: Tensor) -> Tensor:
 
 
 def _shifted(masks: Tensor, kernel_size: int) -> Tensor:
-    """[B, K, h, w] -> [B, K k k, h w]: each mask moved to the k x k neighbours, 0 where it comes from outside.
+    """[B, K, h, w] -> [B, K k k, h w]: each mask shifted by the k x k offsets, 0 from outside.
 
-    By Gather: a Concat of slices would be quantized in INT8 files, and masks do not survive 8 bits.
+    A Gather does it: a Concat of slices would be quantized in INT8 files, and masks are useless
+    in 8 bits.
     """
     if kernel_size == 1:
         return masks.flatten(2)
     heads, height, width = masks.shape[1:]
     rows, columns = (_windows(side, kernel_size, like=masks) for side in (height, width))
-    moved = F.pad(masks, [kernel_size // 2] * 4).index_select(2, rows).index_select(3, columns)
-    apart = moved.reshape(-1, heads, kernel_size, height, kernel_size, width)
-    return apart.transpose(3, 4).reshape(-1, heads * kernel_size**2, height * width)
+    shifted = F.pad(masks, [kernel_size // 2] * 4).index_select(2, rows).index_select(3, columns)
+    windows = shifted.reshape(-1, heads, kernel_size, height, kernel_size, width)
+    return windows.transpose(3, 4).reshape(-1, heads * kernel_size**2, height * width)
 
 
 def _windows(side: int, kernel_size: int, *, like: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Channel attention as one PyTorch operator, `finedge::channel_attention`: the torch face of `finedge.ops`."""
+"""Channel attention as one PyTorch operator, `finedge::channel_attention`.
+
+`finedge.ops` has the same operator in numpy.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, groups: int, scale: float) -> Tenso
 
 
 def channel_attention(q: Tensor, k: Tensor, v: Tensor, *, groups: int, scale: float) -> Tensor:
-    """Mix the channels of a map by how alike channels of two other maps are: y = softmax(scale q k^T) v in each group.
+    """Mix the channels of a map: y = softmax(scale q k^T) v in each group of channels.
 
-    One node of the exported graph. Precision and backward pass are as in `cross_layer_attention`.
+    The weights are the similarities of the channels of two other maps. The operator is one node of
+    the exported graph. Precision and backward pass are as in `cross_layer_attention`.
 
     Args:
-        q: floating [B, C, H, W] queries, one a channel; C is a multiple of `groups`.
+        q: floating [B, C, H, W] queries, one for each channel; C is a multiple of `groups`.
         k: [B, C, H, W] keys, same dtype.
-        v: [B, C, Hv, Wv] values, same dtype; the grid may be another one. All three may be one tensor.
-        groups: channels attend within their group only.
+        v: [B, C, Hv, Wv] values, same dtype, on any grid. All three may be one tensor.
+        groups: number of groups; channels attend within their group only.
         scale: factor before the softmax over key channels.
 
     Returns:
@@ -34,7 +38,16 @@ def channel_attention(q: Tensor, k: Tensor, v: Tensor, *, groups: int, scale: fl
 
 
 class ChannelAttention(nn.Module):
-    """`channel_attention` as a module, so that its output can be a tap; the scale is 1/sqrt(H W), in its grid's own size."""
+    """`channel_attention` as a module, so that its output can be a tap.
+
+    The scale is 1/sqrt(H W), from the grid of the queries.
+
+    Shapes: q, k [B, C, H, W] and v [B, C, Hv, Wv] -> [B, C, Hv, Wv].
+
+    >>> q = k = torch.rand(1, 8, 7, 7)
+    >>> ChannelAttention(groups=2)(q, k, torch.rand(1, 8, 14, 14)).shape
+    torch.Size([1, 8, 14, 14])
+    """
 
     def __init__(self, *, groups: int = 1) -> None:
         super().__init__()
@@ -53,7 +66,11 @@ def _(q: Tensor, k: Tensor, v: Tensor, groups: int, scale: float) -> Tensor:
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-    """With p = softmax(scale q k^T), y = p v: dv = p^T dy; dp = dy v^T; ds = p (dp - rowsum(p dp)); dq = scale ds k; dk = scale ds^T q."""
+    """Return the gradients of q, k and v.
+
+    With p = softmax(scale q k^T), y = p v: dv = p^T dy; dp = dy v^T; ds = p (dp - rowsum(p dp));
+    dq = scale ds k; dk = scale ds^T q.
+    """
     q, k, v = ctx.saved_tensors
     rows, keys, values, dy = (_split(x, ctx.groups) for x in (q, k, v, gradient))
     p = _weights(rows, keys, ctx.scale)

@@ -1,8 +1,11 @@
-"""Layers of paper 2 (He Zhixiang et al., 2024): channel group attention, and co-attention between the maps of three branches.
+"""Channel group attention, and co-attention between the maps of three branches.
 
-The abstract names both and gives no equation. Reconstructed here: grouped channel self-attention, which is what the name means elsewhere
-(DaViT, arXiv 2204.03645), and the pairwise exchange of FBSD (arXiv 2103.02782) with the sign turned: FBSD subtracts what two branches have
-in common, to make them differ; branches that collaborate add it.
+Layers of cross-layer collaborative attention and channel group attention (He Zhixiang et al., 2024,
+33(3): 126-133). The abstract names both layers and gives no equation. Both are reconstructed here:
+
+- Grouped channel self-attention is the usual meaning of the name (DaViT, arXiv 2204.03645).
+- The pairwise exchange is that of FBSD (arXiv 2103.02782) with the opposite sign. FBSD subtracts
+  what two branches have in common, to make them differ; branches that collaborate add it.
 """
 
 from __future__ import annotations
@@ -16,14 +19,17 @@ from torch import Tensor, nn
 from finedge.train.layers.channel_attention import ChannelAttention
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 
-MOST_GROUPS = 16
-SMALLEST = (
-    1e-4  # a position whose features are all below this counts as empty; float16 still resolves it
-)
+MAX_GROUPS = 16
+# A position whose features are all below this counts as empty; float16 still resolves it.
+SMALLEST = 1e-4
 
 
 class ChannelGroupAttention(nn.Module):
-    """X + gamma A X with A = softmax(X_g X_g^T / sqrt(N)) in each group of channels; gamma is learnt and starts at 0: the identity, exactly.
+    """X + gamma A X with A = softmax(X_g X_g^T / sqrt(N)) in each group of channels.
+
+    gamma is learnt and starts at 0: the layer starts as the identity, exactly.
+
+    Shapes: [B, C, h, w] -> [B, C, h, w].
 
     Args:
         channels: of X; the groups are the largest divisor of it up to 16.
@@ -32,7 +38,7 @@ class ChannelGroupAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.attend = ChannelAttention(
-            groups=next(g for g in range(MOST_GROUPS, 0, -1) if channels % g == 0)
+            groups=next(g for g in range(MAX_GROUPS, 0, -1) if channels % g == 0)
         )
         self.gamma = nn.Parameter(torch.zeros(()))
 
@@ -43,16 +49,22 @@ class ChannelGroupAttention(nn.Module):
 
 
 class CoAttention(nn.Module):
-    """Every map gathers from every other one: F_i + sum over j of gamma_ij F_j softmax over j's positions of (scale cos(F_i, F_j)).
+    """Every map attends to every other map and adds what it gathers.
 
-    For a pair this is one matrix of cosines read by rows and by columns; here it is two attention ops with the roles swapped, which
-    compute the matrix twice: on ResNet-50 at 448 that adds 0.24 GMAC to the edge width, 3.3 to the full one. All maps are read before any
-    is changed. Each direction has its own gamma, learnt from 0: at the start the maps pass through exactly as they are (FBSD has one fixed
-    factor, 0.001).
+    F_i + sum over j of gamma_ij F_j softmax over j's positions of (scale cos(F_i, F_j)).
+
+    For a pair this is one matrix of cosines, read by rows and by columns. Here it is two attention
+    ops with the roles swapped, which compute the matrix twice: on ResNet-50 at 448 that adds 0.24
+    GMAC to the edge width and 3.3 to the full width. All maps are read before any is changed. Each
+    direction has its own gamma, learnt from 0: at the start the maps pass unchanged (FBSD has one
+    fixed factor, 0.001).
+
+    Shapes: maps [B, P, h_i, w_i] -> maps of the same shapes.
 
     Args:
-        maps: how many.
-        scale: factor on the cosine; at 1 the softmax over hundreds of positions is nearly flat, larger is sharper.
+        maps: number of maps.
+        scale: factor on the cosine. At 1 the softmax over hundreds of positions is nearly flat; a
+            larger scale is sharper.
     """
 
     def __init__(self, maps: int, *, scale: float = 1.0) -> None:
@@ -62,7 +74,10 @@ class CoAttention(nn.Module):
         self.gamma = nn.ParameterList(torch.zeros(()) for _ in self.directions)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return maps [B, P, h_i, w_i] of the shapes given; all have P channels, none is negative."""
+        """Return maps [B, P, h_i, w_i] of the same shapes.
+
+        All inputs have P channels and no negative value.
+        """
         unit, result = [unit_length(x) for x in maps], list(maps)
         for (i, j), attend, gamma in zip(self.directions, self.attend, self.gamma, strict=True):
             result[i] = result[i] + gamma * attend(unit[i], unit[j], maps[j].to(unit[j].dtype))
@@ -70,13 +85,13 @@ class CoAttention(nn.Module):
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """Divide each position's features by their L2 norm: [B, C, h, w], none negative (behind a ReLU), at least float32 in torch.
+    """Divide each position's features by their L2 norm: [B, C, h, w] -> the same shape.
 
-    The largest feature is divided out first, so that the squares sum to a number in 1..C: a graph turned into float16 does not overflow.
-    Empty positions stay 0.
+    No value is negative (the input comes after a ReLU). The result is at least float32 in torch.
+    First each feature is divided by the largest one, so that the squares sum to a number in 1..C: a
+    graph converted to float16 does not overflow. Empty positions stay 0.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    x = x / x.detach().amax(dim=1, keepdim=True).clamp(
-        min=SMALLEST
-    )  # the result does not depend on it, nor does the gradient
+    # Neither the result nor the gradient depends on this divisor.
+    x = x / x.detach().amax(dim=1, keepdim=True).clamp(min=SMALLEST)
     return x / (x * x).sum(dim=1, keepdim=True).clamp(min=1).sqrt()

@@ -1,4 +1,7 @@
-"""Cross-layer attention as one PyTorch operator, `finedge::cross_layer_attention`: the torch face of `finedge.ops`."""
+"""Cross-layer attention as one PyTorch operator, `finedge::cross_layer_attention`.
+
+`finedge.ops` has the same operator in numpy.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def cross_layer_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
-    """Attend from the positions of one layer to the positions of another: y = v softmax(scale q^T k)^T, softmax over key positions.
+    """Attend from the positions of one layer to the positions of another.
 
-    One node of the exported graph. Inside autocast it runs in float32 and returns float32; the softmax of half-precision inputs
-    is float32 too. The backward pass computes the attention weights again instead of keeping them.
+    y = v softmax(scale q^T k)^T, softmax over key positions.
+
+    The operator is one node of the exported graph. Inside autocast it runs in float32 and returns
+    float32; the softmax of half-precision inputs is float32 too. The backward pass computes the
+    attention weights again instead of keeping them.
 
     Args:
         q: floating [B, d, Hq, Wq] queries.
@@ -35,7 +41,14 @@ def cross_layer_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> T
 
 
 class CrossLayerAttention(nn.Module):
-    """`cross_layer_attention` as a module, so that its output can be a tap."""
+    """`cross_layer_attention` as a module, so that its output can be a tap.
+
+    Shapes: q [B, d, Hq, Wq], k [B, d, Hk, Wk] and v [B, dv, Hk, Wk] -> [B, dv, Hq, Wq].
+
+    >>> q, k = torch.rand(1, 64, 7, 7), torch.rand(1, 64, 14, 14)
+    >>> CrossLayerAttention(scale=64**-0.5)(q, k, k).shape
+    torch.Size([1, 64, 7, 7])
+    """
 
     def __init__(self, *, scale: float) -> None:
         super().__init__()
@@ -52,7 +65,11 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    """With p = softmax(scale q^T k), y = v p^T: dv = dy p; dp = dy^T v; ds = p (dp - rowsum(p dp)); dq = scale k ds^T; dk = scale q ds."""
+    """Return the gradients of q, k and v.
+
+    With p = softmax(scale q^T k), y = v p^T: dv = dy p; dp = dy^T v; ds = p (dp - rowsum(p dp));
+    dq = scale k ds^T; dk = scale q ds.
+    """
     q, k, v = ctx.saved_tensors
     flat_q, flat_k, flat_v, dy = _flat(q), _flat(k), _flat(v), _flat(gradient)
     p = _weights(flat_q, flat_k, ctx.scale)

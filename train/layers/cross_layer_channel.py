@@ -1,8 +1,9 @@
-"""The cross-layer self-attention of CS (Chen, Yu, Liang, ICCECE 2023): a low map refined by a high one, in channels and in space.
+"""The cross-layer self-attention of CS (Chen, Yu, Liang, ICCECE 2023).
 
-Stated by the abstract: both layers give a channel self-attention and a spatial one, which are loaded into the low level; the two refined
-low-level features are combined first, and only then meet the high level. Reconstructed is everything else; the equations are at
-`CrossLayerSelf`.
+A low map is refined by a high map, in channels and in space. The abstract states two things. Both
+layers give a channel self-attention and a spatial one, which are "loaded into the low level". The
+two refined low-level features are combined first, and then fused with the high level. Everything
+else is reconstructed; the equations are at `CrossLayerSelf`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from finedge.train.layers.pooling import average_to
 
 
 class HighLevel(nn.Module):
-    """What the high map hands to every low one: H = 1x1(C5) at the common width, and its three projections, each run once."""
+    """H = 1x1(C5) at the common width, and the three projections of it that all low maps use.
+
+    Each projection runs once.
+
+    Shapes: [B, channels, Hh, Wh] -> three times [B, width, Hh, Wh].
+    """
 
     def __init__(self, channels: int, *, width: int) -> None:
         super().__init__()
@@ -26,20 +32,27 @@ class HighLevel(nn.Module):
         )
 
     def forward(self, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the channel queries, spatial keys and spatial values, each [B, width, Hh, Wh], of a map [B, channels, Hh, Wh]."""
+        """Return channel queries, spatial keys and spatial values, each [B, width, Hh, Wh]."""
         reduced = self.reduce(high)
         return self.channel_query(reduced), self.key(reduced), self.value(reduced)
 
 
 class CrossLayerSelf(nn.Module):
-    """Refine one low map: F = ReLU(BN(1x1([L + gamma_c A_c L; L + gamma_s V A_s^T]))), with L = 1x1(low).
+    """Refine one low map by a high map, in channels and in space.
 
-    A_c = softmax over columns of Q K^T / sqrt(Nh), with Q the channel queries of the high map and K = 1x1(L averaged to the high grid).
-    A_s = softmax over the Nh high positions of Q^T K / sqrt(width), with Q = 1x1(L), and K, V of the high map.
+    F = ReLU(BN(1x1([L + gamma_c A_c L; L + gamma_s V A_s^T]))), with L = 1x1(low).
 
-    Why so: L on the right of A_c is the only place where a channel matrix of both layers leaves a low-level map; the output of the
-    spatial part must lie on the low grid, so the low map asks. Both gammas are learnt scalars that start at 0 (DANet, arXiv 1809.02983):
-    at the start F is ReLU(BN(1x1([L; L]))), exactly, and the high map has no part in it.
+    A_c = softmax over columns of Q K^T / sqrt(Nh), with Q the channel queries of the high map and
+    K = 1x1(L averaged to the high grid).
+    A_s = softmax over the Nh high positions of Q^T K / sqrt(width), with Q = 1x1(L), and K, V of
+    the high map.
+
+    The reasons: only with L on the right of A_c does a channel matrix of both layers give a
+    low-level map. The output of the spatial part must lie on the low grid, so the low map is the
+    query. Both gammas are learnt scalars that start at 0 (DANet, arXiv 1809.02983): at the start F
+    is ReLU(BN(1x1([L; L]))), exactly, without the high map.
+
+    Shapes: [B, channels, h, w] and what `HighLevel` returns -> [B, width, h, w].
 
     Args:
         channels: of the low map.
@@ -59,13 +72,12 @@ class CrossLayerSelf(nn.Module):
         )
 
     def forward(self, low: Tensor, high: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Return F [B, width, h, w] of a low map [B, channels, h, w] and what `HighLevel` returned."""
+        """Return F [B, width, h, w] of a low map [B, channels, h, w] and `HighLevel`'s result."""
         channel_query, key, value = high
         x = self.reduce(low)
         grid = (channel_query.shape[2], channel_query.shape[3])
-        in_channels = x + self.channel_gamma * self.channel(
-            channel_query, self.channel_key(average_to(x, grid=grid)), x
-        )
-        in_space = x + self.spatial_gamma * self.spatial(self.spatial_query(x), key, value)
-        fused: Tensor = self.fuse(torch.cat([in_channels, in_space], dim=1))
+        channel_key = self.channel_key(average_to(x, grid=grid))
+        by_channel = x + self.channel_gamma * self.channel(channel_query, channel_key, x)
+        by_position = x + self.spatial_gamma * self.spatial(self.spatial_query(x), key, value)
+        fused: Tensor = self.fuse(torch.cat([by_channel, by_position], dim=1))
         return fused

@@ -1,8 +1,11 @@
-"""The gates of paper 3 (multi-attention fusion, Du and Ma): a mask in (0, 1) from a feature map's own statistics, multiplied with it.
+"""The gates of multi-attention fusion (Du and Ma): a mask in (0, 1) on a feature map.
 
-The paper names channel attention (CA), spatial attention (SA) and their "confusion" (CSCA) in the residual units, without equations: these
-are the gates of squeeze-and-excitation (arXiv 1709.01507) and CBAM (arXiv 1807.06521). The last layer of every gate starts at zero, so
-every mask starts at sigmoid(0) = 1/2, which `Gated` makes up for: a pretrained network starts unharmed.
+The mask comes from the map's own statistics. The paper names channel attention (CA), spatial
+attention (SA) and their "confusion" (CSCA) in the residual units, without equations. The gates here
+are those of squeeze-and-excitation (arXiv 1709.01507) and CBAM (arXiv 1807.06521).
+
+The last layer of every gate starts at zero, so every mask starts at sigmoid(0) = 1/2. `Gated`
+compensates for it: a pretrained network starts unchanged.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 REDUCTION = 16
-LEAST_HIDDEN = 4  # channels: on the narrow layers of EfficientNet-Lite, C/16 would be 1 or 2
+MIN_HIDDEN = 4  # channels: on the narrow layers of EfficientNet-Lite, C/16 would be 1 or 2
 KERNEL = 7
 
 
 class ChannelScores(nn.Module):
-    """W2 ReLU(W1 mean(x)) with biases: one number a channel, from its mean over the positions.
+    """W2 ReLU(W1 mean(x)) with biases: one number for each channel, from its mean over positions.
 
     Args:
         channels: C; hidden are C/16, at least 4.
@@ -24,7 +27,7 @@ class ChannelScores(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = max(LEAST_HIDDEN, channels // REDUCTION)
+        hidden = max(MIN_HIDDEN, channels // REDUCTION)
         self.reduce, self.relu, self.expand = (
             nn.Conv2d(channels, hidden, 1),
             nn.ReLU(),
@@ -39,7 +42,10 @@ class ChannelScores(nn.Module):
 
 
 class SpatialScores(nn.Module):
-    """A 7x7 convolution without bias over [mean over channels; max over channels]: one number a position."""
+    """A 7x7 convolution without bias over [mean over channels; max over channels].
+
+    It gives one number for each position.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +61,7 @@ class SpatialScores(nn.Module):
 
 
 class JointScores(nn.Module):
-    """m_c(x) + m_s(x): the scores of the channels and of the positions, added before any sigmoid."""
+    """m_c(x) + m_s(x): the scores of channels and of positions, added before the sigmoid."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -68,9 +74,8 @@ class JointScores(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> the same shape."""
         spatial: Tensor = self.spatial(x)
-        self.spatial_mask(
-            spatial
-        )  # only to be looked at: the mask [B, 1, h, w] of a channel that scores 0
+        # Only a tap reads this: the mask [B, 1, h, w] of a channel whose score is 0.
+        self.spatial_mask(spatial)
         scores: Tensor = self.channel(x) + spatial
         return scores
 
@@ -114,7 +119,7 @@ class JointGate(Gate):
 
 
 class SequentialGate(nn.Module):
-    """CSCA in CBAM's order: the channel gate, then the spatial gate of what it lets through."""
+    """CSCA in CBAM's order: the channel gate, then the spatial gate on its output."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -127,12 +132,14 @@ class SequentialGate(nn.Module):
 
 
 class Gated(nn.Module):
-    """The last BatchNorm of a residual branch with a gate behind it; it takes the place of the BatchNorm, whose weights it keeps.
+    """The last BatchNorm of a residual branch, followed by a gate.
+
+    It replaces that BatchNorm and keeps its weights.
 
     Args:
         norm: its weight and bias are multiplied with `gain`.
         gate: any of the above.
-        gain: 2 makes up for a mask that starts at 1/2, exactly and at no cost in inference.
+        gain: 2 compensates for a mask that starts at 1/2, exactly and at no cost in inference.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, gate: nn.Module, *, gain: float) -> None:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from finedge.errors import UsageError, nearest
 
-# Standard deviation of the new linear layer by number of classes. CNL's code starts at Kaiming fan-out, made for its 200 classes; the
-# fewer the classes, the larger that gets. Measured on the 81 of Grocery Store (linear layer on frozen EfficientNet-Lite0 features,
-# best of three rates): small 65.7 %, kaiming 62.4 %.
+# Standard deviation of the new linear layer by number of classes. CNL's code starts at Kaiming
+# fan-out, made for its 200 classes; it grows as the classes get fewer. Measured on the 81 classes
+# of Grocery Store (linear layer on frozen EfficientNet-Lite0 features, best of three rates): small
+# 65.7 %, kaiming 62.4 %.
 HEAD_INITS: dict[str, Callable[[int], float]] = {
     "small": lambda classes: 0.01,
     "kaiming": lambda classes: (2 / classes) ** 0.5,
@@ -18,7 +19,9 @@ HEAD_INITS: dict[str, Callable[[int], float]] = {
 
 
 class LinearHead(nn.Linear):
-    """Dropout and a linear layer that starts where `head_init` says, its bias at 0.
+    """Dropout and a linear layer; `head_init` sets its initial weights, its bias starts at 0.
+
+    Shapes: [B, features] -> [B, num_classes].
 
     Args:
         features: inputs.

@@ -11,16 +11,22 @@ from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 
 
 class CrossLayerNonLocal(nn.Module):
-    """Add to a query map what it finds in several other maps: X + sum_r BN_r(z(attention(theta(X), phi_r(X_r), g_r(X_r)))).
+    """Add to a query map what it gathers from several response maps.
 
-    theta (run once) and z are shared by the responses; all projections are 1x1 convolutions without bias. Every BN starts with
-    gamma = beta = 0, so the module starts as the identity; the convolutions start normal(0, 0.01).
+    X + sum_r BN_r(z(attention(theta(X), phi_r(X_r), g_r(X_r)))).
+
+    theta (run once) and z are shared by the responses; all projections are 1x1 convolutions without
+    bias. Every BN starts with gamma = beta = 0, so the module starts as the identity; the
+    convolutions start normal(0, 0.01).
+
+    Shapes: query [B, C, Hq, Wq], responses [B, C_r, H_r, W_r] -> [B, C, Hq, Wq].
 
     Args:
         query: channels C of the query map.
         responses: channels of each response map.
-        width: d, the channels attended in; the scale is 1/sqrt(d).
-        joint: one softmax over the positions of all responses (the figure of the paper), not one a response (its code).
+        width: d, the channels of the attention; the scale is 1/sqrt(d).
+        joint: one softmax over the positions of all responses (the figure of the paper), not one
+            for each response (its code).
     """
 
     def __init__(
@@ -41,7 +47,7 @@ class CrossLayerNonLocal(nn.Module):
         self.apply(_start)
 
     def forward(self, query: Tensor, responses: Sequence[Tensor]) -> Tensor:
-        """Return [B, C, Hq, Wq] from a query map [B, C, Hq, Wq] and responses [B, C_r, H_r, W_r] of any size."""
+        """Return [B, C, Hq, Wq] of a query map [B, C, Hq, Wq] and responses of any size."""
         theta = self.theta(query)
         keys = [phi(x) for phi, x in zip(self.phi, responses, strict=True)]
         values = [g(x) for g, x in zip(self.g, responses, strict=True)]

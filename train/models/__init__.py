@@ -1,4 +1,4 @@
-"""Models behind one factory: `build(name, ...)`; `MODELS` is the whole list, one file a paper."""
+"""The models, built by one factory, `build_model`. `MODELS` is the whole list, one file a paper."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from finedge.train.models.clca_cga import CollaborativeAttention
 from finedge.train.models.cnl import CrossLayer
 from finedge.train.models.cs import CrossLayerSelfAttention
 from finedge.train.models.gates import (
-    ChannelAttention,
-    ChannelSpatialAttention,
+    ChannelGatedBackbone,
+    ChannelSpatialGatedBackbone,
     FullyConvolutional,
-    SpatialAttention,
+    SpatialGatedBackbone,
 )
 from finedge.train.models.nl import NonLocal
 from finedge.train.models.plain import Plain
 
-__all__ = ["MODELS", "About", "FineGrained", "build", "entry", "names", "register"]
+__all__ = ["MODELS", "About", "FineGrained", "build_model", "entry", "names", "register"]
 
 MODELS: dict[str, type[FineGrained]] = {}
 
 
 def register(name: str, model: type[FineGrained]) -> None:
-    """Add a model class; its constructor takes (backbone, num_classes, *, options). A name that is taken raises `UsageError`."""
+    """Add a model class, whose constructor takes (backbone, num_classes, *, options).
+
+    Raises:
+        UsageError: the name is taken.
+    """
     if name in MODELS:
         raise UsageError(
             f"the model name '{name}' is taken by {MODELS[name].__name__}", expected="a new name"
@@ -37,7 +41,7 @@ def register(name: str, model: type[FineGrained]) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names `build` knows."""
+    """Return the names that `build_model` takes."""
     return tuple(MODELS)
 
 
@@ -48,45 +52,54 @@ def entry(name: str) -> type[FineGrained]:
     return MODELS[name]
 
 
-def build(
+def build_model(
     name: str, *, num_classes: int, backbone: str, weights: str = "none", **options: Any
 ) -> FineGrained:
-    """Build a model.
+    """Build a model on the CPU, in training mode.
+
+    >>> model = build_model("cnl", num_classes=200, backbone="mobilenetv2_035").eval()
+    >>> model(torch.zeros(1, 3, 224, 224))["logits"].shape
+    torch.Size([1, 200])
 
     Args:
         name: one of `names()`.
         num_classes: number of labels, at least 2.
         backbone: one of `finedge.train.backbones.names()`.
-        weights: of the backbone: `none`, `imagenet`, or the path of a file (see `finedge.train.backbones.make`).
-        options: of the model; its `options` attribute holds all of them, so build(..., **model.options) makes it again.
+        weights: of the backbone: `none`, `imagenet`, or the path of a file (see
+            `finedge.train.backbones.make`).
+        options: of the model. Its `options` attribute holds all of them, so that
+            build_model(..., **model.options) builds the same model again.
 
     Raises:
         UsageError: unknown model, backbone, weights or option.
     """
-    model: Callable[..., FineGrained] = entry(
-        name
-    )  # subclasses take (backbone, num_classes, *, options)
+    # Subclasses take (backbone, num_classes, *, options).
+    model: Callable[..., FineGrained] = entry(name)
     if num_classes < 2:
         raise UsageError(f"{num_classes} classes", expected="at least 2")
-    known = [
-        p.name for p in inspect.signature(model).parameters.values() if p.kind is p.KEYWORD_ONLY
-    ]
+    parameters = inspect.signature(model).parameters.values()
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for option in options:
-        if option not in known:
+        if option not in keywords:
             raise UsageError(
-                f"model '{name}' has no option '{option}'", expected=nearest(option, known)
+                f"model '{name}' has no option '{option}'", expected=nearest(option, keywords)
             )
     return model(make(backbone, weights=weights), num_classes, **options)
 
 
-# Sorted by paper: the baseline, then 5, 4, 1, 2, 3 of the list in the README.
+# The baseline first; then by paper.
 register("plain", Plain)
+# CNL: Ye et al., ICIP 2020, arXiv 2005.09153. `nl` is the baseline that it compares with.
 register("cnl", CrossLayer)
 register("nl", NonLocal)
+# Attend and Rectify: Rodriguez et al., ECCV 2018, arXiv 1807.07320; TMM 2019, arXiv 1907.13075.
 register("attend_rectify", AttendRectify)
+# CS network: Chen, Yu, Liang, ICCECE 2023.
 register("cs", CrossLayerSelfAttention)
+# Cross-layer collaborative and channel group attention: He Zhixiang et al., 2024, 33(3): 126-133.
 register("clca_cga", CollaborativeAttention)
+# Multi-attention fusion: Du and Ma. Four networks.
 register("fcn", FullyConvolutional)
-register("ca", ChannelAttention)
-register("sa", SpatialAttention)
-register("csca", ChannelSpatialAttention)
+register("ca", ChannelGatedBackbone)
+register("sa", SpatialGatedBackbone)
+register("csca", ChannelSpatialGatedBackbone)

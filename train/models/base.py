@@ -1,4 +1,7 @@
-"""What every model is: images in, named outputs out, a loss, and the taps that export and verify compare."""
+"""The base class of all models: images in, named outputs out, a loss, and taps.
+
+Taps are the feature maps that export and verify compare.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from finedge.train.backbones import Backbone
 
 @dataclass(frozen=True)
 class About:
-    """Where a model comes from, what of it the source states, and what had to be reconstructed."""
+    """Where a model comes from, what its source states, and what had to be reconstructed."""
 
     paper: str
     certain: str
@@ -24,21 +27,27 @@ class About:
 
 
 class FineGrained(nn.Module):
-    """A fine-grained classifier; subclasses set `about`, `taps` and `views`, add their layers and a head, and write `forward`.
+    """A fine-grained classifier.
 
-    Every model takes the options `dropout` (before its last linear layers) and `head_init` (a key of `HEAD_INITS`), so that one recipe
-    trains them all.
+    Subclasses set `about`, `taps` and `views`, add their layers and a head, and write `forward`.
+    Every model takes the options `dropout` (before its last linear layers) and `head_init` (a key
+    of `HEAD_INITS`), so that one recipe trains them all.
+
+    Shapes: normalised images float [B, 3, H, W] -> {output name: float [B, num_classes]}.
 
     Args:
         backbone: any.
         options: all keyword arguments of the subclass, as plain data.
 
     Attributes:
-        backbone: its parameters learn at a tenth of the rate, unless `new_parameters` says otherwise.
+        backbone: its parameters learn at the lower rate of the backbone, except those that
+            `new_parameters` yields.
         outputs: what `forward` returns, by name; in training it may return more, for `loss`.
-        taps: submodule paths, in running order, each called once a forward; the module's output is one feature map [B, C, h, w].
-        views: what of the taps `finedge explain` shows.
-        options: with name, backbone and num_classes, all that `build` needs to make this model again.
+        taps: submodule paths in running order. Each module runs once in a forward, and its output
+            is one feature map [B, C, h, w].
+        views: how `finedge explain` shows some of the taps.
+        options: with name, backbone and num_classes, all that `build_model` needs to build this
+            model again.
     """
 
     about: ClassVar[About]
@@ -59,12 +68,15 @@ class FineGrained(nn.Module):
     def loss(
         self, outputs: Mapping[str, Tensor], target: Tensor, *, label_smoothing: float = 0.0
     ) -> Tensor:
-        """Return the mean cross-entropy of the main output, a float32 scalar; target: int64 [B], or float [B, num_classes] shares."""
+        """Return the mean cross-entropy of the main output, a float32 scalar.
+
+        Target: int64 [B], or probabilities float [B, num_classes].
+        """
         main = next(output for output in self.outputs if output.role == "main")
         return F.cross_entropy(outputs[main.name].float(), target, label_smoothing=label_smoothing)
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that start untrained and learn at the full rate: all outside the backbone."""
+        """Yield the untrained parameters, which learn at the full rate: all but the backbone's."""
         for name, parameter in self.named_parameters():
             if not name.startswith("backbone."):
                 yield parameter

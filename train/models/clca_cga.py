@@ -1,4 +1,7 @@
-"""Paper 2: cross-layer collaborative attention and channel group attention (He Zhixiang et al., 2024; only its abstract could be read)."""
+"""Cross-layer collaborative attention and channel group attention.
+
+He Zhixiang et al., 2024, 33(3): 126-133. Only the abstract could be read.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,8 @@ from finedge.train.models.base import About, FineGrained
 
 HIDDEN = 512
 BRANCHES = 3
-LOSS_WEIGHTS = (
-    2.0,
-    2.0,
-    2.0,
-    1.0,
-)  # FBSD's: the branches from shallow to deep, then all of them concatenated
+# As in FBSD: the branches from shallow to deep, then all of them concatenated.
+LOSS_WEIGHTS = (2.0, 2.0, 2.0, 1.0)
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "top5": lambda x: mean_of_largest(x, count=5),
     "max": lambda x: x.amax(dim=(2, 3)),
@@ -34,7 +33,13 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Width:
-    """P, the channels of a branch; whether it has the 3x3 convolution; whether the first branch is averaged to the grid of the second."""
+    """The size of the branches.
+
+    Attributes:
+        channels: P, of a branch.
+        spatial: whether a branch has the 3x3 convolution.
+        shrink: whether the first branch is averaged to the grid of the second.
+    """
 
     channels: int
     spatial: bool
@@ -48,32 +53,41 @@ WIDTHS: dict[str, Width] = {
 
 
 class CollaborativeAttention(FineGrained):
-    """Three branches from the last three stages that attend to each other in pairs; four heads whose logits are summed.
+    """Three branches from the last three stages attend to each other in pairs; four heads vote.
 
-    The last map first passes through channel group attention. At the start all seven gammas are 0: the channel group attention and the
-    co-attention are exactly the identity, and what is left is the three branches and their heads. It never is the plain network, whose
-    linear layer on the averaged last map has no place here. Not taken from FBSD's code: its boosting and suppression of strips, which
-    is its own idea, and its BatchNorm momentum of 0.01 in the branches (here PyTorch's 0.1).
+    The last map first passes through channel group attention. The logits of the heads are summed.
+    All seven gammas start at 0: channel group attention and co-attention are then exactly the
+    identity, and the three branches with their heads remain. The model never is the plain network,
+    because the linear layer on the averaged last map has no place here.
+
+    Two parts of FBSD's code are left out. The boosting and suppression of strips is its own idea.
+    Its BatchNorm momentum in the branches is 0.01; here it is PyTorch's 0.1.
+
+    Shapes: images float [B, 3, H, W] -> "logits" and "local_0" to "local_3" [B, num_classes].
 
     Args:
         backbone: any; the branches are its third and second last stage and its last feature map.
         num_classes: number of labels.
         dropout: before the last linear layer of each head, 0..1; FBSD has none.
         head_init: of those layers, see `HEAD_INITS`.
-        width: `edge`: branches of one 1x1 convolution to 256 channels, the first averaged to the grid of the second before it.
-            `full`: 1x1 to 512 and 3x3 to 1024 channels on three grids, as FBSD; on ResNet-50 at 448 50.5 GMAC
-            instead of 17.8.
-        pool: in front of a head: `top5`, the mean of the 5 largest values a channel (FBSD), or `max` (PMG, CMAL). The five are a
-            TopK, which stays float in INT8 and which TensorRT for RTX parses and builds; on one CPU thread they
-            took about 0.4 ms more than `max` at 224.
+        width: `edge` has branches of one 1x1 convolution to 256 channels; the first map is averaged
+            to the grid of the second before it. `full` has a 1x1 convolution to 512 and a 3x3 to
+            1024 channels on three grids, as FBSD: 50.5 GMAC on ResNet-50 at 448, instead of 17.8.
+        pool: before a head: `top5`, the mean of the 5 largest values of a channel (FBSD), or `max`
+            (PMG, CMAL). The five are a TopK node, which stays float in INT8 and which TensorRT for
+            RTX parses and builds. On one CPU thread it took about 0.4 ms more than `max` at 224.
         scale: factor on the cosines before their softmax.
     """
 
     about = About(
-        paper="cross-layer collaborative attention and channel group attention, He Zhixiang et al., 2024, 33(3): 126-133 (abstract only)",
-        certain="ResNet-50; its last three stages are three branches; each attends to each other one, fused interactively; channel group attention on the last",
-        reconstructed="branches, pairwise exchange, heads and loss from FBSD (arXiv 2103.02782), which has the same three branches, with the sign of the "
-        "exchange positive and learnt factors from 0; channel group attention as channel self-attention in up to 16 groups; width `edge` is ours",
+        paper="cross-layer collaborative attention and channel group attention, "
+        "He Zhixiang et al., 2024, 33(3): 126-133 (abstract only)",
+        certain="ResNet-50; its last three stages are three branches; each attends to each other "
+        "one, fused interactively; channel group attention on the last",
+        reconstructed="branches, pairwise exchange, heads and loss from FBSD (arXiv 2103.02782), "
+        "which has the same three branches; the sign of the exchange is positive and its factors "
+        "are learnt from 0; channel group attention as channel self-attention in up to 16 groups; "
+        "width `edge` is not in the paper",
     )
 
     def __init__(
@@ -90,10 +104,8 @@ class CollaborativeAttention(FineGrained):
         super().__init__(
             backbone, dropout=dropout, head_init=head_init, width=width, pool=pool, scale=scale
         )
-        self.size, self.pool = (
-            WIDTHS[_known(width, WIDTHS, what="width")],
-            POOLS[_known(pool, POOLS, what="pool")],
-        )
+        self.size = WIDTHS[_require_key(width, WIDTHS, option="width")]
+        self.pool = POOLS[_require_key(pool, POOLS, option="pool")]
         self.early = backbone.stages[-3:-1]
         self.group = ChannelGroupAttention(backbone.feature_channels)
         channels = (*(backbone.channels(stage) for stage in self.early), backbone.feature_channels)
@@ -107,24 +119,24 @@ class CollaborativeAttention(FineGrained):
             Output(),
             *(Output(f"local_{index}", role="local") for index in range(len(self.heads))),
         )
-        self.taps, self.views = self._look(backbone)
+        self.taps, self.views = self._taps_and_views(backbone)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return {"logits": the sum of the four heads, "local_0" to "local_3": the heads, in the order of `LOSS_WEIGHTS`}, each [B, num_classes]."""
+        """Return {"logits": sum of the four heads, "local_0" to "local_3": the heads}.
+
+        Each is [B, num_classes]; the heads are in the order of `LOSS_WEIGHTS`.
+        """
         last, tapped = self.backbone.run(images, taps=self.early)
         first, second = (tapped[stage] for stage in self.early)
         if self.size.shrink:
             first = average_to(first, grid=(second.shape[2], second.shape[3]))
-        maps = [
-            branch(x)
-            for branch, x in zip(self.branch, (first, second, self.group(last)), strict=True)
-        ]
+        stages = (first, second, self.group(last))
+        maps = [branch(x) for branch, x in zip(self.branch, stages, strict=True)]
         vectors = [self.pool(x) for x in self.exchange(maps)]
-        local = [
-            head(x)
-            for head, x in zip(self.heads, (*vectors, torch.cat(vectors, dim=1)), strict=True)
-        ]
-        # One sum, not a chain of Adds: the CPU form of INT8 quantizes Adds, and 256 levels of logits would tie.
+        inputs = (*vectors, torch.cat(vectors, dim=1))
+        local = [head(x) for head, x in zip(self.heads, inputs, strict=True)]
+        # One sum, not a chain of Adds: INT8 for the CPU quantizes Adds, and logits of 256 levels
+        # would tie.
         return {
             "logits": torch.stack(local).sum(dim=0),
             **{f"local_{index}": x for index, x in enumerate(local)},
@@ -133,7 +145,10 @@ class CollaborativeAttention(FineGrained):
     def loss(
         self, outputs: Mapping[str, Tensor], target: Tensor, *, label_smoothing: float = 0.0
     ) -> Tensor:
-        """Return `LOSS_WEIGHTS` times the mean cross-entropy of each head, a float32 scalar; targets as in `FineGrained.loss`."""
+        """Return the sum of `LOSS_WEIGHTS` times each head's mean cross-entropy: a float32 scalar.
+
+        Targets are as in `FineGrained.loss`.
+        """
         terms = [
             F.cross_entropy(outputs[f"local_{i}"].float(), target, label_smoothing=label_smoothing)
             for i in range(len(LOSS_WEIGHTS))
@@ -143,19 +158,19 @@ class CollaborativeAttention(FineGrained):
             start=torch.zeros_like(terms[0]),
         )
 
-    def _look(self, backbone: Backbone) -> tuple[tuple[str, ...], tuple[View, ...]]:
-        named = (*self.early, backbone.chain[-1])
+    def _taps_and_views(self, backbone: Backbone) -> tuple[tuple[str, ...], tuple[View, ...]]:
+        stages = (*self.early, backbone.chain[-1])
         taps = [f"exchange.attend.{index}" for index in range(len(self.exchange.directions))]
         views = (
-            View(f"{named[i]} looks at {named[j]}", "attention", tap)
+            View(f"{stages[i]} looks at {stages[j]}", "attention", tap)
             for tap, (i, j) in zip(taps, self.exchange.directions, strict=True)
         )
         branches = [f"branch.{index}" for index in range(BRANCHES)]
-        return (*(f"backbone.{block}" for block in named), "group", *branches, *taps), tuple(views)
+        return (*(f"backbone.{block}" for block in stages), "group", *branches, *taps), tuple(views)
 
 
 class _Head(nn.Sequential):
-    """BatchNorm, linear to 512, BatchNorm, ELU, linear to the classes: the head of PMG, CMAL and FBSD."""
+    """BatchNorm, linear to 512, BatchNorm, ELU, linear to the classes, as PMG, CMAL and FBSD."""
 
     def __init__(self, features: int, num_classes: int, *, dropout: float, head_init: str) -> None:
         last = LinearHead(HIDDEN, num_classes, dropout=dropout, head_init=head_init)
@@ -185,7 +200,7 @@ def _branch(channels: int, *, size: Width) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _known(value: str, table: Mapping[str, object], *, what: str) -> str:
+def _require_key(value: str, table: Mapping[str, object], *, option: str) -> str:
     if value not in table:
-        raise UsageError(f"unknown {what} '{value}'", expected=nearest(value, table))
+        raise UsageError(f"unknown {option} '{value}'", expected=nearest(value, table))
     return value

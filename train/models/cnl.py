@@ -1,4 +1,7 @@
-"""CNL, cross-layer non-local (Ye et al., ICIP 2020, arXiv 2005.09153; details from the authors' published code)."""
+"""CNL, cross-layer non-local (Ye et al., ICIP 2020, arXiv 2005.09153).
+
+Details are from the authors' published code.
+"""
 
 from __future__ import annotations
 
@@ -16,56 +19,71 @@ from finedge.train.models.base import About, FineGrained
 
 
 @dataclass(frozen=True)
-class Placement:
-    """The block whose output asks, the blocks whose outputs answer, and the width d of the attention."""
+class AttentionPlacement:
+    """Where the attention sits.
+
+    Attributes:
+        query: the block whose output is the query.
+        responses: the blocks whose outputs are keys and values.
+        width: d, the channels of the attention.
+    """
 
     query: str
     responses: tuple[str, ...]
     width: int
 
 
-# ResNet-50 and -101 as published. ResNet-34 has ResNet-50's block counts; in ResNet-18 all four middle blocks answer; d = C/8 as in the paper.
-PLACEMENTS: dict[str, Placement] = {
-    "resnet18": Placement("layer4.0", ("layer2.0", "layer2.1", "layer3.0", "layer3.1"), 64),
-    "resnet34": Placement(
+# ResNet-50 and -101 as published. ResNet-34 has ResNet-50's block counts. In ResNet-18 all four
+# middle blocks are responses. d = C/8 as in the paper.
+PLACEMENTS: dict[str, AttentionPlacement] = {
+    "resnet18": AttentionPlacement(
+        "layer4.0", ("layer2.0", "layer2.1", "layer3.0", "layer3.1"), 64
+    ),
+    "resnet34": AttentionPlacement(
         "layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 64
     ),
-    "resnet50": Placement(
+    "resnet50": AttentionPlacement(
         "layer4.1", ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"), 256
     ),
-    "resnet101": Placement(
+    "resnet101": AttentionPlacement(
         "layer4.1", ("layer2.1", "layer2.3", "layer3.5", "layer3.12", "layer3.19"), 256
     ),
-    # Nothing follows the last stage here: as in the paper, its last block but one asks.
-    "efficientnet_lite0_s16": Placement("blocks.4.1", ("blocks.1.1", "blocks.2.1"), 64),
+    # Nothing follows the last stage here: as in the paper, the query is its last block but one.
+    "efficientnet_lite0_s16": AttentionPlacement("blocks.4.1", ("blocks.1.1", "blocks.2.1"), 64),
 }
 
 
-def placement(backbone: Backbone) -> Placement:
-    """Return the table's placement, or for any other backbone: the last stage asks the two stages before it, d = 64.
+def placement(backbone: Backbone) -> AttentionPlacement:
+    """Return the placement in the table, or a default one for any other backbone.
 
-    Where the last stage ends the backbone, its last block but one asks.
+    The default: the last stage is the query, the two stages before it are the responses, d = 64.
+    Where the last stage ends the backbone, the query is its last block but one.
     """
     last = backbone.stages[-1] if backbone.stages[-1] != backbone.chain[-1] else backbone.chain[-2]
-    return PLACEMENTS.get(backbone.name) or Placement(last, backbone.stages[-3:-1], 64)
+    return PLACEMENTS.get(backbone.name) or AttentionPlacement(last, backbone.stages[-3:-1], 64)
 
 
 class CrossLayer(FineGrained):
-    """A backbone whose late features gather, by attention, what fits them in earlier layers.
+    """A backbone whose late features attend to earlier layers and add what they gather.
+
+    Shapes: images float [B, 3, H, W] -> "logits" [B, num_classes].
 
     Args:
         backbone: any; `placement` says where the module sits.
         num_classes: number of labels.
         dropout: before the linear layer, 0..1.
         head_init: `kaiming` is the paper's (see `HEAD_INITS`).
-        joint: one softmax over the positions of all responses (the paper's figure) instead of one a response (its code).
-        query: block that asks; "" is the placement's. The paper asks from late, where a map has few positions: cost grows with them.
-        responses: blocks that answer, all before `query`; empty is the placement's.
+        joint: one softmax over the positions of all responses (the paper's figure) instead of one
+            for each response (its code).
+        query: block of the query; empty is the placement's. The paper takes a late one, where a map
+            has few positions: the cost grows with them.
+        responses: blocks of the responses, all before `query`; empty is the placement's.
     """
 
     about = About(
         paper="CNL, Ye et al., ICIP 2020, arXiv 2005.09153",
-        certain="on ResNet-50 and ResNet-101: placement, widths, initial values, one softmax a response (from the authors' code)",
+        certain="on ResNet-50 and ResNet-101: placement, widths, initial values, one softmax for "
+        "each response (from the authors' code)",
         reconstructed="the placement on every other backbone",
     )
 
@@ -89,7 +107,7 @@ class CrossLayer(FineGrained):
             responses=list(responses),
         )
         usual = placement(backbone)
-        self.place = Placement(
+        self.place = AttentionPlacement(
             query or usual.query, tuple(responses) or usual.responses, usual.width
         )
         _check(self.place, backbone)
@@ -103,12 +121,10 @@ class CrossLayer(FineGrained):
             backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init
         )
         attended = [f"cross_layer.attend.{index}" for index in range(len(self.cross_layer.attend))]
-        before, last = (
-            [f"backbone.{block}" for block in (*self.place.responses, self.place.query)],
-            f"backbone.{backbone.chain[-1]}",
-        )
+        before = [f"backbone.{block}" for block in (*self.place.responses, self.place.query)]
+        last = f"backbone.{backbone.chain[-1]}"
         self.taps = tuple(dict.fromkeys((*before, *attended, "cross_layer", last)))
-        # The joint softmax runs over several grids at once: there is no one picture of it.
+        # The joint softmax runs over several grids at once: no single picture can show it.
         looks = (
             ()
             if joint
@@ -123,12 +139,11 @@ class CrossLayer(FineGrained):
         """Return {"logits": [B, num_classes]}."""
         query, tapped = self.backbone.run(images, until=self.place.query, taps=self.place.responses)
         query = self.cross_layer(query, [tapped[block] for block in self.place.responses])
-        return {
-            "logits": self.classifier(pooled(self.backbone.run(query, after=self.place.query)[0]))
-        }
+        last, _ = self.backbone.run(query, after=self.place.query)
+        return {"logits": self.classifier(pooled(last))}
 
 
-def _check(place: Placement, backbone: Backbone) -> None:
+def _check(place: AttentionPlacement, backbone: Backbone) -> None:
     for block in (place.query, *place.responses):
         if block not in backbone.chain:
             raise UsageError(
@@ -143,5 +158,5 @@ def _check(place: Placement, backbone: Backbone) -> None:
     if place.query == backbone.chain[-1]:
         raise UsageError(
             f"query {place.query} is the last block of {backbone.name}",
-            expected="a block with another behind it",
+            expected="a block with another one after it",
         )

@@ -1,4 +1,7 @@
-"""CS, cross-layer channel and spatial self-attention (Chen, Yu, Liang, ICCECE 2023; only its abstract could be read)."""
+"""CS, cross-layer channel and spatial self-attention (Chen, Yu, Liang, ICCECE 2023).
+
+Only the abstract could be read.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,38 @@ from finedge.train.layers.cross_layer_channel import CrossLayerSelf, HighLevel
 from finedge.train.layers.head import LinearHead, pooled
 from finedge.train.models.base import About, FineGrained
 
-# d, the width of CNL on the backbone of the paper and its little sister; elsewhere a quarter of it, as there.
+# d: CNL's width on the paper's backbone and on ResNet-50; a quarter of it elsewhere, as in CNL.
 WIDTHS: dict[str, int] = {"resnet50": 256, "resnet101": 256}
 EDGE_WIDTH = 64
-MOST_WIDTH = 4096  # the channels of the widest backbone, with room to spare
+MAX_WIDTH = 4096  # the channels of the widest backbone, with room to spare
 
 
 class CrossLayerSelfAttention(FineGrained):
-    """A backbone whose two stages before the last are refined by the last one, and vote beside it.
+    """A backbone whose last map refines the two stages before it; the classifier sees all three.
 
-    The classifier sees [GAP(C5); GAP(F_C3); GAP(F_C4)]. At the start both attentions are multiplied by exactly 0: F_C3 and F_C4 depend on
-    their own stages alone, and what the classifier sees of C5 is what `plain` sees.
+    The classifier sees [GAP(C5); GAP(F_C3); GAP(F_C4)]. At the start both attentions are multiplied
+    by exactly 0. F_C3 and F_C4 then depend on their own stages only, and the classifier sees of C5
+    what `plain` sees.
+
+    Shapes: images float [B, 3, H, W] -> "logits" [B, num_classes].
 
     Args:
-        backbone: any; the low maps are its third and second last stage, the high one its last feature map.
+        backbone: any; the low maps are its third and second last stage, the high map is its last
+            feature map.
         num_classes: number of labels.
         dropout: before the linear layer, 0..1.
         head_init: see `HEAD_INITS`.
-        width: d, the channels that attend; 0 is 256 on ResNet-50 and ResNet-101, 64 elsewhere.
+        width: d, the channels of the attention; 0 is 256 on ResNet-50 and ResNet-101, 64 elsewhere.
     """
 
     about = About(
         paper="CS, Chen, Yu, Liang, ICCECE 2023 (abstract only)",
-        certain="ResNet-101; cross-layer channel and spatial self-attention, both loaded into the low level; "
-        "low-level refinements are fused first, then with the high level",
-        reconstructed="every equation: which layer asks and which answers, two low stages, the widths, gammas that start at 0, a fusion by 1x1 "
-        "convolution and one classifier on the averages of all three maps, biases, initial values (the text states none of them)",
+        certain="ResNet-101; cross-layer channel and spatial self-attention, both loaded into the "
+        "low level; low-level refinements are fused first, then with the high level",
+        reconstructed="every equation: which layer is the query and which the keys, two low "
+        "stages, the widths, gammas that start at 0, a fusion by 1x1 convolution and one "
+        "classifier on the averages of all three maps, biases, initial values (the text states "
+        "none of them)",
     )
 
     def __init__(
@@ -50,10 +59,10 @@ class CrossLayerSelfAttention(FineGrained):
         width: int = 0,
     ) -> None:
         super().__init__(backbone, dropout=dropout, head_init=head_init, width=width)
-        if not 0 <= width <= MOST_WIDTH:
+        if not 0 <= width <= MAX_WIDTH:
             raise UsageError(
                 f"width {width}",
-                expected=f"0 (by the backbone), or up to {MOST_WIDTH}",
+                expected=f"0 (by the backbone), or up to {MAX_WIDTH}",
             )
         width = width or WIDTHS.get(backbone.name, EDGE_WIDTH)
         self.low = backbone.stages[-3:-1]

@@ -1,4 +1,7 @@
-"""Paper 3, four networks: a fully convolutional head (`fcn`), and gates in every residual unit (`ca`, `sa`, `csca`)."""
+"""Multi-attention fusion (Du and Ma): four networks.
+
+A fully convolutional head (`fcn`), and gates in every residual unit (`ca`, `sa`, `csca`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from finedge.bundle import View
 from finedge.errors import UsageError, nearest
 from finedge.train.backbones import Backbone
 from finedge.train.layers.gates import (
-    LEAST_HIDDEN,
+    MIN_HIDDEN,
     REDUCTION,
     ChannelGate,
     Gated,
@@ -25,19 +28,21 @@ from finedge.train.models.base import About, FineGrained
 from finedge.train.models.plain import Plain
 
 PAPER = "multi-attention fusion, Du and Ma (FCN, CA, SA and CSCA are four networks)"
-WHERE = "the gate sits in the residual units"
+CERTAIN = "the gate sits in the residual units"
 START = (
-    "behind the last BatchNorm of every residual branch, before the add, where SE and CBAM sit; a pretrained network starts unharmed: gates start at "
-    "sigmoid(0) = 1/2 and that BatchNorm's weight and bias are doubled"
+    "after the last BatchNorm of every residual branch, before the add, where SE and CBAM sit; a "
+    "pretrained network starts unchanged: gates start at sigmoid(0) = 1/2 and that BatchNorm's "
+    "weight and bias are doubled"
 )
-MOST_MASKS = 3  # shown by `finedge explain`
+MAX_MASKS = 3  # that `finedge explain` shows
 
 
 class FullyConvolutional(Plain):
-    """FCN: the linear layer as a 1x1 convolution whose maps are averaged; the maps are the class activation maps (`maps`).
+    """FCN: the linear layer as a 1x1 convolution whose maps are averaged.
 
-    The mean of the maps is the linear layer of the mean, so `forward` is the plain network's: a difference of rounding, and at 448
-    pixels 0.08 GMAC less. The paper's own numbers agree: 76.5 against the baseline's 76.4 on CUB.
+    The maps are the class activation maps (`maps`). The mean of the maps is the linear layer of the
+    mean, so `forward` is the plain network's: the difference is rounding, and 0.08 GMAC less at 448
+    pixels. The paper's numbers agree: 76.5 against the baseline's 76.4 on CUB.
     """
 
     about = About(
@@ -47,22 +52,28 @@ class FullyConvolutional(Plain):
     )
 
     def maps(self, features: Tensor) -> Tensor:
-        """Return the class activation maps [B, num_classes, h, w] of the last feature map; their mean over the positions is the logits."""
+        """Return the class activation maps [B, num_classes, h, w] of the last feature map.
+
+        Their mean over the positions is the logits.
+        """
         return F.conv2d(features, self.classifier.weight[:, :, None, None], self.classifier.bias)
 
 
-class Gates(FineGrained):
-    """A backbone with a gate in every residual unit: what `ca`, `sa` and `csca` share.
+class GatedBackbone(FineGrained):
+    """A backbone with a gate in every residual unit: the base of `ca`, `sa` and `csca`.
 
-    The gates live in the backbone's blocks, but are new: they learn at the full rate. In a frozen stage they stay as they start,
-    without effect.
+    The gates are part of the backbone's blocks, but untrained: they learn at the full rate. In a
+    frozen stage they keep their initial values, which have no effect.
+
+    Shapes: images float [B, 3, H, W] -> "logits" [B, num_classes].
 
     Args:
         backbone: the modules at its `residual_ends` are replaced.
         num_classes: number of labels.
-        gate: makes the gate for a number of channels.
-        mask: path in the gate of the module that returns a mask [B, 1, h, w]; "" where there is none.
-        passes: masks that a branch passes, one after the other.
+        gate: builds the gate for a number of channels.
+        mask: path in the gate of the module that returns a mask [B, 1, h, w]; empty where there is
+            none.
+        passes: number of masks that a branch passes, one after the other.
         options: the model's other options, with `dropout`, `head_init` and `gain`.
     """
 
@@ -84,7 +95,7 @@ class Gates(FineGrained):
             )
         for end in backbone.residual_ends:
             branch = backbone.get_submodule(end)
-            assert isinstance(branch, nn.BatchNorm2d)  # that is what residual_ends names
+            assert isinstance(branch, nn.BatchNorm2d)  # by the definition of residual_ends
             backbone.set_submodule(
                 end, Gated(branch, gate(branch.num_features), gain=options["gain"] ** passes)
             )
@@ -94,14 +105,8 @@ class Gates(FineGrained):
             dropout=options["dropout"],
             head_init=options["head_init"],
         )
-        masks = (
-            {
-                stage: f"backbone.{end}.gate.{mask}"
-                for stage, end in _deepest_gates(backbone).items()
-            }
-            if mask
-            else {}
-        )
+        gates = _deepest_gates(backbone) if mask else {}
+        masks = {stage: f"backbone.{end}.gate.{mask}" for stage, end in gates.items()}
         blocks = dict.fromkeys((*backbone.stages, backbone.chain[-1]))
         self.taps = tuple(
             tap for block in blocks for tap in (masks.get(block), f"backbone.{block}") if tap
@@ -120,21 +125,23 @@ class Gates(FineGrained):
             yield from self.backbone.get_submodule(f"{end}.gate").parameters()
 
 
-class ChannelAttention(Gates):
-    """CA: every residual branch times sigmoid(W2 ReLU(W1 mean(x))), a number a channel.
+class ChannelGatedBackbone(GatedBackbone):
+    """CA: every residual branch times sigmoid(W2 ReLU(W1 mean(x))), one number for each channel.
 
     Args:
         backbone: any with residual units.
         num_classes: number of labels.
         dropout: before the linear layer, 0..1.
         head_init: see `HEAD_INITS`.
-        gain: what the BatchNorm of each branch is multiplied with before the first step; 2 makes up for the gates' 1/2, 1 leaves it at that.
+        gain: factor on the BatchNorm of each branch before the first step; 2 compensates for the
+            gates' initial 1/2, 1 does not.
     """
 
     about = About(
         paper=PAPER,
-        certain=WHERE,
-        reconstructed=f"{START}; squeeze-and-excitation with r = {REDUCTION} and biases (at least {LEAST_HIDDEN} hidden channels)",
+        certain=CERTAIN,
+        reconstructed=f"{START}; squeeze-and-excitation with r = {REDUCTION} and biases (at least "
+        f"{MIN_HIDDEN} hidden channels)",
     )
 
     def __init__(
@@ -151,12 +158,15 @@ class ChannelAttention(Gates):
         )
 
 
-class SpatialAttention(Gates):
-    """SA: every residual branch times sigmoid(7x7 conv [mean over channels; max over channels]), a number a position; arguments as in `ChannelAttention`."""
+class SpatialGatedBackbone(GatedBackbone):
+    """SA: every residual branch times sigmoid(7x7 conv [mean over channels; max over channels]).
+
+    The mask has one number for each position. Arguments are as in `ChannelGatedBackbone`.
+    """
 
     about = About(
         paper=PAPER,
-        certain=WHERE,
+        certain=CERTAIN,
         reconstructed=f"{START}; the spatial part of CBAM, 7x7 without bias or BatchNorm",
     )
 
@@ -180,22 +190,25 @@ class SpatialAttention(Gates):
         )
 
 
-class ChannelSpatialAttention(Gates):
-    """CSCA: channel and spatial attention mixed in one gate; arguments as in `ChannelAttention`, and one more.
+class ChannelSpatialGatedBackbone(GatedBackbone):
+    """CSCA: channel and spatial attention mixed in one gate.
 
     Args:
         backbone: any with residual units.
         num_classes: number of labels.
         dropout: before the linear layer, 0..1.
         head_init: see `HEAD_INITS`.
-        gain: as in `ChannelAttention`; taken twice with order `sequential`, where a branch passes two gates.
-        order: `joint`: one mask [B, C, h, w] = sigmoid(m_c + m_s); `sequential`: CBAM's, the channel gate and then the spatial gate.
+        gain: as in `ChannelGatedBackbone`; applied twice with order `sequential`, where a branch
+            passes two gates.
+        order: `joint` is one mask [B, C, h, w] = sigmoid(m_c + m_s). `sequential` is CBAM's order:
+            the channel gate, then the spatial gate.
     """
 
     about = About(
         paper=PAPER,
-        certain=WHERE,
-        reconstructed=f"{START}; one mask sigmoid(m_c + m_s) of the scores of `ca` and `sa`: 'confusion' most likely says 'mixed'; CBAM's order is an option",
+        certain=CERTAIN,
+        reconstructed=f"{START}; one mask sigmoid(m_c + m_s) of the scores of `ca` and `sa`: the "
+        "paper's 'confusion' most likely means 'mixed'; CBAM's order is an option",
     )
 
     def __init__(
@@ -224,7 +237,7 @@ class ChannelSpatialAttention(Gates):
         )
 
 
-# The gate, its mask to look at, and how many masks a branch passes.
+# The gate, the mask that is shown, and how many masks a branch passes.
 ORDERS: dict[str, tuple[Callable[[int], nn.Module], str, int]] = {
     "joint": (JointGate, "scores.spatial_mask", 1),
     "sequential": (SequentialGate, "spatial.mask", 2),
@@ -232,10 +245,13 @@ ORDERS: dict[str, tuple[Callable[[int], nn.Module], str, int]] = {
 
 
 def _deepest_gates(backbone: Backbone) -> dict[str, str]:
-    """Return {stage: path of its last gate} of the last stages that have one, shallow to deep: a mask a resolution."""
+    """Return {stage: path of its last gate} of the last stages that have one, shallow to deep.
+
+    There is thus one mask for each resolution.
+    """
     order = backbone.chain.index
-    found: dict[str, str] = {}
+    gates: dict[str, str] = {}
     for end in backbone.residual_ends:
         stage = next(s for s in backbone.stages if order(s) >= order(end.rpartition(".")[0]))
-        found[stage] = end
-    return dict(list(found.items())[-MOST_MASKS:])
+        gates[stage] = end
+    return dict(list(gates.items())[-MAX_MASKS:])

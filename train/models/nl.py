@@ -1,4 +1,7 @@
-"""NL, non-local blocks within their own layers (Wang et al., CVPR 2018, arXiv 1711.07971): what CNL's paper compares with as "5NL"."""
+"""NL, non-local blocks within their own layers (Wang et al., CVPR 2018, arXiv 1711.07971).
+
+The paper of CNL (arXiv 2005.09153) compares with it under the name "5NL".
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from finedge.train.models.cnl import placement
 
 
 class NonLocal(FineGrained):
-    """A backbone in which the layers that answer in CNL each attend to themselves.
+    """A backbone in which each response layer of CNL attends to itself.
+
+    Shapes: images float [B, 3, H, W] -> "logits" [B, num_classes].
 
     Args:
         backbone: any; the blocks are the responses of `finedge.train.models.cnl.placement`.
@@ -24,8 +29,10 @@ class NonLocal(FineGrained):
 
     about = About(
         paper="5NL of CNL, Ye et al., ICIP 2020, arXiv 2005.09153; block of arXiv 1711.07971",
-        certain="one block behind each of CNL's five response layers, embedded Gaussian with softmax, zero BatchNorm at the start",
-        reconstructed="the width, half the channels as in arXiv 1711.07971; no sub-sampling of the keys; the placement outside ResNet-50 and ResNet-101",
+        certain="one block after each of CNL's five response layers, embedded Gaussian with "
+        "softmax, BatchNorm that starts at zero",
+        reconstructed="the width, half the channels as in arXiv 1711.07971; no sub-sampling of the "
+        "keys; the placement outside ResNet-50 and ResNet-101",
     )
 
     def __init__(

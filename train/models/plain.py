@@ -11,7 +11,10 @@ from finedge.train.models.base import About, FineGrained
 
 
 class Plain(FineGrained):
-    """The backbone alone; what every other model has to beat."""
+    """The backbone alone: the baseline that every other model has to beat.
+
+    Shapes: images float [B, 3, H, W] -> "logits" [B, num_classes].
+    """
 
     about = About(paper="none (baseline)", certain="all", reconstructed="nothing")
 

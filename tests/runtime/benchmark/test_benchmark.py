@@ -1,4 +1,4 @@
-"""A whole benchmark of a tiny real bundle: what it writes, what it refuses, and what it calls INVALID."""
+"""A whole benchmark of a tiny real bundle: what it writes, what it refuses, what is INVALID."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ import pytest
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.errors import DataError, FinedgeError, InvalidBenchmark, SystemProblem, UsageError
 from finedge.measure import percentile
-from finedge.runtime.benchmark.command import benchmark
 from finedge.runtime.benchmark.frames import rendered_frames
-from finedge.runtime.benchmark.modes import TOTAL, Lane, Mode
-from finedge.runtime.benchmark.run import interleave, schedule
+from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
+from finedge.runtime.benchmark.modes import Mode
+from finedge.runtime.benchmark.run import interleave
+from finedge.runtime.benchmark.schedule import schedule
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.evaluate.command import evaluate
+from finedge.runtime.evaluate.labelled import SplitOptions
+from tests.runtime.benchmark.conftest import run_benchmark
 
 Report = Callable[[Path], dict[str, str]]
 DESIGN_KEYS = {
-    "model", "variant", "backend", "device", "batch", "mode", "n", "p50_ms", "p90_ms", "p95_ms", "p99_ms",
-    "top1", "top5", "wilson95", "valid", "invalid_reasons",
+    "model", "variant", "backend", "device", "batch", "mode", "n", "p50_ms", "p90_ms", "p95_ms",
+    "p99_ms", "top1", "top5", "wilson95", "valid", "invalid_reasons",
 }  # fmt: skip
 
 
 def quick(*bundles: Path, **options: Any) -> dict[str, Any]:
-    return benchmark(bundles, **{"duration": "150ms", "threads": 1, "images": 6, **options})
+    return run_benchmark(bundles, **{"duration": "150ms", "threads": 1, "images": 6, **options})
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -85,7 +88,9 @@ def test_the_stages_make_up_the_headline(tiny_bundle: Bundle) -> None:
 def test_the_accuracy_is_that_of_evaluate(tiny_bundle: Bundle, tiny_data: Path) -> None:
     rows = quick(tiny_bundle.path, data=tiny_data)["rows"]
     for row in rows:
-        expected = evaluate(tiny_bundle.path, data=tiny_data, variant=row["variant"])
+        expected = evaluate(
+            tiny_bundle.path, dataset=SplitOptions(data=tiny_data), variant=row["variant"]
+        )
         assert (row["top1"], row["top5"], list(row["wilson95"]), row["accuracy_n"]) == (
             expected["top1"],
             expected["top5"],
@@ -112,7 +117,7 @@ def test_blocks_interleave_and_samples_are_kept(tiny_bundle: Bundle, tiny_data: 
 def test_lanes_take_turns_and_see_the_same_frames_in_the_same_order(tiny_bundle: Bundle) -> None:
     seen: list[str] = []
 
-    class Noted(Lane):
+    class Noted(BenchmarkLane):
         def query(self, *, record: bool) -> float:
             if record and (not seen or seen[-1] != self.bundle):
                 seen.append(self.bundle)
@@ -154,7 +159,7 @@ def test_several_bundles_are_compared_with_the_first(
     ]
     assert set(read(tmp_path / "both")["per_class"]) == {"tiny", "other"}
     assert (
-        "other beats tiny beyond chance at FP32: no"
+        "other is not shown to be more accurate than tiny at FP32."
         in Path(report(tmp_path / "both")["markdown"]).read_text()
     )
 

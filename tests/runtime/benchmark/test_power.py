@@ -1,4 +1,4 @@
-"""A benchmark row says under what conditions it was measured: on the made trees of boards, with real queries."""
+"""The conditions of a benchmark row: on made trees of boards, with real queries."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import pytest
 
 from finedge.bundle import Bundle
 from finedge.runtime.benchmark.frames import rendered_frames
-from finedge.runtime.benchmark.modes import Lane, Mode
-from finedge.runtime.benchmark.results import Claims, Measured, rows
-from finedge.runtime.benchmark.run import ENERGY_COUNTER, interleave, schedule
+from finedge.runtime.benchmark.lane import BenchmarkLane
+from finedge.runtime.benchmark.measure import Measured
+from finedge.runtime.benchmark.modes import Mode
+from finedge.runtime.benchmark.options import Claims
+from finedge.runtime.benchmark.results import rows
+from finedge.runtime.benchmark.run import ENERGY_COUNTER, interleave
+from finedge.runtime.benchmark.schedule import schedule
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.telemetry import Reader
 from finedge.runtime.telemetry.nvml import GpuReading
@@ -27,7 +31,7 @@ def measure(
     """Return the row of one short run on a board; `do` happens at the first recorded query."""
     waiting = [do] if do else []
 
-    class Watched(Lane):
+    class Watched(BenchmarkLane):
         def query(self, *, record: bool) -> float:
             if record and waiting:
                 waiting.pop()()
@@ -35,8 +39,8 @@ def measure(
 
     with Classifier.open(bundle, variant="fp32", threads=1) as classifier:
         lane = Watched("tiny", classifier, Mode("single-stream", 1), rendered_frames(3))
-        throttled = interleave([lane], PLAN, reader=Reader(root, nvml=card))
-        (row,) = rows(Measured({"tiny": bundle}, [lane], {}, throttled=throttled), Claims())
+        interleave([lane], PLAN, reader=Reader(root, nvml=card))
+        (row,) = rows(Measured({"tiny": bundle}, [lane], {}), Claims())
     return row.to_json()
 
 
@@ -82,9 +86,7 @@ def test_a_board_slowed_by_heat_while_measuring_makes_the_row_invalid(
     assert any("gpu-throttle-alert" in reason for reason in row["invalid_reasons"])
 
 
-def test_too_weak_a_supply_while_measuring_makes_the_row_invalid_and_one_before_does_not(
-    tiny_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_weak_supply_counts_only_while_measuring(tiny_bundle: Bundle, tmp_path: Path) -> None:
     make(tmp_path, "thor")
     assert measure(tiny_bundle, tmp_path)["valid"]  # it booted with one event
     row = measure(tiny_bundle, tmp_path, do=lambda: write(tmp_path, currents(oc1=3, oc3=1)))
@@ -101,7 +103,7 @@ def test_a_rail_that_fails_in_between_leaves_no_mean(tiny_bundle: Bundle, tmp_pa
 
 
 class Card:
-    """A GPU that takes 100 W by its energy counter and says 300 W of the last second."""
+    """A GPU that uses 100 W by its energy counter and reports 300 W for the last second."""
 
     def __init__(self, *, counts: bool = True) -> None:
         self.joules, self.counts = 1000.0, counts
@@ -123,7 +125,7 @@ def test_a_desktops_energy_is_counted(tiny_bundle: Bundle, tmp_path: Path) -> No
     )
 
 
-def test_without_a_counter_the_power_of_the_last_second_is_not_taken_for_the_blocks(
+def test_the_power_of_the_last_second_is_not_that_of_a_block(
     tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     row = measure(tiny_bundle, make(tmp_path, "desktop"), card=Card(counts=False))

@@ -19,8 +19,9 @@ from finedge.runtime.benchmark.rows import (
     median_or_none,
     unsupported,
 )
-from finedge.runtime.benchmark.run import clock_drop, parse_duration, schedule
-from finedge.runtime.evaluate.command import Answers
+from finedge.runtime.benchmark.run import clock_drop
+from finedge.runtime.benchmark.schedule import parse_duration, schedule
+from finedge.runtime.evaluate.predict import Answers
 
 
 def answers(labels: list[int], top1: list[int]) -> Answers:
@@ -73,16 +74,21 @@ def test_a_percentile_asked_for_but_unsupported_is_a_reason() -> None:
 
 def test_change_counts_flips_gains_and_losses() -> None:
     first, second = answers([0, 1, 2, 3], [0, 1, 0, 0]), answers([0, 1, 2, 3], [0, 2, 2, 1])
-    found = change(first, second)
-    assert (found.flips, found.gained, found.lost, found.top1_change) == (3, 1, 1, 0.0)
-    assert found.mcnemar_p == 1.0
+    difference = change(first, second)
+    assert (difference.flips, difference.gained, difference.lost, difference.top1_change) == (
+        3,
+        1,
+        1,
+        0.0,
+    )
+    assert difference.mcnemar_p == 1.0
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 12), (30, 4), (0, 100)])
 def test_the_paired_interval_encloses_the_difference_and_mirrors(gained: int, lost: int) -> None:
-    low, high = paired_interval95(gained, lost, 100)
+    low, high = paired_interval95(gained, lost, n=100)
     assert -1 <= low <= (gained - lost) / 100 <= high <= 1 or (gained, lost) == (0, 100)
-    assert paired_interval95(lost, gained, 100) == pytest.approx((-high, -low))
+    assert paired_interval95(lost, gained, n=100) == pytest.approx((-high, -low))
 
 
 def test_the_paired_interval_covers_the_truth_as_often_as_it_claims() -> None:
@@ -90,7 +96,7 @@ def test_the_paired_interval_covers_the_truth_as_often_as_it_claims() -> None:
     counts = rng.multinomial(300, [0.05, 0.08, 0.87], size=2000)
     held = [
         low <= -0.03 <= high
-        for low, high in (paired_interval95(int(g), int(x), 300) for g, x, _ in counts)
+        for low, high in (paired_interval95(int(g), int(x), n=300) for g, x, _ in counts)
     ]
     assert 0.93 < np.mean(held) < 0.985
 
@@ -131,7 +137,7 @@ def test_other_durations_are_usage_errors(text: str) -> None:
 
 
 @pytest.mark.parametrize("duration", ["100ms", "1s", "10s", "60s"])
-def test_a_schedule_has_three_blocks_at_least_and_none_longer_than_a_second(duration: str) -> None:
+def test_a_schedule_has_at_least_three_blocks_below_a_second(duration: str) -> None:
     plan = schedule(duration)
     assert plan.blocks >= 3
     assert plan.block_s <= 1

@@ -13,29 +13,31 @@ import pytest
 from finedge.errors import BundleError, DataError, UsageError
 from finedge.image import read_image
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.evaluate.command import bundle_dataset, evaluate, predict
+from finedge.runtime.evaluate.command import evaluate
+from finedge.runtime.evaluate.labelled import SplitOptions, bundle_dataset
+from finedge.runtime.evaluate.predict import predict
 from finedge.synthetic.perturb import PERTURBATIONS, perturb
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
 def test_recorded_data_give_the_known_accuracy(tiny_bundle, variant):
-    found = evaluate(tiny_bundle.path, variant=variant)
-    assert (found["top1"], found["top5"], found["n"], found["variant"], found["split"]) == (
+    result = evaluate(tiny_bundle.path, variant=variant)
+    assert (result["top1"], result["top5"], result["n"], result["variant"], result["split"]) == (
         1.0,
         1.0,
         18,
         variant,
         "test",
     )
-    assert found["file"] == {"fp32": "model.fp32.onnx", "int8": "model.int8.cpu.onnx"}[variant]
-    assert found["backend"] == "onnxruntime"
+    assert result["file"] == {"fp32": "model.fp32.onnx", "int8": "model.int8.cpu.onnx"}[variant]
+    assert result["backend"] == "onnxruntime"
 
 
 def test_a_wrong_label_costs_exactly_its_image(tiny_bundle, tiny_data):
     (tiny_data / "test" / "red" / "0.png").rename(tiny_data / "test" / "blue" / "9.png")
-    found = evaluate(tiny_bundle.path, data=tiny_data)
-    assert found["top1"] == round(17 / 18, 6)
-    assert found["wilson95"][0] < 17 / 18 < found["wilson95"][1]
+    result = evaluate(tiny_bundle.path, dataset=SplitOptions(data=tiny_data))
+    assert result["top1"] == round(17 / 18, 6)
+    assert result["wilson95"][0] < 17 / 18 < result["wilson95"][1]
 
 
 def test_an_unreadable_image_is_left_out_or_refused_by_its_share(tiny_bundle, tiny_data):
@@ -49,15 +51,15 @@ def test_an_unreadable_image_is_left_out_or_refused_by_its_share(tiny_bundle, ti
     assert evaluate(tiny_bundle.path)["n"] == 18 - 1 + 60
 
 
-def test_predictions_keep_the_order_of_the_images_and_are_what_the_classifier_says(tiny_bundle):
+def test_predictions_are_the_classifiers_in_the_order_of_the_images(tiny_bundle):
     items = bundle_dataset(tiny_bundle).split("val")
     with Classifier.open(tiny_bundle, variant="fp32") as classifier:
         answers = predict(classifier, items)
         one = classifier([read_image(items[5].path)])[0]
     assert answers.labels.tolist() == [i.label for i in items]
-    assert answers.ranked.shape == answers.p.shape == (12, 5)
+    assert answers.ranked.shape == answers.probabilities.shape == (12, 5)
     assert answers.ranked[5].tolist() == [r.index for r in one.top]
-    np.testing.assert_allclose(answers.p[5], [r.p for r in one.top], rtol=1e-6)
+    np.testing.assert_allclose(answers.probabilities[5], [r.p for r in one.top], rtol=1e-6)
     assert answers.correct.all()
 
 
@@ -65,16 +67,16 @@ def test_other_labels_are_refused_by_name(tiny_bundle, tiny_data):
     for split in ("train", "val", "test"):
         (tiny_data / split / "green").rename(tiny_data / split / "greem")
     with pytest.raises(DataError, match="does not know: greem"):
-        evaluate(tiny_bundle.path, data=tiny_data)
+        evaluate(tiny_bundle.path, dataset=SplitOptions(data=tiny_data))
 
 
 def test_fewer_classes_are_measured_as_what_they_are(tiny_bundle, tiny_data):
     whole = evaluate(tiny_bundle.path)
     for split in ("train", "val", "test"):
         shutil.rmtree(tiny_data / split / "blue")  # the first: the numbers of all others move
-    found = evaluate(tiny_bundle.path)
-    assert (whole["n"], found["n"]) == (18, 15)
-    assert whole["top1"] == found["top1"] == 1
+    result = evaluate(tiny_bundle.path)
+    assert (whole["n"], result["n"]) == (18, 15)
+    assert whole["top1"] == result["top1"] == 1
 
 
 def test_recorded_images_that_are_gone_ask_for_a_folder(tiny_bundle, tiny_data):
@@ -85,7 +87,7 @@ def test_recorded_images_that_are_gone_ask_for_a_folder(tiny_bundle, tiny_data):
 
 def test_an_unknown_split_and_a_folder_that_is_no_bundle_are_data_errors(tiny_bundle, tmp_path):
     with pytest.raises(DataError, match="tset"):
-        evaluate(tiny_bundle.path, split="tset")
+        evaluate(tiny_bundle.path, dataset=SplitOptions(split="tset"))
     with pytest.raises(BundleError, match="not a bundle"):
         evaluate(tmp_path)
 
@@ -103,15 +105,15 @@ def test_the_command_prints_one_json_object(tiny_bundle):
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
 def test_robustness_names_every_perturbation_and_what_it_costs(tiny_bundle, variant):
-    found = evaluate(tiny_bundle.path, variant=variant, robustness=True)
-    assert set(found["robustness"]) == set(PERTURBATIONS)
-    assert found["clean"]["top1"] == 1.0
-    for name, row in found["robustness"].items():
+    result = evaluate(tiny_bundle.path, variant=variant, robustness=True)
+    assert set(result["robustness"]) == set(PERTURBATIONS)
+    assert result["clean"]["top1"] == 1.0
+    for name, row in result["robustness"].items():
         assert row["n"] == 18, name
         assert row["drop"] == round(1 - row["top1"], 6), name
     # The frames are noise around one colour: a warp leaves it as it is.
-    assert {row["drop"] for name, row in found["robustness"].items() if name != "clutter"} == {0.0}
-    assert found == evaluate(tiny_bundle.path, variant=variant, robustness=True)
+    assert {row["drop"] for name, row in result["robustness"].items() if name != "clutter"} == {0.0}
+    assert result == evaluate(tiny_bundle.path, variant=variant, robustness=True)
 
 
 def test_perturbed_frames_go_through_the_same_preprocessing(tiny_bundle):
@@ -123,9 +125,11 @@ def test_perturbed_frames_go_through_the_same_preprocessing(tiny_bundle):
             for index, item in enumerate(items)
         ]
         np.testing.assert_allclose(
-            answers.p[:, 0], [classifier([frame])[0].top[0].p for frame in frames], rtol=1e-6
+            answers.probabilities[:, 0],
+            [classifier([frame])[0].top[0].p for frame in frames],
+            rtol=1e-6,
         )
-        assert not np.allclose(answers.p, predict(classifier, items).p)
+        assert not np.allclose(answers.probabilities, predict(classifier, items).probabilities)
 
 
 def test_fewer_images_are_spread_over_the_classes(tiny_bundle):

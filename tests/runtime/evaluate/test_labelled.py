@@ -14,8 +14,9 @@ from finedge.cli import main
 from finedge.data import content_digest, open_dataset, split_of_dataset
 from finedge.data.stored import FILE
 from finedge.errors import DataError
-from finedge.runtime.benchmark.command import benchmark
-from finedge.runtime.evaluate.command import bundle_dataset, evaluate
+from finedge.runtime.evaluate.command import evaluate
+from finedge.runtime.evaluate.labelled import SplitOptions, bundle_dataset
+from tests.runtime.benchmark.conftest import run_benchmark
 from tests.runtime.conftest import COLOURS, BundleMaker, colour_frame
 
 
@@ -53,28 +54,26 @@ def names(bundle: Bundle, root: Path) -> dict[str, set[str]]:
 def test_new_pictures_change_no_number_until_asked(
     stored: Bundle, flat: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before, splits = evaluate(stored.path, data=flat, variant="fp32"), names(stored, flat)
+    before = evaluate(stored.path, dataset=SplitOptions(data=flat), variant="fp32")
+    splits = names(stored, flat)
     add(flat, range(100, 105))
-    after = evaluate(stored.path, data=flat, variant="fp32")
+    after = evaluate(stored.path, dataset=SplitOptions(data=flat), variant="fp32")
     assert names(stored, flat) == splits
-    assert {k: after[k] for k in ("n", "top1", "top5")} == {
-        k: before[k] for k in ("n", "top1", "top5")
-    }
-    assert (before["data"]["split_from"], before["data"]["new"], after["data"]["new"]) == (
-        "stored",
-        0,
-        30,
-    )
+    assert all(after[key] == before[key] for key in ("n", "top1", "top5"))
+    assert (before["data"]["split_from"], before["data"]["new"]) == ("stored", 0)
+    assert after["data"]["new"] == 30
     assert "30 image(s)" in caplog.text
-    asked = evaluate(stored.path, data=flat, variant="fp32", new_images="test")
+    asked = evaluate(
+        stored.path, dataset=SplitOptions(data=flat, new_images="test"), variant="fp32"
+    )
     assert (asked["n"], asked["data"]["taken"]) == (before["n"] + 30, 30)
 
 
 def test_renamed_pictures_keep_their_split(stored: Bundle, flat: Path) -> None:
-    sizes = {split: len(found) for split, found in names(stored, flat).items()}
+    sizes = {split: len(images) for split, images in names(stored, flat).items()}
     for i, path in enumerate(sorted(flat.rglob("*.png"), reverse=True)):
         path.rename(path.with_name(f"n{i}.png"))
-    assert {split: len(found) for split, found in names(stored, flat).items()} == sizes
+    assert {split: len(images) for split, images in names(stored, flat).items()} == sizes
 
 
 @pytest.fixture
@@ -91,20 +90,20 @@ def test_evaluating_what_was_trained_on_ends_with_exit_4(
     leaky: Bundle, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(leaky.path), "--data", str(tiny_data)]) == 4
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "leak.png" in said.err
-    assert "--allow-overlap" in said.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "leak.png" in captured.err
+    assert "--allow-overlap" in captured.err
     assert main(["evaluate", str(leaky.path), "--data", str(tiny_data), "--allow-overlap"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["n"], found["data"]["overlap"]) == (19, 1)
+    result = json.loads(capsys.readouterr().out)
+    assert (result["n"], result["data"]["overlap"]) == (19, 1)
 
 
 def test_a_benchmark_counts_what_was_trained_on(leaky: Bundle, tiny_data: Path) -> None:
     quick = {"data": tiny_data, "duration": "100ms", "variants": "fp32", "images": 4}
     with pytest.raises(DataError, match=r"leak\.png"):
-        benchmark((leaky.path,), **quick)
-    benchmark((leaky.path,), **quick, allow_overlap=True)
+        run_benchmark((leaky.path,), **quick)
+    run_benchmark((leaky.path,), **quick, allow_overlap=True)
     report = json.loads((leaky.path / "report.json").read_text())
     assert report["method"]["data"]["leaky"]["overlap"] == 1
     assert report["rows"][0]["accuracy_n"] == 19
@@ -119,14 +118,14 @@ def test_a_bundle_without_a_stored_split_says_so_and_takes_no_cut(
     again = names(tiny_bundle, flat)
     assert not splits["train"] & (again["val"] | again["test"])
     with pytest.raises(DataError, match="would be cut anew"):
-        evaluate(tiny_bundle.path, data=flat)
-    found = evaluate(tiny_bundle.path, data=flat, allow_overlap=True)
-    assert found["data"]["split_from"] == "cut anew"
+        evaluate(tiny_bundle.path, dataset=SplitOptions(data=flat))
+    result = evaluate(tiny_bundle.path, dataset=SplitOptions(data=flat, allow_overlap=True))
+    assert result["data"]["split_from"] == "cut anew"
 
 
 def test_another_data_set_is_evaluated_by_its_own_splits(stored: Bundle, tiny_data: Path) -> None:
-    found = evaluate(stored.path, data=tiny_data, variant="fp32")
-    assert (found["n"], found["data"]["split_from"], found["data"]["known"]) == (18, "folder", 0)
+    result = evaluate(stored.path, dataset=SplitOptions(data=tiny_data), variant="fp32")
+    assert (result["n"], result["data"]["split_from"], result["data"]["known"]) == (18, "folder", 0)
 
 
 def test_a_damaged_stored_split_is_a_data_error(tiny_bundle: Bundle, tiny_data: Path) -> None:
@@ -139,9 +138,10 @@ def test_field_photos_in_class_folders_are_all_measured(stored: Bundle, tmp_path
     field = tmp_path / "field"
     add(field, range(200, 204))
     shutil.rmtree(field / "green")
-    found = evaluate(stored.path, data=field, variant="fp32")
-    assert (found["n"], found["data"]["split_from"], found["data"]["overlap"]) == (20, "folder", 0)
-    assert found["top1"] == 1
+    result = evaluate(stored.path, dataset=SplitOptions(data=field), variant="fp32")
+    origin = result["data"]
+    assert (result["n"], origin["split_from"], origin["overlap"]) == (20, "folder", 0)
+    assert result["top1"] == 1
 
 
 def test_images_that_calibrated_are_counted_where_they_are_measured(
@@ -151,5 +151,10 @@ def test_images_that_calibrated_are_counted_where_they_are_measured(
     add(field, range(200, 204))
     used = [content_digest(field / "red" / f"{seed}.png") for seed in (200, 201)]
     stored.extend("calibrate", {}, {"images_sha256": used})
-    assert evaluate(stored.path, data=field, variant="fp32")["data"]["calibrated"] == 2
+    assert (
+        evaluate(stored.path, dataset=SplitOptions(data=field), variant="fp32")["data"][
+            "calibrated"
+        ]
+        == 2
+    )
     assert "2 image(s) of split 'test' calibrated the INT8 variants" in caplog.text

@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 from finedge.bundle import FLOAT_FILE, Bundle
-from finedge.export.to_onnx import to_onnx
+from tests.small_models import SIZE, small_model
 
-collect_ignore_glob = [] if importlib.util.find_spec("jinja2") else ["test_*.py"]
+# A board has neither PyTorch, which makes the bundles of these tests, nor jinja2.
+NEEDS = {
+    "torch": ("test_command.py", "test_grid.py", "test_views.py"),
+    "jinja2": ("test_command.py", "test_pictures.py"),
+}
+collect_ignore = [
+    file for package, files in NEEDS.items() if find_spec(package) is None for file in files
+]
 
 EXPORTED: dict[str, tuple] = {}
 
 
+def exported(name):
+    """Return the torch model, its spec, its ONNX file's bytes and its taps."""
+    import onnx_ir as ir
+
+    from finedge.export.to_onnx import to_onnx
+
+    if name not in EXPORTED:
+        model, spec = small_model(name, backbone="resnet18")  # exports in half the time
+        graph, taps = to_onnx(model, spec)
+        EXPORTED[name] = (model, spec, ir.to_proto(graph).SerializeToString(), taps)
+    return EXPORTED[name]
+
+
 @pytest.fixture
-def make_bundle(make_model, tmp_path):
+def make_bundle(tmp_path):
     """Export a model with weights as if trained; return `bundle` and the torch `model`."""
 
     def make(name="cnl", **changes):
-        if name not in EXPORTED:
-            model, spec = make_model(name=name, backbone="resnet18")  # exports in half the time
-            graph, taps = to_onnx(model, spec)
-            EXPORTED[name] = (model, spec, ir.to_proto(graph).SerializeToString(), taps)
-        model, spec, content, taps = EXPORTED[name]
-        views = changes.get("views", model.views)
+        model, spec, content, taps = exported(name)
         bundle = Bundle.create(
             tmp_path / f"{name}.finedge",
             spec,
             files={FLOAT_FILE: content},
             taps=taps,
-            views=views,
+            views=changes.get("views", model.views),
             provenance={},
         )
         return SimpleNamespace(bundle=bundle, model=model)
@@ -44,4 +58,4 @@ def make_bundle(make_model, tmp_path):
 @pytest.fixture
 def frame():
     """A frame whose size is the network's input, so that nothing is resized."""
-    return np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    return np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8)

@@ -98,12 +98,12 @@ def test_a_wrong_option_is_a_usage_error(
 
 
 @pytest.mark.parametrize(
-    "what", ["nothing.jpg", "nothing", "empty", "clip.mp4", "empty/*.jpg", "/dev/video0"]
+    "uri", ["nothing.jpg", "nothing", "empty", "clip.mp4", "empty/*.jpg", "/dev/video0"]
 )
-def test_without_images_it_is_a_data_error(make_bundle, tmp_path, monkeypatch, what):
+def test_without_images_it_is_a_data_error(make_bundle, tmp_path, monkeypatch, uri):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    assert main(["explain", str(make_bundle("plain").bundle.path), what, "--out", "out"]) == 4
+    assert main(["explain", str(make_bundle("plain").bundle.path), uri, "--out", "out"]) == 4
     assert not (tmp_path / "out").exists()
 
 
@@ -130,6 +130,6 @@ def test_an_option_that_no_view_would_show_is_refused(make_bundle, photos, tmp_p
 
 
 def test_the_python_way_needs_no_files(make_bundle, frame):
-    found = Explainer(make_bundle("cnl").bundle)(frame, ExplainOptions(contrast=True))
-    assert found.pixels.shape == (64, 64, 3)
-    assert len(found.panels) == 6
+    explained = Explainer(make_bundle("cnl").bundle)(frame, ExplainOptions(contrast=True))
+    assert explained.pixels.shape == (64, 64, 3)
+    assert len(explained.panels) == 6

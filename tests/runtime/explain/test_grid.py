@@ -1,4 +1,4 @@
-"""Where a feature map's positions lie: predicted from kernels and paddings, measured by gradients."""
+"""Where a feature map's positions lie: predicted from the graph, measured by gradients."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import torch
 
 from finedge.export.to_onnx import to_onnx
 from finedge.runtime.explain.graph import Graph
-from finedge.runtime.explain.grid import Grid, Line, Places
+from finedge.runtime.explain.grid import AxisPositions, Grid, Places
 from finedge.spec import Input, Preprocess, Spec
-from finedge.train.models import build
+from finedge.train.models import build_model
 
 SIZE = 128
-# Of a random network the centre of mass of a position's gradient lies within a pixel or so of its receptive field's centre.
+# In a random network the centre of mass of a position's gradient is within about a pixel of the
+# centre of its receptive field.
 PIXELS = 1.0
 
 
@@ -31,7 +32,7 @@ def centre_of_gradient(model, block, position):
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet18"])
 def test_the_predicted_centre_is_where_the_gradient_comes_from(backbone):
     torch.manual_seed(0)
-    model = build("plain", num_classes=2, backbone=backbone).eval()
+    model = build_model("plain", num_classes=2, backbone=backbone).eval()
     graph, taps = to_onnx(
         model, Spec("plain", backbone, ("a", "b"), Preprocess(SIZE, SIZE), Input(SIZE, SIZE))
     )
@@ -56,12 +57,11 @@ def test_what_the_graph_does_not_tell_is_taken_as_equal_cells(make_bundle):
 
     bundle = make_bundle("plain").bundle
     places = Places(Graph(onnx.load(bundle.file(FLOAT_FILE))))
-    assert places.grid("no such tensor", shape=(4, 2), frame=(64, 64)) == Grid(
-        Line(16, 8), Line(32, 16)
-    )
-    assert places.grid("logits", shape=(4, 2), frame=(64, 64)) == Grid(Line(16, 8), Line(32, 16))
+    cells = Grid(AxisPositions(16, 8), AxisPositions(32, 16))
+    for tensor in ("no such tensor", "logits"):
+        assert places.grid(tensor, shape=(4, 2), frame=(64, 64)) == cells
 
 
 def test_the_nearest_position_of_a_pixel_stays_inside():
-    line = Line(step=8, first=7.5)
+    line = AxisPositions(step=8, first=7.5)
     assert [line.nearest(p, size=4) for p in (0, 7.5, 12, 30, 500)] == [0, 0, 1, 3, 3]

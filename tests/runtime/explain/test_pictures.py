@@ -14,15 +14,15 @@ from PIL import ImageFont
 from finedge.bundle import View
 from finedge.runtime.classifier import Ranked
 from finedge.runtime.explain.explainer import Explained
-from finedge.runtime.explain.grid import Grid, Line
+from finedge.runtime.explain.grid import AxisPositions, Grid
 from finedge.runtime.explain.maps import HeatMap, Panel, full_scale
 from finedge.runtime.explain.overlay import draw, enlarged, stretched, ticks
 from finedge.runtime.explain.sheet import card, sheet
 from finedge.runtime.explain.strip import answer, strip, tiles, wrapped
 
 SIZE = 64
-CELLS = Grid(Line(16, 8), Line(16, 8))  # 4 x 4
-SHIFTED = Grid(Line(16, 15.5), Line(16, 15.5))
+CELLS = Grid(AxisPositions(16, 8), AxisPositions(16, 8))  # 4 x 4
+SHIFTED = Grid(AxisPositions(16, 15.5), AxisPositions(16, 15.5))
 SCRIPT = "<script>alert('x')</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -66,8 +66,8 @@ def test_the_hottest_pixel_is_where_the_position_is_centred(grid, place):
     values = np.zeros((4, 4))
     values[place] = 1
     heat = HeatMap(values, grid)
-    found = stretched(values, grid, side=320, size=SIZE)
-    row, column = np.unravel_index(found.argmax(), found.shape)
+    drawn = stretched(values, grid, side=320, size=SIZE)
+    row, column = np.unravel_index(drawn.argmax(), drawn.shape)
     assert heat.peak == (grid.x.at(place[1]), grid.y.at(place[0]))
     assert ((column + 0.5) * SIZE / 320, (row + 0.5) * SIZE / 320) == pytest.approx(
         heat.peak, abs=SIZE / 320
@@ -76,9 +76,9 @@ def test_the_hottest_pixel_is_where_the_position_is_centred(grid, place):
 
 def test_beyond_the_last_position_its_value_goes_on_and_nothing_overshoots():
     values = np.random.default_rng(0).uniform(size=(4, 4))
-    found = stretched(values, SHIFTED, side=320, size=SIZE)
-    assert found[0, 0] == pytest.approx(values[0, 0])
-    assert values.min() - 1e-6 <= found.min() <= found.max() <= values.max() + 1e-6
+    drawn = stretched(values, SHIFTED, side=320, size=SIZE)
+    assert drawn[0, 0] == pytest.approx(values[0, 0])
+    assert values.min() - 1e-6 <= drawn.min() <= drawn.max() <= values.max() + 1e-6
 
 
 def test_an_even_map_is_one_faint_tint_and_a_sharp_one_is_not(grey):
@@ -99,18 +99,18 @@ def test_the_scale_names_the_uniform_level():
 def test_negative_evidence_is_not_drawn(grey):
     values = np.full((4, 4), -5.0)
     values[1, 1] = 2
-    found = draw(grey, panel_of(values, unit="evidence")).astype(int)
+    drawn = draw(grey, panel_of(values, unit="evidence")).astype(int)
     plain = draw(grey, panel_of(np.zeros((4, 4)), unit="evidence")).astype(int)
-    assert (found[-80:, -80:] == plain[-80:, -80:]).all()
-    assert np.abs(found - plain).max() > 50
+    assert (drawn[-80:, -80:] == plain[-80:, -80:]).all()
+    assert np.abs(drawn - plain).max() > 50
 
 
 def test_many_maps_are_small_multiples(grey):
-    found = draw(grey, panel_of(*np.eye(16)[[0, 5, 15]].reshape(3, 4, 4)))
-    assert found.shape == enlarged(grey).shape
+    drawn = draw(grey, panel_of(*np.eye(16)[[0, 5, 15]].reshape(3, 4, 4)))
+    assert drawn.shape == enlarged(grey).shape
     hottest = [
         np.unravel_index(q.sum(axis=2).argmax(), q.shape[:2])
-        for q in (found[:159, :159], found[:159, 160:319], found[160:319, :159])
+        for q in (drawn[:159, :159], drawn[:159, 160:319], drawn[160:319, :159])
     ]
     assert [r < c for r, c in zip(*[[int(v) for v in x] for x in hottest[:2]], strict=True)] == [
         True,
@@ -133,7 +133,7 @@ def test_the_answer_names_what_else_was_likely():
 def test_long_labels_wrap_and_keep_every_letter():
     font = ImageFont.load_default(17)
     lines = list(
-        wrapped("for American_Three_toed_Woodpecker rather than Downy_Woodpecker", font, 200)
+        wrapped("for American_Three_toed_Woodpecker rather than Downy_Woodpecker", font, width=200)
     )
     assert len(lines) > 1
     assert all(font.getlength(line) <= 200 for line in lines)
@@ -148,34 +148,31 @@ class Assets(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.found, self.tags = [], []
+        self.addresses, self.tags = [], []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.found += [
+        self.addresses += [
             value for name, value in attrs if name == "src" or (tag == "link" and name == "href")
         ]
 
 
 def page():
-    found = explained(
+    explanation = explained(
         panel_of(np.full((4, 4), 1 / 16), title=f"looks at {SCRIPT}"),
         label=f"{SCRIPT}{'long' * 20}",
     )
-    shown = tiles(found)
-    assert strip(shown, heading=answer(found), name="x.jpg").startswith(b"\x89PNG")
-    return sheet(
-        [card(shown, name=f"{'folder/' * 20}x.jpg", answer=answer(found), png="a b.png")] * 2,
-        title="birds",
-        about="about",
-    )
+    pictures, heading = tiles(explanation), answer(explanation)
+    assert strip(pictures, heading=heading, name="x.jpg").startswith(b"\x89PNG")
+    one = card(pictures, name=f"{'folder/' * 20}x.jpg", answer=heading, png="a b.png")
+    return sheet([one, one], title="birds", about="about")
 
 
 def test_the_page_loads_nothing_and_escapes_everything():
     assets = Assets()
     assets.feed(page())
-    assert assets.found
-    assert all(address.startswith("data:") for address in assets.found)
+    assert assets.addresses
+    assert all(address.startswith("data:") for address in assets.addresses)
     assert "script" not in assets.tags
     assert "a%20b.png" in page()
 
@@ -183,7 +180,8 @@ def test_the_page_loads_nothing_and_escapes_everything():
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian package: chromium)")
 def test_chromium_shows_the_page_at_360_px_without_sideways_scrolling(tmp_path):
     measure = "document.body.dataset.result=f.contentDocument.scrollingElement.scrollWidth"
-    frame = f'<iframe id="f" style="border:0" width="360" height="800" srcdoc="{html.escape(page())}" onload="{measure}"></iframe>'
+    style = 'id="f" style="border:0" width="360" height="800"'
+    frame = f'<iframe {style} srcdoc="{html.escape(page())}" onload="{measure}"></iframe>'
     (tmp_path / "frame.html").write_text(f"<!doctype html><body>{frame}")
     command = [
         CHROMIUM,

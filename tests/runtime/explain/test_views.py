@@ -30,14 +30,14 @@ def reference_weights(q, k, scale):
 
 
 def inside_torch(model, spec, frame):
-    """What PyTorch computes: the output of every module by path, and the inputs (q, k) of every attention."""
+    """What PyTorch computes: each module's output and each attention's inputs (q, k), by path."""
     outputs, inputs = {}, {}
 
     def keep(path):
-        def hook(module, given, output):
+        def hook(module, arguments, output):
             outputs[path] = output
             if isinstance(module, CrossLayerAttention):
-                inputs[path] = [t.numpy() for t in given[:2]]
+                inputs[path] = [t.numpy() for t in arguments[:2]]
 
         return hook
 
@@ -60,13 +60,13 @@ def test_every_view_of_every_model_shows_what_pytorch_computes(make_bundle, fram
     if not made.model.views:
         pytest.skip(f"{name} declares no views")
     explainer = Explainer(made.bundle)
-    found, inside = (
+    explained, inside = (
         explainer(frame, ExplainOptions(contrast=True)),
         inside_torch(made.model, made.bundle.spec, frame),
     )
-    assert found.top[0].index == inside.scores.argmax()
-    assert {panel.view for panel in found.panels} == set(made.model.views)
-    for panel in found.panels:
+    assert explained.top[0].index == inside.scores.argmax()
+    assert {panel.view for panel in explained.panels} == set(made.model.views)
+    for panel in explained.panels:
         CHECKS[panel.view.kind](panel, inside, made.model, explainer)
 
 
@@ -93,7 +93,7 @@ def check_mask(panel, inside, model, explainer):
 def check_cam(panel, inside, model, explainer):
     (heat,) = panel.maps
     features = inside.outputs[panel.view.tap].numpy()[0]
-    linear = next(p.linear for p in explainer.pictures if p.view == panel.view)
+    linear = next(p.linear for p in explainer.views if p.view == panel.view)
     assert heat.values.shape == features.shape[1:]
     if len(features) != linear.weight.shape[1]:
         return  # this map is one part of what the linear layer sees
@@ -113,9 +113,9 @@ CHECKS = {"attention": check_attention, "mask": check_mask, "cam": check_cam}
 def test_attention_weights_equal_the_numpy_reference(query):
     rng = np.random.default_rng(0)
     q, k = rng.normal(size=(1, 8, *query)), rng.normal(size=(1, 8, 5, 4))
-    found = attention_weights(q[0], k[0], scale=0.35)
-    assert found.shape == (query[0] * query[1], 20)
-    assert found == pytest.approx(reference_weights(q, k, 0.35), abs=1e-12)
+    weights = attention_weights(q[0], k[0], scale=0.35)
+    assert weights.shape == (query[0] * query[1], 20)
+    assert weights == pytest.approx(reference_weights(q, k, 0.35), abs=1e-12)
 
 
 @pytest.mark.parametrize(("at", "index"), [((0.0, 0.0), 0), ((1.0, 1.0), -1)])
@@ -173,8 +173,8 @@ def test_a_bundle_without_views_says_to_export_again(make_bundle):
 @pytest.mark.parametrize("kind", ["attention", "cam"])
 def test_one_kind_of_view_alone_is_enough(make_bundle, frame, kind):
     views = tuple(v for v in make_bundle("cnl").model.views if v.kind == kind)
-    found = Explainer(make_bundle("cnl", views=views).bundle)(frame)
-    assert {panel.view.kind for panel in found.panels} == {kind}
+    explained = Explainer(make_bundle("cnl", views=views).bundle)(frame)
+    assert {panel.view.kind for panel in explained.panels} == {kind}
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ OPS = ("Conv", "Gemm", "MatMul")
 KINDS = (np.uint8, np.int8)
 REPORT = """
 from finedge.runtime.ort.int8_products import int8_products
-from finedge.runtime.telemetry.cpu import cpu_flags
+from finedge.runtime.machine.cpu import cpu_flags
 print(int8_products(), "avx2" in cpu_flags(), "avx512f" in cpu_flags())
 """
 QEMU = shutil.which("qemu-x86_64")

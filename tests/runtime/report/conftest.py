@@ -1,4 +1,4 @@
-"""A report.json as a benchmark of two models writes it, with made-up numbers, for tests of the pages made of it."""
+"""A report.json as a benchmark of two models writes it, with made-up numbers."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def sample_report(
         for i in range(24)
     ]
     method = {
-        "duration_s": 10.0, "warm_up_s": 2.0, "blocks": 15, "rewarm_s": 0.05, "block_s": 0.667, "frames": 256, "frames_from": "images of the test split",
+        "duration_s": 10.0, "warm_up_s": 2.0, "blocks": 15, "rewarm_s": 0.05, "block_s": 0.667,
+        "frames": 256, "frames_from": "images of the test split",
         "threads": 1, "split": "test", "gate": None, "percentiles": [99.0],
     }  # fmt: skip
     environment = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import html
 import json
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 
 from finedge.errors import DataError
+from finedge.runtime.report import verdict
 from finedge.runtime.report.command import report
 from finedge.runtime.report.content import read_report
 from finedge.runtime.report.html import page
 from finedge.runtime.report.markdown import markdown
+from finedge.runtime.report.tables import row_tables
 from finedge.runtime.report.verdict import verdicts
 
 SCRIPT = "<script>alert('x')</script>"
@@ -45,23 +48,26 @@ def test_a_missing_damaged_or_newer_report_is_a_data_error(
         read_report(tmp_path / "report.json")
 
 
+def test_the_examples_of_the_verdict_are_true() -> None:
+    assert doctest.testmod(verdict).failed == 0
+
+
 def test_verdict_says_faster_lower_and_not_beyond_chance(sample: SimpleNamespace) -> None:
     texts = [s.text for s in verdicts(sample.report())]
-    assert any(
-        t.startswith(
-            "plain: INT8 is 2.93x faster at p50 and its top-1 is 0.3 points lower (95 % interval -0.8..+0.2; not beyond chance"
-        )
-        for t in texts
+    expected = (
+        "plain: INT8 is 2.93x faster at p50 and its top-1 is 0.3 points lower "
+        "(95 % interval -0.8..+0.2; not beyond chance",
+        "cnl is not shown to be more accurate than plain at FP32.",
     )
-    assert any(t.startswith("cnl beats plain beyond chance at FP32: no;") for t in texts)
+    assert all(any(text.startswith(start) for text in texts) for start in expected)
 
 
-def test_verdict_says_yes_only_for_a_gain_beyond_chance(sample: SimpleNamespace) -> None:
+def test_verdict_claims_a_better_or_worse_model_only_beyond_chance(sample: SimpleNamespace) -> None:
     content = sample.report()
     content["comparisons"][0] |= {"mcnemar_p": 0.001}
-    assert "at FP32: yes;" in verdicts(content)[-1].text
+    assert verdicts(content)[-1].lead == "cnl is more accurate than plain at FP32."
     content["comparisons"][0] |= {"top1_change": -0.05}
-    assert "at FP32: no;" in verdicts(content)[-1].text
+    assert verdicts(content)[-1].lead == "cnl is less accurate than plain at FP32."
 
 
 def test_verdict_warns_of_invalid_rows_first(sample: SimpleNamespace) -> None:
@@ -88,6 +94,24 @@ def test_invalid_rows_are_shown_with_their_reason(render: Any, sample: SimpleNam
     text = html.unescape(render(sample.report()))
     assert "39.20" in text
     assert "p99 was asked for: needs 662 queries, has 240" in text
+
+
+def test_the_point_of_an_invalid_row_is_hollow_and_its_bar_says_why(
+    sample: SimpleNamespace,
+) -> None:
+    text = page(sample.report())
+    assert 'class="mark c1 invalid"' in text
+    assert "cnl int8 (INVALID)" in text
+    assert "2.10 + 29.70 + 0.10" in text
+
+
+@pytest.mark.parametrize("render", [markdown, page])
+def test_every_column_is_explained_once(render: Any, sample: SimpleNamespace) -> None:
+    report = sample.report()
+    columns = {title for table in row_tables(report["rows"]) for title in table.columns}
+    text = html.unescape(render(report)).split("What the columns mean")[1]
+    for title in columns:
+        assert sum(text.count(f"{a}{title}{b}") for a, b in (("**", "**"), ("<dt>", "</dt>"))) == 1
 
 
 @pytest.mark.parametrize("render", [markdown, page])
@@ -127,7 +151,7 @@ def test_single_stream_and_offline_stand_in_different_tables(sample: SimpleNames
     assert "batch 8" in text
 
 
-def test_power_has_columns_and_a_sentence_where_a_sensor_told_it_and_none_elsewhere(
+def test_power_has_columns_and_a_sentence_only_with_a_sensor(
     sample: SimpleNamespace,
 ) -> None:
     report = sample.report()
@@ -145,7 +169,7 @@ def test_power_has_columns_and_a_sentence_where_a_sensor_told_it_and_none_elsewh
     for text in (markdown(report), page(report)):
         assert all(
             word in text
-            for word in ("mJ an image", "231.50", "7.25", "25W", "told by the rail VIN; energy")
+            for word in ("mJ an image", "231.50", "7.25", "25W", "reported by the rail VIN. Energy")
         )
 
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from finedge.runtime.report.html import SIZES, page
-from finedge.runtime.report.picture import Box, nice_step, picture
+from finedge.runtime.report.labels import Box
+from finedge.runtime.report.picture import nice_step, picture
 
 
 def clash(first: Box, second: Box) -> bool:

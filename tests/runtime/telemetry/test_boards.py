@@ -54,9 +54,8 @@ def test_each_boards_power_mode_and_clocks(tmp_path: Path, board: str) -> None:
 def test_a_jetson_tells_its_fan_its_load_and_its_temperatures(tmp_path: Path, board: str) -> None:
     t = read_telemetry(make(tmp_path, board))
     assert t.fan == pytest.approx(0.2)
-    assert t.gpu_util == (
-        None if board == "thor" else pytest.approx(0.345)
-    )  # nobody says what Thor's file counts
+    # The unit of Thor's file is not documented.
+    assert t.gpu_util == (None if board == "thor" else pytest.approx(0.345))
     assert t.temperatures_c["cpu-thermal"] in (40, 41)
     assert t.hottest_c == max(c for c in t.temperatures_c.values() if c is not None)
 
@@ -96,7 +95,7 @@ def test_a_thor_carrier_without_its_input_monitor_has_no_total(tmp_path: Path) -
     assert (t.power_w, t.power_from) == (None, None)
 
 
-def test_a_rail_that_answers_with_an_error_is_none_and_so_is_the_sum_it_is_part_of(
+def test_a_rail_with_an_error_is_none_and_so_is_its_sum(
     tmp_path: Path,
 ) -> None:
     make(tmp_path, "agx-orin")

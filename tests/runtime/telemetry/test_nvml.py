@@ -1,4 +1,7 @@
-"""A desktop's GPU through NVML. No GPU is at hand: what pynvml would answer is pretended; its names are those of the installed package."""
+"""A desktop's GPU through NVML.
+
+A fake answers as pynvml does; the names are those of the installed package.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ import pytest
 from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
-from finedge.runtime.benchmark.command import benchmark
 from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildOptions, Profile
@@ -25,6 +24,7 @@ from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
 from finedge.runtime.verify.command import verify
+from tests.runtime.benchmark.conftest import run_benchmark
 from tests.runtime.trt.fakes import FakeContext, FakeEngine
 
 ORIN = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
@@ -210,7 +210,7 @@ def test_verify_shows_the_numbers_of_an_engine_that_fails(device, tiny_bundle, c
 
 def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundle):
     modes = "single-stream,offline"
-    single, offline = benchmark(
+    single, offline = run_benchmark(
         (tiny_bundle.path,),
         backend="tensorrt",
         variants="fp32",

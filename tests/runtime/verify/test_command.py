@@ -1,4 +1,4 @@
-"""`finedge verify`: a good bundle passes; whatever is broken, the first diverging stage is named."""
+"""`finedge verify`: a good bundle passes; of a broken one the first diverging stage is named."""
 
 from __future__ import annotations
 
@@ -182,9 +182,7 @@ def test_a_backend_without_feature_maps_skips_the_taps_with_the_reason(tiny_bund
     )
 
 
-def test_a_backend_whose_engines_show_no_feature_maps_skips_the_taps_with_how_to_make_one(
-    tiny_bundle, monkeypatch
-):
+def test_without_an_engine_with_taps_the_reason_says_how_to_build_one(tiny_bundle, monkeypatch):
     def no_taps(self, bundle):
         raise NoTaps("no engine here shows feature maps", fix="finedge build --debug-taps")
 
@@ -209,7 +207,7 @@ def test_images_that_are_not_there_are_a_data_error(tiny_bundle, tmp_path):
         verify(tiny_bundle.path, data=tmp_path / "missing")
 
 
-def test_comparison_fails_on_shape_nan_and_limit_and_scales_with_the_values():
+def test_a_comparison_fails_on_shape_nan_and_limit_at_any_scale():
     ones = np.ones((2, 3), np.float32)
     assert compared("x", ones + 5e-5, ones, limit=1e-4)["pass"] is True
     assert compared("x", ones + 5e-4, ones, limit=1e-4)["pass"] is False

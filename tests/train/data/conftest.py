@@ -23,7 +23,10 @@ PER_CLASS = {"train": 4, "val": 2, "test": 2}
 
 @dataclass
 class Miniature:
-    """Archives as {file: {path: bytes}} (a plain file: bytes), and the (path, label) that `get` should list."""
+    """Archives as {file: {path: bytes}} (a plain file: bytes), and the rows of each split.
+
+    A row is the (path, label) that `get` should list.
+    """
 
     files: dict
     labels: tuple
@@ -261,7 +264,8 @@ def adience():
         "(60, 100)",
     )
     labels = ("0-2", "4-6", "8-13", "15-20", "25-32", "38-43", "48-53", "60+")
-    header = "user_id\toriginal_image\tface_id\tage\tgender\tx\ty\tdx\tdy\ttilt_ang\tfiducial_yaw_angle\tfiducial_score\n"
+    columns = "user_id original_image face_id age gender x y dx dy tilt_ang"
+    header = "\t".join([*columns.split(), "fiducial_yaw_angle", "fiducial_score"]) + "\n"
     files, splits = {"aligned.tar.gz": {}}, {"train": [], "test": []}
     for fold in range(5):
         text = header
@@ -330,7 +334,8 @@ def grocery():
         for n, s, c in numbered(PER_CLASS, labels)
     ]
     content = {
-        f"{top}/classes.csv": b"Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int)\nGolden-Delicious,0,Apple,0\nKiwi,1,Kiwi,1\n"
+        f"{top}/classes.csv": b"Class Name (str),Class ID (int),Coarse Class Name (str),"
+        b"Coarse Class ID (int)\nGolden-Delicious,0,Apple,0\nKiwi,1,Kiwi,1\n"
     }
     content |= {
         f"{top}/{w}.txt": "".join(f"{f}, {c}, {c}\n" for s, c, f, _ in images if s == w).encode()
@@ -345,7 +350,7 @@ def grocery():
 
 
 def imagenet():
-    """Synsets are numbered in the devkit against their order: the labels must follow the sorted synsets."""
+    """The devkit numbers synsets against their order; labels must follow the sorted synsets."""
     synsets, words = (
         ("n01440764", "n01443537"),
         ("tench, Tinca tinca", "goldfish, Carassius auratus"),
@@ -454,7 +459,8 @@ def miniature():
 class Server:
     """Serves `files` ({name: bytes}) on loopback and remembers what was asked for.
 
-    A name in `cut` loses its last bytes, one in `moved` is redirected, one in `endless` announces no length and does not end.
+    A name in `cut` loses its last bytes, one in `moved` is redirected, one in `endless` announces
+    no length and does not end.
     """
 
     def __init__(self):
@@ -508,7 +514,7 @@ def server(running_server, monkeypatch):
 
 @pytest.fixture
 def publish(server, miniature, monkeypatch):
-    """Put a miniature on the server and into the registry, with its own digests and counts; return the miniature."""
+    """Put a miniature on the server and into the registry, with its own digests and counts."""
 
     def put(name, *, counts=None):
         small, official = miniature(name), DATASETS[name]

@@ -194,11 +194,14 @@ def test_an_argument_out_of_range_is_refused(folder, bad):
         check(folder, **bad)
 
 
-def test_the_command_line_prints_the_answer_of_a_failed_check_and_imports_no_torch(folder):
+def test_a_failed_check_prints_its_result_and_imports_no_torch(folder):
     (folder / "test" / "crow" / "copy.jpg").write_bytes(
         (folder / "train" / "crow" / "0.jpg").read_bytes()
     )
-    code = "import sys, finedge.cli as c; code = c.main(['data', 'check', sys.argv[1]]); assert 'torch' not in sys.modules; sys.exit(code)"
+    code = (
+        "import sys, finedge.cli as c; code = c.main(['data', 'check', sys.argv[1]]); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False
     )

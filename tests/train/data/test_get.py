@@ -209,11 +209,11 @@ def test_the_record_says_where_everything_comes_from(tmp_path, server, publish):
     )
 
 
-# --- what goes wrong ----------------------------------------------------------------------------------------------------
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [n for n, d in DATASETS.items() if not d.downloadable()])
-def test_archives_without_an_address_are_all_named_before_anything_happens(name, tmp_path, publish):
+def test_archives_without_an_address_are_all_named_first(name, tmp_path, publish):
     publish(name)
     with pytest.raises(DataError) as refused:
         get(name, tmp_path)
@@ -521,7 +521,7 @@ def test_a_mirror_that_is_no_address_is_refused(tmp_path):
         get("dogs", tmp_path, mirror="here")
 
 
-# --- the registry -------------------------------------------------------------------------------------------------------
+# --- the registry ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -563,17 +563,15 @@ def test_the_real_grocery_store_has_the_official_counts(tmp_path, shared_data):
         "images": 5421,
         "listed": 5421,
     }
-    ours, theirs = open_dataset(tmp_path), open_dataset(shared_data / "grocery240")
-    assert ours.labels == theirs.labels
-    assert [(i.path.resolve(), i.label) for i in ours.split("test")] == [
-        (i.path.resolve(), i.label) for i in theirs.split("test")
+    dataset, expected = open_dataset(tmp_path), open_dataset(shared_data / "grocery240")
+    assert dataset.labels == expected.labels
+    assert [(i.path.resolve(), i.label) for i in dataset.split("test")] == [
+        (i.path.resolve(), i.label) for i in expected.split("test")
     ]
     assert get("grocery", tmp_path, option=("level=coarse",))["counts"]["classes"] == 43
 
 
-def test_the_command_line_fetches_from_a_mirror_and_checks_the_official_counts(
-    tmp_path, server, publish
-):
+def test_the_command_line_fetches_from_a_mirror_and_checks_counts(tmp_path, server, publish):
     publish("grocery")
     words = ["data", "get", "grocery", str(tmp_path / "grocery"), "--mirror", server.address]
     done = subprocess.run(

@@ -9,14 +9,14 @@ from finedge.errors import UsageError
 from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.synthetic.perturb import PERTURBATIONS, perturb
-from finedge.train.command import train
-from finedge.train.evaluate import evaluate, target_ranks
+from finedge.train.evaluate.accuracy import target_ranks
+from finedge.train.evaluate.command import evaluate
 from finedge.train.loader import EvaluationImages, normalise
 from finedge.train.run import load_run
 
 
 @pytest.fixture(scope="module")
-def run(pictures, tmp_path_factory):
+def run(train, pictures, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     train(
         out=out,

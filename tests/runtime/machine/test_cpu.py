@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from finedge.runtime.telemetry import cpu
-from finedge.runtime.telemetry.cpu import cpu_flags, cpu_name, owned_cores
+from finedge.runtime.machine import cpu
+from finedge.runtime.machine.cpu import cpu_flags, cpu_name, owned_cores
 
 
 def write(path, flags):
@@ -46,12 +46,12 @@ def test_this_machine_is_asked_and_its_list_believed_where_the_two_agree(
 ):
     here = write(tmp_path / "cpuinfo", listed)
     monkeypatch.setattr(cpu, "CPUINFO", here)
-    monkeypatch.setattr(cpu, "_asked", lambda: asked)
+    monkeypatch.setattr(cpu, "_detected", lambda: asked)
     assert cpu_flags(here) == flags
 
 
 def test_numpy_is_asked_here():
-    assert cpu._asked().keys() & {"avx2", "asimd"}
+    assert cpu._detected().keys() & {"avx2", "asimd"}
 
 
 def test_a_machine_that_lists_nothing_still_has_a_name(tmp_path):

@@ -3,10 +3,12 @@ import json
 import pytest
 
 from finedge.errors import UsageError
-from finedge.train import about, backbones, models
+from finedge.train import backbones, models
+from finedge.train.cost import cost
+from finedge.train.models.command import models as list_command
 
-# Counted independently for the project's reading of the papers: parameters in millions, GMAC at 224 and 448, 200 classes. clca_cga stands
-# in its own test: two attention nodes count the matrix of cosines twice.
+# Counted independently, from the papers: parameters in millions, GMAC at 224 and 448, 200 classes.
+# clca_cga has its own test: its two attention nodes count the matrix of cosines twice.
 COUNTED = [
     ("plain", "resnet50", {}, 23.92, 4.09, 16.35),
     ("plain", "resnet101", {}, 42.91, 7.80, 31.20),
@@ -27,20 +29,20 @@ COUNTED = [
 def test_the_counts_are_those_of_the_papers_design(
     model, backbone, options, parameters, small, large
 ):
-    cost = about.cost(model, backbone=backbone, **options)
-    assert round(cost["parameters"] / 1e6, 2) == parameters
-    assert [round(cost["gmac"][size], 2) for size in ("224", "448")] == pytest.approx(
+    counts = cost(model, backbone=backbone, **options)
+    assert round(counts["parameters"] / 1e6, 2) == parameters
+    assert [round(counts["gmac"][size], 2) for size in ("224", "448")] == pytest.approx(
         [small, large], abs=0.0101
     )
 
 
 def test_the_command_lists_everything_registered_as_json():
-    listed = json.loads(json.dumps(about.models(backbone=("mobilenetv2_035",))))
+    listed = json.loads(json.dumps(list_command(backbone=("mobilenetv2_035",))))
     assert {m["name"] for m in listed["models"]} == set(models.names())
     assert {b["name"] for b in listed["backbones"]} == set(backbones.names())
     assert [c["model"] for c in listed["costs"]] == list(models.names())
 
 
-def test_an_unknown_backbone_is_told_with_the_nearest():
+def test_an_unknown_backbone_is_reported_with_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'resnet50'"):
-        about.models(backbone=("resnet5",))
+        list_command(backbone=("resnet5",))

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from finedge.runtime import environment as module
-from finedge.runtime.environment import (
-    TOLD,
-    UNKNOWN,
+from finedge.runtime.machine.memory import memory_mib
+from finedge.runtime.machine.sysfs import UNKNOWN
+from finedge.runtime.telemetry import environment as module
+from finedge.runtime.telemetry.environment import (
+    SENSORS,
     clocks_mhz,
     commit,
     environment,
     governor,
-    memory_mib,
     temperatures_c,
     throttle_count,
     version,
@@ -66,12 +66,19 @@ def test_what_cannot_be_read_is_unknown_and_never_a_guess(tmp_path: Path) -> Non
     facts = environment(tmp_path)
     assert {
         facts[k]
-        for k in ("governor", "clocks_mhz", "temperature_c", "throttle_count", "memory_mib", *TOLD)
+        for k in (
+            "governor",
+            "clocks_mhz",
+            "temperature_c",
+            "throttle_count",
+            "memory_mib",
+            *SENSORS,
+        )
     } == {UNKNOWN}
     assert facts["cpu_flags"] == []
 
 
-def test_a_boards_power_mode_clocks_and_throttling_stand_beside_every_number(
+def test_a_board_reports_power_mode_clocks_and_throttling(
     tmp_path: Path,
 ) -> None:
     facts = environment(make(tmp_path, "orin-nx"))
@@ -121,7 +128,7 @@ def test_a_missing_package_is_said_to_be_missing() -> None:
     assert version("no_such_package").startswith("missing:")
 
 
-def test_the_commit_is_that_of_the_checkout_and_never_of_a_repository_around_an_installed_copy(
+def test_the_commit_is_never_that_of_a_repository_around_a_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if shutil.which("git") is None:
@@ -144,6 +151,10 @@ def test_the_commit_is_that_of_the_checkout_and_never_of_a_repository_around_an_
 
 
 def test_it_can_be_asked_where_cv2_cannot_be_imported() -> None:
-    code = "import sys; sys.modules['cv2'] = None; from finedge.runtime.environment import environment; print(environment()['versions']['cv2'])"
+    code = (
+        "import sys; sys.modules['cv2'] = None; "
+        "from finedge.runtime.telemetry.environment import environment; "
+        "print(environment()['versions']['cv2'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("missing:")

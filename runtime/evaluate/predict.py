@@ -1,0 +1,104 @@
+"""What a classifier answers to labelled images, on the same path as a camera's frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finedge.data import Item
+from finedge.errors import DataError
+from finedge.image import read_image
+from finedge.measure import accuracy_record
+from finedge.progress import watched
+from finedge.synthetic.perturb import perturb
+
+if TYPE_CHECKING:
+    from finedge.runtime.classifier import Classifier
+
+READ_AHEAD = 32  # images decoded at a time
+RANKED = 5  # classes kept of each answer
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier answered to labelled images.
+
+    Attributes:
+        items: the images.
+        labels: their true classes, int [n].
+        ranked: the classes it named, the best first, int [n, k]; k is 5, or all if there are fewer.
+        probabilities: the probabilities of those classes, float32 [n, k].
+    """
+
+    items: tuple[Item, ...]
+    labels: NDArray[np.intp]
+    ranked: NDArray[np.intp]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the first named class is the true one: bool [n]."""
+        return np.equal(self.ranked[:, 0], self.labels)
+
+    def record(self) -> dict[str, object]:
+        """Return top1, top5, n and wilson95."""
+        among_first = (self.ranked == self.labels[:, None]).any(axis=1)
+        top1, top5 = int(self.correct.sum()), int(among_first.sum())
+        return accuracy_record(top1, top5, len(self.items))
+
+
+def predict(
+    classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None = None
+) -> Answers:
+    """Classify labelled images one by one, as a camera's frames are.
+
+    A progress bar is drawn where stderr is a terminal.
+
+        items = bundle_dataset(bundle).split("test")
+        with Classifier.open(bundle) as classifier:
+            print(predict(classifier, items).record())
+
+    Args:
+        classifier: an open classifier.
+        items: the images and their true classes.
+        perturbation: a name in `finedge.synthetic.perturb`; the decoded frames go through it first.
+
+    Raises:
+        DataError: no images, or one cannot be read (see `finedge.data.drop_unreadable`).
+    """
+    from finedge.runtime.classifier import order
+
+    if not items:
+        raise DataError("no images to evaluate", expected="at least one")
+    batches = _batches(classifier, items, perturbation=perturbation)
+    bar = watched(batches, "evaluate", total=len(items))
+    scores = np.concatenate([classifier.scores(batch) for batch in bar])
+    p = classifier.probabilities(scores)
+    ranked = order(p)[:, :RANKED]
+    ranked_p = np.take_along_axis(p, ranked, axis=1)
+    labels = np.array([item.label for item in items], dtype=np.intp)
+    return Answers(items, labels, ranked, ranked_p.astype(np.float32))
+
+
+def _batches(
+    classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield batches of one image, prepared in threads a few images ahead.
+
+    OpenCV and Pillow release the interpreter lock, so the threads run side by side.
+    """
+
+    def prepare(index: int) -> NDArray[np.uint8]:
+        frame = read_image(items[index].path)
+        if perturbation:
+            frame = perturb(frame, perturbation, index=index)
+        return classifier.prepare([frame])
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(items), READ_AHEAD):
+            yield from pool.map(prepare, range(start, min(start + READ_AHEAD, len(items))))

@@ -1,0 +1,96 @@
+"""The plan of a run: model, backbone, weights and recipe, with every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from finedge.errors import UsageError
+from finedge.spec import Method, Preprocess, Rule
+from finedge.train import backbones
+from finedge.train.models import FineGrained, build_model
+from finedge.train.models import entry as model_entry
+from finedge.train.recipe import Recipe, override, read_recipe, recipe_from
+from finedge.train.request import TrainingRequest
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All that makes a run, except its images and its teacher."""
+
+    model: str
+    backbone: str
+    weights: str
+    recipe: Recipe
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the backbone starts with weights of its own."""
+        return self.weights != "none"
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The backbone's preprocessing at the sizes of the recipe."""
+        usual, recipe = backbones.entry(self.backbone).preprocess, self.recipe
+        return replace(
+            usual,
+            resize=recipe.resized,
+            crop=recipe.size,
+            method=cast(Method, recipe.method or usual.method),
+            rule=cast(Rule, recipe.rule or usual.rule),
+        )
+
+    def build(self, *, num_classes: int) -> FineGrained:
+        """Build the model on the CPU.
+
+        Raises:
+            UsageError: the model does not take the options of the recipe.
+        """
+        options = self.recipe.options
+        try:
+            return build_model(
+                self.model,
+                num_classes=num_classes,
+                backbone=self.backbone,
+                weights=self.weights,
+                **options,
+            )
+        except (TypeError, ValueError) as error:
+            if not options:
+                raise
+            raise UsageError(
+                f"model '{self.model}' cannot be built with the options {dict(options)}: {error}",
+                fix="look at --option and [options]",
+            ) from error
+
+
+def planned(request: TrainingRequest) -> RunPlan:
+    """Return the plan of a new run.
+
+    Raises:
+        UsageError: no images, or a wrong model, backbone, recipe or override.
+    """
+    if request.run.data is None:
+        raise UsageError(
+            "no --data",
+            expected="a folder of images",
+            fix="finedge data render DIR makes one to try with",
+        )
+    options = request.model
+    plan = RunPlan(
+        options.model or "cnl",
+        options.backbone or "efficientnet_lite0",
+        str(options.weights or "imagenet"),
+        override(read_recipe(request.recipe.recipe or "common"), request.recipe),
+    )
+    model_entry(plan.model)  # before the images are read: a wrong name is reported at once
+    backbones.entry(plan.backbone)
+    return plan
+
+
+def recorded_plan(record: Mapping[str, Any]) -> RunPlan:
+    """Return the plan of a recorded run."""
+    model = record["model"]
+    recipe = recipe_from(record["recipe"])
+    return RunPlan(model["name"], model["backbone"], model["weights"], recipe)
