@@ -29,7 +29,8 @@ PIPELINES = {
     "usb mjpeg": lambda options, jetson: gst_text.usb_mjpeg("/dev/video0", options, jetson=jetson),
 }
 SCENE = "videotestsrc is-live=true num-buffers=3"
-# What stands in for hardware: sources that make what the camera would send, and software that does what a Jetson's elements do.
+# Stand-ins for hardware. Test sources make the frames of a camera, and software elements do the
+# work of a Jetson's.
 STAND_INS = [
     (r"nvarguscamerasrc sensor-id=\d+ sensor-mode=\d+", SCENE),
     (r"\(memory:NVMM\)", ""),
@@ -48,7 +49,8 @@ STAND_INS = [
     (
         r"nvvidconv flip-method=(\d)",
         lambda match: (
-            f"videoscale ! videoconvert ! videoflip video-direction={gst_text.DIRECTIONS[int(match[1])]} ! videoscale"
+            "videoscale ! videoconvert "
+            f"! videoflip video-direction={gst_text.DIRECTIONS[int(match[1])]} ! videoscale"
         ),
     ),
     (r"nvvidconv", "videoscale ! videoconvert"),
@@ -79,7 +81,7 @@ def gst_launch() -> str:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("jetson", [True, False])
 @pytest.mark.parametrize("name", PIPELINES)
-def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(
+def test_every_pipeline_ends_in_a_leaky_queue_and_a_sink_without_wait(
     name: str, jetson: bool, options: CaptureOptions
 ) -> None:
     text = PIPELINES[name](options, jetson)
@@ -103,17 +105,16 @@ def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(
 def test_gst_launch_runs_every_pipeline(
     name: str, jetson: bool, options: CaptureOptions, gst_launch: str
 ) -> None:
-    text = (
-        with_stand_ins(PIPELINES[name](options, jetson)) + " wait-on-eos=false"
-    )  # nobody takes the pictures
-    done = subprocess.run(
+    pipeline = with_stand_ins(PIPELINES[name](options, jetson))
+    text = f"{pipeline} wait-on-eos=false"  # nothing takes the frames
+    run = subprocess.run(
         [gst_launch, "--quiet", *text.split()],
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 0, f"{text}\n{done.stderr}"
+    assert run.returncode == 0, f"{text}\n{run.stderr}"
 
 
 @pytest.mark.parametrize("flip", FLIPS)
@@ -127,32 +128,28 @@ def test_gstreamer_and_numpy_turn_alike(flip: int, gi: None) -> None:
             )
         )
         connection = gstreamer.connect(text, kind="v4l2", uri="scene", timeout_s=5)
-        shot = connection.read()
+        frame = connection.read()
         connection.close()
-        assert shot is not None
-        return shot.image
+        assert frame is not None
+        return frame.image
 
     turned = flip_image(picture(0), flip)
     assert turned.shape == ((64, 48, 3) if flip in TRANSPOSING_FLIPS else (48, 64, 3))
-    assert (
-        np.abs(turned.astype(int) - picture(flip)).mean() < 3
-    )  # chroma of two pixels is shared along the other axis
+    # Not equal: two pixels share their chroma, after a turn along the other axis.
+    assert np.abs(turned.astype(int) - picture(flip)).mean() < 3
 
 
 def test_a_rate_is_a_fraction() -> None:
-    assert "framerate=30000/1001" in gst_text.csi(
-        0, CaptureOptions(fps=29.97)
-    )  # what cameras mean by it
+    ntsc = gst_text.csi(0, CaptureOptions(fps=29.97))  # cameras mean 30000/1001 by it
+    assert "framerate=30000/1001" in ntsc
     assert "framerate=25/2" in gst_text.csi(0, CaptureOptions(fps=12.5))
     assert "framerate=15/1" in gst_text.csi(0, CaptureOptions(fps=15.0))
 
 
 def test_a_turned_csi_picture_exchanges_its_sides() -> None:
     text = gst_text.csi(1, CaptureOptions(1920, 1080, 30.0, flip=3))
-    assert (
-        "sensor-id=1 ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1 ! nvvidconv flip-method=3 ! "
-        in text
-    )
+    caps = "video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1"
+    assert f"sensor-id=1 ! {caps} ! nvvidconv flip-method=3 ! " in text
     assert "format=RGBA,width=1080,height=1920" in text
 
 
@@ -172,7 +169,7 @@ def test_another_codec_is_a_usage_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "ends"),
+    ("text", "ending"),
     [
         ("videotestsrc ! appsink", "appsink name=finedge max-buffers=1 drop=true sync=false"),
         (
@@ -181,22 +178,20 @@ def test_another_codec_is_a_usage_error() -> None:
         ),
     ],
 )
-def test_a_users_sink_gets_what_its_user_did_not_say(given: str, ends: str) -> None:
-    assert (
-        gst_text.complete(given)
-        == f"videotestsrc ! videoconvert ! video/x-raw,format=RGB ! {ends}"
-    )
+def test_a_users_sink_keeps_its_properties_and_gets_the_others(text: str, ending: str) -> None:
+    expected = f"videotestsrc ! videoconvert ! video/x-raw,format=RGB ! {ending}"
+    assert gst_text.complete(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["videotestsrc ! fakesink", "appsink", "videotestsrc ! appsink ! queue", ""]
 )
-def test_what_does_not_end_in_an_appsink_is_refused(text: str) -> None:
+def test_a_pipeline_without_an_appsink_at_its_end_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="does not end in an appsink"):
         gst_text.complete(text)
 
 
-TOO_MUCH = [
+OUT_OF_RANGE = [
     {"width": 10**9, "height": 10**9},
     {"fps": 1e-308},
     {"fps": 1e308},
@@ -207,7 +202,7 @@ TOO_MUCH = [
 @pytest.mark.parametrize(
     "options",
     [
-        *TOO_MUCH,
+        *OUT_OF_RANGE,
         {"width": 64},
         {"width": 0, "height": 0},
         {"fps": 0.0},
@@ -219,6 +214,6 @@ TOO_MUCH = [
     ],
     ids=str,
 )
-def test_a_wish_that_makes_no_sense_is_a_usage_error(options: dict[str, Any]) -> None:
+def test_capture_options_out_of_range_are_a_usage_error(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         CaptureOptions(**options)
