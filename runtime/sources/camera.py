@@ -93,7 +93,7 @@ def open_csi(
         )
     mode = int(match[2]) if match[2] else None
     pipeline = gst_text.csi(int(match[1]), capture, mode=mode)
-    return ReconnectingSource(lambda: _start(pipeline, "csi", uri), reconnect=reconnect)
+    return ReconnectingSource(lambda: _start(pipeline, kind="csi", uri=uri), reconnect=reconnect)
 
 
 def _connect_opencv(
@@ -106,10 +106,10 @@ def _connect_opencv(
             expected="a V4L2 capture device",
             fix="close other programs that use it (fuser -v); try another /dev/video*",
         )
-    _set_format(reader, device, options, mjpeg=mjpeg)
+    _set_format(reader, options, device=device, mjpeg=mjpeg)
     return OpenCvConnection(
         reader,
-        info_of(reader, "camera", str(device)),
+        info_of(reader, kind="camera", uri=str(device)),
         transform=CaptureOptions(flip=options.flip),
         capture_time=driver_time,
         fix="check the cable and `dmesg`, then start again",
@@ -119,10 +119,10 @@ def _connect_opencv(
 def _connect_gstreamer(device: Path, options: CaptureOptions, *, mjpeg: bool) -> Connection:
     write_text = gst_text.usb_mjpeg if mjpeg else gst_text.v4l2
     pipeline = write_text(str(device), options, jetson=gstreamer.has("nvvidconv"))
-    return _start(pipeline, "camera", str(device))
+    return _start(pipeline, kind="camera", uri=str(device))
 
 
-def _start(pipeline: str, kind: str, uri: str) -> Connection:
+def _start(pipeline: str, *, kind: str, uri: str) -> Connection:
     with first_frame_required(
         uri,
         expected="a camera that sends pictures",
@@ -132,7 +132,7 @@ def _start(pipeline: str, kind: str, uri: str) -> Connection:
 
 
 def _set_format(
-    reader: cv2.VideoCapture, device: Path, options: CaptureOptions, *, mjpeg: bool
+    reader: cv2.VideoCapture, options: CaptureOptions, *, device: Path, mjpeg: bool
 ) -> None:
     """Set the format of a camera. Where it takes another one, the log shows the difference."""
     reader.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the queue of a driver would only add delay

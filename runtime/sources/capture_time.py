@@ -22,7 +22,7 @@ def driver_time(position_ms: float, now_ns: int) -> int:
 
 
 def arrival_time(position_ms: float, now_ns: int) -> int:
-    """Return `now_ns`: for streams whose time stamps mean nothing, a frame is as old as it is here.
+    """Return `now_ns`: the best time there is for a stream whose time stamps mean nothing.
 
     Args:
         position_ms: not used.

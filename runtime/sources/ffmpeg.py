@@ -19,8 +19,7 @@ OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 10.0
 CATCH_UP_S = 1.0
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-# Without fpsprobesize FFmpeg holds back the first 20 frames to guess a rate, which is not used
-# here.
+# Without fpsprobesize FFmpeg holds back the first 20 frames to guess a rate. Nothing uses it.
 HTTP_OPTIONS = "fpsprobesize;0"
 # TCP only: over UDP a lost packet shows as an image that never was.
 RTSP_OPTIONS = f"rtsp_transport;tcp|allowed_media_types;video|{HTTP_OPTIONS}"
@@ -57,9 +56,9 @@ def open_capture(
 
 def live_connection(
     reader: cv2.VideoCapture,
+    *,
     kind: str,
     uri: str,
-    *,
     transform: CaptureOptions,
     capture_time: Callable[[float, int], int],
 ) -> OpenCvConnection:
@@ -70,7 +69,7 @@ def live_connection(
     first = _newest_frame(reader)
     return OpenCvConnection(
         reader,
-        info_of(reader, kind, mask(uri)),
+        info_of(reader, kind=kind, uri=mask(uri)),
         transform=transform,
         capture_time=capture_time,
         first=first,

@@ -98,22 +98,22 @@ def open_folder(uri: str, *, max_unreadable: float = MAX_UNREADABLE) -> ImageFil
     Training selects files in the same way.
     """
     paths, left_out = pictures_below(Path(uri))
-    return _open_list("folder", uri, paths, left_out, max_unreadable=max_unreadable)
+    return _open_list(paths, left_out, kind="folder", uri=uri, max_unreadable=max_unreadable)
 
 
 def open_glob(uri: str, *, max_unreadable: float = MAX_UNREADABLE) -> ImageFiles:
     """Open the images that match a pattern (`**` crosses folders), sorted by path."""
     matches = glob.glob(uri, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
     paths, left_out = pictures_among(map(Path, matches), asked=frozenset(Path(uri).parts))
-    return _open_list("glob", uri, paths, left_out, max_unreadable=max_unreadable)
+    return _open_list(paths, left_out, kind="glob", uri=uri, max_unreadable=max_unreadable)
 
 
 def _open_list(
-    kind: str,
-    uri: str,
     paths: Sequence[Path],
     left_out: Sequence[LeftOut],
     *,
+    kind: str,
+    uri: str,
     max_unreadable: float,
 ) -> ImageFiles:
     for entry in left_out:

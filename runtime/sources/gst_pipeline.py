@@ -18,7 +18,7 @@ from finedge.runtime.sources.capture_time import trusted_stamp
 from finedge.runtime.sources.deadline import Deadline
 
 OPEN_TIMEOUT_S = 10.0  # a CSI sensor takes seconds to start
-PARSERS = ("h264parse", "h265parse")  # after these, key frames can be told from the others
+PARSERS = ("h264parse", "h265parse")  # the frames after them carry a flag: key frame or not
 POLL_NS = 100_000_000
 PACKAGES = (
     "sudo apt-get install python3-gi gir1.2-gstreamer-1.0 gstreamer1.0-libav "
@@ -41,7 +41,7 @@ class GstPipeline:
     def __init__(self, gst: Any, text: str, *, kind: str, uri: str, timeout_s: float) -> None:
         self._gst, self._name, self._timeout_s = gst, uri, timeout_s
         self._closed = threading.Event()
-        self._pipeline = _parse(gst, text, uri)
+        self._pipeline = _parse(gst, text, uri=uri)
         _drop_until_key_frame(gst, self._pipeline)
         self._final_message: Any | None = None  # an error, or the end
         self._bus = self._pipeline.get_bus()
@@ -49,7 +49,7 @@ class GstPipeline:
         try:
             self.live = self._start()
             self._first: Any | None = self._pull(max(OPEN_TIMEOUT_S, timeout_s))
-            self.info = _info(self._first, kind, uri)
+            self.info = _info(self._first, kind=kind, uri=uri)
         except BaseException:
             self.close()
             raise
@@ -105,7 +105,7 @@ class GstPipeline:
     def _raise_if_ended(self) -> None:
         message = self._final_message
         if message is not None and message.type == self._gst.MessageType.ERROR:
-            raise _problem(self._gst, message, self._name)
+            raise _problem(self._gst, message, uri=self._name)
         if message is not None or self._sink.get_property("eos"):
             raise EndOfStream
 
@@ -119,7 +119,7 @@ class GstPipeline:
         return trusted_stamp(self._pipeline.get_base_time() + stamp_ns, now_ns)
 
 
-def _parse(gst: Any, text: str, uri: str) -> Any:
+def _parse(gst: Any, text: str, *, uri: str) -> Any:
     parse_error = importlib.import_module("gi.repository.GLib").Error
     try:
         return gst.parse_launch(text)
@@ -158,7 +158,7 @@ def _drop_until_key_frame(gst: Any, pipeline: Any) -> None:
         result, element = elements.next()
 
 
-def _problem(gst: Any, message: Any, uri: str) -> SourceLost | SystemProblem:
+def _problem(gst: Any, message: Any, *, uri: str) -> SourceLost | SystemProblem:
     """Return the error of an error message of GStreamer."""
     error, debug = message.parse_error()
     detail = mask(debug.splitlines()[-1]) if debug else ""
@@ -177,7 +177,7 @@ def _problem(gst: Any, message: Any, uri: str) -> SourceLost | SystemProblem:
     return SourceLost(text, fix=DEBUG)
 
 
-def _info(sample: Any, kind: str, uri: str) -> SourceInfo:
+def _info(sample: Any, *, kind: str, uri: str) -> SourceInfo:
     caps = sample.get_caps().get_structure(0)
     has_rate, numerator, denominator = caps.get_fraction("framerate")
     fps = numerator / denominator if has_rate and numerator else None

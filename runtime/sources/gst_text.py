@@ -65,13 +65,13 @@ def rtsp(uri: str, options: CaptureOptions, *, codec: str | None = None, jetson:
 
 def v4l2(device: str, options: CaptureOptions, *, jetson: bool) -> str:
     """Return the pipeline of a V4L2 camera that sends raw frames."""
-    return _from_device(device, "video/x-raw", "", options=options, jetson=jetson)
+    return _from_device(device, "video/x-raw", options=options, jetson=jetson)
 
 
 def usb_mjpeg(device: str, options: CaptureOptions, *, jetson: bool) -> str:
-    """Return the pipeline of a USB camera that sends JPEG: most do above 640x480."""
+    """Return the pipeline of a USB camera that sends JPEG, as usual above 640x480."""
     decoder = "jpegparse ! nvv4l2decoder mjpeg=true" if jetson else "jpegdec"
-    return _from_device(device, "image/jpeg", decoder, options=options, jetson=jetson)
+    return _from_device(device, "image/jpeg", decoder=decoder, options=options, jetson=jetson)
 
 
 def complete(text: str) -> str:
@@ -102,7 +102,7 @@ def sink_of(pipeline: str) -> str:
 
 
 def _from_device(
-    device: str, media_type: str, decoder: str, *, options: CaptureOptions, jetson: bool
+    device: str, media_type: str, *, decoder: str = "", options: CaptureOptions, jetson: bool
 ) -> str:
     caps = [media_type, *_size(options.width, options.height)]
     if options.fps:

@@ -84,7 +84,7 @@ def connect(pipeline: str, *, kind: str, uri: str, timeout_s: float) -> Connecti
             f"{uri} cannot be opened by OpenCV's GStreamer",
             fix=f"run it by hand: gst-launch-1.0 {mask(pipeline)}",
         )
-    return OpenCvConnection(reader, info_of(reader, kind, uri), fix=DEBUG)
+    return OpenCvConnection(reader, info_of(reader, kind=kind, uri=uri), fix=DEBUG)
 
 
 def open_pipeline(uri: str, *, reconnect: bool = True, timeout_s: float = TIMEOUT_S) -> Source:

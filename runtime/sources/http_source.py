@@ -106,7 +106,7 @@ def _connect_ffmpeg(
     if reader.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
         # FFmpeg invents the time stamps of MJPEG.
         return ffmpeg.live_connection(
-            reader, "http", uri, transform=options, capture_time=arrival_time
+            reader, kind="http", uri=uri, transform=options, capture_time=arrival_time
         )
     raw = is_motion_jpeg(reader)
     if raw:

@@ -114,7 +114,7 @@ def grab_frame(reader: cv2.VideoCapture) -> GrabbedFrame | None:
     return GrabbedFrame(np.asarray(image, dtype=np.uint8), position_ms, arrival_ns, decode_ms)
 
 
-def info_of(reader: cv2.VideoCapture, kind: str, uri: str) -> SourceInfo:
+def info_of(reader: cv2.VideoCapture, *, kind: str, uri: str) -> SourceInfo:
     """Return the properties of an open capture; None for those that its backend does not know."""
     frames = reader.get(cv2.CAP_PROP_FRAME_COUNT)
     width, height = reader.get(cv2.CAP_PROP_FRAME_WIDTH), reader.get(cv2.CAP_PROP_FRAME_HEIGHT)

@@ -71,7 +71,9 @@ def _connect_ffmpeg(uri: str, options: CaptureOptions, *, timeout_s: float) -> C
     reader = ffmpeg.open_capture(uri, ffmpeg.RTSP_OPTIONS, timeout_s=timeout_s)
     if not reader.isOpened():
         raise why_not_rtsp(uri, timeout_s=timeout_s)
-    return ffmpeg.live_connection(reader, "rtsp", uri, transform=options, capture_time=RtpClock())
+    return ffmpeg.live_connection(
+        reader, kind="rtsp", uri=uri, transform=options, capture_time=RtpClock()
+    )
 
 
 def _connect_gstreamer(uri: str, options: CaptureOptions, *, timeout_s: float) -> Connection:

@@ -85,7 +85,7 @@ class VideoFile:
         self._name, self._reader, self._error = name, reader, error
         self._counted, self._truncated, self._raw = counted, truncated, raw
         reader.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        self.info = info_of(reader, kind, name)
+        self.info = info_of(reader, kind=kind, uri=name)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame; `captured_ns` is when it was decoded."""
