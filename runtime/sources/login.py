@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from email.message import Message
 from urllib.parse import SplitResult, unquote
 
-from finedge.runtime.sources.address import PORTS, port_of
 from finedge.redact import basic, learn_secret
+from finedge.runtime.sources.address import PORTS, port_of
 
 
 def may_log_in(parts: SplitResult, login: SplitResult) -> bool:
