@@ -54,12 +54,12 @@ class TorchBackend:
 
         uint8 [N, H, W, 3], before normalisation.
         """
-        from finedge.train.loader import EvaluationSplit
+        from finedge.train.loader import EvaluationImages
         from finedge.train.run import read_record
 
         spec = Spec.from_json(read_record(_run_of(bundle))["spec"])
         preprocess = replace(spec.preprocess, frame=bundle.spec.preprocess.frame)
-        images = EvaluationSplit([Item(path, 0) for path in paths], preprocess)
+        images = EvaluationImages([Item(path, 0) for path in paths], preprocess)
         return np.stack([images[i][0] for i in range(len(images))])
 
 
