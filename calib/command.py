@@ -50,7 +50,7 @@ def calibrate(
     """
     from finedge.calib.calibration_set import draw_sample
     from finedge.calib.int8_files import calibration_record, golden_with, int8_files, source_file
-    from finedge.data.evaluated import counts
+    from finedge.data.evaluation import counts
     from finedge.runtime.evaluate.labelled import bundle_dataset
 
     if not 0 <= max_false_rejects < 1:

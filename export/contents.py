@@ -17,7 +17,7 @@ from torch import nn
 
 from finedge import __version__
 from finedge.bundle import FLOAT_FILE
-from finedge.data.stored import FILE, filled
+from finedge.data.stored_split import FILE, with_digests
 from finedge.export.cost import ModelCost
 from finedge.export.parity import Parity
 from finedge.export.passes import NAMES
@@ -63,7 +63,7 @@ def stored_split(run: Run, data: Path | None) -> dict[str, bytes]:
 
     A split without digests gets those of the images that exist here.
     """
-    split = filled(recorded_split(run.path), data or Path(run.record["data"]["root"]))
+    split = with_digests(recorded_split(run.path), data or Path(run.record["data"]["root"]))
     if not split.has_digests():
         log.warning(
             "%s holds no digests of its images, and not all are here: the bundle knows only a part",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from finedge.errors import GateError
 from finedge.export.passes.frame import resize_head
 from finedge.export.to_onnx import FramesToOutputs
-from finedge.golden import synthetic_frame, turned
+from finedge.golden import orientations, synthetic_frame
 from finedge.image import read_image
 from finedge.preprocess import preprocess as preprocess_image
 from finedge.spec import Preprocess
@@ -111,7 +111,7 @@ def parity_frames(
             "%s has no validation images: the golden frame is compared, turned and mirrored",
             dataset.root,
         )
-        frames = turned(synthetic_frame())
+        frames = orientations(synthetic_frame())
         return np.stack([preprocess_image(frame, preprocess) for frame in frames]), "golden"
     sample = random.Random(0).sample(items, min(PARITY_IMAGES, len(items)))
     return np.stack([preprocess_image(read_image(i.path), preprocess) for i in sample]), "val"

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from finedge.secret import HIDDEN, learn, learn_secret, mask, mask_text
-from finedge.text import clean
+from finedge.redact import HIDDEN, learn, learn_secret, mask, mask_text
+from finedge.sanitize import clean
 
 log = logging.getLogger(__name__)
 

@@ -24,13 +24,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from finedge.confidence import Confidence
 from finedge.document import read_json
 from finedge.errors import BundleError, nearest
 from finedge.files import new_folder, write_text
-from finedge.leftovers import recover
-from finedge.provenance import Calibration, Export, Record, Training, recorded
+from finedge.provenance import Calibration, Export, Record, Training, read_stage_record
 from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
 from finedge.spec import Name, Spec
+from finedge.temporary_files import recover
 
 FORMAT = 1
 CHUNK_BYTES = 1 << 20  # read from a file at a time
@@ -173,7 +174,7 @@ class Bundle:
         """Return the path of a file of the manifest."""
         if name not in self.files:
             raise BundleError(
-                f"{self.path} holds no {name}",
+                f"{self.path} has no {name}",
                 expected=nearest(name, self.files),
                 fix=_HOW_TO_MAKE.get(name, "export again"),
             )
@@ -192,22 +193,30 @@ class Bundle:
     def training(self) -> Training:
         """The record of `finedge train`; a damaged record raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
-        return self._recorded(Training, stage="train", fix=fix)
+        return self._record(Training, stage="train", fix=fix)
 
     @property
     def export(self) -> Export:
         """The record of `finedge export`; a damaged record raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
-        return self._recorded(Export, stage="export", fix=fix)
+        return self._record(Export, stage="export", fix=fix)
 
     @property
     def calibration(self) -> Calibration:
         """The record of `finedge calibrate`; a damaged record raises `BundleError`."""
         fix = "finedge calibrate BUNDLE --data DIR"
-        return self._recorded(Calibration, stage="calibrate", fix=fix)
+        return self._record(Calibration, stage="calibrate", fix=fix)
 
-    def _recorded(self, kind: type[Record], *, stage: str, fix: str) -> Record:
-        return recorded(kind, self.provenance, stage=stage, name=str(self.path), fix=fix)
+    def confidence(self, variant: str) -> Confidence | None:
+        """Return the confidence calibration of a variant; None where it was not fitted.
+
+        Raises:
+            BundleError: the record of `finedge calibrate` is damaged.
+        """
+        return self.calibration.confidence.get(variant)
+
+    def _record(self, kind: type[Record], *, stage: str, fix: str) -> Record:
+        return read_stage_record(kind, self.provenance, stage=stage, name=str(self.path), fix=fix)
 
     def digest(self) -> str:
         """Return the identity of the portable part: one sha256 over the digests of all files."""
@@ -225,7 +234,7 @@ class Bundle:
                     dirs_exist_ok=True,
                 )
             for name, content in files.items():
-                _place(work / name, content)
+                _write_file(work / name, content)
             digests = {n: sha256(work / n) for n in files}
             written = replace(self, files={**self.files, **digests})
             write_text(work / MANIFEST, written._manifest())
@@ -312,10 +321,10 @@ def _no_bundle(path: Path) -> BundleError:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse everything but files and folders: a link may lead out of the bundle."""
+    """Refuse everything except files and folders: a link may lead out of the bundle."""
     for entry in _entries(path):
         if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
-            what = "a link" if entry.is_symlink() else "no file"
+            what = "a link" if entry.is_symlink() else "not a file"
             raise BundleError(
                 f"{entry.path} is {what}",
                 expected="files and folders only",
@@ -341,7 +350,7 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _place(target: Path, content: Path | bytes) -> None:
+def _write_file(target: Path, content: Path | bytes) -> None:
     target.unlink(missing_ok=True)  # it may be a hard link into the bundle being replaced
     if isinstance(content, bytes):
         target.write_bytes(content)

@@ -17,7 +17,7 @@ from finedge import __version__, terminal
 from finedge.arguments import call, without_json
 from finedge.commands import COMMANDS, Command, overview
 from finedge.errors import FinedgeError, UsageError, as_finedge_error, nearest
-from finedge.text import CleanFormatter, clean
+from finedge.sanitize import CleanFormatter, clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

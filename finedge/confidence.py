@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from finedge.errors import BundleError
-
-if TYPE_CHECKING:
-    from finedge.bundle import Bundle
 
 STAGE = "calibrate"
 KEY = "confidence"
@@ -39,12 +35,3 @@ class Confidence:
                 expected="temperature > 0 and reject in [0, 1]",
                 fix="finedge calibrate BUNDLE --data DIR",
             )
-
-
-def confidence_of(bundle: Bundle, variant: str) -> Confidence | None:
-    """Return the fitted confidence calibration of a variant, or None.
-
-    Raises:
-        BundleError: the record is damaged.
-    """
-    return bundle.calibration.confidence.get(variant)

@@ -1,7 +1,7 @@
-"""The one reader of JSON from outside: every fault in the text becomes a typed error.
+"""Reads JSON from outside: every fault in the text becomes a typed error.
 
-Stricter than Python's reader: no NaN or Infinity, no key twice, only Unicode, no deep nesting, no
-huge file.
+It is stricter than Python's reader. It refuses NaN, Infinity, repeated keys, text that is not
+Unicode, deep nesting and huge files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from finedge.errors import FinedgeError
-from finedge.regular import read_regular
+from finedge.regular_files import read_regular
 
 MIB = 1 << 20
 MAX_BYTES = 64 * MIB  # the record of a calibration with 10,000 images takes 1 MiB
@@ -27,13 +27,16 @@ def read_json(path: Path, *, error: type[FinedgeError], fix: str) -> Any:
     """Return the plain data of a JSON file; numbers are finite, texts are Unicode.
 
     Raises:
-        FileNotFoundError: there is none; only the caller knows what that means.
-        FinedgeError: as `error`: not a readable file, or not such JSON; the text has the place.
+        FileNotFoundError: the file is missing; the caller knows what that means.
+        FinedgeError: of the type `error`: the file cannot be read, or is not such JSON. The text
+            has the position.
     """
-    return parsed(text_of(path, error=error, fix=fix), name=str(path), error=error, fix=fix)
+    return parse_json(
+        read_text_file(path, error=error, fix=fix), name=str(path), error=error, fix=fix
+    )
 
 
-def text_of(
+def read_text_file(
     path: Path,
     *,
     error: type[FinedgeError],
@@ -57,17 +60,17 @@ def text_of(
         raise error(f"{path} is damaged: {problem}", expected="UTF-8 text", fix=fix) from problem
 
 
-def parsed(text: str, *, name: str, error: type[FinedgeError], fix: str) -> Any:
-    """Return the plain data of JSON text; an error calls it `name`."""
+def parse_json(text: str, *, name: str, error: type[FinedgeError], fix: str) -> Any:
+    """Return the plain data of JSON text; an error names it `name`."""
     try:
         data = json.loads(
             text,
-            parse_constant=_no_number,
-            parse_float=_finite,
-            parse_int=_integer,
-            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_parse_float,
+            parse_int=_parse_int,
+            object_pairs_hook=_refuse_repeated_keys,
         )
-        _look_over(data)
+        _check_values(data)
     except ValueError as problem:
         raise error(f"{name} is damaged: {problem}", expected="JSON", fix=fix) from problem
     except RecursionError:
@@ -79,45 +82,50 @@ def _too_deep(name: str, *, error: type[FinedgeError], fix: str) -> FinedgeError
     return error(f"{name} is nested too deeply", expected=f"at most {MAX_DEPTH} levels", fix=fix)
 
 
-def _no_number(text: str) -> NoReturn:
+def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:MAX_DIGITS]} is too large")
     return value
 
 
-def _integer(text: str) -> int:
+def _parse_int(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
-        double = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {double!r} is there twice")
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated!r} appears twice")
     return members
 
 
-def _look_over(data: Any) -> None:
-    """Look at every value, without recursion; raises `ValueError` or `RecursionError`."""
+def _check_values(data: Any) -> None:
+    """Check depth and text of every value, without recursion.
+
+    Raises:
+        ValueError: a text is not Unicode.
+        RecursionError: the data are nested too deeply.
+    """
     level: list[Any] = [data]
     for _ in range(MAX_DEPTH):
-        inside: list[Any] = []
+        children: list[Any] = []
         for value in level:
             if isinstance(value, str):
                 _check_text(value)
             elif isinstance(value, Mapping):
-                inside += [*value.keys(), *value.values()]
+                children += [*value.keys(), *value.values()]
             elif isinstance(value, list):
-                inside += value
-        level = inside
+                children += value
+        level = children
     if any(isinstance(value, Mapping | list) for value in level):
         raise RecursionError
 

@@ -18,7 +18,7 @@ import errno
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from finedge.text import clean
+from finedge.sanitize import clean
 
 # What the system can refuse in any command (`OSError.errno`), and what to do. Exit code 3.
 FREE_SPACE = "free some space"

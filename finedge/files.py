@@ -1,6 +1,7 @@
-"""Writing files so that nothing is lost: beside the target, then renamed over it.
+"""Writes files atomically: beside the target, then renamed over it.
 
-A link stays: its target is replaced. Modes obey the umask. Long work checks its folder first.
+A symbolic link stays and its target is replaced. Modes obey the umask. Before long work,
+`writable_folder` checks the folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from finedge.errors import SystemProblem
-from finedge.leftovers import NEW, OLD, beside, hold_new, recover, release, settled
+from finedge.temporary_files import (
+    NEW,
+    OLD,
+    folder_lock,
+    hold_new,
+    recover,
+    release,
+    temporary_path,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +46,15 @@ def new_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
 
     Its `name` is its own path until then. The umask cuts `mode`.
     """
-    path = _behind_links(path)
+    path = _resolve_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path, once=True)
-    new = beside(path, NEW)
+    new = temporary_path(path, NEW)
     lock = None
     try:
-        with settled(path.parent):  # or another process takes the new name for a leftover
+        with folder_lock(
+            path.parent
+        ):  # without it another process could remove the new file as a leftover
             opened = open(new, "xb", opener=partial(os.open, mode=mode))  # noqa: SIM115
             lock = hold_new(new)
         with opened as file:
@@ -69,7 +80,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     `path` may be a link to a folder, or `.`: its target is replaced.
     """
-    path = _behind_links(path)
+    path = _resolve_links(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     with folder_beside(path) as new:
@@ -82,10 +93,10 @@ def folder_beside(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it is removed at the end if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
-    new = beside(path, NEW)
+    new = temporary_path(path, NEW)
     lock = None
     try:
-        with settled(path.parent):
+        with folder_lock(path.parent):
             new.mkdir()
             lock = hold_new(new)
         yield new
@@ -96,9 +107,9 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 def _replace_folder(new: Path, path: Path) -> None:
     """Rename folder `new` to `path`, removing what was there only after the rename succeeded."""
-    here = _inside(path)
-    old = beside(path, OLD)
-    with settled(path.parent):
+    inner = _working_folder_inside(path)
+    old = temporary_path(path, OLD)
+    with folder_lock(path.parent):
         if not path.exists():
             new.rename(path)
             return
@@ -108,34 +119,35 @@ def _replace_folder(new: Path, path: Path) -> None:
         except BaseException:
             old.rename(path)
             raise
-    if here is not None:
-        _enter_again(path / here, path)
-    shutil.rmtree(old, ignore_errors=True)  # what cannot be removed now is a leftover
+    if inner is not None:
+        _enter_new_folder(path / inner, path)
+    shutil.rmtree(old, ignore_errors=True)  # a folder that cannot be removed now is a leftover
 
 
-def _inside(path: Path) -> Path | None:
-    """Return where this process works inside `path`, relative to it, or None."""
+def _working_folder_inside(path: Path) -> Path | None:
+    """Return the working folder of this process relative to `path`, or None if it is outside."""
     try:
-        here = Path(os.getcwd()).relative_to(path)  # noqa: PTH109 - Path.cwd() is the same call
+        return Path(os.getcwd()).relative_to(path)  # noqa: PTH109 - Path.cwd() is the same call
     except (OSError, ValueError):
         return None
-    return here
 
 
-def _enter_again(here: Path, path: Path) -> None:
-    """Work in the new folder: the old one is about to go."""
+def _enter_new_folder(inner: Path, path: Path) -> None:
+    """Change to the new folder, because the old one will be removed."""
     try:
-        os.chdir(here)
+        os.chdir(inner)
     except OSError:
         os.chdir(path)
-    log.info("%s was replaced: a shell that stands in it sees the new one after `cd .`", path)
+    log.info(
+        "%s was replaced: a shell whose working folder it is sees the new one after `cd .`", path
+    )
 
 
-def _behind_links(path: Path) -> Path:
-    """Return the real path of a file or folder that may not be there yet.
+def _resolve_links(path: Path) -> Path:
+    """Return the real path of a file or folder that may not exist yet.
 
     Raises:
-        OSError: the links go in a circle.
+        OSError: the links are circular.
     """
     real = Path(os.path.realpath(path))
     if real.is_symlink():
@@ -160,10 +172,10 @@ def writable_folder(folder: Path, *, option: str) -> Path:
 
 
 def writable_place(folder: Path, *, option: str) -> None:
-    """Make sure that files can be written in `folder`, which need not exist yet; nothing is made.
+    """Check that files can be written in `folder`, which need not exist yet; nothing is created.
 
-    A file without a name is opened in the nearest folder that exists: permissions alone do not tell
-    of a disk that is mounted to be read, or of a server that trusts no root.
+    An unnamed file is opened in the nearest folder that exists. Permissions alone do not reveal a
+    disk that is mounted read-only, or a server that does not trust root.
 
     Raises:
         SystemProblem: nothing can be written there; the text names the option.
@@ -176,7 +188,7 @@ def writable_place(folder: Path, *, option: str) -> None:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or the first above it that exists; an impossible name raises `OSError`."""
+    """Return the folder, or the first parent that exists; an invalid name raises `OSError`."""
     for place in (folder, *folder.parents):
         try:
             place.lstat()

@@ -3,7 +3,7 @@
 It is replayed on each new device.
 
 golden.npz holds
-    frame               uint8 [480, 640, 3], drawn here, never a user's photo
+    frame               uint8 [480, 640, 3], drawn by this module, never a user's photo
     input               uint8 [crop, crop, 3], the frame preprocessed
     tap/NAME            float32 [<= 4096], evenly spaced elements of a tap of the float model
     FILE/OUTPUT         float32 [1, classes], e.g. model.fp32.onnx/logits
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from finedge.bundle import GOLDEN, Bundle
 from finedge.errors import BundleError, DataError
 
-TAP_SAMPLE = 4096
+TAP_SAMPLE = 4096  # elements
 MAX_ARRAYS = 10_000
-MAX_PIXELS = 2048  # of a side of the frame; it is drawn with 640 x 480
+MAX_SIDE = 2048  # pixels of the frame; it is drawn with 640 x 480
 
 
 def synthetic_frame() -> NDArray[np.uint8]:
@@ -45,7 +45,7 @@ def synthetic_frame() -> NDArray[np.uint8]:
     return textured
 
 
-def turned(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+def orientations(frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """Return the eight rotations and reflections of a frame by right angles, itself first."""
     return [np.ascontiguousarray(np.rot90(f, k)) for f in (frame, frame[:, ::-1]) for k in range(4)]
 
@@ -79,7 +79,7 @@ def read_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
         return _arrays(path, bundle)
     except DataError:
         raise
-    except Exception as error:  # zipfile, zlib and numpy's header parser name no common base
+    except Exception as error:  # errors of zipfile, zlib and numpy share no base class
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
@@ -125,7 +125,7 @@ def _array(
 
 @dataclass(frozen=True)
 class ArrayForm:
-    """The form of an array: its dtype, and its shape or, with `up_to`, the largest shape."""
+    """The expected form of an array: dtype and shape; with `up_to`, the largest shape."""
 
     dtype: type[np.generic]
     shape: tuple[int, ...]
@@ -144,7 +144,7 @@ class ArrayForm:
 def _form_of(name: str, bundle: Bundle) -> ArrayForm:
     spec = bundle.spec
     if name == "frame":
-        return ArrayForm(np.uint8, (MAX_PIXELS, MAX_PIXELS, 3), up_to=True)
+        return ArrayForm(np.uint8, (MAX_SIDE, MAX_SIDE, 3), up_to=True)
     if name == "input":
         return ArrayForm(np.uint8, (spec.input.height, spec.input.width, 3))
     if name.startswith("tap/"):

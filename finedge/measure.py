@@ -1,6 +1,6 @@
 """Statistics that claim no more than the sample supports.
 
-Percentiles are nearest-rank values of the raw samples. Shares have 95 % intervals.
+Percentiles are nearest-rank values of the raw samples. Proportions have 95 % intervals.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def percentile(samples: Sequence[float], percent: float) -> float:
 
 
 def wilson95(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share, as two numbers in [0, 1]."""
+    """Return the 95 % Wilson score interval of a proportion, as two numbers in [0, 1]."""
     if n == 0:
         return 0.0, 1.0
     z, p = 1.959963984540054, correct / n
@@ -78,9 +78,9 @@ class StageTimes:
 
 
 def accuracy_record(top1: int, top5: int, n: int) -> dict[str, object]:
-    """Return what `finedge evaluate` prints.
+    """Return the record of an accuracy that `finedge evaluate` prints.
 
-    That is the share of `n` images whose label comes first, and the share with the label among the
+    It holds the share of `n` images whose label comes first, and the share whose label is among the
     first five.
     """
     return {

@@ -1,6 +1,6 @@
-"""The one function that turns a frame into the network's input.
+"""Turns a frame into the network's input.
 
-Training, calibration, evaluation and camera all call it.
+Training, calibration, evaluation and the camera call the same function.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from PIL import Image
 from finedge.spec import Preprocess
 
 PILLOW = {"pillow-bilinear": Image.Resampling.BILINEAR, "pillow-bicubic": Image.Resampling.BICUBIC}
-# INTER_LINEAR_EXACT, because INTER_LINEAR computes otherwise on ARM (measured: up to 2 grey levels
-# apart). It costs 0.5 ms more on 1280 x 720.
+# INTER_LINEAR_EXACT, because INTER_LINEAR computes differently on ARM (measured: up to 2 grey
+# levels apart). It costs 0.5 ms more on 1280 x 720.
 CV2 = {"cv2-area": cv2.INTER_AREA, "cv2-linear": cv2.INTER_LINEAR_EXACT}
 
 # Pillow's filters need up to 2 output pixels (bicubic) around the crop, and they read nothing
@@ -38,14 +38,19 @@ def preprocess(frame: NDArray[np.uint8], config: Preprocess) -> NDArray[np.uint8
 
     The size follows torchvision: the short side becomes `resize`, the long side
     int(resize * long / short).
+
+    Example:
+        >>> frame = np.zeros((480, 640, 3), np.uint8)
+        >>> preprocess(frame, Preprocess(resize=256, crop=224)).shape
+        (224, 224, 3)
     """
     if config.frame is not None:
         return _as_frame(frame, config, config.frame)
     height, width = resized_shape(frame.shape[0], frame.shape[1], config)
     top, left = round((height - config.crop) / 2), round((width - config.crop) / 2)
     if config.method in CV2:
-        whole = resized(frame, config)
-        return np.ascontiguousarray(whole[top : top + config.crop, left : left + config.crop])
+        image = resized(frame, config)
+        return np.ascontiguousarray(image[top : top + config.crop, left : left + config.crop])
     return _pillow_crop(frame, config, (height, width), (top, left))
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from finedge.sanitize import clean
 from finedge.terminal import log_console
-from finedge.text import clean
 
 Item = TypeVar("Item")
 

@@ -1,6 +1,7 @@
-"""Records of the stages in a bundle: the fields that later stages read; each may be missing.
+"""Records of the stages in a bundle, with the fields that later stages read.
 
-Bundles of every version open: a record is checked when it is read, and unknown fields are kept.
+Each field may be missing, so that bundles of every version open. A record is checked when it is
+read, and unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ Seed = Annotated[int, between(0, 2**63 - 1)]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run was trained on, in run.json and in a bundle.
+    """The training data of a run, as run.json and a bundle record it.
 
     Attributes:
-        root: the folder at that time.
-        layout: how it was read.
-        seed: of the cut, where there was one.
-        cut: how val or test were made; version 0.1 kept it here, later ones in split.json too.
+        root: the folder, at the time of training.
+        layout: the layout that was read.
+        seed: the seed of the cut, where there was one.
+        cut: how val or test were cut; later versions than 0.1 store it in split.json too.
     """
 
     root: Path_ | None = None
@@ -52,7 +53,7 @@ class ParityRecord:
 
 @dataclass(frozen=True)
 class Export:
-    """The record `export`: the parity of each file that it wrote."""
+    """The record `export`: the parity of each file that was written."""
 
     parities: Mapping[str, ParityRecord] = field(default_factory=dict)
 
@@ -69,9 +70,9 @@ class Calibration:
     """The record `calibrate`.
 
     Attributes:
-        confidence: what was fitted, by variant.
-        placements: what computes in INT8, by file.
-        images_sha256: the contents of the images that the ranges were taken from.
+        confidence: the fitted temperature and threshold, by variant.
+        placements: the nodes that compute in INT8, by file.
+        images_sha256: the digests of the images that gave the ranges.
     """
 
     confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class Calibration:
     images_sha256: tuple[Digest, ...] = ()
 
 
-def recorded(
+def read_stage_record(
     kind: type[Record],
     provenance: Mapping[str, Any],
     *,
@@ -90,7 +91,8 @@ def recorded(
     """Return the record of a stage, or the defaults where there is none.
 
     Raises:
-        BundleError: it is damaged; `name` is the bundle, `fix` what makes the record again.
+        BundleError: it is damaged. The error calls the bundle `name`; `fix` is the command that
+            writes the record again.
     """
     try:
         return decode(kind, provenance.get(stage, {}), at=f"provenance.{stage}")

@@ -33,23 +33,23 @@ def resize_matrices(config: Preprocess, *, height: int, width: int) -> tuple[Mat
     # OpenCV's area method interpolates unless both sides shrink.
     shrinks = size[0] <= height and size[1] <= width
     rows, columns = (
-        _whole(config.method, source, target, shrinks=shrinks)
+        _axis_matrix(config.method, source, target, shrinks=shrinks)
         for source, target in zip((height, width), size, strict=True)
     )
     top, left = round((size[0] - config.crop) / 2), round((size[1] - config.crop) / 2)
     return rows[top : top + config.crop], columns[left : left + config.crop]
 
 
-def _whole(method: str, source: int, target: int, *, shrinks: bool) -> Matrix:
-    """Return [target, source] of the whole axis.
+def _axis_matrix(method: str, source: int, target: int, *, shrinks: bool) -> Matrix:
+    """Return the matrix [target, source] of one axis, without the crop.
 
     Beyond the edge a filter reads the edge pixel, as OpenCV does.
     """
     weights = _area_growing if method == "cv2-area" and not shrinks else WEIGHTS[method]
     matrix = np.zeros((target, source))
     for i in range(target):
-        for at, weight in weights(i, source / target, source):
-            matrix[i, min(max(at, 0), source - 1)] += weight
+        for position, weight in weights(i, source / target, source):
+            matrix[i, min(max(position, 0), source - 1)] += weight
     normalised: NDArray[np.float64] = matrix / matrix.sum(axis=1, keepdims=True)
     return normalised.astype(np.float32)
 

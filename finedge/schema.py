@@ -1,8 +1,8 @@
-"""From plain data (JSON, TOML) to frozen dataclasses; an error names the place of the fault.
+"""Decodes plain data (JSON, TOML) into frozen dataclasses; an error names the place of the fault.
 
-A small decoder of our own: boards with JetPack's Python get no further package, and `finedge
---help` imports nothing heavy. It knows what our records are made of: dataclasses, TypedDicts,
-tuples, mappings, Literals, unions, and `Annotated` with checks.
+No library does this here: boards with JetPack's Python get no extra package, and `finedge --help`
+must import nothing heavy. The decoder supports the types of finedge's records: dataclasses,
+TypedDicts, tuples, mappings, Literals, unions, and `Annotated` with constraints.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from typing import (
 from finedge.errors import FinedgeError
 
 T = TypeVar("T")
-SHOWN = 60  # characters of a name in a place
+MAX_SHOWN = 60  # characters of a name in a place
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a value must satisfy beyond its type; `expected` says it in words."""
+    """A condition on a value beyond its type; `expected` is the condition in words."""
 
-    good: Callable[[Any], bool]
+    is_met: Callable[[Any], bool]
     expected: str
 
 
 class Misfit(ValueError):
-    """Data that does not fit: the place as `spec.preprocess.crop`, the value, what was expected.
+    """Data that does not fit: its place (`spec.preprocess.crop`), its value, and what is expected.
 
     `unknown` is the name of a field that this version does not have, else "".
     """
 
     def __init__(self, at: str, value: object, expected: str, *, unknown: str = "") -> None:
         self.at, self.value, self.expected, self.unknown = at, value, expected, unknown
-        place = _join(at, unknown) if unknown else at or "the whole"
+        place = _join(at, unknown) if unknown else at or "the document"
         super().__init__(f"{place} is {'unknown' if unknown else reprlib.repr(value)}")
 
 
@@ -57,7 +57,17 @@ def decode(kind: type[T], data: Any, *, at: str = "", strict: bool = False) -> T
         kind: a dataclass, a TypedDict or any other type of the list above.
         data: plain data.
         at: the place of `data` in its file.
-        strict: a field that `kind` does not have is a fault; else it is left out.
+        strict: refuse a field that `kind` does not have; otherwise it is ignored.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Crop:
+        ...     side: Annotated[int, between(1, 16384)]
+        >>> decode(Crop, {"side": 224})
+        Crop(side=224)
+        >>> decode(Crop, {"side": 0})
+        Traceback (most recent call last):
+        finedge.schema.Misfit: side is 0
 
     Raises:
         Misfit: the first value that does not fit.
@@ -66,13 +76,13 @@ def decode(kind: type[T], data: Any, *, at: str = "", strict: bool = False) -> T
     return value
 
 
-def between(least: float, most: float, *, unit: str = "") -> Constraint:
-    """Return the check that a number lies in [least, most]."""
-    return Constraint(lambda v: least <= v <= most, f"{least:g} to {most:g}{unit and ' ' + unit}")
+def between(low: float, high: float, *, unit: str = "") -> Constraint:
+    """Return the constraint that a number is in [low, high]."""
+    return Constraint(lambda v: low <= v <= high, f"{low:g} to {high:g}{unit and ' ' + unit}")
 
 
 def at_most(count: int) -> Constraint:
-    """Return the check that a text, tuple or mapping has at most `count` members."""
+    """Return the constraint that a text, tuple or mapping has at most `count` members."""
     return Constraint(lambda v: len(v) <= count, f"at most {count} members")
 
 
@@ -82,10 +92,7 @@ def is_digest(text: str) -> bool:
 
 
 def is_plain_name(text: str) -> bool:
-    """Tell whether a text is a plain file name.
-
-    That is no path, not hidden, printable, at most 255 bytes.
-    """
+    """Tell whether a text is a plain file name: not a path, not hidden, at most 255 bytes."""
     fits = 0 < len(text.encode()) <= 255 and not text.startswith(".")
     return fits and text.isprintable() and not set(text) & set("/\\")
 
@@ -130,7 +137,7 @@ def _plain(kind: Any, data: Any, at: str) -> Any:
             return None
     elif kind is float and type(data) is int:
         return float(data)
-    elif type(data) is kind:  # a bool is no int here
+    elif type(data) is kind:  # a bool does not count as an int
         return data
     raise Misfit(at, data, WORDS.get(kind, str(kind)))
 
@@ -145,11 +152,11 @@ WORDS = {
 
 
 def _annotated(kind: Any, data: Any, at: str, strict: bool) -> Any:
-    inner, *checks = get_args(kind)
+    inner, *constraints = get_args(kind)
     value = _decode(inner, data, at, strict)
-    for check in checks:
-        if not check.good(value):
-            raise Misfit(at, data, check.expected)
+    for constraint in constraints:
+        if not constraint.is_met(value):
+            raise Misfit(at, data, constraint.expected)
     return value
 
 
@@ -191,18 +198,18 @@ def _mapping(kind: Any, data: Any, at: str, strict: bool) -> dict[Any, Any]:
 
 
 def _record(kind: Any, data: Any, at: str, strict: bool) -> Any:
-    known, required = _fields(kind)
+    types, required = _fields(kind)
     if not isinstance(data, Mapping):
-        raise Misfit(at, data, f"an object with {', '.join(known)}")
+        raise Misfit(at, data, f"an object with {', '.join(types)}")
     for name in sorted(required - set(data)):
         raise Misfit(_join(at, name), None, "a value: it is missing")
     for name in data if strict else ():
-        if name not in known:
-            raise Misfit(at, data[name], f"of {', '.join(known)}", unknown=str(name))
-    values = {n: _decode(k, data[n], _join(at, n), strict) for n, k in known.items() if n in data}
+        if name not in types:
+            raise Misfit(at, data[name], f"of {', '.join(types)}", unknown=str(name))
+    values = {n: _decode(k, data[n], _join(at, n), strict) for n, k in types.items() if n in data}
     try:
         return kind(**values)
-    except FinedgeError as error:  # what several fields must satisfy together
+    except FinedgeError as error:  # a condition on several fields together
         raise Misfit(at, error.what, error.expected) from error
 
 
@@ -218,4 +225,4 @@ def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
 
 
 def _join(at: str, name: object) -> str:
-    return f"{at}.{str(name)[:SHOWN]}".lstrip(".")
+    return f"{at}.{str(name)[:MAX_SHOWN]}".lstrip(".")

@@ -1,4 +1,7 @@
-"""The contract of every stage: labels, preprocessing, input and outputs of a classifier."""
+"""The specification of a classifier: labels, preprocessing, input and outputs.
+
+Every stage reads it.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything a runtime needs to know about a classifier besides its weights."""
+    """Everything that a runtime needs to know about a classifier except its weights."""
 
     model: Text
     backbone: Text
@@ -112,11 +115,11 @@ class Spec:
     def __post_init__(self) -> None:
         if not 0 < len(self.labels) == len(set(self.labels)):
             twice = Counter(self.labels).most_common(1)
-            what = f"the label '{twice[0][0]}' is there twice" if twice else "no labels"
-            raise UsageError(what, expected="one class or more, each with a name of its own")
+            what = f"the label '{twice[0][0]}' appears twice" if twice else "no labels"
+            raise UsageError(what, expected="one class or more, each with a different name")
         if sum(o.role == "main" for o in self.outputs) != 1:
             raise UsageError(
-                f"outputs {[o.name for o in self.outputs]}",
+                f"outputs {[output.name for output in self.outputs]}",
                 expected="exactly one output with role 'main'",
             )
 
@@ -131,7 +134,11 @@ class Spec:
 
     @classmethod
     def from_json(cls, data: object) -> Spec:
-        """Read what `to_json` wrote; anything else raises `BundleError`, also a newer field."""
+        """Read the data that `to_json` wrote.
+
+        Raises:
+            BundleError: the data do not fit, or hold a field of a newer version.
+        """
         try:
             return decode(cls, data, at="spec", strict=True)
         except Misfit as error:
@@ -140,11 +147,3 @@ class Spec:
                 expected=error.expected,
                 fix="update finedge, or export again",
             ) from error
-
-
-def preprocess_from_json(data: object) -> Preprocess:
-    """Read a `Preprocess` from plain data; anything else raises `BundleError`."""
-    try:
-        return decode(Preprocess, data, at="preprocess", strict=True)
-    except Misfit as error:
-        raise BundleError(f"{error}", expected=error.expected, fix="update finedge") from error

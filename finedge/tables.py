@@ -1,6 +1,6 @@
 """Tables of a command's result for a terminal.
 
-Every text goes through `finedge.text.clean`: labels and file names come from others.
+Every text goes through `finedge.sanitize.clean`: labels and file names come from others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from finedge.text import clean
+from finedge.sanitize import clean
 
 UNKNOWN = "-"  # in the place of a number that was not measured
 GAP = 2  # between two columns, in characters

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
-from finedge.confidence import Confidence, confidence_of
+from finedge.confidence import Confidence
 from finedge.errors import FinedgeError, UsageError
 from finedge.ops import softmax
 from finedge.preprocess import preprocess
@@ -194,7 +194,7 @@ class Classifier:
     @cached_property
     def confidence(self) -> Confidence | None:
         """The variant's temperature and threshold, where the bundle was calibrated for them."""
-        return confidence_of(self.bundle, self.variant)
+        return self.bundle.confidence(self.variant)
 
     def abstains(self, p: float) -> bool:
         """Tell whether a top probability is too small to be an answer."""

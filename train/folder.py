@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finedge.errors import UsageError
 from finedge.files import writable_place, write_text
-from finedge.leftovers import FORMER, OURS
+from finedge.temporary_files import OLD_TEMPORARY_NAME, TEMPORARY_NAME
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.run import METRICS, RECORD, SPLITS
 
@@ -73,5 +73,5 @@ def _is_half_made(out: Path) -> bool:
 
 def _is_leftover(name: str) -> bool:
     """Tell whether a killed process left a file of this name while it wrote a file of a run."""
-    match = OURS.fullmatch(name) or FORMER.fullmatch(name)
+    match = TEMPORARY_NAME.fullmatch(name) or OLD_TEMPORARY_NAME.fullmatch(name)
     return match is not None and match["name"] in FILES

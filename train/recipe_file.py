@@ -9,7 +9,7 @@ from typing import Any
 
 import tomllib
 
-from finedge.document import text_of
+from finedge.document import read_text_file
 from finedge.errors import DataError, UsageError, nearest
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -32,7 +32,7 @@ def read_toml(name: str) -> dict[str, Any]:
     """
     path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
     try:
-        text = text_of(
+        text = read_text_file(
             path,
             error=DataError,
             fix="write the recipe as UTF-8",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from finedge.document import parsed, read_json, text_of
+from finedge.document import parse_json, read_json, read_text_file
 from finedge.errors import DataError, FinedgeError
 from finedge.provenance import Path_, TrainingData
 from finedge.schema import Constraint, Count, Digest, Misfit, Share, Text, at_most, between, decode
@@ -102,7 +102,7 @@ def read_metrics(path: Path, *, epochs: int) -> list[dict[str, Any]]:
         DataError: the file is missing or damaged, or lacks an epoch.
     """
     try:
-        lines = text_of(path, error=DataError, fix=COPY).splitlines()
+        lines = read_text_file(path, error=DataError, fix=COPY).splitlines()
     except FileNotFoundError:
         raise DataError(
             f"{path} is missing",
@@ -112,7 +112,7 @@ def read_metrics(path: Path, *, epochs: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines[:epochs], 1):
         name = f"{path}, line {number}"
-        row = parsed(line, name=name, error=DataError, fix=COPY)
+        row = parse_json(line, name=name, error=DataError, fix=COPY)
         try:
             decode(_MetricsRow, row)
         except Misfit as error:

@@ -21,15 +21,15 @@ from finedge.data import (
     DataSet,
     NewImages,
     StoredSplit,
-    matched,
+    log_dataset,
+    log_match,
+    match_split,
     read_folder,
-    say,
-    say_match,
     split_of_dataset,
     with_labels,
 )
-from finedge.data.record import named
-from finedge.data.stored import read_split
+from finedge.data.record import join_names
+from finedge.data.stored_split import read_split
 from finedge.errors import DataError, UsageError
 from finedge.files import write_text
 from finedge.spec import Spec
@@ -166,7 +166,7 @@ def recorded_data(
         new_images: the split of images that the stored splits do not have.
         exact: return what a resumed training needs: the same images in the same order, under the
             recorded labels.
-        whole: do not cut another data set that has no splits (see `finedge.data.matched`).
+        whole: do not cut another data set that has no splits (see `finedge.data.match`).
 
     Raises:
         DataError: no run there, its images are gone (with `exact`: more than 2 % of them), or
@@ -182,9 +182,9 @@ def recorded_data(
         )
     folder = with_labels(read_folder(images), record["spec"]["labels"], owner=path)
     stored, seed = recorded_split(path), record["data"].get("seed", 0)
-    data = matched(folder, stored, new=new_images, seed=seed, exact=exact, whole=whole)
-    say(data)
-    say_match(data)
+    data = match_split(folder, stored, new=new_images, seed=seed, exact=exact, whole=whole)
+    log_dataset(data)
+    log_match(data)
     if exact:
         _refuse_lost(data, sum(1 for _ in stored), path)
     return data
@@ -196,7 +196,7 @@ def _refuse_lost(data: DataSet, stored: int, path: Path) -> None:
     if len(missing) > MAX_UNREADABLE * stored:
         raise DataError(
             f"{len(missing)} of the {stored} images that {path} was trained on are not in "
-            f"{data.root}: {named(missing)}",
+            f"{data.root}: {join_names(missing)}",
             expected=f"at most {MAX_UNREADABLE:.0%} missing",
             fix="copy them again; or start a new training on the images that are there",
         )

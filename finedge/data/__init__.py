@@ -1,29 +1,34 @@
 """Labelled images on disk: layout, labels, splits, and the split that training used.
 
-No torch: the device evaluates with it too.
+It may import `finedge/*.py` and `finedge/image`, never torch: the device evaluates with it too.
+Training, calibration, export, evaluation, verification, the benchmark and the file source call it.
+
+- `open_dataset` opens a folder to train on; `read_folder` reads it without cutting splits.
+- `split_of_dataset` records which images training used; `match_split` finds them again.
+- `select_images` returns the images of a split that a number may be measured on.
 """
 
 from finedge.data.digest import content_digest
-from finedge.data.evaluated import Evaluated, evaluated
+from finedge.data.evaluation import EvaluationSplit, select_images
 from finedge.data.labels import with_labels
 from finedge.data.layouts import LAYOUTS
-from finedge.data.matched import NewImages, matched, say_match
+from finedge.data.match import NewImages, log_match, match_split
 from finedge.data.open import (
     MAX_UNREADABLE,
     drop_unreadable,
+    log_dataset,
     open_dataset,
     read_folder,
-    say,
 )
 from finedge.data.record import SPLITS, DataSet, Item, LeftOut, Match
-from finedge.data.stored import StoredSplit, split_of_dataset
+from finedge.data.stored_split import StoredSplit, split_of_dataset
 
 __all__ = [
     "LAYOUTS",
     "MAX_UNREADABLE",
     "SPLITS",
     "DataSet",
-    "Evaluated",
+    "EvaluationSplit",
     "Item",
     "LeftOut",
     "Match",
@@ -31,12 +36,12 @@ __all__ = [
     "StoredSplit",
     "content_digest",
     "drop_unreadable",
-    "evaluated",
-    "matched",
+    "log_dataset",
+    "log_match",
+    "match_split",
     "open_dataset",
     "read_folder",
-    "say",
-    "say_match",
+    "select_images",
     "split_of_dataset",
     "with_labels",
 ]

@@ -1,10 +1,12 @@
-"""Cutting val and test from train, so that a picture stays where it is when others come.
+"""Cuts val and test from train, so that a picture stays in its split when others are added.
 
-A picture goes by the hash of seed and content, u in [0, 1): below one bound it is test, below the
-next val, else train. So no picture moves when others are added. Two rules of small classes bend
-this: a class of three contents or more has one in each split, and a third of it at least is train.
-Then the pictures nearest to a bound move. When others come they move back, towards train; only the
-rule of the third can move one out of train. Copies of one content are one picture, never parted.
+The hash of seed and content gives each picture a number u in [0, 1). Below one bound it is test,
+below the next it is val, else train. So no picture moves when others are added.
+
+Two rules for small classes are exceptions. A class of three contents or more has one in each split,
+and at least a third of it is train. Then the pictures nearest to a bound move. When others are
+added, they move back towards train. Only the rule of the third can move one out of train. Copies of
+one content count as one picture and stay together.
 """
 
 from __future__ import annotations
@@ -30,31 +32,27 @@ def with_cuts(data: DataSet, *, seed: int) -> DataSet:
     if not test and not val:
         return data
     parts = _cut(data.splits.get("train", ()), {"test": test, "val": val}, seed=seed)
-    cut: dict[str, Any] = {
-        "seed": seed,
-        **({"test": test} if test else {}),
-        **({"val": VAL_OF_TRAIN} if val else {}),
-    }
-    splits = {
-        **data.splits,
-        "train": parts["train"],
-        **{s: parts[s] for s in ("val", "test") if cut.get(s)},
-    }
-    return replace(data, splits=splits, cut=cut)
+    cut: dict[str, Any] = {"seed": seed}
+    if test:
+        cut["test"] = test
+    if val:
+        cut["val"] = VAL_OF_TRAIN
+    new_splits = {split: parts[split] for split in ("val", "test") if cut.get(split)}
+    return replace(data, splits={**data.splits, "train": parts["train"], **new_splits}, cut=cut)
 
 
 def _cut(items: Sequence[Item], shares: Mapping[str, float], *, seed: int) -> Parts:
-    known = digests(item.path for item in items)
+    digest_of = digests(item.path for item in items)
     by_label: dict[int, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
-        by_label[item.label][known.get(item.path, str(item.path))].append(item)
-    where: dict[tuple[int, str], str] = {}
+        by_label[item.label][digest_of.get(item.path, str(item.path))].append(item)
+    split_of: dict[tuple[int, str], str] = {}
     for label, contents in by_label.items():
         splits = _placed(list(contents), shares, seed=seed)
-        where |= {(label, content): split for content, split in splits.items()}
+        split_of |= {(label, content): split for content, split in splits.items()}
     parts: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     for item in items:
-        parts[where[item.label, known.get(item.path, str(item.path))]].append(item)
+        parts[split_of[item.label, digest_of.get(item.path, str(item.path))]].append(item)
     return {split: tuple(items) for split, items in parts.items()}
 
 
@@ -66,7 +64,7 @@ def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) 
     for split in targets:
         bound += shares[split]
         bounds.append(sum(_unit(c, seed) < bound for c in order))
-    ends = _mended(bounds, len(order))
+    ends = _part_ends(bounds, len(order))
     splits: dict[str, str] = {}
     start = 0
     for split, end in zip(targets, ends, strict=True):
@@ -75,24 +73,20 @@ def _placed(contents: Sequence[str], shares: Mapping[str, float], *, seed: int) 
     return {**splits, **dict.fromkeys(order[start:], "train")}
 
 
-def _mended(bounds: Sequence[int], count: int) -> list[int]:
-    """Return where each part ends in an order of `count`; none is empty, a third is train."""
-    most = max(min(len(bounds), count - 1), 2 * count // 3) if count > 1 else 0
+def _part_ends(bounds: Sequence[int], count: int) -> list[int]:
+    """Return the end of each part in an order of `count`; none is empty, a third stays train."""
+    max_end = max(min(len(bounds), count - 1), 2 * count // 3) if count > 1 else 0
     ends: list[int] = []
     for place, bound in enumerate(bounds):
-        least = ends[-1] + 1 if ends else 1
-        later = len(bounds) - place - 1 if most >= len(bounds) else 0  # parts that want one each
-        room = most - later
-        ends.append(max(min(max(bound, least), room), ends[-1] if ends else 0))
-    return [max(0, min(end, most)) for end in ends]
+        min_end = ends[-1] + 1 if ends else 1
+        # Each later part needs one picture.
+        later_parts = len(bounds) - place - 1 if max_end >= len(bounds) else 0
+        end = min(max(bound, min_end), max_end - later_parts)
+        ends.append(max(end, ends[-1] if ends else 0))
+    return [max(0, min(end, max_end)) for end in ends]
 
 
 def _unit(content: str, seed: int) -> float:
-    """Return a number in [0, 1) that is as good as random, and the same everywhere."""
-    return (
-        int.from_bytes(
-            hashlib.sha256(f"{seed}-{content}".encode("utf-8", "surrogateescape")).digest()[:7],
-            "big",
-        )
-        / 2**56
-    )
+    """Return a pseudo-random number in [0, 1) that is the same on every machine."""
+    text = f"{seed}-{content}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.sha256(text).digest()[:7], "big") / 2**56

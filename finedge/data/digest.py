@@ -1,4 +1,4 @@
-"""The sha256 of image files: what tells whether two files are one picture, wherever they lie."""
+"""The sha256 of image files. Files of one digest are one picture, in whatever folder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from finedge.bundle import sha256
-from finedge.regular import is_regular
+from finedge.regular_files import is_regular
 
-AHEAD = 4096  # files handed to the threads at a time
-KEPT = 1 << 20  # digests in memory
+CHUNK_FILES = 4096  # handed to the threads at a time
+MAX_CACHED = 1 << 20  # digests in memory
 
 
 def content_digest(path: Path) -> str:
@@ -22,13 +22,13 @@ def content_digest(path: Path) -> str:
 
 
 def digests(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the digest of each file; one that is missing or no regular file has none."""
+    """Return the digest of each file; missing and special files have none."""
     unique = list(dict.fromkeys(paths))
     digests_by_path: dict[Path, str] = {}
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(unique), AHEAD):
-            some = unique[start : start + AHEAD]
-            pairs = zip(some, pool.map(_digest_or_none, some), strict=True)
+        for start in range(0, len(unique), CHUNK_FILES):
+            chunk = unique[start : start + CHUNK_FILES]
+            pairs = zip(chunk, pool.map(_digest_or_none, chunk), strict=True)
             digests_by_path |= {path: digest for path, digest in pairs if digest}
     return digests_by_path
 
@@ -40,6 +40,6 @@ def _digest_or_none(path: Path) -> str | None:
         return None
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=MAX_CACHED)
 def _digest(path: str, _mtime_ns: int, _size: int, _inode: int) -> str:
     return sha256(Path(path))

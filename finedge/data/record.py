@@ -1,4 +1,4 @@
-"""What a data set is once it was read: images, labels, splits, and what was left out or merged."""
+"""Records of a data set that was read: images, labels, splits, and files left out or merged."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from finedge.errors import DataError, nearest
-from finedge.text import printable
+from finedge.sanitize import printable
 
 SPLITS = ("train", "val", "test")
-SHOWN = 10  # names that a message or a record lists; counts are always complete
+MAX_SHOWN = 10  # names that a message or a record lists; counts are always complete
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Item:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files that are no part of the data set: why, how many, and up to `SHOWN` of their names."""
+    """Files outside the data set: the reason, how many, and up to `MAX_SHOWN` of their names."""
 
     reason: str
     count: int
@@ -38,7 +38,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the reader of a layout returns; `root` holds the images, the rest is as in `DataSet`."""
+    """The result of a layout's reader; `root` holds the images, the rest is as in `DataSet`."""
 
     root: Path
     labels: tuple[str, ...]
@@ -50,15 +50,16 @@ class Contents:
 
 @dataclass(frozen=True)
 class Match:
-    """How the files of a folder meet a stored split: numbers of files, and what is missing.
+    """How the files of a folder match a stored split: numbers of files, and missing paths.
 
     Attributes:
-        known: files whose content the split names.
-        new: files it does not know; `taken` of them were asked for.
-        copies: further files with a content that is in use already.
-        moved: files that the folder's own split puts elsewhere than the stored one.
-        relabelled: files that stand under another label now; the present one counts.
-        missing: paths that are stored and whose content is nowhere, by split.
+        known: files whose content is in the stored split.
+        new: files whose content is not in it.
+        taken: those new files that were requested and are used.
+        copies: more files with a content that is already used.
+        moved: files whose split in the folder differs from the stored one.
+        relabelled: files whose label differs from the stored one; the present label counts.
+        missing: stored paths whose content is in no file of the folder, by split.
     """
 
     known: int = 0
@@ -79,9 +80,16 @@ class Match:
 class DataSet:
     """Labels and splits of a folder.
 
-    `layout` names how it was read, `cut` how val or test were made (None: as found). `left_out`
-    counts what is no part of it, `notes` say what was merged, entered or overruled. `given`: the
-    folder itself has splits. `match`: how it meets the stored split, where that was used.
+    Attributes:
+        root: the folder that holds the images.
+        layout: the name of the layout that was read.
+        labels: the labels, in the order of the classes.
+        splits: the images of each split.
+        cut: how val or test were cut; None: they are the folder's own.
+        left_out: files outside the data set, by reason.
+        notes: folders that were merged, entered or read under another name, in words.
+        given: the folder itself has splits.
+        match: how it matches the stored split, where that was used.
     """
 
     root: Path
@@ -105,10 +113,10 @@ class DataSet:
             fix = f"--new-images {name}" if name in SPLITS else ""
             raise DataError(
                 f"{what}; {new} image(s) are new to the stored split",
-                expected=self._filled(name),
+                expected=self._split_names(name),
                 fix=fix,
             )
-        raise DataError(what, expected=self._filled(name))
+        raise DataError(what, expected=self._split_names(name))
 
     def absent(self, name: str) -> tuple[str, ...]:
         """Return the labels without an image in a split."""
@@ -122,7 +130,7 @@ class DataSet:
         return text + (f" (cut: {dict(self.cut)})" if self.cut else "")
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a run records of how the folder was read."""
+        """Return the record in run.json of how the folder was read."""
         left_out = [{**vars(left), "examples": list(left.examples)} for left in self.left_out]
         return {
             "layout": self.layout,
@@ -131,11 +139,11 @@ class DataSet:
             "notes": list(self.notes),
         }
 
-    def _filled(self, name: str) -> str:
+    def _split_names(self, name: str) -> str:
         return nearest(name, [s for s in self.splits if self.splits[s]])
 
 
-def named(names: Iterable[object], *, shown: int = SHOWN) -> str:
+def join_names(names: Iterable[object], *, shown: int = MAX_SHOWN) -> str:
     """Return up to `shown` names in one line; dots mean that there are more."""
     listed = list(names)
     more = ", ..." if len(listed) > shown else ""

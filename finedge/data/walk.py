@@ -1,4 +1,4 @@
-"""Which files below a folder are pictures: one walk for training, check and `classify`."""
+"""Finds the pictures below a folder, for training, `data check` and `classify`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finedge.data.names import why_no_data
-from finedge.data.record import SHOWN, LeftOut
+from finedge.data.names import reason_to_ignore
+from finedge.data.record import MAX_SHOWN, LeftOut
 from finedge.errors import DataError
 from finedge.image import is_image
-from finedge.regular import is_regular
-from finedge.text import printable
+from finedge.regular_files import is_regular
+from finedge.sanitize import printable
 
 OURS = "a run or a bundle of finedge"
-TWICE = "a link to a folder that is read anyway"
-Chosen = tuple[tuple[Path, ...], tuple[LeftOut, ...]]
-DEEPEST = 64  # folders inside one another; past this it is no data set
+ALREADY_READ = "a link to a folder that is read anyway"
+PicturesAndLeftOut = tuple[tuple[Path, ...], tuple[LeftOut, ...]]
+MAX_DEPTH = 64  # folders inside one another; a deeper tree is not a data set
 
 
 @dataclass
 class LeftOutCounts:
-    """What was left out so far, by reason; names are relative to `root`."""
+    """Counts of the files left out so far, by reason; names are relative to `root`."""
 
     root: Path
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -32,7 +32,7 @@ class LeftOutCounts:
     def add(self, reason: str, path: Path, *, count: int = 1) -> None:
         """Count a file, or a folder with `count` files."""
         self.counts[reason] += count
-        if len(self.examples[reason]) < SHOWN:
+        if len(self.examples[reason]) < MAX_SHOWN:
             relative = path.relative_to(self.root) if path.is_relative_to(self.root) else path
             self.examples[reason].append(printable(relative))
 
@@ -44,7 +44,7 @@ class LeftOutCounts:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A folder as read: pictures and folders directly in it, sorted by name."""
+    """A folder that was read: the pictures and folders directly in it, sorted by name."""
 
     path: Path
     pictures: tuple[Path, ...] = ()
@@ -68,66 +68,66 @@ class ImageFolder:
         return next(self.every(), None) is not None
 
 
-def walk(root: Path, tally: LeftOutCounts) -> ImageFolder:
-    """Read a folder and what is below it; everything that is no picture is counted in `tally`.
+def walk(root: Path, counts: LeftOutCounts) -> ImageFolder:
+    """Read a folder and everything below it; files that are not pictures go into `counts`.
 
-    Links are followed once: a link to a folder that is read anyway, or was read, is left out.
+    Links are followed once: a link to a folder that is or was read is left out.
 
     Raises:
         OSError: a folder that may not be read.
-        DataError: folders more than `DEEPEST` deep.
+        DataError: folders more than `MAX_DEPTH` deep.
     """
-    return _Walk(root, tally).folder(root, depth=0)
+    return _FolderWalk(root, counts).folder(root, depth=0)
 
 
-def pictures_below(root: Path) -> Chosen:
+def pictures_below(root: Path) -> PicturesAndLeftOut:
     """Return the pictures below a folder, sorted by path, and what was left out."""
-    tally = LeftOutCounts(root)
-    pictures = sorted(walk(root, tally).every())
-    return tuple(pictures), tally.left_out()
+    counts = LeftOutCounts(root)
+    pictures = sorted(walk(root, counts).every())
+    return tuple(pictures), counts.left_out()
 
 
-def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> Chosen:
+def pictures_among(paths: Iterable[Path], *, asked: frozenset[str]) -> PicturesAndLeftOut:
     """Return which of some paths are pictures, sorted, and what was left out.
 
-    Parts of a path that were `asked` for are not hidden. A file that is reached again through a
-    link to a folder is left out; a folder is no file to lose.
+    Parts of a path that are in `asked` do not count as hidden. A file that is reached again through
+    a link to a folder is left out. Folders among the paths are not counted.
     """
-    tally, pictures, seen = LeftOutCounts(Path()), [], set[str]()
+    counts, pictures, seen = LeftOutCounts(Path()), [], set[str]()
     for path in sorted(p for p in paths if not os.path.isdir(p)):  # noqa: PTH112
-        hidden = (why_no_data(part) for part in path.parts if part not in asked)
-        reason = next(filter(None, hidden), None) or _why_no_picture(path)
+        hidden = (reason_to_ignore(part) for part in path.parts if part not in asked)
+        reason = next(filter(None, hidden), None) or _reason_not_picture(path)
         real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
         if reason is None and real in seen:
-            reason = TWICE
+            reason = ALREADY_READ
         if reason is not None:
-            tally.add(reason, path)
+            counts.add(reason, path)
             continue
         seen.add(real)
         pictures.append(path)
-    return tuple(pictures), tally.left_out()
+    return tuple(pictures), counts.left_out()
 
 
 def is_below_data(path: Path) -> bool:
-    """Tell whether no part of a relative path is hidden or a tool's."""
-    return not any(why_no_data(part) for part in path.parts if part not in (".", ".."))
+    """Tell whether no part of a relative path is hidden or belongs to a tool."""
+    return not any(reason_to_ignore(part) for part in path.parts if part not in (".", ".."))
 
 
-def is_ours(folder: Path) -> bool:
+def is_run_or_bundle(folder: Path) -> bool:
     """Tell whether a folder is a run or a bundle: `--out DATA/run` makes no class."""
     marks = (("run.json", "split.json"), ("manifest.json", "golden.npz"))
-    return any(all(os.path.isfile(folder / name) for name in some) for some in marks)  # noqa: PTH113
+    return any(all(os.path.isfile(folder / name) for name in names) for names in marks)  # noqa: PTH113
 
 
-class _Walk:
-    def __init__(self, root: Path, tally: LeftOutCounts) -> None:
-        self.real_root, self.tally = root.resolve(), tally
+class _FolderWalk:
+    def __init__(self, root: Path, counts: LeftOutCounts) -> None:
+        self.real_root, self.counts = root.resolve(), counts
         self.seen: set[tuple[int, int]] = set()
 
     def folder(self, path: Path, *, depth: int) -> ImageFolder:
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise DataError(
-                f"{printable(path)} lies more than {DEEPEST} folders deep",
+                f"{printable(path)} is more than {MAX_DEPTH} folders deep",
                 expected="classes near the top",
             )
         status = path.stat()
@@ -139,41 +139,44 @@ class _Walk:
             child = path / entry.name
             if self._left_out(entry, child):
                 continue
-            if os.path.isdir(child):  # noqa: PTH112 - False for a link in a circle
+            if os.path.isdir(child):  # noqa: PTH112 - False for a circular link
                 folders.append(self.folder(child, depth=depth + 1))
             else:
                 pictures.append(child)
         return ImageFolder(path, tuple(pictures), tuple(folders))
 
     def _left_out(self, entry: os.DirEntry[str], path: Path) -> bool:
-        reason = why_no_data(entry.name) or self._why_not(entry, path)
+        reason = reason_to_ignore(entry.name) or self._reason_left_out(entry, path)
         if reason is None:
             return False
-        count = _files(path) if entry.is_dir(follow_symlinks=False) else 1
-        self.tally.add(reason, path, count=count)
+        count = _count_files(path) if entry.is_dir(follow_symlinks=False) else 1
+        self.counts.add(reason, path, count=count)
         return True
 
-    def _why_not(self, entry: os.DirEntry[str], path: Path) -> str | None:
+    def _reason_left_out(self, entry: os.DirEntry[str], path: Path) -> str | None:
         if os.path.isdir(path):  # noqa: PTH112
-            followed = entry.is_symlink()
-            return self._why_not_followed(path) if followed else self._why_not_entered(path)
-        return _why_no_picture(path)
+            if entry.is_symlink():
+                return self._reason_not_followed(path)
+            return self._reason_not_entered(path)
+        return _reason_not_picture(path)
 
-    def _why_not_followed(self, path: Path) -> str | None:
+    def _reason_not_followed(self, path: Path) -> str | None:
         target = path.resolve()
         inside = target.is_relative_to(self.real_root)
         if inside and is_below_data(target.relative_to(self.real_root)):
-            return TWICE
-        return self._why_not_entered(path)
+            return ALREADY_READ
+        return self._reason_not_entered(path)
 
-    def _why_not_entered(self, path: Path) -> str | None:
-        if is_ours(path):
+    def _reason_not_entered(self, path: Path) -> str | None:
+        if is_run_or_bundle(path):
             return OURS
         status = path.stat()
-        return TWICE if status.st_ino and (status.st_dev, status.st_ino) in self.seen else None
+        return (
+            ALREADY_READ if status.st_ino and (status.st_dev, status.st_ino) in self.seen else None
+        )
 
 
-def _why_no_picture(path: Path) -> str | None:
+def _reason_not_picture(path: Path) -> str | None:
     if not is_regular(path):
         dangling = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110
         return "a link to nothing" if dangling else "not a regular file"
@@ -185,6 +188,6 @@ def _suffix(path: Path) -> str:
     return printable(suffix) if 1 < len(suffix) <= 8 else "no known suffix"
 
 
-def _files(folder: Path) -> int:
-    """Count the files below a folder that is not read; an empty one counts as one."""
+def _count_files(folder: Path) -> int:
+    """Count the files below a folder that is not read; an empty folder counts as one."""
     return max(1, sum(len(files) for _, _, files in os.walk(folder)))

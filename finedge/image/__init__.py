@@ -1,4 +1,8 @@
-"""Reading image files: one decoder for training and device, so that both see the same pixels."""
+"""Reads image files: one decoder for training and device, so that both see the same pixels.
+
+It may import `finedge/*.py`, numpy, cv2 and Pillow. Training, calibration, evaluation, the data
+layouts and the frame sources call it. `read_image` reads a file, `decode` reads bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from numpy.typing import NDArray
 from finedge.errors import DataError
 from finedge.image.decode import MAX_PIXELS, decode
 from finedge.image.formats import SUFFIXES
-from finedge.image.layout import CutShort, Unreadable
-from finedge.regular import read_regular
+from finedge.image.header import CutShort, Unreadable
+from finedge.regular_files import read_regular
 
 __all__ = [
     "MAX_PIXELS",
@@ -27,8 +31,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 1 << 30  # of a file: more than any picture of MAX_PIXELS takes
-_logged: set[tuple[Path, str]] = set()  # folders of which a remark was made
+MAX_BYTES = 1 << 30  # of a file; a picture of MAX_PIXELS is smaller
+_logged: set[tuple[Path, str]] = set()  # (folder, start of the remark) already logged
 
 
 def is_image(path: Path) -> bool:
@@ -48,8 +52,8 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         ((224, 224, 3), 'uint8')
 
     Raises:
-        DataError: no such file, or no whole picture of a kind that is read; the text has the
-            reason.
+        DataError: the file is missing, incomplete, or not in a supported format. The text has
+            the reason.
     """
     path = Path(path)
     try:
@@ -59,7 +63,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         raise DataError(why, expected="a readable image file") from error
     except Unreadable as error:
         kinds = ", ".join(sorted(SUFFIXES))
-        raise DataError(f"{path} {error}", expected=f"a whole picture: {kinds}") from error
+        raise DataError(f"{path} {error}", expected=f"a complete picture: {kinds}") from error
     if decoded.remark and (path.parent, decoded.remark[:20]) not in _logged:
         _logged.add((path.parent, decoded.remark[:20]))
         log.warning("%s: %s (logged once a folder)", path, decoded.remark)

@@ -1,4 +1,4 @@
-"""Formats made of ISO boxes: JPEG 2000 (ISO 15444-1) and AVIF."""
+"""Reads the headers of formats made of ISO boxes: JPEG 2000 (ISO 15444-1) and AVIF."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import re
 import struct
 from collections.abc import Iterator
 
-from finedge.image.layout import CutShort, Layout, Unreadable
+from finedge.image.header import CutShort, ImageHeader, Unreadable
 
 JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 SIZ = b"\xff\x4f\xff\x51"
-MOST_BOXES = 10_000
+MAX_BOXES = 10_000
 SPATIAL = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{4})(.{4})", re.DOTALL)
-TURNED = re.compile(rb"\0\0\0\x09(?:irot[\x01-\x03]|imir.)", re.DOTALL)
+ROTATED = re.compile(rb"\0\0\0\x09(?:irot[\x01-\x03]|imir.)", re.DOTALL)
 ALPHA = re.compile(rb"urn:mpeg:(?:mpegB:cicp:systems:auxiliary:alpha|hevc:2015:auxid:1)")
 
 
 def boxes(raw: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (name, where it begins, where it ends by its own word) of the boxes of a file."""
-    at, count = 0, 0
-    while at + 8 <= len(raw) and count < MOST_BOXES:
-        size, head = int.from_bytes(raw[at : at + 4], "big"), 8
+    """Yield (name, start, stated end) of each box of a file, in bytes."""
+    start, count = 0, 0
+    while start + 8 <= len(raw) and count < MAX_BOXES:
+        size, header_size = int.from_bytes(raw[start : start + 4], "big"), 8
         if size == 1:
-            size, head = int.from_bytes(raw[at + 8 : at + 16], "big"), 16
-        end = len(raw) if size == 0 else at + size
-        if end < at + head:
+            size, header_size = int.from_bytes(raw[start + 8 : start + 16], "big"), 16
+        end = len(raw) if size == 0 else start + size
+        if end < start + header_size:
             return
-        yield raw[at + 4 : at + 8], at, end
-        at, count = end, count + 1
+        yield raw[start + 4 : start + 8], start, end
+        start, count = end, count + 1
 
 
 def brands(raw: bytes) -> set[bytes]:
@@ -39,15 +39,15 @@ def brands(raw: bytes) -> set[bytes]:
 
 
 def starts_jp2(raw: bytes) -> bool:
-    """Tell whether these are the first bytes of a JPEG 2000, in boxes or bare."""
+    """Tell whether these are the first bytes of a JPEG 2000, with or without boxes."""
     return raw.startswith((JP2, SIZ))
 
 
-def jp2(raw: bytes) -> Layout:
-    """Read the size of a JPEG 2000; a tile that is cut short is refused by the decoder.
+def read_jp2_header(raw: bytes) -> ImageHeader:
+    """Read the size of a JPEG 2000. The decoder refuses a tile that is cut short.
 
     Raises:
-        Unreadable: it has no size, or samples that are signed.
+        Unreadable: the size is missing, or the samples are signed.
     """
     start = raw.find(SIZ)
     if start < 0 or start + 43 > len(raw):
@@ -59,7 +59,9 @@ def jp2(raw: bytes) -> Layout:
     if depth & 0x80 or bits not in (8, 16):
         sign = "-" if depth & 0x80 else ""
         raise Unreadable(f"has the unknown bit depth {sign}{bits} (known: 8, 16)")
-    return Layout("JPEG 2000", right - left, bottom - top, bits, alpha=count in (2, 4), data=raw)
+    return ImageHeader(
+        "JPEG 2000", right - left, bottom - top, bits, alpha=count in (2, 4), data=raw
+    )
 
 
 def starts_avif(raw: bytes) -> bool:
@@ -67,11 +69,12 @@ def starts_avif(raw: bytes) -> bool:
     return not brands(raw).isdisjoint({b"avif", b"avis"})
 
 
-def avif(raw: bytes) -> Layout:
+def read_avif_header(raw: bytes) -> ImageHeader:
     """Read the size of an AVIF.
 
     Raises:
-        Unreadable: a box goes past its end, it has no size, or is to be turned.
+        Unreadable: a box is longer than the file, the size is missing, or the picture is stored
+            rotated.
     """
     meta = b""
     for name, start, end in boxes(raw):
@@ -82,7 +85,7 @@ def avif(raw: bytes) -> Layout:
     sizes = [struct.unpack(">II", a + b) for a, b in SPATIAL.findall(meta)]
     if not sizes:
         raise Unreadable("is an AVIF without a picture")
-    if TURNED.search(meta):
-        raise Unreadable("is an AVIF to be turned, which OpenCV does not do: convert it to PNG")
+    if ROTATED.search(meta):
+        raise Unreadable("is a rotated AVIF, which OpenCV does not turn upright: convert it to PNG")
     width, height = max(sizes, key=lambda size: size[0] * size[1])
-    return Layout("AVIF", width, height, alpha=ALPHA.search(meta) is not None, data=raw)
+    return ImageHeader("AVIF", width, height, alpha=ALPHA.search(meta) is not None, data=raw)

@@ -1,4 +1,4 @@
-"""The orientation that a camera stores in EXIF data."""
+"""Reads the orientation that a camera stores in EXIF data, and turns pictures upright."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOVES = {
 
 
 def orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, of EXIF data from its TIFF header on; 1 for none."""
+    """Return the orientation, 1 to 8, of EXIF data that begins at its TIFF header; 1 for none."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None or len(exif) < 8:
         return 1

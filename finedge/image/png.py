@@ -1,4 +1,4 @@
-"""PNG (ISO 15948): whole when its chunks are sound and hold every row."""
+"""Reads the header of a PNG (ISO 15948). It is complete when its chunks hold every row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 
 from finedge.image.exif import orientation
-from finedge.image.layout import CutShort, Layout, Unreadable
+from finedge.image.header import CutShort, ImageHeader, Unreadable
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -30,68 +30,68 @@ def starts(raw: bytes) -> bool:
     return raw.startswith(MAGIC)
 
 
-def layout(raw: bytes) -> Layout:
-    """Walk the chunks.
+def read_header(raw: bytes) -> ImageHeader:
+    """Read the chunks.
 
     Raises:
-        Unreadable: a chunk is damaged, or its rows are not all there.
+        Unreadable: a chunk is damaged, or rows are missing.
     """
-    head, rows, turn, alpha, end = b"", list[bytes](), 1, False, len(MAGIC)
+    ihdr, rows, turn, alpha, end = b"", list[bytes](), 1, False, len(MAGIC)
     for name, body, end in _chunks(raw):  # noqa: B007 - `end` is used after the loop
         if name == b"IHDR":
-            head = body
+            ihdr = body
         elif name == b"IDAT":
             rows.append(body)
         elif name == b"eXIf":
             turn = orientation(body)
         alpha |= name == b"tRNS"
-    if len(head) != 13:
+    if len(ihdr) != 13:
         raise CutShort("it has no header")
-    width, height, bits, colour = struct.unpack_from(">IIBB", head)
+    width, height, bits, colour = struct.unpack_from(">IIBB", ihdr)
     if colour not in CHANNELS:
         raise Unreadable(f"is a PNG of the unknown colour type {colour}")
     data = raw if raw[end - 8 : end - 4] == b"IEND" else raw[:end] + END
     alpha |= colour in (4, 6)
-    return Layout("PNG", width, height, bits, alpha=alpha, turn=turn, data=data)
+    return ImageHeader("PNG", width, height, bits, alpha=alpha, turn=turn, data=data)
 
 
-def check(layout: Layout) -> None:
-    """Inflate the rows, keeping none of them.
+def check(header: ImageHeader) -> None:
+    """Inflate all rows without keeping them.
 
     Raises:
-        Unreadable: they are not all there, or damaged.
+        Unreadable: rows are missing or damaged.
     """
-    chunks = [(name, body) for name, body, _ in _chunks(layout.data)]
-    head = next(body for name, body in chunks if name == b"IHDR")
-    bits = layout.bits * CHANNELS[head[9]]
-    wanted = _size(layout.width, layout.height, bits, interlaced=bool(head[12]))
-    got = _inflated([body for name, body in chunks if name == b"IDAT"], wanted)
-    if got < wanted:
+    chunks = [(name, body) for name, body, _ in _chunks(header.data)]
+    ihdr = next(body for name, body in chunks if name == b"IHDR")
+    bits = header.bits * CHANNELS[ihdr[9]]
+    expected = _size(header.width, header.height, bits, interlaced=bool(ihdr[12]))
+    size = _inflated_size([body for name, body in chunks if name == b"IDAT"], expected)
+    if size < expected:
         raise CutShort("rows of its picture are missing")
 
 
-def _inflated(pieces: list[bytes], wanted: int) -> int:
-    """Return how many bytes the pieces inflate to; `wanted` is enough."""
-    stream, got = zlib.decompressobj(), 0
+def _inflated_size(pieces: list[bytes], enough: int) -> int:
+    """Return how many bytes the pieces inflate to; it stops after `enough` bytes."""
+    stream, size = zlib.decompressobj(), 0
     try:
         for piece in pieces:
-            while piece and got < wanted and not stream.eof:
-                got += len(stream.decompress(piece, PIECE))
+            while piece and size < enough and not stream.eof:
+                size += len(stream.decompress(piece, PIECE))
                 piece = stream.unconsumed_tail
-        return got + len(stream.flush()) if got < wanted else got
+        return size + len(stream.flush()) if size < enough else size
     except zlib.error as error:
         raise Unreadable(f"is damaged: {error}") from None
 
 
 def _size(width: int, height: int, bits: int, *, interlaced: bool) -> int:
-    """Return the bytes of all rows, with the filter byte of each; `bits` are of a pixel."""
+    """Return the bytes of all rows, with a filter byte for each; `bits` is per pixel."""
     passes = PASSES if interlaced else ((0, 0, 1, 1),)
     sizes = ((-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes)
     return sum((1 + (w * bits + 7) // 8) * h for w, h in sizes if w > 0 and h > 0)
 
 
 def _chunks(raw: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    """Yield (name, body, where the chunk ends) of every whole chunk, up to the last."""
+    """Yield (name, body, end in bytes) of every complete chunk, up to the last."""
     at = len(MAGIC)
     while at + 12 <= len(raw):
         (length,) = struct.unpack_from(">I", raw, at)

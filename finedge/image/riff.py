@@ -1,11 +1,11 @@
-"""WebP (RFC 9649): whole if the file is as long as its head states."""
+"""Reads the header of a WebP (RFC 9649). It is complete if it has the length that it states."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from finedge.image.exif import orientation
-from finedge.image.layout import CutShort, Layout, Unreadable
+from finedge.image.header import CutShort, ImageHeader, Unreadable
 
 ALPHA = 0x10  # flag of VP8X
 
@@ -15,22 +15,22 @@ def starts(raw: bytes) -> bool:
     return raw.startswith(b"RIFF") and raw[8:12] == b"WEBP"
 
 
-def layout(raw: bytes) -> Layout:
-    """Walk the chunks.
+def read_header(raw: bytes) -> ImageHeader:
+    """Read the chunks.
 
     Raises:
-        Unreadable: it is shorter than its head states, or has no picture.
+        Unreadable: it is shorter than its header states, or has no picture.
     """
     size = 8 + int.from_bytes(raw[4:8], "little")
     if size > len(raw):
-        raise CutShort(f"it has {len(raw)} of the {size} bytes that its head announces")
+        raise CutShort(f"it has {len(raw)} of the {size} bytes that its header announces")
     chunks = list(_chunks(raw, size))
     exif = next((body for name, body in chunks if name == b"EXIF"), b"")
     turn = orientation(exif.removeprefix(b"Exif\0\0"))
     for name, body in chunks:
-        if (found := _size(name, body)) is not None:
-            width, height, alpha = found
-            return Layout("WebP", width, height, alpha=alpha, turn=turn, data=raw)
+        if (size_and_alpha := _size_and_alpha(name, body)) is not None:
+            width, height, alpha = size_and_alpha
+            return ImageHeader("WebP", width, height, alpha=alpha, turn=turn, data=raw)
     raise Unreadable("is a WebP without a picture")
 
 
@@ -42,8 +42,8 @@ def _chunks(raw: bytes, size: int) -> Iterator[tuple[bytes, bytes]]:
         at += 8 + length + length % 2
 
 
-def _size(name: bytes, body: bytes) -> tuple[int, int, bool] | None:
-    """Return width, height, and whether there may be alpha, of a chunk that has them."""
+def _size_and_alpha(name: bytes, body: bytes) -> tuple[int, int, bool] | None:
+    """Return (width, height, whether there may be alpha) of a chunk; None if it has no size."""
     if name == b"VP8X" and len(body) >= 10:
         return (
             1 + int.from_bytes(body[4:7], "little"),

@@ -1,16 +1,19 @@
-"""TIFF (6.0, and BigTIFF): whole when every strip or tile of the first picture lies in the file."""
+"""Reads the header of a TIFF (6.0 or BigTIFF).
+
+The file is complete when it holds every strip or tile of the first picture.
+"""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
 
-from finedge.image.layout import CutShort, Layout, Unreadable
+from finedge.image.header import CutShort, ImageHeader, Unreadable
 
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT = 256, 257, 258, 262, 277, 338, 339
 PLACES = ((273, 279), (324, 325))  # offsets and sizes in bytes: of strips, of tiles
 SIZES = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4), 13: ("I", 4), 16: ("Q", 8)}
-WANTED = frozenset(
+READ_TAGS = frozenset(
     {
         WIDTH,
         HEIGHT,
@@ -23,7 +26,7 @@ WANTED = frozenset(
         *PLACES[1],
     }
 )
-MOST_VALUES = 1_000_000  # strips of one row each, of the tallest picture
+MAX_VALUES = 1_000_000  # strips of one row each, of the tallest picture
 UNSIGNED, FLOAT = 1, 3
 FORMATS = {2: "signed", FLOAT: "float", 5: "complex", 6: "complex"}
 ASSOCIATED, UNASSOCIATED = 1, 2
@@ -32,23 +35,23 @@ DEPTHS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class _Form:
-    """How numbers stand in the file: byte order, and the widths of TIFF or BigTIFF directories."""
+class _ByteFormat:
+    """How numbers are stored: byte order, and the field widths of TIFF or BigTIFF."""
 
     order: str
     big: bool
 
     def directory(self, raw: bytes) -> dict[int, tuple[int, ...]]:
-        """Return the tags of the first directory for place and kind of the samples."""
+        """Return the values of READ_TAGS in the first directory."""
         start = self.number(raw, 8 if self.big else 4, "Q" if self.big else "I")
         count = self.number(raw, start, "Q" if self.big else "H")
         first, step = (start + 8, 20) if self.big else (start + 2, 12)
-        found = {}
+        tags = {}
         for at in range(first, first + step * min(count, 4096), step):
             tag = self.number(raw, at, "H")
-            if tag in WANTED:
-                found[tag] = self._values(raw, at)
-        return found
+            if tag in READ_TAGS:
+                tags[tag] = self._values(raw, at)
+        return tags
 
     def number(self, raw: bytes, at: int, code: str) -> int:
         try:
@@ -61,7 +64,7 @@ class _Form:
             self.number(raw, at + 2, "H"),
             self.number(raw, at + 4, "Q" if self.big else "I"),
         )
-        if kind not in SIZES or count > MOST_VALUES:
+        if kind not in SIZES or count > MAX_VALUES:
             raise Unreadable(f"is damaged: a tag of {count} values of type {kind}")
         code, size = SIZES[kind]
         inline, wide = (12, 8) if self.big else (8, 4)
@@ -78,18 +81,18 @@ def starts(raw: bytes) -> bool:
     return raw[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def layout(raw: bytes) -> Layout:
+def read_header(raw: bytes) -> ImageHeader:
     """Read the first directory.
 
     Raises:
-        Unreadable: a strip or tile is missing, or its samples are no numbers from black to white.
+        Unreadable: a strip or tile is missing, or the samples are not unsigned integers.
     """
-    form = _Form("<" if raw.startswith(b"II") else ">", big=b"+" in raw[2:4])
-    tags = form.directory(raw)
+    byte_format = _ByteFormat("<" if raw.startswith(b"II") else ">", big=b"+" in raw[2:4])
+    tags = byte_format.directory(raw)
     width, height = (tags.get(tag, (0,))[0] for tag in (WIDTH, HEIGHT))
     bits, kind = max(tags.get(BITS, (1,)), default=1), max(tags.get(FORMAT, (UNSIGNED,)), default=1)
     if kind in FORMATS:
-        what = f"has {FORMATS[kind]} samples of {bits} bits, which name no white"
+        what = f"has {FORMATS[kind]} samples of {bits} bits, which define no value for white"
         raise Unreadable(f"{what}: convert it to 8 bits")
     if bits not in DEPTHS:
         raise Unreadable(f"has the unknown bit depth {bits} (known: {', '.join(map(str, DEPTHS))})")
@@ -99,7 +102,9 @@ def layout(raw: bytes) -> Layout:
     alpha = fourth or bool(extra & {ASSOCIATED, UNASSOCIATED})
     # libtiff multiplies the colours of 8 bits by alpha; OpenCV reads 16 bits as they are.
     premultiplied = bits <= 8 or ASSOCIATED in extra
-    return Layout("TIFF", width, height, bits, alpha=alpha, premultiplied=premultiplied, data=raw)
+    return ImageHeader(
+        "TIFF", width, height, bits, alpha=alpha, premultiplied=premultiplied, data=raw
+    )
 
 
 def _check_places(tags: dict[int, tuple[int, ...]], size: int) -> None:

@@ -51,9 +51,8 @@ def backdrop(rng: Generator, *, width: int, height: int) -> Image:
         low + (high - low) * mix + rng.normal(0, 12, (*mix.shape[:2], 3)), 0, 255
     ).astype(np.uint8)
     half = cv2.resize(patches, (width // 2, height // 2), interpolation=cv2.INTER_CUBIC)
-    pen = Pen(
-        half, np.diag([half.shape[0], half.shape[0], 1.0])
-    )  # drawn at half size: out of focus
+    # Drawn at half size: out of focus.
+    pen = Pen(half, np.diag([half.shape[0], half.shape[0], 1.0]))
     ratio = width / height
     for _ in range(rng.integers(0, 22)):
         _leaf(
@@ -102,14 +101,14 @@ def clutter(image: Image, rng: Generator) -> None:
             length=rng.uniform(0.06, 0.2),
             colour=_tone(rng, low, high),
         )
-    _decoys(pen, rng, ratio=ratio, most=1)
+    _decoys(pen, rng, ratio=ratio, max_count=1)
 
 
 @dataclass(frozen=True)
 class Light:
-    """Apply one exposure.
+    """One exposure, applied by calling it.
 
-    Gain, gamma, colour temperature, a smooth fall-off with shadows, lens blur and sensor noise.
+    It has gain, gamma, colour temperature, a smooth fall-off with shadows, lens blur and noise.
     """
 
     gain: tuple[float, float, float]
@@ -165,9 +164,10 @@ def feathered(layer: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
 
 
 def over(layer: NDArray[np.uint8], image: Image) -> Image:
-    """Return a premultiplied RGBA layer put over `image`."""
-    behind = cv2.bitwise_not(layer[:, :, 3])
-    return cv2.add(cv2.multiply(image, cv2.merge([behind] * 3), scale=1 / 255), layer[:, :, :3])  # type: ignore[return-value]
+    """Return `image` with a premultiplied RGBA layer over it."""
+    transparency = cv2.bitwise_not(layer[:, :, 3])
+    background = cv2.multiply(image, cv2.merge([transparency] * 3), scale=1 / 255)
+    return cv2.add(background, layer[:, :, :3])  # type: ignore[return-value]
 
 
 def _tone(
@@ -186,9 +186,9 @@ def _leaf(
     leaf.fill(_RIB, colour * 0.75)
 
 
-def _decoys(pen: Pen, rng: Generator, *, ratio: float, most: int = 4) -> None:
+def _decoys(pen: Pen, rng: Generator, *, ratio: float, max_count: int = 4) -> None:
     """Draw berries, rings and dashes as large as the marks: no colour may give a class away."""
-    for _ in range(rng.integers(0, most + 1)):
+    for _ in range(rng.integers(0, max_count + 1)):
         x, y = rng.uniform(0, ratio), rng.uniform(0, 1)
         size, kind = rng.uniform(0.01, 0.03), rng.integers(3)
         colour = np.clip(

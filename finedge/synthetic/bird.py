@@ -94,10 +94,10 @@ class Pose:
     """Where and how the bird stands.
 
     Attributes:
-        centre: Of the whole bird, in fractions of the frame's (width, height).
+        centre: Middle of the bird, in fractions of the frame's (width, height).
         span: Bill to tail as a fraction of the frame's shorter side.
-        mirror: Looks to the left.
-        roll, head, tail: Turn of the whole bird, of the head and of the tail, degrees.
+        mirror: The bird looks to the left.
+        roll, head, tail: Turn of the bird, of its head and of its tail, in degrees.
         squeeze: Width seen from an angle, as a fraction of the full one.
         shear: Sideways shift per unit of height.
         tilt: Perspective (x, y): relative change of scale per bird unit.

@@ -1,4 +1,4 @@
-"""`finedge data render`: the rendered species as an ordinary folder of images."""
+"""`finedge data render`: writes rendered species as an ordinary folder of images."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from finedge.synthetic.species import SPECIES
 
 log = logging.getLogger(__name__)
 
-RECORD = "render.json"  # marks a folder as ours and says what it was made from
-EDITION = 1  # raise when the same seed gives other pictures
+RECORD = "render.json"  # marks a rendered folder and holds its plan
+EDITION = 1  # to be raised when the same seed gives other pictures
 _RANGES = {
     "classes": (2, len(SPECIES)),
     "train": (1, 99999),
@@ -36,8 +36,8 @@ _RANGES = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is rendered: images a class in each split, the side in pixels, and the seed."""
+class RenderPlan:
+    """The images to render: how many a class in each split, the side in pixels, and the seed."""
 
     classes: int
     train: int
@@ -89,29 +89,29 @@ def render(
         DataError: OUT holds something that this command did not write.
         UsageError: an argument is out of range.
     """
-    plan, out = Plan(classes, train, val, test, size, seed), Path(out).resolve()
-    wanted = {path for path, _ in plan.images()}
-    fresh = not _is_made(out, plan, wanted)
-    if fresh:
+    plan, out = RenderPlan(classes, train, val, test, size, seed), Path(out).resolve()
+    paths = {path for path, _ in plan.images()}
+    missing = not _is_rendered(out, plan, paths)
+    if missing:
         writable_place(out.parent, option="OUT")
-        _write(out, plan, count=len(wanted))
+        _write(out, plan, count=len(paths))
     else:
-        log.info("%s holds these %d images already: nothing to do", out, len(wanted))
+        log.info("%s holds these %d images already: nothing to do", out, len(paths))
     return {
         "out": str(out),
         "classes": classes,
-        "images": len(wanted),
-        "rendered": len(wanted) if fresh else 0,
+        "images": len(paths),
+        "rendered": len(paths) if missing else 0,
     }
 
 
-def _is_made(out: Path, plan: Plan, wanted: set[str]) -> bool:
-    """Tell whether `out` holds the plan; refuse a folder in which anything is not ours."""
+def _is_rendered(out: Path, plan: RenderPlan, paths: set[str]) -> bool:
+    """Tell whether `out` holds the plan; refuse a folder with files that were not rendered."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    old = _recorded(out)
-    found = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()} - {RECORD}
-    foreign = sorted(found - {path for path, _ in old.images()}) if old else sorted(found)
+    old = _recorded_plan(out)
+    files = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()} - {RECORD}
+    foreign = sorted(files - {path for path, _ in old.images()}) if old else sorted(files)
     if old is None or foreign:
         what = (
             f"{out} holds files that were not rendered: {', '.join(foreign[:3]) or 'folders'}"
@@ -123,14 +123,14 @@ def _is_made(out: Path, plan: Plan, wanted: set[str]) -> bool:
             expected="a new or empty folder, or one made by this command",
             fix="name another folder",
         )
-    return old == plan and found == wanted
+    return old == plan and files == paths
 
 
-def _recorded(out: Path) -> Plan | None:
-    """Return the plan a folder was made from, or None where the folder is not ours."""
+def _recorded_plan(out: Path) -> RenderPlan | None:
+    """Return the plan of a rendered folder, or None for any other folder."""
     try:
         return decode(
-            Plan,
+            RenderPlan,
             read_json(out / RECORD, error=DataError, fix="name another folder"),
             strict=True,
         )
@@ -138,8 +138,8 @@ def _recorded(out: Path) -> Plan | None:
         return None
 
 
-def _write(out: Path, plan: Plan, *, count: int) -> None:
-    """Render into a folder beside `out` and rename it, so that `out` is whole or not there."""
+def _write(out: Path, plan: RenderPlan, *, count: int) -> None:
+    """Render into a folder beside `out` and rename it, so that `out` is complete or absent."""
     with new_folder(out) as beside:
         for path, key in watched(plan.images(), f"rendering {out.name}", total=count):
             file = beside / path

@@ -26,12 +26,12 @@ Perturbation = Callable[[Frame, Generator], Frame]
 ROTATION = (15.0, 30.0)  # degrees, to either side
 SMALLER = (0.6, 0.8)  # of the object's size
 LARGER = (1.15, 1.3)
-PERSPECTIVE = 0.2  # the most a corner moves inwards along either side of the frame
+PERSPECTIVE = 0.2  # largest shift of a corner inwards, along either side of the frame
 DEFORMATION = 0.02  # standard deviation of the shift at the knots of a grid
 KNOTS = 6  # of that grid, a side
 BLOCKS = 8
 BLOCK = (0.2, 0.35)  # side of a block
-# No block comes nearer to the centre than this, up or sideways.
+# No block comes nearer to the centre than this, vertically or horizontally.
 CLEAR = 0.3
 TEXTURE = 64  # pixels, a side
 
@@ -72,7 +72,7 @@ def perspective(frame: Frame, generator: Generator) -> Frame:
 
 
 def deformation(frame: Frame, generator: Generator) -> Frame:
-    """Bend smoothly.
+    """Bend the picture smoothly.
 
     The knots of a 6 x 6 grid move by normal steps of 2 % of the short side, cubic between them.
     """
@@ -97,12 +97,11 @@ def deformation(frame: Frame, generator: Generator) -> Frame:
 def clutter(frame: Frame, generator: Generator) -> Frame:
     """Put 8 tilted blocks of random texture around the middle 60 % of the square.
 
-    A block measures 20 to 35 % of the short side. The middle stays free.
-
-    An object that reaches further loses what it has there.
+    A block measures 20 to 35 % of the short side. The middle stays free. An object that reaches
+    further is partly covered.
     """
     height, width = frame.shape[:2]
-    short, made = min(height, width), frame.copy()
+    short, cluttered = min(height, width), frame.copy()
     for _ in range(BLOCKS):
         side = generator.uniform(*BLOCK)
         away = CLEAR + side / 2**0.5  # half the diagonal: however it is tilted
@@ -116,11 +115,11 @@ def clutter(frame: Frame, generator: Generator) -> Frame:
             _texture(generator),
             matrix,
             (width, height),
-            dst=made,
+            dst=cluttered,
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_TRANSPARENT,
         )
-    return made
+    return cluttered
 
 
 PERTURBATIONS: dict[str, Perturbation] = {
@@ -152,8 +151,8 @@ def robustness(
     return {
         "clean": dict(clean),
         "robustness": {
-            name: {**found, "drop": round(clean["top1"] - found["top1"], 6)}
-            for name, found in perturbed.items()
+            name: {**record, "drop": round(clean["top1"] - record["top1"], 6)}
+            for name, record in perturbed.items()
         },
     }
 

@@ -16,7 +16,7 @@ SLATE: Colour = (84, 84, 92)
 
 @dataclass(frozen=True)
 class Species:
-    """What tells one species from another; lengths in bird units (a head is 0.4 wide).
+    """The parts that distinguish a species; lengths in bird units (a head is 0.4 wide).
 
     Plumage, pose, light and scene are drawn for each image, from one distribution for all species.
 
@@ -61,7 +61,7 @@ _CREEPER = Species(
 _MARTIN = Species("martin", bill_length=0.09, bill_depth=0.08, throat=PALE, tail_length=0.56)
 _BUNTING = Species("bunting", bill_length=0.14, bill_depth=0.12, tail_length=0.46)
 
-# Neighbours (0 and 1, 2 and 3, ...) differ in one part, or in the part that carries a mark. So the
+# Neighbours (0 and 1, 2 and 3, ...) differ in one part, or in a mark on one part. So the
 # first N species are whole pairs for any even N.
 SPECIES: tuple[Species, ...] = (
     replace(_FINCH, name="dusky-finch"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypedDict, TypeVar
 
-from finedge.document import parsed
+from finedge.document import parse_json
 from finedge.errors import BundleError, FinedgeError, GateError, SystemProblem
 from finedge.jetson.deploy import scripts
 from finedge.jetson.deploy.remote import NO_CONNECTION, CommandResult, Remote, last_line
@@ -107,7 +107,7 @@ def _decoded(kind: type[T], result: CommandResult, *, command: str, fix: str) ->
     """Return the answer of a command: its last line, since a library may print lines before it."""
     text = last_line(result.out)
     try:
-        return decode(kind, parsed(text, name=command, error=FinedgeError, fix=fix))
+        return decode(kind, parse_json(text, name=command, error=FinedgeError, fix=fix))
     except (FinedgeError, Misfit) as error:
         raise FinedgeError(
             f"{command} answered '{text[:MAX_ANSWER]}'",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finedge.errors import UsageError
-from finedge.text import printable
+from finedge.sanitize import printable
 
 SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*")
 

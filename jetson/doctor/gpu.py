@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
-from finedge.document import parsed
+from finedge.document import parse_json
 from finedge.errors import SystemProblem
 from finedge.runtime.machine.sysfs import text
 from finedge.runtime.trt import library
@@ -47,7 +47,9 @@ def cuda_toolkit(root: Path = Path("/")) -> str | None:
     """
     path = root / "usr/local/cuda/version.json"
     try:
-        toolkit = decode(_Toolkit, parsed(text(path), name=str(path), error=SystemProblem, fix=""))
+        toolkit = decode(
+            _Toolkit, parse_json(text(path), name=str(path), error=SystemProblem, fix="")
+        )
     except (SystemProblem, Misfit):
         return None
     return toolkit["cuda"]["version"]

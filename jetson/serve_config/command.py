@@ -13,7 +13,7 @@ from finedge.bundle import Bundle
 from finedge.errors import UsageError
 from finedge.jetson.serve_config import deepstream, triton
 from finedge.jetson.serve_config.folder import Request, ServeFolder, write
-from finedge.text import printable
+from finedge.sanitize import printable
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 from finedge.bundle import Bundle
-from finedge.confidence import confidence_of
 from finedge.errors import UsageError, nearest
 from finedge.jetson.serve_config.folder import Request, ServeFolder, one_line
 from finedge.jetson.serve_config.planar import FILES, PLANES, PROBABILITIES, planar, prepared
@@ -61,7 +60,7 @@ def labels(bundle: Bundle) -> bytes:
 
 def config(bundle: Bundle, variant: str, request: Request) -> str:
     """Return config_infer.txt."""
-    spec, confidence = bundle.spec, confidence_of(bundle, variant)
+    spec, confidence = bundle.spec, bundle.confidence(variant)
     keys = {
         "gpu-id": 0,
         "onnx-file": MODEL,
@@ -93,7 +92,7 @@ def notes(bundle: Bundle, variant: str) -> tuple[str, ...]:
         "Colours: the video converter turns the decoder's NV12 into RGB. "
         "Its pixels differ by a few grey levels from OpenCV's.",
     ]
-    if not confidence_of(bundle, variant):
+    if not bundle.confidence(variant):
         texts.append(
             f"The bundle has no confidence for {variant}, so every frame gets a label. "
             "`finedge calibrate` adds it."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finedge.errors import UsageError
 from finedge.files import new_folder
-from finedge.text import printable
+from finedge.sanitize import printable
 
 README = "README.md"
 # A README.md that begins with SIGNATURE is of a folder that this command wrote. Folders of an older

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE, Bundle
-from finedge.confidence import confidence_of
 from finedge.errors import FinedgeError, GateError
 from finedge.golden import read_golden
 from finedge.graph.patterns import TO_PLANES, frames_to_planes
@@ -86,7 +85,7 @@ def check_parity(model: onnx.ModelProto, bundle: Bundle, variant: str) -> float:
 
 
 def _temperature(bundle: Bundle, variant: str) -> float:
-    confidence = confidence_of(bundle, variant)
+    confidence = bundle.confidence(variant)
     return confidence.temperature if confidence else 1.0
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, HALF_FILE, Bundle
-from finedge.confidence import confidence_of
 from finedge.errors import UsageError, nearest
 from finedge.jetson.serve_config.engines import fresh_engines
 from finedge.jetson.serve_config.folder import Request, ServeFolder, one_line
@@ -170,7 +169,7 @@ def _parameters(bundle: Bundle, variant: str) -> dict[str, str]:
         "finedge.main_output": bundle.spec.main.name,
         "finedge.preprocess": json.dumps(asdict(bundle.spec.preprocess)),
     }
-    confidence = confidence_of(bundle, variant)
+    confidence = bundle.confidence(variant)
     if confidence:
         parameters["finedge.temperature"] = f"{confidence.temperature}"
         parameters["finedge.reject"] = f"{confidence.reject}"

@@ -9,19 +9,19 @@ from pathlib import Path
 from finedge.bundle import Bundle
 from finedge.data import (
     DataSet,
-    Evaluated,
+    EvaluationSplit,
     NewImages,
     StoredSplit,
-    evaluated,
-    matched,
+    log_dataset,
+    log_match,
+    match_split,
     read_folder,
-    say,
-    say_match,
+    select_images,
     with_labels,
 )
 from finedge.data.cut import with_cuts
 from finedge.data.digest import digests
-from finedge.data.stored import FILE, unpack
+from finedge.data.stored_split import FILE, unpack
 from finedge.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def bundle_dataset(
 ) -> DataSet:
     """Open a data set for a bundle: `data`, or the images its training recorded; splits as stored.
 
-    With `whole` another data set that has no splits is not cut: see `finedge.data.matched`.
+    With `whole` another data set that has no splits is not cut: see `finedge.data.match`.
 
     Raises:
         UsageError: neither folder is there, or `new_images` for a bundle that stores no split.
@@ -65,18 +65,18 @@ def bundle_dataset(
     return _dataset(bundle, data, stored=stored, new_images=new_images, whole=whole)
 
 
-def evaluated_images(bundle: Bundle, options: SplitOptions) -> Evaluated:
+def evaluated_images(bundle: Bundle, options: SplitOptions) -> EvaluationSplit:
     """Return the images of a split that a bundle is measured on, and the record of their origin.
 
     Raises:
         UsageError: there is no data.
-        DataError: see `finedge.data.evaluated`.
+        DataError: see `finedge.data.evaluation`.
     """
     stored, split = stored_split(bundle), options.split
     dataset = _dataset(
         bundle, options.data, stored=stored, new_images=options.new_images, whole=True
     )
-    images = evaluated(dataset, stored, split=split, allow_overlap=options.allow_overlap)
+    images = select_images(dataset, stored, split=split, allow_overlap=options.allow_overlap)
     calibrated = _count_calibrated(bundle, images, split)
     return replace(images, record={**images.record, "calibrated": calibrated})
 
@@ -108,9 +108,9 @@ def _dataset(
     folder = with_labels(read_folder(root), bundle.spec.labels, owner=bundle.path)
     if stored is None:
         return _as_the_folder_is(bundle, folder, seed)
-    dataset = matched(folder, stored, new=new_images, seed=seed, whole=whole)
-    say(dataset)
-    say_match(dataset)
+    dataset = match_split(folder, stored, new=new_images, seed=seed, whole=whole)
+    log_dataset(dataset)
+    log_match(dataset)
     return dataset
 
 
@@ -137,14 +137,14 @@ def _refuse_new_images(bundle: Bundle, new_images: NewImages) -> None:
 def _as_the_folder_is(bundle: Bundle, folder: DataSet, seed: int) -> DataSet:
     """Return a folder's own splits; those that it lacks are cut from its images."""
     dataset = with_cuts(folder, seed=seed)
-    say(dataset)
+    log_dataset(dataset)
     origin = "cut anew" if dataset.cut else "taken as the folder gives it"
     text = "%s stores no split of its training: that of %s is %s"
     log.warning(text, bundle.path, dataset.root, origin)
     return dataset
 
 
-def _count_calibrated(bundle: Bundle, images: Evaluated, split: str) -> int:
+def _count_calibrated(bundle: Bundle, images: EvaluationSplit, split: str) -> int:
     """Count the images that gave the INT8 ranges; warn of them outside of train."""
     calibration = frozenset(bundle.calibration.images_sha256)
     sha256 = digests(item.path for item in images.items) if calibration else {}

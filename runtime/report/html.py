@@ -14,7 +14,7 @@ from finedge.runtime.report.method import method_text
 from finedge.runtime.report.picture import OTHER_SHAPE, SHAPES, colours, picture
 from finedge.runtime.report.tables import class_tables, flat, meanings, row_tables
 from finedge.runtime.report.verdict import latency_rows, verdicts
-from finedge.text import printable
+from finedge.sanitize import printable
 
 # The page shows the plot that fits, so that letters keep their size.
 SIZES = {"wide": (880, 460), "narrow": (340, 340)}

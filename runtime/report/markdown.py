@@ -16,7 +16,7 @@ from finedge.runtime.report.tables import (
     row_tables,
 )
 from finedge.runtime.report.verdict import verdicts
-from finedge.text import printable
+from finedge.sanitize import printable
 
 WORST = 20  # classes listed in Markdown; the HTML page holds all
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from finedge.errors import SystemProblem, UsageError
 from finedge.files import writable_folder, write_bytes, write_text
-from finedge.regular import open_regular
+from finedge.regular_files import open_regular
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.queued import QueuedSink
-from finedge.text import file_name
+from finedge.sanitize import file_name
 
 log = logging.getLogger(__name__)
 

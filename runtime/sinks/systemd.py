@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from finedge.errors import UsageError
 from finedge.runtime.sinks.base import Context, Outputs, Result
-from finedge.text import printable
+from finedge.sanitize import printable
 
 log = logging.getLogger(__name__)
 

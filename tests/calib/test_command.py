@@ -11,7 +11,7 @@ from finedge.calib.collectors import COLLECTORS
 from finedge.calib.command import calibrate
 from finedge.cli import main
 from finedge.data import content_digest, open_dataset, split_of_dataset
-from finedge.data.stored import FILE
+from finedge.data.stored_split import FILE
 from finedge.golden import read_golden
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort.backend import OnnxRuntimeBackend

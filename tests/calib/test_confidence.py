@@ -16,7 +16,7 @@ from finedge.calib.confidence import (
 )
 from finedge.calib.held_out import MAX_IMAGES, MIN_IMAGES, held_out
 from finedge.cli import main
-from finedge.confidence import Confidence, confidence_of
+from finedge.confidence import Confidence
 from finedge.data import DataSet, Item, content_digest, open_dataset
 from finedge.ops import softmax
 from finedge.runtime.classifier import Classifier
@@ -186,7 +186,7 @@ def test_calibrating_fits_every_variant_and_the_classifier_uses_it(bundle, pictu
         assert (record["n"], record["split"], record["give_up"]) == (160, "val", 0.1)
         assert record["ece_after"] <= record["ece_before"]
         assert record["accuracy_accepted"] >= record["accuracy"]
-        assert confidence_of(loaded, variant) == Confidence(record["temperature"], record["reject"])
+        assert loaded.confidence(variant) == Confidence(record["temperature"], record["reject"])
     frames = [*pictures(40, seed=9)[0], np.full((SIDE, SIDE, 3), 120, np.uint8)]
     with Classifier.open(loaded, variant="fp32") as classifier:
         answers = classifier(frames)

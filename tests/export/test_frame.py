@@ -18,7 +18,8 @@ from finedge.export.onnx_files import float16_file
 from finedge.export.passes.frame import accept_frames
 from finedge.preprocess import preprocess
 from finedge.resample import WEIGHTS
-from finedge.spec import Preprocess, preprocess_from_json
+from finedge.schema import decode
+from finedge.spec import Preprocess
 
 GREY_LEVELS = 1
 TWICE = 12  # grey levels; a photo in a frame is resampled twice, noise is the worst of photos
@@ -114,9 +115,9 @@ def test_preprocess_places_other_pictures_where_the_graph_crops(size, rule):
 def test_the_spec_keeps_the_frame_and_old_specs_have_none():
     how = Preprocess(54, SIDE, frame=(HEIGHT, WIDTH))
     data = {**vars(how), "frame": [HEIGHT, WIDTH]}
-    assert preprocess_from_json(data) == how
+    assert decode(Preprocess, data) == how
     del data["frame"]
-    assert preprocess_from_json(data).frame is None
+    assert decode(Preprocess, data).frame is None
     assert f"{WIDTH} x {HEIGHT}" in how.describe()
     with pytest.raises(UsageError):
         Preprocess(frame=(0, 5))

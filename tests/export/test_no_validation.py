@@ -10,7 +10,7 @@ import pytest
 
 from finedge.data import DataSet
 from finedge.export.reference import parity_frames
-from finedge.golden import synthetic_frame, turned
+from finedge.golden import orientations, synthetic_frame
 from finedge.spec import Preprocess
 
 
@@ -33,6 +33,6 @@ def test_the_golden_frame_stands_in_turned_and_mirrored(run_without_val, caplog,
 
 def test_a_frame_is_turned_in_eight_ways_itself_first():
     frame = synthetic_frame()
-    frames = turned(frame)
+    frames = orientations(frame)
     assert np.array_equal(frames[0], frame)
     assert len({(f.shape, f.tobytes()) for f in frames}) == 8

@@ -1,7 +1,7 @@
 import pytest
 
 from finedge.bundle import Bundle
-from finedge.confidence import KEY, STAGE, Confidence, confidence_of
+from finedge.confidence import KEY, STAGE, Confidence
 from finedge.errors import BundleError
 from finedge.spec import Input, Preprocess, Spec
 
@@ -25,14 +25,14 @@ def test_each_variant_has_its_own(bundle):
             "int8": {"temperature": 2, "reject": 0},
         },
     )
-    assert confidence_of(loaded, "fp32") == Confidence(1.5, 0.4)
-    assert confidence_of(loaded, "int8") == Confidence(2.0, 0.0)
-    assert confidence_of(loaded, "fp16") is None
+    assert loaded.confidence("fp32") == Confidence(1.5, 0.4)
+    assert loaded.confidence("int8") == Confidence(2.0, 0.0)
+    assert loaded.confidence("fp16") is None
 
 
 def test_a_bundle_from_before_has_none(bundle):
-    assert confidence_of(bundle, "fp32") is None
-    assert confidence_of(fitted(bundle, {}), "fp32") is None
+    assert bundle.confidence("fp32") is None
+    assert fitted(bundle, {}).confidence("fp32") is None
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_a_bundle_from_before_has_none(bundle):
 )
 def test_a_damaged_record_is_a_bundle_error(bundle, record):
     with pytest.raises(BundleError, match="finedge calibrate"):
-        confidence_of(fitted(bundle, {"fp32": record}), "fp32")
+        fitted(bundle, {"fp32": record}).confidence("fp32")
 
 
 @pytest.mark.parametrize("records", [None, [1, 2], "hot"])
 def test_damaged_records_are_a_bundle_error(bundle, records):
     with pytest.raises(BundleError, match="finedge calibrate"):
-        confidence_of(fitted(bundle, records), "fp32")
+        fitted(bundle, records).confidence("fp32")

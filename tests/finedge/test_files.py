@@ -1,4 +1,4 @@
-"""Files and folders are replaced whole: through links, from inside, under any umask, after any kill."""
+"""Files and folders are replaced atomically: through links, under any umask, after any kill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finedge import leftovers
+from finedge import temporary_files
 from finedge.bundle import Bundle
 from finedge.errors import BundleError
 from finedge.files import new_folder, write_bytes, write_text
@@ -19,7 +19,7 @@ from finedge.files import new_folder, write_bytes, write_text
 
 @pytest.fixture(autouse=True)
 def _a_process_that_has_swept_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers, "_swept", set())
+    monkeypatch.setattr(temporary_files, "_swept", set())
 
 
 def names(folder: Path) -> list[str]:
@@ -106,7 +106,7 @@ def test_a_link_in_a_bundle_is_refused(bundle: Bundle, at: str) -> None:
 
 def test_a_pipe_in_a_bundle_is_refused(bundle: Bundle) -> None:
     os.mkfifo(bundle.path / "pipe")
-    with pytest.raises(BundleError, match="no file"):
+    with pytest.raises(BundleError, match="not a file"):
         Bundle.load(bundle.path)
 
 
@@ -194,8 +194,8 @@ def test_what_a_living_process_writes_is_left_alone(bundle: Bundle) -> None:
 def test_a_folder_that_somebody_locks_is_waited_for_a_moment_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leftovers, "PATIENCE_S", 0.05)
-    with leftovers.locked(tmp_path) as alone:
+    monkeypatch.setattr(temporary_files, "MAX_WAIT_S", 0.05)
+    with temporary_files.locked(tmp_path) as alone:
         assert alone
         write_text(tmp_path / "file", "x")
     assert (tmp_path / "file").read_text() == "x"
@@ -215,12 +215,12 @@ def test_a_process_does_not_wait_for_its_own_lock(
     def waits(_: float) -> None:
         raise AssertionError("waited for a lock that this process holds")
 
-    monkeypatch.setattr(leftovers.time, "sleep", waits)
+    monkeypatch.setattr(temporary_files.time, "sleep", waits)
     bundle.extend("calibrate", {"model.int8.onnx": b"8"}, {})
     assert Bundle.load(bundle.path).variants() == ("fp32", "int8")
 
 
-def test_where_nothing_can_be_locked_nothing_is_waited_for_and_nothing_is_removed(
+def test_without_locks_nothing_is_awaited_and_nothing_is_removed(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(*_: object) -> None:
@@ -230,8 +230,8 @@ def test_where_nothing_can_be_locked_nothing_is_waited_for_and_nothing_is_remove
         raise AssertionError("waited where there are no locks")
 
     (bundle.path.parent / ".birds.finedge.new-x01234567").mkdir()
-    monkeypatch.setattr(leftovers.fcntl, "flock", no_locks)
-    monkeypatch.setattr(leftovers.time, "sleep", waits)
+    monkeypatch.setattr(temporary_files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(temporary_files.time, "sleep", waits)
     bundle.extend("calibrate", {"model.int8.onnx": b"8"}, {})
     assert Bundle.load(bundle.path).variants() == ("fp32", "int8")
     assert names(bundle.path.parent) == [".birds.finedge.new-x01234567", "birds.finedge"]

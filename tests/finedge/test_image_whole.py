@@ -19,7 +19,7 @@ from PIL import Image, features
 
 from finedge.errors import DataError
 from finedge.image import SUFFIXES, CutShort, Unreadable, decode, read_image
-from finedge.image.formats import FORMATS, _built
+from finedge.image.formats import FORMATS, _is_built
 
 CUTS = 50
 RNG = np.random.default_rng(0)
@@ -66,9 +66,9 @@ KINDS: dict[str, Callable[[], bytes]] = {
 
 
 def whole(kind: str) -> bytes:
-    if kind == "avif" and not (features.check("avif") and _built("AVIF")):
+    if kind == "avif" and not (features.check("avif") and _is_built("AVIF")):
         pytest.skip("AVIF is missing in this Pillow or OpenCV")
-    if kind.startswith("gif") and not _built("GIF"):
+    if kind.startswith("gif") and not _is_built("GIF"):
         pytest.skip("this OpenCV has no GIF")
     return KINDS[kind]()
 
@@ -172,13 +172,13 @@ def jpeg_of_twelve_bits() -> bytes:
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
-STRANGERS: dict[str, tuple[bytes, str]] = {
+UNSUPPORTED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is empty"),
-    "text": (b"milk, eggs and bread", r"is no image: it begins with the text 'milk"),
+    "text": (b"milk, eggs and bread", r"is not an image: it begins with the text 'milk"),
     "page": (b"<!DOCTYPE html>\n<html><body>Not found", r"is a web page \(HTML\)"),
     "drawing": (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "is a drawing"),
     "pointer": (LFS, "is a Git LFS pointer"),
-    "zeros": (bytes(5000), "holds nothing but zeros"),
+    "zeros": (bytes(5000), "holds only zeros"),
     "heic": (
         b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64),
         "is a HEIC, which OpenCV does not read",
@@ -201,11 +201,11 @@ STRANGERS: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_a_refusal_names_its_true_reason(name: str, tmp_path: Path) -> None:
-    data, said = STRANGERS[name]
+    data, reason = UNSUPPORTED[name]
     (tmp_path / "a.jpg").write_bytes(data)
-    with pytest.raises(DataError, match=rf"a\.jpg {said}"):
+    with pytest.raises(DataError, match=rf"a\.jpg {reason}"):
         read_image(tmp_path / "a.jpg")
 
 
@@ -260,7 +260,7 @@ def test_what_is_no_file_is_never_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF", "JPEG2000"])
 def test_what_is_transparent_shows_white(kind: str) -> None:
-    if kind == "GIF" and not _built("GIF"):
+    if kind == "GIF" and not _is_built("GIF"):
         pytest.skip("this OpenCV has no GIF")
     alpha = RNG.integers(0, 256, PICTURE.shape[:2], np.uint8)
     alpha[:20] = 0  # colours under it are hidden

@@ -77,7 +77,7 @@ def test_the_changelog_names_this_version():
     assert f"## {finedge.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_onnx_runtime_leaves_nothing_in_the_home_folder_and_so_reports_nothing(tmp_path):
+def test_onnx_runtime_writes_nothing_into_the_home_folder(tmp_path):
     code = "import finedge, onnxruntime as o"
     code += "; o.InferenceSession('examples/birds.finedge/model.fp32.onnx')"
     environment = {

@@ -65,7 +65,7 @@ def test_the_shape_follows_torchvision():
 
 
 def test_the_pixels_follow_torchvision():
-    """Training recipes written for torchvision's antialiased bilinear resize meet the same pixels here."""
+    """Recipes written for torchvision's antialiased bilinear resize get the same pixels."""
     transforms = pytest.importorskip("torchvision.transforms.v2.functional")
     torch = pytest.importorskip("torch")
     frame = photo(300, 400)

@@ -1,4 +1,4 @@
-"""The matrices against the one function that training used, on noise (the hardest pixels) and on a photograph."""
+"""The matrices against the function of training, on noise (the hardest pixels) and on a photo."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def grey(values):
 
 
 def depends_on_pillow(method, size):
-    """Pillow 13 takes the rows of tall frames first; earlier versions, and the graph, never do. It shows where a filter passes 0 or 255."""
+    """Pillow 13 processes the rows of tall frames first; earlier versions and the graph never do.
+
+    The difference shows where a filter exceeds 0..255.
+    """
     return method == "pillow-bicubic" and size[0] > 1.2 * size[1]
 
 

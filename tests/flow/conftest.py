@@ -40,7 +40,10 @@ def untrained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Untra
 
 
 class Untrained:
-    """Makes runs and bundles of models whose every parameter is off its start, with their BatchNorms at the statistics of the pictures."""
+    """Makes runs and bundles of models that were not trained.
+
+    Every parameter differs from its start. BatchNorms have the statistics of the pictures.
+    """
 
     def __init__(self, pictures: Path, folders: pytest.TempPathFactory) -> None:
         self.pictures, self.folders = pictures, folders
@@ -127,13 +130,17 @@ def _move(model: FineGrained) -> None:
 
 
 def _settle(model: FineGrained, batch: torch.Tensor, *, pretrained: bool) -> None:
-    """Give every untrained BatchNorm the statistics of a batch: without them, activations grow or vanish over fifty layers."""
+    """Give every untrained BatchNorm the statistics of a batch.
+
+    Without them, activations grow or vanish over fifty layers.
+    """
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
     trained = set(model.backbone.modules()) if pretrained else set()
     for end in () if pretrained else model.backbone.residual_ends:
-        # As trained residual networks are: branches that change little. Sixteen random ones at full size make noise of anything.
+        # The branches of trained residual networks change little. Sixteen random ones at full size
+        # turn every input into noise.
         torch.nn.init.constant_(
             next(
                 m for m in model.backbone.get_submodule(end).modules() if isinstance(m, _BatchNorm)

@@ -1,4 +1,7 @@
-"""Every model of the registry on a large and on a small backbone, all the way: gradients, start, parity, both INT8 files, explain."""
+"""Every model of the registry on a large and a small backbone, through all stages.
+
+Gradients, start, parity, both INT8 files, explain.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,11 @@ from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.train import backbones, models
 
 BACKBONES = {"resnet50": (pytest.mark.slow,), "efficientnet_lite0": ()}
-# Models whose new parts add nothing until they have learnt something: with the same weights they answer as the plain network does.
+# The new parts of these models add nothing before training. With the same weights they give the
+# scores of the plain network.
 STARTS_AS_PLAIN = ("cnl", "nl", "fcn", "ca", "sa", "csca")
-# An untrained network of random weights has no margin: only that INT8 follows FP32 at all is asked of it.
-LEAST_CORRELATION = 0.9
+# An untrained network of random weights has no margin: INT8 need only follow FP32.
+MIN_CORRELATION = 0.9
 
 
 @pytest.fixture(
@@ -78,7 +82,7 @@ def test_both_int8_files_follow_the_float_file(bundle, pictures):
     expected = runtime.open(bundle, variant="fp32")(batch)[main_output]
     for file in (PORTABLE_FILE, CPU_FILE):
         found = runtime.open_file(bundle, file)(batch)[main_output]
-        assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > LEAST_CORRELATION, file
+        assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > MIN_CORRELATION, file
 
 
 def test_every_convolution_computes_in_int8_but_those_that_make_masks(bundle):

@@ -1,4 +1,4 @@
-"""The whole way, as a user goes it: images, run, bundle, INT8, verified, classified, measured, reported."""
+"""All stages in the order of a user: train, export, calibrate, verify, classify, report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def work(tmp_path_factory):
         "--size",
         96,
     )
-    # Pretrained, so that top-1 of FP32 and INT8 agree on any machine: a network trained from nothing for seconds answers by a hair.
+    # Pretrained, so that top-1 of FP32 and INT8 agree on any machine. A network that was trained
+    # from random weights for seconds has too small a margin.
     small = (
         "--backbone",
         "efficientnet_lite0_s16",

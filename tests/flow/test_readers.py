@@ -1,6 +1,7 @@
-"""Every model file opens in readers that know nothing of finedge, as it is, and answers as the file says.
+"""Every model file opens unchanged in other readers and gives the scores of the file.
 
-What the file says: ONNX Runtime without its optimisations, which computes Q/DQ pairs one by one in float, alike on every CPU.
+The reference is ONNX Runtime without its optimisations. It computes Q/DQ pairs one by one in float,
+with the same result on every CPU.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ BACKBONE = "efficientnet_lite0"
 # The bundles of test_every_model.py; one of them by default, with attention.
 NAMES = [pytest.param(n, marks=[] if n == "cnl" else [pytest.mark.slow]) for n in models.names()]
 
-# Largest deviation, of max(1, largest score). Float: only the order of sums may differ; over fifty layers of other kernels 2e-5 was
-# seen. Half: each reader computes it in float32 or in float16.
+# Largest deviation, as a part of max(1, largest score). Float: only the order of sums may differ;
+# over fifty layers of other kernels 2e-5 was measured. Half: each reader computes in float32 or in
+# float16.
 LIMITS = {"fp32": 1e-3, "projected": 1e-3, "fp16": 2e-2}
-# INT8: readers fuse differently, and so round at other places. Their error against float is then another draw of the file's own:
-# 0.7 to 1.3 times it was seen (root mean square over four frames), trained or not. OpenCV lost a Sigmoid once: over 3 times.
+# INT8: readers fuse differently, so they round at other places. Their error against float is then
+# another sample of the file's own error. 0.7 to 1.3 times was measured (root mean square over four
+# frames), trained or not. OpenCV lost a Sigmoid once: that gave over 3 times.
 OWN_ERRORS = 1.5
 
 Frames = np.ndarray  # [N, ...], as the graph takes them
@@ -45,7 +48,8 @@ class Reader:
 
     name: str
     open: Callable[[Path], Run]
-    # File name -> its error for a kind of file that it does not take. A reader that takes it one day fails here: remove the line.
+    # File name -> the error for a file that this reader refuses. If a later version accepts it,
+    # this test fails: remove the line.
     refuses: tuple[tuple[str, str], ...] = ()
 
 
@@ -70,8 +74,9 @@ def in_openvino(path: Path) -> Run:
     # Without the hint a CPU with AMX or AVX-512 computes in bfloat16, which is another question.
     how = {"INFERENCE_PRECISION_HINT": "f32"}
     if measured_products() == "saturating":
-        # Its INT8 kernels clamp sums too where the CPU has no VNNI: 0.76 off with the birds' model.int8.onnx, whose own error is 0.1.
-        # Whether it reads the file right is asked of its float kernels there.
+        # Without VNNI its INT8 kernels clamp sums too: they are 0.76 off with the birds'
+        # model.int8.onnx, whose own error is 0.1. There its float kernels show that it reads the
+        # file right.
         how["LP_TRANSFORMS_MODE"] = "NO"
     model = openvino.Core().compile_model(str(path), "CPU", how)
     return lambda frames: {port.get_any_name(): value for port, value in model({0: frames}).items()}
@@ -96,7 +101,8 @@ READERS = [
     Reader("cv2", partial(in_cv2, engine="ENGINE_AUTO")),
 ]
 if hasattr(cv2.dnn, "ENGINE_CLASSIC"):
-    # OpenCV 5's older engine knows float16 as weights only; OpenCV 4, whose only engine it was, turned them into float32.
+    # This older engine of OpenCV 5 accepts float16 for weights only. OpenCV 4 had no other engine,
+    # and converted them to float32.
     READERS.append(
         Reader("cv2 classic", partial(in_cv2, engine="ENGINE_CLASSIC"), ((HALF_FILE, "CV_16FC1"),))
     )
@@ -105,7 +111,8 @@ reader = pytest.mark.parametrize("reader", READERS, ids=lambda r: r.name)
 
 @pytest.fixture(autouse=True)
 def _no_telemetry(monkeypatch):
-    # OpenVINO counts its imports, and sends that, unless it is a CI's: its own switch (openvino_telemetry, disable_in_ci).
+    # OpenVINO counts its imports and sends the number, except in CI (openvino_telemetry,
+    # disable_in_ci).
     monkeypatch.setenv("CI", "true")
 
 

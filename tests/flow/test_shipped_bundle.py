@@ -1,4 +1,4 @@
-"""The bundle in examples/: it must open, verify and know its birds with every later version (format 1)."""
+"""The bundle in examples/ must open, verify and recognise its birds in every later version."""
 
 from __future__ import annotations
 

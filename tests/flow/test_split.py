@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work(trained: Path, tmp_path: Path) -> Path:
-    """A copy whose folder has got five pictures more in each class, and in which every file has another name."""
+    """A copy with five more pictures in each class, in which every file has another name."""
     copy = Path(shutil.copytree(trained, tmp_path / "w"))
     for i, path in enumerate(sorted((copy / "d").rglob("*.png"), reverse=True)):
         path.rename(path.with_name(f"n{i}.png"))

@@ -1,4 +1,8 @@
-"""Inputs that are nearly right: valid data with a few values replaced, removed or doubled, and texts with a few bytes changed."""
+"""Inputs that are nearly right.
+
+They are valid data with a few values replaced, removed or doubled, and texts with a few bytes
+changed.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,8 @@ HOLDERS: list[Any] = [
     {"a": 1, "b": [None]},
 ]
 EDITS = ("replace", "replace", "replace", "remove", "add", "double", "swap")
-# A seed, not a drawn structure: fifty times as many inputs in the same time, and an input is made again by its seed.
+# A seed gives fifty times as many inputs in the same time as a drawn structure, and its input can
+# be made again.
 SEEDS = st.integers(0, 2**63)
 
 

@@ -17,9 +17,9 @@ from PIL import Image, features
 
 from finedge.errors import DataError
 from finedge.image import Unreadable, decode, read_image
-from finedge.runtime.sources.multipart import Parts
+from finedge.runtime.sources.multipart import MultipartParser
 
-MOST_MIB = 3000  # at the limit of pixels OpenCV holds the samples, RGB and a copy of the file
+MAX_MIB = 3000  # at the limit of pixels OpenCV holds the samples, RGB and a copy of the file
 MANY = 8_000
 COUNTS = [200, pytest.param(MANY, marks=pytest.mark.slow)]
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8))
@@ -123,7 +123,7 @@ def test_a_multipart_answer_never_breaks_its_reader(examples: int) -> None:
     )
     @given(pieces, st.sampled_from(["cut", "", "\u20ac"]))
     def check(sent: list[bytes], boundary: str) -> None:
-        parts, total = Parts(boundary), 0
+        parts, total = MultipartParser(boundary), 0
         try:
             for piece in sent:
                 total += sum(map(len, parts.feed(piece)))
@@ -140,11 +140,18 @@ def test_changed_images_take_bounded_memory() -> None:
     arguments = ["-q", "-p", "no:cacheprovider", "-m", "slow or not slow", str(Path(__file__))]
     chosen = [*arguments, "-k", f"picture_or_a_refusal and {MANY}"]
     peak = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10"
-    code = f"import resource, sys, pytest; rc = pytest.main({chosen!r}); print('peak', {peak}); sys.exit(rc)"
-    with tempfile.TemporaryFile("w+") as said:
+    code = "; ".join(
+        (
+            "import resource, sys, pytest",
+            f"rc = pytest.main({chosen!r})",
+            f"print('peak', {peak})",
+            "sys.exit(rc)",
+        )
+    )
+    with tempfile.TemporaryFile("w+") as output:
         run = [sys.executable, "-c", code]
-        done = subprocess.run(run, stdout=said, stderr=subprocess.DEVNULL, check=False)
-        said.seek(0)
-        text = said.read()
+        done = subprocess.run(run, stdout=output, stderr=subprocess.DEVNULL, check=False)
+        output.seek(0)
+        text = output.read()
     assert done.returncode == 0, text[-3000:]
-    assert int(text.split()[-1]) < MOST_MIB
+    assert int(text.split()[-1]) < MAX_MIB

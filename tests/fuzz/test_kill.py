@@ -1,6 +1,9 @@
-"""kill -9 at random moments: what was there is whole, old or new, and the next start clears away what was left.
+"""kill -9 at random moments.
 
-The writer does in a second what export, calibrate, build and deploy do in an hour: the same calls, on small files.
+Each file is complete, old or new, and the next start removes the rest.
+
+The writer makes the same calls as export, calibrate, build and deploy, on small files: it does in a
+second what they do in an hour.
 """
 
 from __future__ import annotations
@@ -35,8 +38,10 @@ root, turn = Path(sys.argv[1]), int(sys.argv[2])
 spec = Spec("plain", "none", ("a", "b"), Preprocess(8, 8), Input(8, 8))
 while True:
     turn += 1
-    made = Bundle.create(root / "b.finedge", spec, files={"model.fp32.onnx": content(turn)}, provenance={"export": {"turn": turn}})
-    Bundle.load(root / "current").extend("calibrate", {"model.int8.onnx": content(turn)}, {"turn": turn})
+    record = {"turn": turn}
+    files, quantized = {"model.fp32.onnx": content(turn)}, {"model.int8.onnx": content(turn)}
+    Bundle.create(root / "b.finedge", spec, files=files, provenance={"export": record})
+    Bundle.load(root / "current").extend("calibrate", quantized, record)
     EngineStore.of(Bundle.load(root / "b.finedge")).keep(KEY, content(turn), {"turn": turn})
     write_text(root / "state.json", json.dumps({"turn": turn, "filling": "x" * 50_000}))
     with new_folder(root / "deployed") as work:
@@ -47,12 +52,12 @@ while True:
 
 
 def content(turn: int) -> bytes:
-    """Return the bytes of a turn: every eight of them say which."""
+    """Return the bytes of a turn: each eight of them hold its number."""
     return turn.to_bytes(8, "little") * 20_000
 
 
 def turn_of(data: bytes) -> int:
-    """Return the turn that some bytes are of; they must be whole."""
+    """Return the turn that wrote these bytes; they must be complete."""
     turn = int.from_bytes(data[:8], "little")
     assert data == content(turn), "bytes of two turns, or cut short"
     return turn

@@ -1,4 +1,4 @@
-"""Lists of images, tables and stored splits from strangers: read, or refused with a typed error; nothing else."""
+"""Foreign lists of images, tables and stored splits are read, or refused with a typed error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finedge.data import read_folder
 from finedge.data.layouts.rows import read_list
-from finedge.data.stored import read_text, unpack
+from finedge.data.stored_split import read_text, unpack
 from finedge.errors import DataError
 
 LIST = 'path,label\na/0.png,crow\na/1.png,"pepper, red"\nb/0.png,7\nb\\1.png,0\n'
@@ -33,7 +33,10 @@ PIECES = [
 
 @st.composite
 def mutated(draw: st.DrawFn, text: str) -> bytes:
-    """Return a valid file with a few bytes replaced, taken out, doubled or put in, perhaps in another encoding."""
+    """Return a valid file with a few bytes replaced, removed, doubled or added.
+
+    It may have another encoding.
+    """
     encodings = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32-le", "latin-1")
     data = text.encode(draw(st.sampled_from(encodings)), "replace")
     for _ in range(draw(st.integers(0, 4))):

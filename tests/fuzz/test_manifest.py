@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from finedge.bundle import MANIFEST, Bundle, Tap, View
-from finedge.confidence import confidence_of
 from finedge.errors import BundleError
 from finedge.spec import Input, Output, Preprocess, Spec
 from tests.fuzz.mutate import SEEDS, find, json_bytes, nearly
@@ -82,7 +81,7 @@ def look(bundle: Bundle) -> None:
         lambda: bundle.training.data.root,
         lambda: bundle.training.run,
         lambda: bundle.calibration.placements,
-        *(lambda v=v: confidence_of(bundle, v) for v in ("fp32", "fp16", "int8")),
+        *(lambda v=v: bundle.confidence(v) for v in ("fp32", "fp16", "int8")),
         bundle.spec.preprocess.describe,
         bundle.digest,
         bundle.variants,

@@ -22,10 +22,12 @@ from tests.fuzz.mutate import SEEDS
 CODES = {0, 1, 2, 3, 4, 5, 6, 7, 130}
 LONG = "x" * 5000
 VALUES = [
-    "", "-", "--", "a", "-1", "0", "1", "1.5", "1e999", "nan", "inf", "true", "None", "[]", "{}", "10s", "1,2", "fp32", "int8,fp32", ".", "..",
-    "no/such/folder", "é", "\udcff", "\n", "\x1b[31m", "%s", "$HOME", LONG, "9" * 400, "--help", "-h", "--no-such", "=", "--=", "@file",
+    "", "-", "--", "a", "-1", "0", "1", "1.5", "1e999", "nan", "inf", "true", "None", "[]", "{}",
+    "10s", "1,2", "fp32", "int8,fp32", ".", "..", "no/such/folder", "é", "\udcff", "\n", "\x1b[31m",
+    "%s", "$HOME", LONG, "9" * 400, "--help", "-h", "--no-such", "=", "--=", "@file",
 ]  # fmt: skip
-# Quick to refuse what is no bundle, run or folder; the others would download, render, train or ask the machine.
+# These refuse an argument that is not a bundle, run or folder at once. The others would download,
+# render, train or examine the machine.
 REAL = (
     "report",
     "evaluate",

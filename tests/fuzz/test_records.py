@@ -1,4 +1,4 @@
-"""The other records that a folder may bring: reports, golden frames, engines, and what marks a folder as ours."""
+"""Foreign records in a folder: reports, golden frames, engines, and marks of finedge's folders."""
 
 from __future__ import annotations
 
@@ -48,8 +48,10 @@ def camera_report() -> dict[str, Any]:
     report["rows"] = report["rows"][:2]
     report["per_class"] = {name: classes[16:20] for name, classes in report["per_class"].items()}
     camera = {
-        "source": "replay", "fps_offered": 30.0, "fps_answered": 29.5, "offered": 100, "answered": 99, "dropped": 1, "missed": 0,
-        "age_p50_ms": 12.0, "age_p90_ms": 13.0, "age_p95_ms": 14.0, "age_p99_ms": None, "age_max_ms": 20.0,
+        "source": "replay", "fps_offered": 30.0, "fps_answered": 29.5,
+        "offered": 100, "answered": 99, "dropped": 1, "missed": 0,
+        "age_p50_ms": 12.0, "age_p90_ms": 13.0, "age_p95_ms": 14.0, "age_p99_ms": None,
+        "age_max_ms": 20.0,
     }  # fmt: skip
     power = {"mean_w": 7.5, "sensor": "VDD_IN", "readings": 15}
     report["rows"].append(

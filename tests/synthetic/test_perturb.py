@@ -1,4 +1,4 @@
-"""Perturbations: a function of seed, name and index; mild enough; and clutter that leaves the middle alone."""
+"""Perturbations depend on seed, name and index only, are mild, and clutter spares the middle."""
 
 import cv2
 import numpy as np

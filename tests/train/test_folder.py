@@ -8,7 +8,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
-from finedge import files, leftovers
+from finedge import files, temporary_files
 from finedge.errors import DataError, SystemProblem, UsageError
 from finedge.train.folder import FILES, begin, require_new
 from finedge.train.run import load_run
@@ -89,7 +89,7 @@ def test_a_full_disk_after_an_epoch_leaves_a_run_that_can_be_resumed(
             train(out=out, **small(pictures))
     for name in LEFT:
         (out / name).write_bytes(b"half")
-    monkeypatch.setattr(leftovers, "_swept", set())  # a new process
+    monkeypatch.setattr(temporary_files, "_swept", set())  # a new process
     train(out=out, resume=True, device="cpu")
     assert weights(out) == weights(whole)
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)

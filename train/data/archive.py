@@ -21,8 +21,8 @@ from typing import BinaryIO
 
 from finedge.errors import DataError, SystemProblem
 from finedge.files import folder_beside, new_file
-from finedge.leftovers import recover
 from finedge.progress import progress_bar, watched
+from finedge.temporary_files import recover
 from finedge.train.data.base import Archive
 from finedge.train.data.download import CHUNK, download
 

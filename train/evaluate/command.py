@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import tyro
 
-from finedge.data import NewImages, evaluated
+from finedge.data import NewImages, select_images
 from finedge.subset import first_balanced
 from finedge.synthetic import perturb
 from finedge.train.device import Device, choose_device
@@ -44,7 +44,7 @@ def evaluate(
     """
     loaded = load_run(run)
     folder = recorded_data(run, root=data, new_images=new_images, whole=True)
-    chosen = evaluated(folder, recorded_split(run), split=split, allow_overlap=allow_overlap)
+    chosen = select_images(folder, recorded_split(run), split=split, allow_overlap=allow_overlap)
     items = first_balanced(chosen.items, images)
     measure = partial(
         target_ranks,

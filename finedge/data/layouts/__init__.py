@@ -1,4 +1,4 @@
-"""The layouts of data sets on disk: each reader knows one, and returns None for any other."""
+"""The layouts of data sets on disk: each reader reads one, and returns None for any other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finedge.data.layouts.folders import read_one_folder, read_split_folders
 from finedge.data.layouts.lists import read_listed
 from finedge.data.record import Contents
 
-# The first reader that knows a folder reads it.
+# The first reader that recognises a folder reads it.
 LAYOUTS: dict[str, Callable[[Path], Contents | None]] = {
     "cub": read_cub,
     "lists": read_listed,

@@ -1,4 +1,4 @@
-"""Which folders are classes: those at the top, or the innermost ones of a tree of groups."""
+"""Decides which folders are classes: those at the top, or the innermost ones below groups."""
 
 from __future__ import annotations
 
@@ -7,44 +7,43 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.data.names import label_text, like_a_split, refuse_alike, refuse_no_unicode
-from finedge.data.record import named
+from finedge.data.names import label_text, looks_like_split, refuse_alike, refuse_not_unicode
+from finedge.data.record import join_names
 from finedge.data.walk import ImageFolder
 from finedge.errors import DataError
-from finedge.text import printable
+from finedge.sanitize import printable
 
 Pairs = tuple[tuple[str, Path], ...]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Labels, sorted; (label, path) of every picture by split; and what was merged or decided."""
+class ClassFolders:
+    """Labels, sorted; (label, path) of every picture by split; and notes on merged folders."""
 
     labels: tuple[str, ...]
     splits: Mapping[str, Pairs]
     notes: tuple[str, ...] = ()
 
 
-def read_classes(trees: Mapping[str, ImageFolder], *, root: Path) -> Reading:
+def read_classes(trees: Mapping[str, ImageFolder], *, root: Path) -> ClassFolders:
     """Return the classes of folders: one tree for each split.
 
-    Pictures in folders below a class folder that holds pictures itself belong to that class. Where
-    no folder at the top holds pictures itself, the tops are groups, and the innermost folders
-    classes.
+    A folder at the top that holds pictures is a class. Pictures in folders below it belong to that
+    class too. Where no folder at the top holds pictures, those folders are groups, and the
+    innermost folders are classes.
 
     Raises:
-        DataError: it is not clear which folders are classes, or a name is no Unicode.
+        DataError: it is not clear which folders are classes, or a name is not Unicode.
     """
     tops = [(split, top) for split, tree in trees.items() for top in tree.folders]
     direct = {top.path.name for _, top in tops if top.pictures}
     deep = {top.path.name for _, top in tops if any(f.has_pictures() for f in top.folders)}
     if not deep - direct:
         classes = [(split, top.path.name, top) for split, top in tops]
-        return _reading(classes, root=root, notes=_merged(tops))
+        return _class_folders(classes, root=root, notes=_merged(tops))
     if direct:
-        sides = (
-            f"{named(sorted(direct))} hold pictures, {named(sorted(deep - direct))} hold folders"
-        )
+        with_pictures, with_folders = join_names(sorted(direct)), join_names(sorted(deep - direct))
+        sides = f"{with_pictures} hold pictures, {with_folders} hold folders"
         raise DataError(
             f"which folders of {root} are classes? {sides}",
             expected="CLASS/*.jpg everywhere, or GROUP/CLASS/*.jpg everywhere",
@@ -55,10 +54,10 @@ def read_classes(trees: Mapping[str, ImageFolder], *, root: Path) -> Reading:
     ]
     _refuse_nested(leaves, root=root)
     moved = _moved(leaves, root=root)
-    groups = named(sorted({path[0] for _, path, _ in leaves}))
+    groups = join_names(sorted({path[0] for _, path, _ in leaves}))
     note = f"groups of classes: {groups}; the innermost folders are the classes"
     classes = [(split, path[-1], leaf) for split, path, leaf in leaves]
-    return _reading(classes, root=root, notes=[note, *moved])
+    return _class_folders(classes, root=root, notes=[note, *moved])
 
 
 def _merged(tops: list[tuple[str, ImageFolder]]) -> list[str]:
@@ -66,7 +65,7 @@ def _merged(tops: list[tuple[str, ImageFolder]]) -> list[str]:
     if not below:
         return []
     count = sum(1 for folder in below for _ in folder.every())
-    names = named(f"{folder.path.parent.name}/{folder.path.name}" for folder in below)
+    names = join_names(f"{folder.path.parent.name}/{folder.path.name}" for folder in below)
     text = "picture(s) in folders inside class folders belong to the class above"
     return [f"{count} {text}: {names}"]
 
@@ -74,7 +73,7 @@ def _merged(tops: list[tuple[str, ImageFolder]]) -> list[str]:
 def _leaves(
     folder: ImageFolder, path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], ImageFolder]]:
-    """Yield the innermost folders, and those that hold pictures beside folders: refused later."""
+    """Yield the innermost folders, and those with pictures beside folders (refused later)."""
     if folder.pictures or not folder.folders:
         yield path, ImageFolder(folder.path, folder.pictures)
     for inner in folder.folders:
@@ -85,9 +84,10 @@ Leaves = list[tuple[str, tuple[str, ...], ImageFolder]]  # (split, names from th
 
 
 def _moved(leaves: Leaves, *, root: Path) -> list[str]:
-    """Return the classes that stand elsewhere in another split, within one group; refuse others.
+    """Return notes on classes whose folder differs between splits within one group.
 
-    A name that stands twice in one split, or in two groups, may be a part of a class: `crow/2024`.
+    A name that appears twice in one split, or in two groups, is refused. It may be a part of a
+    class: `crow/2024`.
     """
     places: dict[str, dict[str, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
     for split, path, _ in leaves:
@@ -97,15 +97,16 @@ def _moved(leaves: Leaves, *, root: Path) -> list[str]:
         paths = sorted(set[tuple[str, ...]]().union(*by_split.values()))
         if len(paths) == 1:
             continue
-        listed = named("/".join(path) for path in paths)
-        if len({path[0] for path in paths}) > 1 or any(len(here) > 1 for here in by_split.values()):
-            tops = {path[0] for path in paths}
+        listed = join_names("/".join(path) for path in paths)
+        tops = {path[0] for path in paths}
+        if len(tops) > 1 or any(len(folders) > 1 for folders in by_split.values()):
             fix = "move the pictures up into their class folders, or write a list: train.csv"
-            if len(tops) > 1 and all(map(like_a_split, tops)):
-                fix = f"{named(sorted(tops))} look like splits: rename them to train, val and test"
+            if len(tops) > 1 and all(map(looks_like_split, tops)):
+                names = join_names(sorted(tops))
+                fix = f"{names} look like splits: rename them to train, val and test"
             raise DataError(
-                f"which folders of {root} are classes? '{label}' stands in several: {listed}",
-                expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a name of its own for each class",
+                f"which folders of {root} are classes? '{label}' appears in several: {listed}",
+                expected="CLASS/*.jpg, or GROUP/CLASS/*.jpg with a different name for each class",
                 fix=fix,
             )
         moved.append(f"one class in several places: {listed}")
@@ -125,24 +126,24 @@ def _refuse_nested(leaves: Leaves, *, root: Path) -> None:
         )
 
 
-def _reading(
+def _class_folders(
     classes: list[tuple[str, str, ImageFolder]], *, root: Path, notes: list[str]
-) -> Reading:
+) -> ClassFolders:
     written: dict[str, set[str]] = defaultdict(set)
     splits: dict[str, list[tuple[str, Path]]] = {split: [] for split, _, _ in classes}
-    refuse_no_unicode([str(root)])
+    refuse_not_unicode([str(root)])
     for split, name, folder in classes:
-        refuse_no_unicode([name])
+        refuse_not_unicode([name])
         written[label_text(name)].add(name)
         paths = list(folder.every())
-        refuse_no_unicode(str(path) for path in paths)
+        refuse_not_unicode(str(path) for path in paths)
         splits[split] += [(label_text(name), path) for path in paths]
     merged = sorted(label for label, names in written.items() if len(names) > 1)
     if merged:
-        notes = [
-            *notes,
-            f"folders whose names differ only in their Unicode form are one class: {named(merged)}",
-        ]
+        text = "folders whose names differ only in their Unicode form are one class"
+        notes = [*notes, f"{text}: {join_names(merged)}"]
     labels = tuple(sorted(written))
     refuse_alike(labels, where=root)
-    return Reading(labels, {split: tuple(pairs) for split, pairs in splits.items()}, tuple(notes))
+    return ClassFolders(
+        labels, {split: tuple(pairs) for split, pairs in splits.items()}, tuple(notes)
+    )

@@ -1,16 +1,16 @@
-"""The four tables of CUB-200-2011."""
+"""Reads the four tables of CUB-200-2011."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from finedge.data.layouts.lines import Line, read_lines
+from finedge.data.layouts.lines import ListLine, read_lines
 from finedge.data.layouts.rows import NUMBER
 from finedge.data.names import label_text
-from finedge.data.record import Contents, Item, named
+from finedge.data.record import Contents, Item, join_names
 from finedge.errors import DataError
-from finedge.text import printable
+from finedge.sanitize import printable
 
 IMAGES, CLASSES, FLAGS, NAMES = (
     "images.txt",
@@ -29,7 +29,8 @@ def read_cub(root: Path) -> Contents | None:
     files, names = _table(root / IMAGES), _table(root / NAMES)
     classes, flags = _numbers(root / CLASSES), _numbers(root / FLAGS)
     _refuse_gaps(root, files, classes=classes, flags=flags)
-    # The 100-class re-issue numbers from 0 and writes 0 for train, the official file from 1 and 1.
+    # The 100-class re-issue counts from 0 and writes 0 for train. The official file counts from 1
+    # and writes 1 for train.
     first = min(names)
     labels = tuple(label_text(names[k]) for k in sorted(names))
     if sorted(names) != list(range(first, first + len(names))) or first not in (0, 1):
@@ -62,26 +63,26 @@ def _refuse_gaps(
         missing = sorted(set(files) - set(table))
         if missing:
             raise DataError(
-                f"{root / name} lacks {len(missing)} image(s): {named(missing)}",
+                f"{root / name} lacks {len(missing)} image(s): {join_names(missing)}",
                 expected=f"every image of {IMAGES}",
             )
-    odd = sorted(key for key in files if flags[key] not in (0, 1))
-    if odd:
-        what = f"{root / FLAGS} has flags other than 0 and 1: images {named(odd)}"
+    wrong = sorted(key for key in files if flags[key] not in (0, 1))
+    if wrong:
+        what = f"{root / FLAGS} has flags other than 0 and 1: images {join_names(wrong)}"
         raise DataError(what, expected="0 or 1")
 
 
 def _table(path: Path) -> dict[int, str]:
     """Read lines `number text` or `number, text`."""
     table: dict[int, str] = {}
-    for line in _some(read_lines(path), path):
+    for line in _refuse_empty(read_lines(path), path):
         cells = line.text.replace(",", " ", 1).split(maxsplit=1)
         if len(cells) != 2 or not NUMBER.fullmatch(cells[0]) or len(cells[0]) > DIGITS:
             what = f"{printable(path)}, line {line.number}: '{printable(line.text[:60])}'"
             raise DataError(what, expected="lines `number text`", fix="get the table again")
         if int(cells[0]) in table:
             raise DataError(
-                f"{printable(path)}, line {line.number}: {cells[0]} stands there twice",
+                f"{printable(path)}, line {line.number}: {cells[0]} appears twice",
                 expected="each number once",
             )
         table[int(cells[0])] = cells[1].strip()
@@ -90,16 +91,16 @@ def _table(path: Path) -> dict[int, str]:
 
 def _numbers(path: Path) -> dict[int, int]:
     table = _table(path)
-    odd = next((k for k, v in table.items() if not NUMBER.fullmatch(v) or len(v) > DIGITS), None)
-    if odd is not None:
+    wrong = next((k for k, v in table.items() if not NUMBER.fullmatch(v) or len(v) > DIGITS), None)
+    if wrong is not None:
         raise DataError(
-            f"{printable(path)}: {odd} has '{printable(table[odd][:60])}'",
+            f"{printable(path)}: {wrong} has '{printable(table[wrong][:60])}'",
             expected="lines `number number`",
         )
     return {key: int(value) for key, value in table.items()}
 
 
-def _some(lines: list[Line], path: Path) -> Iterable[Line]:
+def _refuse_empty(lines: list[ListLine], path: Path) -> Iterable[ListLine]:
     if not lines:
         what = f"{printable(path)} is empty"
         raise DataError(what, expected="lines `number text`", fix="get the table again")

@@ -1,4 +1,4 @@
-"""The layouts of plain folders: CLASS/*.jpg, train/CLASS/*.jpg, and CLASS/train/*.jpg."""
+"""Reads plain folders: CLASS/*.jpg, train/CLASS/*.jpg, and CLASS/train/*.jpg."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from finedge.data.layouts.classes import Reading, read_classes
+from finedge.data.layouts.classes import ClassFolders, read_classes
 from finedge.data.layouts.lists import stray_lists
 from finedge.data.names import (
-    like_a_split,
+    looks_like_split,
+    reason_to_ignore,
     refuse_splits_as_classes,
     split_of,
     unclear_split,
-    why_no_data,
 )
-from finedge.data.record import SPLITS, Contents, Item, named
-from finedge.data.walk import OURS, ImageFolder, LeftOutCounts, is_ours, walk
+from finedge.data.record import SPLITS, Contents, Item, join_names
+from finedge.data.walk import OURS, ImageFolder, LeftOutCounts, is_run_or_bundle, walk
 from finedge.errors import DataError
 from finedge.image import is_image
-from finedge.text import printable
+from finedge.sanitize import printable
 
 BESIDE = "a picture beside the class folders"
 BESIDE_SPLITS = "a picture outside the split folders"
@@ -31,38 +31,38 @@ def read_split_folders(root: Path) -> Contents | None:
     splits = _split_folders(root, folders)
     if not splits:
         return None
-    tally = LeftOutCounts(root)
-    trees = {split: _unwrapped(walk(splits[split], tally)) for split in SPLITS if split in splits}
+    counts = LeftOutCounts(root)
+    trees = {split: _unwrapped(walk(splits[split], counts)) for split in SPLITS if split in splits}
     renamed = [(s, splits[s].name) for s in trees if splits[s].name != s]
     entered = [tree.path.relative_to(root) for s, tree in trees.items() if tree.path != splits[s]]
     notes = [f"{printable(name)}/ is read as split '{split}'" for split, name in renamed]
     notes += [f"{printable(path)}/ is entered" for path in entered]
-    _count_outside(root, set(splits.values()), tally)
-    reading = read_classes(trees, root=root)
-    return _contents(root, reading, tally, notes=notes, trees=trees)
+    _count_outside(root, set(splits.values()), counts)
+    class_folders = read_classes(trees, root=root)
+    return _contents(root, class_folders, counts, notes=notes, trees=trees)
 
 
 def read_one_folder(root: Path) -> Contents | None:
     """CLASS/*.jpg (one ImageFolder, cut into train, val and test by a seed)."""
-    tally = LeftOutCounts(root)
-    tree = walk(root, tally)
+    counts = LeftOutCounts(root)
+    tree = walk(root, counts)
     if not any(folder.has_pictures() for folder in tree.folders):
         return None
     tops = [folder.path.name for folder in tree.folders if folder.has_pictures()]
-    if len(tops) > 1 and all(map(like_a_split, tops)):
+    if len(tops) > 1 and all(map(looks_like_split, tops)):
         refuse_splits_as_classes(tops, where=root)
     trees = _splits_within(tree)
-    reading = read_classes(trees or {"train": tree}, root=root)
+    class_folders = read_classes(trees or {"train": tree}, root=root)
     for path in tree.pictures:
-        tally.add(BESIDE, path)
+        counts.add(BESIDE, path)
     notes = ["the classes hold the splits: CLASS/train, CLASS/test"] if trees else []
-    return _contents(root, reading, tally, notes=notes, given=bool(trees))
+    return _contents(root, class_folders, counts, notes=notes, given=bool(trees))
 
 
 def _contents(
     root: Path,
-    reading: Reading,
-    tally: LeftOutCounts,
+    class_folders: ClassFolders,
+    counts: LeftOutCounts,
     *,
     notes: list[str],
     given: bool = True,
@@ -70,37 +70,37 @@ def _contents(
 ) -> Contents:
     for tree in (trees or {}).values():
         for path in tree.pictures:
-            tally.add(BESIDE, path)
-    refuse_splits_as_classes(reading.labels, where=root)
-    index = {label: i for i, label in enumerate(reading.labels)}
+            counts.add(BESIDE, path)
+    refuse_splits_as_classes(class_folders.labels, where=root)
+    index = {label: i for i, label in enumerate(class_folders.labels)}
     splits = {}
-    for split, pairs in reading.splits.items():
+    for split, pairs in class_folders.splits.items():
         items = (Item(path, index[label]) for label, path in pairs)
         splits[split] = tuple(sorted(items, key=lambda item: (item.label, item.path)))
     return Contents(
         root,
-        reading.labels,
+        class_folders.labels,
         splits,
-        tally.left_out(),
-        (*notes, *reading.notes, *stray_lists(root)),
+        counts.left_out(),
+        (*notes, *class_folders.notes, *stray_lists(root)),
         given,
     )
 
 
 def _visible_folders(root: Path) -> list[Path]:
-    visible = sorted(path for path in root.iterdir() if not why_no_data(path.name))
+    visible = sorted(path for path in root.iterdir() if not reason_to_ignore(path.name))
     return [path for path in visible if os.path.isdir(path)]  # noqa: PTH112
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
-    """Return the folder of each split: it is called so, and holds folders, as a class does not."""
+    """Return the folder of each split: it has the name of a split and holds folders."""
     by_split: dict[str, Path] = {}
     for folder in folders:
         split = split_of(folder.name)
         if split is None or not _visible_folders(folder):
             continue
         if split in by_split:
-            both = named((by_split[split].name, folder.name))
+            both = join_names((by_split[split].name, folder.name))
             raise DataError(
                 f"{root} has two folders for split '{split}': {both}",
                 expected="one",
@@ -109,15 +109,15 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
         by_split[split] = folder
     unclear = [f.name for f in folders if unclear_split(f.name) and _visible_folders(f)]
     if by_split and unclear:
-        others = named(f.name for f in by_split.values())
-        what = f"{root} has {named(unclear)} beside {others}: which split is it?"
+        others = join_names(f.name for f in by_split.values())
+        what = f"{root} has {join_names(unclear)} beside {others}: which split is it?"
         fix = "rename it to val or test, or move it away"
         raise DataError(what, expected="train, val and test", fix=fix)
     return by_split
 
 
 def _unwrapped(tree: ImageFolder) -> ImageFolder:
-    """Enter a folder that holds nothing but one folder of class folders: what an archive adds."""
+    """Enter a folder that holds only one folder of class folders: an archive added it."""
     while not tree.pictures and len(tree.folders) == 1:
         (only,) = tree.folders
         classes = [folder for folder in only.folders if folder.has_pictures()]
@@ -127,20 +127,20 @@ def _unwrapped(tree: ImageFolder) -> ImageFolder:
     return tree
 
 
-def _count_outside(root: Path, splits: set[Path], tally: LeftOutCounts) -> None:
-    """Count what lies beside the split folders and could be taken for data."""
+def _count_outside(root: Path, splits: set[Path], counts: LeftOutCounts) -> None:
+    """Count files beside the split folders that look like data."""
     for path in sorted(root.iterdir()):
-        reason = why_no_data(path.name) or (OURS if is_ours(path) else None)
+        reason = reason_to_ignore(path.name) or (OURS if is_run_or_bundle(path) else None)
         if path in splits:
             continue
         if reason:
-            tally.add(reason, path)
+            counts.add(reason, path)
         elif os.path.isdir(path):  # noqa: PTH112
             count = sum(1 for _ in walk(path, LeftOutCounts(root)).every())
             if count:
-                tally.add(BESIDE_SPLITS, path, count=count)
+                counts.add(BESIDE_SPLITS, path, count=count)
         elif is_image(path):
-            tally.add(BESIDE_SPLITS, path)
+            counts.add(BESIDE_SPLITS, path)
 
 
 def _splits_within(tree: ImageFolder) -> dict[str, ImageFolder]:
@@ -151,11 +151,11 @@ def _splits_within(tree: ImageFolder) -> dict[str, ImageFolder]:
         return {}
     if not all(split_of(part.path.name) for part in inner):
         return {}
-    there = {split_of(part.path.name) for part in inner}
-    tree_of = {s: tuple(_only(top, s) for top in tops) for s in SPLITS if s in there}
+    present = {split_of(part.path.name) for part in inner}
+    tree_of = {s: tuple(_split_of_class(top, s) for top in tops) for s in SPLITS if s in present}
     return {split: ImageFolder(tree.path, (), parts) for split, parts in tree_of.items()}
 
 
-def _only(top: ImageFolder, split: str) -> ImageFolder:
+def _split_of_class(top: ImageFolder, split: str) -> ImageFolder:
     parts = [part for part in top.folders if split_of(part.path.name) == split]
     return ImageFolder(top.path, tuple(path for part in parts for path in part.every()))

@@ -1,4 +1,7 @@
-"""The layout of lists: train.csv (.txt, .tsv), perhaps val, test, classes.csv; Grocery Store."""
+"""Reads lists of images: train.csv (.txt, .tsv), optional val, test and classes.csv.
+
+The Grocery Store data set has this layout.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finedge.data.layouts.lines import read_lines
-from finedge.data.layouts.rows import FORM, NUMBER, TableRow, located, names_pictures, read_list
-from finedge.data.names import label_text, refuse_alike, split_of, why_no_data
-from finedge.data.record import SPLITS, Contents, Item, LeftOut, named
+from finedge.data.layouts.rows import (
+    FORM,
+    NUMBER,
+    TableRow,
+    names_pictures,
+    read_list,
+    resolve_path,
+)
+from finedge.data.names import label_text, reason_to_ignore, refuse_alike, split_of
+from finedge.data.record import SPLITS, Contents, Item, LeftOut, join_names
 from finedge.errors import DataError
-from finedge.regular import is_regular
-from finedge.text import printable
+from finedge.regular_files import is_regular
+from finedge.sanitize import printable
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 CLASSES = "classes.csv"
 CLASSES_FORM = "a header, then lines `name,number` with the numbers 0, 1, 2, ..."
 STRAY = "a text file that names no picture"
-TWICE = "a line of a list that stands there twice"
+REPEATED = "a line of a list that appears twice"
 DIGITS = 9
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an image was listed first, and as what."""
+    """The first line that lists an image, and its label there."""
 
     file: Path
     row: TableRow
@@ -48,42 +58,45 @@ def read_listed(root: Path) -> Contents | None:
         raise DataError(what, expected=f"at least 2 classes in {FORM}")
     refuse_alike(labels, where=root)
     seen: dict[Path, _Place] = {}
-    twice: list[str] = []
+    repeated: list[str] = []
     splits = {
-        s: tuple(_items(rows[s], files[s], index=index, seen=seen, twice=twice)) for s in rows
+        s: tuple(_items(rows[s], files[s], index=index, seen=seen, repeated=repeated)) for s in rows
     }
     _refuse_all_missing(root, splits)
-    left_out = (*stray, *([LeftOut(TWICE, len(twice), tuple(twice[:10]))] if twice else ()))
+    left_out = (
+        *stray,
+        *([LeftOut(REPEATED, len(repeated), tuple(repeated[:10]))] if repeated else ()),
+    )
     return Contents(root, labels, splits, left_out)
 
 
 def stray_lists(root: Path) -> list[str]:
-    """Say of each file that is called as a list is why it is none, beside folders of classes."""
+    """Return why each file with the name of a list is not read, beside folders of classes."""
     files, stray = _list_files(root)
     remarks = [
-        f"{name} names no picture: it is no list" for left in stray for name in left.examples
+        f"{name} names no picture: it is not a list" for left in stray for name in left.examples
     ]
     names = [printable(file.name) for file in files.values()]
     return remarks + [f"{name} is not read: there is no list for train" for name in names]
 
 
 def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
-    """Return the list of each split, and the text files that only bear such a name.
+    """Return the list of each split, and the text files that only have such a name.
 
-    An empty or unreadable .csv is a broken list. A .txt that names no picture may be anybody's
-    notes, and claims nothing beside folders of pictures.
+    An empty or unreadable .csv is a broken list. A .txt that names no picture may be someone's
+    notes. Beside folders of pictures it is not read as a list.
     """
     by_split: dict[str, Path] = {}
     stray = []
     for path in sorted(root.iterdir()):
         suffix, split = path.suffix.lower(), split_of(path.stem)
-        if split is None or suffix not in SUFFIXES or why_no_data(path.name) or path.is_dir():
+        if split is None or suffix not in SUFFIXES or reason_to_ignore(path.name) or path.is_dir():
             continue
         notes = suffix == ".txt" and path.is_file() and not names_pictures(path)
         if notes and _has_folders(root):
             stray.append(printable(path.name))
         elif split in by_split:
-            both = named((by_split[split].name, path.name))
+            both = join_names((by_split[split].name, path.name))
             raise DataError(
                 f"{root} has two lists for split '{split}': {both}",
                 expected="one",
@@ -95,7 +108,7 @@ def _list_files(root: Path) -> tuple[dict[str, Path], tuple[LeftOut, ...]]:
 
 
 def _has_folders(root: Path) -> bool:
-    return any(p.is_dir() and not why_no_data(p.name) for p in root.iterdir())
+    return any(p.is_dir() and not reason_to_ignore(p.name) for p in root.iterdir())
 
 
 def _labels(
@@ -108,7 +121,7 @@ def _labels(
 
     Labels are text. They are numbers where classes.csv numbers them, or they are exactly 0..n-1.
     """
-    written = sorted({row.label for some in rows.values() for row in some})
+    written = sorted({row.label for split_rows in rows.values() for row in split_rows})
     if names:
         index = {text: _numbered(text, names) for text in written}
         _refuse_unknown(rows, index, files=files, count=len(names))
@@ -133,8 +146,8 @@ def _refuse_unknown(
     files: Mapping[str, Path],
     count: int,
 ) -> None:
-    for split, some in rows.items():
-        for row in some:
+    for split, split_rows in rows.items():
+        for row in split_rows:
             if index[row.label] is None:
                 label = printable(row.label[:60])
                 raise DataError(
@@ -149,37 +162,38 @@ def _items(
     *,
     index: Mapping[str, int],
     seen: dict[Path, _Place],
-    twice: list[str],
+    repeated: list[str],
 ) -> Iterator[Item]:
-    """Yield the images of a list; one line that stands there twice is taken once."""
-    here: set[Path] = set()
+    """Yield the images of a list; a line that appears twice is used once."""
+    listed: set[Path] = set()
     for row in rows:
-        path = located(row.path, file.parent)
+        path = resolve_path(row.path, file.parent)
         _refuse_special(path, row, file=file)
         first = seen.setdefault(path, _Place(file, row, row.label))
         if index[first.label] != index[row.label]:
-            there = f"{printable(first.file.name)}, line {first.row.line}"
+            first_place = f"{printable(first.file.name)}, line {first.row.line}"
             place = f"{printable(file)}, line {row.line}: '{printable(row.path)}'"
+            label, first_label = printable(row.label), printable(first.label)
             raise DataError(
-                f"{place} is '{printable(row.label)}', and '{printable(first.label)}' in {there}",
+                f"{place} is '{label}', and '{first_label}' in {first_place}",
                 expected="one label for each image",
             )
-        if path in here:
-            twice.append(f"{printable(file.name)}:{row.line}")
+        if path in listed:
+            repeated.append(f"{printable(file.name)}:{row.line}")
             continue
-        here.add(path)
+        listed.add(path)
         yield Item(path, index[row.label])
 
 
 def _refuse_special(path: Path, row: TableRow, *, file: Path) -> None:
-    """Refuse a pipe, a folder or a device: reading one could wait for ever."""
+    """Refuse a pipe, a folder or a device: reading one could wait without end."""
     if os.path.exists(path) and not is_regular(path):  # noqa: PTH110 - Path's own raises
         what = f"{printable(file)}, line {row.line}: '{printable(row.path)}' is not a regular file"
         raise DataError(what, expected=FORM, fix="list image files only")
 
 
 def _refuse_all_missing(root: Path, splits: Mapping[str, tuple[Item, ...]]) -> None:
-    items = [item for some in splits.values() for item in some]
+    items = [item for split_items in splits.values() for item in split_items]
     if not any(is_regular(item.path) for item in items):
         what = f"none of the {len(items)} images in the lists of {root} exists"
         raise DataError(
@@ -202,15 +216,15 @@ def _class_names(path: Path) -> tuple[str, ...]:
             raise DataError(what, expected=CLASSES_FORM) from error
         cells = [cell.strip() for cell in row]
         number = NUMBER.fullmatch(cells[1]) if len(cells) >= 2 else None
-        good = number and cells[0] and len(cells[1]) <= DIGITS
-        if not good and place == 0:
+        fits = number and cells[0] and len(cells[1]) <= DIGITS
+        if not fits and place == 0:
             continue
-        if not good or int(cells[1]) in numbered:
-            why = "a number that stands there twice" if good else "is no `name,number`"
+        if not fits or int(cells[1]) in numbered:
+            why = "this number appears twice" if fits else "not `name,number`"
             raise DataError(f"{printable(path)}, line {line.number}: {why}", expected=CLASSES_FORM)
         numbered[int(cells[1])] = label_text(cells[0])
     names = tuple(numbered[k] for k in sorted(numbered))
     if sorted(numbered) != list(range(len(numbered))) or len(set(names)) < len(names) or not names:
-        why = "has gaps in its numbers, or one name twice" if names else "names no class"
+        why = "has gaps in its numbers, or a name appears twice" if names else "names no class"
         raise DataError(f"{printable(path)} {why}", expected=CLASSES_FORM)
     return names

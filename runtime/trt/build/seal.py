@@ -23,7 +23,7 @@ from typing import Any
 
 from finedge.errors import SystemProblem
 from finedge.files import write_bytes
-from finedge.regular import open_regular
+from finedge.regular_files import open_regular
 
 log = logging.getLogger(__name__)
 

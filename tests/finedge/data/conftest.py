@@ -29,7 +29,10 @@ def draw(path: Path, *, seed: str = "") -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Callable[..., Path]:
-    """Make pictures: `folder({"crow": 3}, "train", "test")` writes train/crow/0.png ... below a new folder."""
+    """Make pictures below a new folder.
+
+    `folder({"crow": 3}, "train", "test")` writes train/crow/0.png and so on.
+    """
 
     def make(counts: dict[str, int], *splits: str, start: int = 0) -> Path:
         root = tmp_path / "d"

@@ -1,4 +1,4 @@
-"""What a folder is: hidden and tool folders, links, names of splits, groups of classes, archives' extra level."""
+"""Folders: hidden ones, those of tools, links, names of splits, groups, levels of archives."""
 
 from __future__ import annotations
 
@@ -310,7 +310,7 @@ def test_a_run_or_bundle_in_the_data_folder_is_no_class(folder, marks, splits):
     assert [left.reason for left in found.left_out] == ["a run or a bundle of finedge"]
 
 
-def test_an_archive_of_split_folders_within_split_folders_is_told_what_to_rename(folder):
+def test_split_folders_within_split_folders_are_refused_with_a_fix(folder):
     root = folder({"seg_train/a": 2, "seg_train/b": 2}, "seg_train")
     folder({"seg_test/a": 2, "seg_test/b": 2}, "seg_test")
     folder({"seg_pred": 2}, "seg_pred")
@@ -325,7 +325,7 @@ def test_a_name_that_is_no_unicode_is_refused_where_the_data_set_opens(folder, w
     path = root / os.fsdecode(where)
     path.parent.mkdir(exist_ok=True)
     shutil.copy(root / "rose" / "0.png", path)
-    with pytest.raises(DataError, match=r"xe9.* is no Unicode"):
+    with pytest.raises(DataError, match=r"xe9.* is not Unicode"):
         open_dataset(root)
 
 

@@ -171,10 +171,10 @@ def test_a_label_that_classes_csv_does_not_have_is_refused(root, label):
 
 
 @pytest.mark.parametrize("content", [b"photos of 2024", b"", b"Gr\xfc\xdfe", b"milk, eggs\nbread"])
-def test_a_stray_text_file_claims_nothing_beside_class_folders_and_is_said(root, content):
+def test_a_text_file_beside_class_folders_is_not_a_list_and_is_reported(root, content):
     data = read(root, content, "train.txt")
     assert (data.layout, data.labels) == ("folder", ("a", "b c"))
-    assert data.notes == ("train.txt names no picture: it is no list",)
+    assert data.notes == ("train.txt names no picture: it is not a list",)
 
 
 def test_a_broken_list_is_no_stray_file(root):
@@ -197,7 +197,13 @@ def test_names_of_the_other_lists(root):
 
 def test_absolute_paths_backslashes_and_links_out_of_the_folder(root, tmp_path_factory):
     other = draw(tmp_path_factory.mktemp("far") / "far.png")
-    text = f"{root / 'a/0.png'},crow\na\\1.png,crow\n{other},finch\n../{other.parent.name}/x.png,finch\n"
+    rows = (
+        f"{root / 'a/0.png'},crow",
+        "a\\1.png,crow",
+        f"{other},finch",
+        f"../{other.parent.name}/x.png,finch",
+    )
+    text = "".join(f"{row}\n" for row in rows)
     data = read(root, text)
     assert [i.path for i in data.splits["train"][:3]] == [root / "a/0.png", root / "a/1.png", other]
 
@@ -205,9 +211,7 @@ def test_absolute_paths_backslashes_and_links_out_of_the_folder(root, tmp_path_f
 def test_a_line_that_stands_twice_is_taken_once_and_counted(root):
     data = read(root, lines() + "a/0.png,crow\n")
     assert len(data.splits["train"]) == 4
-    assert {x.reason: x.count for x in data.left_out} == {
-        "a line of a list that stands there twice": 1
-    }
+    assert {x.reason: x.count for x in data.left_out} == {"a line of a list that appears twice": 1}
 
 
 def test_pictures_that_no_list_names_are_counted(root):

@@ -58,7 +58,7 @@ def test_a_thin_val_of_the_user_is_kept_and_said(tmp_path, make_image, caplog):
     folders(tmp_path, make_image, ("val",), {"crow": 1})
     data = open_dataset(tmp_path)
     assert ([i.path.name for i in data.split("val")], data.cut) == (["0.jpg"], None)
-    assert "1 image(s) for 2 classes: it is kept" in caplog.text
+    assert "1 image(s) for 2 classes: it is used as it is" in caplog.text
 
 
 def test_lists_with_names(tmp_path, make_image):
@@ -118,7 +118,7 @@ def test_the_layout_is_named(tmp_path, make_image, caplog):
     with caplog.at_level(logging.INFO, "finedge"):
         open_dataset(folders(tmp_path, make_image, ("train",), {"crow": 10, "finch": 10}))
     assert "layout 'split-folders', 2 classes, " in caplog.text
-    assert "no val split is given: it is cut from train" in caplog.text
+    assert "the folder has no val split: it is cut from train" in caplog.text
 
 
 def test_one_class_is_refused(tmp_path, make_image):

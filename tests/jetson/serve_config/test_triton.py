@@ -17,7 +17,8 @@ from finedge.jetson.serve_config.triton import FILES, folders
 from finedge.runtime.trt.build.graph import prepare
 from finedge.runtime.trt.build.options import BuildOptions
 from finedge.runtime.trt.build.store import EngineStore
-from finedge.spec import preprocess_from_json
+from finedge.schema import decode
+from finedge.spec import Preprocess
 from tests.jetson.serve_config.conftest import CONFIDENCE, LABELS, SIZE
 from tests.jetson.serve_config.schema import ENUMS, model_config
 from tests.runtime.trt.build.conftest import KEY
@@ -54,10 +55,8 @@ def test_config_pbtxt_is_a_model_config_of_the_published_schema(bundle, variant)
 
 def test_the_parameters_hold_what_the_graph_cannot(bundle, make_bundle):
     parameters = parsed(folders(bundle, Request("int8"))[0]).parameters
-    assert (
-        preprocess_from_json(json.loads(parameters["finedge.preprocess"].string_value))
-        == bundle.spec.preprocess
-    )
+    data = json.loads(parameters["finedge.preprocess"].string_value)
+    assert decode(Preprocess, data, strict=True) == bundle.spec.preprocess
     assert (
         float(parameters["finedge.temperature"].string_value) == CONFIDENCE["int8"]["temperature"]
     )

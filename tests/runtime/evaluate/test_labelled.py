@@ -12,7 +12,7 @@ from PIL import Image
 from finedge.bundle import Bundle
 from finedge.cli import main
 from finedge.data import content_digest, open_dataset, split_of_dataset
-from finedge.data.stored import FILE
+from finedge.data.stored_split import FILE
 from finedge.errors import DataError
 from finedge.runtime.evaluate.command import evaluate
 from finedge.runtime.evaluate.labelled import SplitOptions, bundle_dataset
@@ -117,7 +117,7 @@ def test_a_bundle_without_a_stored_split_says_so_and_takes_no_cut(
     add(flat, range(100, 101))
     again = names(tiny_bundle, flat)
     assert not splits["train"] & (again["val"] | again["test"])
-    with pytest.raises(DataError, match="would be cut anew"):
+    with pytest.raises(DataError, match="would be cut again"):
         evaluate(tiny_bundle.path, dataset=SplitOptions(data=flat))
     result = evaluate(tiny_bundle.path, dataset=SplitOptions(data=flat, allow_overlap=True))
     assert result["data"]["split_from"] == "cut anew"

@@ -27,7 +27,7 @@ from finedge.runtime.sinks.collect import (
     open_collect,
 )
 from finedge.runtime.sinks.queued import SIZE
-from finedge.text import file_name
+from finedge.sanitize import file_name
 
 MakeResult = Callable[..., Result]
 

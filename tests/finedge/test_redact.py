@@ -1,4 +1,4 @@
-"""No secret of a source reaches a stream, a log record or an error, in whatever form users and libraries write it."""
+"""No secret of a source reaches a stream, a log record or an error, in any form of an address."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from urllib.parse import quote
 
 import pytest
 
-from finedge import secret
+from finedge import redact
 from finedge.cli import main
 from finedge.errors import UsageError
-from finedge.secret import learn, mask, mask_text
+from finedge.redact import learn, mask, mask_text
 
 S = "S3CRET"
 FORMS = [
@@ -131,7 +131,7 @@ TOLD = [
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known from an earlier case."""
-    monkeypatch.setattr(secret, "_learned", {})
+    monkeypatch.setattr(redact, "_learned", {})
 
 
 @pytest.mark.parametrize("source", FORMS)

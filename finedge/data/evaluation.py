@@ -1,4 +1,4 @@
-"""The images that a number is measured on, and their origin for the record."""
+"""Selects the images that a number is measured on, and records their origin."""
 
 from __future__ import annotations
 
@@ -10,42 +10,44 @@ from typing import Any
 
 from finedge.data.digest import digests
 from finedge.data.open import drop_unreadable
-from finedge.data.record import DataSet, Item, named
-from finedge.data.stored import StoredSplit
+from finedge.data.record import DataSet, Item, join_names
+from finedge.data.stored_split import StoredSplit
 from finedge.errors import DataError
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationSplit:
     """Images of a split, and the record of their origin (plain data)."""
 
     items: tuple[Item, ...]
     record: dict[str, Any]
 
 
-def evaluated(
+def select_images(
     data: DataSet,
     stored: StoredSplit | None,
     *,
     split: str,
     allow_overlap: bool = False,
-) -> Evaluated:
-    """Return the readable images of a split, once it is known that training did not see them.
+) -> EvaluationSplit:
+    """Return the readable images of a split, after a check that training did not see them.
 
-    `stored` is the split of the training, None where it left none. Then the pictures in the
-    folder's own train stand for what was trained on; a split that had to be cut anew tells nothing.
+    `stored` is the split of the training, None where none was stored. Then the pictures in the
+    folder's own train split are taken as trained on. Where that split had to be cut again, nothing
+    is known about the training.
 
     Raises:
-        DataError: no images; or, unless `allow_overlap`, images that were trained on, or a split
-            cut anew for a model whose split is unknown.
+        DataError: no images. Or, unless `allow_overlap`: images that were trained on, or a split
+            that was cut again for a model whose split is unknown.
     """
     if stored is None and split in (data.cut or {}) and not allow_overlap:
         raise DataError(
-            f"split '{split}' of {data.root} would be cut anew: what was trained on is not stored",
+            f"split '{split}' of {data.root} would be cut again: the split of the training is not "
+            "stored",
             expected=f"a folder with a {split} split of its own, or a model that stores its split",
-            fix="train and export again, which stores it; or --allow-overlap, to measure it",
+            fix="train and export again, which stores it; or use --allow-overlap to measure it",
         )
     readable = drop_unreadable(data, splits=(split,))
     # Sorted, so that two models of one folder see one order.
@@ -56,29 +58,29 @@ def evaluated(
     shared = overlap(items, trained)
     refuse_overlap(shared, split=split, allow=allow_overlap)
     record = {"split_from": _origin(data, split), "overlap": len(shared), **counts(readable)}
-    return Evaluated(items, record)
+    return EvaluationSplit(items, record)
 
 
 def overlap(items: Sequence[Item], trained: frozenset[str]) -> tuple[Path, ...]:
-    """Return the files whose content is among the digests of what was trained on."""
+    """Return the files whose digest is among those of the training images."""
     if not trained:
         return ()
-    known = digests(item.path for item in items)
-    return tuple(i.path for i in items if known.get(i.path) in trained)
+    digest_of = digests(item.path for item in items)
+    return tuple(i.path for i in items if digest_of.get(i.path) in trained)
 
 
 def refuse_overlap(paths: Sequence[Path], *, split: str, allow: bool) -> None:
     """Refuse to measure on images that were trained on; warn where that is allowed."""
     if not paths:
         return
-    what = f"{len(paths)} image(s) of split '{split}' were trained on: {named(paths)}"
+    what = f"{len(paths)} image(s) of split '{split}' were trained on: {join_names(paths)}"
     if not allow:
         raise DataError(
             what,
             expected="images that training did not see",
-            fix="remove them from the split; or --allow-overlap, to measure all the same",
+            fix="remove them from the split; or use --allow-overlap to measure anyway",
         )
-    log.warning("%s; measured all the same (--allow-overlap)", what)
+    log.warning("%s; measured anyway (--allow-overlap)", what)
 
 
 def _own_train(data: DataSet) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""What bytes are that are no picture of a known format: a refusal names the true reason."""
+"""Describes files that are not in a supported image format, so that an error can say why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from finedge.image.boxes import brands
 
 HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-FIRST = {
+FIRST_BYTES = {
     b"%PDF": "a PDF document",
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "a gzip archive",
@@ -22,8 +22,8 @@ FIRST = {
     b"\0\0\0\x0cJXL ": "a JPEG XL, which OpenCV does not read: convert it to JPEG or PNG",
     b"\0\0\x01\0": "an icon (ICO), which OpenCV does not read: convert it to PNG",
     b"version https://git-lfs": "a Git LFS pointer, not the picture itself: run `git lfs pull`",
-    b"#?RADIANCE": "a Radiance HDR, which names no white: convert it to 8 bits",
-    b"v/1\x01": "an OpenEXR, which names no white: convert it to 8 bits",
+    b"#?RADIANCE": "a Radiance HDR, which defines no value for white: convert it to 8 bits",
+    b"v/1\x01": "an OpenEXR, which defines no value for white: convert it to 8 bits",
 }
 PAGE = re.compile(
     rb"(?i)\s*(?:<!--.*?-->\s*)?<(!doctype html|html|head|body|\?xml|svg|script)",
@@ -32,15 +32,15 @@ PAGE = re.compile(
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
 
 
-def described(raw: bytes) -> str:
-    """Return what `raw` is, with an article where that is known."""
-    for magic, what in FIRST.items():
+def describe_content(raw: bytes) -> str:
+    """Return what the file is, as the end of a sentence: `is a PDF document`."""
+    for magic, name in FIRST_BYTES.items():
         if raw.startswith(magic):
-            return f"is {what}"
-    found = brands(raw)
-    if found & HEIF:
+            return f"is {name}"
+    file_brands = brands(raw)
+    if file_brands & HEIF:
         return "is a HEIC, which OpenCV does not read: convert it to JPEG or PNG"
-    if found or raw[4:8] in (b"moov", b"mdat"):
+    if file_brands or raw[4:8] in (b"moov", b"mdat"):
         return "is a video (MP4 or MOV)"
     if raw[:4] == b"RIFF" and raw[8:11] == b"AVI":
         return "is a video (AVI)"
@@ -49,8 +49,8 @@ def described(raw: bytes) -> str:
         drawing = b"<svg" in raw[:1024].lower()
         return "is a drawing (SVG)" if drawing else "is a web page (HTML), not a picture"
     if not raw.strip(b"\0"):
-        return "holds nothing but zeros: its copy failed"
-    return f"is no image: it begins with {_first(raw)}"
+        return "holds only zeros: copying it failed"
+    return f"is not an image: it begins with {_first(raw)}"
 
 
 def _first(raw: bytes) -> str:

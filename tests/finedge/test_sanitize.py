@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from finedge.cli import main
 from finedge.errors import DataError
-from finedge.text import CleanFormatter, file_name, printable, printable_lines
+from finedge.sanitize import CleanFormatter, file_name, printable, printable_lines
 
 HOSTILE = "a\x1b[2J\x9b31m\r\x00\x08\u202eb\u2066\u2028\ud800\u200b\ufeff"
 LABELS = st.text(st.characters(codec=None), max_size=400) | st.text(

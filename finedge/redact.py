@@ -1,8 +1,8 @@
 """Hides passwords, tokens and keys of addresses, by the structure of the address.
 
-An address as users type it: scheme://USER:PASSWORD@HOST:PORT/PATH?QUERY#FRAGMENT, also where the
-password holds raw @ : / # ? or blanks, where the scheme is missing, and where the whole is a
-property of a GStreamer pipeline. In doubt more is hidden, never less.
+An address is what users type: scheme://USER:PASSWORD@HOST:PORT/PATH?QUERY#FRAGMENT. The password
+may hold raw @ : / # ? or blanks. The scheme may be missing, and the address may be a property of a
+GStreamer pipeline. In doubt more is hidden, never less.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
-# letters: a shorter secret is a part of too many words to be looked for in other texts
-SHORTEST = 4
-MOST_LEARNED = 1000
-EXAMPLE = "user:password"  # what our own texts show as the form
+# Characters. A shorter secret is a part of too many words, so other texts are not searched for it.
+MIN_SECRET = 4
+MAX_LEARNED = 1000
+EXAMPLE = "user:password"  # the login that finedge's own texts show as an example
 
 # Parameters that tell streams apart and unlock nothing.
 _HARMLESS = """
@@ -43,7 +43,7 @@ _BARE = re.compile(
     r"([^\s/:!=\"']{1,200}(?: [^\s/:!=\"']{1,200}){0,3}):(?![/\\]{2})(.*)@(.*)",
     re.DOTALL,
 )
-# What mask() meets where the scheme is mistyped or left out: the login is still one.
+# The scheme may be mistyped or missing: the login must be hidden all the same.
 _SLASHED = re.compile(r"([^@]{0,60}?//)([^@]*:.*@.*)", re.DOTALL)
 _TOKEN_USER = re.compile(r"(?=.*\d)(?=.*[A-Za-z]).{8,}", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:\\")
@@ -57,7 +57,7 @@ _PROPERTY = re.compile(
     rf"(\s*=\s*(?:\([\w/]{{1,20}}\)\s*)?)({_VALUE})"
 )
 _LOCATION = re.compile(r"(?<![\w-])([\w:-]{1,40}\s*=\s*)(\"(?:\\.|[^\"\\])*\"|'[^']*')")
-_TOLD = re.compile(
+_NAMED_SECRET = re.compile(
     r"(?i)\b((?:pass(?:word|wd|phrase)?|pwd|user-pw|proxy-pw|(?:\w{1,20}[_-])?token|secret|api[_-]?key)=)"
     rf"({_VALUE})"
 )
@@ -65,8 +65,8 @@ _HEADER = re.compile(
     r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-token)(\s*[:=]\s*)([^\r\n\"']+)"
 )
 _BEARER = re.compile(r"\b(Bearer|Basic)(\s+)(?=[^\s]*[\d=])([\w+/=.~-]{8,})")
-# Up to the next blank; where no @ came and what follows the colon is no port, on to the next word
-# with an @.
+# Up to the next blank. If that holds no @, and no port follows the colon, up to the next word with
+# an @.
 _IN_TEXT = re.compile(
     rf"(?<![\w])({_SCHEME})([^\s\"'<>]*@\S*|[^\s:/@]*:(?!\d{{1,5}}(?!\w))[^\n@]{{0,200}}@\S*|\S*)"
 )
@@ -81,48 +81,50 @@ _learned: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An address as it may be shown, and the texts that were hidden in it."""
+class Masked:
+    """An address without its secrets, and the secrets that were hidden."""
 
     text: str
     secrets: tuple[str, ...]
 
 
 def mask(source: str) -> str:
-    """Return a source of the command line as it may be shown.
+    """Return a source of the command line without secrets: an address, a pipeline or a file name.
 
-    It is an address, a pipeline or the name of a file.
+    Example:
+        >>> mask("rtsp://admin:12345@camera.local/stream1")
+        'rtsp://admin:***@camera.local/stream1'
     """
-    return _shown(source).text
+    return _mask(source).text
 
 
 def mask_text(text: str) -> str:
-    """Return a text as it may be shown: addresses are masked, learned secrets are hidden."""
+    """Return a text without secrets: addresses are masked, learned secrets are hidden."""
     return _IN_TEXT.sub(_in_text, _BARE_IN_TEXT.sub(_bare_in_text, _plain(_without_learned(text))))
 
 
 def learn(source: str) -> None:
-    """Remember the secrets of a source: `mask_text` hides them where others repeat them."""
-    shown = _shown(source)
+    """Remember the secrets of a source, so that `mask_text` hides them in other texts."""
+    shown = _mask(source)
     if shown.secrets:
-        # Where the whole is repeated, its parts need not be found again.
+        # Where the complete source is repeated, it is replaced as one.
         _remember(source, shown.text)
     for secret in shown.secrets:
         learn_secret(secret)
 
 
 def learn_secret(secret: str) -> None:
-    """Remember a secret, as it is and as addresses write it."""
+    """Remember a secret, plain and percent-encoded."""
     plain = unquote(secret) if _encodable(secret) else secret
     coded = quote(plain, safe="") if _encodable(plain) else secret
     for form in (secret, plain, coded):
-        if len(form) >= SHORTEST and form != HIDDEN:
+        if len(form) >= MIN_SECRET and form != HIDDEN:
             _remember(form, HIDDEN)
 
 
 def _remember(text: str, shown: str) -> None:
     _learned[text] = shown
-    while len(_learned) > MOST_LEARNED:
+    while len(_learned) > MAX_LEARNED:
         _learned.pop(next(iter(_learned)), None)
 
 
@@ -133,11 +135,11 @@ def _encodable(text: str) -> bool:
 def _without_learned(text: str) -> str:
     for secret in sorted((s for s in tuple(_learned) if s in text), key=len, reverse=True):
         shown = _learned.get(secret, HIDDEN).replace("\\", r"\\")
-        text = re.sub(_wherever(secret), shown, text)
+        text = re.sub(_pattern_of(secret), shown, text)
     return text
 
 
-def _wherever(secret: str) -> str:
+def _pattern_of(secret: str) -> str:
     """Return the pattern that finds a secret in a text.
 
     A word or a number must stand alone: the secret `port` is not hidden in `transport`.
@@ -146,7 +148,7 @@ def _wherever(secret: str) -> str:
     return rf"{_BEFORE}{re.escape(secret)}(?![A-Za-z0-9])" if common else re.escape(secret)
 
 
-def _shown(source: str) -> Shown:
+def _mask(source: str) -> Masked:
     whole = _WHOLE.match(source)
     if whole:
         return _address(source[whole.end() :], head=whole[0])
@@ -157,19 +159,19 @@ def _shown(source: str) -> Shown:
     )
     if bare:
         after = _address(bare[3], head="")
-        return Shown(f"{bare[1]}:{HIDDEN}@{after.text}", (bare[2], *after.secrets))
+        return Masked(f"{bare[1]}:{HIDDEN}@{after.text}", (bare[2], *after.secrets))
     slashed = None if "!" in source else _SLASHED.fullmatch(source)
     if slashed:
         return _address(slashed[2], head=slashed[1])
-    found: list[str] = []
-    return Shown(_pipeline(source, found), tuple(found))
+    secrets: list[str] = []
+    return Masked(_pipeline(source, secrets), tuple(secrets))
 
 
-def _pipeline(text: str, found: list[str]) -> str:
+def _pipeline(text: str, secrets: list[str]) -> str:
     """Mask the properties of a pipeline: secrets, and the addresses in the others."""
 
     def secret(match: re.Match[str]) -> str:
-        found.append(match[3].strip("\\\"'"))
+        secrets.append(match[3].strip("\\\"'"))
         return f"{match[1]}{match[2]}{HIDDEN}"
 
     def quoted(match: re.Match[str]) -> str:
@@ -178,12 +180,12 @@ def _pipeline(text: str, found: list[str]) -> str:
         if scheme is None:
             return match[0]
         shown = _address(inner[scheme.end() :], head=scheme[0])
-        found.extend(shown.secrets)
+        secrets.extend(shown.secrets)
         return f"{match[1]}{mark}{shown.text}{mark}"
 
     def plain(match: re.Match[str]) -> str:
         shown = _address(match[2], head=match[1])
-        found.extend(shown.secrets)
+        secrets.extend(shown.secrets)
         return shown.text
 
     text = _HEADER.sub(rf"\1\2{HIDDEN}", _PROPERTY.sub(secret, _LOCATION.sub(quoted, text)))
@@ -191,9 +193,9 @@ def _pipeline(text: str, found: list[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Mask headers and the parameters whose names leave no doubt."""
+    """Mask headers and parameters whose names leave no doubt."""
     text = _HEADER.sub(rf"\1\2{HIDDEN}", _BEARER.sub(rf"\1\2{HIDDEN}", text))
-    return _TOLD.sub(rf"\1{HIDDEN}", text)
+    return _NAMED_SECRET.sub(rf"\1{HIDDEN}", text)
 
 
 def _in_text(match: re.Match[str]) -> str:
@@ -207,8 +209,8 @@ def _bare_in_text(match: re.Match[str]) -> str:
     return match[0] if text == EXAMPLE else f"{match[1]}:{HIDDEN}@"
 
 
-def _address(rest: str, *, head: str) -> Shown:
-    """Mask what follows the scheme."""
+def _address(rest: str, *, head: str) -> Masked:
+    """Mask an address after its scheme."""
     scheme = head.strip().partition(":")[0].lower()
     user, password, place = _split_login(rest)
     secrets = [password] if password and f"{user}:{password}" != EXAMPLE else []
@@ -224,19 +226,19 @@ def _address(rest: str, *, head: str) -> Shown:
     cut = re.search(r"[/?#;]", place)
     host, tail = (place[: cut.start()], place[cut.start() :]) if cut else (place, "")
     if not _HOST.fullmatch(host):
-        if re.fullmatch(r"[\w.-]*:(?:port|PORT)", host):  # as our own texts show the form
-            return Shown(head + login + host + tail, tuple(secrets))
+        if re.fullmatch(r"[\w.-]*:(?:port|PORT)", host):  # the example in finedge's own texts
+            return Masked(head + login + host + tail, tuple(secrets))
         name = host.partition(":")[0] if ":" in host and not host.startswith("[") else ""
         name = name if _HOST.fullmatch(name) else ""
-        return Shown(
+        return Masked(
             f"{head}{login}{name}:{HIDDEN}" if name else f"{head}{login}{HIDDEN}",
             (*secrets, *filter(None, [host[len(name) + 1 :] + tail])),
         )
-    return Shown(head + login + host + _tail(tail, scheme=scheme, secrets=secrets), tuple(secrets))
+    return Masked(head + login + host + _tail(tail, scheme=scheme, secrets=secrets), tuple(secrets))
 
 
 def _split_login(rest: str) -> tuple[str | None, str | None, str]:
-    """Return user, password and the rest; what is not there is None."""
+    """Return (user, password, rest of the address); user and password may be None."""
     at, width = rest.rfind("@"), 1
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if at < 0 and re.search(r"(?i)%40", authority):
@@ -265,7 +267,7 @@ def _split_colon(login: str) -> tuple[str, str, str]:
 
 
 def _tail(tail: str, *, scheme: str, secrets: list[str]) -> str:
-    """Mask path, query and fragment; what is hidden is added to `secrets`."""
+    """Mask path, query and fragment; hidden texts are added to `secrets`."""
     path, mark, fragment = tail.partition("#")
     path, question, query = path.partition("?")
     shown = "".join(_path(path, scheme=scheme, secrets=secrets))
@@ -275,14 +277,12 @@ def _tail(tail: str, *, scheme: str, secrets: list[str]) -> str:
 
 
 def _path(path: str, *, scheme: str, secrets: list[str]) -> Iterator[str]:
-    known = tuple(secrets) + tuple(unquote(s) for s in secrets)
+    login_secrets = {s for secret in secrets for s in (secret, unquote(secret)) if s}
     segments = path.split("/")
     hidden = set(_login_segments(segments, scheme=scheme))
     for number, segment in enumerate(segments):
         yield "/" if number else ""
-        if number in hidden or (
-            known and any(s and s in (segment, unquote(segment)) for s in known)
-        ):
+        if number in hidden or login_secrets & {segment, unquote(segment)}:
             yield _hidden(segment, secrets)
         elif "=" in segment:
             yield "".join(_parameter(p, secrets) for p in re.split(r"([&;,])", segment))
@@ -293,7 +293,7 @@ def _path(path: str, *, scheme: str, secrets: list[str]) -> Iterator[str]:
 
 
 def _login_segments(segments: list[str], *, scheme: str) -> Iterator[int]:
-    """Yield the places of secrets in a path.
+    """Yield the numbers of the segments that hold secrets.
 
     /live/USER/SECRET/1.ts, /USER/SECRET/1.ts, /token/SECRET, and rtmp's /app/SECRET.
     """
@@ -337,7 +337,7 @@ def _hidden(text: str, secrets: list[str]) -> str:
 
 
 def basic(user: str, password: str) -> str:
-    """Return what Basic authentication (HTTP, RTSP) sends for a login, and hide it from then on."""
+    """Return the Basic credentials (HTTP, RTSP) of a login, and hide them in later texts."""
     coded = base64.b64encode(f"{user}:{password}".encode(errors="replace")).decode()
     learn_secret(coded)
     return coded

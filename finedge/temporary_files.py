@@ -1,11 +1,12 @@
-"""Temporary names beside a target while it is written, and leftovers of killed processes.
+"""Temporary files beside a target that is being written, and what killed processes left.
 
-    .NAME.new-xXXXXXXXX   being written. Its process holds a lock (flock) on it; a kill releases it.
+    .NAME.new-xXXXXXXXX   a file or folder that is being written. Its process holds a lock (flock)
+                          on it; a kill releases the lock.
     .NAME.old-xXXXXXXXX   the former target. It exists only between two renames, under the lock of
                           the parent folder.
 
-A name without a lock belongs to nobody: it is removed. Where the target is missing, the old one is
-put back.
+A temporary file without a lock has no owner and is removed. Where the target is missing, the old
+one is put back.
 """
 
 from __future__ import annotations
@@ -29,28 +30,28 @@ except ImportError:  # Windows: nothing is locked there, so nothing is removed e
 log = logging.getLogger(__name__)
 
 NEW, OLD = "new", "old"
-PATIENCE_S = 2.0  # a foreign program may lock a folder for hours
-LONGEST = 200  # bytes of the target's name in such a name, of the 255 that a file system takes
-OURS = re.compile(
+MAX_WAIT_S = 2.0  # another program may lock a folder for hours
+MAX_NAME_BYTES = 200  # of the target's name in a temporary name; file systems allow 255
+TEMPORARY_NAME = re.compile(
     r"\.(?P<name>.+)\.(?P<role>new-x[0-9a-f]{8}|old-(x[0-9a-f]{8}|[0-9]{1,7}))",
     re.DOTALL,
 )
-# Version 0.1 named what it wrote so, and an old folder by its process; the new was private until it
-# was renamed.
-FORMER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}", re.DOTALL)
+# Version 0.1 used such names, and the number of its process for an old folder. The new file was
+# private until it was renamed.
+OLD_TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 _swept: set[Path] = set()
 _being_written: set[Path] = set()
 
 
-def beside(path: Path, role: str) -> Path:
-    """Return a free name in the folder of `path`, for a file or folder that is to become it."""
+def temporary_path(path: Path, role: str) -> Path:
+    """Return a free path in the folder of `path`, for the file or folder that will replace it."""
     return path.with_name(f".{_short(path.name)}.{role}-x{secrets.token_hex(4)}")
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file or folder; False where it has none, or another process holds it."""
+    """Hold the lock of a file or folder; yield False where it is not available."""
     handle = None
     try:
         handle = hold(path)
@@ -61,15 +62,16 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def settled(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder for a few renames; wait a moment for others that hold it.
+def folder_lock(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder for a few renames; wait up to MAX_WAIT_S for other holders.
 
-    Yields False where there is no lock.
+    Yields:
+        False where the lock is not available.
     """
     if folder in _being_written:  # this process holds it
         yield True
         return
-    handle = _waited_for(folder)
+    handle = _lock_with_wait(folder)
     try:
         yield handle is not None
     finally:
@@ -77,9 +79,9 @@ def settled(folder: Path) -> Iterator[bool]:
             os.close(handle)
 
 
-def _waited_for(folder: Path) -> int | None:
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
+def _lock_with_wait(folder: Path) -> int | None:
+    deadline = time.monotonic() + MAX_WAIT_S
+    while time.monotonic() < deadline:
         try:
             return _lock(folder)
         except BlockingIOError:  # noqa: PERF203 - waiting
@@ -88,10 +90,7 @@ def _waited_for(folder: Path) -> int | None:
 
 
 def hold(path: Path) -> int | None:
-    """Return a handle that locks a file or folder until it is closed.
-
-    None: there is no lock, or another process has it.
-    """
+    """Return a handle that locks a file or folder until it is closed; None if not available."""
     try:
         return _lock(path)
     except BlockingIOError:
@@ -102,7 +101,7 @@ def _lock(path: Path) -> int | None:
     """Lock a file or folder; None where its file system has no locks or it cannot be opened.
 
     Raises:
-        BlockingIOError: another has the lock.
+        BlockingIOError: another process has the lock.
     """
     if fcntl is None:
         return None
@@ -122,7 +121,7 @@ def _lock(path: Path) -> int | None:
 
 
 def hold_new(path: Path) -> int | None:
-    """Lock a name that is being written, until `release`."""
+    """Lock a temporary file that is being written, until `release`."""
     _being_written.add(path)
     return hold(path)
 
@@ -137,8 +136,8 @@ def release(path: Path, handle: int | None) -> None:
 def recover(path: Path, *, once: bool = False) -> None:
     """Put back what an interrupted replacement of `path` took away, and remove leftovers.
 
-    With `once` the folder is looked at once a process: it may hold 100,000 pictures. What cannot be
-    changed here is left.
+    With `once` each process looks at the folder only once: it may hold 100,000 pictures. Files that
+    cannot be changed are left.
     """
     path = Path(os.path.realpath(path))
     folder = path.parent
@@ -151,27 +150,29 @@ def recover(path: Path, *, once: bool = False) -> None:
 
 def _recover(folder: Path, path: Path) -> None:
     leftovers = [Path(e.path) for e in os.scandir(folder) if e.name.startswith(".")]
-    leftovers = [p for p in leftovers if _is_ours(p) or _is_former(p, path)]
+    leftovers = [p for p in leftovers if _is_temporary(p) or _is_old_temporary(p, path)]
     if not leftovers:
         return
-    with settled(folder) as alone:
-        if not alone:
+    with folder_lock(folder) as has_lock:
+        if not has_lock:
             return
-        old = sorted((p for p in leftovers if _role(p) == OLD and _of(p, path)), key=_changed)
+        old = sorted(
+            (p for p in leftovers if _role(p) == OLD and _belongs_to(p, path)), key=_changed
+        )
         if old and not os.path.lexists(path):
             old[-1].rename(path)
-            log.warning("%s: put back; a replacement of it was interrupted", path)
+            log.warning("%s: put back; its replacement was interrupted", path)
         for leftover in leftovers:
             _remove(leftover)
 
 
 def _remove(leftover: Path) -> None:
-    """Remove a leftover that no process holds; its target must be there if it is an old one."""
-    match = OURS.fullmatch(leftover.name)
-    if match and _role(leftover) == OLD and not _target_is_there(leftover, match["name"]):
+    """Remove a leftover that no process holds. The target of a former target must exist."""
+    match = TEMPORARY_NAME.fullmatch(leftover.name)
+    if match and _role(leftover) == OLD and not _target_exists(leftover, match["name"]):
         return
-    with locked(leftover) as nobodys:
-        if not nobodys:
+    with locked(leftover) as has_lock:
+        if not has_lock:
             return
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -180,17 +181,17 @@ def _remove(leftover: Path) -> None:
         log.info("%s: removed; it was left by a killed process", leftover)
 
 
-def _target_is_there(old: Path, name: str) -> bool:
-    """Tell whether the replacement of an old name is there; unknown for a name that was cut."""
-    return len(name.encode()) < LONGEST and os.path.lexists(old.with_name(name))
+def _target_exists(old: Path, name: str) -> bool:
+    """Tell whether the replacement of a former target exists; False for a name that was cut."""
+    return len(name.encode()) < MAX_NAME_BYTES and os.path.lexists(old.with_name(name))
 
 
-def _is_ours(path: Path) -> bool:
-    return OURS.fullmatch(path.name) is not None and not path.is_symlink()
+def _is_temporary(path: Path) -> bool:
+    return TEMPORARY_NAME.fullmatch(path.name) is not None and not path.is_symlink()
 
 
-def _is_former(path: Path, target: Path) -> bool:
-    match = FORMER.fullmatch(path.name)
+def _is_old_temporary(path: Path, target: Path) -> bool:
+    match = OLD_TEMPORARY_NAME.fullmatch(path.name)
     if match is None or match["name"] != target.name or path.is_symlink():
         return False
     status = path.stat()
@@ -198,17 +199,17 @@ def _is_former(path: Path, target: Path) -> bool:
 
 
 def _role(path: Path) -> str:
-    match = OURS.fullmatch(path.name)
+    match = TEMPORARY_NAME.fullmatch(path.name)
     return match["role"][:3] if match else NEW
 
 
-def _of(path: Path, target: Path) -> bool:
-    match = OURS.fullmatch(path.name)
+def _belongs_to(path: Path, target: Path) -> bool:
+    match = TEMPORARY_NAME.fullmatch(path.name)
     return match is not None and match["name"] == _short(target.name)
 
 
 def _short(name: str) -> str:
-    return os.fsdecode(os.fsencode(name)[:LONGEST])
+    return os.fsdecode(os.fsencode(name)[:MAX_NAME_BYTES])
 
 
 def _changed(path: Path) -> float:

@@ -1,9 +1,10 @@
-"""The split that training used, stored by content: split.json of a run, split.json.gz of a bundle.
+"""The split that training used, stored by content: split.json (run), split.json.gz (bundle).
 
     {"train": [["crow/1.jpg", 0, "SHA-256"], ...], "val": [...], "test": [...],
      "cut": {"seed": 0, "test": 0.2, "val": 0.1} or null}
 
-Paths are below the root of the data set, or absolute. Runs of version 0.1 hold no digests, no cut.
+Paths are relative to the root of the data set, or absolute. Runs of version 0.1 hold neither
+digests nor `cut`.
 """
 
 from __future__ import annotations
@@ -19,31 +20,32 @@ from typing import Annotated, Any
 
 from finedge.data.digest import digests
 from finedge.data.record import SPLITS, DataSet, Item
-from finedge.document import parsed, text_of
+from finedge.document import parse_json, read_text_file
 from finedge.errors import DataError
+from finedge.sanitize import printable
 from finedge.schema import Constraint, Misfit, decode, is_digest
-from finedge.text import printable
 
 FILE = "split.json.gz"  # in a bundle
-LARGEST = 1 << 28  # bytes of JSON; about two million images
+MAX_BYTES = 1 << 28  # bytes of JSON; about two million images
 COPY = "copy the whole folder again"
 
 
 def _is_row(row: Any) -> bool:
+    """Tell whether plain data is [path, label] or [path, label, sha256]."""
     if not isinstance(row, list) or len(row) not in (2, 3):
         return False
     path, label, digest = (*row, "")[:3]
-    placed = isinstance(path, str) and path and "\0" not in path
-    known = isinstance(digest, str) and (not digest or is_digest(digest))
-    return bool(placed and known and type(label) is int and label >= 0)
+    path_fits = isinstance(path, str) and path and "\0" not in path
+    digest_fits = isinstance(digest, str) and (not digest or is_digest(digest))
+    return bool(path_fits and digest_fits and type(label) is int and label >= 0)
 
 
-# One check for the whole row: as types of their own, two million rows take a minute.
+# One check for each row: decoding every value by its type takes a minute for two million rows.
 _Rows = tuple[Annotated[Any, Constraint(_is_row, "a row [path, label, sha256]")], ...]
 
 
 @dataclass(frozen=True)
-class _Record:
+class _SplitRecord:
     train: _Rows
     val: _Rows = ()
     test: _Rows = ()
@@ -52,7 +54,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """One image of a stored split; without `digest` it is known by its path alone."""
+    """One image of a stored split; without `digest` only its path identifies it."""
 
     path: str
     label: int
@@ -65,7 +67,7 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class StoredSplit:
-    """The images of every split, in the order of training; `cut` says how val or test were made."""
+    """The images of every split, in training order; `cut` records how val or test were cut."""
 
     splits: Mapping[str, tuple[StoredImage, ...]]
     cut: Mapping[str, Any] | None = field(default=None)
@@ -79,12 +81,12 @@ class StoredSplit:
         return frozenset(entry.digest for entry in self.splits.get(split, ()) if entry.digest)
 
     def has_digests(self) -> bool:
-        """Tell whether every image is known by its content."""
+        """Tell whether every image has a digest."""
         return all(entry.digest for _, entry in self)
 
     def to_text(self) -> str:
         """Return split.json."""
-        rows = {split: [entry.row() for entry in some] for split, some in self.splits.items()}
+        rows = {split: [entry.row() for entry in entries] for split, entries in self.splits.items()}
         return json.dumps({**rows, "cut": None if self.cut is None else dict(self.cut)})
 
     def packed(self) -> bytes:
@@ -93,31 +95,37 @@ class StoredSplit:
 
 
 def split_of_dataset(data: DataSet) -> StoredSplit:
-    """Return the splits of a data set by content; a missing file is refused: it has none."""
+    """Return the splits of a data set by content.
+
+    Raises:
+        DataError: an image cannot be read, so it has no digest.
+    """
     paths = [item.path for items in data.splits.values() for item in items]
-    known = digests(paths)
-    unreadable = next((path for path in paths if path not in known), None)
+    digest_of = digests(paths)
+    unreadable = next((path for path in paths if path not in digest_of), None)
     if unreadable is not None:
         what = f"{printable(unreadable)} cannot be read"
         raise DataError(what, expected="every image of the data set", fix="copy it again")
 
     def entry(item: Item) -> StoredImage:
-        return _entry_of(item, data.root, digest=known[item.path])
+        return _entry_of(item, data.root, digest=digest_of[item.path])
 
     splits = {split: tuple(map(entry, items)) for split, items in data.splits.items()}
     return StoredSplit(splits, data.cut)
 
 
-def filled(stored: StoredSplit, root: Path) -> StoredSplit:
-    """Return the split with the digests that it lacks, of the files below `root` that are there."""
+def with_digests(stored: StoredSplit, root: Path) -> StoredSplit:
+    """Return the split with its missing digests, computed from the files below `root`."""
     if stored.has_digests():
         return stored
-    known = digests(root / entry.path for _, entry in stored)
+    digest_of = digests(root / entry.path for _, entry in stored)
 
-    def whole(entry: StoredImage) -> StoredImage:
-        return entry if entry.digest else replace(entry, digest=known.get(root / entry.path, ""))
+    def complete(entry: StoredImage) -> StoredImage:
+        if entry.digest:
+            return entry
+        return replace(entry, digest=digest_of.get(root / entry.path, ""))
 
-    splits = {split: tuple(map(whole, some)) for split, some in stored.splits.items()}
+    splits = {split: tuple(map(complete, entries)) for split, entries in stored.splits.items()}
     return replace(stored, splits=splits)
 
 
@@ -128,7 +136,7 @@ def read_split(path: Path) -> StoredSplit:
         FileNotFoundError: there is none.
         DataError: it is damaged.
     """
-    text = text_of(path, error=DataError, fix=COPY, max_bytes=LARGEST)
+    text = read_text_file(path, error=DataError, fix=COPY, max_bytes=MAX_BYTES)
     return read_text(text, source=path)
 
 
@@ -136,25 +144,29 @@ def read_text(text: str, *, source: object) -> StoredSplit:
     """Return the split of the text of split.json.
 
     Raises:
-        DataError: it is no such record; `source` names it in the text.
+        DataError: it is not such a record; the error calls it `source`.
     """
-    content = parsed(text, name=str(source), error=DataError, fix=COPY)
+    content = parse_json(text, name=str(source), error=DataError, fix=COPY)
     try:
-        record = decode(_Record, content)
+        record = decode(_SplitRecord, content)
         rows = {split: getattr(record, split) for split in SPLITS if split in content}
-        splits = {split: tuple(starmap(StoredImage, some)) for split, some in rows.items()}
+        splits = {split: tuple(starmap(StoredImage, values)) for split, values in rows.items()}
     except Misfit as error:
         raise _damaged(source, str(error), expected=error.expected) from error
     return StoredSplit(splits, record.cut)
 
 
 def unpack(content: bytes, *, source: object) -> StoredSplit:
-    """Read split.json.gz; `DataError` where it is damaged, or larger than any split."""
+    """Read the bytes of split.json.gz.
+
+    Raises:
+        DataError: it is damaged, or larger than any split; the error calls it `source`.
+    """
     try:
-        engine = zlib.decompressobj(wbits=31)
-        text = engine.decompress(content, LARGEST)
-        if not engine.eof:
-            raise _damaged(source, f"cut short, or more than {LARGEST} bytes")
+        gunzip = zlib.decompressobj(wbits=31)
+        text = gunzip.decompress(content, MAX_BYTES)
+        if not gunzip.eof:
+            raise _damaged(source, f"cut short, or more than {MAX_BYTES} bytes")
         return read_text(text.decode(), source=source)
     except (zlib.error, UnicodeDecodeError) as error:
         raise _damaged(source, str(error)) from error

@@ -1,4 +1,4 @@
-"""Opening what must be a plain file: a pipe would be waited for, and a device may act."""
+"""Opens regular files only: opening a pipe would wait, and opening a device may have effects."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ KINDS = {
     stat.S_IFBLK: "it is a device",
     stat.S_IFDIR: "it is a folder",
 }
-# A pipe that takes the file's place after it was looked at is not waited for either.
+# O_NONBLOCK: opening does not wait either if a pipe replaces the file after the check.
 FLAGS = os.O_RDONLY
-for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # each where the system has it
+for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # some systems lack some of them
     FLAGS |= getattr(os, _name, 0)
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a plain file for reading; links are followed.
+    """Open a regular file for reading; links are followed.
 
     Raises:
-        OSError: it is missing, may not be read, or is of another kind; `strerror` has the reason.
+        OSError: it is missing, may not be read, or is not a regular file; `strerror` has the
+            reason.
     """
     try:
         _check(path.stat(), path)
@@ -41,15 +42,15 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def is_regular(path: Path) -> bool:
-    """Tell whether a plain file is there; False for a name that no file can have."""
+    """Tell whether a path is a regular file; False for a name that no file can have."""
     return os.path.isfile(path)  # noqa: PTH113 - Path's own raises for some names
 
 
 def read_regular(path: Path, *, limit: int) -> bytes:
-    """Return the bytes of a plain file of at most `limit` bytes.
+    """Return the bytes of a regular file of at most `limit` bytes.
 
     Raises:
-        OSError: as of `open_regular`, or it is larger.
+        OSError: as `open_regular`, or the file is larger.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -60,5 +61,5 @@ def read_regular(path: Path, *, limit: int) -> bytes:
 
 def _check(status: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = KINDS.get(stat.S_IFMT(status.st_mode), "it is no plain file")
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "it is not a regular file")
         raise OSError(errno.EINVAL, kind, str(path))

@@ -11,15 +11,15 @@ import pytest
 from finedge.data import (
     SPLITS,
     content_digest,
-    evaluated,
-    matched,
+    match_split,
     open_dataset,
     read_folder,
+    select_images,
     split_of_dataset,
     with_labels,
 )
-from finedge.data.cut import _mended
-from finedge.data.stored import StoredSplit, filled, read_text, unpack
+from finedge.data.cut import _part_ends
+from finedge.data.stored_split import StoredSplit, read_text, unpack, with_digests
 from finedge.errors import DataError
 from tests.finedge.data.conftest import draw
 
@@ -75,7 +75,7 @@ def test_copies_are_never_parted(folder):
 def test_a_class_of_three_has_one_in_each_split_and_a_third_is_train(count):
     for first in range(count + 1):
         for second in range(first, count + 1):
-            test, val = _mended([first, second], count)
+            test, val = _part_ends([first, second], count)
             assert 0 <= test <= val < count
             assert count - val >= count / 3 or count < 3
             assert count < 3 or (test >= 1 and val - test >= 1)
@@ -110,7 +110,7 @@ def test_a_split_without_digests_is_filled_from_the_files_that_are_there(folder)
         source="x",
     )
     assert not bare.has_digests()
-    assert filled(bare, data.root).splits == stored.splits
+    assert with_digests(bare, data.root).splits == stored.splits
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def cut(folder):
 
 def test_the_same_folder_gives_the_same_splits(cut):
     data, stored = cut
-    found = matched(read_folder(data.root), stored)
+    found = match_split(read_folder(data.root), stored)
     assert {s: set(found.splits[s]) for s in SPLITS} == {s: set(data.splits[s]) for s in SPLITS}
-    assert matched(read_folder(data.root), stored, exact=True).splits == data.splits
+    assert match_split(read_folder(data.root), stored, exact=True).splits == data.splits
     assert (found.match.known, found.match.new, found.match.missing) == (
         53,
         0,
@@ -174,31 +174,31 @@ def test_renamed_and_moved_pictures_are_the_same_pictures(cut):
     where = {content_digest(i.path): s for s, items in data.splits.items() for i in items}
     for i, path in enumerate(sorted(data.root.rglob("*.png"), reverse=True)):
         path.rename(path.with_name(f"x{i}.png"))
-    found = matched(read_folder(data.root), stored)
+    found = match_split(read_folder(data.root), stored)
     assert {content_digest(i.path): s for s, items in found.splits.items() for i in items} == where
 
 
 def test_new_pictures_go_nowhere_until_asked_and_are_counted(cut, folder):
     data, stored = cut
     folder(dict.fromkeys(CLASSES, 5), start=1000)
-    found = matched(read_folder(data.root), stored)
+    found = match_split(read_folder(data.root), stored)
     assert paths(found) == paths(data)
     assert (found.match.new, found.match.taken) == (15, 0)
-    asked = matched(read_folder(data.root), stored, new="test")
+    asked = match_split(read_folder(data.root), stored, new="test")
     assert len(asked.split("test")) == len(data.split("test")) + 15
     assert asked.match.taken == 15
     assert paths(asked)["train"] == paths(data)["train"]
 
 
 def test_missing_pictures_are_counted_and_named(cut, caplog):
-    from finedge.data import say_match
+    from finedge.data import log_match
 
     data, stored = cut
     lost = data.split("test")[:2]
     for item in lost:
         item.path.unlink()
-    found = matched(read_folder(data.root), stored)
-    say_match(found)
+    found = match_split(read_folder(data.root), stored)
+    log_match(found)
     assert found.match.to_json()["missing"] == {"test": 2}
     assert all(str(i.path.relative_to(data.root)) in caplog.text for i in lost)
     assert len(found.split("test")) == len(data.split("test")) - 2
@@ -207,7 +207,7 @@ def test_missing_pictures_are_counted_and_named(cut, caplog):
 def test_a_further_copy_is_left_out_and_counted(cut):
     data, stored = cut
     shutil.copy(data.split("test")[0].path, data.root / "crow" / "copy.png")
-    found = matched(read_folder(data.root), stored)
+    found = match_split(read_folder(data.root), stored)
     assert paths(found) == paths(data)
     assert found.match.copies == 1
 
@@ -216,7 +216,7 @@ def test_a_corrected_label_counts(cut):
     data, stored = cut
     item = next(i for i in data.split("test") if i.label == 0)
     item.path.rename(data.root / "finch" / "was_crow.png")
-    found = matched(read_folder(data.root), stored)
+    found = match_split(read_folder(data.root), stored)
     assert found.match.relabelled == 1
     assert replace(item, path=data.root / "finch" / "was_crow.png", label=1) in found.split("test")
 
@@ -227,10 +227,10 @@ def test_another_data_set_has_its_own_splits(cut, tmp_path):
         for label in CLASSES:
             for i in range(3):
                 draw(tmp_path / "other" / split / label / f"{i}.png")
-    found = matched(read_folder(tmp_path / "other"), stored)
+    found = match_split(read_folder(tmp_path / "other"), stored)
     assert len(found.split("test")) == 9
     assert "another data set" in found.notes[-1]
-    assert evaluated(found, stored, split="test").record["split_from"] == "folder"
+    assert select_images(found, stored, split="test").record["split_from"] == "folder"
 
 
 def test_a_split_of_the_folder_is_not_overruled(folder):
@@ -239,47 +239,48 @@ def test_a_split_of_the_folder_is_not_overruled(folder):
     assert data.cut == {"seed": 0, "val": 0.1}
     moved = data.split("train")[0].path
     moved.rename(data.root / "test" / "crow" / "moved.png")
-    found = matched(read_folder(data.root), stored)
+    found = match_split(read_folder(data.root), stored)
     assert paths(found)["val"] == paths(data)["val"], "what was cut from train stays cut"
     assert "test/crow/moved.png" in paths(found)["test"]
     with pytest.raises(
         DataError, match=r"1 image\(s\) of split 'test' were trained on: .*moved\.png"
     ):
-        evaluated(found, stored, split="test")
+        select_images(found, stored, split="test")
 
 
 # --- what a number is measured on ---
 
 
-def test_an_evaluated_picture_that_was_trained_on_is_refused_unless_allowed(folder, caplog):
+def test_a_picture_that_was_trained_on_is_refused_unless_allowed(folder, caplog):
     root = folder({"crow": 12, "finch": 12}, "train", "val", "test")
     stored = split_of_dataset(open_dataset(root))
     shutil.copy(root / "train" / "crow" / "3.png", root / "test" / "crow" / "leak.png")
-    data = matched(read_folder(root), stored)
+    data = match_split(read_folder(root), stored)
     with pytest.raises(DataError, match=r"leak\.png") as error:
-        evaluated(data, stored, split="test")
+        select_images(data, stored, split="test")
     assert error.value.exit_code == 4
-    allowed = evaluated(data, stored, split="test", allow_overlap=True)
+    allowed = select_images(data, stored, split="test", allow_overlap=True)
     assert (len(allowed.items), allowed.record["overlap"]) == (25, 1)
-    assert "measured all the same" in caplog.text
-    assert evaluated(data, stored, split="train").record["overlap"] == 0
+    assert "measured anyway" in caplog.text
+    assert select_images(data, stored, split="train").record["overlap"] == 0
 
 
 def test_without_a_stored_split_the_folders_own_train_is_looked_at(folder):
     root = folder({"crow": 12, "finch": 12}, "train", "val", "test")
     shutil.copy(root / "train" / "crow" / "3.png", root / "test" / "crow" / "leak.png")
     with pytest.raises(DataError, match=r"leak\.png"):
-        evaluated(open_dataset(root), None, split="test")
+        select_images(open_dataset(root), None, split="test")
 
 
 def test_a_split_cut_anew_for_a_model_of_unknown_training_is_refused(cut):
     data, _ = cut
-    with pytest.raises(DataError, match="would be cut anew"):
-        evaluated(data, None, split="test")
+    with pytest.raises(DataError, match="would be cut again"):
+        select_images(data, None, split="test")
     assert (
-        evaluated(data, None, split="test", allow_overlap=True).record["split_from"] == "cut anew"
+        select_images(data, None, split="test", allow_overlap=True).record["split_from"]
+        == "cut anew"
     )
-    assert evaluated(data, None, split="train").items
+    assert select_images(data, None, split="train").items
 
 
 def test_a_split_of_new_pictures_only_says_so(folder):
@@ -288,10 +289,14 @@ def test_a_split_of_new_pictures_only_says_so(folder):
     shutil.rmtree(root / "test")
     folder({"crow": 3, "finch": 3}, "test", start=500)
     with pytest.raises(DataError, match=r"6 image\(s\) are new to the stored split") as error:
-        evaluated(matched(read_folder(root), stored), stored, split="test")
+        select_images(match_split(read_folder(root), stored), stored, split="test")
     assert "--new-images test" in error.value.fix
     assert (
-        len(evaluated(matched(read_folder(root), stored, new="test"), stored, split="test").items)
+        len(
+            select_images(
+                match_split(read_folder(root), stored, new="test"), stored, split="test"
+            ).items
+        )
         == 6
     )
 
@@ -332,17 +337,17 @@ def photos(root, *labels):
 def test_all_of_another_folder_without_splits_is_measured(cut, tmp_path):
     data, stored = cut
     field = with_labels(read_folder(photos(tmp_path / "f", "crow")), data.labels, owner="b")
-    found = matched(field, stored, whole=True)
+    found = match_split(field, stored, whole=True)
     assert (len(found.split("test")), found.cut) == (5, None)
     assert "all of it is taken as split 'test'" in found.notes[-1]
-    record = evaluated(found, stored, split="test").record
+    record = select_images(found, stored, split="test").record
     assert (record["split_from"], record["overlap"], record["new"]) == ("folder", 0, 5)
-    assert len(matched(field, stored, whole=True, new="val").split("val")) == 5
+    assert len(match_split(field, stored, whole=True, new="val").split("val")) == 5
 
 
 def test_another_folder_without_splits_is_cut_for_a_calibration(cut, tmp_path):
     _, stored = cut
-    found = matched(read_folder(photos(tmp_path / "f", *CLASSES)), stored)
+    found = match_split(read_folder(photos(tmp_path / "f", *CLASSES)), stored)
     assert found.cut
     assert all(found.split(split) for split in ("train", "val", "test"))
 
@@ -352,9 +357,9 @@ def test_images_that_may_have_been_saved_anew_are_pointed_out(cut, caplog):
     for items in data.splits.values():
         for item in items:
             draw(item.path, seed=f"anew {item.path.name}")
-    assert matched(read_folder(data.root), stored, whole=True).match.known == 0
+    assert match_split(read_folder(data.root), stored, whole=True).match.known == 0
     assert "53 image(s)" in caplog.text
-    assert "saved anew" in caplog.text
+    assert "saved again" in caplog.text
 
 
 def test_a_digest_is_read_anew_when_the_file_changes(tmp_path):
@@ -368,5 +373,6 @@ def test_a_digest_is_read_anew_when_the_file_changes(tmp_path):
 def test_an_empty_stored_split_matches_nothing(cut):
     data, _ = cut
     assert (
-        "another data set" in matched(read_folder(data.root), StoredSplit({"train": ()})).notes[-1]
+        "another data set"
+        in match_split(read_folder(data.root), StoredSplit({"train": ()})).notes[-1]
     )

@@ -1,4 +1,4 @@
-"""Cleans text of servers, labels and files for terminals, logs, datagrams and file names."""
+"""Cleans text from servers, labels and files for terminals, logs, datagrams and file names."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import logging
 import re
 import unicodedata
 
-from finedge.secret import mask_text
+from finedge.redact import mask_text
 
 # Control characters (C0, C1), marks that change the reading direction, invisible line breaks,
-# characters that show nothing, and halves of surrogate pairs.
+# invisible characters, and halves of surrogate pairs.
 # Zero-width joiners stay: Persian, Hindi and emoji need them.
 _UNSEEN = (
     "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
 )
 UNPRINTABLE = re.compile(f"[{_UNSEEN}]")
-# Characters that some file system refuses (exFAT, NTFS), that a shell interprets, and our own
-# escape.
+# Characters that some file systems refuse (exFAT, NTFS), that a shell interprets, and the escape
+# character of `file_name`.
 UNSAFE = re.compile(f'[{_UNSEEN}<>:"/\\\\|?*%]')
 RESERVED = re.compile(
     r"(?i)(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\..*)?",
@@ -26,8 +26,8 @@ RESERVED = re.compile(
 )
 # Data readers skip names that begin like this: they belong to other programs.
 TOOLS = re.compile(r"(?i)[.@$~#]|__MACOSX$")
-# bytes of UTF-8. With a time and a suffix added, a name stays below the limit of 255.
-LONGEST = 180
+# Bytes of UTF-8. With a time and a suffix added, a name stays below the limit of 255.
+MAX_NAME_BYTES = 180
 MARK = re.compile(r"~[0-9a-f]{16}$")
 
 
@@ -40,7 +40,7 @@ def printable(text: object) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return `text` with every line but the first indented, so that none looks like our own."""
+    """Return `text` with every line but the first indented, so that none looks like finedge's."""
     first, *rest = (printable(line) for line in text.split("\n"))
     return "\n".join(
         [first, *(line if line.startswith("  ") or not line else f"  {line}" for line in rest)]
@@ -53,7 +53,7 @@ def clean(text: str) -> str:
 
 
 def file_name(label: str) -> str:
-    """Return a label as a file name that every file system takes; no two labels share a name.
+    """Return a label as a file name that every file system accepts; no two labels share a name.
 
     Unsafe characters become %XX of their UTF-8 bytes. A long name is cut and ends in ~ and 16
     digits of the label's sha256. On file systems that ignore case, labels that differ only in case
@@ -70,8 +70,8 @@ def file_name(label: str) -> str:
         name = name[: mark.start()] + _percent("~") + name[mark.start() + 1 :]
     # A file system may compose letters and accents (HFS+), but two spellings of a text are two
     # labels.
-    if len(name.encode()) > LONGEST or unicodedata.normalize("NFC", name) != name:
-        head = name.encode()[:LONGEST].decode(errors="ignore").rstrip(". ")
+    if len(name.encode()) > MAX_NAME_BYTES or unicodedata.normalize("NFC", name) != name:
+        head = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").rstrip(". ")
         name = f"{head}~{hashlib.sha256(data).hexdigest()[:16]}"
     return name or "%"
 
