@@ -137,7 +137,7 @@ class Root:
     """A board's root, and the script run against it."""
 
     path: Path
-    board: Board
+    board: BoardFiles
     environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, *options: str) -> subprocess.CompletedProcess[str]:
