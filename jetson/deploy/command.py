@@ -25,6 +25,7 @@ from finedge.jetson.deploy.options import (
 from finedge.jetson.deploy.remote import SshTarget, connect, last_line
 from finedge.jetson.deploy.steps import DeployStep, Journal
 from finedge.options import comma_list
+from finedge.progress import progress_bar
 from finedge.runtime.trt.build.options import FILES
 
 ENGINES = ("fp16", "int8")
@@ -165,7 +166,8 @@ def _copy(board: Board, deployment: Deployment, *, staged: PurePosixPath) -> str
     live = board.remote.check(scripts.PREPARE, str(board.root), *names).strip()
     copy = copier(board_has_rsync=board.rsync)
     live_folder = board.root / live if live else None
-    return copy(board.remote, deployment.bundle, folder=staged, live=live_folder)
+    with progress_bar(f"copying to {board.remote.target.host}", None):
+        return copy(board.remote, deployment.bundle, folder=staged, live=live_folder)
 
 
 def _build(board: Board, deployment: Deployment, *, staged: PurePosixPath) -> str:
