@@ -48,8 +48,8 @@ class Reader:
 
     name: str
     open: Callable[[Path], Run]
-    # File name -> the error for a file that this reader refuses. If a later version accepts it, this
-    # test fails: remove the line.
+    # File name -> the error for a file that this reader refuses. If a later version accepts it,
+    # this test fails: remove the line.
     refuses: tuple[tuple[str, str], ...] = ()
 
 

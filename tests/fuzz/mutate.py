@@ -47,8 +47,8 @@ HOLDERS: list[Any] = [
     {"a": 1, "b": [None]},
 ]
 EDITS = ("replace", "replace", "replace", "remove", "add", "double", "swap")
-# A seed gives fifty times as many inputs in the same time as a drawn structure, and its input can be
-# made again.
+# A seed gives fifty times as many inputs in the same time as a drawn structure, and its input can
+# be made again.
 SEEDS = st.integers(0, 2**63)
 
 

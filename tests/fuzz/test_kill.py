@@ -1,4 +1,4 @@
-"""kill -9 at random moments: each file is complete, old or new, and the next start removes the rest.
+"""kill -9 at random moments: files are complete, old or new, and the next start removes the rest.
 
 The writer makes the same calls as export, calibrate, build and deploy, on small files: it does in a
 second what they do in an hour.
