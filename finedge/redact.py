@@ -36,7 +36,7 @@ _BEFORE_SECRET = "auth key pass passwd password pwd pw secret sid token"
 BEFORE_SECRET = frozenset(_BEFORE_SECRET.split())
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2,4}"
-_WHOLE = re.compile(rf"[\s\x00-\x20]*{_SCHEME}")
+_WITH_SCHEME = re.compile(rf"[\s\x00-\x20]*{_SCHEME}")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%\w-]*\]|[^\s:@/?#&=\[\]\\]*)(?::\d{0,5})?")
 _PLAIN_KEY = re.compile(r"[\w.\-\[\]]{1,40}")
 _BARE = re.compile(
@@ -149,9 +149,9 @@ def _pattern_of(secret: str) -> str:
 
 
 def _mask(source: str) -> Masked:
-    whole = _WHOLE.match(source)
-    if whole:
-        return _address(source[whole.end() :], head=whole[0])
+    scheme = _WITH_SCHEME.match(source)
+    if scheme:
+        return _address(source[scheme.end() :], head=scheme[0])
     bare = (
         None
         if "!" in source or _DRIVE.match(source) or "://" in source
@@ -176,7 +176,7 @@ def _pipeline(text: str, secrets: list[str]) -> str:
 
     def quoted(match: re.Match[str]) -> str:
         mark, inner = match[2][0], match[2][1:-1]
-        scheme = _WHOLE.match(inner)
+        scheme = _WITH_SCHEME.match(inner)
         if scheme is None:
             return match[0]
         shown = _address(inner[scheme.end() :], head=scheme[0])

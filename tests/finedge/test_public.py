@@ -82,7 +82,7 @@ def examples(module: ModuleType, name: str) -> list[doctest.DocTest]:
 
 @pytest.mark.parametrize(("home", "name"), ENTRY_POINTS.items())
 def test_the_example_in_a_docstring_is_true(home, name, monkeypatch, tmp_path):
-    """They run beside `examples/birds.finedge`, a `photo.jpg` (224 x 224) and a data set `birds`."""
+    """They run beside `examples/birds.finedge`, `photo.jpg` (224 x 224) and a data set `birds`."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "photo.jpg").write_bytes(encoded_image((2, 2, 0), size=224, seed=0))
     render(tmp_path / "birds", classes=2, train=2, val=1, test=1, size=32)
