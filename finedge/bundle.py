@@ -174,7 +174,7 @@ class Bundle:
         """Return the path of a file of the manifest."""
         if name not in self.files:
             raise BundleError(
-                f"{self.path} has no {name}",
+                f"{self.path} holds no {name}",
                 expected=nearest(name, self.files),
                 fix=_HOW_TO_MAKE.get(name, "export again"),
             )
