@@ -16,6 +16,7 @@ from finedge.data import MAX_UNREADABLE, DataSet, Item, content_digest
 from finedge.errors import DataError, UsageError
 from finedge.image import read_image
 from finedge.preprocess import preprocess as preprocess_image
+from finedge.progress import progress_bar
 from finedge.spec import Preprocess
 from finedge.subset import balanced_order
 
@@ -42,6 +43,13 @@ class CalibrationSet:
         for start in range(0, len(self.items), size):
             items = self.items[start : start + size]
             yield np.stack([preprocess_image(read_image(i.path), preprocess) for i in items])
+
+    def watched_batches(self, preprocess: Preprocess, text: str) -> Iterator[NDArray[np.uint8]]:
+        """Yield the batches; a progress bar with `text` counts the images."""
+        with progress_bar(text, len(self.items)) as advance:
+            for batch in self.batches(preprocess):
+                yield batch
+                advance(len(batch))
 
 
 def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> CalibrationSet:

@@ -77,7 +77,7 @@ def variant_scores(
             variant: stack.enter_context(closing(backend.open(bundle, variant=variant)))
             for variant in bundle.variants()
         }
-        for batch in sample.batches(bundle.spec.preprocess):
+        for batch in sample.watched_batches(bundle.spec.preprocess, "fitting confidence"):
             for variant, session in sessions.items():
                 parts[variant].append(session(batch)[bundle.spec.main.name])
         files = {variant: session.info.file for variant, session in sessions.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnx_ir
 import onnxruntime
-from numpy.typing import NDArray
 
 from finedge import __version__
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, PROJECTED_FILE, Bundle
@@ -25,7 +24,6 @@ from finedge.calib.tensorrt import quantize_for_tensorrt
 from finedge.golden import pack, read_golden
 from finedge.graph.metadata import with_metadata
 from finedge.graph.onnx_file import read_model
-from finedge.progress import progress_bar
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 
@@ -52,7 +50,8 @@ def int8_files(bundle: Bundle, sample: CalibrationSet, *, method: str) -> Int8Fi
         FinedgeError: a tensor of the float model holds NaN or infinity.
     """
     model = read_model(bundle.file(source_file(bundle)))
-    table = collect_ranges(model, _batches(sample, bundle), method=method)
+    batches = sample.watched_batches(bundle.spec.preprocess, "calibrating")
+    table = collect_ranges(model, batches, method=method)
     quantized = {
         PORTABLE_FILE: quantize_for_tensorrt(model, table),
         CPU_FILE: quantize_for_onnxruntime(model, table),
@@ -101,14 +100,6 @@ def calibration_record(sample: CalibrationSet, result: Int8Files) -> dict[str, A
             "onnxruntime": onnxruntime.__version__,
         },
     }
-
-
-def _batches(sample: CalibrationSet, bundle: Bundle) -> Iterator[NDArray[np.uint8]]:
-    """Yield the preprocessed batches; a progress bar counts the images."""
-    with progress_bar("calibrating", len(sample.items)) as advance:
-        for batch in sample.batches(bundle.spec.preprocess):
-            yield batch
-            advance(len(batch))
 
 
 def _checked(model: onnx.ModelProto) -> bytes:

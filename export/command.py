@@ -42,13 +42,15 @@ def export(
     from finedge.golden import pack
     from finedge.graph.inlining import inline
     from finedge.graph.metadata import with_metadata
+    from finedge.progress import progress_bar, watched
     from finedge.train.run import load_run
 
     _check_out(out)
     loaded = load_run(run)
     spec = loaded.spec if frame is None else framed_spec(loaded.spec, frame_size(frame))
     frames, kind = parity_frames(loaded, data, preprocess=spec.preprocess)
-    graph, taps = to_onnx(loaded.model, loaded.spec)
+    with progress_bar("tracing the model", None):
+        graph, taps = to_onnx(loaded.model, loaded.spec)
     cost = count_cost(loaded.model, loaded.spec, graph)
     cost.report()
     functions = framed_files(onnx_files(graph, cost, taps), spec.preprocess)
@@ -56,7 +58,8 @@ def export(
     main = models[FLOAT_FILE]
     reference = reference_model(loaded, main, frames=frames, preprocess=spec.preprocess)
     expected = expected_of(reference, frames, outputs=len(spec.outputs))
-    checks = {n: check_file(model, expected, frames, name=n) for n, model in models.items()}
+    compared = watched(models.items(), "comparing with PyTorch", total=len(models))
+    checks = {name: check_file(model, expected, frames, name=name) for name, model in compared}
     parities = {name: parity for name, parity in checks.items() if parity}
     contents = {name: models[name].SerializeToString() for name in parities}
     golden = golden_arrays(reference, spec, taps=loaded.model.taps, files=contents)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 import torch
-import torch.nn.functional as F
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
@@ -48,7 +47,18 @@ class FramesToOutputs(nn.Module):
         """Take uint8 [B, H, W, 3]; return float32 outputs [B, classes] and taps [B, C, h, w]."""
         floats = frames.to(self.mean.dtype)  # first: TensorRT cannot transpose uint8
         pixels = floats.permute(0, 3, 1, 2)
-        images = F.batch_norm(pixels, self.mean, self.variance, eps=0.0)
+        # Not F.batch_norm: that of torch 2.11 refuses an epsilon of 0.
+        images = torch.batch_norm(
+            pixels,
+            weight=None,
+            bias=None,
+            running_mean=self.mean,
+            running_var=self.variance,
+            training=False,
+            momentum=0.0,
+            eps=0.0,
+            cudnn_enabled=False,
+        )
         with recorded_taps(self.model) as taps:
             outputs = self.model(images)
         return (*(outputs[o.name] for o in self.model.outputs), *(taps[t] for t in self.model.taps))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -10,15 +12,19 @@ from finedge.sanitize import clean
 from finedge.terminal import log_console
 
 Item = TypeVar("Item")
+# A terminal has room for one bar: a step inside another step draws none.
+_drawing = threading.Lock()
 
 
 @contextmanager
-def progress_bar(text: str, total: int, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    text: str, total: int | None, *, enabled: bool = True
+) -> Iterator[Callable[[int], None]]:
     """Show a bar from 0 to `total` steps; it disappears at the end.
 
     Args:
         text: what is done, beside the bar.
-        total: the number of steps.
+        total: the number of steps; None shows that work goes on, and the steps so far.
         enabled: False draws none, e.g. in all but one of several processes.
 
     Yields:
@@ -29,7 +35,19 @@ def progress_bar(text: str, total: int, *, enabled: bool = True) -> Iterator[Cal
         ...     for _ in range(3):
         ...         advance(1)
     """
-    from rich.progress import (  # here: most commands draw no bar, and it takes 40 ms to import
+    if not (enabled and sys.stderr.isatty()) or not _drawing.acquire(blocking=False):
+        yield lambda steps: None
+        return
+    try:
+        with _bar(text, total) as advance:
+            yield advance
+    finally:
+        _drawing.release()
+
+
+@contextmanager
+def _bar(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    from rich.progress import (  # here: in a pipe no bar is drawn, and it takes 40 ms to import
         BarColumn,
         MofNCompleteColumn,
         Progress,
@@ -37,17 +55,15 @@ def progress_bar(text: str, total: int, *, enabled: bool = True) -> Iterator[Cal
         TimeRemainingColumn,
     )
 
-    console = log_console()
     label = TextColumn("{task.description}", markup=False)  # the text may hold a file's name
     columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    disabled = not (enabled and console.is_terminal)
-    with Progress(*columns, console=console, transient=True, disable=disabled) as bar:
+    with Progress(*columns, console=log_console(), transient=True) as bar:
         task = bar.add_task(clean(text), total=total)
         yield lambda steps: bar.advance(task, steps)
 
 
-def watched(items: Iterable[Item], text: str, *, total: int) -> Iterator[Item]:
-    """Yield `items`; each advances a bar of `total` steps by one."""
+def watched(items: Iterable[Item], text: str, *, total: int | None = None) -> Iterator[Item]:
+    """Yield `items`; each advances a bar of `total` steps by one, None if nobody knows how many."""
     with progress_bar(text, total) as advance:
         for item in items:
             yield item

@@ -1,1 +1,1 @@
-"""The board itself: what it has, and what is missing."""
+"""The way to a board: installation, doctor, deployment, configurations for other servers."""

@@ -32,7 +32,7 @@ import numpy as np
 from finedge.files import write_text
 from finedge.measure import percentile
 from finedge.runtime.sources import Frame, open_source
-from finedge.runtime.sources.reconnect import Reconnecting
+from finedge.runtime.sources.reconnect import ReconnectingSource
 from finedge.runtime.stream.stream import Stream
 from finedge.runtime.telemetry.environment import environment
 
@@ -102,7 +102,7 @@ def resident_mib() -> float:
 
 def cycle(
     frames: Iterator[Frame],
-    source: Reconnecting,
+    source: ReconnectingSource,
     *,
     server: Server,
     state: dict[str, Any],
@@ -128,7 +128,7 @@ def cycle(
     return last
 
 
-def watch(source: Reconnecting, state: dict[str, Any], *, seconds: float, save: Path) -> None:
+def watch(source: ReconnectingSource, state: dict[str, Any], *, seconds: float, save: Path) -> None:
     """Watch by `Stream`, as classify does, and keep the sums of every minute."""
     ages: list[float] = []
     begun = chunk = time.monotonic()
@@ -197,7 +197,7 @@ def run(options: argparse.Namespace, state: dict[str, Any], *, server: Server) -
     """Run the cycles and the long watch that are missing in the state."""
     uri = f"rtsp://127.0.0.1:{server.port}/cam"
     with open_source(uri, via=options.via) as source:
-        assert isinstance(source, Reconnecting)
+        assert isinstance(source, ReconnectingSource)
         frames, last = iter(source), -1
         while len(state["cycles"]) < options.cycles:
             last = cycle(frames, source, server=server, state=state, last=last)
@@ -205,7 +205,7 @@ def run(options: argparse.Namespace, state: dict[str, Any], *, server: Server) -
             print(f"cycle {len(state['cycles'])}: {state['cycles'][-1]}", file=sys.stderr)
     if state["watched_s"] < options.seconds - 1:
         with open_source(uri, via=options.via) as source:
-            assert isinstance(source, Reconnecting)
+            assert isinstance(source, ReconnectingSource)
             watch(source, state, seconds=options.seconds - state["watched_s"], save=options.state)
 
 

@@ -9,7 +9,7 @@ Training, calibration, export, evaluation, verification, the benchmark and the f
 """
 
 from finedge.data.digest import content_digest
-from finedge.data.evaluation import EvaluationImages, select_images
+from finedge.data.evaluation import EvaluationSplit, select_images
 from finedge.data.labels import with_labels
 from finedge.data.layouts import LAYOUTS
 from finedge.data.match import NewImages, log_match, match_split
@@ -28,7 +28,7 @@ __all__ = [
     "MAX_UNREADABLE",
     "SPLITS",
     "DataSet",
-    "EvaluationImages",
+    "EvaluationSplit",
     "Item",
     "LeftOut",
     "Match",

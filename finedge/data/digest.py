@@ -9,9 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from finedge.bundle import sha256
+from finedge.progress import progress_bar
 from finedge.regular_files import is_regular
 
-CHUNK_FILES = 4096  # handed to the threads at a time
+CHUNK_FILES = 1024  # handed to the threads at a time
 MAX_CACHED = 1 << 20  # digests in memory
 
 
@@ -25,11 +26,12 @@ def digests(paths: Iterable[Path]) -> dict[Path, str]:
     """Return the digest of each file; missing and special files have none."""
     unique = list(dict.fromkeys(paths))
     digests_by_path: dict[Path, str] = {}
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, progress_bar("hashing images", len(unique)) as advance:
         for start in range(0, len(unique), CHUNK_FILES):
             chunk = unique[start : start + CHUNK_FILES]
             pairs = zip(chunk, pool.map(_digest_or_none, chunk), strict=True)
             digests_by_path |= {path: digest for path, digest in pairs if digest}
+            advance(len(chunk))
     return digests_by_path
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class EvaluationImages:
+class EvaluationSplit:
     """Images of a split, and the record of their origin (plain data)."""
 
     items: tuple[Item, ...]
@@ -31,7 +31,7 @@ def select_images(
     *,
     split: str,
     allow_overlap: bool = False,
-) -> EvaluationImages:
+) -> EvaluationSplit:
     """Return the readable images of a split, after a check that training did not see them.
 
     `stored` is the split of the training, None where none was stored. Then the pictures in the
@@ -58,7 +58,7 @@ def select_images(
     shared = overlap(items, trained)
     refuse_overlap(shared, split=split, allow=allow_overlap)
     record = {"split_from": _origin(data, split), "overlap": len(shared), **counts(readable)}
-    return EvaluationImages(items, record)
+    return EvaluationSplit(items, record)
 
 
 def overlap(items: Sequence[Item], trained: frozenset[str]) -> tuple[Path, ...]:

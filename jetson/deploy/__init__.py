@@ -1,1 +1,5 @@
-"""A bundle onto a board over the system's ssh: copied beside the running one, proven there, swapped in at once, taken back if it fails."""
+"""Deployment of a bundle to a board over the system's ssh.
+
+The bundle is copied beside the version that serves and verified there. Then it takes that
+version's place in one step. If the service fails, the version before it comes back.
+"""

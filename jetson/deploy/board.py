@@ -1,4 +1,4 @@
-"""The board as it is found: where things are there, what can run, and the lock that keeps other deploys out."""
+"""What a board has: its folders, its finedge and its backends; and the lock on its folder."""
 
 from __future__ import annotations
 
@@ -12,53 +12,55 @@ from typing import TypedDict, TypeVar
 from finedge.document import parse_json
 from finedge.errors import BundleError, FinedgeError, GateError, SystemProblem
 from finedge.jetson.deploy import scripts
-from finedge.jetson.deploy.remote import NO_CONNECTION, Done, Remote, last_line
+from finedge.jetson.deploy.remote import NO_CONNECTION, CommandResult, Remote, last_line
 from finedge.schema import Misfit, Text, decode
 
 T = TypeVar("T")
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
-PRETENDERS = {"fake"}
-REMOTE_ERRORS: dict[int, type[FinedgeError]] = {
-    4: BundleError,
-    5: GateError,
-}  # exit codes that mean here what they mean there
-
-SHOWN = 500  # characters of an answer
+FAKES = {"fake"}  # it computes nothing, so it does not count as a backend that can run
+# Exit codes of the finedge on the board that become the same error here.
+REMOTE_ERRORS: dict[int, type[FinedgeError]] = {4: BundleError, 5: GateError}
+MAX_ANSWER = 500  # characters of an answer that an error shows
 
 
-class Built(TypedDict):
-    """What of the answer of `finedge build` is read here."""
+class BuildAnswer(TypedDict):
+    """The part of the JSON of `finedge build` that deploy reads."""
 
-    precisions: Mapping[Text, EngineBuilt]
+    precisions: Mapping[Text, EngineAnswer]
 
 
-class EngineBuilt(TypedDict, total=False):
-    """One engine; without `seconds` it was there before."""
+class EngineAnswer(TypedDict, total=False):
+    """One engine; `seconds` is missing where the engine was already there."""
 
     seconds: float
 
 
-Stage = TypedDict("Stage", {"pass": bool | None})
+StageAnswer = TypedDict("StageAnswer", {"pass": bool | None})
 
 
-class Verified(TypedDict):
-    """What of the answer of `finedge verify` is read here."""
+class VerifyAnswer(TypedDict):
+    """The part of the JSON of `finedge verify` that deploy reads."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[StageAnswer, ...]
 
 
-class Doctor(TypedDict):
-    """What of the answer of `finedge doctor` is read here: each backend's `why_not`."""
+class DoctorAnswer(TypedDict):
+    """The part of the JSON of `finedge doctor` that deploy reads: each backend's `why_not`."""
 
     backends: Mapping[Text, str | None]
 
 
 @dataclass(frozen=True)
 class Board:
-    """A board that was found fit.
+    """A board that can run a bundle.
 
-    `root` is the folder of the bundles, `finedge` the command, `rsync` whether it has that, `backends` each backend's `why_not()`.
+    Attributes:
+        remote: the connection to it.
+        root: the folder of the bundles.
+        finedge: the path of its finedge command.
+        rsync: whether rsync is installed there.
+        backends: each backend's `why_not()` on the board; None means that it can run.
     """
 
     remote: Remote
@@ -69,128 +71,138 @@ class Board:
 
     @property
     def runnable(self) -> list[str]:
-        """The backends that run there, in the board's own order."""
-        return [name for name, why in self.backends.items() if why is None]
+        """The backends that can run there, in the board's own order."""
+        return [name for name, why_not in self.backends.items() if why_not is None]
 
     @property
     def tensorrt(self) -> str | None:
-        """The TensorRT backend that runs there, or None."""
+        """The TensorRT backend that can run there, or None."""
         return next((name for name in self.runnable if name in TENSORRT), None)
 
     def why_no_tensorrt(self) -> str:
-        """Return what the board said."""
-        return "; ".join(
-            f"{name}: {self.backends.get(name, 'unknown to the finedge there')}"
-            for name in TENSORRT
-        )
+        """Return what the board's doctor reported about each TensorRT backend."""
+        reasons = {
+            name: self.backends.get(name, "unknown to the finedge there") for name in TENSORRT
+        }
+        return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
     def run(self, kind: type[T], *words: str) -> T:
-        """Run the board's finedge; return what it printed, as a `kind`.
+        """Run the board's finedge; return the JSON that it printed, as a `kind`.
 
         Raises:
             BundleError: its exit code is 4.
             GateError: its exit code is 5.
-            FinedgeError: it failed otherwise, or its answer is none.
+            FinedgeError: it failed otherwise, or its answer is not a `kind`.
         """
-        done = self.remote.run(scripts.FINEDGE, self.finedge, *words)
-        what = f"{self.remote.target.host}: finedge {words[0]}"
-        if done.code:
-            raise REMOTE_ERRORS.get(done.code, FinedgeError)(f"{what}: {complaint(done)}")
-        return _understood(kind, done, what=what, fix=f"{self.finedge} --version, on the board")
+        result = self.remote.run(scripts.FINEDGE, self.finedge, *words)
+        command = f"{self.remote.target.host}: finedge {words[0]}"
+        if result.code:
+            kind_of_error = REMOTE_ERRORS.get(result.code, FinedgeError)
+            raise kind_of_error(f"{command}: {failure(result)}")
+        fix = f"{self.finedge} --version, on the board"
+        return _decoded(kind, result, command=command, fix=fix)
 
 
-def _understood(kind: type[T], done: Done, *, what: str, fix: str) -> T:
-    """Return what a command on the board answered; a library may have said something before."""
-    text = last_line(done.out)
+def _decoded(kind: type[T], result: CommandResult, *, command: str, fix: str) -> T:
+    """Return the answer of a command: its last line, since a library may print lines before it."""
+    text = last_line(result.out)
     try:
-        return decode(kind, parse_json(text, name=what, error=FinedgeError, fix=fix))
+        return decode(kind, parse_json(text, name=command, error=FinedgeError, fix=fix))
     except (FinedgeError, Misfit) as error:
         raise FinedgeError(
-            f"{what} answered '{text[:SHOWN]}'", expected="JSON as this version writes it", fix=fix
+            f"{command} answered '{text[:MAX_ANSWER]}'",
+            expected="JSON as this version writes it",
+            fix=fix,
         ) from error
 
 
 def examine(remote: Remote, *, finedge: str, path: str, service: str) -> Board:
-    """Ask the board for what it has; nothing is changed there.
+    """Return what the board has; nothing is changed there.
+
+    Args:
+        remote: the connection.
+        finedge: the command there, on the PATH or as a path.
+        path: the folder of the bundles; ~/ is the user's home folder there.
+        service: a systemd unit that must exist, or "".
 
     Raises:
         SystemProblem: it has no finedge, or no backend can run.
-        FinedgeError: it has no such service that this user may restart.
+        FinedgeError: it has no such unit that this user may restart.
     """
     host = remote.target.host
-    facts = {
-        name: value
-        for name, _, value in (
-            line.partition("=") for line in remote.check(scripts.PROBE, finedge).splitlines()
-        )
-    }
-    if not facts.get("finedge"):
+    lines = remote.check(scripts.PROBE, finedge).splitlines()
+    facts = {name: value for name, _, value in (line.partition("=") for line in lines)}
+    command = facts.get("finedge")
+    if not command:
         raise SystemProblem(
             f"{host} has no finedge: '{finedge}' is not on the PATH that ssh gives",
-            expected=f"it there, or one of {', '.join(scripts.ELSEWHERE)}",
+            expected=f"it there, or one of {', '.join(scripts.OTHER_PLACES)}",
             fix="install finedge on the board, or name it: --finedge /path/to/finedge",
         )
-    if service and remote.run(scripts.SERVICE, service).code:
-        raise FinedgeError(
-            f"{host} has no unit '{service}' that this user may restart",
-            expected="a unit of this user; or one of the system, as root or with sudo without a password for it (jetson/README.md has the rule)",
-            fix=f"look on the board: systemctl cat {service}; sudo -n -l systemctl restart {service}",
-        )
+    if service:
+        _check_service(remote, service)
     root = PurePosixPath(facts.get("home") or "/") / path.removeprefix("~/")
-    return Board(
-        remote,
-        root,
-        facts["finedge"],
-        bool(facts.get("rsync")),
-        _backends(remote, facts["finedge"]),
-    )
+    return Board(remote, root, command, bool(facts.get("rsync")), _backends(remote, command))
+
+
+def _check_service(remote: Remote, service: str) -> None:
+    if remote.run(scripts.SERVICE, service).code:
+        raise FinedgeError(
+            f"{remote.target.host} has no unit '{service}' that this user may restart",
+            expected="a unit of this user; or a unit of the system, as root or with sudo "
+            "without a password for it (jetson/README.md has the rule)",
+            fix=f"look on the board: systemctl cat {service}; "
+            f"sudo -n -l systemctl restart {service}",
+        )
 
 
 @contextlib.contextmanager
 def locked(board: Board) -> Iterator[None]:
-    """Keep other deploys out; the lock goes with the connection, however that ends.
+    """Keep other deployments out; the lock ends with the connection, however that ends.
 
     Raises:
-        FinedgeError: another deploy holds it, or the folder cannot be made.
+        SystemProblem: the connection broke.
+        FinedgeError: another deployment holds the lock, or the folder cannot be made.
     """
-    host = board.remote.target.host
-    with board.remote.hold(scripts.LOCK, str(board.root)) as held:
-        if not held.says(scripts.LOCKED):
-            done = held.ended()
-            if done.code == scripts.BUSY:
-                raise FinedgeError(
-                    f"{host}: another deploy to {board.root} is under way",
-                    fix=f"wait for it; `fuser -v {board.root}/.lock` there shows it",
-                )
-            if done.code == NO_CONNECTION:
-                raise board.remote.lost(done.err)
-            raise FinedgeError(
-                f"{host}: {board.root} cannot be locked: {last_line(done.err)}",
-                expected="a folder this user may write, and flock",
-            )
+    with board.remote.hold(scripts.LOCK, str(board.root)) as lock:
+        if not lock.wait_for_line(scripts.LOCKED):
+            raise _lock_error(board, lock.wait())
         yield
 
 
-def complaint(done: Done) -> str:
-    """Return what a finedge command said when it failed."""
-    said = next(
-        (line for line in done.err.splitlines() if line.startswith("finedge: ")),
-        last_line(done.err),
+def _lock_error(board: Board, result: CommandResult) -> FinedgeError:
+    host = board.remote.target.host
+    if result.code == scripts.BUSY:
+        return FinedgeError(
+            f"{host}: another deploy to {board.root} is running",
+            fix=f"wait for it; `fuser -v {board.root}/.lock` there shows it",
+        )
+    if result.code == NO_CONNECTION:
+        return board.remote.lost(result.err)
+    return FinedgeError(
+        f"{host}: {board.root} cannot be locked: {last_line(result.err)}",
+        expected="a folder this user may write, and flock",
     )
-    return said.removeprefix("finedge: ") or f"exit code {done.code}"
+
+
+def failure(result: CommandResult) -> str:
+    """Return the error text of a finedge command that failed."""
+    lines = (line for line in result.err.splitlines() if line.startswith("finedge: "))
+    text = next(lines, last_line(result.err))
+    return text.removeprefix("finedge: ") or f"exit code {result.code}"
 
 
 def _backends(remote: Remote, finedge: str) -> Mapping[str, str | None]:
-    done = remote.run(scripts.FINEDGE, finedge, "doctor", "--json", level=logging.DEBUG)
+    result = remote.run(scripts.FINEDGE, finedge, "doctor", "--json", level=logging.DEBUG)
     try:
-        found = _understood(Doctor, done, what="finedge doctor", fix="")
-        backends = found["backends"]
+        answer = _decoded(DoctorAnswer, result, command="finedge doctor", fix="")
+        backends = answer["backends"]
     except FinedgeError:
         backends = {}
-    if done.code or not backends:
+    if result.code or not backends:
         raise SystemProblem(
-            f"{remote.target.host}: finedge doctor: {complaint(done)}",
-            expected="a backend that runs there",
+            f"{remote.target.host}: finedge doctor: {failure(result)}",
+            expected="a backend that can run there",
             fix="finedge doctor, on the board",
         )
-    return {name: why for name, why in backends.items() if name not in PRETENDERS}
+    return {name: why_not for name, why_not in backends.items() if name not in FAKES}

@@ -1,52 +1,64 @@
-"""`finedge deploy`: a bundle onto a board, proven there before it serves."""
+"""`finedge deploy`: copy a bundle to a board, and verify it there before it serves."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.bundle import MANIFEST, Bundle, sha256
-from finedge.errors import FinedgeError, SystemProblem, UsageError, nearest
+from finedge.errors import FinedgeError, SystemProblem
 from finedge.jetson.deploy import scripts
-from finedge.jetson.deploy.board import Board, Built, Verified, examine, locked
+from finedge.jetson.deploy.board import Board, BuildAnswer, VerifyAnswer, examine, locked
 from finedge.jetson.deploy.copy import check_digests, copier, refuse_unsendable
-from finedge.jetson.deploy.remote import Target, connect, last_line
-from finedge.jetson.deploy.steps import Journal, Step
+from finedge.jetson.deploy.options import (
+    Installation,
+    Login,
+    ServiceRestart,
+    check_printable,
+)
+from finedge.jetson.deploy.remote import SshTarget, connect, last_line
+from finedge.jetson.deploy.steps import DeployStep, Journal
+from finedge.options import comma_list
+from finedge.progress import progress_bar
 from finedge.runtime.trt.build.options import FILES
-from finedge.sanitize import printable
 
 ENGINES = ("fp16", "int8")
-SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*")
+DEFAULT_LOGIN = Login()
+DEFAULT_INSTALLATION = Installation()
+NO_RESTART = ServiceRestart()
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What shall be on the board in the end.
+class Deployment:
+    """A bundle and how the board is to serve it.
 
-    It lies in `incoming` until it is proven. The first part of that name, `same_bytes`, tells which interrupted deploys can be continued.
+    Attributes:
+        bundle: the bundle here.
+        precisions: the engines to build, where TensorRT can run on the board.
+        version: the name of its folder in `versions`: the time in UTC and the manifest's digest.
+        incoming: the name of the folder where it lies until it passes its golden frame.
+        same_bytes: the first part of `incoming`; interrupted deployments with it can continue.
+        installation: what is where on the board.
+        restart: the service to restart.
     """
 
     bundle: Bundle
-    version: str
-    same_bytes: str
-    incoming: str
-    path: str
-    finedge: str
-    service: str
     precisions: tuple[str, ...]
-    keep: int
-    settle_s: int
+    version: str
+    incoming: str
+    same_bytes: str
+    installation: Installation
+    restart: ServiceRestart
 
     @property
     def folder(self) -> str:
-        """The bundle's folder: its name is what the classifier calls it."""
+        """The name of the bundle's folder, which the classifier shows as the bundle's name."""
         return f"{self.bundle.name}.finedge"
 
 
@@ -54,53 +66,36 @@ def deploy(
     board: Positional[str],
     bundle: Positional[Path],
     *,
-    port: int | None = None,
-    identity: Path | None = None,
-    path: str = "~/finedge/bundles",
-    service: str = "",
     precision: str = "",
-    keep: int = 2,
-    finedge: str = "finedge",
-    settle_s: int = 10,
+    login: OmitArgPrefixes[Login] = DEFAULT_LOGIN,
+    installation: OmitArgPrefixes[Installation] = DEFAULT_INSTALLATION,
+    restart: OmitArgPrefixes[ServiceRestart] = NO_RESTART,
 ) -> dict[str, Any]:
-    """Copy a bundle to a board, build and verify it there, and swap it in under the running service; what fails is taken back.
+    """Copy a bundle to a board, build its engines and verify it there, then let it serve.
 
-    PATH/current on the board is a link to the version that serves; it changes only once the golden frame has passed there. Exits 3 where
-    the board cannot be reached or has no finedge, 4 where bytes differ, 5 where the golden frame fails.
+    PATH/current on the board is a link to the version that serves. It changes only after the golden
+    frame passed on the board. If the service then fails, the old version comes back.
+
+    Exits 3 where the board cannot be reached or has no finedge, 4 where bytes differ, and 5 where
+    the golden frame fails.
 
     Args:
         board: user@board, or a host of ~/.ssh/config.
         bundle: the bundle.
-        port: ssh's port.
-        identity: a private key for ssh.
-        path: the folder on the board; a second service has its own.
-        service: the systemd unit to restart, and to roll back for if it does not stay up.
-        precision: engines to build if TensorRT runs there, e.g. fp16,int8; default: those of the two that the bundle holds.
-        keep: how many old versions stay on the board.
-        finedge: the command on the board, where it is not on the PATH.
-        settle_s: how long the service must stay up, in seconds.
+        precision: engines to build where TensorRT can run, e.g. fp16,int8; by default those of the
+            two that the bundle holds.
+        login: how ssh logs in.
+        installation: what is where on the board.
+        restart: the service to restart.
     """
-    if keep < 0 or settle_s < 0:
-        raise UsageError(f"--keep {keep} --settle-s {settle_s}", expected="numbers from 0")
-    if service and not SERVICE.fullmatch(service):
-        raise UsageError(f"--service '{service}'", expected="a systemd unit, e.g. finedge")
-    if identity is not None and not identity.is_file():
-        raise UsageError(f"there is no key {identity}", expected="a private key file")
-    for text in (path, finedge, bundle.name):
-        if not text or printable(text) != text:
-            what = f"'{text}' is empty or holds a character that is not printed"
-            raise UsageError(what, expected="printable names")
-    target, loaded = Target(board, port, identity), Bundle.load(bundle)
-    refuse_unsendable(loaded)
-    stamp = sha256(loaded.path / MANIFEST)[:12]  # the manifest holds the digests of all other files
-    version = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{stamp}"
-    names = version, f".incoming-{stamp}-", f".incoming-{stamp}-{secrets.token_hex(4)}"
-    wanted = Wanted(
-        loaded, *names, path, finedge, service, _precisions(precision, loaded), keep, settle_s
-    )
-    journal = Journal(board, version)
+    target = SshTarget(board, login.port, login.identity)
+    check_printable(bundle.name)
+    source = Bundle.load(bundle)
+    refuse_unsendable(source)
+    deployment = _deployment(source, precision, installation=installation, restart=restart)
+    journal = Journal(board, deployment.version)
     try:
-        _deploy(target, wanted, journal=journal)
+        _deploy(target, deployment, journal=journal)
     except FinedgeError as error:
         raise type(error)(
             error.what, expected=error.expected, fix=error.fix, result=journal.result()
@@ -108,128 +103,141 @@ def deploy(
     return journal.result()
 
 
-def _deploy(target: Target, wanted: Wanted, *, journal: Journal) -> None:
+def _deployment(
+    bundle: Bundle, precision: str, *, installation: Installation, restart: ServiceRestart
+) -> Deployment:
+    stamp = sha256(bundle.path / MANIFEST)[:12]  # the manifest holds the digests of all other files
+    return Deployment(
+        bundle,
+        _precisions(precision, bundle),
+        version=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{stamp}",
+        incoming=f".incoming-{stamp}-{secrets.token_hex(4)}",
+        same_bytes=f".incoming-{stamp}-",
+        installation=installation,
+        restart=restart,
+    )
+
+
+def _deploy(target: SshTarget, deployment: Deployment, *, journal: Journal) -> None:
+    installation, service = deployment.installation, deployment.restart.service
     with contextlib.ExitStack() as stack:
-        with journal.step("connect") as note:
+        with journal.step("connect") as detail:
             remote = stack.enter_context(connect(target))
             board = examine(
-                remote, finedge=wanted.finedge, path=wanted.path, service=wanted.service
+                remote, finedge=installation.finedge, path=installation.path, service=service
             )
-            note.detail = f"{board.finedge}, backends: {', '.join(board.runnable)}"
-        with journal.step("lock") as note:
+            detail.text = f"{board.finedge}, backends: {', '.join(board.runnable)}"
+        with journal.step("lock") as detail:
             stack.enter_context(locked(board))
-            note.detail = str(board.root)
-        _stage(board, wanted, journal=journal)
-        _activate(board, wanted, journal=journal)
-        with journal.step("tidy") as note:
-            removed = board.remote.check(scripts.TIDY, str(board.root), str(wanted.keep)).split()
-            note.detail = f"removed {', '.join(removed) or 'nothing'}"
+            detail.text = str(board.root)
+        _stage(board, deployment, journal=journal)
+        _activate(board, deployment, journal=journal)
+        with journal.step("tidy") as detail:
+            removed = remote.check(scripts.TIDY, str(board.root), str(installation.keep)).split()
+            detail.text = f"removed {', '.join(removed) or 'nothing'}"
 
 
-def _stage(board: Board, wanted: Wanted, *, journal: Journal) -> None:
-    """Copy, check, build and replay beside the version that serves; what fails is removed, after a lost connection it stays to be continued."""
-    staged = board.root / wanted.incoming / wanted.folder
+def _stage(board: Board, deployment: Deployment, *, journal: Journal) -> None:
+    """Copy, check, build and verify beside the version that serves.
+
+    After a failure the copy is removed. After a lost connection it stays, and the next deployment
+    continues it.
+    """
+    staged = board.root / deployment.incoming / deployment.folder
     try:
-        with journal.step("copy") as note:
-            note.detail = _copy(board, wanted, staged=staged)
-        with journal.step("digest") as note:
-            note.detail = check_digests(board.remote, wanted.bundle, folder=staged)
-        with journal.step("build") as note:
-            note.detail = _build(board, wanted, staged=staged)
-        with journal.step("verify") as note:
-            note.detail = _verify(board, wanted, staged=staged)
+        with journal.step("copy") as detail:
+            detail.text = _copy(board, deployment, staged=staged)
+        with journal.step("digest") as detail:
+            detail.text = check_digests(board.remote, deployment.bundle, folder=staged)
+        with journal.step("build") as detail:
+            detail.text = _build(board, deployment, staged=staged)
+        with journal.step("verify") as detail:
+            detail.text = _verify(board, deployment, staged=staged)
     except SystemProblem:
         raise
     except FinedgeError:
-        board.remote.check(scripts.DISCARD, str(board.root), wanted.incoming)
+        board.remote.check(scripts.DISCARD, str(board.root), deployment.incoming)
         journal.rolled_back = True
         raise
 
 
-def _copy(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
-    live = board.remote.check(
-        scripts.PREPARE, str(board.root), wanted.incoming, wanted.folder, wanted.same_bytes
-    ).strip()
-    copy = copier(rsync_there=board.rsync)
-    return copy(
-        board.remote, wanted.bundle, folder=staged, live=board.root / live if live else None
-    )
+def _copy(board: Board, deployment: Deployment, *, staged: PurePosixPath) -> str:
+    names = deployment.incoming, deployment.folder, deployment.same_bytes
+    live = board.remote.check(scripts.PREPARE, str(board.root), *names).strip()
+    copy = copier(board_has_rsync=board.rsync)
+    live_folder = board.root / live if live else None
+    with progress_bar(f"copying to {board.remote.target.host}", None):
+        return copy(board.remote, deployment.bundle, folder=staged, live=live_folder)
 
 
-def _build(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
+def _build(board: Board, deployment: Deployment, *, staged: PurePosixPath) -> str:
     if board.tensorrt is None:
-        return f"skipped, TensorRT cannot run there ({board.why_no_tensorrt()})"
-    if not wanted.precisions:
-        return f"skipped, the bundle holds none of {', '.join(ENGINES)}"
-    board.remote.check(scripts.ENGINES, str(board.root), f"{wanted.incoming}/{wanted.folder}")
-    built = board.run(
-        Built,
-        "build",
-        str(staged),
-        "--backend",
-        board.tensorrt,
-        "--precision",
-        ",".join(wanted.precisions),
-    )
-    return ", ".join(
-        f"{name} {record.get('seconds', 0):.0f} s" for name, record in built["precisions"].items()
-    )
+        return f"skipped: TensorRT cannot run there ({board.why_no_tensorrt()})"
+    if not deployment.precisions:
+        return f"skipped: the bundle holds none of {', '.join(ENGINES)}"
+    folder = f"{deployment.incoming}/{deployment.folder}"
+    board.remote.check(scripts.ENGINES, str(board.root), folder)
+    options = ["--backend", board.tensorrt, "--precision", ",".join(deployment.precisions)]
+    engines = board.run(BuildAnswer, "build", str(staged), *options)["precisions"]
+    return ", ".join(f"{name} {engine.get('seconds', 0):.0f} s" for name, engine in engines.items())
 
 
-def _verify(board: Board, wanted: Wanted, *, staged: PurePosixPath) -> str:
-    """Replay the golden frame on the backend that will run, which is the first that can, as for `finedge classify`."""
-    # Opening a variant without an engine builds one: only those that were asked for.
-    built = sorted({n.partition("-")[0] for n in wanted.precisions}) if board.tensorrt else []
-    only = ["--variants", ",".join(built)] if built else []
-    backend = board.tensorrt or "auto"
-    stages = board.run(Verified, "verify", str(staged), "--backend", backend, *only)["stages"]
-    return f"{sum(s['pass'] is True for s in stages)} stages pass on {board.tensorrt or 'the CPU'}"
+def _verify(board: Board, deployment: Deployment, *, staged: PurePosixPath) -> str:
+    """Replay the golden frame on the backend that will run.
+
+    That is the first that can run, as for `finedge classify`.
+    """
+    # Opening a variant without an engine builds one, so only variants with one are replayed.
+    precisions = deployment.precisions if board.tensorrt else ()
+    variants = sorted({name.partition("-")[0] for name in precisions})
+    only = ["--variants", ",".join(variants)] if variants else []
+    backend = ["--backend", board.tensorrt or "auto"]
+    stages = board.run(VerifyAnswer, "verify", str(staged), *backend, *only)["stages"]
+    count = sum(stage["pass"] is True for stage in stages)
+    return f"{count} stages pass on {board.tensorrt or 'the CPU'}"
 
 
-def _activate(board: Board, wanted: Wanted, *, journal: Journal) -> None:
-    """Swap, restart, watch, and take back if that fails: one transaction on the board, which ends also if we are cut off."""
-    heard: list[Step] = []
+def _activate(board: Board, deployment: Deployment, *, journal: Journal) -> None:
+    """Swap the version, restart and watch the service, and roll back if that fails.
+
+    All of it is one transaction on the board, which ends even after the connection is lost.
+    """
+    steps: list[DeployStep] = []
     last = time.monotonic()
 
-    def hear(line: str) -> None:
+    def record(line: str) -> None:
         nonlocal last
         name, outcome, detail = (*line.split("\t", 2), "", "")[:3]
         now = time.monotonic()
-        heard.append(Step(name, outcome == "ok", now - last, detail))
-        journal.add(heard[-1])
+        steps.append(DeployStep(name, outcome == "ok", now - last, detail))
+        journal.add(steps[-1])
         last = now
 
-    arguments = (
-        str(board.root),
-        wanted.incoming,
-        wanted.version,
-        wanted.folder,
-        wanted.service,
-        str(wanted.settle_s),
-    )
-    done = board.remote.run(scripts.ACTIVATE, *arguments, heard=hear)
-    if done.code:
-        journal.rolled_back = all(s.ok for s in heard if s.name == "rollback")
-        bad = next((s for s in heard if not s.ok), Step("swap", False, 0.0, last_line(done.err)))
+    restart = deployment.restart
+    names = deployment.incoming, deployment.version, deployment.folder
+    arguments = str(board.root), *names, restart.service, str(restart.settle_s)
+    result = board.remote.run(scripts.ACTIVATE, *arguments, on_line=record)
+    if result.code:
+        journal.rolled_back = all(step.ok for step in steps if step.name == "rollback")
+        failed = next((step for step in steps if not step.ok), None)
+        reason = f"{failed.name}: {failed.detail}" if failed else f"swap: {last_line(result.err)}"
         raise FinedgeError(
-            f"{board.remote.target.host}: {bad.name}: {bad.detail}",
+            f"{board.remote.target.host}: {reason}",
             expected="a service that starts and stays up",
-            fix=_look_at(wanted.service),
+            fix=f"on the board: journalctl -u {restart.service}"
+            if restart.service
+            else "look at the folder on the board",
         )
 
 
-def _look_at(service: str) -> str:
-    return (
-        f"on the board: journalctl -u {service}" if service else "look at the folder on the board"
-    )
+def _precisions(text: str, bundle: Bundle) -> tuple[str, ...]:
+    """Return the precisions of a comma list, or by default the usual ones of the bundle.
 
-
-def _precisions(names: str, bundle: Bundle) -> tuple[str, ...]:
-    if not names:
-        return tuple(n for n in ENGINES if FILES[n] in bundle.files)
-    wanted = tuple(dict.fromkeys(n.strip() for n in names.split(",")))
-    for name in wanted:
-        if name not in FILES:
-            raise UsageError(f"unknown precision '{name}'", expected=nearest(name, FILES))
+    Raises:
+        UsageError: an unknown precision.
+        BundleError: the bundle lacks the file of one.
+    """
+    names = comma_list(text, kind="precision", known=FILES)
+    for name in names:
         bundle.file(FILES[name])  # raises where the bundle lacks it
-    return wanted
+    return names or tuple(name for name in ENGINES if FILES[name] in bundle.files)

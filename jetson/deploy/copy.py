@@ -1,4 +1,8 @@
-"""The files of a bundle onto the board: by rsync, which goes on where it stopped and links what did not change, else by tar."""
+"""Copying the files of a bundle to a board, by rsync or by tar.
+
+rsync continues an interrupted copy and links the files that did not change. Where it is not
+installed on both sides, tar copies all files through ssh.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +21,28 @@ from finedge.errors import BundleError, FinedgeError
 from finedge.jetson.deploy import scripts
 from finedge.jetson.deploy.remote import NO_CONNECTION, Remote, last_line
 
-PROTOCOL = 2  # rsync's exit code where versions do not fit, or a login that says something spoils its stream
-BROKEN_LINK = {
-    10,
-    12,
-    30,
-    35,
-    NO_CONNECTION,
-}  # rsync's exit codes for sockets, streams and time-outs; the last one is ssh's
-
+# rsync's exit code where the versions do not fit, or where a login prints text into its stream.
+PROTOCOL = 2
+# rsync's exit codes for sockets, streams and time-outs; the last one is ssh's.
+BROKEN_LINK = {10, 12, 30, 35, NO_CONNECTION}
 NAME = re.compile(r"\w[\w.-]{0,200}", re.ASCII)
+CHECK_DISK = "look at the disk of the board: df -h"
 
 log = logging.getLogger(__name__)
 
 Copy = Callable[..., str]
 
 
-def copier(*, rsync_there: bool) -> Copy:
-    """Return the way to copy that both sides have."""
-    return by_rsync if rsync_there and shutil.which("rsync") else by_tar
+def copier(*, board_has_rsync: bool) -> Copy:
+    """Return `by_rsync` where both sides have rsync, else `by_tar`."""
+    return by_rsync if board_has_rsync and shutil.which("rsync") else by_tar
 
 
 def file_names(bundle: Bundle) -> list[str]:
-    """Return what is copied: the manifest and its files; engines and reports of this machine are of no use there."""
+    """Return the names of the files to copy: the manifest and what it lists.
+
+    Engines and reports of this machine are of no use on the board.
+    """
     return [MANIFEST, *bundle.files]
 
 
@@ -47,19 +50,19 @@ def refuse_unsendable(bundle: Bundle) -> None:
     """Refuse what is not a plain file of the manifest, under its own name in one folder.
 
     Raises:
-        BundleError: a name that is a path or an option, a link, or something that is no file.
+        BundleError: a name that is a path or an option, a link, or something that is not a file.
     """
     for name in file_names(bundle):
         path = bundle.path / name
         if not NAME.fullmatch(name):
             raise BundleError(
                 f"{bundle.path / MANIFEST} names the file '{name}'",
-                expected="plain names of files beside it",
+                expected="plain names of files in the same folder",
                 fix="export again",
             )
         if path.is_symlink() or not path.is_file():
             raise BundleError(
-                f"{path} is a link or no file",
+                f"{path} is a link or not a file",
                 expected="the file itself",
                 fix="copy the bundle with `cp -rL` and deploy the copy",
             )
@@ -68,89 +71,91 @@ def refuse_unsendable(bundle: Bundle) -> None:
 def by_rsync(
     remote: Remote, bundle: Bundle, *, folder: PurePosixPath, live: PurePosixPath | None
 ) -> str:
-    """Copy into `folder`; a file whose bytes are those of the live version becomes a hard link to it. Return what was done."""
-    # By content, not by time: bundles are copied about. No times or permissions kept: a difference in them would hinder the link.
-    options = [
-        "-s",
-        "--checksum",
-        "--partial",
-        "--stats",
-        "--files-from=-",
-        "-e",
-        shlex.join(remote.ssh()),
-    ]
+    """Copy into `folder`; return a line about what was sent.
+
+    A file whose bytes are those of the version in `live` becomes a hard link to it.
+
+    Raises:
+        SystemProblem: the connection broke.
+        FinedgeError: rsync failed.
+    """
+    # Files are compared by content, because bundles are copied about and their times say nothing.
+    # Times and permissions are not kept: a difference in them would prevent the link.
+    options = ["-s", "--checksum", "--partial", "--stats", "--files-from=-"]
+    shell = ["-e", shlex.join(remote.ssh())]
     link = [f"--link-dest={live}"] if live else []
-    command = [
-        "rsync",
-        *options,
-        *link,
-        "--",
-        f"{bundle.path}/",
-        f"{remote.target.rsync_host}:{folder}/",
-    ]
-    done = subprocess.run(
-        command, input="\n".join(file_names(bundle)), capture_output=True, text=True, check=False
+    ends = [f"{bundle.path}/", f"{remote.target.rsync_host}:{folder}/"]
+    process = subprocess.run(
+        ["rsync", *options, *shell, *link, "--", *ends],
+        input="\n".join(file_names(bundle)),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if done.returncode == PROTOCOL:
-        log.warning("%s; tar takes over", last_line(done.stderr))
+    if process.returncode == PROTOCOL:
+        log.warning("%s; tar copies instead", last_line(process.stderr))
         return by_tar(remote, bundle, folder=folder, live=live)
-    if (
-        done.returncode in BROKEN_LINK and not remote.alive()
-    ):  # an rsync that dies there looks like a broken link here
-        raise remote.lost(done.stderr)
-    if done.returncode:
-        said = next(
-            (line for line in done.stderr.splitlines() if line.startswith("rsync: ")),
-            last_line(done.stderr),
-        )  # the cause, then what came of it
-        raise FinedgeError(
-            f"rsync ended with {done.returncode}: {said}",
-            fix="look at the disk of the board: df -h",
-        )
-    sent, size = (
-        _number(done.stdout, what)
-        for what in ("regular files transferred", "transferred file size")
-    )
-    return f"rsync sent {sent} of {len(file_names(bundle))} files, {size / 1e6:.1f} MB"
+    if process.returncode:
+        raise _rsync_error(remote, process.returncode, errors=process.stderr)
+    count = _number(process.stdout, "regular files transferred")
+    size = _number(process.stdout, "transferred file size")
+    return f"rsync sent {count} of {len(file_names(bundle))} files, {size / 1e6:.1f} MB"
+
+
+def _rsync_error(remote: Remote, code: int, *, errors: str) -> FinedgeError:
+    # An rsync that dies on the board looks like a broken link here, so the connection is asked.
+    if code in BROKEN_LINK and not remote.alive():
+        return remote.lost(errors)
+    # The first such line is the cause; the last line is its consequence.
+    causes = (line for line in errors.splitlines() if line.startswith("rsync: "))
+    cause = next(causes, last_line(errors))
+    return FinedgeError(f"rsync ended with {code}: {cause}", fix=CHECK_DISK)
 
 
 def by_tar(
     remote: Remote, bundle: Bundle, *, folder: PurePosixPath, live: PurePosixPath | None
 ) -> str:
-    """Copy all files into `folder` through ssh alone; `live` is of no use here. Return what was done."""
+    """Copy all files into `folder` through ssh alone; return a line about what was sent.
+
+    `live` is not used: tar cannot link to files on the board.
+
+    Raises:
+        SystemProblem: the connection broke.
+        FinedgeError: tar failed on the board.
+    """
     del live
     command = remote.command('rm -rf -- "$1" && mkdir -p -- "$1" && tar -xf - -C "$1"', str(folder))
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
-        failure = _pack(bundle, cast("IO[bytes]", process.stdin))
-        said = cast("IO[bytes]", process.stderr).read().decode(errors="replace")
+        failed = _pack(bundle, cast("IO[bytes]", process.stdin))
+        errors = cast("IO[bytes]", process.stderr).read().decode(errors="replace")
     if process.returncode == NO_CONNECTION:
-        raise remote.lost(said)
-    if process.returncode or failure:
+        raise remote.lost(errors)
+    if process.returncode or failed:
         raise FinedgeError(
-            f"tar on {remote.target.host} ended with {process.returncode}: {last_line(said)}",
-            fix="look at the disk of the board: df -h",
+            f"tar on {remote.target.host} ended with {process.returncode}: {last_line(errors)}",
+            fix=CHECK_DISK,
         )
-    size = sum((bundle.path / n).stat().st_size for n in file_names(bundle))
-    return f"tar sent {len(file_names(bundle))} files, {size / 1e6:.1f} MB (with rsync on both sides it would go on after an interruption)"
+    size = sum((bundle.path / name).stat().st_size for name in file_names(bundle))
+    return (
+        f"tar sent {len(file_names(bundle))} files, {size / 1e6:.1f} MB "
+        "(with rsync on both sides, an interrupted copy could continue)"
+    )
 
 
 def check_digests(remote: Remote, bundle: Bundle, *, folder: PurePosixPath) -> str:
-    """Compare every file on the board with what was sent.
+    """Compare every file on the board with what was sent; return a line about it.
 
     Raises:
         BundleError: bytes differ.
     """
     digests = {MANIFEST: sha256(bundle.path / MANIFEST), **bundle.files}
-    done = remote.run(
-        scripts.DIGEST,
-        str(folder),
-        text="".join(f"{digest}  {name}\n" for name, digest in digests.items()),
-    )
-    if done.code:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    result = remote.run(scripts.DIGEST, str(folder), text=lines)
+    if result.code:
         raise BundleError(
-            f"{remote.target.host}: {'; '.join(done.out.splitlines())}",
+            f"{remote.target.host}: {'; '.join(result.out.splitlines())}",
             expected="the bytes that were sent",
             fix="deploy again",
         )
@@ -158,7 +163,7 @@ def check_digests(remote: Remote, bundle: Bundle, *, folder: PurePosixPath) -> s
 
 
 def _pack(bundle: Bundle, sink: IO[bytes]) -> bool:
-    """Write a tar of the bundle; return whether the other side hung up."""
+    """Write a tar of the bundle; return whether the other side closed the stream."""
     try:
         with sink, tarfile.open(fileobj=sink, mode="w|") as tar:
             for name in file_names(bundle):
@@ -168,6 +173,6 @@ def _pack(bundle: Bundle, sink: IO[bytes]) -> bool:
     return False
 
 
-def _number(text: str, what: str) -> int:
-    found = re.search(rf"{re.escape(what)}: ([\d,.]+)", text, re.IGNORECASE)
-    return int(re.sub(r"\D", "", found[1])) if found else 0
+def _number(text: str, label: str) -> int:
+    match = re.search(rf"{re.escape(label)}: ([\d,.]+)", text, re.IGNORECASE)
+    return int(re.sub(r"\D", "", match[1])) if match else 0

@@ -19,38 +19,45 @@ from finedge.errors import FinedgeError, SystemProblem, UsageError
 
 log = logging.getLogger(__name__)
 
-# A board that does not answer is given up after 10 s, a link that went silent after 60 s.
-OPTIONS = (
-    "-o",
-    "ConnectTimeout=10",
-    "-o",
-    "ServerAliveInterval=15",
-    "-o",
-    "ServerAliveCountMax=4",
-    "-o",
-    "ControlPersist=no",
-)
+# ssh gives up on a board that does not answer for 10 s, and on a link that is silent for 60 s.
+SSH_OPTIONS = {
+    "ConnectTimeout": "10",
+    "ServerAliveInterval": "15",
+    "ServerAliveCountMax": "4",
+    "ControlPersist": "no",
+}
 NO_CONNECTION = 255  # ssh's own exit code; any other is that of the command
-# A leading dash would be an option of ssh, a / a path for rsync, a blank or a $ something else for
-# a ProxyCommand's shell.
-BOARD = re.compile(
-    r"(?:\w[\w.+@-]*\$?@)?(?:\w[\w.-]*|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?)"
-)
-READY = "finedge-ready"  # what a login says before it is no part of a command's output
+# A leading dash would be an option of ssh, and a / would be a path for rsync.
+# The shell of a ProxyCommand would read a blank or a $ as something else.
+USER = r"(?:\w[\w.+@-]*\$?@)?"
+ZONE = r"(?:%[\w.-]+)?"
+IPV6 = rf"\[[0-9A-Fa-f:.]+{ZONE}\]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*{ZONE}"
+HOST = re.compile(rf"{USER}(?:\w[\w.-]*|{IPV6})")
+READY = "finedge-ready"  # what a login prints before this is not output of the command
 
 
 @dataclass(frozen=True)
-class Target:
-    """`user@board`, or a name of ~/.ssh/config; port and key where they are not set there."""
+class SshTarget:
+    """A board to log in to.
+
+    Attributes:
+        host: `user@board`, or a host of ~/.ssh/config.
+        port: ssh's port, where ~/.ssh/config does not set it.
+        identity: the private key, where ~/.ssh/config does not set it.
+
+    Raises:
+        UsageError: `host` is not the name of a host.
+    """
 
     host: str
     port: int | None = None
     identity: Path | None = None
 
     def __post_init__(self) -> None:
-        if not BOARD.fullmatch(self.host):
+        if not HOST.fullmatch(self.host):
             raise UsageError(
-                f"'{self.host}' names no board", expected="user@board, or a host of ~/.ssh/config"
+                f"'{self.host}' is not the name of a board",
+                expected="user@board, or a host of ~/.ssh/config",
             )
 
     @property
@@ -61,8 +68,8 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a command on the board ended."""
+class CommandResult:
+    """The exit code of a command on the board, and what it wrote to stdout and stderr."""
 
     code: int
     out: str
@@ -70,66 +77,69 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Held:
+class RunningCommand:
     """A command on the board that runs until its input ends."""
 
     process: subprocess.Popen[str]
     errors: IO[str]
 
-    def says(self, word: str) -> bool:
-        """Wait for a line of its output; False when it ended without it."""
-        return any(line.strip() == word for line in _open(self.process.stdout))
+    def wait_for_line(self, line: str) -> bool:
+        """Wait for a line of its output; return False when it ended without that line."""
+        return any(text.strip() == line for text in _opened(self.process.stdout))
 
-    def ended(self) -> Done:
-        """Wait for its end; return how it ended."""
+    def wait(self) -> CommandResult:
+        """Wait for its end; return the exit code and stderr."""
         code = self.process.wait()
         self.errors.seek(0)
-        return Done(code, "", self.errors.read())
+        return CommandResult(code, "", self.errors.read())
 
 
 @dataclass(frozen=True)
 class Remote:
-    """An open connection; `control` is the socket that further commands share, so that a password is asked for once."""
+    """An open connection.
 
-    target: Target
+    `control` is the socket that all commands share, so that ssh asks for a password only once.
+    """
+
+    target: SshTarget
     control: Path
 
     def ssh(self, *, master: bool = False) -> list[str]:
         """Return the ssh command line up to the host."""
-        port = ["-p", str(self.target.port)] if self.target.port is not None else []
-        key = (
-            ["-i", str(self.target.identity), "-o", "IdentitiesOnly=yes"]
-            if self.target.identity
-            else []
-        )
-        share = [
-            "-o",
-            f"ControlMaster={'yes' if master else 'no'}",
-            "-o",
-            f"ControlPath={self.control}",
-        ]
-        return ["ssh", "-T", "-x", *OPTIONS, *share, *port, *key]
+        options = {
+            **SSH_OPTIONS,
+            "ControlMaster": "yes" if master else "no",
+            "ControlPath": str(self.control),
+        }
+        identity = str(self.target.identity)
+        key = ["-i", identity, "-o", "IdentitiesOnly=yes"] if self.target.identity else []
+        settings = [word for item in options.items() for word in ("-o", "=".join(item))]
+        return ["ssh", "-T", "-x", *settings, *self._port(), *key]
 
     def command(self, script: str, *arguments: str, master: bool = False) -> list[str]:
-        """Return the command line that runs a POSIX shell script on the board; `arguments` are its $1, $2, ..."""
-        return [
-            *self.ssh(master=master),
-            "--",
-            self.target.host,
-            shlex.join(["sh", "-c", f"echo {READY}\n{script}", "sh", *arguments]),
-        ]
+        """Return the command line that runs a POSIX shell script on the board.
+
+        `arguments` are the script's $1, $2, ...
+        """
+        shell = shlex.join(["sh", "-c", f"echo {READY}\n{script}", "sh", *arguments])
+        return [*self.ssh(master=master), "--", self.target.host, shell]
 
     def run(
         self,
         script: str,
         *arguments: str,
         text: str = "",
-        heard: Callable[[str], object] = len,
+        on_line: Callable[[str], object] = len,
         level: int = logging.INFO,
-    ) -> Done:
-        """Run a script on the board to its end, `text` on its standard input.
+    ) -> CommandResult:
+        """Run a script on the board to its end.
 
-        `heard` is called with each line as it is written; what comes on stderr is logged at `level`.
+        Args:
+            script: a POSIX shell script.
+            arguments: its $1, $2, ...
+            text: its standard input.
+            on_line: called with each line of its output as soon as it is written.
+            level: the level at which its stderr is logged.
 
         Raises:
             SystemProblem: the connection broke.
@@ -142,36 +152,43 @@ class Remote:
             text=True,
             errors="replace",
         ) as process:
-            lines: list[str] = []
+            errors: list[str] = []
             listener = threading.Thread(
-                target=_log_lines, args=(_open(process.stderr), lines, level), daemon=True
+                target=_log_lines, args=(_opened(process.stderr), errors, level), daemon=True
             )
             listener.start()
             with contextlib.suppress(BrokenPipeError):  # a script need not read its input
-                _open(process.stdin).write(text)
-                _open(process.stdin).close()
+                _opened(process.stdin).write(text)
+                _opened(process.stdin).close()
             out: list[str] = []
             for line in _after_ready(process):
                 out.append(line)
-                heard(line.rstrip("\n"))
+                on_line(line.rstrip("\n"))
             listener.join()
-        done = Done(process.returncode, "".join(out), "\n".join(lines))
-        if done.code == NO_CONNECTION:
-            raise self.lost(done.err)
-        return done
+        result = CommandResult(process.returncode, "".join(out), "\n".join(errors))
+        if result.code == NO_CONNECTION:
+            raise self.lost(result.err)
+        return result
 
     def check(self, script: str, *arguments: str, text: str = "") -> str:
-        """Run a script that must succeed; return what it wrote."""
-        done = self.run(script, *arguments, text=text)
-        if done.code:
-            raise FinedgeError(
-                f"{self.target.host}: {last_line(done.err) or f'a command ended with exit code {done.code}'}"
-            )
-        return done.out
+        """Run a script that must succeed; return what it wrote.
+
+        Raises:
+            SystemProblem: the connection broke.
+            FinedgeError: the script failed.
+        """
+        result = self.run(script, *arguments, text=text)
+        if result.code:
+            reason = last_line(result.err) or f"a command ended with exit code {result.code}"
+            raise FinedgeError(f"{self.target.host}: {reason}")
+        return result.out
 
     @contextlib.contextmanager
-    def hold(self, script: str, *arguments: str, master: bool = False) -> Iterator[Held]:
-        """Run a script that waits for the end of its input: it ends with the block, and with this process however that ends."""
+    def hold(self, script: str, *arguments: str, master: bool = False) -> Iterator[RunningCommand]:
+        """Run a script that waits for the end of its input.
+
+        It ends with the block. It also ends with this process, however that ends.
+        """
         command = self.command(script, *arguments, master=master)
         with (
             tempfile.TemporaryFile("w+", errors="replace") as errors,
@@ -185,60 +202,55 @@ class Remote:
             ) as process,
         ):
             try:
-                yield Held(process, errors)
+                yield RunningCommand(process, errors)
             finally:
-                _open(process.stdin).close()
+                _opened(process.stdin).close()
 
     def alive(self) -> bool:
         """Tell whether the shared connection is still open."""
-        return (
-            subprocess.run(
-                [*self.ssh(), "-O", "check", "--", self.target.host],
-                capture_output=True,
-                check=False,
-            ).returncode
-            == 0
-        )
+        command = [*self.ssh(), "-O", "check", "--", self.target.host]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-    def lost(self, said: str) -> SystemProblem:
-        """Return the error of a board that cannot be reached, with ssh's own words."""
+    def lost(self, errors: str) -> SystemProblem:
+        """Return the error of a board that cannot be reached; `errors` is what ssh wrote."""
+        key = ["-i", str(self.target.identity)] if self.target.identity else []
+        login = shlex.join(["ssh", *self._port(), *key, self.target.host, "true"])
         return SystemProblem(
-            f"{self.target.host} cannot be reached: {last_line(said) or 'ssh gave no reason'}",
+            f"{self.target.host} cannot be reached: {last_line(errors) or 'ssh gave no reason'}",
             expected="a board that ssh logs in to",
-            fix=f"make this work first: {shlex.join(['ssh', *self._hints(), self.target.host, 'true'])}",
+            fix=f"make this work first: {login}",
         )
 
-    def _hints(self) -> list[str]:
-        port = ["-p", str(self.target.port)] if self.target.port is not None else []
-        return [*port, "-i", str(self.target.identity)] if self.target.identity else port
+    def _port(self) -> list[str]:
+        return ["-p", str(self.target.port)] if self.target.port is not None else []
 
 
 @contextlib.contextmanager
-def connect(target: Target) -> Iterator[Remote]:
+def connect(target: SshTarget) -> Iterator[Remote]:
     """Log in; the connection closes with the block.
 
     Raises:
-        SystemProblem: there is no ssh here, the board does not answer, or it does not let us in.
+        SystemProblem: ssh is not installed here, or the login failed.
     """
     if shutil.which("ssh") is None:
-        raise SystemProblem("there is no ssh here", fix="apt-get install openssh-client")
-    # Unix sockets have short names: not in the user's own TMPDIR, which may be deep.
+        raise SystemProblem("ssh is not installed here", fix="apt-get install openssh-client")
+    # The path of a Unix socket must be short, and the user's own TMPDIR may be deep.
     with tempfile.TemporaryDirectory(prefix="finedge-", dir="/tmp") as folder:
         remote = Remote(target, Path(folder) / "ssh")
-        with remote.hold("cat", master=True) as held:
-            if not held.says(READY):
-                raise remote.lost(held.ended().err)
+        with remote.hold("cat", master=True) as session:
+            if not session.wait_for_line(READY):
+                raise remote.lost(session.wait().err)
             yield remote
 
 
 def last_line(text: str) -> str:
-    """Return the last line that says something."""
+    """Return the last line that is not blank, or an empty text."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
 
 def _after_ready(process: subprocess.Popen[str]) -> Iterator[str]:
-    lines = iter(_open(process.stdout))
+    lines = iter(_opened(process.stdout))
     any(line.strip() == READY for line in lines)
     return lines
 
@@ -249,6 +261,6 @@ def _log_lines(stream: IO[str], lines: list[str], level: int) -> None:
         log.log(level, "board: %s", lines[-1])
 
 
-def _open(stream: IO[str] | None) -> IO[str]:
+def _opened(stream: IO[str] | None) -> IO[str]:
     assert stream is not None  # every Popen above asks for pipes
     return stream

@@ -23,7 +23,7 @@ def show(result: dict[str, Any]) -> RenderableType:
     failed = any(not step["ok"] for step in result["steps"])
     place = f"{result['host']}: version {result['version']}"
     if result["rolled_back"]:
-        verdict = styled(f"{place} was taken back; the board is as before", "bold red")
+        verdict = styled(f"{place} was rolled back; the board is as before", "bold red")
     elif failed:
         verdict = styled(f"{place} does not serve", "bold red")
     else:

@@ -1,4 +1,4 @@
-"""What a deploy did: every step is a line in the log and an object in the result."""
+"""The steps of a deployment: each is one line in the log and one object in the result."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step: wall time in seconds, and one line about what was done or went wrong."""
+class DeployStep:
+    """One step of a deployment.
+
+    Attributes:
+        name: what was done, e.g. "copy".
+        ok: whether it succeeded.
+        seconds: its wall time.
+        detail: one line about what was done or what went wrong.
+    """
 
     name: str
     ok: bool
@@ -25,34 +32,37 @@ class Step:
 
 
 @dataclass
-class Note:
+class StepDetail:
     """Where a step in progress leaves its detail."""
 
-    detail: str = ""
+    text: str = ""
 
 
 @dataclass
 class Journal:
-    """The steps of one deploy; `rolled_back` says that the new version was taken away again and the board is as it was before."""
+    """The steps of one deployment.
+
+    `rolled_back` is true after the new version was removed: the board is as it was before.
+    """
 
     host: str
     version: str
-    steps: list[Step] = field(default_factory=list)
+    steps: list[DeployStep] = field(default_factory=list)
     rolled_back: bool = False
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Note]:
-        """Time a step; what it raises is recorded and passes on."""
-        start, note = time.monotonic(), Note()
+    def step(self, name: str) -> Iterator[StepDetail]:
+        """Time a step; an error in it is recorded and raised again."""
+        start, detail = time.monotonic(), StepDetail()
         try:
-            yield note
+            yield detail
         except BaseException as error:
-            what = error.what if isinstance(error, FinedgeError) else type(error).__name__
-            self.add(Step(name, False, time.monotonic() - start, what))
+            problem = error.what if isinstance(error, FinedgeError) else type(error).__name__
+            self.add(DeployStep(name, False, time.monotonic() - start, problem))
             raise
-        self.add(Step(name, True, time.monotonic() - start, note.detail))
+        self.add(DeployStep(name, True, time.monotonic() - start, detail.text))
 
-    def add(self, step: Step) -> None:
+    def add(self, step: DeployStep) -> None:
         """Record a step and log it."""
         self.steps.append(step)
         log.log(
@@ -66,7 +76,7 @@ class Journal:
 
     def result(self) -> dict[str, Any]:
         """Return what `finedge deploy` prints."""
-        steps = [{**asdict(s), "seconds": round(s.seconds, 3)} for s in self.steps]
+        steps = [{**asdict(step), "seconds": round(step.seconds, 3)} for step in self.steps]
         return {
             "host": self.host,
             "version": self.version,

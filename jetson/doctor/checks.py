@@ -1,4 +1,4 @@
-"""What in the facts will be in the way, each with what to do."""
+"""Problems in the facts of a machine, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -12,183 +12,165 @@ MIN_FREE_MIB = 1024  # of memory and of disk: an engine build or an export needs
 SMALL_MIB = 8192  # a Jetson with no more memory than this needs swap to build engines
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 TOO_OLD = ("4", "5", "6.0", "6.0 (preview)")  # their TensorRT is 8
-VENV = "make the environment anew: /usr/bin/python3 -m venv --system-site-packages .venv"
-SWAP = "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile && sudo swapon /swapfile"
-
-# Each check: whether it applies, what is wrong, what to do.
-Check = tuple[bool, str, str]
+VENV = "make the environment again: /usr/bin/python3 -m venv --system-site-packages .venv"
+SWAP = (
+    "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && "
+    "sudo mkswap /swapfile && sudo swapon /swapfile"
+)
+ARGUS = "sudo systemctl restart nvargus-daemon; in a container mount /tmp/argus_socket"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that will be in the way, and what to do about it."""
+    """Something that makes finedge fail, slow or unreliable on this machine.
+
+    Attributes:
+        what: what is wrong.
+        fix: what to do about it, mostly a command.
+    """
 
     what: str
     fix: str
 
 
 def find_problems(facts: dict[str, Any]) -> list[Problem]:
-    """Return what in the facts of `examine` will be in the way."""
-    checks = (
-        *_picture_checks(facts),
-        *_camera_checks(facts),
-        *_machine_checks(facts),
-        *_speed_checks(facts),
-        *_gpu_checks(facts),
-        *_jetson_checks(facts),
-    )
-    return [Problem(what, fix) for applies, what, fix in checks if applies]
+    """Return the problems in the facts of `examine`."""
+    return [
+        *_picture_problems(facts),
+        *_camera_problems(facts),
+        *_memory_problems(facts),
+        *_cpu_problems(facts),
+        *_speed_problems(facts),
+        *_gpu_problems(facts),
+        *_jetson_problems(facts),
+    ]
 
 
-def _picture_checks(facts: dict[str, Any]) -> Iterator[Check]:
-    vision, streams, on_jetson = facts["opencv"], facts["gstreamer"], facts["jetson"] is not None
-    missing = [name for name, there in streams["elements"].items() if not there]
-    yield (
-        vision["version"] is None,
-        f"cv2 cannot be imported: {vision.get('error')}",
-        str(vision.get("fix")),
-    )
-    no_ffmpeg = vision.get("ffmpeg") is False
-    yield (
-        no_ffmpeg,
-        "this OpenCV has no FFmpeg: video files cannot be read",
-        "pip install opencv-python (not on a Jetson), or apt-get install python3-opencv",
-    )
-    # The wheel on the index has none, and found first it hides the cv2 of JetPack.
-    no_streams = on_jetson and streams["why_not"] is not None
-    yield (
-        no_streams,
-        f"no GStreamer for Python: {streams['why_not']}",
-        f"sudo apt-get install python3-gi; pip uninstall opencv-python; {VENV}",
-    )
-    yield (
-        on_jetson and bool(missing),
-        f"GStreamer lacks {', '.join(missing)}",
-        "sudo apt-get install nvidia-l4t-gstreamer",
-    )
-
-
-def _camera_checks(facts: dict[str, Any]) -> Iterator[Check]:
-    unreadable = [c["device"] for c in facts["cameras"] if not c["readable"]]
-    no_argus = any(c["kind"] == "csi" for c in facts["cameras"]) and not facts["gstreamer"]["argus"]
-    yield (
-        bool(unreadable),
-        f"cameras that this user may not read: {', '.join(unreadable)}",
-        "sudo usermod -aG video $USER, then log in again",
-    )
-    argus = "sudo systemctl restart nvargus-daemon; in a container mount /tmp/argus_socket"
-    yield no_argus, "a CSI camera is there, but the daemon that reads it is not", argus
-
-
-def _machine_checks(facts: dict[str, Any]) -> Iterator[Check]:
-    machine, disk, runtime = (
-        facts["environment"],
-        facts["disk_free_mib"],
-        facts["backends"]["onnxruntime"],
-    )
-    memory, flags = machine["memory_mib"], set(machine["cpu_flags"])
-    known = memory if isinstance(memory, dict) else {}
-    free, total = known.get("available", MIN_FREE_MIB), known.get("total", SMALL_MIB + 1)
-    no_swap = facts["jetson"] is not None and total <= SMALL_MIB and not facts["swap_mib"]
-    yield (
-        bool(flags) and not flags & INT8_FLAGS,
-        "this CPU has no INT8 dot product: int8 may not be faster here",
-        "finedge benchmark BUNDLE tells",
-    )
-    yield (
-        free < MIN_FREE_MIB,
-        f"{free} MiB of memory available",
-        "close other programs, or add swap",
-    )
-    yield no_swap, f"{total} MiB of memory and no swap: building an engine may be killed", SWAP
-    yield disk < MIN_FREE_MIB, f"{disk} MiB free on disk", f"free at least {MIN_FREE_MIB} MiB"
-    yield runtime is not None, f"backend onnxruntime cannot run: {runtime}", "pip install finedge"
-
-
-def _speed_checks(facts: dict[str, Any]) -> Iterator[Check]:
-    governor, now, on_jetson = (
-        facts["environment"]["governor"],
-        facts["telemetry"],
-        facts["jetson"] is not None,
-    )
-    free = (
-        governor not in ("performance", UNKNOWN) and not on_jetson
-    )  # jetson_clocks fixes clocks and leaves the governor
-    best = next(
-        (
-            (number, name)
-            for number, name in facts["power_modes"].items()
-            if name.startswith("MAXN")
-        ),
-        None,
-    )
-    slower = (
-        best is not None
-        and now["power_mode"] is not None
-        and not now["power_mode"].startswith("MAXN")
-    )
-    yield (
-        free,
-        f"the CPU governor is {governor}: clocks vary while measuring",
-        "sudo cpupower frequency-set -g performance",
-    )
-    if best is not None:
-        yield (
-            slower,
-            f"the power mode is {now['power_mode']}: {best[1]} is faster, and takes more power",
-            f"sudo nvpmodel -m {best[0]}",
+def _picture_problems(facts: dict[str, Any]) -> Iterator[Problem]:
+    opencv, gstreamer, on_jetson = facts["opencv"], facts["gstreamer"], facts["jetson"] is not None
+    missing = [name for name, is_present in gstreamer["elements"].items() if not is_present]
+    if opencv["version"] is None:
+        yield Problem(f"cv2 cannot be imported: {opencv.get('error')}", str(opencv.get("fix")))
+    if opencv.get("ffmpeg") is False:
+        yield Problem(
+            "this OpenCV has no FFmpeg: video files cannot be read",
+            "pip install opencv-python (not on a Jetson), or apt-get install python3-opencv",
         )
-    yield (
-        now["clocks_locked"] is False,
-        "clocks vary with the load",
-        "before measuring: sudo jetson_clocks",
-    )
-    slowed = ", ".join(now["throttled_by"])
-    yield (
-        now["throttled"] is True,
-        f"the machine is being slowed: {slowed}",
-        "cool it; for over-current and under-voltage use a stronger supply",
-    )
+    # The wheel of the package index has no GStreamer. Where Python finds it first, it hides the cv2
+    # of JetPack.
+    if on_jetson and gstreamer["why_not"] is not None:
+        yield Problem(
+            f"no GStreamer for Python: {gstreamer['why_not']}",
+            f"sudo apt-get install python3-gi; pip uninstall opencv-python; {VENV}",
+        )
+    if on_jetson and missing:
+        yield Problem(
+            f"GStreamer lacks {', '.join(missing)}", "sudo apt-get install nvidia-l4t-gstreamer"
+        )
 
 
-def _gpu_checks(facts: dict[str, Any]) -> Iterator[Check]:
-    gpu, image, backends = facts["gpu"], facts["plugin_image"], facts["backends"]
-    expected = facts["nvidia_driver"] is not None or facts["jetson"] is not None
-    engines = {name: why for name, why in backends.items() if name.startswith("tensorrt")}
-    idle = gpu is not None and bool(engines) and all(engines.values())
-    yield expected and gpu is None, "the GPU cannot be used", str(facts["why_no_gpu"])
-    yield (
-        idle,
-        "no backend uses the GPU",
-        "; or ".join(f"{name}: {why}" for name, why in engines.items()),
-    )
-    no_image = gpu is not None and image["file"] is None
-    yield (
-        no_image,
-        "no image of the attention kernel fits this GPU: engines with it are built decomposed",
-        str(image["why_not"]),
-    )
+def _camera_problems(facts: dict[str, Any]) -> Iterator[Problem]:
+    cameras = facts["cameras"]
+    unreadable = [camera["device"] for camera in cameras if not camera["readable"]]
+    if unreadable:
+        yield Problem(
+            f"this user may not read these cameras: {', '.join(unreadable)}",
+            "sudo usermod -aG video $USER, then log in again",
+        )
+    if any(camera["kind"] == "csi" for camera in cameras) and not facts["gstreamer"]["argus"]:
+        yield Problem("there is a CSI camera, but the daemon that reads it does not run", ARGUS)
 
 
-def _jetson_checks(facts: dict[str, Any]) -> Iterator[Check]:
-    board, library = facts["jetson"], facts["tensorrt"]
+def _memory_problems(facts: dict[str, Any]) -> Iterator[Problem]:
+    memory, disk = facts["environment"]["memory_mib"], facts["disk_free_mib"]
+    if isinstance(memory, dict):
+        free, total = memory["available"], memory["total"]
+        if free < MIN_FREE_MIB:
+            yield Problem(f"{free} MiB of memory available", "close other programs, or add swap")
+        if facts["jetson"] is not None and total <= SMALL_MIB and not facts["swap_mib"]:
+            yield Problem(
+                f"{total} MiB of memory and no swap: the system may kill an engine build", SWAP
+            )
+    if disk < MIN_FREE_MIB:
+        yield Problem(f"{disk} MiB free on disk", f"free at least {MIN_FREE_MIB} MiB")
+
+
+def _cpu_problems(facts: dict[str, Any]) -> Iterator[Problem]:
+    flags, why_not = set(facts["environment"]["cpu_flags"]), facts["backends"]["onnxruntime"]
+    if flags and not flags & INT8_FLAGS:
+        yield Problem(
+            "this CPU has no INT8 dot product: int8 may not be faster here",
+            "measure it: finedge benchmark BUNDLE",
+        )
+    if why_not is not None:
+        yield Problem(f"backend onnxruntime cannot run: {why_not}", "pip install finedge")
+
+
+def _speed_problems(facts: dict[str, Any]) -> Iterator[Problem]:
+    governor, telemetry = facts["environment"]["governor"], facts["telemetry"]
+    # On a Jetson, jetson_clocks fixes the clocks and leaves the governor as it is.
+    if governor not in ("performance", UNKNOWN) and facts["jetson"] is None:
+        yield Problem(
+            f"the CPU governor is {governor}: clocks vary during a measurement",
+            "sudo cpupower frequency-set -g performance",
+        )
+    yield from _power_mode_problems(telemetry["power_mode"], facts["power_modes"])
+    if telemetry["clocks_locked"] is False:
+        yield Problem("clocks vary with the load", "before a measurement: sudo jetson_clocks")
+    if telemetry["throttled"] is True:
+        yield Problem(
+            f"the machine slows itself down: {', '.join(telemetry['throttled_by'])}",
+            "cool it; for over-current and under-voltage use a stronger supply",
+        )
+
+
+def _power_mode_problems(mode: str | None, modes: dict[Any, str]) -> Iterator[Problem]:
+    fastest = [(number, name) for number, name in modes.items() if name.startswith("MAXN")]
+    if fastest and mode is not None and not mode.startswith("MAXN"):
+        number, name = fastest[0]
+        yield Problem(
+            f"the power mode is {mode}: {name} is faster and takes more power",
+            f"sudo nvpmodel -m {number}",
+        )
+
+
+def _gpu_problems(facts: dict[str, Any]) -> Iterator[Problem]:
+    gpu, image = facts["gpu"], facts["plugin_image"]
+    has_driver = facts["nvidia_driver"] is not None or facts["jetson"] is not None
+    if gpu is None:
+        if has_driver:
+            yield Problem("the GPU cannot be used", str(facts["why_no_gpu"]))
+        return
+    backends = facts["backends"].items()
+    reasons = {name: why_not for name, why_not in backends if name.startswith("tensorrt")}
+    if reasons and all(reasons.values()):
+        fixes = (f"{name}: {why_not}" for name, why_not in reasons.items())
+        yield Problem("no backend uses the GPU", "; or ".join(fixes))
+    if image["file"] is None:
+        yield Problem(
+            "no image of the attention kernel fits this GPU: engines are built without the plugin",
+            str(image["why_not"]),
+        )
+
+
+def _jetson_problems(facts: dict[str, Any]) -> Iterator[Problem]:
+    board, tensorrt = facts["jetson"], facts["tensorrt"]
     if board is None:
         return
-    seen, system = library["tensorrt"]["version"] is not None, library["system"]
-    version, python = (system["version"], system["python"]) if system else (None, None)
-    hidden = system is not None and not seen
-    yield (
-        board["jetpack"] in TOO_OLD,
-        f"JetPack {board['jetpack']} is too old: its TensorRT is 8",
-        "flash JetPack 6.1 or newer",
-    )
-    yield (
-        hidden,
-        f"JetPack's TensorRT {version} is not visible to this Python",
-        f"{VENV} (JetPack's is of {python})",
-    )
-    yield (
-        system is None and not seen,
-        "TensorRT is not installed",
-        "sudo apt-get install nvidia-jetpack (never by pip on a Jetson)",
-    )
+    if board["jetpack"] in TOO_OLD:
+        yield Problem(
+            f"JetPack {board['jetpack']} is too old: its TensorRT is 8",
+            "flash JetPack 6.1 or newer",
+        )
+    if tensorrt["tensorrt"]["version"] is not None:
+        return
+    if system := tensorrt["system"]:
+        yield Problem(
+            f"JetPack's TensorRT {system['version']} is not visible to this Python",
+            f"{VENV} (JetPack's is of {system['python']})",
+        )
+    else:
+        yield Problem(
+            "TensorRT is not installed",
+            "sudo apt-get install nvidia-jetpack (never by pip on a Jetson)",
+        )

@@ -13,7 +13,7 @@ from finedge.jetson.doctor.facts import examine
 from finedge.jetson.doctor.show import show
 
 SCHEMA = 1
-PRETENDERS = {"fake"}  # answers without computing, so that it can run says nothing
+FAKES = {"fake"}  # it computes nothing, so it does not count as a backend that can run
 
 
 def doctor(*, root: Path = Path("/")) -> dict[str, Any]:
@@ -30,7 +30,8 @@ def doctor(*, root: Path = Path("/")) -> dict[str, Any]:
     result = {"schema": SCHEMA, **facts, "problems": problems}
     if not (terminal.for_people() or terminal.json_requested()):
         terminal.console(stderr=True).print(show(result), crop=False)
-    if all(why is not None for name, why in facts["backends"].items() if name not in PRETENDERS):
+    backends = {name: why_not for name, why_not in facts["backends"].items() if name not in FAKES}
+    if all(why_not is not None for why_not in backends.values()):
         raise SystemProblem(
             "no backend can run here",
             expected="at least onnxruntime",

@@ -1,4 +1,7 @@
-"""The facts of a machine as plain data: nothing is changed, no camera is opened, and what is not known is None or "unknown"."""
+"""The facts of a machine as plain data.
+
+Nothing is changed and no camera is opened. A fact that cannot be read is None or "unknown".
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from finedge.commands import missing_library
 from finedge.jetson.doctor.board import jetson
 from finedge.jetson.doctor.gpu import cuda_toolkit, graphics, nvidia_driver, plugin_image, tensorrt
-from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv
+from finedge.jetson.doctor.pictures import INSTALL, cameras, gstreamer, opencv
 from finedge.runtime.backend import backend_names, load_backend
 from finedge.runtime.machine.sysfs import text
 from finedge.runtime.telemetry import read_telemetry
@@ -19,7 +22,10 @@ from finedge.runtime.telemetry.environment import environment
 
 
 def examine(root: Path = Path("/")) -> dict[str, Any]:
-    """Return the facts; files are looked for under `root`, the Python packages, GPU and disk are those of this process."""
+    """Return the facts of this machine.
+
+    System files are read under `root`. Python packages, GPU and disk are those of this process.
+    """
     gpu, why_no_gpu = graphics()
     return {
         "environment": environment(root),
@@ -42,17 +48,20 @@ def examine(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def why_not(backend: str) -> str | None:
-    """Return why a backend cannot run here, or None; a backend that cannot even be imported says so too."""
+    """Return why a backend cannot run or cannot be imported here, or None where it can run."""
     try:
         return load_backend(backend).why_not()
     except ModuleNotFoundError as error:
-        return f"{error}: pip install finedge (on a Jetson cv2 comes with JetPack: make the venv with --system-site-packages)"
+        return f"{error}: {INSTALL}"
     except ImportError as error:
         return f"{error}: {missing_library(error).fix}"
 
 
 def swap_mib(root: Path = Path("/")) -> dict[str, int]:
-    """Return the size of each swap device in MiB by its path; `/dev/zram0` is memory that is compressed."""
+    """Return the size of each swap device in MiB by its path.
+
+    `/dev/zram0` is compressed memory.
+    """
     lines = text(root / "proc/swaps").splitlines()[1:]
     return {
         fields[0]: int(fields[2]) >> 10
@@ -62,9 +71,11 @@ def swap_mib(root: Path = Path("/")) -> dict[str, int]:
 
 
 def disk_free_mib() -> int:
-    """Return the free space where engines and machine settings go (`$FINEDGE_CACHE`, or the home folder)."""
+    """Return the free space in MiB of the disk with engines and machine settings.
+
+    They are in `$FINEDGE_CACHE`, or in the home folder.
+    """
     folder = Path(os.environ.get("FINEDGE_CACHE") or Path.home())
-    there = next(
-        f for f in (folder, *folder.parents) if os.access(f, os.F_OK)
-    )  # it may be another user's
-    return shutil.disk_usage(there).free >> 20
+    # The folder may not exist, or another user's folder may hide it.
+    existing = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
+    return shutil.disk_usage(existing).free >> 20

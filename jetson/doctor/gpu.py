@@ -26,36 +26,40 @@ class _Toolkit(TypedDict):
 
 
 def graphics() -> tuple[dict[str, Any] | None, str | None]:
-    """Return the GPU that CUDA would use, and else why there is none."""
+    """Return the GPU that CUDA would use, or why there is none."""
     try:
-        found = gpu()
+        device = gpu()
     except SystemProblem as error:
         return None, str(error)
-    return (None, why_no_gpu()) if found is None else (asdict(found), None)
+    return (None, why_no_gpu()) if device is None else (asdict(device), None)
 
 
 def nvidia_driver(root: Path = Path("/")) -> str | None:
-    """Return the version line of the NVIDIA kernel driver, or None where none is loaded."""
+    """Return the version line of the NVIDIA kernel driver, or None where no driver is loaded."""
     lines = text(root / "proc/driver/nvidia/version").splitlines()
     return lines[0].removeprefix("NVRM version:").strip() if lines else None
 
 
 def cuda_toolkit(root: Path = Path("/")) -> str | None:
-    """Return the version of the CUDA toolkit in /usr/local/cuda, or None; engines run without one."""
+    """Return the version of the CUDA toolkit in /usr/local/cuda, or None.
+
+    Engines run without a toolkit.
+    """
     path = root / "usr/local/cuda/version.json"
     try:
-        found = decode(
+        toolkit = decode(
             _Toolkit, parse_json(text(path), name=str(path), error=SystemProblem, fix="")
         )
     except (SystemProblem, Misfit):
         return None
-    return found["cuda"]["version"]
+    return toolkit["cuda"]["version"]
 
 
 def tensorrt(root: Path = Path("/")) -> dict[str, Any]:
-    """Return version and `why_not` of each library that Python can import, and what JetPack installed for the system's Python.
+    """Return version and `why_not` of each TensorRT library, and JetPack's own under `system`.
 
-    `system` has version and Python of the module in /usr/lib/python3*/dist-packages, or is None.
+    `system` has the version and the Python of the module in /usr/lib/python3*/dist-packages, where
+    JetPack installs it, or is None.
     """
     versions = {
         name: {"version": _version(name), "why_not": library.why_not(name)}
@@ -64,31 +68,32 @@ def tensorrt(root: Path = Path("/")) -> dict[str, Any]:
     return {**versions, "system": _system_module(root)}
 
 
-def plugin_image(here: dict[str, Any] | None) -> dict[str, str | None]:
-    """Return the file of the attention kernel that this GPU and driver load, or why there is none."""
-    if here is None:
+def plugin_image(device: dict[str, Any] | None) -> dict[str, str | None]:
+    """Return the image of the attention kernel that a GPU and its driver load, or `why_not`.
+
+    `device` is the GPU of `graphics`.
+    """
+    if device is None:
         return {"file": None, "why_not": "there is no GPU to load it on"}
-    (major, minor), (cuda, point) = (here[k].split(".") for k in ("compute_capability", "driver"))
+    major, minor = map(int, device["compute_capability"].split("."))
+    cuda_major, cuda_minor = map(int, device["driver"].split("."))
     try:
-        image = image_for(10 * int(major) + int(minor), driver=1000 * int(cuda) + 10 * int(point))
+        image = image_for(10 * major + minor, driver=1000 * cuda_major + 10 * cuda_minor)
     except SystemProblem as error:
         return {"file": None, "why_not": str(error)}
     return {"file": image.path.name, "why_not": None}
 
 
 def _version(name: str) -> str | None:
-    return (
-        None
-        if library.why_not(name)
-        else str(importlib.import_module(library.MODULES[name][0]).__version__)
-    )
+    if library.why_not(name):
+        return None
+    return str(importlib.import_module(library.MODULES[name][0]).__version__)
 
 
 def _system_module(root: Path) -> dict[str, str | None] | None:
-    module = next(
-        iter(sorted((root / "usr/lib").glob("python3*/dist-packages/tensorrt/__init__.py"))), None
-    )
-    if module is None:
+    modules = sorted((root / "usr/lib").glob("python3*/dist-packages/tensorrt/__init__.py"))
+    if not modules:
         return None
+    module = modules[0]
     version = re.search(r"""^__version__\s*=\s*["']([\d.]+)""", text(module), re.MULTILINE)
     return {"version": version[1] if version else None, "python": module.parts[-4]}

@@ -12,48 +12,48 @@ from typing import Any
 from finedge.commands import missing_library
 from finedge.runtime.machine.sysfs import UNKNOWN, text
 
-# What a Jetson's pipelines are made of, and the plugin file that each is in (package nvidia-l4t-gstreamer).
+# The elements of a Jetson's pipelines, and the plugin file of each (package nvidia-l4t-gstreamer).
 NVIDIA_ELEMENTS = {
     "nvarguscamerasrc": "nvarguscamerasrc",
     "nvvidconv": "nvvidconv",
     "nvv4l2decoder": "nvvideo4linux2",
 }
-CSI = "vi-output"  # how NVIDIA's driver begins the name of a sensor on the CSI connector
+CSI = "vi-output"  # NVIDIA's driver begins the name of a sensor on the CSI connector with it
+INSTALL = (
+    "pip install finedge "
+    "(on a Jetson cv2 comes with JetPack: make the venv with --system-site-packages)"
+)
+# Names in the facts, and in the text of cv2.getBuildInformation().
+FEATURES = {"ffmpeg": "FFMPEG", "gstreamer": "GStreamer", "v4l2": "v4l/v4l2"}
 
 
 def opencv() -> dict[str, Any]:
-    """Return the version of OpenCV and whether it was built with FFmpeg (video files), GStreamer (CSI, RTSP) and V4L2 (cameras)."""
+    """Return the version of OpenCV and the video libraries that it was built with.
+
+    FFmpeg reads video files, GStreamer CSI and RTSP cameras, V4L2 USB cameras.
+    """
     try:
         import cv2
     except ModuleNotFoundError as error:
-        return {
-            "version": None,
-            "error": str(error),
-            "fix": "pip install finedge (on a Jetson cv2 comes with JetPack: venv --system-site-packages)",
-        }
+        return {"version": None, "error": str(error), "fix": INSTALL}
     except ImportError as error:
         return {"version": None, "error": str(error), "fix": missing_library(error).fix}
     build = cv2.getBuildInformation()
-    return {
-        "version": cv2.__version__,
-        **{
-            name: built_with(build, word)
-            for name, word in (
-                ("ffmpeg", "FFMPEG"),
-                ("gstreamer", "GStreamer"),
-                ("v4l2", "v4l/v4l2"),
-            )
-        },
-    }
+    features = {name: built_with(build, feature) for name, feature in FEATURES.items()}
+    return {"version": cv2.__version__, **features}
 
 
 def built_with(build: str, feature: str) -> bool:
-    """Tell by the text of `cv2.getBuildInformation()` whether a feature is in."""
+    """Tell whether the text of `cv2.getBuildInformation()` says YES for a feature."""
     return re.search(rf"^\s*{re.escape(feature)}:\s+YES", build, re.MULTILINE) is not None
 
 
 def gstreamer(root: Path = Path("/")) -> dict[str, Any]:
-    """Return why no pipeline can be read (None: one can), whether gst-launch-1.0 and python3-gi are there, and NVIDIA's elements."""
+    """Return what reads GStreamer pipelines here.
+
+    `why_not` says why no pipeline can be read, or is None. `gst_launch` and `gi` tell whether
+    gst-launch-1.0 and python3-gi are installed. `elements` has NVIDIA's elements.
+    """
     folders = [
         root / "usr/lib/aarch64-linux-gnu" / part
         for part in ("gstreamer-1.0", "nvidia/gstreamer-1.0")
@@ -71,25 +71,30 @@ def gstreamer(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def cameras(root: Path = Path("/")) -> list[dict[str, Any]]:
-    """Return the V4L2 devices: path, the driver's name for it, usb or csi, and whether this user may read it."""
+    """Return the V4L2 devices.
+
+    Each has its path, the driver's name for it, its kind (v4l2 or csi) and whether this user may
+    read it.
+    """
     devices = sorted(
-        (p for p in (root / "dev").glob("video[0-9]*")), key=lambda p: (len(p.name), p.name)
+        (root / "dev").glob("video[0-9]*"), key=lambda path: (len(path.name), path.name)
     )
-    names = {p: text(root / "sys/class/video4linux" / p.name / "name") for p in devices}
+    names = {path: text(root / "sys/class/video4linux" / path.name / "name") for path in devices}
     return [
         {
-            "device": f"/dev/{p.name}",
-            "name": n or UNKNOWN,
-            "kind": "csi" if n.startswith(CSI) else "v4l2",
-            "readable": os.access(p, os.R_OK),
+            "device": f"/dev/{path.name}",
+            "name": name or UNKNOWN,
+            "kind": "csi" if name.startswith(CSI) else "v4l2",
+            "readable": os.access(path, os.R_OK),
         }
-        for p, n in names.items()
+        for path, name in names.items()
     ]
 
 
 def _why_no_pipeline() -> str | None:
     try:
-        why: str | None = importlib.import_module("finedge.runtime.sources.gstreamer").why_not()
+        module = importlib.import_module("finedge.runtime.sources.gstreamer")
     except ImportError as error:
         return str(error)
-    return why
+    reason: str | None = module.why_not()
+    return reason

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from finedge.jetson.doctor.pictures import FEATURES
 from finedge.tables import one_line, styled
 
 Rows = Iterator[tuple[str, str]]
@@ -47,7 +48,7 @@ def _subject(name: str, rows: Rows, *, width: int) -> list[RenderableType]:
 
 def _machine(facts: dict[str, Any]) -> Rows:
     machine, board = facts["environment"], facts["jetson"]
-    memory, cores = machine["memory_mib"], machine["cores"]
+    cores = machine["cores"]
     if board:
         yield "board", f"{board['board']}, JetPack {board['jetpack']} (L4T {board['l4t']})"
     yield "platform", machine["platform"]
@@ -55,112 +56,84 @@ def _machine(facts: dict[str, Any]) -> Rows:
     flags = " ".join(machine["cpu_flags"]) or "no flags of interest"
     yield "cpu", f"{machine['cpu']}, {count} cores; {flags}"
     yield "int8", f"ONNX Runtime: {INT8.get(machine['int8_products'], machine['int8_products'])}"
-    yield (
-        "memory",
-        memory
-        if isinstance(memory, str)
-        else f"{memory['available']} of {memory['total']} MiB available",
-    )
-    yield (
-        "swap",
-        ", ".join(f"{size} MiB {name}" for name, size in facts["swap_mib"].items()) or "none",
-    )
+    yield "memory", _memory(machine["memory_mib"])
+    swap = ", ".join(f"{size} MiB {name}" for name, size in facts["swap_mib"].items())
+    yield "swap", swap or "none"
     yield "disk", f"{facts['disk_free_mib']} MiB free"
-    yield (
-        "python",
-        ", ".join([machine["python"], *(f"{n} {v}" for n, v in machine["versions"].items())]),
-    )
+    packages = [f"{name} {version}" for name, version in machine["versions"].items()]
+    yield "python", ", ".join([machine["python"], *packages])
+
+
+def _memory(memory: dict[str, int] | str) -> str:
+    if isinstance(memory, str):
+        return memory
+    return f"{memory['available']} of {memory['total']} MiB available"
 
 
 def _power(facts: dict[str, Any]) -> Rows:
-    now, machine = facts["telemetry"], facts["environment"]
-    clocks = {"cpu": now["cpu_mhz"], "gpu": now["gpu_mhz"], "memory": now["memory_mhz"]}
-    warm = [(c, name) for name, c in now["temperatures_c"].items() if c is not None]
-    locked = {None: "", True: ", locked", False: ", not locked"}[now["clocks_locked"]]
+    telemetry = facts["telemetry"]
     if facts["jetson"]:
         modes = ", ".join(facts["power_modes"].values()) or "unknown"
-        yield "mode", f"{now['power_mode'] or 'unknown'} (of {modes})"
-    yield (
-        "clocks",
-        (", ".join(f"{n} {v:.0f} MHz" for n, v in clocks.items() if v is not None) or "unknown")
-        + locked
-        + f"; governor {machine['governor']}",
-    )
-    yield (
-        "power",
-        "unknown" if now["power_w"] is None else f"{now['power_w']:.1f} W ({now['power_from']})",
-    )
-    yield "hottest", f"{max(warm)[0]:.0f} C ({max(warm)[1]})" if warm else "unknown"
-    yield (
-        "throttled",
-        {None: "unknown", True: ", ".join(now["throttled_by"]), False: "no"}[now["throttled"]]
-        + _history(now["throttle_events"]),
-    )
+        yield "mode", f"{telemetry['power_mode'] or 'unknown'} (of {modes})"
+    yield "clocks", f"{_clocks(telemetry)}; governor {facts['environment']['governor']}"
+    watts, sensor = telemetry["power_w"], telemetry["power_from"]
+    yield "power", "unknown" if watts is None else f"{watts:.1f} W ({sensor})"
+    celsius = [(c, name) for name, c in telemetry["temperatures_c"].items() if c is not None]
+    yield "hottest", f"{max(celsius)[0]:.0f} C ({max(celsius)[1]})" if celsius else "unknown"
+    state = {None: "unknown", True: ", ".join(telemetry["throttled_by"]), False: "no"}
+    history = _history(telemetry["throttle_events"])
+    yield "throttled", state[telemetry["throttled"]] + history
+
+
+def _clocks(telemetry: dict[str, Any]) -> str:
+    clocks = {name: telemetry[f"{name}_mhz"] for name in ("cpu", "gpu", "memory")}
+    readings = ", ".join(f"{name} {mhz:.0f} MHz" for name, mhz in clocks.items() if mhz is not None)
+    locked = {None: "", True: ", locked", False: ", not locked"}[telemetry["clocks_locked"]]
+    return (readings or "unknown") + locked
 
 
 def _history(events: dict[str, int]) -> str:
-    told = [f"{name} {count}" for name, count in events.items() if count]
-    return f"; since boot: {', '.join(told)}" if told else ""
+    counts = [f"{name} {count}" for name, count in events.items() if count]
+    return f"; since boot: {', '.join(counts)}" if counts else ""
 
 
 def _gpu(facts: dict[str, Any]) -> Rows:
-    gpu, library, image = facts["gpu"], facts["tensorrt"], facts["plugin_image"]
-    found = [
-        f"{name} {library[name]['version']}"
-        for name in library
-        if name != "system" and library[name]["version"]
-    ]
-    yield (
-        "device",
-        f"{gpu['name']}, compute capability {gpu['compute_capability']}, {gpu['memory_mib']} MiB"
-        if gpu
-        else facts["why_no_gpu"] or "none",
-    )
+    gpu, image = facts["gpu"], facts["plugin_image"]
+    yield "device", _device(gpu) if gpu else facts["why_no_gpu"] or "none"
     yield "driver", facts["nvidia_driver"] or "none"
-    yield (
-        "cuda",
-        ", ".join(
-            [*([f"driver's {gpu['driver']}"] if gpu else []), f"toolkit {facts['cuda'] or 'none'}"]
-        ),
-    )
-    system = (
-        f"; the system's Python has {library['system']['version']}" if library["system"] else ""
-    )
-    yield "tensorrt", (", ".join(found) or "none") + system
+    driver = [f"driver's {gpu['driver']}"] if gpu else []
+    yield "cuda", ", ".join([*driver, f"toolkit {facts['cuda'] or 'none'}"])
+    yield "tensorrt", _tensorrt(facts["tensorrt"])
     yield "plugin image", image["file"] or image["why_not"]
 
 
-def _pictures(facts: dict[str, Any]) -> Rows:
-    vision, streams = facts["opencv"], facts["gstreamer"]
-    features = [name for name in ("ffmpeg", "gstreamer", "v4l2") if vision.get(name)]
-    elements = [name for name, there in streams["elements"].items() if there]
-    tools = [
-        name
-        for name, there in (
-            ("gst-launch-1.0", streams["gst_launch"]),
-            ("python3-gi", streams["gi"]),
-        )
-        if there
+def _device(gpu: dict[str, Any]) -> str:
+    capability = f"compute capability {gpu['compute_capability']}"
+    return f"{gpu['name']}, {capability}, {gpu['memory_mib']} MiB"
+
+
+def _tensorrt(libraries: dict[str, Any]) -> str:
+    system = libraries["system"]
+    versions = [
+        f"{name} {library['version']}"
+        for name, library in libraries.items()
+        if name != "system" and library["version"]
     ]
-    yield (
-        "opencv",
-        f"{vision['version']} with {', '.join(features) or 'none of ffmpeg, gstreamer, v4l2'}",
-    )
-    yield (
-        "gstreamer",
-        "; ".join(
-            [
-                streams["why_not"] or "can be read",
-                *([", ".join([*tools, *elements])] if tools + elements else []),
-            ]
-        ),
-    )
-    yield (
-        "cameras",
-        ", ".join(f"{c['device']} ({c['kind']}, {c['name']})" for c in facts["cameras"])
-        or "none; test:// and files work",
-    )
+    note = f"; the system's Python has {system['version']}" if system else ""
+    return (", ".join(versions) or "none") + note
+
+
+def _pictures(facts: dict[str, Any]) -> Rows:
+    opencv, gstreamer = facts["opencv"], facts["gstreamer"]
+    features = ", ".join(name for name in FEATURES if opencv.get(name))
+    yield "opencv", f"{opencv['version']} with {features or 'none of ' + ', '.join(FEATURES)}"
+    tools = {"gst-launch-1.0": gstreamer["gst_launch"], "python3-gi": gstreamer["gi"]}
+    parts = [name for name, present in {**tools, **gstreamer["elements"]}.items() if present]
+    state = gstreamer["why_not"] or "can be read"
+    yield "gstreamer", "; ".join([state, *([", ".join(parts)] if parts else [])])
+    cameras = ", ".join(f"{c['device']} ({c['kind']}, {c['name']})" for c in facts["cameras"])
+    yield "cameras", cameras or "none; test:// and files work"
 
 
 def _backends(facts: dict[str, Any]) -> Rows:
-    yield from ((name, why or "can run") for name, why in facts["backends"].items())
+    yield from ((name, why_not or "can run") for name, why_not in facts["backends"].items())

@@ -1,5 +1,6 @@
-// DeepStream and Triton Inference Server only open a plugin's library, so this one registers the plugin of the library it is linked
-// to. It lies apart because it needs getPluginRegistry of libnvinfer: the plugin itself then opens in programs that have none.
+// Registers the plugin when this library is opened: DeepStream and Triton Inference Server do no
+// more than open a library. It is a library of its own because it needs getPluginRegistry of
+// libnvinfer. The plugin's library then opens in programs without libnvinfer too.
 
 #include <NvInferRuntime.h>
 

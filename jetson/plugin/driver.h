@@ -1,5 +1,6 @@
-// The CUDA driver, found at run time, and the kernels loaded into it. The library then links to no CUDA, fits every driver, and
-// loads where there is none: while an engine is built it may be asked for shapes and formats only.
+// The CUDA driver, opened at run time, and the kernels that are loaded into it. The library links
+// to no CUDA, so it works with every driver and opens without one. TensorRT may ask for no more
+// than shapes and formats while it builds an engine.
 #pragma once
 
 #include <dlfcn.h>
@@ -15,15 +16,17 @@
 
 namespace finedge {
 
-// What went wrong, for TensorRT's log. Thrown inside the library only; every function TensorRT calls catches.
-struct Trouble : std::runtime_error {
-    explicit Trouble(std::string const& what) : std::runtime_error(what + "; `finedge build --attention decomposed` does without the plugin") {}
+// An error for TensorRT's log. Every function that TensorRT calls catches it.
+struct PluginError : std::runtime_error {
+    explicit PluginError(std::string const& problem)
+        : std::runtime_error(problem +
+                             "; `finedge build --attention decomposed` needs no plugin") {}
 };
 
 // From cuda.h.
 enum Attribute { kMultiprocessors = 16, kMajor = 75, kMinor = 76, kSharedOptin = 97 };
 constexpr int kFunctionShared = 8;
-constexpr int kSharedWithoutAsking = 48 * 1024;
+constexpr int kSharedByDefault = 48 * 1024;  // bytes a kernel has without kFunctionShared
 
 struct Driver {
     int (*cuInit)(unsigned);
@@ -35,7 +38,8 @@ struct Driver {
     int (*cuModuleLoadData)(void**, void const*);
     int (*cuModuleGetFunction)(void**, void*, char const*);
     int (*cuFuncSetAttribute)(void*, int, int);
-    int (*cuLaunchKernel)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
+    int (*cuLaunchKernel)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                          unsigned, void*, void**, void**);
 
     static Driver const& get() {
         static Driver const driver;
@@ -46,23 +50,27 @@ struct Driver {
         if (status == 0) return;
         char const* name = nullptr;
         cuGetErrorName(status, &name);
-        throw Trouble(std::string(call) + " failed with " + std::to_string(status) + " " + (name ? name : ""));
+        std::string const code = std::to_string(status) + " " + (name ? name : "");
+        throw PluginError(std::string(call) + " failed with " + code);
     }
 
-    int attribute(Attribute which) const {
+    int attribute(Attribute attribute) const {
         int device = 0, value = 0;
         check(cuCtxGetDevice(&device), "cuCtxGetDevice");
-        check(cuDeviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
+        check(cuDeviceGetAttribute(&value, attribute, device), "cuDeviceGetAttribute");
         return value;
     }
 
 private:
     Driver() {
         void* const library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-        if (!library) throw Trouble(std::string("no CUDA driver: ") + dlerror());
+        if (!library) throw PluginError(std::string("no CUDA driver: ") + dlerror());
         auto const find = [library](auto& entry, char const* name) {
-            entry = reinterpret_cast<std::remove_reference_t<decltype(entry)>>(dlsym(library, name));
-            if (!entry) throw Trouble(std::string("the CUDA driver has no ") + name + " (CUDA 12.0 or newer is needed)");
+            using Entry = std::remove_reference_t<decltype(entry)>;
+            entry = reinterpret_cast<Entry>(dlsym(library, name));
+            if (entry) return;
+            throw PluginError(std::string("the CUDA driver has no ") + name +
+                              " (CUDA 12.0 or newer is needed)");
         };
         find(cuInit, "cuInit");
         find(cuDriverGetVersion, "cuDriverGetVersion");
@@ -78,47 +86,58 @@ private:
     }
 };
 
-// The kernels in one context. Kept until the process ends: TensorRT makes and drops plugin objects while it times, and each load may
-// have the driver compile the PTX again.
+// The kernels in one context. They stay until the process ends: TensorRT makes and deletes plugin
+// objects while it measures, and with each load the driver might compile the PTX again.
 class Kernels {
 public:
-    // Those of the calling thread's context; loaded when first asked for.
-    static Kernels const& here() {
+    // The kernels of the calling thread's context; the first call loads them.
+    static Kernels const& of_context() {
         static std::mutex mutex;
-        static std::map<unsigned long long, Kernels> all;  // by the context's number: an address may be used twice
+        // By the context's number, because an address may be used twice.
+        static std::map<unsigned long long, Kernels> all;
         std::lock_guard<std::mutex> const lock(mutex);
         unsigned long long number = 0;
         Driver const& driver = Driver::get();
         driver.check(driver.cuCtxGetId(nullptr, &number), "cuCtxGetId");
-        auto const found = all.find(number);
-        return found == all.end() ? all.emplace(number, driver).first->second : found->second;
+        return all.try_emplace(number, driver).first->second;
     }
 
-    explicit Kernels(Driver const& from) : driver(from), processors(from.attribute(kMultiprocessors)), shared_optin(from.attribute(kSharedOptin)) {
+    explicit Kernels(Driver const& cuda)
+        : driver(cuda),
+          processors(cuda.attribute(kMultiprocessors)),
+          shared_optin(cuda.attribute(kSharedOptin)) {
         int const capability = 10 * driver.attribute(kMajor) + driver.attribute(kMinor);
         int version = 0;
         driver.check(driver.cuDriverGetVersion(&version), "cuDriverGetVersion");
         Image const* const image = image_for(capability, version);
-        std::string const device = "sm_" + std::to_string(capability) + " with a driver for CUDA " + std::to_string(version);
-        if (!image) throw Trouble("no image of the attention kernel loads on " + device);
+        std::string const device =
+            "sm_" + std::to_string(capability) +
+            " with a driver for CUDA " + std::to_string(version);
+        if (!image) throw PluginError("no image of the attention kernel loads on " + device);
         driver.check(driver.cuModuleLoadData(&module, image->data), "cuModuleLoadData");
     }
 
-    // A kernel that may be launched with that much dynamic shared memory.
+    // A kernel that may be launched with `shared` bytes of dynamic shared memory.
     void* function(char const* name, int shared) const {
-        std::string const bytes = std::to_string(shared) + " bytes of shared memory; this device has " + std::to_string(shared_optin);
-        if (shared > shared_optin) throw Trouble(std::string(name) + " takes " + bytes);
-        void* found = nullptr;
-        driver.check(driver.cuModuleGetFunction(&found, module, name), "cuModuleGetFunction");
-        if (shared > kSharedWithoutAsking) driver.check(driver.cuFuncSetAttribute(found, kFunctionShared, shared), "cuFuncSetAttribute");
-        return found;
+        if (shared > shared_optin) {
+            throw PluginError(std::string(name) + " needs " + std::to_string(shared) +
+                              " bytes of shared memory; this device has " +
+                              std::to_string(shared_optin));
+        }
+        void* kernel = nullptr;
+        driver.check(driver.cuModuleGetFunction(&kernel, module, name), "cuModuleGetFunction");
+        if (shared > kSharedByDefault) {
+            int const status = driver.cuFuncSetAttribute(kernel, kFunctionShared, shared);
+            driver.check(status, "cuFuncSetAttribute");
+        }
+        return kernel;
     }
 
     Driver const& driver;
     int const processors;
 
 private:
-    int const shared_optin;  // bytes a block can have
+    int const shared_optin;  // the most bytes that a block can have
     void* module = nullptr;
 };
 

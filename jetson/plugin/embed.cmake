@@ -1,5 +1,6 @@
-# finedge_embed(VARIABLE FOLDER): writes a C++ source that holds every image of FOLDER, and puts its path into VARIABLE.
-# The assembler takes the bytes in (.incbin): no tool is needed besides the compiler, and an image may be of any size.
+# finedge_embed(VARIABLE FOLDER) writes a C++ source that holds every image of FOLDER. It puts the
+# path of the source into VARIABLE. The assembler reads the bytes (.incbin), so the build needs no
+# tool but the compiler, and an image may have any size.
 function(finedge_embed variable folder)
   file(GLOB images CONFIGURE_DEPENDS ${folder}/*.ptx ${folder}/*.cubin)
   set(names "")
@@ -12,12 +13,14 @@ function(finedge_embed variable folder)
     set(architecture ${CMAKE_MATCH_1})
     string(COMPARE EQUAL ${CMAKE_MATCH_2} ptx is_ptx)
     set(name finedge_sm_${architecture}_${CMAKE_MATCH_2})
-    string(APPEND names "extern \"C\" __attribute__((visibility(\"hidden\"))) char const ${name}[];\n")
+    string(APPEND names
+           "extern \"C\" __attribute__((visibility(\"hidden\"))) char const ${name}[];\n")
     string(APPEND bytes ".balign 16\\n${name}: .incbin \\\"${image}\\\"\\n.byte 0\\n")
     string(APPEND table "    {${architecture}, ${is_ptx}, ${name}},\n")
   endforeach()
   if(NOT images)
-    message(FATAL_ERROR "no kernel images in ${folder}: `make kernels` writes them; they are committed with the project")
+    message(FATAL_ERROR
+            "no kernel images in ${folder}: `make kernels` writes them")
   endif()
   set(source ${CMAKE_CURRENT_BINARY_DIR}/images.cpp)
   file(CONFIGURE OUTPUT ${source} @ONLY CONTENT "#include \"image.h\"

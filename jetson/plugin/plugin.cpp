@@ -1,5 +1,6 @@
-// The TensorRT plugin of finedge::CrossLayerAttention for programs without Python: trtexec, DeepStream, Triton Inference Server.
-// Does what runtime/trt/plugin/cross_layer_attention.py does, with the same fields, formats and images.
+// The TensorRT plugin of finedge::CrossLayerAttention for programs without Python: trtexec,
+// DeepStream and Triton Inference Server. It has the same fields, formats and images as
+// runtime/trt/plugin/cross_layer_attention.py.
 
 #include <NvInferRuntime.h>
 
@@ -31,7 +32,8 @@ void report(char const* text) noexcept {
     else std::fprintf(stderr, "%s\n", line.c_str());
 }
 
-// No exception may reach TensorRT: 0, or 1 and a line in the log.
+// Calls `work`; returns 0, or after an exception 1. The exception goes to the log, never to
+// TensorRT.
 template <class Work>
 int32_t guarded(Work&& work) noexcept try {
     work();
@@ -41,80 +43,104 @@ int32_t guarded(Work&& work) noexcept try {
     return 1;
 }
 
-// The node's attributes, which are also what an engine keeps. step[i]: what one step of input i is worth where it is INT8, else 0.
-// shared: k and v are one tensor, which TensorRT does not tell a plugin.
-struct Settings {
+// The node's attributes, which an engine keeps too. step[i] is the scale of input i where it is
+// INT8, else 0. shared: k and v are one tensor; TensorRT gives a plugin no other sign of that.
+struct AttentionAttributes {
     float scale = 0, step[3] = {0, 0, 0};
     int32_t shared = 0;
 
     std::array<PluginField, 5> fields() const {
-        auto const number = [](char const* name, float const& value) { return PluginField(name, &value, PluginFieldType::kFLOAT32, 1); };
-        return {number("scale", scale), number("q_scale", step[kQ]), number("k_scale", step[kK]), number("v_scale", step[kV]),
+        auto const number = [](char const* name, float const& value) {
+            return PluginField(name, &value, PluginFieldType::kFLOAT32, 1);
+        };
+        return {number("scale", scale), number("q_scale", step[kQ]), number("k_scale", step[kK]),
+                number("v_scale", step[kV]),
                 PluginField("shared", &shared, PluginFieldType::kINT32, 1)};
     }
 
-    static Settings of(PluginFieldCollection const& given) {
-        Settings read;
+    static AttentionAttributes of(PluginFieldCollection const& node) {
+        AttentionAttributes attributes;
         bool has_scale = false;
-        for (PluginField const* field = given.fields; field != given.fields + given.nbFields; ++field) {
-            for (PluginField const& known : read.fields()) {  // other attributes (plugin_version) are left alone
-                if (std::strcmp(field->name, known.name) != 0) continue;
-                if (field->type != known.type || !field->data) throw Trouble(std::string("attribute ") + known.name + " is of another type");
-                std::memcpy(const_cast<void*>(known.data), field->data, sizeof(float));
-                has_scale |= known.data == &read.scale;
+        PluginField const* const end = node.fields + node.nbFields;
+        for (PluginField const* field = node.fields; field != end; ++field) {
+            // Other attributes, e.g. plugin_version, are ignored.
+            for (PluginField const& target : attributes.fields()) {
+                if (std::strcmp(field->name, target.name) != 0) continue;
+                if (field->type != target.type || !field->data) {
+                    std::string const name = target.name;
+                    throw PluginError("attribute " + name + " is of another type");
+                }
+                std::memcpy(const_cast<void*>(target.data), field->data, sizeof(float));
+                has_scale |= target.data == &attributes.scale;
             }
         }
-        if (!has_scale) throw Trouble("the node has no attribute scale");
-        if (read.shared && read.step[kK] != read.step[kV]) throw Trouble("one tensor is both key and value, with two scales");
-        return read;
+        if (!has_scale) throw PluginError("the node has no attribute scale");
+        if (attributes.shared && attributes.step[kK] != attributes.step[kV]) {
+            throw PluginError("one tensor is both key and value, with two scales");
+        }
+        return attributes;
     }
 };
 static_assert(sizeof(float) == sizeof(int32_t));
 
 struct Size {
     int channels, positions;
-    explicit Size(Dims const& dims) : channels(static_cast<int>(dims.d[1])), positions(static_cast<int>(dims.d[2] * dims.d[3])) {}
+    explicit Size(Dims const& dims)
+        : channels(static_cast<int>(dims.d[1])),
+          positions(static_cast<int>(dims.d[2] * dims.d[3])) {}
 };
 
-Kind kind_of(PluginTensorDesc const& desc) { return desc.type == DataType::kINT8 ? kInt8 : kHalf; }
+Kind kind_of(PluginTensorDesc const& desc) {
+    return desc.type == DataType::kINT8 ? kInt8 : kHalf;
+}
 
-// Empty: the kernel does not read such a map.
+// The format of a map, or nothing where the kernel does not read such a map.
 std::optional<Form> form_of(PluginTensorDesc const& desc) {
-    constexpr std::pair<TensorFormat, Form> known[] = {
-        {TensorFormat::kLINEAR, Form::kLinear}, {TensorFormat::kHWC, Form::kHwc}, {TensorFormat::kHWC8, Form::kHwc8}, {TensorFormat::kCHW32, Form::kChw32}};
+    constexpr std::pair<TensorFormat, Form> forms[] = {{TensorFormat::kLINEAR, Form::kLinear},
+                                                       {TensorFormat::kHWC, Form::kHwc},
+                                                       {TensorFormat::kHWC8, Form::kHwc8},
+                                                       {TensorFormat::kCHW32, Form::kChw32}};
     if (desc.type != DataType::kHALF && desc.type != DataType::kINT8) return {};
     Size const size(desc.dims);
-    for (auto const& [format, form] : known) {
-        if (format == desc.format && is_readable(form, kind_of(desc), size.channels, size.positions)) return form;
+    for (auto const& [format, form] : forms) {
+        if (format != desc.format) continue;
+        if (is_readable(form, kind_of(desc), size.channels, size.positions)) return form;
     }
     return {};
 }
 
-void need_kernel(Kernel const* kernel, Size const& q, Size const& v) {
-    if (!kernel) throw Trouble("no kernel holds " + std::to_string(std::max(q.channels, v.channels)) + " channels");
+void check_kernel(Kernel const* kernel, Size const& q, Size const& v) {
+    int const channels = std::max(q.channels, v.channels);
+    if (!kernel) throw PluginError("no kernel holds " + std::to_string(channels) + " channels");
 }
 
-// A problem all of whose numbers are known but the addresses, and the loaded kernels that solve it.
-struct Ready {
+// The kernels' parameters for one set of shapes, without the five addresses, and the loaded
+// kernels.
+struct PreparedLaunch {
     Problem problem;
     Launch launch;
     Driver const* driver;
     void *attend, *combine;
 
-    Ready(Settings const& settings, PluginTensorDesc const* in, PluginTensorDesc const& out) {
-        Kernels const& kernels = Kernels::here();
+    PreparedLaunch(AttentionAttributes const& attributes, PluginTensorDesc const* in,
+                   PluginTensorDesc const& out) {
+        Kernels const& kernels = Kernels::of_context();
         Size const q(in[kQ].dims), k(in[kK].dims), v(in[kV].dims);
         int const batch = static_cast<int>(in[kQ].dims.d[0]);
-        launch = plan({batch, q.positions, k.positions, q.channels, v.channels}, settings.shared, kernels.processors);
-        need_kernel(launch.kernel, q, v);
-        problem = {map(in[kQ], settings.step[kQ]), map(in[kK], settings.step[kK]), map(in[kV], settings.step[kV]), map(out, 0),
-                   nullptr, q.positions, k.positions, q.channels, v.channels, launch.splits, batch, settings.scale, 0};
+        launch = plan({batch, q.positions, k.positions, q.channels, v.channels}, attributes.shared,
+                      kernels.processors);
+        check_kernel(launch.kernel, q, v);
+        float const* const step = attributes.step;
+        problem = {map(in[kQ], step[kQ]), map(in[kK], step[kK]), map(in[kV], step[kV]), map(out, 0),
+                   nullptr, q.positions, k.positions, q.channels, v.channels, launch.splits, batch,
+                   attributes.scale, 0};
         driver = &kernels.driver;
         attend = kernels.function(launch.kernel->name, launch.kernel->shared_bytes);
         combine = launch.splits > 1 ? kernels.function(kCombine, 0) : nullptr;
     }
 
-    // Only records launches: nothing is allocated and nothing waits, so the stream may be under capture.
+    // Only records launches. It allocates nothing and waits for nothing, so a CUDA graph may
+    // capture the stream.
     void record(void const* const* inputs, void* output, void* workspace, cudaStream_t stream) {
         problem.q.data = const_cast<void*>(inputs[kQ]);
         problem.k.data = const_cast<void*>(inputs[kK]);
@@ -123,7 +149,10 @@ struct Ready {
         problem.partial = static_cast<float*>(workspace);
         void* parameters[] = {&problem};
         auto const start = [&](void* kernel, int rows, int splits, int shared) {
-            driver->check(driver->cuLaunchKernel(kernel, rows, splits, problem.batch, kThreads, 1, 1, shared, stream, parameters, nullptr), "cuLaunchKernel");
+            int const status =
+                driver->cuLaunchKernel(kernel, rows, splits, problem.batch, kThreads, 1, 1, shared,
+                                       stream, parameters, nullptr);
+            driver->check(status, "cuLaunchKernel");
         };
         start(attend, launch.rows, launch.splits, launch.kernel->shared_bytes);
         if (combine) start(combine, problem.queries, 1, 0);
@@ -132,23 +161,32 @@ struct Ready {
 private:
     static Map map(PluginTensorDesc const& desc, float step) {
         auto const form = form_of(desc);
-        if (!form) throw Trouble("a map in a format that was never offered");
+        if (!form) throw PluginError("a map has a format that supportsFormatCombination refused");
         Size const size(desc.dims);
         return lay_out(*form, kind_of(desc), size.channels, size.positions, step);
     }
 };
 
-class Attention final : public IPluginV3, public IPluginV3OneCore, public IPluginV3OneBuild, public IPluginV3OneRuntime {
+class CrossLayerAttentionPlugin final : public IPluginV3,
+                                        public IPluginV3OneCore,
+                                        public IPluginV3OneBuild,
+                                        public IPluginV3OneRuntime {
 public:
-    explicit Attention(Settings const& given) : settings(given), fields(settings.fields()), collection{static_cast<int32_t>(fields.size()), fields.data()} {}
-    Attention(Attention const&) = delete;  // its fields point into it
+    explicit CrossLayerAttentionPlugin(AttentionAttributes const& node)
+        : attributes(node),
+          fields(attributes.fields()),
+          collection{static_cast<int32_t>(fields.size()), fields.data()} {}
+    // Its fields point into it.
+    CrossLayerAttentionPlugin(CrossLayerAttentionPlugin const&) = delete;
 
     IPluginCapability* getCapabilityInterface(PluginCapabilityType type) noexcept override {
         if (type == PluginCapabilityType::kCORE) return static_cast<IPluginV3OneCore*>(this);
         if (type == PluginCapabilityType::kBUILD) return static_cast<IPluginV3OneBuild*>(this);
         return static_cast<IPluginV3OneRuntime*>(this);
     }
-    IPluginV3* clone() noexcept override { return new (std::nothrow) Attention(settings); }
+    IPluginV3* clone() noexcept override {
+        return new (std::nothrow) CrossLayerAttentionPlugin(attributes);
+    }
     IPluginV3* attachToContext(IPluginResourceContext*) noexcept override { return clone(); }
 
     AsciiChar const* getPluginName() const noexcept override { return kName; }
@@ -157,63 +195,74 @@ public:
 
     int32_t getNbOutputs() const noexcept override { return 1; }
 
-    int32_t getOutputDataTypes(DataType* outputs, int32_t, DataType const*, int32_t) const noexcept override {
+    int32_t getOutputDataTypes(DataType* outputs, int32_t, DataType const*,
+                               int32_t) const noexcept override {
         outputs[0] = DataType::kHALF;
         return 0;
     }
 
-    int32_t getOutputShapes(DimsExprs const* in, int32_t, DimsExprs const*, int32_t, DimsExprs* out, int32_t, IExprBuilder&) noexcept override {
+    int32_t getOutputShapes(DimsExprs const* in, int32_t, DimsExprs const*, int32_t, DimsExprs* out,
+                            int32_t, IExprBuilder&) noexcept override {
         *out = in[kQ];
         out->d[1] = in[kV].d[1];
         return 0;
     }
 
-    // Each map in a format of its own: FP16 anywhere, INT8 where an input has a scale.
-    bool supportsFormatCombination(int32_t position, DynamicPluginTensorDesc const* io, int32_t, int32_t) noexcept override {
+    // Each map has its own format: FP16 anywhere, INT8 where an input has a scale.
+    bool supportsFormatCombination(int32_t position, DynamicPluginTensorDesc const* io, int32_t,
+                                   int32_t) noexcept override {
         PluginTensorDesc const& desc = io[position].desc;
-        if (desc.type == DataType::kINT8 && (position == kY || settings.step[position] == 0)) return false;
+        bool const has_scale = position != kY && attributes.step[position] != 0;
+        if (desc.type == DataType::kINT8 && !has_scale) return false;
         return form_of(desc).has_value();
     }
 
-    int32_t configurePlugin(DynamicPluginTensorDesc const* in, int32_t, DynamicPluginTensorDesc const*, int32_t) noexcept override {
+    int32_t configurePlugin(DynamicPluginTensorDesc const* in, int32_t,
+                            DynamicPluginTensorDesc const*, int32_t) noexcept override {
         return guarded([&] {
             Size const q(in[kQ].desc.dims), v(in[kV].desc.dims);
-            need_kernel(kernel_for(q.channels, v.channels, settings.shared), q, v);
+            check_kernel(kernel_for(q.channels, v.channels, attributes.shared), q, v);
         });
     }
 
-    size_t getWorkspaceSize(DynamicPluginTensorDesc const* in, int32_t, DynamicPluginTensorDesc const*, int32_t) const noexcept override {
+    size_t getWorkspaceSize(DynamicPluginTensorDesc const* in, int32_t,
+                            DynamicPluginTensorDesc const*, int32_t) const noexcept override {
         Size const q(in[kQ].max), k(in[kK].max), v(in[kV].max);
-        return static_cast<size_t>(workspace_bound({static_cast<int>(in[kQ].max.d[0]), q.positions, k.positions, q.channels, v.channels}));
+        int const batch = static_cast<int>(in[kQ].max.d[0]);
+        AttentionShape const shape{batch, q.positions, k.positions, q.channels, v.channels};
+        return static_cast<size_t>(workspace_bound(shape));
     }
 
-    int32_t onShapeChange(PluginTensorDesc const* in, int32_t, PluginTensorDesc const* out, int32_t) noexcept override {
-        return guarded([&] { ready.emplace(settings, in, *out); });
+    int32_t onShapeChange(PluginTensorDesc const* in, int32_t, PluginTensorDesc const* out,
+                          int32_t) noexcept override {
+        return guarded([&] { launch.emplace(attributes, in, *out); });
     }
 
-    int32_t enqueue(PluginTensorDesc const* in, PluginTensorDesc const* out, void const* const* inputs, void* const* outputs, void* workspace,
+    int32_t enqueue(PluginTensorDesc const* in, PluginTensorDesc const* out,
+                    void const* const* inputs, void* const* outputs, void* workspace,
                     cudaStream_t stream) noexcept override {
         return guarded([&] {
-            if (!ready) ready.emplace(settings, in, *out);
-            ready->record(inputs, outputs[0], workspace, stream);
+            if (!launch) launch.emplace(attributes, in, *out);
+            launch->record(inputs, outputs[0], workspace, stream);
         });
     }
 
     PluginFieldCollection const* getFieldsToSerialize() noexcept override { return &collection; }
 
 private:
-    Settings const settings;
+    AttentionAttributes const attributes;
     std::array<PluginField, 5> const fields;
     PluginFieldCollection const collection;
-    std::optional<Ready> ready;
+    std::optional<PreparedLaunch> launch;
 };
 
 class Creator final : public IPluginCreatorV3One {
 public:
-    IPluginV3* createPlugin(AsciiChar const*, PluginFieldCollection const* given, TensorRTPhase) noexcept override {
-        IPluginV3* made = nullptr;
-        guarded([&] { made = new Attention(Settings::of(*given)); });
-        return made;
+    IPluginV3* createPlugin(AsciiChar const*, PluginFieldCollection const* node,
+                            TensorRTPhase) noexcept override {
+        IPluginV3* plugin = nullptr;
+        guarded([&] { plugin = new CrossLayerAttentionPlugin(AttentionAttributes::of(*node)); });
+        return plugin;
     }
     PluginFieldCollection const* getFieldNames() noexcept override { return &collection; }
     AsciiChar const* getPluginName() const noexcept override { return kName; }
@@ -221,7 +270,7 @@ public:
     AsciiChar const* getPluginNamespace() const noexcept override { return kNamespace; }
 
 private:
-    Settings const defaults;
+    AttentionAttributes const defaults;
     std::array<PluginField, 5> const fields = defaults.fields();
     PluginFieldCollection const collection{static_cast<int32_t>(fields.size()), fields.data()};
 };
@@ -229,12 +278,14 @@ private:
 }  // namespace
 }  // namespace finedge
 
-// What IPluginRegistry::loadLibrary and trtexec look for.
-extern "C" __attribute__((visibility("default"))) IPluginCreatorInterface* const* getCreators(int32_t& count) {
+#define FINEDGE_EXPORT extern "C" __attribute__((visibility("default")))
+
+// The two entry points that IPluginRegistry::loadLibrary and trtexec look for.
+FINEDGE_EXPORT IPluginCreatorInterface* const* getCreators(int32_t& count) {
     static finedge::Creator creator;
     static IPluginCreatorInterface* const creators[] = {&creator};
     count = 1;
     return creators;
 }
 
-extern "C" __attribute__((visibility("default"))) void setLoggerFinder(ILoggerFinder* finder) { finedge::logger_finder = finder; }
+FINEDGE_EXPORT void setLoggerFinder(ILoggerFinder* finder) { finedge::logger_finder = finder; }

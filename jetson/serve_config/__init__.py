@@ -1,1 +1,4 @@
-"""What other servers need to run a bundle: a model repository for Triton Inference Server, a configuration for DeepStream's nvinfer."""
+"""What other servers need to run a bundle.
+
+For Triton Inference Server that is a model repository, for DeepStream a configuration of nvinfer.
+"""

@@ -1,4 +1,4 @@
-"""A configuration of DeepStream's stock nvinfer element, with the model copy it needs (`planar.py`).
+"""A configuration of DeepStream's stock nvinfer, with the model copy it needs (`planar.py`).
 
     OUT/config_infer.txt  labels.txt  model.onnx  README.md
 
@@ -12,31 +12,32 @@ from pathlib import Path
 
 from finedge.bundle import Bundle
 from finedge.errors import UsageError, nearest
-from finedge.jetson.serve_config.folder import Folder, Request, one_line
+from finedge.jetson.serve_config.folder import Request, ServeFolder, one_line
 from finedge.jetson.serve_config.planar import FILES, PLANES, PROBABILITIES, planar, prepared
 from finedge.preprocess import resized_shape
 from finedge.spec import Preprocess
 
 CONFIG, LABELS, MODEL, ENGINE = "config_infer.txt", "labels.txt", "model.onnx", "model.engine"
 NETWORK_MODE = {"fp32": 0, "int8": 1, "fp16": 2}
-# NvBufSurfTransform_Inter: 1 bilinear; 3 GPU super-sampling, VIC 10 taps, the nearest there is to a filter that averages.
+# NvBufSurfTransform_Inter: 1 is bilinear. 3 is super-sampling on the GPU and 10 taps on the VIC,
+# which is the nearest there is to a filter that averages.
 FILTER = {"cv2-linear": 1}
 AVERAGING = 3
-TRTEXEC_PLUGIN = "libfinedge_plugin.so"  # lies beside the library that DeepStream opens
-SHOWN = ((1920, 1080), (1280, 720))
+TRTEXEC_PLUGIN = "libfinedge_plugin.so"  # in the folder of the library that DeepStream opens
+EXAMPLE_SIZES = ((1920, 1080), (1280, 720))  # width and height of frames, in README.md
 
 
-def folders(bundle: Bundle, request: Request) -> list[Folder]:
+def folders(bundle: Bundle, request: Request) -> list[ServeFolder]:
     """Return the one folder of a bundle.
 
     Raises:
         UsageError: no such variant, or the plugin has no kernel for its attention.
-        BundleError: the bundle lacks it.
-        GateError: the copy does not answer as the bundle's file.
+        BundleError: the bundle lacks the variant.
+        GateError: the copy gives other answers than the bundle's file.
     """
     variant = _variant(bundle, request.variant)
     if request.plugin:
-        _check_heads(bundle, variant)
+        _check_attention(bundle, variant)
     model = planar(bundle, variant)
     with tempfile.TemporaryDirectory() as work:
         content = prepared(model, Path(work), variant=variant, plugin=request.plugin is not None)
@@ -45,19 +46,21 @@ def folders(bundle: Bundle, request: Request) -> list[Folder]:
         LABELS: labels(bundle),
         CONFIG: config(bundle, variant, request).encode(),
     }
-    return [Folder("", files, notes(bundle, variant), _readme(bundle, variant, request))]
+    return [ServeFolder("", files, notes(bundle, variant), _readme(bundle, variant, request))]
 
 
 def labels(bundle: Bundle) -> bytes:
-    """Return labels.txt as nvinfer reads it: one line, the labels of one output separated by `;` (which no label may hold)."""
-    return (
-        ";".join(one_line(label.replace(";", ",")) for label in bundle.spec.labels) + "\n"
-    ).encode()
+    """Return labels.txt as nvinfer reads it.
+
+    It is one line, with the labels of one output separated by `;`, which no label may hold.
+    """
+    names = (one_line(label.replace(";", ",")) for label in bundle.spec.labels)
+    return (";".join(names) + "\n").encode()
 
 
 def config(bundle: Bundle, variant: str, request: Request) -> str:
     """Return config_infer.txt."""
-    spec, fitted = bundle.spec, bundle.confidence(variant)
+    spec, confidence = bundle.spec, bundle.confidence(variant)
     keys = {
         "gpu-id": 0,
         "onnx-file": MODEL,
@@ -76,49 +79,56 @@ def config(bundle: Bundle, variant: str, request: Request) -> str:
         "maintain-aspect-ratio": 0,
         "scaling-filter": FILTER.get(spec.preprocess.method, AVERAGING),
         "output-blob-names": PROBABILITIES,
-        "classifier-threshold": fitted.reject if fitted else 0,
+        "classifier-threshold": confidence.reject if confidence else 0,
         **({"custom-lib-path": request.plugin} if request.plugin else {}),
     }
     return "[property]\n" + "".join(f"{key}={value}\n" for key, value in keys.items())
 
 
 def notes(bundle: Bundle, variant: str) -> tuple[str, ...]:
-    """Return what nvinfer does otherwise than the bundle's own runtime."""
-    found = [
-        *_geometry(bundle.spec.preprocess),
-        "colours: the decoder's NV12 becomes RGB on the video converter, a few grey levels from what OpenCV makes of it",
+    """Return what nvinfer does differently from the bundle's own runtime."""
+    texts = [
+        *_geometry_notes(bundle.spec.preprocess),
+        "Colours: the video converter turns the decoder's NV12 into RGB. "
+        "Its pixels differ by a few grey levels from OpenCV's.",
     ]
     if not bundle.confidence(variant):
-        found.append(
-            f"the bundle has no confidence for {variant}: every frame gets a label (to do: finedge calibrate)"
+        texts.append(
+            f"The bundle has no confidence for {variant}, so every frame gets a label. "
+            "`finedge calibrate` adds it."
         )
-    others = ", ".join(o.name for o in bundle.spec.outputs if o.role != "main")
+    others = ", ".join(output.name for output in bundle.spec.outputs if output.role != "main")
     if others:
-        found.append(
-            f"only output {bundle.spec.main.name} is kept: nvinfer would read {others} as labels of their own"
+        texts.append(
+            f"Only output {bundle.spec.main.name} is kept: "
+            f"nvinfer would read {others} as labels of their own."
         )
     if any(";" in label for label in bundle.spec.labels):
-        found.append("a ; in a label became a comma")
-    return tuple(found)
+        texts.append("A ; in a label became a comma.")
+    return tuple(texts)
 
 
-def source_region(how: Preprocess, *, width: int, height: int) -> tuple[int, int, int, int]:
-    """Return left, top, width, height of what the network sees of a frame of that size, in even pixels (NV12 has half the colours)."""
-    rows, columns = resized_shape(height, width, how)
-    sizes = (how.crop * width / columns, how.crop * height / rows)
-    w, h = (2 * round(s / 2) for s in sizes)
-    return 2 * round((width - w) / 4), 2 * round((height - h) / 4), w, h
+def source_region(preprocess: Preprocess, *, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of what the network sees of a frame of that size.
+
+    They are even numbers of pixels, because NV12 has colour at half the resolution.
+    """
+    rows, columns = resized_shape(height, width, preprocess)
+    region_width = 2 * round(preprocess.crop * width / columns / 2)
+    region_height = 2 * round(preprocess.crop * height / rows / 2)
+    left, top = 2 * round((width - region_width) / 4), 2 * round((height - region_height) / 4)
+    return left, top, region_width, region_height
 
 
-def _variant(bundle: Bundle, asked: str) -> str:
-    if asked == "auto":
+def _variant(bundle: Bundle, name: str) -> str:
+    if name == "auto":
         return "fp16" if FILES["fp16"] in bundle.files else "fp32"
-    if asked not in FILES:
-        raise UsageError(f"unknown variant '{asked}'", expected=nearest(asked, FILES))
-    return asked
+    if name not in FILES:
+        raise UsageError(f"unknown variant '{name}'", expected=nearest(name, FILES))
+    return name
 
 
-def _check_heads(bundle: Bundle, variant: str) -> None:
+def _check_attention(bundle: Bundle, variant: str) -> None:
     """Refuse the plugin for attention that it has no kernel for."""
     from finedge.graph.onnx_file import read_model
     from finedge.runtime.trt.build.graph import attentions
@@ -128,54 +138,79 @@ def _check_heads(bundle: Bundle, variant: str) -> None:
         kernel_for(d=node.d, dv=node.dv, shared=node.shared)
 
 
-def _geometry(how: Preprocess) -> list[str]:
-    if how.frame is not None:
-        height, width = how.frame
+def _geometry_notes(preprocess: Preprocess) -> list[str]:
+    if preprocess.frame is not None:
+        height, width = preprocess.frame
         return [
-            f"the graph resizes and crops by itself: give nvinfer frames of exactly {width} x {height}, any other size it would squash first"
+            f"The graph resizes and crops by itself: give nvinfer frames of exactly "
+            f"{width} x {height}. It squashes frames of any other size first."
         ]
-    found = []
-    if how.rule == "short-side" or how.crop < how.resize:
-        found.append(
-            "nvinfer cannot crop: without the src-crop that README.md shows it squashes the whole frame, which no number of the report speaks of"
+    texts = []
+    if preprocess.rule == "short-side" or preprocess.crop < preprocess.resize:
+        texts.append(
+            "nvinfer cannot crop: README.md shows the src-crop that does it. Without that, nvinfer "
+            "squashes the whole frame, and no accuracy was measured for it."
         )
-    scaler = (
-        "its bilinear filter (1)"
-        if how.method in FILTER
-        else "super-sampling on the GPU, 10 taps on the VIC (3)"
+    if preprocess.method in FILTER:
+        scaler = "its bilinear filter (1)"
+    else:
+        scaler = "super-sampling on the GPU, 10 taps on the VIC (3)"
+    texts.append(
+        f"The bundle was trained and measured with the resize {preprocess.method}. "
+        f"nvinfer's scaling-filter is {scaler}. "
+        "The pixels differ, and nobody measured the accuracy with them. "
+        "`finedge export --frame HEIGHTxWIDTH` puts the resize into the graph instead."
     )
-    found.append(
-        f"resize: the bundle was trained and measured with {how.method}, scaling-filter is {scaler}: other pixels, and an accuracy that nobody measured. "
-        "finedge export --frame HEIGHTxWIDTH puts the resize into the graph instead"
-    )
-    return found
+    return texts
 
 
 def _readme(bundle: Bundle, variant: str, request: Request) -> str:
-    height, width = bundle.spec.input.height, bundle.spec.input.width
-    shapes = " ".join(
-        f"--{k}Shapes={PLANES}:{b}x3x{height}x{width}"
-        for k, b in (("min", 1), ("opt", 1), ("max", request.batch))
-    )
-    plugin = (
-        f" --dynamicPlugins={request.plugin.with_name(TRTEXEC_PLUGIN)}" if request.plugin else ""
-    )
-    return (
-        f"# {bundle.name}, {variant}, for DeepStream\n\n"
-        f"`{MODEL}` takes float32 planes 0..255 and gives probabilities; in ONNX Runtime it answers as the bundle's {FILES[variant]}"
-        f"{' before its unquantized part was set to float16, as finedge build does' if variant == 'int8' else ''}. Not run in DeepStream by "
-        f"finedge's own tests.\n\nBuild the engine on the board, once. nvinfer would build one by itself, but with types of its own choice"
-        f"{', and of an INT8 model without a calibration file a float16 one' if variant == 'int8' else ''}:\n\n"
-        f"```\ntrtexec --onnx={MODEL} --saveEngine={ENGINE} --stronglyTyped {shapes}{plugin}\n```\n\n"
-        f"Then `nvinfer config-file-path={CONFIG}`.\n{_crops(bundle.spec.preprocess)}"
-    )
+    parity = f"They were compared in ONNX Runtime: they are those of the bundle's {FILES[variant]}."
+    choice = "nvinfer would build one by itself, but with types of its own choice."
+    if variant == "int8":
+        parity += " After that its unquantized part became float16, as in `finedge build`."
+        choice += " Of an INT8 model without a calibration file it builds a float16 engine."
+    return f"""# {bundle.name}, {variant}, for DeepStream
+
+`{MODEL}` takes float32 planes 0..255 and gives probabilities. {parity}
+finedge's own tests do not run it in DeepStream.
+
+Build the engine on the board, once. {choice}
+
+```
+{_trtexec(bundle, request)}
+```
+
+Then use `nvinfer config-file-path={CONFIG}`.
+{_crops(bundle.spec.preprocess)}"""
 
 
-def _crops(how: Preprocess) -> str:
-    if how.frame is not None or (how.rule == "squash" and how.crop == how.resize):
+def _trtexec(bundle: Bundle, request: Request) -> str:
+    """Return the command that builds the engine."""
+    size = f"3x{bundle.spec.input.height}x{bundle.spec.input.width}"
+    batches = {"min": 1, "opt": 1, "max": request.batch}
+    shapes = [f"--{name}Shapes={PLANES}:{batch}x{size}" for name, batch in batches.items()]
+    plugin = []
+    if request.plugin:
+        plugin.append(f"--dynamicPlugins={request.plugin.with_name(TRTEXEC_PLUGIN)}")
+    files = [f"--onnx={MODEL}", f"--saveEngine={ENGINE}"]
+    return " ".join(["trtexec", *files, "--stronglyTyped", *shapes, *plugin])
+
+
+def _crops(preprocess: Preprocess) -> str:
+    """Return the part of README.md about the crop; empty where the network sees whole frames."""
+    whole = preprocess.rule == "squash" and preprocess.crop == preprocess.resize
+    if preprocess.frame is not None or whole:
         return ""
-    rows = "".join(
-        f"nvvideoconvert src-crop={':'.join(map(str, source_region(how, width=w, height=h)))}    # frames of {w} x {h}\n"
-        for w, h in SHOWN
-    )
-    return f"\nThe network sees the middle of a frame. Cut it out before nvstreammux, and give that a square of the same side:\n\n```\n{rows}```\n"
+    rows = ""
+    for width, height in EXAMPLE_SIZES:
+        region = source_region(preprocess, width=width, height=height)
+        crop = ":".join(map(str, region))
+        rows += f"nvvideoconvert src-crop={crop}    # frames of {width} x {height}\n"
+    return f"""
+The network sees the middle of a frame. Cut it out before nvstreammux, and give nvstreammux the
+width and height of the cut:
+
+```
+{rows}```
+"""

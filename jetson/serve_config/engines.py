@@ -1,4 +1,4 @@
-"""The TensorRT engines that lie beside a bundle and were made of what it holds now."""
+"""The TensorRT engines in a bundle's folder that were built from its present files."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 
 
 def fresh_engines(bundle: Bundle) -> tuple[Mapping[str, list[StoredEngine]], int]:
-    """Return the engines of TensorRT by precision, each compute capability's newest, and how many were left out as made of other files."""
+    """Return the engines by precision, and how many were left out.
+
+    Each precision has the newest engine of every compute capability. Engines of other files than
+    the bundle holds now are left out.
+    """
 
     @cache
     def digest(precision: str, attention: str) -> str:
-        return _parsed(bundle, cast("Precision", precision), attention)
+        return _model_digest(bundle, cast("Precision", precision), attention)
 
     newest: dict[tuple[str, str], StoredEngine] = {}
     stale = 0
-    for found in sorted(_candidates(bundle), key=lambda e: e.path.stat().st_mtime):
-        if found.key.onnx == digest(
-            found.key.precision, "plugin" if found.key.plugin else "decomposed"
-        ):
-            newest[found.key.precision, found.key.compute_capability] = found
+    for engine in sorted(_candidates(bundle), key=lambda engine: engine.path.stat().st_mtime):
+        attention = "plugin" if engine.key.plugin else "decomposed"
+        if engine.key.onnx == digest(engine.key.precision, attention):
+            newest[engine.key.precision, engine.key.compute_capability] = engine
         else:
             stale += 1
     grouped = defaultdict(list)
-    for (precision, _), found in sorted(newest.items()):
-        grouped[precision].append(found)
+    for (precision, _), engine in sorted(newest.items()):
+        grouped[precision].append(engine)
     return grouped, stale
 
 
 def _candidates(bundle: Bundle) -> list[StoredEngine]:
     # TensorRT for RTX is another library; engines with taps have outputs that no client asks for.
     return [
-        e
-        for e in EngineStore.of(bundle)
-        if e.key.library == "tensorrt" and "debug_taps=True" not in e.key.flags
+        engine
+        for engine in EngineStore.of(bundle)
+        if engine.key.library == "tensorrt" and "debug_taps=True" not in engine.key.flags
     ]
 
 
-def _parsed(bundle: Bundle, precision: Precision, attention: str) -> str:
-    """Return the digest of what TensorRT would be given today; "" where that cannot be made."""
+def _model_digest(bundle: Bundle, precision: Precision, attention: str) -> str:
+    """Return the digest of the model that TensorRT would parse now, or "" where there is none."""
     from finedge.graph.onnx_file import read_model
     from finedge.runtime.trt.build.graph import prepare
 

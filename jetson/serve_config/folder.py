@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all, and that never replace what somebody else wrote."""
+"""Folders that are written whole or not at all, and never replace what somebody else wrote."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from finedge.files import new_folder
 from finedge.sanitize import printable
 
 README = "README.md"
-MARK = "<!-- finedge serve-config writes this folder anew: keep nothing else here -->\n"
+# A README.md that begins with SIGNATURE is of a folder that this command wrote. Folders of an older
+# version continue in other words.
+SIGNATURE = "<!-- finedge serve-config writes this folder"
+MARK = f"{SIGNATURE} at each run: keep nothing else here -->\n"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for: a variant (`auto`: the target's own choice), the largest batch, the plugin's library."""
+    """The options of the user.
+
+    Attributes:
+        variant: fp32, fp16, int8, or auto, which is the target's own choice.
+        batch: the largest batch the server may form.
+        plugin: the plugin's library on the serving machine, or None.
+    """
 
     variant: str = "auto"
     batch: int = 8
@@ -25,14 +34,15 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Folder:
+class ServeFolder:
     """A folder to write.
 
     Attributes:
         name: its path below --out; "" is --out itself.
         files: contents, or files to copy, by relative path.
-        notes: what the target does otherwise than the bundle's own runtime; said on stderr and in README.md.
-        readme: README.md without its notes: a heading and how to use the folder.
+        notes: what the target does differently from the bundle's own runtime. They are written to
+            stderr and to README.md.
+        readme: README.md without its notes: a heading, and how to use the folder.
     """
 
     name: str
@@ -41,14 +51,14 @@ class Folder:
     readme: str
 
 
-def write(folder: Folder, out: Path) -> list[Path]:
+def write(folder: ServeFolder, out: Path) -> list[Path]:
     """Write a folder below `out`, replacing an older one that this command wrote; return the files.
 
     Raises:
         UsageError: something else is there, or `out` cannot be a folder.
     """
     place = out / folder.name
-    if place.is_file() or (place.is_dir() and any(place.iterdir()) and not _ours(place)):
+    if place.is_file() or (place.is_dir() and any(place.iterdir()) and not _has_signature(place)):
         raise UsageError(
             f"{place} holds something that finedge serve-config did not write",
             expected="a new or empty folder",
@@ -77,11 +87,11 @@ def one_line(label: str) -> str:
     return printable(" ".join(label.split()))
 
 
-def _ours(place: Path) -> bool:
+def _has_signature(place: Path) -> bool:
     readme = place / README
-    return readme.is_file() and readme.read_text(errors="replace").startswith(MARK)
+    return readme.is_file() and readme.read_text(errors="replace").startswith(SIGNATURE)
 
 
-def _readme(folder: Folder) -> bytes:
+def _readme(folder: ServeFolder) -> bytes:
     notes = "".join(f"- {note}\n" for note in folder.notes)
-    return f"{MARK}{folder.readme}\n## What is not as in finedge\n\n{notes}".encode()
+    return f"{MARK}{folder.readme}\n## What differs from finedge\n\n{notes}".encode()

@@ -8,32 +8,34 @@ from typing import Any
 ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-class Name(str):
-    """A value of an enum: written without quotes."""
+class EnumName(str):
+    """The name of an enum value, which text format writes without quotes."""
 
 
 def text(message: Mapping[str, Any]) -> str:
-    """Return a message in text format: str, Name, int and bool values, mappings for messages, sequences for repeated fields."""
+    """Return a message in text format.
+
+    Its values are str, EnumName, int and bool. A mapping is a message, a sequence a repeated field.
+    """
     return "".join(f"{line}\n" for line in _lines(message))
 
 
 def _lines(message: Mapping[str, Any]) -> Iterator[str]:
     for field, value in message.items():
-        for one in (
-            value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-        ):
-            if isinstance(one, Mapping):
+        repeated = isinstance(value, Sequence) and not isinstance(value, str)
+        for item in value if repeated else (value,):
+            if isinstance(item, Mapping):
                 yield f"{field} {{"
-                yield from (f"  {line}" for line in _lines(one))
+                yield from (f"  {line}" for line in _lines(item))
                 yield "}"
             else:
-                yield f"{field}: {_scalar(one)}"
+                yield f"{field}: {_scalar(item)}"
 
 
 def _scalar(value: str | int | bool) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str) and not isinstance(value, Name):
+    if isinstance(value, str) and not isinstance(value, EnumName):
         return '"' + "".join(ESCAPES.get(c) or _octal(c) for c in value) + '"'
     return str(value)
 

@@ -11,7 +11,7 @@ from finedge.tables import one_line, styled
 
 
 def show(result: dict[str, Any]) -> RenderableType:
-    """Return the files that were written, and what the server will do in another way."""
+    """Return the files that were written, and what the server does differently."""
     files = [one_line(f"  {name}") for name in result["files"]]
     notes = [Padding(styled(f"- {note}"), (0, 0, 0, 2)) for note in result["notes"]]
     head = f"{result['target']}: {len(files)} files in {result['out']}"

@@ -1,10 +1,13 @@
-"""A model repository for Triton Inference Server: the bundle's ONNX file, and each TensorRT engine that lies beside the bundle.
+"""A model repository for Triton Inference Server.
+
+It holds the bundle's ONNX file, and the TensorRT engines that were built in the bundle's folder.
 
     OUT/birds_fp32/config.pbtxt  labels.txt  README.md  1/model.onnx
     OUT/birds_int8_plan/config.pbtxt  labels.txt  README.md  1/sm87.plan
 
-Fields and their numbers: protobuf/model_config.proto of triton-inference-server/common. Mean, std and layout are part of the graph, so
-the input is the uint8 picture. What the graph cannot hold, the resize and the confidence, is in `parameters` for the client to read.
+Fields and their numbers: protobuf/model_config.proto of triton-inference-server/common. Mean, std
+and layout are part of the graph, so the input is the uint8 picture. The graph cannot hold the
+resize and the confidence. They are in `parameters`, where the client reads them.
 """
 
 from __future__ import annotations
@@ -20,33 +23,36 @@ from typing import Any
 from finedge.bundle import CPU_FILE, FLOAT_FILE, HALF_FILE, Bundle
 from finedge.errors import UsageError, nearest
 from finedge.jetson.serve_config.engines import fresh_engines
-from finedge.jetson.serve_config.folder import Folder, Request, one_line
-from finedge.jetson.serve_config.pbtxt import Name, text
+from finedge.jetson.serve_config.folder import Request, ServeFolder, one_line
+from finedge.jetson.serve_config.pbtxt import EnumName, text
 from finedge.runtime.trt.build.store import StoredEngine
 
 log = logging.getLogger(__name__)
 
-# variant -> the file ONNX Runtime serves and the kind of instance: the INT8 file is made for the CPU, CUDA would not fuse it.
+# variant -> the file that ONNX Runtime serves, and the kind of instance. The INT8 file is made for
+# the CPU: CUDA would not fuse it.
 FILES = {
     "fp32": (FLOAT_FILE, "KIND_AUTO"),
     "fp16": (HALF_FILE, "KIND_GPU"),
     "int8": (CPU_FILE, "KIND_CPU"),
 }
 LABELS = "labels.txt"
-# Triton's backend hands on only some of ONNX Runtime's session settings, and the one for exact
+# Triton's backend passes on only some of ONNX Runtime's session settings. The one for exact
 # products is not among them.
 SATURATES = (
-    "on an x86 CPU without VNNI this INT8 file gives wrong answers: ONNX Runtime's products saturate there, and Triton cannot set "
-    "session.x64quantprecision; `finedge doctor` on that machine says whether it is so: serve fp32 then"
+    "On an x86 CPU without VNNI this INT8 file gives wrong answers. ONNX Runtime's products "
+    "saturate there, and Triton cannot set session.x64quantprecision. `finedge doctor` on that "
+    "machine says whether they saturate; if they do, serve fp32."
 )
 AUTOLOAD = "libfinedge_plugin_autoload.so"
 
 
-def folders(bundle: Bundle, request: Request) -> list[Folder]:
-    """Return the model folders of a repository: one of an ONNX file, one of each precision there are TensorRT engines of.
+def folders(bundle: Bundle, request: Request) -> list[ServeFolder]:
+    """Return the model folders: one of the ONNX file, and one of each precision with engines.
 
     Raises:
-        UsageError: no such variant, or a plugin is asked for: the engine says whether it needs one.
+        UsageError: no such variant, or a plugin is given (an engine's key says whether it needs
+            one).
         BundleError: the bundle lacks the variant.
     """
     variant = "fp32" if request.variant == "auto" else request.variant
@@ -61,63 +67,69 @@ def folders(bundle: Bundle, request: Request) -> list[Folder]:
     engines, stale = fresh_engines(bundle)
     if stale:
         log.warning(
-            "%d engine(s) of other files than %s holds now are left out (to do: finedge build)",
+            "%d engine(s) of other files than %s holds now are left out (fix: finedge build)",
             stale,
             bundle.path,
         )
     return [
         _onnx(bundle, variant, file=bundle.file(file), kind=kind, batch=request.batch),
         *(
-            _plan(bundle, precision, engines=found, batch=request.batch)
-            for precision, found in engines.items()
+            _plan(bundle, precision, engines=group, batch=request.batch)
+            for precision, group in engines.items()
         ),
     ]
 
 
-def _onnx(bundle: Bundle, variant: str, *, file: Path, kind: str, batch: int) -> Folder:
+def _onnx(bundle: Bundle, variant: str, *, file: Path, kind: str, batch: int) -> ServeFolder:
     name = model_name(bundle, variant)
     config = {
         **_config(bundle, variant, name=name, batch=batch),
         "backend": "onnxruntime",
         "default_model_filename": "model.onnx",
-        "instance_group": [{"kind": Name(kind)}],
+        "instance_group": [{"kind": EnumName(kind)}],
     }
     notes = (
-        "the backend needs ONNX Runtime 1.18 or newer (opset 20)",
+        "The backend needs ONNX Runtime 1.18 or newer (opset 20).",
         *([SATURATES] if variant == "int8" else []),
     )
     return _folder(bundle, name, config=config, files={"1/model.onnx": file}, notes=notes)
 
 
-def _plan(bundle: Bundle, precision: str, *, engines: list[StoredEngine], batch: int) -> Folder:
+def _plan(
+    bundle: Bundle, precision: str, *, engines: list[StoredEngine], batch: int
+) -> ServeFolder:
     """Return the folder of one precision: an engine for each compute capability."""
     name = model_name(bundle, f"{precision}_plan")
-    plans = {
-        e.key.compute_capability: f"sm{e.key.compute_capability.replace('.', '')}.plan"
-        for e in engines
-    }
+    variant = precision.split("-")[0]
+    max_batch = min(batch, *(engine.key.profile[2] for engine in engines))
+    plans = {engine.key.compute_capability: _plan_name(engine) for engine in engines}
     config = {
-        **_config(
-            bundle,
-            precision.split("-")[0],
-            name=name,
-            batch=min(batch, *(e.key.profile[2] for e in engines)),
-        ),
+        **_config(bundle, variant, name=name, batch=max_batch),
         "backend": "tensorrt",
         "default_model_filename": next(iter(plans.values())),
-        "cc_model_filenames": [{"key": k, "value": v} for k, v in plans.items()],
-        "instance_group": [{"kind": Name("KIND_GPU")}],
+        "cc_model_filenames": [{"key": key, "value": file} for key, file in plans.items()],
+        "instance_group": [{"kind": EnumName("KIND_GPU")}],
     }
-    versions = ", ".join(sorted({e.key.version for e in engines}))
+    files = {f"1/{_plan_name(engine)}": engine.read() for engine in engines}
+    return _folder(bundle, name, config=config, files=files, notes=_plan_notes(engines))
+
+
+def _plan_name(engine: StoredEngine) -> str:
+    return f"sm{engine.key.compute_capability.replace('.', '')}.plan"
+
+
+def _plan_notes(engines: list[StoredEngine]) -> tuple[str, ...]:
+    versions = ", ".join(sorted({engine.key.version for engine in engines}))
     notes = [
-        f"an engine runs only on the GPU it was built on, with the same TensorRT ({versions}): take the server release that has it"
+        "An engine runs only on the GPU that it was built on, with the same TensorRT "
+        f"({versions}). Use the server release that has it."
     ]
-    if any(e.key.plugin for e in engines):
+    if any(engine.key.plugin for engine in engines):
         notes.append(
-            f"it was built with finedge's plugin: LD_PRELOAD=.../{AUTOLOAD} tritonserver ... (jetson/plugin/README.md; not tried in a server)"
+            "The engine needs finedge's plugin: start `tritonserver` with "
+            f"LD_PRELOAD=.../{AUTOLOAD} (jetson/plugin/README.md). That was not tried in a server."
         )
-    files = {f"1/{plans[e.key.compute_capability]}": e.read() for e in engines}
-    return _folder(bundle, name, config=config, files=files, notes=tuple(notes))
+    return tuple(notes)
 
 
 def _config(bundle: Bundle, variant: str, *, name: str, batch: int) -> dict[str, Any]:
@@ -125,37 +137,43 @@ def _config(bundle: Bundle, variant: str, *, name: str, batch: int) -> dict[str,
     spec = bundle.spec
     picture = {
         "name": spec.input.name,
-        "data_type": Name("TYPE_UINT8"),
-        "format": Name("FORMAT_NHWC"),
+        "data_type": EnumName("TYPE_UINT8"),
+        "format": EnumName("FORMAT_NHWC"),
         "dims": [spec.input.height, spec.input.width, 3],
     }
     outputs = [
         {
-            "name": o.name,
-            "data_type": Name("TYPE_FP32"),
+            "name": output.name,
+            "data_type": EnumName("TYPE_FP32"),
             "dims": [len(spec.labels)],
             "label_filename": LABELS,
         }
-        for o in spec.outputs
+        for output in spec.outputs
     ]
-    fitted = bundle.confidence(variant)
-    facts = {
-        "finedge.main_output": spec.main.name,
-        "finedge.preprocess": json.dumps(asdict(spec.preprocess)),
-    }
-    if fitted:
-        facts |= {
-            "finedge.temperature": f"{fitted.temperature}",
-            "finedge.reject": f"{fitted.reject}",
-        }
+    parameters = _parameters(bundle, variant)
     return {
         "name": name,
         "max_batch_size": batch,
         "input": [picture],
         "output": outputs,
         "dynamic_batching": {},
-        "parameters": [{"key": k, "value": {"string_value": v}} for k, v in facts.items()],
+        "parameters": [
+            {"key": key, "value": {"string_value": value}} for key, value in parameters.items()
+        ],
     }
+
+
+def _parameters(bundle: Bundle, variant: str) -> dict[str, str]:
+    """Return what the client needs and the graph cannot hold."""
+    parameters = {
+        "finedge.main_output": bundle.spec.main.name,
+        "finedge.preprocess": json.dumps(asdict(bundle.spec.preprocess)),
+    }
+    confidence = bundle.confidence(variant)
+    if confidence:
+        parameters["finedge.temperature"] = f"{confidence.temperature}"
+        parameters["finedge.reject"] = f"{confidence.reject}"
+    return parameters
 
 
 def _folder(
@@ -165,40 +183,42 @@ def _folder(
     config: dict[str, Any],
     files: Mapping[str, bytes | Path],
     notes: tuple[str, ...],
-) -> Folder:
+) -> ServeFolder:
     labels = "".join(f"{one_line(label)}\n" for label in bundle.spec.labels)
-    readme = (
-        f"# {name}\n\n{bundle.name} for Triton Inference Server. Not run in a server by finedge's own tests.\n\n"
-        f"```\ntritonserver --model-repository=THE_FOLDER_ABOVE\n```\n"
-    )
-    return Folder(
-        name,
-        {"config.pbtxt": text(config).encode(), LABELS: labels.encode(), **files},
-        (*_notes(bundle), *notes),
-        readme,
-    )
+    readme = f"""# {name}
+
+{bundle.name} for Triton Inference Server. finedge's own tests do not run it in a server.
+
+```
+tritonserver --model-repository=THE_FOLDER_ABOVE
+```
+"""
+    files = {"config.pbtxt": text(config).encode(), LABELS: labels.encode(), **files}
+    return ServeFolder(name, files, (_input_note(bundle), _scores_note(bundle), *notes), readme)
 
 
-def _notes(bundle: Bundle) -> tuple[str, ...]:
-    spec, how = bundle.spec, bundle.spec.preprocess
+def _input_note(bundle: Bundle) -> str:
+    spec, preprocess = bundle.spec, bundle.spec.preprocess
     size = f"uint8 RGB [{spec.input.height}, {spec.input.width}, 3]"
-    if how.frame is not None:
-        return (
-            f"the client sends whole frames, {size}; the graph resizes and crops them",
-            _scores_note(bundle),
-        )
-    note = f"Triton resizes nothing: the client sends {size}, prepared by this rule: {how.describe()}; mean and std are already in the graph"
-    return (f"{note} (finedge.preprocess.preprocess is that rule in Python)", _scores_note(bundle))
+    if preprocess.frame is not None:
+        return f"The client sends whole frames, {size}. The graph resizes and crops them."
+    return (
+        f"Triton resizes nothing: the client sends {size}, prepared by this rule: "
+        f"{preprocess.describe()}. Mean and std are already in the graph. "
+        "finedge.preprocess.preprocess is that rule in Python."
+    )
 
 
 def _scores_note(bundle: Bundle) -> str:
     main = bundle.spec.main
     return (
-        f"output {main.name} is {main.kind}, not probabilities: divide by finedge.temperature of `parameters` (where it is there), take the softmax, "
-        "and answer unknown below finedge.reject"
+        f"The values of output {main.name} are {main.kind}, not probabilities. Divide them by "
+        "finedge.temperature, if `parameters` has that, and take the softmax. "
+        "Answer unknown below finedge.reject."
     )
 
 
 def model_name(bundle: Bundle, suffix: str) -> str:
-    """Return the model's name, which must be its folder's: letters, digits, - and _ only."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", bundle.name).strip("_") + f"_{suffix.replace('-', '_')}"
+    """Return the model's name, which is its folder's name too: letters, digits, - and _ only."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", bundle.name).strip("_")
+    return f"{name}_{suffix.replace('-', '_')}"

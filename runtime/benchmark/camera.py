@@ -193,7 +193,7 @@ class CameraLane(BenchmarkLane):
     def _open(self) -> AbstractContextManager[Source]:
         if not self.uri:
             return Replay(self.frames.frames, self.fps or FPS)
-        source = open_source(self.uri, wish=CaptureOptions(fps=self.fps))
+        source = open_source(self.uri, capture=CaptureOptions(fps=self.fps))
         if not source.live:
             source.__exit__(None, None, None)
             raise UsageError(

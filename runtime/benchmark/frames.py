@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
-from finedge.data import EvaluationImages, Item
+from finedge.data import EvaluationSplit, Item
 from finedge.errors import DataError
 from finedge.image import decode_image
 from finedge.runtime.evaluate.labelled import SplitOptions, evaluated_images, recorded_root
@@ -39,7 +39,7 @@ class Frames:
     source: str
 
 
-def labelled_images(bundle: Bundle, options: SplitOptions) -> EvaluationImages | None:
+def labelled_images(bundle: Bundle, options: SplitOptions) -> EvaluationSplit | None:
     """Return the readable images of a split, or None where there is no labelled data.
 
     The data are those of `options`, or those that the bundle was trained on if they are on this

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finedge.bundle import Bundle
-from finedge.data import EvaluationImages
+from finedge.data import EvaluationSplit
 from finedge.runtime.backend import get_backend, usual_variants
 from finedge.runtime.benchmark.accuracy import choose
 from finedge.runtime.benchmark.camera import CameraLane
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 NO_LABELS = "not measured: no labelled data"
 Key = tuple[str, str]  # the bundle's name, the variant
-Labelled = Mapping[str, EvaluationImages | None]  # the images that each bundle is measured on
+Labelled = Mapping[str, EvaluationSplit | None]  # the images that each bundle is measured on
 
 
 @dataclass(frozen=True)

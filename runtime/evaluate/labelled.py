@@ -9,7 +9,7 @@ from pathlib import Path
 from finedge.bundle import Bundle
 from finedge.data import (
     DataSet,
-    EvaluationImages,
+    EvaluationSplit,
     NewImages,
     StoredSplit,
     log_dataset,
@@ -65,7 +65,7 @@ def bundle_dataset(
     return _dataset(bundle, data, stored=stored, new_images=new_images, whole=whole)
 
 
-def evaluated_images(bundle: Bundle, options: SplitOptions) -> EvaluationImages:
+def evaluated_images(bundle: Bundle, options: SplitOptions) -> EvaluationSplit:
     """Return the images of a split that a bundle is measured on, and the record of their origin.
 
     Raises:
@@ -144,7 +144,7 @@ def _as_the_folder_is(bundle: Bundle, folder: DataSet, seed: int) -> DataSet:
     return dataset
 
 
-def _count_calibrated(bundle: Bundle, images: EvaluationImages, split: str) -> int:
+def _count_calibrated(bundle: Bundle, images: EvaluationSplit, split: str) -> int:
     """Count the images that gave the INT8 ranges; warn of them outside of train."""
     calibration = frozenset(bundle.calibration.images_sha256)
     sha256 = digests(item.path for item in images.items) if calibration else {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from finedge.errors import DataError, UsageError, nearest
+from finedge.progress import watched
 
 if TYPE_CHECKING:
     from finedge.bundle import Bundle
@@ -65,7 +66,7 @@ def explain(
     explainer = Explainer(loaded)
     cards: list[Card] = []
     records: list[dict[str, Any]] = []
-    for frame in _frames(images):
+    for frame in watched(_frames(images), "explaining"):
         png = _free_name(Path(frame.name), [record["png"] for record in records])
         explained = explainer(frame.image, options)
         cards.append(_write_png(explained, out, name=frame.name, png=png))

@@ -48,7 +48,9 @@ class Graph:
         return value
 
     def attention(self, tensor: str) -> AttentionNode:
-        """Return what the attention op behind a tensor compares; one that absorbed its projections is followed by a 1x1 convolution.
+        """Return what the attention op that makes a tensor compares.
+
+        An op that absorbed its projections is followed by a 1x1 convolution.
 
         Raises:
             BundleError: no CrossLayerAttention makes this tensor.

@@ -1,4 +1,4 @@
-"""Addresses of streams: where they point, and what of them may be shown."""
+"""Addresses of streams: where they point, and how they are shown without a password."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from finedge.sanitize import printable
 __all__ = ["ESCAPES", "mask", "port_of", "refuse_unsendable", "split", "without_password"]
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-LONGEST = 8192  # characters; what the servers we know of take
-_BROKEN = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+MAX_LENGTH = 8192  # characters; common web servers accept no more
+ESCAPES = "in a user or password write @ as %40, : as %3A, / as %2F, # as %23, [ as %5B"
+_UNSENDABLE = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def split(uri: str) -> SplitResult:
-    """Split the address of a stream.
+    """Split the address of a stream into its parts.
 
     Raises:
-        UsageError: no host or one that is no name, a port that is no number, characters that no
-            address has, or too many.
+        UsageError: there is no valid host, the port is not a number, a character is not allowed in
+            an address, or the address is too long.
     """
     refuse_unsendable(uri)
     learn(uri)
-    with suppress(ValueError):  # also of `port`, of brackets that do not close, and of `encode`
+    # ValueError also comes from `port`, from `encode`, and from a bracket that is not closed.
+    with suppress(ValueError):
         parts = urlsplit(uri)
         if parts.port != 0 and parts.hostname and parts.hostname.encode("idna"):
             return parts
@@ -39,22 +41,25 @@ def split(uri: str) -> SplitResult:
 
 
 def refuse_unsendable(uri: str) -> None:
-    """Refuse what would end a line of a request, or means nothing in one.
+    """Refuse an address with a character that would end a line of a request.
 
     Raises:
-        UsageError: a control character, half a character, or more than `LONGEST` characters.
+        UsageError: a control character, half of a surrogate pair, or more than `MAX_LENGTH`
+            characters.
     """
-    if len(uri) > LONGEST:
-        shown = f"{mask(uri)[:80]}..."
+    if len(uri) > MAX_LENGTH:
+        excerpt = f"{mask(uri)[:80]}..."
         raise UsageError(
-            f"'{shown}' has {len(uri)} characters",
-            expected=f"an address of at most {LONGEST}",
+            f"'{excerpt}' has {len(uri)} characters",
+            expected=f"an address of at most {MAX_LENGTH}",
         )
-    broken = _BROKEN.search(uri.replace(" ", ""))
-    if broken:
-        what = f"'{mask(uri)}' has the character {printable(broken[0])}"
-        fix = f"write it as %{ord(broken[0]):02X}, or leave it out"
-        raise UsageError(what, expected="printable characters", fix=fix)
+    match = _UNSENDABLE.search(uri.replace(" ", ""))
+    if match:
+        raise UsageError(
+            f"'{mask(uri)}' has the character {printable(match[0])}",
+            expected="printable characters",
+            fix=f"write it as %{ord(match[0]):02X}, or leave it out",
+        )
 
 
 def without_password(parts: SplitResult) -> str:
@@ -63,8 +68,5 @@ def without_password(parts: SplitResult) -> str:
 
 
 def port_of(parts: SplitResult) -> int:
-    """Return the port of an address, the usual one of its scheme where it says none."""
+    """Return the port of an address; without one, the usual port of its scheme."""
     return parts.port or PORTS[parts.scheme]
-
-
-ESCAPES = "in a user or password write @ as %40, : as %3A, / as %2F, # as %23, [ as %5B"

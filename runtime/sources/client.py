@@ -1,7 +1,7 @@
-"""The client of stream servers, HTTP and RTSP: one deadline, redirects, logins.
+"""A client of HTTP and RTSP servers with one deadline, redirects and logins.
 
-A password goes only where a server asks for it, and to the origin that it was written for:
-`finedge.runtime.sources.login`.
+A password is sent only where a server asks for it, and only to the origin that it was written for:
+see `finedge.runtime.sources.login`.
 """
 
 from __future__ import annotations
@@ -14,156 +14,177 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from finedge.runtime.sources.address import split, without_password
-from finedge.runtime.sources.dial import Deadline, Line, dial
+from finedge.runtime.sources.deadline import Deadline
 from finedge.runtime.sources.login import authorization, may_log_in
+from finedge.runtime.sources.tcp import TcpConnection, connect
 
-PIECE = 1 << 20  # bytes; one look takes what has come, up to this
-MOST_BYTES = 1 << 16  # of the first line, or of a description
-SHOWN = 200  # characters of an answer in an error
-MOST_REDIRECTS = 5
-
-
-class NotUnderstood(ValueError):
-    """A server speaks, but another protocol; or hangs up."""
+MAX_READ_BYTES = 1 << 20  # one read returns what has come, up to this
+MAX_TEXT_BYTES = 1 << 16  # of a status line, or of a description
+MAX_SHOWN = 200  # characters of an answer in an error text
+MAX_REDIRECTS = 5
 
 
-class Answer:
-    """What a web server answers to a GET; `close`, from any thread, ends a waiting `more`.
+class ProtocolError(ValueError):
+    """A server speaks another protocol, or hangs up."""
+
+
+class HttpResponse:
+    """The answer of a web server to a GET. `close` may be called from any thread.
 
     Attributes:
         status: of HTTP.
-        line: status and reason, as `404 Not Found`.
-        kind: of the content, without parameters; lower case.
+        status_line: status and reason, as `404 Not Found`.
+        headers: of the answer.
+        content_type: without parameters; lower case.
         boundary: of a multipart answer, without its two dashes; empty where none is named.
         length: of the body in bytes, or None.
     """
 
-    def __init__(self, response: http.client.HTTPResponse, line: Line) -> None:
-        self._response, self._line = response, line
+    def __init__(self, response: http.client.HTTPResponse, connection: TcpConnection) -> None:
+        self._response, self._connection = response, connection
+        self.status = response.status
+        self.status_line = f"{response.status} {response.reason}"[:MAX_SHOWN]
         self.headers: Message = response.headers
-        self.status, self.line = response.status, f"{response.status} {response.reason}"[:SHOWN]
-        self.kind = self.headers.get_content_type()
+        self.content_type = self.headers.get_content_type()
         boundary = str(self.headers.get_param("boundary") or "")
         self.boundary = boundary.strip().removeprefix("--")
         self.length: int | None = response.length
 
-    def more(self) -> bytes:
-        """Return what has come since, waiting for something; nothing at the end.
+    def read_some(self) -> bytes:
+        """Wait for bytes of the body and return those that came; nothing at the end.
 
         Raises:
             OSError: the connection broke, or nothing came in time.
         """
         try:
-            return self._response.read1(PIECE)
+            return self._response.read1(MAX_READ_BYTES)
         except (http.client.HTTPException, ValueError) as error:
             raise ConnectionError(str(error) or type(error).__name__) from error
 
-    def each_wait(self, seconds: float) -> None:
+    def read_all(self, *, max_bytes: int, timeout_s: float) -> bytes:
+        """Return the body: up to its length, or to the end of the connection.
+
+        Raises:
+            OSError: the connection broke, or nothing came in time.
+            ValueError: the body is longer than `max_bytes`, or takes longer than `timeout_s`.
+        """
+        body, deadline = bytearray(), Deadline(timeout_s)
+        while (self.length is None or len(body) < self.length) and (data := self.read_some()):
+            body += data
+            if len(body) > max_bytes or deadline.passed:
+                raise ValueError(f"its picture has no end: {len(body)} bytes in {timeout_s:g} s")
+        return bytes(body)
+
+    def limit_each_wait(self, seconds: float) -> None:
         """Bound each wait within the body by `seconds`, in place of the deadline."""
-        self._line.each_wait(seconds)
+        self._connection.limit_each_wait(seconds)
 
     def close(self) -> None:
-        """End the connection."""
-        self._line.cut()
+        """End the connection, and with it a read that waits."""
+        self._connection.cut()
 
 
 @dataclass(frozen=True)
-class Description:
-    """What an RTSP server answers: the status, the first line, headers, and the stream's SDP."""
+class RtspResponse:
+    """The answer of an RTSP server. `body` of a description is the stream's SDP."""
 
     status: int
-    line: str
+    status_line: str
     headers: Message
     body: str
 
 
-def get(uri: str, *, deadline: Deadline, wait_s: float | None = None) -> Answer:
-    """Ask a web server for an address, through its redirects; the body is read by `more`.
+def get(uri: str, *, deadline: Deadline) -> HttpResponse:
+    """Request an address of a web server and follow its redirects. The body is not read yet.
 
     Args:
-        uri: http or https, with user and password where the server wants them.
-        deadline: of all up to the body.
-        wait_s: the longest wait within the body; None: the deadline holds for it too.
+        uri: http or https, with user and password where the server requires them.
+        deadline: of everything, until `limit_each_wait` replaces it.
 
     Raises:
         OSError: no connection, or no whole answer in time.
-        NotUnderstood: it does not speak HTTP, or it redirects for ever.
-        UsageError: it redirects to what is no address.
+        ProtocolError: the server does not speak HTTP, or it redirects for ever.
+        UsageError: it redirects to what is not an address.
     """
     login = parts = split(uri)
-    for _ in range(MOST_REDIRECTS + 1):
-        answer = _get(parts, login, deadline=deadline)
-        to = str(answer.headers.get("location") or "") if 300 <= answer.status < 400 else ""
-        if not to:
-            if wait_s is not None:
-                answer.each_wait(wait_s)
-            return answer
-        answer.close()
-        parts = _redirected(parts, to)
-    raise NotUnderstood(f"it leads from one address to the next, more than {MOST_REDIRECTS} times")
+    for _ in range(MAX_REDIRECTS + 1):
+        response = _get_with_login(parts, login, deadline=deadline)
+        is_redirect = 300 <= response.status < 400
+        location = str(response.headers.get("location") or "") if is_redirect else ""
+        if not location:
+            return response
+        response.close()
+        parts = _redirect_target(parts, location)
+    raise ProtocolError(f"it leads from one address to the next, more than {MAX_REDIRECTS} times")
 
 
-def ask(uri: str, *, timeout_s: float, open_timeout_s: float) -> Answer:
-    """Ask for a body: `open_timeout_s` is for all before it, `timeout_s` for each wait within it.
+def get_body(uri: str, *, timeout_s: float, open_timeout_s: float) -> HttpResponse:
+    """Request an address, check that the status is 2xx, and return the answer at its body.
+
+    Args:
+        uri: as of `get`.
+        timeout_s: the longest wait within the body.
+        open_timeout_s: for everything before the body.
 
     Raises:
         OSError: no answer, or one that refuses.
-        ValueError: it is none of HTTP, or a redirect leads to no address.
+        ValueError: the server does not speak HTTP, or a redirect leads to no address.
     """
-    answer = get(uri, deadline=Deadline(open_timeout_s), wait_s=timeout_s)
-    if not 200 <= answer.status < 300:
-        answer.close()
-        raise ConnectionError(f"it answers {answer.line}")
-    return answer
+    response = get(uri, deadline=Deadline(open_timeout_s))
+    response.limit_each_wait(timeout_s)
+    if not 200 <= response.status < 300:
+        response.close()
+        raise ConnectionError(f"it answers {response.status_line}")
+    return response
 
 
-def describe(uri: str, *, deadline: Deadline) -> Description:
-    """Ask an RTSP server for a stream's description.
+def describe(uri: str, *, deadline: Deadline) -> RtspResponse:
+    """Request the description of a stream from an RTSP server.
 
     Raises:
         OSError: no connection, or no whole answer in time.
-        NotUnderstood: it does not speak RTSP.
+        ProtocolError: the server does not speak RTSP.
     """
     parts = split(uri)
-    bare = without_password(parts)
-    with dial(parts, deadline=deadline) as line:
-        answer = _describe(line, bare, number=1)
-        if answer.status == 401 and parts.username is not None:
-            login = authorization(parts, answer.headers, method="DESCRIBE", target=bare)
-            answer = _describe(line, bare, number=2, login=login)
-    return answer
+    target = without_password(parts)
+    with connect(parts, deadline=deadline) as connection:
+        response = _describe(connection, target, number=1)
+        if response.status == 401 and parts.username is not None:
+            login = authorization(parts, response.headers, method="DESCRIBE", target=target)
+            response = _describe(connection, target, number=2, login=login)
+    return response
 
 
-def _get(parts: SplitResult, login: SplitResult, *, deadline: Deadline) -> Answer:
+def _get_with_login(parts: SplitResult, login: SplitResult, *, deadline: Deadline) -> HttpResponse:
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    answer = _get_once(parts, target, deadline=deadline)
-    if answer.status != 401 or not may_log_in(parts, login):
-        return answer
-    answer.close()
-    header = authorization(login, answer.headers, method="GET", target=target)
-    return _get_once(parts, target, deadline=deadline, login=header)
+    response = _get(parts, target, deadline=deadline)
+    if response.status != 401 or not may_log_in(parts, login):
+        return response
+    response.close()
+    header = authorization(login, response.headers, method="GET", target=target)
+    return _get(parts, target, deadline=deadline, login=header)
 
 
-def _redirected(parts: SplitResult, to: str) -> SplitResult:
-    target = urlsplit(urljoin(without_password(parts), to))
+def _redirect_target(parts: SplitResult, location: str) -> SplitResult:
+    target = urlsplit(urljoin(without_password(parts), location))
     if target.scheme not in ("http", "https"):
-        raise NotUnderstood(f"it leads to an address of another kind ({target.scheme})")
+        raise ProtocolError(f"it leads to an address of another kind ({target.scheme})")
     return split(target.geturl())
 
 
-def _get_once(
+def _get(
     parts: SplitResult,
     target: str,
     *,
     deadline: Deadline,
     login: tuple[str, ...] = (),
-) -> Answer:
+) -> HttpResponse:
     if re.search(r"\s", target):
-        raise NotUnderstood("a blank in the path")
-    line = dial(parts, deadline=deadline)
+        raise ProtocolError("a blank in the path")
+    connection = connect(parts, deadline=deadline)
     try:
         _send(
-            line,
+            connection,
             f"GET {target} HTTP/1.1",
             f"Host: {parts.netloc.rpartition('@')[2]}",
             "User-Agent: finedge",
@@ -173,47 +194,49 @@ def _get_once(
             "Connection: close",
             *login,
         )
-        return Answer(_response(line), line)
+        return HttpResponse(_read_http_head(connection), connection)
     except BaseException:
-        line.close()
+        connection.close()
         raise
 
 
-def _response(line: Line) -> http.client.HTTPResponse:
-    socket_like: Any = line
+def _read_http_head(connection: TcpConnection) -> http.client.HTTPResponse:
+    socket_like: Any = connection
     response = http.client.HTTPResponse(socket_like, method="GET")
     try:
         response.begin()
     except http.client.RemoteDisconnected:
-        raise NotUnderstood("it hung up") from None
+        raise ProtocolError("it hung up") from None
     except http.client.HTTPException as error:
-        raise NotUnderstood(str(error).strip()[:SHOWN] or type(error).__name__) from error
+        raise ProtocolError(str(error).strip()[:MAX_SHOWN] or type(error).__name__) from error
     return response
 
 
 def _describe(
-    line: Line,
-    uri: str,
+    connection: TcpConnection,
+    target: str,
     *,
     number: int,
     login: tuple[str, ...] = (),
-) -> Description:
-    _send(line, f"DESCRIBE {uri} RTSP/1.0", f"CSeq: {number}", "Accept: application/sdp", *login)
-    first = line.reader.readline(MOST_BYTES).decode(errors="replace").strip()[:SHOWN]
-    status = re.match(r"RTSP/\d\.\d (\d{3})", first)
+) -> RtspResponse:
+    request = f"DESCRIBE {target} RTSP/1.0"
+    _send(connection, request, f"CSeq: {number}", "Accept: application/sdp", *login)
+    reader = connection.reader
+    line = reader.readline(MAX_TEXT_BYTES).decode(errors="replace").strip()[:MAX_SHOWN]
+    status = re.match(r"RTSP/\d\.\d (\d{3})", line)
     if status is None:
-        raise NotUnderstood(first or "it hung up")
+        raise ProtocolError(line or "it hung up")
     try:
-        headers = http.client.parse_headers(line.reader)
+        headers = http.client.parse_headers(reader)
     except http.client.HTTPException as error:
-        raise NotUnderstood(str(error)[:SHOWN]) from error
+        raise ProtocolError(str(error)[:MAX_SHOWN]) from error
     length = str(headers.get("content-length") or "")
-    size = min(int(length[:9]), MOST_BYTES) if length.isdecimal() else 0
-    body = line.reader.read(size)
+    size = min(int(length[:9]), MAX_TEXT_BYTES) if length.isdecimal() else 0
+    body = reader.read(size)
     if len(body) < size:
-        raise NotUnderstood("it hung up")
-    return Description(int(status[1]), first, headers, body.decode(errors="replace"))
+        raise ProtocolError("it hung up")
+    return RtspResponse(int(status[1]), line, headers, body.decode(errors="replace"))
 
 
-def _send(line: Line, *lines: str) -> None:
-    line.send(("\r\n".join(lines) + "\r\n\r\n").encode(errors="replace"))
+def _send(connection: TcpConnection, *lines: str) -> None:
+    connection.send(("\r\n".join(lines) + "\r\n\r\n").encode(errors="replace"))

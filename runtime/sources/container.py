@@ -1,182 +1,195 @@
-"""Whether a video file is whole, by the sizes in its container; FFmpeg does not report it."""
+"""Whether a video file is complete, by the sizes in its container; FFmpeg does not report it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from finedge.regular_files import open_regular
 
-HEAD = 65536
-PACKET = 188  # of MPEG-TS
-PAGE_HEAD = 27  # of Ogg
-ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_Walk = Callable[[BinaryIO, int], bool]
+HEAD_BYTES = 65536
+MP4_INDEX_BYTES = 1 << 20
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide")
+TS_PACKET_BYTES = 188
+OGG_HEADER_BYTES = 27
+ASF_GUID = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+# Results of an `ElementLength` that end the walk.
+TO_THE_END = 0  # the element has no stated length, or no element follows: nothing is missing
+BROKEN = -1  # the element cannot be complete
+# (file at the element, bytes from there to the end) -> the length of the element, in bytes
+ElementLength = Callable[[BinaryIO, int], int]
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container format: elements one after the other, each with its length.
+
+    Attributes:
+        matches: whether a file is of this format, by its first bytes.
+        element_length: reads the length of an element, its header included.
+        first_element: where the first element starts, by the first bytes.
+        slack: bytes that may be missing at the end: padding that some writers leave out.
+    """
+
+    matches: Callable[[bytes], bool]
+    element_length: ElementLength
+    first_element: Callable[[bytes], int] = lambda head: 0
+    slack: int = 0
 
 
 def stores_count(head: bytes) -> bool:
-    """Tell whether the container stores its number of frames: AVI, and MP4 without fragments."""
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+    """Return whether the container stores its frame count: AVI, and MP4 without fragments."""
+    if head[4:8] in (*MP4_BOXES, b"free", b"skip"):
         return b"mvex" not in head and b"moof" not in head
     return head.startswith(b"RIFF") and head[8:12] == b"AVI "
 
 
-def is_cut(path: Path) -> bool:
-    """Tell whether something in the file goes past its end; False where that is unknown.
+def is_truncated(path: Path) -> bool:
+    """Return whether an element of the file goes past its end; False where that is unknown.
 
     Raises:
         OSError: it cannot be read.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.read(HEAD)
-        walk = _walk_of(head)
-        return walk is not None and walk(file, size)
+        head = file.read(HEAD_BYTES)
+        if _is_transport_stream(head):
+            return size % TS_PACKET_BYTES != 0
+        container = next((entry for entry in CONTAINERS if entry.matches(head)), None)
+        return container is not None and _is_truncated(file, container, head=head, size=size)
 
 
-def head_of(path: Path) -> bytes:
-    """Return the first bytes of a file, with what `stores_count` looks for.
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a file; of an MP4 also its index, for `stores_count`.
 
     Raises:
         OSError: it cannot be read.
     """
     with open_regular(path) as file:
-        head = file.read(HEAD)
+        head = file.read(HEAD_BYTES)
         if head[4:8] == b"ftyp":
-            at = _find_box(file, b"moov", size=os.fstat(file.fileno()).st_size)
-            file.seek(at)
-            head += file.read(1 << 20)
+            size = os.fstat(file.fileno()).st_size
+            file.seek(_find_box(file, b"moov", size=size))
+            head += file.read(MP4_INDEX_BYTES)
         return head
 
 
-def _walk_of(head: bytes) -> _Walk | None:
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
-        return _boxes_cut
-    if head.startswith(b"RIFF"):
-        return _riff_cut
-    if head.startswith(b"\x1aE\xdf\xa3"):
-        return _matroska_cut
-    if head.startswith(b"FLV\x01"):
-        return _flv_cut
-    if head.startswith(b"OggS"):
-        return _ogg_cut
-    if head.startswith(ASF):
-        return _asf_cut
-    packets = head[0 : 5 * PACKET : PACKET]
-    return _packets_cut if packets and set(packets) == {0x47} else None
+def _is_truncated(file: BinaryIO, container: Container, *, head: bytes, size: int) -> bool:
+    end = container.first_element(head)
+    for position, length in _elements(file, container, start=end, size=size):
+        if length <= 0:
+            return length == BROKEN
+        end = position + length
+    return end > size + container.slack
 
 
-def _boxes_cut(file: BinaryIO, size: int) -> bool:
-    at = 0
-    while at + 8 <= size:
-        length = _box_length(file, at)
-        if length == 0:  # up to the end
-            return False
-        if length < 8:
-            return True
-        at += length
-    return at != size
-
-
-def _box_length(file: BinaryIO, at: int) -> int:
-    file.seek(at)
-    head = file.read(16)
-    length = int.from_bytes(head[:4], "big")
-    return int.from_bytes(head[8:16], "big") if length == 1 else length
+def _elements(
+    file: BinaryIO, container: Container, *, start: int, size: int
+) -> Iterator[tuple[int, int]]:
+    """Yield position and length of each element, up to one that ends the walk."""
+    position = start
+    while position < size:
+        file.seek(position)
+        length = container.element_length(file, size - position)
+        yield position, length
+        if length <= 0:
+            return
+        position += length
 
 
 def _find_box(file: BinaryIO, name: bytes, *, size: int) -> int:
-    """Return where a box of the top level begins, or 0."""
-    at = 0
-    while at + 8 <= size:
-        file.seek(at + 4)
+    """Return where an MP4 box of the top level begins, or 0."""
+    for position, _ in _elements(file, MP4, start=0, size=size):
+        file.seek(position + 4)
         if file.read(4) == name:
-            return at
-        length = _box_length(file, at)
-        if length < 8:
-            return 0
-        at += length
+            return position
     return 0
 
 
-def _riff_cut(file: BinaryIO, size: int) -> bool:
-    """Each of several RIFF chunks, in files over 1 GB, states its size; 0 was not filled in."""
-    at = 0
-    while at + 12 <= size:
-        file.seek(at)
-        head = file.read(8)
-        if head[:4] != b"RIFF":
-            return False
-        length = int.from_bytes(head[4:], "little")
-        if length == 0:
-            return True
-        at += 8 + length + length % 2
-    return at > size + 1
+def _mp4_length(file: BinaryIO, left: int) -> int:
+    """Return the length of a box: its first 4 bytes; if they are 1, the 8 bytes after its name."""
+    head = file.read(16)
+    length = int.from_bytes(head[:4], "big")
+    if length == 1:
+        length = int.from_bytes(head[8:16], "big")
+    if left >= 8 and length == 0:  # up to the end of the file
+        return TO_THE_END
+    return length if left >= 8 and length >= 8 else BROKEN
 
 
-def _matroska_cut(file: BinaryIO, size: int) -> bool:
-    """Walk the elements; those of unknown length, which live recordings have, are entered."""
-    at = 0
-    while at < size:
-        file.seek(at)
-        head = file.read(12)
-        name = _ebml(head, keep_mark=True)
-        length = _ebml(head[name[1] :], keep_mark=False)
-        if not name[1] or not length[1]:
-            return len(head) < 12
-        at += name[1] + length[1]
-        if length[0] is not None:
-            at += length[0]
-    return at > size
+def _riff_length(file: BinaryIO, left: int) -> int:
+    """Return the length of a RIFF chunk; files over 1 GB have several. 0 was never filled in."""
+    head = file.read(8)
+    if left < 12 or head[:4] != b"RIFF":
+        return TO_THE_END
+    length = int.from_bytes(head[4:], "little")
+    return 8 + length + length % 2 if length else BROKEN
 
 
-def _ebml(data: bytes, *, keep_mark: bool) -> tuple[int | None, int]:
-    """Return a number and how many bytes it takes; no number for "unknown", no bytes for none."""
+def _matroska_length(file: BinaryIO, left: int) -> int:
+    """Return the length of an element; of one of unknown length (live), only of its header."""
+    head = file.read(12)
+    _, name_bytes = _read_ebml(head, keep_marker=True)
+    length, length_bytes = _read_ebml(head[name_bytes:], keep_marker=False)
+    if not name_bytes or not length_bytes:
+        return BROKEN if len(head) < 12 else TO_THE_END
+    return name_bytes + length_bytes + (length or 0)
+
+
+def _read_ebml(data: bytes, *, keep_marker: bool) -> tuple[int | None, int]:
+    """Return a number of Matroska and its width in bytes.
+
+    The number is None for "unknown length". The width is 0 where there is no number.
+    """
     width = 9 - data[0].bit_length() if data and data[0] else 0
     if not width or width > len(data):
         return None, 0
     value = int.from_bytes(data[:width], "big")
-    ones = (1 << 7 * width) - 1
-    if keep_mark:
+    if keep_marker:
         return value, width
+    ones = (1 << 7 * width) - 1
     return (None if value & ones == ones else value & ones), width
 
 
-def _flv_cut(file: BinaryIO, size: int) -> bool:
-    file.seek(5)
-    at = int.from_bytes(file.read(4), "big") + 4
-    while at < size:
-        file.seek(at + 1)
-        at += 11 + int.from_bytes(file.read(3), "big") + 4
-    return at > size
+def _flv_length(file: BinaryIO, left: int) -> int:
+    """Return the length of a tag: 11 bytes of header, its data, 4 bytes with its size."""
+    return 11 + int.from_bytes(file.read(4)[1:], "big") + 4
 
 
-def _ogg_cut(file: BinaryIO, size: int) -> bool:
-    at = 0
-    while at < size:
-        file.seek(at)
-        head = file.read(PAGE_HEAD)
-        if len(head) < PAGE_HEAD:
-            return True
-        if not head.startswith(b"OggS"):
-            return False
-        segments = file.read(head[-1])
-        at += PAGE_HEAD + head[-1] + sum(segments)
-    return at > size
+def _ogg_length(file: BinaryIO, left: int) -> int:
+    """Return the length of a page: its header, a table of segments, the segments."""
+    head = file.read(OGG_HEADER_BYTES)
+    if len(head) < OGG_HEADER_BYTES:
+        return BROKEN
+    if not head.startswith(b"OggS"):
+        return TO_THE_END
+    return OGG_HEADER_BYTES + head[-1] + sum(file.read(head[-1]))
 
 
-def _asf_cut(file: BinaryIO, size: int) -> bool:
-    at = 0
-    while at + 24 <= size:
-        file.seek(at + 16)
-        length = int.from_bytes(file.read(8), "little")
-        if length < 24:  # a live recording does not know
-            return False
-        at += length
-    return at > size
+def _asf_length(file: BinaryIO, left: int) -> int:
+    """Return the length of an object, after its GUID. A live recording does not state it."""
+    length = int.from_bytes(file.read(24)[16:], "little")
+    return length if left >= 24 and length >= 24 else TO_THE_END
 
 
-def _packets_cut(file: BinaryIO, size: int) -> bool:
-    return size % PACKET != 0
+def _is_transport_stream(head: bytes) -> bool:
+    sync_bytes = head[0 : 5 * TS_PACKET_BYTES : TS_PACKET_BYTES]
+    return sync_bytes != b"" and set(sync_bytes) == {0x47}
+
+
+MP4 = Container(lambda head: head[4:8] in MP4_BOXES, _mp4_length)
+CONTAINERS = (
+    MP4,
+    Container(lambda head: head.startswith(b"RIFF"), _riff_length, slack=1),
+    Container(lambda head: head.startswith(b"\x1aE\xdf\xa3"), _matroska_length),
+    Container(
+        lambda head: head.startswith(b"FLV\x01"),
+        _flv_length,
+        first_element=lambda head: int.from_bytes(head[5:9], "big") + 4,
+    ),
+    Container(lambda head: head.startswith(b"OggS"), _ogg_length),
+    Container(lambda head: head.startswith(ASF_GUID), _asf_length),
+)

@@ -1,4 +1,4 @@
-"""Why a stream cannot be opened: FFmpeg reports nothing, so the server is asked, briefly."""
+"""Why a stream cannot be opened. FFmpeg does not report it, so the server is asked, briefly."""
 
 from __future__ import annotations
 
@@ -7,47 +7,49 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from urllib.parse import SplitResult
 
 from finedge.errors import FinedgeError, SystemProblem
 from finedge.runtime.sources.address import ESCAPES, mask, port_of, split
-from finedge.runtime.sources.client import NotUnderstood, describe, get
-from finedge.runtime.sources.dial import Deadline, connected
+from finedge.runtime.sources.client import ProtocolError, describe, get
+from finedge.runtime.sources.deadline import Deadline
+from finedge.runtime.sources.tcp import open_socket
 
-BUSY, LET_GO_S = 503, 0.5
-LONGEST_S = 5.0  # for all of a diagnosis, whatever the time-out of the stream
-BRIEF_S = 0.2  # for a diagnosis in an outage: the stream itself is tried again meanwhile
-OUTAGE_S = 30.0  # two diagnoses within this belong to one outage
-_asked: dict[str, _Inquiry] = {}
+BUSY = 503
+RELEASE_S = 0.5  # a server needs a moment to release the attempt that just failed
+MAX_S = 5.0  # for a whole diagnosis, whatever the time-out of the stream
+OUTAGE_WAIT_S = 0.2  # in an outage: the stream itself is tried again meanwhile
+OUTAGE_S = 30.0  # two diagnoses within this time belong to one outage
+_inquiries: dict[str, _Inquiry] = {}
 
 
 def reach(uri: str, *, timeout_s: float) -> None:
-    """Connect to the host of `uri` and leave again.
+    """Connect to the host of an address and disconnect.
 
     Raises:
-        SystemProblem: the name is unknown, there is no route, nothing listens there, or no answer came within `timeout_s`.
+        SystemProblem: the name is unknown, there is no route, nothing listens there, or no answer
+            came within `timeout_s`.
     """
     try:
-        connected(split(uri), deadline=Deadline(timeout_s)).close()
+        open_socket(split(uri), deadline=Deadline(timeout_s)).close()
     except OSError as error:
         raise _unreachable(uri, error) from error
 
 
 def why_not_rtsp(uri: str, *, timeout_s: float) -> SystemProblem:
-    """Return what keeps an RTSP stream from opening, by asking for its description.
+    """Return why an RTSP stream does not open, from the answer to a request for its description.
 
-    It takes `timeout_s` at most, and a moment in an outage.
+    It takes `timeout_s` at most, and `OUTAGE_WAIT_S` in an outage.
     """
-    return _reason(uri, _why_not_rtsp, timeout_s=timeout_s)
+    return _diagnose(uri, _why_not_rtsp, timeout_s=timeout_s)
 
 
 def why_not_http(uri: str, *, timeout_s: float) -> SystemProblem:
-    """Return what keeps an HTTP stream from opening, in the time of `why_not_rtsp`."""
-    return _reason(uri, _why_not_http, timeout_s=timeout_s)
+    """Return why an HTTP stream does not open. It takes as long as `why_not_rtsp`."""
+    return _diagnose(uri, _why_not_http, timeout_s=timeout_s)
 
 
 class _Inquiry(threading.Thread):
-    """One question to a server; it ends by its own deadline, whoever still waits."""
+    """One request to a server. It ends by its own deadline, whether or not anybody waits."""
 
     def __init__(
         self,
@@ -70,18 +72,19 @@ class _Inquiry(threading.Thread):
             self.problem = SystemProblem(f"{mask(self._uri)} leads to no address: {reason}")
 
 
-def _reason(
+def _diagnose(
     uri: str,
     ask: Callable[[str, Deadline], SystemProblem],
     *,
     timeout_s: float,
 ) -> SystemProblem:
-    last, seconds = _asked.get(uri), min(timeout_s, LONGEST_S)
+    last, seconds = _inquiries.get(uri), min(timeout_s, MAX_S)
     outage = last is not None and time.monotonic() - last.started < OUTAGE_S
-    now = last if last is not None and last.is_alive() else _Inquiry(uri, ask, seconds=seconds)
-    _asked[uri] = now
-    now.join(BRIEF_S if outage else seconds + BRIEF_S)
-    problem = now.problem or (last.problem if last is not None and outage else None)
+    running = last is not None and last.is_alive()
+    inquiry = last if last is not None and running else _Inquiry(uri, ask, seconds=seconds)
+    _inquiries[uri] = inquiry
+    inquiry.join(OUTAGE_WAIT_S if outage else seconds + OUTAGE_WAIT_S)
+    problem = inquiry.problem or (last.problem if last is not None and outage else None)
     return problem or SystemProblem(
         f"{mask(uri)} cannot be opened: no answer within {seconds:g} s with a reason",
         expected="a server that answers",
@@ -91,18 +94,18 @@ def _reason(
 
 def _why_not_rtsp(uri: str, deadline: Deadline) -> SystemProblem:
     try:
-        answer = describe(uri, deadline=deadline)
-        if answer.status == BUSY:  # with the attempt that just failed: it lets go in a moment
-            deadline.sleep(LET_GO_S)
-            answer = describe(uri, deadline=deadline)
+        response = describe(uri, deadline=deadline)
+        if response.status == BUSY:
+            deadline.sleep(RELEASE_S)
+            response = describe(uri, deadline=deadline)
     except (ConnectionRefusedError, socket.gaierror) as error:
         return _unreachable(uri, error)
-    except (OSError, NotUnderstood) as error:
+    except (OSError, ProtocolError) as error:
         what = f"{mask(uri)} does not speak RTSP: {error or type(error).__name__}"
         return SystemProblem(what, expected="an RTSP server", fix="check the port (usually 554)")
-    if answer.status != 200:
-        return _refused(uri, split(uri), status=answer.status, line=answer.line)
-    video = answer.body.partition("m=video")[2]
+    if response.status != 200:
+        return _refused(uri, status=response.status, status_line=response.status_line)
+    video = response.body.partition("m=video")[2]
     if not video:
         return SystemProblem(
             f"{mask(uri)} has no video",
@@ -110,8 +113,9 @@ def _why_not_rtsp(uri: str, deadline: Deadline) -> SystemProblem:
             fix="choose another stream of the camera",
         )
     codecs = re.findall(r"a=rtpmap:\d+ ([\w.-]+)", video.partition("m=")[0])
+    codec = f"(codec: {', '.join(codecs) or 'not named'})"
     return SystemProblem(
-        f"{mask(uri)} answers, but its video (codec: {', '.join(codecs) or 'not named'}) gave no picture in time",
+        f"{mask(uri)} answers, but its video {codec} gave no picture in time",
         expected="H.264, H.265 or MJPEG over TCP that plays within seconds",
         fix="set the camera to H.264; try its second stream; see whether another program plays it",
     )
@@ -119,8 +123,8 @@ def _why_not_rtsp(uri: str, deadline: Deadline) -> SystemProblem:
 
 def _why_not_http(uri: str, deadline: Deadline) -> SystemProblem:
     try:
-        answer = get(uri, deadline=deadline)
-    except NotUnderstood as error:
+        response = get(uri, deadline=deadline)
+    except ProtocolError as error:
         return SystemProblem(
             f"{mask(uri)} gives no HTTP answer: {error}",
             expected="a web server",
@@ -128,19 +132,20 @@ def _why_not_http(uri: str, deadline: Deadline) -> SystemProblem:
         )
     except OSError as error:
         return _unreachable(uri, error)
-    answer.close()
-    if answer.status >= 300:
-        return _refused(uri, split(uri), status=answer.status, line=answer.line)
-    kind = answer.kind if "content-type" in answer.headers else "no type"
+    response.close()
+    if response.status >= 300:
+        return _refused(uri, status=response.status, status_line=response.status_line)
+    content_type = response.content_type if "content-type" in response.headers else "no type"
     return SystemProblem(
-        f"{mask(uri)} answers with {kind}, in which FFmpeg finds no video",
+        f"{mask(uri)} answers with {content_type}, in which FFmpeg finds no video",
         expected="MJPEG, HLS (.m3u8) or a video file",
         fix="open the address in a browser: it must show the picture itself, not a page around it",
     )
 
 
-def _refused(uri: str, parts: SplitResult, *, status: int, line: str) -> SystemProblem:
-    name, form = mask(uri), f"{parts.scheme}://user:password@{parts.hostname}/..."
+def _refused(uri: str, *, status: int, status_line: str) -> SystemProblem:
+    name, parts = mask(uri), split(uri)
+    form = f"{parts.scheme}://user:password@{parts.hostname}/..."
     if status == 401 and parts.username is None:
         return SystemProblem(
             f"{name} wants a user and a password (401)", expected=form, fix=ESCAPES
@@ -158,7 +163,7 @@ def _refused(uri: str, parts: SplitResult, *, status: int, line: str) -> SystemP
             fix="look it up in the camera's manual or ONVIF page",
         )
     return SystemProblem(
-        f"{name} was refused: {line}",
+        f"{name} was refused: {status_line}",
         expected="200 OK",
         fix="503 or 453: too many viewers, close one; else see the camera's log",
     )

@@ -1,4 +1,4 @@
-"""Images on disk as a source: one file, a folder, a glob."""
+"""Image files as a source: one file, a folder, or a glob."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from finedge.runtime.sources.base import Frame, SourceInfo
 
 log = logging.getLogger(__name__)
 
-MAX_UNREADABLE = (
-    0.5  # of the images of a folder or glob; past this the folder is taken to be broken
-)
+# Fraction of the images of a folder or glob. Above it the folder counts as broken.
+MAX_UNREADABLE = 0.5
 
 
 class ImageFiles:
-    """Every image of a list, in order; an unreadable one is skipped and listed at the end.
+    """The images of a list of files, in order. An unreadable one is skipped and logged at the end.
+
+    Args:
+        paths: of the images.
+        info: of the source.
+        max_unreadable: the fraction of images, in [0, 1], that may be unreadable.
 
     Raises:
-        DataError: at the end, when all images or more than `max_unreadable` of them (a share in [0, 1]) could not be read.
+        DataError: at the end: all images, or more than `max_unreadable`, could not be read.
     """
 
     live = False
@@ -46,8 +50,8 @@ class ImageFiles:
             except DataError as error:
                 self.unreadable[path] = error.what
                 continue
-            captured = time.monotonic_ns()
-            yield Frame(index, captured, image, str(path), (captured - start) / 1e6)
+            captured_ns = time.monotonic_ns()
+            yield Frame(index, captured_ns, image, str(path), (captured_ns - start) / 1e6)
         self._refuse_if_broken()
 
     def __enter__(self) -> ImageFiles:
@@ -59,7 +63,7 @@ class ImageFiles:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """List what was skipped so far; also when the caller stopped early."""
+        """Log what was skipped so far, also when the caller stopped early."""
         if self.unreadable:
             log.warning(
                 "skipped %d of %d images:\n  %s",
@@ -69,47 +73,55 @@ class ImageFiles:
             )
 
     def _refuse_if_broken(self) -> None:
-        bad, total = len(self.unreadable), len(self._paths)
-        if bad == total or bad / total > self._max_unreadable:
-            first = next(iter(self.unreadable.values()))
-            if self.info.kind == "image":
-                raise DataError(first, expected=f"a whole picture: {', '.join(sorted(SUFFIXES))}")
-            raise DataError(
-                f"{bad} of the {total} images of {self.info.uri} cannot be read; the first: {first}",
-                expected=f"at most {self._max_unreadable:.0%} unreadable",
-                fix="copy the images again, or remove those that are listed",
-            )
+        unreadable, total = len(self.unreadable), len(self._paths)
+        if unreadable < total and unreadable / total <= self._max_unreadable:
+            return
+        first = next(iter(self.unreadable.values()))
+        if self.info.kind == "image":
+            raise DataError(first, expected=f"a whole picture: {', '.join(sorted(SUFFIXES))}")
+        images = f"{unreadable} of the {total} images of {self.info.uri}"
+        raise DataError(
+            f"{images} cannot be read; the first: {first}",
+            expected=f"at most {self._max_unreadable:.0%} unreadable",
+            fix="copy the images again, or remove those that are listed",
+        )
 
 
 def open_image(uri: str) -> ImageFiles:
-    """Open one image file; it is refused when it cannot be read."""
+    """Open one image file. Iterating refuses it when it cannot be read."""
     return ImageFiles([Path(uri)], SourceInfo("image", uri, frames=1), max_unreadable=0.0)
 
 
 def open_folder(uri: str, *, max_unreadable: float = MAX_UNREADABLE) -> ImageFiles:
-    """Open the pictures below a folder, sorted by path; training selects files in the same way."""
+    """Open the images in a folder and its subfolders, sorted by path.
+
+    Training selects files in the same way.
+    """
     paths, left_out = pictures_below(Path(uri))
-    _say(left_out)
-    return _some(paths, SourceInfo("folder", uri, frames=len(paths)), max_unreadable)
+    return _open_list(paths, left_out, kind="folder", uri=uri, max_unreadable=max_unreadable)
 
 
 def open_glob(uri: str, *, max_unreadable: float = MAX_UNREADABLE) -> ImageFiles:
-    """Open the pictures that match a pattern (`**` crosses folders), sorted by path."""
-    found = glob.glob(uri, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
-    paths, left_out = pictures_among(map(Path, found), asked=frozenset(Path(uri).parts))
-    _say(left_out)
-    return _some(paths, SourceInfo("glob", uri, frames=len(paths)), max_unreadable)
+    """Open the images that match a pattern (`**` crosses folders), sorted by path."""
+    matches = glob.glob(uri, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
+    paths, left_out = pictures_among(map(Path, matches), asked=frozenset(Path(uri).parts))
+    return _open_list(paths, left_out, kind="glob", uri=uri, max_unreadable=max_unreadable)
 
 
-def _say(left_out: Sequence[LeftOut]) -> None:
-    for left in left_out:
-        log.info("left out: %s", left)
-
-
-def _some(paths: Sequence[Path], info: SourceInfo, max_unreadable: float) -> ImageFiles:
+def _open_list(
+    paths: Sequence[Path],
+    left_out: Sequence[LeftOut],
+    *,
+    kind: str,
+    uri: str,
+    max_unreadable: float,
+) -> ImageFiles:
+    for entry in left_out:
+        log.info("left out: %s", entry)
     if not paths:
         raise DataError(
-            f"{info.kind} '{info.uri}' has no images",
+            f"{kind} '{uri}' has no images",
             expected=f"files named {', '.join(sorted(SUFFIXES))}",
         )
+    info = SourceInfo(kind, uri, frames=len(paths))
     return ImageFiles(paths, info, max_unreadable=max_unreadable)

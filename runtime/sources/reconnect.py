@@ -1,4 +1,4 @@
-"""A source that comes back: one connection after the other, and the truth about the time between."""
+"""A live source that reconnects: one connection after the other, each outage reported once."""
 
 from __future__ import annotations
 
@@ -9,60 +9,60 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from finedge.errors import DataError, FinedgeError, SourceLost
-from finedge.runtime.sources.aside import aside
-from finedge.runtime.sources.base import Connection, EndOfStream, Frame, Shot
+from finedge.runtime.sources.base import CapturedFrame, Connection, EndOfStream, Frame
+from finedge.runtime.sources.worker import run_in_worker
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 0.1
-LONGEST_WAIT_S = 0.5  # a server that returns is met again within this and the time of connecting
+MAX_WAIT_S = 0.5  # a server that returns is reached within this and the time of connecting
 
 
-class Reconnecting:
-    """The frames of one connection after the other; while there is none, nothing is yielded.
+class ReconnectingSource:
+    """The frames of one connection after the other. During an outage it yields nothing.
 
-    A loss, each reason why it lasts, and the return are logged once; `losses` counts. What is not live (a file played by GStreamer) just ends.
+    A loss, each reason why it lasts, and the return are logged once. A source that is not live (a
+    file that GStreamer plays) ends with its connection.
 
     Args:
-        connect: opens a connection; its errors are raised here the first time, and mean "not yet" later.
+        connect: opens a connection. The first time its errors are raised here; later they mean
+            "not yet".
         reconnect: False to raise `SourceLost` at the first loss.
-        fps: frames that come sooner than this rate wants are left out.
+        fps: the highest rate; frames that come sooner are left out.
+
+    Attributes:
+        losses: how often the connection broke.
 
     Raises:
         SourceLost: the connection broke and `reconnect` is False.
-        DataError: what is not live broke.
+        DataError: a source that is not live broke.
     """
 
     def __init__(
         self, connect: Callable[[], Connection], *, reconnect: bool = True, fps: float | None = None
     ) -> None:
-        self._connect, self._reconnect, self._period_ns = (
-            connect,
-            reconnect,
-            round(1e9 / fps) if fps else 0,
-        )
+        self._connect, self._reconnect = connect, reconnect
+        self._period_ns = round(1e9 / fps) if fps else 0
         self._closed, self._swap = threading.Event(), threading.Lock()
-        self._connection = aside(connect, late=lambda connection: connection.close())
+        self._connection = run_in_worker(connect, close=lambda connection: connection.close())
         self.live, self.info = self._connection.live, self._connection.info
         self.losses = 0
-        self._reasons: set[str] = set()  # reported in this outage
+        self._reasons: set[str] = set()  # those that were logged in this outage
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield frames until closed; `index` goes on over losses."""
-        index = due = 0
-        while (shot := self._next(index)) is not None:
-            if shot.captured_ns < due:
+        """Yield frames until closed; `index` continues over losses."""
+        index = due_ns = 0
+        while (frame := self._next(index)) is not None:
+            if frame.captured_ns < due_ns:
                 continue
-            yield Frame(index, shot.captured_ns, shot.image, self.info.uri, shot.decode_ms)
+            yield Frame(index, frame.captured_ns, frame.image, self.info.uri, frame.decode_ms)
             index += 1
-            if (
-                self._period_ns
-            ):  # from when it was due, so that the mean rate is kept; after a pause from now
-                due = (
-                    due if shot.captured_ns < due + self._period_ns else shot.captured_ns
-                ) + self._period_ns
+            # The next one is due a period after this one was due, which keeps the mean rate. After
+            # a pause it is due a period after this one came.
+            on_time = frame.captured_ns < due_ns + self._period_ns
+            due_ns = (due_ns if on_time else frame.captured_ns) + self._period_ns
 
-    def __enter__(self) -> Reconnecting:
+    def __enter__(self) -> ReconnectingSource:
         return self
 
     def __exit__(
@@ -74,65 +74,62 @@ class Reconnecting:
         self.close()
 
     def close(self) -> None:
-        """End the iteration, also one that waits in another thread for a picture or a return."""
+        """End the iteration, also one that waits in another thread for a frame or a return."""
         self._closed.set()
         with self._swap:
             self._connection.close()
 
-    def _next(self, index: int) -> Shot | None:
+    def _next(self, index: int) -> CapturedFrame | None:
         try:
             return self._connection.read()
         except EndOfStream:
-            lost = SourceLost(
+            if not self.live:
+                return None
+            loss = SourceLost(
                 f"{self.info.uri} was ended by the other side after {index} frames",
                 fix="start it again there",
             )
-            if not self.live:
-                return None
         except SourceLost as error:
-            lost = SourceLost(
-                f"{error.what} ({index} were read)", expected=error.expected, fix=error.fix
-            )
+            what = f"{error.what} ({index} were read)"
             if not self.live:
-                raise DataError(lost.what, expected="a complete video") from error
+                raise DataError(what, expected="a complete video") from error
+            loss = SourceLost(what, expected=error.expected, fix=error.fix)
         if self._closed.is_set():
             return None
         if not self._reconnect:
-            raise lost
-        return self._regain(lost)
+            raise loss
+        return self._wait_for_return(loss)
 
-    def _regain(self, lost: SourceLost) -> Shot | None:
-        """Return the first picture after a loss, or None when closed meanwhile."""
+    def _wait_for_return(self, loss: SourceLost) -> CapturedFrame | None:
+        """Return the first frame after a loss; None when closed meanwhile."""
         self.losses += 1
-        since, wait_s = time.monotonic(), FIRST_WAIT_S
-        log.warning("%s; trying again until it returns", lost.what)
+        start, wait_s = time.monotonic(), FIRST_WAIT_S
+        log.warning("%s; trying again until it returns", loss.what)
         self._connection.close()
         self._reasons.clear()
         while not self._closed.wait(wait_s):
-            shot = self._try()
-            if shot is not None:
-                log.warning("%s is back after %.1f s", self.info.uri, time.monotonic() - since)
-                return shot
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            frame = self._try_again()
+            if frame is not None:
+                log.warning("%s is back after %.1f s", self.info.uri, time.monotonic() - start)
+                return frame
+            wait_s = min(2 * wait_s, MAX_WAIT_S)
         return None
 
-    def _try(self) -> Shot | None:
+    def _try_again(self) -> CapturedFrame | None:
         try:
             connection = self._connect()
-            with self._swap:  # `close` meets either the old one or this one
+            with self._swap:  # `close` closes either the old connection or this one
                 self._connection = connection
                 if self._closed.is_set():
                     connection.close()
-            shot = connection.read()
+            return connection.read()
         except (FinedgeError, EndOfStream) as error:
-            self._tell(str(error) or "it ended at once")
+            self._log_reason(str(error) or "it ended at once")
             self._connection.close()
             return None
-        return shot
 
-    def _tell(self, reason: str) -> None:
-        """Log a reason, at INFO only once: a camera may be back with another password or path."""
-        log.log(
-            logging.DEBUG if reason in self._reasons else logging.INFO, "not back yet: %s", reason
-        )
+    def _log_reason(self, reason: str) -> None:
+        """Log a reason at INFO once: the camera may be back with another password or path."""
+        level = logging.DEBUG if reason in self._reasons else logging.INFO
+        log.log(level, "not back yet: %s", reason)
         self._reasons.add(reason)

@@ -15,7 +15,7 @@ from finedge.errors import UsageError
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.sinks import Context, Outputs, open_sinks
 from finedge.runtime.sources import Source, mask, open_source
-from finedge.runtime.sources.base import AS_IT_COMES, CaptureOptions
+from finedge.runtime.sources.base import DEFAULT_CAPTURE, CaptureOptions
 from finedge.runtime.stream.decide import MARGIN, Holding, Rules, Smoothing
 from finedge.runtime.stream.pipeline import Pipeline
 from finedge.runtime.stream.region import Region
@@ -129,7 +129,7 @@ def classify(
     variant: str = "auto",
     backend: str = "auto",
     topk: int = 5,
-    capture: OmitArgPrefixes[CaptureOptions] = AS_IT_COMES,
+    capture: OmitArgPrefixes[CaptureOptions] = DEFAULT_CAPTURE,
     limits: OmitArgPrefixes[RunLimits] = RunLimits(),
     decisions: OmitArgPrefixes[DecisionOptions] = DecisionOptions(),
     outputs: OmitArgPrefixes[Outputs] = ONLY_STDOUT,
@@ -161,7 +161,7 @@ def classify(
     rules, region = decisions.rules(), decisions.region()
     with exit_after_signal(), ExitStack() as exits:
         opened = [
-            exits.enter_context(open_source(source, wish=capture, **limits.source_options))
+            exits.enter_context(open_source(source, capture=capture, **limits.source_options))
             for source in sources
         ]
         _refuse_photos(opened, limits=limits, decisions=decisions)

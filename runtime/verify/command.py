@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from finedge.bundle import VARIANTS, Bundle
 from finedge.errors import GateError
 from finedge.options import comma_list
+from finedge.progress import watched
 from finedge.runtime.agreement import Stage
 from finedge.runtime.backend import get_backend
 from finedge.runtime.verify.stages import all_stages
@@ -52,7 +53,7 @@ def verify(
     loaded = Bundle.load(bundle)
     names = comma_list(variants, kind="variant", known=VARIANTS) or loaded.variants()
     verification = Verification(loaded, get_backend(backend), data, run, images, names)
-    return _passed(list(all_stages(verification)))
+    return _passed(list(watched(all_stages(verification), "verifying")))
 
 
 def _passed(stages: list[Stage]) -> dict[str, Any]:

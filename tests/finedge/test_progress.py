@@ -51,3 +51,18 @@ def test_watched_yields_the_items_and_passes_errors_on():
     assert list(watched(iter([1, 2]), "x", total=2)) == [1, 2]
     with pytest.raises(KeyError), progress_bar("x", 2):
         raise KeyError
+
+
+NESTED = """
+from finedge.progress import progress_bar, watched
+for item in watched("ab", "outer"):
+    with progress_bar("inner", 1) as advance:
+        advance(1)
+"""
+
+
+def test_a_step_inside_a_step_draws_no_second_bar():
+    code, out, _ = in_terminal("-c", NESTED, stderr=True)
+    assert code == 0
+    assert "outer" in plain(out)
+    assert "inner" not in plain(out)

@@ -117,7 +117,7 @@ def test_labels_that_are_keys_are_cleaned_too():
         ("evaluate", 3, "3 images were trained on too"),
         ("benchmark", 1, "INVALID: small int8 single-stream: p99 was asked for"),
         ("data check", 1, "is cut short: 12 of 3456 bytes"),
-        ("deploy", 1, "was taken back; the board is as before"),
+        ("deploy", 1, "was rolled back; the board is as before"),
         ("build", 0, "small.finedge holds no model.fp16.onnx"),
         ("build", 1, "1 convolution is not INT8: conv_0"),
         ("calibrate", 1, "93.1 %"),

@@ -52,8 +52,8 @@ def work(tmp_path_factory):
         "--size",
         96,
     )
-    # Pretrained, so that top-1 of FP32 and INT8 agree on any machine. Training from random weights
-    # for seconds gives too small a margin.
+    # Pretrained, so that top-1 of FP32 and INT8 agree on any machine. A network that was trained
+    # from random weights for seconds has too small a margin.
     small = (
         "--backbone",
         "efficientnet_lite0_s16",

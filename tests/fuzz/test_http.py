@@ -1,4 +1,4 @@
-"""Requests as no browser writes them, against the live page's own parser: one answer each, or a closed connection, and no warning."""
+"""Malformed requests to the live page: one answer each or a closed connection, and no warning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ GOOD = [
     b"HEAD /frame.jpg?camera=0&after=12 HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n",
     b"GET /healthz HTTP/1.0\r\n\r\n",
     b"GET /?token=a-token-of-some-length_2 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nGET /",
-    b"POST /state.json HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n",
+    b"POST /state.json HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"5\r\nGET /\r\n0\r\n\r\n",
     b"GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n",
 ]
 NOISE = st.binary(max_size=60) | st.sampled_from(
@@ -40,7 +41,7 @@ NOISE = st.binary(max_size=60) | st.sampled_from(
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """Valid requests with pieces cut out and noise put in, one behind the other."""
+    """Return valid requests in a row, with pieces removed and noise inserted."""
     sent = b"".join(draw(st.lists(st.sampled_from(GOOD), min_size=1, max_size=3)))
     for _ in range(draw(st.integers(0, 3))):
         at, cut = draw(st.integers(0, len(sent))), draw(st.integers(0, 20))
@@ -49,10 +50,10 @@ def requests(draw: st.DrawFn) -> bytes:
 
 
 class Connection:
-    """What a socket does for a handler, without the system."""
+    """A socket of a handler, in memory."""
 
     def __init__(self, sent: bytes) -> None:
-        self._sent, self._at, self.said = sent, 0, b""
+        self._sent, self._at, self.answer = sent, 0, b""
 
     def recv_into(self, buffer: Any) -> int:
         part = self._sent[self._at : self._at + len(buffer)]
@@ -61,7 +62,7 @@ class Connection:
         return len(part)
 
     def sendall(self, data: bytes) -> None:
-        self.said += bytes(data)
+        self.answer += bytes(data)
 
     def getsockname(self) -> tuple[str, int]:
         return "127.0.0.1", 1
@@ -74,18 +75,18 @@ class Connection:
 
 
 class Server:
-    """Knows of no connection."""
+    """A server without connections."""
 
     def client(self, connection: object) -> None: ...
 
 
 def talk(sent: bytes, *, token: str | None) -> bytes:
-    """Return what the page answers."""
+    """Return the answer of the page."""
     state = LiveState("birds", cameras=("rtsp://cam/",))
     site = Site(state, AccessGate(token), *PAGE)
     connection = Connection(sent)
     type("Fuzzed", (Routes,), {"site": site})(connection, ("127.0.0.1", 2), Server())  # type: ignore[arg-type]
-    return connection.said
+    return connection.answer
 
 
 PAGE = load_page()
@@ -106,18 +107,18 @@ def test_no_request_breaks_the_page_or_opens_it(
     )
     @given(requests())
     def check(sent: bytes) -> None:
-        said = talk(sent, token=token)
-        assert said == b"" or STATUS.match(said)
+        answer = talk(sent, token=token)
+        assert answer == b"" or STATUS.match(answer)
         assert all(
-            status == b"100" or int(status) in range(200, 506) for status in STATUS.findall(said)
+            status == b"100" or int(status) in range(200, 506) for status in STATUS.findall(answer)
         )
-        assert not (token and b'"cameras"' in said)
+        assert not (token and b'"cameras"' in answer)
 
     check()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_the_unharmed_requests_are_answered() -> None:
+def test_valid_requests_are_answered() -> None:
     assert [STATUS.findall(talk(sent, token=None).removeprefix(CONTINUE))[0] for sent in GOOD] == [
         b"200",
         b"200",

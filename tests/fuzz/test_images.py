@@ -17,7 +17,7 @@ from PIL import Image, features
 
 from finedge.errors import DataError
 from finedge.image import Unreadable, decode, read_image
-from finedge.runtime.sources.multipart import Parts
+from finedge.runtime.sources.multipart import MultipartParser
 
 MAX_MIB = 3000  # at the limit of pixels OpenCV holds the samples, RGB and a copy of the file
 MANY = 8_000
@@ -123,7 +123,7 @@ def test_a_multipart_answer_never_breaks_its_reader(examples: int) -> None:
     )
     @given(pieces, st.sampled_from(["cut", "", "\u20ac"]))
     def check(sent: list[bytes], boundary: str) -> None:
-        parts, total = Parts(boundary), 0
+        parts, total = MultipartParser(boundary), 0
         try:
             for piece in sent:
                 total += sum(map(len, parts.feed(piece)))

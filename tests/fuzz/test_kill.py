@@ -1,4 +1,6 @@
-"""kill -9 at random moments: files are complete, old or new, and the next start removes the rest.
+"""kill -9 at random moments.
+
+Each file is complete, old or new, and the next start removes the rest.
 
 The writer makes the same calls as export, calibrate, build and deploy, on small files: it does in a
 second what they do in an hour.

@@ -1,8 +1,9 @@
-"""Sources as anybody may type them: a typed error or a plan, no secret in what is shown, and never a crash."""
+"""Addresses as anybody may type them: a typed error or a source, no secret shown, no crash."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from finedge.errors import FinedgeError
 from finedge.redact import mask, mask_text
-from finedge.runtime.sources import SOURCES, CaptureOptions, open_source, pipelines
+from finedge.runtime.sources import SOURCES, CaptureOptions, Source, gst_text, open_source
 from finedge.runtime.sources.address import port_of, split
 
 SECRET = "S3CRET"
@@ -70,9 +71,9 @@ def test_no_mask_shows_the_secret(examples: int) -> None:
     )
     @given(WITH_SECRET)
     def check(source: str) -> None:
-        shown = mask(source)
-        assert SECRET not in shown
-        assert SECRET not in mask(shown)
+        masked = mask(source)
+        assert SECRET not in masked
+        assert SECRET not in mask(masked)
 
     check()
 
@@ -88,19 +89,21 @@ def test_no_address_raises_an_untyped_error(examples: int) -> None:
         with contextlib.suppress(FinedgeError):
             parts = split(source)
             assert parts.scheme not in ("rtsp", "http") or 0 < port_of(parts) < 65536
-            pipelines.rtsp(source, CaptureOptions(), jetson=False)
+            gst_text.rtsp(source, CaptureOptions(), jetson=False)
 
     check()
 
 
 @pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_opening_decides_or_refuses_in_a_typed_way(
+def test_every_address_is_opened_or_refused_with_a_typed_error(
     examples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What each kind opens is not this test's: it ends where the decision is made.
+    # The kinds do not open anything: the test ends where one of them is chosen.
+    def refuse(uri: str, capture: CaptureOptions | None = None) -> Source:
+        raise FinedgeError(uri)
+
     for name, kind in SOURCES.items():
-        opened = lambda uri, wish=None: (_ for _ in ()).throw(FinedgeError(uri))  # noqa: E731
-        monkeypatch.setitem(SOURCES, name, type(kind)(kind.form, kind.claims, opened, kind.wishes))
+        monkeypatch.setitem(SOURCES, name, replace(kind, open=refuse))
 
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -124,7 +127,7 @@ UNSENDABLE = [
 
 
 @pytest.mark.parametrize("source", [*UNSENDABLE, "\0", "a\0.jpg", "http://\0", "a" * 100_000])
-def test_what_no_server_and_no_disk_takes_is_a_typed_error(source: str) -> None:
+def test_an_address_that_nothing_can_take_is_a_typed_error(source: str) -> None:
     with pytest.raises(FinedgeError) as error:
         open_source(source)
     assert len(str(error.value).splitlines()[0]) < 1000 or not source.startswith("http")

@@ -36,7 +36,7 @@ ORIN_GPU = {
 
 @pytest.fixture
 def orin(tmp_path: Path) -> Path:
-    """A made root of an Orin Nano with a USB and a CSI camera."""
+    """The system files of an Orin Nano with a USB and a CSI camera."""
     return make(tmp_path, "orin-nano")
 
 
@@ -114,10 +114,10 @@ def test_a_jetson_is_known_by_its_files(orin: Path) -> None:
     ("board", "version"),
     [("orin-nano", "6.2"), ("orin-nx", "6.2.1"), ("agx-orin", "6.2.2"), ("thor", "7.1")],
 )
-def test_each_boards_jetpack(tmp_path: Path, board: str, version: str) -> None:
-    found = jetson(make(tmp_path, board))
-    assert found is not None
-    assert found["jetpack"] == version
+def test_each_board_has_its_jetpack(tmp_path: Path, board: str, version: str) -> None:
+    facts = jetson(make(tmp_path, board))
+    assert facts is not None
+    assert facts["jetpack"] == version
 
 
 @pytest.mark.parametrize(
@@ -132,16 +132,14 @@ def test_each_boards_jetpack(tmp_path: Path, board: str, version: str) -> None:
         ("99.1.0", "unknown"),
     ],
 )
-def test_a_release_that_is_not_in_the_table_has_its_major_version_at_most(
-    l4t: str, version: str
-) -> None:
+def test_a_release_outside_the_table_has_its_major_version_at_most(l4t: str, version: str) -> None:
     assert jetpack(l4t) == version
 
 
-def test_cameras_are_told_apart_by_how_they_are_connected(orin: Path) -> None:
+def test_cameras_are_csi_or_v4l2_by_their_connection(orin: Path) -> None:
     write(orin, {"dev/video10": "", "dev/video-dec0": ""})
-    found = [(c["device"], c["kind"], c["readable"]) for c in cameras(orin)]
-    assert found == [
+    devices = [(c["device"], c["kind"], c["readable"]) for c in cameras(orin)]
+    assert devices == [
         ("/dev/video0", "v4l2", True),
         ("/dev/video1", "csi", True),
         ("/dev/video10", "v4l2", True),
@@ -149,16 +147,16 @@ def test_cameras_are_told_apart_by_how_they_are_connected(orin: Path) -> None:
     assert cameras(orin)[2]["name"] == "unknown"
 
 
-def test_gstreamers_parts_are_looked_for_where_jetpack_puts_them(orin: Path) -> None:
-    found = gstreamer(orin)
-    assert found["gst_launch"]
-    assert found["argus"]
-    assert all(found["elements"].values())
+def test_gstreamer_is_looked_for_where_jetpack_puts_it(orin: Path) -> None:
+    facts = gstreamer(orin)
+    assert facts["gst_launch"]
+    assert facts["argus"]
+    assert all(facts["elements"].values())
     (orin / "usr/lib/aarch64-linux-gnu/gstreamer-1.0/libgstnvvidconv.so").unlink()
     assert gstreamer(orin)["elements"]["nvvidconv"] is False
 
 
-def test_another_machine_is_no_jetson(tmp_path: Path) -> None:
+def test_another_machine_is_not_a_jetson(tmp_path: Path) -> None:
     assert jetson(tmp_path) is None
     assert nvidia_driver(tmp_path) is None
     assert cuda_toolkit(tmp_path) is None
@@ -166,7 +164,7 @@ def test_another_machine_is_no_jetson(tmp_path: Path) -> None:
     assert cameras(tmp_path) == []
 
 
-def test_a_release_file_of_a_new_form_is_unknown_and_still_a_jetson(tmp_path: Path) -> None:
+def test_a_jetson_with_an_unknown_release_file_is_still_a_jetson(tmp_path: Path) -> None:
     write(tmp_path, {"etc/nv_tegra_release": "release forty"})
     assert jetson(tmp_path) == {"board": "unknown", "l4t": "unknown", "jetpack": "unknown"}
 
@@ -174,22 +172,20 @@ def test_a_release_file_of_a_new_form_is_unknown_and_still_a_jetson(tmp_path: Pa
 @pytest.mark.parametrize(
     ("capability", "driver"), sorted({(i.architecture, i.driver) for i in images()})
 )
-def test_the_kernels_image_is_named_for_each_gpu_it_was_made_for(
-    capability: int, driver: int
-) -> None:
-    here = ORIN_GPU | {
+def test_each_gpu_with_an_image_gets_it_named(capability: int, driver: int) -> None:
+    device = ORIN_GPU | {
         "compute_capability": f"{capability // 10}.{capability % 10}",
         "driver": f"{driver // 1000}.{driver % 1000 // 10}",
     }
-    found = plugin_image(here)
-    assert str(capability) in str(found["file"])
-    assert found["why_not"] is None
+    image = plugin_image(device)
+    assert str(capability) in str(image["file"])
+    assert image["why_not"] is None
 
 
-def test_a_gpu_without_an_image_is_told_why() -> None:
-    found = plugin_image(ORIN_GPU | {"compute_capability": "3.5"})
-    assert found["file"] is None
-    assert "compute capability 3.5" in str(found["why_not"])
+def test_a_gpu_without_an_image_gets_the_reason() -> None:
+    image = plugin_image(ORIN_GPU | {"compute_capability": "3.5"})
+    assert image["file"] is None
+    assert "compute capability 3.5" in str(image["why_not"])
     assert plugin_image(None)["file"] is None
 
 
@@ -211,16 +207,16 @@ def test_the_command_prints_json_on_stdout_and_a_table_on_stderr(
 
 
 @pytest.mark.parametrize(
-    ("products", "told"),
+    ("products", "text"),
     [
         ("exact", "products are exact"),
         ("saturating", "cuts the weights to 7 bits"),
         ("unknown: no", "unknown: no"),
     ],
 )
-def test_what_int8_becomes_on_this_cpu_is_told(
+def test_the_page_says_what_int8_becomes_on_this_cpu(
     products: str,
-    told: str,
+    text: str,
     healthy: dict[str, Any],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -228,7 +224,7 @@ def test_what_int8_becomes_on_this_cpu_is_told(
     monkeypatch.setenv("COLUMNS", "200")
     facts = healthy | {"environment": healthy["environment"] | {"int8_products": products}}
     terminal.console().print(show({**facts, "problems": []}))
-    assert told in capsys.readouterr().out
+    assert text in capsys.readouterr().out
 
 
 def test_json_alone_leaves_stderr_empty(capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,7 +246,7 @@ def test_on_a_terminal_stdout_has_the_table_and_no_json(
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_each_board_is_told_in_lines_of_80_columns(
+def test_the_page_of_each_board_fits_80_columns(
     tmp_path: Path, board: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -263,9 +259,7 @@ def test_each_board_is_told_in_lines_of_80_columns(
 
 
 @pytest.mark.parametrize("board", JETSONS)
-def test_a_jetson_whose_tensorrt_this_python_does_not_see_is_told(
-    tmp_path: Path, board: str
-) -> None:
+def test_a_tensorrt_that_this_python_does_not_see_is_a_problem(tmp_path: Path, board: str) -> None:
     facts = examine(make(tmp_path, board))
     facts["tensorrt"]["tensorrt"] = {"version": None, "why_not": "missing"}
     assert any(
@@ -281,7 +275,7 @@ def test_a_healthy_machine_has_no_problems(
     assert find_problems(healthy_orin) == []
 
 
-def test_what_slows_a_board_is_told(orin: Path) -> None:
+def test_throttling_of_a_board_is_a_problem(orin: Path) -> None:
     write(orin, alerts(("cpu", "gpu"), active=("gpu",)))
     assert any("gpu-throttle-alert" in p.what for p in find_problems(examine(orin)))
 
@@ -325,7 +319,7 @@ def test_what_slows_a_board_is_told(orin: Path) -> None:
         ),
     ],
 )
-def test_each_fault_of_a_jetson_is_found_and_says_how_to_mend_it(
+def test_each_fault_of_a_jetson_is_found_with_its_fix(
     changes: dict[str, Any], text: str, healthy_orin: dict[str, Any]
 ) -> None:
     facts = copy.deepcopy(healthy_orin)
@@ -337,7 +331,7 @@ def test_each_fault_of_a_jetson_is_found_and_says_how_to_mend_it(
         place[last] = value
     (problem,) = find_problems(facts)
     assert text in problem.fix
-    show({**facts, "problems": [asdict(problem)]})  # the page can say it
+    show({**facts, "problems": [asdict(problem)]})  # the page can show it
 
 
 @pytest.mark.parametrize(
@@ -365,7 +359,7 @@ def test_each_fault_of_a_jetson_is_found_and_says_how_to_mend_it(
         (("backends", "onnxruntime"), "needs onnx: pip install finedge", "pip install finedge"),
     ],
 )
-def test_each_fault_is_found_and_says_how_to_mend_it(
+def test_each_fault_is_found_with_its_fix(
     where: tuple[str, ...], value: object, text: str, healthy: dict[str, Any]
 ) -> None:
     facts = copy.deepcopy(healthy)
@@ -398,36 +392,47 @@ def test_build_features_are_read_from_opencvs_own_text() -> None:
 
 def run_without(*modules: str) -> subprocess.CompletedProcess[str]:
     """Run the doctor in a Python that lacks these packages."""
-    # tyro takes torch for loaded when it finds the name in sys.modules: for torch, hiding it from find_spec is enough.
-    hide = "".join(f"sys.modules['{m}'] = None; " for m in modules if m != "torch")
-    hide += f"import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, p=None: None if n in {modules} else find(n, p); "
-    code = f"import sys; {hide} from finedge.cli import main; sys.exit(main(['doctor']))"
+    # tyro believes that torch is loaded when its name is in sys.modules. For torch it is enough to
+    # hide it from find_spec.
+    blocked = [module for module in modules if module != "torch"]
+    code = f"""
+import importlib.util, sys
+for module in {blocked}:
+    sys.modules[module] = None
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda n, p=None: None if n in {modules} else find(n, p)
+from finedge.cli import main
+sys.exit(main(["doctor"]))
+"""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_without_cv2_the_doctor_still_speaks() -> None:
-    done = run_without("cv2")
-    assert done.returncode == 0
-    facts = json.loads(done.stdout)
+def test_without_cv2_the_doctor_still_reports() -> None:
+    process = run_without("cv2")
+    assert process.returncode == 0
+    facts = json.loads(process.stdout)
     assert facts["opencv"]["version"] is None
     assert any("cv2 cannot be imported" in p["what"] for p in facts["problems"])
 
 
-def test_without_any_backend_it_exits_3_and_still_prints_what_it_found() -> None:
-    done = run_without("onnxruntime", "onnx", "torch")
-    facts = json.loads(done.stdout)
-    assert done.returncode == 3, facts["backends"]
+def test_without_any_backend_it_exits_3_and_prints_its_facts() -> None:
+    process = run_without("onnxruntime", "onnx", "torch")
+    facts = json.loads(process.stdout)
+    assert process.returncode == 3, facts["backends"]
     assert "onnxruntime" in facts["backends"]["onnxruntime"]
     assert any("onnxruntime" in p["what"] for p in facts["problems"])
 
 
 def test_the_doctor_never_imports_torch() -> None:
-    code = "import sys; from finedge.jetson.doctor.facts import examine; examine(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from finedge.jetson.doctor.facts import examine; "
+        "examine(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("cache", ["/proc/1/fd/x", "not/yet/there", "/proc/version/x"])
-def test_a_cache_that_is_not_there_or_another_users_is_no_crash(
+def test_free_space_of_a_missing_or_foreign_cache_is_a_number(
     cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINEDGE_CACHE", cache)

@@ -37,7 +37,7 @@ def received(listener: socket.socket) -> list[str]:
     return listener.recv(4096).decode().split("\n")
 
 
-def test_the_first_result_says_ready_the_next_that_it_lives_and_the_end_that_it_is_meant(
+def test_systemd_gets_ready_then_signs_of_life_then_stopping(
     listener: socket.socket,
 ) -> None:
     sink = Systemd(listener.getsockname(), interval_s=0)
@@ -67,7 +67,7 @@ def test_an_abstract_socket_is_written_with_an_at_sign() -> None:
         assert received(opened)[0] == "READY=1"
 
 
-def test_a_listener_that_does_not_read_or_is_gone_never_stops_the_run(
+def test_a_listener_that_does_not_read_never_stops_the_run(
     listener: socket.socket, tmp_path: Path
 ) -> None:
     full, gone = (
@@ -90,7 +90,7 @@ def test_a_listener_that_does_not_read_or_is_gone_never_stops_the_run(
         ({"WATCHDOG_USEC": "?"}, 1.0),
     ],
 )
-def test_the_watchdogs_time_sets_how_often(
+def test_the_watchdogs_time_sets_the_interval(
     environment: dict[str, str], interval_s: float | None, listener: socket.socket
 ) -> None:
     sink = open_systemd(
@@ -101,7 +101,7 @@ def test_the_watchdogs_time_sets_how_often(
     sink.close()
 
 
-def test_an_interval_that_the_watchdog_would_not_survive_is_refused(
+def test_an_interval_longer_than_the_watchdogs_is_refused(
     listener: socket.socket,
 ) -> None:
     environment = {"NOTIFY_SOCKET": listener.getsockname(), "WATCHDOG_USEC": "60000000"}
@@ -123,14 +123,14 @@ def test_without_systemd_there_is_no_sink(environment: dict[str, str]) -> None:
 def test_a_run_under_systemd_says_ready_and_stopping(listener: socket.socket) -> None:
     bundle = JETSON.parent / "examples" / "birds.finedge"
     command = [sys.executable, "-m", "finedge", "classify", str(bundle), "test://", "--frames", "2"]
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         env={**os.environ, "NOTIFY_SOCKET": listener.getsockname()},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     assert received(listener)[:2] == ["READY=1", "WATCHDOG=1"]
     assert received(listener) == ["STOPPING=1"]
 
@@ -143,42 +143,42 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     command.chmod(0o755)
     unit = tmp_path / "finedge.service"
     unit.write_text(UNIT.read_text().replace("/opt/finedge/bin/finedge", str(command)))
-    done = subprocess.run(
+    process = subprocess.run(
         ["systemd-analyze", "verify", "--recursive-errors=no", str(unit)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
-MOST_EXPOSED = 2.0  # of 10, by systemd's own count
+MAX_EXPOSURE = 2.0  # of 10, by systemd's own count
 
 
-def test_systemd_finds_the_unit_well_shut() -> None:
+def test_systemd_rates_the_unit_as_well_protected() -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not here: apt-get install systemd")
     command = ["systemd-analyze", "security", "--no-pager", "--offline=true", str(UNIT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "unrecognized option" in done.stderr:
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unrecognized option" in process.stderr:
         pytest.skip("this systemd-analyze reads no unit file offline (it is older than 250)")
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
-    assert found is not None, done.stderr
-    assert float(found[1]) <= MOST_EXPOSED
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", process.stdout)
+    assert exposure is not None, process.stderr
+    assert float(exposure[1]) <= MAX_EXPOSURE
 
 
 @pytest.mark.parametrize(
     "label", ["a\nMAINPID=1\nSTOPPING=1", "\x1b[2J", "\ud800", "a" * 100_000, "\u2028\u202e"]
 )
-def test_a_label_says_nothing_to_systemd_but_itself(label: str, listener: socket.socket) -> None:
+def test_a_label_cannot_send_other_messages_to_systemd(label: str, listener: socket.socket) -> None:
     sink = Systemd(listener.getsockname(), interval_s=0)
     sink.write(Result({"status": "ok", "top": [{"index": 1, "label": label, "p": 0.93}]}))
-    said = received(listener)
-    assert said[:2] == ["READY=1", "WATCHDOG=1"]
-    assert len(said) == 3
-    assert said[2].startswith("STATUS=ok: ")
-    assert said[2].isprintable()
-    assert len(said[2]) < 1000
+    lines = received(listener)
+    assert lines[:2] == ["READY=1", "WATCHDOG=1"]
+    assert len(lines) == 3
+    assert lines[2].startswith("STATUS=ok: ")
+    assert lines[2].isprintable()
+    assert len(lines[2]) < 1000
     sink.close()
 
 
@@ -207,7 +207,7 @@ def test_the_unit_is_watched_limited_and_unprivileged(line: str) -> None:
     assert line in UNIT.read_text().splitlines()
 
 
-def test_the_settings_name_all_that_the_unit_reads() -> None:
+def test_the_settings_file_has_every_variable_of_the_unit() -> None:
     settings = dict(
         line.split("=", 1)
         for line in (JETSON / "finedge.env").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What each resize method makes of the same frames on this machine, to compare with another: pixels.py OUT.npz."""
+"""The pixels of each resize method on this machine, to compare with another: pixels.py OUT.npz."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Made roots of boards: the files that the readers look at, named and scaled as on the boards (sources: runtime/telemetry/*.py).
+"""The system files of boards that the readers read, named and scaled as on the boards.
 
-Nothing here was recorded by us: no board was at hand.
+Their sources are in runtime/telemetry/*.py. Nothing in this file was recorded on a board, because
+no board was available.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def write(root: Path, files: Mapping[str, str]) -> Path:
 
 
 def orin_nano() -> Files:
-    """An Orin Nano developer kit (Super), JetPack 6.2, 25 W, clocks free, one USB and one CSI camera."""
+    """An Orin Nano developer kit (Super), JetPack 6.2, 25 W, clocks free.
+
+    It has one USB and one CSI camera.
+    """
     rails = monitor(
         "hwmon1",
         "ina3221",
@@ -45,46 +49,102 @@ def orin_nano() -> Files:
     )
     return (
         jetson("NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super", "R36", "4.3")
-        | rails | {"sys/class/hwmon/hwmon1/in7_label": "sum of shunt voltages", "sys/class/hwmon/hwmon1/in7_input": "8"}
-        | modes(1, NANO_MODES) | cpu(6, low=729_600, high=1_344_000) | orin_gpu("17000000.gpu", low=306_000_000, high=918_000_000)
-        | zones(tuple(f"{z}-thermal" for z in ORIN_ZONES), off=ORIN_OFF) | alerts(ORIN_ALERTS) | currents() | fan()
-        | camera(0, "HD Pro Webcam C920") | camera(1, "vi-output, imx219 9-0010") | memory(7_802_236, {"/dev/zram0": 650_180})
-    )  # fmt: skip
+        | rails
+        | {
+            "sys/class/hwmon/hwmon1/in7_label": "sum of shunt voltages",
+            "sys/class/hwmon/hwmon1/in7_input": "8",
+        }
+        | modes(1, NANO_MODES)
+        | cpu(6, low=729_600, high=1_344_000)
+        | orin_gpu("17000000.gpu", low=306_000_000, high=918_000_000)
+        | zones(tuple(f"{z}-thermal" for z in ORIN_ZONES), off=ORIN_OFF)
+        | alerts(ORIN_ALERTS)
+        | currents()
+        | fan()
+        | camera(0, "HD Pro Webcam C920")
+        | camera(1, "vi-output, imx219 9-0010")
+        | memory(7_802_236, {"/dev/zram0": 650_180})
+    )
 
 
 def orin_nx() -> Files:
     """An Orin NX 16 GB on another maker's carrier, JetPack 6.2.1, MAXN, clocks locked."""
     return (
         jetson("NVIDIA Jetson Orin NX Engineering Reference Developer Kit", "R36", "4.7")
-        | monitor("hwmon1", "ina3221", {"VDD_IN": (5016, 3100), "VDD_CPU_GPU_CV": (5016, 1400), "VDD_SOC": (5016, 500)})
-        | modes(0, ("MAXN", "10W", "15W", "25W")) | cpu(8, low=1_984_000, high=1_984_000) | orin_gpu("17000000.ga10b", low=918_000_000, high=918_000_000)
-        | zones(tuple(f"{z}-thermal" for z in ORIN_ZONES), off=ORIN_OFF) | alerts(ORIN_ALERTS) | currents() | fan() | memory(15_900_000, {})
-    )  # fmt: skip
+        | monitor(
+            "hwmon1",
+            "ina3221",
+            {"VDD_IN": (5016, 3100), "VDD_CPU_GPU_CV": (5016, 1400), "VDD_SOC": (5016, 500)},
+        )
+        | modes(0, ("MAXN", "10W", "15W", "25W"))
+        | cpu(8, low=1_984_000, high=1_984_000)
+        | orin_gpu("17000000.ga10b", low=918_000_000, high=918_000_000)
+        | zones(tuple(f"{z}-thermal" for z in ORIN_ZONES), off=ORIN_OFF)
+        | alerts(ORIN_ALERTS)
+        | currents()
+        | fan()
+        | memory(15_900_000, {})
+    )
 
 
 def agx_orin() -> Files:
-    """An AGX Orin developer kit, JetPack 6.2.2, 30 W; its second power monitor has two channels that are not connected."""
+    """An AGX Orin developer kit, JetPack 6.2.2, 30 W.
+
+    Its second power monitor has two channels that are not connected.
+    """
     return (
         jetson("NVIDIA Jetson AGX Orin Developer Kit", "R36", "5.0")
-        | monitor("hwmon3", "ina3221", {"VDD_GPU_SOC": (19_000, 320), "VDD_CPU_CV": (19_000, 100), "VIN_SYS_5V0": (4968, 953)})
+        | monitor(
+            "hwmon3",
+            "ina3221",
+            {"VDD_GPU_SOC": (19_000, 320), "VDD_CPU_CV": (19_000, 100), "VIN_SYS_5V0": (4968, 953)},
+        )
         | monitor("hwmon4", "ina3221", {"NC": (0, 0), "VDDQ_VDD2_1V8AO": (4968, 80)})
-        | modes(2, ("MAXN", "MODE_15W", "MODE_30W", "MODE_50W")) | cpu(12, low=729_600, high=1_728_000)
+        | modes(2, ("MAXN", "MODE_15W", "MODE_30W", "MODE_50W"))
+        | cpu(12, low=729_600, high=1_728_000)
         | orin_gpu("17000000.ga10b", low=306_000_000, high=612_000_000)
-        | zones(tuple(f"{z}-thermal" for z in ORIN_ZONES), off=ORIN_OFF) | alerts(ORIN_ALERTS) | currents() | fan() | memory(62_000_000, {})
-    )  # fmt: skip
+        | zones(tuple(f"{z}-thermal" for z in ORIN_ZONES), off=ORIN_OFF)
+        | alerts(ORIN_ALERTS)
+        | currents()
+        | fan()
+        | memory(62_000_000, {})
+    )
 
 
 def thor() -> Files:
-    """An AGX Thor developer kit, JetPack 7.1, 120 W; the GPU sleeps, and one peak of current was counted while booting."""
+    """An AGX Thor developer kit, JetPack 7.1, 120 W.
+
+    The GPU sleeps. One peak of current was counted while it booted.
+    """
     return (
         jetson("NVIDIA Jetson AGX Thor Developer Kit", "R38", "4.0")
-        | monitor("hwmon5", "ina3221", {"VDD_GPU": (12_040, -33), "VDD_CPU_SOC_MSS": (12_040, 540), "VIN_SYS_5V0": (5088, 1280)})
-        | monitor("hwmon6", "ina238", {"VIN": (20_000, 1310)}) | {"sys/class/hwmon/hwmon6/power1_input": "26200000"}
-        | modes(1, ("MAXN", "120W", "90W", "70W")) | cpu(14, low=972_000, high=2_601_000) | orin_gpu("gpu-gpc-0", low=315_000_000, high=1_575_000_000)
-        | {"sys/class/devfreq/gpu-nvd-0/cur_freq": "1", "sys/class/devfreq/bwmgr/cur_freq": "4266000000"}
-        | zones(("tj-thermal", "cpu-thermal", "gpu-thermal", "soc012-thermal"), off=("gpu-thermal",))
-        | alerts(("cpu", "gpu", "soc012")) | cooling(20, "devfreq-gpu-gpc-0", 18) | currents(oc3=1) | fan() | memory(128_790_092, {})
-    )  # fmt: skip
+        | monitor(
+            "hwmon5",
+            "ina3221",
+            {
+                "VDD_GPU": (12_040, -33),
+                "VDD_CPU_SOC_MSS": (12_040, 540),
+                "VIN_SYS_5V0": (5088, 1280),
+            },
+        )
+        | monitor("hwmon6", "ina238", {"VIN": (20_000, 1310)})
+        | {"sys/class/hwmon/hwmon6/power1_input": "26200000"}
+        | modes(1, ("MAXN", "120W", "90W", "70W"))
+        | cpu(14, low=972_000, high=2_601_000)
+        | orin_gpu("gpu-gpc-0", low=315_000_000, high=1_575_000_000)
+        | {
+            "sys/class/devfreq/gpu-nvd-0/cur_freq": "1",
+            "sys/class/devfreq/bwmgr/cur_freq": "4266000000",
+        }
+        | zones(
+            ("tj-thermal", "cpu-thermal", "gpu-thermal", "soc012-thermal"), off=("gpu-thermal",)
+        )
+        | alerts(("cpu", "gpu", "soc012"))
+        | cooling(20, "devfreq-gpu-gpc-0", 18)
+        | currents(oc3=1)
+        | fan()
+        | memory(128_790_092, {})
+    )
 
 
 def desktop() -> Files:
@@ -93,10 +153,17 @@ def desktop() -> Files:
         f"sys/devices/system/cpu/cpu{i}/thermal_throttle/core_throttle_count": "0" for i in range(4)
     }
     return (
-        cpu(4, low=800_000, high=4_500_000) | counters | zones(("acpitz", "x86_pkg_temp", "acpitz"), off=()) | cooling(0, "Processor", 0)
-        | {"sys/class/hwmon/hwmon0/name": "coretemp", "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86"}
-        | camera(0, "Integrated Camera") | memory(32_000_000, {"/swapfile": 8_000_000})
-    )  # fmt: skip
+        cpu(4, low=800_000, high=4_500_000)
+        | counters
+        | zones(("acpitz", "x86_pkg_temp", "acpitz"), off=())
+        | cooling(0, "Processor", 0)
+        | {
+            "sys/class/hwmon/hwmon0/name": "coretemp",
+            "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86",
+        }
+        | camera(0, "Integrated Camera")
+        | memory(32_000_000, {"/swapfile": 8_000_000})
+    )
 
 
 BOARDS: dict[str, Callable[[], Files]] = {
@@ -110,14 +177,17 @@ JETSONS = tuple(b for b in BOARDS if b != "desktop")
 
 
 def jetson(model: str, release: str, revision: str) -> Files:
-    """Who the board is, its driver, CUDA, TensorRT and GStreamer as JetPack installs them."""
+    """Name of a board, its driver, CUDA, TensorRT and GStreamer as JetPack installs them."""
     plugins = "usr/lib/aarch64-linux-gnu/gstreamer-1.0"
+    tensorrt = "usr/lib/python3.10/dist-packages/tensorrt/__init__.py"
     return {
-        "etc/nv_tegra_release": f"# {release} (release), REVISION: {revision}, GCID: 1, BOARD: generic, EABI: aarch64, DATE: today",
+        "etc/nv_tegra_release": f"# {release} (release), REVISION: {revision}, GCID: 1, "
+        "BOARD: generic, EABI: aarch64, DATE: today",
         "proc/device-tree/model": f"{model}\0",
-        "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0\nGCC version: 11",
+        "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module "
+        "for aarch64  540.4.0\nGCC version: 11",
         "usr/local/cuda/version.json": '{"cuda": {"name": "CUDA SDK", "version": "12.6.11"}}',
-        "usr/lib/python3.10/dist-packages/tensorrt/__init__.py": 'import ctypes\n__version__ = "10.3.0"',
+        tensorrt: 'import ctypes\n__version__ = "10.3.0"',
         **{
             f"{plugins}/libgst{name}.so": ""
             for name in ("nvarguscamerasrc", "nvvidconv", "nvvideo4linux2")
@@ -197,7 +267,7 @@ def cooling(number: int, kind: str, state: int) -> Files:
 
 
 def alerts(parts: tuple[str, ...], *, active: tuple[str, ...] = ()) -> Files:
-    """A fan at work, and a throttle alert for each part of the chip, numbered as the kernel does."""
+    """A running fan and a throttle alert for each part of the chip, numbered as the kernel does."""
     files = cooling(0, "pwm-fan", 3)
     for i, part in enumerate(parts, 8):
         files |= cooling(i, f"{part}-throttle-alert", int(part in active))
@@ -229,6 +299,7 @@ def memory(total_kb: int, swaps: Mapping[str, int]) -> Files:
         *(f"{name}  partition\t{size}\t0\t5" for name, size in swaps.items()),
     ]
     return {
-        "proc/meminfo": f"MemTotal: {total_kb} kB\nMemAvailable: {total_kb // 2} kB\nSwapTotal: {sum(swaps.values())} kB",
+        "proc/meminfo": f"MemTotal: {total_kb} kB\nMemAvailable: {total_kb // 2} kB\n"
+        f"SwapTotal: {sum(swaps.values())} kB",
         "proc/swaps": "\n".join(lines),
     }

@@ -1,4 +1,7 @@
-"""A board on this machine: a real sshd on the loopback, whose PATH holds what a board has, and this environment's finedge."""
+"""A board on this machine: a real sshd on the loopback.
+
+Its PATH holds the tools of a board and this environment's finedge.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,16 @@ import pytest
 from finedge.bundle import GOLDEN, Bundle
 from finedge.golden import pack, read_golden
 from finedge.jetson.deploy.command import deploy
+from finedge.jetson.deploy.options import Installation, Login, ServiceRestart
 
 BIRDS = Path(__file__).parents[3] / "examples" / "birds.finedge"
 TOOLS = (
     "cat", "chmod", "cp", "flock", "grep", "id", "ln", "ls", "mkdir", "mv",
-    "readlink", "rm", "rsync", "sh", "sha256sum", "sleep", "sort", "sudo", "sync", "tail", "tar", "tr",
+    "readlink", "rm", "rsync", "sh", "sha256sum", "sleep", "sort", "sudo", "sync",
+    "tail", "tar", "tr",
 )  # fmt: skip
-# Stands in for systemd, which needs to be the first process: it keeps a diary, and a unit that crashes on versions not listed in `good`.
+# Stands in for systemd, which needs to be the first process. It keeps a diary, and a unit that
+# crashes on versions that are not listed in `good`.
 SYSTEMCTL = """#!/bin/sh
 [ "$1" = --user ] && exit 1
 printf '%s %s\\n' "$1" "$(readlink '{root}/current')" >>'{state}/diary'
@@ -32,7 +38,11 @@ case $1 in
     cat) [ -e '{state}/no-unit' ] && exit 1 ;;
     restart) [ -e '{state}/no-restart' ] && {{ echo 'Job failed' >&2; exit 1; }} ;;
     is-active)
-        if [ -e '{state}/good' ] && ! grep -qxF -e "$(readlink '{root}/current')" '{state}/good'; then echo failed; exit 3; fi
+        version=$(readlink '{root}/current')
+        if [ -e '{state}/good' ] && ! grep -qxF -e "$version" '{state}/good'; then
+            echo failed
+            exit 3
+        fi
         echo active ;;
     show) echo NRestarts=0 ;;
 esac
@@ -40,9 +50,23 @@ exit 0
 """
 
 
+def grouped(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options by their names on the command line as the arguments of `deploy`."""
+    kinds = {"login": Login, "installation": Installation, "restart": ServiceRestart}
+    arguments = dict(options)
+    for group, kind in kinds.items():
+        names = [field.name for field in fields(kind) if field.name in arguments]
+        arguments[group] = kind(**{name: arguments.pop(name) for name in names})
+    return arguments
+
+
 @dataclass(frozen=True)
 class LocalBoard:
-    """A board for one test: `root` is the folder of its bundles, `bin` its whole PATH, `local` the first folder of ours."""
+    """A board for one test.
+
+    `root` is the folder of its bundles and `bin` its whole PATH. `local` is the first folder of the
+    PATH on this side.
+    """
 
     port: int
     key: Path
@@ -54,38 +78,24 @@ class LocalBoard:
     def deploy(self, bundle: Bundle | Path, **options: Any) -> dict[str, Any]:
         """Deploy to it."""
         path = bundle if isinstance(bundle, Path) else bundle.path
-        return deploy(
-            "127.0.0.1",
-            path,
-            **{
-                "port": self.port,
-                "identity": self.key,
-                "path": str(self.root),
-                "settle_s": 0,
-                **options,
-            },
-        )
+        board = {
+            "port": self.port,
+            "identity": self.key,
+            "path": str(self.root),
+            "settle_s": 0,
+        }
+        return deploy("127.0.0.1", path, **grouped({**board, **options}))
 
     def command(self, bundle: Bundle, service: str = "", settle_s: str = "0") -> list[str]:
         """Return a command line that deploys, for a process of its own."""
-        code = "import sys; from finedge.cli import logs_to_stderr; from finedge.jetson.deploy.command import deploy; from pathlib import Path; "
-        code += "logs_to_stderr(); deploy('127.0.0.1', Path(sys.argv[1]), port=int(sys.argv[2]), identity=Path(sys.argv[3]), path=sys.argv[4], "
-        code += "service=sys.argv[5], settle_s=int(sys.argv[6]))"
-        return [
-            sys.executable,
-            "-c",
-            code,
-            str(bundle.path),
-            str(self.port),
-            str(self.key),
-            str(self.root),
-            service,
-            settle_s,
-        ]
+        board = ["--port", str(self.port), "--identity", str(self.key), "--path", str(self.root)]
+        restart = ["--service", service, "--settle-s", settle_s]
+        command = [sys.executable, "-m", "finedge", "deploy", "127.0.0.1", str(bundle.path)]
+        return [*command, *board, *restart]
 
     @property
     def serving(self) -> Path:
-        """The folder that the link names."""
+        """The folder that the link leads to."""
         return (self.root / "current").resolve(strict=True)
 
     @property
@@ -95,7 +105,7 @@ class LocalBoard:
 
     @property
     def left_over(self) -> list[str]:
-        """What lies about and should not once a deploy has ended."""
+        """What no deployment may leave."""
         return sorted(
             p.name for p in self.root.iterdir() if p.name not in ("current", "versions", ".lock")
         )
@@ -105,7 +115,7 @@ class LocalBoard:
         (self.bin / tool).unlink()
 
     def set(self, name: str, text: str = "") -> None:
-        """Tell the pretended systemctl something."""
+        """Set a file that the stand-in of systemctl reads."""
         (self.state / name).write_text(text)
 
     @property
@@ -116,7 +126,7 @@ class LocalBoard:
 
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBoard]:
-    """Start an sshd of our own as this user."""
+    """Start an sshd as this user."""
     sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     ssh = shutil.which("ssh")
     if sshd is None or ssh is None:
@@ -147,7 +157,7 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBoar
 
 @pytest.fixture
 def birds(tmp_path: Path) -> Bundle:
-    """A copy of the shipped bundle, yours to change."""
+    """A copy of the shipped bundle, for the test to change."""
     shutil.copytree(BIRDS, tmp_path / "here" / BIRDS.name)
     return Bundle.load(tmp_path / "here" / BIRDS.name)
 
@@ -158,7 +168,7 @@ def changed(bundle: Bundle, text: str) -> Bundle:
 
 
 def broken(bundle: Bundle) -> Bundle:
-    """Return the bundle with a golden frame that no machine answers so."""
+    """Return the bundle with a golden frame that no machine reproduces."""
     golden = read_golden(bundle)
     wrong = {
         name: value + 10 if name.startswith("model.int8.cpu.onnx/") else value
@@ -169,9 +179,9 @@ def broken(bundle: Bundle) -> Bundle:
 
 def _fill(board: LocalBoard) -> None:
     for tool in TOOLS:
-        found = shutil.which(tool)
-        if found:
-            (board.bin / tool).symlink_to(found)
+        path = shutil.which(tool)
+        if path:
+            (board.bin / tool).symlink_to(path)
     (board.bin / "finedge").symlink_to(Path(sys.executable).with_name("finedge"))
     script(board.bin / "systemctl", SYSTEMCTL.format(root=board.root, state=board.state))
 
@@ -185,19 +195,30 @@ def _configure(board: LocalBoard, folders: dict[str, Path], *, ssh: str) -> Path
     (keys / "authorized").write_text((keys / "user.pub").read_text())
     (keys / "known").write_text(f"[127.0.0.1]:{board.port} {(keys / 'host.pub').read_text()}")
     (keys / "client").write_text(
-        f"Host *\n  UserKnownHostsFile {keys / 'known'}\n  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n"
+        f"Host *\n  UserKnownHostsFile {keys / 'known'}\n"
+        "  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n"
     )
-    script(
-        board.local / "ssh", f'#!/bin/sh\nexec {ssh} -F {keys / "client"} "$@"\n'
-    )  # rather than this user's own configuration
+    # Rather than this user's own configuration.
+    script(board.local / "ssh", f'#!/bin/sh\nexec {ssh} -F {keys / "client"} "$@"\n')
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # what the package's start script does
     config = keys / "sshd"
-    environment = f"PATH={board.bin} HOME={folders['home']} OMP_NUM_THREADS=1 FINEDGE_CACHE={folders['home']}/cache"
-    config.write_text(
-        f"ListenAddress 127.0.0.1\nPort {board.port}\nHostKey {keys / 'host'}\nAuthorizedKeysFile {keys / 'authorized'}\nPidFile none\nUsePAM no\n"
-        f"StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nSetEnv {environment}\n"
-    )
+    home = folders["home"]
+    environment = f"PATH={board.bin} HOME={home} OMP_NUM_THREADS=1 FINEDGE_CACHE={home}/cache"
+    settings = {
+        "ListenAddress": "127.0.0.1",
+        "Port": board.port,
+        "HostKey": keys / "host",
+        "AuthorizedKeysFile": keys / "authorized",
+        "PidFile": "none",
+        "UsePAM": "no",
+        "StrictModes": "no",
+        "PasswordAuthentication": "no",
+        "KbdInteractiveAuthentication": "no",
+        "PermitRootLogin": "prohibit-password",
+        "SetEnv": environment,
+    }
+    config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     return config
 
 

@@ -18,9 +18,9 @@ from finedge.bundle import Bundle
 from finedge.errors import BundleError, FinedgeError, GateError, SystemProblem, UsageError
 from finedge.jetson.deploy.command import deploy
 from finedge.jetson.deploy.copy import refuse_unsendable
-from finedge.jetson.deploy.remote import Target
+from finedge.jetson.deploy.remote import SshTarget
 from finedge.jetson.deploy.scripts import ACTIVATE
-from tests.jetson.deploy.conftest import LocalBoard, broken, changed, script
+from tests.jetson.deploy.conftest import LocalBoard, broken, changed, grouped, script
 
 STEPS = ["connect", "lock", "copy", "digest", "build", "verify", "swap", "tidy"]
 DEPLOY_KILLS, DEPLOY_S = 12, 6.0  # random moments, within the seconds that a deploy takes
@@ -82,9 +82,7 @@ def in_mid_copy(board: LocalBoard, bundle: Bundle) -> Iterator[subprocess.Popen[
         yield process
 
 
-def test_the_first_deploy_makes_the_bundle_current_and_says_every_step(
-    board: LocalBoard, birds: Bundle
-) -> None:
+def test_the_first_deploy_makes_the_bundle_current(board: LocalBoard, birds: Bundle) -> None:
     (birds.path / "report.json").write_text("{}")  # of this machine: it stays here, as engines do
     result = board.deploy(birds)
     assert names(result) == STEPS
@@ -92,26 +90,26 @@ def test_the_first_deploy_makes_the_bundle_current_and_says_every_step(
     assert set(result) == {"host", "version", "steps", "rolled_back"}
     assert not result["rolled_back"]
     assert result["version"] in str(board.serving)
-    there = Bundle.load(board.serving)
-    assert (there.digest(), there.name) == (birds.digest(), "birds")
+    copy = Bundle.load(board.serving)
+    assert (copy.digest(), copy.name) == (birds.digest(), "birds")
     assert {p.name for p in board.serving.iterdir()} == {"manifest.json", *birds.files}
     assert "TensorRT cannot run there" in detail(result, "build")
     assert board.left_over == []
 
 
-def test_a_changed_bundle_replaces_it_linking_what_is_the_same_and_old_versions_go(
+def test_a_changed_bundle_links_equal_files_and_removes_old_versions(
     board: LocalBoard, birds: Bundle
 ) -> None:
-    made = [board.deploy(birds, keep=1)["version"]]
+    versions = [board.deploy(birds, keep=1)["version"]]
     before = board.serving
     result = board.deploy(changed(birds, "second"), keep=1)
     assert Bundle.load(board.serving).provenance["note"] == {"text": "second"}
     assert detail(result, "copy").startswith("rsync sent 1 of")
     assert all((board.serving / name).samefile(before / name) for name in birds.files)
     assert Bundle.load(before).files == birds.files
-    made += [result["version"], board.deploy(changed(birds, "third"), keep=1)["version"]]
-    assert board.versions == made[1:]
-    assert made[2] in str(board.serving)
+    versions += [result["version"], board.deploy(changed(birds, "third"), keep=1)["version"]]
+    assert board.versions == versions[1:]
+    assert versions[2] in str(board.serving)
 
 
 def test_a_golden_frame_that_fails_there_changes_nothing(board: LocalBoard, birds: Bundle) -> None:
@@ -126,9 +124,7 @@ def test_a_golden_frame_that_fails_there_changes_nothing(board: LocalBoard, bird
     assert (board.serving, board.versions, board.left_over) == (before, versions, [])
 
 
-def test_bytes_lost_on_the_way_are_found_before_anything_is_run(
-    board: LocalBoard, birds: Bundle
-) -> None:
+def test_lost_bytes_are_an_error_before_anything_runs(board: LocalBoard, birds: Bundle) -> None:
     board.lacks("rsync")
     (board.bin / "tar").rename(board.bin / "real-tar")
     script(
@@ -143,7 +139,7 @@ def test_bytes_lost_on_the_way_are_found_before_anything_is_run(
 
 
 @pytest.mark.parametrize(
-    ("there", "what"),
+    ("fault", "message"),
     [
         (
             "trap '' XFSZ; ulimit -f 1000",
@@ -154,14 +150,14 @@ def test_bytes_lost_on_the_way_are_found_before_anything_is_run(
     ids=["the disk is full", "rsync is killed"],
 )
 def test_a_copy_that_fails_there_leaves_nothing(
-    there: str, what: str, board: LocalBoard, birds: Bundle
+    fault: str, message: str, board: LocalBoard, birds: Bundle
 ) -> None:
     """What came so far must not keep a full disk full; and the board was reached."""
     board.deploy(birds)
     before = board.serving
     (board.bin / "rsync").rename(board.bin / "real-rsync")
-    script(board.bin / "rsync", f'#!/bin/sh\n{there}\nexec real-rsync "$@"\n')
-    with pytest.raises(FinedgeError, match=what) as caught:
+    script(board.bin / "rsync", f'#!/bin/sh\n{fault}\nexec real-rsync "$@"\n')
+    with pytest.raises(FinedgeError, match=message) as caught:
         board.deploy(with_megabytes(birds))
     assert caught.value.exit_code == 1
     assert names(caught.value.result)[-1] == "copy"
@@ -169,9 +165,7 @@ def test_a_copy_that_fails_there_leaves_nothing(
     assert (board.serving, board.left_over) == (before, [])
 
 
-def test_a_finedge_that_is_killed_there_is_not_a_lost_connection(
-    board: LocalBoard, birds: Bundle
-) -> None:
+def test_a_killed_remote_finedge_is_not_a_lost_connection(board: LocalBoard, birds: Bundle) -> None:
     """As a build is on a board without enough memory."""
     (board.bin / "finedge").rename(board.bin / "real-finedge")
     script(
@@ -189,24 +183,25 @@ DEEP = "[" * 500  # it is cut where it is shown
 
 
 @pytest.mark.parametrize("answer", ["", "not JSON", "[]", "{}", "1e999", DEEP, "{'stages': 1}"])
-def test_a_finedge_there_that_answers_otherwise_is_an_error_and_not_a_crash(
+def test_a_remote_finedge_that_gives_another_answer_is_an_error(
     answer: str, board: LocalBoard, birds: Bundle
 ) -> None:
     (board.bin / "finedge").rename(board.bin / "real-finedge")
     script(
         board.bin / "finedge",
-        f'#!/bin/sh\n[ "$1" = verify ] && {{ echo "{answer}"; exit; }}\necho a library says hello\nexec real-finedge "$@"\n',
+        f'#!/bin/sh\n[ "$1" = verify ] && {{ echo "{answer}"; exit; }}\n'
+        'echo a library says hello\nexec real-finedge "$@"\n',
     )
     with pytest.raises(FinedgeError, match=re.escape(f"verify answered '{answer}'")):
         board.deploy(birds)
     assert board.left_over == []
 
 
-@pytest.mark.parametrize("side", ["there", "here"])
+@pytest.mark.parametrize("side", ["board", "host"])
 def test_without_rsync_on_either_side_tar_takes_over(
     side: str, board: LocalBoard, birds: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if side == "there":
+    if side == "board":
         board.lacks("rsync")
     else:
         monkeypatch.setenv("PATH", str(board.local))
@@ -215,7 +210,7 @@ def test_without_rsync_on_either_side_tar_takes_over(
     assert Bundle.load(board.serving).files == birds.files
 
 
-def test_killed_in_mid_copy_the_old_version_serves_and_the_next_deploy_goes_on(
+def test_after_a_kill_in_mid_copy_the_next_deploy_continues(
     board: LocalBoard, birds: Bundle
 ) -> None:
     board.deploy(birds)
@@ -232,7 +227,7 @@ def test_killed_in_mid_copy_the_old_version_serves_and_the_next_deploy_goes_on(
 
 
 @pytest.mark.slow
-def test_what_an_interrupted_deploy_of_another_bundle_left_is_removed(
+def test_rests_of_an_interrupted_deploy_of_another_bundle_are_removed(
     board: LocalBoard, birds: Bundle
 ) -> None:
     with in_mid_copy(board, with_megabytes(birds)) as process:
@@ -245,21 +240,21 @@ def test_what_an_interrupted_deploy_of_another_bundle_left_is_removed(
 @pytest.mark.slow
 def test_killed_at_random_moments_a_whole_version_serves(board: LocalBoard, birds: Bundle) -> None:
     board.deploy(birds)
-    known = {birds.digest()}
+    digests = {birds.digest()}
     chance = random.Random(0)
     for turn in range(DEPLOY_KILLS):
         new = birds.extend("note", {"a.bin": turn.to_bytes(8, "little") * 5_000}, {"turn": turn})
-        known.add(new.digest())
+        digests.add(new.digest())
         with under_way(board, new) as process, suppress(subprocess.TimeoutExpired):
             process.wait(chance.uniform(0, DEPLOY_S))
-        assert Bundle.load(board.serving).digest() in known  # loading checks every digest
+        assert Bundle.load(board.serving).digest() in digests  # loading checks every digest
     board.deploy(new)
     assert Bundle.load(board.serving).digest() == new.digest()
     assert board.left_over == []
 
 
 @pytest.mark.slow
-def test_two_deploys_at_once_are_refused_and_a_killed_one_frees_the_board(
+def test_a_second_deploy_is_refused_until_the_first_ends_or_is_killed(
     board: LocalBoard, birds: Bundle
 ) -> None:
     larger = with_megabytes(birds)
@@ -308,7 +303,7 @@ def test_a_service_that_crashes_gets_the_old_version_back(board: LocalBoard, bir
 
 
 @pytest.mark.slow
-def test_a_first_version_that_crashes_leaves_no_version_and_a_stopped_service(
+def test_a_first_version_that_crashes_is_removed_and_its_service_stopped(
     board: LocalBoard, birds: Bundle
 ) -> None:
     board.set("good", "none\n")
@@ -336,7 +331,7 @@ def test_a_version_of_the_same_name_is_never_removed(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["current", "versions"]
 
 
-def test_where_the_link_cannot_be_set_back_it_does_not_lead_nowhere(
+def test_a_link_that_cannot_be_set_back_still_leads_to_a_version(
     board: LocalBoard, birds: Bundle
 ) -> None:
     board.deploy(birds, service="finedge")
@@ -344,7 +339,8 @@ def test_where_the_link_cannot_be_set_back_it_does_not_lead_nowhere(
     (board.bin / "ln").rename(board.bin / "real-ln")  # the disk is full by then
     script(
         board.bin / "ln",
-        f"#!/bin/sh\n[ -e '{board.state}/once' ] && {{ echo 'No space left' >&2; exit 1; }}\n: >'{board.state}/once'\nreal-ln \"$@\"\n",
+        f"#!/bin/sh\n[ -e '{board.state}/once' ] && {{ echo 'No space left' >&2; exit 1; }}\n"
+        f": >'{board.state}/once'\nreal-ln \"$@\"\n",
     )
     with pytest.raises(FinedgeError, match="restart: Job failed") as caught:
         board.deploy(changed(birds, "bad"), service="finedge")
@@ -365,7 +361,7 @@ def test_a_rollback_that_fails_is_not_called_one(board: LocalBoard, birds: Bundl
 
 
 @pytest.mark.slow
-def test_cut_off_while_the_service_settles_the_board_still_takes_it_back(
+def test_a_board_that_is_cut_off_while_settling_still_rolls_back(
     board: LocalBoard, birds: Bundle
 ) -> None:
     old = board.deploy(birds, service="finedge")["version"]
@@ -378,7 +374,7 @@ def test_cut_off_while_the_service_settles_the_board_still_takes_it_back(
     wait_until(lambda: board.versions == [old])
 
 
-def test_a_service_that_is_not_there_is_refused_before_anything_is_copied(
+def test_a_missing_service_is_an_error_before_anything_is_copied(
     board: LocalBoard, birds: Bundle
 ) -> None:
     board.set("no-unit")
@@ -400,10 +396,9 @@ def test_a_key_the_board_does_not_know_exits_3(board: LocalBoard, birds: Bundle)
 
 
 def test_a_board_whose_host_key_changed_is_refused(board: LocalBoard, birds: Bundle) -> None:
-    known = board.key.with_name("known")
-    known.write_text(
-        known.read_text().split()[0] + " " + board.key.with_name("stranger.pub").read_text()
-    )
+    known_hosts = board.key.with_name("known")
+    address = known_hosts.read_text().split()[0]
+    known_hosts.write_text(f"{address} {board.key.with_name('stranger.pub').read_text()}")
     with pytest.raises(SystemProblem, match="cannot be reached"):
         board.deploy(birds)
 
@@ -412,11 +407,11 @@ def test_without_ssh_here_it_exits_3(
     board: LocalBoard, birds: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(board.state))
-    with pytest.raises(SystemProblem, match="no ssh here"):
+    with pytest.raises(SystemProblem, match="ssh is not installed here"):
         board.deploy(birds)
 
 
-def test_a_board_without_finedge_exits_3_and_one_off_the_path_can_be_named(
+def test_a_board_without_finedge_exits_3_unless_its_path_is_given(
     board: LocalBoard, birds: Bundle
 ) -> None:
     elsewhere = (board.bin / "finedge").rename(board.state / "finedge")
@@ -426,24 +421,24 @@ def test_a_board_without_finedge_exits_3_and_one_off_the_path_can_be_named(
     assert board.deploy(birds, finedge=str(elsewhere))["steps"][-1]["ok"]
 
 
-def test_a_folder_with_any_name_below_home_and_a_login_that_talks_and_hides_files(
+def test_any_folder_name_and_a_login_that_prints_text_work(
     board: LocalBoard, birds: Bundle
 ) -> None:
     name = "it's $HOME; {a} `b`"
     (board.root.parent / ".bashrc").write_text("echo welcome\numask 077\n")
     board.deploy(birds, path=f"~/{name}")
-    there = Bundle.load(board.root.with_name(name) / "current")
-    assert there.files == birds.files
+    copy = Bundle.load(board.root.with_name(name) / "current")
+    assert copy.files == birds.files
     # A service may run as nobody's account.
-    live = there.path.resolve()
+    live = copy.path.resolve()
     assert all(
         p.stat().st_mode & 0o044 == 0o044 for p in (live, *live.parents[:3], *live.iterdir())
     )
 
 
-def test_a_link_that_is_none_of_ours_is_left_alone(board: LocalBoard, birds: Bundle) -> None:
+def test_a_current_that_deploy_did_not_make_is_kept(board: LocalBoard, birds: Bundle) -> None:
     (board.root / "current").mkdir(parents=True)
-    with pytest.raises(FinedgeError, match="no symbolic link"):
+    with pytest.raises(FinedgeError, match="not a symbolic link"):
         board.deploy(birds)
     assert list((board.root / "current").iterdir()) == []
 
@@ -474,11 +469,11 @@ def test_a_link_that_is_none_of_ours_is_left_alone(board: LocalBoard, birds: Bun
         ("b", {"service": "-x"}),
     ],
 )
-def test_what_names_no_board_or_makes_no_sense_is_refused_at_once(
+def test_wrong_names_and_options_are_usage_errors(
     name: str, options: dict[str, Any], birds: Bundle
 ) -> None:
     with pytest.raises(UsageError):
-        deploy(name, birds.path, **options)
+        deploy(name, birds.path, **grouped(options))
 
 
 BOARDS = ["board", "me@board", "me.x+y@board.local", "DOMAIN_me@b", "10.0.0.1", "me@10.0.0.1"]
@@ -487,8 +482,8 @@ BOARDS = ["board", "me@board", "me.x+y@board.local", "DOMAIN_me@b", "10.0.0.1", 
 @pytest.mark.parametrize(
     "name", [*BOARDS, "::1", "me@fe80::1%eth0", "[::1]", "me@corp@board", "machine$@b"]
 )
-def test_names_of_boards_as_ssh_takes_them_are_taken(name: str) -> None:
-    assert Target(name).host == name
+def test_every_host_name_that_ssh_accepts_is_accepted(name: str) -> None:
+    assert SshTarget(name).host == name
 
 
 @pytest.mark.parametrize(
@@ -524,11 +519,11 @@ def test_only_the_files_of_the_manifest_are_copied(board: LocalBoard, birds: Bun
     (birds.path / "engines").mkdir()
     (birds.path / "engines" / "x.engine").write_text("mine")
     board.deploy(birds)
-    there = {p.name for p in board.serving.iterdir()}
-    assert there == {"manifest.json", *birds.files}
+    file_names = {p.name for p in board.serving.iterdir()}
+    assert file_names == {"manifest.json", *birds.files}
 
 
-def test_a_precision_the_bundle_lacks_and_a_damaged_bundle_exit_4_at_once(birds: Bundle) -> None:
+def test_a_missing_precision_and_a_damaged_bundle_exit_4(birds: Bundle) -> None:
     files = {n: d for n, d in birds.files.items() if n != "model.int8.onnx"}
     Bundle.create(
         birds.path,

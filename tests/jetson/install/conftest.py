@@ -1,7 +1,7 @@
-"""Roots as boards have them, with commands that write down how they are called.
+"""Root folders of boards, with stand-ins for commands that record their calls.
 
-The release lines are those of real boards. Python is a script: it looks at the root's own packages with the real interpreter, and makes
-an environment whose pip writes down what it is asked.
+The release lines are those of real boards. Python is a script. It imports the packages of the root
+with the real interpreter, and makes an environment whose pip records its arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHECKOUT = ("calib", "export", "finedge", "runtime", "train")
 
 @dataclass(frozen=True)
 class Board:
-    """What a board's files say."""
+    """The facts of a board that its files hold."""
 
     release: str | None
     python: str = "3.10"
@@ -32,13 +32,16 @@ class Board:
 
 BOARDS = {
     "jetpack 6.1": Board(
-        "# R36 (release), REVISION: 4.0, GCID: 37537400, BOARD: generic, EABI: aarch64, DATE: Fri Sep 13 04:36:44 UTC 2024"
+        "# R36 (release), REVISION: 4.0, GCID: 37537400, "
+        "BOARD: generic, EABI: aarch64, DATE: Fri Sep 13 04:36:44 UTC 2024"
     ),
     "jetpack 6.2": Board(
-        "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"
+        "# R36 (release), REVISION: 4.3, GCID: 38968081, "
+        "BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"
     ),
     "jetpack 7.0": Board(
-        "# R38 (release), REVISION: 2.0, GCID: 41844464, BOARD: generic, EABI: aarch64, DATE: Fri Aug 22 00:55:42 UTC 2025",
+        "# R38 (release), REVISION: 2.0, GCID: 41844464, "
+        "BOARD: generic, EABI: aarch64, DATE: Fri Aug 22 00:55:42 UTC 2025",
         "3.12",
         "10.13.3.9",
         "1.26.4",
@@ -62,7 +65,8 @@ BOARDS = {
 OTHERS = {
     "desktop": Board(None),
     "jetpack 5": Board(
-        "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 UTC 2023"
+        "# R35 (release), REVISION: 4.1, GCID: 33958178, "
+        "BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 UTC 2023"
     ),
     "jetpack 6.0": Board(
         "# R36 (release), REVISION: 3.0, GCID: 36191598, BOARD: generic, EABI: aarch64",
@@ -72,7 +76,12 @@ OTHERS = {
     "another file": Board("release forty"),
 }
 
-CV2 = '__version__ = "4.8.0"\n\n\ndef getBuildInformation():\n    return "  Video I/O:\\n    GStreamer:                   YES (1.20.3)\\n"\n'
+CV2 = """__version__ = "4.8.0"
+
+
+def getBuildInformation():
+    return "  Video I/O:\\n    GStreamer:                   YES (1.20.3)\\n"
+"""
 
 PYTHON = """#!/bin/bash
 # The board's interpreter.
@@ -88,9 +97,14 @@ VENV_PYTHON = """#!/bin/bash
 echo "venv-python $*" >>"$CALLS"
 if [ "$1 $2" = "-m pip" ]; then
     [ ! -e "$ROOT/pip-fails" ] || exit 1
-    [ ! -e "$ROOT/pip-waits" ] || { touch "$ROOT/pip-is-there"; for _ in {1..300}; do [ ! -e "$ROOT/pip-waits" ] || sleep 0.1; done; }
-    printf '#!/bin/bash\\necho "finedge $*" >>"$CALLS"\\necho "{}"\\n[ ! -e "$ROOT/doctor-fails" ]\\n' >"$(dirname "$0")/finedge"
-    chmod +x "$(dirname "$0")/finedge"
+    [ ! -e "$ROOT/pip-waits" ] || {
+        touch "$ROOT/pip-is-there"
+        for _ in {1..300}; do [ ! -e "$ROOT/pip-waits" ] || sleep 0.1; done
+    }
+    finedge=$(dirname "$0")/finedge
+    printf '#!/bin/bash\\necho "finedge $*" >>"$CALLS"\\necho "{}"\\n' >"$finedge"
+    printf '[ ! -e "$ROOT/doctor-fails" ]\\n' >>"$finedge"
+    chmod +x "$finedge"
     exit
 fi
 PYTHONPATH=$ROOT/dist exec "$REAL" -S "$@"
@@ -139,7 +153,7 @@ class Root:
             "CALLS": str(self.path / "calls"),
             "REAL": sys.executable,
             "SYSTEMD": str(self.board.systemd),
-            "PYTHONDONTWRITEBYTECODE": "1",  # a package that is rewritten within the second must be read again
+            "PYTHONDONTWRITEBYTECODE": "1",  # a package that changes within a second is read again
             **self.environment,
         }
         command = ["bash", str(self.path / "checkout/jetson/install.sh"), *options]
@@ -149,7 +163,7 @@ class Root:
 
     @property
     def calls(self) -> list[str]:
-        """What was called, in order, but for the looks that change nothing."""
+        """The calls in order, without those that only read the packages."""
         file = self.path / "calls"
         lines = file.read_text().splitlines() if file.exists() else []
         return [line for line in lines if line not in ("python -", "venv-python -")]
@@ -161,7 +175,7 @@ class Root:
 
 
 def make_checkout(path: Path) -> None:
-    """The script as it is, in a small checkout: what is installed here is what a test says, not what is being edited."""
+    """Copy the script into a small checkout: edits in this checkout then change no version name."""
     shutil.copytree(
         INSTALL.parent,
         path / "jetson",

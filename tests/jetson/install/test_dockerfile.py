@@ -38,14 +38,14 @@ def test_pip_installs_one_thing_and_under_the_constraints() -> None:
     assert next(word for word in install.split() if word not in options) == "/wheels/finedge-*.whl"
 
 
-def test_what_nvidia_brings_is_asked_of_nobody() -> None:
+def test_nothing_that_nvidia_provides_is_installed() -> None:
     assert not re.search(
         r"(pip|apt-get) install[^&]*\b(torch|tensorrt|opencv-python|libnvinfer)",
         " ".join(of("RUN")),
     )
 
 
-def test_it_runs_as_nobody_in_particular_and_starts_finedge() -> None:
+def test_it_runs_as_an_own_user_and_starts_finedge() -> None:
     names = [name for name, _ in STEPS]
     assert of("USER") == ["10001"]
     assert "RUN" not in names[names.index("USER") :]
@@ -53,7 +53,7 @@ def test_it_runs_as_nobody_in_particular_and_starts_finedge() -> None:
 
 
 @pytest.mark.parametrize("step", [s for s in of("RUN") if "apt-get" in s])
-def test_apt_leaves_no_lists_and_brings_no_recommendations(step: str) -> None:
+def test_apt_leaves_no_lists_and_installs_no_recommendations(step: str) -> None:
     assert step.rstrip().endswith("rm -rf /var/lib/apt/lists/*")
     assert all(
         "--no-install-recommends" in call for call in re.findall(r"apt-get install [^&|}]*", step)
@@ -63,8 +63,8 @@ def test_apt_leaves_no_lists_and_brings_no_recommendations(step: str) -> None:
 def test_every_file_it_copies_is_here() -> None:
     sources = [
         word.replace("${JETPACK}", "7")
-        for copied in of("COPY")
-        for word in copied.split()[:-1]
+        for arguments in of("COPY")
+        for word in arguments.split()[:-1]
         if not word.startswith("--")
     ]
     assert sources

@@ -1,4 +1,4 @@
-"""The script with a real Python, a real environment and a real pip, which finds its wheels in a folder."""
+"""The script with a real Python, a real environment and a real pip with a folder of wheels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,22 @@ import pytest
 
 from .conftest import CV2, Board, Root, make_root, script
 
-RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"
-# The system's packages reach the environment on PYTHONPATH here, as those of a board do through --system-site-packages.
+RELEASE = (
+    "# R36 (release), REVISION: 4.3, GCID: 38968081, "
+    "BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"
+)
+# The environment sees the system's packages on PYTHONPATH. On a board it sees them because of
+# --system-site-packages.
 PYTHON = '#!/bin/bash\nPYTHONPATH=$ROOT/dist exec "$REAL" "$@"\n'
+PROJECT = """[project]
+name = "finedge"
+version = "0.2"
+dependencies = ["numpy"]
+[project.scripts]
+finedge = "finedge:main"
+[tool.setuptools]
+packages = ["finedge"]
+"""
 MAIN = 'def main():\n    import numpy\n    print({"numpy": numpy.__version__})\n'
 
 
@@ -34,7 +47,8 @@ def wheel(
             ]
         )
         + "\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\n"
+        "Root-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {module}:main\n" if code else "",
     }
     path = folder / f"{module}-{version}-py3-none-any.whl"
@@ -49,11 +63,11 @@ def wheel(
 
 @pytest.fixture
 def board(tmp_path: Path) -> Root:
-    """JetPack 6.2, with an index that also offers what must never be taken."""
-    root, offered = make_root(tmp_path / "root", Board(RELEASE)), tmp_path / "index"
-    offered.mkdir()
+    """JetPack 6.2, with an index that also has packages that must never be installed."""
+    root, index = make_root(tmp_path / "root", Board(RELEASE)), tmp_path / "index"
+    index.mkdir()
     for name in ("opencv-python", "tensorrt", "torch"):
-        wheel(offered, name, "99.0")
+        wheel(index, name, "99.0")
     for name, version in (
         ("numpy", "1.26.4"),
         ("numpy", "2.4.6"),
@@ -61,12 +75,12 @@ def board(tmp_path: Path) -> Root:
         ("cuda-python", "13.5.0"),
         ("onnxruntime", "1.23.2"),
     ):
-        wheel(offered, name, version)
+        wheel(index, name, version)
     (root.path / "dist/cv2/__init__.py").write_text(CV2)
     script(root.path / "usr/bin/python3.10", PYTHON)
     root.environment |= {
         "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": str(offered),
+        "PIP_FIND_LINKS": str(index),
         "PIP_CONFIG_FILE": os.devnull,
         "PYTHONPATH": str(root.path / "dist"),
     }
@@ -74,16 +88,16 @@ def board(tmp_path: Path) -> Root:
 
 
 def installed(root: Root) -> set[str]:
-    listed = subprocess.run(
+    process = subprocess.run(
         [root.current / "bin/python", "-m", "pip", "list", "--local", "--format=freeze"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return set(listed.stdout.split())
+    return set(process.stdout.split())
 
 
-def test_the_environment_holds_finedge_numpy_1_and_cuda_12_6_and_nothing_of_jetpack(
+def test_the_environment_has_finedge_and_nothing_that_jetpack_has(
     board: Root, tmp_path: Path
 ) -> None:
     finedge = wheel(
@@ -93,8 +107,8 @@ def test_the_environment_holds_finedge_numpy_1_and_cuda_12_6_and_nothing_of_jetp
         needs=("numpy>=1.26", "onnxruntime", "opencv-python; platform_machine == 'never'"),
         code=MAIN,
     )
-    done = board.run("--from", str(finedge))
-    assert done.returncode == 0, done.stderr
+    process = board.run("--from", str(finedge))
+    assert process.returncode == 0, process.stderr
     assert {
         "finedge==0.1.0",
         "numpy==1.26.4",
@@ -106,29 +120,26 @@ def test_the_environment_holds_finedge_numpy_1_and_cuda_12_6_and_nothing_of_jetp
     ]
 
 
-def test_pip_fails_rather_than_shadows_what_jetpack_brings(board: Root, tmp_path: Path) -> None:
-    done = board.run(
+def test_pip_fails_rather_than_shadows_a_package_of_jetpack(board: Root, tmp_path: Path) -> None:
+    process = board.run(
         "--from", str(wheel(tmp_path, "finedge", "0.1.0", needs=("opencv-python>=4",), code=MAIN))
     )
-    assert done.returncode == 4
-    assert "opencv-python<0" in done.stdout
-    assert "run it again" in done.stderr
+    assert process.returncode == 4
+    assert "opencv-python<0" in process.stdout
+    assert "run it again" in process.stderr
     assert not (board.path / "opt/finedge/current").exists()
     assert list((board.path / "opt/finedge/versions").iterdir()) == []
 
 
-def test_a_checkout_is_built_and_what_it_needs_is_taken_as_wheels(board: Root) -> None:
-    """`--only-binary` is for what the checkout needs: the checkout itself is built."""
-    pytest.importorskip(
-        "setuptools", minversion="70.1"
-    )  # builds wheels without the package `wheel`
+def test_a_checkout_is_built_and_its_requirements_are_wheels(board: Root) -> None:
+    """`--only-binary` is for the requirements: the checkout itself is built."""
+    # 70.1 builds wheels without the package `wheel`.
+    pytest.importorskip("setuptools", minversion="70.1")
     checkout = board.path / "checkout"
-    text = '[project]\nname = "finedge"\nversion = "0.2"\ndependencies = ["numpy"]\n[project.scripts]\nfinedge = "finedge:main"\n'
-    (checkout / "pyproject.toml").write_text(text + '[tool.setuptools]\npackages = ["finedge"]\n')
+    (checkout / "pyproject.toml").write_text(PROJECT)
     (checkout / "finedge/__init__.py").write_text(MAIN)
-    (checkout / "build/lib/finedge").mkdir(
-        parents=True
-    )  # of an older build: setuptools takes what lies there into the wheel
+    # Of an older build: setuptools takes these files into the wheel.
+    (checkout / "build/lib/finedge").mkdir(parents=True)
     (checkout / "build/lib/finedge/gone.py").touch()
     before = sorted(checkout.rglob("*"))
     # pip reads this as the option's value: 0 is "no isolation".
@@ -136,8 +147,8 @@ def test_a_checkout_is_built_and_what_it_needs_is_taken_as_wheels(board: Root) -
         "PIP_NO_BUILD_ISOLATION": "0",
         "PYTHONPATH": os.pathsep.join([str(board.path / "dist"), *_of_setuptools()]),
     }
-    done = board.run()
-    assert done.returncode == 0, done.stderr
+    process = board.run()
+    assert process.returncode == 0, process.stderr
     assert {"finedge==0.2", "numpy==1.26.4"} <= installed(board)
     assert not list(board.current.rglob("gone.py"))
     assert sorted(checkout.rglob("*")) == before  # root leaves nothing in a user's checkout

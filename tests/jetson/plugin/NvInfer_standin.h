@@ -1,7 +1,8 @@
-// Not TensorRT. Our own declarations of the names jetson/plugin uses, so that it compiles where no TensorRT is installed
-// and a harness can call it. Facts (order of virtual functions, numbers of enumerators) are those of the public
-// TensorRT 10 API; every class ends where our use of it ends, so a library built with this file must never be loaded into
-// TensorRT: jetson/plugin/CMakeLists.txt refuses to install one.
+// Not TensorRT. These are finedge's own declarations of the names that jetson/plugin uses. With
+// them it compiles without TensorRT, and a harness can call it. The order of virtual functions and
+// the numbers of enumerators are those of the public TensorRT 10 API. Each class ends after the
+// functions that the plugin uses. So TensorRT must never load a library that was built with this
+// file, and jetson/plugin/CMakeLists.txt refuses to install one.
 #pragma once
 
 #include <cstddef>

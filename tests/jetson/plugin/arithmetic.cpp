@@ -11,7 +11,7 @@
 using namespace finedge;
 
 static void answer_plan() {
-    Shape s{};
+    AttentionShape s{};
     int one_map, processors;
     std::cin >> s.queries >> s.keys >> s.d >> s.dv >> one_map >> s.batch >> processors;
     Launch const l = plan(s, one_map, processors);

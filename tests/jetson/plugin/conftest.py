@@ -1,4 +1,7 @@
-"""The C++ plugin, compiled for this machine and for a Jetson, and a harness that calls it with the kernels run on the CPU."""
+"""The C++ plugin, compiled for this machine and for a Jetson.
+
+A harness calls it; its kernels run on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -50,17 +53,20 @@ JETSON = Toolchain(
 )
 
 
-def run(*command, **more):
-    done = subprocess.run(
-        [str(c) for c in command], capture_output=True, text=True, check=False, **more
+def run(*command, **options):
+    process = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, check=False, **options
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done
+    assert process.returncode == 0, f"{command}\n{process.stdout}\n{process.stderr}"
+    return process
 
 
 @dataclass(frozen=True)
-class Built:
-    """The libraries of one toolchain, the harness, and a folder whose libcuda.so.1 runs the kernels on the CPU."""
+class PluginBuild:
+    """The libraries of one toolchain, the harness, and a folder `driver`.
+
+    The libcuda.so.1 in that folder runs the kernels on the CPU.
+    """
 
     toolchain: Toolchain
     folder: Path
@@ -74,7 +80,10 @@ class Built:
         return self.folder / "libfinedge_plugin_autoload.so"
 
     def start(self, *arguments, **settings):
-        """Run the harness; `settings` are environment variables of it (not of the emulator that runs it)."""
+        """Run the harness.
+
+        `settings` are environment variables of the harness, not of the emulator that runs it.
+        """
         runner = self.toolchain.runner
         emulated = (
             [part for k, v in settings.items() for part in ("-E", f"{k}={v}")] if runner else []
@@ -89,11 +98,14 @@ class Built:
         )
 
     def walk(self, case, *, driver=True, **settings):
-        """Take the plugin through a case; returns what it answered, and what it logged. Without `driver` there is no libcuda."""
+        """Take the plugin through a case; return its answers and its log.
+
+        Without `driver` there is no libcuda.
+        """
         search = {"LD_LIBRARY_PATH": str(self.folder / "driver")} if driver else {}
-        done = self.start(self.plugin, case, **search, **settings)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout), done.stderr
+        process = self.start(self.plugin, case, **search, **settings)
+        assert process.returncode == 0, process.stderr
+        return json.loads(process.stdout), process.stderr
 
 
 def build(toolchain, folder):
@@ -130,7 +142,7 @@ def build(toolchain, folder):
         "-o",
         folder / "driver/libcuda.so.1",
     )
-    return Built(toolchain, folder)
+    return PluginBuild(toolchain, folder)
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +157,7 @@ def cross_built(tmp_path_factory):
 
 @dataclass(frozen=True)
 class Tensor:
-    """A map as TensorRT would hand it over."""
+    """A map as TensorRT gives it to a plugin."""
 
     values: np.ndarray  # float16 or int8, [B, C, H, W]
     form: str
@@ -153,7 +165,7 @@ class Tensor:
 
     @property
     def real(self):
-        """What it stands for, float64; INT8 is multiplied out to half precision, as in the kernel."""
+        """Its values, float64; INT8 times its step is rounded to float16, as in the kernel."""
         steps = np.float32(self.step) if self.values.dtype == np.int8 else np.float16(1)
         return (self.values * steps).astype(np.float16).astype(np.float64)
 
@@ -162,7 +174,7 @@ class Tensor:
         return f"{name} {' '.join(map(str, self.values.shape))} {TYPES[kind]} {FORMATS[self.form]}"
 
     def memory(self):
-        """Return the bytes; padding is filled with what would be noticed in a result."""
+        """Return the bytes; the padding has values that a result would show."""
         group = {"HWC8": 8, "CHW32": 32}.get(self.form, 1)
         padding = -self.values.shape[1] % group
         padded = np.pad(self.values, ((0, 0), (0, padding), (0, 0), (0, 0)), constant_values=99)

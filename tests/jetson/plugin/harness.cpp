@@ -1,8 +1,10 @@
-// Does with a plugin library what TensorRT does, from loading to enqueue, and prints what it answered as JSON.
+// Calls a plugin library as TensorRT does, from loading to enqueue, and prints its answers as JSON.
 //
-//   harness LIBRARY CASE     CASE is a folder: case.txt holds lines "field NAME VALUE", "q|k|v|y B C H W TYPE FORMAT" and, when
-//                            values are the keys, "shared"; q.bin, k.bin, v.bin hold the tensors as they lie in memory. y.bin is written.
-//   harness LIBRARY          only dlopen, as DeepStream and Triton do: prints who registered in which namespace.
+//   harness LIBRARY CASE   CASE is a folder. case.txt holds lines "field NAME VALUE" and
+//                          "q|k|v|y B C H W TYPE FORMAT", and "shared" when values are the keys.
+//                          q.bin, k.bin and v.bin hold the tensors as in memory. y.bin is written.
+//   harness LIBRARY        only dlopen, as DeepStream and Triton do. Prints which creators were
+//                          registered in which namespace.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -134,14 +136,16 @@ static Capability& capability(IPluginV3& plugin, PluginCapabilityType type) {
     return *static_cast<Capability*>(found);
 }
 
-// The build phase: types, shapes, formats, workspace, what is serialized. Returns the bytes of workspace.
+// The build phase: types, shapes, formats, workspace, serialized fields. Returns the bytes of
+// workspace.
 static size_t built(IPluginV3& plugin, std::vector<DynamicPluginTensorDesc> const& io) {
     auto& build = capability<IPluginV3OneBuild>(plugin, PluginCapabilityType::kBUILD);
     auto& core = capability<IPluginV3OneCore>(plugin, PluginCapabilityType::kCORE);
     DataType const inputs[3] = {io[0].desc.type, io[1].desc.type, io[2].desc.type};
     DataType output{};
     require(build.getNbOutputs() == 1 && build.getOutputDataTypes(&output, 1, inputs, 3) == 0, "no output type");
-    DimsExprs shapes[3], result;  // tensor i, axis j is the made-up address 10 i + j + 1: the plugin may only pass it on
+    // Axis j of tensor i is the invalid address 10 i + j + 1: the plugin may only copy it.
+    DimsExprs shapes[3], result;
     for (int i = 0; i < 3; ++i) {
         shapes[i].nbDims = 4;
         for (int j = 0; j < 4; ++j) shapes[i].d[j] = reinterpret_cast<IDimensionExpr const*>(static_cast<intptr_t>(10 * i + j + 1));
@@ -171,13 +175,14 @@ static int run(IPluginV3& plugin, Case const& c, std::string const& folder, size
     void* const outputs[1] = {y.data()};
     int status = runtime.onShapeChange(in, 3, &out, 1);
     for (int i = 0; status == 0 && i < 2; ++i) status = runtime.enqueue(in, &out, inputs, outputs, workspace.data(), nullptr);
-    for (size_t i = workspace_bytes; i < workspace.size(); ++i) require(workspace[i] == 0xCD, "wrote behind the workspace it asked for");
+    for (size_t i = workspace_bytes; i < workspace.size(); ++i) require(workspace[i] == 0xCD, "wrote past the end of its workspace");
     std::ofstream(folder + "/y.bin", std::ios::binary).write(reinterpret_cast<char const*>(y.data()), static_cast<std::streamsize>(y.size()));
     delete attached;
     return status;
 }
 
-// TensorRT has a context current when it calls a plugin; without a driver there is none, and the plugin has to cope.
+// TensorRT calls a plugin with a current context. Without a driver there is none, and the plugin
+// must report that.
 static void make_context() {
     void* const cuda = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!cuda) return;

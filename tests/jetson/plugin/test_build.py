@@ -1,4 +1,4 @@
-"""What the build makes and refuses to make, and its arithmetic against the Python shell's."""
+"""What the build makes and refuses, and its arithmetic against the Python plugin's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEWEST = {"GLIBC": (2, 34), "GLIBCXX": (3, 4, 30), "CXXABI": (1, 3, 13), "GCC": 
 
 @pytest.fixture(scope="module")
 def ask(built):
-    """Ask launch.h and image.h, one line a question."""
+    """Ask launch.h and image.h: one question a line."""
     program = built.folder / "arithmetic"
     run(
         "g++",
@@ -32,10 +32,10 @@ def ask(built):
     )
 
     def answers(questions):
-        done = subprocess.run(
+        process = subprocess.run(
             [program], input="\n".join(questions), capture_output=True, text=True, check=True
         )
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return [json.loads(line) for line in process.stdout.splitlines()]
 
     return answers
 
@@ -55,7 +55,7 @@ def test_maps_are_those_of_the_table(ask):
     assert answers == [m["layout"] for m in maps]
 
 
-def chosen(capability, driver):
+def choose(capability, driver):
     try:
         image = image_for(capability, driver=driver)
     except SystemProblem:
@@ -63,24 +63,26 @@ def chosen(capability, driver):
     return [image.architecture, image.is_ptx]
 
 
-def test_the_image_is_the_one_the_python_shell_chooses(ask):
+def test_the_image_is_the_one_that_the_python_plugin_chooses(ask):
     devices = [
         (capability, driver)
         for capability in (75, 80, 86, 87, 89, 90, 110, 120)
         for driver in (11080, 12000, 12040, 12050, 12060, 12090, 13000)
     ]
-    assert ask(f"image {c} {d}" for c, d in devices) == [chosen(*device) for device in devices]
+    assert ask(f"image {c} {d}" for c, d in devices) == [choose(*device) for device in devices]
 
 
-def needed(library, prefix=""):
-    """Return the symbols a library wants from others, with the version asked for."""
+def undefined_symbols(library, prefix=""):
+    """Return the symbols that a library needs from others, with their versions."""
     lines = run(f"{prefix}nm", "-D", "--undefined-only", library).stdout.splitlines()
     return [line.split()[-1] for line in lines]
 
 
 def test_the_plugin_needs_nothing_of_tensorrt_or_cuda(built):
     foreign = [
-        s for s in needed(built.plugin) if re.search(r"nvinfer|getPluginRegistry|^cu[A-Z]|^cuda", s)
+        s
+        for s in undefined_symbols(built.plugin)
+        if re.search(r"nvinfer|getPluginRegistry|^cu[A-Z]|^cuda", s)
     ]
     assert foreign == []
     libraries = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", built.plugin).stdout)
@@ -97,45 +99,47 @@ def test_the_plugin_exports_its_two_entry_points_only(built):
     }
 
 
-def test_the_images_are_in_the_plugin_whole_and_ptx_ends_with_a_zero_byte(built):
+def test_the_plugin_holds_whole_images_and_ptx_ends_with_a_zero(built):
     library = built.plugin.read_bytes()
     assert images()
     assert all(image.read() in library for image in images())
 
 
 def test_a_library_built_with_the_stand_in_is_not_installed(built, tmp_path):
-    done = subprocess.run(
+    process = subprocess.run(
         ["cmake", "--install", built.folder, "--prefix", tmp_path],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode != 0
-    assert "TENSORRT_ROOT" in done.stderr
-    assert "libnvinfer-dev" in done.stderr
+    assert process.returncode != 0
+    assert "TENSORRT_ROOT" in process.stderr
+    assert "libnvinfer-dev" in process.stderr
     assert not list(tmp_path.rglob("*.so"))
 
 
 def test_without_tensorrt_the_build_says_what_it_needs(tmp_path):
-    done = subprocess.run(
+    process = subprocess.run(
         ["cmake", "-S", SOURCE, "-B", tmp_path], capture_output=True, text=True, check=False
     )
-    if done.returncode == 0:
+    if process.returncode == 0:
         pytest.skip("TensorRT's headers are installed here")
-    assert "libnvinfer-dev" in done.stderr
-    assert "TENSORRT_ROOT" in done.stderr
+    assert "libnvinfer-dev" in process.stderr
+    assert "TENSORRT_ROOT" in process.stderr
 
 
 def versions(library, prefix):
-    """Return the newest version wanted of each versioned library: {"GLIBC": (2, 34), ...}."""
-    found = {}
-    for family, number in re.findall(r"@([A-Z]+)_([\d.]+)", "\n".join(needed(library, prefix))):
-        found[family] = max(found.get(family, ()), tuple(map(int, number.split("."))))
-    return found
+    """Return the newest version needed of each versioned library: {"GLIBC": (2, 34), ...}."""
+    newest = {}
+    for family, number in re.findall(
+        r"@([A-Z]+)_([\d.]+)", "\n".join(undefined_symbols(library, prefix))
+    ):
+        newest[family] = max(newest.get(family, ()), tuple(map(int, number.split("."))))
+    return newest
 
 
-def test_a_jetson_with_ubuntu_22_04_has_the_libraries_a_cross_build_needs(cross_built):
+def test_ubuntu_22_04_has_the_libraries_that_a_cross_build_needs(cross_built):
     for library in (cross_built.plugin, cross_built.autoload):
         assert "AArch64" in run("aarch64-linux-gnu-readelf", "-h", library).stdout
-        wanted = versions(library, "aarch64-linux-gnu-")
-        assert all(number <= NEWEST[family] for family, number in wanted.items()), wanted
+        needed = versions(library, "aarch64-linux-gnu-")
+        assert all(number <= NEWEST[family] for family, number in needed.items()), needed

@@ -1,4 +1,7 @@
-"""The C++ shell, called as TensorRT would call it, with the real kernels run on the CPU. Not run on hardware."""
+"""The C++ plugin, called as TensorRT calls it. Its real kernels run on the CPU.
+
+It was not run on hardware.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ TOLERANCE = 2e-3
 
 @dataclass(frozen=True)
 class Case:
-    """One node: `inputs` and `output` are TensorFormats, behind a colon INT8 where it is not FP16."""
+    """One node: `inputs` and `output` are TensorFormats, FP16 unless `:INT8` follows."""
 
     d: int
     dv: int
@@ -42,11 +45,11 @@ class Case:
         """Draw q, k and v."""
         rng = np.random.default_rng(0)
         shapes = ((self.d, self.queries), (self.d, self.keys), (self.dv, self.keys))
-        made = [
+        tensors = [
             self._draw(rng, (self.batch, channels, *grid), form)
             for (channels, grid), form in zip(shapes, self.inputs, strict=True)
         ]
-        return [made[0], made[1], made[1] if self.shared else made[2]]
+        return [tensors[0], tensors[1], tensors[1] if self.shared else tensors[2]]
 
     @staticmethod
     def _draw(rng, shape, form):
@@ -118,7 +121,7 @@ def check(built, case, folder):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_enqueue_gives_the_reference_s_numbers(case, built, tmp_path):
+def test_enqueue_gives_the_numbers_of_the_reference(case, built, tmp_path):
     _, calls = check(built, case, tmp_path)
     grids = (np.prod(case.queries), np.prod(case.keys))
     launch = plan(
@@ -130,15 +133,13 @@ def test_enqueue_gives_the_reference_s_numbers(case, built, tmp_path):
         batch=case.batch,
         processors=case.processors,
     )
-    launched = [c.split()[1] for c in calls if c.startswith("cuLaunchKernel")]
-    assert launched == 2 * [
-        launch.kernel,
-        *["cla_combine"] * bool(launch.combine_grid),
-    ]  # the harness enqueues twice
+    kernels = [c.split()[1] for c in calls if c.startswith("cuLaunchKernel")]
+    # The harness enqueues twice.
+    assert kernels == 2 * [launch.kernel, *["cla_combine"] * bool(launch.combine_grid)]
 
 
 def test_enqueue_only_launches(built, tmp_path):
-    """So that it can be captured into a CUDA graph: whatever loads, asks or sets comes before, in onShapeChange."""
+    """It can then be captured into a CUDA graph: onShapeChange does all the rest before."""
     _, calls = check(built, SMALL, tmp_path)
     names = [c.split()[0] for c in calls]
     first = names.index("cuLaunchKernel")
@@ -149,15 +150,13 @@ def test_enqueue_only_launches(built, tmp_path):
 def test_the_plugin_describes_itself_like_the_operator(built, tmp_path):
     answer, _ = built.walk(SMALL.write(tmp_path))
     assert answer["creator"] == answer["core"] == f"{OP} {CROSS_LAYER_ATTENTION.version}"
-    assert answer["output"] == {
-        "type": TYPES["HALF"],
-        "axes": [1, 22, 3, 4],
-    }  # of q, of v, of q, of q
+    # The axes are those of q, v, q and q.
+    assert answer["output"] == {"type": TYPES["HALF"], "axes": [1, 22, 3, 4]}
     assert set(CROSS_LAYER_ATTENTION.attributes) < set(answer["names"])
 
 
 @pytest.mark.parametrize("name", ["hwc8", "int8", "shared int8"])
-def test_what_is_serialized_is_what_the_python_shell_serializes(name, built, tmp_path):
+def test_the_python_plugin_serializes_the_same_fields(name, built, tmp_path):
     case = CASES[name]
     answer, _ = built.walk(case.write(tmp_path))
     settings = AttentionAttributes(**case.fields, shared=int(case.shared))
@@ -174,7 +173,7 @@ class TensorFormat(IntEnum):
 
 
 def python_chains(case):
-    """Every chain of formats that the Python shell accepts, in the harness's spelling."""
+    """Every chain of formats that the Python plugin accepts, as the harness writes it."""
     shell = CrossLayerAttentionPlugin(AttentionAttributes(**case.fields, shared=int(case.shared)))
     shell.trt = SimpleNamespace(DataType=DataType, __name__="tensorrt")
     shapes = [t.values.shape for t in case.tensors()] + [case.output_shape]
@@ -202,7 +201,7 @@ def test_a_linear_map_of_one_position_needs_whole_groups_of_8(built, tmp_path):
 @pytest.mark.parametrize(
     ("capability", "kind"), [("8.7", "cubin"), ("8.9", "ptx"), ("12.0", "ptx")]
 )
-def test_the_device_gets_machine_code_made_for_it_or_ptx(capability, kind, built, tmp_path):
+def test_a_device_gets_its_own_machine_code_or_ptx(capability, kind, built, tmp_path):
     log = tmp_path / "calls.txt"
     answer, logged = built.walk(SMALL.write(tmp_path), STANDIN_LOG=str(log), STANDIN_CC=capability)
     assert answer["status"] == 0, logged
@@ -217,8 +216,8 @@ def test_the_device_gets_machine_code_made_for_it_or_ptx(capability, kind, built
         ({"STANDIN_CC": "8.9", "STANDIN_DRIVER_VERSION": "12020"}, "driver for CUDA 12020"),
     ],
 )
-def test_a_device_that_cannot_run_it_is_told_by_status_and_log(settings, text, built, tmp_path):
-    """And only when it runs: an engine may be built for a device elsewhere."""
+def test_on_a_device_that_cannot_run_it_status_and_log_say_so(settings, text, built, tmp_path):
+    """Only when it runs: an engine may be built for another device."""
     answer, logged = built.walk(SMALL.write(tmp_path), **settings)
     assert answer["status"] == 1
     assert answer["formats"]
@@ -232,7 +231,7 @@ def test_a_device_that_cannot_run_it_is_told_by_status_and_log(settings, text, b
         (("field v_scale 0", "field v_scale 0.5\nshared"), "two scales"),
     ],
 )
-def test_a_node_without_sense_makes_no_plugin_and_says_why(change, text, built, tmp_path):
+def test_a_wrong_node_makes_no_plugin_and_says_why(change, text, built, tmp_path):
     path = SMALL.write(tmp_path) / "case.txt"
     path.write_text(path.read_text().replace(*change))
     answer, logged = built.walk(tmp_path)
@@ -242,21 +241,19 @@ def test_a_node_without_sense_makes_no_plugin_and_says_why(change, text, built, 
 
 def test_more_channels_than_a_kernel_holds_are_refused_at_build_time(built, tmp_path):
     case = Case(520, 520, (1, 2), (1, 2), ("HWC8",) * 3, "HWC8")
-    done = built.start(built.plugin, case.write(tmp_path))
-    assert done.returncode == 1
-    assert "no kernel holds 520 channels" in done.stderr
-    assert "configurePlugin refused" in done.stderr
+    process = built.start(built.plugin, case.write(tmp_path))
+    assert process.returncode == 1
+    assert "no kernel holds 520 channels" in process.stderr
+    assert "configurePlugin refused" in process.stderr
 
 
-def test_the_autoload_library_once_opened_registers_the_plugin_in_its_namespace(built):
-    done = built.start(built.autoload)
-    assert done.stdout.split() == [OP], done.stderr
+def test_opening_the_autoload_library_registers_the_plugin(built):
+    process = built.start(built.autoload)
+    assert process.stdout.split() == [OP], process.stderr
 
 
 @pytest.mark.parametrize("name", ["int8", "shared"])
-def test_built_for_a_jetson_and_emulated_it_gives_the_reference_s_numbers(
-    name, cross_built, tmp_path
-):
+def test_a_build_for_a_jetson_gives_the_numbers_of_the_reference(name, cross_built, tmp_path):
     check(cross_built, CASES[name], tmp_path)
-    done = cross_built.start(cross_built.autoload)
-    assert done.stdout.split() == [OP], done.stderr
+    process = cross_built.start(cross_built.autoload)
+    assert process.stdout.split() == [OP], process.stderr

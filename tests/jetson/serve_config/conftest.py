@@ -1,4 +1,7 @@
-"""A bundle with an attention function, two outputs and odd labels, in every variant and with a confidence; made without torch."""
+"""A bundle with an attention function, two outputs and odd labels, made without torch.
+
+It has every variant and a confidence.
+"""
 
 from __future__ import annotations
 

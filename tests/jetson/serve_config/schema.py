@@ -1,11 +1,14 @@
-"""The part of Triton's published schema that our files use: protobuf/model_config.proto of triton-inference-server/common, proto3.
+"""The part of Triton's published schema that serve-config writes.
 
-Names, numbers and types are those of that file; it is not vendored. A field that is not here fails to parse, as it does in the server.
+It is protobuf/model_config.proto of triton-inference-server/common, proto3. Names, numbers and
+types are those of that file; it is not vendored. A field that is not in this part fails to parse,
+as an unknown field does in the server.
 """
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-# message -> field -> (number, type, repeated); a type in capitals is a scalar, another is a message or an enum of the file
+# message -> field -> (number, type, repeated). A type in capitals is a scalar; any other is a
+# message or an enum of the file.
 MESSAGES = {
     "ModelConfig": {
         "name": (1, "STRING", False),

@@ -12,9 +12,7 @@ def tree(folder):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_everything_is_written_and_what_differs_is_said_three_times(
-    bundle, tmp_path, target, caplog
-):
+def test_the_notes_are_in_the_result_the_log_and_the_readme(bundle, tmp_path, target, caplog):
     out = tmp_path / "deep" / "out"
     result = serve_config(target, bundle.path, out=out)
     assert set(result["files"]) == tree(out)
@@ -38,16 +36,16 @@ def test_a_second_run_replaces_the_first(bundle, tmp_path, target):
 
 
 def test_the_other_models_of_a_repository_stay(bundle, tmp_path):
-    theirs = tmp_path / "models" / "other" / "1" / "model.plan"
-    theirs.parent.mkdir(parents=True)
-    theirs.write_bytes(b"theirs")
+    other = tmp_path / "models" / "other" / "1" / "model.plan"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"other")
     serve_config("triton", bundle.path, out=tmp_path / "models")
-    assert theirs.read_bytes() == b"theirs"
+    assert other.read_bytes() == b"other"
 
 
 @pytest.mark.parametrize("below", ["", "below"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_file_in_the_way_is_said(target, below, bundle, tmp_path):
+def test_a_file_in_the_way_is_an_error(target, below, bundle, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="file"):
         serve_config(target, bundle.path, out=tmp_path / "file" / below)

@@ -10,7 +10,7 @@ from finedge.errors import GateError, UsageError
 from finedge.graph.tags import tags
 from finedge.jetson.serve_config.deepstream import CONFIG, LABELS, MODEL, folders, source_region
 from finedge.jetson.serve_config.folder import Request
-from finedge.jetson.serve_config.planar import FILES, TOLERANCE, planar, prove
+from finedge.jetson.serve_config.planar import FILES, TOLERANCE, check_parity, planar
 from finedge.preprocess import preprocess
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.classifier import Classifier
@@ -20,7 +20,9 @@ from finedge.spec import Preprocess
 from tests.jetson.serve_config.conftest import CONFIDENCE, SIZE, SPEC
 from tests.jetson.serve_config.conftest import LABELS as NAMES
 
-HALF = 2e-4  # of a probability: what is not quantized computes in float16; measured 3e-5, where probabilities differ by 6e-3 from frame to frame
+# Of a probability: what is not quantized computes in float16. Measured 3e-5, where probabilities
+# differ by 6e-3 from frame to frame.
+FLOAT16_TOLERANCE = 2e-4
 
 
 def properties(folder):
@@ -31,7 +33,10 @@ def properties(folder):
 
 
 def as_nvinfer(model, frames, *, scale=1.0, offsets=(0, 0, 0)):
-    """Do what nvinfer does: y = net-scale-factor * (x - offset) in float planes, and every output is read."""
+    """Do what nvinfer does: y = net-scale-factor * (x - offset) in float planes.
+
+    Every output is read.
+    """
     session = open_exactly(model)
     (inputs,) = session.get_inputs()
     assert inputs.type == "tensor(float)"
@@ -43,7 +48,7 @@ def as_nvinfer(model, frames, *, scale=1.0, offsets=(0, 0, 0)):
 @pytest.mark.int8
 @pytest.mark.parametrize("variant", FILES)
 @pytest.mark.parametrize("fixture", ["bundle", "framed"])
-def test_the_copy_answers_as_the_classifier_of_the_bundle(fixture, variant, request):
+def test_the_copy_gives_the_answers_of_the_bundles_classifier(fixture, variant, request):
     bundle = request.getfixturevalue(fixture)
     keys = properties(folders(bundle, Request(variant))[0])
     rng = np.random.default_rng(1)
@@ -51,30 +56,28 @@ def test_the_copy_answers_as_the_classifier_of_the_bundle(fixture, variant, requ
         0, 256, (3, bundle.spec.input.height, bundle.spec.input.width, 3), np.uint8
     )
     model = planar(bundle, variant).SerializeToString()
-    found = as_nvinfer(
-        model,
-        frames,
-        scale=float(keys["net-scale-factor"]),
-        offsets=[float(o) for o in keys["offsets"].split(";")],
-    )
-    session = OnnxRuntimeBackend(SessionOptions(exact=True)).open(
-        bundle, variant=variant
-    )  # nvinfer cuts no weights
+    offsets = [float(offset) for offset in keys["offsets"].split(";")]
+    scale = float(keys["net-scale-factor"])
+    probabilities = as_nvinfer(model, frames, scale=scale, offsets=offsets)
+    backend = OnnxRuntimeBackend(SessionOptions(exact=True))  # nvinfer cuts no weights
+    session = backend.open(bundle, variant=variant)
     with Classifier(bundle, session, variant, topk=6) as classifier:
         tops = classifier.rank(classifier.probabilities(classifier.scores(frames)))
-    for row, top in zip(found, tops, strict=True):
+    for row, top in zip(probabilities, tops, strict=True):
         np.testing.assert_allclose(row[[t.index for t in top]], [t.p for t in top], atol=TOLERANCE)
 
 
 @pytest.mark.int8
 @pytest.mark.parametrize("variant", FILES)
-def test_what_tensorrt_is_given_holds_no_function_and_answers_alike(bundle, variant):
+def test_the_model_for_tensorrt_has_no_functions_and_equal_answers(bundle, variant):
     content = folders(bundle, Request(variant))[0].files[MODEL]
     assert not onnx.load_from_string(content).functions
     frames = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
     expected = as_nvinfer(planar(bundle, variant).SerializeToString(), frames)
     np.testing.assert_allclose(
-        as_nvinfer(content, frames), expected, atol=HALF if variant == "int8" else TOLERANCE
+        as_nvinfer(content, frames),
+        expected,
+        atol=FLOAT16_TOLERANCE if variant == "int8" else TOLERANCE,
     )
 
 
@@ -106,7 +109,7 @@ def test_the_keys_are_those_of_a_classifier_of_whole_frames(bundle, variant):
     assert "custom-lib-path" not in keys
 
 
-def test_the_labels_are_one_line_as_nvinfer_splits_it(bundle):
+def test_the_labels_are_one_line_that_nvinfer_can_split(bundle):
     (folder,) = folders(bundle, Request())
     (line,) = folder.files[LABELS].decode().splitlines()
     assert line.split(";") == [" ".join(name.replace(";", ",").split()) for name in NAMES]
@@ -119,7 +122,7 @@ def test_auto_is_fp16_and_fp32_without_it(bundle):
     assert properties(folders(rest, Request())[0])["network-mode"] == "0"
 
 
-def test_the_plugin_comes_only_when_asked_for_and_its_nodes_are_left_for_it(bundle):
+def test_with_the_plugin_its_attention_nodes_stay_as_they_are(bundle):
     library = Path("/usr/local/lib/libfinedge_plugin_autoload.so")
     (folder,) = folders(bundle, Request("fp16", plugin=library))
     assert properties(folder)["custom-lib-path"] == str(library)
@@ -134,14 +137,14 @@ def test_the_plugin_needs_float16(bundle):
         folders(bundle, Request("fp32", plugin=Path("plugin.so")))
 
 
-def test_without_a_confidence_every_frame_is_labelled_and_that_is_said(make_bundle):
+def test_without_a_confidence_every_frame_has_a_label_and_a_note_says_so(make_bundle):
     (folder,) = folders(make_bundle(provenance={}), Request())
     assert properties(folder)["classifier-threshold"] == "0"
     assert any("no confidence" in note for note in folder.notes)
 
 
 @pytest.mark.parametrize(
-    ("how", "filter_", "said", "silent"),
+    ("rule", "filter_", "words", "absent"),
     [
         (Preprocess(36, SIZE), "3", ["cannot crop", "pillow-bilinear"], []),
         (Preprocess(36, SIZE, method="cv2-linear"), "1", ["cannot crop", "cv2-linear"], []),
@@ -153,13 +156,15 @@ def test_without_a_confidence_every_frame_is_labelled_and_that_is_said(make_bund
         ),
     ],
 )
-def test_resize_rules_that_nvinfer_cannot_follow_are_said(make_bundle, how, filter_, said, silent):
-    (folder,) = folders(make_bundle(replace(SPEC, preprocess=how)), Request())
+def test_notes_name_the_resize_rules_that_nvinfer_cannot_follow(
+    make_bundle, rule, filter_, words, absent
+):
+    (folder,) = folders(make_bundle(replace(SPEC, preprocess=rule)), Request())
     assert properties(folder)["scaling-filter"] == filter_
     notes = " ".join(folder.notes)
-    assert all(word in notes for word in said)
-    assert not any(word in notes for word in silent)
-    assert ("src-crop" in folder.readme) == ("cannot crop" in said)
+    assert all(word in notes for word in words)
+    assert not any(word in notes for word in absent)
+    assert ("src-crop" in folder.readme) == ("cannot crop" in words)
 
 
 def test_a_graph_that_resizes_asks_for_whole_frames(framed):
@@ -172,22 +177,21 @@ def test_a_graph_that_resizes_asks_for_whole_frames(framed):
 @pytest.mark.parametrize("rule", ["short-side", "squash"])
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (501, 333)])
 def test_the_source_region_is_what_the_network_sees(rule, size):
-    how = Preprocess(96, 64, method="cv2-area", rule=rule)
+    config = Preprocess(96, 64, method="cv2-area", rule=rule)
     height, width = size
     y, x = np.mgrid[0:height, 0:width]
     frame = np.stack([x * 255 / width, y * 255 / height, x * 0], axis=-1).astype(np.uint8)
-    left, top, w, h = source_region(how, width=width, height=height)
+    left, top, w, h = source_region(config, width=width, height=height)
     region = frame[top : top + h, left : left + w]
     squashed = preprocess(region, Preprocess(64, 64, method="cv2-area", rule="squash"))
-    assert (
-        np.abs(squashed.astype(int) - preprocess(frame, how)).max() <= 3
-    )  # grey levels of a slope: under two pixels of the frame
+    # In grey levels of a slope: less than two pixels of the frame.
+    assert np.abs(squashed.astype(int) - preprocess(frame, config)).max() <= 3
 
 
-def test_a_copy_that_answers_otherwise_is_refused(bundle):
+def test_a_copy_with_other_answers_is_refused(bundle):
     model = planar(bundle, "fp32")
     weights = next(t for t in model.graph.initializer if t.name == "w_fc")
     values = onnx.numpy_helper.to_array(weights) * np.float32(1.5)
     weights.CopyFrom(onnx.numpy_helper.from_array(values, "w_fc"))
     with pytest.raises(GateError, match="planar copy"):
-        prove(model, bundle, "fp32")
+        check_parity(model, bundle, "fp32")

@@ -12,7 +12,7 @@ from finedge.errors import BundleError, UsageError
 from finedge.golden import read_golden
 from finedge.graph.onnx_file import read_model
 from finedge.jetson.serve_config.folder import Request, write
-from finedge.jetson.serve_config.pbtxt import Name, text
+from finedge.jetson.serve_config.pbtxt import EnumName, text
 from finedge.jetson.serve_config.triton import FILES, folders
 from finedge.runtime.trt.build.graph import prepare
 from finedge.runtime.trt.build.options import BuildOptions
@@ -53,7 +53,7 @@ def test_config_pbtxt_is_a_model_config_of_the_published_schema(bundle, variant)
     assert config.instance_group[0].kind == ENUMS["Kind"][FILES[variant][1]]
 
 
-def test_what_the_graph_cannot_hold_is_in_the_parameters(bundle, make_bundle):
+def test_the_parameters_hold_what_the_graph_cannot(bundle, make_bundle):
     parameters = parsed(folders(bundle, Request("int8"))[0]).parameters
     data = json.loads(parameters["finedge.preprocess"].string_value)
     assert decode(Preprocess, data, strict=True) == bundle.spec.preprocess
@@ -75,9 +75,7 @@ def test_the_labels_are_one_a_line_in_order(bundle):
 
 @pytest.mark.int8
 @pytest.mark.parametrize("variant", FILES)
-def test_the_served_file_with_its_functions_runs_in_onnx_runtime_as_config_says(
-    bundle, tmp_path, variant
-):
+def test_the_served_file_runs_in_onnx_runtime_as_its_config_says(bundle, tmp_path, variant):
     (folder,) = folders(bundle, Request(variant))
     config = parsed(folder)
     write(folder, tmp_path / "models")
@@ -104,24 +102,20 @@ def test_the_served_file_with_its_functions_runs_in_onnx_runtime_as_config_says(
 
 
 @pytest.mark.parametrize("variant", FILES)
-def test_the_int8_folder_warns_of_cpus_whose_products_saturate(bundle, variant):
+def test_only_the_int8_folder_warns_of_saturating_products(bundle, variant):
     (folder,) = folders(bundle, Request(variant))
     assert any("saturate" in note for note in folder.notes) is (variant == "int8")
 
 
 def engine_key(bundle, **changes):
     options = BuildOptions("fp16", "decomposed")
-    onnx = hashlib.sha256(
-        prepare(read_model(bundle.file(options.file)), options).SerializeToString(
-            deterministic=True
-        )
-    ).hexdigest()
-    return replace(
-        KEY, **{"onnx": onnx, "precision": "fp16", "flags": ("debug_taps=False",), **changes}
-    )
+    model = prepare(read_model(bundle.file(options.file)), options)
+    digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    fields = {"onnx": digest, "precision": "fp16", "flags": ("debug_taps=False",)}
+    return replace(KEY, **{**fields, **changes})
 
 
-def test_engines_beside_the_bundle_become_plans_by_compute_capability(bundle):
+def test_engines_of_the_bundle_become_plans_by_compute_capability(bundle):
     store = EngineStore.of(bundle)
     store.keep(engine_key(bundle), b"orin", {})
     store.keep(
@@ -144,7 +138,7 @@ def test_engines_beside_the_bundle_become_plans_by_compute_capability(bundle):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "is_reported"),
     [
         ({"onnx": "a" * 64}, True),
         ({"library": "tensorrt-rtx"}, False),
@@ -152,20 +146,20 @@ def test_engines_beside_the_bundle_become_plans_by_compute_capability(bundle):
     ],
     ids=["stale", "rtx", "taps"],
 )
-def test_engines_that_would_answer_otherwise_are_left_out(bundle, changes, said, caplog):
+def test_engines_with_other_answers_are_left_out(bundle, changes, is_reported, caplog):
     EngineStore.of(bundle).keep(engine_key(bundle, **changes), b"engine", {})
     assert len(folders(bundle, Request())) == 1
-    assert ("1 engine(s) of other files" in caplog.text) == said
+    assert ("1 engine(s) of other files" in caplog.text) == is_reported
 
 
 def test_damaged_engine_bytes_are_never_copied(bundle):
-    found = EngineStore.of(bundle).keep(engine_key(bundle), b"engine", {})
-    found.path.write_bytes(b"other!")
+    engine = EngineStore.of(bundle).keep(engine_key(bundle), b"engine", {})
+    engine.path.write_bytes(b"other!")
     with pytest.raises(BundleError, match="sha256"):
         folders(bundle, Request())
 
 
-def test_what_triton_does_not_do_is_said(bundle, framed):
+def test_the_notes_say_what_the_client_must_do(bundle, framed):
     (note, *_) = folders(bundle, Request())[0].notes
     assert "Triton resizes nothing" in note
     assert "short side to 36" in note
@@ -186,7 +180,7 @@ def test_text_format_comes_back_as_it_was():
         {
             "name": words,
             "max_batch_size": -1,
-            "input": [{"dims": [1, 2]}, {"data_type": Name("TYPE_FP16")}],
+            "input": [{"dims": [1, 2]}, {"data_type": EnumName("TYPE_FP16")}],
             "dynamic_batching": {},
         }
     )

@@ -1,4 +1,4 @@
-"""Real servers on loopback: RTSP by GStreamer in a process of the system's Python, HTTP by Python's own."""
+"""Real servers on loopback: RTSP by GStreamer with the system's Python, HTTP by Python's own."""
 
 from __future__ import annotations
 
@@ -22,13 +22,20 @@ from finedge.runtime.sources import gstreamer
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 SCRIPT = Path(__file__).with_name("rtsp_server.py")
-SOON_S = 20.0  # an end to waiting, never reached when the code is right
+SERVER_CHECK = """
+import gi
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import Gst
+Gst.init(None)
+assert Gst.ElementFactory.find("x264enc")
+"""
+SOON_S = 20.0  # the longest wait of a test; never reached when the code is right
 
 
 def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + SOON_S
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"not so within {SOON_S:g} s"
         time.sleep(0.005)
 
 
@@ -64,18 +71,18 @@ class RtspServer:
 
 
 @pytest.fixture(scope="session")
-def rtsp_here() -> None:
-    """Skips where no RTSP server can be started."""
-    code = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst; Gst.init(None); assert Gst.ElementFactory.find('x264enc')"
+def rtsp_installed() -> None:
+    """Skip where no RTSP server can be started."""
+    command = [SYSTEM_PYTHON, "-c", SERVER_CHECK]
     if (
         not SYSTEM_PYTHON.exists()
-        or subprocess.run([SYSTEM_PYTHON, "-c", code], check=False, capture_output=True).returncode
+        or subprocess.run(command, check=False, capture_output=True).returncode
     ):
         pytest.skip("GStreamer's RTSP server is missing: the packages of tests/apt.txt")
 
 
 @pytest.fixture
-def serve(rtsp_here: None) -> Iterator[Callable[..., RtspServer]]:
+def serve(rtsp_installed: None) -> Iterator[Callable[..., RtspServer]]:
     """Start RTSP servers: `serve("--codec", "h265")`."""
     servers: list[RtspServer] = []
 
@@ -89,7 +96,7 @@ def serve(rtsp_here: None) -> Iterator[Callable[..., RtspServer]]:
 
 
 @pytest.fixture(scope="session")
-def cam(rtsp_here: None) -> Iterator[Callable[..., RtspServer]]:
+def cam(rtsp_installed: None) -> Iterator[Callable[..., RtspServer]]:
     """A server that stays up for all tests, one for each set of options; do not kill it."""
     servers: dict[tuple[str, ...], RtspServer] = {}
 
@@ -105,20 +112,19 @@ def cam(rtsp_here: None) -> Iterator[Callable[..., RtspServer]]:
 
 @pytest.fixture(scope="session")
 def gi_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder that holds the system's `gi` and nothing else: a venv of the same Python can load it."""
+    """A folder with the system's `gi` only: a venv of the same Python can load it."""
     folder = tmp_path_factory.mktemp("gi")
     system = Path("/usr/lib/python3/dist-packages/gi")
-    if not list(system.glob(f"_gi.cpython-{sys.version_info.major}{sys.version_info.minor}-*.so")):
-        pytest.skip(
-            f"python3-gi for Python {sys.version_info.major}.{sys.version_info.minor} is missing: tests/apt.txt"
-        )
+    major, minor = sys.version_info[:2]
+    if not list(system.glob(f"_gi.cpython-{major}{minor}-*.so")):
+        pytest.skip(f"python3-gi for Python {major}.{minor} is missing: tests/apt.txt")
     (folder / "gi").symlink_to(system)
     return str(folder)
 
 
 @pytest.fixture
 def gi(gi_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GStreamer by python3-gi, as on a Jetson with its system's packages."""
+    """GStreamer through python3-gi, as on a Jetson with the packages of its system."""
     monkeypatch.syspath_prepend(gi_path)
     gstreamer.load.cache_clear()
     gstreamer.has.cache_clear()
@@ -141,19 +147,18 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 
 
 class Web(ThreadingHTTPServer):
-    """A web camera: /mjpeg, files, and what goes wrong. `unplug` cuts every connection; `plug` listens again at the same port."""
+    """A web camera: /mjpeg, /private (with a password), /silent, and the files of a folder.
+
+    `unplug` cuts every connection; another one at the same port is the camera that returns.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
 
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.folder, self.sockets, self.stopped, self.sent = (
-            folder,
-            list[socket.socket](),
-            threading.Event(),
-            0,
-        )
+        self.folder, self.sockets = folder, list[socket.socket]()
+        self.stopped, self.sent = threading.Event(), 0
         self.pause_s, self.cut_at = 0.02, 0
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -166,15 +171,19 @@ class Web(ThreadingHTTPServer):
         super().process_request(request, client_address)  # type: ignore[arg-type]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        pass  # a reader that leaves is no error here
+        pass  # a reader may leave at any time
 
     def unplug(self) -> None:
         self.stopped.set()
         self.shutdown()
-        for connected in self.sockets:
+        for connection in self.sockets:
             with suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
+
+
+MJPEG_PART = b"--cut\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
+LOGIN = f"Basic {base64.b64encode(b'me:s3cr@t').decode()}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -182,10 +191,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0].lstrip("/")
-        if (
-            path == "private"
-            and self.headers["Authorization"] != "Basic " + base64.b64encode(b"me:s3cr@t").decode()
-        ):
+        if path == "private" and self.headers["Authorization"] != LOGIN:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="cam"')
             self.end_headers()
@@ -199,23 +205,18 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def stream(self) -> None:
-        """A grey that grows with every picture."""
+        """Send grey images; each is brighter than the one before."""
         self.begin("multipart/x-mixed-replace; boundary=cut")
         while not self.server.stopped.wait(self.server.pause_s):
-            picture = cv2.imencode(
-                ".jpg", np.full((48, 64, 3), 50 + self.server.sent % 200, np.uint8)
-            )[1].tobytes()
-            self.wfile.write(
-                b"--cut\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
-                % (len(picture), picture)
-            )
+            image = np.full((48, 64, 3), 50 + self.server.sent % 200, np.uint8)
+            jpeg = cv2.imencode(".jpg", image)[1].tobytes()
+            self.wfile.write(MJPEG_PART % (len(jpeg), jpeg))
             self.server.sent += 1
 
     def file(self, path: Path) -> None:
         data = path.read_bytes()
-        self.begin(
-            "text/html" if path.suffix == ".html" else "application/octet-stream", length=len(data)
-        )
+        kind = "text/html" if path.suffix == ".html" else "application/octet-stream"
+        self.begin(kind, length=len(data))
         self.wfile.write(data[: self.server.cut_at or None])
 
     def begin(self, kind: str, *, length: int | None = None) -> None:
@@ -252,6 +253,6 @@ def until() -> Callable[[Callable[[], object]], None]:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """The port of a server that takes connections and never says a word."""
+    """The port of a server that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]

@@ -1,6 +1,7 @@
-"""An RTSP server on loopback for the tests; run by the system's Python, which has GStreamer's bindings. Ends when killed or when stdin closes.
+"""An RTSP server on loopback for the tests. The system's Python runs it, for GStreamer's bindings.
 
-Prints its port once it listens. One mount, /cam: a moving ball on the given colour, encoded live.
+It prints its port once it listens. It has one mount, /cam: a plain colour, encoded live. It ends
+when it is killed, or when stdin closes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
+FAST = "tune=zerolatency speed-preset=ultrafast key-int-max=10"
+BASELINE = "video/x-h264,profile=baseline"
 ENCODERS = {
-    "h264": "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! video/x-h264,profile=baseline ! rtph264pay name=pay0 pt=96",
-    "h265": "x265enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph265pay name=pay0 pt=96",
+    "h264": f"x264enc {FAST} ! {BASELINE} ! rtph264pay name=pay0 pt=96",
+    "h265": f"x265enc {FAST} ! rtph265pay name=pay0 pt=96",
     "mjpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
 }
 AUDIO = "audiotestsrc is-live=true ! mulawenc ! rtppcmupay name=pay{} pt=0"
@@ -57,11 +60,11 @@ def launch(options: argparse.Namespace) -> str:
     width, height = options.size.split("x")
     if options.codec == "none":
         return f"( {AUDIO.format(0)} )"
-    picture = (
-        f"videotestsrc is-live=true pattern=solid-color foreground-color={options.colour} num-buffers={options.frames} "
-        f"! video/x-raw,format=I420,width={width},height={height},framerate={options.fps}/1 ! {ENCODERS[options.codec]}"
-    )
-    return f"( {picture} {AUDIO.format(1) if options.audio else ''} )"
+    size, rate = f"width={width},height={height}", f"framerate={options.fps}/1"
+    scene = f"pattern=solid-color foreground-color={options.colour} num-buffers={options.frames}"
+    caps = f"video/x-raw,format=I420,{size},{rate}"
+    video = f"videotestsrc is-live=true {scene} ! {caps} ! {ENCODERS[options.codec]}"
+    return f"( {video} {AUDIO.format(1) if options.audio else ''} )"
 
 
 def protect(

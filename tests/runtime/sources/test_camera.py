@@ -13,15 +13,19 @@ import pytest
 
 from finedge.errors import SourceLost, SystemProblem
 from finedge.runtime.sources import CaptureOptions, open_source
-from finedge.runtime.sources.base import FLIPS, TURNED
-from finedge.runtime.sources.camera import MAX_DRIVER_DELAY_NS, captured_ns, open_camera
-from finedge.runtime.sources.capture import flipped
+from finedge.runtime.sources.base import FLIPS, TRANSPOSING_FLIPS
+from finedge.runtime.sources.camera import open_camera
+from finedge.runtime.sources.capture_time import MAX_DELAY_NS, driver_time
+from finedge.runtime.sources.geometry import flip_image
 
 FRAMES = 12
 
 
 def write_video(path: Path) -> Path:
-    """A stand-in for a camera, where none is: OpenCV reads a file through the same interface, and its end is the pulled plug."""
+    """Write a video that stands in for a camera.
+
+    OpenCV reads it through the same interface, and its end is the pulled plug.
+    """
     writer = cv2.VideoWriter(
         str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (96, 64)
     )
@@ -60,18 +64,18 @@ def test_a_device_that_is_no_camera_is_refused_by_gstreamer_too(gi: None) -> Non
 
 
 def test_a_camera_that_goes_away_is_lost_after_its_last_frame(tmp_path: Path) -> None:
-    got = []
+    frames: list[Any] = []
     with (
         open_stand_in(write_video(tmp_path / "cam.avi"), reconnect=False) as camera,
         pytest.raises(SourceLost, match=f"delivers no frames any more \\({FRAMES} were read\\)"),
     ):
-        got.extend(camera)
+        frames.extend(camera)
     assert camera.live
-    assert [f.index for f in got] == list(range(FRAMES))
-    assert got[-1].image[..., 0].mean() > 200
+    assert [f.index for f in frames] == list(range(FRAMES))
+    assert frames[-1].image[..., 0].mean() > 200
 
 
-def test_a_camera_that_was_pulled_is_looked_for_until_it_is_back(
+def test_a_camera_that_was_pulled_is_tried_until_it_is_back(
     tmp_path: Path, log: pytest.LogCaptureFixture, until: Callable[[Callable[[], object]], None]
 ) -> None:
     device = write_video(tmp_path / "cam.avi")
@@ -79,13 +83,13 @@ def test_a_camera_that_was_pulled_is_looked_for_until_it_is_back(
         frames = iter(camera)
         first = list(islice(frames, FRAMES))
         device.rename(tmp_path / "pulled.avi")
-        got: list[Any] = []
-        reader = threading.Thread(target=lambda: got.extend(islice(frames, 5)))
+        rest: list[Any] = []
+        reader = threading.Thread(target=lambda: rest.extend(islice(frames, 5)))
         reader.start()
         until(lambda: log.text.count("there is no camera") >= 2)
         (tmp_path / "pulled.avi").rename(device)
         reader.join(10)
-    assert [f.index for f in first + got] == list(range(FRAMES + 5))
+    assert [f.index for f in first + rest] == list(range(FRAMES + 5))
     assert camera.losses == 1
     lost, back = [r.getMessage() for r in log.records if r.levelname == "WARNING"]
     assert "delivers no frames any more" in lost
@@ -99,18 +103,18 @@ def test_a_closed_camera_ends_its_iteration(tmp_path: Path) -> None:
     assert list(frames) == []
 
 
-def test_a_format_that_the_camera_does_not_take_is_told(
+def test_a_format_that_the_camera_does_not_take_is_logged(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     with open_stand_in(
-        write_video(tmp_path / "cam.avi"), wish=CaptureOptions(width=1920, height=1080)
+        write_video(tmp_path / "cam.avi"), capture=CaptureOptions(width=1920, height=1080)
     ) as camera:
         next(iter(camera))
-    assert "gives 96x64 at 25 frames/s and not what was asked" in log.text
+    assert "delivers 96x64 at 25 frames/s, which is not the format of the options" in log.text
 
 
 @pytest.mark.parametrize("flip", FLIPS)
-def test_flips_are_what_their_names_say(flip: int, tmp_path: Path) -> None:
+def test_every_flip_moves_the_corners_as_its_name_says(flip: int, tmp_path: Path) -> None:
     corners = {
         0: "abcd",
         1: "bdac",
@@ -123,24 +127,30 @@ def test_flips_are_what_their_names_say(flip: int, tmp_path: Path) -> None:
     }  # upper left, upper right, lower left, lower right
     image = np.zeros((4, 6, 3), np.uint8)
     image[0, 0], image[0, -1], image[-1, 0], image[-1, -1] = (ord(c) for c in "abcd")
-    turned = flipped(image, flip)
+    turned = flip_image(image, flip)
     assert "".join(chr(turned[y, x, 0]) for y in (0, -1) for x in (0, -1)) == corners[flip]
     assert turned.flags.c_contiguous
-    with open_stand_in(write_video(tmp_path / "cam.avi"), wish=CaptureOptions(flip=flip)) as camera:
-        assert next(iter(camera)).image.shape == ((96, 64, 3) if flip in TURNED else (64, 96, 3))
+    with open_stand_in(
+        write_video(tmp_path / "cam.avi"), capture=CaptureOptions(flip=flip)
+    ) as camera:
+        assert next(iter(camera)).image.shape == (
+            (96, 64, 3) if flip in TRANSPOSING_FLIPS else (64, 96, 3)
+        )
 
 
 @pytest.mark.parametrize(
     ("delay_ns", "trusted"),
-    [(0, True), (40_000_000, True), (MAX_DRIVER_DELAY_NS + 1, False), (-1_000_000, False)],
+    [(0, True), (40_000_000, True), (MAX_DELAY_NS + 1, False), (-1_000_000, False)],
 )
-def test_a_drivers_time_stamp_counts_only_on_our_clock(delay_ns: int, trusted: bool) -> None:
+def test_a_drivers_time_stamp_counts_only_on_the_monotonic_clock(
+    delay_ns: int, trusted: bool
+) -> None:
     now = 5_000_000_000_000
-    assert captured_ns((now - delay_ns) / 1e6, now) == (now - delay_ns if trusted else now)
+    assert driver_time((now - delay_ns) / 1e6, now) == (now - delay_ns if trusted else now)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_camera_that_may_not_be_read_says_which_group(tmp_path: Path) -> None:
+def test_a_camera_that_may_not_be_read_names_the_group_to_join(tmp_path: Path) -> None:
     device = write_video(tmp_path / "cam.avi")
     device.chmod(0)
     with pytest.raises(SystemProblem, match="usermod -aG video"):

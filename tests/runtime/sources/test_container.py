@@ -1,4 +1,4 @@
-"""Whole videos end well, cut ones do not, whatever their container estimates."""
+"""Complete videos end well and truncated ones do not, whatever their container estimates."""
 
 from __future__ import annotations
 
@@ -17,21 +17,25 @@ import pytest
 
 from finedge.errors import DataError, UsageError
 from finedge.runtime.sources import open_source
-from finedge.runtime.sources.container import is_cut
+from finedge.runtime.sources.container import is_truncated
+from finedge.runtime.sources.worker import run_in_worker
 
 FRAMES = 40
 SOON_S = 30.0
-PATTERN = f"videotestsrc num-buffers={FRAMES} pattern=ball ! video/x-raw,format=I420,width=96,height=64,framerate=30/1"
+CAPS = "video/x-raw,format=I420,width=96,height=64,framerate=30/1"
+PATTERN = f"videotestsrc num-buffers={FRAMES} pattern=ball ! {CAPS}"
+SOUND = "audiotestsrc num-buffers=120"
+LATER = "identity ts-offset=5000000000"
 H264 = "x264enc tune=zerolatency key-int-max=15 ! h264parse"
-MADE = {
+MUXED = {
     "clip.flv": f"{PATTERN} ! {H264} ! flvmux",
     "clip.mkv": f"{PATTERN} ! {H264} ! matroskamux",
     "live.mkv": f"{PATTERN} ! {H264} ! matroskamux streamable=true",
-    "later.mkv": f"{PATTERN} ! identity ts-offset=5000000000 ! {H264} ! matroskamux offset-to-zero=false",
+    "later.mkv": f"{PATTERN} ! {LATER} ! {H264} ! matroskamux offset-to-zero=false",
     "clip.webm": f"{PATTERN} ! vp8enc deadline=1 ! webmmux",
-    "sound.webm": f"{PATTERN} ! vp8enc deadline=1 ! webmmux name=m audiotestsrc num-buffers=120 ! vorbisenc ! m.",
+    "sound.webm": f"{PATTERN} ! vp8enc deadline=1 ! webmmux name=m {SOUND} ! vorbisenc ! m.",
     "clip.ts": f"{PATTERN} ! {H264} ! mpegtsmux",
-    "sound.ts": f"{PATTERN} ! {H264} ! mpegtsmux name=m audiotestsrc num-buffers=120 ! lamemp3enc ! m.",
+    "sound.ts": f"{PATTERN} ! {H264} ! mpegtsmux name=m {SOUND} ! lamemp3enc ! m.",
     "clip.mp4": f"{PATTERN} ! {H264} ! mp4mux faststart=true",
     "pieces.mp4": f"{PATTERN} ! {H264} ! mp4mux fragment-duration=300",
     "clip.mov": f"{PATTERN} ! {H264} ! qtmux",
@@ -42,45 +46,44 @@ MADE = {
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of `MADE`; what this GStreamer cannot make is not there."""
+    """The folder with the videos of `MUXED`, without those that this GStreamer cannot make."""
     tool, folder = shutil.which("gst-launch-1.0"), tmp_path_factory.mktemp("videos")
     if tool is None:
         pytest.skip("gst-launch-1.0 is missing: the packages of tests/apt.txt")
-    for name, pipeline in MADE.items():
+    for name, pipeline in MUXED.items():
         head, _, rest = pipeline.partition(" name=m ")
-        named = (
-            f"{head} name=m ! filesink location={folder / name} {rest}"
-            if rest
-            else f"{head} ! filesink location={folder / name}"
-        )
-        if subprocess.run(
-            [tool, "-q", *named.split()], check=False, capture_output=True, timeout=SOON_S
-        ).returncode:
+        label = "name=m " if rest else ""
+        text = f"{head} {label}! filesink location={folder / name} {rest}"
+        command = [tool, "-q", *text.split()]
+        run = subprocess.run(command, check=False, capture_output=True, timeout=SOON_S)
+        if run.returncode:
             (folder / name).unlink(missing_ok=True)
     return folder
 
 
-def made(videos: Path, name: str) -> Path:
+def video(videos: Path, name: str) -> Path:
     if not (videos / name).exists():
         pytest.skip(f"this GStreamer does not make {name}")
     return videos / name
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_a_whole_video_gives_every_frame_and_ends_well(name: str, videos: Path) -> None:
-    path = made(videos, name)
-    assert not is_cut(path)
+@pytest.mark.parametrize("name", MUXED)
+def test_a_complete_video_gives_every_frame_and_ends_well(name: str, videos: Path) -> None:
+    path = video(videos, name)
+    assert not is_truncated(path)
     with open_source(str(path)) as source:
         assert sum(1 for _ in source) == FRAMES
 
 
-@pytest.mark.parametrize("name", MADE)
-@pytest.mark.parametrize("share", [0.5, 0.9])
-def test_a_cut_video_is_condemned(name: str, share: float, videos: Path, tmp_path: Path) -> None:
-    data = made(videos, name).read_bytes()
+@pytest.mark.parametrize("name", MUXED)
+@pytest.mark.parametrize("fraction", [0.5, 0.9])
+def test_a_truncated_video_is_refused(
+    name: str, fraction: float, videos: Path, tmp_path: Path
+) -> None:
+    data = video(videos, name).read_bytes()
     cut = tmp_path / name
-    cut.write_bytes(data[: int(share * len(data)) // 2 * 2 + 1])
-    assert is_cut(cut)
+    cut.write_bytes(data[: int(fraction * len(data)) // 2 * 2 + 1])
+    assert is_truncated(cut)
     with (
         pytest.raises(DataError, match=r"ends after|cannot be (opened|decoded)"),
         open_source(str(cut)) as source,
@@ -91,24 +94,24 @@ def test_a_cut_video_is_condemned(name: str, share: float, videos: Path, tmp_pat
 def test_a_picture_of_motion_jpeg_that_is_cut_short_ends_the_video(
     videos: Path, tmp_path: Path
 ) -> None:
-    data = made(videos, "clip.avi").read_bytes()
+    data = video(videos, "clip.avi").read_bytes()
     at = [i for i in range(len(data) - 2) if data[i : i + 3] == b"\xff\xd8\xff"][10]
     end = data.find(b"\xff\xd9", at)
     middle = at + (end - at) * 3 // 4
-    hurt = data[:middle] + b"\xff\xd9" + bytes(end - middle) + data[end + 2 :]
-    (tmp_path / "hurt.avi").write_bytes(hurt)
-    got = []
+    damaged = data[:middle] + b"\xff\xd9" + bytes(end - middle) + data[end + 2 :]
+    (tmp_path / "damaged.avi").write_bytes(damaged)
+    frames: list[Any] = []
     with (
         pytest.raises(DataError, match=r"ends after 10 of the 40 .*: the next is cut short"),
-        open_source(str(tmp_path / "hurt.avi")) as source,
+        open_source(str(tmp_path / "damaged.avi")) as source,
     ):
-        got.extend(source)
-    assert len(got) == 10
+        frames.extend(source)
+    assert len(frames) == 10
 
 
 @pytest.mark.parametrize("codec", [b"av01", b"xxxx"])
 def test_a_missing_decoder_is_named(codec: bytes, videos: Path, tmp_path: Path) -> None:
-    data = made(videos, "clip.mp4").read_bytes()
+    data = video(videos, "clip.mp4").read_bytes()
     path = tmp_path / "clip.mp4"
     path.write_bytes(data.replace(b"avc1", codec).replace(b"avcC", b"free"))
     with (
@@ -123,7 +126,7 @@ def test_a_missing_decoder_is_named(codec: bytes, videos: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "FILE://localhost{}"])
 @pytest.mark.parametrize("name", ["CLIP.AVI", "100%25 %03d.avi"])
-def test_a_video_is_found_under_any_name(form: str, name: str, tmp_path: Path) -> None:
+def test_a_video_of_any_name_is_opened(form: str, name: str, tmp_path: Path) -> None:
     writer = cv2.VideoWriter(
         str(tmp_path / "clip.avi"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48)
     )
@@ -149,7 +152,7 @@ def test_a_scheme_may_be_in_capitals(uri: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pipe.mp4", "pipe.jpg"])
-def test_a_named_pipe_is_never_waited_for(name: str, tmp_path: Path) -> None:
+def test_a_named_pipe_is_refused_at_once(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     with (
         pytest.raises(DataError, match="it is a named pipe"),
@@ -160,7 +163,13 @@ def test_a_named_pipe_is_never_waited_for(name: str, tmp_path: Path) -> None:
 
 # --- Ctrl-C ---
 
-WATCH = "import sys; from finedge.runtime.sources import open_source; print('opening', flush=True)\nwith open_source(sys.argv[1], timeout_s=60) as s: list(s)"
+WATCH = """
+import sys
+from finedge.runtime.sources import open_source
+print("opening", flush=True)
+with open_source(sys.argv[1], timeout_s=60) as source:
+    list(source)
+"""
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
@@ -179,8 +188,6 @@ def test_ctrl_c_ends_the_opening_of_a_silent_source(scheme: str, silent_port: in
 
 
 def test_a_late_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from finedge.runtime.sources.aside import aside
-
     closed: list[Any] = []
 
     def slow() -> str:
@@ -191,7 +198,7 @@ def test_a_late_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         "threading.Thread.join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        aside(slow, late=closed.append)
+        run_in_worker(slow, close=closed.append)
     deadline = time.monotonic() + SOON_S
     while not closed and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What a server does to the question why: drip, hang, lead in circles, hang up. One deadline holds for all of it."""
+"""Servers that drip, hang, redirect in circles or hang up: a diagnosis has one deadline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finedge.runtime.sources.login import may_log_in
 
 Talk = Callable[[socket.socket], None]
 SOON_S = 8.0  # far past the deadline of 0.6 s, far below what the drips would take
-TOLD_S = 0.6
+TIMEOUT_S = 0.6
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def requests() -> list[bytes]:
 @pytest.fixture
 def server(requests: list[bytes]) -> Iterator[Callable[[Talk], int]]:
     """Start a server that does `talk` with every connection after its request came."""
-    listening: list[socket.socket] = []
+    listeners: list[socket.socket] = []
 
     def start(talk: Talk) -> int:
-        here = socket.create_server(("127.0.0.1", 0))
-        listening.append(here)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
 
         def one(connection: socket.socket) -> None:
             with connection, suppress(OSError):
@@ -44,14 +44,14 @@ def server(requests: list[bytes]) -> Iterator[Callable[[Talk], int]]:
         def accept() -> None:
             with suppress(OSError):
                 while True:
-                    threading.Thread(target=one, args=(here.accept()[0],), daemon=True).start()
+                    threading.Thread(target=one, args=(listener.accept()[0],), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
-        return int(here.getsockname()[1])
+        return int(listener.getsockname()[1])
 
     yield start
-    for one in listening:
-        one.close()
+    for listener in listeners:
+        listener.close()
 
 
 def drip(first: bytes, *, unit: bytes = b"a") -> Talk:
@@ -64,7 +64,7 @@ def drip(first: bytes, *, unit: bytes = b"a") -> Talk:
     return talk
 
 
-def say(answer: bytes) -> Talk:
+def answer_with(answer: bytes) -> Talk:
     return lambda connection: connection.sendall(answer)
 
 
@@ -76,7 +76,7 @@ CHALLENGE = b'401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n", qop="auth
 DRIPS = {
     "rtsp head": ("rtsp", drip(b"RTSP/1.0 200 OK\r\nX: ")),
     "rtsp body": ("rtsp", drip(b"RTSP/1.0 200 OK\r\nContent-Length: 60000\r\n\r\n")),
-    "rtsp busy": ("rtsp", say(b"RTSP/1.0 503 Busy\r\n\r\n")),
+    "rtsp busy": ("rtsp", answer_with(b"RTSP/1.0 503 Busy\r\n\r\n")),
     "rtsp digest": ("rtsp", drip(b"RTSP/1.0 " + CHALLENGE)),
     "http head": ("http", drip(b"HTTP/1.1 404 No\r\nX: ")),
     "http line": ("http", drip(b"HTTP/1.1 ")),
@@ -85,10 +85,10 @@ DRIPS = {
     "rtsp silence": ("rtsp", hang),
     "tls drip": ("https", drip(b"\x16\x03\x03\x40\x00", unit=b"\x02")),
     "rtsps drip": ("rtsps", drip(b"\x16\x03\x03\x40\x00", unit=b"\x02")),
-    "huge head": ("http", say(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50_000)),
-    "hang up": ("rtsp", say(b"")),
-    "binary": ("http", say(bytes(range(256)) * 300)),
-    "digest for ever": ("http", say(b"HTTP/1.1 " + CHALLENGE)),
+    "huge head": ("http", answer_with(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50_000)),
+    "hang up": ("rtsp", answer_with(b"")),
+    "binary": ("http", answer_with(bytes(range(256)) * 300)),
+    "digest for ever": ("http", answer_with(b"HTTP/1.1 " + CHALLENGE)),
     "chunks": (
         "http",
         drip(
@@ -105,7 +105,7 @@ def test_a_diagnosis_has_one_deadline(name: str, server: Callable[[Talk], int]) 
     uri = f"{scheme}://me:S3CRET@127.0.0.1:{server(talk)}/x"
     ask = why_not_rtsp if scheme.startswith("rtsp") else why_not_http
     start = time.monotonic()
-    problem = ask(uri, timeout_s=TOLD_S)
+    problem = ask(uri, timeout_s=TIMEOUT_S)
     assert time.monotonic() - start < SOON_S
     assert isinstance(problem, SystemProblem)
     assert "S3CRET" not in str(problem)
@@ -113,19 +113,17 @@ def test_a_diagnosis_has_one_deadline(name: str, server: Callable[[Talk], int]) 
 
 
 def test_redirects_end(server: Callable[[Talk], int]) -> None:
-    port = server(say(b"HTTP/1.1 302 Found\r\nLocation: /next\r\n\r\n"))
-    assert (
-        "leads from one address to the next"
-        in why_not_http(f"http://127.0.0.1:{port}/", timeout_s=5).what
-    )
+    port = server(answer_with(b"HTTP/1.1 302 Found\r\nLocation: /next\r\n\r\n"))
+    problem = why_not_http(f"http://127.0.0.1:{port}/", timeout_s=5)
+    assert "leads from one address to the next" in problem.what
 
 
 @pytest.mark.parametrize(
     "to", [b"file:///etc/passwd", b"http://[", b"http://:99999/", b"//\xff\xfe", b"http://x\x01y/"]
 )
-def test_a_redirect_to_nowhere_is_said(to: bytes, server: Callable[[Talk], int]) -> None:
-    port = server(say(b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n" % to))
-    assert "127.0.0.1" in why_not_http(f"http://127.0.0.1:{port}/", timeout_s=TOLD_S).what
+def test_a_redirect_to_no_address_is_reported(to: bytes, server: Callable[[Talk], int]) -> None:
+    port = server(answer_with(b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n" % to))
+    assert "127.0.0.1" in why_not_http(f"http://127.0.0.1:{port}/", timeout_s=TIMEOUT_S).what
 
 
 NO_LOGIN = b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\n\r\n"
@@ -135,9 +133,9 @@ def test_a_password_goes_to_no_other_host(
     server: Callable[[Talk], int],
     requests: list[bytes],
 ) -> None:
-    other = server(say(NO_LOGIN))
+    other = server(answer_with(NO_LOGIN))
     to_other = b"HTTP/1.1 302 Found\r\nLocation: http://localhost:%d/\r\n\r\n" % other
-    first = server(say(to_other))
+    first = server(answer_with(to_other))
     for ask in (why_not_http, open_refused):
         ask(f"http://me:S3CRET@127.0.0.1:{first}/", timeout_s=2)
     assert len(requests) >= 4
@@ -163,7 +161,7 @@ def test_a_password_goes_to_the_same_server_after_a_redirect(
 
 
 @pytest.mark.parametrize(
-    ("written", "asked", "sent"),
+    ("written", "target", "sent"),
     [
         ("http://me:S3CRET@cam/", "http://cam/live", True),
         ("http://me:S3CRET@cam/", "https://cam/", True),
@@ -177,26 +175,26 @@ def test_a_password_goes_to_the_same_server_after_a_redirect(
 )
 def test_a_password_goes_to_the_origin_it_was_written_for(
     written: str,
-    asked: str,
+    target: str,
     sent: bool,
 ) -> None:
-    assert may_log_in(split(asked), split(written)) is sent
+    assert may_log_in(split(target), split(written)) is sent
 
 
 def test_a_server_that_repeats_the_password_is_not_repeated(server: Callable[[Talk], int]) -> None:
-    port = server(say(b"RTSP/1.0 451 no S3CRET\x1b[2J\r\n\r\n"))
-    said = str(why_not_rtsp(f"rtsp://me:S3CRET@127.0.0.1:{port}/x", timeout_s=TOLD_S))
-    assert "S3CRET" not in said
-    assert "no ***\\x1b[2J" in said
+    port = server(answer_with(b"RTSP/1.0 451 no S3CRET\x1b[2J\r\n\r\n"))
+    text = str(why_not_rtsp(f"rtsp://me:S3CRET@127.0.0.1:{port}/x", timeout_s=TIMEOUT_S))
+    assert "S3CRET" not in text
+    assert "no ***\\x1b[2J" in text
 
 
-def test_a_name_server_that_hangs_holds_nobody_and_is_asked_once(
+def test_a_name_server_that_hangs_is_asked_once_and_blocks_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked, answer = [], threading.Event()
+    lookups, answer = [], threading.Event()
 
     def slow(*where: object, **_: object) -> list[object]:
-        asked.append(where)
+        lookups.append(where)
         answer.wait(SOON_S)
         raise socket.gaierror("too late")
 
@@ -207,19 +205,19 @@ def test_a_name_server_that_hangs_holds_nobody_and_is_asked_once(
             reach("rtsp://slow-name.invalid/x", timeout_s=0.1)
     assert time.monotonic() - start < SOON_S / 2
     answer.set()
-    assert len(asked) == 1
+    assert len(lookups) == 1
 
 
-def test_in_an_outage_the_reconnecting_does_not_wait_for_the_reason(
+def test_reconnecting_does_not_wait_for_the_reason_of_an_outage(
     server: Callable[[Talk], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "LONGEST_S", SOON_S)
+    monkeypatch.setattr(diagnosis, "MAX_S", SOON_S)
     uri = f"rtsp://127.0.0.1:{server(hang)}/x"
     asking = threading.Thread(
         target=why_not_rtsp, args=(uri,), kwargs={"timeout_s": SOON_S}, daemon=True
     )
     asking.start()
-    while uri not in diagnosis._asked:
+    while uri not in diagnosis._inquiries:
         time.sleep(0.01)
     start = time.monotonic()
     for _ in range(3):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from finedge.errors import DataError, UsageError
-from finedge.runtime.sources import SOURCES, CaptureOptions, mask, open_source
+from finedge.runtime.sources import SOURCES, CaptureOptions, Frame, mask, open_source
 from finedge.runtime.sources.files import ImageFiles
 
 CONTAINERS = {"avi": "MJPG", "mkv": "mp4v", "webm": "VP80", "mp4": "mp4v"}
@@ -22,7 +22,7 @@ FRAMES = 30
 
 
 def write_video(path: Path, *, frames: int = FRAMES) -> Path:
-    """Noise whose red grows: hard to compress, so that half the bytes hold about half the frames."""
+    """Write noise whose red grows. It compresses badly: half the bytes hold half the frames."""
     writer = cv2.VideoWriter(
         str(path),
         cv2.CAP_FFMPEG,
@@ -48,7 +48,10 @@ def write_images(folder: Path, names: str) -> Path:
 
 
 def example(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
-    """A string that means a kind of source; a new kind needs one line here (or is skipped where it needs hardware)."""
+    """Return an address of a kind of source.
+
+    A new kind needs one line in `examples`; one that needs hardware is skipped.
+    """
     if kind == "rtsp":
         return str(request.getfixturevalue("serve")().uri)
     if kind == "http":
@@ -108,7 +111,7 @@ def test_an_unknown_form_lists_every_form(kind: str) -> None:
         "",
     ],
 )
-def test_what_is_no_source_is_a_usage_error(uri: str) -> None:
+def test_an_address_of_no_kind_is_a_usage_error(uri: str) -> None:
     with pytest.raises(UsageError):
         open_source(uri)
 
@@ -121,7 +124,7 @@ def test_a_password_never_shows_in_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "masked"),
     [
         ("rtsp://me:a/b@c@host/x", "rtsp://me:***@host/x"),
         ("rtsp://:pw@host", "rtsp://:***@host"),
@@ -146,8 +149,8 @@ def test_a_password_never_shows_in_an_error() -> None:
         ("/photos/key/a.jpg", "/photos/key/a.jpg"),
     ],
 )
-def test_what_is_secret_is_hidden_and_the_rest_is_not(text: str, shown: str) -> None:
-    assert mask(text) == shown
+def test_mask_hides_secrets_and_nothing_else(text: str, masked: str) -> None:
+    assert mask(text) == masked
 
 
 @pytest.mark.parametrize(
@@ -165,14 +168,14 @@ def test_an_option_that_a_kind_does_not_take_is_refused(
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path, "photos/a.png")
     with pytest.raises(UsageError, match=f"'{uri}' takes no {next(iter(option))}"):
-        open_source(uri, wish=CaptureOptions(**option))
+        open_source(uri, capture=CaptureOptions(**option))
 
 
-def test_options_that_say_nothing_are_taken_by_every_kind(tmp_path: Path) -> None:
+def test_default_options_are_accepted_by_every_kind(tmp_path: Path) -> None:
     write_images(tmp_path, "a.png")
     with open_source(
         str(tmp_path),
-        wish=CaptureOptions(width=None, height=None, fps=None, flip=0, latency_ms=None),
+        capture=CaptureOptions(width=None, height=None, fps=None, flip=0, latency_ms=None),
     ) as source:
         assert isinstance(source, ImageFiles)
 
@@ -202,7 +205,7 @@ def test_a_folder_that_may_not_be_read_is_a_data_error(name: str, tmp_path: Path
 # --- images ---
 
 
-def test_an_image_that_is_none_is_refused_with_its_path(tmp_path: Path) -> None:
+def test_a_text_file_named_jpg_is_refused_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "note.jpg"
     path.write_text("milk, eggs")
     with (
@@ -294,12 +297,8 @@ def test_every_frame_of_a_video_comes_in_order_and_in_rgb(container: str, tmp_pa
     path = write_video(tmp_path / f"clip.{container}")
     with open_source(str(path)) as source:
         frames = list(source)
-    assert (source.info.frames, source.info.width, source.info.height, source.info.fps) == (
-        FRAMES,
-        96,
-        64,
-        25.0,
-    )
+    info = source.info
+    assert (info.frames, info.width, info.height, info.fps) == (FRAMES, 96, 64, 25.0)
     assert [f.index for f in frames] == list(range(FRAMES))
     reds = [f.image[..., 0].mean() for f in frames]
     assert reds[-1] - reds[0] > 100
@@ -307,18 +306,18 @@ def test_every_frame_of_a_video_comes_in_order_and_in_rgb(container: str, tmp_pa
 
 
 @pytest.mark.parametrize("container", [c for c in CONTAINERS if c != "mp4"])
-def test_a_truncated_video_delivers_what_is_there_and_then_says_so(
+def test_a_truncated_video_gives_its_frames_and_then_an_error(
     container: str, tmp_path: Path
 ) -> None:
     path = write_video(tmp_path / f"clip.{container}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    got = []
+    frames = list[Frame]()
     with (
         pytest.raises(DataError, match=rf"ends after \d+ of the {FRAMES} frames"),
         open_source(str(path)) as source,
     ):
-        got.extend(source)
-    assert 0 < len(got) < FRAMES
+        frames.extend(source)
+    assert 0 < len(frames) < FRAMES
 
 
 def test_an_mp4_cut_off_before_its_index_is_refused(tmp_path: Path) -> None:
@@ -346,29 +345,18 @@ def test_a_file_of_another_kind_is_refused_by_its_name(name: str, tmp_path: Path
 def test_a_phone_video_comes_upright(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", frames=3)
     data = bytearray(path.read_bytes())
-    matrix = (
-        data.find(b"tkhd") + 4 + 4 + 20 + 16
-    )  # behind version, times and volume of a version 0 track header
-    assert struct.unpack_from(">9i", data, matrix) == (
-        0x10000,
-        0,
-        0,
-        0,
-        0x10000,
-        0,
-        0,
-        0,
-        0x40000000,
-    )
-    struct.pack_into(
-        ">9i", data, matrix, 0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000
-    )  # a quarter turn
+    # The matrix comes after version, times and volume of a version 0 track header.
+    position = data.find(b"tkhd") + 4 + 4 + 20 + 16
+    one, unit = 0x10000, 0x40000000
+    upright = (one, 0, 0, 0, one, 0, 0, 0, unit)
+    assert struct.unpack_from(">9i", data, position) == upright
+    struct.pack_into(">9i", data, position, 0, one, 0, -one, 0, 0, 0, 0, unit)  # a quarter turn
     path.write_bytes(data)
     with open_source(str(path)) as source:
         assert {f.image.shape for f in source} == {(96, 64, 3)}
 
 
-def test_a_colon_in_a_file_name_is_no_protocol(
+def test_a_colon_in_a_file_name_does_not_mean_a_protocol(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video(tmp_path / "clip.avi").rename(tmp_path / "http:clip.avi")
@@ -398,11 +386,13 @@ def test_a_rate_that_varies_loses_and_doubles_no_frame(tmp_path: Path) -> None:
     if tool is None:
         pytest.skip("gst-launch-1.0 is missing: the packages of tests/apt.txt")
     path = tmp_path / "phone.mkv"
-    rates = [
-        f"videotestsrc num-buffers=10 pattern={p} ! video/x-raw,format=I420,width=64,height=48,framerate={r}/1 ! capssetter caps=video/x-raw,framerate=0/1 ! c."
-        for p, r in (("red", 50), ("blue", 5))
+    caps = "video/x-raw,format=I420,width=64,height=48"
+    no_rate = "capssetter caps=video/x-raw,framerate=0/1"
+    scenes = [
+        f"videotestsrc num-buffers=10 pattern={colour} ! {caps},framerate={fps}/1 ! {no_rate} ! c."
+        for colour, fps in (("red", 50), ("blue", 5))
     ]
-    text = f"concat name=c ! jpegenc ! matroskamux ! filesink location={path} {' '.join(rates)}"
+    text = f"concat name=c ! jpegenc ! matroskamux ! filesink location={path} {' '.join(scenes)}"
     subprocess.run([tool, "--quiet", *text.split()], check=True, capture_output=True)
     with open_source(str(path)) as source:
         frames = list(source)

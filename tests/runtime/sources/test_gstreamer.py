@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 
 from finedge.errors import DataError, SystemProblem, UsageError
-from finedge.runtime.sources import gstreamer, open_source
+from finedge.runtime.sources import Frame, gst_pipeline, gstreamer, open_source
 
-LIVE = "videotestsrc is-live=true pattern=white ! video/x-raw,width=63,height=31,framerate=50/1 ! appsink"
+LIVE = (
+    "videotestsrc is-live=true pattern=white "
+    "! video/x-raw,width=63,height=31,framerate=50/1 ! appsink"
+)
 FILE = "videotestsrc num-buffers=12 pattern=red ! video/x-raw,width=62,height=30 ! appsink"
 
 
-def test_a_live_pipeline_gives_the_newest_pictures_with_their_capture_time(gi: None) -> None:
+def test_a_live_pipeline_gives_the_newest_frames_with_capture_times(gi: None) -> None:
     with open_source(LIVE) as source:
         frames = list(islice(source, 5))
     assert source.live
-    assert (source.info.kind, source.info.width, source.info.height, source.info.fps) == (
-        "gstreamer",
-        63,
-        31,
-        50.0,
-    )
+    info = source.info
+    assert (info.kind, info.width, info.height, info.fps) == ("gstreamer", 63, 31, 50.0)
     assert frames[0].image.shape == (31, 63, 3)
     assert (frames[0].image > 250).all()
     assert all(a.captured_ns < b.captured_ns <= time.monotonic_ns() for a, b in pairwise(frames))
@@ -41,9 +40,9 @@ def test_a_pipeline_that_is_not_live_gives_every_picture_and_ends(gi: None) -> N
 
 
 def test_pictures_keep_their_order_of_colours(gi: None) -> None:
-    with open_source(
-        "videotestsrc num-buffers=1 pattern=blue ! video/x-raw,format=BGR,width=30,height=8 ! appsink"
-    ) as source:
+    caps = "video/x-raw,format=BGR,width=30,height=8"
+    text = f"videotestsrc num-buffers=1 pattern=blue ! {caps} ! appsink"
+    with open_source(text) as source:
         (frame,) = source
     assert frame.image[0, 0].argmax() == 2
 
@@ -53,56 +52,58 @@ def test_a_missing_element_says_what_to_install(gi: None) -> None:
         open_source("nosuchelement ! appsink")
 
 
-def test_a_text_that_is_no_pipeline_is_a_usage_error_without_its_password(gi: None) -> None:
+def test_a_text_that_is_no_pipeline_is_refused_without_its_password(gi: None) -> None:
     with pytest.raises(UsageError, match="GStreamer cannot read") as error:
         open_source("rtspsrc user-pw=s3cret nosuchproperty=1 ! appsink")
     assert "s3cret" not in str(error.value)
 
 
-def test_a_device_that_is_missing_is_said(gi: None) -> None:
+def test_a_missing_file_is_reported(gi: None) -> None:
     with pytest.raises(SystemProblem, match="failed in GStreamer's"):
         open_source("filesrc location=/no/such/file ! decodebin ! appsink")
 
 
-def test_a_pipeline_without_a_picture_is_said(gi: None) -> None:
+def test_a_pipeline_without_a_frame_is_reported(gi: None) -> None:
     with pytest.raises(SystemProblem, match="ends without a picture"):
         open_source("videotestsrc num-buffers=0 ! appsink")
 
 
-def test_a_silent_pipeline_is_given_up(gi: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gstreamer, "OPEN_TIMEOUT_S", 0.2)
+def test_a_silent_pipeline_is_an_error_after_its_time_out(
+    gi: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gst_pipeline, "OPEN_TIMEOUT_S", 0.2)
     with pytest.raises(SystemProblem, match=r"none came in 0\.3 s"):
         open_source("videotestsrc is-live=true ! valve drop=true ! appsink", timeout_s=0.3)
 
 
-def test_a_broken_file_is_a_data_error_after_its_last_picture(gi: None, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_broken_file_is_a_data_error_after_its_last_picture(gi: None) -> None:
     text = "videotestsrc num-buffers=20 ! identity error-after=10 ! appsink"
-    got = []
+    frames = list[Frame]()
     with open_source(text) as source, pytest.raises(DataError):
-        got.extend(source)
-    assert 0 < len(got) < 20
+        frames.extend(source)
+    assert 0 < len(frames) < 20
 
 
 def test_a_live_pipeline_that_breaks_starts_again(gi: None) -> None:
-    with open_source(
-        "videotestsrc is-live=true num-buffers=4 ! video/x-raw,width=32,height=8,framerate=100/1 ! appsink drop=false max-buffers=9"
-    ) as source:
+    caps = "video/x-raw,width=32,height=8,framerate=100/1"
+    sink = "appsink drop=false max-buffers=9"
+    with open_source(f"videotestsrc is-live=true num-buffers=4 ! {caps} ! {sink}") as source:
         frames = list(islice(source, 10))
     assert [f.index for f in frames] == list(range(10))
     assert source.losses >= 2  # type: ignore[attr-defined]
 
 
-def test_what_elements_say_is_not_kept(gi: None) -> None:
+def test_messages_of_elements_are_taken_off_the_bus(gi: None) -> None:
     if not gstreamer.has("videoanalyse"):
         pytest.skip("GStreamer's videoanalyse is missing: the packages of tests/apt.txt")
-    with open_source(
-        "videotestsrc is-live=true ! video/x-raw,width=32,height=16,framerate=100/1 ! videoanalyse ! appsink"
-    ) as source:
+    caps = "video/x-raw,width=32,height=16,framerate=100/1"
+    text = f"videotestsrc is-live=true ! {caps} ! videoanalyse ! appsink"
+    with open_source(text) as source:
         list(islice(source, 50))  # one message each
-        bus, left = source._connection._bus, 0  # type: ignore[attr-defined]
+        bus, messages = source._connection._bus, 0  # type: ignore[attr-defined]
         while bus.pop() is not None:
-            left += 1
-    assert left < 10
+            messages += 1
+    assert messages < 10
 
 
 def test_close_ends_a_waiting_read(gi: None) -> None:

@@ -33,7 +33,7 @@ def write_video(path: Path, *, codec: str = "MJPG") -> Path:
 
 
 def grey(frame: Any) -> int:
-    return round(frame.image.mean())
+    return round(float(frame.image.mean()))
 
 
 def test_a_web_camera_gives_its_pictures_in_order(web: Serve) -> None:
@@ -46,22 +46,22 @@ def test_a_web_camera_gives_its_pictures_in_order(web: Serve) -> None:
     assert all(0 < grey(b) - grey(a) <= 3 for a, b in pairwise(frames))  # JPEG may be one off
 
 
-def test_an_unplugged_web_camera_is_met_again_with_true_pictures(
+def test_an_unplugged_web_camera_comes_back_with_real_frames(
     web: Serve, log: pytest.LogCaptureFixture
 ) -> None:
     server = web()
-    seen = []
+    greys = list[int]()
     with open_source(f"http://me:s3cr@127.0.0.1:{server.server_port}/mjpeg") as source:
         for frame in source:
-            assert frame.index == len(seen)
-            seen.append(grey(frame))
-            if len(seen) == 5:
+            assert frame.index == len(greys)
+            greys.append(grey(frame))
+            if len(greys) == 5:
                 server.unplug()
                 threading.Timer(0.3, web, kwargs={"port": server.server_port}).start()
-            if source.losses and len(seen) > 8:  # type: ignore[attr-defined]
+            if source.losses and len(greys) > 8:  # type: ignore[attr-defined]
                 break
     assert source.losses == 1  # type: ignore[attr-defined]
-    assert all(50 <= value < 250 for value in seen)
+    assert all(50 <= value < 250 for value in greys)
     assert sum(r.levelname == "WARNING" for r in log.records) == 2
     assert "s3cr" not in log.text
 
@@ -87,22 +87,22 @@ def test_a_web_camera_that_falls_silent_is_lost(web: Serve) -> None:
 
 
 def test_a_slow_consumer_gets_the_newest_picture(web: Serve) -> None:
-    got = []
+    indices = list[int]()
     with open_source(web().uri + "/mjpeg") as source, Stream(source) as stream:
         for frame in stream:
             if frame is not None:
-                got.append(frame.index)
+                indices.append(frame.index)
                 threading.Event().wait(0.1)
-            if len(got) == 8:
+            if len(indices) == 8:
                 break
         source.close()  # type: ignore[attr-defined]
-    assert all(a < b for a, b in pairwise(got))
+    assert all(a < b for a, b in pairwise(indices))
     assert stream.counts.dropped > 0
     assert stream.counts.captured == stream.counts.used + stream.counts.dropped
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("/gone", r"does not exist on this server \(404\)"),
         ("/private", r"wants a user and a password \(401\)[\s\S]*http://user:password@"),
@@ -110,14 +110,16 @@ def test_a_slow_consumer_gets_the_newest_picture(web: Serve) -> None:
         ("/garbage.mjpg", "in which FFmpeg finds no video"),
     ],
 )
-def test_what_is_no_video_is_said(path: str, said: str, web: Serve, tmp_path: Path) -> None:
+def test_an_address_without_video_says_so(
+    path: str, message: str, web: Serve, tmp_path: Path
+) -> None:
     (tmp_path / "page.html").write_text("<html><body>camera</body></html>")
     (tmp_path / "garbage.mjpg").write_bytes(np.random.default_rng(0).bytes(50_000))
-    with pytest.raises(SystemProblem, match=said):
+    with pytest.raises(SystemProblem, match=message):
         open_source(web().uri + path, timeout_s=1)
 
 
-def test_what_is_no_web_server_is_said() -> None:
+def test_a_server_that_is_no_web_server_is_reported() -> None:
     def answer() -> None:
         with suppress(OSError):
             while True:
@@ -133,7 +135,7 @@ def test_what_is_no_web_server_is_said() -> None:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_wrong_password_is_said_and_not_shown(
+def test_a_wrong_password_is_reported_and_not_shown(
     web: Serve, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(
@@ -148,15 +150,15 @@ def test_a_password_opens_what_is_protected(web: Serve) -> None:
         assert next(iter(source)).index == 0
 
 
-def test_a_web_server_that_says_nothing_is_given_up(
+def test_a_silent_web_server_is_an_error_after_its_time_out(
     web: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("finedge.runtime.sources.ffmpeg.OPEN_TIMEOUT_S", 0.5)
     with pytest.raises(SystemProblem, match="no answer from"):
         open_source(web().uri + "/silent", timeout_s=0.5)
 
 
-def test_where_nothing_listens_is_said(web: Serve) -> None:
+def test_a_port_where_nothing_listens_is_reported(web: Serve) -> None:
     server = web()
     server.unplug()
     with pytest.raises(SystemProblem, match="nothing listens at"):
@@ -181,16 +183,16 @@ def test_a_finished_video_gives_every_frame_and_ends(name: str, web: Serve, tmp_
 def test_a_finished_video_that_is_cut_off_is_lost(web: Serve, tmp_path: Path) -> None:
     server = web()
     server.cut_at = write_video(tmp_path / "clip.avi").stat().st_size // 2
-    got = []
+    frames = list[Any]()
     with (
         open_source(server.uri + "/clip.avi") as source,
         pytest.raises(SourceLost, match=rf"ends after \d+ of the {FRAMES} frames"),
     ):
-        got.extend(source)
-    assert 0 < len(got) < FRAMES
+        frames.extend(source)
+    assert 0 < len(frames) < FRAMES
 
 
-def test_a_finished_video_is_not_turned(web: Serve, tmp_path: Path) -> None:
+def test_a_finished_video_takes_no_flip(web: Serve, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi")
     with pytest.raises(UsageError, match="is a finished video"):
-        open_source(web().uri + "/clip.avi", wish=CaptureOptions(flip=2))
+        open_source(web().uri + "/clip.avi", capture=CaptureOptions(flip=2))

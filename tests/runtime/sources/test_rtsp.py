@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from finedge.errors import SourceLost, SystemProblem, UsageError
-from finedge.runtime.sources import CaptureOptions, Frame, Source, network, open_source
-from finedge.runtime.sources.network import RtpClock
+from finedge.runtime.sources import CaptureOptions, Frame, Source, ffmpeg, open_source
+from finedge.runtime.sources.capture_time import RtpClock
 from finedge.runtime.stream.stream import Stream
 
 GREEN = (0, 160, 0)  # what the server shows
@@ -80,16 +80,16 @@ def test_a_stream_gives_real_frames_in_order(
 def test_a_stream_joined_between_two_key_frames_shows_no_grey(
     codec: str, via: str, cam: Serve
 ) -> None:
-    server, shown = cam("--codec", codec), []
+    server, frames = cam("--codec", codec), list[Frame]()
     with open_source(server.uri) as other:  # keeps the encoder running
         next(iter(other))
         for _ in range(4):
             with open_source(server.uri, via=via) as source:
-                shown += list(islice(source, 3))
-    assert all(is_real(f) for f in shown)
+                frames += list(islice(source, 3))
+    assert all(is_real(f) for f in frames)
 
 
-def test_a_killed_server_is_met_again_and_the_sequence_goes_on(
+def test_a_killed_server_comes_back_and_the_sequence_goes_on(
     via: str, serve: Serve, log: pytest.LogCaptureFixture
 ) -> None:
     server = serve()
@@ -98,33 +98,33 @@ def test_a_killed_server_is_met_again_and_the_sequence_goes_on(
     assert source.losses == 1
     assert [f.index for f in frames] == list(range(len(frames)))
     assert all(is_real(f) for f in frames)
-    told = [r.getMessage() for r in log.records if r.levelname == "WARNING"]
-    assert len(told) == 2
-    assert "trying again" in told[0]
-    assert "is back after" in told[1]
-    assert "me:***@127" in told[0]
+    warnings = [r.getMessage() for r in log.records if r.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert "trying again" in warnings[0]
+    assert "is back after" in warnings[1]
+    assert "me:***@127" in warnings[0]
     assert "s3cr" not in log.text
 
 
-def test_a_camera_that_is_back_and_refuses_us_says_why(
+def test_a_camera_that_is_back_with_another_password_is_logged(
     via: str, serve: Serve, log: pytest.LogCaptureFixture
 ) -> None:
-    server, why = serve(), "wants a user and a password (401)"
+    server, reason = serve(), "wants a user and a password (401)"
     with open_source(server.uri, via=via) as source:
         frames = iter(source)
         next(frames)
         server.kill()
         server.start("--user", "me", "--password", "new")
 
-        def close_when_told() -> None:
+        def close_when_logged() -> None:
             deadline = time.monotonic() + 20
-            while why not in log.text and time.monotonic() < deadline:
+            while reason not in log.text and time.monotonic() < deadline:
                 time.sleep(0.005)
             source.close()  # type: ignore[attr-defined]
 
-        threading.Thread(target=close_when_told).start()
+        threading.Thread(target=close_when_logged).start()
         list(frames)
-    assert [r.levelname for r in log.records if why in r.getMessage()].count("INFO") == 1
+    assert [r.levelname for r in log.records if reason in r.getMessage()].count("INFO") == 1
 
 
 def test_a_server_that_ends_the_stream_in_order_is_a_loss_too(via: str, serve: Serve) -> None:
@@ -138,12 +138,12 @@ def test_a_server_that_ends_the_stream_in_order_is_a_loss_too(via: str, serve: S
 def test_without_reconnecting_a_loss_is_an_error_after_the_last_frame(
     via: str, serve: Serve
 ) -> None:
-    server, got = serve(), []
+    server, frames = serve(), list[Frame]()
 
     def watch(source: Source) -> None:
         for frame in source:
-            got.append(frame)
-            if len(got) == 5:
+            frames.append(frame)
+            if len(frames) == 5:
                 server.kill()
 
     with (
@@ -152,39 +152,39 @@ def test_without_reconnecting_a_loss_is_an_error_after_the_last_frame(
     ):
         watch(source)
     assert error.value.exit_code == 7
-    assert len(got) >= 5
+    assert len(frames) >= 5
 
 
 def test_the_stream_says_no_signal_while_the_server_is_away(serve: Serve) -> None:
-    server, got = serve(), []
+    server, events = serve(), list[Frame | None]()
     with open_source(server.uri) as source, Stream(source, no_signal_ms=200) as stream:
         for frame in stream:
-            got.append(frame)
-            if len(got) == 5:
+            events.append(frame)
+            if len(events) == 5:
                 server.kill()
-            if frame is None and source.losses and sum(f is None for f in got) == 1:  # type: ignore[attr-defined]
+            if frame is None and source.losses and events.count(None) == 1:  # type: ignore[attr-defined]
                 server.start()
-            if None in got and frame is not None:
+            if None in events and frame is not None:
                 break
         source.close()  # type: ignore[attr-defined]
-    real = [f for f in got if f is not None]
-    assert None in got
+    real = [f for f in events if f is not None]
+    assert None in events
     assert all(is_real(f) for f in real)
     assert all(a.index < b.index for a, b in pairwise(real))
     assert stream.counts.captured == stream.counts.used + stream.counts.dropped
 
 
 def test_a_slow_consumer_gets_the_newest_frame_and_counts_add_up(via: str, cam: Serve) -> None:
-    got: list[Frame] = []
+    frames: list[Frame] = []
     with open_source(cam("--fps", "50").uri, via=via) as source, Stream(source) as stream:
         for frame in stream:
             if frame is not None:
-                got.append(frame)
+                frames.append(frame)
                 time.sleep(0.1)
-            if len(got) == 10:
+            if len(frames) == 10:
                 break
         source.close()  # type: ignore[attr-defined]
-    assert all(a.index < b.index for a, b in pairwise(got))
+    assert all(a.index < b.index for a, b in pairwise(frames))
     counts = stream.counts
     assert counts.captured == counts.used + counts.dropped
     assert counts.used == 10
@@ -195,10 +195,10 @@ def test_a_slow_consumer_gets_the_newest_frame_and_counts_add_up(via: str, cam: 
 def test_close_ends_a_reader_that_waits(when: str, via: str, serve: Serve) -> None:
     server = serve()
     source = open_source(server.uri, via=via)
-    got: list[Frame] = []
-    reader = threading.Thread(target=lambda: got.extend(source), daemon=True)
+    frames: list[Frame] = []
+    reader = threading.Thread(target=lambda: frames.extend(source), daemon=True)
     reader.start()
-    while len(got) < 3:
+    while len(frames) < 3:
         time.sleep(0.005)
     if when == "away":
         server.kill()
@@ -213,21 +213,21 @@ def test_close_ends_a_reader_that_waits(when: str, via: str, serve: Serve) -> No
 @pytest.mark.parametrize("flip", [0, 3])  # every flip is tested without a server
 def test_flip_and_size_change_the_frames(flip: int, via: str, cam: Serve) -> None:
     with open_source(
-        cam().uri, via=via, wish=CaptureOptions(flip=flip, width=48, height=32)
+        cam().uri, via=via, capture=CaptureOptions(flip=flip, width=48, height=32)
     ) as source:
         frame = next(iter(source))
     assert frame.image.shape == ((48, 32, 3) if flip == 3 else (32, 48, 3))
 
 
 def test_a_rate_thins_the_stream(cam: Serve) -> None:
-    with open_source(cam("--fps", "50").uri, wish=CaptureOptions(fps=5)) as source:
+    with open_source(cam("--fps", "50").uri, capture=CaptureOptions(fps=5)) as source:
         frames = list(islice(source, 4))
     assert [f.index for f in frames] == [0, 1, 2, 3]
     assert all(b.captured_ns - a.captured_ns > 100_000_000 for a, b in pairwise(frames))
 
 
 @pytest.mark.parametrize(
-    ("form", "options", "said"),
+    ("form", "options", "message"),
     [
         ("rtsp://127.0.0.1:{}/gone", (), r"does not exist on this server \(404\)[\s\S]*path"),
         (
@@ -248,13 +248,13 @@ def test_a_rate_thins_the_stream(cam: Serve) -> None:
         ("rtsp://127.0.0.1:{}/cam", ("--codec", "none"), "has no video"),
     ],
 )
-def test_what_the_server_refuses_is_said(
-    form: str, options: tuple[str, ...], said: str, cam: Serve, capfd: pytest.CaptureFixture[str]
+def test_a_refusal_of_the_server_is_reported_without_a_password(
+    form: str, options: tuple[str, ...], message: str, cam: Serve, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemProblem, match=said) as error:
+    with pytest.raises(SystemProblem, match=message) as error:
         open_source(form.format(cam(*options).port))
-    shown = str(error.value) + "".join(capfd.readouterr())
-    assert not re.search("wrongpw|s3cret", shown)
+    output = str(error.value) + "".join(capfd.readouterr())
+    assert not re.search("wrongpw|s3cret", output)
 
 
 @pytest.mark.parametrize("written", ["s3cr@t", "s3cr%40t"])
@@ -266,7 +266,7 @@ def test_a_password_opens_what_is_protected(written: str, via: str, cam: Serve) 
     assert "s3cr" not in f"{source.info}{frame.name}"
 
 
-def test_a_port_where_nothing_listens_is_said(serve: Serve) -> None:
+def test_a_port_where_nothing_listens_is_reported(serve: Serve) -> None:
     server = serve()
     server.kill()
     with pytest.raises(
@@ -275,7 +275,7 @@ def test_a_port_where_nothing_listens_is_said(serve: Serve) -> None:
         open_source(server.uri)
 
 
-def test_an_unknown_host_is_said() -> None:
+def test_an_unknown_host_is_reported() -> None:
     with pytest.raises(SystemProblem, match=r"the name no-such-camera\.invalid is unknown"):
         open_source("rtsp://no-such-camera.invalid/cam")
 
@@ -303,10 +303,10 @@ def test_a_web_server_is_no_rtsp_server(web: Callable[..., Any]) -> None:
         open_source(f"rtsp://127.0.0.1:{web().server_port}/cam", timeout_s=1)
 
 
-def test_a_server_that_says_nothing_is_given_up(
+def test_a_silent_server_is_an_error_after_its_time_out(
     silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "OPEN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(ffmpeg, "OPEN_TIMEOUT_S", 0.5)
     with pytest.raises(SystemProblem, match="does not speak RTSP"):
         open_source(f"rtsp://127.0.0.1:{silent_port}/cam", timeout_s=0.5)
 
@@ -319,16 +319,16 @@ MS = 1_000_000
     [
         ([0, 40, 80], [0, 0, 0]),
         ([0, 90, 100, 120], [0, 50, 20, 0]),  # held up, then caught up
-        ([500, 510, 520, 521], [0, 0, 0, 0]),  # what was old at first only shows as getting younger
+        ([500, 510, 520, 521], [0, 0, 0, 0]),  # old at first: no frame before it shows that
     ],
 )
-def test_a_picture_that_waited_is_as_old_as_the_senders_clock_says(
+def test_a_frame_that_waited_is_as_old_as_the_senders_clock_says(
     arrivals_ms: list[int], ages_ms: list[int]
 ) -> None:
     clock = RtpClock()
     now = [10**6 + a for a in arrivals_ms]
     ages = [(t * MS - clock(40.0 * i, t * MS)) / MS for i, t in enumerate(now)]
-    assert ages == pytest.approx(ages_ms, abs=0.05 * 120)  # FORGIVEN of the time that passed
+    assert ages == pytest.approx(ages_ms, abs=0.05 * 120)  # CLOCK_ERROR of the time that passed
 
 
 def test_a_slow_senders_clock_does_not_age_pictures_for_ever() -> None:
@@ -339,7 +339,7 @@ def test_a_slow_senders_clock_does_not_age_pictures_for_ever() -> None:
         assert age < 1
 
 
-def test_a_senders_clock_that_jumps_back_is_taken_anew() -> None:
+def test_a_senders_clock_that_jumps_back_starts_again() -> None:
     clock = RtpClock()
     assert clock(3_600_000.0, 5_000_000 * MS) == 5_000_000 * MS
     assert clock(0.0, 5_000_040 * MS) == 5_000_040 * MS
@@ -349,15 +349,15 @@ def test_a_senders_clock_that_jumps_back_is_taken_anew() -> None:
 def test_ten_kills_in_a_row_lose_no_sequence_number(serve: Serve) -> None:
     server = serve()
     with open_source(server.uri) as source:
-        frames, seen = iter(source), 0
+        frames, index = iter(source), 0
         for cycle in range(10):
             for frame in islice(frames, 10):
-                assert frame.index == seen
+                assert frame.index == index
                 assert is_real(frame)
-                seen += 1
+                index += 1
             server.kill()
             threading.Timer(0.3, server.start).start()
             while source.losses == cycle:  # type: ignore[attr-defined]
-                assert next(frames).index == seen
-                seen += 1
+                assert next(frames).index == index
+                index += 1
     assert source.losses == 10

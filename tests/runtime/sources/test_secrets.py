@@ -1,4 +1,4 @@
-"""A whole run over a real stream: no secret in lines, logs, kept frames, their names, the page or the summary."""
+"""A whole run over a real stream: no secret in its lines, logs, files, file names or pages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FORMS = [
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -77,14 +77,8 @@ def test_no_secret_leaves_a_run(
     assert pages
     files = [p for p in (*kept.rglob("*"), video) if p.is_file()]
     assert any(p.name == "index.jsonl" for p in files)
-    told = (
-        out
-        + err
-        + "".join(map(str, files))
-        + pages[0].decode()
-        + (kept / "index.jsonl").read_text()
-    )
-    assert "S3CRET" not in told
+    names, index = "".join(map(str, files)), (kept / "index.jsonl").read_text()
+    assert "S3CRET" not in out + err + names + pages[0].decode() + index
     assert not any(b"S3CRET" in p.read_bytes() for p in files)
 
 
@@ -96,10 +90,10 @@ def test_benchmark_of_a_camera_shows_no_secret(
     assert "S3CRET" not in "".join(capfd.readouterr())
 
 
-def test_ffmpeg_says_no_address_by_itself(
+def test_ffmpeg_writes_no_address_to_stderr(
     web: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.sources.network.OPEN_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("finedge.runtime.sources.ffmpeg.OPEN_TIMEOUT_S", 1.0)
     lines = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\ngone.ts?token=S3CRET\n#EXT-X-ENDLIST\n"
     (tmp_path / "l.m3u8").write_text(lines)
     uri = web().uri.replace("//", "//bob:S3CRET@") + "/l.m3u8"

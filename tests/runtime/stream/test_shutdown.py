@@ -20,7 +20,7 @@ import hashlib, sys, threading
 from finedge.cli import main
 from finedge.runtime import fake
 from finedge.runtime.sinks import jsonl
-from finedge.runtime.sources import scene
+from finedge.runtime.sources import rendered_scene
 from finedge.runtime.stream import shutdown
 
 def say(*_, **__):
@@ -38,7 +38,7 @@ HANG_IN = {
     "sink": f"jsonl.JsonLines.write = lambda self, *_: say() or {FOR_EVER}",
     "sink in a library": f"jsonl.JsonLines.write = lambda self, *_: say() or {LIBRARY_CALL}",
     "closing a sink": f"jsonl.print = say; jsonl.JsonLines.close = lambda self: {FOR_EVER}",
-    "source": f"scene.Scene.__iter__ = lambda self: say() or {LIBRARY_CALL}",
+    "source": f"rendered_scene.RenderedScene.__iter__ = lambda self: say() or {LIBRARY_CALL}",
 }
 CASES = [("model", signal.SIGINT), *((name, signal.SIGTERM) for name in HANG_IN)]
 

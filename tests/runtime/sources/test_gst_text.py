@@ -9,27 +9,28 @@ import numpy as np
 import pytest
 
 from finedge.errors import UsageError
-from finedge.runtime.sources import pipelines
-from finedge.runtime.sources.base import FLIPS, TURNED, CaptureOptions
-from finedge.runtime.sources.capture import flipped
+from finedge.runtime.sources import gst_text
+from finedge.runtime.sources.base import FLIPS, TRANSPOSING_FLIPS, CaptureOptions
+from finedge.runtime.sources.geometry import flip_image
 
 URI = "rtsp://host/cam"
-WISHES = [
+OPTIONS = [
     CaptureOptions(),
     CaptureOptions(64, 48, 15.0),
     CaptureOptions(flip=3),
     CaptureOptions(64, 48, 29.97, flip=5, latency_ms=0),
 ]
 PIPELINES = {
-    "csi": lambda wish, jetson: pipelines.csi(0, wish, mode=2),
-    "rtsp": lambda wish, jetson: pipelines.rtsp(URI, wish, jetson=jetson),
-    "rtsp h264": lambda wish, jetson: pipelines.rtsp(URI, wish, codec="h264", jetson=jetson),
-    "rtsp h265": lambda wish, jetson: pipelines.rtsp(URI, wish, codec="h265", jetson=jetson),
-    "v4l2": lambda wish, jetson: pipelines.v4l2("/dev/video0", wish, jetson=jetson),
-    "usb mjpeg": lambda wish, jetson: pipelines.usb_mjpeg("/dev/video0", wish, jetson=jetson),
+    "csi": lambda options, jetson: gst_text.csi(0, options, mode=2),
+    "rtsp": lambda options, jetson: gst_text.rtsp(URI, options, jetson=jetson),
+    "rtsp h264": lambda options, jetson: gst_text.rtsp(URI, options, codec="h264", jetson=jetson),
+    "rtsp h265": lambda options, jetson: gst_text.rtsp(URI, options, codec="h265", jetson=jetson),
+    "v4l2": lambda options, jetson: gst_text.v4l2("/dev/video0", options, jetson=jetson),
+    "usb mjpeg": lambda options, jetson: gst_text.usb_mjpeg("/dev/video0", options, jetson=jetson),
 }
 SCENE = "videotestsrc is-live=true num-buffers=3"
-# What stands in for hardware: sources that make what the camera would send, and software that does what a Jetson's elements do.
+# Stand-ins for hardware. Test sources make the frames of a camera, and software elements do the
+# work of a Jetson's.
 STAND_INS = [
     (r"nvarguscamerasrc sensor-id=\d+ sensor-mode=\d+", SCENE),
     (r"\(memory:NVMM\)", ""),
@@ -48,14 +49,15 @@ STAND_INS = [
     (
         r"nvvidconv flip-method=(\d)",
         lambda match: (
-            f"videoscale ! videoconvert ! videoflip video-direction={pipelines.DIRECTIONS[int(match[1])]} ! videoscale"
+            "videoscale ! videoconvert "
+            f"! videoflip video-direction={gst_text.DIRECTIONS[int(match[1])]} ! videoscale"
         ),
     ),
     (r"nvvidconv", "videoscale ! videoconvert"),
 ]
 
 
-def with_range_sources(pipeline: str) -> str:
+def with_stand_ins(pipeline: str) -> str:
     for hardware, software in STAND_INS:
         pipeline = re.sub(hardware, software, pipeline)  # type: ignore[arg-type]
     return pipeline
@@ -76,13 +78,13 @@ def gst_launch() -> str:
     return tool
 
 
-@pytest.mark.parametrize("wish", WISHES, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("jetson", [True, False])
 @pytest.mark.parametrize("name", PIPELINES)
-def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(
-    name: str, jetson: bool, wish: CaptureOptions
+def test_every_pipeline_ends_in_a_leaky_queue_and_a_sink_without_wait(
+    name: str, jetson: bool, options: CaptureOptions
 ) -> None:
-    text = PIPELINES[name](wish, jetson)
+    text = PIPELINES[name](options, jetson)
     assert (
         " ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! " in text
     )
@@ -93,27 +95,26 @@ def test_every_pipeline_ends_in_a_queue_that_leaks_and_a_sink_that_never_waits(
 
 
 @pytest.mark.parametrize(
-    ("name", "jetson", "wish"),
+    ("name", "jetson", "options"),
     [
-        (name, jetson, wish)
+        (name, jetson, options)
         for name in PIPELINES
-        for jetson, wish in [(True, WISHES[0]), (True, WISHES[3]), (False, WISHES[3])]
+        for jetson, options in [(True, OPTIONS[0]), (True, OPTIONS[3]), (False, OPTIONS[3])]
     ],
 )
 def test_gst_launch_runs_every_pipeline(
-    name: str, jetson: bool, wish: CaptureOptions, gst_launch: str
+    name: str, jetson: bool, options: CaptureOptions, gst_launch: str
 ) -> None:
-    text = (
-        with_range_sources(PIPELINES[name](wish, jetson)) + " wait-on-eos=false"
-    )  # nobody takes the pictures
-    done = subprocess.run(
+    pipeline = with_stand_ins(PIPELINES[name](options, jetson))
+    text = f"{pipeline} wait-on-eos=false"  # nothing takes the frames
+    run = subprocess.run(
         [gst_launch, "--quiet", *text.split()],
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 0, f"{text}\n{done.stderr}"
+    assert run.returncode == 0, f"{text}\n{run.stderr}"
 
 
 @pytest.mark.parametrize("flip", FLIPS)
@@ -121,43 +122,39 @@ def test_gstreamer_and_numpy_turn_alike(flip: int, gi: None) -> None:
     from finedge.runtime.sources import gstreamer
 
     def picture(turn: int) -> Any:
-        text = with_range_sources(
-            pipelines.v4l2("/dev/video0", CaptureOptions(64, 48, flip=turn), jetson=False).replace(
+        text = with_stand_ins(
+            gst_text.v4l2("/dev/video0", CaptureOptions(64, 48, flip=turn), jetson=False).replace(
                 SCENE, "videotestsrc"
             )
         )
         connection = gstreamer.connect(text, kind="v4l2", uri="scene", timeout_s=5)
-        shot = connection.read()
+        frame = connection.read()
         connection.close()
-        assert shot is not None
-        return shot.image
+        assert frame is not None
+        return frame.image
 
-    turned = flipped(picture(0), flip)
-    assert turned.shape == ((64, 48, 3) if flip in TURNED else (48, 64, 3))
-    assert (
-        np.abs(turned.astype(int) - picture(flip)).mean() < 3
-    )  # chroma of two pixels is shared along the other axis
+    turned = flip_image(picture(0), flip)
+    assert turned.shape == ((64, 48, 3) if flip in TRANSPOSING_FLIPS else (48, 64, 3))
+    # Not equal: two pixels share their chroma, after a turn along the other axis.
+    assert np.abs(turned.astype(int) - picture(flip)).mean() < 3
 
 
 def test_a_rate_is_a_fraction() -> None:
-    assert "framerate=30000/1001" in pipelines.csi(
-        0, CaptureOptions(fps=29.97)
-    )  # what cameras mean by it
-    assert "framerate=25/2" in pipelines.csi(0, CaptureOptions(fps=12.5))
-    assert "framerate=15/1" in pipelines.csi(0, CaptureOptions(fps=15.0))
+    ntsc = gst_text.csi(0, CaptureOptions(fps=29.97))  # cameras mean 30000/1001 by it
+    assert "framerate=30000/1001" in ntsc
+    assert "framerate=25/2" in gst_text.csi(0, CaptureOptions(fps=12.5))
+    assert "framerate=15/1" in gst_text.csi(0, CaptureOptions(fps=15.0))
 
 
 def test_a_turned_csi_picture_exchanges_its_sides() -> None:
-    text = pipelines.csi(1, CaptureOptions(1920, 1080, 30.0, flip=3))
-    assert (
-        "sensor-id=1 ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1 ! nvvidconv flip-method=3 ! "
-        in text
-    )
+    text = gst_text.csi(1, CaptureOptions(1920, 1080, 30.0, flip=3))
+    caps = "video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1"
+    assert f"sensor-id=1 ! {caps} ! nvvidconv flip-method=3 ! " in text
     assert "format=RGBA,width=1080,height=1920" in text
 
 
 def test_user_and_password_are_properties_of_their_own() -> None:
-    text = pipelines.rtsp(
+    text = gst_text.rtsp(
         'rtsp://me:a"b@c@host:8554/cam', CaptureOptions(latency_ms=20), jetson=False
     )
     assert (
@@ -168,11 +165,11 @@ def test_user_and_password_are_properties_of_their_own() -> None:
 
 def test_another_codec_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="codec 'av1'"):
-        pipelines.rtsp(URI, CaptureOptions(), codec="av1", jetson=False)
+        gst_text.rtsp(URI, CaptureOptions(), codec="av1", jetson=False)
 
 
 @pytest.mark.parametrize(
-    ("given", "ends"),
+    ("text", "ending"),
     [
         ("videotestsrc ! appsink", "appsink name=finedge max-buffers=1 drop=true sync=false"),
         (
@@ -181,22 +178,20 @@ def test_another_codec_is_a_usage_error() -> None:
         ),
     ],
 )
-def test_a_users_sink_gets_what_its_user_did_not_say(given: str, ends: str) -> None:
-    assert (
-        pipelines.complete(given)
-        == f"videotestsrc ! videoconvert ! video/x-raw,format=RGB ! {ends}"
-    )
+def test_a_users_sink_keeps_its_properties_and_gets_the_others(text: str, ending: str) -> None:
+    expected = f"videotestsrc ! videoconvert ! video/x-raw,format=RGB ! {ending}"
+    assert gst_text.complete(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["videotestsrc ! fakesink", "appsink", "videotestsrc ! appsink ! queue", ""]
 )
-def test_what_does_not_end_in_an_appsink_is_refused(text: str) -> None:
+def test_a_pipeline_without_an_appsink_at_its_end_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="does not end in an appsink"):
-        pipelines.complete(text)
+        gst_text.complete(text)
 
 
-TOO_MUCH = [
+OUT_OF_RANGE = [
     {"width": 10**9, "height": 10**9},
     {"fps": 1e-308},
     {"fps": 1e308},
@@ -207,7 +202,7 @@ TOO_MUCH = [
 @pytest.mark.parametrize(
     "options",
     [
-        *TOO_MUCH,
+        *OUT_OF_RANGE,
         {"width": 64},
         {"width": 0, "height": 0},
         {"fps": 0.0},
@@ -219,6 +214,6 @@ TOO_MUCH = [
     ],
     ids=str,
 )
-def test_a_wish_that_makes_no_sense_is_a_usage_error(options: dict[str, Any]) -> None:
+def test_capture_options_out_of_range_are_a_usage_error(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         CaptureOptions(**options)

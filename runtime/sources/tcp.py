@@ -1,4 +1,4 @@
-"""Connections to servers: name, route, TLS and every later wait end by one deadline."""
+"""TCP connections to servers: name, route, TLS and every later wait end by one deadline."""
 
 from __future__ import annotations
 
@@ -6,51 +6,30 @@ import io
 import socket
 import ssl
 import threading
-import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult
 
 from finedge.runtime.sources.address import port_of
+from finedge.runtime.sources.deadline import Deadline
 
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 _lookups: dict[tuple[str, int], _Lookup] = {}
 
 
-class Deadline:
-    """A moment after which every wait ends."""
+class TcpConnection:
+    """A TCP or TLS connection whose waits are bounded by a deadline, later by a time each.
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self._at = seconds, time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Return the seconds until then.
-
-        Raises:
-            TimeoutError: it is past.
-        """
-        left = self._at - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(f"no whole answer within {self.seconds:g} s")
-        return left
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, but not past it."""
-        time.sleep(min(seconds, self.left()))
-
-
-class Line:
-    """A connection whose waits are bounded: by the deadline, later perhaps by a time each.
-
-    `reader` buffers what came. `cut` ends the connection from any thread, also a waiting read.
+    `reader` buffers what came. `cut` ends the connection from any thread, and with it a read that
+    waits.
     """
 
     def __init__(self, connection: socket.socket, *, deadline: Deadline) -> None:
         self._socket, self._limit = connection, deadline.left
-        self.reader = io.BufferedReader(_Incoming(self))
+        self.reader = io.BufferedReader(_SocketReader(self))
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> TcpConnection:
         return self
 
     def __exit__(
@@ -61,8 +40,8 @@ class Line:
     ) -> None:
         self.reader.close()
 
-    def each_wait(self, seconds: float) -> None:
-        """Bound each later wait by `seconds`; the deadline is met."""
+    def limit_each_wait(self, seconds: float) -> None:
+        """Bound each later wait by `seconds`, in place of the deadline."""
         self._limit = lambda: seconds
 
     def send(self, data: bytes) -> None:
@@ -71,98 +50,103 @@ class Line:
         self._socket.sendall(data)
 
     def receive_into(self, buffer: Any) -> int:
-        """Fill a buffer with what has come, waiting for something; 0 at the end."""
+        """Wait for bytes and put them into a buffer. Return their count, 0 at the end."""
         self._socket.settimeout(self._limit())
         return self._socket.recv_into(buffer)
 
-    def makefile(self, *_: object) -> io.BufferedReader[_Incoming]:
-        """Return the reader: what `http.client` asks of a socket."""
+    def makefile(self, *_: object) -> io.BufferedReader[_SocketReader]:
+        """Return the reader: `http.client` calls this method of a socket."""
         return self.reader
 
     def cut(self) -> None:
-        """End the connection; reading sees the end of it."""
+        """End the connection. Reading sees its end."""
         with suppress(OSError):
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # past TLS, which would wait
+            # Not the method of a TLS socket, which would wait for the other side.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Free the connection; only for the thread that reads."""
+        """Free the connection. Only the thread that reads may call it."""
         self._socket.close()
 
 
-class _Incoming(io.RawIOBase):
-    def __init__(self, line: Line) -> None:
+class _SocketReader(io.RawIOBase):
+    def __init__(self, connection: TcpConnection) -> None:
         super().__init__()
-        self._line = line
+        self._connection = connection
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._line.receive_into(buffer)
+        return self._connection.receive_into(buffer)
 
     def close(self) -> None:
         if not self.closed:
-            self._line.close()
+            self._connection.close()
         super().close()
 
 
-def connected(parts: SplitResult, *, deadline: Deadline) -> socket.socket:
-    """Connect to the host of an address.
+def open_socket(parts: SplitResult, *, deadline: Deadline) -> socket.socket:
+    """Return a socket that is connected to the host of an address.
 
     Raises:
-        OSError: no name, no route, nothing that listens, or no answer in time.
+        OSError: no such name, no route, nothing that listens, or no answer in time.
     """
-    error: OSError = OSError("the name has no address")
+    last_error: OSError = OSError("the name has no address")
     for family, address in _resolve(str(parts.hostname), port_of(parts), deadline=deadline):
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             connection.settimeout(deadline.left())
             connection.connect(address)
-        except OSError as failed:
+        except OSError as error:
             connection.close()
-            error = failed
+            last_error = error
         else:
             return connection
-    raise error
+    raise last_error
 
 
-def dial(parts: SplitResult, *, deadline: Deadline) -> Line:
-    """Connect, over TLS where the scheme says so; raises as `connected` does."""
-    connection = connected(parts, deadline=deadline)
+def connect(parts: SplitResult, *, deadline: Deadline) -> TcpConnection:
+    """Connect to the host of an address, over TLS for rtsps and https.
+
+    Raises:
+        OSError: as of `open_socket`, or no TLS.
+    """
+    connection = open_socket(parts, deadline=deadline)
     if parts.scheme not in ("rtsps", "https"):
-        return Line(connection, deadline=deadline)
+        return TcpConnection(connection, deadline=deadline)
     try:
-        connection.settimeout(deadline.left())  # of the handshake as a whole
+        connection.settimeout(deadline.left())  # of the whole handshake
         secure = _unverified().wrap_socket(connection, server_hostname=parts.hostname)
     except BaseException:
         connection.close()
         raise
-    return Line(secure, deadline=deadline)
+    return TcpConnection(secure, deadline=deadline)
 
 
 class _Lookup(threading.Thread):
-    """The system's resolver has no time-out of its own: it is waited for while there is time."""
+    """A look-up of a name. The resolver of the system has no time-out, so a thread runs it."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(name="finedge-lookup", daemon=True)
-        self._where = host, port
+        self._host, self._port = host, port
         self.addresses: list[Address] = []
         self.error: OSError | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            entries = socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
             self.addresses = [(family, address) for family, _, _, _, address in entries]
         except OSError as error:
             self.error = error
         except UnicodeError:
-            self.error = socket.gaierror("no name of a host")
+            self.error = socket.gaierror("not a valid host name")
 
 
 def _resolve(host: str, port: int, *, deadline: Deadline) -> list[Address]:
     lookup = _lookups.get((host, port))
-    if lookup is None or not lookup.is_alive():  # a lookup that hangs is not asked for twice
+    if lookup is None or not lookup.is_alive():  # a look-up that hangs is not started twice
         lookup = _lookups[host, port] = _Lookup(host, port)
     lookup.join(deadline.left())
     if lookup.is_alive():
@@ -174,7 +158,10 @@ def _resolve(host: str, port: int, *, deadline: Deadline) -> list[Address]:
 
 
 def _unverified() -> ssl.SSLContext:
-    """Cameras sign their own certificates, and FFmpeg does not look at them either."""
+    """Return a context that accepts every certificate.
+
+    Cameras sign their own certificates, and FFmpeg does not verify them either.
+    """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

@@ -1,4 +1,4 @@
-"""`test://`: a rendered scene that moves, for trying the way of a camera without one."""
+"""`test://`: a rendered scene that moves, to try what a camera does without one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from finedge.synthetic.scene import moving_scene
 FPS = 25.0
 
 
-class Scene:
-    """Frames of uint8 [480, 640, 3] RGB at `fps` a second, live: what comes too late is dropped by `Stream`, as with a camera.
+class RenderedScene:
+    """Frames of uint8 [480, 640, 3] RGB at `fps` frames a second.
 
-    `captured_ns` is the moment rendering ended, `decode_ms` what it took.
+    It is live: `Stream` drops the frames that come too late, as it does for a camera.
+    `captured_ns` is the moment when rendering ended, `decode_ms` the time of rendering.
     """
 
     live = True
@@ -29,17 +30,17 @@ class Scene:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames for ever."""
-        due = time.monotonic_ns()
+        due_ns = time.monotonic_ns()
         for index in itertools.count():
-            time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
+            time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
             start = time.monotonic_ns()
             image = moving_scene(index, seed=self._seed)
-            captured = time.monotonic_ns()
-            yield Frame(index, captured, image, "test://", (captured - start) / 1e6)
-            # A scene that was held up goes on from now: it never bursts to catch up.
-            due = max(due + round(1e9 / self._fps), captured)
+            captured_ns = time.monotonic_ns()
+            yield Frame(index, captured_ns, image, "test://", (captured_ns - start) / 1e6)
+            # After a delay the scene goes on from now: it never catches up in a burst.
+            due_ns = max(due_ns + round(1e9 / self._fps), captured_ns)
 
-    def __enter__(self) -> Scene:
+    def __enter__(self) -> RenderedScene:
         return self
 
     def __exit__(
@@ -51,8 +52,8 @@ class Scene:
         pass
 
 
-def open_scene(uri: str, *, fps: float = FPS, seed: int = 0) -> Scene:
-    """Open `test://`; `fps` and `seed` say how fast and which scene."""
+def open_scene(uri: str, *, fps: float = FPS, seed: int = 0) -> RenderedScene:
+    """Open `test://` at `fps` frames a second; `seed` chooses the scene."""
     if uri != "test://":
         raise UsageError(f"'{uri}' has something after test://", expected="test://")
-    return Scene(fps=fps, seed=seed)
+    return RenderedScene(fps=fps, seed=seed)

@@ -1,0 +1,37 @@
+"""The size and flip of `CaptureOptions`, on images in memory."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from finedge.runtime.sources.base import CaptureOptions
+
+# The flips of `CaptureOptions` in numpy's steps: (transpose first, upside down, left-right).
+FLIP_STEPS = {
+    1: (1, 1, 0),
+    2: (0, 1, 1),
+    3: (1, 0, 1),
+    4: (0, 0, 1),
+    5: (1, 1, 1),
+    6: (0, 1, 0),
+    7: (1, 0, 0),
+}
+
+
+def scale_and_flip(image: NDArray[np.uint8], options: CaptureOptions) -> NDArray[np.uint8]:
+    """Return uint8 [H, W, 3], scaled to the size of `options` (by area), then flipped."""
+    if options.width and options.height:
+        size = (options.width, options.height)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return flip_image(image, options.flip)
+
+
+def flip_image(image: NDArray[np.uint8], flip: int) -> NDArray[np.uint8]:
+    """Return uint8 [H, W, 3], turned or mirrored as `CaptureOptions.flip` says; contiguous."""
+    if flip == 0:
+        return image
+    transpose, down, right = FLIP_STEPS[flip]
+    turned = image.transpose(1, 0, 2) if transpose else image
+    return np.ascontiguousarray(turned[:: -1 if down else 1, :: -1 if right else 1])
