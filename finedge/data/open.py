@@ -167,7 +167,9 @@ def _read(root: Path) -> DataSet:
     name, read = layout
     left_out = (*read.left_out, *(_unlisted(read) if name == "lists" else ()))
     remarks = (*notes, *read.notes)
-    return DataSet(read.root, name, read.labels, read.splits, None, left_out, remarks, read.has_splits)
+    return DataSet(
+        read.root, name, read.labels, read.splits, None, left_out, remarks, read.has_splits
+    )
 
 
 def _first_layout(root: Path, *, except_for: tuple[str, ...] = ()) -> tuple[str, Contents] | None:
