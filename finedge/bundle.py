@@ -28,7 +28,13 @@ from finedge.confidence import Confidence
 from finedge.document import read_json
 from finedge.errors import BundleError, nearest
 from finedge.files import new_folder, write_text
-from finedge.provenance import Calibration, Export, Record, Training, read_stage_record
+from finedge.provenance import (
+    CalibrationRecord,
+    ExportRecord,
+    Record,
+    TrainingRecord,
+    read_stage_record,
+)
 from finedge.schema import Digest, Misfit, PlainName, Text, at_most, decode
 from finedge.spec import Name, Spec
 from finedge.temporary_files import recover
@@ -174,7 +180,7 @@ class Bundle:
         """Return the path of a file of the manifest."""
         if name not in self.files:
             raise BundleError(
-                f"{self.path} has no {name}",
+                f"{self.path} holds no {name}",
                 expected=nearest(name, self.files),
                 fix=_HOW_TO_MAKE.get(name, "export again"),
             )
@@ -190,22 +196,22 @@ class Bundle:
         return self.path.resolve().name.removesuffix(".finedge")
 
     @property
-    def training(self) -> Training:
+    def training(self) -> TrainingRecord:
         """The record of `finedge train`; a damaged record raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
-        return self._record(Training, stage="train", fix=fix)
+        return self._record(TrainingRecord, stage="train", fix=fix)
 
     @property
-    def export(self) -> Export:
+    def export(self) -> ExportRecord:
         """The record of `finedge export`; a damaged record raises `BundleError`."""
         fix = "finedge export RUN --out BUNDLE"
-        return self._record(Export, stage="export", fix=fix)
+        return self._record(ExportRecord, stage="export", fix=fix)
 
     @property
-    def calibration(self) -> Calibration:
+    def calibration(self) -> CalibrationRecord:
         """The record of `finedge calibrate`; a damaged record raises `BundleError`."""
         fix = "finedge calibrate BUNDLE --data DIR"
-        return self._record(Calibration, stage="calibrate", fix=fix)
+        return self._record(CalibrationRecord, stage="calibrate", fix=fix)
 
     def confidence(self, variant: str) -> Confidence | None:
         """Return the confidence calibration of a variant; None where it was not fitted.

@@ -90,7 +90,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it is removed at the end if it is still there."""
+    """Yield an empty folder beside `path`; it is removed at the end if it still exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     new = temporary_path(path, NEW)
@@ -106,7 +106,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Rename folder `new` to `path`, removing what was there only after the rename succeeded."""
+    """Rename folder `new` to `path`, and remove the old one only after the rename succeeded."""
     inner = _working_folder_inside(path)
     old = temporary_path(path, OLD)
     with folder_lock(path.parent):

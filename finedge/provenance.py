@@ -37,7 +37,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRecord:
     """The record `train`: the data, and the folder of the run when it was exported."""
 
     data: TrainingData = TrainingData()
@@ -52,7 +52,7 @@ class ParityRecord:
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportRecord:
     """The record `export`: the parity of each file that was written."""
 
     parities: Mapping[str, ParityRecord] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class QuantizationRecord:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationRecord:
     """The record `calibrate`.
 
     Attributes:

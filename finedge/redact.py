@@ -36,7 +36,7 @@ _BEFORE_SECRET = "auth key pass passwd password pwd pw secret sid token"
 BEFORE_SECRET = frozenset(_BEFORE_SECRET.split())
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2,4}"
-_WHOLE = re.compile(rf"[\s\x00-\x20]*{_SCHEME}")
+_WITH_SCHEME = re.compile(rf"[\s\x00-\x20]*{_SCHEME}")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%\w-]*\]|[^\s:@/?#&=\[\]\\]*)(?::\d{0,5})?")
 _PLAIN_KEY = re.compile(r"[\w.\-\[\]]{1,40}")
 _BARE = re.compile(
@@ -105,11 +105,11 @@ def mask_text(text: str) -> str:
 
 def learn(source: str) -> None:
     """Remember the secrets of a source, so that `mask_text` hides them in other texts."""
-    shown = _mask(source)
-    if shown.secrets:
+    masked = _mask(source)
+    if masked.secrets:
         # Where the complete source is repeated, it is replaced as one.
-        _remember(source, shown.text)
-    for secret in shown.secrets:
+        _remember(source, masked.text)
+    for secret in masked.secrets:
         learn_secret(secret)
 
 
@@ -122,8 +122,8 @@ def learn_secret(secret: str) -> None:
             _remember(form, HIDDEN)
 
 
-def _remember(text: str, shown: str) -> None:
-    _learned[text] = shown
+def _remember(text: str, masked: str) -> None:
+    _learned[text] = masked
     while len(_learned) > MAX_LEARNED:
         _learned.pop(next(iter(_learned)), None)
 
@@ -134,8 +134,8 @@ def _encodable(text: str) -> bool:
 
 def _without_learned(text: str) -> str:
     for secret in sorted((s for s in tuple(_learned) if s in text), key=len, reverse=True):
-        shown = _learned.get(secret, HIDDEN).replace("\\", r"\\")
-        text = re.sub(_pattern_of(secret), shown, text)
+        masked = _learned.get(secret, HIDDEN).replace("\\", r"\\")
+        text = re.sub(_pattern_of(secret), masked, text)
     return text
 
 
@@ -149,9 +149,9 @@ def _pattern_of(secret: str) -> str:
 
 
 def _mask(source: str) -> Masked:
-    whole = _WHOLE.match(source)
-    if whole:
-        return _address(source[whole.end() :], head=whole[0])
+    scheme = _WITH_SCHEME.match(source)
+    if scheme:
+        return _address(source[scheme.end() :], head=scheme[0])
     bare = (
         None
         if "!" in source or _DRIVE.match(source) or "://" in source
@@ -176,17 +176,17 @@ def _pipeline(text: str, secrets: list[str]) -> str:
 
     def quoted(match: re.Match[str]) -> str:
         mark, inner = match[2][0], match[2][1:-1]
-        scheme = _WHOLE.match(inner)
+        scheme = _WITH_SCHEME.match(inner)
         if scheme is None:
             return match[0]
-        shown = _address(inner[scheme.end() :], head=scheme[0])
-        secrets.extend(shown.secrets)
-        return f"{match[1]}{mark}{shown.text}{mark}"
+        masked = _address(inner[scheme.end() :], head=scheme[0])
+        secrets.extend(masked.secrets)
+        return f"{match[1]}{mark}{masked.text}{mark}"
 
     def plain(match: re.Match[str]) -> str:
-        shown = _address(match[2], head=match[1])
-        secrets.extend(shown.secrets)
-        return shown.text
+        masked = _address(match[2], head=match[1])
+        secrets.extend(masked.secrets)
+        return masked.text
 
     text = _HEADER.sub(rf"\1\2{HIDDEN}", _PROPERTY.sub(secret, _LOCATION.sub(quoted, text)))
     return _BARE_IN_TEXT.sub(_bare_in_text, _IN_TEXT.sub(plain, text))
@@ -270,10 +270,10 @@ def _tail(tail: str, *, scheme: str, secrets: list[str]) -> str:
     """Mask path, query and fragment; hidden texts are added to `secrets`."""
     path, mark, fragment = tail.partition("#")
     path, question, query = path.partition("?")
-    shown = "".join(_path(path, scheme=scheme, secrets=secrets))
+    masked = "".join(_path(path, scheme=scheme, secrets=secrets))
     if question:
-        shown += "?" + "".join(_parameter(p, secrets) for p in re.split(r"([&;])", query))
-    return shown + (mark + (_hidden(fragment, secrets) if fragment else ""))
+        masked += "?" + "".join(_parameter(p, secrets) for p in re.split(r"([&;])", query))
+    return masked + (mark + (_hidden(fragment, secrets) if fragment else ""))
 
 
 def _path(path: str, *, scheme: str, secrets: list[str]) -> Iterator[str]:

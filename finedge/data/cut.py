@@ -27,7 +27,7 @@ TEST = 0.2  # the share of a folder without splits that becomes test
 
 def with_cuts(data: DataSet, *, seed: int) -> DataSet:
     """Return the data set with val cut from train if it has none, and test if it has no split."""
-    test = 0.0 if data.given else TEST
+    test = 0.0 if data.has_splits else TEST
     val = 0.0 if data.splits.get("val") else VAL_OF_TRAIN * (1 - test)
     if not test and not val:
         return data

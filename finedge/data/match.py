@@ -104,7 +104,7 @@ def match_split(
 
 def _as_one_split(folder: DataSet, *, new: NewImages, whole: bool) -> DataSet | None:
     """Return a folder without splits as one split; None where it has its own or must be cut."""
-    if folder.given or not whole:
+    if folder.has_splits or not whole:
         return None
     split = "test" if new == "ignore" else new
     images = tuple(item for items in folder.splits.values() for item in items)
@@ -163,7 +163,7 @@ def log_match(data: DataSet) -> None:
 def _present_files(folder: DataSet) -> list[_PresentFile]:
     digest_of = digests(item.path for items in folder.splits.values() for item in items)
     return [
-        _PresentFile(item, digest_of.get(item.path, ""), split if folder.given else None)
+        _PresentFile(item, digest_of.get(item.path, ""), split if folder.has_splits else None)
         for split in SPLITS
         for item in folder.splits.get(split, ())
         if item.path in digest_of

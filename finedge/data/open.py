@@ -85,7 +85,7 @@ def log_dataset(data: DataSet) -> None:
         log.log(level, "left out: %s", left)
     if data.cut and data.match is None:
         missing = "the folder has no val split: it is"
-        if not data.given:
+        if not data.has_splits:
             missing = "the folder has no splits: val and test are"
         log.info("%s cut from train, by content and seed", missing)
     val = len(data.splits.get("val", ()))
@@ -167,7 +167,9 @@ def _read(root: Path) -> DataSet:
     name, read = layout
     left_out = (*read.left_out, *(_unlisted(read) if name == "lists" else ()))
     remarks = (*notes, *read.notes)
-    return DataSet(read.root, name, read.labels, read.splits, None, left_out, remarks, read.given)
+    return DataSet(
+        read.root, name, read.labels, read.splits, None, left_out, remarks, read.has_splits
+    )
 
 
 def _first_layout(root: Path, *, except_for: tuple[str, ...] = ()) -> tuple[str, Contents] | None:

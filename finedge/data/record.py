@@ -45,7 +45,7 @@ class Contents:
     splits: dict[str, tuple[Item, ...]]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
-    given: bool = True
+    has_splits: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class DataSet:
         cut: how val or test were cut; None: they are the folder's own.
         left_out: files outside the data set, by reason.
         notes: folders that were merged, entered or read under another name, in words.
-        given: the folder itself has splits.
+        has_splits: the folder itself has splits.
         match: how it matches the stored split, where that was used.
     """
 
@@ -99,7 +99,7 @@ class DataSet:
     cut: Mapping[str, Any] | None = None
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
-    given: bool = True
+    has_splits: bool = True
     match: Match | None = None
 
     def split(self, name: str) -> tuple[Item, ...]:

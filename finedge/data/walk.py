@@ -51,7 +51,7 @@ class ImageFolder:
     folders: tuple[ImageFolder, ...] = ()
 
     def every(self) -> Iterator[Path]:
-        """Yield the pictures in it and below."""
+        """Yield the pictures in the folder and below it."""
         yield from self.pictures
         for folder in self.folders:
             yield from folder.every()
@@ -64,7 +64,7 @@ class ImageFolder:
             yield from folder.holding()
 
     def has_pictures(self) -> bool:
-        """Tell whether there is a picture in it or below."""
+        """Tell whether the folder or one below it holds a picture."""
         return next(self.every(), None) is not None
 
 

@@ -44,7 +44,7 @@ class ImageHeader:
         peak: the value of white, where the file states another than the largest of its bits.
         alpha: the file may hold transparency.
         premultiplied: the decoder returns colours that were multiplied by alpha.
-        turn: EXIF orientation, 1 to 8; the decoder is told not to apply it.
+        turn: EXIF orientation, 1 to 8; the decoder is called so that it does not apply it.
         data: the bytes to decode. They differ from the file where only an end mark was missing.
         scans: the scans of a JPEG.
     """

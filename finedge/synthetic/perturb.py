@@ -6,7 +6,7 @@ recognises the object. Lengths are shares of the short side, because preprocessi
 square. A warp fills uncovered pixels by reflection: a constant colour would be a cue.
 
 Attend and Rectify (arXiv 1807.07320) claims robustness to clutter and deformation. Its benchmark
-could not be had here, so these perturbations are our own.
+is not available here, so these perturbations are this project's own.
 """
 
 from __future__ import annotations

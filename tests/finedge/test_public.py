@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 import finedge
-from finedge.synthetic.command import encoded_image
+from finedge.synthetic.command import encoded_image, render
 from tests.finedge.in_terminal import ROOT
 
 HEAVY = ("numpy", "onnxruntime", "onnx", "cv2", "PIL", "rich", "tyro", "torch")
@@ -21,7 +21,12 @@ HEAVY = ("numpy", "onnxruntime", "onnx", "cv2", "PIL", "rich", "tyro", "torch")
 ENTRY_POINTS = {
     "finedge": "",
     "finedge.bundle": "Bundle",
+    "finedge.data.open": "open_dataset",
     "finedge.image": "read_image",
+    "finedge.image.decode": "decode",
+    "finedge.preprocess": "preprocess",
+    "finedge.schema": "decode",
+    "finedge.redact": "mask",
     "finedge.progress": "progress_bar",
     "finedge.runtime.classifier": "Classifier",
     "finedge.runtime.sources": "open_source",
@@ -77,9 +82,10 @@ def examples(module: ModuleType, name: str) -> list[doctest.DocTest]:
 
 @pytest.mark.parametrize(("home", "name"), ENTRY_POINTS.items())
 def test_the_example_in_a_docstring_is_true(home, name, monkeypatch, tmp_path):
-    """They run in a folder with `examples/birds.finedge` and a `photo.jpg` of 224 x 224 pixels."""
+    """They run beside `examples/birds.finedge`, `photo.jpg` (224 x 224) and a data set `birds`."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "photo.jpg").write_bytes(encoded_image((2, 2, 0), size=224, seed=0))
+    render(tmp_path / "birds", classes=2, train=2, val=1, test=1, size=32)
     monkeypatch.chdir(tmp_path)
     tests = examples(importlib.import_module(home), name)
     if not tests:

@@ -21,7 +21,7 @@ from finedge.runtime.report.content import read_report
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.store import EngineStore
 from finedge.spec import Input, Preprocess, Spec
-from finedge.synthetic.command import RECORD, Plan, _recorded
+from finedge.synthetic.command import RECORD, RenderPlan, _recorded_plan
 from tests.fuzz.mutate import SEEDS, edited, garbled, json_bytes, nearly, noise
 from tests.runtime.report.conftest import sample_report, sample_row
 
@@ -187,11 +187,11 @@ def test_no_record_of_an_engine_is_believed_but_its_own(tmp_path: Path, examples
 
 @counts(100, 2_000)
 def test_no_mark_of_a_folder_raises_an_untyped_error(tmp_path: Path, examples: int) -> None:
-    document = json.loads(json.dumps(vars(Plan(12, 60, 10, 30, 224, 0))))
+    document = json.loads(json.dumps(vars(RenderPlan(12, 60, 10, 30, 224, 0))))
 
     def check(seed: int) -> None:
         (tmp_path / RECORD).write_bytes(nearly(document, seed))
-        plan = _recorded(tmp_path)
+        plan = _recorded_plan(tmp_path)
         assert plan is None or 2 <= plan.classes <= 24
 
     every(examples, check)

@@ -56,7 +56,7 @@ def read_one_folder(root: Path) -> Contents | None:
     for path in tree.pictures:
         counts.add(BESIDE, path)
     notes = ["the classes hold the splits: CLASS/train, CLASS/test"] if trees else []
-    return _contents(root, class_folders, counts, notes=notes, given=bool(trees))
+    return _contents(root, class_folders, counts, notes=notes, has_splits=bool(trees))
 
 
 def _contents(
@@ -65,7 +65,7 @@ def _contents(
     counts: LeftOutCounts,
     *,
     notes: list[str],
-    given: bool = True,
+    has_splits: bool = True,
     trees: Mapping[str, ImageFolder] | None = None,
 ) -> Contents:
     for tree in (trees or {}).values():
@@ -83,7 +83,7 @@ def _contents(
         splits,
         counts.left_out(),
         (*notes, *class_folders.notes, *stray_lists(root)),
-        given,
+        has_splits,
     )
 
 

@@ -156,7 +156,7 @@ def test_splits_are_known_as_people_write_them(folder, names):
 def test_a_class_may_hold_the_splits(folder):
     root = folder({"train": 4, "Test": 2}, "daisy", "rose")
     data = open_dataset(root)
-    assert (data.labels, data.given, sizes(data)[2]) == (("daisy", "rose"), True, 4)
+    assert (data.labels, data.has_splits, sizes(data)[2]) == (("daisy", "rose"), True, 4)
 
 
 @pytest.mark.parametrize(
