@@ -24,7 +24,7 @@ def progress_bar(text: str, total: int, *, enabled: bool = True) -> Iterator[Cal
     Yields:
         a function that advances the bar by a number of steps.
 
-    Example:
+    Examples:
         >>> with progress_bar("calibrating", 3) as advance:
         ...     for _ in range(3):
         ...         advance(1)

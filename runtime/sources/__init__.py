@@ -113,7 +113,7 @@ SOURCES: dict[str, Kind] = {
 def open_source(uri: str, *, wish: CaptureOptions = AS_IT_COMES, **options: Any) -> Source:
     """Open what `uri` names.
 
-    Example:
+    Examples:
         >>> from finedge import open_source
         >>> with open_source("test://", fps=10) as source:
         ...     frame = next(iter(source))
