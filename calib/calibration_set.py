@@ -63,7 +63,7 @@ def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> Calibrati
         DataError: no training images, too many unreadable ones, noise instead of pictures, or an
             image that val or test hold too.
 
-    Example:
+    Examples:
         >>> sample = draw_sample(open_dataset(Path("birds")), images=256)
         >>> table = collect_ranges(model, sample.batches(bundle.spec.preprocess))
     """

@@ -32,7 +32,7 @@ def calibrate(
 ) -> dict[str, Any]:
     """Add the INT8 variants to a bundle, or replace them, and fit the confidence of each variant.
 
-    Example:
+    Examples:
         >>> calibrate(Path("birds.finedge"), data=Path("birds"), images=256)["int8_layers"]
         {'model.int8.onnx': 54, 'model.int8.cpu.onnx': 54}
 

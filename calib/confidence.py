@@ -88,7 +88,7 @@ def fit_confidence(
     For int8 that is model.int8.cpu.onnx. TensorRT, which runs model.int8.onnx, uses the same
     numbers.
 
-    Example:
+    Examples:
         >>> fits = fit_confidence(bundle, held_out(data))
         >>> fits["int8"].temperature
         1.37

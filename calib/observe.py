@@ -41,7 +41,7 @@ def collect_ranges(
         DataError: no batches.
         FinedgeError: a tensor holds NaN or infinity; it is named.
 
-    Example:
+    Examples:
         >>> table = collect_ranges(model, sample.batches(bundle.spec.preprocess), method="max")
         >>> int8_model, report = quantize_for_tensorrt(model, table)
     """

@@ -20,7 +20,7 @@ def export(
 
     The comparison takes 8 validation images.
 
-    Example:
+    Examples:
         >>> export(Path("runs/birds"), out=Path("birds.finedge"))["parity"]["max_abs"] < 1e-4
         True
 

@@ -2,7 +2,7 @@
 
 The names below are loaded at first use, so that `import finedge` stays cheap.
 
-Example:
+Examples:
     >>> from finedge import Classifier, open_source
     >>> with open_source("test://") as scene:
     ...     frame = next(iter(scene))

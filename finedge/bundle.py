@@ -107,7 +107,7 @@ class Manifest:
 class Bundle:
     """A bundle whose digests were checked.
 
-    Example:
+    Examples:
         >>> bundle = Bundle.load(Path("examples/birds.finedge"))
         >>> bundle.variants()
         ('fp32', 'fp16', 'int8')

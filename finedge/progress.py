@@ -30,7 +30,7 @@ def progress_bar(
     Yields:
         a function that advances the bar by a number of steps.
 
-    Example:
+    Examples:
         >>> with progress_bar("calibrating", 3) as advance:
         ...     for _ in range(3):
         ...         advance(1)

@@ -68,7 +68,7 @@ class SessionOptions:
 class Session(Protocol):
     """An open model.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from finedge.bundle import Bundle
         >>> bundle = Bundle.load("examples/birds.finedge")
@@ -184,7 +184,7 @@ def get_backend(name: str = "auto", *, options: SessionOptions | None = None) ->
         UsageError: the name is unknown.
         BackendMissing: it cannot run on this machine; the text says why.
 
-    Example:
+    Examples:
         >>> get_backend("onnxruntime", options=SessionOptions(threads=1)).name
         'onnxruntime'
     """

@@ -58,7 +58,7 @@ class Prediction:
 class Classifier:
     """A bundle with an open session. Make one with `Classifier.open`; close it, or use `with`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from finedge.runtime.classifier import Classifier
         >>> photo = np.zeros((480, 640, 3), np.uint8)
@@ -101,7 +101,7 @@ class Classifier:
             BundleError: the bundle is damaged or lacks the variant.
             BackendMissing: the backend cannot run on this machine; the text says why.
 
-        Example:
+        Examples:
             >>> classifier = Classifier.open("examples/birds.finedge", backend="onnxruntime")
             >>> classifier.session.info.file
             'model.int8.cpu.onnx'

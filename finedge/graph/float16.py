@@ -56,7 +56,7 @@ def convert_float16(model: ModelProto, *, keep: Collection[str]) -> ModelProto:
     Raises:
         FinedgeError: no node or several nodes have a name of `keep`, or a node holds a subgraph.
 
-    Example:
+    Examples:
         >>> from finedge.graph.edit import with_unique_names
         >>> from finedge.graph.keep_float32 import keep_float32
         >>> from finedge.graph.onnx_file import read_model

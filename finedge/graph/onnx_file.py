@@ -28,7 +28,7 @@ def read_onnx(path: Path) -> bytes:
         BundleError: it cannot be read, is no ONNX model, keeps data outside of itself, or makes
             tensors of impossible size.
 
-    Example:
+    Examples:
         >>> content = read_onnx(Path("birds.finedge/model.fp32.onnx"))
         >>> session = onnxruntime.InferenceSession(content)
     """
@@ -41,7 +41,7 @@ def read_model(path: Path) -> ModelProto:
     Raises:
         BundleError: as `read_onnx`, or its functions cannot be inlined.
 
-    Example:
+    Examples:
         >>> model = read_model(Path("birds.finedge/model.fp32.onnx"))
         >>> len(model.functions)
         0

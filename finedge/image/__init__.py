@@ -45,7 +45,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
 
     A remark on a picture is logged once a folder.
 
-    Example:
+    Examples:
         >>> from finedge import read_image
         >>> image = read_image(Path("photo.jpg"))
         >>> image.shape, image.dtype.name

@@ -150,7 +150,7 @@ SOURCES: dict[str, SourceKind] = {
 def open_source(uri: str, *, capture: CaptureOptions = DEFAULT_CAPTURE, **options: Any) -> Source:
     """Open the source that an address names.
 
-    Example:
+    Examples:
         >>> from finedge import open_source
         >>> with open_source("test://", fps=10) as source:
         ...     frame = next(iter(source))

@@ -88,7 +88,7 @@ class Pipeline:
         limit: end after so many frames of all sources together.
         region: the part of each frame that is prepared.
 
-    Example:
+    Examples:
         >>> from finedge.runtime.classifier import Classifier
         >>> from finedge.runtime.sources import open_source
         >>> with (

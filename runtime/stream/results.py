@@ -48,7 +48,7 @@ class Results:
         rules: how answers are decided.
         region: the part of each frame that the model saw.
 
-    Example:
+    Examples:
         >>> from finedge.runtime.classifier import Classifier
         >>> from finedge.runtime.sources import open_source
         >>> from finedge.runtime.stream.pipeline import Pipeline

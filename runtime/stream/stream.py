@@ -43,7 +43,7 @@ class Stream:
         changed: a condition shared with other streams, for a consumer that waits for any of them.
             It then calls `start` and `poll`.
 
-    Example:
+    Examples:
         >>> from finedge.runtime.sources import open_source
         >>> with open_source("test://") as camera, Stream(camera) as stream:
         ...     frame = next(frame for frame in stream if frame is not None)
