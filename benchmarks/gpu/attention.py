@@ -1,14 +1,19 @@
-"""The cross-layer attention kernel on a GPU: whether it is right, how long it takes, and against what.
+"""The cross-layer attention kernel on a GPU: is it right, how long does it take, against what.
 
     python benchmarks/gpu/attention.py OUT.json [--small] [--library PATH]
 
-One call runs everything: the shapes of CNL's responses on ResNet-50 at 224 and 448 pixels, with keys and values projected to 256 channels, and
-absorbed (the raw map as both), at batch 1 inside a CUDA graph and at batch 32. Contenders: the plugin's kernel, torch's
-scaled_dot_product_attention, the chain matmul, softmax, matmul in float16, and that chain through torch.compile, interleaved in rounds. All
-read the same token-major maps. The roofline is what this GPU does here: a large float16 product and a large copy.
+One call runs everything. The shapes are those of CNL's responses on ResNet-50 at 224 and 448
+pixels. Keys and values are projected to 256 channels, or absorbed (the raw map as both). Batch 1
+runs inside a CUDA graph, and batch 32 without one.
 
-Needs torch and numpy; finedge is taken from this checkout. On a machine without a GPU, `--library` names a stand-in for the CUDA driver
-(tests/runtime/trt/plugin/host), and only correctness is looked at. Target: at batch 32, 448 pixels, absorbed from 512 channels, the chain
+The contenders are interleaved in rounds: the plugin's kernel, torch's scaled_dot_product_attention,
+the chain matmul, softmax, matmul in float16, and that chain through torch.compile. All read the
+same token-major maps. The roofline is measured on this GPU: a large float16 product and a large
+copy.
+
+It needs torch and numpy; finedge is taken from this checkout. On a machine without a GPU,
+`--library` names a stand-in for the CUDA driver (tests/runtime/trt/plugin/host). Only correctness
+is looked at there. The target is at batch 32, 448 pixels, absorbed from 512 channels: the chain
 takes at least 1.5 times as long as the kernel.
 """
 
@@ -45,7 +50,10 @@ TARGET = ("layer2 at 448, absorbed", 32)
 
 @dataclass(frozen=True)
 class Shape:
-    """One response of CNL: a deep query grid, a shallow key grid, `channels` of both; `shared`: keys are the values too."""
+    """One response of CNL: a deep query grid, and a shallow key grid, with `channels` each.
+
+    Where `shared` is true, the keys are the values too.
+    """
 
     name: str
     query_side: int
@@ -83,7 +91,7 @@ SHAPES = tuple(
 SMALL = (Shape("small, projected", 3, 6, 64, False), Shape("small, absorbed", 2, 5, 512, True))
 
 
-class Kernel:
+class PluginKernel:
     """The plugin's kernel on torch's buffers; the maps are channels_last, which is kHWC8."""
 
     def __init__(self, driver: Driver, shape: Shape, maps: tuple[torch.Tensor, ...]) -> None:
@@ -139,15 +147,15 @@ def row(
 ) -> dict[str, Any]:
     """Check one shape at one batch size and, on a GPU, time it."""
     maps = inputs(shape, batch, device)
-    kernel = Kernel(driver, shape, maps)
-    found = {
+    kernel = PluginKernel(driver, shape, maps)
+    result: dict[str, Any] = {
         "shape": asdict(shape),
         "batch": batch,
         "plan": asdict(kernel.ready.plan),
         "max_abs": errors(kernel, shape, maps),
     }
     if peaks is None:
-        return found
+        return result
     contenders: dict[str, Callable[[], torch.Tensor]] = {
         "kernel": kernel,
         **torch_contenders(shape, maps),
@@ -156,7 +164,7 @@ def row(
     floor = max(shape.flops(batch) / peaks["flops"], shape.bytes(batch) / peaks["bytes"]) * 1e6
     medians = {name: statistics.median(samples) for name, samples in times.items()}
     return {
-        **found,
+        **result,
         "us": medians,
         "samples_us": times,
         "floor_us": floor,
@@ -204,12 +212,15 @@ def torch_contenders(
     }
 
 
-def errors(kernel: Kernel, shape: Shape, maps: tuple[torch.Tensor, ...]) -> dict[str, float]:
-    """Return the largest difference from float64 of the kernel and of torch's float16 attention, first image."""
+def errors(kernel: PluginKernel, shape: Shape, maps: tuple[torch.Tensor, ...]) -> dict[str, float]:
+    """Return the largest difference from float64 of the kernel and of torch's float16 attention.
+
+    Only the first image is compared.
+    """
     exact = cross_layer_attention(
         *(m[:1].double().cpu().numpy() for m in maps), scale=scale_of(shape)
     )
-    found = kernel()[:1].double().cpu().numpy()
+    output = kernel()[:1].double().cpu().numpy()
     sdpa = F.scaled_dot_product_attention(*(t[:1] for t in tokens(maps)), scale=scale_of(shape))
     as_map = (
         sdpa[:, 0]
@@ -220,7 +231,7 @@ def errors(kernel: Kernel, shape: Shape, maps: tuple[torch.Tensor, ...]) -> dict
         .numpy()
     )
     return {
-        "kernel": float(np.abs(found - exact).max()),
+        "kernel": float(np.abs(output - exact).max()),
         "sdpa": float(np.abs(as_map - exact).max()),
     }
 
@@ -267,7 +278,10 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 
 def measured_peaks() -> dict[str, float]:
-    """Return what this GPU reaches here: float16 operations a second in a product, bytes a second in a copy (read and write counted)."""
+    """Return what this GPU reaches: float16 operations a second in a product, and bytes a second.
+
+    The bytes are those of a copy, read and written.
+    """
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
     b, c = (
         torch.empty(1 << 30, dtype=torch.uint8, device="cuda"),
@@ -285,12 +299,12 @@ def sampled(call: Callable[[], object]) -> Iterator[float]:
 
 def target(rows: list[dict[str, Any]]) -> dict[str, Any] | str:
     """Return how the kernel does on the shape that the target names."""
-    found = next(
+    target_row = next(
         (r for r in rows if (r["shape"]["name"], r["batch"]) == TARGET and "us" in r), None
     )
-    if found is None:
+    if target_row is None:
         return "not run"
-    times = found["us"]
+    times = target_row["us"]
     return {"shape": TARGET, "chain_over_kernel": times["chain"] / times["kernel"], "wanted": 1.5}
 
 
