@@ -7,8 +7,8 @@ values, d channels of queries and keys, dv of values:
     projected     Nk C (d + dv)                     Nq Nk (d + dv)
     absorbed      Nq C (d + dv)                     2 Nq Nk C
 
-All numbers are multiply-accumulates, batch 1. What both forms share is not in them: the query's
-projection, and what follows.
+All numbers are multiply-accumulates, batch 1. They leave out what both forms share: the query's
+projection, and the layers after the attention.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 # This many INT8 multiply-accumulates of a convolution take as long as one of attention, which stays
 # in float and unfused. Measured with CNL on ResNet-50 at 224 (x86, two threads, INT8 against INT8
-# of plain): +39 % projected, +56 % absorbed. With everything else at plain's speed,
-# 0.39 x 4089 MMAC = 155 + 719 + 54 f gives f = 13, and 0.56 x 4089 = 155 + 103 + 138 f gives 15.
+# of plain): +39 % projected, +56 % absorbed. All else is assumed to be as fast as in plain. Then
+# 0.39 x 4089 MMAC = 155 + 719 + 54 f gives f = 13. And 0.56 x 4089 = 155 + 103 + 138 f gives 15.
 # A GPU was not measured.
 FLOAT_MAC_COST = 13
 

@@ -14,8 +14,8 @@ Model = TypeVar("Model", bound=nn.Module)
 class MovingAverage(Generic[Model]):
     """A copy of `model` whose floating-point state follows it.
 
-    average = d * average + (1 - d) * weight. d rises as (1 + n) / (10 + n) with the number n of
-    updates, up to `decay`, so that the first steps are forgotten. Batch statistics are averaged
+    average = d * average + (1 - d) * weight. After n updates d = (1 + n) / (10 + n), and `decay` at
+    most, so that the first steps are forgotten. Batch statistics are averaged
     too; integer buffers are copied.
     """
 

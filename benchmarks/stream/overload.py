@@ -8,8 +8,8 @@ rate. The checks are:
 
 - at each rate, age p95 <= one period of the source + preprocess + 2 x inference, both at their p95
   in that run;
-- from twice the capacity on, answers a second >= 0.95 of the capacity for stages that sleep, >= 0.9
-  for real ones on one inference thread.
+- from twice the capacity on, answers a second >= 0.95 of the capacity for stages that sleep. For
+  real stages on one inference thread it is >= 0.9.
 
 Exit code 1 when a check fails. An age includes the post-processing, which the bound leaves out.
 """

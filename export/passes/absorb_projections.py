@@ -7,9 +7,9 @@ A key bias adds the same number to a whole row of logits and drops out of the so
 to 1, so a value bias is just added. The rewrite is exact: only sums are reordered. Whether it pays
 is counted in `finedge.export.cost`.
 
-Keys that are no 1x1 convolution of one map are left alone: CNL's joint softmax (a concatenation of
-several maps, each with its own W_k^T q), keys that several attentions share (cs), and keys that are
-no projection (clca_cga).
+Keys that are not a 1x1 convolution of one map are left alone. CNL's joint softmax concatenates
+several maps, each with its own W_k^T q. In `cs` several attentions share the keys. In `clca_cga`
+the keys are not a projection.
 """
 
 from __future__ import annotations

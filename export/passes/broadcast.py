@@ -2,15 +2,15 @@
 
 Without it, OpenCV 5.0 computes three things wrong:
 
-- It keeps what convolutions make in blocks of 8 channels, and puts a block of one channel on blocks
-  of 8 as if it had as many.
+- It keeps the outputs of convolutions in blocks of 8 channels. It combines a block of one channel
+  with blocks of 8 as if both had 8.
 - It adds a smaller tensor inside the convolution before it, which asks for equal shapes.
 - An Add of quantized tensors with a Sigmoid after it, both in INT8, loses the Sigmoid.
 
-What a Reshape makes is kept in no blocks and joined with nothing. TensorRT for RTX builds the same
-layers. ONNX Runtime takes as long in float; in INT8 it takes 1 % (sa) and 6 % (csca) longer, for
-transpositions (Lite0, 64 pixels, one thread). The mask of a squeeze-and-excitation [B, C, 1, 1] is
-multiplied right as it is.
+The output of a Reshape is not kept in blocks and not fused with another node. TensorRT for RTX
+builds the same layers. ONNX Runtime takes as long in float. In INT8 it takes 1 % (sa) and 6 %
+(csca) longer, because it transposes (Lite0, 64 pixels, one thread). The mask of a
+squeeze-and-excitation [B, C, 1, 1] is multiplied correctly without a Reshape.
 """
 
 from __future__ import annotations

@@ -48,9 +48,15 @@ class Graph:
         return value
 
     def attention(self, tensor: str) -> AttentionNode:
+<<<<<<< HEAD
         """Return what the attention op that makes a tensor compares.
 
         An op that absorbed its projections is followed by a 1x1 convolution.
+=======
+        """Return the attention node that makes a tensor.
+
+        A node that absorbed its projections is followed by a 1x1 convolution.
+>>>>>>> break
 
         Raises:
             BundleError: no CrossLayerAttention makes this tensor.
@@ -59,9 +65,9 @@ class Graph:
         while node is not None and (node.op_type == "Identity" or _is_projection(node)):
             node = self._producers.get(node.input[0])
         if node is None or not is_attention(node):
-            found = "nothing" if node is None else node.op_type
+            maker = "nothing" if node is None else node.op_type
             raise BundleError(
-                f"tensor {tensor} is made by {found}",
+                f"tensor {tensor} is made by {maker}",
                 expected=f"{DOMAIN}.{CROSS_LAYER_ATTENTION.name}",
                 fix="export again",
             )

@@ -1,9 +1,10 @@
 """Where the positions of a feature map lie on the network's input.
 
 A heat map must not simply be stretched over the crop: what a position sees is centred where
-kernels, strides and paddings put it. With TensorFlow's padding (EfficientNet-Lite) the centres of a
-7 x 7 map lie half a cell right of and below the middles of 7 x 7 equal cells. With PyTorch's
-(ResNet) they lie half a cell left and above. That is 16 of 224 pixels, as much as a bird's head.
+kernels, strides and paddings put it. Compare the centres of a 7 x 7 map with the middles of 7 x 7
+equal cells. With TensorFlow's padding (EfficientNet-Lite) they lie half a cell to the right and
+below. With PyTorch's (ResNet) they lie half a cell to the left and above. That is 16 of 224 pixels,
+as much as a bird's head.
 """
 
 from __future__ import annotations

@@ -74,6 +74,6 @@ def _invalid(method: Mapping[str, Any]) -> str:
     gate = method["gate"]
     return (
         "A row is INVALID if the sample does not support a requested percentile, "
-        "if a clock fell by more than 5 %, if throttling was reported, "
-        f"or if top-1 is below the gate ({'none was set' if gate is None else f'{gate:g}'})."
+        "if a clock fell by more than 5 %, or if throttling was reported. It is also INVALID "
+        f"if top-1 is below the gate ({'none was set' if gate is None else f'{gate:g}'})."
     )

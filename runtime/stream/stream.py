@@ -13,8 +13,9 @@ from finedge.runtime.sources.base import Interruptible
 from finedge.runtime.stream.slot import Slot
 
 NO_SIGNAL_MS = 2000.0
-POLL_S = 0.1  # how long a stop request may go unnoticed
-# A reader that hangs in a driver or waits for a server is left to the end of the process.
+POLL_S = 0.1  # a stop request is noticed after this time at the latest
+# How long to wait for the reader's end. One that hangs in a driver, or waits for a server, is left
+# running until the process ends.
 READER_JOIN_S = 0.3
 
 

@@ -24,8 +24,8 @@ def show(result: dict[str, Any]) -> RenderableType:
     first = failed[0] if failed else None
     rows = [(_state(stage, first), stage["name"], *_numbers(stage)) for stage in stages]
     columns = ("", "stage", ">difference", ">limit", "note")
-    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
-    stages_table = table(columns[:shown], [row[:shown] for row in rows])
+    width = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    stages_table = table(columns[:width], [row[:width] for row in rows])
     return stack(stages_table, _verdict(stages, failed))
 
 

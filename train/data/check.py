@@ -105,8 +105,8 @@ def near_pairs(
 def _close(hashes: NDArray[np.uint64], threshold: int) -> Iterator[tuple[int, int, int]]:
     """Yield (distance, i, j), i < j.
 
-    With bits as -1 and 1 the dot product is 64 - 2 x the Hamming distance, so that one matrix
-    product compares a block with all others.
+    With bits as -1 and 1 the dot product is 64 - 2 x the Hamming distance. So one matrix product
+    compares a block with all others.
     """
     bits = np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1).astype(np.float32) * 2 - 1
     for start in range(0, len(bits), BLOCK):

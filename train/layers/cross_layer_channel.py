@@ -42,7 +42,7 @@ class CrossLayerSelf(nn.Module):
 
     F = ReLU(BN(1x1([L + gamma_c A_c L; L + gamma_s V A_s^T]))), with L = 1x1(low).
 
-    A_c = softmax over columns of Q K^T / sqrt(Nh), with Q the channel queries of the high map and
+    A_c = softmax over columns of Q K^T / sqrt(Nh). Q are the channel queries of the high map, and
     K = 1x1(L averaged to the high grid).
     A_s = softmax over the Nh high positions of Q^T K / sqrt(width), with Q = 1x1(L), and K, V of
     the high map.

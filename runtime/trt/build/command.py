@@ -186,8 +186,8 @@ def _worst(errors: dict[str, FinedgeError], result: Result) -> FinedgeError:
     for name in (name for name in errors if name != worst):
         log.error("no %s engine: %s", name, errors[name])
     error = errors[worst]
-    what = f"no {worst} engine: {error.what}"
-    return type(error)(what, expected=error.expected, fix=error.fix, result=result)
+    message = f"no {worst} engine: {error.what}"
+    return type(error)(message, expected=error.expected, fix=error.fix, result=result)
 
 
 def _precisions(text: str) -> tuple[Precision, ...]:

@@ -190,13 +190,13 @@ def use_timing_cache(config: Any, order: BuildOrder) -> Path | None:
 
 def _failure(messages: Messages, order: BuildOrder) -> FinedgeError:
     reason = "\n    ".join(messages.errors[-MAX_ERRORS:]) or "it gave no reason"
-    what = f"{order.library.name} {order.library.version} cannot build {order.title}: {reason}"
+    problem = f"{order.library.name} {order.library.version} cannot build {order.title}: {reason}"
     if any("out of memory" in m.lower() or "OutOfMemory" in m for m in messages.errors):
         return SystemProblem(
-            what, fix="a smaller --batch or --workspace-mib, or end other programs"
+            problem, fix="a smaller --batch or --workspace-mib, or end other programs"
         )
     return FinedgeError(
-        what,
+        problem,
         fix="finedge build --dry-run lists what the parser refuses; "
         "try another --precision or --attention decomposed",
     )

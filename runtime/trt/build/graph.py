@@ -1,8 +1,8 @@
 """The graph that TensorRT parses.
 
 This module decides how attention is computed, not the parser. Whether a function or a plugin wins
-in the parser depends on its version, and its function importer binds by name alone
-(`tests/export/test_miscompiles.py` shows it on the real one).
+in the parser depends on its version. Its function importer binds by name alone:
+`tests/export/test_miscompiles.py` shows this on the real importer.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,9 @@ LibraryName = Annotated[
 # It becomes a part of file names.
 _CAPABILITY = re.compile(r"[\w.+]{1,200}")
 Capability = Annotated[str, Constraint(_CAPABILITY.fullmatch, "like 8.7, sm86+sm89, portable")]
+# Records of engines, and what `finedge build` prints, have this name from before the field was
+# renamed. The digest is made of it too, so that stored engines stay valid.
+_JSON_NAMES = {"library": "flavour"}
 Batch = Annotated[int, between(1, 1_000_000)]
 
 
@@ -76,8 +80,8 @@ class EngineKey:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
+        """Return plain data, with the library under its name in JSON."""
+        return {_JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: object) -> EngineKey:
@@ -86,6 +90,9 @@ class EngineKey:
         Raises:
             BundleError: it is no engine key.
         """
+        names = {in_json: name for name, in_json in _JSON_NAMES.items()}
+        if isinstance(data, Mapping):
+            data = {names.get(name, name): value for name, value in data.items()}
         try:
             return decode(cls, data, at="key", strict=True)
         except Misfit as error:

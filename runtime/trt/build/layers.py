@@ -327,9 +327,9 @@ def _role_of_kernel(operations: tuple[str, ...]) -> Role:
     return "reformat" if operations and _MOVES.issuperset(operations) else "other"
 
 
-def _not_detailed(what: str) -> FinedgeError:
+def _not_detailed(problem: str) -> FinedgeError:
     return FinedgeError(
-        what,
+        problem,
         expected="an engine built with ProfilingVerbosity.DETAILED, "
         "and for the log a logger that takes VERBOSE",
         fix="build again",

@@ -89,10 +89,10 @@ def check_memory(need: MemoryEstimate, *, gpu: Gpu | None) -> None:
         _compare(f"memory of {gpu.name}", need.device_mib, total=total, free=total)
 
 
-def _compare(what: str, need: float, *, total: float, free: float) -> None:
+def _compare(memory: str, need: float, *, total: float, free: float) -> None:
     if need > total:
         raise SystemProblem(
-            f"the build needs about {need:.0f} MiB of {what}",
+            f"the build needs about {need:.0f} MiB of {memory}",
             expected=f"at most {total:.0f} MiB",
             fix="a smaller --batch, or another machine",
         )
@@ -101,7 +101,7 @@ def _compare(what: str, need: float, *, total: float, free: float) -> None:
             "the build needs about %.0f MiB of %s, %.0f MiB are free: "
             "end other programs if it fails",
             need,
-            what,
+            memory,
             free,
         )
 

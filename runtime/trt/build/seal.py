@@ -61,9 +61,8 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "finedge"
     except RuntimeError as error:
-        what = f"this user has no home folder: {error}"
         raise SystemProblem(
-            what,
+            f"this user has no home folder: {error}",
             expected="a folder for machine settings",
             fix="set FINEDGE_CACHE",
         ) from error

@@ -29,8 +29,7 @@ from finedge.runtime.trt.library import MODULES
 
 log = logging.getLogger(__name__)
 
-# Of the record. 1 had the key "flavour" where 2 has "library".
-SCHEMA = 2
+SCHEMA = 1  # of the record
 
 
 @dataclass(frozen=True)

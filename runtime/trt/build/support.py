@@ -84,8 +84,8 @@ def refusal(
 ) -> FinedgeError:
     """Return the error that lists every unsupported node."""
     lines = "".join(f"\n    {node.describe()}" for node in nodes)
-    what = f"{library.name} {library.version} cannot take {file}:"
-    return FinedgeError(what + (lines or " (its parser gave no reason)"), result=result)
+    problem = f"{library.name} {library.version} cannot take {file}:"
+    return FinedgeError(problem + (lines or " (its parser gave no reason)"), result=result)
 
 
 def to_json(nodes: tuple[Unsupported, ...]) -> list[dict[str, Any]]:
@@ -102,9 +102,9 @@ def _unsupported(error: Any, model: onnx.ModelProto) -> Unsupported:
     node = model.graph.node[index]
     functions = error.local_function_stack()
     path = f" in {' > '.join(functions)}" if functions else ""
-    why = _reason(message, node)
+    reason = _reason(message, node)
     name = (error.node_name() or node.name) + path
-    return Unsupported(index, name, _op(node), why, _advice(why, node.op_type))
+    return Unsupported(index, name, _op(node), reason, _advice(reason, node.op_type))
 
 
 def _op(node: onnx.NodeProto) -> str:
@@ -119,7 +119,7 @@ def _reason(message: str, node: onnx.NodeProto) -> str:
     return f"no importer for {_op(node)}" if message == "false" else message
 
 
-def _advice(why: str, op: str) -> str:
+def _advice(reason: str, op: str) -> str:
     if op in OPS:
         return "build with --attention decomposed, which needs no plugin"
-    return next((fix for text, fix in ADVICE if text in why), DEFAULT_ADVICE)
+    return next((fix for text, fix in ADVICE if text in reason), DEFAULT_ADVICE)

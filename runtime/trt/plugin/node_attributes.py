@@ -28,10 +28,10 @@ def with_node_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of the model whose plugin nodes have every attribute and read INT8 as INT8.
 
     `QuantizeLinear -> DequantizeLinear [-> Cast] -> plugin` becomes `QuantizeLinear -> plugin` with
-    `q_scale` (`k_scale`, `v_scale`) where the scale is one stored number and the zero point is 0:
-    the same numbers in half the bytes, or a quarter. The nodes in between stay; TensorRT drops
-    those that nothing reads. Absent attributes are written as 0, because the parser warns about
-    each one that is missing.
+    `q_scale` (`k_scale`, `v_scale`). The scale must be one stored number, and the zero point 0. The
+    plugin then reads the same numbers in half the bytes, or a quarter. The nodes in between stay;
+    TensorRT drops those that nothing reads. Absent attributes are written as 0, because the parser
+    warns about each one that is missing.
 
     Args:
         model: the graph for TensorRT, functions inlined or deleted, after `float16_islands`; it

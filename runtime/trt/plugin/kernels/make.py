@@ -3,8 +3,8 @@
 Run `python -m finedge.runtime.trt.plugin.kernels.make [--check]`, or `make kernels`.
 
 The driver of every later GPU compiles the PTX for sm_80; machine code for sm_87 (Orin) saves the
-board that work. Both come from NVRTC 12.6, because a driver reads no newer PTX than its own, and
-drivers of CUDA 12 load no machine code of CUDA 13. The same source gives the same bytes.
+board that work. Both come from NVRTC 12.6: a driver reads no PTX that is newer than itself, and
+drivers of CUDA 12 do not load machine code of CUDA 13. The same source gives the same bytes.
 """
 
 from __future__ import annotations

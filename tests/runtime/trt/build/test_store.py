@@ -9,6 +9,7 @@ import pytest
 from finedge.bundle import Bundle
 from finedge.errors import BundleError
 from finedge.runtime.trt.build import store as store_module
+from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.seal import sealed
 from finedge.runtime.trt.build.store import EngineStore, engines_folder, file_name
 from tests.runtime.trt.build.conftest import KEY
@@ -62,19 +63,25 @@ def test_a_damaged_record_is_ignored_with_a_word(tmp_path, caplog):
     assert "not an engine's record" in caplog.text
 
 
-def test_the_record_of_an_older_version_is_stale_and_named_once(tmp_path, caplog):
-    """Schema 1 named the library "flavour"; its engine is built again, and nothing fails."""
+def test_the_record_of_another_version_is_stale_and_named_once(tmp_path, caplog):
+    """Its engine is built again, and nothing fails."""
     store = EngineStore(tmp_path)
     file = store.keep(KEY, b"bytes", {}).path.with_suffix(".json")
-    record = json.loads(file.read_text())
-    key = {**record["key"], "flavour": record["key"]["library"]}
-    del key["library"]
-    file.write_text(json.dumps(sealed({**record, "schema": 1, "key": key})))
+    file.write_text(json.dumps(sealed({**json.loads(file.read_text()), "schema": 2})))
     for _ in range(2):
         assert store.find(KEY) is None
-    assert caplog.text.count(f"{file} was written by another version of finedge (schema 1") == 1
+    assert caplog.text.count(f"{file} was written by another version of finedge (schema 2") == 1
     assert store.keep(KEY, b"new", {}).path.with_suffix(".json") == file
     assert store.find(KEY).read() == b"new"
+
+
+def test_the_library_keeps_its_name_in_json():
+    """It was called flavour: engines of before the rename are found by the same digest."""
+    assert KEY.to_json()["flavour"] == KEY.library
+    assert "library" not in KEY.to_json()
+    assert EngineKey.from_json(json.loads(json.dumps(KEY.to_json()))) == KEY
+    digest_before = "c32fa7bd23ca8281ab22479ecf8384879ecc7ce7da7e555bd70e9802cbe0edac"
+    assert KEY.digest() == digest_before
 
 
 def test_a_full_disk_leaves_no_engine_with_a_record(tmp_path, monkeypatch):
