@@ -48,15 +48,9 @@ class Graph:
         return value
 
     def attention(self, tensor: str) -> AttentionNode:
-<<<<<<< HEAD
         """Return what the attention op that makes a tensor compares.
 
         An op that absorbed its projections is followed by a 1x1 convolution.
-=======
-        """Return the attention node that makes a tensor.
-
-        A node that absorbed its projections is followed by a 1x1 convolution.
->>>>>>> break
 
         Raises:
             BundleError: no CrossLayerAttention makes this tensor.
