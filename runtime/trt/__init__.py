@@ -5,7 +5,7 @@ a `lane` (a CUDA stream with `buffers`, contexts and graphs). `build` makes engi
 them; `plugin` holds our attention kernel; `library`, `cuda` and `engine` wrap NVIDIA's APIs.
 
 The room imports the contract (`finedge.bundle`, `finedge.graph`, ...) and
-`finedge.runtime.{backend,ports,agreement}`, never torch, and nothing of telemetry, which asks
+`finedge.runtime.{backend,model_io,agreement}`, never torch, and nothing of telemetry, which asks
 `cuda` about the GPU. This file imports nothing, so `cuda` alone is cheap.
 `finedge.runtime.backend.load_backend` opens the two backends by name, and `finedge build` runs
 `build.command`. `doctor`, `deploy` and `serve-config` ask about GPUs and stored engines.
