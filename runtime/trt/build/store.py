@@ -2,7 +2,7 @@
 
 They lie in the bundle (`BUNDLE/engines`, not part of its manifest), or under
 `$FINEDGE_CACHE/engines/<bundle digest>` where the bundle cannot be written. Only engines that this
-machine built are used (`finedge.runtime.trt.build.seal`): others, and those whose record an other
+machine built are used (`finedge.runtime.trt.build.seal`): others, and those whose record another
 version of finedge wrote, are named once in the log and built again.
 """
 
