@@ -19,6 +19,7 @@ from finedge.sanitize import clean
 log = logging.getLogger(__name__)
 
 JSON = "--json"  # of every command
+NO_JSON = "--no-json"
 JSON_HELP = "Every command takes --json: the result as JSON on a terminal too, as in a pipe."
 SECRET_OPTIONS = ("--token",)
 # Options that have another name now, by command: the old name and the new one. The old name works
@@ -73,8 +74,11 @@ def _parsed(read: Callable[..., Any], *, prog: str, arguments: Sequence[str]) ->
 
 
 def without_json(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments without `--json`, which may stand anywhere."""
-    return [word for word in arguments if word != JSON]
+    """Return the arguments without `--json`, which may stand anywhere.
+
+    `--no-json`, the default, is still taken: `models` and `doctor` had it.
+    """
+    return [word for word in arguments if word not in (JSON, NO_JSON)]
 
 
 def renamed(arguments: Sequence[str], *, command: str) -> list[str]:

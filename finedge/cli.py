@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from finedge import __version__, terminal
-from finedge.arguments import call, without_json
+from finedge.arguments import JSON, call, without_json
 from finedge.commands import COMMANDS, Command, overview
 from finedge.errors import FinedgeError, UsageError, as_finedge_error, nearest
 from finedge.sanitize import CleanFormatter, clean
@@ -88,7 +88,7 @@ def _guarded(arguments: list[str]) -> int:
     """
     words = without_json(arguments)
     try:
-        with terminal.json_option(words != arguments):
+        with terminal.json_option(JSON in arguments):
             _run(words)
         sys.stdout.flush()
         return 0

@@ -40,6 +40,7 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     require_new(out)
     plan = planned(request)
     assert request.run.data is not None  # `planned` refuses it
+    _warn_of_a_long_training(request, plan, world)
     images = open_dataset(request.run.data, seed=plan.recipe.seed)
     torch.manual_seed(plan.recipe.seed)
     model = plan.build(num_classes=len(images.labels))
@@ -57,6 +58,19 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     if world.writer:
         begin(out, texts, save=trainer.save)
     return trainer
+
+
+def _warn_of_a_long_training(request: TrainingRequest, plan: RunPlan, world: World) -> None:
+    """Warn where nobody chose a recipe, and the default one would take days on this CPU."""
+    options = request.recipe
+    chosen = options.recipe or options.epochs or options.size
+    if world.writer and world.device.type == "cpu" and not chosen:
+        log.warning(
+            "without --recipe this trains %d epochs at %d px, which is meant for a GPU; "
+            "--recipe lite0_fast is for a CPU",
+            plan.recipe.epochs,
+            plan.recipe.size,
+        )
 
 
 def resumed(request: TrainingRequest, *, world: World) -> Trainer:

@@ -24,6 +24,8 @@ def interleave(
 
     `reader` has the sensors; default: those of this machine.
     """
+    if not lanes:
+        return
     reader = reader or Reader()
     with progress_bar("warm-up", len(lanes)) as advance:
         for lane in lanes:

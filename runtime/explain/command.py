@@ -87,7 +87,7 @@ def _write_png(explained: Explained, out: Path, *, name: str, png: str) -> Card:
 
     heading, pictures = answer(explained), tiles(explained)
     write_bytes(out / png, strip(pictures, heading=heading, name=name))
-    log.info("%s: %s", name, heading)
+    log.debug("%s: %s", name, heading)
     return card(pictures, name=name, answer=heading, png=png)
 
 

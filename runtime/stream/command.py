@@ -11,6 +11,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from finedge.bundle import Bundle
 from finedge.errors import UsageError
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.sinks import Context, Outputs, open_sinks
@@ -134,7 +135,9 @@ def classify(
     decisions: OmitArgPrefixes[DecisionOptions] = DecisionOptions(),
     outputs: OmitArgPrefixes[Outputs] = ONLY_STDOUT,
 ) -> None:
-    """Classify images, a video, a camera or several; prints one JSON line for each frame.
+    """Classify images, a video, a camera or several.
+
+    Each frame gives one line: JSON in a pipe, and text for people on a terminal.
 
     A camera or test:// gives its newest frame; frames that came too fast are dropped and counted.
     Files give every frame. Frames of several sources go through the model together. The first
@@ -153,11 +156,8 @@ def classify(
         decisions: how an answer is made.
         outputs: where results go besides stdout.
     """
-    if not sources or len(set(sources)) < len(sources):
-        raise UsageError(
-            f"sources: {' '.join(map(mask, sources)) or 'none'}",
-            expected="at least one, and none twice: a line names its source",
-        )
+    _check_sources(sources)
+    loaded = Bundle.load(bundle)  # before the sources: a swapped order is then named
     rules, region = decisions.rules(), decisions.region()
     with exit_after_signal(), ExitStack() as exits:
         opened = [
@@ -166,7 +166,7 @@ def classify(
         ]
         _refuse_photos(opened, limits=limits, decisions=decisions)
         classifier = exits.enter_context(
-            Classifier.open(bundle, variant=variant, backend=backend, topk=topk)
+            Classifier.open(loaded, variant=variant, backend=backend, topk=topk)
         )
         results = Results(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
         pipeline = Pipeline(
@@ -180,6 +180,20 @@ def classify(
         interrupted = _run(pipeline, results, outputs=outputs, quiet_s=limits.quiet_s)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _check_sources(sources: tuple[str, ...]) -> None:
+    if not sources:
+        raise UsageError(
+            "no source was given",
+            expected="finedge classify BUNDLE SOURCE ...: the bundle comes first",
+            fix="name a photo, a folder, a video or a camera after the bundle",
+        )
+    if len(set(sources)) < len(sources):
+        raise UsageError(
+            f"sources: {' '.join(map(mask, sources))}",
+            expected="none twice: a line names its source",
+        )
 
 
 def _run(pipeline: Pipeline, results: Results, *, outputs: Outputs, quiet_s: float) -> bool:

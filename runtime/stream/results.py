@@ -106,13 +106,13 @@ class Results:
         lines = []
         for source, count, state in zip(self.sources, counts, self.states, strict=True):
             silences = f", {state.silences} times no signal" if state.silences else ""
-            ages = state.ages_ms
-            lines.append(
-                f"{source.info.uri}: {count.captured} frames captured, "
-                f"{state.answered} classified, {count.dropped} dropped{silences}; "
-                f"{state.answered / passed_s:.1f} frames/s; "
-                f"age in ms p50 {ages.text(50)}, p99 {ages.text(99)}"
-            )
+            counted = f"{count.captured} frames captured, {state.answered} classified"
+            rate = f"{state.answered / passed_s:.1f} frames/s"
+            line = f"{source.info.uri}: {counted}, {count.dropped} dropped{silences}; {rate}"
+            if source.live:  # the age of a file's frame says nothing
+                ages = state.ages_ms
+                line += f"; age in ms p50 {ages.text(50)}, p99 {ages.text(99)}"
+            lines.append(line)
         return "\n".join(lines)
 
     def _decide(
