@@ -183,7 +183,7 @@ def test_json_may_stand_anywhere(place, monkeypatch, capsys):
 def test_help_names_the_option(capsys):
     assert main(["--help"]) == 0
     assert "--json" in capsys.readouterr().out
-    assert main(["report", "--help"]) == 0
+    assert main(["doctor", "--help"]) == 0
     assert "--json" in capsys.readouterr().out
 
 
