@@ -39,7 +39,7 @@ def preprocess(frame: NDArray[np.uint8], config: Preprocess) -> NDArray[np.uint8
     The size follows torchvision: the short side becomes `resize`, the long side
     int(resize * long / short).
 
-    Example:
+    Examples:
         >>> frame = np.zeros((480, 640, 3), np.uint8)
         >>> preprocess(frame, Preprocess(resize=256, crop=224)).shape
         (224, 224, 3)

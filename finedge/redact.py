@@ -91,7 +91,7 @@ class Masked:
 def mask(source: str) -> str:
     """Return a source of the command line without secrets: an address, a pipeline or a file name.
 
-    Example:
+    Examples:
         >>> mask("rtsp://admin:12345@camera.local/stream1")
         'rtsp://admin:***@camera.local/stream1'
     """

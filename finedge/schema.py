@@ -59,7 +59,7 @@ def decode(kind: type[T], data: Any, *, at: str = "", strict: bool = False) -> T
         at: the place of `data` in its file.
         strict: refuse a field that `kind` does not have; otherwise it is ignored.
 
-    Example:
+    Examples:
         >>> @dataclass(frozen=True)
         ... class Crop:
         ...     side: Annotated[int, between(1, 16384)]

@@ -34,7 +34,7 @@ def open_dataset(root: Path, *, seed: int = 0) -> DataSet:
     and test. The cut depends on content and `seed` (see `finedge.data.cut`). It is the same on
     every machine, and no picture moves when others are added.
 
-    Example:
+    Examples:
         >>> data = open_dataset(Path("birds"))
         >>> data.labels
         ('dusky-finch', 'ringed-finch')

@@ -40,7 +40,7 @@ def decode(raw: bytes) -> Decoded:
     EXIF orientation is applied. Transparent pixels become white. A grey channel is repeated.
     16 bits are shortened to 8.
 
-    Example:
+    Examples:
         >>> decode(b"P2 2 1 255 0 255 ").image.tolist()
         [[[0, 0, 0], [255, 255, 255]]]
 
