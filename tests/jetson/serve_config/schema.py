@@ -5,6 +5,8 @@ types are those of that file; it is not vendored. A field that is not in this pa
 as an unknown field does in the server.
 """
 
+import functools
+
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 # message -> field -> (number, type, repeated). A type in capitals is a scalar; any other is a
@@ -59,6 +61,10 @@ ENUMS = {
 }
 
 
+POOL = descriptor_pool.DescriptorPool()
+
+
+@functools.cache  # one pool, which lives on: protobuf crashes where a class outlives its pool
 def model_config():
     """Return the class of ModelConfig."""
     file = descriptor_pb2.FileDescriptorProto(
@@ -79,9 +85,8 @@ def model_config():
         entry.options.map_entry = True
         _add(entry, "key", number=1, kind="STRING", repeated=False)
         _add(entry, "value", number=2, kind=value, repeated=False)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))
+    POOL.Add(file)
+    return message_factory.GetMessageClass(POOL.FindMessageTypeByName("inference.ModelConfig"))
 
 
 def _add(message, name, *, number, kind, repeated):
