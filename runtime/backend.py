@@ -167,6 +167,7 @@ BACKENDS: dict[str, str] = {
     "onnxruntime": "finedge.runtime.ort.backend:OnnxRuntimeBackend",
     "fake": "finedge.runtime.fake:FakeBackend",
 }
+FAKES = {"fake"}  # it computes nothing, so it does not count as a backend that can run
 # "auto" is the first of these whose why_not() is None.
 AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 

@@ -7,10 +7,12 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
+from finedge.image.moves import Moves, moved
+
 ORIENTATION = 0x0112
 SHORT = 3
-# (transposed first, upside down, left-right) of EXIF orientations 2 to 8
-MOVES = {
+# of EXIF orientations 2 to 8
+MOVES: dict[int, Moves] = {
     2: (0, 0, 1),
     3: (0, 1, 1),
     4: (0, 1, 0),
@@ -41,6 +43,4 @@ def upright(image: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
     """Return uint8 [H, W, C] turned by orientation `turn`; contiguous."""
     if turn not in MOVES:
         return image
-    transposed, down, right = MOVES[turn]
-    moved = image.transpose(1, 0, 2) if transposed else image
-    return np.ascontiguousarray(moved[:: -1 if down else 1, :: -1 if right else 1])
+    return moved(image, MOVES[turn])

@@ -13,12 +13,12 @@ from finedge.document import parse_json
 from finedge.errors import BundleError, FinedgeError, GateError, SystemProblem
 from finedge.jetson.deploy import scripts
 from finedge.jetson.deploy.remote import NO_CONNECTION, CommandResult, Remote, last_line
+from finedge.runtime.backend import FAKES
 from finedge.schema import Misfit, Text, decode
 
 T = TypeVar("T")
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
-FAKES = {"fake"}  # it computes nothing, so it does not count as a backend that can run
 # Exit codes of the finedge on the board that become the same error here.
 REMOTE_ERRORS: dict[int, type[FinedgeError]] = {4: BundleError, 5: GateError}
 MAX_ANSWER = 500  # characters of an answer that an error shows

@@ -11,9 +11,9 @@ from finedge.errors import SystemProblem
 from finedge.jetson.doctor.checks import find_problems
 from finedge.jetson.doctor.facts import examine
 from finedge.jetson.doctor.show import show
+from finedge.runtime.backend import FAKES
 
 SCHEMA = 1
-FAKES = {"fake"}  # it computes nothing, so it does not count as a backend that can run
 
 
 def doctor(*, root: Path = Path("/")) -> dict[str, Any]:

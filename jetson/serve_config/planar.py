@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE, Bundle
+from finedge.bundle import VARIANTS, Bundle
 from finedge.errors import FinedgeError, GateError
 from finedge.golden import read_golden
 from finedge.graph.patterns import TO_PLANES, frames_to_planes
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # The file of each variant that TensorRT parses.
-FILES = {"fp32": FLOAT_FILE, "fp16": HALF_FILE, "int8": PORTABLE_FILE}
+FILES = {variant: files[0] for variant, files in VARIANTS.items()}
 PLANES, PROBABILITIES, PREFIX = "planar_frames", "probabilities", "planar/"
 TO_ROWS = [0, 2, 3, 1]
 TOLERANCE = 1e-5  # of a probability: ONNX Runtime may fuse the two graphs differently

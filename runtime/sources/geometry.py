@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from finedge.image.moves import Moves, moved
 from finedge.runtime.sources.base import CaptureOptions
 
-# The flips of `CaptureOptions` in numpy's steps: (transpose first, upside down, left-right).
-FLIP_STEPS = {
+# The flips of `CaptureOptions`.
+FLIP_MOVES: dict[int, Moves] = {
     1: (1, 1, 0),
     2: (0, 1, 1),
     3: (1, 0, 1),
@@ -32,6 +33,4 @@ def flip_image(image: NDArray[np.uint8], flip: int) -> NDArray[np.uint8]:
     """Return uint8 [H, W, 3], turned or mirrored as `CaptureOptions.flip` says; contiguous."""
     if flip == 0:
         return image
-    transpose, down, right = FLIP_STEPS[flip]
-    turned = image.transpose(1, 0, 2) if transpose else image
-    return np.ascontiguousarray(turned[:: -1 if down else 1, :: -1 if right else 1])
+    return moved(image, FLIP_MOVES[flip])

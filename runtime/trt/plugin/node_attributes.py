@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from finedge.graph.attention import is_attention
+from finedge.graph.edit import copied
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
 
 if TYPE_CHECKING:
@@ -37,13 +39,10 @@ def with_node_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
         model: the graph for TensorRT, functions inlined or deleted, after `float16_islands`; it
             stays as it is.
     """
-    import onnx
-
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copied(model)
     pairs = _quantized(changed.graph)
     for node in changed.graph.node:
-        if (node.domain, node.op_type) == (OP.domain, OP.name):
+        if is_attention(node):
             _write(node, pairs)
     return changed
 

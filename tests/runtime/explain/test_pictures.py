@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import shutil
 import subprocess
 from html.parser import HTMLParser
 
@@ -19,27 +18,12 @@ from finedge.runtime.explain.maps import HeatMap, Panel, full_scale
 from finedge.runtime.explain.overlay import draw, enlarged, stretched, ticks
 from finedge.runtime.explain.sheet import card, sheet
 from finedge.runtime.explain.strip import answer, strip, tiles, wrapped
+from tests.chromium import CHROMIUM, FLAGS
 
 SIZE = 64
 CELLS = Grid(AxisPositions(16, 8), AxisPositions(16, 8))  # 4 x 4
 SHIFTED = Grid(AxisPositions(16, 15.5), AxisPositions(16, 15.5))
 SCRIPT = "<script>alert('x')</script>"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
-FLAGS += [
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=2000",
-]
 
 
 def panel_of(*values, unit="share", grid=CELLS, title="looks at layer2.1", **more):
