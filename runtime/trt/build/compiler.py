@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
 from finedge.files import write_bytes
-from finedge.runtime.trt.build.log import Messages, collected, logger
+from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.build.log import Messages, collected
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Profile, Typing
 from finedge.runtime.trt.build.progress import interruptible, monitor, progress_bars
 from finedge.runtime.trt.build.seal import cache_folder
@@ -71,14 +72,15 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
 
     Raises:
         FinedgeError: the parser refuses nodes (all are listed), or the builder fails.
-        SystemProblem: memory ran out.
+        SystemProblem: memory ran out, or the library does not start here.
         KeyboardInterrupt: the user stopped it.
     """
     trt, options = order.library.trt, order.options
     with collected(trt) as messages, progress_bars(order.title) as bars, interruptible() as stop:
-        builder = trt.Builder(logger(trt))
+        builder = create(trt.Builder, trt=trt)
         network = builder.create_network(_creation_flags(order))
-        parser = trt.OnnxParser(network, logger(trt))  # keeps neither builder nor network alive
+        # It keeps neither builder nor network alive.
+        parser = create(trt.OnnxParser, network, trt=trt)
         if not parser.parse(model.SerializeToString()):
             errors = parser_errors(parser, model)
             raise refusal(errors, file=options.file, library=order.library)
