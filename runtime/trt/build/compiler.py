@@ -42,8 +42,8 @@ WEAK_FLAGS = {
 class CompiledEngine:
     """An engine's bytes.
 
-    `seconds` is the time that the library took, `messages` everything that it logged. `typing` is
-    the one it was built with.
+    `seconds` is the time that the library took, `messages` what it logged, of TensorRT for RTX with
+    the verbose messages. `typing` is the one it was built with.
     """
 
     data: bytes
@@ -76,7 +76,11 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
         KeyboardInterrupt: the user stopped it.
     """
     trt, options = order.library.trt, order.options
-    with collected(trt) as messages, progress_bars(order.title) as bars, interruptible() as stop:
+    with (
+        collected(trt, everything=order.library.is_rtx) as messages,
+        progress_bars(order.title) as bars,
+        interruptible() as stop,
+    ):
         builder = create(trt.Builder, trt=trt)
         network = builder.create_network(_creation_flags(order))
         # It keeps neither builder nor network alive.
@@ -191,9 +195,10 @@ def use_timing_cache(config: Any, order: BuildOrder) -> Path | None:
 
 
 def _failure(messages: Messages, order: BuildOrder) -> FinedgeError:
-    reason = "\n    ".join(messages.errors[-MAX_ERRORS:]) or "it gave no reason"
+    errors = list(messages.errors)
+    reason = "\n    ".join(errors[-MAX_ERRORS:]) or "it gave no reason"
     problem = f"{order.library.name} {order.library.version} cannot build {order.title}: {reason}"
-    if any("out of memory" in m.lower() or "OutOfMemory" in m for m in messages.errors):
+    if any("out of memory" in text.lower() or "OutOfMemory" in text for text in errors):
         return SystemProblem(
             problem, fix="a smaller --batch or --workspace-mib, or end other programs"
         )

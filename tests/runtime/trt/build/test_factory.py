@@ -112,4 +112,4 @@ def test_messages_of_a_creation_stay_out_of_the_collection_around_it(rtx):
     with collected(rtx.trt) as outer:
         assert create(builder, trt=rtx.trt)
         logger(rtx.trt).log(3, "ours")
-    assert outer == ["ours"]
+    assert list(outer) == ["ours"]
