@@ -16,7 +16,7 @@ from finedge.runtime.agreement import Stage, golden_stages
 from finedge.runtime.backend import Session
 from finedge.runtime.trt.build.key import PORTABLE, EngineKey
 from finedge.runtime.trt.build.options import PORTABLE_CAPABILITIES, BuildOptions, BuildTarget
-from finedge.runtime.trt.build.spec import engine_specs
+from finedge.runtime.trt.build.spec import usable_specs
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.library import TrtLibrary
@@ -33,7 +33,7 @@ def stored_engine(
 ) -> StoredEngine | None:
     """Return the newest whole engine of this model and precision that runs on this GPU, or None."""
     target = BuildTarget(gpu.name, gpu.compute_capability, (), gpu)
-    specs = engine_specs(bundle, options, library=library, target=target, timed=True)
+    specs = usable_specs(bundle, options, library=library, target=target)
     engines = [
         engine
         for engine in EngineStore.of(bundle)
