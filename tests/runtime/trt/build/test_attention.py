@@ -76,7 +76,7 @@ def test_a_stored_engine_may_have_the_plugin_where_auto_would_not_try_it(attenti
     """It was asked for when the engine was built, or an earlier version timed it."""
     bundle, asked = attention_bundle(), BuildOptions("fp16", "plugin")
     orin = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=7620, driver="12.6")
-    target = BuildTarget(orin.name, orin.compute_capability, (), orin)
+    target = BuildTarget.of(orin)
     (spec,) = engine_specs(bundle, asked, library=TRT, target=target)
     stored = EngineStore.of(bundle).keep(spec.key, b"an engine", {})
     for attention, path in (("auto", stored.path), ("plugin", stored.path), ("decomposed", None)):
