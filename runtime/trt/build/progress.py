@@ -10,7 +10,7 @@ import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+POLL_SECONDS = 0.1
 
 
 @dataclass
@@ -66,10 +68,14 @@ def in_worker(call: Callable[[], T]) -> T:
 
     Python handles signals between two steps of its main thread. That thread would have none while
     the library builds and reports its progress from threads of its own: Ctrl-C would be seen when
-    the build is done. Here it only waits, and a signal interrupts the wait.
+    the build is done. Here it only waits. A signal interrupts the wait, unless the system delivers
+    it to another thread; then it is seen at the next `POLL_SECONDS`.
     """
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(call).result()
+        future = pool.submit(call)
+        while not future.done():
+            wait([future], timeout=POLL_SECONDS)
+        return future.result()
 
 
 @contextmanager

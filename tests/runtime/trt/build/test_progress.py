@@ -50,8 +50,8 @@ class WorkingLibrary:
     steps.
     """
 
-    def __init__(self, watch, steps):
-        self.watch, self.steps, self.done = watch, steps, 0
+    def __init__(self, watch, steps, interrupt):
+        self.watch, self.steps, self.done, self.interrupt = watch, steps, 0, interrupt
         self.libc, self.mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
         self.started = threading.Event()
 
@@ -68,17 +68,26 @@ class WorkingLibrary:
         while self.done < self.steps and self.watch.step_complete("Building", self.done):
             self.done += 1
             if self.done == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                self.interrupt()
             time.sleep(0.01)
         self.libc.pthread_mutex_unlock(self.mutex)
 
 
-def test_ctrl_c_stops_a_library_that_reports_from_its_own_thread(rtx):
+def ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def signal_to_this_thread():
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [ctrl_c, signal_to_this_thread])
+def test_ctrl_c_stops_a_library_that_reports_from_its_own_thread(rtx, interrupt):
     libraries = []
 
     def interrupted():
         with progress_bars("birds") as bars, interruptible() as stop:
-            library = WorkingLibrary(monitor(rtx.trt, bars, stop), steps=500)
+            library = WorkingLibrary(monitor(rtx.trt, bars, stop), steps=500, interrupt=interrupt)
             libraries.append(library)
             in_worker(library.build)
 
