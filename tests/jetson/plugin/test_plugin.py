@@ -25,6 +25,7 @@ from tests.jetson.plugin.conftest import FORMATS, TYPES, Tensor, read_output
 OP = f"{CROSS_LAYER_ATTENTION.domain}::{CROSS_LAYER_ATTENTION.name}"
 # Weights and results are rounded to half precision; values are of size 1.
 TOLERANCE = 2e-3
+RESIDENT = 2  # blocks that the stand-in fits on a multiprocessor
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def check(built, case, folder):
     answer, logged = built.walk(
         case.write(folder),
         STANDIN_PROCESSORS=str(case.processors),
+        STANDIN_RESIDENT=str(RESIDENT),
         STANDIN_LOG=str(folder / "calls.txt"),
     )
     assert answer["status"] == 0, logged
@@ -132,6 +134,7 @@ def test_enqueue_gives_the_numbers_of_the_reference(case, built, tmp_path):
         shared=case.shared,
         batch=case.batch,
         processors=case.processors,
+        resident=RESIDENT,
     )
     kernels = [c.split()[1] for c in calls if c.startswith("cuLaunchKernel")]
     # The harness enqueues twice.
