@@ -11,8 +11,9 @@ that the combine kernel reads. `best_splits` takes the number that the model say
 The second line only counts with more than one range. The constants were fitted to 912 times on one
 H200 (72 shapes, `benchmarks/results/gpu/h200-second.jsonl`, part `splits`). Only their ratios
 matter: another clock changes them all. The planned number takes 1.02 times the best measured time
-in the mean and 1.16 times at most (`tests/runtime/trt/plugin/test_splits.py`). C++ repeats the
-model in `jetson/plugin/splits.h`, and integers give both the same answer.
+in the mean and 1.16 times at most (`tests/runtime/trt/plugin/test_splits.py`, which prints the
+tables). One block more or less in `resident` would cost up to 1.6 times. C++ repeats the model in
+`jetson/plugin/splits.h`, and integers give both the same answer.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def ask(built):
     program = built.folder / "arithmetic"
     run(
         "g++",
-        "-std=c++17",
+        *("-std=c++17", "-Wall", "-Wextra", "-Werror"),
         f"-I{SOURCE}",
         HERE / "arithmetic.cpp",
         built.folder / "images.cpp",

@@ -3,15 +3,16 @@
 `python -m tests.runtime.trt.plugin.test_splits` prints both tables.
 """
 
+import itertools
 import json
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pytest
 
-from finedge.runtime.trt.plugin.launch import kernel_for, plan
+from finedge.runtime.trt.plugin.image import FOLDER
+from finedge.runtime.trt.plugin.launch import SEPARATE, SHARED, kernel_for, plan
 from finedge.runtime.trt.plugin.splits import (
     MAX_SPLITS,
     MAX_WORKSPACE,
@@ -95,7 +96,9 @@ def measured():
 
 def within_measured(shape):
     """Return the number that the model takes among those up to the largest measured one."""
-    numbers = {-(-shape.work.tiles // -(-shape.work.tiles // n)) for n in range(1, max(shape.us) + 1)}
+    numbers = {
+        -(-shape.work.tiles // -(-shape.work.tiles // n)) for n in range(1, max(shape.us) + 1)
+    }
     room = max_splits(tiles=shape.work.tiles, rows=shape.work.rows, dv=shape.work.dv)
     return min(sorted(n for n in numbers if n <= room), key=shape.work.nanoseconds)
 
@@ -173,27 +176,53 @@ def test_a_lone_round_is_the_unit_of_the_model():
     assert replace(WORK, resident=1).nanoseconds(1) == 98 * tile_ns * 2
 
 
+def fits_an_orin(kernel):
+    """Return the blocks that fit a multiprocessor of sm_87, by the registers of its image.
+
+    65,536 registers, which a thread takes by eights; 164 KB of shared memory, of which each block
+    costs 1 KB more; 1,536 threads.
+    """
+    used = json.loads((FOLDER / "images.json").read_text())["sm_87"][kernel.name]["registers"]
+    registers = 65536 // (-(-used // 8) * 8 * kernel.threads)
+    return min(registers, 167936 // (kernel.shared_bytes + 1024), 1536 // kernel.threads)
+
+
+@pytest.mark.parametrize("kernel", [*SEPARATE, *SHARED], ids=lambda kernel: kernel.name)
+def test_a_kernel_fits_an_orin_and_no_better_than_it_says(kernel):
+    assert 1 <= fits_an_orin(kernel) <= kernel.resident
+
+
+def orin_plans():
+    """Yield typical shapes and their plans on an Orin Nano and on an AGX Orin."""
+    grids = ((49, 196), *GRIDS.values())
+    for (queries, keys), (d, shared), batch in itertools.product(grids, FITTED, (1, 8, 32)):
+        head = {"d": d, "dv": d, "shared": shared}
+        shape = {"queries": queries, "keys": keys, **head, "batch": batch}
+        resident = fits_an_orin(kernel_for(**head))
+        yield shape, [plan(**shape, processors=p, resident=resident) for p in (8, 16)]
+
+
+def test_an_orin_splits_one_image_and_hardly_a_batch():
+    """At 448 pixels one image gives 13 blocks of 16 queries, and an AGX Orin has 16 places."""
+    for shape, launches in orin_plans():
+        if shape["batch"] == 32:
+            assert all(launch.splits <= 5 for launch in launches), shape
+        if shape["batch"] == 1 and shape["keys"] == 3136:
+            assert all(launch.splits > 1 for launch in launches), shape
+        assert all(launch.workspace_bytes <= 8 << 20 for launch in launches), shape
+
+
 def _print_tables():
-    print("queries x keys, d, maps, batch   planned before   now   best   ratio before   now")
+    print("H200: grid, d, maps, batch | planned before, now, best | time as a share of the best's")
     for s in measured():
         now, best = best_splits(s.work), min(s.us, key=s.us.get)
-        head = f"{s.grid:>10} {s.channels:5} {2 - s.shared} {s.batch:3}"
-        print(
-            f"{head} {s.planned:4} {now:4} {best:4} {s.ratio(s.planned):6.2f} {s.ratio(now):6.2f}"
-        )
-    print(
-        "splits on Orin Nano (8), AGX Orin (16), H200 (132), with the residency of the H200 x 0.7"
-    )
-    for queries, keys in ((49, 196), (49, 784), (196, 784), (196, 3136)):
-        for d, shared in FITTED:
-            for batch in (1, 8, 32):
-                head = {"d": d, "dv": d, "shared": shared, "batch": batch}
-                resident = math.ceil(kernel_for(d=d, dv=d, shared=shared).resident * 0.7)
-                plans = [
-                    plan(queries=queries, keys=keys, **head, processors=p, resident=resident)
-                    for p in (8, 16, 132)
-                ]
-                print(queries, keys, d, 2 - shared, batch, resident, [p.splits for p in plans])
+        head = f"{s.grid:>10} {s.channels:5} {2 - s.shared} {s.batch:3} |"
+        ratios = f"{s.ratio(s.planned):6.2f} {s.ratio(now):6.2f}"
+        print(f"{head} {s.planned:3} {now:3} {best:3} | {ratios}")
+    print("Orin: queries, keys, d, maps, batch | splits on a Nano (8), on an AGX (16)")
+    for shape, launches in orin_plans():
+        sizes = [shape[name] for name in ("queries", "keys", "d", "batch")]
+        print(sizes, "one map" if shape["shared"] else "", [launch.splits for launch in launches])
 
 
 if __name__ == "__main__":
