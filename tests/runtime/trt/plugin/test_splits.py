@@ -209,7 +209,7 @@ def test_an_orin_splits_one_image_and_hardly_a_batch():
             assert all(launch.splits <= 5 for launch in launches), shape
         if shape["batch"] == 1 and shape["keys"] == 3136:
             assert all(launch.splits > 1 for launch in launches), shape
-        assert all(launch.workspace_bytes <= 8 << 20 for launch in launches), shape
+        assert all(launch.workspace_bytes <= 16 << 20 for launch in launches), shape
 
 
 def _print_tables():
