@@ -204,13 +204,13 @@ def orin_plans():
 
 
 def test_an_orin_splits_one_image_and_hardly_a_batch():
-    """At 448 pixels one image gives 13 blocks of 16 queries, and an AGX Orin has 16 places."""
-    for shape, launches in orin_plans():
+    """At 448 pixels one image does not give an AGX Orin a block for each multiprocessor."""
+    for shape, (nano, agx) in orin_plans():
         if shape["batch"] == 32:
-            assert all(launch.splits <= 5 for launch in launches), shape
+            assert max(nano.splits, agx.splits) <= 5, shape
         if shape["batch"] == 1 and shape["keys"] == 3136:
-            assert all(launch.splits > 1 for launch in launches), shape
-        assert all(launch.workspace_bytes <= 16 << 20 for launch in launches), shape
+            assert agx.splits > 1, shape
+        assert max(nano.workspace_bytes, agx.workspace_bytes) <= 16 << 20, shape
 
 
 def _print_tables():
