@@ -16,6 +16,7 @@ from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
 from finedge.runtime.backend import why_not as why_not_backend
+from finedge.runtime.trt import input_memory
 from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildOptions, Profile
@@ -235,6 +236,95 @@ def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundl
     assert device.cuda.live() == []
 
 
+# --- memory for the input of an integrated GPU ---
+
+INPUT = "input_memory"
+
+
+@pytest.fixture
+def integrated(device, monkeypatch):
+    """A device whose GPU shares the CPU's memory; times are those of the fake's clock."""
+    device.cuda.properties.integrated = 1
+    monkeypatch.setattr(input_memory, "perf_counter", lambda: device.cuda.now)
+    return device
+
+
+@pytest.mark.parametrize(
+    ("costs", "chosen"),
+    [
+        ({"mapped": 0.009, "copied": 0.002}, "copied"),
+        ({"mapped": 0.001, "copied": 0.002}, "mapped"),
+        ({"mapped": 0.002, "copied": 0.002}, "mapped"),
+    ],
+)
+def test_the_faster_input_memory_is_kept_and_recorded(
+    integrated, tiny_bundle, caplog, costs, chosen
+):
+    caplog.set_level("INFO")
+    integrated.cuda.costs.update(costs)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == chosen
+        integrated.cuda.calls.clear()
+        session(np.zeros((1, 32, 32, 3), np.uint8))
+        list(session.stream([np.zeros((1, 32, 32, 3), np.uint8)] * 3))
+        assert ("cudaMemcpyAsync" in integrated.cuda.names()) == (chosen == "copied")
+    assert integrated.cuda.live() == []
+    entry = record_of(tiny_bundle)[INPUT]
+    milliseconds = {name: pytest.approx(1e3 * seconds) for name, seconds in costs.items()}
+    assert (entry["chosen"], entry["batch"], entry["ms"]) == (chosen, 1, milliseconds)
+    assert f"input is {chosen}, the faster of" in caplog.text
+
+
+def test_the_recorded_input_memory_is_taken_untimed(integrated, tiny_bundle):
+    integrated.cuda.costs["mapped"] = 0.009
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[GOLDEN]["pass"] is True
+    integrated.cuda.calls.clear()
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+        assert replays(integrated) == 0, "neither timed nor replayed"
+
+
+def test_the_input_memory_is_timed_again_with_another_driver(integrated, tiny_bundle, monkeypatch):
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    newer = replace(gpu(integrated.cuda), driver="13.2")
+    monkeypatch.setattr("finedge.runtime.trt.cuda.gpu", lambda: newer)
+    integrated.cuda.costs["mapped"] = 0.009
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert record_of(tiny_bundle)[INPUT]["driver"] == "13.2"
+
+
+def test_a_gpu_with_its_own_memory_times_nothing(device, tiny_bundle):
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert INPUT not in record_of(tiny_bundle)
+
+
+def test_without_room_for_both_memories_the_input_stays_mapped(
+    integrated, tiny_bundle, monkeypatch, caplog
+):
+    malloc, calls = integrated.cuda.cudaMalloc, []
+
+    def full(size):
+        calls.append(size)
+        return malloc(size) if len(calls) == 1 else (2, None)
+
+    monkeypatch.setattr(integrated.cuda, "cudaMalloc", full)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "mapped"
+    assert "the input stays mapped, untimed: cudaMalloc found no room" in caplog.text
+    assert integrated.cuda.live() == []
+
+
+@pytest.mark.parametrize("entry", ["mapped", {"chosen": "pinned"}, {}])
+def test_an_entry_of_another_kind_is_timed_again(integrated, tiny_bundle, entry):
+    engine = integrated.build(tiny_bundle, BuildOptions("fp32"), library=integrated.library)
+    engine.with_entry(INPUT, entry)
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[INPUT]["chosen"] == "mapped"
+
+
 # --- taps ---
 
 
@@ -351,7 +441,7 @@ def real(rtx, tiny_bundle) -> StoredEngine:
     ids=["engine", "context"],
 )
 def test_the_fake_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
-    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch", "uses")]
+    names = [n for n in dir(fake) if n[0] != "_" and n != "uses"]
     assert [n for n in names if not hasattr(getattr(rtx.trt, real), n)] == []
 
 
