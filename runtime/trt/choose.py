@@ -54,8 +54,16 @@ def stored_engine(
         for engine in EngineStore.of(bundle)
         if runs_on(engine.key, gpu) and any(same_model(engine.key, spec.key) for spec in specs)
     ]
-    engines.sort(key=lambda engine: engine.path.stat().st_mtime, reverse=True)
+    engines.sort(key=_built_at, reverse=True)
     return next((engine for engine in engines if engine.is_whole()), None)
+
+
+def _built_at(engine: StoredEngine) -> float:
+    """Return when an engine was written; 0 where another process has just removed it."""
+    try:
+        return engine.path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def same_model(key: EngineKey, other: EngineKey) -> bool:
@@ -148,12 +156,7 @@ def choose_input_memory_once(
 
 def _device(gpu: Gpu) -> dict[str, Any]:
     """Return what an entry holds for: the same engine may be copied to another machine."""
-    return {
-        "device": gpu.name,
-        "processors": gpu.processors,
-        "driver": gpu.driver,
-        "machine": platform.node(),
-    }
+    return {"device": board_name(gpu), "driver": gpu.driver, "machine": platform.node()}
 
 
 def _entry(engine: StoredEngine, name: str, gpu: Gpu) -> Mapping[str, Any]:
