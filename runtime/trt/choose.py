@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from finedge.bundle import Bundle
-from finedge.errors import GateError
+from finedge.errors import GateError, SystemProblem
 from finedge.golden import read_golden
 from finedge.runtime.agreement import Stage, golden_stages
 from finedge.runtime.backend import Session
@@ -26,7 +26,7 @@ from finedge.runtime.trt.build.options import (
 )
 from finedge.runtime.trt.build.spec import usable_specs
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine
-from finedge.runtime.trt.cuda import Gpu, OutOfDeviceMemory
+from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.input_memory import Memory
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.session import TensorRtSession, random_frames
@@ -144,7 +144,7 @@ def choose_input_memory_once(
     frames = random_frames(bundle.spec, engine.key.profile[1])
     try:
         times = session.choose_input_memory(frames)
-    except OutOfDeviceMemory as error:
+    except SystemProblem as error:  # of the copy: no room for both, for example
         log.warning("the input stays mapped, untimed: %s", error.what)
         return engine
     memory, file = session.input_memory, session.info.file

@@ -13,7 +13,7 @@ import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from finedge.errors import BackendMissing, SystemProblem
 from finedge.runtime.machine.packages import (
@@ -61,8 +61,7 @@ class Gpu:
     driver: str
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a call returned: `status` is 0 for success, `failure` is CUDA's text of any other."""
 
     status: int
