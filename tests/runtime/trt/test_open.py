@@ -15,6 +15,8 @@ import pytest
 from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
+from finedge.runtime.backend import why_not as why_not_backend
+from finedge.runtime.trt import input_memory
 from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildOptions, Profile
@@ -22,10 +24,17 @@ from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.choose import runs_on
 from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
+from finedge.runtime.trt.library import (
+    MODULES,
+    TrtLibrary,
+    cuda_major,
+    load_library,
+    why_not,
+    why_not_driver,
+)
 from finedge.runtime.verify.command import verify
 from tests.runtime.benchmark.conftest import run_benchmark
-from tests.runtime.trt.fakes import FakeContext, FakeEngine
+from tests.runtime.trt.fakes import FakeContext, FakeCuda, FakeEngine
 
 ORIN = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
 KEY = EngineKey("o", "", "tensorrt", "10.3.0", "Orin", "8.7", "fp16", (1, 1, 8), ())
@@ -166,11 +175,23 @@ def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundl
 # --- the golden frame ---
 
 
-def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
+@pytest.fixture
+def discrete(device):
+    """A device whose GPU has its own memory: it times nothing when an engine is opened."""
+    device.cuda.properties.integrated = 0
+    return device
+
+
+def test_the_golden_frame_is_replayed_once_on_a_device(discrete, tiny_bundle):
+    device = discrete
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 1
     result = record_of(tiny_bundle)[GOLDEN]
-    assert (result["pass"], result["device"], result["driver"]) == (True, "Pretended", "12.6")
+    assert (result["pass"], result["device"], result["driver"]) == (
+        True,
+        "Pretended (8SM)",
+        "12.6",
+    )
     assert [s["name"].split("/")[1] for s in result["stages"]] == ["logits"]
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 0
@@ -187,7 +208,8 @@ def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(
     assert "Read-only file system): the golden frame is replayed at every start" in caplog.text
 
 
-def test_another_driver_replays_it_again(device, tiny_bundle, monkeypatch):
+def test_another_driver_replays_it_again(discrete, tiny_bundle, monkeypatch):
+    device = discrete
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     replays(device)
     monkeypatch.setattr(
@@ -251,6 +273,94 @@ def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundl
     assert device.cuda.live() == []
 
 
+# --- memory for the input of an integrated GPU ---
+
+INPUT = "input_memory"
+
+
+@pytest.fixture
+def integrated(device, monkeypatch):
+    """A device whose GPU shares the CPU's memory; times are those of the fake's clock."""
+    monkeypatch.setattr(input_memory, "perf_counter", lambda: device.cuda.now)
+    return device
+
+
+@pytest.mark.parametrize(
+    ("costs", "chosen"),
+    [
+        ({"mapped": 0.009, "copied": 0.002}, "copied"),
+        ({"mapped": 0.001, "copied": 0.002}, "mapped"),
+        ({"mapped": 0.002, "copied": 0.002}, "mapped"),
+    ],
+)
+def test_the_faster_input_memory_is_kept_and_recorded(
+    integrated, tiny_bundle, caplog, costs, chosen
+):
+    caplog.set_level("INFO")
+    integrated.cuda.costs.update(costs)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == chosen
+        integrated.cuda.calls.clear()
+        session(np.zeros((1, 32, 32, 3), np.uint8))
+        list(session.stream([np.zeros((1, 32, 32, 3), np.uint8)] * 3))
+        assert ("cudaMemcpyAsync" in integrated.cuda.names()) == (chosen == "copied")
+    assert integrated.cuda.live() == []
+    entry = record_of(tiny_bundle)[INPUT]
+    milliseconds = {name: pytest.approx(1e3 * seconds) for name, seconds in costs.items()}
+    assert (entry["chosen"], entry["batch"], entry["ms"]) == (chosen, 1, milliseconds)
+    assert f"input is {chosen}, the faster of" in caplog.text
+
+
+def test_the_recorded_input_memory_is_taken_untimed(integrated, tiny_bundle):
+    integrated.cuda.costs["mapped"] = 0.009
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[GOLDEN]["pass"] is True
+    integrated.cuda.calls.clear()
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+        assert replays(integrated) == 0, "neither timed nor replayed"
+
+
+def test_the_input_memory_is_timed_again_with_another_driver(integrated, tiny_bundle, monkeypatch):
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    newer = replace(gpu(integrated.cuda), driver="13.2")
+    monkeypatch.setattr("finedge.runtime.trt.cuda.gpu", lambda: newer)
+    integrated.cuda.costs["mapped"] = 0.009
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert record_of(tiny_bundle)[INPUT]["driver"] == "13.2"
+
+
+def test_a_gpu_with_its_own_memory_times_nothing(discrete, tiny_bundle):
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert INPUT not in record_of(tiny_bundle)
+
+
+def test_without_room_for_both_memories_the_input_stays_mapped(
+    integrated, tiny_bundle, monkeypatch, caplog
+):
+    malloc, calls = integrated.cuda.cudaMalloc, []
+
+    def full(size):
+        calls.append(size)
+        return malloc(size) if len(calls) == 1 else (2, None)
+
+    monkeypatch.setattr(integrated.cuda, "cudaMalloc", full)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "mapped"
+    assert "the input stays mapped, untimed: cudaMalloc found no room" in caplog.text
+    assert integrated.cuda.live() == []
+
+
+@pytest.mark.parametrize("entry", ["mapped", {"chosen": "pinned"}, {}])
+def test_an_entry_of_another_kind_is_timed_again(integrated, tiny_bundle, entry):
+    engine = integrated.build(tiny_bundle, BuildOptions("fp32"), library=integrated.library)
+    engine.with_entry(INPUT, entry)
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[INPUT]["chosen"] == "mapped"
+
+
 # --- taps ---
 
 
@@ -277,7 +387,7 @@ def test_an_engine_with_taps_shows_them_and_is_never_taken_for_another(device, t
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_a_missing_library_is_named_with_what_installs_it(name, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    monkeypatch.setitem(sys.modules, MODULES[name][0], None)
     assert "is missing: pip install 'finedge[" in load_backend(name).why_not()
 
 
@@ -302,6 +412,36 @@ def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
     )
     assert "7.5, 12.0, Orin has 8.7" in why_not_gpu("tensorrt_rtx", ORIN)
     assert why_not_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
+
+
+def wheel(folder, name, version):
+    """Write what pip leaves of an installed wheel."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_wheels_for_a_newer_cuda_than_the_drivers_are_refused_unloaded(tmp_path, monkeypatch):
+    """The library would log error 35, and the next call would end the process."""
+    (tmp_path / "tensorrt.py").write_text("raise AssertionError('loaded')")
+    wheel(tmp_path, "tensorrt_cu13_libs", "11.4.0.106")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("finedge.runtime.trt.backend.gpu", lambda: gpu(FakeCuda()))
+    assert why_not_backend("tensorrt") == (
+        "the NVIDIA driver supports CUDA 12.6, tensorrt needs CUDA 13: update the driver, or "
+        "install the build for CUDA 12: pip uninstall tensorrt tensorrt_cu13 "
+        "tensorrt_cu13_bindings tensorrt_cu13_libs; pip install tensorrt_cu12==11.4.0.106"
+    )
+
+
+def test_wheels_of_the_drivers_cuda_or_of_two_are_no_reason(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    wheel(tmp_path, "tensorrt_cu12_libs", "10.3.0")
+    assert why_not_driver("tensorrt", "12.6") is None
+    assert "needs CUDA 12" in why_not_driver("tensorrt", "11.8")
+    wheel(tmp_path, "tensorrt_cu13_bindings", "10.13.3")
+    assert cuda_major("tensorrt") == 0, "nobody knows which one is loaded"
+    assert why_not_driver("tensorrt", "11.8") is None
 
 
 def test_an_engine_of_another_model_is_refused(device, tiny_bundle):
@@ -337,7 +477,7 @@ def real(rtx, tiny_bundle) -> StoredEngine:
     ids=["engine", "context"],
 )
 def test_the_fake_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
-    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch", "uses")]
+    names = [n for n in dir(fake) if n[0] != "_" and n != "uses"]
     assert [n for n in names if not hasattr(getattr(rtx.trt, real), n)] == []
 
 
