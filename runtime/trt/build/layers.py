@@ -20,7 +20,7 @@ from typing import Any, Literal
 from finedge.errors import FinedgeError
 from finedge.runtime.trt.build.roles import ARITHMETIC, Role, operations_of, role_of
 
-UNKNOWN = "unknown"
+UNKNOWN: Literal["unknown"] = "unknown"
 _TYPES = {
     "float": "fp32",
     "half": "fp16",
