@@ -6,12 +6,13 @@ TensorRT is the module `tensorrt` (10.3 to 11.x), TensorRT for RTX is `tensorrt_
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from itertools import takewhile
 from typing import Any
 
-from finedge.errors import BackendMissing, UsageError, nearest
+from finedge.errors import BackendMissing, SystemProblem, UsageError, nearest
+from finedge.runtime.machine.packages import PackageMissing, package_version
 
 # backend name -> module, short name in file names, what installs it
 MODULES = {
@@ -27,6 +28,7 @@ MIN_VERSION = (10, 3)
 # NVIDIA calls strong typing incomplete in older versions: there a failed build may be tried again
 # with weak typing.
 STRONG_SINCE = (10, 12)
+CUDA_MAJORS = range(11, 20)  # whose wheels `cuda_major` looks for
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,49 @@ def load_library(backend: str) -> TrtLibrary:
 def why_not(backend: str) -> str | None:
     """Return why the library of `backend` cannot be used here, or None; a GPU is not looked for."""
     module, _, fix = MODULES[backend]
-    if importlib.util.find_spec(module) is None:
-        return f"the package {module} is missing: {fix}"
     try:
-        version = str(importlib.import_module(module).__version__)
-    # Broken installations fail in many ways: ImportError, OSError, RuntimeError of a placeholder.
-    except Exception as error:
-        return f"the package {module} does not load: {error}"
+        version = package_version(module)
+    except PackageMissing as error:
+        return f"{error.what}: {fix}"
+    except SystemProblem as error:
+        return error.what
     if backend == "tensorrt" and numbers(version) < MIN_VERSION:
         needed = ".".join(map(str, MIN_VERSION))
         return f"TensorRT {version} is too old: needs {needed} (JetPack 6.1)"
     return None
+
+
+def cuda_major(module: str) -> int | None:
+    """Return the major version of the CUDA that a library's wheels were built for, or None.
+
+    Their names have it: tensorrt_cu13_libs. JetPack's packages have none. Where wheels of two
+    versions are installed, nobody knows which one Python loads. Nothing is imported.
+    """
+    majors = [major for major in CUDA_MAJORS if _has_wheel(f"{module}_cu{major}_libs")]
+    return majors[0] if len(majors) == 1 else None
+
+
+def why_not_driver(module: str, driver: str) -> str | None:
+    """Return why a library's wheels do not fit a driver that supports CUDA `driver`, or None.
+
+    TensorRT 11.4 for CUDA 13 logs error 35 there, and ends the process at the next call.
+    """
+    needed, supported = cuda_major(module), int(driver.split(".")[0])
+    if needed is None or needed <= supported:
+        return None
+    package = f"{module.replace('_', '-')}-cu"
+    return (
+        f"the NVIDIA driver supports CUDA {driver}, {package}{needed} needs CUDA {needed}: "
+        f"update the driver, or pip uninstall {package}{needed}-libs "
+        f"and pip install {package}{supported}"
+    )
+
+
+def _has_wheel(name: str) -> bool:
+    try:
+        return distribution(name) is not None
+    except PackageNotFoundError:
+        return False
 
 
 def default_library() -> str:

@@ -22,7 +22,7 @@ from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.choose import runs_on
 from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
+from finedge.runtime.trt.library import MODULES, TrtLibrary, load_library, why_not
 from finedge.runtime.verify.command import verify
 from tests.runtime.benchmark.conftest import run_benchmark
 from tests.runtime.trt.fakes import FakeContext, FakeEngine
@@ -253,7 +253,7 @@ def test_an_engine_with_taps_shows_them_and_is_never_taken_for_another(device, t
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_a_missing_library_is_named_with_what_installs_it(name, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    monkeypatch.setitem(sys.modules, MODULES[name][0], None)
     assert "is missing: pip install 'finedge[" in load_backend(name).why_not()
 
 
