@@ -51,8 +51,9 @@ def opencv() -> dict[str, Any]:
 def _opencv_fix(error: SystemProblem) -> str:
     """Return what to do where OpenCV is missing, or lacks a library of the system."""
     cause = error.__cause__
-    is_library = isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError)
-    return missing_library(cause).fix if is_library else INSTALL
+    if isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError):
+        return missing_library(cause).fix
+    return INSTALL
 
 
 def built_with(build: str, feature: str) -> bool:

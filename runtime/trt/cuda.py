@@ -8,6 +8,7 @@ one.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 from contextlib import suppress
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SUCCESS, OUT_OF_MEMORY, INSUFFICIENT_DRIVER, NO_DEVICE = 0, 2, 35, 100
 MIB = 2**20
+LIBRARY = "libcuda.so.1"
 BINDINGS = ("cuda.bindings.runtime", "cuda.cudart")
 MEMORY_FIX = (
     "build with a smaller maximum batch (finedge build --batch), or end what else uses the GPU"
@@ -268,6 +270,19 @@ def _why_no_driver(cuda: Cuda) -> str:
         f"the binding needs {version_text(runtime)}: "
         f"update it, or pip install 'cuda-bindings<{major + 1}' tensorrt-cu{major}"
     )
+
+
+def driver_version(library: str = LIBRARY) -> int:
+    """Return the newest CUDA that the driver supports: 12060 for 12.6; 0 without a driver.
+
+    No CUDA package is needed.
+    """
+    version = ctypes.c_int()
+    try:
+        ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return 0
+    return version.value
 
 
 def version_text(number: int) -> str:

@@ -302,6 +302,7 @@ class FakeTrt:
             scratch,
         )
         self.profile, self.fixed, self.old = profile, fixed, old
+        self.engines = []  # the bytes that were to be deserialised
         self.answers = {}  # of engines whose bytes are these
         self.tensors = {"frames": (np.dtype(np.uint8), (size, size, 3)), **outputs}
         self.contexts = cuda.contexts
@@ -315,9 +316,12 @@ class FakeTrt:
         return kind
 
     def Runtime(self, logger):
+        if self.refuse == "Runtime":
+            logger.log(1, self.says)
         return SimpleNamespace(deserialize_cuda_engine=lambda data: self._load(data, logger))
 
     def _load(self, data, logger):
+        self.engines.append(bytes(data))
         if self.refuse == "deserialize_cuda_engine":
             logger.log(1, self.says)
             return None

@@ -11,8 +11,16 @@ import pytest
 from finedge.errors import SystemProblem
 from finedge.runtime.trt import cuda as module
 from finedge.runtime.trt.buffers import device_memory
-from finedge.runtime.trt.cuda import Cuda, Gpu, OutOfDeviceMemory, gpu, why_no_gpu
+from finedge.runtime.trt.cuda import (
+    Cuda,
+    Gpu,
+    OutOfDeviceMemory,
+    driver_version,
+    gpu,
+    why_no_gpu,
+)
 from tests.runtime.trt.fakes import FakeCuda, RaisingCuda
+from tests.runtime.trt.plugin.conftest import standin_libcuda  # noqa: F401 - a fixture
 
 
 def test_the_facts_of_the_gpu():
@@ -115,6 +123,11 @@ def test_a_binding_that_is_installed_and_does_not_load_says_so(monkeypatch, tmp_
     assert why_no_gpu() == (
         "the package cuda.bindings.runtime does not load: OSError: libcudart.so.12: no such file"
     )
+
+
+def test_the_driver_is_asked_without_a_package_and_may_be_missing(standin_libcuda):  # noqa: F811
+    assert driver_version(str(standin_libcuda)) // 1000 == 12
+    assert driver_version("libnocuda.so.1") == 0
 
 
 def test_hidden_devices_are_named(monkeypatch):
