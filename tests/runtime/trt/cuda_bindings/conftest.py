@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -32,15 +33,17 @@ class Binding:
     path: str
     hidden: Path
 
-    def run(self, script, *arguments, libraries=None, folders=()):
+    def run(self, script, *arguments, libraries=None, folders=(), **settings):
         """Run a script of this folder with the binding; return the JSON that it prints.
 
-        `libraries` is a folder with a libcuda.so.1; without one there is no driver.
+        `libraries` is a folder with a libcuda.so.1; without one there is no driver. `settings` are
+        environment variables.
         """
         paths = [*map(str, folders), self.path, str(ROOT)]
         environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
         environment["PYTHONPATH"] = os.pathsep.join(paths)
         environment["LD_LIBRARY_PATH"] = str(libraries or self.hidden)
+        environment |= settings
         process = subprocess.run(
             [sys.executable, HERE / script, *arguments],
             capture_output=True,
@@ -51,6 +54,15 @@ class Binding:
         )
         assert process.returncode == 0, f"{self.name}: {process.stderr[-2000:]}"
         return json.loads(process.stdout.splitlines()[-1])
+
+
+def compile_driver(compiler, source, folder):
+    """Compile a libcuda.so.1 into a folder; return the folder."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"not installed: {compiler} (make setup-system)")
+    command = [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run([*command, "-o", folder / "libcuda.so.1", HERE / source], check=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

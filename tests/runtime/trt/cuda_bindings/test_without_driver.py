@@ -5,17 +5,13 @@ cuda-python 12.6.2 and cuda-bindings 12.8 raise RuntimeError where newer version
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-
 import pytest
 
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
-from tests.runtime.trt.cuda_bindings.conftest import HERE
+from tests.runtime.trt.cuda_bindings.conftest import compile_driver
 
 # A library that loads only to say its version: TensorRT itself is not looked into without a GPU.
 TENSORRT = '__version__ = "10.3.0"\n'
-OLD_DRIVER = HERE / "old_driver.c"
 
 
 @pytest.fixture(scope="session")
@@ -29,12 +25,7 @@ def tensorrt(tmp_path_factory):
 @pytest.fixture(scope="session")
 def old_driver(tmp_path_factory):
     """Return a folder with a libcuda.so.1 of CUDA 11.4 that has only a few functions."""
-    if shutil.which("cc") is None:
-        pytest.skip("not installed: cc (make setup-system)")
-    folder = tmp_path_factory.mktemp("old_driver")
-    command = ["cc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", OLD_DRIVER]
-    subprocess.run(command, check=True)
-    return folder
+    return compile_driver("gcc", "old_driver.c", tmp_path_factory.mktemp("old_driver"))
 
 
 def answers(results):
