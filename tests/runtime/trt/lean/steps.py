@@ -1,17 +1,19 @@
 """Use TensorRT's lean runtime as our code does; print what happened as JSON.
 
-Run by test_lean.py in a process of its own: `steps.py registry`, `steps.py library FILE` or
-`steps.py engine FILE`.
+Run by test_lean.py in a process of its own: `steps.py registry`, or `steps.py library`,
+`autoload` or `engine` with a file.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import tensorrt_lean_bindings as trt
+import tensorrt_lean_libs
 
 from finedge.errors import FinedgeError
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
@@ -70,6 +72,21 @@ def library(path):
     }
 
 
+def autoload(path):
+    """Open the library that registers by itself, as DeepStream and Triton do."""
+    before = described(creator())
+    runtime = Path(tensorrt_lean_libs.__file__).parent / "libnvinfer_lean.so.11"
+    ctypes.CDLL(str(runtime), ctypes.RTLD_GLOBAL)  # the library looks for its registry
+    ctypes.CDLL(path)
+    return {
+        "before": before,
+        "after": described(creator()),
+        "under ''": described(creator("")),
+        "listed": [listed()],
+        "plugin": made(creator()),
+    }
+
+
 def engine(path):
     try:
         Engine.load(Path(path).read_bytes(), trt=trt, file="x.engine")
@@ -80,5 +97,5 @@ def engine(path):
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
-    steps = {"registry": registry, "library": library, "engine": engine}
+    steps = {"registry": registry, "library": library, "autoload": autoload, "engine": engine}
     print(json.dumps({"version": trt.__version__, **steps[name](*arguments)}))

@@ -63,7 +63,7 @@ def lean():
 
 @pytest.fixture(scope="module")
 def cpp_plugin(tmp_path_factory):
-    """The C++ plugin, built by cmake against the newest headers of TensorRT that are here."""
+    """The C++ libraries, built by cmake against the newest headers of TensorRT that are here."""
     versions, cuda = headers(), cuda_include()
     if not versions:
         pytest.skip(MISSING)
@@ -72,8 +72,8 @@ def cpp_plugin(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cpp_plugin")
     options = [f"-DNVINFER_INCLUDE={versions[-1].folder}", f"-DCUDA_INCLUDE={cuda}"]
     run("cmake", "-S", SOURCE, "-B", folder, *options)
-    run("cmake", "--build", folder, "--target", "finedge_plugin")
-    return folder / "libfinedge_plugin.so"
+    run("cmake", "--build", folder)
+    return folder
 
 
 def test_the_python_creator_registers_once_and_twice(lean):
@@ -86,9 +86,17 @@ def test_the_python_creator_registers_once_and_twice(lean):
 
 
 def test_the_cpp_plugin_is_loaded_from_its_library(lean, cpp_plugin):
-    answer = lean("library", cpp_plugin)
+    answer = lean("library", cpp_plugin / "libfinedge_plugin.so")
     assert (answer["before"], answer["after"]) == (None, CREATOR)
     assert answer["loaded"]
+    assert answer["under ''"] is None
+    assert answer["listed"] == [1]
+    assert answer["plugin"]
+
+
+def test_opening_the_autoload_library_registers_the_cpp_plugin(lean, cpp_plugin):
+    answer = lean("autoload", cpp_plugin / "libfinedge_plugin_autoload.so")
+    assert (answer["before"], answer["after"]) == (None, CREATOR)
     assert answer["under ''"] is None
     assert answer["listed"] == [1]
     assert answer["plugin"]
