@@ -19,10 +19,13 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[3]
 WHEELS = pinned(HERE / "wheels.txt")
 LOADER = WHEELS.pop("cuda-pathfinder==1.9.1")  # the newer bindings import it
-VERSIONS = [
-    *WHEELS,
-    *(pytest.param(name, marks=pytest.mark.slow) for name in pinned(HERE / "wheels-slow.txt")),
-]
+SLOW = pinned(HERE / "wheels-slow.txt")
+
+
+def versions(*starts):
+    """Return the pytest parameters of the versions that begin so, e.g. "cuda-bindings==12.8"."""
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in SLOW if name.startswith(starts)]
+    return [*(name for name in WHEELS if name.startswith(starts)), *slow]
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ def no_driver(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session", params=VERSIONS)
+@pytest.fixture(scope="session", params=versions("cuda-"))
 def binding(request, no_driver):
-    wheel = {**WHEELS, **pinned(HERE / "wheels-slow.txt")}[request.param]
+    wheel = (WHEELS | SLOW)[request.param]
     path = os.pathsep.join(str(folder_or_skip(w)) for w in (wheel, LOADER))
     return Binding(request.param, path, no_driver)

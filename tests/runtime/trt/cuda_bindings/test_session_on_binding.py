@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.runtime.trt.cuda_bindings.conftest import compile_driver
+from tests.runtime.trt.cuda_bindings.conftest import compile_driver, versions
 
-SERVED = ("cuda-python==12.6", "cuda-bindings==12.8")
+SERVED = versions("cuda-python==12.6", "cuda-bindings==12.8")
+pytestmark = pytest.mark.parametrize("binding", SERVED, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +22,6 @@ def host_driver(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["copied", "mapped"])
 def results(request, binding, host_driver):
-    if not binding.name.startswith(SERVED):
-        pytest.skip(f"{binding.name} contains NVIDIA's own runtime")
     settings = {"STANDIN_INTEGRATED": "1"} if request.param == "mapped" else {}
     return binding.run("session.py", libraries=host_driver, **settings)
 
