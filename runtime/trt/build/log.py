@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 # On a machine without a driver the library adds this line to unrelated errors.
 NOISE = "catchCudaError"
 
+OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|could not be allocated", re.IGNORECASE)
 KEPT = 300  # messages, and errors; full TensorRT logs 10^5 to 10^6 verbose messages in a build
 VERBOSE = 4
 
@@ -47,6 +49,11 @@ class Messages(deque[str]):
         self.append(text)
         if severity <= 1 and NOISE not in text:
             self.errors.append(text)
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether an error says that memory is short, of the GPU or of the host."""
+        return any(OUT_OF_MEMORY.search(text) for text in self.errors)
 
 
 @functools.cache
@@ -81,6 +88,25 @@ def collected(trt: Any, *, everything: bool = False) -> Iterator[Messages]:
         yield messages
     finally:
         process_logger.sink = previous
+
+
+@contextmanager
+def reported(trt: Any) -> Iterator[Messages]:
+    """Collect errors for the text of an exception, as `collected` does.
+
+    Everything else reaches the log at once, and the errors too where the block raises nothing.
+    """
+    previous = logger(trt).sink
+    with collected(trt) as messages:
+        collect = logger(trt).sink
+
+        def sort(severity: int, text: str) -> None:
+            (collect if severity <= 1 else previous)(severity, text)
+
+        logger(trt).sink = sort
+        yield messages
+    for text in messages.errors:
+        previous(1, text)
 
 
 def without_noise(text: str) -> str:

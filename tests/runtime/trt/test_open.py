@@ -16,6 +16,7 @@ from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
 from finedge.runtime.backend import why_not as why_not_backend
+from finedge.runtime.trt import input_memory
 from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildOptions, Profile
@@ -64,7 +65,7 @@ def test_the_first_open_builds_and_says_what_runs(device, tiny_bundle):
         "fp32",
         "model.fp32.onnx",
     )
-    assert info.file.startswith("pretended-trt10.3.0-fp32-")
+    assert info.file.startswith("pretended-8sm-8gib-trt10.3.0-fp32-")
     assert info.versions == {"tensorrt": "10.3.0", "driver": "12.6"}
     assert device.cuda.live() == []
 
@@ -94,6 +95,28 @@ def test_an_engine_for_another_gpu_is_left_alone(device, tiny_bundle):
     assert len(device.built) == 2
 
 
+def test_an_engine_of_another_board_of_the_same_name_is_left_alone(device, tiny_bundle, caplog):
+    """A bundle was built on a board with 16 multiprocessors and copied to one with 8."""
+    device.cuda.properties.multiProcessorCount = 16
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    device.cuda.properties.multiProcessorCount = 8
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert len(device.built) == 2
+    assert "(gpu: Pretended (16SM, 8GiB) -> Pretended (8SM, 8GiB)): building again" in caplog.text
+
+
+def test_an_engine_whose_key_knows_no_board_is_built_again(device, tiny_bundle, caplog):
+    """An earlier version wrote it: nothing fails, and the log says why it is not used."""
+    built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
+    old = replace(built.key, gpu="Pretended")
+    EngineStore.of(tiny_bundle).keep(old, b"fp32", {"attention": built.record["attention"]})
+    for path in (built.path, built.path.with_suffix(".json")):
+        path.unlink()
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert len(device.built) == 2
+    assert "does not fit (gpu: Pretended -> Pretended (8SM, 8GiB)): building again" in caplog.text
+
+
 def test_a_damaged_engine_is_built_again(device, tiny_bundle, caplog):
     built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
     built.path.write_bytes(b"damaged")
@@ -116,9 +139,11 @@ def test_a_bundle_with_the_cpu_form_only_has_no_int8_for_a_gpu(device, make_bund
 @pytest.mark.parametrize(
     ("gpu_of_key", "capability", "fits"),
     [
-        ("Orin", "8.7", True),
-        ("Orin Nano", "8.7", False),
-        ("Orin", "8.6", False),
+        ("Orin (8SM, 8GiB)", "8.7", True),
+        ("Orin (8SM, 16GiB)", "8.7", False),  # Orin NX
+        ("Orin (16SM, 64GiB)", "8.7", False),  # AGX Orin
+        ("Orin", "8.7", False),  # any of them: written by an earlier version
+        ("Orin (8SM, 8GiB)", "8.6", False),
         ("portable", "portable", False),  # 8.7 is not among what it covers
         ("sm87", "sm87", True),
         ("sm86+sm87", "sm86+sm87", True),
@@ -198,7 +223,7 @@ def test_verify_holds_each_engine_against_the_file_it_was_built_from(
 ):
     result = verify(tiny_bundle.path, backend="tensorrt", data=tiny_data, images=6)
     named = [s["name"] for s in result["stages"] if s["name"].startswith("logits pretended")]
-    assert [n.split("-")[2] for n in named] == ["fp32", "int8"]
+    assert [n.split("-")[4] for n in named] == ["fp32", "int8"]
     assert result["pass"] is True
     assert all(s["max_abs"] < 1e-6 for s in result["stages"] if s["name"] in named), (
         "what ONNX Runtime answered, to the bit or nearly"
@@ -212,7 +237,7 @@ def test_verify_shows_the_numbers_of_an_engine_that_fails(device, tiny_bundle, c
     assert main(["verify", str(tiny_bundle.path), "--backend", "tensorrt"]) == 5
     stages = json.loads(capsys.readouterr().out)["stages"]
     failed = [s for s in stages if s["pass"] is False]
-    assert failed[0]["name"].startswith("logits pretended-trt10.3.0-fp32")
+    assert failed[0]["name"].startswith("logits pretended-8sm-8gib-trt10.3.0-fp32")
     assert failed[0]["max_abs"] == pytest.approx(0.01, abs=1e-4)
 
 
@@ -233,6 +258,95 @@ def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundl
     assert offline["engine_p50_ms"] is None, "it overlaps"
     assert offline["n"] >= 3
     assert device.cuda.live() == []
+
+
+# --- memory for the input of an integrated GPU ---
+
+INPUT = "input_memory"
+
+
+@pytest.fixture
+def integrated(device, monkeypatch):
+    """A device whose GPU shares the CPU's memory; times are those of the fake's clock."""
+    device.cuda.properties.integrated = 1
+    monkeypatch.setattr(input_memory, "perf_counter", lambda: device.cuda.now)
+    return device
+
+
+@pytest.mark.parametrize(
+    ("costs", "chosen"),
+    [
+        ({"mapped": 0.009, "copied": 0.002}, "copied"),
+        ({"mapped": 0.001, "copied": 0.002}, "mapped"),
+        ({"mapped": 0.002, "copied": 0.002}, "mapped"),
+    ],
+)
+def test_the_faster_input_memory_is_kept_and_recorded(
+    integrated, tiny_bundle, caplog, costs, chosen
+):
+    caplog.set_level("INFO")
+    integrated.cuda.costs.update(costs)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == chosen
+        integrated.cuda.calls.clear()
+        session(np.zeros((1, 32, 32, 3), np.uint8))
+        list(session.stream([np.zeros((1, 32, 32, 3), np.uint8)] * 3))
+        assert ("cudaMemcpyAsync" in integrated.cuda.names()) == (chosen == "copied")
+    assert integrated.cuda.live() == []
+    entry = record_of(tiny_bundle)[INPUT]
+    milliseconds = {name: pytest.approx(1e3 * seconds) for name, seconds in costs.items()}
+    assert (entry["chosen"], entry["batch"], entry["ms"]) == (chosen, 1, milliseconds)
+    assert f"input is {chosen}, the faster of" in caplog.text
+
+
+def test_the_recorded_input_memory_is_taken_untimed(integrated, tiny_bundle):
+    integrated.cuda.costs["mapped"] = 0.009
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[GOLDEN]["pass"] is True
+    integrated.cuda.calls.clear()
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+        assert replays(integrated) == 0, "neither timed nor replayed"
+
+
+def test_the_input_memory_is_timed_again_with_another_driver(integrated, tiny_bundle, monkeypatch):
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    newer = replace(gpu(integrated.cuda), driver="13.2")
+    monkeypatch.setattr("finedge.runtime.trt.cuda.gpu", lambda: newer)
+    integrated.cuda.costs["mapped"] = 0.009
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert record_of(tiny_bundle)[INPUT]["driver"] == "13.2"
+
+
+def test_a_gpu_with_its_own_memory_times_nothing(device, tiny_bundle):
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert INPUT not in record_of(tiny_bundle)
+
+
+def test_without_room_for_both_memories_the_input_stays_mapped(
+    integrated, tiny_bundle, monkeypatch, caplog
+):
+    malloc, calls = integrated.cuda.cudaMalloc, []
+
+    def full(size):
+        calls.append(size)
+        return malloc(size) if len(calls) == 1 else (2, None)
+
+    monkeypatch.setattr(integrated.cuda, "cudaMalloc", full)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "mapped"
+    assert "the input stays mapped, untimed: cudaMalloc found no room" in caplog.text
+    assert integrated.cuda.live() == []
+
+
+@pytest.mark.parametrize("entry", ["mapped", {"chosen": "pinned"}, {}])
+def test_an_entry_of_another_kind_is_timed_again(integrated, tiny_bundle, entry):
+    engine = integrated.build(tiny_bundle, BuildOptions("fp32"), library=integrated.library)
+    engine.with_entry(INPUT, entry)
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[INPUT]["chosen"] == "mapped"
 
 
 # --- taps ---
@@ -351,7 +465,7 @@ def real(rtx, tiny_bundle) -> StoredEngine:
     ids=["engine", "context"],
 )
 def test_the_fake_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
-    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch", "uses")]
+    names = [n for n in dir(fake) if n[0] != "_" and n != "uses"]
     assert [n for n in names if not hasattr(getattr(rtx.trt, real), n)] == []
 
 
