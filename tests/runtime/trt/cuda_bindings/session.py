@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
-import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +19,7 @@ from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.session import open_session
 from tests.runtime.trt.conftest import OUTPUTS, SPEC, answer, frames
-from tests.runtime.trt.fakes import FakeTrt
+from tests.runtime.trt.fakes import FakeCuda, FakeTrt
 
 DRIVER = ctypes.CDLL("libcuda.so.1")
 SIZES = (1, 3, 1, 4, 3, 11)  # 11 goes in parts: the engine takes 4
@@ -29,12 +28,19 @@ DRIVER.standin_enqueue.argtypes = [ctypes.c_void_p, KERNEL, ctypes.c_int]
 DRIVER.standin_alive.restype = ctypes.c_size_t
 
 
-class HostMemory:
-    """What FakeTrt's contexts need of a GPU: memory by address, and work on a stream."""
+class HostMemory(FakeCuda):
+    """The part of FakeCuda that FakeTrt's contexts call: memory by address, work on a stream."""
 
     def __init__(self):
-        self.calls, self.contexts, self.capture, self._work = [], weakref.WeakSet(), {}, []
-        self._kernel = KERNEL(lambda number: self._work[number]())
+        super().__init__()
+        self.failures, self._work = [], []
+        self._kernel = KERNEL(self._run_work)
+
+    def _run_work(self, number):
+        try:
+            self._work[number]()
+        except Exception as error:  # ctypes would drop it
+            self.failures.append(repr(error))
 
     def resolve(self, address, size):
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
@@ -56,7 +62,8 @@ def is_right(outputs, batch):
 
 def session_results():
     """Return which answers are right, and how much is still allocated after the end."""
-    trt = FakeTrt(HostMemory(), answer=answer, outputs=OUTPUTS)
+    memory = HostMemory()
+    trt = FakeTrt(memory, answer=answer, outputs=OUTPUTS)
     library = TrtLibrary("tensorrt", "trt", trt, "10.3.0")
     info = SessionInfo("tensorrt", "Stand-in", "x.engine", "fp16")
     session = open_session(b"engine", SimpleNamespace(spec=SPEC), library=library, info=info)
@@ -72,6 +79,7 @@ def session_results():
         "used": used,
         "layers": layers,
         "left": DRIVER.standin_alive(),
+        "failures": memory.failures,
     }
 
 

@@ -40,6 +40,7 @@ def test_the_gpu_is_read_from_the_bindings_own_types(results):
 
 def test_answers_are_exact_and_all_memory_is_freed(results):
     session = results["session"]
+    assert session["failures"] == []
     assert session["calls"] == [True] * 6
     assert session["streamed"] == [True] * 6
     assert session["used"] > 10
