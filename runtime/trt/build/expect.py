@@ -90,7 +90,7 @@ def _not_int8(report: LayerReport, names: Sequence[str]) -> Iterator[str]:
 
 
 def _not_int8_node(name: str, layers: Sequence[Layer]) -> Iterator[str]:
-    """Return what is wrong with a node that should be INT8; `layers` are those that name it."""
+    """Yield what is wrong with a node that should be INT8; `layers` are those that name it."""
     start = f"{name} is INT8 in the calibration record, and"
     products = [layer for layer in layers if layer.role in ("convolution", "matmul")]
     unknown = [layer for layer in layers if layer.role == "unknown"]

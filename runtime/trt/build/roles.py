@@ -32,7 +32,7 @@ _TYPES: tuple[tuple[str, Role], ...] = (
     ("customlayer", "plugin"),
     ("plugin", "plugin"),
     ("reformat", "reformat"),
-    ("quantize", "reformat"),  # Dequantize and DynamicQuantize, where no other layer took them in
+    ("quantize", "reformat"),  # also Dequantize and DynamicQuantize, where they run alone
 )
 # Parts of the types that hold no convolution, matrix product or softmax. Myelin is not one of them:
 # TensorRT 8.x writes a single Myelin layer for a whole region of the graph.
