@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from finedge.bundle import Bundle
-from finedge.errors import GateError
+from finedge.errors import GateError, SystemProblem
 from finedge.golden import read_golden
 from finedge.runtime.agreement import Stage, golden_stages
 from finedge.runtime.backend import Session
@@ -26,7 +26,7 @@ from finedge.runtime.trt.build.options import (
 )
 from finedge.runtime.trt.build.spec import usable_specs
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine
-from finedge.runtime.trt.cuda import Gpu, OutOfDeviceMemory
+from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.input_memory import Memory
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.session import TensorRtSession, random_frames
@@ -54,8 +54,16 @@ def stored_engine(
         for engine in EngineStore.of(bundle)
         if runs_on(engine.key, gpu) and any(same_model(engine.key, spec.key) for spec in specs)
     ]
-    engines.sort(key=lambda engine: engine.path.stat().st_mtime, reverse=True)
+    engines.sort(key=_built_at, reverse=True)
     return next((engine for engine in engines if engine.is_whole()), None)
+
+
+def _built_at(engine: StoredEngine) -> float:
+    """Return when an engine was written; 0 where another process has just removed it."""
+    try:
+        return engine.path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def same_model(key: EngineKey, other: EngineKey) -> bool:
@@ -136,7 +144,7 @@ def choose_input_memory_once(
     frames = random_frames(bundle.spec, engine.key.profile[1])
     try:
         times = session.choose_input_memory(frames)
-    except OutOfDeviceMemory as error:
+    except SystemProblem as error:  # of the copy: no room for both, for example
         log.warning("the input stays mapped, untimed: %s", error.what)
         return engine
     memory, file = session.input_memory, session.info.file
@@ -148,12 +156,7 @@ def choose_input_memory_once(
 
 def _device(gpu: Gpu) -> dict[str, Any]:
     """Return what an entry holds for: the same engine may be copied to another machine."""
-    return {
-        "device": gpu.name,
-        "processors": gpu.processors,
-        "driver": gpu.driver,
-        "machine": platform.node(),
-    }
+    return {"device": board_name(gpu), "driver": gpu.driver, "machine": platform.node()}
 
 
 def _entry(engine: StoredEngine, name: str, gpu: Gpu) -> Mapping[str, Any]:

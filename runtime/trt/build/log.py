@@ -1,6 +1,6 @@
 """The one logger that a process gives TensorRT.
 
-The library keeps the first logger that it gets and ignores later ones, so only its sink changes.
+The library keeps the first logger that it gets and ignores later ones, so only its sinks change.
 It has no severity filter: every message is a call into Python under the GIL. A call costs 0.9 us
 where it returns at once, 1.6 us where it keeps the text (measured on a server's CPU), so the 10^6
 messages of a long build cost one or two seconds. `trt.Logger` filters without Python (0.3 us), but
@@ -60,17 +60,16 @@ class Messages(deque[str]):
 def logger(trt: Any) -> Any:
     """Return the process's ILogger for this library.
 
-    Its attribute `sink` takes (severity 0..4, text); 0 and 1 are errors.
+    The last of its `sinks` takes (severity 0..4, text); 0 and 1 are errors.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
-        sink: Sink = staticmethod(_to_python)
-
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.sinks: list[Sink] = [_to_python]
 
         def log(self, severity: Any, message: str) -> None:
-            self.sink(int(severity), message)
+            self.sinks[-1](int(severity), message)
 
     return Logger()
 
@@ -82,12 +81,8 @@ def collected(trt: Any, *, everything: bool = False) -> Iterator[Messages]:
     `everything` keeps all messages, the verbose ones too.
     """
     messages = Messages(everything=everything)
-    process_logger = logger(trt)
-    previous, process_logger.sink = process_logger.sink, messages.collect
-    try:
+    with _sink(trt, messages.collect):
         yield messages
-    finally:
-        process_logger.sink = previous
 
 
 @contextmanager
@@ -96,17 +91,26 @@ def reported(trt: Any) -> Iterator[Messages]:
 
     Everything else reaches the log at once, and the errors too where the block raises nothing.
     """
-    previous = logger(trt).sink
-    with collected(trt) as messages:
-        collect = logger(trt).sink
+    messages, below = Messages(), logger(trt).sinks[-1]
 
-        def sort(severity: int, text: str) -> None:
-            (collect if severity <= 1 else previous)(severity, text)
+    def sort(severity: int, text: str) -> None:
+        (messages.collect if severity <= 1 else below)(severity, text)
 
-        logger(trt).sink = sort
+    with _sink(trt, sort):
         yield messages
     for text in messages.errors:
-        previous(1, text)
+        below(1, text)
+
+
+@contextmanager
+def _sink(trt: Any, sink: Sink) -> Iterator[None]:
+    """Let a sink take what the library logs; blocks of two threads may end in any order."""
+    sinks = logger(trt).sinks
+    sinks.append(sink)
+    try:
+        yield
+    finally:
+        sinks.remove(sink)
 
 
 def without_noise(text: str) -> str:

@@ -108,7 +108,7 @@ class Device:
 
 @pytest.fixture
 def device(monkeypatch, tiny_bundle):
-    cuda = FakeCuda()
+    cuda = FakeCuda(integrated=True)
     outputs = {"logits": (np.dtype(np.float32), (6,))}
     trt = FakeTrt(cuda, answer=answer, outputs=outputs, size=32)
     device = Device(cuda, TrtLibrary("tensorrt", "trt", trt, "10.3.0"), [])

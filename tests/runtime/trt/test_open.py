@@ -175,11 +175,23 @@ def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundl
 # --- the golden frame ---
 
 
-def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
+@pytest.fixture
+def discrete(device):
+    """A device whose GPU has its own memory: it times nothing when an engine is opened."""
+    device.cuda.properties.integrated = 0
+    return device
+
+
+def test_the_golden_frame_is_replayed_once_on_a_device(discrete, tiny_bundle):
+    device = discrete
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 1
     result = record_of(tiny_bundle)[GOLDEN]
-    assert (result["pass"], result["device"], result["driver"]) == (True, "Pretended", "12.6")
+    assert (result["pass"], result["device"], result["driver"]) == (
+        True,
+        "Pretended (8SM)",
+        "12.6",
+    )
     assert [s["name"].split("/")[1] for s in result["stages"]] == ["logits"]
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 0
@@ -196,7 +208,8 @@ def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(
     assert "Read-only file system): the golden frame is replayed at every start" in caplog.text
 
 
-def test_another_driver_replays_it_again(device, tiny_bundle, monkeypatch):
+def test_another_driver_replays_it_again(discrete, tiny_bundle, monkeypatch):
+    device = discrete
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     replays(device)
     monkeypatch.setattr(
@@ -268,7 +281,6 @@ INPUT = "input_memory"
 @pytest.fixture
 def integrated(device, monkeypatch):
     """A device whose GPU shares the CPU's memory; times are those of the fake's clock."""
-    device.cuda.properties.integrated = 1
     monkeypatch.setattr(input_memory, "perf_counter", lambda: device.cuda.now)
     return device
 
@@ -319,7 +331,7 @@ def test_the_input_memory_is_timed_again_with_another_driver(integrated, tiny_bu
     assert record_of(tiny_bundle)[INPUT]["driver"] == "13.2"
 
 
-def test_a_gpu_with_its_own_memory_times_nothing(device, tiny_bundle):
+def test_a_gpu_with_its_own_memory_times_nothing(discrete, tiny_bundle):
     with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
         assert session.input_memory == "copied"
     assert INPUT not in record_of(tiny_bundle)
