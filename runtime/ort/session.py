@@ -29,6 +29,8 @@ DTYPES = {
     "tensor(double)": "float64",
 }
 OUT_OF_MEMORY_TEXTS = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
+# What stands in the errors of NVIDIA's libraries, and of a provider that fails while it runs.
+GPU_TEXTS = ("CUDA", "CUDNN", "CUBLAS", "EP_FAIL")
 EXPORT_AGAIN = "export again, or update onnxruntime"
 
 
@@ -157,6 +159,11 @@ def run_error(file: str, error: Exception) -> FinedgeError:
             f"{file} asks for more memory than there is: {error}",
             expected="a model that fits this machine",
             fix="run another variant",
+        )
+    if any(text in str(error) for text in GPU_TEXTS):
+        return SystemProblem(
+            f"the GPU does not run {file}: {error}",
+            fix="finedge doctor; --backend onnxruntime runs on the CPU",
         )
     return BundleError(
         f"{file} cannot be run: {error}",
