@@ -41,6 +41,7 @@ def test_a_session_whose_nodes_ran_on_the_cpu_is_refused(tiny_bundle):
     assert AZURE.name in failure.value.expected
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_provider_that_is_not_there_is_refused_and_stdout_stays_empty(tiny_bundle, capsys):
     missing = Provider("NoSuchExecutionProvider", "none", "")
     with pytest.raises(SystemProblem, match="Unknown Provider Type: NoSuchExecutionProvider"):

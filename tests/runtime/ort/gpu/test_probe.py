@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from finedge.errors import SystemProblem
@@ -72,9 +76,15 @@ def test_a_provider_may_be_forced(monkeypatch, anew):
     assert load_backend("onnxruntime-gpu").usual_variants == ("fp32", "fp16", "int8")
 
 
-def test_the_driver_itself_names_the_gpu(standin_libcuda, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("STANDIN_CC", "8.9")
-    assert gpu_name(str(standin_libcuda)) == "stand-in 8.9"
+def test_the_driver_itself_names_the_gpu(standin_libcuda):  # noqa: F811
+    # Loaded here, the stand-in would be this process's driver from now on.
+    code = (
+        "import sys; from finedge.runtime.ort.gpu import probe; print(probe.gpu_name(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(standin_libcuda)]
+    environment = {**os.environ, "STANDIN_CC": "8.9"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "stand-in 8.9\n"
 
 
 def test_a_machine_without_a_driver_says_so():
