@@ -12,6 +12,7 @@ MIN_FREE_MIB = 1024  # of memory and of disk: an engine build or an export needs
 SMALL_MIB = 8192  # a Jetson with no more memory than this needs swap to build engines
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 TOO_OLD = ("4", "5", "6.0", "6.0 (preview)")  # their TensorRT is 8
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-gpu")
 VENV = "make the environment again: /usr/bin/python3 -m venv --system-site-packages .venv"
 SWAP = (
     "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && "
@@ -137,12 +138,13 @@ def _power_mode_problems(mode: str | None, modes: dict[Any, str]) -> Iterator[Pr
 def _gpu_problems(facts: dict[str, Any]) -> Iterator[Problem]:
     gpu, image = facts["gpu"], facts["plugin_image"]
     has_driver = facts["nvidia_driver"] is not None or facts["jetson"] is not None
+    backends = facts["backends"].items()
+    reasons = {name: why_not for name, why_not in backends if name in GPU_BACKENDS}
     if gpu is None:
-        if has_driver:
+        # ONNX Runtime needs no CUDA binding for Python.
+        if has_driver and reasons.get("onnxruntime-gpu", "missing") is not None:
             yield Problem("the GPU cannot be used", str(facts["why_no_gpu"]))
         return
-    backends = facts["backends"].items()
-    reasons = {name: why_not for name, why_not in backends if name.startswith("tensorrt")}
     if reasons and all(reasons.values()):
         fixes = (f"{name}: {why_not}" for name, why_not in reasons.items())
         yield Problem("no backend uses the GPU", "; or ".join(fixes))

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from finedge.errors import SystemProblem
-from finedge.runtime.ort.gpu.providers import GPU_PACKAGE, Provider
+from finedge.runtime.ort.gpu.providers import GPU_PACKAGE, PROVIDERS, Provider
 from finedge.runtime.trt.plugin.driver import LIBRARY as LIBCUDA
 from finedge.runtime.trt.plugin.driver import Driver
 
@@ -36,6 +36,11 @@ def why_not(provider: Provider) -> str | None:
         return _why_not_installed(provider) or why_no_gpu() or _why_trial_failed(provider)
     except Exception as error:  # a broken installation fails in many ways
         return f"{type(error).__name__}: {error}"
+
+
+def why_not_each() -> dict[str, str | None]:
+    """Return `why_not` of every provider by its name."""
+    return {provider.name: why_not(provider) for provider in PROVIDERS}
 
 
 def why_no_gpu() -> str | None:
