@@ -39,8 +39,7 @@ def apply(
     A plugin is put into `settings` instead, and None is returned.
 
     Raises:
-        SystemProblem: the plugin offers no device.
-        Exception: ONNX Runtime's own, where the plugin does not load.
+        SystemProblem: the plugin does not load, or offers no GPU.
     """
     if not provider.module:
         preload()
@@ -53,12 +52,14 @@ def plugin_devices(provider: Provider) -> list[Any]:
     """Register a plugin once; return the GPUs that it offers (`OrtEpDevice`), at least one.
 
     Raises:
-        SystemProblem: it offers none.
-        Exception: ONNX Runtime's own, where it does not load.
+        SystemProblem: it does not load, or offers none.
     """
     import onnxruntime
 
-    _register(provider.name, provider.module)
+    try:
+        _register(provider.name, provider.module)
+    except Exception as error:  # ONNX Runtime's own exceptions share no base class
+        raise SystemProblem(f"{provider.module} does not load: {error}") from error
     devices = [d for d in onnxruntime.get_ep_devices() if d.ep_name == provider.name]
     if not devices:
         raise SystemProblem(

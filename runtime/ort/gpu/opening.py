@@ -17,7 +17,7 @@ from finedge.errors import SystemProblem
 from finedge.runtime.backend import SessionInfo, SessionOptions
 from finedge.runtime.ort.gpu.loading import apply
 from finedge.runtime.ort.gpu.placement import check_placement, profiled_nodes
-from finedge.runtime.ort.gpu.providers import Provider, provider_options
+from finedge.runtime.ort.gpu.providers import OVERRIDE, Provider, provider_options
 from finedge.runtime.ort.session import (
     OnnxRuntimeSession,
     ProviderOptions,
@@ -103,7 +103,8 @@ class Opening:
             providers=apply(self.provider, settings, options),
             name=f"{self.bundle.path / file} on {self.provider.name}",
             error=SystemProblem,
-            fix="finedge doctor; --backend onnxruntime runs on the CPU",
+            fix=f"finedge doctor; {OVERRIDE}=cuda takes CUDA's provider; "
+            "--backend onnxruntime runs on the CPU",
         )
 
     def _providers(self, cache: Path | None) -> list[ProviderOptions]:

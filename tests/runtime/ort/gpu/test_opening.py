@@ -11,12 +11,17 @@ import onnx
 import onnxruntime
 import pytest
 
-from finedge.errors import SystemProblem
+from finedge.errors import BundleError, SystemProblem
 from finedge.graph.onnx_file import read_onnx
 from finedge.runtime.backend import SessionInfo, SessionOptions
 from finedge.runtime.ort.gpu.opening import PLAIN_QDQ, Opening
 from finedge.runtime.ort.gpu.providers import PROVIDERS, Provider, provider_options
-from finedge.runtime.ort.session import OnnxRuntimeSession, open_model, session_settings
+from finedge.runtime.ort.session import (
+    OnnxRuntimeSession,
+    open_model,
+    run_error,
+    session_settings,
+)
 
 RTX, TENSORRT, CUDA = PROVIDERS
 FILE = "model.fp32.onnx"
@@ -47,6 +52,16 @@ def test_a_provider_that_is_not_there_is_refused_and_stdout_stays_empty(tiny_bun
     with pytest.raises(SystemProblem, match="Unknown Provider Type: NoSuchExecutionProvider"):
         opening(missing, tiny_bundle).open(read_onnx(tiny_bundle.file(FILE)), file=FILE)
     assert capsys.readouterr().out == ""
+
+
+def test_a_plugin_that_does_not_load_is_a_typed_error(tiny_bundle, tmp_path, monkeypatch):
+    (tmp_path / "libbroken.so").write_text("no library")
+    package = f"def get_library_path(): return {str(tmp_path / 'libbroken.so')!r}"
+    (tmp_path / "broken_plugin.py").write_text(package)
+    monkeypatch.syspath_prepend(tmp_path)
+    broken = Provider("BrokenExecutionProvider", "broken", "", module="broken_plugin")
+    with pytest.raises(SystemProblem, match=r"broken_plugin does not load: .*libbroken\.so"):
+        opening(broken, tiny_bundle).open(read_onnx(tiny_bundle.file(FILE)), file=FILE)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +140,21 @@ def test_cudas_setting_for_int8_leaves_no_constant_to_dequantise(tiny_bundle, tm
     assert pairs
     assert not [node for node in pairs if node.input[0] in constants]
     assert Counter(node.op_type for node in graph.node)["QLinearConv"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", SystemProblem),
+        ("[ONNXRuntimeError] : 11 : EP_FAIL : Non-zero status code returned", SystemProblem),
+        ("CUDA failure 2: out of memory ; GPU=0", SystemProblem),
+        ("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions", BundleError),
+    ],
+)
+def test_a_run_that_fails_blames_the_gpu_or_the_file(text, kind):
+    error = run_error(FILE, RuntimeError(text))
+    assert isinstance(error, kind)
+    assert text in error.what
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
