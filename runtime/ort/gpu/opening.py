@@ -6,6 +6,8 @@ import importlib
 import logging
 import re
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,12 @@ from finedge.bundle import Bundle
 from finedge.errors import SystemProblem
 from finedge.runtime.backend import SessionInfo, SessionOptions
 from finedge.runtime.ort.gpu.loading import apply
-from finedge.runtime.ort.gpu.placement import check_placement, profiled_nodes
+from finedge.runtime.ort.gpu.placement import (
+    RanNode,
+    check_placement,
+    name_nodes,
+    profiled_nodes,
+)
 from finedge.runtime.ort.gpu.providers import OVERRIDE, Provider, provider_options
 from finedge.runtime.ort.session import (
     OnnxRuntimeSession,
@@ -66,8 +73,7 @@ class Opening:
             nodes = profiled_nodes(lambda: answering(frame), session.end_profiling)
         providers = [name for name, _ in self._providers(None)]
         shapes = check_placement(nodes, providers, file=file, reason=reason)
-        if shapes:
-            log.info("%s: shapes are computed on the CPU: %s", file, ", ".join(map(str, shapes)))
+        self._log_placement(nodes, shapes, file=file)
         return answering
 
     def _on_gpu(
@@ -143,6 +149,14 @@ class Opening:
             log.warning("%s: %s: engines are built at every start", folder, error.strerror)
             return None
         return folder
+
+    def _log_placement(
+        self, nodes: Sequence[RanNode], shapes: Sequence[RanNode], *, file: str
+    ) -> None:
+        for name, count in Counter(node.provider for node in nodes).items():
+            log.info("%s: %s runs %d nodes", file, name, count)
+        if shapes:
+            log.info("%s: shapes are computed on the CPU: %s", file, name_nodes(shapes))
 
     def _log_what_differs(self, file: str) -> None:
         cache = self._cache(file)

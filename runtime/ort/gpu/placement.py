@@ -77,7 +77,7 @@ def check_placement(
 
     Args:
         nodes: what ran.
-        providers: the providers that should compute.
+        providers: those that should compute; the first has to run a node at least.
         file: the model's name.
         reason: what ONNX Runtime says about it, if anything.
 
@@ -87,22 +87,26 @@ def check_placement(
     Raises:
         SystemProblem: the text has the nodes and the reason.
     """
-    others = [node for node in nodes if node.provider not in providers]
+    others = tuple(node for node in nodes if node.provider not in providers)
     wrong = [node for node in others if not node.computes_shapes]
-    if wrong or len(others) == len(nodes):
-        names = ", ".join(sorted({node.provider for node in others})) or "no provider"
-        quote = f"; ONNX Runtime says: {reason}" if reason else ""
-        raise SystemProblem(
-            f"{len(wrong)} of {len(nodes)} nodes of {file} ran on {names}: {_names(wrong)}{quote}",
-            expected=f"every computation on {' or '.join(providers)}",
-            fix="finedge doctor; --backend onnxruntime runs on the CPU",
-        )
-    return tuple(others)
+    if wrong:
+        names = ", ".join(sorted({node.provider for node in wrong}))
+        what = f"{len(wrong)} of {len(nodes)} nodes of {file} ran on {names}: {name_nodes(wrong)}"
+    elif not any(node.provider == providers[0] for node in nodes):
+        what = f"{providers[0]} ran none of the {len(nodes)} nodes of {file}"
+    else:
+        return others
+    raise SystemProblem(
+        f"{what}; ONNX Runtime says: {reason}" if reason else what,
+        expected=f"every computation on {' or '.join(providers)}",
+        fix="finedge doctor; --backend onnxruntime runs on the CPU",
+    )
 
 
-def _names(nodes: Sequence[RanNode]) -> str:
+def name_nodes(nodes: Sequence[RanNode]) -> str:
+    """Return the names of the first nodes, for a text."""
     names = ", ".join(map(str, nodes[:MAX_NAMES]))
-    return f"{names}, ..." if len(nodes) > MAX_NAMES else names or "none"
+    return f"{names}, ..." if len(nodes) > MAX_NAMES else names
 
 
 def _is_run(event: Any) -> bool:

@@ -88,8 +88,15 @@ def test_one_computation_on_the_cpu_is_enough_to_refuse(shape_nodes):
 
 
 def test_a_run_of_which_nothing_is_known_is_refused():
-    with pytest.raises(SystemProblem, match="0 of 0 nodes"):
+    with pytest.raises(SystemProblem, match=f"{GPU} ran none of the 0 nodes"):
         check_placement([], [GPU], file="a.onnx")
+
+
+def test_a_provider_that_leaves_everything_to_the_next_is_refused(shape_nodes):
+    on_cuda = [replace(node, provider=GPU) for node in shape_nodes]
+    assert check_placement(on_cuda, [GPU], file="a.onnx") == ()
+    with pytest.raises(SystemProblem, match="TensorrtExecutionProvider ran none of the"):
+        check_placement(on_cuda, ["TensorrtExecutionProvider", GPU], file="a.onnx")
 
 
 @pytest.mark.parametrize("text", ["", "[", "7", '{"a": 1}'])

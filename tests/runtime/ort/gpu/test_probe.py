@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.backend import load_backend
+from finedge.runtime.backend import load_backend, usual_variants
 from finedge.runtime.ort.gpu import probe
 from finedge.runtime.ort.gpu.probe import gpu_name, reason_in, why_not
 from finedge.runtime.ort.gpu.providers import OVERRIDE, PROVIDERS, TF32_SWITCH
@@ -65,6 +65,15 @@ def test_the_backend_names_each_provider_and_what_to_install(monkeypatch, anew):
     if reason is None:
         pytest.skip("a provider runs here")
     assert all(provider.name in reason for provider in PROVIDERS)
+
+
+def test_what_is_measured_by_default_is_what_the_provider_accelerates(monkeypatch, tiny_bundle):
+    backend = load_backend("onnxruntime-gpu")
+    for runs, variants in (("cuda", ("fp32",)), ("tensorrt", ("fp32", "int8"))):
+        reasons = {p: None if p.short == runs else "no" for p in PROVIDERS}
+        monkeypatch.setattr(probe, "why_not", reasons.get)
+        assert backend.provider.short == runs
+        assert usual_variants(backend, tiny_bundle) == variants
 
 
 def test_a_provider_may_be_forced(monkeypatch, anew):
