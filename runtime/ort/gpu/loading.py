@@ -44,7 +44,8 @@ def apply(
     if not provider.module:
         preload()
         return list(options)
-    settings.add_provider_for_devices(plugin_devices(provider)[:1], options[0][1])
+    devices = plugin_devices(provider)
+    settings.add_provider_for_devices(devices[:1], options[0][1])
     return None
 
 

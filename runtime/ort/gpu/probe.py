@@ -35,7 +35,7 @@ def why_not(provider: Provider) -> str | None:
     try:
         return _why_not_installed(provider) or why_no_gpu() or _why_trial_failed(provider)
     except Exception as error:  # a broken installation fails in many ways
-        return f"{type(error).__name__}: {error}"
+        return f"its check fails: {_line(error)}"
 
 
 def why_not_each() -> dict[str, str | None]:
@@ -79,8 +79,10 @@ def reason_in(text: str) -> str:
 
 
 def _why_not_installed(provider: Provider) -> str | None:
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except Exception as error:  # e.g. one that was compiled for another NumPy
+        return f"onnxruntime does not load: {_line(error)}"
     version = onnxruntime.__version__
     if not provider.module:
         if provider.name in onnxruntime.get_available_providers():
@@ -91,6 +93,10 @@ def _why_not_installed(provider: Provider) -> str | None:
     if not hasattr(onnxruntime.SessionOptions, "add_provider_for_devices"):
         return f"onnxruntime {version} takes no plugins: it needs 1.24 or newer"
     return None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST].removesuffix(":")
 
 
 def _remedy() -> str:

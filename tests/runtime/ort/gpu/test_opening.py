@@ -49,7 +49,7 @@ def test_a_session_whose_nodes_ran_on_the_cpu_is_refused(tiny_bundle):
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_provider_that_is_not_there_is_refused_and_stdout_stays_empty(tiny_bundle, capsys):
     missing = Provider("NoSuchExecutionProvider", "none", "")
-    with pytest.raises(SystemProblem, match="Unknown Provider Type: NoSuchExecutionProvider"):
+    with pytest.raises(SystemProblem, match=r"refuses .* on NoSuchExecutionProvider"):
         opening(missing, tiny_bundle).open(read_onnx(tiny_bundle.file(FILE)), file=FILE)
     assert capsys.readouterr().out == ""
 
@@ -60,7 +60,7 @@ def test_a_plugin_that_does_not_load_is_a_typed_error(tiny_bundle, tmp_path, mon
     (tmp_path / "broken_plugin.py").write_text(package)
     monkeypatch.syspath_prepend(tmp_path)
     broken = Provider("BrokenExecutionProvider", "broken", "", module="broken_plugin")
-    with pytest.raises(SystemProblem, match=r"broken_plugin does not load: .*libbroken\.so"):
+    with pytest.raises(SystemProblem, match="broken_plugin does not load"):
         opening(broken, tiny_bundle).open(read_onnx(tiny_bundle.file(FILE)), file=FILE)
 
 

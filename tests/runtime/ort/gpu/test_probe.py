@@ -127,6 +127,16 @@ def test_a_library_that_ends_its_process_is_a_reason(tmp_path, monkeypatch, code
     assert reason in str(probe._why_trial_failed(CUDA))
 
 
+def test_an_onnxruntime_that_does_not_load_is_a_reason(tmp_path):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('compiled for another NumPy')")
+    code = "from finedge.runtime.backend import load_backend as load"
+    code += "; print(load('onnxruntime-gpu').why_not())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "onnxruntime does not load: ImportError: compiled for another NumPy" in done.stdout
+
+
 def test_two_packages_in_one_folder_are_named(tmp_path, monkeypatch):
     for name in ("onnxruntime", "onnxruntime_gpu"):
         folder = tmp_path / f"{name}-1.31.1.dist-info"
