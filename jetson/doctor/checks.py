@@ -138,13 +138,13 @@ def _power_mode_problems(mode: str | None, modes: dict[Any, str]) -> Iterator[Pr
 def _gpu_problems(facts: dict[str, Any]) -> Iterator[Problem]:
     gpu, image = facts["gpu"], facts["plugin_image"]
     has_driver = facts["nvidia_driver"] is not None or facts["jetson"] is not None
-    backends = facts["backends"].items()
-    reasons = {name: why_not for name, why_not in backends if name in GPU_BACKENDS}
     if gpu is None:
         # ONNX Runtime needs no CUDA binding for Python.
-        if has_driver and reasons.get("onnxruntime-gpu", "missing") is not None:
+        if has_driver and facts["backends"].get(GPU_BACKENDS[-1], "missing") is not None:
             yield Problem("the GPU cannot be used", str(facts["why_no_gpu"]))
         return
+    backends = facts["backends"].items()
+    reasons = {name: why_not for name, why_not in backends if name in GPU_BACKENDS}
     if reasons and all(reasons.values()):
         fixes = (f"{name}: {why_not}" for name, why_not in reasons.items())
         yield Problem("no backend uses the GPU", "; or ".join(fixes))
