@@ -16,7 +16,8 @@ from finedge.files import writable_place
 from finedge.runtime.trt.build.attention import faster
 from finedge.runtime.trt.build.compiler import BuildOrder, CompiledEngine, compile_engine
 from finedge.runtime.trt.build.expect import problems
-from finedge.runtime.trt.build.log import collected, logger
+from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.build.log import collected
 from finedge.runtime.trt.build.memory import check_memory
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
 from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
@@ -251,7 +252,7 @@ def _read_layers(
         return from_log(engine.messages)
     trt = library.trt
     with collected(trt):
-        runtime = trt.Runtime(logger(trt))
+        runtime = create(trt.Runtime, trt=trt)
         handle = runtime.deserialize_cuda_engine(engine.data)
         if handle is None:
             return from_log(engine.messages)

@@ -170,6 +170,13 @@ class CrossLayerAttentionPlugin:
         (_, queries), (_, keys), (dv, _) = (_size(t.max) for t in inputs)
         return workspace_bound(queries=queries, keys=keys, dv=dv, batch=inputs[Q].max[0])
 
+    def set_tactic(self, tactic: int) -> None:
+        """Do nothing: there is one tactic, number 0.
+
+        TensorRT calls it all the same. Its binding has no default, and a failed call ends the
+        build.
+        """
+
     def on_shape_change(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Plan for these shapes and formats and load the image.
 

@@ -5,8 +5,11 @@ A stand-in for the CUDA driver runs the kernel on the CPU.
 
 import ctypes
 import gc
+import importlib.util
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,6 +307,19 @@ def test_the_creator_is_named_like_the_node():
         "v_scale",
         "shared",
     ]
+
+
+def test_every_method_that_the_binding_has_no_default_for_is_there():
+    """The binding's library names these methods in its error messages."""
+    binding = importlib.util.find_spec("tensorrt_rtx_bindings.tensorrt_rtx").origin
+    text = Path(binding).read_bytes()
+    required = {
+        name.decode() for name in re.findall(rb"no implementation provided for (\w+)\(\)", text)
+    }
+    bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
+    needed = {name for base in bases for name in dir(base)} & required
+    assert {"set_tactic", "enqueue", "configure_plugin", "get_output_shapes"} <= needed
+    assert needed <= set(vars(plugin_module.CrossLayerAttentionPlugin))
 
 
 def dynamic(desc):
