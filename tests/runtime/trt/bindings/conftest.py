@@ -20,7 +20,7 @@ from tests.wheels import folder_or_skip
 ROOT = Path(__file__).parents[4]
 INSIDE = Path(__file__).parent / "inside"
 # A part of the suite that runs inside the process: its file and what it is about.
-PARTS = ("plugin_life",)
+PARTS = ("plugin_life", "session")
 TIMEOUT = 300
 
 

@@ -6,6 +6,5 @@ EXPORT void* createNvOnnxParserRefitter_INTERNAL(void*, void*, int) {
     missing("createNvOnnxParserRefitter");
 }
 EXPORT int getNvOnnxParserVersion() { return 0; }
-EXPORT void* createInferRuntime_INTERNAL(void*, int) { missing("createInferRuntime"); }
 EXPORT void* createInferBuilder_INTERNAL(void*, int) { missing("createInferBuilder"); }
 EXPORT void* createNvOnnxParser_INTERNAL(void*, void*, int) { missing("createNvOnnxParser"); }
