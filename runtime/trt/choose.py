@@ -15,8 +15,13 @@ from finedge.golden import read_golden
 from finedge.runtime.agreement import Stage, golden_stages
 from finedge.runtime.backend import Session
 from finedge.runtime.trt.build.key import PORTABLE, EngineKey
-from finedge.runtime.trt.build.options import PORTABLE_CAPABILITIES, BuildOptions, BuildTarget
-from finedge.runtime.trt.build.spec import engine_specs
+from finedge.runtime.trt.build.options import (
+    PORTABLE_CAPABILITIES,
+    BuildOptions,
+    BuildTarget,
+    board_name,
+)
+from finedge.runtime.trt.build.spec import usable_specs
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.library import TrtLibrary
@@ -32,8 +37,8 @@ def stored_engine(
     bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, gpu: Gpu
 ) -> StoredEngine | None:
     """Return the newest whole engine of this model and precision that runs on this GPU, or None."""
-    target = BuildTarget(gpu.name, gpu.compute_capability, (), gpu)
-    specs = engine_specs(bundle, options, library=library, target=target, timed=True)
+    target = BuildTarget.of(gpu)
+    specs = usable_specs(bundle, options, library=library, target=target)
     engines = [
         engine
         for engine in EngineStore.of(bundle)
@@ -54,9 +59,10 @@ def same_model(key: EngineKey, other: EngineKey) -> bool:
 def runs_on(key: EngineKey, gpu: Gpu) -> bool:
     """Tell whether an engine was built for this GPU.
 
-    That is told by the GPU's name, or by its compute capability (TensorRT for RTX).
+    That is told by the board's name, or by its compute capability (TensorRT for RTX). An engine of
+    an earlier version, which knew the GPU's name only, may be another board's.
     """
-    if (key.gpu, key.compute_capability) == (gpu.name, gpu.compute_capability):
+    if (key.gpu, key.compute_capability) == (board_name(gpu), gpu.compute_capability):
         return True
     capability = f"sm{gpu.compute_capability.replace('.', '')}"
     if key.gpu == PORTABLE:

@@ -56,7 +56,7 @@ def test_the_first_open_builds_and_says_what_runs(device, tiny_bundle):
         "fp32",
         "model.fp32.onnx",
     )
-    assert info.file.startswith("pretended-trt10.3.0-fp32-")
+    assert info.file.startswith("pretended-8sm-8gib-trt10.3.0-fp32-")
     assert info.versions == {"tensorrt": "10.3.0", "driver": "12.6"}
     assert device.cuda.live() == []
 
@@ -86,6 +86,28 @@ def test_an_engine_for_another_gpu_is_left_alone(device, tiny_bundle):
     assert len(device.built) == 2
 
 
+def test_an_engine_of_another_board_of_the_same_name_is_left_alone(device, tiny_bundle, caplog):
+    """A bundle was built on a board with 16 multiprocessors and copied to one with 8."""
+    device.cuda.properties.multiProcessorCount = 16
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    device.cuda.properties.multiProcessorCount = 8
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert len(device.built) == 2
+    assert "(gpu: Pretended (16SM, 8GiB) -> Pretended (8SM, 8GiB)): building again" in caplog.text
+
+
+def test_an_engine_whose_key_knows_no_board_is_built_again(device, tiny_bundle, caplog):
+    """An earlier version wrote it: nothing fails, and the log says why it is not used."""
+    built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
+    old = replace(built.key, gpu="Pretended")
+    EngineStore.of(tiny_bundle).keep(old, b"fp32", {"attention": built.record["attention"]})
+    for path in (built.path, built.path.with_suffix(".json")):
+        path.unlink()
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert len(device.built) == 2
+    assert "does not fit (gpu: Pretended -> Pretended (8SM, 8GiB)): building again" in caplog.text
+
+
 def test_a_damaged_engine_is_built_again(device, tiny_bundle, caplog):
     built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
     built.path.write_bytes(b"damaged")
@@ -108,9 +130,11 @@ def test_a_bundle_with_the_cpu_form_only_has_no_int8_for_a_gpu(device, make_bund
 @pytest.mark.parametrize(
     ("gpu_of_key", "capability", "fits"),
     [
-        ("Orin", "8.7", True),
-        ("Orin Nano", "8.7", False),
-        ("Orin", "8.6", False),
+        ("Orin (8SM, 8GiB)", "8.7", True),
+        ("Orin (8SM, 16GiB)", "8.7", False),  # Orin NX
+        ("Orin (16SM, 64GiB)", "8.7", False),  # AGX Orin
+        ("Orin", "8.7", False),  # any of them: written by an earlier version
+        ("Orin (8SM, 8GiB)", "8.6", False),
         ("portable", "portable", False),  # 8.7 is not among what it covers
         ("sm87", "sm87", True),
         ("sm86+sm87", "sm86+sm87", True),
@@ -190,7 +214,7 @@ def test_verify_holds_each_engine_against_the_file_it_was_built_from(
 ):
     result = verify(tiny_bundle.path, backend="tensorrt", data=tiny_data, images=6)
     named = [s["name"] for s in result["stages"] if s["name"].startswith("logits pretended")]
-    assert [n.split("-")[2] for n in named] == ["fp32", "int8"]
+    assert [n.split("-")[4] for n in named] == ["fp32", "int8"]
     assert result["pass"] is True
     assert all(s["max_abs"] < 1e-6 for s in result["stages"] if s["name"] in named), (
         "what ONNX Runtime answered, to the bit or nearly"
@@ -204,7 +228,7 @@ def test_verify_shows_the_numbers_of_an_engine_that_fails(device, tiny_bundle, c
     assert main(["verify", str(tiny_bundle.path), "--backend", "tensorrt"]) == 5
     stages = json.loads(capsys.readouterr().out)["stages"]
     failed = [s for s in stages if s["pass"] is False]
-    assert failed[0]["name"].startswith("logits pretended-trt10.3.0-fp32")
+    assert failed[0]["name"].startswith("logits pretended-8sm-8gib-trt10.3.0-fp32")
     assert failed[0]["max_abs"] == pytest.approx(0.01, abs=1e-4)
 
 
