@@ -27,10 +27,7 @@ class _Toolkit(TypedDict):
 
 def graphics() -> tuple[dict[str, Any] | None, str | None]:
     """Return the GPU that CUDA would use, or why there is none."""
-    try:
-        device = gpu()
-    except SystemProblem as error:
-        return None, str(error)
+    device = gpu()
     return (None, why_no_gpu()) if device is None else (asdict(device), None)
 
 

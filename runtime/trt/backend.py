@@ -6,11 +6,12 @@ They find or build the engine of a variant, check it on this device, and open it
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from finedge.runtime.backend import NoTaps, SessionInfo, SessionOptions, pick_file
+from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.trt import library as libraries
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.options import FILES, BuildOptions, Precision
@@ -34,10 +35,14 @@ class TensorRtBackend:
     def why_not(self) -> str | None:
         """Return why it cannot run here: the package, the driver, or this GPU."""
         module = libraries.MODULES[self.name][0]
-        if importlib.util.find_spec(module) is None:
+        if not is_installed(module):
             return libraries.why_not(self.name)
         # The libraries are large: they are loaded only where there is a GPU.
-        return why_no_gpu() or libraries.why_not(self.name) or why_not_gpu(module, gpu())
+        device = gpu()
+        if device is None:
+            return why_no_gpu()
+        reason = libraries.why_not_driver(module, device.driver) or libraries.why_not(self.name)
+        return reason or why_not_gpu(module, device)
 
     def open(self, bundle: Bundle, *, variant: str) -> TensorRtSession:
         """Open the engine of a variant; it is built now if no stored one fits.
@@ -115,20 +120,20 @@ class RtxBackend(TensorRtBackend):
     name: str = field(default="tensorrt-rtx", init=False)
 
 
-def why_not_gpu(module: str, device: Gpu | None) -> str | None:
+def why_not_gpu(module: str, device: Gpu) -> str | None:
     """Return why a library will not run on this GPU although the driver is there, or None.
 
     TensorRT for RTX lists the compute capabilities that it supports; TensorRT does not.
     """
     enum: Any = getattr(importlib.import_module(module), "ComputeCapability", None)
-    if enum is None or device is None:
+    if enum is None:
         return None
-    members = [name for name in enum.__members__ if name.startswith("SM")]
-    supported = sorted(float(f"{name[2:-1]}.{name[-1]}") for name in members)
-    if float(device.compute_capability) in supported:
+    members = (re.fullmatch(r"SM(\d+)(\d)", name) for name in enum.__members__)
+    supported = sorted((int(m[1]), int(m[2])) for m in members if m)
+    capabilities = [f"{major}.{minor}" for major, minor in supported]
+    if device.compute_capability in capabilities:
         return None
-    capabilities = ", ".join(map(str, supported))
     return (
-        f"{module} runs on compute capability {capabilities}, "
+        f"{module} runs on compute capability {', '.join(capabilities)}, "
         f"{device.name} has {device.compute_capability}: use backend tensorrt"
     )

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, SystemProblem
 from finedge.runtime.model_io import IoTensor, check_model_io
-from finedge.runtime.trt.build.log import collected, logger
+from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.build.log import collected
 
 # What TensorRT for RTX says about an engine that it will not run; one number may hold several bits.
 DIAGNOSTICS = {
@@ -96,7 +97,7 @@ class Engine:
 
 def _deserialise(data: bytes, *, trt: Any, file: str) -> tuple[Any, Any]:
     with collected(trt) as messages:
-        runtime = trt.Runtime(logger(trt))
+        runtime = create(trt.Runtime, trt=trt)
         handle = runtime.deserialize_cuda_engine(data)
     if handle is None:  # TensorRT raises nothing: it logs, and returns nothing
         reason = _validity(runtime, data) or _first(messages.errors) or _first(messages)

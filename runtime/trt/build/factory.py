@@ -8,14 +8,14 @@ only logs an error, and the next call on the object is a segmentation fault, its
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import re
 from collections.abc import Callable
 from typing import Any
 
 from finedge.errors import SystemProblem
 from finedge.runtime.trt.build.log import collected, logger
-from finedge.runtime.trt.plugin.driver import LIBRARY
+from finedge.runtime.trt.cuda import driver_version
+from finedge.runtime.trt.library import cuda_major, driver_fix
 
 # In the binding's TypeError where a factory returns null.
 NULL = "nullptr"
@@ -50,7 +50,7 @@ def _refusal(name: str, reason: str, trt: Any) -> SystemProblem:
     if not OLD_DRIVER.search(reason):
         fix = "finedge doctor shows driver and GPU"
         return SystemProblem(what, expected="a driver and a GPU that CUDA can use", fix=fix)
-    cuda, driver = cuda_of(trt), driver_cuda()
+    cuda, driver = cuda_major(_package(trt)), driver_version() // 1000
     supported = f"; this one supports CUDA {driver}" if driver else "; none is loaded"
     expected = f"an NVIDIA driver for CUDA {cuda or 'of this TensorRT'}{supported}"
     return SystemProblem(what, expected=expected, fix=_fix(trt, cuda, driver))
@@ -62,33 +62,7 @@ def _fix(trt: Any, cuda: int, driver: int) -> str:
         return "install an NVIDIA driver; a container needs --gpus all, or --runtime nvidia"
     if not cuda:
         return "update the driver; on a Jetson, install the JetPack that this TensorRT is part of"
-    name = _package(trt)
-    old = " ".join(f"{name}_cu{cuda}{part}" for part in ("", "_bindings", "_libs"))
-    return (
-        f"update the driver, or install the build for CUDA {driver}: "
-        f"pip uninstall {name} {old}; pip install {name}_cu{driver}=={trt.__version__}"
-    )
-
-
-def cuda_of(trt: Any) -> int:
-    """Return the major version of CUDA that the installed TensorRT was built for, or 0.
-
-    The name of its package says it (`tensorrt_cu13_bindings`); one from a JetPack has none.
-    """
-    bindings = f"{_package(trt)}_bindings"
-    packages = importlib.metadata.packages_distributions().get(bindings, ())
-    versions = [re.search(r"[_-]cu(\d+)", package) for package in packages]
-    return next((int(match[1]) for match in versions if match), 0)
-
-
-def driver_cuda(library: str = LIBRARY) -> int:
-    """Return the major version of the newest CUDA that the driver supports; 0 without a driver."""
-    version = ctypes.c_int()
-    try:
-        ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
-    except (OSError, AttributeError):
-        return 0
-    return version.value // 1000
+    return driver_fix(_package(trt), version=trt.__version__, cuda=cuda, driver=driver)
 
 
 def _package(trt: Any) -> str:

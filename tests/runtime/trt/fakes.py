@@ -234,6 +234,30 @@ class FakeCuda:
             queue.pop(0)()
 
 
+class RaisingCuda(FakeCuda):
+    """A binding before 12.9 on a machine without libcuda: calls raise RuntimeError.
+
+    The texts are those of cuda-python 12.6.2 and cuda-bindings 12.8.0. The first call looks for the
+    library, later ones for its functions.
+    """
+
+    looked = False
+
+    def __getattribute__(self, name):
+        method = super().__getattribute__(name)
+        needs_library = name not in ("cudaRuntimeGetVersion", "cudaGetErrorName")
+        return self._raise if callable(method) and name[:4] == "cuda" and needs_library else method
+
+    def _raise(self, *arguments):
+        if self.looked:
+            raise RuntimeError('Function "cuInit" not found')
+        self.looked = True
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    def cudaGetErrorName(self, status):
+        return super().cudaGetErrorName(status.value)  # a plain int raises AttributeError
+
+
 class FakeTrt:
     """Replaces the module tensorrt: engines compute `answer(frames) -> {output: array}`.
 
@@ -278,6 +302,7 @@ class FakeTrt:
             scratch,
         )
         self.profile, self.fixed, self.old = profile, fixed, old
+        self.engines = []  # the bytes that were to be deserialised
         self.answers = {}  # of engines whose bytes are these
         self.tensors = {"frames": (np.dtype(np.uint8), (size, size, 3)), **outputs}
         self.contexts = cuda.contexts
@@ -291,9 +316,12 @@ class FakeTrt:
         return kind
 
     def Runtime(self, logger):
+        if self.refuse == "Runtime":
+            logger.log(1, self.says)
         return SimpleNamespace(deserialize_cuda_engine=lambda data: self._load(data, logger))
 
     def _load(self, data, logger):
+        self.engines.append(bytes(data))
         if self.refuse == "deserialize_cuda_engine":
             logger.log(1, self.says)
             return None

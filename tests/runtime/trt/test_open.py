@@ -15,6 +15,7 @@ import pytest
 from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
+from finedge.runtime.backend import why_not as why_not_backend
 from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildOptions, Profile
@@ -22,10 +23,17 @@ from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.choose import runs_on
 from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
+from finedge.runtime.trt.library import (
+    MODULES,
+    TrtLibrary,
+    cuda_major,
+    load_library,
+    why_not,
+    why_not_driver,
+)
 from finedge.runtime.verify.command import verify
 from tests.runtime.benchmark.conftest import run_benchmark
-from tests.runtime.trt.fakes import FakeContext, FakeEngine
+from tests.runtime.trt.fakes import FakeContext, FakeCuda, FakeEngine
 
 ORIN = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
 KEY = EngineKey("o", "", "tensorrt", "10.3.0", "Orin", "8.7", "fp16", (1, 1, 8), ())
@@ -277,7 +285,7 @@ def test_an_engine_with_taps_shows_them_and_is_never_taken_for_another(device, t
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_a_missing_library_is_named_with_what_installs_it(name, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    monkeypatch.setitem(sys.modules, MODULES[name][0], None)
     assert "is missing: pip install 'finedge[" in load_backend(name).why_not()
 
 
@@ -302,6 +310,36 @@ def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
     )
     assert "7.5, 12.0, Orin has 8.7" in why_not_gpu("tensorrt_rtx", ORIN)
     assert why_not_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
+
+
+def wheel(folder, name, version):
+    """Write what pip leaves of an installed wheel."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_wheels_for_a_newer_cuda_than_the_drivers_are_refused_unloaded(tmp_path, monkeypatch):
+    """The library would log error 35, and the next call would end the process."""
+    (tmp_path / "tensorrt.py").write_text("raise AssertionError('loaded')")
+    wheel(tmp_path, "tensorrt_cu13_libs", "11.4.0.106")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("finedge.runtime.trt.backend.gpu", lambda: gpu(FakeCuda()))
+    assert why_not_backend("tensorrt") == (
+        "the NVIDIA driver supports CUDA 12.6, tensorrt needs CUDA 13: update the driver, or "
+        "install the build for CUDA 12: pip uninstall tensorrt tensorrt_cu13 "
+        "tensorrt_cu13_bindings tensorrt_cu13_libs; pip install tensorrt_cu12==11.4.0.106"
+    )
+
+
+def test_wheels_of_the_drivers_cuda_or_of_two_are_no_reason(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    wheel(tmp_path, "tensorrt_cu12_libs", "10.3.0")
+    assert why_not_driver("tensorrt", "12.6") is None
+    assert "needs CUDA 12" in why_not_driver("tensorrt", "11.8")
+    wheel(tmp_path, "tensorrt_cu13_bindings", "10.13.3")
+    assert cuda_major("tensorrt") == 0, "nobody knows which one is loaded"
+    assert why_not_driver("tensorrt", "11.8") is None
 
 
 def test_an_engine_of_another_model_is_refused(device, tiny_bundle):

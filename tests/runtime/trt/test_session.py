@@ -358,6 +358,15 @@ def test_an_engine_that_cannot_be_captured_runs_without_a_graph(bench, caplog):
     assert made.cuda.live() == []
 
 
+def test_a_runtime_that_logged_an_error_is_never_used(bench):
+    """Real TensorRT 11.4 returns an object there; the next call ends the process."""
+    says = "CUDA initialization failure with error: 35"
+    made = bench(refuse="Runtime", says=says)
+    with pytest.raises(SystemProblem, match=f"cannot create its Runtime: {says}"):
+        made.open()
+    assert made.trt.engines == [], "deserialize_cuda_engine was called"
+
+
 def test_none_from_deserialise_quotes_tensorrt(bench):
     with pytest.raises(
         SystemProblem, match=r"tensorrt 10\.3\.0 will not load x\.engine: incompatible device"

@@ -7,9 +7,8 @@ import pytest
 
 from finedge.errors import SystemProblem
 from finedge.runtime.trt.build import factory
-from finedge.runtime.trt.build.factory import create, cuda_of, driver_cuda
+from finedge.runtime.trt.build.factory import create
 from finedge.runtime.trt.build.log import collected, logger
-from tests.runtime.trt.plugin.conftest import standin_libcuda  # noqa: F401 - a fixture
 
 OLD_DRIVER = (
     "createInferRuntime: Error Code 6: API Usage Error "
@@ -83,25 +82,16 @@ def old_driver(process_logger):
     ],
 )
 def test_the_build_of_the_drivers_cuda_is_named(rtx, monkeypatch, driver, advice):
-    monkeypatch.setattr(factory, "driver_cuda", lambda: driver)
+    monkeypatch.setattr(factory, "driver_version", lambda: 1000 * driver)
     text = refused(old_driver, rtx.trt)
     assert f"expected: an NVIDIA driver for CUDA 13; {advice}" in text
     assert "cuda-bindings" not in text
 
 
 def test_a_library_that_pip_did_not_install_gets_the_driver_of_its_jetpack(rtx, monkeypatch):
-    monkeypatch.setattr(factory, "driver_cuda", lambda: 12)
-    monkeypatch.setattr(factory, "cuda_of", lambda trt: 0)
+    monkeypatch.setattr(factory, "driver_version", lambda: 12060)
+    monkeypatch.setattr(factory, "cuda_major", lambda module: 0)
     assert "install the JetPack that this TensorRT is part of" in refused(old_driver, rtx.trt)
-
-
-def test_the_cuda_of_the_library_is_in_its_packages_name(rtx):
-    assert cuda_of(rtx.trt) == 13
-
-
-def test_the_driver_is_asked_and_may_be_missing(standin_libcuda):  # noqa: F811
-    assert driver_cuda(str(standin_libcuda)) == 12
-    assert driver_cuda("libnocuda.so.1") == 0
 
 
 def test_messages_of_a_creation_stay_out_of_the_collection_around_it(rtx):
