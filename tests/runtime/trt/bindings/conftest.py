@@ -20,7 +20,7 @@ from tests.wheels import folder_or_skip
 ROOT = Path(__file__).parents[4]
 INSIDE = Path(__file__).parent / "inside"
 # A part of the suite that runs inside the process: its file and what it is about.
-PARTS = ("plugin_life", "session")
+PARTS = ("plugin_life", "session", "builder", "failures")
 TIMEOUT = 300
 
 
@@ -97,7 +97,16 @@ def run_inside(bindings: Path, files: list[Path], *, standin: Path, place: Path)
         "RESULTS": str(results),
     }
     plugin = "tests.runtime.trt.bindings.inside.results"
-    options = ["-p", plugin, "-p", "no:xdist", "-p", "no:cacheprovider", "--noconftest"]
+    options = [
+        "-p",
+        plugin,
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+        "--noconftest",
+        "--capture=sys",
+    ]
     options += ["--rootdir", str(ROOT), "--basetemp", str(place / "temporary")]
     command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
     done = subprocess.run(

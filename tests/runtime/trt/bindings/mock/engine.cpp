@@ -175,9 +175,10 @@ struct Runtime final : IRuntime, VRuntime {
 
     Runtime(ILogger* logger, bool usable) : logger(logger), usable(usable) {
         implementation = this;
-        runtimes++;
+        runtimes += usable;
     }
     ~Runtime() override {
+        if (!usable) missing("the destruction of a runtime whose creation logged an error");
         too_early += engines > 0;
         runtimes--;
     }
@@ -202,7 +203,7 @@ struct Runtime final : IRuntime, VRuntime {
 }  // namespace
 
 // A driver that is too old: the library logs an error, and returns nothing or an object that must
-// not be used (TensorRT 11.4 ends the process at the next call).
+// be neither used nor destroyed (both end the process with TensorRT 11.4).
 EXPORT void* createInferRuntime_INTERNAL(void* logger, int) {
     auto* log = static_cast<ILogger*>(logger);
     if (creation != GOOD) log->log(ERROR, "CUDA initialization failure with error: 35");

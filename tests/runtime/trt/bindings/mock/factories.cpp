@@ -6,5 +6,3 @@ EXPORT void* createNvOnnxParserRefitter_INTERNAL(void*, void*, int) {
     missing("createNvOnnxParserRefitter");
 }
 EXPORT int getNvOnnxParserVersion() { return 0; }
-EXPORT void* createInferBuilder_INTERNAL(void*, int) { missing("createInferBuilder"); }
-EXPORT void* createNvOnnxParser_INTERNAL(void*, void*, int) { missing("createNvOnnxParser"); }
