@@ -20,7 +20,7 @@ from tests.wheels import folder_or_skip
 ROOT = Path(__file__).parents[4]
 INSIDE = Path(__file__).parent / "inside"
 # A part of the suite that runs inside the process: its file and what it is about.
-PARTS = ("plugin_life", "session", "builder", "failures")
+PARTS = ("names", "plugin_life", "session", "builder", "failures")
 TIMEOUT = 300
 
 
@@ -45,7 +45,7 @@ class Run:
 
 
 def _good(row: dict[str, Any]) -> bool:
-    return row["outcome"] == "passed"
+    return row["outcome"] != "failed"  # a test may skip for a version, with its reason
 
 
 @pytest.fixture(scope="session")

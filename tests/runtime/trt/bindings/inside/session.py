@@ -40,6 +40,15 @@ def right(outputs, batch):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections():
+    """Leave what was imported out of the collections after each test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left():
     """Engines, contexts and runtimes are gone after each test, each after those that use it."""
