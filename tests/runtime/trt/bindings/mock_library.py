@@ -1,6 +1,6 @@
 """NVIDIA's bindings of one version with a libnvinfer of our own beside them, in a folder.
 
-    python -m tests.runtime.trt.bindings.mock_library OUT --version 10.13.3.9
+    python -m tests.runtime.trt.bindings.mock_library OUT --version 10.13.3.9 --python 3.12
 
 leaves in OUT the packages `tensorrt` and `tensorrt_bindings`, as NVIDIA's wheels have them. The
 bindings leave nine symbols undefined; the library made of `mock/*.cpp` defines them. OUT must be a
@@ -17,7 +17,7 @@ import subprocess
 from pathlib import Path
 
 from tests.runtime.trt.bindings.interfaces import header
-from tests.wheels import Wheel, folder, pinned
+from tests.wheels import PYTHON, Wheel, folder, pinned
 
 WHEELS = {w.version: w for w in pinned(Path(__file__).with_name("wheels.txt")).values()}
 SOURCES = sorted((Path(__file__).parent / "mock").glob("*.cpp"))
@@ -30,22 +30,24 @@ from tensorrt_bindings import __version__
 """
 
 
-def make(version: str, out: Path) -> Path:
+def make(version: str, out: Path, *, python: str = PYTHON) -> Path:
     """Put the bindings of a version and the mock into `out`; return `out`, for sys.path.
+
+    `python` is the version of Python that will import them, like "3.12".
 
     Raises:
         WheelMissing: the bindings cannot be downloaded.
         FileNotFoundError: there is no g++ or no readelf.
     """
     bindings = out / "tensorrt_bindings"
-    shutil.copytree(folder(wheel(version)) / bindings.name, bindings)
+    shutil.copytree(folder(wheel(version), python=python) / bindings.name, bindings)
     names = needed(bindings / "tensorrt.so")
     main = next(name for name in names if name.startswith("libnvinfer.so"))
     with_header(version, out / "mock")
     sources = [str(source) for source in SOURCES]
     _run(*COMPILE, f"-I{out / 'mock'}", *LIBRARY, _soname(main), *sources, "-o", bindings / main)
-    for name in names - {main}:  # the parser and the plugin library export nothing of their own
-        (bindings / name).symlink_to(main)
+    for name in names - {main}:  # the mock has the parser's factories too
+        _run(*COMPILE, *LIBRARY, _soname(name), "-x", "c++", "/dev/null", "-o", bindings / name)
     (out / "tensorrt").mkdir()
     (out / "tensorrt" / "__init__.py").write_text(PACKAGE)
     return out
@@ -84,8 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--version", required=True, choices=WHEELS)
+    parser.add_argument("--python", default=PYTHON)
     arguments = parser.parse_args()
-    print(make(arguments.version, arguments.out))
+    print(make(arguments.version, arguments.out, python=arguments.python))
 
 
 if __name__ == "__main__":
