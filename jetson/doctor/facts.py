@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from finedge.jetson.doctor.board import jetson
-from finedge.jetson.doctor.gpu import cuda_toolkit, graphics, nvidia_driver, plugin_image, tensorrt
+from finedge.jetson.doctor.cuda import cuda_versions
+from finedge.jetson.doctor.gpu import graphics, nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv
 from finedge.runtime.backend import backend_names, why_not
 from finedge.runtime.machine.sysfs import text
@@ -26,6 +27,7 @@ def examine(root: Path = Path("/")) -> dict[str, Any]:
     System files are read under `root`. Python packages, GPU and disk are those of this process.
     """
     gpu, why_no_gpu = graphics()
+    cuda = cuda_versions(root)
     return {
         "environment": environment(root),
         "swap_mib": swap_mib(root),
@@ -34,7 +36,8 @@ def examine(root: Path = Path("/")) -> dict[str, Any]:
         "power_modes": power_modes(root),
         "telemetry": read_telemetry(root).to_json(),
         "nvidia_driver": nvidia_driver(root),
-        "cuda": cuda_toolkit(root),
+        "cuda": next(filter(None, cuda.values()), None),
+        "cuda_versions": cuda,
         "gpu": gpu,
         "why_no_gpu": why_no_gpu,
         "tensorrt": tensorrt(root),

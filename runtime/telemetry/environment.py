@@ -53,7 +53,7 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
         "temperature_c": temperatures_c(root),
         "throttle_count": throttle_count(root),
         **{name: UNKNOWN if sensors[name] is None else sensors[name] for name in SENSORS},
-        "load_average": [round(x, 2) for x in os.getloadavg()],
+        "load_average": load_average(),
         "memory_mib": memory_mib(root),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
@@ -109,6 +109,14 @@ def throttle_count(root: Path = Path("/")) -> int | str:
     files = (root / CPUS).glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
     counts = [int(count) for count in map(number, files) if count is not None]
     return sum(counts) if counts else UNKNOWN
+
+
+def load_average() -> list[float] | str:
+    """Return how many programs ran or waited for a core, over 1, 5 and 15 minutes."""
+    try:
+        return [round(load, 2) for load in os.getloadavg()]
+    except (OSError, AttributeError):  # no /proc/loadavg; Windows
+        return UNKNOWN
 
 
 def version(package: str) -> str:

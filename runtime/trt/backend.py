@@ -15,8 +15,15 @@ from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.trt import library as libraries
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.options import FILES, BuildOptions, Precision
-from finedge.runtime.trt.choose import replay_once, stored_engine
+from finedge.runtime.trt.build.store import engines_folder
+from finedge.runtime.trt.choose import (
+    choose_input_memory_once,
+    recorded_input_memory,
+    replay_once,
+    stored_engine,
+)
 from finedge.runtime.trt.cuda import Gpu, gpu, require_gpu, why_no_gpu
+from finedge.runtime.trt.one_builder import one_builder
 from finedge.runtime.trt.session import batch_milliseconds, open_session
 
 if TYPE_CHECKING:
@@ -47,7 +54,8 @@ class TensorRtBackend:
     def open(self, bundle: Bundle, *, variant: str) -> TensorRtSession:
         """Open the engine of a variant; it is built now if no stored one fits.
 
-        The first time on a device the golden frame is replayed. `info.file` is the engine,
+        The first time on a device the golden frame is replayed, and an integrated GPU times both
+        memories for its input. `info.file` is the engine,
         `info.source` the bundle's file that it was built from.
 
         Raises:
@@ -56,10 +64,11 @@ class TensorRtBackend:
             SystemProblem: the engine cannot be built or loaded here.
             GateError: its answer to the golden frame differs from that of its file.
         """
-        engine = self._engine(bundle, variant)
+        engine, device = self._engine(bundle, variant), require_gpu()
         session = self.open_engine(bundle, engine)
         try:
-            replay_once(session, bundle, engine=engine, variant=variant, gpu=require_gpu())
+            engine = choose_input_memory_once(session, bundle, engine=engine, gpu=device)
+            replay_once(session, bundle, engine=engine, variant=variant, gpu=device)
         except BaseException:
             session.close()
             raise
@@ -84,10 +93,10 @@ class TensorRtBackend:
 
     def open_engine(self, bundle: Bundle, engine: StoredEngine) -> TensorRtSession:
         """Open a stored engine of the bundle as it is, after a check of its digest."""
-        precision, device = engine.key.precision, require_gpu().name
+        precision, device = engine.key.precision, require_gpu()
         info = SessionInfo(
             self.name,
-            device,
+            device.name,
             engine.path.name,
             precision,
             source=FILES[precision],
@@ -99,6 +108,7 @@ class TensorRtBackend:
             library=libraries.load_library(self.name),
             info=info,
             plugin=bool(engine.key.plugin),
+            input_memory=recorded_input_memory(engine, device),
         )
 
     def _engine(self, bundle: Bundle, variant: str) -> StoredEngine:
@@ -110,7 +120,8 @@ class TensorRtBackend:
         engine = stored_engine(bundle, options, library=library, gpu=require_gpu())
         if engine is not None:
             return engine
-        return builder.engine_for(bundle, options, library=library, timer=batch_milliseconds)
+        with one_builder(engines_folder(bundle)):
+            return builder.engine_for(bundle, options, library=library, timer=batch_milliseconds)
 
 
 @dataclass(frozen=True)

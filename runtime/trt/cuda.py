@@ -11,9 +11,10 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from finedge.errors import BackendMissing, SystemProblem
 from finedge.runtime.machine.packages import (
@@ -61,12 +62,11 @@ class Gpu:
     driver: str
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a call returned: `status` is 0 for success, `failure` is CUDA's text of any other."""
 
     status: int
-    values: tuple[Any, ...]
+    values: Sequence[Any]
     failure: str = ""
 
 
@@ -95,7 +95,7 @@ class Cuda:
                 f"{function} failed: {answer.failure}",
                 fix=_FIXES.get(answer.status, "finedge doctor; after a fault of the GPU, restart"),
             )
-        return answer.values[0] if len(answer.values) == 1 else answer.values or None
+        return answer.values[0] if len(answer.values) == 1 else tuple(answer.values) or None
 
     def ask(self, function: str, *arguments: Any) -> Answer:
         """Call a function of the runtime API; a failure is an answer too.
@@ -108,8 +108,8 @@ class Cuda:
             status, *values = getattr(self.api, function)(*arguments)
         except RuntimeError as error:
             return Answer(INSUFFICIENT_DRIVER, (), failure_text(error))
-        failure = "" if int(status) == SUCCESS else self.name(status)
-        return Answer(int(status), tuple(values), failure)
+        number = int(status)
+        return Answer(number, values, "" if number == SUCCESS else self.name(status))
 
     def name(self, status: Any) -> str:
         """Return CUDA's name of a status, with its number and text.

@@ -15,7 +15,7 @@ from finedge.files import write_bytes
 from finedge.runtime.trt.build.factory import create
 from finedge.runtime.trt.build.log import Messages, collected
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Profile, Typing
-from finedge.runtime.trt.build.progress import interruptible, monitor, progress_bars
+from finedge.runtime.trt.build.progress import in_worker, interruptible, monitor, progress_bars
 from finedge.runtime.trt.build.seal import cache_folder
 from finedge.runtime.trt.build.support import parser_errors, refusal
 from finedge.runtime.trt.library import TrtLibrary
@@ -94,7 +94,7 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
         timing_cache = use_timing_cache(config, order)
         stop.check()
         start = time.perf_counter()
-        engine = builder.build_serialized_network(network, config)
+        engine = in_worker(lambda: builder.build_serialized_network(network, config))
         seconds = time.perf_counter() - start
         stop.check()
         if engine is None:

@@ -52,7 +52,8 @@ def _refusal(name: str, reason: str, trt: Any) -> SystemProblem:
         return SystemProblem(what, expected="a driver and a GPU that CUDA can use", fix=fix)
     cuda, driver = cuda_major(_package(trt)), driver_version() // 1000
     supported = f"; this one supports CUDA {driver}" if driver else "; none is loaded"
-    expected = f"an NVIDIA driver for CUDA {cuda or 'of this TensorRT'}{supported}"
+    needed = f"CUDA {cuda} or newer" if cuda else "the CUDA of this TensorRT"
+    expected = f"an NVIDIA driver for {needed}{supported}"
     return SystemProblem(what, expected=expected, fix=_fix(trt, cuda, driver))
 
 
@@ -60,7 +61,7 @@ def _fix(trt: Any, cuda: int, driver: int) -> str:
     """Return what to do; another CUDA binding for Python does not help here."""
     if not driver:
         return "install an NVIDIA driver; a container needs --gpus all, or --runtime nvidia"
-    if not cuda:
+    if not cuda or driver >= cuda:
         return "update the driver; on a Jetson, install the JetPack that this TensorRT is part of"
     return driver_fix(_package(trt), version=trt.__version__, cuda=cuda, driver=driver)
 

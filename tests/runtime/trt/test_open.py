@@ -16,6 +16,7 @@ from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
 from finedge.runtime.backend import why_not as why_not_backend
+from finedge.runtime.trt import input_memory
 from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildOptions, Profile
@@ -174,11 +175,23 @@ def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundl
 # --- the golden frame ---
 
 
-def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
+@pytest.fixture
+def discrete(device):
+    """A device whose GPU has its own memory: it times nothing when an engine is opened."""
+    device.cuda.properties.integrated = 0
+    return device
+
+
+def test_the_golden_frame_is_replayed_once_on_a_device(discrete, tiny_bundle):
+    device = discrete
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 1
     result = record_of(tiny_bundle)[GOLDEN]
-    assert (result["pass"], result["device"], result["driver"]) == (True, "Pretended", "12.6")
+    assert (result["pass"], result["device"], result["driver"]) == (
+        True,
+        "Pretended (8SM)",
+        "12.6",
+    )
     assert [s["name"].split("/")[1] for s in result["stages"]] == ["logits"]
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 0
@@ -195,7 +208,8 @@ def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(
     assert "Read-only file system): the golden frame is replayed at every start" in caplog.text
 
 
-def test_another_driver_replays_it_again(device, tiny_bundle, monkeypatch):
+def test_another_driver_replays_it_again(discrete, tiny_bundle, monkeypatch):
+    device = discrete
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     replays(device)
     monkeypatch.setattr(
@@ -257,6 +271,94 @@ def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundl
     assert offline["engine_p50_ms"] is None, "it overlaps"
     assert offline["n"] >= 3
     assert device.cuda.live() == []
+
+
+# --- memory for the input of an integrated GPU ---
+
+INPUT = "input_memory"
+
+
+@pytest.fixture
+def integrated(device, monkeypatch):
+    """A device whose GPU shares the CPU's memory; times are those of the fake's clock."""
+    monkeypatch.setattr(input_memory, "perf_counter", lambda: device.cuda.now)
+    return device
+
+
+@pytest.mark.parametrize(
+    ("costs", "chosen"),
+    [
+        ({"mapped": 0.009, "copied": 0.002}, "copied"),
+        ({"mapped": 0.001, "copied": 0.002}, "mapped"),
+        ({"mapped": 0.002, "copied": 0.002}, "mapped"),
+    ],
+)
+def test_the_faster_input_memory_is_kept_and_recorded(
+    integrated, tiny_bundle, caplog, costs, chosen
+):
+    caplog.set_level("INFO")
+    integrated.cuda.costs.update(costs)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == chosen
+        integrated.cuda.calls.clear()
+        session(np.zeros((1, 32, 32, 3), np.uint8))
+        list(session.stream([np.zeros((1, 32, 32, 3), np.uint8)] * 3))
+        assert ("cudaMemcpyAsync" in integrated.cuda.names()) == (chosen == "copied")
+    assert integrated.cuda.live() == []
+    entry = record_of(tiny_bundle)[INPUT]
+    milliseconds = {name: pytest.approx(1e3 * seconds) for name, seconds in costs.items()}
+    assert (entry["chosen"], entry["batch"], entry["ms"]) == (chosen, 1, milliseconds)
+    assert f"input is {chosen}, the faster of" in caplog.text
+
+
+def test_the_recorded_input_memory_is_taken_untimed(integrated, tiny_bundle):
+    integrated.cuda.costs["mapped"] = 0.009
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[GOLDEN]["pass"] is True
+    integrated.cuda.calls.clear()
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+        assert replays(integrated) == 0, "neither timed nor replayed"
+
+
+def test_the_input_memory_is_timed_again_with_another_driver(integrated, tiny_bundle, monkeypatch):
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    newer = replace(gpu(integrated.cuda), driver="13.2")
+    monkeypatch.setattr("finedge.runtime.trt.cuda.gpu", lambda: newer)
+    integrated.cuda.costs["mapped"] = 0.009
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert record_of(tiny_bundle)[INPUT]["driver"] == "13.2"
+
+
+def test_a_gpu_with_its_own_memory_times_nothing(discrete, tiny_bundle):
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert INPUT not in record_of(tiny_bundle)
+
+
+def test_without_room_for_both_memories_the_input_stays_mapped(
+    integrated, tiny_bundle, monkeypatch, caplog
+):
+    malloc, calls = integrated.cuda.cudaMalloc, []
+
+    def full(size):
+        calls.append(size)
+        return malloc(size) if len(calls) == 1 else (2, None)
+
+    monkeypatch.setattr(integrated.cuda, "cudaMalloc", full)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "mapped"
+    assert "the input stays mapped, untimed: cudaMalloc found no room" in caplog.text
+    assert integrated.cuda.live() == []
+
+
+@pytest.mark.parametrize("entry", ["mapped", {"chosen": "pinned"}, {}])
+def test_an_entry_of_another_kind_is_timed_again(integrated, tiny_bundle, entry):
+    engine = integrated.build(tiny_bundle, BuildOptions("fp32"), library=integrated.library)
+    engine.with_entry(INPUT, entry)
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[INPUT]["chosen"] == "mapped"
 
 
 # --- taps ---
@@ -375,7 +477,7 @@ def real(rtx, tiny_bundle) -> StoredEngine:
     ids=["engine", "context"],
 )
 def test_the_fake_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
-    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch", "uses")]
+    names = [n for n in dir(fake) if n[0] != "_" and n != "uses"]
     assert [n for n in names if not hasattr(getattr(rtx.trt, real), n)] == []
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -263,6 +264,16 @@ def test_ctrl_c_ends_a_build_and_the_old_engine_stays(rtx, attention_bundle, mon
         build(bundle, OPTIONS, library=rtx)
     assert signal.getsignal(signal.SIGINT) is handler
     assert sorted((p.name, p.stat().st_mtime_ns) for p in old.path.parent.iterdir()) == before
+
+
+def test_the_main_thread_is_free_for_ctrl_c_while_the_library_builds(
+    rtx, attention_bundle, monkeypatch
+):
+    threads = set()
+    monkeypatch.setattr(Bars, "start", lambda *_, **__: threads.add(threading.current_thread()))
+    build(attention_bundle(), OPTIONS, library=rtx)
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 # --- the plugin: in a new process, which TensorRT for RTX ends where its library is not linked ---

@@ -84,13 +84,14 @@ def old_driver(process_logger):
 def test_the_build_of_the_drivers_cuda_is_named(rtx, monkeypatch, driver, advice):
     monkeypatch.setattr(factory, "driver_version", lambda: 1000 * driver)
     text = refused(old_driver, rtx.trt)
-    assert f"expected: an NVIDIA driver for CUDA 13; {advice}" in text
+    assert f"expected: an NVIDIA driver for CUDA 13 or newer; {advice}" in text
     assert "cuda-bindings" not in text
 
 
-def test_a_library_that_pip_did_not_install_gets_the_driver_of_its_jetpack(rtx, monkeypatch):
+@pytest.mark.parametrize("cuda", [0, 12], ids=["of a JetPack", "of the driver's CUDA"])
+def test_where_no_other_build_helps_the_driver_is_to_be_updated(rtx, monkeypatch, cuda):
     monkeypatch.setattr(factory, "driver_version", lambda: 12060)
-    monkeypatch.setattr(factory, "cuda_major", lambda module: 0)
+    monkeypatch.setattr(factory, "cuda_major", lambda module: cuda)
     assert "install the JetPack that this TensorRT is part of" in refused(old_driver, rtx.trt)
 
 

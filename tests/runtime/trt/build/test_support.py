@@ -1,5 +1,6 @@
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -7,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from finedge.errors import UsageError
-from finedge.runtime.trt.build.log import KEPT, collected, logger, without_noise
+from finedge.runtime.trt.build.log import KEPT, collected, logger, reported, without_noise
 from finedge.runtime.trt.build.support import unsupported
 from finedge.runtime.trt.library import MODULES, load_library, numbers, why_not
 
@@ -136,6 +137,34 @@ def test_errors_are_bounded_too(rtx):
             logger(rtx.trt).log(rtx.trt.ILogger.ERROR, f"error {i}")
     assert messages.errors[-1] == f"error {10 * KEPT - 1}"
     assert len(messages.errors) == len(messages) == KEPT
+
+
+def test_collections_of_two_threads_may_end_in_any_order(rtx, caplog):
+    ours, error = logger(rtx.trt), rtx.trt.ILogger.ERROR
+    first, second = collected(rtx.trt), collected(rtx.trt)
+    first.__enter__()
+    messages = second.__enter__()
+    first.__exit__(None, None, None)
+    ours.log(error, "of the second")
+    second.__exit__(None, None, None)
+    ours.log(error, "of nobody")
+    assert list(messages) == ["of the second"]
+    assert "of nobody" in caplog.text, "it reached the package's log"
+
+
+def test_errors_of_a_block_that_raises_nothing_reach_the_log(rtx, caplog):
+    ours, kinds = logger(rtx.trt), rtx.trt.ILogger
+    with reported(rtx.trt) as messages:
+        ours.log(kinds.WARNING, "a warning")
+        ours.log(kinds.ERROR, "an error")
+        assert "a warning" in caplog.text
+        assert "an error" not in caplog.text
+    assert "an error" in caplog.text
+    assert list(messages) == ["an error"]
+    with suppress(OSError), reported(rtx.trt):
+        ours.log(kinds.ERROR, "quoted by the exception")
+        raise OSError
+    assert "quoted by" not in caplog.text
 
 
 def test_noise_is_taken_out_line_by_line():
