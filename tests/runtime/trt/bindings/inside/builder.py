@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import tensorrt as trt
 from finedge.errors import BundleError, FinedgeError, UsageError
 from finedge.runtime.trt.build.compiler import BuildOrder, compile_engine
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Profile
-from finedge.runtime.trt.build.progress import Bars
+from finedge.runtime.trt.build.progress import Bars, Stop
 from finedge.runtime.trt.build.seal import cache_folder
 from finedge.runtime.trt.build.support import unsupported
 from finedge.runtime.trt.engine import Engine
@@ -122,12 +124,18 @@ def test_timings_are_kept_and_those_of_another_machine_are_dropped():
 
 
 def test_a_build_that_is_interrupted_ends_at_the_next_step(monkeypatch):
-    steps = []
+    requested, request, steps = threading.Event(), Stop.request, []
+
+    def note(stop):
+        request(stop)
+        requested.set()
 
     def step(bars, phase, done):
         steps.append((phase, done))
-        signal.raise_signal(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        requested.wait(10)
 
+    monkeypatch.setattr(Stop, "request", note)
     monkeypatch.setattr(Bars, "step", step)
     with pytest.raises(KeyboardInterrupt):
         compiled()

@@ -25,7 +25,6 @@ GUARDED = {
     "trt.ICudaEngine.create_runtime_config": IS_RTX,
     "trt.IRuntimeConfig.cuda_graph_strategy": IS_RTX,
     "trt.IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy": IS_RTX,
-    "trt.ICudaEngine.device_memory_size": 'hasattr(handle, "device_memory_size_v2")',
     "trt.ComputeCapability": HAS_TARGETS,
     "trt.IBuilderConfig.num_compute_capabilities": HAS_TARGETS,
     "trt.IBuilderConfig.set_compute_capability": HAS_TARGETS,
