@@ -87,33 +87,29 @@ def run(bindings, standin, tmp_path_factory):
 
 def run_inside(bindings: Path, files: list[Path], *, standin: Path, place: Path) -> Run:
     """Run tests in a process that finds the bindings; `place` is an empty folder."""
-    results = place / "results.jsonl"
+    variables = environment(bindings, standin=str(standin), place=place)
+    results = Path(variables["RESULTS"])
     results.touch()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(bindings), str(ROOT)]),
-        "STANDIN_LIBCUDA": str(standin),
-        "FINEDGE_CACHE": str(place / "cache"),
-        "RESULTS": str(results),
-    }
-    plugin = "tests.runtime.trt.bindings.inside.results"
-    options = [
-        "-p",
-        plugin,
-        "-p",
-        "no:xdist",
-        "-p",
-        "no:cacheprovider",
-        "--noconftest",
-        "--capture=sys",
-    ]
+    options = ["-p", "tests.runtime.trt.bindings.inside.results", "-p", "no:xdist"]
+    options += ["-p", "no:cacheprovider", "--noconftest", "--capture=sys", "--tb=short"]
     options += ["--rootdir", str(ROOT), "--basetemp", str(place / "temporary")]
     command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
     done = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT
+        command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT
     )
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     return Run(rows, done.returncode, done.stdout + done.stderr)
+
+
+def environment(bindings: Path, *, standin: str, place: Path) -> dict[str, str]:
+    """Return the variables of a process that finds the bindings and writes only into `place`."""
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(bindings), str(ROOT)]),
+        "STANDIN_LIBCUDA": standin,
+        "FINEDGE_CACHE": str(place / "cache"),
+        "RESULTS": str(place / "results.jsonl"),
+    }
 
 
 def require_tools() -> None:

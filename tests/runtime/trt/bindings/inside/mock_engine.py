@@ -112,6 +112,8 @@ class Bench:
             self.problems.append(f"context {context} died while its work was on a stream")
             return
         batch = library.context_batch(context)
+        is_mapped = library.context_address(context, b"frames") > ALIAS
+        self.cuda.now += self.cuda.costs["mapped"] * is_mapped
         for name, values in answer(self._view(context, batch, "frames").copy()).items():
             self._view(context, batch, name)[:] = values
 

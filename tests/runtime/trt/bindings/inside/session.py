@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import tensorrt as trt
 
 from finedge.errors import BundleError, SystemProblem, UsageError
 from finedge.runtime.backend import HasStream, Session
+from finedge.runtime.trt import input_memory
+from finedge.runtime.trt.cuda import OutOfDeviceMemory
 from finedge.runtime.trt.library import numbers
 from tests.runtime.trt.bindings.inside.mock_engine import SCRATCH, bench, left_over
 from tests.runtime.trt.conftest import OUTPUTS, answer, frames
@@ -178,6 +181,20 @@ def test_shared_memory_is_mapped_and_nothing_is_copied():
     assert right(session(frames(3)), frames(3))
     assert "cudaMemcpyAsync" not in made.cuda.names()
     assert made.cuda.sizes("device") == [SCRATCH], "only the scratch memory"
+
+
+@pytest.mark.parametrize(("slow", "fast"), [("mapped", "copied"), ("copied", "mapped")])
+def test_an_integrated_gpu_keeps_the_faster_memory_of_its_input(monkeypatch, slow, fast):
+    session = (made := bench(integrated=True)).open()
+    monkeypatch.setattr(input_memory, "perf_counter", lambda: made.cuda.now)
+    made.cuda.costs = {slow: 2.0, fast: 1.0}
+    times = session.choose_input_memory(frames(3))
+    assert times[fast] < times[slow]
+    assert session.input_memory == fast
+    batches = [frames(n, seed=n) for n in (2, 4, 1)]
+    assert all(right(a, b) for a, b in zip(session.stream(batches), batches, strict=True))
+    session.close()
+    assert made.cuda.live() == []
 
 
 # --- two batches at once ---
@@ -360,6 +377,33 @@ def test_a_call_of_tensorrt_that_returns_false_is_named(call):
         session(frames(1))
     session.close()
     assert made.cuda.live() == []
+
+
+def test_what_tensorrt_logs_is_quoted_once(caplog):
+    session = bench(refuse=["create_execution_context"], log="[engine.cpp] no such profile").open()
+    with pytest.raises(SystemProblem, match=r"batches of 1: .*_context failed: \[engine\.cpp\]"):
+        session(frames(1))
+    assert "engine.cpp" not in caplog.text, "once is enough"
+
+
+def test_an_error_that_is_only_logged_reaches_the_log(caplog):
+    session = bench(log="a warning of the context").open()
+    assert right(session(frames(1)), frames(1))
+    assert "a warning of the context" in caplog.text
+
+
+@pytest.mark.parametrize("call", ["deserialize_cuda_engine", "create_execution_context"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
+        "Requested amount of GPU memory (1073741824 bytes) could not be allocated.",
+    ],
+)
+def test_a_gpu_that_is_full_is_named_with_what_to_do(call, words):
+    made = bench(refuse=[call], log=words)
+    with pytest.raises(OutOfDeviceMemory, match=rf"{re.escape(words)}\n.*end what else uses"):
+        made.open()(frames(1))
 
 
 @pytest.mark.skipif(numbers(trt.__version__) < (10, 13), reason="these bindings crash there")

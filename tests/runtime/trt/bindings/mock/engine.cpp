@@ -5,7 +5,8 @@
 //     profile 1 1 4                      smallest, best and largest batch
 //     scratch 5000                       bytes
 //     refuse set_input_shape             a call that fails; as often as wanted
-//     log these words                    what a refused deserialisation logs as an error
+//     log these words                    an error that is logged for each new context, and where
+//                                        the engine itself is refused
 #include <cstring>
 #include <map>
 #include <set>
@@ -140,8 +141,9 @@ struct Inspector final : IEngineInspector, VEngineInspector {
 
 struct Engine final : ICudaEngine, VCudaEngine {
     Description description;
+    ILogger* logger;
 
-    explicit Engine(std::istream& text) : description(text) {
+    Engine(std::istream& text, ILogger* logger) : description(text), logger(logger) {
         implementation = this;
         engines++;
     }
@@ -162,6 +164,7 @@ struct Engine final : ICudaEngine, VCudaEngine {
     long getDeviceMemorySizeV2() override { return description.scratch; }
     IExecutionContext* createExecutionContext(int strategy) override {
         constexpr int USER_MANAGED = 2;
+        if (!description.log.empty()) logger->log(ERROR, description.log.c_str());
         bool const good =
             strategy == USER_MANAGED && description.takes("create_execution_context");
         return good ? new Context(this, description) : nullptr;
@@ -188,7 +191,7 @@ struct Runtime final : IRuntime, VRuntime {
         std::string head;
         std::getline(text, head);
         if (head != "mock engine") return refuse("these bytes are no engine of the mock");
-        auto* engine = new Engine(text);
+        auto* engine = new Engine(text, logger);
         if (engine->description.takes("deserialize_cuda_engine")) return engine;
         std::string const words = engine->description.log;
         delete engine;
