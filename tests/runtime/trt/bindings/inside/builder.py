@@ -14,11 +14,13 @@ import pytest
 import tensorrt as trt
 
 from finedge.errors import BundleError, FinedgeError, UsageError
+from finedge.runtime.trt.build.builder import _read_layers as read_layers
 from finedge.runtime.trt.build.compiler import BuildOrder, compile_engine
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Profile
 from finedge.runtime.trt.build.progress import Bars, Stop
 from finedge.runtime.trt.build.seal import cache_folder
 from finedge.runtime.trt.build.support import unsupported
+from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import STRONG_SINCE, TrtLibrary, load_library, numbers
 from tests.runtime.trt.bindings.inside.library import library
@@ -90,6 +92,13 @@ def test_what_was_built_is_an_engine_of_those_batches():
     loaded = Engine.load(engine.data, trt=trt, file="built.engine")
     assert (loaded.min_batch, loaded.max_batch) == (1, 8)
     assert loaded.input.dtype == np.uint8
+
+
+def test_the_layers_of_an_engine_are_read_with_the_inspector():
+    engine, _ = compiled()
+    gpu = Gpu("Pretended", "8.7", False, 8, 8192, "12.6")
+    report = read_layers(engine, library=trt_library(), target=BuildTarget.of(gpu))
+    assert [(layer.name, layer.role) for layer in report.layers] == [("c", "convolution")]
 
 
 def test_a_fixed_batch_needs_no_profile():

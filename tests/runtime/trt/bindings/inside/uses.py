@@ -219,7 +219,8 @@ class Collector:
             return self._call(node)
         if isinstance(node, ast.Tuple):
             return frozenset({("tuple", tuple(self.infer(e) for e in node.elts))})
-        if isinstance(node, (ast.Lambda, ast.Constant)):
+        if isinstance(node, ast.Lambda):
+            self.infer(node.body)
             return NONE
         if isinstance(node, ast.Subscript):
             self.infer(node.slice)
