@@ -123,6 +123,18 @@ def test_the_registry_finds_the_creator_under_its_namespace_only(driver):
     assert [creator.name for creator in registry.all_creators] == [OP.name]
 
 
+def test_an_error_of_ours_is_a_failed_call_and_is_printed(driver, monkeypatch, capfd):
+    """The bindings turn an exception into a code. TensorRT then ends the build or the run."""
+    monkeypatch.setenv("STANDIN_CC", "7.5")
+    module._driver.cache_clear()
+    module.register(trt, library=driver)
+    passed, failed = live(Maps())
+    module._driver.cache_clear()
+    assert failed == ["onShapeChange", "enqueue"]
+    assert passed == [step for step in STEPS if step not in failed]
+    assert "compute capability 7.5" in capfd.readouterr().err
+
+
 def test_without_set_tactic_the_life_ends_where_tensorrt_would(driver, monkeypatch):
     """The defect that no other test could see: the base class of the bindings has no default."""
     monkeypatch.delattr(module.CrossLayerAttentionPlugin, "set_tactic")
