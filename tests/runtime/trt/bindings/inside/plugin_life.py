@@ -78,9 +78,12 @@ class Maps:
 def live(maps):
     """Let the mock lead a plugin through its life; return the steps that passed and failed."""
     steps = {True: [], False: []}
-    report = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int)(
-        lambda step, passed: steps[bool(passed)].append(step.decode())
-    )
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int)
+    def report(step, passed):
+        steps[bool(passed)].append(step.decode())
+        reuse_memory()
+
     pointers = [array.ctypes.data for array in (*maps.arrays, maps.workspace)]
     sizes = (BATCH, CHANNELS, QUERY_SIDE, KEY_SIDE, SCALE, STREAM)
     work = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: library.drive(*pointers, *sizes))
@@ -90,6 +93,12 @@ def live(maps):
     library.on_step(None)
     library.arm(None)
     return steps[True], steps[False]
+
+
+def reuse_memory():
+    """Overwrite what Python has freed: a collection of fields does not keep them alive."""
+    gc.collect()
+    return [np.full(1, 7, np.int32) for _ in range(1000)]
 
 
 @pytest.fixture(autouse=True)
