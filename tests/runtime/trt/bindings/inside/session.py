@@ -7,8 +7,8 @@ import pytest
 from finedge.errors import UsageError
 from finedge.runtime.backend import HasStream, Session
 from finedge.runtime.trt import input_memory
-from tests.runtime.trt.bindings.inside.mock_engine import SCRATCH, bench, right
-from tests.runtime.trt.conftest import frames
+from tests.runtime.trt.bindings.inside.mock_engine import SCRATCH, bench
+from tests.runtime.trt.conftest import frames, right
 
 BOTH = pytest.mark.parametrize("integrated", [False, True], ids=["copied", "mapped"])
 

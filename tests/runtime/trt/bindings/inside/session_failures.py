@@ -12,8 +12,8 @@ import tensorrt as trt
 from finedge.errors import BundleError, SystemProblem, UsageError
 from finedge.runtime.trt.cuda import OutOfDeviceMemory
 from finedge.runtime.trt.library import numbers
-from tests.runtime.trt.bindings.inside.mock_engine import bench, right
-from tests.runtime.trt.conftest import frames
+from tests.runtime.trt.bindings.inside.mock_engine import bench
+from tests.runtime.trt.conftest import frames, right
 
 # Every call of CUDA's API that a session makes, releases apart.
 CALLS = (
