@@ -21,7 +21,7 @@ from tests.wheels import PYTHON, Wheel, folder, pinned
 
 WHEELS = {w.version: w for w in pinned(Path(__file__).with_name("wheels.txt")).values()}
 SOURCES = sorted((Path(__file__).parent / "mock").glob("*.cpp"))
-COMPILE = ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
+COMPILE = ["g++", "-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
 LIBRARY = ["-shared", "-fPIC", "-fvisibility=hidden"]
 NEEDED = re.compile(r"NEEDED.*\[(libnv[\w.]+)\]")
 # What the package `tensorrt` of NVIDIA's wheel does.
