@@ -167,10 +167,12 @@ BACKENDS: dict[str, str] = {
     "tensorrt": "finedge.runtime.trt.backend:TensorRtBackend",
     "tensorrt-rtx": "finedge.runtime.trt.backend:RtxBackend",
     "onnxruntime": "finedge.runtime.ort.backend:OnnxRuntimeBackend",
+    "onnxruntime-gpu": "finedge.runtime.ort.gpu.backend:OnnxRuntimeGpuBackend",
     "fake": "finedge.runtime.fake:FakeBackend",
 }
 FAKES = {"fake"}  # it computes nothing, so it does not count as a backend that can run
-# "auto" is the first of these whose why_not() is None.
+# "auto" is the first of these whose why_not() is None. onnxruntime-gpu is chosen by name only: it
+# has not run on a GPU, and its first opening can take minutes.
 AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 
 

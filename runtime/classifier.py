@@ -18,7 +18,7 @@ from finedge.confidence import Confidence
 from finedge.errors import FinedgeError, UsageError
 from finedge.ops import softmax
 from finedge.preprocess import preprocess
-from finedge.runtime.backend import Session, SessionOptions, get_backend
+from finedge.runtime.backend import Session, SessionOptions, get_backend, usual_variants
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ class Classifier:
 
         Args:
             source: a bundle or its folder.
-            variant: fp32, fp16 or int8; `auto` is int8 where the bundle holds it, else fp32.
+            variant: fp32, fp16 or int8; `auto` is int8 where the bundle holds it and the backend
+                gains by it, else fp32.
             backend: a backend's name, or `auto` for the first that runs on this machine.
             threads: CPU threads; None is the physical cores this process may use.
             spin: see `SessionOptions`.
@@ -110,9 +111,9 @@ class Classifier:
         if topk < 1:
             raise UsageError(f"topk {topk}", expected="at least 1")
         bundle = source if isinstance(source, Bundle) else Bundle.load(Path(source))
-        if variant == "auto":
-            variant = "int8" if "int8" in bundle.variants() else "fp32"
         opener = get_backend(backend, options=SessionOptions(threads, spin))
+        if variant == "auto":
+            variant = "int8" if "int8" in usual_variants(opener, bundle) else "fp32"
         session = opener.open(bundle, variant=variant)
         info = session.info
         log.info(

@@ -12,6 +12,7 @@ MIN_FREE_MIB = 1024  # of memory and of disk: an engine build or an export needs
 SMALL_MIB = 8192  # a Jetson with no more memory than this needs swap to build engines
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 TOO_OLD = ("4", "5", "6.0", "6.0 (preview)")  # their TensorRT is 8
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-gpu")
 VENV = "make the environment again: /usr/bin/python3 -m venv --system-site-packages .venv"
 SWAP = (
     "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && "
@@ -139,11 +140,12 @@ def _gpu_problems(facts: dict[str, Any]) -> Iterator[Problem]:
     signs = (facts["nvidia_driver"], facts["jetson"], facts["cuda_versions"]["driver"])
     has_driver = any(sign is not None for sign in signs)
     if gpu is None:
-        if has_driver:
+        # ONNX Runtime needs no CUDA binding for Python.
+        if has_driver and facts["backends"].get(GPU_BACKENDS[-1], "missing") is not None:
             yield Problem("the GPU cannot be used", str(facts["why_no_gpu"]))
         return
     backends = facts["backends"].items()
-    reasons = {name: why_not for name, why_not in backends if name.startswith("tensorrt")}
+    reasons = {name: why_not for name, why_not in backends if name in GPU_BACKENDS}
     if reasons and all(reasons.values()):
         fixes = (f"{name}: {why_not}" for name, why_not in reasons.items())
         yield Problem("no backend uses the GPU", "; or ".join(fixes))

@@ -16,6 +16,7 @@ from finedge.jetson.doctor.gpu import graphics, nvidia_driver, plugin_image, ten
 from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv
 from finedge.runtime.backend import backend_names, why_not
 from finedge.runtime.machine.sysfs import text
+from finedge.runtime.ort.gpu.probe import why_not_each
 from finedge.runtime.telemetry import read_telemetry
 from finedge.runtime.telemetry.clocks import power_modes
 from finedge.runtime.telemetry.environment import environment
@@ -42,6 +43,7 @@ def examine(root: Path = Path("/")) -> dict[str, Any]:
         "why_no_gpu": why_no_gpu,
         "tensorrt": tensorrt(root),
         "plugin_image": plugin_image(gpu),
+        "onnxruntime_providers": why_not_each(),
         "opencv": opencv(),
         "gstreamer": gstreamer(root),
         "cameras": cameras(root),

@@ -104,6 +104,9 @@ def _gpu(facts: dict[str, Any]) -> Rows:
     versions = facts["cuda_versions"].items()
     yield "cuda", ", ".join(f"{name} {version}" for name, version in versions if version) or "none"
     yield "tensorrt", _tensorrt(facts["tensorrt"])
+    reasons = facts["onnxruntime_providers"]
+    providers = [name for name, why_not in reasons.items() if why_not is None]
+    yield "onnxruntime", ", ".join(providers) or "no provider for a GPU can run"
     yield "plugin image", image["file"] or image["why_not"]
 
 

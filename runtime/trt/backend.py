@@ -15,7 +15,6 @@ from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.trt import library as libraries
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.options import FILES, BuildOptions, Precision
-from finedge.runtime.trt.build.store import engines_folder
 from finedge.runtime.trt.choose import (
     choose_input_memory_once,
     recorded_input_memory,
@@ -23,7 +22,6 @@ from finedge.runtime.trt.choose import (
     stored_engine,
 )
 from finedge.runtime.trt.cuda import Gpu, gpu, require_gpu, why_no_gpu
-from finedge.runtime.trt.one_builder import one_builder
 from finedge.runtime.trt.session import batch_milliseconds, open_session
 
 if TYPE_CHECKING:
@@ -120,8 +118,7 @@ class TensorRtBackend:
         engine = stored_engine(bundle, options, library=library, gpu=require_gpu())
         if engine is not None:
             return engine
-        with one_builder(engines_folder(bundle)):
-            return builder.engine_for(bundle, options, library=library, timer=batch_milliseconds)
+        return builder.engine_for(bundle, options, library=library, timer=batch_milliseconds)
 
 
 @dataclass(frozen=True)

@@ -381,6 +381,27 @@ def test_each_fault_of_a_jetson_is_found_with_its_fix(
     show({**facts, "problems": [asdict(problem)]})  # the page can show it
 
 
+def test_a_gpu_that_only_onnxruntime_uses_is_no_problem(healthy_orin: dict[str, Any]) -> None:
+    facts = copy.deepcopy(healthy_orin)
+    no = "no CUDA binding: pip install cuda-python"
+    facts |= {"gpu": None, "why_no_gpu": no}
+    facts["backends"] = {"onnxruntime": None, "tensorrt": no, "onnxruntime-gpu": None}
+    assert find_problems(facts) == []
+    facts["backends"]["onnxruntime-gpu"] = "CUDAExecutionProvider: CUDA failure 100"
+    assert [problem.fix for problem in find_problems(facts)] == [no]
+
+
+def test_the_page_names_the_providers_of_onnxruntime(
+    healthy: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    reasons = {"TensorrtExecutionProvider": "missing", "CUDAExecutionProvider": None}
+    facts = healthy | {"onnxruntime_providers": reasons, "problems": []}
+    terminal.console().print(show(facts))
+    rows = [line for line in capsys.readouterr().out.splitlines() if "ExecutionProvider" in line]
+    assert any("CUDAExecutionProvider" in r and "TensorrtExec" not in r for r in rows)
+
+
 @pytest.mark.parametrize(
     ("where", "value", "text"),
     [

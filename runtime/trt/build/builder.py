@@ -21,6 +21,7 @@ from finedge.runtime.trt.build.expect import problems
 from finedge.runtime.trt.build.factory import create
 from finedge.runtime.trt.build.log import collected
 from finedge.runtime.trt.build.memory import check_memory
+from finedge.runtime.trt.build.one_builder import one_builder
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
 from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine, machine_name
@@ -64,7 +65,8 @@ def build(
     """
     target, timed = build_target(options.targets, library=library), timer is not None
     specs = engine_specs(bundle, options, library=library, target=target, timed=timed)
-    return _build(bundle, specs, options, library=library, target=target, timer=timer)
+    with one_builder(bundle.path):
+        return _build(bundle, specs, options, library=library, target=target, timer=timer)
 
 
 def _build(
@@ -113,17 +115,19 @@ def engine_for(
 ) -> StoredEngine:
     """Return the stored engine with exactly the right key, or build one.
 
-    Arguments and errors are those of `build`.
+    Where another process builds one, this waits for it and takes that engine. Arguments and errors
+    are those of `build`.
     """
     store, target = EngineStore.of(bundle), build_target(options.targets, library=library)
     timed = timer is not None
     specs = engine_specs(bundle, options, library=library, target=target, timed=timed)
-    for spec in specs:
-        engine = _stored(store, spec, library, considered=_modes(specs))
-        if engine:
-            return engine
-    _log_why(store, specs[0], bundle)
-    return _build(bundle, specs, options, library=library, target=target, timer=timer)
+    with one_builder(bundle.path):
+        for spec in specs:
+            engine = _stored(store, spec, library, considered=_modes(specs))
+            if engine:
+                return engine
+        _log_why(store, specs[0], bundle)
+        return _build(bundle, specs, options, library=library, target=target, timer=timer)
 
 
 def _stored(

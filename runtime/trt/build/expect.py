@@ -75,18 +75,33 @@ def inner_softmaxes(model: onnx.ModelProto) -> frozenset[str]:
 
 
 def _not_int8(report: LayerReport, names: Sequence[str]) -> Iterator[str]:
+    if names and not any(layer.onnx for layer in report.layers):
+        yield (
+            f"{len(names)} layers are INT8 in the calibration record, and no layer of the engine "
+            "names an ONNX node: what they compute in is unknown"
+        )
+        return
     by_node: dict[str, list[Layer]] = {}
-    for layer in report.of("convolution", "matmul"):
+    for layer in report.layers:
         for name in layer.onnx:
             by_node.setdefault(name, []).append(layer)
     for name in names:
-        layers = by_node.get(name, [])
-        start = f"{name} is INT8 in the calibration record, and"
-        if not layers:
-            yield f"{start} no convolution or matrix product of the engine names it"
-        for layer in layers:
-            if layer.precision != "int8":
-                yield f"{start} the engine reads {layer.precision} ({layer.name})"
+        yield from _not_int8_node(name, by_node.get(name, ()))
+
+
+def _not_int8_node(name: str, layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield what is wrong with a node that should be INT8; `layers` are those that name it."""
+    start = f"{name} is INT8 in the calibration record, and"
+    products = [layer for layer in layers if layer.role in ("convolution", "matmul")]
+    unknown = [layer for layer in layers if layer.role == "unknown"]
+    if not products and not unknown:
+        others = ", ".join(f"{layer.kind} in {layer.precision} ({layer.name})" for layer in layers)
+        only = f", only {others}" if others else ""
+        yield f"{start} no convolution or matrix product of the engine names it{only}"
+    for layer in products or unknown:
+        if layer.precision != "int8":
+            kind = f", type '{layer.kind}', which is unknown" if layer in unknown else ""
+            yield f"{start} the engine reads {layer.precision} ({layer.name}{kind})"
 
 
 def _in_fp32(report: LayerReport, softmaxes: Collection[str] | None) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 There are two sources. TensorRT for RTX writes the optimised layers into the verbose build log, also
 where there is no GPU. The EngineInspector needs a deserialised engine, and so a GPU.
-`from_inspector` was written from NVIDIA's documents (10.x: `Bindings`, one field "Format/Datatype";
-11.x: `I/O Tensors`, two fields) and was not run on hardware. Both need
+`from_inspector` reads the ten engines of TensorRT 8.x that NVIDIA publishes (trt-engine-explorer).
+For later versions it was written from NVIDIA's documents (10.x: `Bindings`, one field
+"Format/Datatype"; 11.x: `I/O Tensors`, two fields), and was not run on hardware. Both sources need
 `ProfilingVerbosity.DETAILED` at the build.
 """
 
@@ -14,28 +15,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 from finedge.errors import FinedgeError
+from finedge.runtime.trt.build.roles import ARITHMETIC, Role, operations_of, role_of
 
-Role = Literal["convolution", "matmul", "softmax", "attention", "plugin", "reformat", "other"]
-ARITHMETIC: tuple[Role, ...] = ("convolution", "matmul", "softmax", "attention")
-UNKNOWN = "unknown"
-
-# Parts of a layer type, lower case, as TensorRT or its Myelin compiler writes it; the first match
-# counts. The tactic tells what a generated kernel (kgen) does.
-_ROLES: tuple[tuple[str, Role], ...] = (
-    ("correlation", "convolution"),
-    ("convolution", "convolution"),
-    ("gemm", "matmul"),
-    ("matrixmultiply", "matmul"),
-    ("softmax", "softmax"),
-    ("attention", "attention"),
-    ("custom_layer", "plugin"),
-    ("plugin", "plugin"),
-    ("reformat", "reformat"),
-)
+UNKNOWN: Literal["unknown"] = "unknown"
 _TYPES = {
     "float": "fp32",
     "half": "fp16",
@@ -48,11 +33,12 @@ _TYPES = {
     "uint8": "uint8",
     "int32": "int32",
     "int64": "int64",
+    "int4": "int4",
+    "fp4": "fp4",
+    "e8m0": "e8m0",
     "bool": "bool",
 }
 _COUNT_NAMES = {"plugin_layers": "plugin layers", "reformats": "reformats"}
-_MOVES = frozenset({"Tran", "Resh", "Move", "Copy", "Cast"})
-_OPERATIONS = re.compile(r"__myl_([A-Za-z]+)_")
 _ONNX = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _LINE = re.compile(
     r"Name: (.*?), LayerType: (.*?), Inputs: \[(.*?)\], Constants: \[(.*?)\], "
@@ -65,8 +51,8 @@ _TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[(.*?)\], .*?Datatype: (\w+)
 class LayerTensor:
     """A tensor that a layer reads or writes.
 
-    `shape` has -1 where a size is open. `dtype` is fp32, fp16, bf16, fp8, int8, uint8, int32,
-    int64, bool or unknown.
+    `shape` has -1 where a size is open. `dtype` is fp32, fp16, bf16, fp8, fp4, e8m0 (a scale of
+    8 bits), int4, int8, uint8, int32, int64, bool or unknown.
     """
 
     name: str
@@ -112,12 +98,8 @@ class Layer:
 
     @property
     def role(self) -> Role:
-        """Its purpose, as far as its type and its kernel's name tell."""
-        if "mha" in self.tactic.lower():
-            return "attention"
-        kind = self.kind.lower()
-        role = next((role for word, role in _ROLES if word in kind), None)
-        return role or _role_of_kernel(self.operations)
+        """Its purpose, as far as its type and its kernel's name tell; else "unknown"."""
+        return role_of(self.kind, name=self.name, tactic=self.tactic)
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -125,8 +107,7 @@ class Layer:
 
         The last is Etc where TensorRT cut the list.
         """
-        match = _OPERATIONS.search(self.tactic or self.name)
-        return tuple(re.findall(r"[A-Z][a-z0-9]*", match[1])) if match else ()
+        return operations_of(self.name, self.tactic)
 
 
 @dataclass(frozen=True)
@@ -155,7 +136,8 @@ class LayerReport:
         return {
             "source": self.source,
             "layers": len(self.layers),
-            "by_kind": dict(Counter(layer.kind for layer in self.layers).most_common()),
+            "by_kind": _by_kind(self.layers),
+            "unknown_kinds": _by_kind(self.of(UNKNOWN)),
             "precisions": {
                 role: dict(Counter(layer.precision for layer in layers))
                 for role, layers in roles.items()
@@ -173,12 +155,15 @@ class LayerReport:
         }
 
     def describe(self) -> str:
-        """Return a short table to print: precisions per role, reformats, float islands."""
+        """Return a short table to print: precisions per role, reformats, islands, unknown types."""
         counts = self.summary()
         rows = [("layers", f"{counts['layers']} ({self.source})")]
         for role, precisions in counts["precisions"].items():
             rows.append((role, ", ".join(f"{n} {dtype}" for dtype, n in precisions.items())))
         rows += [(name, str(counts[key])) for key, name in _COUNT_NAMES.items()]
+        for layer in self.of(UNKNOWN):
+            dtype, nodes = layer.precision or UNKNOWN, ", ".join(layer.onnx) or layer.name
+            rows.append(("unknown type", f"'{layer.kind}' in {dtype}: {nodes}"))
         for island in counts["float_islands"]:
             nodes = ", ".join(island["onnx"]) or "no ONNX node named"
             rows.append(("float island", f"{island['role']} in {island['precision']}: {nodes}"))
@@ -277,7 +262,7 @@ def _tensors(text: str) -> tuple[LayerTensor, ...]:
 
 def _from_record(record: Mapping[str, Any]) -> Layer:
     # Absent for Myelin's layers, whose constants are listed as tensors.
-    weights = record.get("Weights") or {}
+    weights = record.get("Weights") or record.get("ConvWeights") or {}
     constants = [_from_fields(c) for c in record.get("Constants", ())]
     if "Type" in weights:
         constants.append(LayerTensor("weights", (), _dtype(weights["Type"])))
@@ -291,7 +276,7 @@ def _from_record(record: Mapping[str, Any]) -> Layer:
         outputs,
         tuple(constants),
         record.get("TacticName", ""),
-        _onnx_nodes(record.get("Metadata", "")),
+        _onnx_nodes(record["Metadata"]) if "Metadata" in record else _fused_nodes(record["Name"]),
     )
 
 
@@ -318,13 +303,20 @@ def _onnx_nodes(metadata: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.split(" | ")[0] for name in _ONNX.findall(metadata)))
 
 
-def _role_of_kernel(operations: tuple[str, ...]) -> Role:
-    # exp(x - max x); few terms are summed one by one, without a reduction to recognise.
-    if ("Sub", "Exp") in pairwise(operations) and "Log" not in operations:
-        return "softmax"
-    if "Fc" in operations or "Gemm" in operations:
-        return "matmul"
-    return "reformat" if operations and _MOVES.issuperset(operations) else "other"
+def _fused_nodes(name: str) -> tuple[str, ...]:
+    """Return the node names that a layer's name joins; before 8.6 TensorRT wrote no metadata.
+
+    "conv1.weight + Conv_9 + PWN(Clip_13)" gives conv1.weight, Conv_9 and Clip_13. A copy that
+    TensorRT inserted computes none.
+    """
+    if name.startswith(("Reformatting CopyNode", "{ForeignNode")):
+        return ()
+    names = re.split(r" \+ | \|\| ", name)
+    return tuple(dict.fromkeys(re.sub(r"^PWN\((.*)\)$", r"\1", part) for part in names))
+
+
+def _by_kind(layers: Sequence[Layer]) -> dict[str, int]:
+    return dict(Counter(layer.kind for layer in layers).most_common())
 
 
 def _not_detailed(problem: str) -> FinedgeError:

@@ -56,6 +56,8 @@ def _engine(record: Mapping[str, Any]) -> Pairs:
     for role, counts in summary["precisions"].items():
         yield role, ", ".join(f"{count} {precision}" for precision, count in counts.items())
     yield "float islands", len(summary["float_islands"])
+    for kind, count in summary.get("unknown_kinds", {}).items():
+        yield "unknown type", f"{count} layers of type '{kind}': their precision is not checked"
     for problem in record["problems"]:
         yield "problem", styled(problem, "bold red")
 

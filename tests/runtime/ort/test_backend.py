@@ -14,9 +14,10 @@ from onnx import numpy_helper
 from finedge.bundle import Tap
 from finedge.errors import BundleError, SystemProblem, UsageError
 from finedge.runtime.backend import REDUCED_RANGE, SessionOptions
-from finedge.runtime.ort import backend as ort
-from finedge.runtime.ort.backend import OnnxRuntimeBackend, _settings
+from finedge.runtime.machine.cpu import owned_cores
+from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.runtime.ort.int8_products import OVERRIDE
+from finedge.runtime.ort.session import session_settings
 
 pytestmark = pytest.mark.int8
 
@@ -61,7 +62,7 @@ def test_fp16_runs_its_own_file(tiny_bundle, batch):
 def test_settings_are_one_thread_pool_all_optimisations_and_no_spinning(spin, setting):
     import onnxruntime
 
-    settings = _settings(SessionOptions(threads=3, spin=spin))
+    settings = session_settings(SessionOptions(threads=3, spin=spin))
     assert (settings.intra_op_num_threads, settings.inter_op_num_threads) == (3, 1)
     assert settings.get_session_config_entry("session.intra_op.allow_spinning") == setting
     assert settings.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -69,7 +70,7 @@ def test_settings_are_one_thread_pool_all_optimisations_and_no_spinning(spin, se
 
 
 def test_threads_default_to_the_cores_the_process_owns():
-    assert _settings(SessionOptions()).intra_op_num_threads == ort.owned_cores()
+    assert session_settings(SessionOptions()).intra_op_num_threads == owned_cores()
     with pytest.raises(UsageError, match="at least 1"):
         SessionOptions(threads=0)
 
@@ -77,7 +78,7 @@ def test_threads_default_to_the_cores_the_process_owns():
 def test_convolutions_of_the_cpu_file_are_fused(tiny_bundle, tmp_path):
     import onnxruntime
 
-    settings = _settings(SessionOptions())
+    settings = session_settings(SessionOptions())
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(
         str(tiny_bundle.file("model.int8.cpu.onnx")), settings, providers=["CPUExecutionProvider"]

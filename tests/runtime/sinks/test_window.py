@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.sinks import Context, Outputs
+from finedge.runtime.sinks import Context, Outputs, window
 from finedge.runtime.sinks.window import open_window, why_not
 
 CONTEXT = Context("tiny", names=("cam",), fps=(25.0,), live=True, stop=lambda: None)
@@ -46,6 +46,13 @@ def test_an_opencv_without_windows_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         "cv2.getBuildInformation", lambda: "  GUI:                           NONE\n"
     )
     assert "headless" in str(why_not())
+
+
+def test_a_display_that_does_not_answer_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(window, "PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr(window, "PROBE_S", 0.1)
+    assert "no window within 0 s" in str(why_not())
 
 
 def test_frames_are_shown_in_a_window_named_by_the_source() -> None:

@@ -90,6 +90,71 @@ def test_kernels_are_known_by_their_names():
     ]
 
 
+# The types of libnvinfer_lean 11.4, in its order, and those of TensorRT 8.x and of Myelin.
+KERNEL_CLASSES = {
+    "convolution": "CaskConvActPool CaskDeconvolution CaskDeconvolutionV2 CaskDepSepConvolution "
+    "CaskFlattenConvolution CaskGemmConvolution CaskGemmDeconvolution CaskConvolution CaskJitConv "
+    "ConvActPool FusedConvActConvolution CudaDepthwiseConvolution CublasConvolution correlation "
+    "deconv conv_act_pool",
+    "matmul": "CaskGemmMatrixMultiply CublasLtMatrixMultiply CudaFullyConnected gemm",
+    "softmax": "RaggedSoftMax CaskSoftMaxV2 CudaSoftMax MyelinLogSoftmaxTopK",
+    "attention": "fmha",
+    "plugin": "PluginV2 PluginV3 PluginV2DynamicExt custom_layer",
+    "reformat": "Reformat MyelinReformat",
+    "other": "DeviceToShapeHost ShapeHostToDevice NoOp CaskLRN CaskPooling PointWiseV2 "
+    "MyelinElementWise MyelinPointWise MyelinReduce MyelinScale MyelinShuffle MyelinTopK "
+    "TiledPooling Slice Padding shape_call TrainStation1 signal wait maxpool avgpool",
+    "unknown": "Myelin SafetyMyelin FutureKernel",
+}
+# A mixture of experts holds matrix products, and more.
+UNKNOWN_NETWORK_LAYERS = {"MOE"}
+
+
+def one_layer(kind, *, tactic="", dtype="Half"):
+    """Return the report of an engine with one layer."""
+    tensor = {"Name": "x", "Dimensions": [1], "Format": "", "Datatype": dtype}
+    layer = {"Name": "it", "LayerType": kind, "Inputs": [tensor], "TacticName": tactic}
+    return from_inspector(json.dumps({"Layers": [{**layer, "Metadata": "[ONNX Layer: a]"}]}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "role"),
+    [(kind, role) for role, kinds in KERNEL_CLASSES.items() for kind in kinds.split()],
+)
+def test_every_kernel_class_of_tensorrt_has_its_role(kind, role):
+    assert one_layer(kind).layers[0].role == role
+
+
+def test_every_layer_and_every_dtype_of_a_network_is_known(rtx):
+    roles = {kind: one_layer(kind).layers[0].role for kind in rtx.trt.LayerType.__members__}
+    assert {kind for kind, role in roles.items() if role == "unknown"} == UNKNOWN_NETWORK_LAYERS
+    assert roles["DECONVOLUTION"] == "convolution"
+    assert roles["MATRIX_MULTIPLY"] == roles["EINSUM"] == "matmul"
+    dtypes = {n: one_layer("x", dtype=n).layers[0].precision for n in rtx.trt.DataType.__members__}
+    assert [name for name, dtype in dtypes.items() if dtype == "unknown"] == []
+
+
+@pytest.mark.parametrize(
+    ("tactic", "role"),
+    [
+        ("sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32_nchw_vect_c_32", "convolution"),
+        ("ampere_scudnn_winograd_128x128_ldg1_ldg4_relu_tile148t_nt_v1", "convolution"),
+        ("sm80_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize64x64x64_stage5", "matmul"),
+        ("_gemm_mha_v2_0xe518f761dd1033261d1f8db084c76820", "attention"),
+        ("", "unknown"),
+    ],
+)
+def test_the_kernel_tells_the_role_of_an_unknown_type(tactic, role):
+    assert one_layer("FutureKernel", tactic=tactic).layers[0].role == role
+
+
+def test_a_layer_of_an_unknown_type_is_shown():
+    report = one_layer("FutureKernel")
+    assert report.summary()["unknown_kinds"] == {"FutureKernel": 1}
+    assert "unknown type   'FutureKernel' in fp16: a" in report.describe()
+    assert report.to_json()["layers"][0]["role"] == "unknown"
+
+
 @pytest.mark.parametrize("file", INSPECTOR)
 def test_the_inspector_of_both_majors_gives_the_same_layers(file):
     report = inspected(file)

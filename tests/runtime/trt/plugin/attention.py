@@ -18,7 +18,6 @@ from finedge.runtime.trt.plugin.launch import (
     COMBINE,
     HALF,
     INT8,
-    QUERY_TILE,
     AttentionShape,
     MapLayout,
     kernel_for,
@@ -164,7 +163,7 @@ def answer(library, case):
     launch(
         library,
         kernel.name,
-        (-(-case.queries // QUERY_TILE), case.splits, case.batch),
+        (-(-case.queries // kernel.queries), case.splits, case.batch),
         shared=kernel.shared_bytes,
         problem=problem,
     )

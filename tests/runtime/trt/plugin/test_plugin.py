@@ -150,9 +150,8 @@ class Run:
         if shared:
             self.inputs[2], self.values[2] = self.inputs[1], self.values[1]
         self.output = Device((batch, dv, *grids[0]), forms[3], HALF)
-        size = workspace_bound(
-            queries=math.prod(grids[0]), keys=math.prod(grids[1]), dv=dv, batch=batch
-        )
+        queries, keys = (math.prod(grid) for grid in grids)
+        size = workspace_bound(queries=queries, keys=keys, d=d, dv=dv, shared=shared, batch=batch)
         self.workspace = np.full(size // 4 + 1, np.nan, np.float32)
         self.descs = [m.desc for m in self.inputs], [self.output.desc]
         self.expected = cross_layer_attention(*self.values, scale=1 / math.sqrt(d))
@@ -186,8 +185,8 @@ PROBLEMS = {
         "kinds": (HALF, INT8, INT8),
     },
     "shared narrow": {"d": 64, "dv": 64, "shared": True},
-    "split": {"grids": ((2, 2), (7, 14)), "batch": 2},
-    "split linear": {"grids": ((2, 2), (7, 14)), "forms": ("LINEAR",) * 4, "dv": 12},
+    "split": {"grids": ((2, 2), (28, 28)), "batch": 2},
+    "split linear": {"grids": ((2, 2), (28, 28)), "forms": ("LINEAR",) * 4, "dv": 12},
     "one position": {"grids": ((1, 1), (1, 1)), "batch": 2},
 }
 
@@ -219,15 +218,17 @@ def test_a_context_loads_once_and_enqueue_only_launches(library, calls):
     assert "cuModuleLoadData" not in " ".join(calls())
 
 
-def test_the_combine_kernel_follows_a_split_launch_on_the_same_stream(library, calls):
+def test_the_combine_kernel_follows_a_split_launch_on_the_same_stream(library, calls, monkeypatch):
+    monkeypatch.setenv("STANDIN_RESIDENT", "4")
     run = Run(library, **PROBLEMS["split"])
     run.prepare()
     calls()
     run.enqueue()
-    launch = plan(queries=4, keys=98, d=64, dv=64, shared=False, batch=2, processors=8)
-    assert launch.splits == 4
+    sizes = {"queries": 4, "keys": 784, "d": 64, "dv": 64, "shared": False, "batch": 2}
+    launch = plan(**sizes, processors=8, resident=4)
+    assert launch.splits > 1
     assert calls() == [
-        "cuLaunchKernel cla_64 grid 1 4 2 block 128 1 1 "
+        f"cuLaunchKernel cla_64 grid 1 {launch.splits} 2 block {launch.block[0]} 1 1 "
         f"shared {launch.shared_bytes} stream {STREAM}",
         f"cuLaunchKernel cla_combine grid 4 1 2 block 128 1 1 shared 0 stream {STREAM}",
     ]
@@ -434,5 +435,5 @@ def test_the_workspace_is_that_of_the_largest_shape_of_the_profile():
     for tensor in tensors:
         tensor.max = trt.Dims((8, *tensor.max[1:]))
     assert plugin.get_workspace_size(tensors, []) == workspace_bound(
-        queries=49, keys=196, dv=96, batch=8
+        queries=49, keys=196, d=64, dv=96, shared=False, batch=8
     )

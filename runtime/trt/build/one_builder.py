@@ -1,4 +1,4 @@
-"""One process at a time builds engines in a folder.
+"""One process at a time builds engines of a bundle.
 
 Two services of a device that start together would both build for minutes, with both builds in
 memory. The later one would then replace the engine under the earlier one's feet.
@@ -19,42 +19,37 @@ except ImportError:  # Windows: nobody waits there
 
 log = logging.getLogger(__name__)
 
-NAME = ".building"
-# Windows has no O_NOFOLLOW.
-FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-
 
 @contextmanager
-def one_builder(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; wait for as long as another process holds it.
+def one_builder(bundle: Path) -> Iterator[None]:
+    """Hold the lock of a bundle's folder; wait for as long as another process holds it.
 
-    A process that ends, also by a kill, releases it. Where the folder cannot be written or its file
-    system has no locks, nobody waits.
+    The folder itself is locked, so that no file is left. A process that ends, also by a kill,
+    releases it. Where the file system has no locks, nobody waits.
     """
-    handle = _opened(folder / NAME)
+    handle = _opened(bundle)
     try:
-        _wait(handle, folder)
+        _wait(handle, bundle)
         yield
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _opened(path: Path) -> int | None:
+def _opened(folder: Path) -> int | None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, FLAGS, 0o644)
-    except OSError:
+        return os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folder
         return None
 
 
-def _wait(handle: int | None, folder: Path) -> None:
+def _wait(handle: int | None, bundle: Path) -> None:
     if handle is None or fcntl is None:
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.warning("another process builds an engine in %s: waiting for it", folder)
+        log.warning("another process builds an engine of %s: waiting for it", bundle)
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
-        log.debug("%s cannot be locked: %s", folder, error)
+        log.debug("%s cannot be locked: %s", bundle, error)
