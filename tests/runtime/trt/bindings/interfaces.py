@@ -50,9 +50,9 @@ def interfaces(version: str, table: Path = TABLE) -> tuple[Interface, ...]:
 
 def header(version: str) -> str:
     """Return interfaces.h: every interface declared, then defined."""
-    known = interfaces(version)
-    names = [f"struct {interface.name};" for interface in known]
-    return "\n".join([*names, *(interface.cpp() for interface in known)]) + "\n"
+    rows = interfaces(version)
+    names = [f"struct {interface.name};" for interface in rows]
+    return "\n".join([*names, *(interface.cpp() for interface in rows)]) + "\n"
 
 
 def _slots(line: str, version: str) -> Iterator[str]:

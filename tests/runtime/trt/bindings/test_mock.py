@@ -14,7 +14,7 @@ from tests.runtime.trt.bindings.test_bindings import DEFAULT
 
 
 def slots(name, version):
-    (interface,) = [known for known in interfaces(version) if known.name == name]
+    (interface,) = [row for row in interfaces(version) if row.name == name]
     return interface.slots
 
 
@@ -36,8 +36,8 @@ def test_a_table_is_read_for_its_version():
 @pytest.mark.parametrize("version", WHEELS)
 def test_every_slot_of_the_header_is_there(version):
     methods = header(version).count("virtual ")
-    known = interfaces(version)
-    assert methods == sum(len(interface.slots) + SPARE for interface in known)
+    rows = interfaces(version)
+    assert methods == sum(len(interface.slots) + SPARE for interface in rows)
 
 
 CALL = "import tensorrt as t; t.Builder(t.Logger()).reset()"
@@ -56,7 +56,7 @@ def row(part, outcome="passed"):
     return {"part": part, "test": "test", "outcome": outcome, "text": "why"}
 
 
-def test_failures_are_told_of_their_part_only():
+def test_failures_are_those_of_the_part_only():
     run = Run([row("a"), row("b", "failed"), row("c", "skipped")], 1, "output")
     assert [run.failures(part) for part in "abc"] == ["", "test: failed\nwhy", ""]
 

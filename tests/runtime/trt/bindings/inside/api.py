@@ -41,8 +41,8 @@ def exists(owner: str, member: str) -> bool:
 
 def is_writable(owner: str, member: str) -> bool:
     """Tell whether an attribute of an object may be set."""
-    found = getattr(_thing(owner), member, None)
-    return not isinstance(found, property) or found.fset is not None
+    attribute = getattr(_thing(owner), member, None)
+    return not isinstance(attribute, property) or attribute.fset is not None
 
 
 def result(owner: str, member: str) -> str:
@@ -55,8 +55,8 @@ def result(owner: str, member: str) -> str:
 @cache
 def signatures(owner: str, member: str) -> tuple[Signature, ...]:
     """Return the overloads of a function, or the getter of a property; () if undocumented."""
-    found = getattr(_thing(owner), member, None)
-    text = (found.fget if isinstance(found, property) else found).__doc__ or ""
+    attribute = getattr(_thing(owner), member, None)
+    text = (attribute.fget if isinstance(attribute, property) else attribute).__doc__ or ""
     matches = [m for m in SIGNATURE.finditer(text) if "*args" not in m["parameters"]]
     return tuple(_signature(m["parameters"], m["result"], owner) for m in matches)
 
@@ -68,14 +68,14 @@ def _thing(owner: str) -> Any:
     return thing
 
 
-def _signature(text: str, returned: str, owner: str) -> Signature:
+def _signature(text: str, result_type: str, owner: str) -> Signature:
     parts = [part for part in _split(text) if part.strip()]
     if owner != "trt":  # the first is self
         parts = parts[1:]
     pairs = [part.partition(":") for part in parts]
     parameters = tuple((name.strip(), _class(kind.partition(" = ")[0])) for name, _, kind in pairs)
     required = sum(" = " not in part for part in parts)
-    return Signature(parameters, required, _class(returned))
+    return Signature(parameters, required, _class(result_type))
 
 
 def _split(text: str) -> list[str]:

@@ -141,15 +141,19 @@ class Collector:
         """Type self, and the arguments with which TensorRT calls a method of ours."""
         first, *names = [argument.arg for argument in node.args.args] or [""]
         is_class_method = any(_is_name(d, "classmethod") for d in node.decorator_list)
-        kind = "our class" if is_class_method else "our object"
-        self._add(("variable", scope, first), {(kind, owner)})
+        self._add(
+            ("variable", scope, first), {("our class" if is_class_method else "our object", owner)}
+        )
         bases = self._bases(owner) if not node.name.startswith("_") else ()
         if bases:
             self._note({f"trt.{base}" for base in bases}, node.name, "override", node)
         for base in bases:
             for overload in api.signatures(f"trt.{base}", node.name):
-                for name, (_, passed) in zip(names, overload.parameters, strict=False):
-                    self._add(("variable", scope, name), {("object", passed)} if passed else NONE)
+                for name, (_, kind) in zip(names, overload.parameters, strict=False):
+                    self._add(
+                        ("variable", scope, name),
+                        {("object", kind)} if kind else NONE,
+                    )
 
     def _assign(self, target: ast.expr, values: Types) -> None:
         if isinstance(target, ast.Name):
@@ -197,33 +201,33 @@ class Collector:
         """Infer every part; a comprehension, a list or a choice has the types of its parts."""
         for generator in getattr(node, "generators", []):
             self._assign(generator.target, _elements(self.infer(generator.iter)))
-        found: set[Type] = set()
+        result: set[Type] = set()
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.expr):
-                found |= self.infer(child)
+                result |= self.infer(child)
             elif not isinstance(child, ast.expr_context):
                 self._parts(child)
-        return NONE if isinstance(node, (ast.Compare, ast.BinOp)) else frozenset(found)
+        return NONE if isinstance(node, (ast.Compare, ast.BinOp)) else frozenset(result)
 
     def _variable(self, name: str) -> Types:
         parts = self.scope.split(".")
         scopes = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
         keys = (("variable", scope, name) for scope in scopes)
-        found: set[Type] = set().union(*(self.types[key] for key in keys if key in self.types))
+        result: set[Type] = set().union(*(self.types[key] for key in keys if key in self.types))
         if name in self.classes:
-            found.add(("our class", name))
+            result.add(("our class", name))
         local = [s for scope in scopes if (s := f"{scope}.{name}") in self.functions]
-        return frozenset(found | {("function", s) for s in (local or self.top.get(name, ()))})
+        return frozenset(result | {("function", s) for s in (local or self.top.get(name, ()))})
 
     def _attribute(self, node: ast.Attribute) -> Types:
         if _is_module(node):
             return frozenset({MODULE})
         owners = self.infer(node.value)
         self._use(owners, node.attr, "read", node)
-        found: set[Type] = set()
+        result: set[Type] = set()
         for owner in owners:
-            found |= self._member(owner, node.attr)
-        return frozenset(found)
+            result |= self._member(owner, node.attr)
+        return frozenset(result)
 
     def _member(self, owner: Type, name: str) -> set[Type]:
         kind = owner[0]
@@ -235,9 +239,9 @@ class Collector:
             return {("method", f"trt.{owner[1]}", name)}
         if kind == "object":
             place = f"trt.{owner[1]}"
-            held = api.result(place, name) if api.exists(place, name) else ""
+            content = api.result(place, name) if api.exists(place, name) else ""
             method = ("method", place, name)
-            return {method, ("object", held)} if held else {method}
+            return {method, ("object", content)} if content else {method}
         if kind == "our object":
             return self._our_member(owner[1], name, "function")
         if kind == "our class":
@@ -245,14 +249,14 @@ class Collector:
         return set()
 
     def _our_member(self, owner: str, name: str, kind: str) -> set[Type]:
-        found = set(self.types[("field", owner, name)])
+        result = set(self.types[("field", owner, name)])
         scope = f"{self.scope_of[owner]}.{name}"
         if scope in self.functions:
             decorators = [d.id for d in self.functions[scope].decorator_list if _is_name(d)]
             if "property" in decorators:
-                return found | self.types[("return", scope)]
-            found.add(("function" if "classmethod" in decorators else kind, scope))
-        return found
+                return result | self.types[("return", scope)]
+            result.add(("function" if "classmethod" in decorators else kind, scope))
+        return result
 
     def _call(self, node: ast.Call) -> Types:
         functions = self.infer(node.func)
@@ -261,13 +265,13 @@ class Collector:
         for name in {f[2] for f in functions if f[0] == "method"} - {"__init__"}:
             self._note({f[1] for f in functions if f[2:] == (name,)}, name, "call", node)
         made = {("object", t[1]) for values in arguments for t in values if t[0] == "class"}
-        found: set[Type] = set()
+        result: set[Type] = set()
         for function in functions:
-            returned = self._result(function, node, arguments, keywords)
+            types = self._result(function, node, arguments, keywords)
             if made and function[0] == "function":  # it makes an object of the class that it gets
-                returned = made | {t for t in returned if t[0] != "object"}
-            found |= returned
-        return frozenset(found)
+                types = made | {t for t in types if t[0] != "object"}
+            result |= types
+        return frozenset(result)
 
     def _result(
         self, function: Type, node: ast.Call, arguments: list[Types], keywords: dict
@@ -278,14 +282,14 @@ class Collector:
             return {("object", function[1])}
         if kind == "method":
             owner, name = function[1:]
-            held = api.result(owner, name) if api.exists(owner, name) else ""
-            return {("object", held)} if held else set()
+            content = api.result(owner, name) if api.exists(owner, name) else ""
+            return {("object", content)} if content else set()
         if kind == "our class":
             self._construct(function[1], arguments, keywords)
             return {("our object", function[1])}
         if kind in ("function", "unbound"):
-            passed = arguments[1:] if kind == "unbound" else arguments
-            self._bind(function[1], passed, keywords)
+            passed_types = arguments[1:] if kind == "unbound" else arguments
+            self._bind(function[1], passed_types, keywords)
             return set(self.types[("return", function[1])])
         return set()
 
@@ -337,13 +341,13 @@ def _place(kind: Type) -> str:
 
 def _elements(types: Types) -> Types:
     """Return the types of what a collection holds."""
-    found: set[Type | None] = set()
+    result: set[Type | None] = set()
     for kind in types:
         if kind[0] == "tuple":
-            found |= frozenset().union(*kind[1])
+            result |= frozenset().union(*kind[1])
         else:
-            found.add(ELEMENTS.get(kind[1], kind) if kind[0] == "object" else kind)
-    return frozenset(kind for kind in found if kind is not None)
+            result.add(ELEMENTS.get(kind[1], kind) if kind[0] == "object" else kind)
+    return frozenset(kind for kind in result if kind is not None)
 
 
 def _is_name(node: ast.expr, name: str | None = None) -> bool:
