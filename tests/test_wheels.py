@@ -54,8 +54,13 @@ def test_a_wheel_that_the_index_lacks_is_missing_with_pips_reason(index):
 
 
 def test_a_wheel_for_other_pythons_is_missing(index):
-    with pytest.raises(WheelMissing, match=r"no wheel for cp3"):
+    with pytest.raises(WheelMissing, match=r"no wheel for Python 3"):
         folder(probe(index, marker='; python_version < "3.0"'))
+
+
+def test_a_wheel_for_another_python_has_a_folder_of_its_own(index):
+    wheel = probe(index)
+    assert folder(wheel, python="3.12") != folder(wheel, python="3.10")
 
 
 def test_a_list_has_comments_and_continued_lines(tmp_path):

