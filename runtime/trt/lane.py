@@ -21,12 +21,16 @@ from finedge.runtime.trt.buffers import Buffer, allocate, device_memory
 from finedge.runtime.trt.calls import require, typed_errors
 from finedge.runtime.trt.cuda import SUCCESS, Cuda
 from finedge.runtime.trt.engine import Engine
+from finedge.runtime.trt.library import numbers
 
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[np.float32]]
 # Bytes. TensorRT refuses the address of an empty block.
 MIN_SCRATCH = 256
+# The oldest bindings tried whose infer_shapes may fail. Those of 10.3 (JetPack 6) and 10.7 raise
+# without the GIL, which ends the process. There the run itself reports what is missing.
+INFER_SHAPES_SINCE = (10, 13)
 
 
 @dataclass(frozen=True)
@@ -154,8 +158,9 @@ class ExecutionLane:
             name = buffer.tensor.name
             done = context.set_tensor_address(name, buffer.device_address)
             require(done, f"set_tensor_address({name})")
-        missing = context.infer_shapes()
-        require(not missing, f"infer_shapes, which misses {', '.join(missing)},")
+        if _may_infer_shapes(self._engine.trt):
+            missing = context.infer_shapes()
+            require(not missing, f"infer_shapes, which misses {', '.join(missing)},")
         return context
 
     def _run(self, context: Any, rows: int) -> None:
@@ -229,6 +234,10 @@ def _free(cuda: Cuda, stream: Any, stack: ExitStack) -> None:
     """Free everything after the work on the stream, which reads the memory and the graphs."""
     cuda.release("cudaStreamSynchronize", stream)
     stack.close()
+
+
+def _may_infer_shapes(trt: Any) -> bool:
+    return trt.__name__ != "tensorrt" or numbers(trt.__version__) >= INFER_SHAPES_SINCE
 
 
 def _captures_itself(engine: Engine) -> bool:

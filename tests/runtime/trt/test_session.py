@@ -30,7 +30,6 @@ def test_a_library_that_captures_its_own_graphs_does_it_alone(bench):
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ("infer_shapes", RuntimeError("infer_shapes error code: -1")),
         ("set_input_shape", TypeError("incompatible function arguments")),
         ("set_device_memory", RuntimeError("std::exception")),
         ("create_execution_context", MemoryError("std::bad_alloc")),
