@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.case import Case
 from benchmarks.gpu.device import NO_GPU, device, open_driver
 from benchmarks.gpu.part import Request, Row, Skip
-from benchmarks.gpu.problems import Attention, Case
+from benchmarks.gpu.problems import Attention
 from benchmarks.gpu.shapes import GRIDS, HEADS
 from finedge.runtime.trt.plugin.driver import LIBRARY
 from finedge.runtime.trt.plugin.launch import FORMATS, HALF, INT8, is_readable
