@@ -78,7 +78,9 @@ class Carried:
 
 def commit_of_checkout() -> str | None:
     """Return the commit of this checkout; None without git or without a history."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    # Without locks: a git that a full disk ends would leave one in the checkout.
+    git = ["git", "-C", str(ROOT), "--no-optional-locks"]
+    command = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +50,8 @@ def events(
     try:
         while waiting or running:
             while waiting and len(running) < most and seconds_left() > longest:
-                running[waiting[0]] = _start(waiting.pop(0), seen, environment)
+                job = waiting.pop(0)
+                running[job] = _start(job, seen, environment)
             if not running:
                 return
             try:
@@ -71,9 +71,7 @@ def _start(
     job: Job, seen: queue.Queue[Event], environment: Mapping[str, str] | None
 ) -> subprocess.Popen[str]:
     start = time.monotonic()
-    process = subprocess.Popen(
-        job.command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment
-    )
+    process = subprocess.Popen(job.command, stdout=subprocess.PIPE, text=True, env=environment)
 
     def follow() -> None:
         for line in process.stdout or ():
