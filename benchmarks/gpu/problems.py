@@ -16,9 +16,9 @@ from benchmarks.gpu.case import INT8_SCALE, Case
 from finedge.runtime.trt.plugin.driver import Driver, parameters_of
 from finedge.runtime.trt.plugin.launch import (
     COMBINE,
+    COMBINE_BLOCK,
     HALF,
     INT8,
-    QUERY_TILE,
     AttentionShape,
     Map,
     MapLayout,
@@ -91,6 +91,7 @@ class Attention:
         shape = (case.batch, case.dv, case.queries)
         self.y = Placed.of(shape, form=case.form_out, kind=HALF, device=device)
         kernels = driver.kernels()
+        kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
         sizes: dict[str, Any] = {
             "queries": case.queries,
             "keys": case.keys,
@@ -98,7 +99,8 @@ class Attention:
             "dv": case.dv,
             "batch": case.batch,
         }
-        self.plan = plan(**sizes, shared=case.shared, processors=kernels.processors)
+        gpu = {"processors": kernels.processors, "resident": kernels.resident(kernel)}
+        self.plan = plan(**sizes, shared=case.shared, **gpu)
         self.splits = case.splits or self.plan.splits
         room = case.batch * self.splits * case.queries * (case.dv + 2) * 4 if self.splits > 1 else 0
         self.workspace = torch.full(
@@ -106,14 +108,13 @@ class Attention:
         )
         self.problem = self._problem()
         self._parameters = parameters_of(self.problem)
-        kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
-        grid = (-(-case.queries // QUERY_TILE), self.splits, case.batch)
+        grid = (-(-case.queries // kernel.queries), self.splits, case.batch)
         self._steps: list[tuple[Any, ...]] = []
         function = kernels.function(kernel.name, shared_bytes=kernel.shared_bytes)
-        self._steps.append((function, *grid, 128, 1, 1, kernel.shared_bytes))
+        self._steps.append((function, *grid, kernel.threads, 1, 1, kernel.shared_bytes))
         if self.splits > 1:
             combine = kernels.function(COMBINE, shared_bytes=0)
-            self._steps.append((combine, case.queries, 1, case.batch, 128, 1, 1, 0))
+            self._steps.append((combine, case.queries, 1, case.batch, *COMBINE_BLOCK, 0))
 
     def run(self) -> None:
         """Record the launches on torch's current stream."""

@@ -5,6 +5,8 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -27,6 +29,8 @@ struct PluginError : std::runtime_error {
 enum Attribute { kMultiprocessors = 16, kMajor = 75, kMinor = 76, kSharedOptin = 97 };
 constexpr int kFunctionShared = 8;
 constexpr int kSharedByDefault = 48 * 1024;  // bytes a kernel has without kFunctionShared
+// The blocks a multiprocessor that are assumed, at most, where the driver cannot count them.
+constexpr int kUsualResident = 2;
 
 struct Driver {
     int (*cuInit)(unsigned);
@@ -38,6 +42,8 @@ struct Driver {
     int (*cuModuleLoadData)(void**, void const*);
     int (*cuModuleGetFunction)(void**, void*, char const*);
     int (*cuFuncSetAttribute)(void*, int, int);
+    // Null where the driver lacks it.
+    int (*cuOccupancyMaxActiveBlocksPerMultiprocessor)(int*, void*, int, std::size_t);
     int (*cuLaunchKernel)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                           unsigned, void*, void**, void**);
 
@@ -65,10 +71,13 @@ private:
     Driver() {
         void* const library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
         if (!library) throw PluginError(std::string("no CUDA driver: ") + dlerror());
-        auto const find = [library](auto& entry, char const* name) {
+        auto const seek = [library](auto& entry, char const* name) {
             using Entry = std::remove_reference_t<decltype(entry)>;
             entry = reinterpret_cast<Entry>(dlsym(library, name));
-            if (entry) return;
+            return entry != nullptr;
+        };
+        auto const find = [&seek](auto& entry, char const* name) {
+            if (seek(entry, name)) return;
             throw PluginError(std::string("the CUDA driver has no ") + name +
                               " (CUDA 12.0 or newer is needed)");
         };
@@ -82,6 +91,8 @@ private:
         find(cuModuleGetFunction, "cuModuleGetFunction");
         find(cuFuncSetAttribute, "cuFuncSetAttribute");
         find(cuLaunchKernel, "cuLaunchKernel");
+        seek(cuOccupancyMaxActiveBlocksPerMultiprocessor,
+             "cuOccupancyMaxActiveBlocksPerMultiprocessor");
         check(cuInit(0), "cuInit");
     }
 };
@@ -131,6 +142,16 @@ public:
             driver.check(status, "cuFuncSetAttribute");
         }
         return kernel;
+    }
+
+    // How many blocks of a kernel, which `function` returned, fit a multiprocessor.
+    int resident(Kernel const& kernel, void* function) const {
+        auto const ask = driver.cuOccupancyMaxActiveBlocksPerMultiprocessor;
+        if (!ask) return std::min(kernel.resident, kUsualResident);
+        int blocks = 0;
+        int const status = ask(&blocks, function, kernel.threads, kernel.shared_bytes);
+        driver.check(status, "cuOccupancyMaxActiveBlocksPerMultiprocessor");
+        return std::max(1, blocks);
     }
 
     Driver const& driver;

@@ -1,12 +1,14 @@
-// The arithmetic of a launch: strides, kernel choice, splits over the keys, workspace. It gives the
-// same numbers as runtime/trt/plugin/launch.py; tests/runtime/trt/plugin/plans.json tests both. It
-// needs neither CUDA nor TensorRT.
+// The arithmetic of a launch: strides, kernel choice, grid, workspace. It gives the same numbers as
+// runtime/trt/plugin/launch.py; tests/runtime/trt/plugin/plans.json tests both. It needs neither
+// CUDA nor TensorRT.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+
+#include "splits.h"
 
 namespace finedge {
 
@@ -32,11 +34,6 @@ static_assert(sizeof(Map) == 40 && sizeof(Problem) == 200, "the layout that the 
 enum Kind { kHalf = 0, kInt8 = 1 };
 enum class Form { kLinear, kHwc, kHwc8, kChw32 };
 
-constexpr int kQueryTile = 16, kKeyTile = 32, kThreads = 128;
-constexpr int kMaxSplits = 32, kMaxProcessors = 192;
-
-constexpr int64_t ceil_div(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
 // Where channels are neighbours, the kernel relies on whole groups of 8. HWC has them only with a
 // multiple of 8 channels, and so has a linear map of one position.
 constexpr bool is_readable(Form form, Kind kind, int channels, int positions) {
@@ -61,22 +58,27 @@ inline Map lay_out(Form form, Kind kind, int channels, int positions, float scal
 
 struct Kernel {
     char const* name;
-    int size;  // the most channels that it holds
-    int shared_bytes;
+    int size;     // the most channels that it holds
+    int queries;  // that a block computes
+    int keys;     // that a block reads at once
+    int threads, shared_bytes;
+    int resident;  // the most blocks that fit a multiprocessor of any GPU
+    int maps;      // 1 where one map is both key and value
 };
 
 // Shared memory in bytes, as the head of the .cu file counts it: 16 queries, 32 keys and 32 values,
 // or 32 rows that are keys and values.
-constexpr Kernel separate(char const* name, int size) {
-    return {name, size, 160 * (size + 8) + 1536};
+constexpr Kernel separate(char const* name, int size, int resident) {
+    return {name, size, 16, 32, 128, 160 * (size + 8) + 1536, resident, 2};
 }
-constexpr Kernel shared(char const* name, int size) {
-    return {name, size, 96 * (size + 8) + 1536};
+constexpr Kernel shared(char const* name, int size, int resident) {
+    return {name, size, 16, 32, 128, 96 * (size + 8) + 1536, resident, 1};
 }
-constexpr Kernel kSeparate[] = {separate("cla_64", 64), separate("cla_128", 128),
-                                separate("cla_256", 256), separate("cla_512", 512)};
-constexpr Kernel kShared[] = {shared("cla_shared_512", 512), shared("cla_shared_1024", 1024)};
+constexpr Kernel kSeparate[] = {separate("cla_64", 64, 8), separate("cla_128", 128, 7),
+                                separate("cla_256", 256, 4), separate("cla_512", 512, 2)};
+constexpr Kernel kShared[] = {shared("cla_shared_512", 512, 3), shared("cla_shared_1024", 1024, 2)};
 constexpr char const* kCombine = "cla_combine";
+constexpr int kCombineThreads = 128;
 
 // The smallest kernel that holds the channels; null where none does. `one_map`: one map is both key
 // and value. Up to 256 channels such a map is read as two, because the separate kernel is smaller.
@@ -94,36 +96,35 @@ struct AttentionShape {
     int batch, queries, keys, d, dv;
 };
 
+struct Gpu {
+    int processors;  // multiprocessors
+    int resident;    // blocks of the kernel that fit one of them
+};
+
 struct Launch {
-    Kernel const* kernel;  // null where none holds the channels
     // The grid is (rows, splits, batch). With more than one split, kCombine follows on the grid
     // (queries, 1, batch).
     int rows, splits;
     int64_t workspace_bytes;
 };
 
-constexpr int64_t row_bytes(int dv) { return (dv + 2) * int64_t{sizeof(float)}; }
-
-// The keys are split until each multiprocessor has two blocks. A split is a number of whole tiles
-// of 32 keys; no split is empty.
-inline Launch plan(AttentionShape const& s, bool one_map, int processors) {
-    int64_t const rows = ceil_div(s.queries, kQueryTile), tiles = ceil_div(s.keys, kKeyTile);
-    int64_t const blocks = 2 * std::min(processors, kMaxProcessors);
-    int64_t const max_splits = std::min<int64_t>(tiles, kMaxSplits);
-    int64_t const target = std::clamp<int64_t>(blocks / (rows * s.batch), 1, max_splits);
-    int64_t const splits = ceil_div(tiles, ceil_div(tiles, target));
-    int64_t const workspace = splits > 1 ? s.batch * splits * s.queries * row_bytes(s.dv) : 0;
-    Kernel const* const kernel = kernel_for(s.d, s.dv, one_map);
-    return {kernel, static_cast<int>(rows), static_cast<int>(splits), workspace};
+// The keys are split into as many ranges as best_splits says. A range is a whole number of the
+// kernel's key tiles; no range is empty.
+inline Launch plan(Kernel const& kernel, AttentionShape const& s, Gpu const& gpu) {
+    int64_t const rows = ceil_div(s.queries, kernel.queries), queries = int64_t{s.batch} * s.queries;
+    int64_t const tile_bytes = int64_t{2} * kernel.maps * kernel.keys * kernel.size;
+    Workload const work{rows * s.batch, ceil_div(s.keys, kernel.keys), tile_bytes, queries, s.dv,
+                        gpu.processors, gpu.resident};
+    int64_t const splits = best_splits(work);
+    int64_t const workspace = splits > 1 ? splits * queries * row_bytes(s.dv) : 0;
+    return {static_cast<int>(rows), static_cast<int>(splits), workspace};
 }
 
-// Bytes that are enough for this shape and all smaller ones on every GPU: with more than one split
-// there are at most 2 kMaxProcessors blocks.
-inline int64_t workspace_bound(AttentionShape const& s) {
-    int64_t const splits = std::min<int64_t>(ceil_div(s.keys, kKeyTile), kMaxSplits);
+// Bytes that are enough for this shape and all smaller ones on every GPU.
+inline int64_t workspace_bound(Kernel const& kernel, AttentionShape const& s) {
+    int64_t const splits = std::min(ceil_div(s.keys, kernel.keys), kMaxSplits);
     if (splits <= 1) return 0;
-    int64_t const rows = int64_t{s.batch} * s.queries * splits;
-    return std::min<int64_t>(rows, 2 * kMaxProcessors * kQueryTile) * row_bytes(s.dv);
+    return std::min(splits * s.batch * s.queries * row_bytes(s.dv), kMaxWorkspace);
 }
 
 }  // namespace finedge

@@ -25,10 +25,10 @@ enum Tensor { kQ, kK, kV, kY };
 
 ILoggerFinder* logger_finder = nullptr;  // set once, by setLoggerFinder, before any plugin exists
 
-void report(char const* text) noexcept {
+void report(char const* text, ILogger::Severity severity = ILogger::Severity::kERROR) noexcept {
     ILogger* const logger = logger_finder ? logger_finder->findLogger() : nullptr;
     std::string const line = std::string(kNamespace) + "::" + kName + ": " + text;
-    if (logger) logger->log(ILogger::Severity::kERROR, line.c_str());
+    if (logger) logger->log(severity, line.c_str());
     else std::fprintf(stderr, "%s\n", line.c_str());
 }
 
@@ -109,15 +109,18 @@ std::optional<Form> form_of(PluginTensorDesc const& desc) {
     return {};
 }
 
-void check_kernel(Kernel const* kernel, Size const& q, Size const& v) {
+Kernel const& require_kernel(Size const& q, Size const& v, bool one_map) {
+    Kernel const* const kernel = kernel_for(q.channels, v.channels, one_map);
+    if (kernel) return *kernel;
     int const channels = std::max(q.channels, v.channels);
-    if (!kernel) throw PluginError("no kernel holds " + std::to_string(channels) + " channels");
+    throw PluginError("no kernel holds " + std::to_string(channels) + " channels");
 }
 
 // The kernels' parameters for one set of shapes, without the five addresses, and the loaded
 // kernels.
 struct PreparedLaunch {
     Problem problem;
+    Kernel const* kernel;
     Launch launch;
     Driver const* driver;
     void *attend, *combine;
@@ -127,15 +130,16 @@ struct PreparedLaunch {
         Kernels const& kernels = Kernels::of_context();
         Size const q(in[kQ].dims), k(in[kK].dims), v(in[kV].dims);
         int const batch = static_cast<int>(in[kQ].dims.d[0]);
-        launch = plan({batch, q.positions, k.positions, q.channels, v.channels}, attributes.shared,
-                      kernels.processors);
-        check_kernel(launch.kernel, q, v);
+        driver = &kernels.driver;
+        kernel = &require_kernel(q, v, attributes.shared);
+        attend = kernels.function(kernel->name, kernel->shared_bytes);
+        warn_without_occupancy(*driver);
+        launch = plan(*kernel, {batch, q.positions, k.positions, q.channels, v.channels},
+                      {kernels.processors, kernels.resident(*kernel, attend)});
         float const* const step = attributes.step;
         problem = {map(in[kQ], step[kQ]), map(in[kK], step[kK]), map(in[kV], step[kV]), map(out, 0),
                    nullptr, q.positions, k.positions, q.channels, v.channels, launch.splits, batch,
                    attributes.scale, 0};
-        driver = &kernels.driver;
-        attend = kernels.function(launch.kernel->name, launch.kernel->shared_bytes);
         combine = launch.splits > 1 ? kernels.function(kCombine, 0) : nullptr;
     }
 
@@ -148,17 +152,23 @@ struct PreparedLaunch {
         problem.y.data = output;
         problem.partial = static_cast<float*>(workspace);
         void* parameters[] = {&problem};
-        auto const start = [&](void* kernel, int rows, int splits, int shared) {
+        auto const start = [&](void* function, int rows, int splits, int threads, int shared) {
             int const status =
-                driver->cuLaunchKernel(kernel, rows, splits, problem.batch, kThreads, 1, 1, shared,
+                driver->cuLaunchKernel(function, rows, splits, problem.batch, threads, 1, 1, shared,
                                        stream, parameters, nullptr);
             driver->check(status, "cuLaunchKernel");
         };
-        start(attend, launch.rows, launch.splits, launch.kernel->shared_bytes);
-        if (combine) start(combine, problem.queries, 1, 0);
+        start(attend, launch.rows, launch.splits, kernel->threads, kernel->shared_bytes);
+        if (combine) start(combine, problem.queries, 1, kCombineThreads, 0);
     }
 
 private:
+    static void warn_without_occupancy(Driver const& driver) {
+        if (driver.cuOccupancyMaxActiveBlocksPerMultiprocessor) return;
+        report("the CUDA driver has no cuOccupancyMaxActiveBlocksPerMultiprocessor",
+               ILogger::Severity::kWARNING);
+    }
+
     static Map map(PluginTensorDesc const& desc, float step) {
         auto const form = form_of(desc);
         if (!form) throw PluginError("a map has a format that supportsFormatCombination refused");
@@ -221,7 +231,7 @@ public:
                             DynamicPluginTensorDesc const*, int32_t) noexcept override {
         return guarded([&] {
             Size const q(in[kQ].desc.dims), v(in[kV].desc.dims);
-            check_kernel(kernel_for(q.channels, v.channels, attributes.shared), q, v);
+            require_kernel(q, v, attributes.shared);
         });
     }
 
@@ -230,7 +240,9 @@ public:
         Size const q(in[kQ].max), k(in[kK].max), v(in[kV].max);
         int const batch = static_cast<int>(in[kQ].max.d[0]);
         AttentionShape const shape{batch, q.positions, k.positions, q.channels, v.channels};
-        return static_cast<size_t>(workspace_bound(shape));
+        Kernel const* const kernel = kernel_for(q.channels, v.channels, attributes.shared);
+        // configurePlugin has refused the rest.
+        return kernel ? static_cast<size_t>(workspace_bound(*kernel, shape)) : 0;
     }
 
     int32_t onShapeChange(PluginTensorDesc const* in, int32_t, PluginTensorDesc const* out,

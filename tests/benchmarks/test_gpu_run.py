@@ -42,6 +42,7 @@ def test_the_kernel_is_as_exact_as_float16_allows(run, standin_libcuda, tmp_path
     assert statuses(rows) == {"numbers": "done"}
     assert len(cases) == 4
     assert all(row["pass"] and row["error"] < 1e-3 for row in cases)
+    assert {row["splits"] for row in cases} == {1, 3}
 
 
 def test_the_torch_free_program_is_right_on_the_cpu(standin_libcuda):

@@ -14,7 +14,7 @@ from benchmarks.gpu.parts.timing import graph_of
 from benchmarks.gpu.problems import Attention
 from benchmarks.gpu.shapes import HEADS, Shape
 from finedge.runtime.trt.plugin.driver import Driver
-from finedge.runtime.trt.plugin.launch import KEY_TILE
+from finedge.runtime.trt.plugin.launch import kernel_for
 
 ROUNDS = 9
 MOST = 256  # splits times images
@@ -35,7 +35,8 @@ def rows(request: Request) -> Iterator[Row]:
 
 def timed(shape: Shape, driver: Driver) -> Row:
     """Time one shape with every number of splits."""
-    tiles = -(-shape.case.keys // KEY_TILE)
+    kernel = kernel_for(d=shape.channels, dv=shape.channels, shared=shape.shared)
+    tiles = -(-shape.case.keys // kernel.keys)
     planned = Attention(shape.case, driver, device=torch.device("cuda")).splits
     counts = {planned, *(s for s in SPLITS if s <= tiles and s * shape.batch <= MOST)}
     us = {splits: microseconds(shape, splits, driver) for splits in sorted(counts)}

@@ -20,6 +20,7 @@ from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.runtime.trt.plugin.driver import LIBRARY, Driver, parameters_of
 from finedge.runtime.trt.plugin.launch import (
     COMBINE,
+    COMBINE_BLOCK,
     FORMATS,
     HALF,
     INT8,
@@ -167,8 +168,9 @@ class CrossLayerAttentionPlugin:
 
     def get_workspace_size(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
         """Return the bytes for every shape up to the largest, on every GPU."""
-        (_, queries), (_, keys), (dv, _) = (_size(t.max) for t in inputs)
-        return workspace_bound(queries=queries, keys=keys, dv=dv, batch=inputs[Q].max[0])
+        (d, queries), (_, keys), (dv, _) = (_size(t.max) for t in inputs)
+        shared, batch = bool(self.attributes.shared), inputs[Q].max[0]
+        return workspace_bound(queries=queries, keys=keys, d=d, dv=dv, shared=shared, batch=batch)
 
     def on_shape_change(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Plan for these shapes and formats and load the image.
@@ -231,6 +233,7 @@ class ReadyAttention:
 
     def __init__(self, driver: Driver, shape: AttentionShape, *, shared: bool) -> None:
         kernels = driver.kernels()
+        kernel = kernel_for(d=shape.d, dv=shape.dv, shared=shared)
         self.shape = shape
         launch = self.plan = plan(
             queries=shape.queries,
@@ -240,14 +243,14 @@ class ReadyAttention:
             shared=shared,
             batch=shape.batch,
             processors=kernels.processors,
+            resident=kernels.resident(kernel),
         )
         shape.splits = launch.splits
         function = kernels.function(launch.kernel, shared_bytes=launch.shared_bytes)
         self._steps = [(function, *launch.grid, *launch.block, launch.shared_bytes)]
         if launch.combine_grid:
-            self._steps.append(
-                (kernels.function(COMBINE, shared_bytes=0), *launch.combine_grid, *launch.block, 0)
-            )
+            combine = kernels.function(COMBINE, shared_bytes=0)
+            self._steps.append((combine, *launch.combine_grid, *COMBINE_BLOCK, 0))
         self._driver, self._parameters = driver, parameters_of(shape)
         log.debug("cross-layer attention: %s", launch)
 

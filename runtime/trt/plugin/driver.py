@@ -8,19 +8,25 @@ waits for nothing, so it may be captured into a CUDA graph.
 from __future__ import annotations
 
 import ctypes
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finedge.errors import SystemProblem
 from finedge.runtime.trt.plugin.image import FOLDER, Image, image_for
-from finedge.runtime.trt.plugin.launch import DECOMPOSED, AttentionShape
+from finedge.runtime.trt.plugin.launch import DECOMPOSED, AttentionShape, Kernel
+
+log = logging.getLogger(__name__)
 
 LIBRARY = "libcuda.so.1"
 # From cuda.h.
 MULTIPROCESSORS, MAJOR, MINOR, SHARED_OPTIN = 16, 75, 76, 97
 FUNCTION_SHARED = 8
 SHARED_WITHOUT_ASKING = 48 * 1024
+OCCUPANCY = "cuOccupancyMaxActiveBlocksPerMultiprocessor"
+# The blocks that are assumed, at most, where the driver lacks that function.
+USUAL_RESIDENT = 2
 
 
 class DriverError(SystemProblem):
@@ -110,6 +116,17 @@ class Driver:
             )
         return self._kernels[context]
 
+    def resident(self, function: ctypes.c_void_p, *, threads: int, shared_bytes: int) -> int | None:
+        """Return how many blocks of a kernel fit a multiprocessor of the current device.
+
+        `shared_bytes` are of one block. None where the driver lacks that function.
+        """
+        if not hasattr(self._cuda, OCCUPANCY):
+            return None
+        blocks, dynamic = ctypes.c_int(), ctypes.c_size_t(shared_bytes)
+        self.call(OCCUPANCY, ctypes.byref(blocks), function, threads, dynamic)
+        return blocks.value
+
     def launch(
         self, function: ctypes.c_void_p, *numbers: int, stream: int, parameters: Any
     ) -> None:
@@ -145,6 +162,7 @@ class Kernels:
     processors: int
     shared_optin: int
     _functions: dict[str, ctypes.c_void_p] = field(default_factory=dict)
+    _resident: dict[str, int] = field(default_factory=dict)
 
     def function(self, name: str, *, shared_bytes: int) -> ctypes.c_void_p:
         """Return a kernel that may be launched with that much dynamic shared memory.
@@ -167,6 +185,28 @@ class Kernels:
                 self.driver.call("cuFuncSetAttribute", handle, FUNCTION_SHARED, shared_bytes)
             self._functions[name] = handle
         return self._functions[name]
+
+    def resident(self, kernel: Kernel) -> int:
+        """Return how many blocks of a kernel fit a multiprocessor; the driver is asked once.
+
+        Raises:
+            SystemProblem: the device has too little shared memory per block.
+        """
+        if kernel.name not in self._resident:
+            function = self.function(kernel.name, shared_bytes=kernel.shared_bytes)
+            blocks = self.driver.resident(
+                function, threads=kernel.threads, shared_bytes=kernel.shared_bytes
+            )
+            if blocks is None:
+                blocks = min(kernel.resident, USUAL_RESIDENT)
+                log.warning(
+                    "the CUDA driver has no %s; %d blocks of %s a multiprocessor are assumed",
+                    OCCUPANCY,
+                    blocks,
+                    kernel.name,
+                )
+            self._resident[kernel.name] = max(1, blocks)
+        return self._resident[kernel.name]
 
 
 def parameters_of(shape: AttentionShape) -> Any:

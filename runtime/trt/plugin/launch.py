@@ -1,4 +1,4 @@
-"""The arithmetic of a launch of the attention kernel: strides, kernel, splits, workspace.
+"""The arithmetic of a launch of the attention kernel: strides, kernel, grid, workspace.
 
 Pure numbers: no CUDA, no TensorRT. The C++ plugin (`jetson/plugin/`) repeats it; both are compared
 with `tests/runtime/trt/plugin/plans.json`.
@@ -10,16 +10,16 @@ import ctypes
 from dataclasses import dataclass
 
 from finedge.errors import UsageError
+from finedge.runtime.trt.plugin.splits import (
+    MAX_SPLITS,
+    MAX_WORKSPACE,
+    Workload,
+    best_splits,
+    ceil_div,
+    row_bytes,
+)
 
-QUERY_TILE = 16  # queries per block
-KEY_TILE = 32  # keys that a block reads at once
-THREADS = 128
 HALF, INT8 = 0, 1  # Map.kind
-# A combine block reads every split of its query, and the workspace grows with them.
-MAX_SPLITS = 32
-# The workspace is sized where the engine is built. A launch counts at most this many
-# multiprocessors, so the workspace is enough wherever the engine runs.
-MAX_PROCESSORS = 192
 DECOMPOSED = "build with --attention decomposed"
 
 
@@ -97,10 +97,10 @@ class MapLayout:
                 fix=DECOMPOSED,
             )
         if form in ("HWC8", "HWC"):
-            padded = _ceil(channels, 8) * 8
+            padded = ceil_div(channels, 8) * 8
             return cls(padded * positions, padded, 32, 1, kind)
         if form == "CHW32":
-            return cls(_ceil(channels, 32) * 32 * positions, 32, 32 * positions, 1, kind)
+            return cls(ceil_div(channels, 32) * 32 * positions, 32, 32 * positions, 1, kind)
         return cls(channels * positions, 1, 32 * positions, positions, kind)
 
     def map(self, *, scale: float = 1.0) -> Map:
@@ -125,23 +125,38 @@ def is_readable(form: str, *, kind: int, channels: int, positions: int) -> bool:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A compiled kernel for heads of at most `size` channels.
+    """A compiled kernel for heads of at most `size` channels, and its tile.
 
-    It needs `shared_bytes` of dynamic shared memory per block.
+    Args:
+        name: of the function in the image.
+        size: the most channels of queries, keys and values.
+        queries: queries that a block computes.
+        keys: keys that a block reads at once.
+        threads: threads of a block.
+        shared_bytes: dynamic shared memory of a block, as the head of the .cu file counts it.
+        resident: the most blocks that fit a multiprocessor of any GPU. ncu counted them on an
+            H200, with 65,536 registers and 228 KB of shared memory. A launch asks the driver.
     """
 
     name: str
     size: int
+    queries: int
+    keys: int
+    threads: int
     shared_bytes: int
+    resident: int
 
 
-# Shared memory as the head of the .cu file counts it: 16 queries, 32 keys and 32 values, or one map
-# of 32 keys that are the values too.
+# Shared memory: 16 queries, 32 keys and 32 values, or one map of 32 keys that are the values too.
 SEPARATE = tuple(
-    Kernel(f"cla_{size}", size, 160 * (size + 8) + 1536) for size in (64, 128, 256, 512)
+    Kernel(f"cla_{size}", size, 16, 32, 128, 160 * (size + 8) + 1536, resident)
+    for size, resident in ((64, 8), (128, 7), (256, 4), (512, 2))
 )
-SHARED = tuple(Kernel(f"cla_shared_{size}", size, 96 * (size + 8) + 1536) for size in (512, 1024))
-COMBINE = "cla_combine"
+SHARED = tuple(
+    Kernel(f"cla_shared_{size}", size, 16, 32, 128, 96 * (size + 8) + 1536, resident)
+    for size, resident in ((512, 3), (1024, 2))
+)
+COMBINE, COMBINE_BLOCK = "cla_combine", (128, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -149,7 +164,7 @@ class Launch:
     """One launch.
 
     With `splits` > 1 the workspace (`workspace_bytes`) holds the partial results, and the kernel
-    `COMBINE` follows on `combine_grid` with the same block.
+    `COMBINE` follows on `combine_grid` with `COMBINE_BLOCK`.
     """
 
     kernel: str
@@ -184,12 +199,20 @@ def kernel_for(*, d: int, dv: int, shared: bool) -> Kernel:
 
 
 def plan(
-    *, queries: int, keys: int, d: int, dv: int, shared: bool, batch: int, processors: int
+    *,
+    queries: int,
+    keys: int,
+    d: int,
+    dv: int,
+    shared: bool,
+    batch: int,
+    processors: int,
+    resident: int,
 ) -> Launch:
-    """Return how to launch: one block computes 16 queries of one image over one range of keys.
+    """Return how to launch: one block computes a tile of queries of one image over some keys.
 
-    The keys are split until there are two blocks per multiprocessor, but into at most 32 ranges.
-    Each range is a whole number of 32-key tiles and is not empty.
+    The keys are split into as many ranges as `best_splits` says. Each range is a whole number of
+    the kernel's key tiles and is not empty.
 
     Args:
         queries: Hq Wq.
@@ -199,42 +222,46 @@ def plan(
         shared: keys and values are one map.
         batch: images.
         processors: multiprocessors of the GPU.
+        resident: blocks of `kernel_for` that fit a multiprocessor (`driver.Kernels.resident`).
 
     Raises:
         UsageError: no kernel holds that many channels.
     """
     kernel = kernel_for(d=d, dv=dv, shared=shared)
-    blocks, tiles = _ceil(queries, QUERY_TILE) * batch, _ceil(keys, KEY_TILE)
-    limit = max(1, min(tiles, MAX_SPLITS, 2 * min(processors, MAX_PROCESSORS) // blocks))
-    splits = _ceil(tiles, _ceil(tiles, limit))
+    rows, maps = ceil_div(queries, kernel.queries), 1 if kernel in SHARED else 2
+    work = Workload(
+        blocks=rows * batch,
+        tiles=ceil_div(keys, kernel.keys),
+        tile_bytes=2 * maps * kernel.keys * kernel.size,
+        rows=queries * batch,
+        dv=dv,
+        processors=processors,
+        resident=resident,
+    )
+    splits = best_splits(work)
     is_split = splits > 1
     return Launch(
         kernel=kernel.name,
-        grid=(_ceil(queries, QUERY_TILE), splits, batch),
-        block=(THREADS, 1, 1),
+        grid=(rows, splits, batch),
+        block=(kernel.threads, 1, 1),
         shared_bytes=kernel.shared_bytes,
         splits=splits,
-        workspace_bytes=batch * splits * queries * _row_bytes(dv) if is_split else 0,
+        workspace_bytes=splits * work.rows * row_bytes(dv) if is_split else 0,
         combine_grid=(queries, 1, batch) if is_split else None,
     )
 
 
-def workspace_bound(*, queries: int, keys: int, dv: int, batch: int) -> int:
+def workspace_bound(*, queries: int, keys: int, d: int, dv: int, shared: bool, batch: int) -> int:
     """Return the bytes that are enough for these and all smaller shapes on every GPU.
 
-    A smaller batch can need more than the largest, because it is split and the largest is not. With
-    s > 1 splits there are at most 2 `MAX_PROCESSORS` blocks of 16 queries. There are never more
-    than `MAX_SPLITS` splits.
+    A smaller batch can need more than the largest, because it is split into more ranges. No launch
+    takes more than `MAX_WORKSPACE`, on whatever GPU. With d = dv = 512: 21.5 MiB for 49 x 196 and
+    batch 32, 12.3 MiB for 196 x 3136 and one image, 32 MiB for batch 32. For 49 x 196 with
+    d = dv = 64 and 8 images it is 0.7 MiB.
+
+    Raises:
+        UsageError: no kernel holds that many channels.
     """
-    splits = min(_ceil(keys, KEY_TILE), MAX_SPLITS)
-    rows = min(batch * queries * splits, 2 * MAX_PROCESSORS * QUERY_TILE) if splits > 1 else 0
-    return rows * _row_bytes(dv)
-
-
-def _row_bytes(dv: int) -> int:
-    # The values that are not yet normalised, the maximum, and the sum.
-    return (dv + 2) * ctypes.sizeof(ctypes.c_float)
-
-
-def _ceil(count: int, size: int) -> int:
-    return -(-count // size)
+    tiles = ceil_div(keys, kernel_for(d=d, dv=dv, shared=shared).keys)
+    splits = min(tiles, MAX_SPLITS)
+    return min(splits * batch * queries * row_bytes(dv), MAX_WORKSPACE) if splits > 1 else 0

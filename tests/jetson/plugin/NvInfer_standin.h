@@ -64,7 +64,7 @@ struct DimsExprs {
 
 class ILogger {
 public:
-    enum class Severity : int32_t { kINTERNAL_ERROR = 0, kERROR = 1 };
+    enum class Severity : int32_t { kINTERNAL_ERROR = 0, kERROR = 1, kWARNING = 2 };
     virtual void log(Severity severity, AsciiChar const* text) noexcept = 0;
     virtual ~ILogger() = default;
 };

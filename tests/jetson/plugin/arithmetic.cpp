@@ -1,5 +1,5 @@
 // Answers questions about launch.h and image.h, one a line, each with one line of JSON:
-//   plan QUERIES KEYS D DV SHARED BATCH PROCESSORS | map FORM KIND CHANNELS POSITIONS | image CAPABILITY DRIVER
+//   plan QUERIES KEYS D DV SHARED BATCH PROCESSORS RESIDENT | map FORM KIND CHANNELS POSITIONS | image CAPABILITY DRIVER
 #include <cstdio>
 #include <iostream>
 #include <map>
@@ -12,11 +12,14 @@ using namespace finedge;
 
 static void answer_plan() {
     AttentionShape s{};
-    int one_map, processors;
-    std::cin >> s.queries >> s.keys >> s.d >> s.dv >> one_map >> s.batch >> processors;
-    Launch const l = plan(s, one_map, processors);
-    long long const bytes = l.workspace_bytes, bound = workspace_bound(s);
-    std::printf("{\"kernel\": \"%s\", \"shared_bytes\": %d, \"grid\": [%d, %d, %d]", l.kernel->name, l.kernel->shared_bytes, l.rows, l.splits, s.batch);
+    Gpu gpu{};
+    int one_map;
+    std::cin >> s.queries >> s.keys >> s.d >> s.dv >> one_map >> s.batch >> gpu.processors >> gpu.resident;
+    Kernel const& k = *kernel_for(s.d, s.dv, one_map);
+    Launch const l = plan(k, s, gpu);
+    long long const bytes = l.workspace_bytes, bound = workspace_bound(k, s);
+    std::printf("{\"kernel\": \"%s\", \"shared_bytes\": %d, \"grid\": [%d, %d, %d]", k.name, k.shared_bytes, l.rows, l.splits, s.batch);
+    std::printf(", \"block\": [%d, 1, 1]", k.threads);
     std::printf(", \"splits\": %d, \"workspace_bytes\": %lld, \"workspace_bound\": %lld}\n", l.splits, bytes, bound);
 }
 

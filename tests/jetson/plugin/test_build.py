@@ -23,7 +23,7 @@ def ask(built):
     program = built.folder / "arithmetic"
     run(
         "g++",
-        "-std=c++17",
+        *("-std=c++17", "-Wall", "-Wextra", "-Werror"),
         f"-I{SOURCE}",
         HERE / "arithmetic.cpp",
         built.folder / "images.cpp",
@@ -42,7 +42,7 @@ def ask(built):
 
 def test_plans_are_those_of_the_table(ask):
     plans = json.loads(PLANS.read_text())["plans"]
-    order = ("queries", "keys", "d", "dv", "shared", "batch", "processors")
+    order = ("queries", "keys", "d", "dv", "shared", "batch", "processors", "resident")
     for case, answer in zip(
         plans, ask("plan " + " ".join(str(int(p[k])) for k in order) for p in plans), strict=True
     ):

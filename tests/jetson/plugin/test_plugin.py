@@ -19,12 +19,20 @@ from finedge.runtime.trt.plugin.cross_layer_attention import (
     AttentionAttributes,
     CrossLayerAttentionPlugin,
 )
-from finedge.runtime.trt.plugin.launch import plan
-from tests.jetson.plugin.conftest import FORMATS, TYPES, Tensor, read_output
+from finedge.runtime.trt.plugin.launch import COMBINE_BLOCK, plan
+from tests.jetson.plugin.conftest import (
+    FORMATS,
+    HERE_CPU,
+    TYPES,
+    Tensor,
+    build_driver,
+    read_output,
+)
 
 OP = f"{CROSS_LAYER_ATTENTION.domain}::{CROSS_LAYER_ATTENTION.name}"
 # Weights and results are rounded to half precision; values are of size 1.
 TOLERANCE = 2e-3
+RESIDENT = 2  # blocks that the stand-in fits on a multiprocessor
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ def check(built, case, folder):
     answer, logged = built.walk(
         case.write(folder),
         STANDIN_PROCESSORS=str(case.processors),
+        STANDIN_RESIDENT=str(RESIDENT),
         STANDIN_LOG=str(folder / "calls.txt"),
     )
     assert answer["status"] == 0, logged
@@ -132,10 +141,30 @@ def test_enqueue_gives_the_numbers_of_the_reference(case, built, tmp_path):
         shared=case.shared,
         batch=case.batch,
         processors=case.processors,
+        resident=RESIDENT,
     )
-    kernels = [c.split()[1] for c in calls if c.startswith("cuLaunchKernel")]
+    expected = [call(launch.kernel, launch.grid, launch.block, launch.shared_bytes)]
+    if launch.combine_grid:
+        expected.append(call("cla_combine", launch.combine_grid, COMBINE_BLOCK, 0))
     # The harness enqueues twice.
-    assert kernels == 2 * [launch.kernel, *["cla_combine"] * bool(launch.combine_grid)]
+    assert [c for c in calls if c.startswith("cuLaunchKernel")] == 2 * expected
+
+
+def call(kernel, grid, block, shared):
+    """Return a launch as the stand-in logs it."""
+    grid, block = (" ".join(map(str, size)) for size in (grid, block))
+    return f"cuLaunchKernel {kernel} grid {grid} block {block} shared {shared} stream 0"
+
+
+def test_a_driver_that_cannot_count_blocks_is_logged(built, tmp_path):
+    folder = tmp_path / "driver"
+    build_driver(HERE_CPU, folder, "-DSTANDIN_WITHOUT_OCCUPANCY")
+    search = {"LD_LIBRARY_PATH": str(folder), "STANDIN_LOG": str(tmp_path / "calls.txt")}
+    answer, logged = built.walk(SMALL.write(tmp_path), driver=False, **search)
+    assert answer["status"] == 0
+    assert "the CUDA driver has no cuOccupancyMaxActiveBlocksPerMultiprocessor" in logged
+    y = read_output(tmp_path / "y.bin", shape=SMALL.output_shape, form=SMALL.output)
+    np.testing.assert_allclose(y, SMALL.expected(), atol=TOLERANCE)
 
 
 def test_enqueue_only_launches(built, tmp_path):

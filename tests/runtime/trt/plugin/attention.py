@@ -17,7 +17,6 @@ from finedge.runtime.trt.plugin.launch import (
     COMBINE,
     HALF,
     INT8,
-    QUERY_TILE,
     AttentionShape,
     kernel_for,
 )
@@ -62,7 +61,7 @@ def answer(library, case):
     views = (m.map() for m in (maps.q, maps.k, maps.v, maps.y))
     problem = AttentionShape(*views, partial.ctypes.data, *numbers)
     kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
-    grid = (-(-case.queries // QUERY_TILE), splits, case.batch)
+    grid = (-(-case.queries // kernel.queries), splits, case.batch)
     launch(library, kernel.name, grid, shared=kernel.shared_bytes, problem=problem)
     if splits > 1:
         launch(library, COMBINE, (case.queries, 1, case.batch), shared=0, problem=problem)

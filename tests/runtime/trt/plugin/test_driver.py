@@ -9,9 +9,12 @@ import json
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.plugin.driver import Driver, DriverError
+from finedge.runtime.trt.plugin.driver import OCCUPANCY, USUAL_RESIDENT, Driver, DriverError
 from finedge.runtime.trt.plugin.image import FOLDER
 from finedge.runtime.trt.plugin.launch import COMBINE, SEPARATE, SHARED
+from tests.runtime.trt.plugin.conftest import build_host
+
+KERNELS = (*SEPARATE, *SHARED)
 
 
 @pytest.fixture
@@ -27,12 +30,10 @@ def library(standin_libcuda):
     cuda.cuCtxSetCurrent(None)
 
 
-@pytest.mark.parametrize("name", [k.name for k in (*SEPARATE, *SHARED)] + [COMBINE])
+@pytest.mark.parametrize("name", [k.name for k in KERNELS] + [COMBINE])
 def test_every_kernel_has_the_shared_memory_it_is_launched_with(name):
     measured = json.loads((FOLDER / "images.json").read_text())["sm_87"][name]
-    assert measured.get("shared", 0) == {k.name: k.shared_bytes for k in (*SEPARATE, *SHARED)}.get(
-        name, 0
-    )
+    assert measured.get("shared", 0) == {k.name: k.shared_bytes for k in KERNELS}.get(name, 0)
 
 
 def test_the_device_is_described(library, monkeypatch):
@@ -65,9 +66,7 @@ def test_the_driver_takes_the_image_that_was_chosen(
     monkeypatch.setenv("STANDIN_DRIVER_VERSION", version)
     kernels = Driver(library).kernels()
     assert kernels.image.path.suffix == suffix
-    assert all(
-        kernels.function(k.name, shared_bytes=k.shared_bytes).value for k in (*SEPARATE, *SHARED)
-    )
+    assert all(kernels.function(k.name, shared_bytes=k.shared_bytes).value for k in KERNELS)
 
 
 def test_a_kernel_is_loaded_and_given_its_shared_memory_once(library, monkeypatch, tmp_path):
@@ -87,6 +86,31 @@ def test_a_kernel_is_loaded_and_given_its_shared_memory_once(library, monkeypatc
         f"cuFuncSetAttribute cla_512 8 {SEPARATE[-1].shared_bytes}",
         "cuModuleGetFunction cla_64",
     ]
+
+
+def test_the_driver_is_asked_once_what_fits_a_multiprocessor(library, monkeypatch, tmp_path):
+    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "calls"))
+    kernels = Driver(library).kernels()
+    # 164 KB of shared memory, 1 KB of each block taken by the driver, and 1,536 threads.
+    expected = [min(167936 // (k.shared_bytes + 1024), 1536 // k.threads) for k in KERNELS]
+    assert [kernels.resident(k) for k in (*KERNELS, *KERNELS)] == 2 * expected
+    calls = [c for c in (tmp_path / "calls").read_text().splitlines() if OCCUPANCY in c]
+    assert calls == [f"{OCCUPANCY} {k.name} {k.threads} {k.shared_bytes}" for k in KERNELS]
+
+
+def test_a_kernel_that_fits_nowhere_counts_as_one_block(library, monkeypatch):
+    monkeypatch.setenv("STANDIN_RESIDENT", "0")
+    assert Driver(library).kernels().resident(KERNELS[0]) == 1
+
+
+def test_a_driver_that_cannot_count_blocks_is_logged(tmp_path, caplog):
+    flags = ("-Wl,-soname,libcuda.so.1", "-DSTANDIN_WITHOUT_OCCUPANCY")
+    path = build_host(tmp_path / "libcuda.so.1", main="standin_cuda.cpp", flags=flags)
+    kernels = Driver(str(path)).kernels()
+    assert [kernels.resident(k) for k in KERNELS] == [
+        min(k.resident, USUAL_RESIDENT) for k in KERNELS
+    ]
+    assert f"the CUDA driver has no {OCCUPANCY}; 2 blocks of cla_64 a" in caplog.text
 
 
 def test_a_device_with_less_shared_memory_is_refused_before_the_launch(library):

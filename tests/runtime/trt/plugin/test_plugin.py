@@ -146,9 +146,8 @@ class Run:
         if shared:
             self.inputs[2], self.values[2] = self.inputs[1], self.values[1]
         self.output = Device((batch, dv, *grids[0]), forms[3], HALF)
-        size = workspace_bound(
-            queries=math.prod(grids[0]), keys=math.prod(grids[1]), dv=dv, batch=batch
-        )
+        queries, keys = (math.prod(grid) for grid in grids)
+        size = workspace_bound(queries=queries, keys=keys, d=d, dv=dv, shared=shared, batch=batch)
         self.workspace = np.full(size // 4 + 1, np.nan, np.float32)
         self.descs = [m.desc for m in self.inputs], [self.output.desc]
         self.expected = cross_layer_attention(*self.values, scale=1 / math.sqrt(d))
@@ -215,12 +214,14 @@ def test_a_context_loads_once_and_enqueue_only_launches(library, calls):
     assert "cuModuleLoadData" not in " ".join(calls())
 
 
-def test_the_combine_kernel_follows_a_split_launch_on_the_same_stream(library, calls):
+def test_the_combine_kernel_follows_a_split_launch_on_the_same_stream(library, calls, monkeypatch):
+    monkeypatch.setenv("STANDIN_RESIDENT", "4")
     run = Run(library, **PROBLEMS["split"])
     run.prepare()
     calls()
     run.enqueue()
-    launch = plan(queries=4, keys=98, d=64, dv=64, shared=False, batch=2, processors=8)
+    sizes = {"queries": 4, "keys": 98, "d": 64, "dv": 64, "shared": False, "batch": 2}
+    launch = plan(**sizes, processors=8, resident=4)
     assert launch.splits == 4
     assert calls() == [
         "cuLaunchKernel cla_64 grid 1 4 2 block 128 1 1 "
@@ -356,5 +357,5 @@ def test_the_workspace_is_that_of_the_largest_shape_of_the_profile():
     for tensor in tensors:
         tensor.max = trt.Dims((8, *tensor.max[1:]))
     assert plugin.get_workspace_size(tensors, []) == workspace_bound(
-        queries=49, keys=196, dv=96, batch=8
+        queries=49, keys=196, d=64, dv=96, shared=False, batch=8
     )

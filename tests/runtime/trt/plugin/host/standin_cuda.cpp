@@ -2,10 +2,12 @@
 //
 // Device pointers are host pointers. What a real driver would refuse is refused with the same code: an image it cannot load, a kernel that is
 // not in the table, more than 48 KB of dynamic shared memory without cuFuncSetAttribute, more than the device has, any call before cuInit.
-// Environment, read at each call: STANDIN_DRIVER_VERSION (12060), STANDIN_CC (8.7), STANDIN_PROCESSORS (8), and STANDIN_LOG, a file that
-// gets one line a call: name, then the arguments that matter.
+// Environment, read at each call: STANDIN_DRIVER_VERSION (12060), STANDIN_CC (8.7), STANDIN_PROCESSORS (8), STANDIN_RESIDENT (what
+// fits, see below), and STANDIN_LOG, a file that gets one line a call: name, then the arguments that matter.
+// Compiled with STANDIN_WITHOUT_OCCUPANCY it lacks cuOccupancyMaxActiveBlocksPerMultiprocessor.
 #include "host_kernel.cpp"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -44,6 +46,14 @@ inline int shared_per_block() {
     const int cc = compute_capability();
     if (cc == 80 || cc == 87) return 166912;
     return cc >= 90 && cc < 120 ? 232448 : 101376;
+}
+// Blocks that fit a multiprocessor, by shared memory (1 KB of each block is the driver's) and by threads. Registers are not known here.
+inline int resident(int threads, int dynamic_shared) {
+    const int cc = compute_capability();
+    const int shared = cc == 80 || cc == 87 ? 167936 : cc >= 90 && cc < 120 ? 233472 : 102400;
+    const int most_threads = cc == 80 || (cc >= 90 && cc < 120) ? 2048 : 1536;
+    const int fit = std::min(shared / (dynamic_shared + 1024), most_threads / threads);
+    return atoi(setting("STANDIN_RESIDENT", std::to_string(fit).c_str()).c_str());
 }
 // Newest PTX ISA of a driver: 8.(minor) up to CUDA 12.5, 8.5 for 12.6, then one more each; 9.(minor) for CUDA 13.
 inline int newest_ptx() {
@@ -217,12 +227,21 @@ int cuFuncSetAttribute(void* function, int attribute, int value) {
     f->dynamic_shared = value;
     return ready();
 }
+#ifndef STANDIN_WITHOUT_OCCUPANCY
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void* function, int threads, size_t shared) {
+    const auto* f = static_cast<Function*>(function);
+    log("cuOccupancyMaxActiveBlocksPerMultiprocessor %s %d %zu", f->name.c_str(), threads, shared);
+    if (threads <= 0 || shared > static_cast<size_t>(f->dynamic_shared)) return INVALID_VALUE;
+    *blocks = resident(threads, static_cast<int>(shared));
+    return ready();
+}
+#endif
 
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void* stream, void** parameters, void** extra) {
     const auto* f = static_cast<Function*>(function);
     log("cuLaunchKernel %s grid %u %u %u block %u %u %u shared %u stream %llu", f->name.c_str(), gx, gy, gz, bx, by, bz, shared,
         static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(stream)));
-    if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || bx != 128 || by != 1 || bz != 1 || static_cast<int>(shared) > f->dynamic_shared || !parameters || extra)
+    if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || bx != THREADS || by != 1 || bz != 1 || static_cast<int>(shared) > f->dynamic_shared || !parameters || extra)
         return INVALID_VALUE;
     if (ready()) return ready();
     return run(f->name.c_str(), gx, gy, gz, shared, static_cast<const Problem*>(parameters[0])) ? LAUNCH_FAILED : SUCCESS;
