@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,9 +36,9 @@ def gone(pid):
     """Tell whether a process is gone, or is one that nobody waits for."""
     for _ in range(100):
         try:
-            with open(f"/proc/{pid}/stat") as file:
-                if file.read().rsplit(")", 1)[1].split()[0] == "Z":
-                    return True
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+            if state == "Z":
+                return True
         except FileNotFoundError:
             return True
         time.sleep(0.05)

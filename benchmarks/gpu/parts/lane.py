@@ -186,7 +186,7 @@ def opened_and_closed(cuda: Cuda, engine: Engine) -> dict[str, Any]:
 
 def two_lanes(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     """Two lanes in turn, as `stream()` uses them, against one: answers and times."""
-    batch = fake.queries(8, seed=0)
+    batch: Any = fake.queries(8, seed=0)
     lanes = [ExecutionLane(engine, cuda=cuda, mapped=False) for _ in range(2)]
     first = run(lanes[0], batch)
     same = bool(np.array_equal(run(lanes[1], batch), first))

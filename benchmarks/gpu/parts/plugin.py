@@ -44,8 +44,8 @@ def called(plugin: Path, case: Path) -> Row:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, timeout=SECONDS
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return {"pass": False, "reason": str(error)}
+        except (OSError, subprocess.TimeoutExpired) as problem:
+            return {"pass": False, "reason": str(problem)}
         if done.returncode:
             reason = f"exit code {done.returncode}: {done.stderr[-500:]}"
             return {"pass": False, "reason": reason}
