@@ -147,3 +147,18 @@ def test_time_that_runs_out_costs_the_later_parts_only(run, tmp_path):
     rows, _ = run(tmp_path, "--only", "facts,lane", "--seconds", "1.5")
     assert statuses(rows)["lane"] == "skipped"
     assert rows[-1]["reason"] == "no time was left"
+
+
+def test_a_case_that_cuda_refuses_is_a_row_with_its_reason(standin_libcuda, tmp_path, monkeypatch):
+    from benchmarks.gpu.part import Request
+    from benchmarks.gpu.parts import numbers
+
+    def refuse(attention):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(numbers, "checked", refuse)
+    request = Request(tmp_path, time.monotonic() + 60, small=True, library=str(standin_libcuda))
+    rows = list(numbers.rows(request))
+    assert "illegal memory access" in rows[0]["reason"]
+    assert rows[-1]["failures"] == rows[-1]["cases"] == 1
+    assert rows[-1]["of"] == len(numbers.SMALL)
