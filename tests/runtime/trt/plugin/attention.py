@@ -16,9 +16,11 @@ import numpy as np
 from finedge.ops import cross_layer_attention
 from finedge.runtime.trt.plugin.launch import (
     COMBINE,
+    COMBINE_BLOCK,
     HALF,
     INT8,
     AttentionShape,
+    Kernel,
     MapLayout,
     kernel_for,
 )
@@ -26,6 +28,7 @@ from finedge.runtime.trt.plugin.launch import (
 ROOT = Path(__file__).parents[4]
 FIRST, LAST, RANDOM = 0, 1, 2  # simt::Order
 INT8_SCALE = 0.03
+COMBINE_KERNEL = Kernel(COMBINE, 0, 1, 0, COMBINE_BLOCK[0], 0, 0)
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ class Case:
 
 
 # Small cases that together run every line of the kernel: full tiles of keys and a partial one at
-# the end, a partial tile of queries, both forms, splits. The mutants' cases have few keys, so that
-# a wrong one counts.
+# the end, blocks with one group of queries and with two, both forms, both widths of tile, channels
+# in one slice and in several, splits. The mutants' cases have few keys, so that a wrong one counts.
 PROBE = {
-    "separate": Case(queries=21, keys=72, d=64, dv=61, gain=2.0),
-    "shared": Case(queries=21, keys=72, d=264, dv=264, shared=True),
+    "separate": Case(queries=37, keys=72, d=64, dv=61, gain=2.0),
+    "shared": Case(queries=37, keys=72, d=264, dv=264, shared=True, gain=2.0),
+    "wide": Case(queries=21, keys=40, d=520, dv=520, shared=True, gain=2.0),
+    "sliced": Case(queries=21, keys=72, d=264, dv=296, gain=2.0),
     "split": Case(queries=21, keys=72, d=64, dv=61, splits=3, batch=2),
     "padded": Case(queries=21, keys=72, d=61, dv=61),
     "peaks": Case(queries=21, keys=72, d=64, dv=61, gain=300.0),
@@ -65,12 +70,18 @@ PROBE = {
     "int8": Case(
         queries=21, keys=72, d=64, dv=64, forms=("HWC8", "CHW32", "CHW32"), kinds=(HALF, INT8, INT8)
     ),
+    "int8_padded": Case(
+        queries=21, keys=72, d=29, dv=29, forms=("CHW32",) * 3, kinds=(INT8, INT8, INT8)
+    ),
 }
 
 
 @dataclass
 class Tensor:
-    """`values` [B, C, N] laid out as TensorRT does; padding is NaN, or 127 in INT8."""
+    """`values` [B, C, N] laid out as TensorRT does; padding is NaN, or large numbers in INT8.
+
+    These differ from key to key: what all scores of a query have in common shows nowhere.
+    """
 
     values: np.ndarray
     form: str
@@ -85,8 +96,8 @@ class Tensor:
         c, t = np.meshgrid(np.arange(channels), np.arange(positions), indexing="ij")
         inside = t * self.layout.token + c // 32 * self.layout.group + c % 32 * self.layout.channel
         self.index = np.arange(batch)[:, None, None] * self.layout.batch + inside
-        dtype, poison = (np.int8, 127) if self.kind == INT8 else (np.float16, np.nan)
-        self.memory = np.full(batch * self.layout.batch, poison, dtype)
+        dtype, poison = (np.int8, [127, -128, 90]) if self.kind == INT8 else (np.float16, [np.nan])
+        self.memory = np.resize(np.array(poison, dtype), batch * self.layout.batch)
         self.memory[self.index] = self.values
 
     def map(self):
@@ -160,15 +171,10 @@ def answer(library, case):
     numbers = (case.queries, case.keys, case.d, case.dv, case.splits, case.batch, scale, 0)
     problem = AttentionShape(q.map(), k.map(), v.map(), y.map(), partial.ctypes.data, *numbers)
     kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
-    launch(
-        library,
-        kernel.name,
-        (-(-case.queries // kernel.queries), case.splits, case.batch),
-        shared=kernel.shared_bytes,
-        problem=problem,
-    )
+    grid = (-(-case.queries // kernel.queries), case.splits, case.batch)
+    launch(library, kernel, grid, problem=problem)
     if case.splits > 1:
-        launch(library, COMBINE, (case.queries, 1, case.batch), shared=0, problem=problem)
+        launch(library, COMBINE_KERNEL, (case.queries, 1, case.batch), problem=problem)
     return (
         y,
         cross_layer_attention(q.exact(), k.exact(), v.exact(), scale=scale)[:, :, 0, :],
@@ -176,10 +182,11 @@ def answer(library, case):
     )
 
 
-def launch(library, name, grid, *, shared, problem):
-    failure = library.run(name.encode(), *grid, shared, ctypes.byref(problem))
+def launch(library, kernel, grid, *, problem):
+    block = (kernel.threads, kernel.shared_bytes)
+    failure = library.run(kernel.name.encode(), *grid, *block, ctypes.byref(problem))
     if failure:
-        raise RuntimeError(f"{name}: the shim says {failure} (simt::Failure)")
+        raise RuntimeError(f"{kernel.name}: the shim says {failure} (simt::Failure)")
 
 
 def error(library, case):

@@ -95,7 +95,9 @@ def measured():
 
 def within_measured(shape):
     """Return the number that the model takes among those up to the largest measured one."""
-    numbers = {-(-shape.work.tiles // -(-shape.work.tiles // n)) for n in range(1, max(shape.us) + 1)}
+    numbers = {
+        -(-shape.work.tiles // -(-shape.work.tiles // n)) for n in range(1, max(shape.us) + 1)
+    }
     room = max_splits(tiles=shape.work.tiles, rows=shape.work.rows, dv=shape.work.dv)
     return min(sorted(n for n in numbers if n <= room), key=shape.work.nanoseconds)
 
