@@ -29,7 +29,7 @@ struct PluginError : std::runtime_error {
 enum Attribute { kMultiprocessors = 16, kMajor = 75, kMinor = 76, kSharedOptin = 97 };
 constexpr int kFunctionShared = 8;
 constexpr int kSharedByDefault = 48 * 1024;  // bytes a kernel has without kFunctionShared
-// What a driver that cannot tell is taken to have said, at most: few GPUs fit no two blocks.
+// The blocks a multiprocessor that are assumed, at most, where the driver cannot count them.
 constexpr int kUsualResident = 2;
 
 struct Driver {

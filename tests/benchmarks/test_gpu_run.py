@@ -54,7 +54,7 @@ def test_the_kernel_is_as_exact_as_float16_allows(standin_libcuda, tmp_path):
     assert statuses(rows) == {"numbers": "done"}
     assert len(cases) == 4
     assert all(row["pass"] and row["error"] < 1e-3 for row in cases)
-    assert {row["splits"] for row in cases} == {1, 2, 3}
+    assert {row["splits"] for row in cases} == {1, 3}
 
 
 def test_time_that_runs_out_costs_the_later_parts_only(tmp_path):

@@ -25,7 +25,7 @@ MULTIPROCESSORS, MAJOR, MINOR, SHARED_OPTIN = 16, 75, 76, 97
 FUNCTION_SHARED = 8
 SHARED_WITHOUT_ASKING = 48 * 1024
 OCCUPANCY = "cuOccupancyMaxActiveBlocksPerMultiprocessor"
-# What a driver without that function is taken to have said, at most: few GPUs fit no two blocks.
+# The blocks that are assumed, at most, where the driver lacks that function.
 USUAL_RESIDENT = 2
 
 
@@ -119,7 +119,7 @@ class Driver:
     def resident(self, function: ctypes.c_void_p, *, threads: int, shared_bytes: int) -> int | None:
         """Return how many blocks of a kernel fit a multiprocessor of the current device.
 
-        None where the driver lacks the function that tells.
+        `shared_bytes` are of one block. None where the driver lacks that function.
         """
         if not hasattr(self._cuda, OCCUPANCY):
             return None
@@ -199,7 +199,12 @@ class Kernels:
             )
             if blocks is None:
                 blocks = min(kernel.resident, USUAL_RESIDENT)
-                log.warning("the CUDA driver has no %s; %s: %d", OCCUPANCY, kernel.name, blocks)
+                log.warning(
+                    "the CUDA driver has no %s; %d blocks of %s a multiprocessor are assumed",
+                    OCCUPANCY,
+                    blocks,
+                    kernel.name,
+                )
             self._resident[kernel.name] = max(1, blocks)
         return self._resident[kernel.name]
 

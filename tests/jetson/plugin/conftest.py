@@ -117,10 +117,9 @@ def build(toolchain, folder):
         else []
     )
     options = [f"-DCMAKE_CXX_COMPILER={toolchain.compiler}", f"-DFINEDGE_STANDIN_HEADER={STANDIN}"]
-    run("cmake", "-S", SOURCE, "-B", folder, *options, *cross)
+    run("cmake", "-S", SOURCE, "-B", folder, "-DCMAKE_CXX_FLAGS=-Werror", *options, *cross)
     run("cmake", "--build", folder)
-    (folder / "driver").mkdir()
-    compiler, flags = toolchain.compiler, ["-std=c++17", "-O1", "-Wall", "-Wextra"]
+    compiler, flags = toolchain.compiler, ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
     run(
         compiler,
         *flags,
@@ -131,18 +130,16 @@ def build(toolchain, folder):
         "-o",
         folder / "harness",
     )
-    standin = [f'-DKERNEL_FILE="{KERNEL}"', f"-I{HOST}", HOST / "standin_cuda.cpp"]
-    run(
-        compiler,
-        "-std=c++17",
-        "-O1",
-        "-shared",
-        "-fPIC",
-        *standin,
-        "-o",
-        folder / "driver/libcuda.so.1",
-    )
+    build_driver(toolchain, folder / "driver")
     return PluginBuild(toolchain, folder)
+
+
+def build_driver(toolchain, folder, *flags):
+    """Compile the stand-in for libcuda into a new folder."""
+    folder.mkdir()
+    options = ["-std=c++17", "-O1", "-shared", "-fPIC", *flags]
+    standin = [f'-DKERNEL_FILE="{KERNEL}"', f"-I{HOST}", HOST / "standin_cuda.cpp"]
+    run(toolchain.compiler, *options, *standin, "-o", folder / "libcuda.so.1")
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,15 @@ from finedge.runtime.trt.plugin.cross_layer_attention import (
     AttentionAttributes,
     CrossLayerAttentionPlugin,
 )
-from finedge.runtime.trt.plugin.launch import plan
-from tests.jetson.plugin.conftest import FORMATS, TYPES, Tensor, read_output
+from finedge.runtime.trt.plugin.launch import COMBINE_BLOCK, plan
+from tests.jetson.plugin.conftest import (
+    FORMATS,
+    HERE_CPU,
+    TYPES,
+    Tensor,
+    build_driver,
+    read_output,
+)
 
 OP = f"{CROSS_LAYER_ATTENTION.domain}::{CROSS_LAYER_ATTENTION.name}"
 # Weights and results are rounded to half precision; values are of size 1.
@@ -97,6 +104,7 @@ CASES = {
     "linear": Case(40, 24, (3, 5), (9, 7), ("LINEAR",) * 3, "LINEAR"),
     "hwc": Case(32, 96, (4, 4), (6, 6), ("HWC",) * 3, "HWC"),
     "odd channels": Case(33, 20, (3, 5), (9, 7), ("HWC8", "LINEAR", "HWC8"), "HWC8", batch=3),
+    "split": Case(64, 64, (4, 4), (28, 28), ("HWC8",) * 3, "HWC8", batch=2, processors=132),
     "one split": Case(64, 128, (5, 5), (8, 8), ("HWC8",) * 3, "LINEAR", processors=1),
     "int8": Case(64, 40, (5, 5), (8, 8), ("CHW32:INT8", "LINEAR:INT8", "CHW32:INT8"), "HWC8"),
     "shared": Case(512, 512, (4, 5), (8, 8), ("HWC8",) * 3, "HWC8", shared=True),
@@ -122,8 +130,9 @@ def check(built, case, folder):
     return answer, (folder / "calls.txt").read_text().splitlines()
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_enqueue_gives_the_numbers_of_the_reference(case, built, tmp_path):
+@pytest.mark.parametrize("name", CASES)
+def test_enqueue_gives_the_numbers_of_the_reference(name, built, tmp_path):
+    case = CASES[name]
     _, calls = check(built, case, tmp_path)
     grids = (np.prod(case.queries), np.prod(case.keys))
     launch = plan(
@@ -136,9 +145,29 @@ def test_enqueue_gives_the_numbers_of_the_reference(case, built, tmp_path):
         processors=case.processors,
         resident=RESIDENT,
     )
-    kernels = [c.split()[1] for c in calls if c.startswith("cuLaunchKernel")]
+    expected = [call(launch.kernel, launch.grid, launch.block, launch.shared_bytes)]
+    assert launch.splits > 1 or name != "split"
+    if launch.combine_grid:
+        expected.append(call("cla_combine", launch.combine_grid, COMBINE_BLOCK, 0))
     # The harness enqueues twice.
-    assert kernels == 2 * [launch.kernel, *["cla_combine"] * bool(launch.combine_grid)]
+    assert [c for c in calls if c.startswith("cuLaunchKernel")] == 2 * expected
+
+
+def call(kernel, grid, block, shared):
+    """Return a launch as the stand-in logs it."""
+    grid, block = (" ".join(map(str, size)) for size in (grid, block))
+    return f"cuLaunchKernel {kernel} grid {grid} block {block} shared {shared} stream 0"
+
+
+def test_a_driver_that_cannot_count_blocks_is_logged(built, tmp_path):
+    folder = tmp_path / "driver"
+    build_driver(HERE_CPU, folder, "-DSTANDIN_WITHOUT_OCCUPANCY")
+    search = {"LD_LIBRARY_PATH": str(folder), "STANDIN_LOG": str(tmp_path / "calls.txt")}
+    answer, logged = built.walk(SMALL.write(tmp_path), driver=False, **search)
+    assert answer["status"] == 0
+    assert "the CUDA driver has no cuOccupancyMaxActiveBlocksPerMultiprocessor" in logged
+    y = read_output(tmp_path / "y.bin", shape=SMALL.output_shape, form=SMALL.output)
+    np.testing.assert_allclose(y, SMALL.expected(), atol=TOLERANCE)
 
 
 def test_enqueue_only_launches(built, tmp_path):

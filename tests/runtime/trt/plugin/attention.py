@@ -28,7 +28,7 @@ from finedge.runtime.trt.plugin.launch import (
 ROOT = Path(__file__).parents[4]
 FIRST, LAST, RANDOM = 0, 1, 2  # simt::Order
 INT8_SCALE = 0.03
-COMBINE_KERNEL = Kernel(COMBINE, 0, 1, 0, COMBINE_BLOCK[0], 0, 0)
+COMBINE_KERNEL = Kernel(COMBINE, 0, 1, 0, COMBINE_BLOCK[0], 0, 0, 0)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def test_a_driver_that_cannot_count_blocks_is_logged(tmp_path, caplog):
     assert [kernels.resident(k) for k in KERNELS] == [
         min(k.resident, USUAL_RESIDENT) for k in KERNELS
     ]
-    assert f"the CUDA driver has no {OCCUPANCY}; cla_64: 2" in caplog.text
+    assert f"the CUDA driver has no {OCCUPANCY}; 2 blocks of cla_64 a" in caplog.text
 
 
 def test_a_device_with_less_shared_memory_is_refused_before_the_launch(library):

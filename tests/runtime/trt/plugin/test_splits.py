@@ -3,15 +3,16 @@
 `python -m tests.runtime.trt.plugin.test_splits` prints both tables.
 """
 
+import itertools
 import json
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pytest
 
-from finedge.runtime.trt.plugin.launch import kernel_for, plan
+from finedge.runtime.trt.plugin.image import FOLDER
+from finedge.runtime.trt.plugin.launch import SEPARATE, SHARED, kernel_for, plan
 from finedge.runtime.trt.plugin.splits import (
     MAX_SPLITS,
     MAX_WORKSPACE,
@@ -24,8 +25,9 @@ from finedge.runtime.trt.plugin.splits import (
 ROOT = Path(__file__).parents[4]
 RECORDED = ROOT / "benchmarks/results/gpu/h200-second.jsonl"
 H200 = 132  # multiprocessors
-# The kernel of the recorded times had this tile; a later one is planned by its own.
-QUERIES, KEYS = 16, 32
+# The kernel of the recorded times had this tile, and took 1 us and 16 bytes a nanosecond for it. A
+# later kernel is planned by its own numbers.
+QUERIES, KEYS, WAIT_NS, BYTES_PER_NS = 16, 32, 1000, 16
 # Queries and keys; benchmarks/gpu/shapes.py has the names.
 GRIDS = {"224 L4<-L2": (49, 784), "448 L4<-L3": (196, 784), "448 L4<-L2": (196, 3136)}
 # (channels, one map): blocks that fitted a multiprocessor of the H200, from ncu's waves.
@@ -59,10 +61,11 @@ class Measured:
     @cached_property
     def work(self):
         queries, keys = GRIDS[self.grid]
+        tile_bytes = 2 * (1 if self.shared else 2) * KEYS * self.channels
         return Workload(
             blocks=-(-queries // QUERIES) * self.batch,
             tiles=-(-keys // KEYS),
-            tile_bytes=2 * (1 if self.shared else 2) * KEYS * self.channels,
+            tile_ns=WAIT_NS + tile_bytes // BYTES_PER_NS,
             rows=queries * self.batch,
             dv=self.channels,
             processors=H200,
@@ -120,7 +123,7 @@ def test_no_number_of_the_model_is_larger_than_those_measured():
 WORK = Workload(
     blocks=13,
     tiles=98,
-    tile_bytes=2 * 32 * 512,
+    tile_ns=3000,
     rows=196,
     dv=512,
     processors=8,
@@ -170,32 +173,57 @@ def test_no_more_ranges_than_the_workspace_holds():
 
 def test_a_lone_round_is_the_unit_of_the_model():
     """13 blocks on 8 multiprocessors, 3 fit one: the busiest has two, which take 5/4 of one."""
-    tile_ns = 1000 + WORK.tile_bytes // 16
-    assert WORK.nanoseconds(1) == 98 * tile_ns * 5 // 4
-    assert replace(WORK, resident=1).nanoseconds(1) == 98 * tile_ns * 2
+    assert WORK.nanoseconds(1) == 98 * 3000 * 5 // 4
+    assert replace(WORK, resident=1).nanoseconds(1) == 98 * 3000 * 2
+
+
+def fits_an_orin(kernel):
+    """Return the blocks that fit a multiprocessor of sm_87, by the registers of its image.
+
+    65,536 registers, which a thread takes by eights; 164 KB of shared memory, of which each block
+    costs 1 KB more; 1,536 threads.
+    """
+    used = json.loads((FOLDER / "images.json").read_text())["sm_87"][kernel.name]["registers"]
+    registers = 65536 // (-(-used // 8) * 8 * kernel.threads)
+    return min(registers, 167936 // (kernel.shared_bytes + 1024), 1536 // kernel.threads)
+
+
+@pytest.mark.parametrize("kernel", [*SEPARATE, *SHARED], ids=lambda kernel: kernel.name)
+def test_a_kernel_fits_an_orin_and_no_better_than_it_says(kernel):
+    assert 1 <= fits_an_orin(kernel) <= kernel.resident
+
+
+def orin_plans():
+    """Yield typical shapes and their plans on an Orin Nano and on an AGX Orin."""
+    grids = ((49, 196), *GRIDS.values())
+    for (queries, keys), (d, shared), batch in itertools.product(grids, FITTED, (1, 8, 32)):
+        head = {"d": d, "dv": d, "shared": shared}
+        shape = {"queries": queries, "keys": keys, **head, "batch": batch}
+        resident = fits_an_orin(kernel_for(**head))
+        yield shape, [plan(**shape, processors=p, resident=resident) for p in (8, 16)]
+
+
+def test_an_orin_splits_one_image_and_hardly_a_batch():
+    """At 448 pixels one image does not give an AGX Orin a block for each multiprocessor."""
+    for shape, (nano, agx) in orin_plans():
+        if shape["batch"] == 32:
+            assert max(nano.splits, agx.splits) <= 5, shape
+        if shape["batch"] == 1 and shape["keys"] == 3136:
+            assert agx.splits > 1, shape
+        assert max(nano.workspace_bytes, agx.workspace_bytes) <= 16 << 20, shape
 
 
 def _print_tables():
-    print("queries x keys, d, maps, batch   planned before   now   best   ratio before   now")
+    print("H200: grid, d, maps, batch | planned before, now, best | time as a share of the best's")
     for s in measured():
         now, best = best_splits(s.work), min(s.us, key=s.us.get)
-        head = f"{s.grid:>10} {s.channels:5} {2 - s.shared} {s.batch:3}"
-        print(
-            f"{head} {s.planned:4} {now:4} {best:4} {s.ratio(s.planned):6.2f} {s.ratio(now):6.2f}"
-        )
-    print(
-        "splits on Orin Nano (8), AGX Orin (16), H200 (132), with the residency of the H200 x 0.7"
-    )
-    for queries, keys in ((49, 196), (49, 784), (196, 784), (196, 3136)):
-        for d, shared in FITTED:
-            for batch in (1, 8, 32):
-                head = {"d": d, "dv": d, "shared": shared, "batch": batch}
-                resident = math.ceil(kernel_for(d=d, dv=d, shared=shared).resident * 0.7)
-                plans = [
-                    plan(queries=queries, keys=keys, **head, processors=p, resident=resident)
-                    for p in (8, 16, 132)
-                ]
-                print(queries, keys, d, 2 - shared, batch, resident, [p.splits for p in plans])
+        head = f"{s.grid:>10} {s.channels:5} {2 - s.shared} {s.batch:3} |"
+        ratios = f"{s.ratio(s.planned):6.2f} {s.ratio(now):6.2f}"
+        print(f"{head} {s.planned:3} {now:3} {best:3} | {ratios}")
+    print("Orin: queries, keys, d, maps, batch | splits on a Nano (8), on an AGX (16)")
+    for shape, launches in orin_plans():
+        sizes = [shape[name] for name in ("queries", "keys", "d", "batch")]
+        print(sizes, "one map" if shape["shared"] else "", [launch.splits for launch in launches])
 
 
 if __name__ == "__main__":
