@@ -1,7 +1,7 @@
 """Attention problems in GPU memory, laid out as TensorRT lays maps out, and the kernel on them.
 
-Around every buffer that the kernel writes lie guard bands; what no element occupies is NaN, or 127
-in INT8. Without a GPU the memory is the CPU's, which is what a stand-in for the driver reads.
+Around every buffer that the kernel writes lie guard bands; what no element occupies is NaN, or
+`INT8_POISON`. Without a GPU the memory is the CPU's, which is what a stand-in for the driver reads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.case import INT8_SCALE, Case
+from benchmarks.gpu.case import INT8_POISON, INT8_SCALE, Case
 from finedge.runtime.trt.plugin.driver import Driver, parameters_of
 from finedge.runtime.trt.plugin.launch import (
     COMBINE,
@@ -28,6 +28,7 @@ from finedge.runtime.trt.plugin.launch import (
 
 GUARD = 4096  # elements on either side
 GUARD_BYTE = 0x5A
+NAN = torch.tensor([float("nan")], dtype=torch.float16)
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class Placed:
         t = torch.arange(positions, device=device)[None, None, :]
         b = torch.arange(batch, device=device)[:, None, None]
         inside = t * layout.token + c // 32 * layout.group + c % 32 * layout.channel
-        dtype, poison = (torch.int8, 127) if kind == INT8 else (torch.float16, float("nan"))
-        memory = torch.full((2 * GUARD + batch * layout.batch,), poison, dtype=dtype, device=device)
+        size = 2 * GUARD + batch * layout.batch
+        values = torch.tensor(INT8_POISON, dtype=torch.int8) if kind == INT8 else NAN
+        memory = values.repeat(-(-size // len(values)))[:size].to(device)
         return cls(memory, GUARD + b * layout.batch + inside, layout)
 
     def fill(self, values: Tensor) -> None:

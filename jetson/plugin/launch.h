@@ -63,20 +63,16 @@ struct Kernel {
     int keys;     // that a block reads at once
     int threads, shared_bytes;
     int resident;  // the most blocks that fit a multiprocessor of any GPU
-    int maps;      // 1 where one map is both key and value
+    int tile_ns;   // of a tile of keys, for a block alone on a multiprocessor of an H200
 };
 
-// Shared memory in bytes, as the head of the .cu file counts it: 16 queries, 32 keys and 32 values,
-// or 32 rows that are keys and values.
-constexpr Kernel separate(char const* name, int size, int resident) {
-    return {name, size, 16, 32, 128, 160 * (size + 8) + 1536, resident, 2};
-}
-constexpr Kernel shared(char const* name, int size, int resident) {
-    return {name, size, 16, 32, 128, 96 * (size + 8) + 1536, resident, 1};
-}
-constexpr Kernel kSeparate[] = {separate("cla_64", 64, 8), separate("cla_128", 128, 7),
-                                separate("cla_256", 256, 4), separate("cla_512", 512, 2)};
-constexpr Kernel kShared[] = {shared("cla_shared_512", 512, 3), shared("cla_shared_1024", 1024, 2)};
+// Shared memory is in bytes, as the head of the .cu file counts it.
+constexpr Kernel kSeparate[] = {{"cla_64", 64, 32, 32, 128, 15616, 4, 465},
+                                {"cla_128", 128, 32, 32, 128, 23808, 3, 531},
+                                {"cla_256", 256, 32, 32, 128, 40192, 2, 662},
+                                {"cla_512", 512, 32, 32, 256, 77056, 1, 924}};
+constexpr Kernel kShared[] = {{"cla_shared_512", 512, 32, 32, 256, 77056, 1, 924},
+                              {"cla_shared_1024", 1024, 32, 16, 256, 83712, 1, 924}};
 constexpr char const* kCombine = "cla_combine";
 constexpr int kCombineThreads = 128;
 
@@ -112,9 +108,8 @@ struct Launch {
 // kernel's key tiles; no range is empty.
 inline Launch plan(Kernel const& kernel, AttentionShape const& s, Gpu const& gpu) {
     int64_t const rows = ceil_div(s.queries, kernel.queries), queries = int64_t{s.batch} * s.queries;
-    int64_t const tile_bytes = int64_t{2} * kernel.maps * kernel.keys * kernel.size;
-    Workload const work{rows * s.batch, ceil_div(s.keys, kernel.keys), tile_bytes, queries, s.dv,
-                        gpu.processors, gpu.resident};
+    Workload const work{rows * s.batch, ceil_div(s.keys, kernel.keys), kernel.tile_ns, queries,
+                        s.dv, gpu.processors, gpu.resident};
     int64_t const splits = best_splits(work);
     int64_t const workspace = splits > 1 ? splits * queries * row_bytes(s.dv) : 0;
     return {static_cast<int>(rows), static_cast<int>(splits), workspace};

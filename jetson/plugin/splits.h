@@ -8,8 +8,7 @@
 namespace finedge {
 
 constexpr int64_t kMaxSplits = 32, kMaxWorkspace = 32 << 20;
-constexpr int64_t kTileNs = 1000, kBytesPerNs = 16, kCombineNs = 3000;
-constexpr int64_t kSplitNs = 225, kPassChannels = 256;
+constexpr int64_t kBytesPerNs = 16, kCombineNs = 3000, kSplitNs = 225, kPassChannels = 256;
 
 constexpr int64_t ceil_div(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
@@ -18,15 +17,14 @@ constexpr int64_t row_bytes(int64_t dv) { return (dv + 2) * int64_t{sizeof(float
 
 // An attention on one GPU, whose keys are not split yet.
 struct Workload {
-    int64_t blocks;      // tiles of queries of all images
-    int64_t tiles;       // tiles of keys
-    int64_t tile_bytes;  // of keys and values in a tile, at the kernel's size
-    int64_t rows;        // queries of all images
+    int64_t blocks;   // tiles of queries of all images
+    int64_t tiles;    // tiles of keys
+    int64_t tile_ns;  // time of a tile of keys, for a block alone on a multiprocessor
+    int64_t rows;     // queries of all images
     int64_t dv;
     int64_t processors, resident;  // multiprocessors, and the blocks that fit one at a time
 
     int64_t nanoseconds(int64_t splits) const {
-        int64_t const tile_ns = kTileNs + tile_bytes / kBytesPerNs;
         int64_t const attend = rounds(splits) * ceil_div(tiles, splits) * tile_ns / (resident + 1);
         return attend + (splits > 1 ? combine(splits) : 0);
     }

@@ -8,12 +8,16 @@ that the combine kernel reads. `best_splits` takes the number that the model say
     time   = rounds x tiles of a range x `tile_ns`
            + `COMBINE_NS` + splits x passes x `SPLIT_NS` + bytes / (processors x `BYTES_PER_NS`)
 
-The second line only counts with more than one range. The constants were fitted to 912 times on one
-H200 (72 shapes, `benchmarks/results/gpu/h200-second.jsonl`, part `splits`). Only their ratios
-matter: another clock changes them all. The planned number takes 1.02 times the best measured time
-in the mean and 1.16 times at most (`tests/runtime/trt/plugin/test_splits.py`, which prints the
-tables). One block more or less in `resident` would cost up to 1.6 times. C++ repeats the model in
-`jetson/plugin/splits.h`, and integers give both the same answer.
+The second line only counts with more than one range. Nanoseconds are those of an H200; only their
+ratios matter, for another clock changes them all.
+
+The constants were fitted to 912 times on one H200 (72 shapes of the first kernel, part `splits` of
+`benchmarks/results/gpu/h200-second.jsonl`). The planned number then takes 1.02 times the best
+measured time in the mean and 1.16 times at most (`tests/runtime/trt/plugin/test_splits.py`, which
+prints the tables). Two inputs must be right: one block more or less in `resident` would cost up to
+1.6 times, and a third of the true `tile_ns` up to 1.8 times.
+
+C++ repeats the model in `jetson/plugin/splits.h`; integers give both the same answer.
 """
 
 from __future__ import annotations
@@ -26,9 +30,7 @@ MAX_SPLITS = 32
 # The most that partial results may take. The workspace is reserved for as long as an engine is
 # loaded, also where no launch is split. 16 MiB would cost up to 1.39 times the best measured time.
 MAX_WORKSPACE = 32 << 20
-# A tile of keys: the wait for its loads, which nothing overlaps, and the products.
-TILE_NS = 1000
-# What one block loads and multiplies, and what a multiprocessor moves of the partial results.
+# What a multiprocessor moves of the partial results.
 BYTES_PER_NS = 16
 # The second launch, which waits for the last block of the first.
 COMBINE_NS = 3000
@@ -43,7 +45,7 @@ class Workload:
     Args:
         blocks: tiles of queries of all images.
         tiles: tiles of keys.
-        tile_bytes: bytes of keys and values in a tile, at the kernel's size.
+        tile_ns: time of a tile of keys, for a block alone on a multiprocessor.
         rows: queries of all images.
         dv: channels of the values.
         processors: multiprocessors of the GPU.
@@ -52,7 +54,7 @@ class Workload:
 
     blocks: int
     tiles: int
-    tile_bytes: int
+    tile_ns: int
     rows: int
     dv: int
     processors: int
@@ -60,8 +62,7 @@ class Workload:
 
     def nanoseconds(self, splits: int) -> int:
         """Return what the model says that `splits` ranges take."""
-        tile_ns = TILE_NS + self.tile_bytes // BYTES_PER_NS
-        attend = self._rounds(splits) * ceil_div(self.tiles, splits) * tile_ns
+        attend = self._rounds(splits) * ceil_div(self.tiles, splits) * self.tile_ns
         attend //= self.resident + 1
         return attend + (self._combine(splits) if splits > 1 else 0)
 

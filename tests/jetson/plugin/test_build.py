@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
+from dataclasses import asdict
 
 import pytest
 
 from finedge.errors import SystemProblem
 from finedge.runtime.trt.plugin.image import image_for, images
+from finedge.runtime.trt.plugin.launch import plan
 from tests.jetson.plugin.conftest import HERE, ROOT, SOURCE, run
 
 PLANS = ROOT / "tests" / "runtime" / "trt" / "plugin" / "plans.json"
@@ -40,13 +43,29 @@ def ask(built):
     return answers
 
 
+ORDER = ("queries", "keys", "d", "dv", "shared", "batch", "processors", "resident")
+
+
+def question(case):
+    return "plan " + " ".join(str(int(case[name])) for name in ORDER)
+
+
 def test_plans_are_those_of_the_table(ask):
     plans = json.loads(PLANS.read_text())["plans"]
-    order = ("queries", "keys", "d", "dv", "shared", "batch", "processors", "resident")
-    for case, answer in zip(
-        plans, ask("plan " + " ".join(str(int(p[k])) for k in order) for p in plans), strict=True
-    ):
+    for case, answer in zip(plans, ask(map(question, plans)), strict=True):
         assert answer == {name: case[name] for name in answer}
+
+
+def test_plans_of_random_shapes_are_those_of_python(ask):
+    random_ = random.Random(0)
+    most = dict(zip(ORDER, (800, 12544, 512, 512, 1, 64, 192, 16), strict=True))
+    cases = [{name: random_.randint(1, n) for name, n in most.items()} for _ in range(500)]
+    cases = [{**case, "shared": bool(random_.randint(0, 1))} for case in cases]
+    plans = [asdict(plan(**case)) for case in cases]
+    for expected, answer in zip(plans, ask(map(question, cases)), strict=True):
+        names = ("kernel", "splits", "workspace_bytes")
+        assert [answer[name] for name in names] == [expected[name] for name in names]
+    assert len({p["splits"] for p in plans}) > 10
 
 
 def test_maps_are_those_of_the_table(ask):

@@ -15,21 +15,26 @@ import numpy as np
 from benchmarks.gpu.case import Case, draw
 from finedge.runtime.trt.plugin.launch import (
     COMBINE,
+    COMBINE_BLOCK,
     HALF,
     INT8,
     AttentionShape,
+    Kernel,
     kernel_for,
 )
 
 ROOT = Path(__file__).parents[4]
 FIRST, LAST, RANDOM = 0, 1, 2  # simt::Order
+COMBINE_KERNEL = Kernel(COMBINE, 0, 1, 0, COMBINE_BLOCK[0], 0, 0, 0)
 
 # Small cases that together run every line of the kernel: full tiles of keys and a partial one at
-# the end, a partial tile of queries, both forms, splits. The mutants' cases have few keys, so that
-# a wrong one counts.
+# the end, blocks with one group of queries and with two, both forms, both widths of tile, channels
+# in one slice and in several, splits. The mutants' cases have few keys, so that a wrong one counts.
 PROBE = {
-    "separate": Case(queries=21, keys=72, d=64, dv=61, gain=2.0),
-    "shared": Case(queries=21, keys=72, d=264, dv=264, shared=True),
+    "separate": Case(queries=37, keys=72, d=64, dv=61, gain=2.0),
+    "shared": Case(queries=37, keys=72, d=264, dv=264, shared=True, gain=2.0),
+    "wide": Case(queries=21, keys=40, d=520, dv=520, shared=True, gain=2.0),
+    "sliced": Case(queries=21, keys=72, d=264, dv=296, gain=2.0),
     "split": Case(queries=21, keys=72, d=64, dv=61, splits=3, batch=2),
     "padded": Case(queries=21, keys=72, d=61, dv=61),
     "peaks": Case(queries=21, keys=72, d=64, dv=61, gain=300.0),
@@ -39,6 +44,9 @@ PROBE = {
     "linear_v": Case(queries=21, keys=72, d=64, dv=64, forms=("HWC8", "HWC8", "LINEAR")),
     "int8": Case(
         queries=21, keys=72, d=64, dv=64, forms=("HWC8", "CHW32", "CHW32"), kinds=(HALF, INT8, INT8)
+    ),
+    "int8_padded": Case(
+        queries=21, keys=72, d=29, dv=29, forms=("CHW32",) * 3, kinds=(INT8, INT8, INT8)
     ),
 }
 
@@ -62,16 +70,17 @@ def answer(library, case):
     problem = AttentionShape(*views, partial.ctypes.data, *numbers)
     kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
     grid = (-(-case.queries // kernel.queries), splits, case.batch)
-    launch(library, kernel.name, grid, shared=kernel.shared_bytes, problem=problem)
+    launch(library, kernel, grid, problem=problem)
     if splits > 1:
-        launch(library, COMBINE, (case.queries, 1, case.batch), shared=0, problem=problem)
+        launch(library, COMBINE_KERNEL, (case.queries, 1, case.batch), problem=problem)
     return maps.y, maps.reference(scale=case.scale), partial
 
 
-def launch(library, name, grid, *, shared, problem):
-    failure = library.run(name.encode(), *grid, shared, ctypes.byref(problem))
+def launch(library, kernel, grid, *, problem):
+    block = (kernel.threads, kernel.shared_bytes)
+    failure = library.run(kernel.name.encode(), *grid, *block, ctypes.byref(problem))
     if failure:
-        raise RuntimeError(f"{name}: the shim says {failure} (simt::Failure)")
+        raise RuntimeError(f"{kernel.name}: the shim says {failure} (simt::Failure)")
 
 
 def error(library, case):

@@ -25,8 +25,9 @@ from finedge.runtime.trt.plugin.splits import (
 ROOT = Path(__file__).parents[4]
 RECORDED = ROOT / "benchmarks/results/gpu/h200-second.jsonl"
 H200 = 132  # multiprocessors
-# The kernel of the recorded times had this tile; a later one is planned by its own.
-QUERIES, KEYS = 16, 32
+# The kernel of the recorded times had this tile, and took 1 us and 16 bytes a nanosecond for it. A
+# later kernel is planned by its own numbers.
+QUERIES, KEYS, WAIT_NS, BYTES_PER_NS = 16, 32, 1000, 16
 # Queries and keys; benchmarks/gpu/shapes.py has the names.
 GRIDS = {"224 L4<-L2": (49, 784), "448 L4<-L3": (196, 784), "448 L4<-L2": (196, 3136)}
 # (channels, one map): blocks that fitted a multiprocessor of the H200, from ncu's waves.
@@ -60,10 +61,11 @@ class Measured:
     @cached_property
     def work(self):
         queries, keys = GRIDS[self.grid]
+        tile_bytes = 2 * (1 if self.shared else 2) * KEYS * self.channels
         return Workload(
             blocks=-(-queries // QUERIES) * self.batch,
             tiles=-(-keys // KEYS),
-            tile_bytes=2 * (1 if self.shared else 2) * KEYS * self.channels,
+            tile_ns=WAIT_NS + tile_bytes // BYTES_PER_NS,
             rows=queries * self.batch,
             dv=self.channels,
             processors=H200,
@@ -121,7 +123,7 @@ def test_no_number_of_the_model_is_larger_than_those_measured():
 WORK = Workload(
     blocks=13,
     tiles=98,
-    tile_bytes=2 * 32 * 512,
+    tile_ns=3000,
     rows=196,
     dv=512,
     processors=8,
@@ -171,9 +173,8 @@ def test_no_more_ranges_than_the_workspace_holds():
 
 def test_a_lone_round_is_the_unit_of_the_model():
     """13 blocks on 8 multiprocessors, 3 fit one: the busiest has two, which take 5/4 of one."""
-    tile_ns = 1000 + WORK.tile_bytes // 16
-    assert WORK.nanoseconds(1) == 98 * tile_ns * 5 // 4
-    assert replace(WORK, resident=1).nanoseconds(1) == 98 * tile_ns * 2
+    assert WORK.nanoseconds(1) == 98 * 3000 * 5 // 4
+    assert replace(WORK, resident=1).nanoseconds(1) == 98 * 3000 * 2
 
 
 def fits_an_orin(kernel):
@@ -203,13 +204,13 @@ def orin_plans():
 
 
 def test_an_orin_splits_one_image_and_hardly_a_batch():
-    """At 448 pixels one image gives 13 blocks of 16 queries, and an AGX Orin has 16 places."""
-    for shape, launches in orin_plans():
+    """At 448 pixels one image does not give an AGX Orin a block for each multiprocessor."""
+    for shape, (nano, agx) in orin_plans():
         if shape["batch"] == 32:
-            assert all(launch.splits <= 5 for launch in launches), shape
+            assert max(nano.splits, agx.splits) <= 5, shape
         if shape["batch"] == 1 and shape["keys"] == 3136:
-            assert all(launch.splits > 1 for launch in launches), shape
-        assert all(launch.workspace_bytes <= 16 << 20 for launch in launches), shape
+            assert agx.splits > 1, shape
+        assert max(nano.workspace_bytes, agx.workspace_bytes) <= 16 << 20, shape
 
 
 def _print_tables():
