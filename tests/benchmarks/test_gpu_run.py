@@ -93,10 +93,19 @@ def test_counters_are_compared_a_tile_with_what_the_shim_counts():
         {"kernel": COMBINE, "counters": counters},
         {"kernel": "other", "counters": {}},
     ]
-    counted = {case.kernel: {"kernel": case.kernel, "wavefronts": 90, "products": 7, "read": 1}}
+    counted = {
+        case.kernel: {
+            "kernel": case.kernel,
+            "wavefronts": 90,
+            "products": 7,
+            "H100 x": 20.0,
+            "Orin x": 40.0,
+        }
+    }
     first, combine, other = compared(iter(launches), counted)
     assert first["measured_a_tile"] == {"wavefronts": 100.0, "products": 7.0}
     assert first["counted_a_tile"] == {"wavefronts": 90, "products": 7}
+    assert first["bounds"] == {"H100 x": 20.0}
     assert "tiles" not in combine
     assert "expected" in other["reason"]
 

@@ -2,7 +2,7 @@
 
 The raw table lies in OUT/counters.csv. Clocks are left as they are. Beside what was measured, a row
 has what the shim on the CPU counts for a whole tile (`.gpu/counts.jsonl`): shared-memory wavefronts
-and mma operations. The measured ones also hold the start and the end of each block, and count a
+and mma operations, and the bound of its speed that follows. The measured ones also hold the start and the end of each block, and count a
 partial tile at the edge as a whole one.
 """
 
@@ -38,6 +38,7 @@ SECTIONS = (
     "WarpStateStats",
 )
 EXTRA = "regex:^(l1tex__data_(bank|pipe)_.*shared.*|sm__(inst_executed_)?pipe_.*(tensor|hmma).*)$"
+CHIP = "H100"  # whose bounds a row has, in percent of the tensor cores' peak; an H200 has the same chip
 # Counts of a tile: their name in the shim's table, and the metric that measures them.
 A_TILE = {
     "wavefronts": "l1tex__data_pipe_lsu_wavefronts_mem_shared.sum",
@@ -140,6 +141,7 @@ def compared(launches: Iterator[Row], counts: Mapping[str, Row]) -> Iterator[Row
                 if isinstance(row["counters"].get(metric), float)
             },
             "counted_a_tile": {name: counted[name] for name in A_TILE if name in counted},
+            "bounds": {name: value for name, value in counted.items() if name.startswith(CHIP)},
         }
 
 
