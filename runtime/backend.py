@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import VARIANTS, Bundle
-from finedge.errors import BackendMissing, SystemProblem, UsageError, nearest
+from finedge.commands import missing_library
+from finedge.errors import BackendMissing, FinedgeError, SystemProblem, UsageError, nearest
+from finedge.runtime.machine.packages import failure_text
 from finedge.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -191,12 +193,33 @@ def get_backend(name: str = "auto", *, options: SessionOptions | None = None) ->
     """
     reasons = {}
     for candidate in AUTO if name == "auto" else (name,):
-        backend = load_backend(candidate, options=options)
-        reasons[candidate] = backend.why_not()
+        reasons[candidate] = why_not(candidate)
         if reasons[candidate] is None:
-            return backend
+            return load_backend(candidate, options=options)
     texts = (f"backend '{key}' cannot run here: {reason}" for key, reason in reasons.items())
     raise BackendMissing("; ".join(texts))
+
+
+def why_not(name: str) -> str | None:
+    """Return why a backend cannot run on this machine, or None.
+
+    A backend that does not load, or whose own `why_not` raises, has that failure as its reason: it
+    must not take the others down.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    _target(name)
+    try:
+        return load_backend(name).why_not()
+    except FinedgeError as error:
+        return error.what
+    except ModuleNotFoundError as error:
+        return f"{error}: pip install {'finedge' if name in BACKENDS else error.name}"
+    except ImportError as error:
+        return f"{failure_text(error)}: {missing_library(error).fix}"
+    except Exception as error:
+        return f"the check of this backend fails: {failure_text(error)}"
 
 
 def load_backend(name: str, *, options: SessionOptions | None = None) -> Backend:
@@ -205,17 +228,26 @@ def load_backend(name: str, *, options: SessionOptions | None = None) -> Backend
     Raises:
         UsageError: the name is unknown.
     """
-    entries = {entry.name: entry.value for entry in entry_points(group="finedge.backends")}
-    targets = {**entries, **BACKENDS}
-    if name not in targets:
-        raise UsageError(f"unknown backend '{name}'", expected=nearest(name, targets))
-    module, attribute = targets[name].split(":")
+    module, attribute = _target(name)
     backend_class: Callable[..., Backend] = getattr(importlib.import_module(module), attribute)
     if name in BACKENDS:
         return backend_class(options=options or SessionOptions())
     if options not in (None, SessionOptions()):
         log.warning("backend '%s' takes no session options: %s is ignored", name, options)
     return backend_class()
+
+
+def _target(name: str) -> tuple[str, str]:
+    """Return module and class of a backend."""
+    entries = {entry.name: entry for entry in entry_points(group="finedge.backends")}
+    if name in BACKENDS:
+        module, attribute = BACKENDS[name].split(":")
+        return module, attribute
+    if name not in entries:
+        raise UsageError(
+            f"unknown backend '{name}'", expected=nearest(name, {**entries, **BACKENDS})
+        )
+    return entries[name].module, entries[name].attr
 
 
 def usual_variants(backend: Backend, bundle: Bundle) -> tuple[str, ...]:

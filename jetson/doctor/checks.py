@@ -136,7 +136,8 @@ def _power_mode_problems(mode: str | None, modes: dict[Any, str]) -> Iterator[Pr
 
 def _gpu_problems(facts: dict[str, Any]) -> Iterator[Problem]:
     gpu, image = facts["gpu"], facts["plugin_image"]
-    has_driver = facts["nvidia_driver"] is not None or facts["jetson"] is not None
+    signs = (facts["nvidia_driver"], facts["jetson"], facts["cuda_versions"]["driver"])
+    has_driver = any(sign is not None for sign in signs)
     if gpu is None:
         if has_driver:
             yield Problem("the GPU cannot be used", str(facts["why_no_gpu"]))

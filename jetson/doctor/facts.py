@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finedge.commands import missing_library
 from finedge.jetson.doctor.board import jetson
-from finedge.jetson.doctor.gpu import cuda_toolkit, graphics, nvidia_driver, plugin_image, tensorrt
-from finedge.jetson.doctor.pictures import INSTALL, cameras, gstreamer, opencv
-from finedge.runtime.backend import backend_names, load_backend
+from finedge.jetson.doctor.cuda import cuda_versions
+from finedge.jetson.doctor.gpu import graphics, nvidia_driver, plugin_image, tensorrt
+from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv
+from finedge.runtime.backend import backend_names, why_not
 from finedge.runtime.machine.sysfs import text
 from finedge.runtime.telemetry import read_telemetry
 from finedge.runtime.telemetry.clocks import power_modes
@@ -27,6 +27,7 @@ def examine(root: Path = Path("/")) -> dict[str, Any]:
     System files are read under `root`. Python packages, GPU and disk are those of this process.
     """
     gpu, why_no_gpu = graphics()
+    cuda = cuda_versions(root)
     return {
         "environment": environment(root),
         "swap_mib": swap_mib(root),
@@ -35,7 +36,8 @@ def examine(root: Path = Path("/")) -> dict[str, Any]:
         "power_modes": power_modes(root),
         "telemetry": read_telemetry(root).to_json(),
         "nvidia_driver": nvidia_driver(root),
-        "cuda": cuda_toolkit(root),
+        "cuda": next(filter(None, cuda.values()), None),
+        "cuda_versions": cuda,
         "gpu": gpu,
         "why_no_gpu": why_no_gpu,
         "tensorrt": tensorrt(root),
@@ -45,16 +47,6 @@ def examine(root: Path = Path("/")) -> dict[str, Any]:
         "cameras": cameras(root),
         "backends": {name: why_not(name) for name in backend_names()},
     }
-
-
-def why_not(backend: str) -> str | None:
-    """Return why a backend cannot run or cannot be imported here, or None where it can run."""
-    try:
-        return load_backend(backend).why_not()
-    except ModuleNotFoundError as error:
-        return f"{error}: {INSTALL}"
-    except ImportError as error:
-        return f"{error}: {missing_library(error).fix}"
 
 
 def swap_mib(root: Path = Path("/")) -> dict[str, int]:

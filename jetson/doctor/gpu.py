@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-from finedge.document import parse_json
 from finedge.errors import SystemProblem
+from finedge.runtime.machine.packages import package_version
 from finedge.runtime.machine.sysfs import text
 from finedge.runtime.trt import library
-from finedge.runtime.trt.cuda import gpu, why_no_gpu
+from finedge.runtime.trt.cuda import (
+    gpu,
+    why_no_gpu,
+)
 from finedge.runtime.trt.plugin.image import image_for
-from finedge.schema import Misfit, Text, decode
-
-
-class _Version(TypedDict):
-    version: Text
-
-
-class _Toolkit(TypedDict):
-    cuda: _Version
 
 
 def graphics() -> tuple[dict[str, Any] | None, str | None]:
     """Return the GPU that CUDA would use, or why there is none."""
-    try:
-        device = gpu()
-    except SystemProblem as error:
-        return None, str(error)
+    device = gpu()
     return (None, why_no_gpu()) if device is None else (asdict(device), None)
 
 
@@ -38,21 +28,6 @@ def nvidia_driver(root: Path = Path("/")) -> str | None:
     """Return the version line of the NVIDIA kernel driver, or None where no driver is loaded."""
     lines = text(root / "proc/driver/nvidia/version").splitlines()
     return lines[0].removeprefix("NVRM version:").strip() if lines else None
-
-
-def cuda_toolkit(root: Path = Path("/")) -> str | None:
-    """Return the version of the CUDA toolkit in /usr/local/cuda, or None.
-
-    Engines run without a toolkit.
-    """
-    path = root / "usr/local/cuda/version.json"
-    try:
-        toolkit = decode(
-            _Toolkit, parse_json(text(path), name=str(path), error=SystemProblem, fix="")
-        )
-    except (SystemProblem, Misfit):
-        return None
-    return toolkit["cuda"]["version"]
 
 
 def tensorrt(root: Path = Path("/")) -> dict[str, Any]:
@@ -85,9 +60,7 @@ def plugin_image(device: dict[str, Any] | None) -> dict[str, str | None]:
 
 
 def _version(name: str) -> str | None:
-    if library.why_not(name):
-        return None
-    return str(importlib.import_module(library.MODULES[name][0]).__version__)
+    return None if library.why_not(name) else package_version(library.MODULES[name][0])
 
 
 def _system_module(root: Path) -> dict[str, str | None] | None:
@@ -95,5 +68,5 @@ def _system_module(root: Path) -> dict[str, str | None] | None:
     if not modules:
         return None
     module = modules[0]
-    version = re.search(r"""^__version__\s*=\s*["']([\d.]+)""", text(module), re.MULTILINE)
-    return {"version": version[1] if version else None, "python": module.parts[-4]}
+    match = re.search(r"""^__version__\s*=\s*["']([\d.]+)""", text(module), re.MULTILINE)
+    return {"version": match[1] if match else None, "python": module.parts[-4]}

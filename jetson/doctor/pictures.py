@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 from finedge.commands import missing_library
+from finedge.errors import SystemProblem
+from finedge.runtime.machine.packages import (
+    failure_text,
+    is_installed,
+    load_package,
+    package_version,
+)
 from finedge.runtime.machine.sysfs import UNKNOWN, text
 
 # The elements of a Jetson's pipelines, and the plugin file of each (package nvidia-l4t-gstreamer).
@@ -33,14 +38,22 @@ def opencv() -> dict[str, Any]:
     FFmpeg reads video files, GStreamer CSI and RTSP cameras, V4L2 USB cameras.
     """
     try:
-        import cv2
-    except ModuleNotFoundError as error:
-        return {"version": None, "error": str(error), "fix": INSTALL}
-    except ImportError as error:
-        return {"version": None, "error": str(error), "fix": missing_library(error).fix}
-    build = cv2.getBuildInformation()
+        version = package_version("cv2")
+        build = load_package("cv2").getBuildInformation()
+    except SystemProblem as error:
+        return {"version": None, "error": error.what, "fix": _opencv_fix(error)}
+    except Exception as error:
+        return {"version": None, "error": failure_text(error), "fix": INSTALL}
     features = {name: built_with(build, feature) for name, feature in FEATURES.items()}
-    return {"version": cv2.__version__, **features}
+    return {"version": version, **features}
+
+
+def _opencv_fix(error: SystemProblem) -> str:
+    """Return what to do where OpenCV is missing, or lacks a library of the system."""
+    cause = error.__cause__
+    if isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError):
+        return missing_library(cause).fix
+    return INSTALL
 
 
 def built_with(build: str, feature: str) -> bool:
@@ -61,7 +74,7 @@ def gstreamer(root: Path = Path("/")) -> dict[str, Any]:
     return {
         "why_not": _why_no_pipeline(),
         "gst_launch": (root / "usr/bin/gst-launch-1.0").exists(),
-        "gi": importlib.util.find_spec("gi") is not None,
+        "gi": is_installed("gi"),
         "elements": {
             name: any((f / f"libgst{file}.so").exists() for f in folders)
             for name, file in NVIDIA_ELEMENTS.items()
@@ -93,8 +106,9 @@ def cameras(root: Path = Path("/")) -> list[dict[str, Any]]:
 
 def _why_no_pipeline() -> str | None:
     try:
-        module = importlib.import_module("finedge.runtime.sources.gstreamer")
-    except ImportError as error:
-        return str(error)
-    reason: str | None = module.why_not()
+        reason: str | None = load_package("finedge.runtime.sources.gstreamer").why_not()
+    except SystemProblem as error:
+        return error.what
+    except Exception as error:
+        return f"the check of GStreamer fails: {failure_text(error)}"
     return reason

@@ -101,8 +101,8 @@ def _gpu(facts: dict[str, Any]) -> Rows:
     gpu, image = facts["gpu"], facts["plugin_image"]
     yield "device", _device(gpu) if gpu else facts["why_no_gpu"] or "none"
     yield "driver", facts["nvidia_driver"] or "none"
-    driver = [f"driver's {gpu['driver']}"] if gpu else []
-    yield "cuda", ", ".join([*driver, f"toolkit {facts['cuda'] or 'none'}"])
+    versions = facts["cuda_versions"].items()
+    yield "cuda", ", ".join(f"{name} {version}" for name, version in versions if version) or "none"
     yield "tensorrt", _tensorrt(facts["tensorrt"])
     yield "plugin image", image["file"] or image["why_not"]
 

@@ -224,7 +224,13 @@ public:
         PluginTensorDesc const& desc = io[position].desc;
         bool const has_scale = position != kY && attributes.step[position] != 0;
         if (desc.type == DataType::kINT8 && !has_scale) return false;
-        return form_of(desc).has_value();
+        if (!form_of(desc)) return false;
+        PluginTensorDesc const& keys = io[kK].desc;
+        if (position != kV || keys.type != desc.type || keys.format == desc.format) return true;
+        // Values are in the keys' format where they can be: each combination is timed.
+        PluginTensorDesc like_keys = desc;
+        like_keys.format = keys.format;
+        return !form_of(like_keys);
     }
 
     int32_t configurePlugin(DynamicPluginTensorDesc const* in, int32_t,

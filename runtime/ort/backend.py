@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from finedge.runtime.backend import (
     pick_file,
 )
 from finedge.runtime.machine.cpu import cpu_name, owned_cores
+from finedge.runtime.machine.packages import is_installed, package_version
 from finedge.runtime.model_io import IoTensor, check_model_io, check_scores
 from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER, int8_products
 
@@ -54,8 +54,14 @@ class OnnxRuntimeBackend:
 
     def why_not(self) -> str | None:
         """Return why it cannot run on this machine."""
-        missing = [p for p in ("onnxruntime", "onnx") if importlib.util.find_spec(p) is None]
-        return f"needs {', '.join(missing)}: pip install finedge" if missing else None
+        missing = [p for p in ("onnxruntime", "onnx") if not is_installed(p)]
+        if missing:
+            return f"needs {', '.join(missing)}: pip install finedge"
+        try:
+            package_version("onnxruntime")
+        except SystemProblem as error:
+            return error.what
+        return None
 
     def open(self, bundle: Bundle, *, variant: str) -> OnnxRuntimeSession:
         """Open a variant.

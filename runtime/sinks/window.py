@@ -69,9 +69,13 @@ def why_not() -> str | None:
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     if sys.platform == "linux" and not any(os.environ.get(name) for name in displays):
         return "there is no display: neither DISPLAY nor WAYLAND_DISPLAY is set"
-    probe = subprocess.run(
-        [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S, check=False
-    )
+    command = [sys.executable, "-c", PROBE]
+    try:
+        probe = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"OpenCV opened no window within {PROBE_S:.0f} s: does the display answer?"
     if probe.returncode:
         return f"OpenCV cannot open a window: {probe.stderr.strip() or probe.returncode}"
     return None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from finedge.errors import FinedgeError, SystemProblem
 from finedge.runtime.machine.cpu import cpu_flags, cpu_name
 from finedge.runtime.machine.memory import memory_mib
+from finedge.runtime.machine.packages import failure_text, package_version
 from finedge.runtime.machine.sysfs import UNKNOWN, number, text
 from finedge.runtime.ort.int8_products import int8_products
 from finedge.runtime.telemetry.reader import read_telemetry
@@ -52,7 +53,7 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
         "temperature_c": temperatures_c(root),
         "throttle_count": throttle_count(root),
         **{name: UNKNOWN if sensors[name] is None else sensors[name] for name in SENSORS},
-        "load_average": [round(x, 2) for x in os.getloadavg()],
+        "load_average": load_average(),
         "memory_mib": memory_mib(root),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
@@ -64,8 +65,12 @@ def onnxruntime_int8() -> str:
     """Return the kind of INT8 products (`int8_products`), or why it is unknown."""
     try:
         return int8_products()
+    except FinedgeError:  # a wrong FINEDGE_CPU_INT8
+        raise
     except ImportError as error:
         return f"{UNKNOWN}: {error}"
+    except Exception as error:  # ONNX Runtime's own exceptions share no base class
+        return f"{UNKNOWN}: {failure_text(error)}"
 
 
 def governor(root: Path = Path("/")) -> str:
@@ -106,12 +111,20 @@ def throttle_count(root: Path = Path("/")) -> int | str:
     return sum(counts) if counts else UNKNOWN
 
 
+def load_average() -> list[float] | str:
+    """Return how many programs ran or waited for a core, over 1, 5 and 15 minutes."""
+    try:
+        return [round(load, 2) for load in os.getloadavg()]
+    except (OSError, AttributeError):  # no /proc/loadavg; Windows
+        return UNKNOWN
+
+
 def version(package: str) -> str:
     """Return the version of an importable package, or why there is none."""
     try:
-        return str(importlib.import_module(package).__version__)
-    except ImportError as error:  # a missing package, or a missing library that it links
-        return f"missing: {error}"
+        return package_version(package)
+    except SystemProblem as error:
+        return f"missing: {error.__cause__ or error.what}"
 
 
 def commit() -> str:

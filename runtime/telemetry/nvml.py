@@ -7,13 +7,16 @@ each answer may be missing.
 
 from __future__ import annotations
 
-import importlib
-from contextlib import suppress
+import functools
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from finedge.errors import SystemProblem
+from finedge.runtime.machine.packages import PackageMissing, failure_text, load_package
 from finedge.runtime.trt import cuda
+
+log = logging.getLogger(__name__)
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h). A clock held by the power limit (4) is
 # how a loaded card runs: that is no throttling.
@@ -53,15 +56,17 @@ class Nvml:
 
         None too where it cannot be known which of several GPUs CUDA uses.
         """
-        with suppress(ImportError):
-            api = api or importlib.import_module("pynvml")
-        if api is None:
+        try:
+            api = api or load_package("pynvml")
+        except PackageMissing:
+            return None
+        except SystemProblem as error:
+            _warn(error.what)
             return None
         try:
-            api.nvmlInit()
-            only_one = api.nvmlDeviceGetCount() == 1
-            handle = api.nvmlDeviceGetHandleByIndex(0) if only_one else _by_bus(api)
-        except (api.NVMLError, SystemProblem):
+            handle = _handle(api)
+        except Exception as error:  # a package of this name without NVMLError, and more
+            _warn(failure_text(error))
             return None
         return None if handle is None else cls(api, handle)
 
@@ -96,8 +101,24 @@ class Nvml:
     def _ask(self, function: str, *arguments: Any) -> Any:
         try:
             return getattr(self.api, function)(self.handle, *arguments)
-        except (self.api.NVMLError, AttributeError):
+        except (self.api.NVMLError, AttributeError):  # AttributeError: an older pynvml
             return None
+
+
+def _handle(api: Any) -> Any:
+    """Return NVML's handle of the GPU that work goes to, or None where there is none."""
+    try:
+        api.nvmlInit()
+        only_one = api.nvmlDeviceGetCount() == 1
+        return api.nvmlDeviceGetHandleByIndex(0) if only_one else _by_bus(api)
+    except (api.NVMLError, SystemProblem):  # no driver, or no GPU
+        return None
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    """Say once that a machine with NVML's package has no readings of its GPU, and why."""
+    log.warning("the GPU's power, clock and temperature are not read: %s", reason)
 
 
 def _by_bus(api: Any) -> Any:

@@ -6,16 +6,24 @@ They find or build the engine of a variant, check it on this device, and open it
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from finedge.runtime.backend import NoTaps, SessionInfo, SessionOptions, pick_file
+from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.trt import library as libraries
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.options import FILES, BuildOptions, Precision
-from finedge.runtime.trt.choose import replay_once, stored_engine
+from finedge.runtime.trt.build.store import engines_folder
+from finedge.runtime.trt.choose import (
+    choose_input_memory_once,
+    recorded_input_memory,
+    replay_once,
+    stored_engine,
+)
 from finedge.runtime.trt.cuda import Gpu, gpu, require_gpu, why_no_gpu
+from finedge.runtime.trt.one_builder import one_builder
 from finedge.runtime.trt.session import batch_milliseconds, open_session
 
 if TYPE_CHECKING:
@@ -34,15 +42,20 @@ class TensorRtBackend:
     def why_not(self) -> str | None:
         """Return why it cannot run here: the package, the driver, or this GPU."""
         module = libraries.MODULES[self.name][0]
-        if importlib.util.find_spec(module) is None:
+        if not is_installed(module):
             return libraries.why_not(self.name)
         # The libraries are large: they are loaded only where there is a GPU.
-        return why_no_gpu() or libraries.why_not(self.name) or why_not_gpu(module, gpu())
+        device = gpu()
+        if device is None:
+            return why_no_gpu()
+        reason = libraries.why_not_driver(module, device.driver) or libraries.why_not(self.name)
+        return reason or why_not_gpu(module, device)
 
     def open(self, bundle: Bundle, *, variant: str) -> TensorRtSession:
         """Open the engine of a variant; it is built now if no stored one fits.
 
-        The first time on a device the golden frame is replayed. `info.file` is the engine,
+        The first time on a device the golden frame is replayed, and an integrated GPU times both
+        memories for its input. `info.file` is the engine,
         `info.source` the bundle's file that it was built from.
 
         Raises:
@@ -51,10 +64,11 @@ class TensorRtBackend:
             SystemProblem: the engine cannot be built or loaded here.
             GateError: its answer to the golden frame differs from that of its file.
         """
-        engine = self._engine(bundle, variant)
+        engine, device = self._engine(bundle, variant), require_gpu()
         session = self.open_engine(bundle, engine)
         try:
-            replay_once(session, bundle, engine=engine, variant=variant, gpu=require_gpu())
+            engine = choose_input_memory_once(session, bundle, engine=engine, gpu=device)
+            replay_once(session, bundle, engine=engine, variant=variant, gpu=device)
         except BaseException:
             session.close()
             raise
@@ -79,10 +93,10 @@ class TensorRtBackend:
 
     def open_engine(self, bundle: Bundle, engine: StoredEngine) -> TensorRtSession:
         """Open a stored engine of the bundle as it is, after a check of its digest."""
-        precision, device = engine.key.precision, require_gpu().name
+        precision, device = engine.key.precision, require_gpu()
         info = SessionInfo(
             self.name,
-            device,
+            device.name,
             engine.path.name,
             precision,
             source=FILES[precision],
@@ -94,6 +108,7 @@ class TensorRtBackend:
             library=libraries.load_library(self.name),
             info=info,
             plugin=bool(engine.key.plugin),
+            input_memory=recorded_input_memory(engine, device),
         )
 
     def _engine(self, bundle: Bundle, variant: str) -> StoredEngine:
@@ -105,7 +120,8 @@ class TensorRtBackend:
         engine = stored_engine(bundle, options, library=library, gpu=require_gpu())
         if engine is not None:
             return engine
-        return builder.engine_for(bundle, options, library=library, timer=batch_milliseconds)
+        with one_builder(engines_folder(bundle)):
+            return builder.engine_for(bundle, options, library=library, timer=batch_milliseconds)
 
 
 @dataclass(frozen=True)
@@ -115,20 +131,20 @@ class RtxBackend(TensorRtBackend):
     name: str = field(default="tensorrt-rtx", init=False)
 
 
-def why_not_gpu(module: str, device: Gpu | None) -> str | None:
+def why_not_gpu(module: str, device: Gpu) -> str | None:
     """Return why a library will not run on this GPU although the driver is there, or None.
 
     TensorRT for RTX lists the compute capabilities that it supports; TensorRT does not.
     """
     enum: Any = getattr(importlib.import_module(module), "ComputeCapability", None)
-    if enum is None or device is None:
+    if enum is None:
         return None
-    members = [name for name in enum.__members__ if name.startswith("SM")]
-    supported = sorted(float(f"{name[2:-1]}.{name[-1]}") for name in members)
-    if float(device.compute_capability) in supported:
+    members = (re.fullmatch(r"SM(\d+)(\d)", name) for name in enum.__members__)
+    supported = sorted((int(m[1]), int(m[2])) for m in members if m)
+    capabilities = [f"{major}.{minor}" for major, minor in supported]
+    if device.compute_capability in capabilities:
         return None
-    capabilities = ", ".join(map(str, supported))
     return (
-        f"{module} runs on compute capability {capabilities}, "
+        f"{module} runs on compute capability {', '.join(capabilities)}, "
         f"{device.name} has {device.compute_capability}: use backend tensorrt"
     )

@@ -1,25 +1,38 @@
 """CUDA's runtime API through one function that checks every status, and facts about the GPU.
 
-The binding is `cuda.bindings.runtime` (package cuda-bindings); on JetPack 6 it is `cuda.cudart`
-(cuda-python 12.6, the version of its CUDA). Both import without a driver: every call then returns a
-status. Functions take the binding as an argument, so that tests can pass a fake one.
+The binding is `cuda.bindings.runtime` (cuda-bindings, and cuda-python 12.6.2 for JetPack 6); before
+12.6 it was `cuda.cudart`. It imports without a driver. Then every call returns a status, or raises
+RuntimeError before 12.9. Functions take the binding as an argument, so that tests can pass a fake
+one.
 """
 
 from __future__ import annotations
 
-import importlib
+import ctypes
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from finedge.errors import BackendMissing, SystemProblem
+from finedge.runtime.machine.packages import (
+    PackageBroken,
+    PackageMissing,
+    failure_text,
+    load_package,
+)
 
 log = logging.getLogger(__name__)
 
 SUCCESS, OUT_OF_MEMORY, INSUFFICIENT_DRIVER, NO_DEVICE = 0, 2, 35, 100
 MIB = 2**20
+LIBRARY = "libcuda.so.1"
+BINDINGS = ("cuda.bindings.runtime", "cuda.cudart")
+MEMORY_FIX = (
+    "build with a smaller maximum batch (finedge build --batch), or end what else uses the GPU"
+)
 
 
 class OutOfDeviceMemory(SystemProblem):
@@ -49,6 +62,14 @@ class Gpu:
     driver: str
 
 
+class Answer(NamedTuple):
+    """What a call returned: `status` is 0 for success, `failure` is CUDA's text of any other."""
+
+    status: int
+    values: Sequence[Any]
+    failure: str = ""
+
+
 @dataclass(frozen=True)
 class Cuda:
     """A binding with every status checked.
@@ -68,18 +89,39 @@ class Cuda:
             SystemProblem: any status but success; the text has the function, and CUDA's name and
                 text of the status.
         """
-        status, *values = getattr(self.api, function)(*arguments)
-        if int(status) != SUCCESS:
+        answer = self.ask(function, *arguments)
+        if answer.status != SUCCESS:
             raise SystemProblem(
-                f"{function} failed: {self.name(status)}",
-                fix=_FIXES.get(int(status), "finedge doctor; after a fault of the GPU, restart"),
+                f"{function} failed: {answer.failure}",
+                fix=_FIXES.get(answer.status, "finedge doctor; after a fault of the GPU, restart"),
             )
-        return values[0] if len(values) == 1 else tuple(values) or None
+        return answer.values[0] if len(answer.values) == 1 else tuple(answer.values) or None
+
+    def ask(self, function: str, *arguments: Any) -> Answer:
+        """Call a function of the runtime API; a failure is an answer too.
+
+        Without libcuda, cuda-python 12.6.2 and cuda-bindings 12.8 raise RuntimeError ("Failed to
+        dlopen libcuda.so.1", later 'Function "cuInit" not found'). Since 12.9 they return status
+        35. Here it is status 35 in every version.
+        """
+        try:
+            status, *values = getattr(self.api, function)(*arguments)
+        except RuntimeError as error:
+            return Answer(INSUFFICIENT_DRIVER, (), failure_text(error))
+        number = int(status)
+        return Answer(number, values, "" if number == SUCCESS else self.name(status))
 
     def name(self, status: Any) -> str:
-        """Return CUDA's name of a status, with its number and text."""
-        name = _text(self.api.cudaGetErrorName(status)[1])
-        text = _text(self.api.cudaGetErrorString(status)[1])
+        """Return CUDA's name of a status, with its number and text.
+
+        `status` is the binding's enum: before 13.2 the binding takes no plain int. The text needs
+        libcuda in the versions that raise.
+        """
+        try:
+            name = _text(self.api.cudaGetErrorName(status)[1])
+            text = _text(self.api.cudaGetErrorString(status)[1])
+        except (RuntimeError, AttributeError):
+            return f"{getattr(status, 'name', 'status')} ({int(status)})"
         return f"{name} ({int(status)}): {text}"
 
     def allocate(self, function: str, *arguments: Any, size: int) -> int:
@@ -91,32 +133,32 @@ class Cuda:
         """
         if size < 1:
             raise ValueError(f"{function}: {size} bytes")
-        status, *pointer = getattr(self.api, function)(*arguments)
-        if int(status) == OUT_OF_MEMORY:
+        answer = self.ask(function, *arguments)
+        if answer.status == OUT_OF_MEMORY:
             raise OutOfDeviceMemory(
                 f"{function} found no room for {size / MIB:.1f} MiB; {self.free()}",
-                fix="build with a smaller maximum batch (finedge build --batch), "
-                "or end what else uses the GPU",
+                fix=MEMORY_FIX,
             )
-        if int(status) != SUCCESS:
+        if answer.status != SUCCESS:
             raise SystemProblem(
-                f"{function} of {size} bytes failed: {self.name(status)}",
-                fix=_FIXES.get(int(status), "finedge doctor"),
+                f"{function} of {size} bytes failed: {answer.failure}",
+                fix=_FIXES.get(answer.status, "finedge doctor"),
             )
-        return int(pointer[0])
+        return int(answer.values[0])
 
     def release(self, function: str, handle: Any) -> None:
         """Free a resource; a failure is only logged, because nothing more can be done."""
-        status, *_ = getattr(self.api, function)(handle)
-        if int(status) != SUCCESS:
-            log.warning("%s failed: %s", function, self.name(status))
+        answer = self.ask(function, handle)
+        if answer.status != SUCCESS:
+            log.warning("%s failed: %s", function, answer.failure)
 
     def free(self) -> str:
         """Return a sentence about how much of the GPU's memory is free."""
-        status, *sizes = self.api.cudaMemGetInfo()
-        if int(status) != SUCCESS:
+        answer = self.ask("cudaMemGetInfo")
+        if answer.status != SUCCESS:
             return "how much is free is unknown"
-        return f"{sizes[0] // MIB} of {sizes[1] // MIB} MiB are free"
+        free, total = answer.values
+        return f"{free // MIB} of {total // MIB} MiB are free"
 
 
 _FIXES = {
@@ -127,11 +169,10 @@ _FIXES = {
 
 
 def binding() -> Any | None:
-    """Return CUDA's Python binding, or None where none is installed."""
-    with suppress(ImportError):
-        return importlib.import_module("cuda.bindings.runtime")
-    with suppress(ImportError):
-        return importlib.import_module("cuda.cudart")
+    """Return CUDA's Python binding, or None where none is installed, or none loads."""
+    for name in BINDINGS:
+        with suppress(SystemProblem):
+            return load_package(name)
     return None
 
 
@@ -141,19 +182,8 @@ def gpu(api: Any = None) -> Gpu | None:
     Args:
         api: a binding; the installed one by default.
     """
-    api = api or binding()
-    if api is None or why_no_gpu(api) is not None:
-        return None
-    cuda = Cuda(api)
-    facts = cuda("cudaGetDeviceProperties", 0)
-    return Gpu(
-        _text(facts.name),
-        f"{facts.major}.{facts.minor}",
-        bool(facts.integrated),
-        int(facts.multiProcessorCount),
-        int(facts.totalGlobalMem) // MIB,
-        _version(cuda("cudaDriverGetVersion")),
-    )
+    device = _look(api)
+    return device if isinstance(device, Gpu) else None
 
 
 def require_gpu() -> Gpu:
@@ -170,35 +200,93 @@ def require_gpu() -> Gpu:
 
 def why_no_gpu(api: Any = None) -> str | None:
     """Return why nothing can run on a GPU here and what to do, or None."""
-    api = api or binding()
-    if api is None:
-        return (
-            "no CUDA binding for Python: pip install cuda-bindings "
-            "(on JetPack 6: pip install cuda-python==12.6.2)"
-        )
-    status, count = api.cudaGetDeviceCount()
-    if int(status) == SUCCESS and count:
+    device = _look(api)
+    return device if isinstance(device, str) else None
+
+
+def _look(api: Any) -> Gpu | str:
+    """Return the GPU, or why there is none; it never raises."""
+    try:
+        api = api or binding()
+        if api is None:
+            return _why_no_binding()
+        return _why_no_device(Cuda(api)) or _device(Cuda(api))
+    except SystemProblem as error:
+        return error.what
+    except Exception as error:
+        return f"the CUDA binding fails: {failure_text(error)}"
+
+
+def _device(cuda: Cuda) -> Gpu:
+    facts = cuda("cudaGetDeviceProperties", 0)
+    return Gpu(
+        _text(facts.name),
+        f"{facts.major}.{facts.minor}",
+        bool(facts.integrated),
+        int(facts.multiProcessorCount),
+        int(facts.totalGlobalMem) // MIB,
+        version_text(cuda("cudaDriverGetVersion")),
+    )
+
+
+def _why_no_binding() -> str:
+    broken = next(filter(None, map(_why_broken, BINDINGS)), None)
+    return broken or (
+        "no CUDA binding for Python: pip install cuda-bindings "
+        "(on JetPack 6: pip install cuda-python==12.6.2)"
+    )
+
+
+def _why_broken(name: str) -> str | None:
+    try:
+        load_package(name)
+    except PackageBroken as error:
+        return error.what
+    except PackageMissing:
         return None
-    if int(status) == INSUFFICIENT_DRIVER:
-        return _why_no_driver(Cuda(api))
-    reason = Cuda(api).name(status) if int(status) != SUCCESS else "it counts 0"
+    return None
+
+
+def _why_no_device(cuda: Cuda) -> str | None:
+    answer = cuda.ask("cudaGetDeviceCount")
+    if answer.status == SUCCESS and answer.values[0]:
+        return None
+    if answer.status == INSUFFICIENT_DRIVER:
+        return _why_no_driver(cuda)
+    reason = answer.failure or "it counts 0"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     setting = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is '{visible}')"
     return f"CUDA sees no NVIDIA GPU: {reason}{setting}"
 
 
 def _why_no_driver(cuda: Cuda) -> str:
-    driver, runtime = cuda("cudaDriverGetVersion"), cuda("cudaRuntimeGetVersion")
-    if not driver:
+    driver, runtime = cuda.ask("cudaDriverGetVersion"), cuda("cudaRuntimeGetVersion")
+    if driver.status != SUCCESS or not driver.values[0]:
         return "no NVIDIA driver: install one; a container needs --gpus all, or --runtime nvidia"
+    number = driver.values[0]
+    major = number // 1000
     return (
-        f"the NVIDIA driver supports CUDA {_version(driver)}, "
-        f"the binding needs {_version(runtime)}: "
-        f"update it, or pip install 'cuda-bindings<{driver // 1000 + 1}'"
+        f"the NVIDIA driver supports CUDA {version_text(number)}, "
+        f"the binding needs {version_text(runtime)}: "
+        f"update it, or pip install 'cuda-bindings<{major + 1}' tensorrt-cu{major}"
     )
 
 
-def _version(number: int) -> str:
+def driver_version(library: str = LIBRARY) -> int:
+    """Return the newest CUDA that the driver supports: 12060 for 12.6; 0 without a driver.
+
+    No CUDA package is needed.
+    """
+    version = ctypes.c_int()
+    try:
+        ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return 0
+    return version.value
+
+
+def version_text(number: int) -> str:
+    """Return "12.6" for CUDA's 12060."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, SystemProblem
 from finedge.runtime.model_io import IoTensor, check_model_io
-from finedge.runtime.trt.build.log import collected, logger
+from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.build.log import Messages
+from finedge.runtime.trt.calls import typed_errors
+from finedge.runtime.trt.cuda import MEMORY_FIX, OutOfDeviceMemory
 
 # What TensorRT for RTX says about an engine that it will not run; one number may hold several bits.
 DIAGNOSTICS = {
@@ -73,6 +76,11 @@ class Engine:
                 not the batch.
         """
         runtime, handle = _deserialise(data, trt=trt, file=file)
+        with typed_errors(trt, f"read the inputs and outputs of {file}"):
+            return cls._of(runtime, handle, trt=trt, file=file)
+
+    @classmethod
+    def _of(cls, runtime: Any, handle: Any, *, trt: Any, file: str) -> Engine:
         names = [handle.get_tensor_name(i) for i in range(handle.num_io_tensors)]
         tensors = {name: _tensor(name, handle, trt=trt, file=file) for name in names}
         inputs = [name for name in names if handle.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
@@ -95,19 +103,26 @@ class Engine:
 
 
 def _deserialise(data: bytes, *, trt: Any, file: str) -> tuple[Any, Any]:
-    with collected(trt) as messages:
-        runtime = trt.Runtime(logger(trt))
+    runtime = create(trt.Runtime, trt=trt)
+    with typed_errors(trt, f"load {file}") as messages:
         handle = runtime.deserialize_cuda_engine(data)
-    if handle is None:  # TensorRT raises nothing: it logs, and returns nothing
-        reason = _validity(runtime, data) or _first(messages.errors) or _first(messages)
-        version = f"{trt.__name__} {trt.__version__}"
-        raise SystemProblem(
-            f"{version} will not load {file}: {reason or 'it gave no reason'}",
-            expected="an NVIDIA driver as new as this TensorRT needs, "
-            "and an engine that this version built for this GPU",
-            fix="finedge doctor shows driver and GPU; finedge build makes the engine again",
-        )
+        if handle is None:  # TensorRT raises nothing: it logs, and returns nothing
+            raise _refusal(messages, _validity(runtime, data), trt=trt, file=file)
     return runtime, handle
+
+
+def _refusal(messages: Messages, validity: str, *, trt: Any, file: str) -> SystemProblem:
+    """Return the error of an engine that TensorRT did not load."""
+    reason = validity or _first(messages.errors) or _first(messages) or "it gave no reason"
+    what = f"{trt.__name__} {trt.__version__} will not load {file}: {reason}"
+    if messages.out_of_memory:
+        return OutOfDeviceMemory(what, fix=MEMORY_FIX)
+    return SystemProblem(
+        what,
+        expected="an NVIDIA driver as new as this TensorRT needs, "
+        "and an engine that this version built for this GPU",
+        fix="finedge doctor shows driver and GPU; finedge build makes the engine again",
+    )
 
 
 def _validity(runtime: Any, data: bytes) -> str:
@@ -121,7 +136,7 @@ def _validity(runtime: Any, data: bytes) -> str:
     return ", ".join(text for bit, text in DIAGNOSTICS.items() if diagnostics & bit)
 
 
-def _first(texts: Sequence[str]) -> str:
+def _first(texts: Iterable[str]) -> str:
     return next((text.strip() for text in texts if text.strip()), "")
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from finedge.errors import SystemProblem, UsageError
 from finedge.runtime.trt.buffers import Buffer, allocate, device_memory
+from finedge.runtime.trt.calls import require, typed_errors
 from finedge.runtime.trt.cuda import SUCCESS, Cuda
 from finedge.runtime.trt.engine import Engine
 
@@ -37,19 +38,30 @@ class BatchPlan:
 
 
 class ExecutionLane:
-    """Runs one batch at a time: `start`, then `finish`. Not for several threads."""
+    """Runs one batch at a time: `start`, then `finish`. Not for several threads.
 
-    def __init__(self, engine: Engine, *, cuda: Cuda, mapped: bool) -> None:
+    Args:
+        engine: what it runs.
+        cuda: CUDA, with every status checked.
+        mapped: the GPU shares the CPU's memory: buffers are mapped, not copied.
+        input_mapped: the same for the input alone.
+    """
+
+    def __init__(
+        self, engine: Engine, *, cuda: Cuda, mapped: bool, input_mapped: bool | None = None
+    ) -> None:
         self._engine, self._cuda = engine, cuda
         self._plans: dict[int, BatchPlan] = {}
         self._rows = 0  # of the batch that runs; 0 where none does
         with ExitStack() as stack:
             self._stream = cuda("cudaStreamCreateWithFlags", cuda.api.cudaStreamNonBlocking)
             stack.callback(cuda.release, "cudaStreamDestroy", self._stream)
-            self._scratch_size = max(MIN_SCRATCH, _scratch_size(engine.handle))
+            self._scratch_size = max(MIN_SCRATCH, int(engine.handle.device_memory_size_v2))
             self._scratch = device_memory(self._scratch_size, cuda=cuda, stack=stack)
+            options = dict.fromkeys(engine.outputs, mapped)
+            options[engine.input] = mapped if input_mapped is None else input_mapped
             self._input, *self._outputs = (
-                allocate(tensor, engine.max_batch, cuda=cuda, mapped=mapped, stack=stack)
+                allocate(tensor, engine.max_batch, cuda=cuda, mapped=options[tensor], stack=stack)
                 for tensor in (engine.input, *engine.outputs)
             )
             stack.callback(self._plans.clear)
@@ -77,13 +89,12 @@ class ExecutionLane:
         A separate context is timed, layer by layer: those with a graph stay as they are.
         """
         rows = self._fill(batch)
-        context = self._context(rows, graphs=False)
-        self._enqueue(context, rows)  # not timed: the first run sets up
-        self._cuda("cudaStreamSynchronize", self._stream)
-        context.profiler = times = _layer_times(self._engine.trt)
-        for _ in range(runs):
-            self._enqueue(context, rows)
-            self._cuda("cudaStreamSynchronize", self._stream)
+        with typed_errors(self._engine.trt, f"time the layers of a batch of {rows}"):
+            context = self._context(rows, graphs=False)
+            self._run(context, rows)  # not timed: the first run sets up
+            context.profiler = times = _layer_times(self._engine.trt)
+            for _ in range(runs):
+                self._run(context, rows)
         return [(name, ms / runs) for name, ms in times.ms.items()]
 
     def settle(self) -> None:
@@ -122,36 +133,48 @@ class ExecutionLane:
             self._cuda("cudaGraphLaunch", plan.graph, self._stream)
 
     def _plan(self, rows: int) -> BatchPlan:
-        context = self._context(rows)
-        self._enqueue(context, rows)  # a new shape defers work, which must not be captured
-        self._cuda("cudaStreamSynchronize", self._stream)
+        with typed_errors(self._engine.trt, f"prepare batches of {rows}"):
+            context = self._context(rows)
+            self._run(context, rows)  # a new shape defers work, which must not be captured
         graph = None if _captures_itself(self._engine) else self._capture(context, rows)
         return BatchPlan(context, graph)
 
     def _context(self, rows: int, *, graphs: bool = True) -> Any:
         """Return a new context that reads and writes this lane's memory for batches of `rows`."""
         context = _new_context(self._engine, graphs=graphs)
-        _give_scratch(context, self._scratch, self._scratch_size)
+        context.set_device_memory(self._scratch, self._scratch_size)
         if context.active_optimization_profile != 0:
             done = context.set_optimization_profile_async(0, int(self._stream))
-            _require(done, "set_optimization_profile_async(0)")
+            require(done, "set_optimization_profile_async(0)")
         frames = self._engine.input
         shape = (rows, *frames.row)
         done = context.set_input_shape(frames.name, shape)
-        _require(done, f"set_input_shape({frames.name}, {shape})")
+        require(done, f"set_input_shape({frames.name}, {shape})")
         for buffer in (self._input, *self._outputs):
             name = buffer.tensor.name
             done = context.set_tensor_address(name, buffer.device_address)
-            _require(done, f"set_tensor_address({name})")
+            require(done, f"set_tensor_address({name})")
         missing = context.infer_shapes()
-        _require(not missing, f"infer_shapes, which misses {', '.join(missing)}")
+        require(not missing, f"infer_shapes, which misses {', '.join(missing)},")
         return context
+
+    def _run(self, context: Any, rows: int) -> None:
+        """Run a context that no plan keeps, and wait, also where a call fails.
+
+        The error drops the context, which must not end before its kernels do.
+        """
+        try:
+            self._enqueue(context, rows)
+            self._cuda("cudaStreamSynchronize", self._stream)
+        except BaseException:
+            self._cuda.release("cudaStreamSynchronize", self._stream)
+            raise
 
     def _enqueue(self, context: Any, rows: int) -> None:
         """Put copies and kernels on the stream."""
         kind = self._cuda.api.cudaMemcpyKind
         self._copy(self._input, rows, kind.cudaMemcpyHostToDevice)
-        _require(context.execute_async_v3(int(self._stream)), "execute_async_v3")
+        require(context.execute_async_v3(int(self._stream)), "execute_async_v3")
         for buffer in self._outputs:
             self._copy(buffer, rows, kind.cudaMemcpyDeviceToHost)
 
@@ -195,9 +218,9 @@ class ExecutionLane:
             self._enqueue(context, rows)
         except BaseException:
             # The stream must leave its capture, also an invalid one.
-            status, graph = self._cuda.api.cudaStreamEndCapture(self._stream)
-            if int(status) == SUCCESS:
-                self._cuda.release("cudaGraphDestroy", graph)
+            answer = self._cuda.ask("cudaStreamEndCapture", self._stream)
+            if answer.status == SUCCESS:
+                self._cuda.release("cudaGraphDestroy", *answer.values)
             raise
         return self._cuda("cudaStreamEndCapture", self._stream)
 
@@ -222,7 +245,7 @@ def _new_context(engine: Engine, *, graphs: bool) -> Any:
     if _captures_itself(engine):
         options = _runtime_config(engine, allocation=options, graphs=graphs)
     context = handle.create_execution_context(options)
-    _require(context is not None, "create_execution_context")
+    require(context, "create_execution_context")
     return context
 
 
@@ -239,20 +262,6 @@ def _runtime_config(engine: Engine, *, allocation: Any, graphs: bool) -> Any:
     return config
 
 
-def _scratch_size(handle: Any) -> int:
-    # `device_memory_size_v2` came during 10.x, `device_memory_size` went with 11.
-    if hasattr(handle, "device_memory_size_v2"):
-        return int(handle.device_memory_size_v2)
-    return int(handle.device_memory_size)
-
-
-def _give_scratch(context: Any, pointer: int, size: int) -> None:
-    if hasattr(context, "set_device_memory"):
-        context.set_device_memory(pointer, size)
-    else:
-        context.device_memory = pointer
-
-
 def _layer_times(trt: Any) -> Any:
     """Return a profiler whose `ms` adds up each layer's milliseconds."""
 
@@ -265,12 +274,3 @@ def _layer_times(trt: Any) -> Any:
             self.ms[layer_name] = self.ms.get(layer_name, 0.0) + ms
 
     return LayerTimes()
-
-
-def _require(done: bool, call: str) -> None:
-    """Raise where TensorRT returned False: that is how it reports that a call failed."""
-    if not done:
-        raise SystemProblem(
-            f"TensorRT's {call} failed",
-            fix="read its messages in the log; finedge build makes the engine again",
-        )

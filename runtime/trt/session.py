@@ -17,6 +17,7 @@ from finedge.errors import UsageError
 from finedge.runtime.backend import SessionInfo, check_batch
 from finedge.runtime.trt.cuda import Cuda, binding, require_gpu
 from finedge.runtime.trt.engine import Engine, rows_of
+from finedge.runtime.trt.input_memory import Memory, input_times
 from finedge.runtime.trt.lane import Arrays, ExecutionLane
 from finedge.spec import Spec
 
@@ -39,15 +40,24 @@ class TensorRtSession:
         info: what runs.
         cuda: CUDA, with every status checked.
         mapped: the GPU shares the CPU's memory: buffers are mapped, not copied.
+        input_memory: where the input lies; by default as the outputs do.
     """
 
     def __init__(
-        self, engine: Engine, spec: Spec, *, info: SessionInfo, cuda: Cuda, mapped: bool
+        self,
+        engine: Engine,
+        spec: Spec,
+        *,
+        info: SessionInfo,
+        cuda: Cuda,
+        mapped: bool,
+        input_memory: Memory | None = None,
     ) -> None:
         self.info = info
         self._engine: Engine | None = engine
         self._spec, self._cuda, self._mapped = spec, cuda, mapped
-        self._lanes = [self._lane(engine)]
+        self.input_memory: Memory = input_memory or ("mapped" if mapped else "copied")
+        self._lanes = [self._lane(engine, self.input_memory)]
 
     def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Take uint8 [B, H, W, 3]; return float32 [B, ...] by output name.
@@ -91,14 +101,39 @@ class TensorRtSession:
             )
         return self._lanes[0].profile(batch, runs)
 
+    def choose_input_memory(self, batch: NDArray[np.uint8]) -> dict[Memory, float]:
+        """Time a batch with the input in mapped and in copied memory, and keep the faster.
+
+        For a GPU that shares the CPU's memory.
+
+        Returns:
+            Median milliseconds by memory.
+
+        Raises:
+            OutOfDeviceMemory: there is no room for both; the session stays as it was.
+        """
+        present = self.input_memory
+        other: Memory = "copied" if present == "mapped" else "mapped"
+        lane = self._lane(self._check(batch), other)
+        try:
+            times = input_times({present: self._lanes[0], other: lane}, batch)
+            if times[other] < times[present]:
+                self.input_memory, self._lanes[0], lane = other, lane, self._lanes[0]
+        finally:
+            lane.close()
+        return times
+
     def close(self) -> None:
         """Free the engine and all memory; a second close does nothing."""
         while self._lanes:
             self._lanes.pop().close()
         self._engine = None
 
-    def _lane(self, engine: Engine) -> ExecutionLane:
-        return ExecutionLane(engine, cuda=self._cuda, mapped=self._mapped)
+    def _lane(self, engine: Engine, memory: Memory) -> ExecutionLane:
+        input_mapped = memory == "mapped"
+        return ExecutionLane(
+            engine, cuda=self._cuda, mapped=self._mapped, input_mapped=input_mapped
+        )
 
     def _check(self, batch: NDArray[np.uint8]) -> Engine:
         check_batch(batch, self._spec)
@@ -119,7 +154,7 @@ class TensorRtSession:
         for batch in batches:
             engine = self._check(batch)
             if len(self._lanes) == 1:
-                self._lanes.append(self._lane(engine))
+                self._lanes.append(self._lane(engine, self.input_memory))
             parts = rows_of(batch, engine.max_batch)
             part_counts.append(len(parts))
             yield from parts
@@ -142,11 +177,23 @@ class TensorRtSession:
 
 
 def open_session(
-    data: bytes, bundle: Bundle, *, library: TrtLibrary, info: SessionInfo, plugin: bool = False
+    data: bytes,
+    bundle: Bundle,
+    *,
+    library: TrtLibrary,
+    info: SessionInfo,
+    plugin: bool = False,
+    input_memory: Memory | None = None,
 ) -> TensorRtSession:
     """Make a session of an engine's bytes on this machine's GPU.
 
-    `plugin` says that the engine contains our plugin.
+    Args:
+        data: the engine.
+        bundle: what it was built from.
+        library: what runs it.
+        info: what the session reports about itself; versions are added here.
+        plugin: the engine contains our plugin.
+        input_memory: which one was faster on this GPU before; unknown is None.
 
     Raises:
         BackendMissing: no GPU is usable here.
@@ -167,6 +214,7 @@ def open_session(
         info=replace(info, versions=versions),
         cuda=Cuda(binding()),
         mapped=gpu.integrated,
+        input_memory=input_memory,
     )
 
 
@@ -176,8 +224,7 @@ def batch_milliseconds(data: bytes, bundle: Bundle, *, batch: int, library: TrtL
     Only to choose between two engines; latencies to report come from `finedge benchmark`. The
     plugin need not be named, because the process that built the engine has registered it.
     """
-    shape = (batch, bundle.spec.input.height, bundle.spec.input.width, 3)
-    frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    frames = random_frames(bundle.spec, batch)
     info = SessionInfo(library.name, "GPU", "an engine that was just built", "unknown")
     session = open_session(data, bundle, library=library, info=info)
     try:
@@ -185,6 +232,12 @@ def batch_milliseconds(data: bytes, bundle: Bundle, *, batch: int, library: TrtL
     finally:
         session.close()
     return statistics.median(times[WARM_UP:])
+
+
+def random_frames(spec: Spec, batch: int) -> NDArray[np.uint8]:
+    """Return a batch to measure with."""
+    shape = (batch, spec.input.height, spec.input.width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 def _milliseconds(session: TensorRtSession, frames: NDArray[np.uint8]) -> float:

@@ -15,11 +15,12 @@ from finedge.cli import main
 from finedge.jetson.doctor.board import JETPACKS, jetpack, jetson
 from finedge.jetson.doctor.checks import find_problems
 from finedge.jetson.doctor.command import doctor
-from finedge.jetson.doctor.facts import disk_free_mib, examine, swap_mib, why_not
-from finedge.jetson.doctor.gpu import cuda_toolkit, nvidia_driver, plugin_image, tensorrt
+from finedge.jetson.doctor.cuda import cuda_toolkit
+from finedge.jetson.doctor.facts import disk_free_mib, examine, swap_mib
+from finedge.jetson.doctor.gpu import nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import built_with, cameras, gstreamer
 from finedge.jetson.doctor.show import show
-from finedge.runtime.backend import backend_names
+from finedge.runtime.backend import backend_names, why_not
 from finedge.runtime.telemetry import Telemetry
 from finedge.runtime.trt.plugin.image import images
 from tests.jetson.boards.trees import BOARDS, JETSONS, alerts, make, write
@@ -32,6 +33,14 @@ ORIN_GPU = {
     "memory_mib": 7619,
     "driver": "12.6",
 }
+
+
+TORCH_VERSION = """
+from typing import Optional
+__version__ = '2.11.0+cu130'
+cuda: Optional[str] = '13.0'
+hip: Optional[str] = None
+"""
 
 
 @pytest.fixture
@@ -59,6 +68,7 @@ def healthy() -> dict[str, Any]:
         "telemetry": Telemetry().to_json(),
         "power_modes": {},
         "nvidia_driver": None,
+        "cuda_versions": {"driver": None},
         "gpu": None,
     }
 
@@ -134,6 +144,43 @@ def test_each_board_has_its_jetpack(tmp_path: Path, board: str, version: str) ->
 )
 def test_a_release_outside_the_table_has_its_major_version_at_most(l4t: str, version: str) -> None:
     assert jetpack(l4t) == version
+
+
+@pytest.mark.parametrize(
+    ("files", "version"),
+    [
+        ({"cuda-12.6/version.json": '{"cuda": {"version": "12.6.11"}}'}, "12.6.11"),
+        ({"cuda-13.0/targets/x86_64-linux/lib/libcudart.so.13.0.96": ""}, "13.0.96"),
+        ({"cuda/lib64/libcudart.so.12.6.77": "", "cuda/version.json": "{"}, "12.6.77"),
+        ({"cuda/lib64/libcudart.so.13": ""}, None),
+    ],
+)
+def test_a_toolkit_is_found_by_its_file_or_its_runtime(
+    tmp_path: Path, files: dict[str, str], version: str | None
+) -> None:
+    write(tmp_path, {f"usr/local/{name}": content for name, content in files.items()})
+    assert cuda_toolkit(tmp_path) == version
+
+
+def test_a_machine_with_torch_alone_has_torchs_cuda_and_the_drivers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: dict[str, Any]
+) -> None:
+    write(
+        tmp_path, {"torch/__init__.py": "raise AssertionError", "torch/version.py": TORCH_VERSION}
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr("finedge.jetson.doctor.cuda.driver_version", lambda: 13000)
+    monkeypatch.setattr("finedge.jetson.doctor.cuda.binding", lambda: None)
+    monkeypatch.setattr("finedge.runtime.trt.cuda.BINDINGS", ("no_such_binding",))
+    facts = examine(tmp_path)
+    assert facts["cuda"] == "13.0"
+    versions = {name: facts["cuda_versions"][name] for name in ("torch", "driver", "binding")}
+    assert versions == {"torch": "13.0", "driver": "13.0", "binding": None}
+    keys = ("gpu", "why_no_gpu", "cuda_versions")
+    (problem,) = find_problems(healthy | {key: facts[key] for key in keys})
+    assert problem.what == "the GPU cannot be used"
+    assert "pip install cuda-bindings" in problem.fix
 
 
 def test_cameras_are_csi_or_v4l2_by_their_connection(orin: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 
 AttentionMode = Literal["decomposed", "plugin"]
 
-# Larger heads TensorRT computes as two products and a softmax.
+# TensorRT fuses attention up to this head, and computes larger ones as two products and a softmax.
+# Up to it the plugin is not tried: its kernel lost to the unfused chain on 92 of 96 shapes, and won
+# the other four by at most 19 % (one H200, benchmarks/gpu).
 MAX_FUSED_HEAD = 256
 
 
@@ -39,7 +41,8 @@ def attention_decisions(
 ) -> tuple[AttentionDecision, ...]:
     """Return how attention is to be computed.
 
-    That is one decision, or one for each mode where the faster is to be found by timing (`timed`).
+    That is one decision, or one for each mode where the faster is to be found by timing. Without
+    timing (`timed`) the plugin is never chosen unless it was asked for.
 
     Raises:
         BackendMissing: the plugin was chosen and cannot be used here.
@@ -54,19 +57,28 @@ def attention_decisions(
     if not options.plugin_fits:
         reason = f"the plugin's kernel takes float16, precision {options.precision} has none"
         return (AttentionDecision("decomposed", reason),)
-    return _both(nodes, library) if timed else (_by_rule(nodes, options, library),)
+    head = max(max(node.d, node.dv) for node in nodes)
+    if head <= MAX_FUSED_HEAD:
+        reason = f"the plugin's kernel is slower for heads of {head} (up to {MAX_FUSED_HEAD})"
+        return (AttentionDecision("decomposed", reason),)
+    if not timed:
+        return (AttentionDecision("decomposed", "there is no GPU to time the plugin on"),)
+    return _both(nodes, library)
 
 
-def faster(
-    engines: Mapping[AttentionMode, bytes], milliseconds: Callable[[bytes], float]
-) -> tuple[AttentionMode, dict[str, float]]:
-    """Return the mode of the fastest engine, and the milliseconds of each.
+def usable_decisions(
+    nodes: Sequence[AttentionNode], options: BuildOptions, *, library: TrtLibrary
+) -> tuple[AttentionDecision, ...]:
+    """Return every mode that an engine which runs here may have been built with.
 
-    `milliseconds` runs an engine's bytes and returns its milliseconds per batch.
+    With `auto` that includes a plugin that was asked for when the engine was built.
     """
-    times = {mode: milliseconds(data) for mode, data in engines.items()}
-    fastest = min(times, key=lambda mode: times[mode])
-    return fastest, {mode: round(time, 4) for mode, time in times.items()}
+    modes: tuple[AttentionMode, ...] = ("decomposed", "plugin")
+    if options.attention != "auto":
+        modes = (options.attention,)
+    elif not nodes or not options.plugin_fits or plugin_why_not(nodes, library):
+        modes = ("decomposed",)
+    return tuple(AttentionDecision(mode, "stored") for mode in modes)
 
 
 def plugin_why_not(nodes: Sequence[AttentionNode], library: TrtLibrary) -> str | None:
@@ -94,44 +106,8 @@ def _require_plugin(nodes: Sequence[AttentionNode], library: TrtLibrary) -> None
 
 
 def _both(nodes: Sequence[AttentionNode], library: TrtLibrary) -> tuple[AttentionDecision, ...]:
-    reason = plugin_why_not(nodes, library)
-    if reason:
-        log.info("attention stays decomposed, the plugin is not tried: %s", reason)
-        return (AttentionDecision("decomposed", f"the plugin cannot be used: {reason}"),)
-    return AttentionDecision("decomposed", "timed"), AttentionDecision("plugin", "timed")
-
-
-def _by_rule(
-    nodes: Sequence[AttentionNode], options: BuildOptions, library: TrtLibrary
-) -> AttentionDecision:
-    unfused = _not_fused(nodes, options, library)
-    if not unfused:
-        default = "the default of this backend without a GPU to time on"
-        reason = "TensorRT fuses it" if options.precision == "fp16" else default
-        return AttentionDecision("decomposed", reason)
     obstacle = plugin_why_not(nodes, library)
     if obstacle:
-        log.warning("attention stays decomposed although %s: %s", unfused, obstacle)
-        reason = f"{unfused}, but the plugin cannot be used: {obstacle}"
-        return AttentionDecision("decomposed", reason)
-    return AttentionDecision("plugin", unfused)
-
-
-def _not_fused(nodes: Sequence[AttentionNode], options: BuildOptions, library: TrtLibrary) -> str:
-    """Return why TensorRT would leave some attention unfused, or ''.
-
-    With TensorRT for RTX only the largest heads are worth the plugin's conditions.
-    """
-    wide = next((node for node in nodes if max(node.d, node.dv) > MAX_FUSED_HEAD), None)
-    if wide:
-        size = max(wide.d, wide.dv)
-        return f"TensorRT does not fuse heads of {size} > {MAX_FUSED_HEAD} ({wide.name})"
-    if library.is_rtx:
-        return ""
-    if options.precision == "int8":
-        return "TensorRT does not fuse attention between INT8 layers"
-    uneven = next((node for node in nodes if node.d != node.dv), None)
-    if uneven is None:
-        return ""
-    sizes = f"heads of {uneven.d} with values of {uneven.dv}"
-    return f"TensorRT does not fuse {sizes} ({uneven.name})"
+        log.warning("attention stays decomposed, the plugin is not tried: %s", obstacle)
+        return (AttentionDecision("decomposed", f"the plugin cannot be used: {obstacle}"),)
+    return AttentionDecision("decomposed", "timed"), AttentionDecision("plugin", "timed")

@@ -5,18 +5,21 @@ Where a new one is built, the log says in what the nearest stored one differs.
 
 from __future__ import annotations
 
+import functools
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from finedge import __version__
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, SystemProblem
 from finedge.files import writable_place
-from finedge.runtime.trt.build.attention import faster
 from finedge.runtime.trt.build.compiler import BuildOrder, CompiledEngine, compile_engine
+from finedge.runtime.trt.build.contest import contest
 from finedge.runtime.trt.build.expect import problems
-from finedge.runtime.trt.build.log import collected, logger
+from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.build.log import collected
 from finedge.runtime.trt.build.memory import check_memory
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
 from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
@@ -36,14 +39,6 @@ class EngineTimer(Protocol):
         """Return the milliseconds that the engine of these bytes takes per batch."""
 
 
-@dataclass(frozen=True)
-class CompiledSpec:
-    """A way to build, and the engine that was compiled that way."""
-
-    spec: EngineSpec
-    engine: CompiledEngine
-
-
 def build(
     bundle: Bundle,
     options: BuildOptions,
@@ -57,8 +52,8 @@ def build(
         bundle: the bundle.
         options: what the user chose.
         library: the library that builds.
-        timer: times engines on this machine's GPU; where both kinds of attention are possible,
-            both are built and the faster is kept. Without it a rule decides.
+        timer: times engines on this machine's GPU; where the plugin may be faster, both kinds of
+            attention are built and the faster is kept. Without it attention stays decomposed.
 
     Raises:
         FinedgeError: the parser or the builder refuses the model; the text has their reasons.
@@ -84,9 +79,12 @@ def _build(
     """Compile all specs, keep the fastest engine with its record."""
     store = EngineStore.of(bundle)
     writable_place(store.folder, option="the engine")
-    compiled = _compile_all(bundle, specs, library=library, target=target)
-    fastest, times = _fastest(compiled, bundle, library=library, timer=timer)
-    spec, engine = fastest.spec, fastest.engine
+    result = contest(
+        specs,
+        build=lambda spec: _compile(bundle, spec, library=library, target=target),
+        milliseconds=_milliseconds(bundle, options, library=library, timer=timer),
+    )
+    spec, engine = result.spec, result.engine
     layers = _layers(engine, library=library, target=target)
     record = {
         "finedge": __version__,
@@ -95,9 +93,10 @@ def _build(
         "attention": {
             "asked": options.attention,
             "considered": _modes(specs),
-            "chosen": spec.attention.mode,
-            "why": spec.attention.reason,
-            "ms": times,
+            "chosen": result.decision.mode,
+            "why": result.decision.reason,
+            "ms": result.milliseconds,
+            "failed": result.failed,
         },
         "memory": spec.memory.to_json(),
         **_layer_record(layers, bundle, spec),
@@ -156,25 +155,6 @@ def _log_why(store: EngineStore, spec: EngineSpec, bundle: Bundle) -> None:
         log.warning("%s does not fit (%s): building again", nearest.path.name, difference)
 
 
-def _compile_all(
-    bundle: Bundle, specs: tuple[EngineSpec, ...], *, library: TrtLibrary, target: BuildTarget
-) -> list[CompiledSpec]:
-    """Compile every spec; where there are several, those that fail are left out, unless all do."""
-    compiled: list[CompiledSpec] = []
-    errors: list[FinedgeError] = []
-    for spec in specs:
-        try:
-            engine = _compile(bundle, spec, library=library, target=target)
-            compiled.append(CompiledSpec(spec, engine))
-        except FinedgeError as error:  # noqa: PERF203 - two at most
-            errors.append(error)
-    if not compiled:
-        raise errors[0]
-    for reason in errors:
-        log.warning("left out of the choice: %s", reason)
-    return compiled
-
-
 def _compile(
     bundle: Bundle, spec: EngineSpec, *, library: TrtLibrary, target: BuildTarget
 ) -> CompiledEngine:
@@ -203,22 +183,13 @@ def _compile(
     return compile_engine(spec.model, weak)
 
 
-def _fastest(
-    compiled: list[CompiledSpec],
-    bundle: Bundle,
-    *,
-    library: TrtLibrary,
-    timer: EngineTimer | None,
-) -> tuple[CompiledSpec, dict[str, float]]:
-    """Return the fastest, and the milliseconds of each mode where there are several."""
-    if len(compiled) == 1 or timer is None:
-        return compiled[0], {}
-    batch = compiled[0].spec.options.profile.opt
-    by_mode = {item.spec.attention.mode: item for item in compiled}
-    engines = {mode: item.engine.data for mode, item in by_mode.items()}
-    mode, times = faster(engines, lambda data: timer(data, bundle, batch=batch, library=library))
-    log.info("attention: %s is the fastest of %s (ms per batch of %d)", mode, times, batch)
-    return by_mode[mode], times
+def _milliseconds(
+    bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, timer: EngineTimer | None
+) -> Callable[[bytes], float] | None:
+    """Return a function that times an engine's bytes at the usual batch."""
+    if timer is None:
+        return None
+    return functools.partial(timer, bundle=bundle, batch=options.profile.opt, library=library)
 
 
 def _layer_record(layers: LayerReport, bundle: Bundle, spec: EngineSpec) -> dict[str, Any]:
@@ -251,7 +222,7 @@ def _read_layers(
         return from_log(engine.messages)
     trt = library.trt
     with collected(trt):
-        runtime = trt.Runtime(logger(trt))
+        runtime = create(trt.Runtime, trt=trt)
         handle = runtime.deserialize_cuda_engine(engine.data)
         if handle is None:
             return from_log(engine.messages)

@@ -60,8 +60,8 @@ def build(
         backend: tensorrt or tensorrt-rtx; auto is the first that is installed.
         target: local is this machine's GPU; tensorrt-rtx also builds for named ones (sm86,sm89)
             and, without a GPU, a portable engine.
-        attention: decomposed leaves it to TensorRT, plugin uses our kernel; auto times both on a
-            GPU, and without one takes the plugin where TensorRT would not fuse.
+        attention: decomposed leaves it to TensorRT, plugin uses our kernel; auto is the faster of
+            both on this GPU for heads of more than 256 channels, else decomposed.
         batch: the smallest, usual and largest batch, or one number.
         workspace_mib: scratch memory a layer may use, in MiB.
         typing: weak lets TensorRT before 10.12 choose types; it is tried there automatically where

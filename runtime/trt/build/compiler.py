@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
 from finedge.files import write_bytes
-from finedge.runtime.trt.build.log import Messages, collected, logger
+from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.build.log import Messages, collected
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Profile, Typing
-from finedge.runtime.trt.build.progress import interruptible, monitor, progress_bars
+from finedge.runtime.trt.build.progress import in_worker, interruptible, monitor, progress_bars
 from finedge.runtime.trt.build.seal import cache_folder
 from finedge.runtime.trt.build.support import parser_errors, refusal
 from finedge.runtime.trt.library import TrtLibrary
@@ -41,8 +42,8 @@ WEAK_FLAGS = {
 class CompiledEngine:
     """An engine's bytes.
 
-    `seconds` is the time that the library took, `messages` everything that it logged. `typing` is
-    the one it was built with.
+    `seconds` is the time that the library took, `messages` what it logged, of TensorRT for RTX with
+    the verbose messages. `typing` is the one it was built with.
     """
 
     data: bytes
@@ -71,14 +72,19 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
 
     Raises:
         FinedgeError: the parser refuses nodes (all are listed), or the builder fails.
-        SystemProblem: memory ran out.
+        SystemProblem: memory ran out, or the library does not start here.
         KeyboardInterrupt: the user stopped it.
     """
     trt, options = order.library.trt, order.options
-    with collected(trt) as messages, progress_bars(order.title) as bars, interruptible() as stop:
-        builder = trt.Builder(logger(trt))
+    with (
+        collected(trt, everything=order.library.is_rtx) as messages,
+        progress_bars(order.title) as bars,
+        interruptible() as stop,
+    ):
+        builder = create(trt.Builder, trt=trt)
         network = builder.create_network(_creation_flags(order))
-        parser = trt.OnnxParser(network, logger(trt))  # keeps neither builder nor network alive
+        # It keeps neither builder nor network alive.
+        parser = create(trt.OnnxParser, network, trt=trt)
         if not parser.parse(model.SerializeToString()):
             errors = parser_errors(parser, model)
             raise refusal(errors, file=options.file, library=order.library)
@@ -88,7 +94,7 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
         timing_cache = use_timing_cache(config, order)
         stop.check()
         start = time.perf_counter()
-        engine = builder.build_serialized_network(network, config)
+        engine = in_worker(lambda: builder.build_serialized_network(network, config))
         seconds = time.perf_counter() - start
         stop.check()
         if engine is None:
@@ -189,9 +195,10 @@ def use_timing_cache(config: Any, order: BuildOrder) -> Path | None:
 
 
 def _failure(messages: Messages, order: BuildOrder) -> FinedgeError:
-    reason = "\n    ".join(messages.errors[-MAX_ERRORS:]) or "it gave no reason"
+    errors = list(messages.errors)
+    reason = "\n    ".join(errors[-MAX_ERRORS:]) or "it gave no reason"
     problem = f"{order.library.name} {order.library.version} cannot build {order.title}: {reason}"
-    if any("out of memory" in m.lower() or "OutOfMemory" in m for m in messages.errors):
+    if any("out of memory" in text.lower() or "OutOfMemory" in text for text in errors):
         return SystemProblem(
             problem, fix="a smaller --batch or --workspace-mib, or end other programs"
         )

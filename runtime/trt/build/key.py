@@ -42,7 +42,7 @@ class EngineKey:
         plugin: sha256 of the plugin's images, or "" where the engine contains none.
         library: tensorrt or tensorrt-rtx.
         version: the library's version; other versions do not load the engine.
-        gpu: the GPU's name, the targets (`sm86+sm89`), or `portable`.
+        gpu: the board, like `Orin (8SM, 8GiB)`, the targets (`sm86+sm89`), or `portable`.
         compute_capability: like "8.7", the targets, or `portable`.
         precision: fp32, fp16, int8 or int8-fp32.
         profile: batch sizes (min, opt, max).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -117,7 +118,7 @@ class BuildTarget:
     """The GPU that an engine is for.
 
     Attributes:
-        gpu: the GPU's name, the targets (`sm86+sm89`), or `portable`; part of the key.
+        gpu: the board (`board_name`), the targets (`sm86+sm89`), or `portable`; part of the key.
         compute_capability: like "8.7", the targets, or `portable`; part of the key.
         capabilities: members of the library's ComputeCapability; empty leaves its default.
         local_gpu: this machine's GPU, or None where the engine is for another machine.
@@ -127,6 +128,28 @@ class BuildTarget:
     compute_capability: str
     capabilities: tuple[str, ...] = ()
     local_gpu: Gpu | None = None
+
+    @classmethod
+    def of(cls, device: Gpu, capabilities: tuple[str, ...] = ()) -> BuildTarget:
+        """Return the target that this machine's GPU is."""
+        return cls(board_name(device), device.compute_capability, capabilities, device)
+
+
+def board_name(device: Gpu) -> str:
+    """Return the GPU's name with what tells boards of that name apart: `Orin (8SM, 8GiB)`.
+
+    Every Jetson of a generation has the same name and compute capability: an Orin Nano of 4 GB has
+    4 multiprocessors, one of 8 GB and both Orin NX have 8, an AGX Orin has 14 or 16. Kernels are
+    chosen, and grids planned, for their number. The memory is counted where it is the CPU's too: a
+    kernel that finds no room for its scratch memory is not chosen, even below the workspace limit,
+    and an engine of the larger board may not fit the smaller. It is rounded up to a power of two,
+    because what the system keeps for itself varies. A discrete GPU's name tells its memory.
+    """
+    facts = f"{device.processors}SM"
+    if device.integrated:
+        gibibytes = max(1, math.ceil(device.memory_mib / 1024))
+        facts += f", {1 << (gibibytes - 1).bit_length()}GiB"
+    return f"{device.name} ({facts})"
 
 
 def build_target(names: tuple[str, ...], *, library: TrtLibrary) -> BuildTarget:
@@ -141,7 +164,7 @@ def build_target(names: tuple[str, ...], *, library: TrtLibrary) -> BuildTarget:
     device = gpu()
     if device:
         capabilities = ("CURRENT",) if library.is_rtx else ()
-        return BuildTarget(device.name, device.compute_capability, capabilities, device)
+        return BuildTarget.of(device, capabilities)
     if library.is_rtx:
         return BuildTarget(PORTABLE, PORTABLE)
     reason = why_no_gpu() or "there is none"

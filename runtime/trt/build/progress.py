@@ -10,12 +10,18 @@ import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.1
 
 
 @dataclass
@@ -55,6 +61,21 @@ def interruptible() -> Iterator[Stop]:
     finally:
         signal.signal(signal.SIGINT, previous)
     stop.check()
+
+
+def in_worker(call: Callable[[], T]) -> T:
+    """Return what `call` returns; it runs in another thread, and its errors are raised here.
+
+    Python handles signals between two steps of its main thread. That thread would have none while
+    the library builds and reports its progress from threads of its own: Ctrl-C would be seen when
+    the build is done. Here it only waits. A signal interrupts the wait, unless the system delivers
+    it to another thread; then it is seen at the next `POLL_SECONDS`.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(call)
+        while not future.done():
+            wait([future], timeout=POLL_SECONDS)
+        return future.result()
 
 
 @contextmanager

@@ -50,6 +50,8 @@ def _engine(record: Mapping[str, Any]) -> Pairs:
     yield "built", f"in {record['seconds']:.0f} s, {megabytes(record['bytes'])}"
     yield "typing", record["typing"]
     yield "attention", f"{attention['chosen']}: {attention['why']}"
+    for mode, error in attention["failed"].items():
+        yield f"{mode} failed", styled(error, "bold red")
     yield "layers", f"{summary['layers']} ({summary['source']})"
     for role, counts in summary["precisions"].items():
         yield role, ", ".join(f"{count} {precision}" for precision, count in counts.items())

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 
 from finedge.bundle import Bundle
 from finedge.graph.onnx_file import read_model
-from finedge.runtime.trt.build.attention import AttentionDecision, attention_decisions
+from finedge.runtime.trt.build.attention import (
+    AttentionDecision,
+    attention_decisions,
+    usable_decisions,
+)
 from finedge.runtime.trt.build.graph import attentions, prepare
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.memory import MemoryEstimate, estimate
@@ -81,6 +85,20 @@ def engine_specs(
     return tuple(
         _spec(bundle, model, options, attention=decision, library=library, target=target)
         for decision in decisions
+    )
+
+
+def usable_specs(
+    bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, target: BuildTarget
+) -> tuple[EngineSpec, ...]:
+    """Return every way in which an engine that runs here may have been built.
+
+    Arguments and errors are those of `engine_specs`.
+    """
+    model = read_model(bundle.file(options.file))
+    return tuple(
+        _spec(bundle, model, options, attention=decision, library=library, target=target)
+        for decision in usable_decisions(attentions(model), options, library=library)
     )
 
 

@@ -152,7 +152,7 @@ def engines_folder(bundle: Bundle) -> Path:
 def file_name(key: EngineKey) -> str:
     """Return `<gpu>-<trt>-<precision>-<key8>.engine`.
 
-    An example is orin-trt10.3.0-fp16-1b9c03ef.engine.
+    An example is orin-8sm-8gib-trt10.3.0-fp16-1b9c03ef.engine.
     """
     return f"{machine_name(key)}-{key.precision}-{key.digest()[:8]}.engine"
 

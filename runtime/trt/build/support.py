@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from finedge.errors import FinedgeError
 from finedge.ops import OPS
-from finedge.runtime.trt.build.log import collected, logger, without_noise
+from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.build.log import collected, without_noise
 from finedge.runtime.trt.library import TrtLibrary
 
 if TYPE_CHECKING:
@@ -52,13 +53,17 @@ class Unsupported:
 
 
 def unsupported(model: onnx.ModelProto, *, library: TrtLibrary) -> tuple[Unsupported, ...]:
-    """Return every node of a prepared model that the parser refuses; nothing is built."""
+    """Return every node of a prepared model that the parser refuses; nothing is built.
+
+    Raises:
+        SystemProblem: the library does not start here.
+    """
     trt = library.trt
     with collected(trt):
         # Builder and network have names because the parser does not keep them alive.
-        builder = trt.Builder(logger(trt))
+        builder = create(trt.Builder, trt=trt)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, logger(trt))
+        parser = create(trt.OnnxParser, network, trt=trt)
         if parser.supports_model_v2(model.SerializeToString()):
             return ()
         return parser_errors(parser, model)

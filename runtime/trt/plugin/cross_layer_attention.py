@@ -1,15 +1,16 @@
 """The TensorRT plugin of `finedge::CrossLayerAttention` in Python.
 
-It is an IPluginV3, for TensorRT 10.0 and later and for TensorRT for RTX. A process that builds or
+It is an IPluginV3, for TensorRT 10.3 and later and for TensorRT for RTX. A process that builds or
 runs an engine with it has to call `register` first. Python only prepares: `enqueue` fills in five
 addresses and records one or two launches on the stream.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from finedge.errors import UsageError
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.runtime.trt.plugin.driver import LIBRARY, Driver, parameters_of
+from finedge.runtime.trt.plugin.image import image_digest
 from finedge.runtime.trt.plugin.launch import (
     COMBINE,
     COMBINE_BLOCK,
@@ -109,6 +111,8 @@ class CrossLayerAttentionPlugin:
             OP.domain,
         )
         self.num_outputs = 1
+        # Without it TensorRT times the plugin again in every build. It adds shapes and formats.
+        self.timing_cache_id = _timing_cache_id(attributes)
         self._fields: list[Any] = []
         self._ready: ReadyAttention | None = None
 
@@ -144,7 +148,13 @@ class CrossLayerAttentionPlugin:
     def supports_format_combination(
         self, position: int, tensors: Sequence[Any], inputs: int
     ) -> bool:
-        """Each map in a format of its own: FP16 anywhere, INT8 where an input has a scale."""
+        """FP16 anywhere, INT8 where an input has a scale; values in the keys' format.
+
+        TensorRT times every combination that is accepted, at most 100, through Python. With values
+        in a format of their own there are 81 for FP16. Keys and values come from one map, or from
+        two convolutions of one map, so they are written in one format: that leaves 27. Where the
+        keys' type is another, or their format is none that the values can have, values are free.
+        """
         desc = tensors[position].desc
         kind = {self.trt.DataType.HALF: HALF, self.trt.DataType.INT8: INT8}.get(desc.type)
         if kind is None or (kind == INT8 and not self._scale(position)):
@@ -156,10 +166,15 @@ class CrossLayerAttentionPlugin:
             if its_kind == kind
             and is_readable(form, kind=kind, channels=channels, positions=positions)
         ]
-        # TensorRT times every combination. TensorRT for RTX does not: when it is offered several it
-        # mixes them, with a transposition before most (measured), so it is offered one. Its
-        # convolutions write HWC, which then needs no transposition.
-        return desc.format.name in (forms[:1] if self.trt.__name__ == RTX else forms)
+        # TensorRT for RTX times none: when it is offered several it mixes them, with a
+        # transposition before most (measured), so it is offered one. Its convolutions write HWC,
+        # which then needs no transposition.
+        if self.trt.__name__ == RTX:
+            forms = forms[:1]
+        keys = tensors[K].desc
+        if position == V and keys.type == desc.type and keys.format.name in forms:
+            forms = [keys.format.name]
+        return desc.format.name in forms
 
     def configure_plugin(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Refuse at build time sizes that are too large for every kernel."""
@@ -171,6 +186,13 @@ class CrossLayerAttentionPlugin:
         (d, queries), (_, keys), (dv, _) = (_size(t.max) for t in inputs)
         shared, batch = bool(self.attributes.shared), inputs[Q].max[0]
         return workspace_bound(queries=queries, keys=keys, d=d, dv=dv, shared=shared, batch=batch)
+
+    def set_tactic(self, tactic: int) -> None:
+        """Do nothing: there is one tactic, number 0.
+
+        TensorRT calls it all the same. Its binding has no default, and a failed call ends the
+        build.
+        """
 
     def on_shape_change(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Plan for these shapes and formats and load the image.
@@ -329,6 +351,13 @@ def _creator_class(trt: Any) -> Any:
         (PluginCreator, trt.IPluginCreatorV3One),
         {"__init__": initialise, "trt": trt},
     )
+
+
+@cache
+def _timing_cache_id(attributes: AttentionAttributes) -> str:
+    """Return a digest of all that a plugin's speed depends on, beside shapes and formats."""
+    text = f"{image_digest()} {astuple(attributes)}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache

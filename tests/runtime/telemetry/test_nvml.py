@@ -6,6 +6,7 @@ A fake answers as pynvml does; the names are those of the installed package.
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from finedge.errors import SystemProblem
 from finedge.runtime.telemetry import Reader
-from finedge.runtime.telemetry.nvml import REASONS, SENSOR, GpuReading, Nvml
+from finedge.runtime.telemetry.nvml import REASONS, SENSOR, GpuReading, Nvml, _warn
 from finedge.runtime.trt import cuda
 from tests.jetson.boards.trees import make
 
@@ -142,3 +143,23 @@ def test_without_the_package_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(importlib, "import_module", missing)
     assert Nvml.open() is None
+
+
+@pytest.mark.parametrize("api", [SimpleNamespace(), SimpleNamespace(nvmlInit=print)])
+def test_another_package_of_the_name_is_no_gpu_and_says_so_once(
+    api: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    _warn.cache_clear()
+    assert Nvml.open(api) is None
+    assert Nvml.open(api) is None
+    assert caplog.text.count("are not read: AttributeError") == 1
+
+
+def test_a_package_that_does_not_load_is_no_gpu_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "pynvml.py").write_text("raise OSError('libnvidia-ml.so.1')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    assert Nvml.open() is None
+    assert "the package pynvml does not load: OSError: libnvidia-ml.so.1" in caplog.text

@@ -33,6 +33,7 @@ class Kind(IntEnum):
 class FakeCuda:
     """Replaces cuda.bindings.runtime.
 
+    `now` is a clock: work on a stream takes the seconds of `costs`, by the memory of the input.
     Call number `fail_at` (from 0, releases not counted) returns the status `fail_with`. `asked`
     holds the names of the counted calls, `most_busy` the most streams that had work at once.
     """
@@ -57,6 +58,7 @@ class FakeCuda:
         self.memory, self.kinds, self.graveyard = {}, {}, []
         self.queues, self.graphs, self.capture = {}, {}, {}
         self.handles, self.asked, self.most_busy = 1000, [], 0
+        self.now, self.costs = 0.0, {"mapped": 0.0, "copied": 0.0}
         self.contexts = weakref.WeakSet()
 
     def names(self):
@@ -150,7 +152,11 @@ class FakeCuda:
         assert (host, device) == (self._start(host, "host"), self._start(device, "device")), (
             "host and device mixed up"
         )
-        work = lambda: np.copyto(self.resolve(target, size), self.resolve(source, size))  # noqa: E731
+
+        def work():
+            np.copyto(self.resolve(target, size), self.resolve(source, size))
+            self.now += self.costs["copied"] if kind == Kind.cudaMemcpyHostToDevice else 0
+
         return self._do(
             "cudaMemcpyAsync", lambda: self.enqueue(stream, work), kind.name, size, stream
         )
@@ -234,11 +240,36 @@ class FakeCuda:
             queue.pop(0)()
 
 
+class RaisingCuda(FakeCuda):
+    """A binding before 12.9 on a machine without libcuda: calls raise RuntimeError.
+
+    The texts are those of cuda-python 12.6.2 and cuda-bindings 12.8.0. The first call looks for the
+    library, later ones for its functions.
+    """
+
+    looked = False
+
+    def __getattribute__(self, name):
+        method = super().__getattribute__(name)
+        needs_library = name not in ("cudaRuntimeGetVersion", "cudaGetErrorName")
+        return self._raise if callable(method) and name[:4] == "cuda" and needs_library else method
+
+    def _raise(self, *arguments):
+        if self.looked:
+            raise RuntimeError('Function "cuInit" not found')
+        self.looked = True
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    def cudaGetErrorName(self, status):
+        return super().cudaGetErrorName(status.value)  # a plain int raises AttributeError
+
+
 class FakeTrt:
     """Replaces the module tensorrt: engines compute `answer(frames) -> {output: array}`.
 
-    `refuse` names a call that returns False, None or what is missing. `own_graphs` makes it
-    TensorRT for RTX, which captures graphs itself. `old` gives it names that later versions lack.
+    `refuse` names a call that returns False, None or what is missing; where it returns nothing, the
+    library logs `says`. `raises` has the exception of a call. `own_graphs` makes it TensorRT for
+    RTX, which captures graphs itself.
     """
 
     __name__, __version__ = "tensorrt", "10.3.0"
@@ -268,7 +299,7 @@ class FakeTrt:
         says="",
         fixed=None,
         scratch=5000,
-        old=False,
+        raises=None,
     ):
         self.cuda, self.answer, self.refuse, self.says, self.scratch = (
             cuda,
@@ -277,7 +308,9 @@ class FakeTrt:
             says,
             scratch,
         )
-        self.profile, self.fixed, self.old = profile, fixed, old
+        self.profile, self.fixed, self.raises = profile, fixed, raises or {}
+        self.process_logger = None
+        self.engines = []  # the bytes that were to be deserialised
         self.answers = {}  # of engines whose bytes are these
         self.tensors = {"frames": (np.dtype(np.uint8), (size, size, 3)), **outputs}
         self.contexts = cuda.contexts
@@ -290,10 +323,21 @@ class FakeTrt:
             raise TypeError(kind)
         return kind
 
+    def note(self, call):
+        """Raise what `raises` has for it."""
+        if call in self.raises:
+            error = self.raises[call]
+            raise type(error)(*error.args)  # a new one: its traceback holds the context
+
     def Runtime(self, logger):
+        self.process_logger = logger
+        if self.refuse == "Runtime":
+            logger.log(1, self.says)
         return SimpleNamespace(deserialize_cuda_engine=lambda data: self._load(data, logger))
 
     def _load(self, data, logger):
+        self.engines.append(bytes(data))
+        self.note("deserialize_cuda_engine")
         if self.refuse == "deserialize_cuda_engine":
             logger.log(1, self.says)
             return None
@@ -304,7 +348,7 @@ class FakeEngine:
     def __init__(self, trt, answer):
         self.answer = answer
         self.trt, self.num_io_tensors = trt, len(trt.tensors)
-        setattr(self, "device_memory_size" if trt.old else "device_memory_size_v2", trt.scratch)
+        self.device_memory_size_v2 = trt.scratch
 
     def get_tensor_name(self, i):
         return list(self.trt.tensors)[i]
@@ -313,6 +357,7 @@ class FakeEngine:
         return 0 if name == "frames" else 1
 
     def get_tensor_dtype(self, name):
+        self.trt.note("get_tensor_dtype")
         kind = self.trt.tensors[name][0]
         return kind if isinstance(kind, str) else kind.type
 
@@ -320,6 +365,7 @@ class FakeEngine:
         return (self.trt.fixed or -1, *self.trt.tensors[name][1])
 
     def get_tensor_profile_shape(self, name, profile):
+        self.trt.note("get_tensor_profile_shape")
         return [(n, *self.trt.tensors[name][1]) for n in self.trt.profile]
 
     def create_engine_inspector(self):
@@ -330,15 +376,18 @@ class FakeEngine:
 
     def create_execution_context(self, how):
         self.trt.cuda.calls.append(("create_execution_context", how))
+        self.trt.note("create_execution_context")
+        if self.trt.says:
+            self.trt.process_logger.log(1, self.trt.says)
         if self.trt.refuse == "create_execution_context":
             return None
-        context = (OldContext if self.trt.old else FakeContext)(self.trt, self.answer)
+        context = FakeContext(self.trt, self.answer)
         self.trt.contexts.add(context)
         return context
 
 
-class OldContext:
-    """Computes when its stream is waited for. Its scratch memory has no size."""
+class FakeContext:
+    """Computes when its stream is waited for."""
 
     active_optimization_profile, profiler = 0, None
 
@@ -351,15 +400,8 @@ class OldContext:
         used = [self.scratch or 0, *self.addresses.values()]
         return any(0 <= a - base < size for a in used for base in (pointer, pointer + ALIAS))
 
-    @property
-    def device_memory(self):
-        raise AttributeError("write only")
-
-    @device_memory.setter
-    def device_memory(self, pointer):
-        self.set_scratch(pointer, 1)
-
-    def set_scratch(self, pointer, size):
+    def set_device_memory(self, pointer, size):
+        self.trt.note("set_device_memory")
         assert pointer % 256 == 0
         self.trt.cuda.resolve(pointer, size)
         self.scratch = pointer
@@ -388,11 +430,13 @@ class OldContext:
         return True
 
     def _note(self, call, *arguments):
+        self.trt.note(call)
         self.trt.cuda.calls.append((call, *arguments))
         return self.trt.refuse != call
 
     def _compute(self):
         frames = self._view("frames").copy()
+        self.trt.cuda.now += self.trt.cuda.costs["mapped"] * (self.addresses["frames"] > ALIAS)
         for name, values in self.answer(frames).items():
             self._view(name)[:] = values
 
@@ -404,8 +448,3 @@ class OldContext:
         if address <= ALIAS:
             assert self.trt.cuda._start(address, "device"), "TensorRT was given a host address"
         return block.view(dtype).reshape(self.shape[0], *row)
-
-
-class FakeContext(OldContext):
-    def set_device_memory(self, pointer, size):
-        self.set_scratch(pointer, size)

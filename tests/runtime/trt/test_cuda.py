@@ -11,8 +11,16 @@ import pytest
 from finedge.errors import SystemProblem
 from finedge.runtime.trt import cuda as module
 from finedge.runtime.trt.buffers import device_memory
-from finedge.runtime.trt.cuda import Cuda, Gpu, OutOfDeviceMemory, gpu, why_no_gpu
-from tests.runtime.trt.fakes import FakeCuda
+from finedge.runtime.trt.cuda import (
+    Cuda,
+    Gpu,
+    OutOfDeviceMemory,
+    driver_version,
+    gpu,
+    why_no_gpu,
+)
+from tests.runtime.trt.fakes import FakeCuda, RaisingCuda
+from tests.runtime.trt.plugin.conftest import standin_libcuda  # noqa: F401 - a fixture
 
 
 def test_the_facts_of_the_gpu():
@@ -45,7 +53,7 @@ def test_the_installed_binding_answers_without_an_exception():
             12020,
             0,
             "supports CUDA 12.2, the binding needs 13.5: "
-            "update it, or pip install 'cuda-bindings<13'",
+            "update it, or pip install 'cuda-bindings<13' tensorrt-cu12",
         ),
         (100, 12060, 0, "CUDA sees no NVIDIA GPU"),
         (0, 12060, 0, "it counts 0"),
@@ -57,6 +65,69 @@ def test_why_there_is_no_gpu(monkeypatch, status, driver, devices, text):
     monkeypatch.setattr(api, "cudaDriverGetVersion", lambda: (0, driver))
     assert text in why_no_gpu(api)
     assert gpu(api) is None
+
+
+def test_a_binding_that_raises_without_libcuda_is_no_driver():
+    """cuda-python 12.6.2 (JetPack 6) and cuda-bindings 12.8 do, at the first call and later."""
+    api = RaisingCuda()
+    for _ in range(2):
+        assert why_no_gpu(api).startswith("no NVIDIA driver: install one")
+        assert gpu(api) is None
+
+
+def test_a_call_that_raises_is_a_typed_error_with_the_bindings_text(caplog):
+    cuda = Cuda(RaisingCuda())
+    with pytest.raises(SystemProblem, match="Failed to dlopen libcuda"):
+        cuda("cudaStreamCreateWithFlags", 1)
+    with pytest.raises(SystemProblem, match="cudaMalloc of 16 bytes failed: RuntimeError"):
+        cuda.allocate("cudaMalloc", 16, size=16)
+    cuda.release("cudaFree", 1)
+    assert 'cudaFree failed: RuntimeError: Function "cuInit" not found' in caplog.text
+    assert cuda.free() == "how much is free is unknown"
+    assert cuda.name(35) == "status (35)"
+
+
+@pytest.mark.parametrize("call", ["cudaGetDeviceCount", "cudaGetDeviceProperties"])
+@pytest.mark.parametrize(
+    "error", [OSError("libcudart.so.12"), ValueError("two\nlines"), KeyError()]
+)
+def test_no_failure_of_the_binding_is_raised_by_the_probe(monkeypatch, call, error):
+    def fail(*arguments):
+        raise error
+
+    api = FakeCuda()
+    monkeypatch.setattr(api, call, fail)
+    reason = why_no_gpu(api)
+    assert reason.startswith(f"the CUDA binding fails: {type(error).__name__}")
+    assert "\n" not in reason
+    assert gpu(api) is None
+
+
+def test_a_gpu_whose_facts_cannot_be_read_is_none_with_the_reason(monkeypatch):
+    api = FakeCuda()
+    monkeypatch.setattr(api, "cudaGetDeviceProperties", lambda device: (719, None))
+    assert gpu(api) is None
+    assert why_no_gpu(api).startswith("cudaGetDeviceProperties failed: cudaErrorLaunchFailure")
+
+
+def test_a_binding_that_is_installed_and_does_not_load_says_so(monkeypatch, tmp_path):
+    package = tmp_path / "cuda" / "bindings"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "runtime.py").write_text("raise OSError('libcudart.so.12: no such file')")
+    for name in [n for n in sys.modules if n.partition(".")[0] == "cuda"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert module.binding() is None
+    assert why_no_gpu() == (
+        "the package cuda.bindings.runtime does not load: OSError: libcudart.so.12: no such file"
+    )
+
+
+def test_the_driver_is_asked_without_a_package_and_may_be_missing(standin_libcuda):  # noqa: F811
+    assert driver_version(str(standin_libcuda)) // 1000 == 12
+    assert driver_version("libnocuda.so.1") == 0
 
 
 def test_hidden_devices_are_named(monkeypatch):

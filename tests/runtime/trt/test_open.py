@@ -15,6 +15,8 @@ import pytest
 from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
+from finedge.runtime.backend import why_not as why_not_backend
+from finedge.runtime.trt import input_memory
 from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildOptions, Profile
@@ -22,10 +24,17 @@ from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.choose import runs_on
 from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
+from finedge.runtime.trt.library import (
+    MODULES,
+    TrtLibrary,
+    cuda_major,
+    load_library,
+    why_not,
+    why_not_driver,
+)
 from finedge.runtime.verify.command import verify
 from tests.runtime.benchmark.conftest import run_benchmark
-from tests.runtime.trt.fakes import FakeContext, FakeEngine
+from tests.runtime.trt.fakes import FakeContext, FakeCuda, FakeEngine
 
 ORIN = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
 KEY = EngineKey("o", "", "tensorrt", "10.3.0", "Orin", "8.7", "fp16", (1, 1, 8), ())
@@ -56,7 +65,7 @@ def test_the_first_open_builds_and_says_what_runs(device, tiny_bundle):
         "fp32",
         "model.fp32.onnx",
     )
-    assert info.file.startswith("pretended-trt10.3.0-fp32-")
+    assert info.file.startswith("pretended-8sm-8gib-trt10.3.0-fp32-")
     assert info.versions == {"tensorrt": "10.3.0", "driver": "12.6"}
     assert device.cuda.live() == []
 
@@ -86,6 +95,28 @@ def test_an_engine_for_another_gpu_is_left_alone(device, tiny_bundle):
     assert len(device.built) == 2
 
 
+def test_an_engine_of_another_board_of_the_same_name_is_left_alone(device, tiny_bundle, caplog):
+    """A bundle was built on a board with 16 multiprocessors and copied to one with 8."""
+    device.cuda.properties.multiProcessorCount = 16
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    device.cuda.properties.multiProcessorCount = 8
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert len(device.built) == 2
+    assert "(gpu: Pretended (16SM, 8GiB) -> Pretended (8SM, 8GiB)): building again" in caplog.text
+
+
+def test_an_engine_whose_key_knows_no_board_is_built_again(device, tiny_bundle, caplog):
+    """An earlier version wrote it: nothing fails, and the log says why it is not used."""
+    built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
+    old = replace(built.key, gpu="Pretended")
+    EngineStore.of(tiny_bundle).keep(old, b"fp32", {"attention": built.record["attention"]})
+    for path in (built.path, built.path.with_suffix(".json")):
+        path.unlink()
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert len(device.built) == 2
+    assert "does not fit (gpu: Pretended -> Pretended (8SM, 8GiB)): building again" in caplog.text
+
+
 def test_a_damaged_engine_is_built_again(device, tiny_bundle, caplog):
     built = device.build(tiny_bundle, BuildOptions("fp32"), library=device.library)
     built.path.write_bytes(b"damaged")
@@ -108,9 +139,11 @@ def test_a_bundle_with_the_cpu_form_only_has_no_int8_for_a_gpu(device, make_bund
 @pytest.mark.parametrize(
     ("gpu_of_key", "capability", "fits"),
     [
-        ("Orin", "8.7", True),
-        ("Orin Nano", "8.7", False),
-        ("Orin", "8.6", False),
+        ("Orin (8SM, 8GiB)", "8.7", True),
+        ("Orin (8SM, 16GiB)", "8.7", False),  # Orin NX
+        ("Orin (16SM, 64GiB)", "8.7", False),  # AGX Orin
+        ("Orin", "8.7", False),  # any of them: written by an earlier version
+        ("Orin (8SM, 8GiB)", "8.6", False),
         ("portable", "portable", False),  # 8.7 is not among what it covers
         ("sm87", "sm87", True),
         ("sm86+sm87", "sm86+sm87", True),
@@ -142,11 +175,23 @@ def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundl
 # --- the golden frame ---
 
 
-def test_the_golden_frame_is_replayed_once_on_a_device(device, tiny_bundle):
+@pytest.fixture
+def discrete(device):
+    """A device whose GPU has its own memory: it times nothing when an engine is opened."""
+    device.cuda.properties.integrated = 0
+    return device
+
+
+def test_the_golden_frame_is_replayed_once_on_a_device(discrete, tiny_bundle):
+    device = discrete
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 1
     result = record_of(tiny_bundle)[GOLDEN]
-    assert (result["pass"], result["device"], result["driver"]) == (True, "Pretended", "12.6")
+    assert (result["pass"], result["device"], result["driver"]) == (
+        True,
+        "Pretended (8SM)",
+        "12.6",
+    )
     assert [s["name"].split("/")[1] for s in result["stages"]] == ["logits"]
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 0
@@ -163,7 +208,8 @@ def test_a_record_that_cannot_be_written_is_no_reason_not_to_open(
     assert "Read-only file system): the golden frame is replayed at every start" in caplog.text
 
 
-def test_another_driver_replays_it_again(device, tiny_bundle, monkeypatch):
+def test_another_driver_replays_it_again(discrete, tiny_bundle, monkeypatch):
+    device = discrete
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     replays(device)
     monkeypatch.setattr(
@@ -190,7 +236,7 @@ def test_verify_holds_each_engine_against_the_file_it_was_built_from(
 ):
     result = verify(tiny_bundle.path, backend="tensorrt", data=tiny_data, images=6)
     named = [s["name"] for s in result["stages"] if s["name"].startswith("logits pretended")]
-    assert [n.split("-")[2] for n in named] == ["fp32", "int8"]
+    assert [n.split("-")[4] for n in named] == ["fp32", "int8"]
     assert result["pass"] is True
     assert all(s["max_abs"] < 1e-6 for s in result["stages"] if s["name"] in named), (
         "what ONNX Runtime answered, to the bit or nearly"
@@ -204,7 +250,7 @@ def test_verify_shows_the_numbers_of_an_engine_that_fails(device, tiny_bundle, c
     assert main(["verify", str(tiny_bundle.path), "--backend", "tensorrt"]) == 5
     stages = json.loads(capsys.readouterr().out)["stages"]
     failed = [s for s in stages if s["pass"] is False]
-    assert failed[0]["name"].startswith("logits pretended-trt10.3.0-fp32")
+    assert failed[0]["name"].startswith("logits pretended-8sm-8gib-trt10.3.0-fp32")
     assert failed[0]["max_abs"] == pytest.approx(0.01, abs=1e-4)
 
 
@@ -225,6 +271,94 @@ def test_the_benchmark_streams_offline_and_reports_the_engine(device, tiny_bundl
     assert offline["engine_p50_ms"] is None, "it overlaps"
     assert offline["n"] >= 3
     assert device.cuda.live() == []
+
+
+# --- memory for the input of an integrated GPU ---
+
+INPUT = "input_memory"
+
+
+@pytest.fixture
+def integrated(device, monkeypatch):
+    """A device whose GPU shares the CPU's memory; times are those of the fake's clock."""
+    monkeypatch.setattr(input_memory, "perf_counter", lambda: device.cuda.now)
+    return device
+
+
+@pytest.mark.parametrize(
+    ("costs", "chosen"),
+    [
+        ({"mapped": 0.009, "copied": 0.002}, "copied"),
+        ({"mapped": 0.001, "copied": 0.002}, "mapped"),
+        ({"mapped": 0.002, "copied": 0.002}, "mapped"),
+    ],
+)
+def test_the_faster_input_memory_is_kept_and_recorded(
+    integrated, tiny_bundle, caplog, costs, chosen
+):
+    caplog.set_level("INFO")
+    integrated.cuda.costs.update(costs)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == chosen
+        integrated.cuda.calls.clear()
+        session(np.zeros((1, 32, 32, 3), np.uint8))
+        list(session.stream([np.zeros((1, 32, 32, 3), np.uint8)] * 3))
+        assert ("cudaMemcpyAsync" in integrated.cuda.names()) == (chosen == "copied")
+    assert integrated.cuda.live() == []
+    entry = record_of(tiny_bundle)[INPUT]
+    milliseconds = {name: pytest.approx(1e3 * seconds) for name, seconds in costs.items()}
+    assert (entry["chosen"], entry["batch"], entry["ms"]) == (chosen, 1, milliseconds)
+    assert f"input is {chosen}, the faster of" in caplog.text
+
+
+def test_the_recorded_input_memory_is_taken_untimed(integrated, tiny_bundle):
+    integrated.cuda.costs["mapped"] = 0.009
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[GOLDEN]["pass"] is True
+    integrated.cuda.calls.clear()
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+        assert replays(integrated) == 0, "neither timed nor replayed"
+
+
+def test_the_input_memory_is_timed_again_with_another_driver(integrated, tiny_bundle, monkeypatch):
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    newer = replace(gpu(integrated.cuda), driver="13.2")
+    monkeypatch.setattr("finedge.runtime.trt.cuda.gpu", lambda: newer)
+    integrated.cuda.costs["mapped"] = 0.009
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert record_of(tiny_bundle)[INPUT]["driver"] == "13.2"
+
+
+def test_a_gpu_with_its_own_memory_times_nothing(discrete, tiny_bundle):
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "copied"
+    assert INPUT not in record_of(tiny_bundle)
+
+
+def test_without_room_for_both_memories_the_input_stays_mapped(
+    integrated, tiny_bundle, monkeypatch, caplog
+):
+    malloc, calls = integrated.cuda.cudaMalloc, []
+
+    def full(size):
+        calls.append(size)
+        return malloc(size) if len(calls) == 1 else (2, None)
+
+    monkeypatch.setattr(integrated.cuda, "cudaMalloc", full)
+    with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
+        assert session.input_memory == "mapped"
+    assert "the input stays mapped, untimed: cudaMalloc found no room" in caplog.text
+    assert integrated.cuda.live() == []
+
+
+@pytest.mark.parametrize("entry", ["mapped", {"chosen": "pinned"}, {}])
+def test_an_entry_of_another_kind_is_timed_again(integrated, tiny_bundle, entry):
+    engine = integrated.build(tiny_bundle, BuildOptions("fp32"), library=integrated.library)
+    engine.with_entry(INPUT, entry)
+    TensorRtBackend().open(tiny_bundle, variant="fp32").close()
+    assert record_of(tiny_bundle)[INPUT]["chosen"] == "mapped"
 
 
 # --- taps ---
@@ -253,7 +387,7 @@ def test_an_engine_with_taps_shows_them_and_is_never_taken_for_another(device, t
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_a_missing_library_is_named_with_what_installs_it(name, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    monkeypatch.setitem(sys.modules, MODULES[name][0], None)
     assert "is missing: pip install 'finedge[" in load_backend(name).why_not()
 
 
@@ -278,6 +412,36 @@ def test_tensorrt_for_rtx_names_the_capabilities_it_has(monkeypatch):
     )
     assert "7.5, 12.0, Orin has 8.7" in why_not_gpu("tensorrt_rtx", ORIN)
     assert why_not_gpu("tensorrt_rtx", replace(ORIN, compute_capability="12.0")) is None
+
+
+def wheel(folder, name, version):
+    """Write what pip leaves of an installed wheel."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_wheels_for_a_newer_cuda_than_the_drivers_are_refused_unloaded(tmp_path, monkeypatch):
+    """The library would log error 35, and the next call would end the process."""
+    (tmp_path / "tensorrt.py").write_text("raise AssertionError('loaded')")
+    wheel(tmp_path, "tensorrt_cu13_libs", "11.4.0.106")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("finedge.runtime.trt.backend.gpu", lambda: gpu(FakeCuda()))
+    assert why_not_backend("tensorrt") == (
+        "the NVIDIA driver supports CUDA 12.6, tensorrt needs CUDA 13: update the driver, or "
+        "install the build for CUDA 12: pip uninstall tensorrt tensorrt_cu13 "
+        "tensorrt_cu13_bindings tensorrt_cu13_libs; pip install tensorrt_cu12==11.4.0.106"
+    )
+
+
+def test_wheels_of_the_drivers_cuda_or_of_two_are_no_reason(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    wheel(tmp_path, "tensorrt_cu12_libs", "10.3.0")
+    assert why_not_driver("tensorrt", "12.6") is None
+    assert "needs CUDA 12" in why_not_driver("tensorrt", "11.8")
+    wheel(tmp_path, "tensorrt_cu13_bindings", "10.13.3")
+    assert cuda_major("tensorrt") == 0, "nobody knows which one is loaded"
+    assert why_not_driver("tensorrt", "11.8") is None
 
 
 def test_an_engine_of_another_model_is_refused(device, tiny_bundle):
@@ -313,7 +477,7 @@ def real(rtx, tiny_bundle) -> StoredEngine:
     ids=["engine", "context"],
 )
 def test_the_fake_library_has_no_call_that_the_real_one_lacks(rtx, fake, real):
-    names = [n for n in dir(fake) if n[0] != "_" and n not in ("set_scratch", "uses")]
+    names = [n for n in dir(fake) if n[0] != "_" and n != "uses"]
     assert [n for n in names if not hasattr(getattr(rtx.trt, real), n)] == []
 
 

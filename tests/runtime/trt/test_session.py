@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import re
 
 import numpy as np
 import pytest
 
 from finedge.errors import BundleError, SystemProblem, UsageError
 from finedge.runtime.backend import HasStream, Session
+from finedge.runtime.trt.cuda import OutOfDeviceMemory
 from tests.runtime.trt.conftest import OUTPUTS, answer, frames
 
 # Every call of CUDA's API that a session makes, releases apart.
@@ -93,13 +95,6 @@ def test_a_batch_below_the_smallest_is_padded(bench, profile):
 def test_an_engine_of_one_size_takes_every_batch(bench):
     session = bench(fixed=2).open()
     assert right(session(frames(5)), frames(5))
-
-
-def test_an_older_library_gets_scratch_memory_by_its_own_names(bench):
-    made = bench(old=True)
-    session = made.open()
-    assert right(session(frames(2)), frames(2))
-    assert all(context.scratch for context in made.trt.contexts)
 
 
 # --- what is kept ---
@@ -348,6 +343,59 @@ def test_a_call_of_tensorrt_that_returns_false_is_named(bench, call):
     assert made.cuda.live() == []
 
 
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("infer_shapes", RuntimeError("infer_shapes error code: -1")),
+        ("set_input_shape", TypeError("incompatible function arguments")),
+        ("set_device_memory", RuntimeError("std::exception")),
+        ("create_execution_context", MemoryError("std::bad_alloc")),
+        ("get_tensor_profile_shape", ValueError("Unable to convert function return value")),
+        ("get_tensor_dtype", TypeError("Unregistered type : nvinfer1::DataType")),
+        ("deserialize_cuda_engine", RuntimeError("std::exception")),
+    ],
+)
+def test_a_call_of_the_binding_that_raises_is_a_typed_error(bench, call, error):
+    made = bench(raises={call: error})
+    with pytest.raises(SystemProblem, match=re.escape(f"{type(error).__name__}: {error}")):
+        made.open()(frames(1))
+    gc.collect()
+    assert made.cuda.live() == []
+
+
+def test_what_tensorrt_logs_is_quoted(bench, caplog):
+    session = bench(refuse="create_execution_context", says="[engine.cpp] no such profile").open()
+    with pytest.raises(SystemProblem, match=r"batches of 1: .*_context failed: \[engine\.cpp\]"):
+        session(frames(1))
+    assert "engine.cpp" not in caplog.text, "once is enough"
+
+
+@pytest.mark.parametrize(
+    ("refuse", "text"),
+    [
+        ("deserialize_cuda_engine", "tensorrt 10.3.0 will not load x.engine"),
+        ("create_execution_context", "cannot prepare batches of 1: TensorRT's create_execution"),
+    ],
+)
+@pytest.mark.parametrize(
+    "says",
+    [
+        "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
+        "Requested amount of GPU memory (1073741824 bytes) could not be allocated.",
+    ],
+)
+def test_a_gpu_that_is_full_is_named_with_what_to_do(bench, refuse, text, says):
+    pattern = f"{re.escape(text)}.*{re.escape(says)}\n.*end what else uses the GPU"
+    with pytest.raises(OutOfDeviceMemory, match=pattern):
+        bench(refuse=refuse, says=says).open()(frames(1))
+
+
+def test_an_error_that_is_only_logged_reaches_the_log(bench, caplog):
+    session = bench(says="a warning of the context", refuse="nothing").open()
+    assert right(session(frames(1)), frames(1))
+    assert "a warning of the context" in caplog.text
+
+
 def test_an_engine_that_cannot_be_captured_runs_without_a_graph(bench, caplog):
     session = (made := bench(refuse="capture")).open()
     for seed in range(2):
@@ -356,6 +404,15 @@ def test_an_engine_that_cannot_be_captured_runs_without_a_graph(bench, caplog):
     assert made.cuda.capture == {}
     session.close()
     assert made.cuda.live() == []
+
+
+def test_a_runtime_that_logged_an_error_is_never_used(bench):
+    """Real TensorRT 11.4 returns an object there; the next call ends the process."""
+    says = "CUDA initialization failure with error: 35"
+    made = bench(refuse="Runtime", says=says)
+    with pytest.raises(SystemProblem, match=f"cannot create its Runtime: {says}"):
+        made.open()
+    assert made.trt.engines == [], "deserialize_cuda_engine was called"
 
 
 def test_none_from_deserialise_quotes_tensorrt(bench):

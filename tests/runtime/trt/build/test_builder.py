@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from finedge.runtime.trt.build.options import (
     build_target,
 )
 from finedge.runtime.trt.build.progress import Bars
-from finedge.runtime.trt.build.store import EngineStore
 from finedge.runtime.trt.cuda import Gpu, gpu
 from finedge.runtime.trt.library import TrtLibrary
 from tests.runtime.trt.build.conftest import SPEC, Heads
@@ -266,6 +266,16 @@ def test_ctrl_c_ends_a_build_and_the_old_engine_stays(rtx, attention_bundle, mon
     assert sorted((p.name, p.stat().st_mtime_ns) for p in old.path.parent.iterdir()) == before
 
 
+def test_the_main_thread_is_free_for_ctrl_c_while_the_library_builds(
+    rtx, attention_bundle, monkeypatch
+):
+    threads = set()
+    monkeypatch.setattr(Bars, "start", lambda *_, **__: threads.add(threading.current_thread()))
+    build(attention_bundle(), OPTIONS, library=rtx)
+    assert threads
+    assert threading.main_thread() not in threads
+
+
 # --- the plugin: in a new process, which TensorRT for RTX ends where its library is not linked ---
 
 
@@ -307,43 +317,13 @@ def test_without_the_link_the_plugin_is_refused(rtx, attention_bundle):
         build(attention_bundle(), replace(OPTIONS, attention="plugin"), library=rtx)
 
 
-def test_auto_stays_decomposed_for_wide_heads_without_the_link(rtx, attention_bundle, caplog):
-    if plugin_why_not((), rtx) is None:
-        pytest.skip("the library is linked in this process")
-    built = build(
-        attention_bundle(Heads(512, 512)), replace(OPTIONS, attention="auto"), library=rtx
-    )
-    assert built.record["attention"]["chosen"] == "decomposed"
-    assert "512 > 256" in built.record["attention"]["why"]
-    assert "stays decomposed although" in caplog.text
-
-
-def test_where_both_can_be_timed_the_faster_is_kept_and_found_again(
-    rtx, attention_bundle, monkeypatch
-):
-    """Timing needs a GPU: this timer makes the second engine the faster."""
-    bundle, engines = attention_bundle(), []
-    target = build_target(("sm86",), library=rtx)
-    (spec,) = builder.engine_specs(bundle, OPTIONS, library=rtx, target=target)
-    plugin = replace(
-        spec,
-        attention=replace(spec.attention, mode="plugin"),
-        key=replace(spec.key, plugin="p" * 64),
-    )
-    monkeypatch.setattr(builder, "engine_specs", lambda *_, **__: (spec, plugin))
-    monkeypatch.setattr(builder, "register_plugin", lambda *_: None)
-
-    def timer(data, *_, **__):
-        engines.append(data)
-        return 3.0 - len(engines)
-
-    options = replace(OPTIONS, attention="auto")
-    built = build(bundle, options, library=rtx, timer=timer)
-    assert built.read() == engines[1]
-    assert built.record["attention"]["ms"] == {"decomposed": 2.0, "plugin": 1.0}
-    assert engine_for(bundle, options, library=rtx, timer=timer).path == built.path
-    assert len(engines) == 2
-    assert len(list(EngineStore.of(bundle))) == 1
+def test_auto_without_a_gpu_to_time_on_is_decomposed(rtx, attention_bundle):
+    """Whether or not the plugin could be built here."""
+    options = replace(OPTIONS, attention="auto", precision="int8")
+    attention = build(attention_bundle(Heads(512, 512)), options, library=rtx).record["attention"]
+    assert attention["chosen"] == "decomposed"
+    assert attention["considered"] == ["decomposed"]
+    assert "no GPU to time the plugin on" in attention["why"]
 
 
 def test_the_shipped_bundle_builds_in_int8_with_fused_attention(rtx, tmp_path):

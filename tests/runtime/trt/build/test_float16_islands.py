@@ -24,7 +24,7 @@ def portable():
 def build(rtx, model):
     """Build an engine for SM86 and return its layers."""
     trt = rtx.trt
-    with collected(trt) as messages:
+    with collected(trt, everything=True) as messages:
         builder = trt.Builder(logger(trt))
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, logger(trt))

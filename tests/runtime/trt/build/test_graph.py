@@ -4,20 +4,15 @@ import pytest
 
 from finedge.bundle import FLOAT_FILE, PORTABLE_FILE, Tap
 from finedge.errors import BundleError, UsageError
-from finedge.graph.attention import AttentionNode
 from finedge.graph.edit import with_unique_names
 from finedge.graph.float16 import convert_float16
 from finedge.graph.inlining import inline
 from finedge.graph.keep_float32 import keep_float32
 from finedge.graph.onnx_file import read_model
-from finedge.runtime.trt.build.attention import AttentionDecision, attention_decisions, faster
 from finedge.runtime.trt.build.graph import attentions, prepare
 from finedge.runtime.trt.build.memory import estimate
 from finedge.runtime.trt.build.options import FILES, BuildOptions, Profile
-from finedge.runtime.trt.library import TrtLibrary
 from tests.runtime.trt.build.conftest import Heads, attention_model
-
-TRT = TrtLibrary("tensorrt", "trt", None, "10.3.0")
 
 
 def ops(model):
@@ -123,73 +118,6 @@ def test_debug_taps_become_outputs_and_lost_ones_are_named(attention_bundle, cap
     assert [o.name for o in model.graph.output] == ["logits", "tap/keys"]
     assert "lost" in caplog.text
     onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-
-
-# --- how attention is computed ---
-
-
-def node(d=64, dv=64):
-    return AttentionNode("attend", "q", "k", "v", 0.125, queries=16, keys=64, d=d, dv=dv)
-
-
-@pytest.fixture
-def plugin_works(monkeypatch):
-    monkeypatch.setattr("finedge.runtime.trt.build.attention.plugin_why_not", lambda *_: None)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "precision", "expected"),
-    [
-        ((node(),), "fp16", "decomposed"),
-        ((node(256, 256),), "fp16", "decomposed"),
-        ((node(512, 512),), "fp16", "plugin"),
-        ((node(), node(64, 32)), "fp16", "plugin"),
-        ((node(),), "int8", "plugin"),
-        ((node(512, 512),), "fp32", "decomposed"),
-        ((), "int8", "decomposed"),
-    ],
-)
-@pytest.mark.usefixtures("plugin_works")
-def test_without_timing_the_plugin_is_taken_where_tensorrt_cannot_fuse(nodes, precision, expected):
-    assert [
-        c.mode
-        for c in attention_decisions(nodes, BuildOptions(precision), library=TRT, timed=False)
-    ] == [expected]
-
-
-@pytest.mark.usefixtures("plugin_works")
-def test_rtx_takes_the_plugin_for_wide_heads_only():
-    rtx = TrtLibrary("tensorrt-rtx", "rtx", None, "1.7.1")
-    modes = [
-        attention_decisions((n,), BuildOptions("int8"), library=rtx, timed=False)[0].mode
-        for n in (node(), node(64, 32), node(512, 512))
-    ]
-    assert modes == ["decomposed", "decomposed", "plugin"]
-
-
-@pytest.mark.usefixtures("plugin_works")
-def test_on_a_gpu_both_are_tried():
-    assert attention_decisions((node(),), BuildOptions("fp16"), library=TRT, timed=True) == (
-        AttentionDecision("decomposed", "timed"),
-        AttentionDecision("plugin", "timed"),
-    )
-
-
-def test_a_plugin_that_cannot_be_used_is_said_and_left_out(monkeypatch, caplog):
-    monkeypatch.setattr("finedge.runtime.trt.build.attention.plugin_why_not", lambda *_: "no link")
-    (decision,) = attention_decisions(
-        (node(512, 512),), BuildOptions("fp16"), library=TRT, timed=False
-    )
-    assert decision.mode == "decomposed"
-    assert "no link" in decision.reason
-    assert "no link" in caplog.text
-
-
-def test_the_faster_engine_is_kept():
-    took = {b"plugin engine": 1.25, b"decomposed engine": 2.0}
-    assert faster(
-        {"decomposed": b"decomposed engine", "plugin": b"plugin engine"}, took.__getitem__
-    ) == ("plugin", {"decomposed": 2.0, "plugin": 1.25})
 
 
 # --- options and memory ---

@@ -10,8 +10,10 @@ from finedge.bundle import Bundle
 from finedge.errors import BundleError
 from finedge.runtime.trt.build import store as store_module
 from finedge.runtime.trt.build.key import EngineKey
+from finedge.runtime.trt.build.options import BuildTarget, board_name
 from finedge.runtime.trt.build.seal import sealed
-from finedge.runtime.trt.build.store import EngineStore, engines_folder, file_name
+from finedge.runtime.trt.build.store import EngineStore, engines_folder, file_name, machine_name
+from finedge.runtime.trt.cuda import Gpu
 from tests.runtime.trt.build.conftest import KEY
 
 
@@ -23,6 +25,29 @@ def test_the_name_says_gpu_library_precision_and_key():
     assert file_name(
         replace(KEY, gpu="sm86+sm89", library="tensorrt-rtx", version="1.7.1")
     ).startswith("sm86+sm89-rtx1.7.1-")
+
+
+@pytest.mark.parametrize(
+    ("processors", "memory_mib", "board"),
+    [
+        (4, 3410, "4sm-4gib"),
+        (8, 7620, "8sm-8gib"),
+        (8, 15655, "8sm-16gib"),
+        (14, 30535, "14sm-32gib"),
+        (16, 62841, "16sm-64gib"),
+    ],
+)
+def test_boards_with_the_same_gpu_share_no_engine_and_no_timings(processors, memory_mib, board):
+    """Every Orin is called Orin and is of compute capability 8.7."""
+    device = Gpu("Orin", "8.7", True, processors, memory_mib, "12.6")
+    key = replace(KEY, gpu=BuildTarget.of(device).gpu)
+    assert machine_name(key) == f"orin-{board}-trt10.3.0.30"
+    assert file_name(key).startswith(f"{machine_name(key)}-int8-")
+
+
+def test_a_discrete_gpu_is_told_by_name_and_multiprocessors():
+    device = Gpu("NVIDIA GeForce RTX 4090", "8.9", False, 128, 24080, "13.0")
+    assert board_name(device) == "NVIDIA GeForce RTX 4090 (128SM)"
 
 
 def test_the_record_is_beside_the_engine(tmp_path):

@@ -1,9 +1,14 @@
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from finedge.errors import UsageError
-from finedge.runtime.trt.build.log import collected, logger, without_noise
+from finedge.runtime.trt.build.log import KEPT, collected, logger, reported, without_noise
 from finedge.runtime.trt.build.support import unsupported
 from finedge.runtime.trt.library import MODULES, load_library, numbers, why_not
 
@@ -96,15 +101,70 @@ def test_one_logger_serves_all_and_collections_nest(rtx):
     assert logger(rtx.trt) is ours
     with collected(rtx.trt) as outer:
         ours.log(rtx.trt.ILogger.ERROR, "one")
-        with collected(rtx.trt) as inner:
+        with collected(rtx.trt, everything=True) as inner:
             ours.log(rtx.trt.ILogger.VERBOSE, "two")
         ours.log(rtx.trt.ILogger.ERROR, "noise in catchCudaError")
-    assert (outer, outer.errors, inner, inner.errors) == (
+    assert [list(texts) for texts in (outer, outer.errors, inner, inner.errors)] == [
         ["one", "noise in catchCudaError"],
         ["one"],
         ["two"],
         [],
-    )
+    ]
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_million_messages_take_no_memory_and_no_error_is_lost(rtx):
+    """They come through the binding, as those of a long build do."""
+    severity, ours = rtx.trt.ILogger, logger(rtx.trt)
+    with collected(rtx.trt) as messages:
+        severity.log(ours, severity.ERROR, "no tactic")
+        before = resident_bytes()
+        for i in range(1_000_000):
+            severity.log(ours, severity.VERBOSE, f"Tactic 0x{i:016x} Time: 0.0123")
+        for i in range(2 * KEPT):
+            severity.log(ours, severity.INFO, f"step {i}")
+    assert resident_bytes() - before < 16 << 20  # all of them are more than 80 MB
+    assert messages.errors.popleft() == "no tactic"
+    assert list(messages) == [f"step {i}" for i in range(KEPT, 2 * KEPT)]
+
+
+def test_errors_are_bounded_too(rtx):
+    with collected(rtx.trt) as messages:
+        for i in range(10 * KEPT):
+            logger(rtx.trt).log(rtx.trt.ILogger.ERROR, f"error {i}")
+    assert messages.errors[-1] == f"error {10 * KEPT - 1}"
+    assert len(messages.errors) == len(messages) == KEPT
+
+
+def test_collections_of_two_threads_may_end_in_any_order(rtx, caplog):
+    ours, error = logger(rtx.trt), rtx.trt.ILogger.ERROR
+    first, second = collected(rtx.trt), collected(rtx.trt)
+    first.__enter__()
+    messages = second.__enter__()
+    first.__exit__(None, None, None)
+    ours.log(error, "of the second")
+    second.__exit__(None, None, None)
+    ours.log(error, "of nobody")
+    assert list(messages) == ["of the second"]
+    assert "of nobody" in caplog.text, "it reached the package's log"
+
+
+def test_errors_of_a_block_that_raises_nothing_reach_the_log(rtx, caplog):
+    ours, kinds = logger(rtx.trt), rtx.trt.ILogger
+    with reported(rtx.trt) as messages:
+        ours.log(kinds.WARNING, "a warning")
+        ours.log(kinds.ERROR, "an error")
+        assert "a warning" in caplog.text
+        assert "an error" not in caplog.text
+    assert "an error" in caplog.text
+    assert list(messages) == ["an error"]
+    with suppress(OSError), reported(rtx.trt):
+        ours.log(kinds.ERROR, "quoted by the exception")
+        raise OSError
+    assert "quoted by" not in caplog.text
 
 
 def test_noise_is_taken_out_line_by_line():
@@ -113,7 +173,7 @@ def test_noise_is_taken_out_line_by_line():
 
 @pytest.mark.parametrize("backend", MODULES)
 def test_a_missing_library_says_what_to_install(backend, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, MODULES[backend][0], None)
     assert "is missing: pip install" in why_not(backend)
 
 

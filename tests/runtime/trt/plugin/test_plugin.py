@@ -5,8 +5,11 @@ A stand-in for the CUDA driver runs the kernel on the CPU.
 
 import ctypes
 import gc
+import importlib.util
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from finedge.errors import SystemProblem, UsageError
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.ops import cross_layer_attention
 from finedge.runtime.trt.plugin import cross_layer_attention as plugin_module
+from finedge.runtime.trt.plugin.cross_layer_attention import K, V
 from finedge.runtime.trt.plugin.launch import (
     HALF,
     INT8,
@@ -307,6 +311,19 @@ def test_the_creator_is_named_like_the_node():
     ]
 
 
+def test_every_method_that_the_binding_has_no_default_for_is_there():
+    """The binding's library names these methods in its error messages."""
+    binding = importlib.util.find_spec("tensorrt_rtx_bindings.tensorrt_rtx").origin
+    text = Path(binding).read_bytes()
+    required = {
+        name.decode() for name in re.findall(rb"no implementation provided for (\w+)\(\)", text)
+    }
+    bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
+    needed = {name for base in bases for name in dir(base)} & required
+    assert {"set_tactic", "enqueue", "configure_plugin", "get_output_shapes"} <= needed
+    assert needed <= set(vars(plugin_module.CrossLayerAttentionPlugin))
+
+
 def dynamic(desc):
     made = trt.DynamicPluginTensorDesc()
     made.desc, made.min, made.opt, made.max = desc, desc.dims, desc.dims, desc.dims
@@ -347,6 +364,67 @@ def test_tensorrt_which_times_formats_is_offered_all_the_kernel_reads(monkeypatc
         assert set(offered(plugin, position, kind, 64)) == (
             readable if kind == HALF or position == 1 else set()
         )
+
+
+def chains(plugin, dims, position=0, chosen=()):
+    """Yield every combination that TensorRT times, asked as it asks: position after position."""
+    if position == 4:
+        yield chosen
+        return
+    for kind, form in itertools.product((HALF, INT8), trt.TensorFormat.__members__):
+        desc = descriptor(dims[position], form, kind)
+        tensors = [dynamic(d) for d in (*chosen, desc, *[desc] * (3 - position))]
+        if plugin.supports_format_combination(position, tensors, 3):
+            yield from chains(plugin, dims, position + 1, (*chosen, desc))
+
+
+def timed_combinations(monkeypatch, channels, **settings):
+    plugin = make_plugin(scale=1.0, **settings)
+    monkeypatch.setattr(type(plugin), "trt", type("tensorrt", (), {"DataType": trt.DataType}))
+    (d, dv), (queries, keys) = channels, ((7, 7), (14, 14))
+    dims = [(1, d, *queries), (1, d, *keys), (1, dv, *keys), (1, dv, *queries)]
+    return list(chains(plugin, dims))
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_few_combinations_of_formats_are_timed(monkeypatch, shared):
+    half = timed_combinations(monkeypatch, (64, 64), shared=shared)
+    assert len(half) == 27  # 3 of q, 3 of k and v, 3 of y
+    assert all(k.format == v.format for _, k, v, _ in half)
+    scales = dict.fromkeys(("q_scale", "k_scale", "v_scale"), 0.5)
+    mixed = timed_combinations(monkeypatch, (64, 64), shared=shared, **scales)
+    # TensorRT asks for no more than 100. Where the network is strongly typed it asks for one type.
+    assert len([c for c in mixed if c[K].type == c[V].type]) <= 100
+    int8 = [c for c in mixed if {d.type for d in c[:3]} == {trt.DataType.INT8}]
+    assert len(int8) == 12  # 2 of q, 2 of k and v, 3 of y
+
+
+@pytest.mark.parametrize(
+    ("channels", "settings"),
+    [((64, 20), {}), ((20, 64), {}), ((64, 64), {"k_scale": 0.5}), ((64, 64), {"v_scale": 0.5})],
+)
+def test_values_that_cannot_be_like_the_keys_are_free(monkeypatch, channels, settings):
+    """Another number of channels, or another type."""
+    combinations = timed_combinations(monkeypatch, channels, **settings)
+    half, int8 = trt.DataType.HALF, trt.DataType.INT8
+    keys, values = ([half, int8] if name in settings else [half] for name in ("k_scale", "v_scale"))
+    types = {(c[K].type, c[V].type) for c in combinations}
+    assert types == set(itertools.product(keys, values))
+    assert len(combinations) <= 100
+
+
+def test_the_timings_of_a_plugin_are_cached_by_its_kernels_and_attributes(monkeypatch):
+    plugin = make_plugin(scale=1.0)
+    again = (make_plugin(scale=1.0), plugin.clone(), plugin.attach_to_context(None))
+    assert {p.timing_cache_id for p in again} == {plugin.timing_cache_id}
+    assert len(plugin.timing_cache_id) == 64
+    others = [{"scale": 0.5}, {"scale": 1.0, "shared": 1}, {"scale": 1.0, "q_scale": 0.5}]
+    ids = {plugin.timing_cache_id, *(make_plugin(**values).timing_cache_id for values in others)}
+    assert len(ids) == 4
+    plugin_module._timing_cache_id.cache_clear()
+    monkeypatch.setattr(plugin_module, "image_digest", lambda: "other kernels")
+    assert make_plugin(scale=1.0).timing_cache_id not in ids
+    plugin_module._timing_cache_id.cache_clear()
 
 
 def test_the_workspace_is_that_of_the_largest_shape_of_the_profile():
