@@ -1,9 +1,9 @@
 """Nsight Compute's hardware counters of one launch of each kernel.
 
 The raw table lies in OUT/counters.csv. Clocks are left as they are. Beside what was measured, a row
-has what the shim on the CPU counts for a whole tile (`.gpu/counts.jsonl`): shared-memory wavefronts
-and mma operations, and the bound of its speed that follows. The measured ones also hold the start and the end of each block, and count a
-partial tile at the edge as a whole one.
+has what the shim on the CPU counts for a whole tile (`.gpu/counts.jsonl`): shared-memory
+wavefronts, mma operations, and the bound of the speed that follows from both. The measured ones
+also hold the start and the end of each block, and count a partial tile at the edge as a whole one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ SECTIONS = (
     "WarpStateStats",
 )
 EXTRA = "regex:^(l1tex__data_(bank|pipe)_.*shared.*|sm__(inst_executed_)?pipe_.*(tensor|hmma).*)$"
-CHIP = "H100"  # whose bounds a row has, in percent of the tensor cores' peak; an H200 has the same chip
+# Whose bounds a row has, in percent of the tensor cores' peak. An H200 has the same chip.
+CHIP = "H100"
 # Counts of a tile: their name in the shim's table, and the metric that measures them.
 A_TILE = {
     "wavefronts": "l1tex__data_pipe_lsu_wavefronts_mem_shared.sum",
