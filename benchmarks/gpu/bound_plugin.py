@@ -25,10 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu.case import Case  # noqa: E402
+from benchmarks.gpu.device import device, open_driver  # noqa: E402
 from benchmarks.gpu.problems import GUARD, Attention  # noqa: E402
 from benchmarks.gpu.results import Row  # noqa: E402
 from finedge.runtime.trt.plugin import cross_layer_attention as plugin  # noqa: E402
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver  # noqa: E402
+from finedge.runtime.trt.plugin.driver import LIBRARY  # noqa: E402
 
 SIDES = (7, 14)  # of the query and the key grid
 LIMIT = 1.5e-3  # of the largest value
@@ -74,23 +75,30 @@ class Bound:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    for row in rows(parser.parse_args().folder):
+    parser.add_argument("--library", default=LIBRARY, help="the CUDA driver, or a stand-in")
+    arguments = parser.parse_args()
+    for row in rows(arguments.folder, arguments.library):
         print(json.dumps(row), flush=True)
 
 
-def rows(folder: Path) -> Iterator[Row]:
+def rows(folder: Path, library: str) -> Iterator[Row]:
+    """Yield the tests; without a GPU, on a stand-in for the driver, those that capture nothing."""
     bound = opened(folder)
-    plugin.register(bound.trt)
+    driver = open_driver(library)
+    plugin.register(bound.trt, library=library)
     case = Case(SIDES[0] ** 2, SIDES[1] ** 2, 256, 256, batch=2)
-    attention = Attention(case, Driver(LIBRARY), device=torch.device("cuda"))
+    attention = Attention(case, driver, device=device())
     version = {"version": bound.trt.__version__}
+    has_gpu = torch.cuda.is_available()
 
     def plain() -> int:
-        return bound.drive(attention, torch.cuda.current_stream().cuda_stream)
+        stream = torch.cuda.current_stream().cuda_stream if has_gpu else 0
+        return bound.drive(attention, stream)
 
     yield {"test": "plain", **version, **answered(attention, plain)}
-    yield {"test": "captured", **version, **captured(bound, attention)}
-    yield {"test": "cost of enqueue in Python", **version, "us": enqueue_us(attention)}
+    if has_gpu:
+        yield {"test": "captured", **version, **captured(bound, attention)}
+        yield {"test": "cost of enqueue in Python", **version, "us": enqueue_us(attention)}
 
 
 def opened(folder: Path) -> Bound:
@@ -108,7 +116,8 @@ def answered(attention: Attention, work: Callable[[], int | None]) -> Row:
     """Poison the output, do the work, compare."""
     attention.y.memory[GUARD:-GUARD] = float("nan")
     failed = work()
-    torch.cuda.synchronize()
+    if attention.y.memory.is_cuda:
+        torch.cuda.synchronize()
     difference = (attention.y.read().double() - attention.exact()).abs().max().item()
     error = difference / attention.v.read().abs().max().item()
     return {"failed_steps": failed, "error": error, "pass": not failed and error <= LIMIT}

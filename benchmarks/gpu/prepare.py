@@ -41,7 +41,7 @@ from finedge.runtime.trt.plugin.kernels.make import SOURCE  # noqa: E402
 from finedge.runtime.trt.plugin.kernels.nvrtc import Nvrtc  # noqa: E402
 
 MOST = 64 << 20  # bytes: the checkout and the folder
-PACKED = 16_000_000  # bytes of pictures
+PACKED = 14_000_000  # bytes of pictures
 QUALITY = 66  # of WebP
 PYTHON = "3.12"  # of the GPU machine
 VERSIONS = ("10.13.3.9", "11.4.0.106")  # of TensorRT's bindings

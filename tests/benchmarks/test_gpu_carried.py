@@ -164,3 +164,29 @@ def test_a_wrong_answer_of_the_carried_plugin_is_seen(standin_libcuda, tmp_path,
 def test_git_ignores_the_folder():
     done = subprocess.run(["git", "check-ignore", ".gpu/data"], cwd=ROOT, capture_output=True)
     assert done.returncode in (0, 128)  # 128: this checkout has no git
+
+
+@pytest.mark.parametrize("version", prepare.VERSIONS)
+def test_the_plugin_is_driven_through_the_bindings(version, standin_libcuda, tmp_path, monkeypatch):
+    """As on the GPU machine, but with the bindings for this Python and the stand-in driver."""
+    from benchmarks.gpu.parts.bindings import of_version
+    from tests.runtime.trt.bindings.conftest import require_tools
+    from tests.runtime.trt.bindings.mock_library import make, wheel
+    from tests.wheels import folder_or_skip
+
+    require_tools()
+    folder_or_skip(wheel(version))
+    folder = make(version, tmp_path / version)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    rows = list(of_version(folder, library=str(standin_libcuda), seconds=120))
+    assert [row["test"] for row in rows] == ["plain"], rows
+    assert rows[0]["pass"]
+    assert version.startswith(rows[0]["version"])
+
+
+def test_bindings_that_do_not_load_are_a_row_with_the_reason(tmp_path):
+    from benchmarks.gpu.parts.bindings import of_version
+
+    (row,) = of_version(tmp_path, library="none", seconds=60)
+    assert row["pass"] is False
+    assert "tensorrt_bindings" in row["reason"]

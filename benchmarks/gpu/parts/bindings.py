@@ -28,12 +28,13 @@ def rows(request: Request) -> Iterator[Row]:
     if not folders:
         raise Skip(f"no folder bindings in {request.carried.folder}: run prepare.py")
     for folder in folders:
-        yield from of_version(folder, seconds=min(SECONDS, request.seconds_left))
+        seconds = min(SECONDS, request.seconds_left)
+        yield from of_version(folder, library=request.library, seconds=seconds)
 
 
-def of_version(folder: Path, *, seconds: float) -> Iterator[Row]:
+def of_version(folder: Path, *, library: str, seconds: float) -> Iterator[Row]:
     """Yield what one version of the bindings gave, and why it ended early."""
-    command = [sys.executable, str(PROGRAM), str(folder)]
+    command = [sys.executable, str(PROGRAM), str(folder), "--library", library]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=max(1.0, seconds)
