@@ -5,7 +5,8 @@
 // keys in tiles, so that nothing of size queries x keys is ever in memory. For each tile:
 //
 //     s = q k^T scale log2(e)        summed over channels: each warp a slice of them, for some keys
-//     m' = max(m, max s);  w = 2^(s - m');  l = l 2^(m - m') + sum w      each warp some queries
+//     m' = max(m, max s), or m where that is near (SLACK)
+//     w = 2^(s - m');  l = l 2^(m - m') + sum w      each warp some queries
 //     o = o 2^(m - m') + w v         each warp 1 / WARPS of the channels, for all queries and keys
 //
 // and y = o / l at the end. Products are fp16 on tensor cores (mma.sync m16n8k16, sm_80 and later),
@@ -22,7 +23,7 @@
 //     kernel           head D  k and v   keys  warps  slices  registers of q, o   shared memory
 //     cla_64               64  two maps    32      4       1       32,  16             15,616
 //     cla_128             128  two maps    32      4       1       64,  32             23,808
-//     cla_256             256  two maps    32      4       1      128,  64             40,192
+//     cla_256             256  two maps    32      4       2       64,  64             44,288
 //     cla_512             512  two maps    32      8       2      128,  64             77,056
 //     cla_shared_512      512  one map     32      8       2      128,  64             77,056
 //     cla_shared_1024    1024  one map     16      8       8       64, 128             83,712
@@ -32,10 +33,18 @@
 //     grid (ceil(queries / 32), splits, batch), block 32 warps
 //     cla_combine: grid (queries, 1, batch), block 128, no dynamic shared memory
 //
-// There are two buffers for tiles, which cp.async fills while the other one is read: with one map
-// they take turns; with two maps one holds keys, the other values, and a tile of values arrives
-// during q k^T, the next tile of keys during the softmax and w v. INT8 maps and maps of neighbouring
-// tokens (kLINEAR) need conversion; threads read and store these at the same places of the loop.
+// There are two buffers for tiles, of which cp.async fills one while the other is read. With one
+// map they take turns. With two maps one is for keys, the other for values: a tile of values
+// arrives during q k^T and the softmax, the next tile of keys during the softmax and w v. INT8 maps
+// and maps of neighbouring tokens (kLINEAR) need conversion; threads read and store these at the
+// same places of the loop.
+//
+// Clocks of a tile of cla_shared_512 on Orin, where a multiprocessor does 1024 multiplications a
+// clock and moves 128 bytes of shared memory: 1024 for the 512 products; 1080 for shared memory, of
+// which k 256, v 256, the copies 256, the parts of s 128, w 144, the rest 40. So tensor cores are
+// busy at most 94.8 % of the time; 87 %, as barriers keep q k^T, the softmax and w v apart.
+// `python -m tests.runtime.trt.plugin.bounds` counts this, and a test asserts it. A block of 8
+// warps takes all registers of a multiprocessor.
 //
 // Channels past d and dv, keys past the end and queries past the end are zeros that were never read
 // from memory.
@@ -49,8 +58,8 @@
 
 #include <cuda_fp16.h>
 
-// Element (t, c) of image b lies at data + batch b + token t + group (c / 32) + channel (c % 32), in
-// elements of its type. channel == 1 means aligned groups of 8 channels (16 bytes, 8 for INT8),
+// Element (t, c) of image b lies at data + batch b + token t + group (c / 32) + channel (c % 32),
+// in elements of its type. channel == 1 means aligned groups of 8 channels (16 bytes, 8 for INT8),
 // padded to a multiple of 8.
 struct Map {
     void* data;
@@ -73,6 +82,10 @@ static_assert(sizeof(Map) == 40 && sizeof(Problem) == 200, "launch.py and jetson
 static constexpr int GROUP = 16, QUERIES = 2 * GROUP;
 static constexpr int COMBINE_THREADS = 128;
 static constexpr float LOG2_E = 1.4426950408889634f;
+// The maximum m of a query is what its weights are relative to. It follows the true one only when
+// that is larger by more than this (log2, FlashAttention-4): weights then reach 2^8, fp16 holds
+// 2^15, and o is seldom multiplied.
+static constexpr float SLACK = 8;
 // A row of a tile is 8 halves longer than its channels: eight rows then start in eight different
 // groups of banks.
 static constexpr int SKEW = 8;
@@ -83,8 +96,9 @@ struct alignas(sizeof(T) * N) Pack {
     T of[N];
 };
 
-// What touches shared memory, a tensor core or the answer in memory is in this section. The shim of the tests
-// has its own: it emulates the PTX manual's fragments and counts wavefronts, bytes and products.
+// What touches shared memory, a tensor core or the answer in memory is in this section. The shim of
+// the tests has its own: it emulates the PTX manual's fragments and counts wavefronts, bytes and
+// products.
 #ifndef FINEDGE_SIMT_H
 // d += a b: a is 16 x 16 row-major, b is 16 x 8 column-major, d is 16 x 8. Lane i holds rows i / 4
 // and i / 4 + 8, columns i % 4 * 2 and the next.
@@ -122,17 +136,21 @@ __device__ inline void store_shared(T* at, T x) { *at = x; }
 template <typename T>
 __device__ inline void store_global(T* at, T x) { *at = x; }
 
-// 16 bytes from global to shared memory, which are there after a wait: `bytes` of them, then zeros.
-__device__ inline void copy_async(__half* to, const __half* from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
-                 "l"(from), "r"(bytes)
-                 : "memory");
+// If `on`, 16 bytes from global to shared memory, which are there after a wait: `bytes` of them,
+// then zeros. A predicate, where a branch would keep the products before and after it apart.
+__device__ inline void copy_async(__half* to, const __half* from, int bytes, bool on) {
+    asm volatile(
+        "{.reg .pred on; setp.ne.b32 on, %3, 0; @on cp.async.cg.shared.global [%0], [%1], 16, %2;}"
+        ::"r"(shared_address(to)), "l"(from), "r"(bytes), "r"(static_cast<int>(on))
+        : "memory");
 }
 // This thread's copies since the last commit become a group.
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits for all of this thread's groups but the newest N.
 template <int N>
-__device__ inline void wait_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+__device__ inline void wait_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
 #endif
 
 __device__ inline float minus_infinity() { return __int_as_float(0xff800000); }
@@ -146,15 +164,19 @@ __device__ inline unsigned packed(float x0, float x1) {
     return reinterpret_cast<const unsigned&>(pair);
 }
 
-// A kernel: heads of at most D_ channels; whether k and v are one map; how many warps; into how many
-// slices they divide the channels for q k^T; keys of a tile.
-template <int D_, bool ONE_MAP_, int WARPS_, int SLICES_, int KEYS_>
+// A kernel: heads of at most D_ channels; whether k and v are one map; how many warps; into how
+// many slices they divide the channels for q k^T; keys of a tile; blocks that the registers of a
+// multiprocessor have to hold.
+template <int D_, bool ONE_MAP_, int WARPS_, int SLICES_, int KEYS_, int RESIDENT_>
 struct Kernel {
+    static constexpr int RESIDENT = RESIDENT_;
     static constexpr int D = D_, WARPS = WARPS_, SLICES = SLICES_, KEYS = KEYS_;
     static constexpr bool ONE_MAP = ONE_MAP_;
     static constexpr int THREADS = 32 * WARPS, PITCH = D + SKEW;
     // q k^T: a warp has BLOCKS times 8 keys and STEPS times 16 channels.
     static constexpr int BLOCKS = KEYS * SLICES / WARPS / 8, STEPS = D / SLICES / 16;
+    __device__ static int slice() { return warp() % SLICES; }
+    __device__ static int key() { return warp() / SLICES * (8 * BLOCKS); }
     // Softmax: a warp owns ROWS queries. WARPS lanes share a row, each has OWN keys of it.
     static constexpr int ROWS = QUERIES / WARPS, OWN = KEYS / WARPS;
     // w v: a warp has COLUMNS channels.
@@ -166,35 +188,53 @@ struct Kernel {
 
 // --- a tile from global memory -----------------------------------------------------------------
 
-// ROWS tokens by D channels from an fp16 map of neighbouring channels: a thread keeps its eight
-// channels and steps over tokens.
+// ROWS tokens by D channels from an fp16 map of neighbouring channels, in PIECES copies of a
+// thread: it keeps its eight channels and steps over tokens.
 template <class K, int ROWS>
-__device__ void copy(__half* tile, const Map& map, const __half* data, int rows, int channels) {
-    constexpr int CHUNKS = K::D / 8, STEP = K::THREADS / CHUNKS;
+struct Copies {
+    static constexpr int CHUNKS = K::D / 8, STEP = K::THREADS / CHUNKS, PIECES = ROWS / STEP;
     static_assert(K::THREADS % CHUNKS == 0 && ROWS % STEP == 0, "a thread has as many as the next");
-    const int c = threadIdx.x % CHUNKS * 8, bytes = 2 * min(max(channels - c, 0), 8);
-    const __half* at = bytes ? data + map.group * (c / 32) + c % 32 : data;
-#pragma unroll
-    for (int i = 0; i < ROWS / STEP; i++) {
-        const int row = threadIdx.x / CHUNKS + i * STEP;
-        const bool inside = row < rows;
-        copy_async(tile + row * K::PITCH + c, inside ? at + map.token * row : at, inside ? bytes : 0);
+
+    __half* to;
+    const __half* from;
+    int step, rows, bytes;  // elements between pieces; tokens left from the first; of a token
+    bool on = false;
+
+    __device__ void prepare(__half* tile, const Map& map, const __half* data, int count,
+                            int channels) {
+        const int row = threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS * 8;
+        to = tile + row * K::PITCH + c;
+        from = data + map.token * row + map.group * (c / 32) + c % 32;
+        step = map.token * STEP, rows = count - row;
+        bytes = 2 * min(max(channels - c, 0), 8);
+        on = true;
     }
-}
+    // A copy of no bytes does not look at its source.
+    __device__ void piece(int i) const {
+        copy_async(to + i * STEP * K::PITCH, from + i * step, i * STEP < rows ? bytes : 0, on);
+    }
+    __device__ void all() const {
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) piece(i);
+        commit_copies();
+    }
+};
 
 // The same from INT8 (kCHW32): 8 bytes become 16.
 template <class K, int ROWS>
-__device__ void widen(__half* tile, const Map& map, const signed char* data, int rows, int channels) {
+__device__ void widen(__half* tile, const Map& map, const signed char* data, int rows,
+                      int channels) {
     constexpr int CHUNKS = K::D / 8, STEP = K::THREADS / CHUNKS;
     const int c = threadIdx.x % CHUNKS * 8;
     const signed char* at = data + map.group * (c / 32) + c % 32;
     const auto value = [=](unsigned word, int i) {  // the padding of the map may hold anything
-        return c + i < channels ? as_float(static_cast<signed char>(word >> i % 4 * 8), map.scale) : 0;
+        const auto byte = static_cast<signed char>(word >> i % 4 * 8);
+        return c + i < channels ? as_float(byte, map.scale) : 0;
     };
 #pragma unroll(K::D > 256 ? 2 : 4)  // loads in flight
     for (int row = threadIdx.x / CHUNKS; row < ROWS; row += STEP) {
-        uint2 raw = make_uint2(0, 0);
-        if (row < rows && c < channels) raw = __ldg(reinterpret_cast<const uint2*>(at + map.token * row));
+        const auto* source = reinterpret_cast<const uint2*>(at + map.token * row);
+        const uint2 raw = row < rows && c < channels ? __ldg(source) : make_uint2(0, 0);
         Pack<unsigned, 4> x;
 #pragma unroll
         for (int i = 0; i < 8; i += 2) {
@@ -224,20 +264,21 @@ __device__ void gather_planes(__half* tile, const Map& map, const T* data, int r
     }
 }
 
-// Tokens first to first + ROWS of image blockIdx.z as fp16 [ROWS][PITCH]: a group of copies, even if
-// it is empty. Tokens from `end` on and channels past `channels` are zero.
+// Tokens first to first + ROWS of image blockIdx.z as fp16 [ROWS][PITCH]. Tokens from `end` on and
+// channels past `channels` are zero. Returns the copies that remain to be made: none from a map
+// that is converted, and none past the end.
 template <class K, int ROWS>
-__device__ void fetch(__half* tile, const Map& map, int first, int end, int channels) {
+__device__ Copies<K, ROWS> fetch(__half* tile, const Map& map, int first, int end, int channels) {
+    Copies<K, ROWS> copies;
     const long long start = map.batch * blockIdx.z + static_cast<long long>(map.token) * first;
     const __half* halves = static_cast<const __half*>(map.data) + start;
     const signed char* bytes = static_cast<const signed char*>(map.data) + start;
-    if (first < end) {
-        if (map.channel == 1 && map.kind == 0) copy<K, ROWS>(tile, map, halves, end - first, channels);
-        else if (map.channel == 1) widen<K, ROWS>(tile, map, bytes, end - first, channels);
-        else if (map.kind == 0) gather_planes<K, ROWS>(tile, map, halves, end - first, channels);
-        else gather_planes<K, ROWS>(tile, map, bytes, end - first, channels);
-    }
-    commit_copies();
+    if (first >= end) return copies;
+    if (map.channel == 1 && map.kind == 0) copies.prepare(tile, map, halves, end - first, channels);
+    else if (map.channel == 1) widen<K, ROWS>(tile, map, bytes, end - first, channels);
+    else if (map.kind == 0) gather_planes<K, ROWS>(tile, map, halves, end - first, channels);
+    else gather_planes<K, ROWS>(tile, map, bytes, end - first, channels);
+    return copies;
 }
 
 // --- shared memory -----------------------------------------------------------------------------
@@ -278,54 +319,60 @@ struct Arena {
 // This warp's slice of the channels of the queries, as a operands: read once, kept for all tiles.
 template <class K>
 __device__ void keep(unsigned (&q)[2][K::STEPS][4], const __half* tile) {
-    const int slice = warp() % K::SLICES;
-    tile += lane() % 16 * K::PITCH + slice * (K::D / K::SLICES) + lane() / 16 * 8;
+    tile += lane() % 16 * K::PITCH + K::slice() * (K::D / K::SLICES) + lane() / 16 * 8;
 #pragma unroll
     for (int g = 0; g < 2; g++)
 #pragma unroll
         for (int i = 0; i < K::STEPS; i++) ldmatrix(q[g][i], tile + g * GROUP * K::PITCH + i * 16);
 }
 
-// s = q k^T over this warp's slice of the channels, for its keys, to shared memory. `both`: the
-// second group has queries. Two sums for each group, so that one product does not wait for the
-// previous one: of 8 keys each, or of every other step.
+// s = q k^T over this warp's slice of the channels, for its keys. `both`: the second group has
+// queries. Two sums for each group, so that one product does not wait for the previous one: of 8
+// keys each, or of every other step. `copies` start between the products, for the tensor cores do
+// not wait for them.
 template <class K>
-__device__ void score(const Arena<K>& arena, const unsigned (&q)[2][K::STEPS][4], const __half* k,
-                      bool both) {
-    const int slice = warp() % K::SLICES, key = warp() / K::SLICES * (8 * K::BLOCKS);
+__device__ void score(float (&s)[2][2][4], const unsigned (&q)[2][K::STEPS][4], const __half* k,
+                      bool both, const Copies<K, K::KEYS>& copies) {
+    constexpr int LOADS = K::STEPS * K::BLOCKS / 2;
+    static_assert(LOADS == Copies<K, K::KEYS>::PIECES, "a copy for each load of k");
+    constexpr int EACH = K::WARPS / 4;  // a block that is alone starts them in the first half
     const int row = K::BLOCKS == 1 ? lane() % 8 : lane() % 8 + lane() / 16 * 8;
     const int column = K::BLOCKS == 1 ? lane() / 8 * 8 : lane() / 8 % 2 * 8;
-    k += (key + row) * K::PITCH + slice * (K::D / K::SLICES) + column;
-    float s[2][2][4] = {};
+    k += (K::key() + row) * K::PITCH + K::slice() * (K::D / K::SLICES) + column;
+    unsigned b[2][4];
+    ldmatrix(b[0], k);
 #pragma unroll
-    for (int i = 0; i < K::STEPS * K::BLOCKS / 2; i++) {
-        unsigned b[4];
-        ldmatrix(b, k + i * (32 / K::BLOCKS));
+    for (int i = 0; i < LOADS; i++) {
+        if (i + 1 < LOADS) ldmatrix(b[(i + 1) % 2], k + (i + 1) * (32 / K::BLOCKS));
+#pragma unroll
+        for (int j = EACH * i; j < EACH * i + EACH && j < LOADS; j++) copies.piece(j);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int step = K::BLOCKS == 1 ? 2 * i + half : i;
-            mma(s[0][half], q[0][step], b[2 * half], b[2 * half + 1]);
-            if (both) mma(s[1][half], q[1][step], b[2 * half], b[2 * half + 1]);
+            const unsigned b0 = b[i % 2][2 * half], b1 = b[i % 2][2 * half + 1];
+            mma(s[0][half], q[0][step], b0, b1);
+            if (both) mma(s[1][half], q[1][step], b0, b1);
         }
     }
+    commit_copies();
+}
+
+// This warp's part of s to shared memory.
+template <class K>
+__device__ void leave(const Arena<K>& arena, const float (&s)[2][2][4], bool both) {
 #pragma unroll
-    for (int g = 0; g < 2; g++) {
+    for (int i = 0; i < 4 * K::BLOCKS; i++) {
+        const int g = i / (2 * K::BLOCKS), n = i / 2 % K::BLOCKS, r = i % 2;
         if (g == 1 && !both) continue;
-#pragma unroll
-        for (int n = 0; n < K::BLOCKS; n++)
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                Pack<float, 2> pair = {{s[g][n][2 * r], s[g][n][2 * r + 1]}};
-                if (K::BLOCKS == 1) pair.of[0] += s[g][1][2 * r], pair.of[1] += s[g][1][2 * r + 1];
-                float* at = arena.part(slice, g * GROUP + lane() / 4 + 8 * r,
-                                       key + n * 8 + lane() % 4 * 2);
-                store_shared(reinterpret_cast<Pack<float, 2>*>(at), pair);
-            }
+        Pack<float, 2> pair = {{s[g][n][2 * r], s[g][n][2 * r + 1]}};
+        if (K::BLOCKS == 1) pair.of[0] += s[g][1][2 * r], pair.of[1] += s[g][1][2 * r + 1];
+        const int row = g * GROUP + lane() / 4 + 8 * r, key = K::key() + n * 8 + lane() % 4 * 2;
+        store_shared(reinterpret_cast<Pack<float, 2>*>(arena.part(K::slice(), row, key)), pair);
     }
 }
 
-// The query that a lane owns with its neighbours: running maximum (log2) and sum of weights, the sum
-// over this lane's keys only.
+// The query that a lane owns with its neighbours: running maximum (log2) and sum of weights, the
+// sum over this lane's keys only.
 struct Row {
     float peak, mass;
 };
@@ -353,13 +400,14 @@ __device__ void weigh(const Arena<K>& arena, Row& own, int keys, float scale) {
 #pragma unroll
             for (int j = 0; j < WIDTH; j++) s[i + j] += part.of[j];
         }
-    float peak = own.peak;
+    float peak = minus_infinity();
 #pragma unroll
     for (int i = 0; i < K::OWN; i++) {
         s[i] = key + i < keys ? s[i] * scale : minus_infinity();
         peak = fmaxf(peak, s[i]);
     }
     peak = over_row<K>(peak, [](float x, float y) { return fmaxf(x, y); });
+    if (peak <= own.peak + SLACK) peak = own.peak;
     const float rescale = exp2f(own.peak - peak);
     own = {peak, own.mass * rescale};
     Pack<unsigned, K::OWN / 2> weights;
@@ -373,26 +421,35 @@ __device__ void weigh(const Arena<K>& arena, Row& own, int keys, float scale) {
     if (lane() % K::WARPS == 0) store_shared(arena.rescale(row), rescale);
 }
 
-// o = o 2^(m - m') + w v for this warp's channels.
+// o = o 2^(m - m') for this warp's channels. Few tiles have a query whose maximum follows.
+template <class K>
+__device__ void rescale(const Arena<K>& arena, float (&o)[2][K::COLUMNS / 8][4], bool both) {
+    float by[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {  // the rows of a thread: two of each group
+        const int row = i / 2 * GROUP + lane() / 4 + i % 2 * 8;
+        by[i] = i < 2 || both ? load_shared(arena.rescale(row)) : 1;
+    }
+    if (__all_sync(~0u, by[0] * by[1] * by[2] * by[3] == 1)) return;  // none is larger than 1
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int n = 0; n < K::COLUMNS / 8; n++) {
+            o[i / 2][n][i % 2 * 2] *= by[i];
+            o[i / 2][n][i % 2 * 2 + 1] *= by[i];
+        }
+}
+
+// o = o + w v for this warp's channels.
 template <class K>
 __device__ void gather(const Arena<K>& arena, float (&o)[2][K::COLUMNS / 8][4], const __half* v,
                        bool both) {
     unsigned w[2][K::KEYS / 16][4];
 #pragma unroll
-    for (int g = 0; g < 2; g++) {
-        if (g == 1 && !both) continue;
-#pragma unroll
-        for (int h = 0; h < K::KEYS / 16; h++)
-            ldmatrix(w[g][h], arena.weight(g * GROUP + lane() % 16, h * 16 + lane() / 16 * 8));
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const float rescale = load_shared(arena.rescale(g * GROUP + lane() / 4 + 8 * r));
-#pragma unroll
-            for (int n = 0; n < K::COLUMNS / 8; n++) {
-                o[g][n][2 * r] *= rescale;
-                o[g][n][2 * r + 1] *= rescale;
-            }
-        }
+    for (int h = 0; h < K::KEYS / 16; h++) {
+        const int row = lane() % 16, key = h * 16 + lane() / 16 * 8;
+        ldmatrix(w[0][h], arena.weight(row, key));
+        if (both) ldmatrix(w[1][h], arena.weight(GROUP + row, key));
     }
     v += lane() % 16 * K::PITCH + warp() * K::COLUMNS + lane() / 16 * 8;
 #pragma unroll
@@ -496,15 +553,15 @@ __device__ void attend(const Problem& p) {
     // The queries pass through the second buffer while the first keys arrive, or through both.
     constexpr bool BESIDE = K::KEYS >= QUERIES;
 
-    if (BESIDE) fetch<K, K::KEYS>(arena.tile(0), p.k, begin, end, p.d);
-    fetch<K, QUERIES>(arena.tile(BESIDE), p.q, query, p.queries, p.d);
+    if (BESIDE) fetch<K, K::KEYS>(arena.tile(0), p.k, begin, end, p.d).all();
+    fetch<K, QUERIES>(arena.tile(BESIDE), p.q, query, p.queries, p.d).all();
     wait_copies<0>();  // q, and the first tile if it is on its way
     __syncthreads();  // 1: the queries are whole before any warp reads them
     unsigned q[2][K::STEPS][4];
     keep<K>(q, arena.tile(BESIDE));
     if (!BESIDE) {
         __syncthreads();  // 2: every warp has its queries before keys take their place
-        fetch<K, K::KEYS>(arena.tile(0), p.k, begin, end, p.d);
+        fetch<K, K::KEYS>(arena.tile(0), p.k, begin, end, p.d).all();
     }
 
     Row own = {minus_infinity(), 0};
@@ -513,14 +570,18 @@ __device__ void attend(const Problem& p) {
         const __half* k = arena.tile(turn);
         wait_copies<0>();  // k
         __syncthreads();  // 3: k is whole; every warp is done with the tile of the other buffer
-        if (K::ONE_MAP) fetch<K, K::KEYS>(arena.tile(turn ^ 1), p.k, first + K::KEYS, end, p.d);
-        else fetch<K, K::KEYS>(arena.tile(1), p.v, first, end, p.dv);
-        score<K>(arena, q, k, both);
+        const auto copies =
+            K::ONE_MAP ? fetch<K, K::KEYS>(arena.tile(turn ^ 1), p.k, first + K::KEYS, end, p.d)
+                       : fetch<K, K::KEYS>(arena.tile(1), p.v, first, end, p.dv);
+        float s[2][2][4] = {};
+        score<K>(s, q, k, both, copies);
+        leave<K>(arena, s, both);
         __syncthreads();  // 4: the parts of s are whole; every warp is done with the keys
-        if (!K::ONE_MAP) fetch<K, K::KEYS>(arena.tile(0), p.k, first + K::KEYS, end, p.d);
+        if (!K::ONE_MAP) fetch<K, K::KEYS>(arena.tile(0), p.k, first + K::KEYS, end, p.d).all();
         if (owner) weigh<K>(arena, own, end - first, p.scale * LOG2_E);
         if (!K::ONE_MAP) wait_copies<1>();  // the values, not the next keys
         __syncthreads();  // 5: the weights, and the values, are whole
+        rescale<K>(arena, o, both);
         gather<K>(arena, o, K::ONE_MAP ? k : arena.tile(1), both);
     }
     if (owner) conclude<K>(p, arena, own);
@@ -528,16 +589,16 @@ __device__ void attend(const Problem& p) {
     write<K>(p, arena, o);
 }
 
-using Cla64 = Kernel<64, false, 4, 1, 32>;
-using Cla128 = Kernel<128, false, 4, 1, 32>;
-using Cla256 = Kernel<256, false, 4, 1, 32>;
-using Cla512 = Kernel<512, false, 8, 2, 32>;
-using ClaShared512 = Kernel<512, true, 8, 2, 32>;
-using ClaShared1024 = Kernel<1024, true, 8, 8, 16>;
+using Cla64 = Kernel<64, false, 4, 1, 32, 4>;
+using Cla128 = Kernel<128, false, 4, 1, 32, 3>;
+using Cla256 = Kernel<256, false, 4, 2, 32, 2>;
+using Cla512 = Kernel<512, false, 8, 2, 32, 1>;
+using ClaShared512 = Kernel<512, true, 8, 2, 32, 1>;
+using ClaShared1024 = Kernel<1024, true, 8, 8, 16, 1>;
 
-#define KERNEL(name, K)                                                           \
-    extern "C" __global__ void __launch_bounds__(K::THREADS) name(const Problem p) { \
-        attend<K>(p);                                                             \
+#define KERNEL(name, K)                                                                           \
+    extern "C" __global__ void __launch_bounds__(K::THREADS, K::RESIDENT) name(const Problem p) { \
+        attend<K>(p);                                                                             \
     }
 KERNEL(cla_64, Cla64)
 KERNEL(cla_128, Cla128)

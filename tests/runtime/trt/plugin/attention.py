@@ -37,6 +37,7 @@ PROBE = {
     "sliced": Case(queries=21, keys=72, d=264, dv=296, gain=2.0),
     "split": Case(queries=21, keys=72, d=64, dv=61, splits=3, batch=2),
     "padded": Case(queries=21, keys=72, d=61, dv=61),
+    "grown": Case(queries=21, keys=104, d=64, dv=64, gain=20.0),
     "peaks": Case(queries=21, keys=72, d=64, dv=61, gain=300.0),
     "linear": Case(
         queries=21, keys=72, d=61, dv=64, forms=("LINEAR", "LINEAR", "LINEAR"), form_out="LINEAR"

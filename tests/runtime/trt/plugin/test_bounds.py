@@ -47,7 +47,7 @@ def test_a_tile_of_cla_shared_512_costs_what_the_head_of_the_file_adds_up(tiles)
     [
         ("cla_64", 0.43),
         ("cla_128", 0.60),
-        ("cla_256", 0.75),
+        ("cla_256", 0.69),
         ("cla_512", 0.76),
         ("cla_shared_512", 0.94),
         ("cla_shared_1024", 0.90),

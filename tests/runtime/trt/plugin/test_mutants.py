@@ -77,36 +77,42 @@ COPIES = [
     Mutant("keys not awaited", "wait_copies<0>();  // k", "// k", "separate"),
     Mutant("values not awaited", "wait_copies<1>();", "", "separate"),
     Mutant("one group too few awaited", "wait_copies<1>();", "wait_copies<2>();", "separate"),
-    Mutant("copies not committed", "    commit_copies();\n}", "}", "shared"),
-    Mutant("copies past the last tile", "if (first < end) {", "{", "shared"),
+    Mutant("copies not committed", "        commit_copies();\n    }", "}", "shared"),
+    Mutant("next tile not committed", "    commit_copies();\n#", "\n#", "shared"),
+    Mutant("copies past the last tile", "if (first >= end) return copies;", "", "shared"),
 ]
 USUAL = [
     Mutant("key mask", "key + i < keys ?", "true ?", "separate"),
-    Mutant("rescale of o", "o[g][n][2 * r] *= rescale;", "", "separate"),
+    Mutant("rescale of o", "o[i / 2][n][i % 2 * 2] *=", "0,", "grown"),
 ]
 OTHERS = [
-    Mutant("rescale of the other column", "o[g][n][2 * r + 1] *= rescale;", "", "separate"),
-    Mutant("rescale of the sum", "own.mass * rescale", "own.mass", "separate"),
-    Mutant("maximum of this tile only", "float peak = own.peak;", "float peak = -1e9f;", "peaks"),
+    Mutant("rescale of the other column", "o[i / 2][n][i % 2 * 2 + 1] *=", "0,", "grown"),
+    Mutant(
+        "o is never rescaled",
+        "if (__all_sync(~0u, by[0] * by[1] * by[2] * by[3] == 1)) return;",
+        "return;",
+        "grown",
+    ),
+    Mutant("weights past fp16", "SLACK = 8;", "SLACK = 64;", "grown"),
+    Mutant("rescale of the sum", "own.mass * rescale", "own.mass", "grown"),
+    Mutant("maximum of this tile only", "peak <= own.peak + SLACK", "false && peak", "peaks"),
     Mutant("half a row", "mask < K::WARPS;", "mask < K::WARPS / 2;", "separate"),
     Mutant("half a row of eight lanes", "mask < K::WARPS;", "mask < K::WARPS / 2;", "shared"),
     Mutant("sum of one lane", "over_row<K>(own.mass,", "own.mass; over_row<K>(0,", "separate"),
     Mutant("base of the exponent", "p.scale * LOG2_E", "p.scale", "separate"),
-    Mutant("wrong row of s", "lane() / 4 + 8 * r,", "lane() / 4 + 8 - 8 * r,", "separate"),
+    Mutant(
+        "wrong row of s", "lane() / 4 + 8 * r, key =", "lane() / 4 + 8 - 8 * r, key =", "separate"
+    ),
     Mutant("wrong row of y", "lane() / 4 + 8 * r;", "lane() / 4 + 8 - 8 * r;", "separate"),
-    Mutant("wrong row's rescale", "lane() / 4 + 8 * r));", "lane() / 4));", "separate"),
+    Mutant("wrong row's rescale", "lane() / 4 + i % 2 * 8;", "lane() / 4;", "grown"),
     Mutant(
         "one slice of the channels", "slice < K::SLICES; slice++", "slice < 1; slice++", "shared"
     ),
-    Mutant("slices in one place", "arena.part(slice, g", "arena.part(0, g", "shared"),
+    Mutant("slices in one place", "arena.part(K::slice()", "arena.part(0", "shared"),
     Mutant("half of the steps", "pair.of[0] += s[g][1][2 * r],", "", "shared"),
     Mutant("half of the steps, odd", ", pair.of[1] += s[g][1][2 * r + 1]", "", "shared"),
-    Mutant(
-        "halves of b swapped",
-        "b[2 * half], b[2 * half + 1]);\n        ",
-        "b[2 * half + 1], b[2 * half]);\n        ",
-        "separate",
-    ),
+    Mutant("halves of b swapped", "b[i % 2][2 * half]", "b[i % 2][2 * half + 1]", "separate"),
+    Mutant("loads of k not in turn", "b[(i + 1) % 2], k", "b[i % 2], k", "separate"),
     Mutant("keys of a wide tile", "lane() % 8 + lane() / 16 * 8;", "lane() % 8;", "wide"),
     Mutant("channels of a wide tile", "lane() / 8 % 2 * 8;", "lane() / 16 * 8;", "wide"),
     Mutant("steps of a wide tile", "2 * i + half : i;", "2 * i + half : i / 2;", "wide"),
@@ -148,17 +154,15 @@ OTHERS = [
 OVERRUNS = [
     Mutant(
         "tokens of a wide map",
-        "inside ? at + map.token * row : at, inside ? bytes : 0",
-        "at + map.token * row, bytes",
+        "i * STEP < rows ? bytes : 0",
+        "bytes",
         "separate",
     ),
-    Mutant(
-        "tokens of INT8", "if (row < rows && c < channels) raw", "if (c < channels) raw", "int8"
-    ),
+    Mutant("tokens of INT8", "row < rows && c < channels ? __ldg", "c < channels ? __ldg", "int8"),
     Mutant(
         "channels of INT8",
-        "if (row < rows && c < channels) raw",
-        "if (row < rows) raw",
+        "row < rows && c < channels ? __ldg",
+        "row < rows ? __ldg",
         "int8_padded",
     ),
     Mutant(

@@ -1,5 +1,5 @@
-// What a launch costs, counted while the shim runs it: tensor products, wavefronts of shared memory,
-// bytes of global memory.
+// What a launch costs, counted while the shim runs it: tensor products, wavefronts of shared
+// memory, bytes of global memory.
 //
 // Shared memory has 32 banks of 4 bytes. An instruction of a warp takes one wavefront (a clock) for
 // each 128 bytes, and one more for each further word that a bank has to give in the same phase. A

@@ -8,8 +8,8 @@
 // launch asked for has to be so still at its end.
 // mma and ldmatrix follow the fragment layout in the PTX manual ("Matrix fragments for
 // mma.m16n8k16", "ldmatrix"). The 16 bytes that a cp.async writes are NaN from the moment it is
-// issued until its thread waits for it, so that a reader that is too early sees NaN, and so does one
-// that should have been done with what was there before. counter.h counts what all this costs.
+// issued until its thread waits for it, so that a reader that is too early sees NaN, and so does
+// one that should have been done with what was there before. counter.h counts what all this costs.
 //
 // Not modelled: the rounding order of the tensor core's sums, time, memory ordering finer than the
 // barrier.
@@ -26,7 +26,7 @@
 
 #include "counter.h"
 
-// --- what the compiler and cuda_fp16.h give a kernel ----------------------------------------------
+// --- what the compiler and cuda_fp16.h give a kernel --------------------------------------------
 
 #if defined(__aarch64__)
 typedef __fp16 __half;  // g++ 12 has no _Float16 in C++ there
@@ -44,7 +44,7 @@ struct dim3 { unsigned x, y, z; };
 #define __launch_bounds__(...)
 
 namespace simt {
-constexpr int LARGEST = 232448;  // most bytes of shared memory of a block on any GPU (sm_90: 227 KB)
+constexpr int LARGEST = 232448;  // bytes of shared memory of a block on any GPU (sm_90: 227 KB)
 constexpr int GUARD = 4096;
 }
 alignas(128) static unsigned char shared_memory[simt::LARGEST + simt::GUARD];
@@ -80,7 +80,7 @@ inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a < b ? b : a; }
 
-// --- fibers ---------------------------------------------------------------------------------------
+// --- fibers -------------------------------------------------------------------------------------
 
 namespace simt {
 
@@ -316,7 +316,7 @@ inline void load_matrices(Warp& warp, bool transposed) {
 
 }  // namespace simt
 
-// --- what a kernel calls ----------------------------------------------------------------------------
+// --- what a kernel calls ------------------------------------------------------------------------
 
 inline void __syncthreads() { simt::barrier(); }
 
@@ -326,6 +326,16 @@ inline float __shfl_xor_sync(unsigned, float x, int mask) {
         for (int lane = 0; lane < 32; lane++)
             *static_cast<float*>(warp.taken[lane]) =
                 *static_cast<const float*>(warp.given[lane ^ mask]);
+    });
+    return y;
+}
+
+inline bool __all_sync(unsigned, bool x) {
+    bool y;
+    simt::together(&x, &y, [](simt::Warp& warp) {
+        bool all = true;
+        for (const void* given : warp.given) all &= *static_cast<const bool*>(given);
+        for (void* taken : warp.taken) *static_cast<bool*>(taken) = all;
     });
     return y;
 }
@@ -369,9 +379,11 @@ void store_global(T* at, T x) {
     *at = x;
 }
 
-inline void copy_async(__half* to, const __half* from, int bytes, int line = __builtin_LINE()) {
+inline void copy_async(__half* to, const __half* from, int bytes, bool on,
+                       int line = __builtin_LINE()) {
+    if (!on) return;
     simt::aligned(to, 16);
-    simt::aligned(from, 16);
+    if (bytes) simt::aligned(from, 16);
     simt::counter.touch(simt::ASYNC, simt::machine.current, to, 16, line);
     if (simt::counter.on) simt::counter.now().read += bytes;
     memset(static_cast<void*>(to), 0xff, 16);
