@@ -268,7 +268,8 @@ def _why_no_driver(cuda: Cuda) -> str:
     return (
         f"the NVIDIA driver supports CUDA {version_text(number)}, "
         f"the binding needs {version_text(runtime)}: "
-        f"update it, or pip install 'cuda-bindings<{major + 1}' tensorrt-cu{major}"
+        f"update it, or pip install 'cuda-bindings<{major + 1}' and a TensorRT for CUDA {major} "
+        f"(tensorrt-cu{major}; on a Jetson JetPack's)"
     )
 
 

@@ -38,6 +38,17 @@ def frames(count, *, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
 
 
+def right(outputs, batch):
+    """Tell whether a session's outputs are exactly `answer(batch)`, as float32."""
+    expected = answer(batch)
+    assert set(outputs) == set(expected)
+    return all(
+        outputs[name].dtype == np.float32
+        and np.array_equal(outputs[name], values.astype(OUTPUTS[name][0]).astype(np.float32))
+        for name, values in expected.items()
+    )
+
+
 @dataclass
 class Bench:
     """A fake GPU with a fake TensorRT on it."""
@@ -61,11 +72,10 @@ class Bench:
 
 @pytest.fixture
 def bench():
-    """Make benches: `bench(fail_at=3, refuse="execute_async_v3", integrated=True)`."""
+    """Make benches: `bench(own_graphs=True)`, `bench(raises={"infer_shapes": RuntimeError()})`."""
 
-    def make(*, fail_at=None, fail_with=719, integrated=False, **trt):
-        cuda = FakeCuda(integrated=integrated, fail_at=fail_at, fail_with=fail_with)
-        return Bench(cuda, FakeTrt(cuda, **{"answer": answer, "outputs": OUTPUTS, **trt}))
+    def make(**trt):
+        return Bench(cuda := FakeCuda(), FakeTrt(cuda, answer=answer, outputs=OUTPUTS, **trt))
 
     return make
 

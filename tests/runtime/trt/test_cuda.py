@@ -53,7 +53,8 @@ def test_the_installed_binding_answers_without_an_exception():
             12020,
             0,
             "supports CUDA 12.2, the binding needs 13.5: "
-            "update it, or pip install 'cuda-bindings<13' tensorrt-cu12",
+            "update it, or pip install 'cuda-bindings<13' and a TensorRT for CUDA 12 "
+            "(tensorrt-cu12; on a Jetson JetPack's)",
         ),
         (100, 12060, 0, "CUDA sees no NVIDIA GPU"),
         (0, 12060, 0, "it counts 0"),

@@ -20,7 +20,8 @@ from tests.wheels import folder_or_skip
 ROOT = Path(__file__).parents[4]
 INSIDE = Path(__file__).parent / "inside"
 # A part of the suite that runs inside the process: its file and what it is about.
-PARTS = ("names", "plugin_life", "session", "builder", "failures")
+PARTS = ("names", "plugin_life", "session", "session_failures", "builder", "failures")
+PLUGINS = ("results", "fixtures")
 TIMEOUT = 300
 
 
@@ -90,8 +91,16 @@ def run_inside(bindings: Path, files: list[Path], *, standin: Path, place: Path)
     variables = environment(bindings, standin=str(standin), place=place)
     results = Path(variables["RESULTS"])
     results.touch()
-    options = ["-p", "tests.runtime.trt.bindings.inside.results", "-p", "no:xdist"]
-    options += ["-p", "no:cacheprovider", "--noconftest", "--capture=sys", "--tb=short"]
+    options = [f"-ptests.runtime.trt.bindings.inside.{name}" for name in PLUGINS]
+    options += [
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+        "--noconftest",
+        "--capture=sys",
+        "--tb=short",
+    ]
     options += ["--rootdir", str(ROOT), "--basetemp", str(place / "temporary")]
     command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
     done = subprocess.run(

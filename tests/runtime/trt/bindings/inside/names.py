@@ -12,7 +12,7 @@ from finedge.runtime.trt.build.compiler import WEAK_FLAGS
 from finedge.runtime.trt.library import STRONG_SINCE, numbers
 from finedge.runtime.trt.plugin import cross_layer_attention as plugin
 from finedge.runtime.trt.plugin.launch import FORMATS
-from tests.runtime.trt.bindings.inside.uses import uses
+from tests.runtime.trt.bindings.inside.collector import uses
 
 CODE = Path(finedge.runtime.trt.__file__).parent
 PLUGIN = "plugin/cross_layer_attention.py"

@@ -78,9 +78,12 @@ class Maps:
 def live(maps):
     """Let the mock lead a plugin through its life; return the steps that passed and failed."""
     steps = {True: [], False: []}
-    report = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int)(
-        lambda step, passed: steps[bool(passed)].append(step.decode())
-    )
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int)
+    def report(step, passed):
+        steps[bool(passed)].append(step.decode())
+        reuse_memory()
+
     pointers = [array.ctypes.data for array in (*maps.arrays, maps.workspace)]
     sizes = (BATCH, CHANNELS, QUERY_SIDE, KEY_SIDE, SCALE, STREAM)
     work = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: library.drive(*pointers, *sizes))
@@ -90,6 +93,12 @@ def live(maps):
     library.on_step(None)
     library.arm(None)
     return steps[True], steps[False]
+
+
+def reuse_memory():
+    """Overwrite what Python has freed: a collection of fields does not keep them alive."""
+    gc.collect()
+    return [np.full(1, 7, np.int32) for _ in range(1000)]
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +130,18 @@ def test_the_registry_finds_the_creator_under_its_namespace_only(driver):
     assert registry.get_creator(OP.name, str(OP.version), "") is None
     assert registry.get_creator(OP.name, str(OP.version), OP.domain).name == OP.name
     assert [creator.name for creator in registry.all_creators] == [OP.name]
+
+
+def test_an_error_of_ours_is_a_failed_call_and_is_printed(driver, monkeypatch, capfd):
+    """The bindings turn an exception into a code. TensorRT then ends the build or the run."""
+    monkeypatch.setenv("STANDIN_CC", "7.5")
+    module._driver.cache_clear()
+    module.register(trt, library=driver)
+    passed, failed = live(Maps())
+    module._driver.cache_clear()
+    assert failed == ["onShapeChange", "enqueue"]
+    assert passed == [step for step in STEPS if step not in failed]
+    assert "compute capability 7.5" in capfd.readouterr().err
 
 
 def test_without_set_tactic_the_life_ends_where_tensorrt_would(driver, monkeypatch):

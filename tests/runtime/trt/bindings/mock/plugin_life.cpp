@@ -111,7 +111,10 @@ struct Life {
 
     bool create() {
         auto const* names = creator->getFieldNames();
-        must(names && names->count == 5, "getFieldNames");
+        bool same = names && names->count == 5;
+        for (int i = 0; same && i < names->count; i++)
+            same = !std::strcmp(names->fields[i].name, fields.list[i].name);
+        must(same, "getFieldNames");
         PluginFieldCollection const collection{static_cast<int>(fields.list.size()),
                                                fields.list.data()};
         plugin = creator->createPlugin("attend", &collection, BUILD - 1);  // TensorRTPhase::kBUILD
