@@ -157,6 +157,7 @@ def test_a_case_that_cuda_refuses_is_a_row_with_its_reason(standin_libcuda, tmp_
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(numbers, "checked", refuse)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # it would ask the stand-in
     request = Request(tmp_path, time.monotonic() + 60, small=True, library=str(standin_libcuda))
     rows = list(numbers.rows(request))
     assert "illegal memory access" in rows[0]["reason"]

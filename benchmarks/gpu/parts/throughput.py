@@ -33,6 +33,8 @@ def rows(request: Request) -> Iterator[Row]:
                 yield event.row
             elif event.code:
                 yield {"what": event.job.name, "reason": f"exit code {event.code}"}
+        if request.seconds_left < 2:
+            yield {"what": "end", "reason": "the time ended before all families were timed"}
 
 
 def job(backbone: str, side: int, lock: str) -> Job:
