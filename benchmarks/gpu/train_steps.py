@@ -101,6 +101,8 @@ def steps(what: Training, lock: Any) -> Row:
             loss = step().item()
         planned = time.perf_counter() - start
     with locked(lock, fcntl.LOCK_EX):
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         step().item()
         start = time.perf_counter()
         for _ in range(STEPS):
