@@ -343,9 +343,9 @@ __device__ void score(float (&s)[2][2][4], const unsigned (&q)[2][K::STEPS][4], 
     ldmatrix(b[0], k);
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
-        if (i + 1 < LOADS) ldmatrix(b[(i + 1) % 2], k + (i + 1) * (32 / K::BLOCKS));
 #pragma unroll
         for (int j = EACH * i; j < EACH * i + EACH && j < LOADS; j++) copies.piece(j);
+        if (i + 1 < LOADS) ldmatrix(b[(i + 1) % 2], k + (i + 1) * (32 / K::BLOCKS));
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int step = K::BLOCKS == 1 ? 2 * i + half : i;
@@ -589,7 +589,7 @@ __device__ void attend(const Problem& p) {
     write<K>(p, arena, o);
 }
 
-using Cla64 = Kernel<64, false, 4, 1, 32, 4>;
+using Cla64 = Kernel<64, false, 4, 1, 32, 3>;
 using Cla128 = Kernel<128, false, 4, 1, 32, 3>;
 using Cla256 = Kernel<256, false, 4, 2, 32, 2>;
 using Cla512 = Kernel<512, false, 8, 2, 32, 1>;
