@@ -24,6 +24,7 @@ from tests.runtime.trt.plugin.attention import (
     error,
     opened,
 )
+from tests.runtime.trt.plugin.bounds import intervals
 from tests.runtime.trt.plugin.conftest import build_host
 from tests.runtime.trt.plugin.test_kernel import TOLERANCE
 
@@ -98,6 +99,12 @@ OTHERS = [
     Mutant(
         "wrong row of s", "lane() / 4 + 8 * r, key =", "lane() / 4 + 8 - 8 * r, key =", "separate"
     ),
+    Mutant("slice of a warp", "return warp() % SLICES;", "return 0;", "shared"),
+    Mutant("keys of a warp", "SLICES * (8 * BLOCKS);", "SLICES * 8;", "medium"),
+    Mutant("channels of a warp", "warp() * K::COLUMNS + lane() % 4", "lane() % 4", "separate"),
+    Mutant("tokens of a copy", "step = map.token * STEP,", "step = map.token,", "separate"),
+    Mutant("first key of a split", "run * blockIdx.y,", "0,", "split"),
+    Mutant("image of a part", "long long>(blockIdx.z) * p.splits", "long long>(0)", "split"),
     Mutant("wrong row of y", "lane() / 4 + 8 * r;", "lane() / 4 + 8 - 8 * r;", "separate"),
     Mutant("wrong row's rescale", "lane() / 4 + i % 2 * 8;", "lane() / 4;", "grown"),
     Mutant(
@@ -144,6 +151,15 @@ OTHERS = [
     Mutant("second channel of a linear answer", "at + y.channel,", "at,", "linear"),
     Mutant("channels of a linear map", "map.channel * i)", "map.channel * (i ^ 1))", "linear_v"),
     Mutant("crooked address", "SKEW = 8;", "SKEW = 4;", "separate"),
+]
+# The numbers stay right; the counter shows these.
+CONFLICTS = [
+    Mutant("rows of a tile in the same banks", "SKEW = 8;", "SKEW = 0;", "shared"),
+    Mutant("s without its swizzle", "row % 4 * 8 + row % 2 * 4", "0", "shared"),
+    Mutant("s with half of it", "row % 4 * 8 + row % 2 * 4", "row % 4 * 8", "separate"),
+    Mutant("narrow s without its swizzle", "row / 2 % 2 * 8", "0", "wide"),
+    Mutant("w without its swizzle", "row / 2 % 4 * 8", "0", "shared"),
+    Mutant("narrow w without its swizzle", "row / 4 % 2 * 8", "0", "wide"),
 ]
 # Numbers alone may not show these: reads past the end are masked.
 OVERRUNS = [
@@ -200,6 +216,15 @@ def named(mutants, *, slow=False):
 def test_the_numbers_catch_it(mutant, tmp_path):
     library = opened(build(mutant, tmp_path, probes=[mutant.probe]))
     assert any(is_wrong(library, mutant.probe, order=order) for order in ORDERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", [NONE, *CONFLICTS], ids=lambda m: m.name)
+def test_the_counter_catches_it(mutant, tmp_path):
+    probe = mutant.probe or "shared"
+    library = opened(build(mutant, tmp_path, probes=[probe]))
+    conflicts = sum(cost.conflicts for cost in intervals(library, PROBE[probe]))
+    assert (conflicts == 0) == (mutant is NONE)
 
 
 def test_the_whole_kernel_passes_all_of_it(tmp_path):
