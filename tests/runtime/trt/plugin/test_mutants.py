@@ -92,9 +92,11 @@ OTHERS = [
     Mutant("weights past fp16", "SLACK = 8;", "SLACK = 64;", "grown"),
     Mutant("rescale of the sum", "own.mass * rescale", "own.mass", "grown"),
     Mutant("maximum of this tile only", "peak <= own.peak + SLACK", "false && peak", "peaks"),
-    Mutant("half a row", "mask < K::WARPS;", "mask < K::WARPS / 2;", "separate"),
-    Mutant("half a row of eight lanes", "mask < K::WARPS;", "mask < K::WARPS / 2;", "shared"),
-    Mutant("sum of one lane", "over_row<K>(own.mass,", "own.mass; over_row<K>(0,", "separate"),
+    Mutant("half a row", "mask < LANES;", "mask < LANES / 2;", "separate"),
+    Mutant("half a row of eight lanes", "mask < LANES;", "mask < LANES / 2;", "shared"),
+    Mutant(
+        "sum of one lane", "over<K::WARPS>(own.mass,", "own.mass; over<K::WARPS>(0,", "separate"
+    ),
     Mutant("base of the exponent", "p.scale * LOG2_E", "p.scale", "separate"),
     Mutant(
         "wrong row of s", "lane() / 4 + 8 * r, key =", "lane() / 4 + 8 - 8 * r, key =", "separate"
@@ -135,8 +137,8 @@ OTHERS = [
     Mutant("image of the batch", "map.batch * blockIdx.z", "0", "split"),
     Mutant("image of the answer", "y.batch * blockIdx.z", "0", "split"),
     Mutant("every split takes all keys", "min(begin + run, p.keys)", "p.keys", "split"),
-    Mutant("parts not weighed", "exp2f(__ldg(part + p.dv) - peak) / mass", "1 / mass", "split"),
-    Mutant("sums not weighed", "mass += exp2f(__ldg(part) - peak) *", "mass +=", "split"),
+    Mutant("parts not weighed", "share = weight /", "share = 1 /", "split"),
+    Mutant("sums not weighed", "over<32>(weight * mass", "over<32>(mass", "split"),
     Mutant(
         "split's maximum", "store_global(part, own.peak);", "store_global(part, 0.0f);", "split"
     ),
