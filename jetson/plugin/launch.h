@@ -67,7 +67,7 @@ struct Kernel {
 };
 
 // Shared memory is in bytes, as the head of the .cu file counts it.
-constexpr Kernel kSeparate[] = {{"cla_64", 64, 32, 32, 128, 15616, 4, 465},
+constexpr Kernel kSeparate[] = {{"cla_64", 64, 32, 32, 128, 15616, 3, 465},
                                 {"cla_128", 128, 32, 32, 128, 23808, 3, 531},
                                 {"cla_256", 256, 32, 32, 128, 44288, 2, 662},
                                 {"cla_512", 512, 32, 32, 256, 77056, 1, 924}};

@@ -50,7 +50,7 @@
 // from memory.
 // splits > 1: block y of the grid reads a contiguous run of ceil(tiles / splits) tiles, possibly
 // none. It writes o, m, l (m in units of log2; -inf and l = 0 if it had no tile) to
-// partial[batch][splits][queries][dv + 2] = {o[0..dv), m, l}. cla_combine then adds them up.
+// partial[batch][splits][queries][dv + 2] = {o[0..dv), m, l}. cla_combine then adds up at most 32.
 //
 // There are six barriers; a comment at each says what it protects. The only include is cuda_fp16.h,
 // so that NVRTC and nvcc compile this file as it is, and g++ with the shim of
@@ -343,9 +343,9 @@ __device__ void score(float (&s)[2][2][4], const unsigned (&q)[2][K::STEPS][4], 
     ldmatrix(b[0], k);
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
-        if (i + 1 < LOADS) ldmatrix(b[(i + 1) % 2], k + (i + 1) * (32 / K::BLOCKS));
 #pragma unroll
         for (int j = EACH * i; j < EACH * i + EACH && j < LOADS; j++) copies.piece(j);
+        if (i + 1 < LOADS) ldmatrix(b[(i + 1) % 2], k + (i + 1) * (32 / K::BLOCKS));
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int step = K::BLOCKS == 1 ? 2 * i + half : i;
@@ -377,13 +377,15 @@ struct Row {
     float peak, mass;
 };
 
-// Sum and maximum over the lanes that share a row.
-template <class K, typename Operation>
-__device__ float over_row(float x, Operation operation) {
+// Sum or maximum over LANES neighbouring lanes.
+template <int LANES, typename Operation>
+__device__ float over(float x, Operation operation) {
 #pragma unroll
-    for (int mask = 1; mask < K::WARPS; mask *= 2) x = operation(x, __shfl_xor_sync(~0u, x, mask));
+    for (int mask = 1; mask < LANES; mask *= 2) x = operation(x, __shfl_xor_sync(~0u, x, mask));
     return x;
 }
+__device__ inline float larger(float x, float y) { return fmaxf(x, y); }
+__device__ inline float sum(float x, float y) { return x + y; }
 
 // The weights of a tile from the parts of its scores, with `keys` of its keys before the end.
 template <class K>
@@ -406,7 +408,7 @@ __device__ void weigh(const Arena<K>& arena, Row& own, int keys, float scale) {
         s[i] = key + i < keys ? s[i] * scale : minus_infinity();
         peak = fmaxf(peak, s[i]);
     }
-    peak = over_row<K>(peak, [](float x, float y) { return fmaxf(x, y); });
+    peak = over<K::WARPS>(peak, larger);
     if (peak <= own.peak + SLACK) peak = own.peak;
     const float rescale = exp2f(own.peak - peak);
     own = {peak, own.mass * rescale};
@@ -503,7 +505,7 @@ __device__ inline float* partial(const Problem& p, int split, int query) {
 template <class K>
 __device__ void conclude(const Problem& p, const Arena<K>& arena, const Row& own) {
     const int row = warp() * K::ROWS + lane() / K::WARPS, query = blockIdx.x * QUERIES + row;
-    const float mass = over_row<K>(own.mass, [](float x, float y) { return x + y; });
+    const float mass = over<K::WARPS>(own.mass, sum);
     if (lane() % K::WARPS) return;
     store_shared(arena.mass(row), mass);
     if (p.splits == 1 || query >= p.queries) return;
@@ -589,7 +591,7 @@ __device__ void attend(const Problem& p) {
     write<K>(p, arena, o);
 }
 
-using Cla64 = Kernel<64, false, 4, 1, 32, 4>;
+using Cla64 = Kernel<64, false, 4, 1, 32, 3>;
 using Cla128 = Kernel<128, false, 4, 1, 32, 3>;
 using Cla256 = Kernel<256, false, 4, 2, 32, 2>;
 using Cla512 = Kernel<512, false, 8, 2, 32, 1>;
@@ -608,25 +610,26 @@ KERNEL(cla_shared_512, ClaShared512)
 KERNEL(cla_shared_1024, ClaShared1024)
 
 // y = sum over splits of 2^(m - max m) o / sum over splits of 2^(m - max m) l, a query per block.
+// Lane s has maximum and sum of split s, of at most 32, and all loads of o are independent.
 extern "C" __global__ void __launch_bounds__(COMBINE_THREADS) cla_combine(const Problem p) {
     const int query = blockIdx.x, pitch = p.queries * (p.dv + 2);  // from one split to the next
     const float* parts = partial(p, 0, query);
     const Answer answer(p, query);
-    float peak = minus_infinity(), mass = 0;
-    for (int s = 0; s < p.splits; s++) peak = fmaxf(peak, __ldg(parts + s * pitch + p.dv));
-    for (int s = 0; s < p.splits; s++) {
-        const float* part = parts + s * pitch + p.dv;
-        mass += exp2f(__ldg(part) - peak) * __ldg(part + 1);
-    }
+    const bool mine = lane() < p.splits;
+    const float* last = parts + lane() * pitch + p.dv;
+    const float peak = mine ? __ldg(last) : minus_infinity(), mass = mine ? __ldg(last + 1) : 0;
+    const float weight = exp2f(peak - over<32>(peak, larger));
+    const float share = weight / over<32>(weight * mass, sum);
 #pragma unroll 1
-    for (int c = threadIdx.x * 2; c < (p.dv + 7) / 8 * 8; c += COMBINE_THREADS * 2) {
+    for (int first = 0; first < p.dv; first += COMBINE_THREADS * 2) {
+        const int c = first + threadIdx.x * 2;
+        const float* part = parts + c;
         float x0 = 0, x1 = 0;
-#pragma unroll 4  // loads in flight
-        for (int s = 0; s < p.splits; s++) {
-            const float* part = parts + s * pitch;
-            const float share = exp2f(__ldg(part + p.dv) - peak) / mass;
-            x0 += c < p.dv ? share * __ldg(part + c) : 0;
-            x1 += c + 1 < p.dv ? share * __ldg(part + c + 1) : 0;
+#pragma unroll 8  // loads in flight
+        for (int s = 0; s < p.splits; s++, part += pitch) {
+            const float by = __shfl_sync(~0u, share, s);
+            x0 += c < p.dv ? by * __ldg(part) : 0;
+            x1 += c + 1 < p.dv ? by * __ldg(part + 1) : 0;
         }
         answer.put(c, x0, x1);
     }

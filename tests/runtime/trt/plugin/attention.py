@@ -33,6 +33,7 @@ COMBINE_KERNEL = Kernel(COMBINE, 0, 1, 0, COMBINE_BLOCK[0], 0, 0, 0)
 PROBE = {
     "separate": Case(queries=37, keys=72, d=64, dv=61, gain=2.0),
     "shared": Case(queries=37, keys=72, d=264, dv=264, shared=True, gain=2.0),
+    "medium": Case(queries=21, keys=72, d=200, dv=136, gain=2.0),
     "wide": Case(queries=21, keys=40, d=520, dv=520, shared=True, gain=2.0),
     "sliced": Case(queries=21, keys=72, d=264, dv=296, gain=2.0),
     "split": Case(queries=21, keys=72, d=64, dv=61, splits=3, batch=2),

@@ -7,19 +7,20 @@ middle of a launch:
 
 `overlap` lets the two work at once over the whole tile. `phases` lets them work at once only
 between two barriers, as one resident block does. Global memory, latency, the softmax and the launch
-come on top of both. `python -m tests.runtime.trt.plugin.bounds LIBRARY.so` prints the table as JSON
-lines; LIBRARY.so is what `conftest.build_host` makes.
+come on top of both. `python -m tests.runtime.trt.plugin.bounds` prints the table as JSON lines.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
-import sys
+import tempfile
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 from finedge.runtime.trt.plugin.launch import SEPARATE, SHARED, Kernel
 from tests.runtime.trt.plugin.attention import Case, answer, opened
+from tests.runtime.trt.plugin.conftest import build_host
 
 PRODUCT = 16 * 8 * 16  # multiplications of an mma.m16n8k16
 
@@ -151,5 +152,7 @@ def row(library: ctypes.CDLL, kernel: Kernel) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    for kernel in (*SEPARATE, *SHARED):
-        print(json.dumps(row(opened(sys.argv[1]), kernel)))
+    with tempfile.TemporaryDirectory() as folder:
+        built = opened(build_host(Path(folder) / "kernel.so"))
+    for each in (*SEPARATE, *SHARED):
+        print(json.dumps(row(built, each)))

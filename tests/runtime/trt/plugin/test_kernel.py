@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from finedge.runtime.trt.plugin.launch import HALF, INT8, SEPARATE, SHARED, AttentionShape
+from finedge.runtime.trt.plugin.splits import MAX_SPLITS
 from tests.runtime.trt.plugin.attention import (
     FIRST,
     LAST,
@@ -68,7 +69,7 @@ def test_no_order_of_the_warps_changes_a_bit(host_kernel, probe, order):
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("splits", [1, 2, 3, 7])
+@pytest.mark.parametrize("splits", [1, 2, 3, 7, MAX_SPLITS])
 def test_splits_add_up_even_where_some_have_no_keys(host_kernel, splits, batch):
     assert error(host_kernel, Case(21, 72, 64, 61, batch=batch, splits=splits)) < TOLERANCE
 

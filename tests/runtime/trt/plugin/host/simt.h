@@ -330,6 +330,15 @@ inline float __shfl_xor_sync(unsigned, float x, int mask) {
     return y;
 }
 
+inline float __shfl_sync(unsigned, float x, int from) {
+    float y;
+    simt::together(&x, &y, [from](simt::Warp& warp) {
+        for (void* taken : warp.taken)
+            *static_cast<float*>(taken) = *static_cast<const float*>(warp.given[from]);
+    });
+    return y;
+}
+
 inline bool __all_sync(unsigned, bool x) {
     bool y;
     simt::together(&x, &y, [](simt::Warp& warp) {
