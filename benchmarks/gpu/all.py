@@ -112,8 +112,8 @@ def _chosen(only: str) -> list[Part]:
     names = [name for name in only.split(",") if name]
     unknown = sorted(set(names) - {part.name for part in PARTS})
     if unknown:
-        known = ", ".join(part.name for part in PARTS)
-        raise SystemExit(f"no part {', '.join(unknown)}; parts: {known}")
+        names_of_parts = ", ".join(part.name for part in PARTS)
+        raise SystemExit(f"no part {', '.join(unknown)}; parts: {names_of_parts}")
     return [part for part in PARTS if not names or part.name in names]
 
 

@@ -94,10 +94,10 @@ def remove(place: Path) -> None:
 
 def commit(out: Path) -> None:
     """Write the commit and the digest of the sources."""
-    found = commit_of_checkout()
-    if found is None:
+    name = commit_of_checkout()
+    if name is None:
         raise Missing("no git, or no history")
-    (out / "commit").write_text(f"{found}\n")
+    (out / "commit").write_text(f"{name}\n")
     (out / "digest").write_text(f"{digest_of_sources()}\n")
 
 

@@ -86,13 +86,13 @@ def timing(rows: Sequence[Row]) -> Iterator[str]:
 
 def chosen_times(rows: Sequence[Row]) -> Iterator[str]:
     """Medians in microseconds of the shapes of the page."""
-    shown = [name for name in CONTENDERS if name != "compiled chain"]
-    yield from _head(["queries x keys, d, maps", "batch", *shown])
+    contenders = [name for name in CONTENDERS if name != "compiled chain"]
+    yield from _head(["queries x keys, d, maps", "batch", *contenders])
     shapes = latest_shapes(rows)
     for row in (shapes[shape] for shape in CHOSEN if shape in shapes):
         queries, keys = GRIDS[row["grid"]]
         name = f"{queries} x {keys}, {row['channels']}, {_maps(row)}"
-        yield _line([name, row["batch"], *_times(row["us"], shown)])
+        yield _line([name, row["batch"], *_times(row["us"], contenders)])
 
 
 def splits(rows: Sequence[Row]) -> Iterator[str]:

@@ -68,11 +68,11 @@ def main() -> None:
             print(json.dumps(_tried(Training(name, *sizes), lock, half=True)), flush=True)
 
 
-def _tried(what: Training, lock: Any, *, half: bool) -> Row:
+def _tried(training: Training, lock: Any, *, half: bool) -> Row:
     """Return the row of one family; what fails leaves its reason, and costs no other family."""
-    row = {**vars(what), "what": "half" if half else "steps"}
+    row = {**vars(training), "what": "half" if half else "steps"}
     try:
-        return {**row, **(halved(what, lock) if half else steps(what, lock))}
+        return {**row, **(halved(training, lock) if half else steps(training, lock))}
     except Exception as error:
         return {**row, "reason": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
     finally:
@@ -80,12 +80,12 @@ def _tried(what: Training, lock: Any, *, half: bool) -> Row:
             torch.cuda.empty_cache()
 
 
-def steps(what: Training, lock: Any) -> Row:
+def steps(training: Training, lock: Any) -> Row:
     """Take `STEPS` steps of SGD under bfloat16 autocast, with the GPU to itself."""
     with locked(lock, fcntl.LOCK_SH):
         start = time.perf_counter()
-        model, images = what.build(), what.images(what.batch)
-        targets = torch.randint(CLASSES, (what.batch,), device=device())
+        model, images = training.build(), training.images(training.batch)
+        targets = torch.randint(CLASSES, (training.batch,), device=device())
         optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True)
         model.train()
 
@@ -111,7 +111,7 @@ def steps(what: Training, lock: Any) -> Row:
         seconds = time.perf_counter() - start
         now = clocks()
     return {
-        "images_per_s": round(STEPS * what.batch / seconds, 1),
+        "images_per_s": round(STEPS * training.batch / seconds, 1),
         "planned_s": round(planned, 2),
         "memory_gib": round(_memory() / 2**30, 2),
         "loss": round(loss, 4),
@@ -120,10 +120,10 @@ def steps(what: Training, lock: Any) -> Row:
 
 
 @torch.inference_mode()
-def halved(what: Training, lock: Any) -> Row:
+def halved(training: Training, lock: Any) -> Row:
     """Return how far a float16 copy is from float32, as a share of the largest answer."""
     with locked(lock, fcntl.LOCK_SH):
-        model, images = what.build().eval(), what.images(HALF_BATCH)
+        model, images = training.build().eval(), training.images(HALF_BATCH)
         exact = {name: answer.float() for name, answer in model(images).items()}
         half = {name: answer.float() for name, answer in model.half()(images.half()).items()}
     shares = [
@@ -134,9 +134,9 @@ def halved(what: Training, lock: Any) -> Row:
 
 
 @contextmanager
-def locked(file: Any, how: int) -> Iterator[None]:
+def locked(file: Any, mode: int) -> Iterator[None]:
     """Hold the lock shared or alone; the end of the process frees it."""
-    fcntl.flock(file, how)
+    fcntl.flock(file, mode)
     try:
         yield
     finally:
