@@ -1,56 +1,59 @@
 """Everything of finedge that needs an NVIDIA GPU, in one call of at most 8 minutes.
 
-    python benchmarks/gpu/all.py OUT [--only NAMES] [--seconds 480] [--data DIR] [--bindings DIR]
+    python benchmarks/gpu/all.py OUT [--only NAMES] [--seconds 480] [--carried .gpu]
 
 Each part runs in a process of its own under its own time limit, so that a crash or a hang costs one
 part. Each row is written to OUT/results.jsonl as soon as it is known. Every part ends with a row of
 its `status`: done, skipped, failed or stopped, with a reason. OUT/log.txt holds what the parts
-wrote on stderr, OUT/clocks.csv the clocks during the run.
+wrote on stderr, OUT/clocks.csv the clocks during the run. Rows that a full disk refuses are
+printed.
 
 On a machine without a GPU every part starts and says why it is skipped; that is the dry run.
 `--library` names a stand-in for the CUDA driver there (tests: `standin_libcuda`); the numbers of
 the kernel are then checked on the CPU, at sizes that `--small` keeps small.
 
-Needs torch and numpy; for some parts nvcc, ncu, compute-sanitizer, cuda-bindings, timm, tyro and
-pictures: a part that lacks one says so.
+Needs torch and numpy. Some parts need ncu, compute-sanitizer, cuda-bindings, timm, or what
+`prepare.py` puts into `.gpu`: a part that lacks one says so.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.gpu.carried import FOLDER  # noqa: E402
 from benchmarks.gpu.device import LIBRARY  # noqa: E402
 from benchmarks.gpu.part import Part, run_part  # noqa: E402
-from benchmarks.gpu.results import Results, read  # noqa: E402
+from benchmarks.gpu.results import Results  # noqa: E402
 from benchmarks.gpu.watch import watch  # noqa: E402
 
 RESULTS, CLOCKS = "results.jsonl", "clocks.csv"
 SECONDS = 480.0
 QUERY = "timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,utilization.gpu,memory.used"
 
-# In this order: what matters most comes first, and the last part takes the time that is left.
+# In this order: what matters most comes first. The last three run side by side, since nothing in
+# them is timed, and the trainings take the time that is left. In parentheses: seconds on an H200.
 PARTS = (
-    Part("facts", 30),
-    Part("numbers", 60),
-    Part("lane", 45),
-    Part("bindings", 30),
-    Part("timing", 130),
-    Part("splits", 45),
-    Part("counters", 75),
-    Part("throughput", 75),
-    Part("commands", 150),
-    Part("sanitizer", 150, beside_next=True),
+    Part("facts", 30),  # (6)
+    Part("numbers", 60),  # (7)
+    Part("lane", 45),  # (7)
+    Part("bindings", 60),  # (6 a version)
+    Part("plugin", 30),
+    Part("timing", 100),  # (49)
+    Part("splits", 40),  # (13)
+    Part("counters", 60),  # (23)
+    Part("throughput", 130),
+    Part("sanitizer", 150, beside_next=True),  # (18)
+    Part("commands", 480, beside_next=True),
     Part("table", 480),
 )
 
@@ -61,11 +64,11 @@ def main() -> None:
         run_part(arguments.run, arguments)
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        file = stack.enter_context((arguments.out / RESULTS).open("a", encoding="utf-8"))
-        stack.enter_context(recorded_clocks(arguments.out / CLOCKS))
-        run_parts(_chosen(arguments.only), Results(file), arguments)
-    for row in (r for r in read(arguments.out / RESULTS) if "status" in r):
+    results = Results(arguments.out / RESULTS)
+    with recorded_clocks(arguments.out / CLOCKS):
+        run_parts(_chosen(arguments.only), results, arguments)
+    results.close()
+    for row in results.statuses:
         counted = f"{row['rows']:4} rows {row['seconds']:6.1f} s"
         print(f"{row['part']:12} {row['status']:8} {counted}  {row.get('reason', '')}")
 
@@ -93,24 +96,24 @@ def run_parts(parts: Sequence[Part], results: Results, arguments: argparse.Names
 @contextmanager
 def recorded_clocks(path: Path) -> Iterator[None]:
     """Let nvidia-smi write clocks, power and temperature twice a second, where it is installed."""
-    if shutil.which("nvidia-smi") is None:
-        yield
-        return
     command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,nounits", "-lms", "500"]
-    errors = subprocess.DEVNULL
-    with path.open("a") as file, subprocess.Popen(command, stdout=file, stderr=errors) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
+    process = None
+    # No nvidia-smi, or no room for the file: the run goes on without.
+    with suppress(OSError), path.open("a") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
 
 
 def _chosen(only: str) -> list[Part]:
     names = [name for name in only.split(",") if name]
     unknown = sorted(set(names) - {part.name for part in PARTS})
     if unknown:
-        known = ", ".join(part.name for part in PARTS)
-        raise SystemExit(f"no part {', '.join(unknown)}; parts: {known}")
+        names_of_parts = ", ".join(part.name for part in PARTS)
+        raise SystemExit(f"no part {', '.join(unknown)}; parts: {names_of_parts}")
     return [part for part in PARTS if not names or part.name in names]
 
 
@@ -122,8 +125,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="limit of the whole run")
     parser.add_argument("--small", action="store_true", help="tiny sizes")
     parser.add_argument("--library", default=LIBRARY, help="the CUDA driver, or a stand-in")
-    parser.add_argument("--data", type=Path, help="images: train/CLASS and test/CLASS")
-    parser.add_argument("--bindings", type=Path, help="TensorRT's bindings; see parts/bindings.py")
+    parser.add_argument("--carried", type=Path, default=FOLDER, help="made by prepare.py")
     parser.add_argument("--run", default="", help=argparse.SUPPRESS)  # one part, in this process
     return parser.parse_args()
 

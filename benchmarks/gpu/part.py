@@ -7,9 +7,11 @@ import importlib
 import json
 import time
 import traceback
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.gpu.carried import Carried
 from benchmarks.gpu.device import LIBRARY
 from benchmarks.gpu.results import Row
 
@@ -29,16 +31,14 @@ class Request:
         deadline: when the part must have ended, by `time.monotonic`.
         small: tiny sizes, for a dry run.
         library: the CUDA driver; a stand-in for it on a machine without a GPU.
-        data: images to train on (train/CLASS, test/CLASS), if any.
-        bindings: folder with TensorRT's Python bindings and a registry-only libnvinfer, if any.
+        carried: what was made for this machine beforehand.
     """
 
     out: Path
     deadline: float
     small: bool = False
     library: str = LIBRARY
-    data: Path | None = None
-    bindings: Path | None = None
+    carried: Carried = field(default_factory=Carried)
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Request:
@@ -48,8 +48,7 @@ class Request:
             time.monotonic() + arguments.seconds,
             small=arguments.small,
             library=arguments.library,
-            data=arguments.data,
-            bindings=arguments.bindings,
+            carried=Carried(arguments.carried),
         )
 
     @property
@@ -87,7 +86,8 @@ def run_part(name: str, arguments: argparse.Namespace) -> None:
     except Skip as reason:
         status = {"status": "skipped", "reason": str(reason)}
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         words = f"{type(error).__name__}: {str(error)[:500]}"
         status = {"status": "failed", "reason": words}
     print(json.dumps(status), flush=True)

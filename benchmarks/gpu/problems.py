@@ -1,7 +1,7 @@
 """Attention problems in GPU memory, laid out as TensorRT lays maps out, and the kernel on them.
 
-Around every buffer that the kernel writes lie guard bands; what no element occupies is NaN, or 127
-in INT8. Without a GPU the memory is the CPU's, which is what a stand-in for the driver reads.
+Around every buffer that the kernel writes lie guard bands; what no element occupies is NaN, or
+`INT8_POISON`. Without a GPU the memory is the CPU's, which is what a stand-in for the driver reads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.case import INT8_POISON, INT8_SCALE, Case
 from finedge.runtime.trt.plugin.driver import Driver, parameters_of
 from finedge.runtime.trt.plugin.launch import (
     COMBINE,
@@ -27,40 +28,7 @@ from finedge.runtime.trt.plugin.launch import (
 
 GUARD = 4096  # elements on either side
 GUARD_BYTE = 0x5A
-INT8_SCALE = 0.03
-
-
-@dataclass(frozen=True)
-class Case:
-    """A problem.
-
-    `forms` and `kinds` are of q, k and v; `splits` 0 leaves their number to the plan; the gains
-    multiply normal values.
-    """
-
-    queries: int
-    keys: int
-    d: int
-    dv: int
-    batch: int = 1
-    shared: bool = False
-    splits: int = 0
-    forms: tuple[str, str, str] = ("HWC8", "HWC8", "HWC8")
-    kinds: tuple[int, int, int] = (HALF, HALF, HALF)
-    form_out: str = "HWC8"
-    gain: float = 1.0
-    value_gain: float = 1.0
-    seed: int = 0
-
-    @property
-    def scale(self) -> float:
-        """1/sqrt(d), as in the paper."""
-        return float(self.d**-0.5)
-
-    @property
-    def kernel(self) -> str:
-        """The name of the kernel that answers it."""
-        return kernel_for(d=self.d, dv=self.dv, shared=self.shared).name
+NAN = torch.tensor([float("nan")], dtype=torch.float16)
 
 
 @dataclass(frozen=True)
@@ -82,8 +50,9 @@ class Placed:
         t = torch.arange(positions, device=device)[None, None, :]
         b = torch.arange(batch, device=device)[:, None, None]
         inside = t * layout.token + c // 32 * layout.group + c % 32 * layout.channel
-        dtype, poison = (torch.int8, 127) if kind == INT8 else (torch.float16, float("nan"))
-        memory = torch.full((2 * GUARD + batch * layout.batch,), poison, dtype=dtype, device=device)
+        size = 2 * GUARD + batch * layout.batch
+        values = torch.tensor(INT8_POISON, dtype=torch.int8) if kind == INT8 else NAN
+        memory = values.repeat(-(-size // len(values)))[:size].to(device)
         return cls(memory, GUARD + b * layout.batch + inside, layout)
 
     def fill(self, values: Tensor) -> None:
@@ -210,5 +179,5 @@ def _inputs(case: Case, device: torch.device) -> tuple[Placed, Placed, Placed]:
         return placed
 
     q = one(case.d, case.queries, 0, case.gain)
-    k = one(case.d, case.keys, 1, case.value_gain if case.shared else 1.0)
+    k = one(case.d, case.keys, 1, case.key_gain)
     return q, k, k if case.shared else one(case.dv, case.keys, 2, case.value_gain)

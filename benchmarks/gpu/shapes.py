@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.gpu.problems import Case
+from benchmarks.gpu.case import Case
 
 # Image side, and from which layer to which: (queries, keys).
 GRIDS = {

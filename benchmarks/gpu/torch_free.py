@@ -16,7 +16,9 @@ import argparse
 import ctypes
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +28,43 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from finedge.ops import cross_layer_attention  # noqa: E402
+from benchmarks.gpu.case import Case, HostMap, draw  # noqa: E402
 from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention  # noqa: E402
 from finedge.runtime.trt.plugin.driver import LIBRARY, Driver  # noqa: E402
-from finedge.runtime.trt.plugin.launch import HALF, INT8, AttentionShape, Map, MapLayout  # noqa: E402
+from finedge.runtime.trt.plugin.launch import (  # noqa: E402
+    HALF,
+    INT8,
+    SEPARATE,
+    SHARED,
+    AttentionShape,
+    Map,
+    MapLayout,
+)
 
 LIMIT = 1.5e-3  # of the largest value
-SCALE = 0.03  # of INT8
-HWC8, LINEAR, CHW32 = ("HWC8", HALF), ("LINEAR", HALF), ("CHW32", INT8)
-# queries, keys, channels, batch, shared, format of q, of k and v, and of y; few queries and images
-# on many keys make splits
-CHECKS: tuple[tuple[int, int, int, int, bool, Any, Any, Any], ...] = (
-    (49, 196, 64, 2, False, HWC8, HWC8, HWC8),
-    (49, 196, 61, 2, False, HWC8, HWC8, HWC8),
-    (17, 33, 128, 1, False, HWC8, HWC8, HWC8),
-    (196, 784, 256, 1, False, HWC8, HWC8, HWC8),
-    (49, 784, 512, 1, False, HWC8, HWC8, HWC8),
-    (49, 784, 512, 1, True, HWC8, HWC8, HWC8),
-    (49, 196, 1024, 2, True, HWC8, HWC8, HWC8),
-    (49, 196, 1000, 40, True, HWC8, HWC8, HWC8),
-    (33, 65, 61, 2, False, LINEAR, LINEAR, LINEAR),
-    (33, 65, 64, 2, False, HWC8, CHW32, HWC8),
-    (33, 65, 96, 2, False, HWC8, ("LINEAR", INT8), LINEAR),
-    (1, 1, 8, 1, False, HWC8, HWC8, HWC8),
+LINEAR, CHW32 = ("LINEAR",) * 3, ("HWC8", "CHW32", "CHW32")
+STEPS = (HALF, INT8, INT8)
+# Few queries and images on many keys make splits.
+CHECKS = (
+    Case(49, 196, 64, 64, 2),
+    Case(49, 196, 61, 61, 2),
+    Case(17, 33, 128, 128),
+    Case(196, 784, 256, 256),
+    Case(49, 784, 512, 512),
+    Case(49, 784, 512, 512, shared=True),
+    Case(49, 196, 1024, 1024, 2, shared=True),
+    Case(49, 196, 1000, 1000, 40, shared=True),
+    Case(33, 65, 61, 61, 2, forms=LINEAR, form_out="LINEAR"),
+    Case(33, 65, 64, 64, 2, forms=CHW32, kinds=STEPS),
+    Case(33, 65, 96, 96, 2, forms=("HWC8", "LINEAR", "LINEAR"), kinds=STEPS, form_out="LINEAR"),
+    Case(1, 1, 8, 8),
 )
-# What is profiled: a layer of CNL at 448 pixels, batch 32, projected to 64 to 512 channels and
-# absorbed; the last is split and combined.
-PROFILED: tuple[tuple[int, int, int, int, bool], ...] = (
-    (196, 3136, 64, 32, False),
-    (196, 3136, 128, 32, False),
-    (196, 3136, 256, 32, False),
-    (196, 3136, 512, 32, False),
-    (196, 3136, 512, 32, True),
-    (196, 784, 1024, 32, True),
-    (196, 3136, 512, 1, True),
+# What is profiled: a layer of CNL at 448 pixels, batch 32, by every kernel. The last is split and
+# combined.
+PROFILED = (
+    *(Case(196, 3136, kernel.size, kernel.size, 32) for kernel in SEPARATE),
+    *(Case(196, 3136, kernel.size, kernel.size, 32, shared=True) for kernel in SHARED),
+    Case(196, 3136, 512, 512, 1, shared=True),
 )
 
 
@@ -105,115 +110,72 @@ def main() -> int:
     driver.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
     driver.call("cuCtxSetCurrent", context)
     if arguments.what == "launch":
-        for profiled in PROFILED:
-            launch(driver, *profiled)
+        for case in PROFILED:
+            launch(driver, case)
         return 0
-    errors = [check(driver, *sizes) for sizes in CHECKS]
-    for sizes, error in zip(CHECKS, errors, strict=True):
-        print(json.dumps({"sizes": sizes, "error": error}))
-    return int(max(errors) > LIMIT)
+    worst = 0.0
+    for case in CHECKS:
+        error = check(driver, case)
+        print(json.dumps({**asdict(case), "error": error}), flush=True)
+        worst = max(worst, error)
+    return int(worst > LIMIT)
 
 
-def check(
-    driver: Driver, queries: int, keys: int, d: int, batch: int, shared: bool, *formats: Any
-) -> float:
+def check(driver: Driver, case: Case) -> float:
     """Return the largest error of a problem as a share of the largest value.
 
     It is infinite where an element was not written.
     """
-    form_q, form_k, form_y = formats
-    generator = np.random.default_rng(0)
+    maps = draw(case)
     with ExitStack() as stack:
         memory = Memory(driver, stack)
-        q = _Host((batch, d, queries), form_q, generator)
-        k = _Host((batch, d, keys), form_k, generator)
-        v = k if shared else _Host((batch, d, keys), form_k, generator)
-        y = _Host((batch, d, queries), form_y, None)
-        addresses = [
-            memory.put(q.memory),
-            at := memory.put(k.memory),
-            at if shared else memory.put(v.memory),
-            memory.room(y.memory.nbytes),
-        ]
-        problem = AttentionShape(
-            q.map(), k.map(), v.map(), y.map(), None, queries, keys, d, d, 1, batch, d**-0.5, 0
-        )
-        ready = ReadyAttention(driver, problem, shared=shared)
-        ready.launch(
-            addresses, workspace=memory.room(max(256, ready.plan.workspace_bytes)), stream=0
-        )
-        driver.call("cuCtxSynchronize")
-        whole = np.empty_like(y.memory)
-        if form_y == LINEAR or d % 8 == 0:
-            memory.get(addresses[3], whole)
-        else:  # nothing wrote the padding of y, and initcheck would report its copy
-            for row in range(batch * queries):
-                part = whole[row * y.layout.token : row * y.layout.token + d]
-                memory.get(addresses[3] + row * y.layout.token * 2, part)
-        exact = cross_layer_attention(*(m.exact() for m in (q, k, v)), scale=d**-0.5)[:, :, 0, :]
-        difference = (
-            np.abs(whole[y.index].astype(np.float64) - exact).max() / np.abs(v.exact()).max()
-        )
-        return float(np.nan_to_num(difference, nan=np.inf))
+        at_q, at_k = memory.put(maps.q.memory), memory.put(maps.k.memory)
+        at_v = at_k if case.shared else memory.put(maps.v.memory)
+        at_y = memory.room(maps.y.memory.nbytes)
+        views = [m.map() for m in (maps.q, maps.k, maps.v, maps.y)]
+        run(driver, case, views=views, addresses=(at_q, at_k, at_v, at_y), memory=memory)
+        read_back(memory, at_y, maps.y, channels=case.dv)
+    return maps.error(scale=case.scale)
 
 
-def launch(driver: Driver, queries: int, keys: int, d: int, batch: int, shared: bool) -> None:
+def launch(driver: Driver, case: Case) -> None:
     """Launch one problem once on random maps with neighbouring channels."""
     generator = np.random.default_rng(0)
-    layouts = [
-        MapLayout.of("HWC8", kind=HALF, channels=d, positions=n)
-        for n in (queries, keys, keys, queries)
-    ]
+    positions = (case.queries, case.keys, case.keys, case.queries)
+    layouts = [MapLayout.of("HWC8", kind=HALF, channels=case.d, positions=n) for n in positions]
     with ExitStack() as stack:
         memory = Memory(driver, stack)
         q, k = (
-            generator.standard_normal(batch * x.batch, dtype=np.float32).astype(np.float16)
+            generator.standard_normal(case.batch * x.batch, dtype=np.float32).astype(np.float16)
             for x in layouts[:2]
         )
         at_q, at_k = memory.put(q), memory.put(k)
-        addresses = (at_q, at_k, at_k if shared else memory.put(k), memory.room(q.nbytes))
-        problem = AttentionShape(
-            *(x.map() for x in layouts), None, queries, keys, d, d, 1, batch, d**-0.5, 0
-        )
-        ready = ReadyAttention(driver, problem, shared=shared)
-        ready.launch(
-            addresses, workspace=memory.room(max(256, ready.plan.workspace_bytes)), stream=0
-        )
-        driver.call("cuCtxSynchronize")
+        addresses = (at_q, at_k, at_k if case.shared else memory.put(k), memory.room(q.nbytes))
+        views = [layout.map() for layout in layouts]
+        run(driver, case, views=views, addresses=addresses, memory=memory)
 
 
-class _Host:
-    """A map [B, C, N] in a TensorFormat, on the host; NaN or 127 where no element lies."""
+def run(
+    driver: Driver, case: Case, *, views: Sequence[Map], addresses: Sequence[int], memory: Memory
+) -> None:
+    """Launch and wait; the addresses of the views are those of the device."""
+    sizes = (case.queries, case.keys, case.d, case.dv, 1, case.batch, case.scale, 0)
+    ready = ReadyAttention(driver, AttentionShape(*views, None, *sizes), shared=case.shared)
+    room = memory.room(max(256, ready.plan.workspace_bytes))
+    ready.launch(addresses, workspace=room, stream=0)
+    driver.call("cuCtxSynchronize")
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        form: tuple[str, int],
-        generator: np.random.Generator | None,
-    ) -> None:
-        batch, channels, positions = shape
-        self.kind = form[1]
-        self.layout = MapLayout.of(form[0], kind=self.kind, channels=channels, positions=positions)
-        c, t = np.meshgrid(np.arange(channels), np.arange(positions), indexing="ij")
-        inside = t * self.layout.token + c // 32 * self.layout.group + c % 32 * self.layout.channel
-        self.index = np.arange(batch)[:, None, None] * self.layout.batch + inside
-        dtype, poison = (np.int8, 127) if self.kind == INT8 else (np.float16, np.nan)
-        self.memory = np.full(batch * self.layout.batch, poison, dtype)
-        if generator is not None:
-            values = generator.standard_normal(shape)
-            whole = self.kind == INT8
-            self.memory[self.index] = (
-                np.clip(np.rint(values / SCALE), -128, 127) if whole else values
-            )
 
-    def map(self) -> Map:
-        return self.layout.map(scale=SCALE if self.kind == INT8 else 1.0)
+def read_back(memory: Memory, address: int, y: HostMap, *, channels: int) -> None:
+    """Copy the answer to the host.
 
-    def exact(self) -> NDArray[np.float64]:
-        values = self.memory[self.index]
-        if self.kind == INT8:
-            values = (values.astype(np.float32) * np.float32(SCALE)).astype(np.float16)
-        return values.astype(np.float64)[:, :, None, :]
+    Nothing wrote the padding between positions, and initcheck would report its copy.
+    """
+    if y.layout.channel != 1 or channels % 8 == 0:
+        memory.get(address, y.memory)
+        return
+    for start in range(0, y.memory.size, y.layout.token):
+        memory.get(address + 2 * start, y.memory[start : start + channels])
 
 
 if __name__ == "__main__":

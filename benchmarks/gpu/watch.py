@@ -7,20 +7,49 @@ import signal
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from benchmarks.gpu.results import Results, Row, parsed
 
 LOG = "log.txt"
-LONGEST_LOG = 60_000  # characters of a part's stderr
+LAST_LINES = 400  # of a part's stderr
 GRACE = 5.0  # seconds that a part has past its limit to say that it stopped
+
+
+@dataclass
+class Output:
+    """What a part has written so far: the number of its rows, its status, the end of its stderr."""
+
+    rows: int = 0
+    status: Row | None = None
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+
+    def read_rows(self, name: str, stream: IO[str], results: Results) -> None:
+        """Pass rows on until the stream ends."""
+        for line in stream:
+            row = parsed(line)
+            if row is not None and "status" in row:
+                self.status = row
+            elif row is not None:
+                results.add(name, row)
+                self.rows += 1
+
+    def read_errors(self, stream: IO[str]) -> None:
+        """Keep the last lines in memory: a full disk must not fail the part."""
+        self.errors.extend(stream)
 
 
 def watch(
     name: str, results: Results, *, command: Sequence[str], limit: float, folder: Path
 ) -> None:
     """Run a part and write its rows, then the row of its status.
+
+    Whatever the part started is killed with it.
 
     Args:
         name: of the part.
@@ -29,47 +58,51 @@ def watch(
         limit: seconds after which the part stops by itself; `GRACE` later it is killed.
         folder: of the run; the end of the part's stderr goes to its log.
     """
-    start, rows = time.monotonic(), 0
-    status: Row = {}
-    log = folder / f"{name}.stderr"
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
-        )
-        timer = threading.Timer(limit + GRACE, _kill, args=(process,))
-        timer.start()
-        for line in process.stdout or ():
-            row = parsed(line)
-            if row is not None and "status" in row:
-                status = row
-            elif row is not None:
-                results.add(name, row)
-                rows += 1
-        code = process.wait()
-    killed = not timer.is_alive()
-    timer.cancel()
-    status = status or (_stopped(limit) if killed else _crashed(code, log))
+    start, output = time.monotonic(), Output()
+    try:
+        code = _run(name, results, command=command, limit=limit, output=output)
+        status = output.status or (_stopped(limit) if code is None else _crashed(code, output))
+    except OSError as error:  # no process could be started
+        status = {"status": "failed", "reason": str(error)}
     seconds = round(time.monotonic() - start, 1)
-    results.add(name, {**status, "rows": rows, "seconds": seconds})
-    _keep(log, folder / LOG)
+    results.add(name, {**status, "rows": output.rows, "seconds": seconds})
+    with suppress(OSError), (folder / LOG).open("a") as file:
+        file.write(f"=== {name}\n{''.join(output.errors)}\n")
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
+def _run(
+    name: str, results: Results, *, command: Sequence[str], limit: float, output: Output
+) -> int | None:
+    """Return the exit code, or None where the part had to be killed."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    readers = (
+        threading.Thread(target=output.read_rows, args=(name, process.stdout, results)),
+        threading.Thread(target=output.read_errors, args=(process.stderr,)),
+    )
+    for reader in readers:
+        reader.daemon = True
+        reader.start()
+    code: int | None = None
+    with suppress(subprocess.TimeoutExpired):
+        code = process.wait(limit + GRACE)
+    # Its whole group: a part that was killed leaves trainings and profilers on the GPU.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for reader in readers:
+        reader.join(GRACE)
+    return code
 
 
 def _stopped(limit: float) -> Row:
     return {"status": "stopped", "reason": f"{limit:.0f} s"}
 
 
-def _crashed(code: int, log: Path) -> Row:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return {"status": "failed", "reason": f"exit code {code}: {lines[-1] if lines else 'silent'}"}
-
-
-def _keep(log: Path, target: Path) -> None:
-    """Append the end of a part's stderr to the log of the run."""
-    text = log.read_text(errors="replace")[-LONGEST_LOG:]
-    with target.open("a") as file:
-        file.write(f"=== {log.stem}\n{text}\n")
-    log.unlink()
+def _crashed(code: int, output: Output) -> Row:
+    last = output.errors[-1].strip() if output.errors else "nothing on stderr"
+    return {"status": "failed", "reason": f"exit code {code}: {last}"}

@@ -1,151 +1,50 @@
 """Our Python plugin through TensorRT's real bindings on a GPU, plain and in a stream capture.
 
-`--bindings` names a folder that holds NVIDIA's package `tensorrt_bindings` and, beside its
-`tensorrt.so`, a libnvinfer with nothing but a plugin registry whose `drive` calls a plugin in the
-order of a builder and a runtime. No TensorRT is needed, and none is tested: what is tested are the
-bindings' own trampolines into Python, with CUDA under them.
+No TensorRT is needed, and none is tested: what is tested are the bindings' own trampolines into
+Python, with CUDA under them. Each version of the bindings runs `bound_plugin.py` in a process.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import statistics
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.gpu.device import NO_GPU
 from benchmarks.gpu.part import Request, Row, Skip
-from benchmarks.gpu.problems import GUARD, Attention, Case
-from finedge.runtime.trt.plugin import cross_layer_attention as plugin
-from finedge.runtime.trt.plugin.driver import Driver
+from benchmarks.gpu.results import parsed
 
-SIDES = (7, 14)  # of the query and the key grid
-REPLAYS = 1000
-CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int)
-
-
-@dataclass(frozen=True)
-class Bound:
-    """TensorRT's module and the library that drives a plugin."""
-
-    trt: Any
-    library: ctypes.CDLL
-
-    def drive(self, attention: Attention, stream: int) -> int:
-        """Make a plugin and enqueue it once; return how many steps failed.
-
-        It runs inside a bound function, as a builder's callbacks do: pybind may make temporaries
-        only there.
-        """
-        failed: list[int] = []
-        maps = [
-            m.memory.data_ptr() + 2 * GUARD
-            for m in (attention.q, attention.k, attention.v, attention.y)
-        ]
-        arguments = (
-            *maps,
-            attention.workspace.data_ptr() + GUARD,
-            attention.case.batch,
-            attention.case.d,
-            *SIDES,
-            attention.case.scale,
-            stream,
-        )
-
-        def drive() -> int:
-            failed.append(self.library.drive(*arguments))
-            return 0
-
-        inside = CALLBACK(drive)
-        self.library.arm(inside)
-        try:
-            self.trt.get_plugin_registry().load_library("drive")
-        except Exception as error:  # the stand-in returns no library
-            print(type(error).__name__, error, file=sys.stderr)
-        return failed[0]
+PROGRAM = Path(__file__).resolve().parents[1] / "bound_plugin.py"
+SECONDS = 25.0  # a version
 
 
 def rows(request: Request) -> Iterator[Row]:
     if not torch.cuda.is_available():
         raise Skip(NO_GPU)
-    if request.bindings is None:
-        raise Skip("no --bindings")
-    bound = opened(request.bindings)
-    case = Case(SIDES[0] ** 2, SIDES[1] ** 2, 256, 256, batch=2)
-    attention = Attention(case, Driver(request.library), device=torch.device("cuda"))
-    yield {
-        "test": "plugin as it is",
-        "version": bound.trt.__version__,
-        "has_set_tactic": hasattr(plugin.CrossLayerAttentionPlugin, "set_tactic"),
-    }
-    if not hasattr(plugin.CrossLayerAttentionPlugin, "set_tactic"):
-        plugin.CrossLayerAttentionPlugin.set_tactic = lambda self, tactic: None  # type: ignore[attr-defined]
-    plugin.register(bound.trt)
-    yield {
-        "test": "plain",
-        **answered(
-            attention, lambda: bound.drive(attention, torch.cuda.current_stream().cuda_stream)
-        ),
-    }
-    yield {"test": "captured", **captured(bound, attention)}
-    yield {"test": "cost of enqueue in Python", "us": enqueue_us(attention)}
+    folders = request.carried.bindings
+    if not folders:
+        raise Skip(f"no folder bindings in {request.carried.folder}: run prepare.py")
+    for folder in folders:
+        seconds = min(SECONDS, request.seconds_left)
+        yield from of_version(folder, library=request.library, seconds=seconds)
 
 
-def opened(folder: Path) -> Bound:
-    """Import the bindings and open the library beside them."""
-    sys.path.insert(0, str(folder))
-    trt = importlib.import_module("tensorrt_bindings")
-    library = ctypes.CDLL(str(next(Path(str(trt.__file__)).parent.glob("libnvinfer.so.*"))))
-    library.drive.argtypes = (
-        [ctypes.c_void_p] * 5 + [ctypes.c_int] * 4 + [ctypes.c_float, ctypes.c_void_p]
-    )
-    return Bound(trt, library)
-
-
-def answered(attention: Attention, work: Callable[[], object]) -> Row:
-    """Poison the output, do the work, compare."""
-    attention.y.memory[GUARD:-GUARD] = float("nan")
-    failed = work()
-    torch.cuda.synchronize()
-    error = (
-        attention.y.read().double() - attention.exact()
-    ).abs().max().item() / attention.v.read().abs().max().item()
-    return {"failed_steps": failed, "error": error, "pass": not failed and error < 1.5e-3}
-
-
-def captured(bound: Bound, attention: Attention) -> Row:
-    """Capture what a whole plugin's life enqueues, and replay it without Python."""
-    stream, graph, failed = torch.cuda.Stream(), torch.cuda.CUDAGraph(), 0
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        failed = bound.drive(attention, torch.cuda.current_stream().cuda_stream)
-    row = answered(attention, graph.replay)
-    first = attention.y.read().clone()
-    for _ in range(REPLAYS):
-        graph.replay()
-    torch.cuda.synchronize()
-    same = torch.equal(first, attention.y.read())
-    return {
-        **row,
-        "failed_steps": failed,
-        "replays": REPLAYS,
-        "same": same,
-        "pass": row["pass"] and not failed and same,
-    }
-
-
-def enqueue_us(attention: Attention) -> float:
-    """Return the median microseconds that Python takes to record the launches."""
-    times = []
-    for _ in range(500):
-        start = time.perf_counter()
-        attention.run()
-        times.append(time.perf_counter() - start)
-    torch.cuda.synchronize()
-    return round(statistics.median(times) * 1e6, 2)
+def of_version(folder: Path, *, library: str, seconds: float) -> Iterator[Row]:
+    """Yield what one version of the bindings gave, and why it ended early."""
+    command = [sys.executable, str(PROGRAM), str(folder), "--library", library]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=max(1.0, seconds)
+        )
+        text, reason = done.stdout, f"exit code {done.returncode}: {done.stderr[-500:]}"
+        whole = done.returncode == 0
+    except subprocess.TimeoutExpired as late:
+        out = late.stdout or ""
+        text, whole = out if isinstance(out, str) else out.decode(errors="replace"), False
+        reason = f"not finished after {seconds:.0f} s"
+    yield from (row for row in map(parsed, text.splitlines()) if row is not None)
+    if not whole:
+        yield {"test": "process", "version": folder.name, "pass": False, "reason": reason}

@@ -1,6 +1,9 @@
 """Nsight Compute's hardware counters of one launch of each kernel.
 
-The raw table lies in OUT/counters.csv. Clocks are left as they are.
+The raw table lies in OUT/counters.csv. Clocks are left as they are. Beside what was measured, a row
+has what the shim on the CPU counts for a whole tile (`.gpu/counts.jsonl`): shared-memory
+wavefronts, mma operations, and the bound of the speed that follows from both. The measured ones
+also hold the start and the end of each block, and count a partial tile at the edge as a whole one.
 """
 
 from __future__ import annotations
@@ -11,13 +14,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from benchmarks.gpu.case import Case
 from benchmarks.gpu.device import NO_GPU
 from benchmarks.gpu.part import Request, Row, Skip
+from benchmarks.gpu.torch_free import PROFILED
+from finedge.runtime.trt.plugin.launch import COMBINE, kernel_for
 
 PROGRAM = Path(__file__).resolve().parents[1] / "torch_free.py"
 SECTIONS = (
@@ -31,6 +38,13 @@ SECTIONS = (
     "WarpStateStats",
 )
 EXTRA = "regex:^(l1tex__data_(bank|pipe)_.*shared.*|sm__(inst_executed_)?pipe_.*(tensor|hmma).*)$"
+# Whose bounds a row has, in percent of the tensor cores' peak. An H200 has the same chip.
+CHIP = "H100"
+# Counts of a tile: their name in the shim's table, and the metric that measures them.
+A_TILE = {
+    "wavefronts": "l1tex__data_pipe_lsu_wavefronts_mem_shared.sum",
+    "products": "sm__inst_executed_pipe_tensor.sum",
+}
 # What a row keeps of the raw table.
 KEPT = re.compile(
     r"^(gpu__time_duration\.sum"
@@ -57,8 +71,9 @@ def rows(request: Request) -> Iterator[Row]:
     text = profiled(("--metrics", EXTRA), seconds=request.seconds_left) or profiled(
         (), seconds=request.seconds_left
     )
-    (request.out / "counters.csv").write_text(text)
-    yield from read(text)
+    with suppress(OSError):  # the rows hold what matters
+        (request.out / "counters.csv").write_text(text)
+    yield from compared(read(text), request.carried.counts)
 
 
 def profiled(extra: tuple[str, ...], *, seconds: float) -> str:
@@ -104,6 +119,38 @@ def read(text: str) -> Iterator[Row]:
             "counters": kept,
             "units": scales,
         }
+
+
+def compared(launches: Iterator[Row], counts: Mapping[str, Row]) -> Iterator[Row]:
+    """Add to each launch of an attention kernel its counts a tile, measured and by the shim."""
+    cases = iter(PROFILED)
+    for row in launches:
+        if row["kernel"] == COMBINE:
+            yield row
+            continue
+        case = next(cases, None)
+        if case is None or case.kernel != row["kernel"]:
+            yield {**row, "reason": f"expected {case.kernel if case else 'no launch'} here"}
+            continue
+        counted = counts.get(case.kernel, {})
+        yield {
+            **row,
+            "tiles": tiles(case),
+            "measured_a_tile": {
+                name: round(float(row["counters"][metric]) / tiles(case), 1)
+                for name, metric in A_TILE.items()
+                if isinstance(row["counters"].get(metric), float)
+            },
+            "counted_a_tile": {name: counted[name] for name in A_TILE if name in counted},
+            "bounds": {name: value for name, value in counted.items() if name.startswith(CHIP)},
+        }
+
+
+def tiles(case: Case) -> int:
+    """Return the number of (queries, keys) tiles of a case, those at the edges among them."""
+    kernel = kernel_for(d=case.d, dv=case.dv, shared=case.shared)
+    rows = -(-case.queries // kernel.queries)
+    return case.batch * rows * -(-case.keys // kernel.keys)
 
 
 def _number(value: str) -> float | str:

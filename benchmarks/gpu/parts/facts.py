@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
+from benchmarks.gpu.carried import commit_of_checkout, digest_of_sources
 from benchmarks.gpu.device import NO_GPU, clocks, milliseconds, open_driver
 from benchmarks.gpu.part import Request, Row, Skip
 
@@ -28,7 +27,9 @@ def rows(request: Request) -> Iterator[Row]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit_of_checkout() or request.carried.commit or "unknown",
+        "carried": request.carried.commit,
+        "carried_fits": request.carried.digest == digest_of_sources(),
     }
     if not torch.cuda.is_available():
         raise Skip(NO_GPU)
@@ -61,32 +62,10 @@ def rows(request: Request) -> Iterator[Row]:
 
 
 def _smi() -> Row:
-    if shutil.which("nvidia-smi") is None:
-        return {}
     command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-    return dict(
-        zip(QUERY.split(","), (word.strip() for word in done.stdout.split(",")), strict=False)
-    )
-
-
-def _commit() -> str:
-    """Return the commit of the checkout, or what FINEDGE_COMMIT says of a copy without history."""
-    if "FINEDGE_COMMIT" in os.environ:
-        return os.environ["FINEDGE_COMMIT"]
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
     try:
-        return (
-            subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-            or "unknown"
-        )
-    except OSError:
-        return "unknown"
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"reason": str(error)}
+    values = [word.strip() for word in done.stdout.split(",")]
+    return dict(zip(QUERY.split(","), values, strict=False))

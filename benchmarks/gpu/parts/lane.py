@@ -24,7 +24,7 @@ from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.lane import ExecutionLane
 
 LIMIT = 1.5e-3  # of the largest value
-REPLAYS, OPENED = 1000, 200
+REPLAYS, OPENED, WARM, TURNS = 1000, 200, 20, 200  # turns: an even number
 TOO_MUCH = 1 << 42  # bytes
 
 
@@ -177,26 +177,26 @@ def opened_and_closed(cuda: Cuda, engine: Engine) -> dict[str, Any]:
         lane.close()
         seen.append(free(cuda))
     return {
-        "pass": seen[-1] == seen[20],
+        "pass": seen[-1] == seen[WARM],
         "opened": OPENED,
-        "lost_bytes_after_20": seen[20] - seen[-1],
-        "lost_bytes_first_20": seen[0] - seen[20],
+        "lost_bytes_after_20": seen[WARM] - seen[-1],
+        "lost_bytes_first_20": seen[0] - seen[WARM],
     }
 
 
 def two_lanes(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     """Two lanes in turn, as `stream()` uses them, against one: answers and times."""
-    batch = fake.queries(8, seed=0)
+    batch: Any = fake.queries(8, seed=0)
     lanes = [ExecutionLane(engine, cuda=cuda, mapped=False) for _ in range(2)]
     first = run(lanes[0], batch)
     same = bool(np.array_equal(run(lanes[1], batch), first))
     start = time.perf_counter()
-    for _ in range(200):
+    for _ in range(TURNS):
         run(lanes[0], batch)
     one = time.perf_counter() - start
     start = time.perf_counter()
     lanes[0].start(batch)
-    for number in range(1, 200):
+    for number in range(1, TURNS):
         lanes[number % 2].start(batch)
         same &= bool(np.array_equal(lanes[(number + 1) % 2].finish()["y"], first))
     lanes[1].finish()
@@ -205,8 +205,8 @@ def two_lanes(cuda: Cuda, engine: Engine) -> dict[str, Any]:
         lane.close()
     return {
         "pass": same,
-        "one_lane_us": round(one * 1e6 / 200, 1),
-        "two_lanes_us": round(two * 1e6 / 200, 1),
+        "one_lane_us": round(one * 1e6 / TURNS, 1),
+        "two_lanes_us": round(two * 1e6 / TURNS, 1),
     }
 
 

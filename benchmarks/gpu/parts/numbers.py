@@ -14,15 +14,17 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.case import Case
 from benchmarks.gpu.device import NO_GPU, device, open_driver
 from benchmarks.gpu.part import Request, Row, Skip
-from benchmarks.gpu.problems import Attention, Case
+from benchmarks.gpu.problems import Attention
 from benchmarks.gpu.shapes import GRIDS, HEADS
-from finedge.runtime.trt.plugin.driver import LIBRARY
+from finedge.runtime.trt.plugin.driver import LIBRARY, Driver
 from finedge.runtime.trt.plugin.launch import FORMATS, HALF, INT8, is_readable
 
 LIMIT = 1.5e-3
 DRAWN = 420
+EVERY = 60  # cases between rows that say how far the part is
 MOST = 12_000_000  # elements of the score matrix: what the reference computes in float64
 # (least and most channels, shared), one row a kernel
 FAMILIES = (
@@ -44,24 +46,32 @@ def rows(request: Request) -> Iterator[Row]:
         if request.small
         else [*FIXED, *drawn(DRAWN)]
     )
-    failures = 0
     worst: dict[str, list[float]] = {}
-    for case in cases:
-        row = checked(Attention(case, driver, device=device()))
+    failures = 0
+    for number, case in enumerate(cases):
+        row = tried(case, driver)
         failures += not row["pass"]
         worst.setdefault(case.kernel, []).append(row["error"])
         if not row["pass"] or request.small:
             yield row
-        if request.seconds_left < 2:
+        if number % EVERY == EVERY - 1:
+            yield {"what": "so far", "done": number + 1, "failures": failures}
+        if "reason" in row or request.seconds_left < 2:
             break
     for kernel, errors in sorted(worst.items()):
         yield {"what": "kernel", "kernel": kernel, "cases": len(errors), "max_error": max(errors)}
-    yield {
-        "what": "total",
-        "cases": sum(map(len, worst.values())),
-        "failures": failures,
-        "limit": LIMIT,
-    }
+    done = sum(map(len, worst.values()))
+    yield {"what": "total", "cases": done, "of": len(cases), "failures": failures, "limit": LIMIT}
+
+
+def tried(case: Case, driver: Driver) -> dict[str, Any]:
+    """Check a case; an error of CUDA is a failure with its reason, and the context is lost."""
+    try:
+        return checked(Attention(case, driver, device=device()))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        row = {"what": "case", **asdict(case), "kernel": case.kernel, "reason": reason}
+        return {**row, "error": float("inf"), "pass": False}
 
 
 def checked(attention: Attention) -> dict[str, Any]:

@@ -134,8 +134,8 @@ class Kernel:
         keys: keys that a block reads at once.
         threads: threads of a block.
         shared_bytes: dynamic shared memory of a block, as the head of the .cu file counts it.
-        resident: the most blocks that fit a multiprocessor of any GPU. ncu counted them on an
-            H200, with 65,536 registers and 228 KB of shared memory. A launch asks the driver.
+        resident: the most blocks that fit a multiprocessor of any GPU, by its 65,536 registers and
+            at most 228 KB of shared memory. A launch asks the driver.
         tile_ns: nanoseconds of a tile of keys, for a block alone on a multiprocessor of an H200.
             Where nobody measured it: 400 for barriers and softmax, and queries x keys x size / 1000
             for the products, at half of the rate of its tensor cores.
@@ -151,18 +151,16 @@ class Kernel:
     tile_ns: int
 
 
-# Shared memory: 16 queries, 32 keys and 32 values, or one map of 32 keys that are the values too.
-# The time was measured: 1 us in which a tile waits for its loads, which nothing overlaps, and 16
-# bytes a nanosecond.
-SEPARATE = tuple(
-    Kernel(f"cla_{size}", size, 16, 32, 128, 160 * (size + 8) + 1536, resident, 1000 + 8 * size)
-    for size, resident in ((64, 8), (128, 7), (256, 4), (512, 2))
+# No `tile_ns` is measured yet.
+SEPARATE = (
+    Kernel("cla_64", 64, 32, 32, 128, 15_616, 3, 465),
+    Kernel("cla_128", 128, 32, 32, 128, 23_808, 3, 531),
+    Kernel("cla_256", 256, 32, 32, 128, 44_288, 2, 662),
+    Kernel("cla_512", 512, 32, 32, 256, 77_056, 1, 924),
 )
-SHARED = tuple(
-    Kernel(
-        f"cla_shared_{size}", size, 16, 32, 128, 96 * (size + 8) + 1536, resident, 1000 + 4 * size
-    )
-    for size, resident in ((512, 3), (1024, 2))
+SHARED = (
+    Kernel("cla_shared_512", 512, 32, 32, 256, 77_056, 1, 924),
+    Kernel("cla_shared_1024", 1024, 32, 16, 256, 83_712, 1, 924),
 )
 COMBINE, COMBINE_BLOCK = "cla_combine", (128, 1, 1)
 

@@ -162,34 +162,71 @@ static size_t built(IPluginV3& plugin, std::vector<DynamicPluginTensorDesc> cons
     return workspace;
 }
 
+// The CUDA driver: a real one (benchmarks/gpu) or the stand-in. Without one there is no context, and
+// the plugin must report that; the maps then lie on the host.
+struct Cuda {
+    void* const library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+
+    template <class... Arguments>
+    void call(char const* name, Arguments... arguments) const {
+        auto const function = reinterpret_cast<int (*)(Arguments...)>(dlsym(library, name));
+        require(function && function(arguments...) == 0, name);
+    }
+
+    // TensorRT calls a plugin with a current context.
+    void make_context() const {
+        if (!library) return;
+        void* context = nullptr;
+        call("cuInit", 0u);
+        call("cuDevicePrimaryCtxRetain", &context, 0);
+        call("cuCtxSetCurrent", context);
+    }
+
+    void wait() const {
+        if (library) call("cuCtxSynchronize");
+    }
+} cuda;
+
+// Bytes where the plugin reads and writes them.
+struct Memory {
+    Bytes host;
+    void* at = host.data();
+
+    explicit Memory(Bytes bytes) : host(std::move(bytes)) {
+        if (!cuda.library) return;
+        cuda.call("cuMemAlloc_v2", &at, host.size());
+        cuda.call("cuMemcpyHtoD_v2", at, static_cast<void const*>(host.data()), host.size());
+    }
+    Memory(Memory const&) = delete;
+    ~Memory() {
+        if (cuda.library) cuda.call("cuMemFree_v2", at);
+    }
+
+    Bytes const& read() {
+        if (cuda.library) cuda.call("cuMemcpyDtoH_v2", static_cast<void*>(host.data()), at, host.size());
+        return host;
+    }
+};
+
 // The run phase, in an object that only knows what was serialized.
 static int run(IPluginV3& plugin, Case const& c, std::string const& folder, size_t workspace_bytes) {
     IPluginV3* const attached = capability<IPluginV3OneRuntime>(plugin, PluginCapabilityType::kRUNTIME).attachToContext(nullptr);
     require(attached, "attachToContext returned nothing");
     auto& runtime = capability<IPluginV3OneRuntime>(*attached, PluginCapabilityType::kRUNTIME);
     PluginTensorDesc const in[3] = {c.tensors.at("q"), c.tensors.at("k"), c.tensors.at("v")}, out = c.tensors.at("y");
-    Bytes const q = read_tensor(folder + "/q.bin", in[0]), k = read_tensor(folder + "/k.bin", in[1]), v = read_tensor(folder + "/v.bin", in[2]);
-    Bytes y(bytes_of(out), 0xCD);
-    Bytes workspace(workspace_bytes + 4096, 0xCD);
-    void const* const inputs[3] = {q.data(), k.data(), c.shared ? k.data() : v.data()};
-    void* const outputs[1] = {y.data()};
+    Memory const q(read_tensor(folder + "/q.bin", in[0])), k(read_tensor(folder + "/k.bin", in[1])), v(read_tensor(folder + "/v.bin", in[2]));
+    Memory y(Bytes(bytes_of(out), 0xCD)), workspace(Bytes(workspace_bytes + 4096, 0xCD));
+    void const* const inputs[3] = {q.at, k.at, c.shared ? k.at : v.at};
+    void* const outputs[1] = {y.at};
     int status = runtime.onShapeChange(in, 3, &out, 1);
-    for (int i = 0; status == 0 && i < 2; ++i) status = runtime.enqueue(in, &out, inputs, outputs, workspace.data(), nullptr);
-    for (size_t i = workspace_bytes; i < workspace.size(); ++i) require(workspace[i] == 0xCD, "wrote past the end of its workspace");
-    std::ofstream(folder + "/y.bin", std::ios::binary).write(reinterpret_cast<char const*>(y.data()), static_cast<std::streamsize>(y.size()));
+    for (int i = 0; status == 0 && i < 2; ++i) status = runtime.enqueue(in, &out, inputs, outputs, workspace.at, nullptr);
+    cuda.wait();
+    Bytes const& after = workspace.read();
+    for (size_t i = workspace_bytes; i < after.size(); ++i) require(after[i] == 0xCD, "wrote past the end of its workspace");
+    Bytes const& result = y.read();
+    std::ofstream(folder + "/y.bin", std::ios::binary).write(reinterpret_cast<char const*>(result.data()), static_cast<std::streamsize>(result.size()));
     delete attached;
     return status;
-}
-
-// TensorRT calls a plugin with a current context. Without a driver there is none, and the plugin
-// must report that.
-static void make_context() {
-    void* const cuda = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (!cuda) return;
-    void* context = nullptr;
-    require(reinterpret_cast<int (*)(unsigned)>(dlsym(cuda, "cuInit"))(0) == 0, "cuInit");
-    require(reinterpret_cast<int (*)(void**, int)>(dlsym(cuda, "cuDevicePrimaryCtxRetain"))(&context, 0) == 0, "cuDevicePrimaryCtxRetain");
-    require(reinterpret_cast<int (*)(void*)>(dlsym(cuda, "cuCtxSetCurrent"))(context) == 0, "cuCtxSetCurrent");
 }
 
 static IPluginCreatorV3One& creator_of(void* library) {
@@ -242,7 +279,7 @@ int main(int argc, char** argv) {
     if (argc == 2) {
         for (auto const& name : registry.seen) std::printf("%s\n", name.c_str());
     } else {
-        make_context();
+        cuda.make_context();
         walk(creator_of(library), argv[2]);
     }
 }

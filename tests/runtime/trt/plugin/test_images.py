@@ -102,6 +102,13 @@ def test_every_kernel_fits_every_gpu_it_is_for():
         assert taken["shared"] <= LEAST_SHARED, name
 
 
+@pytest.mark.parametrize("kernel", [*SEPARATE, *SHARED], ids=lambda k: k.name)
+def test_as_many_blocks_are_resident_as_the_registers_hold(kernel):
+    used = json.loads((FOLDER / RECORD).read_text())["sm_87"][kernel.name]["registers"]
+    of_a_warp = -(-used * 32 // 256) * 256  # registers are given out in groups of 256
+    assert kernel.resident == 65536 // (of_a_warp * kernel.threads // 32)
+
+
 def test_the_ptx_loads_on_drivers_of_cuda_12_6_and_gpus_from_sm_80_on():
     text = PTX.read_text()
     major, minor, target = re.search(

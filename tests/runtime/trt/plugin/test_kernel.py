@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from finedge.runtime.trt.plugin.launch import HALF, INT8, SEPARATE, SHARED, AttentionShape
+from finedge.runtime.trt.plugin.splits import MAX_SPLITS
 from tests.runtime.trt.plugin.attention import (
     FIRST,
     LAST,
@@ -22,7 +23,7 @@ from tests.runtime.trt.plugin.attention import (
 # 4.9e-4 of a number. Measured: 3e-5 where a query attends to many keys, 1.8e-4 where it attends to
 # one (1.4e-4 .. 7.9e-4 absolute).
 TOLERANCE = 2.5e-4
-UNKNOWN_KERNEL, TOO_MUCH_SHARED, PAST_SHARED = 1, 4, 3  # simt::Failure
+UNKNOWN_KERNEL, PAST_SHARED, TOO_MUCH_SHARED, WRONG_BLOCK = 1, 3, 4, 5  # simt::Failure
 
 SIZES = [Case(49, 196, d, d) for d in (64, 112, 192, 256)]
 SLOW = [
@@ -68,7 +69,7 @@ def test_no_order_of_the_warps_changes_a_bit(host_kernel, probe, order):
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("splits", [1, 2, 3, 7])
+@pytest.mark.parametrize("splits", [1, 2, 3, 7, MAX_SPLITS])
 def test_splits_add_up_even_where_some_have_no_keys(host_kernel, splits, batch):
     assert error(host_kernel, Case(21, 72, 64, 61, batch=batch, splits=splits)) < TOLERANCE
 
@@ -138,7 +139,7 @@ def twin(host_kernel, case):
         case.d**-0.5,
         0,
     )
-    launch(host_kernel, "cla_512", (1, 1, 1), shared=SEPARATE[-1].shared_bytes, problem=problem)
+    launch(host_kernel, SEPARATE[-1], (1, 1, 1), problem=problem)
     return y.read()
 
 
@@ -158,23 +159,19 @@ def test_equal_keys_give_the_mean_of_the_values(host_kernel):
 
 @pytest.mark.parametrize("kernel", [*SEPARATE, *SHARED], ids=lambda k: k.name)
 def test_a_block_stays_within_its_shared_memory_and_uses_all_of_it(host_kernel, kernel):
-    case = Case(5, 37, kernel.size, kernel.size, shared="shared" in kernel.name)
-    assert (
-        error(host_kernel, case) < TOLERANCE
-    )  # the shim watches what lies past the launch's bytes
+    case = Case(32, 37, kernel.size, kernel.size, shared="shared" in kernel.name)
+    # The shim watches what lies past the launch's bytes.
+    assert error(host_kernel, case) < TOLERANCE
     q, k, v, y = tensors(case)
-    problem = AttentionShape(
-        q.map(), k.map(), v.map(), y.map(), None, 5, 37, case.d, case.dv, 1, 1, 1.0, 0
-    )
-    assert (
-        host_kernel.run(
-            kernel.name.encode(), 1, 1, 1, kernel.shared_bytes - 4, ctypes.byref(problem)
-        )
-        == PAST_SHARED
-    )
+    numbers = (None, 32, 37, case.d, case.dv, 1, 1, 1.0, 0)
+    problem = AttentionShape(q.map(), k.map(), v.map(), y.map(), *numbers)
+    block = (kernel.threads, kernel.shared_bytes - 4)
+    failure = host_kernel.run(kernel.name.encode(), 1, 1, 1, *block, ctypes.byref(problem))
+    assert failure == PAST_SHARED
 
 
 def test_the_shim_refuses_what_no_gpu_would_run(host_kernel):
     problem = ctypes.byref(AttentionShape())
-    assert host_kernel.run(b"cla_65", 1, 1, 1, 0, problem) == UNKNOWN_KERNEL
-    assert host_kernel.run(b"cla_64", 1, 1, 1, 10**6, problem) == TOO_MUCH_SHARED
+    assert host_kernel.run(b"cla_65", 1, 1, 1, 128, 0, problem) == UNKNOWN_KERNEL
+    assert host_kernel.run(b"cla_64", 1, 1, 1, 256, 0, problem) == WRONG_BLOCK
+    assert host_kernel.run(b"cla_64", 1, 1, 1, 128, 10**6, problem) == TOO_MUCH_SHARED

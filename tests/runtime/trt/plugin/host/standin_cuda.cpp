@@ -241,10 +241,10 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     const auto* f = static_cast<Function*>(function);
     log("cuLaunchKernel %s grid %u %u %u block %u %u %u shared %u stream %llu", f->name.c_str(), gx, gy, gz, bx, by, bz, shared,
         static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(stream)));
-    if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || bx != THREADS || by != 1 || bz != 1 || static_cast<int>(shared) > f->dynamic_shared || !parameters || extra)
+    if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || bx != static_cast<unsigned>(find_kernel(f->name.c_str())->threads) || by != 1 || bz != 1 || static_cast<int>(shared) > f->dynamic_shared || !parameters || extra)
         return INVALID_VALUE;
     if (ready()) return ready();
-    return run(f->name.c_str(), gx, gy, gz, shared, static_cast<const Problem*>(parameters[0])) ? LAUNCH_FAILED : SUCCESS;
+    return run(f->name.c_str(), gx, gy, gz, bx, shared, static_cast<const Problem*>(parameters[0])) ? LAUNCH_FAILED : SUCCESS;
 }
 
 static const char* error_name(int error) {
