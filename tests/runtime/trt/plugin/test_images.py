@@ -22,7 +22,6 @@ from finedge.runtime.trt.plugin.kernels.nvrtc import (
     CompileError,
     Nvrtc,
     Usage,
-    as_json,
     usage,
     wheel_folder,
 )
@@ -150,7 +149,8 @@ def test_on_sm_80_too_nothing_spills():
 def test_the_compiler_of_cuda_13_takes_the_source_for_newer_gpus(target):
     # In a process of its own: NVRTC 13 opens libcuda.so.1, and crashes where that is the stand-in.
     code = (
-        "import json; from tests.runtime.trt.plugin.test_images import SOURCE, as_json, nvrtc_13; "
+        "import json; from finedge.runtime.trt.plugin.kernels.nvrtc import as_json; "
+        "from tests.runtime.trt.plugin.test_images import SOURCE, nvrtc_13; "
         f"print(json.dumps(as_json(nvrtc_13().compile(SOURCE, target={target!r}).usage)))"
     )
     done = subprocess.run(
