@@ -4,10 +4,10 @@
 // One block computes 32 queries of one image, in two groups of the 16 rows of an mma. It reads its
 // keys in tiles, so that nothing of size queries x keys is ever in memory. For each tile:
 //
-//     s = q k^T scale log2(e)        summed over channels: each warp a slice of them, for some keys
-//     m' = max(m, max s), or m where that is near (SLACK)
-//     w = 2^(s - m');  l = l 2^(m - m') + sum w      each warp some queries
-//     o = o 2^(m - m') + w v         each warp 1 / WARPS of the channels, for all queries and keys
+//     s = q k^T scale log2(e)     each warp a slice of the channels, for some of the keys
+//     m' = max(m, max s), or m where that is near (SLACK);  w = 2^(s - m')
+//     l = l 2^(m - m') + sum w    each warp some of the queries
+//     o = o 2^(m - m') + w v      each warp 1 / WARPS of the channels, for all queries and keys
 //
 // and y = o / l at the end. Products are fp16 on tensor cores (mma.sync m16n8k16, sm_80 and later),
 // all sums are fp32. A group that has no query is not multiplied.
@@ -30,7 +30,7 @@
 //
 //     D >= max(d, dv); one map means d == dv
 //     shared memory: 4 keys (D + 8) + 128 keys slices + 64 keys + 256 bytes, all of it dynamic
-//     grid (ceil(queries / 32), splits, batch), block 32 warps
+//     grid (ceil(queries / 32), splits, batch), block 32 x warps
 //     cla_combine: grid (queries, 1, batch), block 128, no dynamic shared memory
 //
 // There are two buffers for tiles, of which cp.async fills one while the other is read. With one

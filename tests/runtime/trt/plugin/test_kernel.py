@@ -20,9 +20,9 @@ from tests.runtime.trt.plugin.attention import (
 )
 
 # Of the largest value. Weights and result are rounded to fp16, half a step of which is at most
-# 4.9e-4 of a number. Measured: 3e-5 where a query attends to many keys, 1.8e-4 where it attends to
-# one (1.4e-4 .. 7.9e-4 absolute).
-TOLERANCE = 2.5e-4
+# 4.9e-4 of a number. Seen: 2e-5 to 1e-4 where a query attends to many keys, 2.3e-4 where it attends
+# to one.
+TOLERANCE = 3e-4
 UNKNOWN_KERNEL, PAST_SHARED, TOO_MUCH_SHARED, WRONG_BLOCK = 1, 3, 4, 5  # simt::Failure
 
 SIZES = [Case(49, 196, d, d) for d in (64, 112, 192, 256)]
