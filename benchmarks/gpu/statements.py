@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.gpu.shapes import GRIDS
 from benchmarks.gpu.tables import latest, latest_shapes
+from finedge.runtime.trt.plugin.image import image_digest
 
 Row = dict[str, Any]
 # Where the chain was to take `GOAL` times as long as the kernel: grid, channels, one map, batch.
@@ -122,12 +123,15 @@ def training_cell(rows: Sequence[Row]) -> str:
 
 
 def kernel_cell(rows: Sequence[Row]) -> str:
-    """Whether the kernel is right, and whether it is as fast as it was to be."""
+    """Whether the kernel is right, and as fast as it was to be."""
     total = next(row for row in latest(rows, part="numbers", key="cases") if row["what"] == "total")
     tools = [row["pass"] for row in latest(rows, part="sanitizer", key="tool")]
     is_right = not total["failures"] and all(tools)
     is_fast = _ratio(latest_shapes(rows)[TARGET]) >= GOAL
     words = f"{'right' if is_right else 'wrong'} and {'fast' if is_fast else 'slow'}"
+    versions = next(r for r in latest(rows, part="facts", key="what") if r["what"] == "versions")
+    if versions.get("kernel") != image_digest():
+        return f"an earlier one: [{words}](docs/gpu.md)"
     return f"{'✓ ' * is_right}[{words}](docs/gpu.md) on an {_gpu(rows)}"
 
 

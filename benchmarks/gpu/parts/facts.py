@@ -12,6 +12,7 @@ import torch
 from benchmarks.gpu.carried import commit_of_checkout, digest_of_sources
 from benchmarks.gpu.device import NO_GPU, clocks, milliseconds, open_driver
 from benchmarks.gpu.part import Request, Row, Skip
+from finedge.runtime.trt.plugin.image import image_digest
 
 QUERY = (
     "name,driver_version,vbios_version,power.limit,clocks.max.sm,clocks.max.mem,"
@@ -28,6 +29,7 @@ def rows(request: Request) -> Iterator[Row]:
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
         "commit": commit_of_checkout() or request.carried.commit or "unknown",
+        "kernel": image_digest(),
         "carried": request.carried.commit,
         "carried_fits": request.carried.digest == digest_of_sources(),
     }

@@ -7,14 +7,17 @@ middle of a launch:
 
 `overlap` lets the two work at once over the whole tile. `phases` lets them work at once only
 between two barriers, as one resident block does. Global memory, latency, the softmax and the launch
-come on top of both. `python -m tests.runtime.trt.plugin.bounds` prints the table as JSON lines.
+come on top of both. `python -m tests.runtime.trt.plugin.bounds` prints the table of
+`benchmarks/gpu/README.md`; with `--json` it prints all numbers, one line for each kernel.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -23,6 +26,8 @@ from tests.runtime.trt.plugin.attention import Case, answer, opened
 from tests.runtime.trt.plugin.conftest import build_host
 
 PRODUCT = 16 * 8 * 16  # multiplications of an mma.m16n8k16
+WAYS = ("overlap", "phases")
+COLUMNS = (("Orin", 32), ("Orin", 196), ("Orin", 49), ("H100", 196))  # of the page's table
 
 
 @dataclass(frozen=True)
@@ -146,13 +151,24 @@ def row(library: ctypes.CDLL, kernel: Kernel) -> dict[str, object]:
         )
         for gpu in (ORIN, H100)
         for queries in (kernel.queries, 196, 49)
-        for name in ("overlap", "phases")
+        for name in WAYS
     }
     return {"kernel": kernel.name, **asdict(tile.total), **bounds}
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the Markdown table: percent of the peak for 32, 196 and 49 queries."""
+    head = [f"{gpu}, {n} queries" for gpu, n in COLUMNS]
+    lines = [f"| kernel | {' | '.join(head)} |", f"| --- |{' --- |' * len(COLUMNS)}"]
+    for row in rows:
+        pairs = [[row[f"{gpu} {name}, {n} queries"] for name in WAYS] for gpu, n in COLUMNS]
+        cells = [f"{both} / {apart} %" for both, apart in pairs]
+        lines.append(f"| `{row['kernel']}` | {' | '.join(cells)} |")
+    return lines
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         built = opened(build_host(Path(folder) / "kernel.so"))
-    for each in (*SEPARATE, *SHARED):
-        print(json.dumps(row(built, each)))
+    counted = [row(built, each) for each in (*SEPARATE, *SHARED)]
+    print("\n".join(map(json.dumps, counted) if "--json" in sys.argv else table(counted)))

@@ -3,9 +3,10 @@
 import pytest
 
 from finedge.runtime.trt.plugin.launch import INT8, SEPARATE, SHARED
-from tests.runtime.trt.plugin.attention import Case
-from tests.runtime.trt.plugin.bounds import H100, ORIN, PRODUCT, Tile, bound, intervals
+from tests.runtime.trt.plugin.attention import ROOT, Case
+from tests.runtime.trt.plugin.bounds import H100, ORIN, PRODUCT, Tile, bound, intervals, row, table
 
+PAGE = ROOT / "benchmarks" / "gpu" / "README.md"
 KERNELS = {kernel.name: kernel for kernel in (*SEPARATE, *SHARED)}
 
 
@@ -82,3 +83,9 @@ def test_a_group_without_queries_is_not_multiplied(host_library, tiles, name):
 def test_maps_that_need_conversion_store_without_conflicts_too(host_library, form):
     case = Case(32, 64, 64, 64, forms=(form,) * 3, kinds=(INT8,) * 3)
     assert sum(cost.conflicts for cost in intervals(host_library, case)) == 0
+
+
+def test_the_page_has_the_table(host_library):
+    """Where this fails: python -m tests.runtime.trt.plugin.bounds."""
+    lines = table([row(host_library, kernel) for kernel in KERNELS.values()])
+    assert "\n".join(lines) in PAGE.read_text()
