@@ -131,7 +131,7 @@ def kernel_cell(rows: Sequence[Row]) -> str:
     words = f"{'right' if is_right else 'wrong'} and {'fast' if is_fast else 'slow'}"
     versions = next(r for r in latest(rows, part="facts", key="what") if r["what"] == "versions")
     if versions.get("kernel") != image_digest():
-        return f"an earlier one: [{words}](docs/gpu.md)"
+        return f"before: [{words}](docs/gpu.md)"
     return f"{'✓ ' * is_right}[{words}](docs/gpu.md) on an {_gpu(rows)}"
 
 

@@ -50,7 +50,7 @@ def test_the_front_page_follows_the_rows():
     rows, text = page.measured(), page.FRONT.read_text()
     assert "[right and slow](docs/gpu.md)" in text
     wrong = [{**row, "failures": 1} if row.get("what") == "total" else row for row in rows]
-    assert "| an earlier one: [wrong and slow](docs/gpu.md)" in page.front(text, wrong)
+    assert "| before: [wrong and slow](docs/gpu.md)" in page.front(text, wrong)
     now = [{**row, "kernel": image_digest()} if "cuda" in row else row for row in rows]
     assert "| ✓ [right and slow](docs/gpu.md) on an H200 |" in page.front(text, now)
     untrained = [row for row in rows if row["part"] != "commands"]
