@@ -28,8 +28,8 @@ from benchmarks.gpu.case import Case  # noqa: E402
 from benchmarks.gpu.device import device, open_driver  # noqa: E402
 from benchmarks.gpu.problems import GUARD, Attention  # noqa: E402
 from benchmarks.gpu.results import Row  # noqa: E402
+from finedge.runtime.cuda.libcuda import LIBRARY  # noqa: E402
 from finedge.runtime.trt.plugin import cross_layer_attention as plugin  # noqa: E402
-from finedge.runtime.trt.plugin.driver import LIBRARY  # noqa: E402
 
 SIDES = (7, 14)  # of the query and the key grid
 LIMIT = 1.5e-3  # of the largest value

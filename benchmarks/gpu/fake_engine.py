@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.ops import cross_layer_attention
-from finedge.runtime.trt.cuda import Cuda
+from finedge.runtime.cuda.binding import Cuda
+from finedge.runtime.cuda.libcuda import LIBRARY
 from finedge.runtime.trt.engine import Engine, EngineTensor
 from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver
+from finedge.runtime.trt.plugin.driver import Driver
 from finedge.runtime.trt.plugin.launch import HALF, AttentionShape, MapLayout
 
 QUERIES, KEYS, CHANNELS = 49, 196, 256

@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu.case import Case, HostMap, draw  # noqa: E402
+from finedge.runtime.cuda.libcuda import LIBRARY  # noqa: E402
 from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention  # noqa: E402
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver  # noqa: E402
+from finedge.runtime.trt.plugin.driver import Driver  # noqa: E402
 from finedge.runtime.trt.plugin.launch import (  # noqa: E402
     HALF,
     INT8,

@@ -11,8 +11,9 @@ from typing import TypedDict
 
 from finedge.document import parse_json
 from finedge.errors import SystemProblem
+from finedge.runtime.cuda.binding import Cuda, binding
+from finedge.runtime.cuda.libcuda import driver_version, version_text
 from finedge.runtime.machine.sysfs import text
-from finedge.runtime.trt.cuda import Cuda, binding, driver_version, version_text
 from finedge.schema import Misfit, Text, decode
 
 

@@ -17,6 +17,7 @@ from finedge.errors import GateError, SystemProblem
 from finedge.golden import read_golden
 from finedge.runtime.agreement import Stage, golden_stages
 from finedge.runtime.backend import Session
+from finedge.runtime.cuda.gpu import Gpu
 from finedge.runtime.trt.build.key import PORTABLE, EngineKey
 from finedge.runtime.trt.build.options import (
     PORTABLE_CAPABILITIES,
@@ -26,7 +27,6 @@ from finedge.runtime.trt.build.options import (
 )
 from finedge.runtime.trt.build.spec import usable_specs
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine
-from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.input_memory import Memory
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.session import TensorRtSession, random_frames

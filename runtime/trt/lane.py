@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import SystemProblem, UsageError
+from finedge.runtime.cuda.binding import SUCCESS, Cuda
 from finedge.runtime.trt.buffers import Buffer, allocate, device_memory
 from finedge.runtime.trt.calls import require, typed_errors
-from finedge.runtime.trt.cuda import SUCCESS, Cuda
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import numbers
 

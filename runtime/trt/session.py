@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from finedge.errors import UsageError
 from finedge.runtime.backend import SessionInfo, check_batch
-from finedge.runtime.trt.cuda import Cuda, binding, require_gpu
+from finedge.runtime.cuda.binding import Cuda, binding
+from finedge.runtime.cuda.gpu import require_gpu
 from finedge.runtime.trt.engine import Engine, rows_of
 from finedge.runtime.trt.input_memory import Memory, input_times
 from finedge.runtime.trt.lane import Arrays, ExecutionLane

@@ -102,7 +102,7 @@ def test_each_broken_package_is_a_problem_of_the_doctor(
 def test_a_binding_that_raises_leaves_auto_and_the_doctor_working(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.trt.cuda.binding", RaisingCuda)
+    monkeypatch.setattr("finedge.runtime.cuda.gpu.binding", RaisingCuda)
     assert get_backend("auto").name == "onnxruntime"
     facts = examine()
     assert facts["gpu"] is None

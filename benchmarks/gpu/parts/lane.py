@@ -19,7 +19,8 @@ import numpy as np
 from benchmarks.gpu import fake_engine as fake
 from benchmarks.gpu.part import Request, Row, Skip
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.cuda import Cuda, OutOfDeviceMemory, binding, gpu, why_no_gpu
+from finedge.runtime.cuda.binding import Cuda, OutOfDeviceMemory, binding
+from finedge.runtime.cuda.gpu import gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.lane import ExecutionLane
 

@@ -23,7 +23,8 @@ from benchmarks.gpu.part import Request, Row, Skip
 from benchmarks.gpu.problems import Attention
 from benchmarks.gpu.shapes import GRIDS, HEADS, Shape
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver
+from finedge.runtime.cuda.libcuda import LIBRARY
+from finedge.runtime.trt.plugin.driver import Driver
 from finedge.runtime.trt.plugin.kernels.make import SOURCE
 
 MACHINE_CODE = "kernel, machine code"

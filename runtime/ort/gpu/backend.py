@@ -12,6 +12,7 @@ from finedge.errors import BackendMissing, UsageError
 from finedge.graph.onnx_file import read_model, read_onnx
 from finedge.graph.taps import with_taps
 from finedge.runtime.backend import SessionOptions, pick_file
+from finedge.runtime.cuda.libcuda import gpu_name
 from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.ort.gpu import probe
 from finedge.runtime.ort.gpu.opening import NAME, Opening
@@ -87,7 +88,7 @@ class OnnxRuntimeGpuBackend:
         return self._opening(bundle, "fp32").open(model, file=FLOAT_FILE)
 
     def _opening(self, bundle: Bundle, variant: str) -> Opening:
-        return Opening(self.provider, bundle, variant, self.options, probe.gpu_name())
+        return Opening(self.provider, bundle, variant, self.options, gpu_name())
 
 
 def _joined(reasons: dict[str, str]) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from finedge.errors import SystemProblem
+from finedge.runtime.cuda.libcuda import driver_version
 from finedge.runtime.trt.build.log import collected, logger
-from finedge.runtime.trt.cuda import driver_version
 from finedge.runtime.trt.library import cuda_major, driver_fix
 
 # In the binding's TypeError where a factory returns null.

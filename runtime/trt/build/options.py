@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE
 from finedge.errors import BackendMissing, UsageError, nearest
+from finedge.runtime.cuda.gpu import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.build.key import PORTABLE
-from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.library import TrtLibrary
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp32"]

@@ -18,7 +18,8 @@ import numpy as np
 
 from finedge.errors import UsageError
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver, parameters_of
+from finedge.runtime.cuda.libcuda import LIBRARY
+from finedge.runtime.trt.plugin.driver import Driver, parameters_of
 from finedge.runtime.trt.plugin.image import image_digest
 from finedge.runtime.trt.plugin.launch import (
     COMBINE,

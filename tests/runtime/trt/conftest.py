@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from finedge.runtime.backend import SessionInfo, SessionOptions
+from finedge.runtime.cuda.binding import Cuda
+from finedge.runtime.cuda.gpu import gpu
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.runtime.trt.backend import TensorRtBackend
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.compiler import CompiledEngine
 from finedge.runtime.trt.build.log import Messages
 from finedge.runtime.trt.build.options import BuildOptions
-from finedge.runtime.trt.cuda import Cuda, gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.session import TensorRtSession
@@ -124,7 +125,7 @@ def device(monkeypatch, tiny_bundle):
     device = Device(cuda, TrtLibrary("tensorrt", "trt", trt, "10.3.0"), [])
     for target, value in {
         "finedge.runtime.trt.session.binding": lambda: cuda,
-        "finedge.runtime.trt.cuda.gpu": lambda: gpu(cuda),
+        "finedge.runtime.cuda.gpu.gpu": lambda: gpu(cuda),
         "finedge.runtime.trt.library.load_library": lambda name: device.library,
         "finedge.runtime.trt.build.options.gpu": lambda: gpu(cuda),
         "finedge.runtime.trt.build.builder.compile_engine": device.compile,

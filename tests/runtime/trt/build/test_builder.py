@@ -13,6 +13,7 @@ import pytest
 
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.errors import BackendMissing, BundleError, FinedgeError, SystemProblem, UsageError
+from finedge.runtime.cuda.gpu import Gpu, gpu
 from finedge.runtime.trt.build import builder, compiler, memory
 from finedge.runtime.trt.build.attention import plugin_why_not
 from finedge.runtime.trt.build.builder import build, engine_for
@@ -26,7 +27,6 @@ from finedge.runtime.trt.build.options import (
     build_target,
 )
 from finedge.runtime.trt.build.progress import Bars
-from finedge.runtime.trt.cuda import Gpu, gpu
 from finedge.runtime.trt.library import TrtLibrary
 from tests.runtime.trt.build.conftest import SPEC, Heads
 

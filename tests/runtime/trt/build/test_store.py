@@ -8,12 +8,12 @@ import pytest
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError
+from finedge.runtime.cuda.gpu import Gpu
 from finedge.runtime.trt.build import store as store_module
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildTarget, board_name
 from finedge.runtime.trt.build.seal import sealed
 from finedge.runtime.trt.build.store import EngineStore, engines_folder, file_name, machine_name
-from finedge.runtime.trt.cuda import Gpu
 from tests.runtime.trt.build.conftest import KEY
 
 

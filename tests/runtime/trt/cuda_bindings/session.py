@@ -14,7 +14,8 @@ import numpy as np
 
 from finedge.errors import SystemProblem
 from finedge.runtime.backend import SessionInfo
-from finedge.runtime.trt.cuda import Cuda, OutOfDeviceMemory, binding, gpu
+from finedge.runtime.cuda.binding import Cuda, OutOfDeviceMemory, binding
+from finedge.runtime.cuda.gpu import gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.session import open_session

@@ -10,7 +10,7 @@ import numpy as np
 import tensorrt as trt
 
 from finedge.runtime.backend import SessionInfo
-from finedge.runtime.trt.cuda import Cuda
+from finedge.runtime.cuda.binding import Cuda
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.session import TensorRtSession
 from tests.runtime.trt.bindings.inside.library import library

@@ -10,7 +10,7 @@ import pytest
 import tensorrt as trt
 
 from finedge.errors import BundleError, SystemProblem, UsageError
-from finedge.runtime.trt.cuda import OutOfDeviceMemory
+from finedge.runtime.cuda.binding import OutOfDeviceMemory
 from finedge.runtime.trt.lane import INFER_SHAPES_SINCE
 from finedge.runtime.trt.library import numbers
 from tests.runtime.trt.bindings.inside.mock_engine import bench

@@ -1,4 +1,4 @@
-"""CUDA's runtime API through one function that checks every status, and facts about the GPU.
+"""CUDA's runtime API through one function that checks every status.
 
 The binding is `cuda.bindings.runtime` (cuda-bindings, and cuda-python 12.6.2 for JetPack 6); before
 12.6 it was `cuda.cudart`. It imports without a driver. Then every call returns a status, or raises
@@ -8,15 +8,13 @@ one.
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from finedge.errors import BackendMissing, SystemProblem
+from finedge.errors import SystemProblem
 from finedge.runtime.machine.packages import (
     PackageBroken,
     PackageMissing,
@@ -28,7 +26,6 @@ log = logging.getLogger(__name__)
 
 SUCCESS, OUT_OF_MEMORY, INSUFFICIENT_DRIVER, NO_DEVICE = 0, 2, 35, 100
 MIB = 2**20
-LIBRARY = "libcuda.so.1"
 BINDINGS = ("cuda.bindings.runtime", "cuda.cudart")
 MEMORY_FIX = (
     "build with a smaller maximum batch (finedge build --batch), or end what else uses the GPU"
@@ -37,29 +34,6 @@ MEMORY_FIX = (
 
 class OutOfDeviceMemory(SystemProblem):
     """The GPU, or the memory that it shares with the CPU, is full."""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """The GPU that work goes to: CUDA's device 0.
-
-    Where there are several, CUDA_VISIBLE_DEVICES chooses it.
-
-    Attributes:
-        name: e.g. "Orin".
-        compute_capability: e.g. "8.7".
-        integrated: it shares the CPU's memory (Jetson): mapped buffers need no copies.
-        processors: its streaming multiprocessors.
-        memory_mib: its whole memory in MiB.
-        driver: the newest CUDA that the driver supports, e.g. "12.6".
-    """
-
-    name: str
-    compute_capability: str
-    integrated: bool
-    processors: int
-    memory_mib: int
-    driver: str
 
 
 class Answer(NamedTuple):
@@ -118,8 +92,8 @@ class Cuda:
         libcuda in the versions that raise.
         """
         try:
-            name = _text(self.api.cudaGetErrorName(status)[1])
-            text = _text(self.api.cudaGetErrorString(status)[1])
+            name = text_of(self.api.cudaGetErrorName(status)[1])
+            text = text_of(self.api.cudaGetErrorString(status)[1])
         except (RuntimeError, AttributeError):
             return f"{getattr(status, 'name', 'status')} ({int(status)})"
         return f"{name} ({int(status)}): {text}"
@@ -176,60 +150,8 @@ def binding() -> Any | None:
     return None
 
 
-def gpu(api: Any = None) -> Gpu | None:
-    """Return the GPU that work would go to, or None; `why_no_gpu` gives the reason.
-
-    Args:
-        api: a binding; the installed one by default.
-    """
-    device = _look(api)
-    return device if isinstance(device, Gpu) else None
-
-
-def require_gpu() -> Gpu:
-    """Return the GPU that work goes to.
-
-    Raises:
-        BackendMissing: no GPU is usable here.
-    """
-    device = gpu()
-    if device is None:
-        raise BackendMissing(f"an engine cannot run here: {why_no_gpu()}")
-    return device
-
-
-def why_no_gpu(api: Any = None) -> str | None:
-    """Return why nothing can run on a GPU here and what to do, or None."""
-    device = _look(api)
-    return device if isinstance(device, str) else None
-
-
-def _look(api: Any) -> Gpu | str:
-    """Return the GPU, or why there is none; it never raises."""
-    try:
-        api = api or binding()
-        if api is None:
-            return _why_no_binding()
-        return _why_no_device(Cuda(api)) or _device(Cuda(api))
-    except SystemProblem as error:
-        return error.what
-    except Exception as error:
-        return f"the CUDA binding fails: {failure_text(error)}"
-
-
-def _device(cuda: Cuda) -> Gpu:
-    facts = cuda("cudaGetDeviceProperties", 0)
-    return Gpu(
-        _text(facts.name),
-        f"{facts.major}.{facts.minor}",
-        bool(facts.integrated),
-        int(facts.multiProcessorCount),
-        int(facts.totalGlobalMem) // MIB,
-        version_text(cuda("cudaDriverGetVersion")),
-    )
-
-
-def _why_no_binding() -> str:
+def why_no_binding() -> str:
+    """Return why there is no binding: none is installed, or it does not load."""
     broken = next(filter(None, map(_why_broken, BINDINGS)), None)
     return broken or (
         "no CUDA binding for Python: pip install cuda-bindings "
@@ -247,49 +169,6 @@ def _why_broken(name: str) -> str | None:
     return None
 
 
-def _why_no_device(cuda: Cuda) -> str | None:
-    answer = cuda.ask("cudaGetDeviceCount")
-    if answer.status == SUCCESS and answer.values[0]:
-        return None
-    if answer.status == INSUFFICIENT_DRIVER:
-        return _why_no_driver(cuda)
-    reason = answer.failure or "it counts 0"
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    setting = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is '{visible}')"
-    return f"CUDA sees no NVIDIA GPU: {reason}{setting}"
-
-
-def _why_no_driver(cuda: Cuda) -> str:
-    driver, runtime = cuda.ask("cudaDriverGetVersion"), cuda("cudaRuntimeGetVersion")
-    if driver.status != SUCCESS or not driver.values[0]:
-        return "no NVIDIA driver: install one; a container needs --gpus all, or --runtime nvidia"
-    number = driver.values[0]
-    major = number // 1000
-    return (
-        f"the NVIDIA driver supports CUDA {version_text(number)}, "
-        f"the binding needs {version_text(runtime)}: "
-        f"update it, or pip install 'cuda-bindings<{major + 1}' and a TensorRT for CUDA {major} "
-        f"(tensorrt-cu{major}; on a Jetson JetPack's)"
-    )
-
-
-def driver_version(library: str = LIBRARY) -> int:
-    """Return the newest CUDA that the driver supports: 12060 for 12.6; 0 without a driver.
-
-    No CUDA package is needed.
-    """
-    version = ctypes.c_int()
-    try:
-        ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
-    except (OSError, AttributeError):
-        return 0
-    return version.value
-
-
-def version_text(number: int) -> str:
-    """Return "12.6" for CUDA's 12060."""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _text(value: bytes | str) -> str:
+def text_of(value: bytes | str) -> str:
+    """Return a text of CUDA: bindings return bytes, some of them with the final zero."""
     return (value.decode(errors="replace") if isinstance(value, bytes) else value).rstrip("\0")
