@@ -4,7 +4,4 @@
 loads one, `trial.py` tries one in a process of its own, `probe.py` says why one cannot run here.
 `placement.py` reads which provider ran each node, `opening.py` opens a model and refuses one that
 ran on the CPU, and `backend.py` opens a bundle's files.
-
-The room may import `runtime.ort.session`, the driver of `runtime.trt.plugin`, and the options and
-the cache folder of `runtime.trt.build`.
 """

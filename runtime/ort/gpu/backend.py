@@ -18,7 +18,6 @@ from finedge.runtime.ort.gpu import probe
 from finedge.runtime.ort.gpu.opening import NAME, Opening
 from finedge.runtime.ort.gpu.providers import Provider, candidates
 from finedge.runtime.ort.session import OnnxRuntimeSession
-from finedge.runtime.trt.build.options import FILES
 
 PACKAGES = ("onnxruntime", "onnx")
 
@@ -77,8 +76,8 @@ class OnnxRuntimeGpuBackend:
             BackendMissing: no provider can run here.
             SystemProblem: the provider refuses the file, or a part of it ran on the CPU.
         """
-        # INT8 is the portable file: its activations are signed, as TensorRT wants them.
-        order = (FILES[variant],) if variant in FILES else None
+        # Of INT8 the portable file alone: its activations are signed, as TensorRT wants them.
+        order = VARIANTS.get(variant, ())[:1]
         file = pick_file(bundle, variant, order=order)
         return self._opening(bundle, variant).open(read_onnx(bundle.file(file)), file=file)
 

@@ -17,6 +17,8 @@ import numpy as np
 from finedge.bundle import Bundle
 from finedge.errors import SystemProblem
 from finedge.runtime.backend import SessionInfo, SessionOptions
+from finedge.runtime.batch_profile import Profile
+from finedge.runtime.machine.cache import cache_folder
 from finedge.runtime.ort.gpu.loading import apply
 from finedge.runtime.ort.gpu.placement import (
     RanNode,
@@ -32,8 +34,6 @@ from finedge.runtime.ort.session import (
     open_model,
     session_settings,
 )
-from finedge.runtime.trt.build.options import Profile
-from finedge.runtime.trt.build.seal import cache_folder
 
 if TYPE_CHECKING:
     import onnxruntime

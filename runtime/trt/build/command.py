@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, UsageError
+from finedge.runtime.batch_profile import Profile
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.layers import LayerReport
 from finedge.runtime.trt.build.memory import check_memory
@@ -19,7 +20,6 @@ from finedge.runtime.trt.build.options import (
     AttentionOption,
     BuildOptions,
     Precision,
-    Profile,
     Typing,
     build_target,
 )

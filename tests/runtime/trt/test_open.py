@@ -16,11 +16,12 @@ from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
 from finedge.runtime.backend import why_not as why_not_backend
+from finedge.runtime.batch_profile import Profile
 from finedge.runtime.cuda.gpu import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt import input_memory
 from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
-from finedge.runtime.trt.build.options import BuildOptions, Profile
+from finedge.runtime.trt.build.options import BuildOptions
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.choose import runs_on
 from finedge.runtime.trt.engine import Engine

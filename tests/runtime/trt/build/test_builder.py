@@ -13,6 +13,7 @@ import pytest
 
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.errors import BackendMissing, BundleError, FinedgeError, SystemProblem, UsageError
+from finedge.runtime.batch_profile import Profile
 from finedge.runtime.cuda.gpu import Gpu, gpu
 from finedge.runtime.trt.build import builder, compiler, memory
 from finedge.runtime.trt.build.attention import plugin_why_not
@@ -23,7 +24,6 @@ from finedge.runtime.trt.build.options import (
     FILES,
     BuildOptions,
     BuildTarget,
-    Profile,
     build_target,
 )
 from finedge.runtime.trt.build.progress import Bars
@@ -290,6 +290,7 @@ from pathlib import Path
 from finedge.bundle import Bundle
 from finedge.runtime.trt.build.builder import engine_for
 from finedge.runtime.trt.library import load_library
+from finedge.runtime.batch_profile import Profile
 from finedge.runtime.trt.build.options import BuildOptions
 bundle = Bundle.load(Path({str(bundle.path)!r}))
 options = BuildOptions({precision!r}, "plugin", targets=("sm86",))

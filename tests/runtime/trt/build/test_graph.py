@@ -9,9 +9,10 @@ from finedge.graph.float16 import convert_float16
 from finedge.graph.inlining import inline
 from finedge.graph.keep_float32 import keep_float32
 from finedge.graph.onnx_file import read_model
+from finedge.runtime.batch_profile import Profile
 from finedge.runtime.trt.build.graph import attentions, prepare
 from finedge.runtime.trt.build.memory import estimate
-from finedge.runtime.trt.build.options import FILES, BuildOptions, Profile
+from finedge.runtime.trt.build.options import FILES, BuildOptions
 from tests.runtime.trt.build.conftest import Heads, attention_model
 
 
