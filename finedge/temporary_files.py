@@ -6,8 +6,7 @@
                           the parent folder.
 
 A temporary file without a lock has no owner and is removed. Where a system has no locks, nothing is
-removed. Where the target is missing, the old
-one is put back.
+removed. Where the target is missing, the old one is put back.
 """
 
 from __future__ import annotations

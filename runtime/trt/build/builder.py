@@ -220,7 +220,7 @@ def _read_layers(
     engine: CompiledEngine, *, library: TrtLibrary, target: BuildTarget
 ) -> LayerReport:
     """Read them from the engine where it can be opened here, else from the log of the build."""
-    from finedge.runtime.trt.build.layers import from_inspector, from_log
+    from finedge.runtime.trt.build.read_layers import from_inspector, from_log
 
     if target.local_gpu is None:
         return from_log(engine.messages)

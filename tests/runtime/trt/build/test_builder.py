@@ -213,7 +213,7 @@ def test_an_engine_is_kept_when_its_layers_cannot_be_read(
     def unread(_):
         raise FinedgeError("a layer line that is not understood")
 
-    monkeypatch.setattr("finedge.runtime.trt.build.layers.from_log", unread)
+    monkeypatch.setattr("finedge.runtime.trt.build.read_layers.from_log", unread)
     built = build(attention_bundle(), OPTIONS, library=rtx)
     assert built.read()
     assert built.record["layers"] == []
