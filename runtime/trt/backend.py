@@ -22,7 +22,8 @@ from finedge.runtime.trt.choose import (
     replay_once,
     stored_engine,
 )
-from finedge.runtime.trt.session import batch_milliseconds, open_session
+from finedge.runtime.trt.session import open_session
+from finedge.runtime.trt.timing import batch_milliseconds
 
 if TYPE_CHECKING:
     from finedge.bundle import Bundle

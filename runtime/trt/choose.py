@@ -29,7 +29,8 @@ from finedge.runtime.trt.build.spec import usable_specs
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.input_memory import Memory
 from finedge.runtime.trt.library import TrtLibrary
-from finedge.runtime.trt.session import TensorRtSession, random_frames
+from finedge.runtime.trt.session import TensorRtSession
+from finedge.runtime.trt.timing import random_frames
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,7 @@
-"""An open engine: batches in, answers out; and how long one batch takes."""
+"""An open engine: batches in, answers out."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -25,9 +23,6 @@ from finedge.spec import Spec
 if TYPE_CHECKING:
     from finedge.bundle import Bundle
     from finedge.runtime.trt.library import TrtLibrary
-
-# Batches that `batch_milliseconds` runs before and while it measures.
-WARM_UP, RUNS = 10, 50
 
 
 class TensorRtSession:
@@ -217,34 +212,6 @@ def open_session(
         mapped=gpu.integrated,
         input_memory=input_memory,
     )
-
-
-def batch_milliseconds(data: bytes, bundle: Bundle, *, batch: int, library: TrtLibrary) -> float:
-    """Return the median milliseconds of a batch from host memory to host memory, on this GPU.
-
-    Only to choose between two engines; latencies to report come from `finedge benchmark`. The
-    plugin need not be named, because the process that built the engine has registered it.
-    """
-    frames = random_frames(bundle.spec, batch)
-    info = SessionInfo(library.name, "GPU", "an engine that was just built", "unknown")
-    session = open_session(data, bundle, library=library, info=info)
-    try:
-        times = [_milliseconds(session, frames) for _ in range(WARM_UP + RUNS)]
-    finally:
-        session.close()
-    return statistics.median(times[WARM_UP:])
-
-
-def random_frames(spec: Spec, batch: int) -> NDArray[np.uint8]:
-    """Return a batch to measure with."""
-    shape = (batch, spec.input.height, spec.input.width, 3)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def _milliseconds(session: TensorRtSession, frames: NDArray[np.uint8]) -> float:
-    start = time.perf_counter()
-    session(frames)
-    return (time.perf_counter() - start) * 1e3
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:

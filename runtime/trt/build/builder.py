@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class EngineTimer(Protocol):
-    """Runs an engine on this machine's GPU; `finedge.runtime.trt.session.batch_milliseconds`."""
+    """Runs an engine on this machine's GPU; `finedge.runtime.trt.timing.batch_milliseconds`."""
 
     def __call__(self, data: bytes, bundle: Bundle, *, batch: int, library: TrtLibrary) -> float:
         """Return the milliseconds that the engine of these bytes takes per batch."""

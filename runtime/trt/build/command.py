@@ -27,7 +27,7 @@ from finedge.runtime.trt.build.spec import engine_specs, register_plugin
 from finedge.runtime.trt.build.store import EngineStore
 from finedge.runtime.trt.build.support import refusal, to_json, unsupported
 from finedge.runtime.trt.library import TrtLibrary, default_library, load_library
-from finedge.runtime.trt.session import batch_milliseconds
+from finedge.runtime.trt.timing import batch_milliseconds
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import tensorrt as trt
 
 from finedge.errors import BundleError, SystemProblem, UsageError
 from finedge.runtime.cuda.binding import OutOfDeviceMemory
-from finedge.runtime.trt.lane import INFER_SHAPES_SINCE
+from finedge.runtime.trt.context import INFER_SHAPES_SINCE
 from finedge.runtime.trt.library import numbers
 from tests.runtime.trt.bindings.inside.mock_engine import bench
 from tests.runtime.trt.conftest import frames, right
