@@ -16,9 +16,9 @@ from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, SystemProblem
 from finedge.files import writable_place
 from finedge.runtime.trt.build.compiler import BuildOrder, CompiledEngine, compile_engine
-from finedge.runtime.trt.build.contest import contest
 from finedge.runtime.trt.build.expect import problems
 from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.build.fastest import build_fastest
 from finedge.runtime.trt.build.log import collected
 from finedge.runtime.trt.build.memory import check_memory
 from finedge.runtime.trt.build.one_builder import one_builder
@@ -81,7 +81,7 @@ def _build(
     """Compile all specs, keep the fastest engine with its record."""
     store = EngineStore.of(bundle)
     writable_place(store.folder, option="the engine")
-    result = contest(
+    result = build_fastest(
         specs,
         build=lambda spec: _compile(bundle, spec, library=library, target=target),
         milliseconds=_milliseconds(bundle, options, library=library, timer=timer),
