@@ -36,7 +36,7 @@ class HalfMade:
     """What `Runtime(logger)` returned after error 35: every use ends the process."""
 
 
-def test_an_object_whose_creation_logged_an_error_is_never_used_nor_destroyed(rtx):
+def test_an_object_whose_creation_logged_an_error_is_never_used(rtx):
     made = []
 
     def runtime(process_logger):
