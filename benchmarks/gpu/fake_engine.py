@@ -1,4 +1,4 @@
-"""An engine whose only layer is the attention kernel: what a Lane runs without TensorRT.
+"""An engine whose only layer is the attention kernel: for an execution lane without TensorRT.
 
 Memory, streams and graphs are real. The input is the query map as float16 rows, the output is the
 answer; keys and values lie on the device.
