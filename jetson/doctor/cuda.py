@@ -84,5 +84,5 @@ def _runtime_package() -> str | None:
 
 def _binding_cuda() -> str | None:
     api = binding()
-    answer = None if api is None else Cuda(api).ask("cudaRuntimeGetVersion")
-    return version_text(answer.values[0]) if answer and answer.values else None
+    result = None if api is None else Cuda(api).try_call("cudaRuntimeGetVersion")
+    return version_text(result.values[0]) if result and result.values else None

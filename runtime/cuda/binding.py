@@ -36,7 +36,7 @@ class OutOfDeviceMemory(SystemProblem):
     """The GPU, or the memory that it shares with the CPU, is full."""
 
 
-class Answer(NamedTuple):
+class CallResult(NamedTuple):
     """What a call returned: `status` is 0 for success, `failure` is CUDA's text of any other."""
 
     status: int
@@ -63,16 +63,16 @@ class Cuda:
             SystemProblem: any status but success; the text has the function, and CUDA's name and
                 text of the status.
         """
-        answer = self.ask(function, *arguments)
-        if answer.status != SUCCESS:
+        result = self.try_call(function, *arguments)
+        if result.status != SUCCESS:
             raise SystemProblem(
-                f"{function} failed: {answer.failure}",
-                fix=_FIXES.get(answer.status, "finedge doctor; after a fault of the GPU, restart"),
+                f"{function} failed: {result.failure}",
+                fix=_FIXES.get(result.status, "finedge doctor; after a fault of the GPU, restart"),
             )
-        return answer.values[0] if len(answer.values) == 1 else tuple(answer.values) or None
+        return result.values[0] if len(result.values) == 1 else tuple(result.values) or None
 
-    def ask(self, function: str, *arguments: Any) -> Answer:
-        """Call a function of the runtime API; a failure is an answer too.
+    def try_call(self, function: str, *arguments: Any) -> CallResult:
+        """Call a function of the runtime API; a failure is returned, not raised.
 
         Without libcuda, cuda-python 12.6.2 and cuda-bindings 12.8 raise RuntimeError ("Failed to
         dlopen libcuda.so.1", later 'Function "cuInit" not found'). Since 12.9 they return status
@@ -81,9 +81,9 @@ class Cuda:
         try:
             status, *values = getattr(self.api, function)(*arguments)
         except RuntimeError as error:
-            return Answer(INSUFFICIENT_DRIVER, (), failure_text(error))
+            return CallResult(INSUFFICIENT_DRIVER, (), failure_text(error))
         number = int(status)
-        return Answer(number, values, "" if number == SUCCESS else self.name(status))
+        return CallResult(number, values, "" if number == SUCCESS else self.name(status))
 
     def name(self, status: Any) -> str:
         """Return CUDA's name of a status, with its number and text.
@@ -107,31 +107,31 @@ class Cuda:
         """
         if size < 1:
             raise ValueError(f"{function}: {size} bytes")
-        answer = self.ask(function, *arguments)
-        if answer.status == OUT_OF_MEMORY:
+        result = self.try_call(function, *arguments)
+        if result.status == OUT_OF_MEMORY:
             raise OutOfDeviceMemory(
                 f"{function} found no room for {size / MIB:.1f} MiB; {self.free()}",
                 fix=MEMORY_FIX,
             )
-        if answer.status != SUCCESS:
+        if result.status != SUCCESS:
             raise SystemProblem(
-                f"{function} of {size} bytes failed: {answer.failure}",
-                fix=_FIXES.get(answer.status, "finedge doctor"),
+                f"{function} of {size} bytes failed: {result.failure}",
+                fix=_FIXES.get(result.status, "finedge doctor"),
             )
-        return int(answer.values[0])
+        return int(result.values[0])
 
     def release(self, function: str, handle: Any) -> None:
         """Free a resource; a failure is only logged, because nothing more can be done."""
-        answer = self.ask(function, handle)
-        if answer.status != SUCCESS:
-            log.warning("%s failed: %s", function, answer.failure)
+        result = self.try_call(function, handle)
+        if result.status != SUCCESS:
+            log.warning("%s failed: %s", function, result.failure)
 
     def free(self) -> str:
         """Return a sentence about how much of the GPU's memory is free."""
-        answer = self.ask("cudaMemGetInfo")
-        if answer.status != SUCCESS:
+        result = self.try_call("cudaMemGetInfo")
+        if result.status != SUCCESS:
             return "how much is free is unknown"
-        free, total = answer.values
+        free, total = result.values
         return f"{free // MIB} of {total // MIB} MiB are free"
 
 

@@ -97,19 +97,19 @@ def _device(cuda: Cuda) -> Gpu:
 
 
 def _why_no_device(cuda: Cuda) -> str | None:
-    answer = cuda.ask("cudaGetDeviceCount")
-    if answer.status == SUCCESS and answer.values[0]:
+    devices = cuda.try_call("cudaGetDeviceCount")
+    if devices.status == SUCCESS and devices.values[0]:
         return None
-    if answer.status == INSUFFICIENT_DRIVER:
+    if devices.status == INSUFFICIENT_DRIVER:
         return _why_no_driver(cuda)
-    reason = answer.failure or "it counts 0"
+    reason = devices.failure or "it counts 0"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     setting = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is '{visible}')"
     return f"CUDA sees no NVIDIA GPU: {reason}{setting}"
 
 
 def _why_no_driver(cuda: Cuda) -> str:
-    driver, runtime = cuda.ask("cudaDriverGetVersion"), cuda("cudaRuntimeGetVersion")
+    driver, runtime = cuda.try_call("cudaDriverGetVersion"), cuda("cudaRuntimeGetVersion")
     if driver.status != SUCCESS or not driver.values[0]:
         return "no NVIDIA driver: install one; a container needs --gpus all, or --runtime nvidia"
     number = driver.values[0]

@@ -13,7 +13,7 @@ from typing import Any
 from finedge.errors import SystemProblem
 from finedge.runtime.cuda.binding import MEMORY_FIX, OutOfDeviceMemory
 from finedge.runtime.machine.packages import failure_text
-from finedge.runtime.trt.build.log import Messages, reported
+from finedge.runtime.trt.log import Messages, reported
 
 # What pybind11 makes of C++ exceptions, of arguments, and of values that it cannot convert.
 BINDING_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, OverflowError, MemoryError)

@@ -220,9 +220,9 @@ class ExecutionLane:
             self._enqueue(context, rows)
         except BaseException:
             # The stream must leave its capture, also an invalid one.
-            answer = self._cuda.ask("cudaStreamEndCapture", self._stream)
-            if answer.status == SUCCESS:
-                self._cuda.release("cudaGraphDestroy", *answer.values)
+            ending = self._cuda.try_call("cudaStreamEndCapture", self._stream)
+            if ending.status == SUCCESS:
+                self._cuda.release("cudaGraphDestroy", *ending.values)
             raise
         return self._cuda("cudaStreamEndCapture", self._stream)
 

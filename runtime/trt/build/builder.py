@@ -17,15 +17,15 @@ from finedge.errors import FinedgeError, SystemProblem
 from finedge.files import writable_place
 from finedge.runtime.trt.build.compiler import BuildOrder, CompiledEngine, compile_engine
 from finedge.runtime.trt.build.expect import problems
-from finedge.runtime.trt.build.factory import create
 from finedge.runtime.trt.build.fastest import build_fastest
-from finedge.runtime.trt.build.log import collected
 from finedge.runtime.trt.build.memory import check_memory
 from finedge.runtime.trt.build.one_builder import one_builder
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
 from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine, machine_name
+from finedge.runtime.trt.factory import create
 from finedge.runtime.trt.library import TrtLibrary
+from finedge.runtime.trt.log import collected
 
 if TYPE_CHECKING:
     from finedge.runtime.trt.build.layers import LayerReport

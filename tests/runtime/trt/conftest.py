@@ -1,4 +1,4 @@
-"""Sessions on a fake GPU."""
+"""Sessions on a fake GPU; and the real TensorRT for RTX where it is installed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.runtime.trt.backend import TensorRtBackend
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.compiler import CompiledEngine
-from finedge.runtime.trt.build.log import Messages
 from finedge.runtime.trt.build.options import BuildOptions
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.library import TrtLibrary
+from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
+from finedge.runtime.trt.log import Messages
 from finedge.runtime.trt.session import TensorRtSession
 from finedge.spec import Input, Preprocess, Spec
 from tests.runtime.trt.fakes import FakeCuda, FakeTrt
@@ -69,6 +69,15 @@ class Bench:
             cuda=Cuda(self.cuda),
             mapped=mapped,
         )
+
+
+@pytest.fixture(scope="session")
+def rtx():
+    """The real builder."""
+    why = why_not("tensorrt-rtx")
+    if why:
+        pytest.skip(why)
+    return load_library("tensorrt-rtx")
 
 
 @pytest.fixture

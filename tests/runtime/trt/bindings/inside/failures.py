@@ -8,9 +8,9 @@ import pytest
 import tensorrt as trt
 
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.build.factory import create
 from finedge.runtime.trt.context import INFER_SHAPES_SINCE
 from finedge.runtime.trt.engine import Engine
+from finedge.runtime.trt.factory import create
 from finedge.runtime.trt.library import numbers
 from tests.runtime.trt.bindings.inside.library import AFTER_AN_ERROR, GOOD, NOTHING, library
 from tests.runtime.trt.bindings.inside.mock_engine import bench, engine_bytes

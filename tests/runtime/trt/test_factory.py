@@ -6,9 +6,9 @@ import weakref
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.build import factory
-from finedge.runtime.trt.build.factory import create
-from finedge.runtime.trt.build.log import collected, logger
+from finedge.runtime.trt import factory
+from finedge.runtime.trt.factory import create
+from finedge.runtime.trt.log import collected, logger
 
 OLD_DRIVER = (
     "createInferRuntime: Error Code 6: API Usage Error "

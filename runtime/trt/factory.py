@@ -14,8 +14,8 @@ from typing import Any
 
 from finedge.errors import SystemProblem
 from finedge.runtime.cuda.libcuda import driver_version
-from finedge.runtime.trt.build.log import collected, logger
 from finedge.runtime.trt.library import cuda_major, driver_fix
+from finedge.runtime.trt.log import collected, logger
 
 # In the binding's TypeError where a factory returns null.
 NULL = "nullptr"
