@@ -29,7 +29,7 @@ from benchmarks.gpu.device import device, open_driver  # noqa: E402
 from benchmarks.gpu.problems import GUARD, Attention  # noqa: E402
 from benchmarks.gpu.results import Row  # noqa: E402
 from finedge.runtime.cuda.libcuda import LIBRARY  # noqa: E402
-from finedge.runtime.trt.plugin import cross_layer_attention as plugin  # noqa: E402
+from finedge.runtime.trt.plugin.register import register  # noqa: E402
 
 SIDES = (7, 14)  # of the query and the key grid
 LIMIT = 1.5e-3  # of the largest value
@@ -85,7 +85,7 @@ def rows(folder: Path, library: str) -> Iterator[Row]:
     """Yield the tests; without a GPU, on a stand-in for the driver, those that capture nothing."""
     bound = opened(folder)
     driver = open_driver(library)
-    plugin.register(bound.trt, library=library)
+    register(bound.trt, library=library)
     case = Case(SIDES[0] ** 2, SIDES[1] ** 2, 256, 256, batch=2)
     attention = Attention(case, driver, device=device())
     version = {"version": bound.trt.__version__}

@@ -18,9 +18,9 @@ from finedge.ops import cross_layer_attention
 from finedge.runtime.cuda.binding import Cuda
 from finedge.runtime.cuda.libcuda import LIBRARY
 from finedge.runtime.trt.engine import Engine, EngineTensor
-from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention
 from finedge.runtime.trt.plugin.driver import Driver
 from finedge.runtime.trt.plugin.launch import HALF, AttentionShape, MapLayout
+from finedge.runtime.trt.plugin.ready_attention import ReadyAttention
 
 QUERIES, KEYS, CHANNELS = 49, 196, 256
 MOST = 8  # images a batch

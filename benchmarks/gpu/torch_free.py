@@ -30,7 +30,6 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu.case import Case, HostMap, draw  # noqa: E402
 from finedge.runtime.cuda.libcuda import LIBRARY  # noqa: E402
-from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention  # noqa: E402
 from finedge.runtime.trt.plugin.driver import Driver  # noqa: E402
 from finedge.runtime.trt.plugin.launch import (  # noqa: E402
     HALF,
@@ -41,6 +40,7 @@ from finedge.runtime.trt.plugin.launch import (  # noqa: E402
     Map,
     MapLayout,
 )
+from finedge.runtime.trt.plugin.ready_attention import ReadyAttention  # noqa: E402
 
 LIMIT = 1.5e-3  # of the largest value
 LINEAR, CHW32 = ("LINEAR",) * 3, ("HWC8", "CHW32", "CHW32")

@@ -198,7 +198,7 @@ def open_session(
     """
     gpu = require_gpu()
     if plugin:
-        from finedge.runtime.trt.plugin.cross_layer_attention import register
+        from finedge.runtime.trt.plugin.register import register
 
         register(library.trt)  # before deserialising: the engine looks for it by name
     engine = Engine.load(data, trt=library.trt, file=info.file)

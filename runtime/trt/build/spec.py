@@ -105,7 +105,7 @@ def usable_specs(
 def register_plugin(spec: EngineSpec, library: TrtLibrary) -> None:
     """Register the plugin if the graph of `spec` contains it."""
     if spec.attention.mode == "plugin":
-        from finedge.runtime.trt.plugin.cross_layer_attention import register
+        from finedge.runtime.trt.plugin.register import register
 
         register(library.trt)
 

@@ -163,7 +163,7 @@ def test_a_portable_engine_runs_on_what_it_covers():
 
 
 def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundle, monkeypatch):
-    plugin = pytest.importorskip("finedge.runtime.trt.plugin.cross_layer_attention")
+    plugin = pytest.importorskip("finedge.runtime.trt.plugin.register")
     order = []
     monkeypatch.setattr(plugin, "register", lambda trt: order.append("register"))
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, data, **_: order.append("load")))

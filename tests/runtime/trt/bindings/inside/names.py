@@ -97,7 +97,7 @@ MADE_UP = (
     ("lane.py", ".infer_shapes()", ".infer_all_shapes()", "IExecutionContext.infer_all_shapes"),
     (PLUGIN, "desc.format.name", "desc.form.name", "PluginTensorDesc.form"),
     (PLUGIN, "inputs[Q].max[0]", "inputs[Q].maximum[0]", "DynamicPluginTensorDesc.maximum"),
-    (PLUGIN, "np.asarray(f.data)", "np.asarray(f.values)", "PluginField.values"),
+    ("plugin/attributes.py", "np.asarray(f.data)", "np.asarray(f.values)", "PluginField.values"),
     (PLUGIN, "def set_tactic(", "def choose_tactic(", "choose_tactic"),
 )
 
