@@ -118,7 +118,7 @@ def gpu_name(library: str = LIBRARY) -> str:
 def driver_version(library: str = LIBRARY) -> int:
     """Return the newest CUDA that the driver supports: 12060 for 12.6; 0 without a driver.
 
-    It initialises nothing, so a driver of any age answers.
+    It initialises nothing, so it works with a driver of any age.
     """
     version = ctypes.c_int()
     try:

@@ -118,7 +118,7 @@ def _handle(api: Any) -> Any:
 
 @functools.cache
 def _warn(reason: str) -> None:
-    """Say once that a machine with NVML's package has no readings of its GPU, and why."""
+    """Warn once that a machine with NVML's package has no readings of its GPU, and why."""
     log.warning("the GPU's power, clock and temperature are not read: %s", reason)
 
 

@@ -24,9 +24,9 @@ class CallFailed(SystemProblem):
     """A call of TensorRT returned False or nothing: that is how it reports a failure."""
 
 
-def require(answer: Any, call: str) -> None:
-    """Raise `CallFailed` where `answer` is False or None."""
-    if answer is None or answer is False:
+def require(result: Any, call: str) -> None:
+    """Raise `CallFailed` where `result` is False or None."""
+    if result is None or result is False:
         raise CallFailed(f"TensorRT's {call} failed", fix=FIX)
 
 

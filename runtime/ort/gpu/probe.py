@@ -1,4 +1,4 @@
-"""Why a provider cannot run on this machine. It answers always, and raises never."""
+"""Why a provider cannot run on this machine. A probe returns the reason, and never raises."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ LONGEST = 400  # characters of a reason
 
 @functools.cache
 def why_not(provider: Provider) -> str | None:
-    """Return why a provider cannot run here, or None; the answer is kept for this process.
+    """Return why a provider cannot run here, or None; the result is cached for this process.
 
-    Where package and driver are there, the provider is tried in a process of its own.
+    Where its package and the driver are installed, the provider is tried in a process of its own.
     """
     try:
         return _why_not_installed(provider) or why_no_gpu() or _why_trial_failed(provider)

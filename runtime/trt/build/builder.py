@@ -53,7 +53,7 @@ def build(
         bundle: the bundle.
         options: what the user chose.
         library: the library that builds.
-        timer: times engines on this machine's GPU; where the plugin may be faster, both kinds of
+        timer: times engines on this machine's GPU; where the plugin may be faster, both modes of
             attention are built and the faster is kept. Without it attention stays decomposed.
 
     Raises:

@@ -110,7 +110,7 @@ def board_name(device: Gpu) -> str:
     chosen, and grids planned, for their number. The memory is counted where it is the CPU's too: a
     kernel that finds no room for its scratch memory is not chosen, even below the workspace limit,
     and an engine of the larger board may not fit the smaller. It is rounded up to a power of two,
-    because what the system keeps for itself varies. A discrete GPU's name tells its memory.
+    because what the system keeps for itself varies. A discrete GPU's name differs with its memory.
     """
     facts = f"{device.processors}SM"
     if device.integrated:

@@ -66,7 +66,7 @@ def engine_specs(
     target: BuildTarget,
     timed: bool = False,
 ) -> tuple[EngineSpec, ...]:
-    """Return one way to build, or one per kind of attention where these can be timed.
+    """Return one way to build, or one per mode of attention where these can be timed.
 
     Args:
         bundle: the bundle; its file is read once.

@@ -1,4 +1,4 @@
-"""Why a provider cannot run here: asked of real packages, processes and a stand-in for libcuda."""
+"""Why a provider cannot run here: real packages and processes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ MESSAGES = {
 
 
 @pytest.fixture
-def anew(monkeypatch):
-    """The answers of this process are forgotten."""
+def no_cache():
+    """The cached reasons of this process are dropped, before and after."""
     why_not.cache_clear()
     yield
     why_not.cache_clear()
@@ -53,12 +53,12 @@ def test_the_cause_is_taken_from_the_messages(message, reason):
 
 
 @pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.short)
-def test_every_provider_is_answered_for(provider, anew):
+def test_every_provider_is_answered_for(provider, no_cache):
     reason = why_not(provider)
     assert reason is None or len(reason) > 20
 
 
-def test_the_backend_names_each_provider_and_what_to_install(monkeypatch, anew):
+def test_the_backend_names_each_provider_and_what_to_install(monkeypatch, no_cache):
     reason = load_backend("onnxruntime-gpu").why_not()
     if reason is None:
         pytest.skip("a provider runs here")
@@ -74,7 +74,7 @@ def test_what_is_measured_by_default_is_what_the_provider_accelerates(monkeypatc
         assert usual_variants(backend, tiny_bundle) == variants
 
 
-def test_a_provider_may_be_forced(monkeypatch, anew):
+def test_a_provider_may_be_forced(monkeypatch, no_cache):
     monkeypatch.setenv(OVERRIDE, "cuda")
     reason = load_backend("onnxruntime-gpu").why_not()
     assert reason is None or "Tensorrt" not in reason

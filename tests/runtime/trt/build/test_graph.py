@@ -70,7 +70,7 @@ def test_the_same_file_always_gives_the_same_bytes(attention_bundle):
 
 @pytest.mark.parametrize("mode", ["decomposed", "plugin"])
 def test_the_model_that_was_read_stays_as_it_is(attention_bundle, mode):
-    """It is read once and prepared for each kind of attention."""
+    """It is read once and prepared for each mode of attention."""
     bundle = attention_bundle()
     model = read_model(bundle.file(FILES["int8"]))
     before = model.SerializeToString(deterministic=True)
