@@ -38,7 +38,7 @@ def create(factory: Callable[..., Any], *arguments: Any, trt: Any) -> Any:
                 raise
             instance = None
     if instance is None or messages.errors:
-        # Destroying such an object ends the process, also at exit. So one reference is kept forever.
+        # Destroying such an object ends the process, also at exit: a reference is kept forever.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))
         reason = next(iter(messages.errors), "it gave no reason")
         raise _refusal(factory.__name__, reason.strip(), trt)

@@ -69,11 +69,11 @@ def test_none_from_deserialise_quotes_tensorrt():
 
 def test_a_negative_code_of_infer_shapes_is_a_typed_error_or_is_never_met():
     """The bindings raise RuntimeError there; 10.3 and 10.7 without the GIL, which is a crash."""
-    session = (made := bench(refuse=["infer_shapes_with_a_negative_code"])).open()
+    session = (rig := bench(refuse=["infer_shapes_with_a_negative_code"])).open()
     if numbers(trt.__version__) < INFER_SHAPES_SINCE:
         assert right(session(frames(1)), frames(1))
     else:
         with pytest.raises(SystemProblem, match="infer_shapes"):
             session(frames(1))
     session.close()
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []

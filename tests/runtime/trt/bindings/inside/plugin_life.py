@@ -107,8 +107,8 @@ def driver():
     """A current context of the stand-in driver, and an empty registry."""
     path = os.environ["STANDIN_LIBCUDA"]
     cuda, context = ctypes.CDLL(path), ctypes.c_void_p()
-    made = [cuda.cuInit(0), cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)]
-    assert [*made, cuda.cuCtxSetCurrent(context)] == [0, 0, 0]
+    statuses = [cuda.cuInit(0), cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)]
+    assert [*statuses, cuda.cuCtxSetCurrent(context)] == [0, 0, 0]
     yield path
     registry = trt.get_plugin_registry()
     registry.deregister_creator(registry.get_creator(OP.name, str(OP.version), OP.domain))
