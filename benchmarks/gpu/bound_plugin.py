@@ -1,7 +1,8 @@
 """Drive our Python plugin through one version of TensorRT's bindings: bound_plugin.py FOLDER.
 
-FOLDER holds NVIDIA's package `tensorrt_bindings` and, beside its `tensorrt.so`, a libnvinfer with
-nothing but a plugin registry, whose `drive` calls a plugin in the order of a builder and a runtime.
+FOLDER holds NVIDIA's package `tensorrt_bindings` and a libnvinfer of ours next to its
+`tensorrt.so`. This libnvinfer has nothing but a plugin registry. Its `drive` calls a plugin in the
+order of a builder and a runtime.
 One JSON object a line. A process imports one version only, so that each has a process of its own.
 """
 

@@ -11,8 +11,8 @@ The folder `.gpu`, which git ignores, gets these pieces; `--only NAMES` makes so
     bindings  NVIDIA's bindings of TensorRT for Python 3.12, and a libnvinfer that is a registry
 
 It needs the workstation's environment (`make setup`), g++, cmake, readelf, and the network for
-`bindings`. It prints sizes, and exits with 1 where a piece could not be made, or where the folder
-and the checkout together are larger than such a machine takes.
+`bindings`. It prints sizes. It exits with 1 where a piece could not be made, or where the folder
+and the checkout together are too large for such a machine.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 `check` solves small problems, prints the error of each, and exits with 1 if one is wrong. `launch`
 launches each kernel once at the sizes that are profiled.
 
-Every map has an allocation of its own, of its exact size, so that a read or a write past its end is
-one that the sanitizer sees.
+Every map has its own allocation of exactly its size. So the sanitizer sees a read or a write past
+its end.
 """
 
 from __future__ import annotations

@@ -107,9 +107,9 @@ def board_name(device: Gpu) -> str:
 
     Every Jetson of a generation has the same name and compute capability: an Orin Nano of 4 GB has
     4 multiprocessors, one of 8 GB and both Orin NX have 8, an AGX Orin has 14 or 16. Kernels are
-    chosen, and grids planned, for their number. The memory is counted where it is the CPU's too: a
-    kernel that finds no room for its scratch memory is not chosen, even below the workspace limit,
-    and an engine of the larger board may not fit the smaller. It is rounded up to a power of two,
+    chosen, and grids planned, for their number. The memory is counted where it is the CPU's too. A
+    kernel that finds no room for its scratch memory is not chosen, even below the workspace limit.
+    And an engine of the larger board may not fit the smaller. It is rounded up to a power of two,
     because what the system keeps for itself varies. A discrete GPU's name differs with its memory.
     """
     facts = f"{device.processors}SM"
