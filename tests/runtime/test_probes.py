@@ -25,7 +25,7 @@ from finedge.runtime.machine.packages import (
     load_package,
     package_version,
 )
-from tests.runtime.trt.fakes import RaisingCuda
+from tests.runtime.cuda.fakes import RaisingCuda
 
 # What cuda-python 12.6.2 and cuda-bindings 12.8.0 do where there is no libcuda.
 RAISING_BINDING = """

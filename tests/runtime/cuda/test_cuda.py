@@ -12,7 +12,7 @@ from finedge.errors import SystemProblem
 from finedge.runtime.cuda.binding import Cuda, OutOfDeviceMemory, binding
 from finedge.runtime.cuda.gpu import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.buffers import device_memory
-from tests.runtime.trt.fakes import FakeCuda, RaisingCuda
+from tests.runtime.cuda.fakes import FakeCuda, RaisingCuda
 
 
 def test_the_facts_of_the_gpu():

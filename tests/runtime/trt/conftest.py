@@ -20,7 +20,8 @@ from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
 from finedge.runtime.trt.log import Messages
 from finedge.runtime.trt.session import TensorRtSession
 from finedge.spec import Input, Preprocess, Spec
-from tests.runtime.trt.fakes import FakeCuda, FakeTrt
+from tests.runtime.cuda.fakes import FakeCuda
+from tests.runtime.trt.fakes import FakeTrt
 
 SIDE = 4
 SPEC = Spec("tiny", "none", ("a", "b", "c"), Preprocess(resize=SIDE, crop=SIDE), Input(SIDE, SIDE))

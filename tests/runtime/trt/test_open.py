@@ -35,7 +35,8 @@ from finedge.runtime.trt.library import (
 )
 from finedge.runtime.verify.command import verify
 from tests.runtime.benchmark.conftest import run_benchmark
-from tests.runtime.trt.fakes import FakeContext, FakeCuda, FakeEngine
+from tests.runtime.cuda.fakes import FakeCuda
+from tests.runtime.trt.fakes import FakeContext, FakeEngine
 
 ORIN = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
 KEY = EngineKey("o", "", "tensorrt", "10.3.0", "Orin", "8.7", "fp16", (1, 1, 8), ())

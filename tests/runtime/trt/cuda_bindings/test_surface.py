@@ -7,8 +7,8 @@ import json
 import pytest
 
 from finedge.runtime.cuda.binding import binding as installed_binding
+from tests.runtime.cuda.fakes import FakeCuda
 from tests.runtime.trt.cuda_bindings.uses import ROOT, uses
-from tests.runtime.trt.fakes import FakeCuda
 
 USES = uses()
 # The calls that need no driver.
