@@ -36,7 +36,7 @@ TIMEOUT = "15"
 
 
 class WheelMissing(Exception):
-    """A wheel is not available here: no network, or none for this Python or machine."""
+    """A wheel cannot be had here: no network, or none for this Python or machine."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Importing packages that may be missing or broken.
 
-A broken installation raises more than ImportError: OSError for a library that it links, and
-RuntimeError for a placeholder on the package index. It raises ValueError for another NumPy, and
-AttributeError for a folder that an uninstalled package left.
+A broken installation raises more than ImportError: OSError of a library that it links, RuntimeError
+of a placeholder on the package index, ValueError of another NumPy, AttributeError of a folder that
+an uninstalled package left.
 """
 
 from __future__ import annotations
