@@ -5,8 +5,8 @@
     .NAME.old-xXXXXXXXX   the former target. It exists only between two renames, under the lock of
                           the parent folder.
 
-A temporary file without a lock has no owner and is removed. Where the target is missing, the old
-one is put back.
+A temporary file without a lock has no owner and is removed. Where a system has no locks, nothing is
+removed. Where the target is missing, the old one is put back.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked there, so nothing is removed either
-    fcntl = None  # type: ignore[assignment]
+from finedge.locks import has_locks, hold, lock, locked
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +47,6 @@ def temporary_path(path: Path, role: str) -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file or folder; yield False where it is not available."""
-    handle = None
-    try:
-        handle = hold(path)
-        yield handle is not None
-    finally:
-        if handle is not None:
-            os.close(handle)
-
-
-@contextmanager
 def folder_lock(folder: Path) -> Iterator[bool]:
     """Hold the lock of a folder for a few renames; wait up to MAX_WAIT_S for other holders.
 
@@ -83,41 +68,10 @@ def _lock_with_wait(folder: Path) -> int | None:
     deadline = time.monotonic() + MAX_WAIT_S
     while time.monotonic() < deadline:
         try:
-            return _lock(folder)
+            return lock(folder)
         except BlockingIOError:  # noqa: PERF203 - waiting
             time.sleep(0.01)
     return None
-
-
-def hold(path: Path) -> int | None:
-    """Return a handle that locks a file or folder until it is closed; None if not available."""
-    try:
-        return _lock(path)
-    except BlockingIOError:
-        return None
-
-
-def _lock(path: Path) -> int | None:
-    """Lock a file or folder; None where its file system has no locks or it cannot be opened.
-
-    Raises:
-        BlockingIOError: another process has the lock.
-    """
-    if fcntl is None:
-        return None
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
 
 
 def hold_new(path: Path) -> int | None:
@@ -141,7 +95,7 @@ def recover(path: Path, *, once: bool = False) -> None:
     """
     path = Path(os.path.realpath(path))
     folder = path.parent
-    if fcntl is None or (once and folder in _swept):
+    if not has_locks() or (once and folder in _swept):
         return
     _swept.add(folder)
     with suppress(OSError):

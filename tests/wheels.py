@@ -31,7 +31,7 @@ from pathlib import Path
 CONTINUED = re.compile(r"\s*\\\n\s*")
 PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.]+)")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-# Seconds for a connection: whoever is offline gets the reason soon.
+# Seconds for a connection: a machine without a network reports that soon.
 TIMEOUT = "15"
 
 

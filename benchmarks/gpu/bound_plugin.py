@@ -1,7 +1,8 @@
 """Drive our Python plugin through one version of TensorRT's bindings: bound_plugin.py FOLDER.
 
-FOLDER holds NVIDIA's package `tensorrt_bindings` and, beside its `tensorrt.so`, a libnvinfer with
-nothing but a plugin registry, whose `drive` calls a plugin in the order of a builder and a runtime.
+FOLDER holds NVIDIA's package `tensorrt_bindings` and a libnvinfer of ours next to its
+`tensorrt.so`. This libnvinfer has nothing but a plugin registry. Its `drive` calls a plugin in the
+order of a builder and a runtime.
 One JSON object a line. A process imports one version only, so that each has a process of its own.
 """
 
@@ -28,8 +29,8 @@ from benchmarks.gpu.case import Case  # noqa: E402
 from benchmarks.gpu.device import device, open_driver  # noqa: E402
 from benchmarks.gpu.problems import GUARD, Attention  # noqa: E402
 from benchmarks.gpu.results import Row  # noqa: E402
-from finedge.runtime.trt.plugin import cross_layer_attention as plugin  # noqa: E402
-from finedge.runtime.trt.plugin.driver import LIBRARY  # noqa: E402
+from finedge.runtime.cuda.libcuda import LIBRARY  # noqa: E402
+from finedge.runtime.trt.plugin.register import register  # noqa: E402
 
 SIDES = (7, 14)  # of the query and the key grid
 LIMIT = 1.5e-3  # of the largest value
@@ -85,7 +86,7 @@ def rows(folder: Path, library: str) -> Iterator[Row]:
     """Yield the tests; without a GPU, on a stand-in for the driver, those that capture nothing."""
     bound = opened(folder)
     driver = open_driver(library)
-    plugin.register(bound.trt, library=library)
+    register(bound.trt, library=library)
     case = Case(SIDES[0] ** 2, SIDES[1] ** 2, 256, 256, batch=2)
     attention = Attention(case, driver, device=device())
     version = {"version": bound.trt.__version__}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from finedge.runtime.trt.plugin.driver import LIBRARY as LIBRARY
+from finedge.runtime.cuda.libcuda import LIBRARY as LIBRARY
 from finedge.runtime.trt.plugin.driver import Driver
 
 NO_GPU = "no NVIDIA GPU that torch can use"

@@ -1,4 +1,4 @@
-"""An engine whose only layer is the attention kernel: what a Lane runs without TensorRT.
+"""An engine whose only layer is the attention kernel: for an execution lane without TensorRT.
 
 Memory, streams and graphs are real. The input is the query map as float16 rows, the output is the
 answer; keys and values lie on the device.
@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.ops import cross_layer_attention
-from finedge.runtime.trt.cuda import Cuda
+from finedge.runtime.cuda.binding import Cuda
+from finedge.runtime.cuda.libcuda import LIBRARY
 from finedge.runtime.trt.engine import Engine, EngineTensor
-from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver
+from finedge.runtime.trt.plugin.driver import Driver
 from finedge.runtime.trt.plugin.launch import HALF, AttentionShape, MapLayout
+from finedge.runtime.trt.plugin.ready_attention import ReadyAttention
 
 QUERIES, KEYS, CHANNELS = 49, 196, 256
 MOST = 8  # images a batch

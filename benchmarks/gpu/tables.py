@@ -21,7 +21,7 @@ from benchmarks.gpu.shapes import GRIDS  # noqa: E402
 
 Row = dict[str, Any]
 Table = Callable[[Sequence[Row]], Iterator[str]]
-CONTENDERS = {
+CANDIDATES = {
     "kernel": "kernel",
     "flash": "sdpa flash",
     "efficient": "sdpa efficient",
@@ -78,21 +78,21 @@ def latest_shapes(rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:
 
 def timing(rows: Sequence[Row]) -> Iterator[str]:
     """Medians in microseconds of every shape."""
-    yield from _head(["shape", "d", "maps", "batch", *CONTENDERS, "chain / kernel"])
+    yield from _head(["shape", "d", "maps", "batch", *CANDIDATES, "chain / kernel"])
     for row in latest_shapes(rows).values():
         us, place = row["us"], [row["grid"], row["channels"], _maps(row), row["batch"]]
-        yield _line([*place, *_times(us, CONTENDERS), f"{us['chain'] / us['kernel']:.2f}"])
+        yield _line([*place, *_times(us, CANDIDATES), f"{us['chain'] / us['kernel']:.2f}"])
 
 
 def chosen_times(rows: Sequence[Row]) -> Iterator[str]:
     """Medians in microseconds of the shapes of the page."""
-    contenders = [name for name in CONTENDERS if name != "compiled chain"]
-    yield from _head(["queries x keys, d, maps", "batch", *contenders])
+    candidates = [name for name in CANDIDATES if name != "compiled chain"]
+    yield from _head(["queries x keys, d, maps", "batch", *candidates])
     shapes = latest_shapes(rows)
     for row in (shapes[shape] for shape in CHOSEN if shape in shapes):
         queries, keys = GRIDS[row["grid"]]
         name = f"{queries} x {keys}, {row['channels']}, {_maps(row)}"
-        yield _line([name, row["batch"], *_times(row["us"], contenders)])
+        yield _line([name, row["batch"], *_times(row["us"], candidates)])
 
 
 def splits(rows: Sequence[Row]) -> Iterator[str]:
@@ -187,7 +187,7 @@ def _maps(row: Row) -> str:
 
 
 def _times(us: dict[str, float], names: Iterable[str]) -> list[str]:
-    return [f"{us[CONTENDERS[name]]:.1f}" if CONTENDERS[name] in us else "-" for name in names]
+    return [f"{us[CANDIDATES[name]]:.1f}" if CANDIDATES[name] in us else "-" for name in names]
 
 
 def _conflicts(values: dict[str, float]) -> float:

@@ -6,8 +6,8 @@
 `check` solves small problems, prints the error of each, and exits with 1 if one is wrong. `launch`
 launches each kernel once at the sizes that are profiled.
 
-Every map has an allocation of its own, of its exact size, so that a read or a write past its end is
-one that the sanitizer sees.
+Every map has its own allocation of exactly its size. So the sanitizer sees a read or a write past
+its end.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu.case import Case, HostMap, draw  # noqa: E402
-from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention  # noqa: E402
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver  # noqa: E402
+from finedge.runtime.cuda.libcuda import LIBRARY  # noqa: E402
+from finedge.runtime.trt.plugin.driver import Driver  # noqa: E402
 from finedge.runtime.trt.plugin.launch import (  # noqa: E402
     HALF,
     INT8,
@@ -40,6 +40,7 @@ from finedge.runtime.trt.plugin.launch import (  # noqa: E402
     Map,
     MapLayout,
 )
+from finedge.runtime.trt.plugin.ready_attention import ReadyAttention  # noqa: E402
 
 LIMIT = 1.5e-3  # of the largest value
 LINEAR, CHW32 = ("LINEAR",) * 3, ("HWC8", "CHW32", "CHW32")

@@ -11,8 +11,9 @@ from typing import TypedDict
 
 from finedge.document import parse_json
 from finedge.errors import SystemProblem
+from finedge.runtime.cuda.binding import Cuda, binding
+from finedge.runtime.cuda.libcuda import driver_version, version_text
 from finedge.runtime.machine.sysfs import text
-from finedge.runtime.trt.cuda import Cuda, binding, driver_version, version_text
 from finedge.schema import Misfit, Text, decode
 
 
@@ -83,5 +84,5 @@ def _runtime_package() -> str | None:
 
 def _binding_cuda() -> str | None:
     api = binding()
-    answer = None if api is None else Cuda(api).ask("cudaRuntimeGetVersion")
-    return version_text(answer.values[0]) if answer and answer.values else None
+    result = None if api is None else Cuda(api).try_call("cudaRuntimeGetVersion")
+    return version_text(result.values[0]) if result and result.values else None

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from finedge.errors import SystemProblem
+from finedge.runtime.cuda.gpu import gpu, why_no_gpu
 from finedge.runtime.machine.packages import package_version
 from finedge.runtime.machine.sysfs import text
 from finedge.runtime.trt import library
-from finedge.runtime.trt.cuda import (
-    gpu,
-    why_no_gpu,
-)
 from finedge.runtime.trt.plugin.image import image_for
 
 

@@ -29,7 +29,7 @@ DTYPES = {
     "tensor(double)": "float64",
 }
 OUT_OF_MEMORY_TEXTS = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
-# What stands in the errors of NVIDIA's libraries, and of a provider that fails while it runs.
+# Texts in the errors of NVIDIA's libraries, and of a provider that fails while it runs.
 GPU_TEXTS = ("CUDA", "CUDNN", "CUBLAS", "EP_FAIL")
 EXPORT_AGAIN = "export again, or update onnxruntime"
 
@@ -118,7 +118,7 @@ def open_model(
 ) -> onnxruntime.InferenceSession:
     """Open a model, and never with other providers than these.
 
-    ONNX Runtime's Python would answer a failure with a second try on the CPU, and say so on stdout
+    After a failure ONNX Runtime's Python would try again on the CPU, with a message on stdout
     (`enable_fallback`). That is switched off, for later runs too.
 
     Args:
@@ -153,7 +153,7 @@ def check_io(session: onnxruntime.InferenceSession, bundle: Bundle, *, file: str
 
 
 def run_error(file: str, error: Exception) -> FinedgeError:
-    """Return the error of a run that ended without an answer."""
+    """Return the error of a run that failed."""
     if isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
         return SystemProblem(
             f"{file} asks for more memory than there is: {error}",

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from finedge.errors import SystemProblem
+from finedge.runtime.cuda.binding import Cuda, binding
+from finedge.runtime.cuda.gpu import gpu
 from finedge.runtime.machine.packages import PackageMissing, failure_text, load_package
-from finedge.runtime.trt import cuda
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def _handle(api: Any) -> Any:
 
 @functools.cache
 def _warn(reason: str) -> None:
-    """Say once that a machine with NVML's package has no readings of its GPU, and why."""
+    """Warn once that a machine with NVML's package has no readings of its GPU, and why."""
     log.warning("the GPU's power, clock and temperature are not read: %s", reason)
 
 
@@ -126,7 +127,7 @@ def _by_bus(api: Any) -> Any:
 
     CUDA_VISIBLE_DEVICES chooses that device, and NVML does not read this variable.
     """
-    if cuda.gpu() is None:
+    if gpu() is None:
         return None
-    name = cuda.Cuda(cuda.binding())("cudaDeviceGetPCIBusId", 32, 0)
+    name = Cuda(binding())("cudaDeviceGetPCIBusId", 32, 0)
     return api.nvmlDeviceGetHandleByPciBusId(name.rstrip(b"\0"))

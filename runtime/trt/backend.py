@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from finedge.runtime.backend import NoTaps, SessionInfo, SessionOptions, pick_file
+from finedge.runtime.cuda.gpu import Gpu, gpu, require_gpu, why_no_gpu
 from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.trt import library as libraries
 from finedge.runtime.trt.build import builder
@@ -21,8 +22,8 @@ from finedge.runtime.trt.choose import (
     replay_once,
     stored_engine,
 )
-from finedge.runtime.trt.cuda import Gpu, gpu, require_gpu, why_no_gpu
-from finedge.runtime.trt.session import batch_milliseconds, open_session
+from finedge.runtime.trt.session import open_session
+from finedge.runtime.trt.timing import batch_milliseconds
 
 if TYPE_CHECKING:
     from finedge.bundle import Bundle

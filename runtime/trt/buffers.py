@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.runtime.trt.cuda import Cuda
+from finedge.runtime.cuda.binding import Cuda
 from finedge.runtime.trt.engine import EngineTensor
 
 

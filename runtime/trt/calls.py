@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from finedge.errors import SystemProblem
+from finedge.runtime.cuda.binding import MEMORY_FIX, OutOfDeviceMemory
 from finedge.runtime.machine.packages import failure_text
-from finedge.runtime.trt.build.log import Messages, reported
-from finedge.runtime.trt.cuda import MEMORY_FIX, OutOfDeviceMemory
+from finedge.runtime.trt.log import Messages, reported
 
 # What pybind11 makes of C++ exceptions, of arguments, and of values that it cannot convert.
 BINDING_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, OverflowError, MemoryError)
@@ -24,9 +24,9 @@ class CallFailed(SystemProblem):
     """A call of TensorRT returned False or nothing: that is how it reports a failure."""
 
 
-def require(answer: Any, call: str) -> None:
-    """Raise `CallFailed` where `answer` is False or None."""
-    if answer is None or answer is False:
+def require(result: Any, call: str) -> None:
+    """Raise `CallFailed` where `result` is False or None."""
+    if result is None or result is False:
         raise CallFailed(f"TensorRT's {call} failed", fix=FIX)
 
 

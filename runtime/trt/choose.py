@@ -1,8 +1,8 @@
 """Which stored engine a device runs: one built from these files for this GPU, checked once.
 
 An engine that was built with another batch profile or workspace is accepted too. The first time on
-a device the golden frame is replayed: an engine that answers differently is not used. On a GPU that
-shares the CPU's memory, the faster memory for the input is found then too.
+a device the golden frame is replayed: an engine whose outputs differ is not used. On a GPU that
+shares the CPU's memory, the faster memory for the input is chosen then too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from finedge.errors import GateError, SystemProblem
 from finedge.golden import read_golden
 from finedge.runtime.agreement import Stage, golden_stages
 from finedge.runtime.backend import Session
+from finedge.runtime.cuda.gpu import Gpu
 from finedge.runtime.trt.build.key import PORTABLE, EngineKey
 from finedge.runtime.trt.build.options import (
     PORTABLE_CAPABILITIES,
@@ -26,10 +27,10 @@ from finedge.runtime.trt.build.options import (
 )
 from finedge.runtime.trt.build.spec import usable_specs
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine
-from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.input_memory import Memory
 from finedge.runtime.trt.library import TrtLibrary
-from finedge.runtime.trt.session import TensorRtSession, random_frames
+from finedge.runtime.trt.session import TensorRtSession
+from finedge.runtime.trt.timing import random_frames
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def same_model(key: EngineKey, other: EngineKey) -> bool:
 def runs_on(key: EngineKey, gpu: Gpu) -> bool:
     """Tell whether an engine was built for this GPU.
 
-    That is told by the board's name, or by its compute capability (TensorRT for RTX). An engine of
+    The board's name decides, or the compute capability (TensorRT for RTX). An engine of
     an earlier version, which knew the GPU's name only, may be another board's.
     """
     if (key.gpu, key.compute_capability) == (board_name(gpu), gpu.compute_capability):
@@ -134,10 +135,10 @@ def recorded_input_memory(engine: StoredEngine, gpu: Gpu) -> Memory | None:
 def choose_input_memory_once(
     session: TensorRtSession, bundle: Bundle, *, engine: StoredEngine, gpu: Gpu
 ) -> StoredEngine:
-    """Let an integrated GPU time both memories for the input, unless the record has the answer.
+    """Let an integrated GPU time both memories for the input, unless the record has the result.
 
     Returns:
-        The engine, with the answer in its record.
+        The engine, with the result in its record.
     """
     if not gpu.integrated or recorded_input_memory(engine, gpu):
         return engine

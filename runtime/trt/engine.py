@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError, SystemProblem
+from finedge.runtime.cuda.binding import MEMORY_FIX, OutOfDeviceMemory
 from finedge.runtime.model_io import IoTensor, check_model_io
-from finedge.runtime.trt.build.factory import create
-from finedge.runtime.trt.build.log import Messages
 from finedge.runtime.trt.calls import typed_errors
-from finedge.runtime.trt.cuda import MEMORY_FIX, OutOfDeviceMemory
+from finedge.runtime.trt.factory import create
+from finedge.runtime.trt.log import Messages
 
 # What TensorRT for RTX says about an engine that it will not run; one number may hold several bits.
 DIAGNOSTICS = {

@@ -17,20 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import SystemProblem, UsageError
+from finedge.runtime.cuda.binding import SUCCESS, Cuda
 from finedge.runtime.trt.buffers import Buffer, allocate, device_memory
 from finedge.runtime.trt.calls import require, typed_errors
-from finedge.runtime.trt.cuda import SUCCESS, Cuda
+from finedge.runtime.trt.context import captures_itself, layer_times, may_infer_shapes, new_context
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.library import numbers
 
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[np.float32]]
 # Bytes. TensorRT refuses the address of an empty block.
 MIN_SCRATCH = 256
-# The oldest bindings tried whose infer_shapes may fail. Those of 10.3 (JetPack 6) and 10.7 raise
-# without the GIL, which ends the process. There the run itself reports what is missing.
-INFER_SHAPES_SINCE = (10, 13)
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class ExecutionLane:
         with typed_errors(self._engine.trt, f"time the layers of a batch of {rows}"):
             context = self._context(rows, graphs=False)
             self._run(context, rows)  # not timed: the first run sets up
-            context.profiler = times = _layer_times(self._engine.trt)
+            context.profiler = times = layer_times(self._engine.trt)
             for _ in range(runs):
                 self._run(context, rows)
         return [(name, ms / runs) for name, ms in times.ms.items()]
@@ -140,12 +137,12 @@ class ExecutionLane:
         with typed_errors(self._engine.trt, f"prepare batches of {rows}"):
             context = self._context(rows)
             self._run(context, rows)  # a new shape defers work, which must not be captured
-        graph = None if _captures_itself(self._engine) else self._capture(context, rows)
+        graph = None if captures_itself(self._engine) else self._capture(context, rows)
         return BatchPlan(context, graph)
 
     def _context(self, rows: int, *, graphs: bool = True) -> Any:
         """Return a new context that reads and writes this lane's memory for batches of `rows`."""
-        context = _new_context(self._engine, graphs=graphs)
+        context = new_context(self._engine, graphs=graphs)
         context.set_device_memory(self._scratch, self._scratch_size)
         if context.active_optimization_profile != 0:
             done = context.set_optimization_profile_async(0, int(self._stream))
@@ -158,7 +155,7 @@ class ExecutionLane:
             name = buffer.tensor.name
             done = context.set_tensor_address(name, buffer.device_address)
             require(done, f"set_tensor_address({name})")
-        if _may_infer_shapes(self._engine.trt):
+        if may_infer_shapes(self._engine.trt):
             missing = context.infer_shapes()
             require(not missing, f"infer_shapes, which misses {', '.join(missing)},")
         return context
@@ -223,9 +220,9 @@ class ExecutionLane:
             self._enqueue(context, rows)
         except BaseException:
             # The stream must leave its capture, also an invalid one.
-            answer = self._cuda.ask("cudaStreamEndCapture", self._stream)
-            if answer.status == SUCCESS:
-                self._cuda.release("cudaGraphDestroy", *answer.values)
+            ending = self._cuda.try_call("cudaStreamEndCapture", self._stream)
+            if ending.status == SUCCESS:
+                self._cuda.release("cudaGraphDestroy", *ending.values)
             raise
         return self._cuda("cudaStreamEndCapture", self._stream)
 
@@ -234,52 +231,3 @@ def _free(cuda: Cuda, stream: Any, stack: ExitStack) -> None:
     """Free everything after the work on the stream, which reads the memory and the graphs."""
     cuda.release("cudaStreamSynchronize", stream)
     stack.close()
-
-
-def _may_infer_shapes(trt: Any) -> bool:
-    return trt.__name__ != "tensorrt" or numbers(trt.__version__) >= INFER_SHAPES_SINCE
-
-
-def _captures_itself(engine: Engine) -> bool:
-    """Tell whether the library captures CUDA graphs by itself.
-
-    TensorRT for RTX does: it exchanges kernels later, and captures again.
-    """
-    return hasattr(engine.trt, "CudaGraphStrategy")
-
-
-def _new_context(engine: Engine, *, graphs: bool) -> Any:
-    trt, handle = engine.trt, engine.handle
-    options = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    if _captures_itself(engine):
-        options = _runtime_config(engine, allocation=options, graphs=graphs)
-    context = handle.create_execution_context(options)
-    require(context, "create_execution_context")
-    return context
-
-
-def _runtime_config(engine: Engine, *, allocation: Any, graphs: bool) -> Any:
-    """Return the options of a context of TensorRT for RTX."""
-    trt, config = engine.trt, engine.handle.create_runtime_config()
-    strategy = trt.CudaGraphStrategy
-    config.set_execution_context_allocation_strategy(allocation)
-    config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if graphs else strategy.DISABLED
-    # Compiled before the first answer, or the first answers would come from slower kernels.
-    config.dynamic_shapes_kernel_specialization_strategy = (
-        trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    )
-    return config
-
-
-def _layer_times(trt: Any) -> Any:
-    """Return a profiler whose `ms` adds up each layer's milliseconds."""
-
-    class LayerTimes(trt.IProfiler):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProfiler.__init__(self)
-            self.ms: dict[str, float] = {}
-
-        def report_layer_time(self, layer_name: str, ms: float) -> None:
-            self.ms[layer_name] = self.ms.get(layer_name, 0.0) + ms
-
-    return LayerTimes()

@@ -89,7 +89,7 @@ def cuda_major(module: str) -> int:
     """Return the major version of the CUDA that a library's wheels were built for, or 0.
 
     Their names have it: tensorrt_cu13_libs. JetPack's packages have none. Where wheels of two
-    versions are installed, nobody knows which one Python loads. Nothing is imported.
+    versions are installed, it is unknown which one Python loads. Nothing is imported.
     """
     majors = [major for major in CUDA_MAJORS if _wheel_version(module, major)]
     return majors[0] if len(majors) == 1 else 0

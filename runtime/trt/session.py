@@ -1,9 +1,7 @@
-"""An open engine: batches in, answers out; and how long one batch takes."""
+"""An open engine: batches in, answers out."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -15,7 +13,8 @@ from numpy.typing import NDArray
 
 from finedge.errors import UsageError
 from finedge.runtime.backend import SessionInfo, check_batch
-from finedge.runtime.trt.cuda import Cuda, binding, require_gpu
+from finedge.runtime.cuda.binding import Cuda, binding
+from finedge.runtime.cuda.gpu import require_gpu
 from finedge.runtime.trt.engine import Engine, rows_of
 from finedge.runtime.trt.input_memory import Memory, input_times
 from finedge.runtime.trt.lane import Arrays, ExecutionLane
@@ -24,9 +23,6 @@ from finedge.spec import Spec
 if TYPE_CHECKING:
     from finedge.bundle import Bundle
     from finedge.runtime.trt.library import TrtLibrary
-
-# Batches that `batch_milliseconds` runs before and while it measures.
-WARM_UP, RUNS = 10, 50
 
 
 class TensorRtSession:
@@ -202,7 +198,7 @@ def open_session(
     """
     gpu = require_gpu()
     if plugin:
-        from finedge.runtime.trt.plugin.cross_layer_attention import register
+        from finedge.runtime.trt.plugin.register import register
 
         register(library.trt)  # before deserialising: the engine looks for it by name
     engine = Engine.load(data, trt=library.trt, file=info.file)
@@ -216,34 +212,6 @@ def open_session(
         mapped=gpu.integrated,
         input_memory=input_memory,
     )
-
-
-def batch_milliseconds(data: bytes, bundle: Bundle, *, batch: int, library: TrtLibrary) -> float:
-    """Return the median milliseconds of a batch from host memory to host memory, on this GPU.
-
-    Only to choose between two engines; latencies to report come from `finedge benchmark`. The
-    plugin need not be named, because the process that built the engine has registered it.
-    """
-    frames = random_frames(bundle.spec, batch)
-    info = SessionInfo(library.name, "GPU", "an engine that was just built", "unknown")
-    session = open_session(data, bundle, library=library, info=info)
-    try:
-        times = [_milliseconds(session, frames) for _ in range(WARM_UP + RUNS)]
-    finally:
-        session.close()
-    return statistics.median(times[WARM_UP:])
-
-
-def random_frames(spec: Spec, batch: int) -> NDArray[np.uint8]:
-    """Return a batch to measure with."""
-    shape = (batch, spec.input.height, spec.input.width, 3)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def _milliseconds(session: TensorRtSession, frames: NDArray[np.uint8]) -> float:
-    start = time.perf_counter()
-    session(frames)
-    return (time.perf_counter() - start) * 1e3
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.gpu import carried, prepare
+from benchmarks.gpu import carried, pieces, prepare
 from benchmarks.gpu.carried import Carried
 from tests.benchmarks.conftest import ROOT
 
@@ -33,7 +33,7 @@ def pictures(tmp_path, monkeypatch):
     (folder / "images.txt").write_text(listed)
     flags = "".join(f"{i}, {i % 2}\n" for i in range(len(names)))
     (folder / "train_test_split.txt").write_text(flags)
-    monkeypatch.setattr(prepare, "PICTURES", folder)
+    monkeypatch.setattr(pieces, "PICTURES", folder)
     return folder
 
 
@@ -53,14 +53,14 @@ def test_pictures_are_packed_by_split_and_class(pictures, tmp_path, monkeypatch,
 
 
 def test_only_whole_classes_are_packed_until_the_room_is_full(pictures, tmp_path, monkeypatch):
-    whole = sum(len(prepare._webp(path)) for path in (pictures / "images" / "Ani").iterdir())
-    monkeypatch.setattr(prepare, "PACKED", int(whole * 1.5))
-    prepare.data(tmp_path)
+    whole = sum(len(pieces._webp(path)) for path in (pictures / "images" / "Ani").iterdir())
+    monkeypatch.setattr(pieces, "PACKED", int(whole * 1.5))
+    pieces.data(tmp_path)
     assert [path.name for path in (tmp_path / "data" / "train").iterdir()] == ["Ani"]
 
 
 def test_a_piece_that_cannot_be_made_is_named_and_leaves_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prepare, "PICTURES", tmp_path / "nowhere")
+    monkeypatch.setattr(pieces, "PICTURES", tmp_path / "nowhere")
     (tmp_path / "gpu" / "data").mkdir(parents=True)  # of an earlier call
     assert call(monkeypatch, "--only", "data,commit", "--out", tmp_path / "gpu") == 1
     assert "data       missing: no " in capsys.readouterr().out
@@ -75,8 +75,8 @@ def test_more_than_the_machine_takes_is_refused(tmp_path, monkeypatch, capsys):
 
 
 def test_the_packages_are_importable_from_the_carried_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "PACKAGES", ("tyro", "docstring_parser", "typeguard"))
-    prepare.site(tmp_path)
+    monkeypatch.setattr(pieces, "PACKAGES", ("tyro", "docstring_parser", "typeguard"))
+    pieces.site(tmp_path)
     code = "import tyro, docstring_parser; print(tyro.__file__)"
     environment = Carried(tmp_path).environment()
     done = subprocess.run(
@@ -86,9 +86,9 @@ def test_the_packages_are_importable_from_the_carried_folder(tmp_path, monkeypat
 
 
 def test_a_package_with_compiled_modules_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "PACKAGES", ("numpy",))
-    with pytest.raises(prepare.Missing, match="compiled"):
-        prepare.site(tmp_path)
+    monkeypatch.setattr(pieces, "PACKAGES", ("numpy",))
+    with pytest.raises(pieces.Missing, match="compiled"):
+        pieces.site(tmp_path)
 
 
 def test_an_empty_folder_carries_nothing(tmp_path):
@@ -115,7 +115,7 @@ def test_the_digest_follows_the_sources(tmp_path):
 def test_the_image_for_the_gpu_machine_is_one_that_its_driver_takes(standin_libcuda, tmp_path):
     """The stand-in judges architecture and format as a driver does."""
     pytest.importorskip("nvidia.cuda_nvrtc")
-    prepare.images(tmp_path)
+    pieces.images(tmp_path)
     code = (
         "import ctypes, pathlib, sys; from benchmarks.gpu.device import retain_context; "
         "from finedge.runtime.trt.plugin.driver import Driver; "
@@ -136,7 +136,7 @@ def test_the_carried_plugin_answers_every_case(standin_libcuda, tmp_path, monkey
 
     if not all(map(shutil.which, ("g++", "cmake", "readelf"))):
         pytest.skip("needs g++, cmake and readelf: make setup-system")
-    prepare.plugin(tmp_path)
+    pieces.plugin(tmp_path)
     plugin = Carried(tmp_path).plugin
     monkeypatch.setenv("LD_LIBRARY_PATH", str(standin_libcuda.parent))
     rows = {case.name: called(plugin, case) for case in sorted((plugin / "cases").iterdir())}
@@ -150,7 +150,7 @@ def test_a_wrong_answer_of_the_carried_plugin_is_seen(standin_libcuda, tmp_path,
 
     if not all(map(shutil.which, ("g++", "cmake", "readelf"))):
         pytest.skip("needs g++, cmake and readelf: make setup-system")
-    prepare.plugin(tmp_path)
+    pieces.plugin(tmp_path)
     place = Carried(tmp_path).plugin
     monkeypatch.setenv("LD_LIBRARY_PATH", str(standin_libcuda.parent))
     case = place / "cases" / "hwc8"
@@ -166,7 +166,7 @@ def test_git_ignores_the_folder():
     assert done.returncode in (0, 128)  # 128: this checkout has no git
 
 
-@pytest.mark.parametrize("version", prepare.VERSIONS)
+@pytest.mark.parametrize("version", pieces.VERSIONS)
 def test_the_plugin_is_driven_through_the_bindings(version, standin_libcuda, tmp_path, monkeypatch):
     """As on the GPU machine, but with the bindings for this Python and the stand-in driver."""
     from benchmarks.gpu.parts.bindings import of_version

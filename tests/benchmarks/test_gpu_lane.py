@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.gpu import fake_engine
 from benchmarks.gpu.parts import lane
-from finedge.runtime.trt.plugin.cross_layer_attention import ReadyAttention
-from tests.runtime.trt.fakes import ALIAS, FakeCuda
+from finedge.runtime.trt.plugin.ready_attention import ReadyAttention
+from tests.runtime.cuda.fakes import ALIAS, FakeCuda
 
 OUT_OF_MEMORY, UNSUPPORTED = 2, 900
 IN_ORDER = (

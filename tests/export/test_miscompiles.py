@@ -19,10 +19,10 @@ from finedge.errors import FinedgeError
 from finedge.export.ops import ONNX_OPS, add_bodies
 from finedge.runtime.trt.build.compiler import BuildOrder, compile_engine
 from finedge.runtime.trt.build.expect import check_layers
-from finedge.runtime.trt.build.layers import from_log
-from finedge.runtime.trt.build.log import collected, logger
 from finedge.runtime.trt.build.options import BuildOptions, build_target
+from finedge.runtime.trt.build.read_layers import from_log
 from finedge.runtime.trt.library import load_library, why_not
+from finedge.runtime.trt.log import collected, logger
 
 
 @pytest.fixture(scope="module")

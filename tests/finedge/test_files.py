@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finedge import temporary_files
+from finedge import locks, temporary_files
 from finedge.bundle import Bundle
 from finedge.errors import BundleError
 from finedge.files import new_folder, write_bytes, write_text
@@ -195,7 +195,7 @@ def test_a_folder_that_somebody_locks_is_waited_for_a_moment_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(temporary_files, "MAX_WAIT_S", 0.05)
-    with temporary_files.locked(tmp_path) as alone:
+    with locks.locked(tmp_path) as alone:
         assert alone
         write_text(tmp_path / "file", "x")
     assert (tmp_path / "file").read_text() == "x"
@@ -230,7 +230,7 @@ def test_without_locks_nothing_is_awaited_and_nothing_is_removed(
         raise AssertionError("waited where there are no locks")
 
     (bundle.path.parent / ".birds.finedge.new-x01234567").mkdir()
-    monkeypatch.setattr(temporary_files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
     monkeypatch.setattr(temporary_files.time, "sleep", waits)
     bundle.extend("calibrate", {"model.int8.onnx": b"8"}, {})
     assert Bundle.load(bundle.path).variants() == ("fp32", "int8")

@@ -172,7 +172,7 @@ def test_a_machine_with_torch_alone_has_torchs_cuda_and_the_drivers(
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr("finedge.jetson.doctor.cuda.driver_version", lambda: 13000)
     monkeypatch.setattr("finedge.jetson.doctor.cuda.binding", lambda: None)
-    monkeypatch.setattr("finedge.runtime.trt.cuda.BINDINGS", ("no_such_binding",))
+    monkeypatch.setattr("finedge.runtime.cuda.binding.BINDINGS", ("no_such_binding",))
     facts = examine(tmp_path)
     assert facts["cuda"] == "13.0"
     versions = {name: facts["cuda_versions"][name] for name in ("torch", "driver", "binding")}

@@ -25,7 +25,7 @@ from finedge.runtime.machine.packages import (
     load_package,
     package_version,
 )
-from tests.runtime.trt.fakes import RaisingCuda
+from tests.runtime.cuda.fakes import RaisingCuda
 
 # What cuda-python 12.6.2 and cuda-bindings 12.8.0 do where there is no libcuda.
 RAISING_BINDING = """
@@ -102,7 +102,7 @@ def test_each_broken_package_is_a_problem_of_the_doctor(
 def test_a_binding_that_raises_leaves_auto_and_the_doctor_working(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("finedge.runtime.trt.cuda.binding", RaisingCuda)
+    monkeypatch.setattr("finedge.runtime.cuda.gpu.binding", RaisingCuda)
     assert get_backend("auto").name == "onnxruntime"
     facts = examine()
     assert facts["gpu"] is None

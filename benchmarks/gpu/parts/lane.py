@@ -6,8 +6,6 @@ An engine of TensorRT is missing here; one whose layer is the attention kernel s
 
 from __future__ import annotations
 
-import logging
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -17,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu import fake_engine as fake
+from benchmarks.gpu.lane_runs import Warnings, error, free, run, timed
 from benchmarks.gpu.part import Request, Row, Skip
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.cuda import Cuda, OutOfDeviceMemory, binding, gpu, why_no_gpu
+from finedge.runtime.cuda.binding import Cuda, OutOfDeviceMemory, binding
+from finedge.runtime.cuda.gpu import gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.lane import ExecutionLane
 
@@ -78,9 +78,9 @@ def replays(cuda: Cuda, engine: Engine) -> dict[str, Any]:
     batch = fake.queries(1, seed=0)
     lane = ExecutionLane(engine, cuda=cuda, mapped=False)
     first = run(lane, batch)
-    same, graph = _timed(lane, batch, first)
+    same, graph = timed(lane, batch, replays=REPLAYS, expected=first)
     lane._plans = {rows: replace(plan, graph=None) for rows, plan in lane._plans.items()}
-    also, enqueued = _timed(lane, batch, first)
+    also, enqueued = timed(lane, batch, replays=REPLAYS, expected=first)
     lane.close()
     return {"pass": same and also, "replays": REPLAYS, "graph_us": graph, "enqueued_us": enqueued}
 
@@ -95,7 +95,7 @@ def capture_fails(cuda: Cuda, engine: Engine) -> dict[str, Any]:
         cuda("cudaFree", cuda("cudaMalloc", 1 << 20))
 
     spoilt = replace(engine, handle=replace(engine.handle, before=allocate))
-    with _warnings() as warnings:
+    with Warnings() as warnings:
         lane = ExecutionLane(spoilt, cuda=cuda, mapped=False)
         errors = [error(lane, batch=batch, seed=1) for batch in (2, 2, 8)]
         graphs = sum(plan.graph is not None for plan in lane._plans.values())
@@ -208,50 +208,3 @@ def two_lanes(cuda: Cuda, engine: Engine) -> dict[str, Any]:
         "one_lane_us": round(one * 1e6 / TURNS, 1),
         "two_lanes_us": round(two * 1e6 / TURNS, 1),
     }
-
-
-def run(lane: ExecutionLane, batch: Any) -> Any:
-    """Return the answer of a batch, float32."""
-    lane.start(batch)
-    return lane.finish()["y"]
-
-
-def error(lane: ExecutionLane, *, batch: int, seed: int) -> float:
-    """Return the largest error of a batch as a share of the largest value; NaN is infinite."""
-    rows_ = fake.queries(batch, seed)
-    difference = np.abs(run(lane, rows_).astype(np.float64) - fake.exact(rows_)).max() / float(
-        np.abs(fake.keys()).max()
-    )
-    return float(np.nan_to_num(difference, nan=np.inf))
-
-
-def free(cuda: Cuda) -> int:
-    """Return the free bytes of the device."""
-    return int(cuda("cudaMemGetInfo")[0])
-
-
-def _timed(lane: ExecutionLane, batch: Any, expected: Any) -> tuple[bool, float]:
-    """Return whether all answers are the same, and the median microseconds of start and finish."""
-    times, same = [], True
-    for _ in range(REPLAYS):
-        start = time.perf_counter()
-        answer = run(lane, batch)
-        times.append(time.perf_counter() - start)
-        same &= bool(np.array_equal(answer, expected))
-    return same, round(statistics.median(times) * 1e6, 1)
-
-
-class _warnings(logging.Handler):  # noqa: N801 - reads as a function
-    """Collects the warnings of the lane's logger in a with block."""
-
-    def __enter__(self) -> list[str]:
-        self.texts: list[str] = []
-        self.logger = logging.getLogger(ExecutionLane.__module__)
-        self.logger.addHandler(self)
-        return self.texts
-
-    def __exit__(self, *exception: object) -> None:
-        self.logger.removeHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())

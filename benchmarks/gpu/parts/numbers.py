@@ -19,7 +19,8 @@ from benchmarks.gpu.device import NO_GPU, device, open_driver
 from benchmarks.gpu.part import Request, Row, Skip
 from benchmarks.gpu.problems import Attention
 from benchmarks.gpu.shapes import GRIDS, HEADS
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver
+from finedge.runtime.cuda.libcuda import LIBRARY
+from finedge.runtime.trt.plugin.driver import Driver
 from finedge.runtime.trt.plugin.launch import FORMATS, HALF, INT8, is_readable
 
 LIMIT = 1.5e-3

@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import contenders
+from benchmarks.gpu import candidates
 from benchmarks.gpu.carried import Carried
 from benchmarks.gpu.device import NO_GPU, as_graph, clocks, milliseconds, open_driver
 from benchmarks.gpu.part import Request, Row, Skip
 from benchmarks.gpu.problems import Attention
 from benchmarks.gpu.shapes import GRIDS, HEADS, Shape
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver
+from finedge.runtime.cuda.libcuda import LIBRARY
+from finedge.runtime.trt.plugin.driver import Driver
 from finedge.runtime.trt.plugin.kernels.make import SOURCE
 
 MACHINE_CODE = "kernel, machine code"
@@ -84,12 +85,12 @@ def measured_rates() -> dict[str, float]:
 
 
 def timed(shape: Shape, drivers: dict[str, Driver], rates: dict[str, float]) -> Row:
-    """Time every contender on one shape; one that refuses the shape leaves its reason."""
+    """Time every candidate on one shape; one that refuses the shape leaves its reason."""
     device = torch.device("cuda")
     kernels = {name: Attention(shape.case, one, device=device) for name, one in drivers.items()}
     first = next(iter(kernels.values()))
     calls: dict[str, Call] = {name: kernel.run for name, kernel in kernels.items()}
-    calls |= contenders.of_torch(first, compiled=shape in COMPILED)
+    calls |= candidates.of_torch(first, compiled=shape in COMPILED)
     graphs, refused = captured(calls)
     times: dict[str, list[float]] = {name: [] for name in graphs}
     for _ in range(ROUNDS):

@@ -1,10 +1,7 @@
 """ONNX Runtime on an NVIDIA GPU: the backend `onnxruntime-gpu`.
 
-`providers.py` is the table of ONNX Runtime's execution providers and their options, `loading.py`
-loads one, `trial.py` tries one in a process of its own, `probe.py` says why one cannot run here.
-`placement.py` reads which provider ran each node, `opening.py` opens a model and refuses one that
-ran on the CPU, and `backend.py` opens a bundle's files.
-
-The room may import `runtime.ort.session`, the driver of `runtime.trt.plugin`, and the options and
-the cache folder of `runtime.trt.build`.
+`providers.py` is the table of ONNX Runtime's execution providers and their options. `loading.py`
+loads one. `probe.py` says why one cannot run here; `trial.py` tries it in another process.
+`placement.py` reads which provider ran each node. `opening.py` opens a model, and refuses one that
+ran on the CPU. `backend.py` opens a bundle's files.
 """

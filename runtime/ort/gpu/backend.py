@@ -12,12 +12,12 @@ from finedge.errors import BackendMissing, UsageError
 from finedge.graph.onnx_file import read_model, read_onnx
 from finedge.graph.taps import with_taps
 from finedge.runtime.backend import SessionOptions, pick_file
+from finedge.runtime.cuda.libcuda import gpu_name
 from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.ort.gpu import probe
 from finedge.runtime.ort.gpu.opening import NAME, Opening
 from finedge.runtime.ort.gpu.providers import Provider, candidates
 from finedge.runtime.ort.session import OnnxRuntimeSession
-from finedge.runtime.trt.build.options import FILES
 
 PACKAGES = ("onnxruntime", "onnx")
 
@@ -76,8 +76,8 @@ class OnnxRuntimeGpuBackend:
             BackendMissing: no provider can run here.
             SystemProblem: the provider refuses the file, or a part of it ran on the CPU.
         """
-        # INT8 is the portable file: its activations are signed, as TensorRT wants them.
-        order = (FILES[variant],) if variant in FILES else None
+        # Of INT8 the portable file alone: its activations are signed, as TensorRT wants them.
+        order = VARIANTS.get(variant, ())[:1]
         file = pick_file(bundle, variant, order=order)
         return self._opening(bundle, variant).open(read_onnx(bundle.file(file)), file=file)
 
@@ -87,7 +87,7 @@ class OnnxRuntimeGpuBackend:
         return self._opening(bundle, "fp32").open(model, file=FLOAT_FILE)
 
     def _opening(self, bundle: Bundle, variant: str) -> Opening:
-        return Opening(self.provider, bundle, variant, self.options, probe.gpu_name())
+        return Opening(self.provider, bundle, variant, self.options, gpu_name())
 
 
 def _joined(reasons: dict[str, str]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def preload() -> None:
     """Load CUDA's and cuDNN's libraries from NVIDIA's Python packages, where they are installed.
 
-    ONNX Runtime 1.21 and later can; it says on stdout what it does not find.
+    ONNX Runtime 1.21 and later can. It prints what it does not find.
     """
     import onnxruntime
 
@@ -89,6 +89,6 @@ def _load_runtime_of(folder: Path) -> None:
     import ctypes
 
     for library in sorted(folder.glob("libcudart.so.*")):
-        # The error of the plugin, which follows, says more.
+        # The plugin, which is loaded next, reports a better error.
         with contextlib.suppress(OSError):
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)

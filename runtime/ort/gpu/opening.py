@@ -17,6 +17,8 @@ import numpy as np
 from finedge.bundle import Bundle
 from finedge.errors import SystemProblem
 from finedge.runtime.backend import SessionInfo, SessionOptions
+from finedge.runtime.batch_profile import Profile
+from finedge.runtime.machine.cache import cache_folder
 from finedge.runtime.ort.gpu.loading import apply
 from finedge.runtime.ort.gpu.placement import (
     RanNode,
@@ -32,8 +34,6 @@ from finedge.runtime.ort.session import (
     open_model,
     session_settings,
 )
-from finedge.runtime.trt.build.options import Profile
-from finedge.runtime.trt.build.seal import cache_folder
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -61,20 +61,20 @@ class Opening:
 
     def open(self, model: bytes, *, file: str) -> OnnxRuntimeSession:
         """Open the bytes of `file`, run a frame of zeros, and see which provider ran what."""
-        self._log_what_differs(file)
+        self._log_differences(file)
         with tempfile.TemporaryDirectory() as folder:
-            session, reason = self._on_gpu(model, file=file, folder=folder)
-            check_io(session, self.bundle, file=file)
-            answering = OnnxRuntimeSession(
-                session, self.bundle, self._info(file), max_batch=self._max_batch
+            inference, reason = self._on_gpu(model, file=file, folder=folder)
+            check_io(inference, self.bundle, file=file)
+            session = OnnxRuntimeSession(
+                inference, self.bundle, self._info(file), max_batch=self._max_batch
             )
             size = self.bundle.spec.input
             frame = np.zeros((1, size.height, size.width, 3), np.uint8)
-            nodes = profiled_nodes(lambda: answering(frame), session.end_profiling)
+            nodes = profiled_nodes(lambda: session(frame), inference.end_profiling)
         providers = [name for name, _ in self._providers(None)]
         shapes = check_placement(nodes, providers, file=file, reason=reason)
         self._log_placement(nodes, shapes, file=file)
-        return answering
+        return session
 
     def _on_gpu(
         self, model: bytes, *, file: str, folder: str
@@ -134,7 +134,7 @@ class Opening:
     def _cache(self, file: str) -> Path | None:
         """Return the user's folder for the engines of a file, or None where there can be none.
 
-        An engine is a program, so none is read from a bundle: that may be somebody else's.
+        An engine is a program, so none is read from a bundle, which may come from another user.
         """
         if not self.provider.builds_engines:
             return None
@@ -158,7 +158,7 @@ class Opening:
         if shapes:
             log.info("%s: shapes are computed on the CPU: %s", file, name_nodes(shapes))
 
-    def _log_what_differs(self, file: str) -> None:
+    def _log_differences(self, file: str) -> None:
         cache = self._cache(file)
         if cache is not None and not any(cache.iterdir()):
             log.warning(
@@ -169,7 +169,7 @@ class Opening:
             )
         if self.variant not in self.provider.usual_variants:
             log.warning(
-                "%s does not accelerate %s: it computes what the file says in float, "
+                "%s does not accelerate %s: it computes the file's operations in float, "
                 "no faster than fp32",
                 self.provider.name,
                 self.variant,

@@ -1,7 +1,7 @@
 """Which provider ran each node of a session, by ONNX Runtime's own profile of a run.
 
-A session's list of providers names those that were loaded, not those that compute: a node that no
-other provider takes goes to the CPU in silence.
+A session's list of providers has those that were loaded, not those that compute. A node that no
+other provider takes runs on the CPU, without a message.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def check_placement(
         nodes: what ran.
         providers: those that should compute; the first has to run a node at least.
         file: the model's name.
-        reason: what ONNX Runtime says about it, if anything.
+        reason: ONNX Runtime's text about it, or "".
 
     Returns:
         The nodes that compute shapes on the CPU.

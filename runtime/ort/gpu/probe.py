@@ -1,8 +1,7 @@
-"""Why a provider cannot run on this machine. It answers always, and raises never."""
+"""Why a provider cannot run on this machine. A probe returns the reason, and never raises."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib.metadata
 import json
@@ -13,6 +12,7 @@ import sys
 from pathlib import Path
 
 from finedge.errors import SystemProblem
+from finedge.runtime.cuda.libcuda import gpu_name
 from finedge.runtime.machine.packages import (
     failure_text,
     is_installed,
@@ -20,8 +20,6 @@ from finedge.runtime.machine.packages import (
     package_version,
 )
 from finedge.runtime.ort.gpu.providers import GPU_PACKAGE, PROVIDERS, Provider
-from finedge.runtime.trt.plugin.driver import LIBRARY as LIBCUDA
-from finedge.runtime.trt.plugin.driver import Driver
 
 TRIAL = "finedge.runtime.ort.gpu.trial"
 SECONDS = 120  # CUDA loads in a few; a board with a cold disk takes longer
@@ -33,9 +31,9 @@ LONGEST = 400  # characters of a reason
 
 @functools.cache
 def why_not(provider: Provider) -> str | None:
-    """Return why a provider cannot run here, or None; the answer is kept for this process.
+    """Return why a provider cannot run here, or None; the result is cached for this process.
 
-    Where package and driver are there, the provider is tried in a process of its own.
+    Where its package and the driver are installed, the provider is tried in a process of its own.
     """
     try:
         return _why_not_installed(provider) or why_no_gpu() or _why_trial_failed(provider)
@@ -55,23 +53,6 @@ def why_no_gpu() -> str | None:
     except SystemProblem as error:
         return error.what
     return None
-
-
-def gpu_name(library: str = LIBCUDA) -> str:
-    """Return the name of CUDA's device 0, asked of the driver itself: no package is needed.
-
-    `library` is the driver's name or path.
-
-    Raises:
-        SystemProblem: there is no driver, or it offers no GPU.
-    """
-    driver, count = Driver(library), ctypes.c_int()
-    driver.call("cuDeviceGetCount", ctypes.byref(count))
-    if not count.value:
-        raise SystemProblem("CUDA's driver counts no GPU", fix="check CUDA_VISIBLE_DEVICES")
-    name = ctypes.create_string_buffer(256)
-    driver.call("cuDeviceGetName", name, len(name), 0)
-    return name.value.decode(errors="replace")
 
 
 def reason_in(text: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from finedge.bundle import Bundle
 from finedge.errors import UsageError, nearest
+from finedge.runtime.batch_profile import Profile
 from finedge.runtime.ort.session import ProviderOptions
-from finedge.runtime.trt.build.options import Profile
 
 # An environment variable for tests and experts; without it the first that can run is taken.
 OVERRIDE = "FINEDGE_ORT_PROVIDER"

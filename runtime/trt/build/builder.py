@@ -16,16 +16,16 @@ from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, SystemProblem
 from finedge.files import writable_place
 from finedge.runtime.trt.build.compiler import BuildOrder, CompiledEngine, compile_engine
-from finedge.runtime.trt.build.contest import contest
 from finedge.runtime.trt.build.expect import problems
-from finedge.runtime.trt.build.factory import create
-from finedge.runtime.trt.build.log import collected
+from finedge.runtime.trt.build.fastest import build_fastest
 from finedge.runtime.trt.build.memory import check_memory
 from finedge.runtime.trt.build.one_builder import one_builder
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
 from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine, machine_name
+from finedge.runtime.trt.factory import create
 from finedge.runtime.trt.library import TrtLibrary
+from finedge.runtime.trt.log import collected
 
 if TYPE_CHECKING:
     from finedge.runtime.trt.build.layers import LayerReport
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class EngineTimer(Protocol):
-    """Runs an engine on this machine's GPU; `finedge.runtime.trt.session.batch_milliseconds`."""
+    """Runs an engine on this machine's GPU; `finedge.runtime.trt.timing.batch_milliseconds`."""
 
     def __call__(self, data: bytes, bundle: Bundle, *, batch: int, library: TrtLibrary) -> float:
         """Return the milliseconds that the engine of these bytes takes per batch."""
@@ -53,7 +53,7 @@ def build(
         bundle: the bundle.
         options: what the user chose.
         library: the library that builds.
-        timer: times engines on this machine's GPU; where the plugin may be faster, both kinds of
+        timer: times engines on this machine's GPU; where the plugin may be faster, both modes of
             attention are built and the faster is kept. Without it attention stays decomposed.
 
     Raises:
@@ -81,7 +81,7 @@ def _build(
     """Compile all specs, keep the fastest engine with its record."""
     store = EngineStore.of(bundle)
     writable_place(store.folder, option="the engine")
-    result = contest(
+    result = build_fastest(
         specs,
         build=lambda spec: _compile(bundle, spec, library=library, target=target),
         milliseconds=_milliseconds(bundle, options, library=library, timer=timer),
@@ -220,7 +220,7 @@ def _read_layers(
     engine: CompiledEngine, *, library: TrtLibrary, target: BuildTarget
 ) -> LayerReport:
     """Read them from the engine where it can be opened here, else from the log of the build."""
-    from finedge.runtime.trt.build.layers import from_inspector, from_log
+    from finedge.runtime.trt.build.read_layers import from_inspector, from_log
 
     if target.local_gpu is None:
         return from_log(engine.messages)

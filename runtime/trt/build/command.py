@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, UsageError
+from finedge.runtime.batch_profile import Profile
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.layers import LayerReport
 from finedge.runtime.trt.build.memory import check_memory
@@ -19,7 +20,6 @@ from finedge.runtime.trt.build.options import (
     AttentionOption,
     BuildOptions,
     Precision,
-    Profile,
     Typing,
     build_target,
 )
@@ -27,7 +27,7 @@ from finedge.runtime.trt.build.spec import engine_specs, register_plugin
 from finedge.runtime.trt.build.store import EngineStore
 from finedge.runtime.trt.build.support import refusal, to_json, unsupported
 from finedge.runtime.trt.library import TrtLibrary, default_library, load_library
-from finedge.runtime.trt.session import batch_milliseconds
+from finedge.runtime.trt.timing import batch_milliseconds
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
 from finedge.files import write_bytes
-from finedge.runtime.trt.build.factory import create
-from finedge.runtime.trt.build.log import Messages, collected
-from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Profile, Typing
+from finedge.runtime.batch_profile import Profile
+from finedge.runtime.machine.cache import cache_folder
+from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing
 from finedge.runtime.trt.build.progress import in_worker, interruptible, monitor, progress_bars
-from finedge.runtime.trt.build.seal import cache_folder
 from finedge.runtime.trt.build.support import parser_errors, refusal
+from finedge.runtime.trt.factory import create
 from finedge.runtime.trt.library import TrtLibrary
+from finedge.runtime.trt.log import Messages, collected
 
 if TYPE_CHECKING:
     from pathlib import Path

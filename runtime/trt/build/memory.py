@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from finedge.errors import SystemProblem
 from finedge.graph.sizes import shapes_of
+from finedge.runtime.cuda.gpu import Gpu
 from finedge.runtime.machine.memory import memory_mib
-from finedge.runtime.trt.cuda import Gpu
 
 if TYPE_CHECKING:
     import onnx

@@ -1,4 +1,4 @@
-"""What a user may choose about an engine: precision, batch sizes, attention, target GPU."""
+"""What a user may choose about an engine: precision, attention, target GPU."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Literal, get_args
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE
 from finedge.errors import BackendMissing, UsageError, nearest
+from finedge.runtime.batch_profile import Profile
+from finedge.runtime.cuda.gpu import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.build.key import PORTABLE
-from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.library import TrtLibrary
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp32"]
@@ -28,40 +29,6 @@ LOCAL = ("local",)
 # The GPUs that a portable engine covers, by the documents of TensorRT for RTX.
 PORTABLE_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")
 PLUGIN_NEEDS = "fp16 or int8: the plugin's kernel takes float16"
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The batch sizes that an engine serves: from `min` to `max`, fastest at `opt`."""
-
-    min: int = 1
-    opt: int = 1
-    max: int = 8
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.opt <= self.max:
-            raise UsageError(
-                f"batch profile {self.min},{self.opt},{self.max}",
-                expected="1 <= min <= opt <= max",
-                fix="--batch 1,1,8",
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Profile:
-        """Read "min,opt,max", or one number for all three.
-
-        Raises:
-            UsageError: the text is neither, or the numbers are out of order.
-        """
-        parts = text.split(",")
-        if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
-            raise UsageError(
-                f"batch profile '{text}'",
-                expected="min,opt,max, or one number",
-                fix="--batch 1,1,8",
-            )
-        sizes = [int(part) for part in parts]
-        return cls(*(sizes * 3 if len(sizes) == 1 else sizes))
 
 
 @dataclass(frozen=True)
@@ -140,10 +107,10 @@ def board_name(device: Gpu) -> str:
 
     Every Jetson of a generation has the same name and compute capability: an Orin Nano of 4 GB has
     4 multiprocessors, one of 8 GB and both Orin NX have 8, an AGX Orin has 14 or 16. Kernels are
-    chosen, and grids planned, for their number. The memory is counted where it is the CPU's too: a
-    kernel that finds no room for its scratch memory is not chosen, even below the workspace limit,
-    and an engine of the larger board may not fit the smaller. It is rounded up to a power of two,
-    because what the system keeps for itself varies. A discrete GPU's name tells its memory.
+    chosen, and grids planned, for their number. The memory is counted where it is the CPU's too. A
+    kernel that finds no room for its scratch memory is not chosen, even below the workspace limit.
+    And an engine of the larger board may not fit the smaller. It is rounded up to a power of two,
+    because what the system keeps for itself varies. A discrete GPU's name differs with its memory.
     """
     facts = f"{device.processors}SM"
     if device.integrated:

@@ -21,9 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from finedge.errors import SystemProblem
 from finedge.files import write_bytes
 from finedge.regular_files import open_regular
+from finedge.runtime.machine.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -45,27 +45,6 @@ def is_trusted(record: Mapping[str, Any]) -> bool:
     if not isinstance(seal, str) or not seal.isascii():
         return False
     return any(hmac.compare_digest(seal, _seal(plain, secret)) for secret in _trusted())
-
-
-def cache_folder() -> Path:
-    """Return `$FINEDGE_CACHE`, or ~/.cache/finedge.
-
-    It holds machine settings, timing caches, and engines of read-only bundles.
-
-    Raises:
-        SystemProblem: this user has no home folder.
-    """
-    setting = os.environ.get("FINEDGE_CACHE")
-    if setting:
-        return Path(setting)
-    try:
-        return Path.home() / ".cache" / "finedge"
-    except RuntimeError as error:
-        raise SystemProblem(
-            f"this user has no home folder: {error}",
-            expected="a folder for machine settings",
-            fix="set FINEDGE_CACHE",
-        ) from error
 
 
 def _seal(record: Mapping[str, Any], secret: bytes) -> str:

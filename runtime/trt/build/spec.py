@@ -66,7 +66,7 @@ def engine_specs(
     target: BuildTarget,
     timed: bool = False,
 ) -> tuple[EngineSpec, ...]:
-    """Return one way to build, or one per kind of attention where these can be timed.
+    """Return one way to build, or one per mode of attention where these can be timed.
 
     Args:
         bundle: the bundle; its file is read once.
@@ -105,7 +105,7 @@ def usable_specs(
 def register_plugin(spec: EngineSpec, library: TrtLibrary) -> None:
     """Register the plugin if the graph of `spec` contains it."""
     if spec.attention.mode == "plugin":
-        from finedge.runtime.trt.plugin.cross_layer_attention import register
+        from finedge.runtime.trt.plugin.register import register
 
         register(library.trt)
 

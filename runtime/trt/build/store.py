@@ -23,8 +23,9 @@ from finedge.bundle import Bundle
 from finedge.document import read_json
 from finedge.errors import BundleError
 from finedge.files import write_bytes, write_text
+from finedge.runtime.machine.cache import cache_folder
 from finedge.runtime.trt.build.key import EngineKey
-from finedge.runtime.trt.build.seal import cache_folder, is_trusted, sealed
+from finedge.runtime.trt.build.seal import is_trusted, sealed
 from finedge.runtime.trt.library import MODULES
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from finedge.errors import FinedgeError
 from finedge.ops import OPS
-from finedge.runtime.trt.build.factory import create
-from finedge.runtime.trt.build.log import collected, without_noise
+from finedge.runtime.trt.factory import create
 from finedge.runtime.trt.library import TrtLibrary
+from finedge.runtime.trt.log import collected, without_noise
 
 if TYPE_CHECKING:
     import onnx

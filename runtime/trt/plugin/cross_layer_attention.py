@@ -1,28 +1,22 @@
-"""The TensorRT plugin of `finedge::CrossLayerAttention` in Python.
+"""The TensorRT plugin of `finedge::CrossLayerAttention` in Python, as TensorRT calls it.
 
-It is an IPluginV3, for TensorRT 10.3 and later and for TensorRT for RTX. A process that builds or
-runs an engine with it has to call `register` first. Python only prepares: `enqueue` fills in five
-addresses and records one or two launches on the stream.
+It is an IPluginV3, for TensorRT 10.3 and later and for TensorRT for RTX. Python only prepares:
+`enqueue` fills in five addresses and records one or two launches on the stream.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from finedge.errors import UsageError
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
-from finedge.runtime.trt.plugin.driver import LIBRARY, Driver, parameters_of
+from finedge.runtime.trt.plugin.attributes import AttentionAttributes
+from finedge.runtime.trt.plugin.driver import Driver
 from finedge.runtime.trt.plugin.image import image_digest
 from finedge.runtime.trt.plugin.launch import (
-    COMBINE,
-    COMBINE_BLOCK,
     FORMATS,
     HALF,
     INT8,
@@ -31,70 +25,12 @@ from finedge.runtime.trt.plugin.launch import (
     MapLayout,
     is_readable,
     kernel_for,
-    plan,
     workspace_bound,
 )
-
-log = logging.getLogger(__name__)
+from finedge.runtime.trt.plugin.ready_attention import ReadyAttention
 
 Q, K, V, Y = range(4)
 RTX = "tensorrt_rtx"
-_registered: dict[str, Any] = {}  # the registry does not keep a creator alive
-
-
-@dataclass(frozen=True)
-class AttentionAttributes:
-    """The node's attributes.
-
-    `scale` multiplies q^T k. `q_scale`, `k_scale`, `v_scale` are the size of one step of that input
-    where it is INT8, else 0. `shared`: k and v are one tensor; TensorRT does not tell a plugin that
-    and may pass two copies, so `node_attributes.py` writes it.
-    """
-
-    scale: float
-    q_scale: float = 0.0
-    k_scale: float = 0.0
-    v_scale: float = 0.0
-    shared: int = 0
-
-    def __post_init__(self) -> None:
-        if self.shared and self.k_scale != self.v_scale:
-            scales = f"k_scale {self.k_scale} and v_scale {self.v_scale}"
-            raise UsageError(
-                f"one tensor is both key and value, with {scales}", expected="one scale"
-            )
-
-    @classmethod
-    def of(cls, fields: Any) -> AttentionAttributes:
-        """Read a PluginFieldCollection; other fields (`plugin_version`) are ignored.
-
-        Raises:
-            UsageError: there is no scale.
-        """
-        values = {
-            f.name: np.asarray(f.data).reshape(-1)[0].item()
-            for f in fields
-            if f.name in cls.__dataclass_fields__
-        }
-        if "scale" not in values:
-            raise UsageError(
-                f"a {OP.name} node has no attribute 'scale'",
-                expected="scale = 1/sqrt(d) or what the model was trained with",
-            )
-        return cls(**values)
-
-    def fields(self, trt: Any) -> list[Any]:
-        """Return them as PluginFields.
-
-        A PluginFieldCollection points into these objects and does not keep them alive.
-        """
-        kinds = {"shared": (np.int32, trt.PluginFieldType.INT32)}
-        default = (np.float32, trt.PluginFieldType.FLOAT32)
-        fields = []
-        for name, value in asdict(self).items():
-            dtype, kind = kinds.get(name, default)
-            fields.append(trt.PluginField(name, np.array([value], dtype), kind))
-        return fields
 
 
 class CrossLayerAttentionPlugin:
@@ -238,119 +174,6 @@ class CrossLayerAttentionPlugin:
         kind = INT8 if desc.type == self.trt.DataType.INT8 else HALF
         layout = MapLayout.of(desc.format.name, kind=kind, channels=channels, positions=positions)
         return layout.map(scale=self._scale(position))
-
-
-class ReadyAttention:
-    """An attention that only lacks the addresses of its maps, and its loaded kernels.
-
-    Args:
-        driver: the CUDA driver.
-        shape: maps and sizes; `splits` is filled in from the plan of the launch.
-        shared: keys and values are one map.
-
-    Raises:
-        UsageError: more channels than any kernel has room for.
-        SystemProblem: no image fits the device, or it has too little shared memory.
-    """
-
-    def __init__(self, driver: Driver, shape: AttentionShape, *, shared: bool) -> None:
-        kernels = driver.kernels()
-        kernel = kernel_for(d=shape.d, dv=shape.dv, shared=shared)
-        self.shape = shape
-        launch = self.plan = plan(
-            queries=shape.queries,
-            keys=shape.keys,
-            d=shape.d,
-            dv=shape.dv,
-            shared=shared,
-            batch=shape.batch,
-            processors=kernels.processors,
-            resident=kernels.resident(kernel),
-        )
-        shape.splits = launch.splits
-        function = kernels.function(launch.kernel, shared_bytes=launch.shared_bytes)
-        self._steps = [(function, *launch.grid, *launch.block, launch.shared_bytes)]
-        if launch.combine_grid:
-            combine = kernels.function(COMBINE, shared_bytes=0)
-            self._steps.append((combine, *launch.combine_grid, *COMBINE_BLOCK, 0))
-        self._driver, self._parameters = driver, parameters_of(shape)
-        log.debug("cross-layer attention: %s", launch)
-
-    def launch(self, addresses: Sequence[int], *, workspace: int, stream: int) -> None:
-        """Record the launches on a stream.
-
-        `addresses` are those of q, k, v and y; `workspace` has `plan.workspace_bytes`.
-        """
-        shape = self.shape
-        shape.q.data, shape.k.data, shape.v.data, shape.y.data = addresses
-        shape.partial = workspace
-        for step in self._steps:
-            self._driver.launch(*step, stream=stream, parameters=self._parameters)
-
-
-class PluginCreator:
-    """Makes the plugin from a node's attributes or an engine's fields.
-
-    `register` adds TensorRT's base class.
-    """
-
-    trt: Any
-    plugin: type[CrossLayerAttentionPlugin]
-
-    def _describe(self) -> None:
-        self.name, self.plugin_version, self.plugin_namespace = OP.name, str(OP.version), OP.domain
-        self._fields = AttentionAttributes(1.0).fields(self.trt)
-        self.field_names = self.trt.PluginFieldCollection(self._fields)
-
-    def create_plugin(self, name: str, fields: Any, phase: Any) -> CrossLayerAttentionPlugin:  # noqa: D102
-        return self.plugin(AttentionAttributes.of(fields))
-
-
-def register(trt: Any, *, library: str = LIBRARY) -> None:
-    """Register the plugin in TensorRT; a second call does nothing.
-
-    Args:
-        trt: the module `tensorrt` or `tensorrt_rtx`.
-        library: name or path of the CUDA driver; opened when an engine is run, not before.
-    """
-    registry = trt.get_plugin_registry()
-    if registry.get_creator(OP.name, str(OP.version), OP.domain) is None:
-        _registered[trt.__name__] = creator(trt, library=library)
-        registry.register_creator(_registered[trt.__name__], OP.domain)
-
-
-def creator(trt: Any, *, library: str = LIBRARY) -> Any:
-    """Return the creator that `register` registers."""
-    plugin_creator = _creator_class(trt)()
-    plugin_creator.plugin = _plugin_class(trt, library)
-    return plugin_creator
-
-
-def _plugin_class(trt: Any, library: str) -> type[CrossLayerAttentionPlugin]:
-    bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
-
-    def initialise(self: Any, attributes: AttentionAttributes) -> None:
-        for base in bases:
-            base.__init__(self)
-        CrossLayerAttentionPlugin.__init__(self, attributes)
-
-    return type(
-        OP.name,
-        (CrossLayerAttentionPlugin, *bases),
-        {"__init__": initialise, "trt": trt, "library": library},
-    )
-
-
-def _creator_class(trt: Any) -> Any:
-    def initialise(self: Any) -> None:
-        trt.IPluginCreatorV3One.__init__(self)
-        self._describe()
-
-    return type(
-        f"{OP.name}Creator",
-        (PluginCreator, trt.IPluginCreatorV3One),
-        {"__init__": initialise, "trt": trt},
-    )
 
 
 @cache

@@ -1,8 +1,7 @@
-"""The calls of the CUDA driver that the plugin makes, through ctypes.
+"""The plugin's kernels on the CUDA driver, through ctypes: engines run without a CUDA package.
 
-So no CUDA package is needed where an engine runs. Kernels are loaded once per context
-(`Driver.kernels`). `Driver.launch` only records a launch on a stream: it allocates nothing and
-waits for nothing, so it may be captured into a CUDA graph.
+Kernels are loaded once per context (`Driver.kernels`). `Driver.launch` only records a launch on a
+stream: it allocates nothing and waits for nothing, so it may be captured into a CUDA graph.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from finedge.errors import SystemProblem
+from finedge.runtime.cuda.libcuda import LIBRARY, Libcuda
 from finedge.runtime.trt.plugin.image import FOLDER, Image, image_for
 from finedge.runtime.trt.plugin.launch import DECOMPOSED, AttentionShape, Kernel
 
 log = logging.getLogger(__name__)
 
-LIBRARY = "libcuda.so.1"
 # From cuda.h.
-MULTIPROCESSORS, MAJOR, MINOR, SHARED_OPTIN = 16, 75, 76, 97
+MULTIPROCESSORS, SHARED_OPTIN = 16, 97
 FUNCTION_SHARED = 8
 SHARED_WITHOUT_ASKING = 48 * 1024
 OCCUPANCY = "cuOccupancyMaxActiveBlocksPerMultiprocessor"
@@ -29,12 +28,8 @@ OCCUPANCY = "cuOccupancyMaxActiveBlocksPerMultiprocessor"
 USUAL_RESIDENT = 2
 
 
-class DriverError(SystemProblem):
-    """The CUDA driver refused a call; the text has the call and the driver's message."""
-
-
-class Driver:
-    """libcuda, opened and initialised.
+class Driver(Libcuda):
+    """libcuda with the plugin's kernels.
 
     Args:
         library: the name or path of the library.
@@ -44,59 +39,13 @@ class Driver:
         DriverError: there is no driver, no device, or the driver is older than CUDA 12.
     """
 
+    fix = f"if it happens again, {DECOMPOSED}"
+
     def __init__(self, library: str = LIBRARY, *, folder: Path = FOLDER) -> None:
-        try:
-            self._cuda = ctypes.CDLL(library)
-            self._launch = _launcher(self._cuda)
-            self._context_id = self._cuda.cuCtxGetId  # CUDA 12.0
-        except (OSError, AttributeError) as error:
-            raise DriverError(
-                f"no CUDA driver: {error}",
-                expected="a driver for CUDA 12.0 or newer",
-                fix="install NVIDIA's driver",
-            ) from error
+        super().__init__(library)
+        self._launch = _launcher(self._cuda)
         self._folder = folder
         self._kernels: dict[int, Kernels] = {}
-        self.call("cuInit", 0)
-
-    def call(self, name: str, *arguments: Any) -> None:
-        """Call a function of the driver.
-
-        Raises:
-            DriverError: it did not return 0.
-        """
-        self.check(getattr(self._cuda, name)(*arguments), name)
-
-    def check(self, status: int, name: str) -> None:
-        """Raise `DriverError` unless `status`, returned by the function `name`, is 0."""
-        if status:
-            error_name = self._message("cuGetErrorName", status)
-            text = self._message("cuGetErrorString", status)
-            raise DriverError(
-                f"{name} failed with {status}: {error_name}: {text}",
-                fix=f"if it happens again, {DECOMPOSED}",
-            )
-
-    @property
-    def version(self) -> int:
-        """The CUDA version of the driver: 12060 for 12.6."""
-        return self._integer("cuDriverGetVersion")
-
-    @property
-    def context(self) -> int:
-        """The number of the calling thread's current context; no number is used twice."""
-        number = ctypes.c_ulonglong()
-        self.check(self._context_id(None, ctypes.byref(number)), "cuCtxGetId")
-        return number.value
-
-    def attribute(self, attribute: int) -> int:
-        """Return an attribute of the current context's device."""
-        return self._integer("cuDeviceGetAttribute", attribute, self._integer("cuCtxGetDevice"))
-
-    @property
-    def capability(self) -> int:
-        """The compute capability of the current device: 87 for 8.7."""
-        return 10 * self.attribute(MAJOR) + self.attribute(MINOR)
 
     def kernels(self) -> Kernels:
         """Return the kernels, which are loaded once into the calling thread's context.
@@ -137,16 +86,6 @@ class Driver:
         module = ctypes.c_void_p()
         self.call("cuModuleLoadData", ctypes.byref(module), image.read())
         return module
-
-    def _integer(self, name: str, *arguments: int) -> int:
-        value = ctypes.c_int()
-        self.call(name, ctypes.byref(value), *arguments)
-        return value.value
-
-    def _message(self, function: str, status: int) -> str:
-        text = ctypes.c_char_p()
-        getattr(self._cuda, function)(status, ctypes.byref(text))
-        return (text.value or b"unknown").decode()
 
 
 @dataclass

@@ -15,10 +15,8 @@ import numpy as np
 import pytest
 
 from finedge.ops import CROSS_LAYER_ATTENTION, cross_layer_attention
-from finedge.runtime.trt.plugin.cross_layer_attention import (
-    AttentionAttributes,
-    CrossLayerAttentionPlugin,
-)
+from finedge.runtime.trt.plugin.attributes import AttentionAttributes
+from finedge.runtime.trt.plugin.cross_layer_attention import CrossLayerAttentionPlugin
 from finedge.runtime.trt.plugin.launch import COMBINE_BLOCK, plan
 from tests.jetson.plugin.conftest import (
     FORMATS,

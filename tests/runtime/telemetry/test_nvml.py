@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.telemetry import Reader
+from finedge.runtime.telemetry import Reader, nvml
 from finedge.runtime.telemetry.nvml import REASONS, SENSOR, GpuReading, Nvml, _warn
-from finedge.runtime.trt import cuda
 from tests.jetson.boards.trees import make
 
 
@@ -91,7 +90,7 @@ def test_a_gpu_that_is_at_fault_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     def at_fault() -> None:
         raise SystemProblem("cudaGetDeviceProperties failed")
 
-    monkeypatch.setattr(cuda, "gpu", at_fault)
+    monkeypatch.setattr(nvml, "gpu", at_fault)
     assert Nvml.open(FakeNvml(count=2)) is None
 
 

@@ -1,4 +1,4 @@
-"""Sessions on a fake GPU."""
+"""Sessions on a fake GPU; and the real TensorRT for RTX where it is installed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 
 from finedge.runtime.backend import SessionInfo, SessionOptions
+from finedge.runtime.cuda.binding import Cuda
+from finedge.runtime.cuda.gpu import gpu
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.runtime.trt.backend import TensorRtBackend
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.compiler import CompiledEngine
-from finedge.runtime.trt.build.log import Messages
 from finedge.runtime.trt.build.options import BuildOptions
-from finedge.runtime.trt.cuda import Cuda, gpu
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.library import TrtLibrary
+from finedge.runtime.trt.library import TrtLibrary, load_library, why_not
+from finedge.runtime.trt.log import Messages
 from finedge.runtime.trt.session import TensorRtSession
 from finedge.spec import Input, Preprocess, Spec
-from tests.runtime.trt.fakes import FakeCuda, FakeTrt
+from tests.runtime.cuda.fakes import FakeCuda
+from tests.runtime.trt.fakes import FakeTrt
 
 SIDE = 4
 SPEC = Spec("tiny", "none", ("a", "b", "c"), Preprocess(resize=SIDE, crop=SIDE), Input(SIDE, SIDE))
@@ -68,6 +70,15 @@ class Bench:
             cuda=Cuda(self.cuda),
             mapped=mapped,
         )
+
+
+@pytest.fixture(scope="session")
+def rtx():
+    """The real builder."""
+    why = why_not("tensorrt-rtx")
+    if why:
+        pytest.skip(why)
+    return load_library("tensorrt-rtx")
 
 
 @pytest.fixture
@@ -124,7 +135,7 @@ def device(monkeypatch, tiny_bundle):
     device = Device(cuda, TrtLibrary("tensorrt", "trt", trt, "10.3.0"), [])
     for target, value in {
         "finedge.runtime.trt.session.binding": lambda: cuda,
-        "finedge.runtime.trt.cuda.gpu": lambda: gpu(cuda),
+        "finedge.runtime.cuda.gpu.gpu": lambda: gpu(cuda),
         "finedge.runtime.trt.library.load_library": lambda name: device.library,
         "finedge.runtime.trt.build.options.gpu": lambda: gpu(cuda),
         "finedge.runtime.trt.build.builder.compile_engine": device.compile,

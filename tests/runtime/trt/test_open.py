@@ -16,13 +16,14 @@ from finedge.cli import main
 from finedge.errors import BackendMissing, BundleError, GateError, SystemProblem
 from finedge.runtime.backend import NoTaps, load_backend
 from finedge.runtime.backend import why_not as why_not_backend
+from finedge.runtime.batch_profile import Profile
+from finedge.runtime.cuda.gpu import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt import input_memory
 from finedge.runtime.trt.backend import RtxBackend, TensorRtBackend, why_not_gpu
 from finedge.runtime.trt.build.key import EngineKey
-from finedge.runtime.trt.build.options import BuildOptions, Profile
+from finedge.runtime.trt.build.options import BuildOptions
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine
 from finedge.runtime.trt.choose import runs_on
-from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import (
     MODULES,
@@ -34,7 +35,8 @@ from finedge.runtime.trt.library import (
 )
 from finedge.runtime.verify.command import verify
 from tests.runtime.benchmark.conftest import run_benchmark
-from tests.runtime.trt.fakes import FakeContext, FakeCuda, FakeEngine
+from tests.runtime.cuda.fakes import FakeCuda
+from tests.runtime.trt.fakes import FakeContext, FakeEngine
 
 ORIN = Gpu("Orin", "8.7", integrated=True, processors=8, memory_mib=8192, driver="12.6")
 KEY = EngineKey("o", "", "tensorrt", "10.3.0", "Orin", "8.7", "fp16", (1, 1, 8), ())
@@ -162,7 +164,7 @@ def test_a_portable_engine_runs_on_what_it_covers():
 
 
 def test_the_plugin_is_registered_before_its_engine_is_loaded(device, tiny_bundle, monkeypatch):
-    plugin = pytest.importorskip("finedge.runtime.trt.plugin.cross_layer_attention")
+    plugin = pytest.importorskip("finedge.runtime.trt.plugin.register")
     order = []
     monkeypatch.setattr(plugin, "register", lambda trt: order.append("register"))
     monkeypatch.setattr(Engine, "load", classmethod(lambda cls, data, **_: order.append("load")))
@@ -213,7 +215,7 @@ def test_another_driver_replays_it_again(discrete, tiny_bundle, monkeypatch):
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     replays(device)
     monkeypatch.setattr(
-        "finedge.runtime.trt.cuda.gpu", lambda: replace(gpu(device.cuda), driver="13.2")
+        "finedge.runtime.cuda.gpu.gpu", lambda: replace(gpu(device.cuda), driver="13.2")
     )
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     assert replays(device) == 1
@@ -324,7 +326,7 @@ def test_the_recorded_input_memory_is_taken_untimed(integrated, tiny_bundle):
 def test_the_input_memory_is_timed_again_with_another_driver(integrated, tiny_bundle, monkeypatch):
     TensorRtBackend().open(tiny_bundle, variant="fp32").close()
     newer = replace(gpu(integrated.cuda), driver="13.2")
-    monkeypatch.setattr("finedge.runtime.trt.cuda.gpu", lambda: newer)
+    monkeypatch.setattr("finedge.runtime.cuda.gpu.gpu", lambda: newer)
     integrated.cuda.costs["mapped"] = 0.009
     with closing(TensorRtBackend().open(tiny_bundle, variant="fp32")) as session:
         assert session.input_memory == "copied"
@@ -396,7 +398,7 @@ def test_without_a_gpu_the_library_is_not_even_loaded(rtx):
         pytest.skip("this machine has a GPU")
     code = (
         "import sys; from finedge.runtime.backend import load_backend; "
-        "from finedge.runtime.trt.cuda import why_no_gpu; "
+        "from finedge.runtime.cuda.gpu import why_no_gpu; "
         "reason = load_backend('tensorrt-rtx').why_not(); "
         "print(reason == why_no_gpu(), 'tensorrt_rtx' in sys.modules)"
     )

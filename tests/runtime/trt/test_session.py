@@ -15,13 +15,13 @@ from tests.runtime.trt.conftest import frames, right
 
 
 def test_a_library_that_captures_its_own_graphs_does_it_alone(bench):
-    made = bench(own_graphs=True)
-    session = made.open()
+    rig = bench(own_graphs=True)
+    session = rig.open()
     for seed in range(2):
         assert right(session(frames(2, seed=seed)), frames(2, seed=seed))
-    assert "cudaStreamBeginCapture" not in made.cuda.names()
+    assert "cudaStreamBeginCapture" not in rig.cuda.names()
     session.profile(frames(2), runs=1)
-    configs = [call[1] for call in made.cuda.calls if call[0] == "create_execution_context"]
+    configs = [call[1] for call in rig.cuda.calls if call[0] == "create_execution_context"]
     assert [config.cuda_graph_strategy for config in configs] == ["whole", "off"], (
         "layers are timed without graphs"
     )
@@ -39,8 +39,8 @@ def test_a_library_that_captures_its_own_graphs_does_it_alone(bench):
     ],
 )
 def test_a_call_of_the_binding_that_raises_is_a_typed_error(bench, call, error):
-    made = bench(raises={call: error})
+    rig = bench(raises={call: error})
     with pytest.raises(SystemProblem, match=re.escape(f"{type(error).__name__}: {error}")):
-        made.open()(frames(1))
+        rig.open()(frames(1))
     gc.collect()
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []

@@ -120,8 +120,8 @@ def test_the_log_says_what_takes_minutes_and_what_is_not_accelerated(
 ):
     monkeypatch.setenv("FINEDGE_CACHE", str(tmp_path))
     with caplog.at_level(logging.WARNING):
-        opening(TENSORRT, tiny_bundle)._log_what_differs(FILE)
-        opening(CUDA, tiny_bundle, "int8")._log_what_differs("model.int8.onnx")
+        opening(TENSORRT, tiny_bundle)._log_differences(FILE)
+        opening(CUDA, tiny_bundle, "int8")._log_differences("model.int8.onnx")
     assert "can take minutes" in caplog.records[0].getMessage()
     assert "does not accelerate int8" in caplog.records[1].getMessage()
     assert CUDA.usual_variants == ("fp32", "fp16")

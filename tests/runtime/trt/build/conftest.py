@@ -1,7 +1,4 @@
-"""A small bundle with cross-layer attention in every precision, made without torch.
-
-And the real TensorRT for RTX where it is installed.
-"""
+"""A small bundle with cross-layer attention in every precision, made without torch."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ from finedge.graph.float16 import convert_float16
 from finedge.graph.keep_float32 import keep_float32
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
 from finedge.runtime.trt.build.key import EngineKey
-from finedge.runtime.trt.library import load_library, why_not
 from finedge.spec import Input, Preprocess, Spec
 from tests.runtime.trt.plugin.rtx_link import linked_environment
 
@@ -45,15 +41,6 @@ ATTRIBUTES = {"scale": 0.125, "plugin_namespace": DOMAIN, "plugin_version": "1"}
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FINEDGE_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="session")
-def rtx():
-    """The real builder."""
-    why = why_not("tensorrt-rtx")
-    if why:
-        pytest.skip(why)
-    return load_library("tensorrt-rtx")
 
 
 @pytest.fixture(scope="session")

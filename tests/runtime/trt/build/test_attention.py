@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from finedge.graph.attention import AttentionNode
+from finedge.runtime.cuda.gpu import Gpu
 from finedge.runtime.trt.build.attention import AttentionDecision, attention_decisions
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget
 from finedge.runtime.trt.build.spec import engine_specs
 from finedge.runtime.trt.build.store import EngineStore
 from finedge.runtime.trt.choose import stored_engine
-from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.library import TrtLibrary
 
 TRT = TrtLibrary("tensorrt", "trt", None, "10.3.0")

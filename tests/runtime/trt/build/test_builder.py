@@ -13,6 +13,8 @@ import pytest
 
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.errors import BackendMissing, BundleError, FinedgeError, SystemProblem, UsageError
+from finedge.runtime.batch_profile import Profile
+from finedge.runtime.cuda.gpu import Gpu, gpu
 from finedge.runtime.trt.build import builder, compiler, memory
 from finedge.runtime.trt.build.attention import plugin_why_not
 from finedge.runtime.trt.build.builder import build, engine_for
@@ -22,11 +24,9 @@ from finedge.runtime.trt.build.options import (
     FILES,
     BuildOptions,
     BuildTarget,
-    Profile,
     build_target,
 )
 from finedge.runtime.trt.build.progress import Bars
-from finedge.runtime.trt.cuda import Gpu, gpu
 from finedge.runtime.trt.library import TrtLibrary
 from tests.runtime.trt.build.conftest import SPEC, Heads
 
@@ -213,7 +213,7 @@ def test_an_engine_is_kept_when_its_layers_cannot_be_read(
     def unread(_):
         raise FinedgeError("a layer line that is not understood")
 
-    monkeypatch.setattr("finedge.runtime.trt.build.layers.from_log", unread)
+    monkeypatch.setattr("finedge.runtime.trt.build.read_layers.from_log", unread)
     built = build(attention_bundle(), OPTIONS, library=rtx)
     assert built.read()
     assert built.record["layers"] == []
@@ -290,6 +290,7 @@ from pathlib import Path
 from finedge.bundle import Bundle
 from finedge.runtime.trt.build.builder import engine_for
 from finedge.runtime.trt.library import load_library
+from finedge.runtime.batch_profile import Profile
 from finedge.runtime.trt.build.options import BuildOptions
 bundle = Bundle.load(Path({str(bundle.path)!r}))
 options = BuildOptions({precision!r}, "plugin", targets=("sm86",))

@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 
 from finedge.runtime.trt.build.expect import check_layers
-from finedge.runtime.trt.build.layers import LayerReport, from_inspector
+from finedge.runtime.trt.build.layers import LayerReport
+from finedge.runtime.trt.build.read_layers import from_inspector
 
 TAIL = "onnx.engine.graph.json"
 EXPLORER = "tools_experimental_trt-engine-explorer_tests_inputs"

@@ -10,8 +10,8 @@ import pytest
 from finedge.bundle import PORTABLE_FILE, Bundle
 from finedge.graph.float16_islands import float16_islands
 from finedge.graph.inlining import inline
-from finedge.runtime.trt.build.layers import from_log
-from finedge.runtime.trt.build.log import collected, logger
+from finedge.runtime.trt.build.read_layers import from_log
+from finedge.runtime.trt.log import collected, logger
 
 BIRDS = Path(__file__).resolve().parents[4] / "examples" / "birds.finedge"
 

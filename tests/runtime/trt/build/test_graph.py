@@ -9,9 +9,10 @@ from finedge.graph.float16 import convert_float16
 from finedge.graph.inlining import inline
 from finedge.graph.keep_float32 import keep_float32
 from finedge.graph.onnx_file import read_model
+from finedge.runtime.batch_profile import Profile
 from finedge.runtime.trt.build.graph import attentions, prepare
 from finedge.runtime.trt.build.memory import estimate
-from finedge.runtime.trt.build.options import FILES, BuildOptions, Profile
+from finedge.runtime.trt.build.options import FILES, BuildOptions
 from tests.runtime.trt.build.conftest import Heads, attention_model
 
 
@@ -69,7 +70,7 @@ def test_the_same_file_always_gives_the_same_bytes(attention_bundle):
 
 @pytest.mark.parametrize("mode", ["decomposed", "plugin"])
 def test_the_model_that_was_read_stays_as_it_is(attention_bundle, mode):
-    """It is read once and prepared for each kind of attention."""
+    """It is read once and prepared for each mode of attention."""
     bundle = attention_bundle()
     model = read_model(bundle.file(FILES["int8"]))
     before = model.SerializeToString(deterministic=True)

@@ -17,8 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from finedge.errors import FinedgeError
 from finedge.runtime.trt.build.compiler import BuildOrder, compile_engine
 from finedge.runtime.trt.build.expect import check_layers, inner_softmaxes
-from finedge.runtime.trt.build.layers import LayerReport, from_inspector, from_log
+from finedge.runtime.trt.build.layers import LayerReport
 from finedge.runtime.trt.build.options import BuildOptions, build_target
+from finedge.runtime.trt.build.read_layers import from_inspector, from_log
 from finedge.runtime.trt.library import load_library, why_not
 
 LOGS = Path(__file__).parent / "logs"

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from finedge.bundle import Bundle
-from finedge.errors import SystemProblem
 from finedge.runtime.trt.build import seal
-from finedge.runtime.trt.build.seal import NAME, cache_folder, is_trusted, sealed
+from finedge.runtime.trt.build.seal import NAME, is_trusted, sealed
 from finedge.runtime.trt.build.store import SCHEMA, EngineStore, file_name
 from tests.runtime.trt.build.conftest import KEY
 
@@ -159,16 +158,6 @@ def test_where_no_key_can_be_kept_engines_last_as_long_as_the_process(
     assert "built again at every start" in caplog.text
     seal._own.cache_clear()
     assert not is_trusted(record)
-
-
-def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("FINEDGE_CACHE")
-    monkeypatch.setattr(seal.Path, "home", homeless)
-    with pytest.raises(SystemProblem, match="FINEDGE_CACHE"):
-        cache_folder()
 
 
 def test_a_key_that_is_a_pipe_is_not_waited_for(

@@ -2,18 +2,17 @@ import errno
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from finedge.bundle import Bundle
 from finedge.errors import BundleError
+from finedge.runtime.cuda.gpu import Gpu
 from finedge.runtime.trt.build import store as store_module
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.runtime.trt.build.options import BuildTarget, board_name
 from finedge.runtime.trt.build.seal import sealed
 from finedge.runtime.trt.build.store import EngineStore, engines_folder, file_name, machine_name
-from finedge.runtime.trt.cuda import Gpu
 from tests.runtime.trt.build.conftest import KEY
 
 
@@ -140,11 +139,6 @@ def test_a_read_only_bundle_keeps_engines_in_the_cache(tiny_bundle, tmp_path, mo
     other = replace(KEY, precision="fp16")
     assert outside.keep(other, b"new", {}).path.is_relative_to(tmp_path / "cache")
     assert outside.find(other).read() == b"new"
-
-
-def test_without_a_setting_the_cache_is_in_the_home_folder(monkeypatch):
-    monkeypatch.delenv("FINEDGE_CACHE")
-    assert store_module.cache_folder() == Path.home() / ".cache" / "finedge"
 
 
 def test_engines_survive_a_new_stage_and_are_not_in_the_manifest(tiny_bundle):

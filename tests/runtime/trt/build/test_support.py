@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from finedge.errors import UsageError
-from finedge.runtime.trt.build.log import KEPT, collected, logger, reported, without_noise
 from finedge.runtime.trt.build.support import unsupported
 from finedge.runtime.trt.library import MODULES, load_library, numbers, why_not
+from finedge.runtime.trt.log import KEPT, collected, logger, reported, without_noise
 
 
 def model(*nodes, functions=()):

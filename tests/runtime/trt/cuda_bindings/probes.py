@@ -10,8 +10,9 @@ import json
 from finedge.jetson.doctor.facts import examine
 from finedge.jetson.doctor.gpu import graphics, plugin_image
 from finedge.runtime.backend import backend_names, get_backend, load_backend
+from finedge.runtime.cuda.binding import binding
+from finedge.runtime.cuda.gpu import gpu, why_no_gpu
 from finedge.runtime.trt.backend import TensorRtBackend
-from finedge.runtime.trt.cuda import binding, gpu, why_no_gpu
 
 
 def attempt(probe):

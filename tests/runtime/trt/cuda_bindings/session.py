@@ -14,12 +14,14 @@ import numpy as np
 
 from finedge.errors import SystemProblem
 from finedge.runtime.backend import SessionInfo
-from finedge.runtime.trt.cuda import Cuda, OutOfDeviceMemory, binding, gpu
+from finedge.runtime.cuda.binding import Cuda, OutOfDeviceMemory, binding
+from finedge.runtime.cuda.gpu import gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.session import open_session
+from tests.runtime.cuda.fakes import FakeCuda
 from tests.runtime.trt.conftest import OUTPUTS, SPEC, answer, frames
-from tests.runtime.trt.fakes import FakeCuda, FakeTrt
+from tests.runtime.trt.fakes import FakeTrt
 
 DRIVER = ctypes.CDLL("libcuda.so.1")
 SIZES = (1, 3, 1, 4, 3, 11)  # 11 goes in parts: the engine takes 4

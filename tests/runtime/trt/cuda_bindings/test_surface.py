@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from finedge.runtime.trt.cuda import binding as installed_binding
+from finedge.runtime.cuda.binding import binding as installed_binding
+from tests.runtime.cuda.fakes import FakeCuda
 from tests.runtime.trt.cuda_bindings.uses import ROOT, uses
-from tests.runtime.trt.fakes import FakeCuda
 
 USES = uses()
 # The calls that need no driver.

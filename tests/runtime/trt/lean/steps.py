@@ -18,7 +18,7 @@ import tensorrt_lean_libs
 from finedge.errors import FinedgeError
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.plugin.cross_layer_attention import register
+from finedge.runtime.trt.plugin.register import register
 
 
 def creator(namespace=OP.domain):

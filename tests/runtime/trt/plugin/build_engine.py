@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorrt_rtx as trt
 
-from finedge.runtime.trt.plugin.cross_layer_attention import register
+from finedge.runtime.trt.plugin.register import register
 
 
 class Log(trt.ILogger):

@@ -9,7 +9,8 @@ import json
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.plugin.driver import OCCUPANCY, USUAL_RESIDENT, Driver, DriverError
+from finedge.runtime.cuda.libcuda import DriverError
+from finedge.runtime.trt.plugin.driver import OCCUPANCY, USUAL_RESIDENT, Driver
 from finedge.runtime.trt.plugin.image import FOLDER
 from finedge.runtime.trt.plugin.launch import COMBINE, SEPARATE, SHARED
 from tests.runtime.trt.plugin.conftest import build_host

@@ -18,6 +18,7 @@ from finedge.errors import SystemProblem, UsageError
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.ops import cross_layer_attention
 from finedge.runtime.trt.plugin import cross_layer_attention as plugin_module
+from finedge.runtime.trt.plugin.attributes import AttentionAttributes
 from finedge.runtime.trt.plugin.cross_layer_attention import K, V
 from finedge.runtime.trt.plugin.launch import (
     HALF,
@@ -27,6 +28,7 @@ from finedge.runtime.trt.plugin.launch import (
     plan,
     workspace_bound,
 )
+from finedge.runtime.trt.plugin.register import creator
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install 'finedge[rtx]'")
 
@@ -78,7 +80,7 @@ def fields(**values):
 
 def make_plugin(library="libcuda.so.1", **values):
     kept = fields(**values)  # a collection does not keep its fields alive
-    return plugin_module.creator(trt, library=library).create_plugin(
+    return creator(trt, library=library).create_plugin(
         "attend", trt.PluginFieldCollection(kept), trt.TensorRTPhase.RUNTIME
     )
 
@@ -284,8 +286,8 @@ def test_what_is_serialised_makes_the_same_plugin():
     plugin = make_plugin(**settings)
     written = plugin.get_fields_to_serialize()
     gc.collect()
-    again = plugin_module.creator(trt).create_plugin("attend", written, trt.TensorRTPhase.RUNTIME)
-    assert again.attributes == plugin_module.AttentionAttributes(**settings)
+    again = creator(trt).create_plugin("attend", written, trt.TensorRTPhase.RUNTIME)
+    assert again.attributes == AttentionAttributes(**settings)
     assert again.clone().attributes == again.attributes
 
 
@@ -296,7 +298,7 @@ def test_attributes_that_make_no_sense_are_refused(values):
 
 
 def test_the_creator_is_named_like_the_node():
-    made = plugin_module.creator(trt)
+    made = creator(trt)
     assert (made.name, made.plugin_version, made.plugin_namespace) == (
         OP.name,
         str(OP.version),

@@ -14,13 +14,14 @@ import pytest
 import tensorrt as trt
 
 from finedge.errors import BundleError, FinedgeError, UsageError
+from finedge.runtime.batch_profile import Profile
+from finedge.runtime.cuda.gpu import Gpu
+from finedge.runtime.machine.cache import cache_folder
 from finedge.runtime.trt.build.builder import _read_layers as read_layers
 from finedge.runtime.trt.build.compiler import BuildOrder, compile_engine
-from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Profile
+from finedge.runtime.trt.build.options import BuildOptions, BuildTarget
 from finedge.runtime.trt.build.progress import Bars, Stop
-from finedge.runtime.trt.build.seal import cache_folder
 from finedge.runtime.trt.build.support import unsupported
-from finedge.runtime.trt.cuda import Gpu
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.library import STRONG_SINCE, TrtLibrary, load_library, numbers
 from tests.runtime.trt.bindings.inside.library import library

@@ -8,9 +8,9 @@ import pytest
 import tensorrt as trt
 
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.context import INFER_SHAPES_SINCE
 from finedge.runtime.trt.engine import Engine
-from finedge.runtime.trt.lane import INFER_SHAPES_SINCE
+from finedge.runtime.trt.factory import create
 from finedge.runtime.trt.library import numbers
 from tests.runtime.trt.bindings.inside.library import AFTER_AN_ERROR, GOOD, NOTHING, library
 from tests.runtime.trt.bindings.inside.mock_engine import bench, engine_bytes
@@ -69,11 +69,11 @@ def test_none_from_deserialise_quotes_tensorrt():
 
 def test_a_negative_code_of_infer_shapes_is_a_typed_error_or_is_never_met():
     """The bindings raise RuntimeError there; 10.3 and 10.7 without the GIL, which is a crash."""
-    session = (made := bench(refuse=["infer_shapes_with_a_negative_code"])).open()
+    session = (rig := bench(refuse=["infer_shapes_with_a_negative_code"])).open()
     if numbers(trt.__version__) < INFER_SHAPES_SINCE:
         assert right(session(frames(1)), frames(1))
     else:
         with pytest.raises(SystemProblem, match="infer_shapes"):
             session(frames(1))
     session.close()
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []

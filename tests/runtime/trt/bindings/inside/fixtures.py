@@ -26,14 +26,14 @@ def nothing_left():
 
 
 @pytest.fixture
-def made():
-    made = bench()
-    yield made
-    assert made.problems == []
+def rig():
+    rig = bench()
+    yield rig
+    assert rig.problems == []
 
 
 @pytest.fixture
-def session(made):
-    session = made.open()
+def session(rig):
+    session = rig.open()
     yield session
     session.close()

@@ -10,12 +10,12 @@ import numpy as np
 import tensorrt as trt
 
 from finedge.runtime.backend import SessionInfo
-from finedge.runtime.trt.cuda import Cuda
+from finedge.runtime.cuda.binding import Cuda
 from finedge.runtime.trt.engine import Engine
 from finedge.runtime.trt.session import TensorRtSession
+from tests.runtime.cuda.fakes import ALIAS, FakeCuda
 from tests.runtime.trt.bindings.inside.library import library
 from tests.runtime.trt.conftest import OUTPUTS, SIDE, SPEC, answer
-from tests.runtime.trt.fakes import ALIAS, FakeCuda
 
 INPUTS = {"frames": (np.dtype(np.uint8), (SIDE, SIDE, 3))}
 TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint8): 5, "bfloat16": 7}

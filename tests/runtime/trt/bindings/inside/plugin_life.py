@@ -13,6 +13,7 @@ import tensorrt as trt
 from finedge.ops import CROSS_LAYER_ATTENTION as OP
 from finedge.ops import cross_layer_attention
 from finedge.runtime.trt.plugin import cross_layer_attention as module
+from finedge.runtime.trt.plugin.register import _registered, register
 from tests.runtime.trt.bindings.inside.library import library
 
 BATCH, CHANNELS, QUERY_SIDE, KEY_SIDE, SCALE, STREAM = 2, 64, 3, 6, 0.125, 4660
@@ -106,16 +107,16 @@ def driver():
     """A current context of the stand-in driver, and an empty registry."""
     path = os.environ["STANDIN_LIBCUDA"]
     cuda, context = ctypes.CDLL(path), ctypes.c_void_p()
-    made = [cuda.cuInit(0), cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)]
-    assert [*made, cuda.cuCtxSetCurrent(context)] == [0, 0, 0]
+    statuses = [cuda.cuInit(0), cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)]
+    assert [*statuses, cuda.cuCtxSetCurrent(context)] == [0, 0, 0]
     yield path
     registry = trt.get_plugin_registry()
     registry.deregister_creator(registry.get_creator(OP.name, str(OP.version), OP.domain))
-    module._registered.clear()
+    _registered.clear()
 
 
 def test_a_plugin_lives_from_the_nodes_fields_to_its_deletion(driver):
-    module.register(trt, library=driver)
+    register(trt, library=driver)
     passed, failed = live(maps := Maps())
     assert failed == []
     assert passed == STEPS
@@ -123,8 +124,8 @@ def test_a_plugin_lives_from_the_nodes_fields_to_its_deletion(driver):
 
 
 def test_the_registry_finds_the_creator_under_its_namespace_only(driver):
-    module.register(trt, library=driver)
-    module.register(trt, library=driver)
+    register(trt, library=driver)
+    register(trt, library=driver)
     gc.collect()
     registry = trt.get_plugin_registry()
     assert registry.get_creator(OP.name, str(OP.version), "") is None
@@ -136,7 +137,7 @@ def test_an_error_of_ours_is_a_failed_call_and_is_printed(driver, monkeypatch, c
     """The bindings turn an exception into a code. TensorRT then ends the build or the run."""
     monkeypatch.setenv("STANDIN_CC", "7.5")
     module._driver.cache_clear()
-    module.register(trt, library=driver)
+    register(trt, library=driver)
     passed, failed = live(Maps())
     module._driver.cache_clear()
     assert failed == ["onShapeChange", "enqueue"]
@@ -147,7 +148,7 @@ def test_an_error_of_ours_is_a_failed_call_and_is_printed(driver, monkeypatch, c
 def test_without_set_tactic_the_life_ends_where_tensorrt_would(driver, monkeypatch):
     """The defect that no other test could see: the base class of the bindings has no default."""
     monkeypatch.delattr(module.CrossLayerAttentionPlugin, "set_tactic")
-    module.register(trt, library=driver)
+    register(trt, library=driver)
     passed, failed = live(Maps())
     assert failed[:2] == ["setTactic", "setTactic of the engine's plugin"]
     assert passed[: STEPS.index("setTactic")] == STEPS[: STEPS.index("setTactic")]

@@ -75,39 +75,39 @@ def test_an_engine_of_one_size_takes_every_batch():
 # --- what is kept ---
 
 
-def test_memory_is_allocated_once_for_the_largest_batch(made, session):
+def test_memory_is_allocated_once_for_the_largest_batch(rig, session):
     tensors = [4 * 48, 4 * 12, 4 * 8]
-    assert made.cuda.sizes("device") == sorted([SCRATCH, *tensors])
-    assert made.cuda.sizes("host") == sorted(tensors)
-    before = made.cuda.sizes("device"), made.cuda.sizes("host")
+    assert rig.cuda.sizes("device") == sorted([SCRATCH, *tensors])
+    assert rig.cuda.sizes("host") == sorted(tensors)
+    before = rig.cuda.sizes("device"), rig.cuda.sizes("host")
     for size in (1, 2, 4, 11):
         session(frames(size))
-    assert (made.cuda.sizes("device"), made.cuda.sizes("host")) == before
+    assert (rig.cuda.sizes("device"), rig.cuda.sizes("host")) == before
 
 
-def test_a_size_that_ran_before_makes_nothing_new_and_is_one_launch(made, session):
+def test_a_size_that_ran_before_makes_nothing_new_and_is_one_launch(rig, session):
     session(frames(2))
-    live, contexts = made.cuda.live(), len(made.contexts)
-    made.cuda.calls.clear()
+    live, contexts = rig.cuda.live(), len(rig.contexts)
+    rig.cuda.calls.clear()
     assert right(session(frames(2, seed=1)), frames(2, seed=1))
-    assert (made.cuda.live(), len(made.contexts)) == (live, contexts)
-    names = made.cuda.names()
+    assert (rig.cuda.live(), len(rig.contexts)) == (live, contexts)
+    names = rig.cuda.names()
     assert names.count("cudaGraphLaunch") == 1
     assert "execute_async_v3" not in names, "the graph has the kernels and the copies"
 
 
-def test_each_size_has_one_graph_and_one_context(made, session):
+def test_each_size_has_one_graph_and_one_context(rig, session):
     for size in (1, 3, 1, 4, 3, 1):
         session(frames(size))
-    assert made.cuda.live().count("executable") == 3
-    assert "graph" not in made.cuda.live(), "only what is launched is kept"
-    assert len(made.contexts) == 3
-    assert len({context.scratch for context in made.contexts}) == 1, "shared"
+    assert rig.cuda.live().count("executable") == 3
+    assert "graph" not in rig.cuda.live(), "only what is launched is kept"
+    assert len(rig.contexts) == 3
+    assert len({context.scratch for context in rig.contexts}) == 1, "shared"
 
 
-def test_copies_are_as_long_as_the_batch(made, session):
+def test_copies_are_as_long_as_the_batch(rig, session):
     session(frames(3))
-    copies = {call[1:3] for call in made.cuda.calls if call[0] == "cudaMemcpyAsync"}
+    copies = {call[1:3] for call in rig.cuda.calls if call[0] == "cudaMemcpyAsync"}
     assert copies == {
         ("cudaMemcpyHostToDevice", 3 * 48),
         ("cudaMemcpyDeviceToHost", 3 * 12),
@@ -116,25 +116,25 @@ def test_copies_are_as_long_as_the_batch(made, session):
 
 
 def test_shared_memory_is_mapped_and_nothing_is_copied():
-    made = bench(integrated=True)
-    session = made.open()
+    rig = bench(integrated=True)
+    session = rig.open()
     assert right(session(frames(3)), frames(3))
-    assert "cudaMemcpyAsync" not in made.cuda.names()
-    assert made.cuda.sizes("device") == [SCRATCH], "only the scratch memory"
+    assert "cudaMemcpyAsync" not in rig.cuda.names()
+    assert rig.cuda.sizes("device") == [SCRATCH], "only the scratch memory"
 
 
 @pytest.mark.parametrize(("slow", "fast"), [("mapped", "copied"), ("copied", "mapped")])
 def test_an_integrated_gpu_keeps_the_faster_memory_of_its_input(monkeypatch, slow, fast):
-    session = (made := bench(integrated=True)).open()
-    monkeypatch.setattr(input_memory, "perf_counter", lambda: made.cuda.now)
-    made.cuda.costs = {slow: 2.0, fast: 1.0}
+    session = (rig := bench(integrated=True)).open()
+    monkeypatch.setattr(input_memory, "perf_counter", lambda: rig.cuda.now)
+    rig.cuda.costs = {slow: 2.0, fast: 1.0}
     times = session.choose_input_memory(frames(3))
     assert times[fast] < times[slow]
     assert session.input_memory == fast
     batches = [frames(n, seed=n) for n in (2, 4, 1)]
     assert all(right(a, b) for a, b in zip(session.stream(batches), batches, strict=True))
     session.close()
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []
 
 
 # --- two batches at once ---
@@ -147,20 +147,20 @@ def test_stream_answers_every_batch_in_order(session):
     assert all(right(a, b) for a, b in zip(answers, batches, strict=True))
 
 
-def test_a_stream_keeps_two_batches_on_the_gpu_and_a_call_one(made, session):
+def test_a_stream_keeps_two_batches_on_the_gpu_and_a_call_one(rig, session):
     session(frames(11))
-    assert made.cuda.most_busy == 1
+    assert rig.cuda.most_busy == 1
     list(session.stream([frames(4)] * 4))
-    assert made.cuda.most_busy == 2
+    assert rig.cuda.most_busy == 2
 
 
-def test_the_second_lane_is_made_once_and_only_for_streams(made, session):
+def test_the_second_lane_is_made_once_and_only_for_streams(rig, session):
     session(frames(4))
-    assert made.cuda.live().count("stream") == 1
+    assert rig.cuda.live().count("stream") == 1
     list(session.stream([frames(1)] * 3))
-    live = made.cuda.live()
+    live = rig.cuda.live()
     list(session.stream([frames(1)] * 3))
-    assert made.cuda.live() == live
+    assert rig.cuda.live() == live
     assert live.count("stream") == 2
 
 
@@ -180,7 +180,7 @@ def test_a_call_in_the_middle_of_a_stream_is_refused(session):
     assert len(list(stream)) == 4
 
 
-def test_a_stream_whose_source_fails_settles(made, session):
+def test_a_stream_whose_source_fails_settles(rig, session):
     def source():
         yield frames(2)
         raise OSError("no camera")
@@ -189,27 +189,27 @@ def test_a_stream_whose_source_fails_settles(made, session):
         list(session.stream(source()))
     assert right(session(frames(2)), frames(2))
     session.close()
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []
 
 
-def test_a_stream_over_a_closed_session_ends_with_an_error(made, session):
+def test_a_stream_over_a_closed_session_ends_with_an_error(rig, session):
     stream = session.stream([frames(2)] * 5)
     next(stream)
     session.close()
     with pytest.raises(UsageError, match="closed"):
         next(stream)
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []
 
 
 # --- layers ---
 
 
-def test_layers_are_timed_in_a_separate_context(made, session):
+def test_layers_are_timed_in_a_separate_context(rig, session):
     session(frames(2))
-    live = made.cuda.live()
+    live = rig.cuda.live()
     assert session.profile(frames(2), runs=4) == [("conv", 0.25), ("gemm", 0.5)]
-    assert not any(context.has_profiler for context in made.contexts)
-    assert made.cuda.live() == live
+    assert not any(context.has_profiler for context in rig.contexts)
+    assert rig.cuda.live() == live
     assert right(session(frames(2)), frames(2))
 
 

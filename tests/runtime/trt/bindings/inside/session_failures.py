@@ -10,8 +10,8 @@ import pytest
 import tensorrt as trt
 
 from finedge.errors import BundleError, SystemProblem, UsageError
-from finedge.runtime.trt.cuda import OutOfDeviceMemory
-from finedge.runtime.trt.lane import INFER_SHAPES_SINCE
+from finedge.runtime.cuda.binding import OutOfDeviceMemory
+from finedge.runtime.trt.context import INFER_SHAPES_SINCE
 from finedge.runtime.trt.library import numbers
 from tests.runtime.trt.bindings.inside.mock_engine import bench
 from tests.runtime.trt.conftest import frames, right
@@ -35,9 +35,9 @@ IS_CALLED = pytest.mark.skipif(
 BOTH = pytest.mark.parametrize("integrated", [False, True], ids=["copied", "mapped"])
 
 
-def use_all(made, sessions):
+def use_all(rig, sessions):
     """Open a session, put it into `sessions`, and use every method; answers must be right."""
-    sessions.append(session := made.open())
+    sessions.append(session := rig.open())
     assert right(session(frames(2)), frames(2))
     assert all(right(a, frames(1)) for a in session.stream([frames(1)] * 3))
     session.profile(frames(1), runs=1)
@@ -56,8 +56,8 @@ def failures(*, call, integrated):
 def test_the_calls_that_may_fail_are_all_of_them():
     names = set()
     for integrated in (False, True):
-        use_all(made := bench(integrated=integrated), [])
-        names |= set(made.cuda.asked)
+        use_all(rig := bench(integrated=integrated), [])
+        names |= set(rig.cuda.asked)
     assert names == set(CALLS)
 
 
@@ -65,11 +65,11 @@ def test_the_calls_that_may_fail_are_all_of_them():
 @pytest.mark.parametrize("call", CALLS)
 def test_a_failed_call_is_named_and_nothing_leaks(caplog, call, integrated):
     """A graph that cannot be captured is no error: the session works without it."""
-    for made in failures(call=call, integrated=integrated):
+    for rig in failures(call=call, integrated=integrated):
         caplog.clear()
         sessions = []
         try:
-            use_all(made, sessions)
+            use_all(rig, sessions)
         except SystemProblem as error:
             assert call in error.what  # noqa: PT017 - some failures are no error
         else:
@@ -77,41 +77,41 @@ def test_a_failed_call_is_named_and_nothing_leaks(caplog, call, integrated):
         for session in sessions:
             session.close()
             session.close()
-        assert made.cuda.live() == []
-        assert made.cuda.capture == {}, "a stream is left in its capture"
-        assert len(made.contexts) == 0
-        assert made.problems == []
+        assert rig.cuda.live() == []
+        assert rig.cuda.capture == {}, "a stream is left in its capture"
+        assert len(rig.contexts) == 0
+        assert rig.problems == []
 
 
 @BOTH
 def test_a_session_frees_everything_when_it_is_closed(integrated):
     """The fake refuses to free memory that a context uses, and a stream that still works."""
-    use_all(made := bench(integrated=integrated), sessions := [])
-    assert {"device", "host", "stream"} <= set(made.cuda.live())
+    use_all(rig := bench(integrated=integrated), sessions := [])
+    assert {"device", "host", "stream"} <= set(rig.cuda.live())
     sessions[0].close()
-    assert made.cuda.live() == []
-    assert len(made.contexts) == 0
+    assert rig.cuda.live() == []
+    assert len(rig.contexts) == 0
 
 
 def test_a_session_that_nobody_closed_is_freed_with_its_last_reference():
-    session = (made := bench()).open()
+    session = (rig := bench()).open()
     session(frames(1))
     del session
     gc.collect()
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []
 
 
 def test_memory_that_is_full_says_so_at_every_allocation():
-    session = (made := bench()).open()
-    calls = tuple(made.cuda.asked)
+    session = (rig := bench()).open()
+    calls = tuple(rig.cuda.asked)
     session.close()
     for index, call in enumerate(calls):
         if call == "cudaStreamCreateWithFlags":
             continue
-        made = bench(fail_at=index, fail_with=2)
+        rig = bench(fail_at=index, fail_with=2)
         with pytest.raises(SystemProblem, match=rf"{call} found no room for .* MiB are free"):
-            made.open()
-        assert made.cuda.live() == []
+            rig.open()
+        assert rig.cuda.live() == []
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_memory_that_is_full_says_so_at_every_allocation():
     ],
 )
 def test_a_call_of_tensorrt_that_returns_false_is_named(call):
-    session = (made := bench(refuse=[call])).open()
+    session = (rig := bench(refuse=[call])).open()
     with pytest.raises(SystemProblem, match=call):
         session(frames(1))
     session.close()
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []
 
 
 def test_what_tensorrt_logs_is_quoted_once(caplog):
@@ -154,29 +154,29 @@ def test_an_error_that_is_only_logged_reaches_the_log(caplog):
     ],
 )
 def test_a_gpu_that_is_full_is_named_with_what_to_do(call, words):
-    made = bench(refuse=[call], log=words)
+    rig = bench(refuse=[call], log=words)
     with pytest.raises(OutOfDeviceMemory, match=rf"{re.escape(words)}\n.*end what else uses"):
-        made.open()(frames(1))
+        rig.open()(frames(1))
 
 
 @pytest.mark.skipif(numbers(trt.__version__) < (10, 13), reason="these bindings crash there")
 def test_a_second_context_whose_profile_cannot_be_set_is_named():
-    session = (made := bench(refuse=["set_optimization_profile_async"])).open()
+    session = (rig := bench(refuse=["set_optimization_profile_async"])).open()
     assert right(session(frames(1)), frames(1))
     with pytest.raises(SystemProblem, match="optimization profile"):
         session(frames(2))
     session.close()
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []
 
 
 def test_an_engine_that_cannot_be_captured_runs_without_a_graph(caplog):
-    session = (made := bench(refuse_capture=True)).open()
+    session = (rig := bench(refuse_capture=True)).open()
     for seed in range(2):
         assert right(session(frames(2, seed=seed)), frames(2, seed=seed))
     assert caplog.text.count("no CUDA graph for batches of 2") == 1
-    assert made.cuda.capture == {}
+    assert rig.cuda.capture == {}
     session.close()
-    assert made.cuda.live() == []
+    assert rig.cuda.live() == []
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import weakref
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.build import factory
-from finedge.runtime.trt.build.factory import create
-from finedge.runtime.trt.build.log import collected, logger
+from finedge.runtime.trt import factory
+from finedge.runtime.trt.factory import create
+from finedge.runtime.trt.log import collected, logger
 
 OLD_DRIVER = (
     "createInferRuntime: Error Code 6: API Usage Error "
@@ -36,7 +36,7 @@ class HalfMade:
     """What `Runtime(logger)` returned after error 35: every use ends the process."""
 
 
-def test_an_object_whose_creation_logged_an_error_is_never_used_nor_destroyed(rtx):
+def test_an_object_whose_creation_logged_an_error_is_never_used(rtx):
     made = []
 
     def runtime(process_logger):

@@ -2,7 +2,7 @@
 
 The library keeps the first logger that it gets and ignores later ones, so only its sinks change.
 It has no severity filter: every message is a call into Python under the GIL. A call costs 0.9 us
-where it returns at once, 1.6 us where it keeps the text (measured on a server's CPU), so the 10^6
+where it returns at once, 1.6 us where it keeps the text (measured on a server's CPU). So the 10^6
 messages of a long build cost one or two seconds. `trt.Logger` filters without Python (0.3 us), but
 prints on stdout, where the JSON result belongs.
 """

@@ -1,7 +1,7 @@
-"""Builds every kind of attention that may be the faster one, times them and keeps the fastest.
+"""Builds every mode of attention that may be the faster one, times the engines, keeps the fastest.
 
-A kind that cannot be built, or not be run, is left out: the log says so, and the result keeps its
-error for the engine's record.
+A mode that cannot be built, or cannot be run, is left out. Its error is logged, and goes into the
+engine's record.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ContestResult:
-    """The engine that was kept, and what became of all kinds of attention.
+class FastestEngine:
+    """The engine that was kept, with the times and errors of all modes of attention.
 
     Attributes:
-        spec: the way it was built.
+        spec: how it was built.
         engine: the engine.
-        milliseconds: of each kind that was timed, per batch.
-        failed: the error of each kind that could not be built or timed.
+        milliseconds: of each mode that was timed, per batch.
+        failed: the error of each mode that could not be built or timed.
     """
 
     spec: EngineSpec
@@ -46,12 +46,12 @@ class ContestResult:
         return AttentionDecision(chosen.mode, f"{' and '.join(self.failed)} failed")
 
 
-def contest(
+def build_fastest(
     specs: Iterable[EngineSpec],
     *,
     build: Callable[[EngineSpec], CompiledEngine],
     milliseconds: Callable[[bytes], float] | None,
-) -> ContestResult:
+) -> FastestEngine:
     """Build every spec and return the fastest engine; the first where nothing is timed.
 
     Args:
@@ -60,7 +60,7 @@ def contest(
         milliseconds: runs an engine's bytes and returns its milliseconds per batch.
 
     Raises:
-        FinedgeError: every kind failed; it is the error of the first.
+        FinedgeError: every mode failed; it is the error of the first.
     """
     by_mode = {spec.attention.mode: spec for spec in specs}
     engines, failed = _attempts(by_mode, lambda mode: build(by_mode[mode]))
@@ -72,7 +72,7 @@ def contest(
     if len(times) > 1:
         log.info("attention: %s is the fastest of %s (ms per batch)", mode, times)
     rounded = {name: round(time, 4) for name, time in times.items()}
-    return ContestResult(by_mode[mode], engines[mode], rounded, failed)
+    return FastestEngine(by_mode[mode], engines[mode], rounded, failed)
 
 
 def _attempts(

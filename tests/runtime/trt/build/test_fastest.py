@@ -1,4 +1,4 @@
-"""Both kinds of attention are built and timed, and what happens where one fails.
+"""Both modes of attention are built and timed; one that fails is left out.
 
 The builder and the failures of the build are real (TensorRT for RTX); timing needs a GPU, so the
 milliseconds are made up.
@@ -23,8 +23,8 @@ OPTIONS = BuildOptions("fp16", "auto", targets=("sm86",))
 
 
 @pytest.fixture
-def contenders(rtx, monkeypatch):
-    """Make a bundle's decomposed and plugin specs: `contenders(bundle)` returns both.
+def candidates(rtx, monkeypatch):
+    """Make a bundle's decomposed and plugin specs: `candidates(bundle)` returns both.
 
     The plugin is not registered. Where `works`, its spec has the decomposed graph, so that it can
     be built; else it has its own graph, which the parser refuses.
@@ -49,10 +49,10 @@ def contenders(rtx, monkeypatch):
 
 
 def test_where_both_can_be_timed_the_faster_is_kept_and_found_again(
-    rtx, attention_bundle, contenders
+    rtx, attention_bundle, candidates
 ):
     bundle, engines = attention_bundle(), []
-    contenders(bundle, works=True)
+    candidates(bundle, works=True)
 
     def timer(data, *_, **__):
         engines.append(data)
@@ -69,11 +69,11 @@ def test_where_both_can_be_timed_the_faster_is_kept_and_found_again(
     assert len(list(EngineStore.of(bundle))) == 1
 
 
-def test_a_contender_that_cannot_be_built_is_named_with_its_error(
-    rtx, attention_bundle, contenders, caplog
+def test_a_candidate_that_cannot_be_built_is_named_with_its_error(
+    rtx, attention_bundle, candidates, caplog
 ):
     bundle = attention_bundle()
-    contenders(bundle, works=False)
+    candidates(bundle, works=False)
     built = build(bundle, OPTIONS, library=rtx, timer=lambda *_, **__: pytest.fail("one is left"))
     attention = built.record["attention"]
     assert attention["chosen"] == "decomposed"
@@ -84,11 +84,11 @@ def test_a_contender_that_cannot_be_built_is_named_with_its_error(
     assert json.loads(built.path.with_suffix(".json").read_text())["attention"] == attention
 
 
-def test_a_contender_that_cannot_be_run_is_named_with_its_error(
-    rtx, attention_bundle, contenders, caplog
+def test_a_candidate_that_cannot_be_run_is_named_with_its_error(
+    rtx, attention_bundle, candidates, caplog
 ):
     bundle, timed = attention_bundle(), []
-    contenders(bundle, works=True)
+    candidates(bundle, works=True)
 
     def timer(data, *_, **__):
         timed.append(data)
@@ -103,9 +103,9 @@ def test_a_contender_that_cannot_be_run_is_named_with_its_error(
     assert "left out of the choice: cuLaunchKernel failed with 701" in caplog.text
 
 
-def test_where_both_fail_the_first_error_ends_the_build(rtx, attention_bundle, contenders):
+def test_where_both_fail_the_first_error_ends_the_build(rtx, attention_bundle, candidates):
     bundle = attention_bundle()
-    contenders(bundle, works=True)
+    candidates(bundle, works=True)
 
     def timer(*_, **__):
         raise SystemProblem("the GPU is gone")
@@ -115,9 +115,9 @@ def test_where_both_fail_the_first_error_ends_the_build(rtx, attention_bundle, c
     assert not list(EngineStore.of(bundle))
 
 
-def test_the_user_sees_which_contender_failed(rtx, attention_bundle, contenders):
+def test_the_user_sees_which_candidate_failed(rtx, attention_bundle, candidates):
     bundle = attention_bundle()
-    contenders(bundle, works=False)
+    candidates(bundle, works=False)
     result = command.build(bundle.path, target="sm86", backend="tensorrt-rtx")
     failed = result["precisions"]["fp16"]["attention"]["failed"]
     assert "no plugin 'CrossLayerAttention'" in failed["plugin"]

@@ -9,18 +9,10 @@ from contextlib import ExitStack
 import pytest
 
 from finedge.errors import SystemProblem
-from finedge.runtime.trt import cuda as module
+from finedge.runtime.cuda.binding import Cuda, OutOfDeviceMemory, binding
+from finedge.runtime.cuda.gpu import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.buffers import device_memory
-from finedge.runtime.trt.cuda import (
-    Cuda,
-    Gpu,
-    OutOfDeviceMemory,
-    driver_version,
-    gpu,
-    why_no_gpu,
-)
-from tests.runtime.trt.fakes import FakeCuda, RaisingCuda
-from tests.runtime.trt.plugin.conftest import standin_libcuda  # noqa: F401 - a fixture
+from tests.runtime.cuda.fakes import FakeCuda, RaisingCuda
 
 
 def test_the_facts_of_the_gpu():
@@ -33,7 +25,7 @@ def test_the_facts_of_the_gpu():
 def test_importing_it_needs_neither_driver_nor_binding():
     code = (
         "import sys; sys.modules['cuda'] = None; "
-        "from finedge.runtime.trt.cuda import gpu, why_no_gpu; print(gpu(), why_no_gpu())"
+        "from finedge.runtime.cuda.gpu import gpu, why_no_gpu; print(gpu(), why_no_gpu())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("None no CUDA binding for Python: pip install cuda-bindings")
@@ -120,15 +112,10 @@ def test_a_binding_that_is_installed_and_does_not_load_says_so(monkeypatch, tmp_
     for name in [n for n in sys.modules if n.partition(".")[0] == "cuda"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
-    assert module.binding() is None
+    assert binding() is None
     assert why_no_gpu() == (
         "the package cuda.bindings.runtime does not load: OSError: libcudart.so.12: no such file"
     )
-
-
-def test_the_driver_is_asked_without_a_package_and_may_be_missing(standin_libcuda):  # noqa: F811
-    assert driver_version(str(standin_libcuda)) // 1000 == 12
-    assert driver_version("libnocuda.so.1") == 0
 
 
 def test_hidden_devices_are_named(monkeypatch):
@@ -164,7 +151,7 @@ def test_jetpacks_older_binding_is_taken_where_the_newer_is_missing(monkeypatch)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     monkeypatch.setitem(sys.modules, "cuda", old)
     monkeypatch.setitem(sys.modules, "cuda.cudart", old)
-    assert module.binding() is old
+    assert binding() is old
 
 
 def test_the_fake_binding_has_nothing_that_the_real_one_lacks():

@@ -1,7 +1,7 @@
 """Creates TensorRT's objects, and refuses those that would end the process.
 
-Where the driver is older than TensorRT's CUDA, a Runtime may be returned all the same: the library
-only logs an error, and the next call on the object is a segmentation fault, its destruction too
+Where the driver is older than TensorRT's CUDA, a Runtime may be returned all the same. The library
+only logs an error. The next call on the object is a segmentation fault, and so is its destruction
 (real TensorRT 11.4 lean). Other versions return null, and the binding raises a bare TypeError.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from finedge.errors import SystemProblem
-from finedge.runtime.trt.build.log import collected, logger
-from finedge.runtime.trt.cuda import driver_version
+from finedge.runtime.cuda.libcuda import driver_version
 from finedge.runtime.trt.library import cuda_major, driver_fix
+from finedge.runtime.trt.log import collected, logger
 
 # In the binding's TypeError where a factory returns null.
 NULL = "nullptr"
@@ -38,7 +38,7 @@ def create(factory: Callable[..., Any], *arguments: Any, trt: Any) -> Any:
                 raise
             instance = None
     if instance is None or messages.errors:
-        # Destroying a half-made object ends the process, at its end too: it is never destroyed.
+        # Destroying such an object ends the process, also at exit: a reference is kept forever.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))
         reason = next(iter(messages.errors), "it gave no reason")
         raise _refusal(factory.__name__, reason.strip(), trt)
