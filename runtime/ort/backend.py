@@ -11,7 +11,7 @@ from finedge.graph.onnx_file import read_model, read_onnx
 from finedge.graph.taps import with_taps
 from finedge.runtime.backend import REDUCED_RANGE, SessionInfo, SessionOptions, pick_file
 from finedge.runtime.machine.cpu import cpu_name
-from finedge.runtime.machine.packages import is_installed, package_version
+from finedge.runtime.machine.packages import is_installed, package_version, reason_text
 from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER, int8_products
 from finedge.runtime.ort.session import (
     OnnxRuntimeSession,
@@ -43,7 +43,7 @@ class OnnxRuntimeBackend:
         try:
             package_version("onnxruntime")
         except SystemProblem as error:
-            return error.what
+            return reason_text(error)
         return None
 
     def open(self, bundle: Bundle, *, variant: str) -> OnnxRuntimeSession:

@@ -22,6 +22,7 @@ from finedge.runtime.machine.packages import (
     PackageMissing,
     failure_text,
     load_package,
+    reason_text,
 )
 
 log = logging.getLogger(__name__)
@@ -241,7 +242,7 @@ def _why_broken(name: str) -> str | None:
     try:
         load_package(name)
     except PackageBroken as error:
-        return error.what
+        return reason_text(error)
     except PackageMissing:
         return None
     return None

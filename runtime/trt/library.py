@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Any
 
 from finedge.errors import BackendMissing, SystemProblem, UsageError, nearest
-from finedge.runtime.machine.packages import PackageMissing, package_version
+from finedge.runtime.machine.packages import PackageMissing, package_version, reason_text
 
 # backend name -> module, short name in file names, what installs it
 MODULES = {
@@ -78,7 +78,7 @@ def why_not(backend: str) -> str | None:
     except PackageMissing as error:
         return f"{error.what}: {fix}"
     except SystemProblem as error:
-        return error.what
+        return reason_text(error)
     if backend == "tensorrt" and numbers(installed) < MIN_VERSION:
         needed = ".".join(map(str, MIN_VERSION))
         return f"TensorRT {installed} is too old: needs {needed} (JetPack 6.1)"

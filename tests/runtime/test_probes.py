@@ -17,6 +17,7 @@ from finedge.errors import BackendMissing, SystemProblem
 from finedge.jetson.doctor.facts import examine
 from finedge.runtime import backend as backends
 from finedge.runtime.backend import backend_names, get_backend, why_not
+from finedge.runtime.machine import packages
 from finedge.runtime.machine.packages import (
     MAX_TEXT,
     PackageBroken,
@@ -24,6 +25,7 @@ from finedge.runtime.machine.packages import (
     failure_text,
     load_package,
     package_version,
+    reason_text,
 )
 from tests.runtime.trt.fakes import RaisingCuda
 
@@ -75,7 +77,8 @@ def test_broken_gpu_packages_leave_the_cpu_usable(tmp_path: Path) -> None:
     assert facts["why_no_gpu"].startswith("no NVIDIA driver")
     assert facts["backends"]["tensorrt"] == facts["why_no_gpu"]
     assert facts["tensorrt"]["tensorrt"]["why_not"] == (
-        "the package tensorrt does not load: RuntimeError: this is a placeholder"
+        "the package tensorrt does not load: RuntimeError: this is a placeholder: "
+        "pip install --force-reinstall tensorrt"
     )
 
 
@@ -97,6 +100,9 @@ def test_each_broken_package_is_a_problem_of_the_doctor(
     problems = [problem["what"] for problem in facts["problems"]]
     assert any(package in problem and reason in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
+    fixes = {problem["fix"] for problem in facts["problems"] if package in problem["what"]}
+    if package == "onnxruntime":
+        assert fixes == {"pip install --force-reinstall onnxruntime"}
 
 
 def test_a_binding_that_raises_leaves_auto_and_the_doctor_working(
@@ -138,7 +144,7 @@ class BrokenConstructor:
             BrokenProbe,
             "the check of this backend fails: RuntimeError: Failed to dlopen libforeign.so",
         ),
-        (BrokenConstructor, "foreign needs a licence"),
+        (BrokenConstructor, "foreign needs a licence: buy one"),
         (None, "has no attribute 'Backend'"),
     ],
 )
@@ -165,7 +171,7 @@ def test_a_foreign_backend_that_is_not_importable_says_what_is_missing(
 def test_a_missing_package_and_a_broken_one_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, broken="import numpy.no_such_part", empty="")
+    install(tmp_path, broken="import numpy.no_such_part", empty="", quits="raise SystemExit(5)")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PackageMissing):
         load_package("no_such_package")
@@ -175,6 +181,22 @@ def test_a_missing_package_and_a_broken_one_are_told_apart(
         load_package("broken")
     with pytest.raises(PackageBroken, match="no __version__"):
         package_version("empty")
+    with pytest.raises(PackageBroken, match="the package quits does not load: SystemExit: 5"):
+        load_package("quits")
+
+
+def test_a_broken_package_is_installed_again_by_the_name_that_pip_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, broken="raise RuntimeError('placeholder')")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = {"broken": ["broken-cu13", "broken-cu13"]}
+    monkeypatch.setattr(packages, "packages_distributions", lambda: names)
+    with pytest.raises(PackageBroken) as caught:
+        load_package("broken")
+    assert reason_text(caught.value).endswith(
+        "RuntimeError: placeholder: pip install --force-reinstall broken-cu13"
+    )
 
 
 def test_the_text_of_a_failure_is_one_short_line() -> None:
