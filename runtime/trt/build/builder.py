@@ -25,6 +25,7 @@ from finedge.runtime.trt.build.one_builder import one_builder
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
 from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine, machine_name
+from finedge.runtime.trt.calls import typed_errors
 from finedge.runtime.trt.library import TrtLibrary
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def _read_layers(
     if target.local_gpu is None:
         return from_log(engine.messages)
     trt = library.trt
-    with collected(trt):
+    with collected(trt), typed_errors(trt, "read the engine's layers"):
         runtime = create(trt.Runtime, trt=trt)
         handle = runtime.deserialize_cuda_engine(engine.data)
         if handle is None:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE
 from finedge.errors import BackendMissing, UsageError, nearest
-from finedge.runtime.trt.build.key import PORTABLE
+from finedge.runtime.trt.build.key import MAX_BATCH, PORTABLE
 from finedge.runtime.trt.cuda import Gpu, gpu, why_no_gpu
 from finedge.runtime.trt.library import TrtLibrary
 
@@ -27,6 +27,7 @@ FILES: dict[str, str] = {
 LOCAL = ("local",)
 # The GPUs that a portable engine covers, by the documents of TensorRT for RTX.
 PORTABLE_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")
+MAX_WORKSPACE_MIB = 1 << 20  # 1 TiB
 PLUGIN_NEEDS = "fp16 or int8: the plugin's kernel takes float16"
 
 
@@ -39,10 +40,10 @@ class Profile:
     max: int = 8
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.opt <= self.max:
+        if not 1 <= self.min <= self.opt <= self.max <= MAX_BATCH:
             raise UsageError(
                 f"batch profile {self.min},{self.opt},{self.max}",
-                expected="1 <= min <= opt <= max",
+                expected=f"1 <= min <= opt <= max <= {MAX_BATCH}",
                 fix="--batch 1,1,8",
             )
 
@@ -93,8 +94,12 @@ class BuildOptions:
         _check_member("precision", self.precision, get_args(Precision))
         _check_member("attention", self.attention, get_args(AttentionOption))
         _check_member("typing", self.typing, get_args(Typing))
-        if self.workspace_mib < 1:
-            raise UsageError(f"workspace of {self.workspace_mib} MiB", expected="at least 1")
+        if not 1 <= self.workspace_mib <= MAX_WORKSPACE_MIB:
+            raise UsageError(
+                f"workspace of {self.workspace_mib} MiB",
+                expected=f"1 to {MAX_WORKSPACE_MIB}",
+                fix="--workspace-mib 1024",
+            )
         if self.attention == "plugin" and not self.plugin_fits:
             raise UsageError(
                 f"--attention plugin with precision {self.precision}",
