@@ -63,6 +63,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     names = [name for name in arguments.only.split(",") if name] or list(PIECES)
+    unknown = sorted(set(names) - set(PIECES))
+    if unknown:
+        raise SystemExit(f"no piece {', '.join(unknown)}; pieces: {', '.join(PIECES)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not made(name, arguments.out)]
     total = size(arguments.out) + size_of_checkout()
@@ -71,7 +74,7 @@ def main() -> int:
 
 
 def made(name: str, out: Path) -> bool:
-    """Make a piece anew and print its size, or why it cannot be made."""
+    """Make a piece again and print its size, or why it cannot be made."""
     place = out / FILES.get(name, name)
     remove(place)
     try:
