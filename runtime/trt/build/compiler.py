@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
 from finedge.files import write_bytes
 from finedge.runtime.machine.packages import failure_text
-from finedge.runtime.trt.build.factory import create
+from finedge.runtime.trt.build.factory import OLD_DRIVER, create, driver_problem
 from finedge.runtime.trt.build.log import Messages, collected
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Profile, Typing
 from finedge.runtime.trt.build.progress import in_worker, interruptible, monitor, progress_bars
@@ -77,7 +77,7 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
     Raises:
         FinedgeError: the parser refuses nodes (all are listed), the builder fails, or the binding
             raises.
-        SystemProblem: memory ran out, or the library does not start here.
+        SystemProblem: memory ran out, the driver is too old, or the library does not start here.
         KeyboardInterrupt: the user stopped it.
     """
     trt, options = order.library.trt, order.options
@@ -231,6 +231,8 @@ def _failure(messages: Messages, order: BuildOrder, *raised: str) -> FinedgeErro
     errors = [*messages.errors, *raised]
     reason = "\n    ".join(errors[-MAX_ERRORS:]) or "it gave no reason"
     problem = f"{order.library.name} {order.library.version} cannot build {order.title}: {reason}"
+    if OLD_DRIVER.search(reason):
+        return driver_problem(problem, order.library.trt)
     if any("out of memory" in text.lower() or "OutOfMemory" in text for text in errors):
         return SystemProblem(
             problem, fix="a smaller --batch or --workspace-mib, or end other programs"

@@ -280,6 +280,17 @@ def test_an_engine_is_kept_when_its_layers_cannot_be_read(
     assert "no layer report: a layer line that is not understood" in caplog.text
 
 
+@pytest.mark.skipif(gpu() is not None, reason="there is a driver")
+def test_a_build_that_the_driver_ends_names_the_driver(rtx, attention_bundle, monkeypatch):
+    """CUDA's binding sees a GPU, and TensorRT for RTX gets error 35 (its own text)."""
+    device = Gpu("NVIDIA L4", "8.9", False, 58, 23034, "13.0")
+    monkeypatch.setattr("finedge.runtime.trt.build.options.gpu", lambda: device)
+    with pytest.raises(SystemProblem, match="driver version is insufficient") as caught:
+        build(attention_bundle(), BuildOptions("fp16", "decomposed"), library=rtx)
+    assert "an NVIDIA driver for" in caught.value.expected
+    assert "install an NVIDIA driver" in caught.value.fix
+
+
 # --- memory and interruption ---
 
 
