@@ -32,6 +32,9 @@ STRONG_SINCE = (10, 12)
 # NVIDIA's wheels: tensorrt_cu13_libs has the library, tensorrt_cu13_bindings the Python module.
 CUDA_MAJORS, WHEEL_PARTS = range(11, 20), ("_bindings", "_libs")
 
+# The last tensorrt_cu11 on the package index; there is no tensorrt_rtx_cu11.
+LAST_FOR_CUDA_11 = (10, 13, 0, 35)
+
 
 @dataclass(frozen=True)
 class TrtLibrary:
@@ -112,6 +115,8 @@ def driver_fix(module: str, *, version: str, cuda: int, driver: int) -> str:
 
     Another CUDA binding for Python does not help.
     """
+    if driver < 12 and (module != "tensorrt" or numbers(version) > LAST_FOR_CUDA_11):
+        return f"update the driver: {module} {version} has no build for CUDA {driver}"
     wheels = " ".join(f"{module}_cu{cuda}{part}" for part in ("", *WHEEL_PARTS))
     return (
         f"update the driver, or install the build for CUDA {driver}: "
