@@ -23,6 +23,7 @@ from finedge.runtime.trt.build.log import collected
 from finedge.runtime.trt.build.memory import check_memory
 from finedge.runtime.trt.build.one_builder import one_builder
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
+from finedge.runtime.trt.build.seal import cache_folder
 from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine, machine_name
 from finedge.runtime.trt.calls import typed_errors
@@ -82,6 +83,7 @@ def _build(
     """Compile all specs, keep the fastest engine with its record."""
     store = EngineStore.of(bundle)
     writable_place(store.folder, option="the engine")
+    cache_folder()  # where the engine's seal needs a folder that this user lacks, say so now
     result = contest(
         specs,
         build=lambda spec: _compile(bundle, spec, library=library, target=target),

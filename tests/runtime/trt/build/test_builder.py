@@ -280,6 +280,17 @@ def test_an_engine_is_kept_when_its_layers_cannot_be_read(
     assert "no layer report: a layer line that is not understood" in caplog.text
 
 
+def test_a_user_without_a_home_is_refused_before_the_build(rtx, attention_bundle, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("FINEDGE_CACHE")
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(builder, "compile_engine", lambda *_: pytest.fail("built"))
+    with pytest.raises(SystemProblem, match="no home folder"):
+        build(attention_bundle(), OPTIONS, library=rtx)
+
+
 @pytest.mark.skipif(gpu() is not None, reason="there is a driver")
 def test_a_build_that_the_driver_ends_names_the_driver(rtx, attention_bundle, monkeypatch):
     """CUDA's binding sees a GPU, and TensorRT for RTX gets error 35 (its own text)."""
