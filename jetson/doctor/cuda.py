@@ -83,5 +83,7 @@ def _runtime_package() -> str | None:
 
 def _binding_cuda() -> str | None:
     api = binding()
-    answer = None if api is None else Cuda(api).ask("cudaRuntimeGetVersion")
-    return version_text(answer.values[0]) if answer and answer.values else None
+    try:
+        return None if api is None else version_text(Cuda(api)("cudaRuntimeGetVersion"))
+    except Exception:  # `why_no_gpu` has the reason
+        return None

@@ -77,9 +77,12 @@ def reason_text(error: FinedgeError) -> str:
     return f"{error.what}: {error.fix}" if error.fix else error.what
 
 
-def _broken(name: str, reason: str) -> PackageBroken:
-    """Return the error of a package; the fix names what pip installed it from."""
+def reinstall_command(name: str) -> str:
+    """Return the command that installs a package again; it names what pip installed it from."""
     module = name.split(".")[0]
     distributions = sorted(set(packages_distributions().get(module, [module])))
-    fix = f"pip install --force-reinstall {' '.join(distributions)}"
-    return PackageBroken(f"the package {name} {reason}", fix=fix)
+    return f"pip install --force-reinstall {' '.join(distributions)}"
+
+
+def _broken(name: str, reason: str) -> PackageBroken:
+    return PackageBroken(f"the package {name} {reason}", fix=reinstall_command(name))

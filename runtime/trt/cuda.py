@@ -23,6 +23,7 @@ from finedge.runtime.machine.packages import (
     failure_text,
     load_package,
     reason_text,
+    reinstall_command,
 )
 
 log = logging.getLogger(__name__)
@@ -215,7 +216,7 @@ def _look(api: Any) -> Gpu | str:
     except SystemProblem as error:
         return error.what
     except Exception as error:
-        return f"the CUDA binding fails: {failure_text(error)}"
+        return f"the CUDA binding fails: {failure_text(error)}: {reinstall_command('cuda')}"
 
 
 def _device(cuda: Cuda) -> Gpu:

@@ -83,6 +83,24 @@ def test_broken_gpu_packages_leave_the_cpu_usable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "def __getattr__(name): return lambda *arguments: 7",
+        "def __getattr__(name): return lambda *arguments: (None, None)",
+        "def cudaGetDeviceCount(): raise OSError('wrong ELF class')",
+    ],
+)
+def test_a_binding_of_another_kind_is_a_reason(tmp_path: Path, text: str) -> None:
+    install(tmp_path, cuda_bindings_runtime=text)
+    facts = run_doctor(tmp_path)
+    assert facts["backends"]["onnxruntime"] is None
+    assert facts["cuda_versions"]["binding"] is None
+    assert "the CUDA binding fails: " in facts["why_no_gpu"]
+    assert "pip install --force-reinstall cuda" in facts["why_no_gpu"]
+
+
+@pytest.mark.parametrize(
     ("package", "text", "reason"),
     [
         ("cv2", "raise OSError('libavcodec.so: no such file')", "OSError: libavcodec.so"),
