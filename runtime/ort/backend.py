@@ -23,6 +23,7 @@ from finedge.runtime.ort.session import (
 log = logging.getLogger(__name__)
 
 NAME = "onnxruntime"
+PACKAGES = ("onnxruntime", "onnx")
 # The CPU form first: ONNX Runtime hardly fuses the portable one.
 FILES = {**VARIANTS, "int8": (CPU_FILE, PORTABLE_FILE)}
 
@@ -37,11 +38,12 @@ class OnnxRuntimeBackend:
 
     def why_not(self) -> str | None:
         """Return why it cannot run on this machine."""
-        missing = [p for p in ("onnxruntime", "onnx") if not is_installed(p)]
+        missing = [p for p in PACKAGES if not is_installed(p)]
         if missing:
             return f"needs {', '.join(missing)}: pip install finedge"
         try:
-            package_version("onnxruntime")
+            for name in PACKAGES:
+                package_version(name)
         except SystemProblem as error:
             return reason_text(error)
         return None

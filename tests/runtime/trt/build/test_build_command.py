@@ -1,5 +1,7 @@
 import errno
 import json
+import os
+import sys
 
 import pytest
 
@@ -80,6 +82,18 @@ def test_a_dry_run_refuses_a_typing_that_the_library_lacks(rtx, attention_bundle
 def test_numbers_that_the_library_cannot_hold_are_refused(rtx, attention_bundle, options):
     with pytest.raises(UsageError, match=r"workspace of|batch profile"):
         build(attention_bundle().path, target="sm86", backend="tensorrt-rtx", **options)
+
+
+def test_a_broken_onnx_is_an_error_with_its_fix(rtx, attention_bundle, tmp_path, finedge):
+    package = tmp_path / "broken" / "onnx"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('of another protobuf')")
+    paths = os.pathsep.join([str(package.parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = finedge("build", attention_bundle().path, "--dry-run", env=environment)
+    assert done.returncode == 3
+    assert "the package onnx does not load: RuntimeError: of another protobuf" in done.stderr
+    assert "to do: pip install --force-reinstall onnx" in done.stderr
 
 
 def test_a_full_disk_fails_one_precision_and_not_the_others(rtx, attention_bundle, monkeypatch):
