@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, SystemProblem, UsageError, as_finedge_error
-from finedge.runtime.machine.packages import is_installed, load_package
+from finedge.runtime.machine.packages import is_installed, package_version
 from finedge.runtime.trt.build import builder
 from finedge.runtime.trt.build.compiler import check_typing
 from finedge.runtime.trt.build.layers import LayerReport
@@ -72,7 +72,7 @@ def build(
         dry_run: build nothing: list every node that TensorRT refuses, and what would be built.
     """
     if is_installed("onnx"):
-        load_package("onnx")  # a broken one is an error with its fix
+        package_version("onnx")  # a broken one is an error with its fix
     loaded = Bundle.load(bundle)
     library = load_library(default_library() if backend == "auto" else backend)
     names = _precisions(precision)
