@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from finedge.bundle import VARIANTS, Bundle
 from finedge.commands import missing_library
 from finedge.errors import BackendMissing, FinedgeError, SystemProblem, UsageError, nearest
-from finedge.runtime.machine.packages import failure_text
+from finedge.runtime.machine.packages import failure_text, reason_text
 from finedge.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ def why_not(name: str) -> str | None:
     try:
         return load_backend(name).why_not()
     except FinedgeError as error:
-        return error.what
+        return reason_text(error)
     except ModuleNotFoundError as error:
         return f"{error}: pip install {'finedge' if name in BACKENDS else error.name}"
     except ImportError as error:

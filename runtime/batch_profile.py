@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from finedge.errors import UsageError
 
+MAX_BATCH = 1_000_000
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -16,10 +18,10 @@ class Profile:
     max: int = 8
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.opt <= self.max:
+        if not 1 <= self.min <= self.opt <= self.max <= MAX_BATCH:
             raise UsageError(
                 f"batch profile {self.min},{self.opt},{self.max}",
-                expected="1 <= min <= opt <= max",
+                expected=f"1 <= min <= opt <= max <= {MAX_BATCH}",
                 fix="--batch 1,1,8",
             )
 

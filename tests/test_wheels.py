@@ -53,6 +53,19 @@ def test_a_wheel_that_the_index_lacks_is_missing_with_pips_reason(index):
         folder(probe(index, version="2.0"))
 
 
+def test_without_any_version_the_reason_asks_for_the_network(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(WheelMissing, match=r"No matching distribution .*: is there a network\?"):
+        folder(probe(index))
+
+
+def test_a_cache_that_cannot_be_written_is_a_reason_to_skip(index, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(WheelMissing, match=r"the cache cannot be written .*Not a directory"):
+        folder(probe(index))
+
+
 def test_a_wheel_for_other_pythons_is_missing(index):
     with pytest.raises(WheelMissing, match=r"no wheel for Python 3"):
         folder(probe(index, marker='; python_version < "3.0"'))

@@ -36,7 +36,7 @@ TIMEOUT = "15"
 
 
 class WheelMissing(Exception):
-    """A wheel cannot be had here: no network, or none for this Python or machine."""
+    """A wheel cannot be had here: no network, no room, or none for this Python or machine."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def folder(wheel: Wheel, *, python: str = PYTHON) -> Path:
     "3.12".
 
     Raises:
-        WheelMissing: no network, or no such wheel for this machine; pip's reason.
+        WheelMissing: no network, no such wheel for this machine, or a cache that cannot be written;
+            pip's reason, or the system's.
         ValueError: its hash is not a pinned one.
     """
     if not wheel.place(python).is_dir():
@@ -99,6 +100,13 @@ def folder_or_skip(wheel: Wheel) -> Path:
 @functools.cache
 def _fetch(wheel: Wheel, python: str) -> str:
     """Download and extract a wheel; return why it failed, or ''. It is tried once a process."""
+    try:
+        return _fetch_into_cache(wheel, python)
+    except OSError as error:
+        return f"the cache cannot be written ({error})"
+
+
+def _fetch_into_cache(wheel: Wheel, python: str) -> str:
     cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache()) as temporary:
         work = Path(temporary)
@@ -127,7 +135,9 @@ def _download(wheel: Wheel, python: str, *, work: Path) -> str:
     if "DO NOT MATCH THE HASHES" in done.stderr:
         raise ValueError(f"{wheel}: {done.stderr}")
     lines = done.stderr.strip().splitlines() or ["pip failed"]
-    return lines[-1] if done.returncode else ""
+    # pip does not say that the index was not reached.
+    hint = ": is there a network?" if "(from versions: none)" in done.stderr else ""
+    return f"{lines[-1]}{hint}" if done.returncode else ""
 
 
 def _move(source: Path, target: Path) -> None:

@@ -42,6 +42,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     names = [name for name in arguments.only.split(",") if name] or list(PIECES)
+    unknown = sorted(set(names) - set(PIECES))
+    if unknown:
+        raise SystemExit(f"no piece {', '.join(unknown)}; pieces: {', '.join(PIECES)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not made(name, arguments.out)]
     total = size(arguments.out) + size_of_checkout()

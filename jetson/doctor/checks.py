@@ -104,7 +104,10 @@ def _cpu_problems(facts: dict[str, Any]) -> Iterator[Problem]:
             "measure it: finedge benchmark BUNDLE",
         )
     if why_not is not None:
-        yield Problem(f"backend onnxruntime cannot run: {why_not}", "pip install finedge")
+        # A broken package has its own fix in the reason.
+        what, _, packages = why_not.partition(": pip install ")
+        fix = f"pip install {packages or 'finedge'}"
+        yield Problem(f"backend onnxruntime cannot run: {what}", fix)
 
 
 def _speed_problems(facts: dict[str, Any]) -> Iterator[Problem]:

@@ -84,5 +84,8 @@ def _runtime_package() -> str | None:
 
 def _binding_cuda() -> str | None:
     api = binding()
-    result = None if api is None else Cuda(api).try_call("cudaRuntimeGetVersion")
-    return version_text(result.values[0]) if result and result.values else None
+    try:
+        result = None if api is None else Cuda(api).try_call("cudaRuntimeGetVersion")
+        return version_text(result.values[0]) if result and result.values else None
+    except Exception:  # `why_no_gpu` has the reason
+        return None

@@ -10,11 +10,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from finedge.errors import SystemProblem
 from finedge.jetson.doctor.board import jetson
 from finedge.jetson.doctor.cuda import cuda_versions
 from finedge.jetson.doctor.gpu import graphics, nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv
 from finedge.runtime.backend import backend_names, why_not
+from finedge.runtime.machine.cache import cache_folder
 from finedge.runtime.machine.sysfs import text
 from finedge.runtime.ort.gpu.probe import why_not_each
 from finedge.runtime.telemetry import read_telemetry
@@ -67,9 +69,13 @@ def swap_mib(root: Path = Path("/")) -> dict[str, int]:
 def disk_free_mib() -> int:
     """Return the free space in MiB of the disk with engines and machine settings.
 
-    They are in `$FINEDGE_CACHE`, or in the home folder.
+    They are in `$FINEDGE_CACHE`, or in the home folder. A user may have neither: then it is the
+    root's.
     """
-    folder = Path(os.environ.get("FINEDGE_CACHE") or Path.home())
+    try:
+        folder = cache_folder()
+    except SystemProblem:
+        folder = Path("/")
     # The folder may not exist, or another user's folder may hide it.
     existing = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
     return shutil.disk_usage(existing).free >> 20

@@ -20,6 +20,7 @@ from finedge.runtime.machine.packages import (
     PackageMissing,
     failure_text,
     load_package,
+    reason_text,
 )
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ def why_no_binding() -> str:
     broken = next(filter(None, map(_why_broken, BINDINGS)), None)
     return broken or (
         "no CUDA binding for Python: pip install cuda-bindings "
-        "(on JetPack 6: pip install cuda-python==12.6.2)"
+        "(on JetPack 6: pip install 'cuda-python==12.6.*')"
     )
 
 
@@ -163,7 +164,7 @@ def _why_broken(name: str) -> str | None:
     try:
         load_package(name)
     except PackageBroken as error:
-        return error.what
+        return reason_text(error)
     except PackageMissing:
         return None
     return None

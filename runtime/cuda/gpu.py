@@ -17,7 +17,7 @@ from finedge.runtime.cuda.binding import (
     why_no_binding,
 )
 from finedge.runtime.cuda.libcuda import version_text
-from finedge.runtime.machine.packages import failure_text
+from finedge.runtime.machine.packages import failure_text, reinstall_command
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _look(api: Any) -> Gpu | str:
     except SystemProblem as error:
         return error.what
     except Exception as error:
-        return f"the CUDA binding fails: {failure_text(error)}"
+        return f"the CUDA binding fails: {failure_text(error)}: {reinstall_command('cuda')}"
 
 
 def _device(cuda: Cuda) -> Gpu:

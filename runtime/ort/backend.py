@@ -11,7 +11,7 @@ from finedge.graph.onnx_file import read_model, read_onnx
 from finedge.graph.taps import with_taps
 from finedge.runtime.backend import REDUCED_RANGE, SessionInfo, SessionOptions, pick_file
 from finedge.runtime.machine.cpu import cpu_name
-from finedge.runtime.machine.packages import is_installed, package_version
+from finedge.runtime.machine.packages import is_installed, package_version, reason_text
 from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER, int8_products
 from finedge.runtime.ort.session import (
     OnnxRuntimeSession,
@@ -23,6 +23,7 @@ from finedge.runtime.ort.session import (
 log = logging.getLogger(__name__)
 
 NAME = "onnxruntime"
+PACKAGES = ("onnxruntime", "onnx")
 # The CPU form first: ONNX Runtime hardly fuses the portable one.
 FILES = {**VARIANTS, "int8": (CPU_FILE, PORTABLE_FILE)}
 
@@ -37,13 +38,14 @@ class OnnxRuntimeBackend:
 
     def why_not(self) -> str | None:
         """Return why it cannot run on this machine."""
-        missing = [p for p in ("onnxruntime", "onnx") if not is_installed(p)]
+        missing = [p for p in PACKAGES if not is_installed(p)]
         if missing:
             return f"needs {', '.join(missing)}: pip install finedge"
         try:
-            package_version("onnxruntime")
+            for name in PACKAGES:
+                package_version(name)
         except SystemProblem as error:
-            return error.what
+            return reason_text(error)
         return None
 
     def open(self, bundle: Bundle, *, variant: str) -> OnnxRuntimeSession:

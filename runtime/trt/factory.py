@@ -47,9 +47,14 @@ def create(factory: Callable[..., Any], *arguments: Any, trt: Any) -> Any:
 
 def _refusal(name: str, reason: str, trt: Any) -> SystemProblem:
     what = f"{trt.__name__} {trt.__version__} cannot create its {name}: {reason}"
-    if not OLD_DRIVER.search(reason):
-        fix = "finedge doctor shows driver and GPU"
-        return SystemProblem(what, expected="a driver and a GPU that CUDA can use", fix=fix)
+    if OLD_DRIVER.search(reason):
+        return driver_problem(what, trt)
+    fix = "finedge doctor shows driver and GPU"
+    return SystemProblem(what, expected="a driver and a GPU that CUDA can use", fix=fix)
+
+
+def driver_problem(what: str, trt: Any) -> SystemProblem:
+    """Return the error of a library whose message is an `OLD_DRIVER`."""
     cuda, driver = cuda_major(_package(trt)), driver_version() // 1000
     supported = f"; this one supports CUDA {driver}" if driver else "; none is loaded"
     needed = f"CUDA {cuda} or newer" if cuda else "the CUDA of this TensorRT"

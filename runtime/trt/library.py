@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Any
 
 from finedge.errors import BackendMissing, SystemProblem, UsageError, nearest
-from finedge.runtime.machine.packages import PackageMissing, package_version
+from finedge.runtime.machine.packages import PackageMissing, package_version, reason_text
 
 # backend name -> module, short name in file names, what installs it
 MODULES = {
@@ -31,6 +31,9 @@ MIN_VERSION = (10, 3)
 STRONG_SINCE = (10, 12)
 # NVIDIA's wheels: tensorrt_cu13_libs has the library, tensorrt_cu13_bindings the Python module.
 CUDA_MAJORS, WHEEL_PARTS = range(11, 20), ("_bindings", "_libs")
+
+# The last tensorrt_cu11 on the package index; there is no tensorrt_rtx_cu11.
+LAST_FOR_CUDA_11 = (10, 13, 0, 35)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def why_not(backend: str) -> str | None:
     except PackageMissing as error:
         return f"{error.what}: {fix}"
     except SystemProblem as error:
-        return error.what
+        return reason_text(error)
     if backend == "tensorrt" and numbers(installed) < MIN_VERSION:
         needed = ".".join(map(str, MIN_VERSION))
         return f"TensorRT {installed} is too old: needs {needed} (JetPack 6.1)"
@@ -112,6 +115,8 @@ def driver_fix(module: str, *, version: str, cuda: int, driver: int) -> str:
 
     Another CUDA binding for Python does not help.
     """
+    if driver < 12 and (module != "tensorrt" or numbers(version) > LAST_FOR_CUDA_11):
+        return f"update the driver: {module} {version} has no build for CUDA {driver}"
     wheels = " ".join(f"{module}_cu{cuda}{part}" for part in ("", *WHEEL_PARTS))
     return (
         f"update the driver, or install the build for CUDA {driver}: "

@@ -68,6 +68,12 @@ def test_a_piece_that_cannot_be_made_is_named_and_leaves_nothing(tmp_path, monke
     assert Carried(tmp_path / "gpu").digest == carried.digest_of_sources()
 
 
+def test_an_unknown_piece_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="no piece nonsense; pieces: commit, "):
+        call(monkeypatch, "--only", "commit,nonsense", "--out", tmp_path / "gpu")
+    assert not (tmp_path / "gpu").exists()
+
+
 def test_more_than_the_machine_takes_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare, "MOST", prepare.size_of_checkout())
     assert call(monkeypatch, "--only", "commit", "--out", tmp_path) == 1

@@ -505,3 +505,12 @@ def test_free_space_of_a_missing_or_foreign_cache_is_a_number(
 ) -> None:
     monkeypatch.setenv("FINEDGE_CACHE", cache)
     assert disk_free_mib() >= 0
+
+
+def test_a_user_without_a_home_has_free_space_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("FINEDGE_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert disk_free_mib() >= 0

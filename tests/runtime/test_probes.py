@@ -17,6 +17,7 @@ from finedge.errors import BackendMissing, SystemProblem
 from finedge.jetson.doctor.facts import examine
 from finedge.runtime import backend as backends
 from finedge.runtime.backend import backend_names, get_backend, why_not
+from finedge.runtime.machine import packages
 from finedge.runtime.machine.packages import (
     MAX_TEXT,
     PackageBroken,
@@ -24,6 +25,7 @@ from finedge.runtime.machine.packages import (
     failure_text,
     load_package,
     package_version,
+    reason_text,
 )
 from tests.runtime.cuda.fakes import RaisingCuda
 
@@ -75,8 +77,27 @@ def test_broken_gpu_packages_leave_the_cpu_usable(tmp_path: Path) -> None:
     assert facts["why_no_gpu"].startswith("no NVIDIA driver")
     assert facts["backends"]["tensorrt"] == facts["why_no_gpu"]
     assert facts["tensorrt"]["tensorrt"]["why_not"] == (
-        "the package tensorrt does not load: RuntimeError: this is a placeholder"
+        "the package tensorrt does not load: RuntimeError: this is a placeholder: "
+        "pip install --force-reinstall tensorrt"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "def __getattr__(name): return lambda *arguments: 7",
+        "def __getattr__(name): return lambda *arguments: (None, None)",
+        "def cudaGetDeviceCount(): raise OSError('wrong ELF class')",
+    ],
+)
+def test_a_binding_of_another_kind_is_a_reason(tmp_path: Path, text: str) -> None:
+    install(tmp_path, cuda_bindings_runtime=text)
+    facts = run_doctor(tmp_path)
+    assert facts["backends"]["onnxruntime"] is None
+    assert facts["cuda_versions"]["binding"] is None
+    assert "the CUDA binding fails: " in facts["why_no_gpu"]
+    assert "pip install --force-reinstall cuda" in facts["why_no_gpu"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +108,8 @@ def test_broken_gpu_packages_leave_the_cpu_usable(tmp_path: Path) -> None:
         ("cv2", "", "no __version__"),
         ("onnxruntime", "raise ValueError('numpy.dtype size changed')", "size changed"),
         ("onnxruntime", "", "no __version__"),
+        ("onnx", "raise RuntimeError('of another protobuf')", "of another protobuf"),
+        ("onnx", "", "no __version__"),
     ],
 )
 def test_each_broken_package_is_a_problem_of_the_doctor(
@@ -97,6 +120,9 @@ def test_each_broken_package_is_a_problem_of_the_doctor(
     problems = [problem["what"] for problem in facts["problems"]]
     assert any(package in problem and reason in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
+    fixes = {problem["fix"] for problem in facts["problems"] if package in problem["what"]}
+    if package != "cv2":
+        assert fixes == {f"pip install --force-reinstall {package}"}
 
 
 def test_a_binding_that_raises_leaves_auto_and_the_doctor_working(
@@ -138,7 +164,7 @@ class BrokenConstructor:
             BrokenProbe,
             "the check of this backend fails: RuntimeError: Failed to dlopen libforeign.so",
         ),
-        (BrokenConstructor, "foreign needs a licence"),
+        (BrokenConstructor, "foreign needs a licence: buy one"),
         (None, "has no attribute 'Backend'"),
     ],
 )
@@ -165,7 +191,7 @@ def test_a_foreign_backend_that_is_not_importable_says_what_is_missing(
 def test_a_missing_package_and_a_broken_one_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, broken="import numpy.no_such_part", empty="")
+    install(tmp_path, broken="import numpy.no_such_part", empty="", quits="raise SystemExit(5)")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PackageMissing):
         load_package("no_such_package")
@@ -175,6 +201,22 @@ def test_a_missing_package_and_a_broken_one_are_told_apart(
         load_package("broken")
     with pytest.raises(PackageBroken, match="no __version__"):
         package_version("empty")
+    with pytest.raises(PackageBroken, match="the package quits does not load: SystemExit: 5"):
+        load_package("quits")
+
+
+def test_a_broken_package_is_installed_again_by_the_name_that_pip_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, broken="raise RuntimeError('placeholder')")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = {"broken": ["broken-cu13", "broken-cu13"]}
+    monkeypatch.setattr(packages, "packages_distributions", lambda: names)
+    with pytest.raises(PackageBroken) as caught:
+        load_package("broken")
+    assert reason_text(caught.value).endswith(
+        "RuntimeError: placeholder: pip install --force-reinstall broken-cu13"
+    )
 
 
 def test_the_text_of_a_failure_is_one_short_line() -> None:

@@ -18,6 +18,7 @@ from finedge.runtime.machine.packages import (
     is_installed,
     load_package,
     package_version,
+    reason_text,
 )
 from finedge.runtime.ort.gpu.providers import GPU_PACKAGE, PROVIDERS, Provider
 
@@ -69,7 +70,7 @@ def _why_not_installed(provider: Provider) -> str | None:
         onnxruntime = load_package("onnxruntime")
         version = package_version("onnxruntime")
     except SystemProblem as error:  # e.g. one that was compiled for another NumPy
-        return error.what
+        return reason_text(error)
     if not provider.module:
         if provider.name in onnxruntime.get_available_providers():
             return None

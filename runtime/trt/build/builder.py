@@ -15,6 +15,7 @@ from finedge import __version__
 from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, SystemProblem
 from finedge.files import writable_place
+from finedge.runtime.machine.cache import cache_folder
 from finedge.runtime.trt.build.compiler import BuildOrder, CompiledEngine, compile_engine
 from finedge.runtime.trt.build.expect import problems
 from finedge.runtime.trt.build.fastest import build_fastest
@@ -23,6 +24,7 @@ from finedge.runtime.trt.build.one_builder import one_builder
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing, build_target
 from finedge.runtime.trt.build.spec import EngineSpec, engine_specs, register_plugin
 from finedge.runtime.trt.build.store import EngineStore, StoredEngine, machine_name
+from finedge.runtime.trt.calls import typed_errors
 from finedge.runtime.trt.factory import create
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.log import collected
@@ -81,6 +83,7 @@ def _build(
     """Compile all specs, keep the fastest engine with its record."""
     store = EngineStore.of(bundle)
     writable_place(store.folder, option="the engine")
+    cache_folder()  # where the engine's seal needs a folder that this user lacks, say so now
     result = build_fastest(
         specs,
         build=lambda spec: _compile(bundle, spec, library=library, target=target),
@@ -225,7 +228,7 @@ def _read_layers(
     if target.local_gpu is None:
         return from_log(engine.messages)
     trt = library.trt
-    with collected(trt):
+    with collected(trt), typed_errors(trt, "read the engine's layers"):
         runtime = create(trt.Runtime, trt=trt)
         handle = runtime.deserialize_cuda_engine(engine.data)
         if handle is None:

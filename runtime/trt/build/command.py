@@ -10,9 +10,11 @@ from typing import Any, Protocol, cast
 from tyro.conf import Positional
 
 from finedge.bundle import Bundle
-from finedge.errors import FinedgeError, UsageError
+from finedge.errors import FinedgeError, SystemProblem, UsageError, as_finedge_error
 from finedge.runtime.batch_profile import Profile
+from finedge.runtime.machine.packages import is_installed, package_version
 from finedge.runtime.trt.build import builder
+from finedge.runtime.trt.build.compiler import check_typing
 from finedge.runtime.trt.build.layers import LayerReport
 from finedge.runtime.trt.build.memory import check_memory
 from finedge.runtime.trt.build.options import (
@@ -69,6 +71,8 @@ def build(
         debug_taps: the bundle's taps become outputs, so that verify can compare feature maps.
         dry_run: build nothing: list every node that TensorRT refuses, and what would be built.
     """
+    if is_installed("onnx"):
+        package_version("onnx")  # a broken one is an error with its fix
     loaded = Bundle.load(bundle)
     library = load_library(default_library() if backend == "auto" else backend)
     names = _precisions(precision)
@@ -129,6 +133,7 @@ def inspect(bundle: Bundle, options: BuildOptions, *, library: TrtLibrary) -> Re
     Raises:
         FinedgeError: nodes are unsupported; its `result` is this result with their list.
     """
+    check_typing(options, library)
     target = build_target(options.targets, library=library)
     specs = engine_specs(bundle, options, library=library, target=target, timed=True)
     store, memory = EngineStore.of(bundle), specs[0].memory
@@ -177,7 +182,14 @@ def _attempt(
         options = replace(options, attention=attention)
         return Outcome(step(bundle, options, library=library))
     except FinedgeError as error:
-        return Outcome({"file": options.file, **(error.result or {}), "failed": str(error)}, error)
+        return _failure(options, error)
+    except OSError as error:  # e.g. a full disk
+        return _failure(options, as_finedge_error(error) or SystemProblem(str(error)))
+
+
+def _failure(options: BuildOptions, error: FinedgeError) -> Outcome:
+    result = {"file": options.file, **(error.result or {}), "failed": str(error)}
+    return Outcome(result, error)
 
 
 def _worst(errors: dict[str, FinedgeError], result: Result) -> FinedgeError:

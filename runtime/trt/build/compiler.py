@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,12 @@ from finedge.errors import BundleError, FinedgeError, SystemProblem, UsageError
 from finedge.files import write_bytes
 from finedge.runtime.batch_profile import Profile
 from finedge.runtime.machine.cache import cache_folder
+from finedge.runtime.machine.packages import failure_text
 from finedge.runtime.trt.build.options import BuildOptions, BuildTarget, Typing
 from finedge.runtime.trt.build.progress import in_worker, interruptible, monitor, progress_bars
 from finedge.runtime.trt.build.support import parser_errors, refusal
-from finedge.runtime.trt.factory import create
+from finedge.runtime.trt.calls import BINDING_ERRORS
+from finedge.runtime.trt.factory import OLD_DRIVER, create, driver_problem
 from finedge.runtime.trt.library import TrtLibrary
 from finedge.runtime.trt.log import Messages, collected
 
@@ -72,8 +76,9 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
     """Build an engine of a prepared model.
 
     Raises:
-        FinedgeError: the parser refuses nodes (all are listed), or the builder fails.
-        SystemProblem: memory ran out, or the library does not start here.
+        FinedgeError: the parser refuses nodes (all are listed), the builder fails, or the binding
+            raises.
+        SystemProblem: memory ran out, the driver is too old, or the library does not start here.
         KeyboardInterrupt: the user stopped it.
     """
     trt, options = order.library.trt, order.options
@@ -81,6 +86,7 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
         collected(trt, everything=order.library.is_rtx) as messages,
         progress_bars(order.title) as bars,
         interruptible() as stop,
+        _binding_errors(messages, order),
     ):
         builder = create(trt.Builder, trt=trt)
         network = builder.create_network(_creation_flags(order))
@@ -101,20 +107,25 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
         if engine is None:
             raise _failure(messages, order)
         if timing_cache:
-            write_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
+            keep_timings(config, timing_cache)
         return CompiledEngine(bytes(engine), seconds, messages, options.typing)
 
 
 def _creation_flags(order: BuildOrder) -> int:
+    check_typing(order.options, order.library)
     if order.options.typing == "strong":
         return 1 << int(order.library.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    if not order.library.may_type_weakly:
+    return 0
+
+
+def check_typing(options: BuildOptions, library: TrtLibrary) -> None:
+    """Raise `UsageError` where the library has no weak typing and the options ask for it."""
+    if options.typing == "weak" and not library.may_type_weakly:
         raise UsageError(
-            f"--typing weak with {order.library.name} {order.library.version}",
+            f"--typing weak with {library.name} {library.version}",
             expected="TensorRT before 10.12",
             fix="--typing strong",
         )
-    return 0
 
 
 def _config(builder: Any, order: BuildOrder) -> Any:
@@ -183,22 +194,46 @@ def _input_shape(network: Any, name: str) -> tuple[int, ...]:
 def use_timing_cache(config: Any, order: BuildOrder) -> Path | None:
     """Load this machine's kernel timings; return the file for the new ones.
 
-    TensorRT for RTX times nothing when it builds: None.
+    A file that cannot be read is logged. TensorRT for RTX times nothing when it builds: None.
     """
     if order.library.is_rtx:
         return None
     path = cache_folder() / "timing" / f"{order.machine}.cache"
-    data = path.read_bytes() if path.is_file() else b""
+    try:
+        data = path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        log.warning("%s cannot be read (%s): kernels are timed again", path, error.strerror)
+        data = b""
     if not config.set_timing_cache(config.create_timing_cache(data), ignore_mismatch=False):
         log.warning("%s is another machine's or damaged: kernels are timed again", path)
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     return path
 
 
-def _failure(messages: Messages, order: BuildOrder) -> FinedgeError:
-    errors = list(messages.errors)
+def keep_timings(config: Any, path: Path) -> None:
+    """Write the kernel timings of a build; the engine is worth more than they are."""
+    try:
+        write_bytes(path, bytes(config.get_timing_cache().serialize()))
+    except OSError as error:
+        reason = error.strerror
+        log.warning("%s cannot be written (%s): the next build times kernels again", path, reason)
+
+
+@contextmanager
+def _binding_errors(messages: Messages, order: BuildOrder) -> Iterator[None]:
+    """Turn what the binding raises into the error of a failed build."""
+    try:
+        yield
+    except BINDING_ERRORS as error:
+        raise _failure(messages, order, failure_text(error)) from error
+
+
+def _failure(messages: Messages, order: BuildOrder, *raised: str) -> FinedgeError:
+    errors = [*messages.errors, *raised]
     reason = "\n    ".join(errors[-MAX_ERRORS:]) or "it gave no reason"
     problem = f"{order.library.name} {order.library.version} cannot build {order.title}: {reason}"
+    if OLD_DRIVER.search(reason):
+        return driver_problem(problem, order.library.trt)
     if any("out of memory" in text.lower() or "OutOfMemory" in text for text in errors):
         return SystemProblem(
             problem, fix="a smaller --batch or --workspace-mib, or end other programs"

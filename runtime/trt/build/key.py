@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from finedge.errors import BundleError
+from finedge.runtime.batch_profile import MAX_BATCH
 from finedge.schema import Constraint, Misfit, Text, between, decode
 
 PORTABLE = "portable"
@@ -29,7 +30,7 @@ Capability = Annotated[str, Constraint(_CAPABILITY.fullmatch, "like 8.7, sm86+sm
 # Records of engines, and what `finedge build` prints, have this name from before the field was
 # renamed. The digest is made of it too, so that stored engines stay valid.
 _JSON_NAMES = {"library": "flavour"}
-Batch = Annotated[int, between(1, 1_000_000)]
+Batch = Annotated[int, between(1, MAX_BATCH)]
 
 
 @dataclass(frozen=True)

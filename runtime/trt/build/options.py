@@ -28,6 +28,7 @@ FILES: dict[str, str] = {
 LOCAL = ("local",)
 # The GPUs that a portable engine covers, by the documents of TensorRT for RTX.
 PORTABLE_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")
+MAX_WORKSPACE_MIB = 1 << 20  # 1 TiB
 PLUGIN_NEEDS = "fp16 or int8: the plugin's kernel takes float16"
 
 
@@ -60,8 +61,12 @@ class BuildOptions:
         _check_member("precision", self.precision, get_args(Precision))
         _check_member("attention", self.attention, get_args(AttentionOption))
         _check_member("typing", self.typing, get_args(Typing))
-        if self.workspace_mib < 1:
-            raise UsageError(f"workspace of {self.workspace_mib} MiB", expected="at least 1")
+        if not 1 <= self.workspace_mib <= MAX_WORKSPACE_MIB:
+            raise UsageError(
+                f"workspace of {self.workspace_mib} MiB",
+                expected=f"1 to {MAX_WORKSPACE_MIB}",
+                fix="--workspace-mib 1024",
+            )
         if self.attention == "plugin" and not self.plugin_fits:
             raise UsageError(
                 f"--attention plugin with precision {self.precision}",

@@ -113,9 +113,11 @@ def test_a_binding_that_is_installed_and_does_not_load_says_so(monkeypatch, tmp_
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
     assert binding() is None
-    assert why_no_gpu() == (
+    what, _, fix = str(why_no_gpu()).partition(": pip ")
+    assert what == (
         "the package cuda.bindings.runtime does not load: OSError: libcudart.so.12: no such file"
     )
+    assert fix.startswith("install --force-reinstall cuda")
 
 
 def test_hidden_devices_are_named(monkeypatch):

@@ -29,6 +29,7 @@ from finedge.runtime.trt.library import (
     MODULES,
     TrtLibrary,
     cuda_major,
+    driver_fix,
     load_library,
     why_not,
     why_not_driver,
@@ -436,11 +437,23 @@ def test_wheels_for_a_newer_cuda_than_the_drivers_are_refused_unloaded(tmp_path,
     )
 
 
+@pytest.mark.parametrize(
+    ("module", "version"), [("tensorrt", "11.4.0.106"), ("tensorrt_rtx", "1.7.1.116")]
+)
+def test_no_build_is_named_that_nvidia_does_not_make(module, version):
+    fix = driver_fix(module, version=version, cuda=13, driver=11)
+    assert fix == f"update the driver: {module} {version} has no build for CUDA 11"
+    assert f"pip install {module}_cu12=={version}" in driver_fix(
+        module, version=version, cuda=13, driver=12
+    )
+
+
 def test_wheels_of_the_drivers_cuda_or_of_two_are_no_reason(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     wheel(tmp_path, "tensorrt_cu12_libs", "10.3.0")
     assert why_not_driver("tensorrt", "12.6") is None
     assert "needs CUDA 12" in why_not_driver("tensorrt", "11.8")
+    assert str(why_not_driver("tensorrt", "11.8")).endswith("pip install tensorrt_cu11==10.3.0")
     wheel(tmp_path, "tensorrt_cu13_bindings", "10.13.3")
     assert cuda_major("tensorrt") == 0, "nobody knows which one is loaded"
     assert why_not_driver("tensorrt", "11.8") is None

@@ -28,6 +28,7 @@ from finedge.runtime.trt.build.options import (
 )
 from finedge.runtime.trt.build.progress import Bars
 from finedge.runtime.trt.library import TrtLibrary
+from finedge.runtime.trt.log import Messages
 from tests.runtime.trt.build.conftest import SPEC, Heads
 
 OPTIONS = BuildOptions("fp16", "decomposed", targets=("sm86",))
@@ -207,6 +208,65 @@ def test_timings_are_kept_by_machine_and_those_of_another_are_dropped(tmp_path, 
     assert ("timed again" in caplog.text) is not accepts
 
 
+class NoFile(FakeConfig):
+    def get_timing_cache(self):
+        return self
+
+    def serialize(self):
+        return b"timings"
+
+
+def test_an_engine_is_kept_when_its_timings_are_not(tmp_path, caplog):
+    """The folder of the cache is a file: it can be neither read nor written."""
+    (tmp_path / "cache").touch()
+    trt = TrtLibrary("tensorrt", "trt", None, "10.3.0")
+    target = BuildTarget("Orin", "8.7")
+    order = BuildOrder("birds", "frames", OPTIONS, trt, target, "orin-trt10.3.0")
+    config = NoFile()
+    path = compiler.use_timing_cache(config, order)
+    assert config.cache == b""
+    compiler.keep_timings(config, path)
+    assert "cannot be written" in caplog.text
+
+
+def test_timings_that_cannot_be_read_are_taken_again(tmp_path, monkeypatch, caplog):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    trt = TrtLibrary("tensorrt", "trt", None, "10.3.0")
+    target = BuildTarget("Orin", "8.7")
+    order = BuildOrder("birds", "frames", OPTIONS, trt, target, "orin-trt10.3.0")
+    path = compiler.use_timing_cache(FakeConfig(), order)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"timings")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    config = FakeConfig()
+    compiler.use_timing_cache(config, order)
+    assert config.cache == b""
+    assert "cannot be read (Permission denied)" in caplog.text
+
+
+def test_what_the_binding_raises_is_the_error_of_the_build(rtx, attention_bundle, monkeypatch):
+    """The binding raises TypeError for a number that is no int64."""
+    monkeypatch.setattr(compiler, "MIB", 1 << 70)
+    with pytest.raises(FinedgeError, match=r"cannot build .*TypeError: set_memory_pool_limit"):
+        build(attention_bundle(), OPTIONS, library=rtx)
+
+
+class UnreadableRuntime:
+    def deserialize_cuda_engine(self, data):
+        raise RuntimeError("Could not deserialise")
+
+
+def test_an_engine_that_the_binding_cannot_read_back_has_no_layers(rtx, monkeypatch, caplog):
+    monkeypatch.setattr(builder, "create", lambda *_, **__: UnreadableRuntime())
+    engine = compiler.CompiledEngine(b"engine", 1.0, Messages(), "strong")
+    device = Gpu("Orin", "8.7", True, 8, 7620, "12.6")
+    report = builder._layers(engine, library=rtx, target=BuildTarget.of(device))
+    assert not report.layers
+    assert "cannot read the engine's layers: RuntimeError: Could not deser" in caplog.text
+
+
 def test_an_engine_is_kept_when_its_layers_cannot_be_read(
     rtx, attention_bundle, monkeypatch, caplog
 ):
@@ -218,6 +278,28 @@ def test_an_engine_is_kept_when_its_layers_cannot_be_read(
     assert built.read()
     assert built.record["layers"] == []
     assert "no layer report: a layer line that is not understood" in caplog.text
+
+
+def test_a_user_without_a_home_is_refused_before_the_build(rtx, attention_bundle, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("FINEDGE_CACHE")
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(builder, "compile_engine", lambda *_: pytest.fail("built"))
+    with pytest.raises(SystemProblem, match="no home folder"):
+        build(attention_bundle(), OPTIONS, library=rtx)
+
+
+@pytest.mark.skipif(gpu() is not None, reason="there is a driver")
+def test_a_build_that_the_driver_ends_names_the_driver(rtx, attention_bundle, monkeypatch):
+    """CUDA's binding sees a GPU, and TensorRT for RTX gets error 35 (its own text)."""
+    device = Gpu("NVIDIA L4", "8.9", False, 58, 23034, "13.0")
+    monkeypatch.setattr("finedge.runtime.trt.build.options.gpu", lambda: device)
+    with pytest.raises(SystemProblem, match="driver version is insufficient") as caught:
+        build(attention_bundle(), BuildOptions("fp16", "decomposed"), library=rtx)
+    assert "an NVIDIA driver for" in caught.value.expected
+    assert "install an NVIDIA driver" in caught.value.fix
 
 
 # --- memory and interruption ---

@@ -131,6 +131,15 @@ def test_a_million_messages_take_no_memory_and_no_error_is_lost(rtx):
     assert list(messages) == [f"step {i}" for i in range(KEPT, 2 * KEPT)]
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_verbose_messages_are_kept_only_where_all_are(rtx, everything):
+    severity, ours = rtx.trt.ILogger, logger(rtx.trt)
+    with collected(rtx.trt, everything=everything) as messages:
+        severity.log(ours, severity.INFO, "step")
+        severity.log(ours, severity.VERBOSE, "tactic")
+    assert list(messages) == ["step", "tactic"][: 1 + everything]
+
+
 def test_errors_are_bounded_too(rtx):
     with collected(rtx.trt) as messages:
         for i in range(10 * KEPT):
