@@ -118,6 +118,7 @@ def test_the_digest_follows_the_sources(tmp_path):
     assert carried.digest_of_sources(tmp_path) != before
 
 
+@pytest.mark.slow
 def test_the_image_for_the_gpu_machine_is_one_that_its_driver_takes(standin_libcuda, tmp_path):
     """The stand-in judges architecture and format as a driver does."""
     pytest.importorskip("nvidia.cuda_nvrtc")
@@ -172,6 +173,7 @@ def test_git_ignores_the_folder():
     assert done.returncode in (0, 128)  # 128: this checkout has no git
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", pieces.VERSIONS)
 def test_the_plugin_is_driven_through_the_bindings(version, standin_libcuda, tmp_path, monkeypatch):
     """As on the GPU machine, but with the bindings for this Python and the stand-in driver."""

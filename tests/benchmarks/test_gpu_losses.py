@@ -105,6 +105,7 @@ def test_a_full_disk_keeps_whole_lines_and_prints_the_rest(tmp_path, capsys):
     assert [row["row"] for row in read(path)] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_run_on_a_full_disk_ends_and_prints_its_rows(run, tmp_path):
     def full():
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -120,6 +121,7 @@ def test_a_line_that_a_killed_machine_cut_off_is_left_out(tmp_path):
     assert [row["row"] for row in read(tmp_path / "results.jsonl")] == [1]
 
 
+@pytest.mark.slow
 def test_without_git_and_nvidia_smi_a_run_is_whole(run, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "carried").mkdir()
@@ -131,6 +133,7 @@ def test_without_git_and_nvidia_smi_a_run_is_whole(run, tmp_path):
     assert statuses(rows) == {"facts": "skipped"}
 
 
+@pytest.mark.slow
 def test_an_nvidia_smi_that_hangs_does_not_hold_the_run(run, tmp_path):
     program = tmp_path / "bin" / "nvidia-smi"
     program.parent.mkdir()
@@ -143,6 +146,7 @@ def test_an_nvidia_smi_that_hangs_does_not_hold_the_run(run, tmp_path):
     assert time.monotonic() - start < 120
 
 
+@pytest.mark.slow
 def test_time_that_runs_out_costs_the_later_parts_only(run, tmp_path):
     rows, _ = run(tmp_path, "--only", "facts,lane", "--seconds", "1.5")
     assert statuses(rows)["lane"] == "skipped"

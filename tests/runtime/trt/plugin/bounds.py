@@ -14,6 +14,7 @@ come on top of both. `python -m tests.runtime.trt.plugin.bounds` prints the tabl
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import sys
 import tempfile
@@ -113,6 +114,7 @@ class Tile:
     phases: tuple[Cost, ...]
 
     @classmethod
+    @functools.cache
     def of(cls, library: ctypes.CDLL, kernel: Kernel, queries: int) -> Tile:
         """Count the second of four tiles: what four tiles add to three is one, but an end too."""
         case = Case(queries, 4 * kernel.keys, kernel.size, kernel.size, shared=kernel in SHARED)
