@@ -45,11 +45,11 @@ test-avx2: setup
 # The device: only the base install, without torch. What runs on a board must pass here.
 .venv-device/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-device
-	.venv-device/bin/$(PIP_INSTALL) --editable . pytest hypothesis
+	.venv-device/bin/$(PIP_INSTALL) --editable . pytest pytest-xdist hypothesis
 	touch $@
 
 test-device: .venv-device/.ready
-	.venv-device/bin/pytest tests/finedge tests/contract tests/synthetic tests/runtime tests/jetson tests/flow/test_shipped_bundle.py
+	OMP_NUM_THREADS=1 .venv-device/bin/pytest -n $(JOBS) --dist loadfile tests/finedge tests/contract tests/synthetic tests/runtime tests/jetson tests/flow/test_shipped_bundle.py
 
 # The site, into build/docs; a broken link or anchor fails. To read it: .venv/bin/mkdocs serve
 docs: setup

@@ -60,8 +60,11 @@ def run_doctor(folder: Path) -> dict[str, Any]:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.stdout, done.stderr
     facts: dict[str, Any] = json.loads(done.stdout)
+    reasons = [why for name, why in facts["backends"].items() if name not in backends.FAKES]
+    # Without torch a broken onnxruntime leaves nothing that runs.
+    assert done.returncode == (0 if None in reasons else 3), done.stderr
     return facts
 
 

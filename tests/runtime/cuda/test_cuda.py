@@ -103,14 +103,27 @@ def test_a_gpu_whose_facts_cannot_be_read_is_none_with_the_reason(monkeypatch):
     assert why_no_gpu(api).startswith("cudaGetDeviceProperties failed: cudaErrorLaunchFailure")
 
 
+@pytest.fixture
+def no_cuda_modules(monkeypatch):
+    """No module of a CUDA binding is loaded; those that the test loads are removed."""
+    for name in _cuda_modules():
+        monkeypatch.delitem(sys.modules, name)
+    yield
+    for name in _cuda_modules():
+        del sys.modules[name]
+
+
+def _cuda_modules():
+    return [name for name in sys.modules if name.partition(".")[0] == "cuda"]
+
+
+@pytest.mark.usefixtures("no_cuda_modules")
 def test_a_binding_that_is_installed_and_does_not_load_says_so(monkeypatch, tmp_path):
     package = tmp_path / "cuda" / "bindings"
     package.mkdir(parents=True)
     for folder in (package.parent, package):
         (folder / "__init__.py").touch()
     (package / "runtime.py").write_text("raise OSError('libcudart.so.12: no such file')")
-    for name in [n for n in sys.modules if n.partition(".")[0] == "cuda"]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
     assert binding() is None
     what, _, fix = str(why_no_gpu()).partition(": pip ")
