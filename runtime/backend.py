@@ -241,10 +241,10 @@ def load_backend(name: str, *, options: SessionOptions | None = None) -> Backend
 
 def _target(name: str) -> tuple[str, str]:
     """Return module and class of a backend."""
-    entries = {entry.name: entry for entry in entry_points(group="finedge.backends")}
     if name in BACKENDS:
         module, attribute = BACKENDS[name].split(":")
         return module, attribute
+    entries = {entry.name: entry for entry in entry_points(group="finedge.backends")}
     if name not in entries:
         raise UsageError(
             f"unknown backend '{name}'", expected=nearest(name, {**entries, **BACKENDS})

@@ -12,7 +12,8 @@ MIN_FREE_MIB = 1024  # of memory and of disk: an engine build or an export needs
 SMALL_MIB = 8192  # a Jetson with no more memory than this needs swap to build engines
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 TOO_OLD = ("4", "5", "6.0", "6.0 (preview)")  # their TensorRT is 8
-GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-gpu")
+ORT_GPU = "onnxruntime-gpu"
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", ORT_GPU)
 VENV = "make the environment again: /usr/bin/python3 -m venv --system-site-packages .venv"
 SWAP = (
     "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && "
@@ -144,7 +145,7 @@ def _gpu_problems(facts: dict[str, Any]) -> Iterator[Problem]:
     has_driver = any(sign is not None for sign in signs)
     if gpu is None:
         # ONNX Runtime needs no CUDA binding for Python.
-        if has_driver and facts["backends"].get(GPU_BACKENDS[-1], "missing") is not None:
+        if has_driver and facts["backends"].get(ORT_GPU, "missing") is not None:
             yield Problem("the GPU cannot be used", str(facts["why_no_gpu"]))
         return
     backends = facts["backends"].items()

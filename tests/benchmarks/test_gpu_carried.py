@@ -137,28 +137,36 @@ def test_the_image_for_the_gpu_machine_is_one_that_its_driver_takes(standin_libc
     assert done.stdout.strip() == "cross_layer_attention.sm_90.cubin", done.stderr
 
 
-@pytest.mark.slow
-def test_the_carried_plugin_answers_every_case(standin_libcuda, tmp_path, monkeypatch):
-    from benchmarks.gpu.parts.plugin import called
-
+@pytest.fixture(scope="module")
+def carried_plugin(tmp_path_factory):
+    """The folder of the C++ plugin, its harness and its cases, compiled once."""
     if not all(map(shutil.which, ("g++", "cmake", "readelf"))):
         pytest.skip("needs g++, cmake and readelf: make setup-system")
-    pieces.plugin(tmp_path)
-    plugin = Carried(tmp_path).plugin
+    folder = tmp_path_factory.mktemp("carried")
+    pieces.plugin(folder)
+    return Carried(folder).plugin
+
+
+@pytest.mark.slow
+def test_the_carried_plugin_answers_every_case(carried_plugin, standin_libcuda, monkeypatch):
+    from benchmarks.gpu.parts.plugin import called
+
     monkeypatch.setenv("LD_LIBRARY_PATH", str(standin_libcuda.parent))
-    rows = {case.name: called(plugin, case) for case in sorted((plugin / "cases").iterdir())}
+    rows = {
+        case.name: called(carried_plugin, case)
+        for case in sorted((carried_plugin / "cases").iterdir())
+    }
     assert len(rows) >= 10
     assert {name: row for name, row in rows.items() if not row["pass"]} == {}
 
 
 @pytest.mark.slow
-def test_a_wrong_answer_of_the_carried_plugin_is_seen(standin_libcuda, tmp_path, monkeypatch):
+def test_a_wrong_answer_of_the_carried_plugin_is_seen(
+    carried_plugin, standin_libcuda, tmp_path, monkeypatch
+):
     from benchmarks.gpu.parts import plugin as part
 
-    if not all(map(shutil.which, ("g++", "cmake", "readelf"))):
-        pytest.skip("needs g++, cmake and readelf: make setup-system")
-    pieces.plugin(tmp_path)
-    place = Carried(tmp_path).plugin
+    place = shutil.copytree(carried_plugin, tmp_path / "plugin")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(standin_libcuda.parent))
     case = place / "cases" / "hwc8"
     expected = np.load(case / part.EXPECTED)

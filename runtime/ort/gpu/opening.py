@@ -61,9 +61,11 @@ class Opening:
 
     def open(self, model: bytes, *, file: str) -> OnnxRuntimeSession:
         """Open the bytes of `file`, run a frame of zeros, and see which provider ran what."""
-        self._log_differences(file)
+        cache = self._cache(file)
+        self._log_differences(file, cache)
+        options = provider_options(self.provider, self.bundle, variant=self.variant, cache=cache)
         with tempfile.TemporaryDirectory() as folder:
-            inference, reason = self._on_gpu(model, file=file, folder=folder)
+            inference, reason = self._on_gpu(model, options, file=file, folder=folder)
             check_io(inference, self.bundle, file=file)
             session = OnnxRuntimeSession(
                 inference, self.bundle, self._info(file), max_batch=self._max_batch
@@ -71,13 +73,13 @@ class Opening:
             size = self.bundle.spec.input
             frame = np.zeros((1, size.height, size.width, 3), np.uint8)
             nodes = profiled_nodes(lambda: session(frame), inference.end_profiling)
-        providers = [name for name, _ in self._providers(None)]
+        providers = [name for name, _ in options]
         shapes = check_placement(nodes, providers, file=file, reason=reason)
         self._log_placement(nodes, shapes, file=file)
         return session
 
     def _on_gpu(
-        self, model: bytes, *, file: str, folder: str
+        self, model: bytes, options: Sequence[ProviderOptions], *, file: str, folder: str
     ) -> tuple[onnxruntime.InferenceSession, str]:
         """Return a session that writes a profile, and why ONNX Runtime refused a strict one.
 
@@ -85,15 +87,21 @@ class Opening:
         is opened, and its run decides.
         """
         try:
-            return self._session(model, file=file, folder=folder, strict=True), ""
+            return self._session(model, options, file=file, folder=folder, strict=True), ""
         except SystemProblem as error:
             if STRICT_TEXT not in error.what:
                 raise
             reason = str(error.__cause__)
-        return self._session(model, file=file, folder=folder, strict=False), reason
+        return self._session(model, options, file=file, folder=folder, strict=False), reason
 
     def _session(
-        self, model: bytes, *, file: str, folder: str, strict: bool
+        self,
+        model: bytes,
+        options: Sequence[ProviderOptions],
+        *,
+        file: str,
+        folder: str,
+        strict: bool,
     ) -> onnxruntime.InferenceSession:
         settings = session_settings(self.options)
         settings.enable_profiling = True
@@ -102,7 +110,6 @@ class Opening:
             settings.add_session_config_entry(*STRICT)
         if self.variant == "int8" and not self.provider.builds_engines:
             settings.add_session_config_entry(*PLAIN_QDQ)
-        options = self._providers(self._cache(file))
         return open_model(
             model,
             settings,
@@ -112,9 +119,6 @@ class Opening:
             fix=f"finedge doctor; {OVERRIDE}=cuda takes CUDA's provider; "
             "--backend onnxruntime runs on the CPU",
         )
-
-    def _providers(self, cache: Path | None) -> list[ProviderOptions]:
-        return provider_options(self.provider, self.bundle, variant=self.variant, cache=cache)
 
     @property
     def _max_batch(self) -> int | None:
@@ -158,8 +162,7 @@ class Opening:
         if shapes:
             log.info("%s: shapes are computed on the CPU: %s", file, name_nodes(shapes))
 
-    def _log_differences(self, file: str) -> None:
-        cache = self._cache(file)
+    def _log_differences(self, file: str, cache: Path | None) -> None:
         if cache is not None and not any(cache.iterdir()):
             log.warning(
                 "%s compiles %s for this GPU: that can take minutes. Later starts read %s",

@@ -120,8 +120,11 @@ def test_the_log_says_what_takes_minutes_and_what_is_not_accelerated(
 ):
     monkeypatch.setenv("FINEDGE_CACHE", str(tmp_path))
     with caplog.at_level(logging.WARNING):
-        opening(TENSORRT, tiny_bundle)._log_differences(FILE)
-        opening(CUDA, tiny_bundle, "int8")._log_differences("model.int8.onnx")
+        for opened, file in (
+            (opening(TENSORRT, tiny_bundle), FILE),
+            (opening(CUDA, tiny_bundle, "int8"), "model.int8.onnx"),
+        ):
+            opened._log_differences(file, opened._cache(file))
     assert "can take minutes" in caplog.records[0].getMessage()
     assert "does not accelerate int8" in caplog.records[1].getMessage()
     assert CUDA.usual_variants == ("fp32", "fp16")
