@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
+# What every headless run has.
+HEADLESS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -17,9 +18,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=2000",
 ]
+FLAGS = [*HEADLESS, "--enable-logging=stderr", "--virtual-time-budget=2000"]
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="chromium is not installed (Debian package: chromium)"
 )

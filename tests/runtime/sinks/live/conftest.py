@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import select
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,23 +17,9 @@ import pytest
 
 from finedge.runtime.sinks.base import Result
 from finedge.runtime.sinks.live import LivePage
+from tests.chromium import CHROMIUM, HEADLESS
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--remote-debugging-pipe",
-]
-FLAGS += [
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--disable-dev-shm-usage",
-]
+FLAGS = [*HEADLESS, "--remote-debugging-pipe", "--disable-dev-shm-usage"]
 PATIENCE_S = 30.0  # the machine may be busy with other tests
 
 
