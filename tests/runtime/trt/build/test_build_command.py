@@ -48,7 +48,7 @@ def test_a_dry_run_builds_nothing_and_shows_key_attention_and_memory(rtx, attent
     assert shown["attention"] == [
         {
             "mode": "decomposed",
-            "why": "the plugin's kernel is slower for heads of 16 (up to 256)",
+            "why": "heads of 16 are left to TensorRT's own kernels (up to 256)",
         }
     ]
     assert shown["memory"]["weights_mib"] >= 0
