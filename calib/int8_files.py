@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,16 @@ class Int8Files:
     table: CalibrationTable
 
 
-def int8_files(bundle: Bundle, sample: CalibrationSet, *, method: str) -> Int8Files:
+def int8_files(
+    bundle: Bundle, sample: CalibrationSet, *, method: str, keep_float: Set[str] = frozenset()
+) -> Int8Files:
     """Make the INT8 files for TensorRT and for ONNX Runtime in one pass over the images.
 
     Args:
         bundle: holds the float model (`source_file`).
         sample: the images to calibrate with.
         method: the collector of the ranges, max or percentile.
+        keep_float: names of layers that stay in float in both files.
 
     Raises:
         UsageError: unknown method.
@@ -53,8 +56,8 @@ def int8_files(bundle: Bundle, sample: CalibrationSet, *, method: str) -> Int8Fi
     batches = sample.watched_batches(bundle.spec.preprocess, "calibrating")
     table = collect_ranges(model, batches, method=method)
     quantized = {
-        PORTABLE_FILE: quantize_for_tensorrt(model, table),
-        CPU_FILE: quantize_for_onnxruntime(model, table),
+        PORTABLE_FILE: quantize_for_tensorrt(model, table, keep_float=keep_float),
+        CPU_FILE: quantize_for_onnxruntime(model, table, keep_float=keep_float),
     }
     files = {
         name: _checked(with_metadata(int8_model, bundle.spec))

@@ -9,7 +9,7 @@ pooling and what follows the last layers stay in float.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 import onnx
@@ -24,6 +24,7 @@ from finedge.calib.quantization import (
     DYNAMIC_WEIGHT,
     MAKES_MASKS,
     NORMALISES,
+    RESTORED,
     QuantizationReport,
 )
 from finedge.graph.edit import with_unique_names
@@ -48,9 +49,14 @@ QUANTIZED_OPS = [
 
 
 def quantize_for_onnxruntime(
-    model: onnx.ModelProto, table: CalibrationTable
+    model: onnx.ModelProto, table: CalibrationTable, *, keep_float: Set[str] = frozenset()
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
     """Return `model` quantized for ONNX Runtime on x86, and the report; `model` is not changed.
+
+    Args:
+        model: the float model.
+        table: the ranges of its tensors.
+        keep_float: names of nodes that stay in float; they are those of the inlined model.
 
     Raises:
         FinedgeError: the output of a Conv or Gemm has no range in `table`.
@@ -59,7 +65,7 @@ def quantize_for_onnxruntime(
     graph = inlined.graph
     _require_ranges(graph, table)
     calibrated = {node.name: node for node in graph.node if node.output[0] in table.ranges}
-    stays_float = _stays_float(graph, calibrated)
+    stays_float = _stays_float(graph, calibrated, keep_float)
     gates = gated_tensors(graph)
     quantized = [
         name
@@ -80,12 +86,13 @@ def _require_ranges(graph: onnx.GraphProto, table: CalibrationTable) -> None:
 
 
 def _stays_float(
-    graph: onnx.GraphProto, calibrated: Mapping[str, onnx.NodeProto]
+    graph: onnx.GraphProto, calibrated: Mapping[str, onnx.NodeProto], keep_float: Set[str]
 ) -> dict[str, str]:
     """Return name -> reason of the nodes that must compute in float, in running order."""
     stored = {tensor.name for tensor in graph.initializer}
     dynamic = [node.name for node in layers(graph) if node.input[1] not in stored]
     reasons = {
+        **dict.fromkeys(keep_float, RESTORED),
         **dict.fromkeys(after_layers(graph, is_layer=is_layer) & set(calibrated), DECIDES),
         **dict.fromkeys(dynamic, DYNAMIC_WEIGHT),
         **dict.fromkeys(before_layers(graph, is_layer=is_layer) & set(calibrated), NORMALISES),

@@ -15,6 +15,7 @@ NORMALISES = "normalises the frame, before the first quantized tensor"
 MAKES_MASKS = "its output goes into a softmax: masks do not survive 8 bits"
 DECIDES = "after the last layer: 256 levels of logits would tie"
 DYNAMIC_WEIGHT = "its weight is not a constant"
+RESTORED = "restored to float: INT8 costs too much accuracy there"
 
 
 @dataclass(frozen=True)

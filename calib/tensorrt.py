@@ -22,6 +22,7 @@ from finedge.calib.calibration_table import CalibrationTable
 from finedge.calib.quantization import (
     ATTENTION_STAYS,
     DYNAMIC_WEIGHT,
+    RESTORED,
     QuantizationReport,
     quantize_weight,
 )
@@ -35,9 +36,15 @@ SPATIAL = ({2, 3}, {-1, -2})
 
 
 def quantize_for_tensorrt(
-    model: onnx.ModelProto, table: CalibrationTable
+    model: onnx.ModelProto, table: CalibrationTable, *, keep_float: Set[str] = frozenset()
 ) -> tuple[onnx.ModelProto, QuantizationReport]:
     """Return `model` with Q/DQ pairs, and the report; `model` is not changed.
+
+    Args:
+        model: the float model.
+        table: the ranges of its tensors.
+        keep_float: names of Conv and Gemm nodes that stay in float; they are those of the inlined
+            model.
 
     Raises:
         FinedgeError: a tensor to quantize has no range in `table`.
@@ -49,6 +56,8 @@ def quantize_for_tensorrt(
     for node in list(copy.graph):
         if call := node.metadata_props.get(NODE):
             quantizer.stays_float[call] = ATTENTION_STAYS
+        elif node.name in keep_float:
+            quantizer.stays_float[_name(node)] = RESTORED
         elif node.op_type in QUANTIZED_LAYERS:
             quantizer.quantize_layer(node)
         elif node.op_type == "Add" and (skip := skip_input(node, depth, gates=gates)) is not None:
