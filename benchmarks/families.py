@@ -135,7 +135,7 @@ def _planned() -> Iterator[tuple[str, int]]:
 def _row(study: Study, family: str, seed: int) -> dict[str, Any]:
     """Train, export, calibrate and evaluate one model; finished steps are skipped."""
     folder, bundle = study.folder(family, seed), study.bundle(family, seed)
-    epochs = _train(study, family, seed)["epochs"]
+    epochs = train(study, family, seed)["epochs"]
     if not bundle.exists():
         finedge("export", folder, "--out", bundle)
     finedge("calibrate", bundle, "--data", study.data)
@@ -152,11 +152,12 @@ def _row(study: Study, family: str, seed: int) -> dict[str, Any]:
         **{variant: {key: accuracy[variant][key] for key in KEPT} for variant in VARIANTS},
         "epochs": epochs,
         "last_loss": last["loss"],
-        "commit": _git("rev-parse", "--short", "HEAD"),
+        "commit": git("rev-parse", "--short", "HEAD"),
     }
 
 
-def _train(study: Study, family: str, seed: int) -> dict[str, Any]:
+def train(study: Study, family: str, seed: int) -> dict[str, Any]:
+    """Train a family, or continue; return the record that `finedge train` prints."""
     folder, (model, options) = study.folder(family, seed), FAMILIES[family]
     if (folder / "run.json").is_file():
         return finedge("train", "--out", folder, "--resume")
@@ -180,7 +181,7 @@ def _latency(study: Study) -> dict[str, Any]:
     report = json.loads((out / "report.json").read_text())
     measured: dict[str, Any] = {
         "environment": report["environment"],
-        "commit": _git("rev-parse", "--short", "HEAD"),
+        "commit": git("rev-parse", "--short", "HEAD"),
     }
     for row in report["rows"]:
         measured.setdefault(bundles[row["bundle"]], {})[row["variant"]] = {
@@ -258,15 +259,16 @@ def finedge(*arguments: object) -> dict[str, Any]:
 def _keep(study: Study, path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
     if study.commit:
-        _git("add", str(path))
-        _git("commit", "--quiet", "--message", f"Measured: {path.stem}", "--", str(path))
+        git("add", str(path))
+        git("commit", "--quiet", "--message", f"Measured: {path.stem}", "--", str(path))
 
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _git(*arguments: str) -> str:
+def git(*arguments: str) -> str:
+    """Return what git prints."""
     return subprocess.run(
         ["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     ).stdout.strip()
