@@ -1,9 +1,9 @@
 """INT8 weights made to fit kernels that add two products in 16 bits.
 
 x86 CPUs without VNNI multiply unsigned activations, 0 to 255, by signed weights with `vpmaddubsw`.
-It adds the products of two neighbours, 255 w[k] + 255 w[k+1] at most, and clamps the sum to 16 bits.
-So two neighbours fit if their positive parts, and their negative parts, add up to at most 128:
-255 * 128 = 32640. Neighbours of unlike sign always fit.
+It adds the products of two neighbours, 255 w[k] + 255 w[k+1] at most, and clamps the sum to 16
+bits. So two neighbours fit if their positive parts, and their negative parts, add up to at most
+128: 255 * 128 = 32640. Neighbours of unlike sign always fit.
 
 `fit_rows` changes as few weights as it can. A row is the weights of one output channel in the order
 in which the kernel adds their products. Two means are weighed against each other, row by row:
@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 # 255 * 128 = 32640 <= 32767, and 255 * 129 does not fit. Below zero it is the same.
 PAIR_LIMIT = 128
-# Scales that are tried for a row. The error changes slowly between two of them.
-SCALES = tuple(float(s) for s in np.linspace(1.0, 0.5, 51))
+WEIGHT_LIMIT = 127
+# Scales that are tried for a row. The largest weight of a row, 127, stays exact with each of them.
+SCALES = tuple(step / 127 for step in range(127, 63, -1))
 # The mean squared error of rounding, in steps.
 ROUNDING = 1 / 12
 
@@ -73,9 +74,7 @@ def fit_rows(rows: NDArray[np.int8], *, one_scale: bool = False) -> FittedRows:
     return FittedRows(values, scales, cut)
 
 
-def _best_scales(
-    sums: NDArray[np.int64], length: int, *, one_scale: bool
-) -> NDArray[np.float64]:
+def _best_scales(sums: NDArray[np.int64], length: int, *, one_scale: bool) -> NDArray[np.float64]:
     """Return the scale of each row that has the least expected squared error."""
     row, column = np.nonzero(sums > PAIR_LIMIT)
     large = sums[row, column].astype(np.float64)
@@ -106,21 +105,20 @@ def _cut_pairs(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
     return pairs.reshape(len(rows), 2 * pairs.shape[1])[:, : rows.shape[1]], int((excess > 0).sum())
 
 
-def _keep_sums(
-    rows: NDArray[np.int64], exact: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def _keep_sums(rows: NDArray[np.int64], exact: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return rows with the sums of `exact`, to half a step: some weights take the next step."""
     fitted = rows.copy()
     residues = exact - rows
     missing = np.rint(residues.sum(axis=1)).astype(np.int64)
-    free = np.repeat(pair_sums(rows) <= PAIR_LIMIT - 2, 2, axis=1)[:, : rows.shape[1]]
-    free &= np.abs(rows) < PAIR_LIMIT - 2
+    # Both weights of a pair may take a step away from 0.
+    has_room = np.repeat(pair_sums(rows) <= PAIR_LIMIT - 2, 2, axis=1)[:, : rows.shape[1]]
+    has_room &= np.abs(rows) < WEIGHT_LIMIT
     for row in np.flatnonzero(missing):
-        sign, count = np.sign(missing[row]), abs(int(missing[row]))
-        wanted = np.where(free[row], residues[row] * sign, -np.inf)
-        count = min(count, int(free[row].sum()))
-        steps = np.argpartition(wanted, len(wanted) - count)[len(wanted) - count :] if count else []
-        fitted[row, steps] += sign
+        sign = np.sign(missing[row])
+        free = has_room[row] | (rows[row] * sign < 0)
+        nearness = np.where(free, residues[row] * sign, -np.inf)
+        count = min(abs(int(missing[row])), int(free.sum()))
+        fitted[row, np.argsort(-nearness, kind="stable")[:count]] += sign
     return fitted
 
 

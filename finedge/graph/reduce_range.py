@@ -1,17 +1,17 @@
 """INT8 weights for x86 CPUs without VNNI, which add two products in 16 bits.
 
-Only layers of which two neighbouring weights can leave 16 bits are changed, and only the output
-channels of these (`finedge.graph.pair_sums`). Which weights are neighbours depends on the kernel of
-ONNX Runtime. Its sources (MLAS: QgemmU8X8KernelAvx2.S, QgemvU8S8KernelAvx2.S, ConvSymKernelAvx2.S,
-convsym.cpp, qlinearconv.cc) say, and `tests/runtime/ort/test_saturating_kernels.py` proves:
+Only output channels in which two neighbouring weights can leave 16 bits are changed, and by no more
+than that takes (`finedge.graph.pair_sums`). Which weights are neighbours depends on the kernels of
+ONNX Runtime. Its sources say it (MLAS: QgemmU8X8KernelAvx2.S, QgemvU8S8KernelAvx2.S,
+ConvSymKernelAvx2.S and, for AVX-512, ConvSymKernelAvx512Core.S; qlinearconv.cc), and
+`tests/runtime/ort/test_saturating_kernels.py` proves it for AVX2 on an emulated CPU:
 
-| layer | order of the sum; neighbours are its elements 2j and 2j + 1 |
-| --- | --- |
-| Conv, also of several groups | kernel position by kernel position, the group's input channels |
-| depthwise Conv, one input and one output channel a group | any: it multiplies in 16 bits and adds in 32: exact |
-| Gemm, MatMul | along the reduced axis |
+- Conv, also of several groups: kernel position by kernel position, the input channels of the group.
+  Elements 2j and 2j + 1 of that order are neighbours.
+- Gemm and MatMul: elements 2j and 2j + 1 along the reduced axis, for one row and for several.
+- depthwise Conv (one input and one output channel a group): each product has 32 bits. It is exact.
 
-Signed activations have 128 added first: the same kernels, the same limit.
+Signed activations have 128 added first. The kernels and the limit are the same.
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ def is_exact(node: NodeProto, weight: NDArray[np.int8]) -> bool:
     return node.op_type == "Conv" and groups == len(weight) > 1 and weight.shape[1] == 1
 
 
-def _from_rows(
-    node: NodeProto, rows: NDArray[np.int8], shape: tuple[int, ...]
-) -> NDArray[np.int8]:
+def _from_rows(node: NodeProto, rows: NDArray[np.int8], shape: tuple[int, ...]) -> NDArray[np.int8]:
     """Undo `kernel_rows`."""
     if node.op_type == "Conv":
         moved = (shape[0], *shape[2:], shape[1])
@@ -126,9 +124,7 @@ class _Fitting:
         self.stored = {t.name: t for t in self.graph.initializer}
         self.makers = {n.output[0]: n for n in self.graph.node if n.op_type == DEQUANTIZE}
         self.weights = {
-            name
-            for name, node in self.makers.items()
-            if self._dtype(node) == TensorProto.INT8
+            name for name, node in self.makers.items() if self._dtype(node) == TensorProto.INT8
         }
         self.fitted: dict[str, list[NodeProto]] = {}
 

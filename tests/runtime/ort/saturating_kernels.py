@@ -52,9 +52,7 @@ def patches(
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     rows = range(0, padded.shape[1] - reach[0] + 1, strides[0])
     columns = range(0, padded.shape[2] - reach[1] + 1, strides[1])
-    down, across = (
-        range(0, n, d) for n, d in zip(reach, dilations, strict=True)
-    )
+    down, across = (range(0, n, d) for n, d in zip(reach, dilations, strict=True))
     windows = [
         [[padded[:, r + i, c + j] for i in down for j in across] for c in columns] for r in rows
     ]
