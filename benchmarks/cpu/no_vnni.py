@@ -13,6 +13,7 @@ run again. Scaled weights are exact on every CPU, so they run as they are. What 
 | saturating | the CPU file as it is, emulated |
 | seven_bits | all weights times 63/127: what finedge did before |
 | scaled | what finedge does: `finedge.graph.reduce_range` |
+| scaled_in_order | the same without another order of channels |
 | portable_exact, portable_saturating, portable_scaled | the same of the portable file |
 | u8u8 | ONNX Runtime's `session.x64quantprecision`, emulated: equal to `exact` |
 | openvino_cpu, openvino_portable | OpenVINO on both files |
@@ -88,10 +89,16 @@ def scaled(model: onnx.ModelProto) -> onnx.ModelProto:
     return reduce_range(model).model
 
 
+def scaled_in_order(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the same with the channels in the order of the file."""
+    return reduce_range(model, reorder=False).model
+
+
 WAYS = {
     "fp32": Way(FLOAT_FILE),
     "exact": Way(CPU_FILE, runner="exact"),
     "seven_bits": Way(CPU_FILE, seven_bits),
+    "scaled_in_order": Way(CPU_FILE, scaled_in_order),
     "scaled": Way(CPU_FILE, scaled),
     "saturating": Way(CPU_FILE, emulated=True),
     "u8u8": Way(CPU_FILE, runner="exact", emulated=True),
@@ -179,8 +186,9 @@ class Bench:
             **self._against("exact", logits, chosen, golden=golden),
             "emulated": EMULATOR[2].split(",")[0] if WAYS[name].emulated else None,
         }
-        if name in ("scaled", "portable_scaled"):
-            fitted = reduce_range(onnx.load(self.bundle.file(WAYS[name].file)))
+        if "scaled" in name:
+            model = onnx.load(self.bundle.file(WAYS[name].file))
+            fitted = reduce_range(model, reorder=not name.endswith("in_order"))
             row |= {
                 "mean_scale": round(fitted.mean_scale, 4),
                 "scaled_share": round(fitted.scaled_share, 4),

@@ -15,5 +15,6 @@ imports no torch and no runtime.
     float16_islands     the same between the INT8 parts of a Q/DQ file
     reduce_range        INT8 weights that fit sums of 16 bits, for CPUs without VNNI
     pair_sums           its arithmetic: rows of weights whose neighbours fit
+    channel_order       an order of channels in which more neighbours fit
     taps, metadata      feature maps as outputs; labels and preprocessing in the file
 """

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from finedge.errors import BundleError
+from finedge.graph.channel_order import order_channels
 from finedge.graph.edit import copied, drop_unread_initializers, replace_items
 from finedge.graph.pair_sums import PAIR_LIMIT, fit_rows
 
@@ -63,7 +64,7 @@ class Fitted:
         return float(np.mean(np.concatenate(list(self.scales.values())) < 1))
 
 
-def reduce_range(model: ModelProto) -> Fitted:
+def reduce_range(model: ModelProto, *, reorder: bool = True) -> Fitted:
     """Return a copy of a Q/DQ model whose INT8 products fit in 16 bits.
 
     Stored S8 weights w with scale s become about `a w` with scale `s / a`, with one `a` for each
@@ -71,10 +72,17 @@ def reduce_range(model: ModelProto) -> Fitted:
     takes a bias to be in units of activation scale times weight scale, whatever the bias's own
     scale says.
 
+    Args:
+        model: the model; it is not changed.
+        reorder: first give the channels between layers an order in which more weights fit
+            (`finedge.graph.channel_order`). It changes no answer.
+
     Raises:
         BundleError: the model stores no S8 weights, or one with a zero point other than 0.
     """
     copy = copied(model)
+    if reorder:
+        order_channels(copy)
     fitting = _Fitting(copy.graph)
     if not fitting.weights:
         raise BundleError(

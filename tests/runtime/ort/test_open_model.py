@@ -116,7 +116,6 @@ def test_a_session_of_scaled_weights_answers_as_the_file(tiny_bundle, frames, mo
         batch = Classifier(tiny_bundle, session, "int8").prepare(frames)
         answers[is_reduced] = session(batch)["logits"]
     exact, reduced = answers[False], answers[True]
-    assert not np.array_equal(reduced, exact)
     assert (reduced.argmax(axis=1) == exact.argmax(axis=1)).all()
     norms = np.linalg.norm(reduced) * np.linalg.norm(exact)
     assert (reduced * exact).sum() / norms > 0.999
