@@ -47,13 +47,14 @@ class FittedRows:
     cut: int
 
 
-def pair_sums(rows: NDArray[np.integer]) -> NDArray[np.int64]:
+def pair_sums(rows: NDArray[np.integer]) -> NDArray[np.int16]:
     """Return the largest sum of each pair of neighbours without its sign, [rows, ceil(K / 2)].
 
     A pair of unlike signs has the larger of the two: the other activation may be 0.
     """
-    pairs = _paired(rows.astype(np.int64))
-    positive, negative = np.maximum(pairs, 0).sum(axis=2), np.minimum(pairs, 0).sum(axis=2)
+    first, second = _pairs(rows.astype(np.int16))
+    positive = np.maximum(first, 0) + np.maximum(second, 0)
+    negative = np.minimum(first, 0) + np.minimum(second, 0)
     return np.maximum(positive, -negative)
 
 
@@ -68,8 +69,8 @@ def fit_rows(rows: NDArray[np.int8], *, one_scale: bool = False) -> FittedRows:
     scales = _best_scales(sums, rows.shape[1], one_scale=one_scale)
     changed = np.flatnonzero((scales < 1) | (sums > PAIR_LIMIT).any(axis=1))
     values = rows.copy()
-    exact = rows[changed] * scales[changed, None]
-    fitted, cut = _cut_pairs(np.rint(exact).astype(np.int64))
+    exact = (rows[changed] * scales[changed, None]).astype(np.float32)
+    fitted, cut = _cut_pairs(np.rint(exact).astype(np.int16))
     values[changed] = _keep_sums(fitted, exact).astype(np.int8)
     return FittedRows(values, scales, cut)
 
@@ -91,21 +92,21 @@ def _best_scales(sums: NDArray[np.int64], length: int, *, one_scale: bool) -> ND
     return scales
 
 
-def _cut_pairs(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+def _cut_pairs(rows: NDArray[np.int16]) -> tuple[NDArray[np.int16], int]:
     """Return rows whose pairs fit, and how many pairs were cut: both weights by half the excess."""
-    pairs = _paired(rows).copy()
-    excess = np.abs(pairs.sum(axis=2)) - PAIR_LIMIT
-    same_sign = np.sign(pairs[..., 0]) * np.sign(pairs[..., 1]) > 0
-    excess = np.where(same_sign, np.maximum(excess, 0), 0)
-    larger = np.abs(pairs[..., 0]) >= np.abs(pairs[..., 1])
-    first = excess // 2 + (excess % 2) * larger
-    sign = np.sign(pairs)
-    pairs[..., 0] -= sign[..., 0] * first
-    pairs[..., 1] -= sign[..., 1] * (excess - first)
-    return pairs.reshape(len(rows), 2 * pairs.shape[1])[:, : rows.shape[1]], int((excess > 0).sum())
+    first, second = _pairs(rows)
+    row, column = np.nonzero((np.abs(first + second) > PAIR_LIMIT) & (first * second > 0))
+    one, other = first[row, column], second[row, column]
+    excess = np.abs(one + other) - PAIR_LIMIT
+    share = excess // 2 + (excess % 2) * (np.abs(one) >= np.abs(other))
+    sign = np.sign(one)
+    fitted = rows.copy()
+    fitted[row, 2 * column] -= sign * share
+    fitted[row, 2 * column + 1] -= sign * (excess - share)
+    return fitted, len(row)
 
 
-def _keep_sums(rows: NDArray[np.int64], exact: NDArray[np.float64]) -> NDArray[np.int64]:
+def _keep_sums(rows: NDArray[np.int16], exact: NDArray[np.float32]) -> NDArray[np.int16]:
     """Return rows with the sums of `exact`, to half a step: some weights take the next step."""
     fitted = rows.copy()
     residues = exact - rows
@@ -114,16 +115,16 @@ def _keep_sums(rows: NDArray[np.int64], exact: NDArray[np.float64]) -> NDArray[n
     has_room = np.repeat(pair_sums(rows) <= PAIR_LIMIT - 2, 2, axis=1)[:, : rows.shape[1]]
     has_room &= np.abs(rows) < WEIGHT_LIMIT
     for row in np.flatnonzero(missing):
-        sign = np.sign(missing[row])
+        sign = int(np.sign(missing[row]))
         free = has_room[row] | (rows[row] * sign < 0)
-        nearness = np.where(free, residues[row] * sign, -np.inf)
+        farness = np.where(free, residues[row] * -sign, np.inf)
         count = min(abs(int(missing[row])), int(free.sum()))
-        fitted[row, np.argsort(-nearness, kind="stable")[:count]] += sign
+        if count:
+            fitted[row, np.argpartition(farness, count - 1)[:count]] += sign
     return fitted
 
 
-def _paired(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return [rows, ceil(K / 2), 2]: an odd row ends with a 0."""
-    odd = rows.shape[1] % 2
-    padded = np.pad(rows, ((0, 0), (0, odd)))
-    return padded.reshape(len(rows), padded.shape[1] // 2, 2)
+def _pairs(rows: NDArray[np.int16]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Return the first and the second weight of each pair; an odd row ends with a 0."""
+    padded = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2)))
+    return padded[:, 0::2], padded[:, 1::2]
