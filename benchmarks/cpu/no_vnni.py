@@ -204,10 +204,13 @@ class Bench:
         other_logits, other_golden = self._logits(other)
         expected = other_logits[chosen] if len(other_logits) > len(logits) else other_logits
         differences = np.asarray(logits, np.float64) - expected
+        largest = np.abs(differences).max(axis=1) / np.maximum(1, np.abs(expected).max(axis=1))
         return {
             f"top1_of_{other}_there": share(expected.argmax(axis=1) == self.labels[chosen]),
             f"flips_{other}": share(logits.argmax(axis=1) != expected.argmax(axis=1)),
             f"rms_{other}": round(float(np.sqrt((differences**2).mean(axis=1)).mean()), 4),
+            f"median_largest_{other}": round(float(np.median(largest)), 4),
+            f"worst_largest_{other}": round(float(largest.max()), 4),
             f"golden_{other}": round(float(np.abs(golden - other_golden).max()), 4),
         }
 

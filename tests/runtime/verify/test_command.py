@@ -69,9 +69,7 @@ def test_real_images_add_top1(tiny_bundle, tiny_data):
 def test_a_cpu_without_vnni_passes_too(tiny_bundle, tiny_data, monkeypatch):
     monkeypatch.setenv(OVERRIDE, "saturating")
     stages = {s["name"]: s for s in verify(tiny_bundle.path, data=tiny_data)["stages"]}
-    assert stages[f"logits model.int8.cpu.onnx/logits {SCALED}"]["max_abs"] > 0, (
-        "these are other weights"
-    )
+    assert stages[f"logits model.int8.cpu.onnx/logits {SCALED}"]["pass"] is True
     assert stages["logits model.int8.cpu.onnx/logits"]["max_abs"] == 0, "the file as it is written"
     assert stages["logits model.int8.onnx/logits"]["max_abs"] == 0
     assert stages["top-1 int8"]["pass"] is True
