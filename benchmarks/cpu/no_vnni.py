@@ -18,6 +18,7 @@ run again. Scaled weights are exact on every CPU, so they run as they are. What 
 | u8u8 | ONNX Runtime's `session.x64quantprecision`, emulated: equal to `exact` |
 | openvino_cpu, openvino_portable | OpenVINO on both files |
 | openvino_cpu_emulated, openvino_portable_emulated | the same on the emulated CPU |
+| openvino_scaled_emulated | OpenVINO on the weights of `scaled`, on the emulated CPU |
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ from finedge.subset import first_balanced
 
 EMULATOR = ("qemu-x86_64", "-cpu", "Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm")
 BATCH = 16
-EMULATED_OPENVINO_IMAGES = 64
+EMULATED_OPENVINO_IMAGES = 48
 SEVEN_BITS = 63 / 127
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ WAYS = {
     "openvino_cpu": Way(CPU_FILE, runner="openvino"),
     "openvino_portable": Way(PORTABLE_FILE, runner="openvino"),
     "openvino_cpu_emulated": Way(CPU_FILE, runner="openvino", emulated=True),
+    "openvino_scaled_emulated": Way(CPU_FILE, scaled, runner="openvino", emulated=True),
     "openvino_portable_emulated": Way(PORTABLE_FILE, runner="openvino", emulated=True),
 }
 
@@ -272,7 +274,7 @@ def openvino_runner(
     model: str, parts: list[Array], output: str, name: str, exact: bool
 ) -> Iterator[Array]:
     """Yield the logits of each batch, of OpenVINO with one thread and float32."""
-    import openvino
+    import openvino  # type: ignore[import-untyped]
 
     settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(model, "CPU", settings)

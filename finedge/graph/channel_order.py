@@ -250,10 +250,16 @@ class _Constants:
 
     def owns(self, node: NodeProto) -> bool:
         """Tell whether a node is a Conv or Gemm whose weights and bias nothing else reads."""
-        if node.op_type not in ("Conv", "Gemm"):
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 2:
             return False
-        names = [name for name in node.input[1:] if name]
-        return all(self._is_own(name) for name in names)
+        if not all(self._is_own(name) for name in node.input[1:] if name):
+            return False
+        weight, bias = self.value(node, 1), node.input[2:3]
+        if weight.ndim < 3 if node.op_type == "Conv" else weight.ndim != 2:
+            return False
+        return (
+            not any(bias) or self.value(node, 2).shape == weight.shape[:1] or node.op_type == "Gemm"
+        )
 
     def value(self, node: NodeProto, index: int) -> NDArray[np.generic]:
         """Return the stored numbers of an input of a layer."""

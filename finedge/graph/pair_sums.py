@@ -55,7 +55,8 @@ def pair_sums(rows: NDArray[np.integer]) -> NDArray[np.int16]:
     first, second = _pairs(rows.astype(np.int16))
     positive = np.maximum(first, 0) + np.maximum(second, 0)
     negative = np.minimum(first, 0) + np.minimum(second, 0)
-    return np.maximum(positive, -negative)
+    largest: NDArray[np.int16] = np.maximum(positive, -negative)
+    return largest
 
 
 def fit_rows(rows: NDArray[np.int8], *, one_scale: bool = False) -> FittedRows:
@@ -75,7 +76,7 @@ def fit_rows(rows: NDArray[np.int8], *, one_scale: bool = False) -> FittedRows:
     return FittedRows(values, scales, cut)
 
 
-def _best_scales(sums: NDArray[np.int64], length: int, *, one_scale: bool) -> NDArray[np.float64]:
+def _best_scales(sums: NDArray[np.int16], length: int, *, one_scale: bool) -> NDArray[np.float64]:
     """Return the scale of each row that has the least expected squared error."""
     row, column = np.nonzero(sums > PAIR_LIMIT)
     large = sums[row, column].astype(np.float64)

@@ -139,7 +139,7 @@ class _Fitting:
     def run(self) -> None:
         """Fit the weights of every layer."""
         for node in self.graph.node:
-            layer = node.op_type in LAYERS and node.input[1] in self.weights
+            layer = node.op_type in LAYERS and node.input[1:2] and node.input[1] in self.weights
             for index, name in enumerate(node.input):
                 if name in self.weights and not (layer and index == 1):
                     self._fit_unknown(node, index)
@@ -154,10 +154,10 @@ class _Fitting:
         if is_exact(node, weight):
             self.exact.append(name)
             return
-        if node.op_type != "Conv" and weight.ndim != 2:
+        if not self._has_scale_of_rows(node, weight):
             self._fit_unknown(node, 1)
             return
-        one_scale = numpy_helper.to_array(self._scale(node.input[1])).size == 1
+        one_scale = self._scale(node.input[1]).size == 1
         rows = fit_rows(kernel_rows(node, weight), one_scale=one_scale)
         self.scales[name], self.cut = rows.scales, self.cut + rows.cut
         factor = rows.scales[:1] if one_scale else rows.scales
@@ -166,6 +166,16 @@ class _Fitting:
             self._replace(node, 1, fitted, factor)
         if (factor < 1).any():
             self._scale_bias(node, factor)
+
+    def _has_scale_of_rows(self, node: NodeProto, weight: NDArray[np.int8]) -> bool:
+        """Tell whether each output channel, or the whole weight, has one scale."""
+        if weight.ndim < 3 if node.op_type == "Conv" else weight.ndim != 2:
+            return False
+        scale = self._scale(node.input[1])
+        is_first = node.op_type == "Conv" or _number(node, "transB", default=0)
+        axis = _number(self.makers[node.input[1]], "axis", default=1) % weight.ndim
+        at = 0 if is_first else 1
+        return scale.size == 1 or (scale.shape == (weight.shape[at],) and axis == at)
 
     def _fit_unknown(self, node: NodeProto, index: int) -> None:
         """Halve weights of which it is not known how they are multiplied: 7 bits always fit."""
@@ -180,6 +190,12 @@ class _Fitting:
         if maker is None or self._dtype(maker) != TensorProto.INT32:
             return
         bias = numpy_helper.to_array(self.stored[maker.input[0]])
+        if factor.size > 1 and not self._scale(node.input[2]).shape == bias.shape == factor.shape:
+            raise BundleError(
+                f"the bias {maker.input[0]} has other scales than its weights",
+                expected=f"one for each of {factor.size} output channels",
+                fix="calibrate again",
+            )
         scaled = np.rint(bias * factor).astype(np.int32)
         self._replace(node, 2, scaled, factor)
 
@@ -188,8 +204,8 @@ class _Fitting:
     ) -> None:
         """Let an input of a layer come from other stored values, with a scale of 1/factor."""
         maker = copied(self.makers[node.input[index]])
-        scale = numpy_helper.to_array(self.stored[maker.input[1]])
-        larger = (scale / factor.reshape(scale.shape)).astype(scale.dtype)
+        scale = self._scale(node.input[index])
+        larger = (scale / (factor if scale.ndim else factor[0])).astype(scale.dtype)
         base = f"{node.name or node.output[0]}/{index}{SUFFIX}"
         maker.input[0] = self._store(base, values)
         maker.input[1] = self._store(f"{base}/scale", larger)
@@ -212,11 +228,12 @@ class _Fitting:
         return name
 
     def _dtype(self, node: NodeProto) -> int:
-        tensor = self.stored.get(node.input[0])
-        return tensor.data_type if tensor else TensorProto.UNDEFINED
+        if any(name and name not in self.stored for name in node.input):
+            return int(TensorProto.UNDEFINED)
+        return int(self.stored[node.input[0]].data_type)
 
-    def _scale(self, name: str) -> TensorProto:
-        return self.stored[self.makers[name].input[1]]
+    def _scale(self, name: str) -> NDArray[np.float32]:
+        return numpy_helper.to_array(self.stored[self.makers[name].input[1]])
 
     def _weight(self, name: str) -> NDArray[np.int8]:
         maker = self.makers[name]

@@ -152,6 +152,40 @@ def test_weights_of_an_unknown_reader_are_halved():
     onnx.checker.check_model(fitted)
 
 
+def product(weight, scale, *, axis, **attributes):
+    """A model of one Gemm that reads stored weights; the weights after `reduce_range`."""
+    stored = {"w": weight, "scale": np.asarray(scale, np.float32)}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale"], ["float"], axis=axis),
+        helper.make_node("Gemm", ["x", "float"], ["y"], "product", **attributes),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "k"])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "m"])]
+    tensors = [numpy_helper.from_array(v, n) for n, v in stored.items()]
+    return helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, tensors))
+
+
+@pytest.mark.parametrize("is_transposed", [0, 1])
+@pytest.mark.parametrize("one_scale", [False, True])
+def test_a_product_fits_along_its_reduced_axis(is_transposed, one_scale):
+    rng = np.random.default_rng(5)
+    rows = np.clip(rng.normal(0, 60, (6, 40)), -127, 127).astype(np.int8)
+    weight = rows if is_transposed else np.ascontiguousarray(rows.T)
+    scale = 0.01 if one_scale else np.full(6, 0.01)
+    fitted = reduce_range(product(weight, scale, axis=1 - is_transposed, transB=is_transposed))
+    ((node, ((after, after_scale),)),) = layers(fitted.model)
+    assert pair_sums(kernel_rows(node, after)).max() <= PAIR_LIMIT
+    assert after_scale.shape == np.shape(scale)
+    assert fitted.mean_scale > 0.6
+
+
+def test_scales_along_the_reduced_axis_halve_the_weights():
+    weight = np.full((6, 6), 127, np.int8)
+    fitted = reduce_range(product(weight, np.full(6, 0.01), axis=1, transB=1))
+    ((_, ((after, _),)),) = layers(fitted.model)
+    assert np.abs(after).max() <= PAIR_LIMIT // 2
+
+
 def test_a_float_model_and_an_asymmetric_weight_are_refused(tiny_files, model):
     with pytest.raises(BundleError, match="no signed 8-bit weights"):
         reduce_range(onnx.load(tiny_files["model.fp32.onnx"]))
