@@ -219,7 +219,7 @@ class Bench:
     def _chosen(self, way: Way) -> slice:
         limit = self.emulated_images if way.emulated else len(self.frames)
         if way.emulated and way.runner == "openvino":
-            limit = EMULATED_OPENVINO_IMAGES
+            limit = min(limit, EMULATED_OPENVINO_IMAGES)
         return slice(None, None, max(1, -(-len(self.frames) // limit)))
 
     def _logits(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

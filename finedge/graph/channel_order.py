@@ -163,7 +163,7 @@ def _kind(node: NodeProto, constants: _Constants, pooled: set[str]) -> str:
     """Return how a node treats channels: channelwise, depthwise, layer, constant or other."""
     if not is_standard(node):
         return "other"
-    if node.op_type == "Flatten" and node.input[0] in pooled:
+    if node.op_type == "Flatten" and pooled.issuperset(node.input):
         return "channelwise"
     if node.op_type in CHANNELWISE and len(node.output) == 1:
         return "channelwise" if constants.has_plain_parameters(node) else _constant(node, constants)
@@ -233,7 +233,10 @@ class _Constants:
         self._makers = {
             node.output[0]: node
             for node in graph.node
-            if node.op_type == "DequantizeLinear" and node.input[0] in self._tensors
+            if node.op_type == "DequantizeLinear"
+            and node.output
+            and node.input[:1]
+            and node.input[0] in self._tensors
         }
         self._reads = Counter(name for node in graph.node for name in node.input)
         self._changed: set[str] = set()
@@ -250,7 +253,9 @@ class _Constants:
 
     def owns(self, node: NodeProto) -> bool:
         """Tell whether a node is a Conv or Gemm whose weights and bias nothing else reads."""
-        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 2:
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 2 or not node.output:
+            return False
+        if self.activations(node) != list(node.input[:1]):
             return False
         if not all(self._is_own(name) for name in node.input[1:] if name):
             return False
@@ -281,7 +286,8 @@ class _Constants:
         maker = self._makers.get(node.input[index])
         for name in scales:
             along = _number(maker, "axis", default=1) if maker else 0
-            if self._read(name).size == len(order) > 1 and along == axis:
+            along %= self._read(values).ndim
+            if self._read(name).shape == order.shape and along == axis:
                 self._values[name] = self._read(name)[order]
                 self._changed.add(name)
 

@@ -104,7 +104,9 @@ def kernel_rows(node: NodeProto, weight: NDArray[np.int8]) -> NDArray[np.int8]:
 def is_exact(node: NodeProto, weight: NDArray[np.int8]) -> bool:
     """Tell whether a layer's kernel adds in 32 bits: those of depthwise convolutions do."""
     groups = _number(node, "group", default=1)
-    return node.op_type == "Conv" and groups == len(weight) > 1 and weight.shape[1] == 1
+    if node.op_type != "Conv" or weight.ndim < 3:
+        return False
+    return groups == len(weight) > 1 and weight.shape[1] == 1
 
 
 def _from_rows(node: NodeProto, rows: NDArray[np.int8], shape: tuple[int, ...]) -> NDArray[np.int8]:
@@ -130,7 +132,8 @@ class _Fitting:
 
     def __post_init__(self) -> None:
         self.stored = {t.name: t for t in self.graph.initializer}
-        self.makers = {n.output[0]: n for n in self.graph.node if n.op_type == DEQUANTIZE}
+        makers = [n for n in self.graph.node if n.op_type == DEQUANTIZE and n.output]
+        self.makers = {node.output[0]: node for node in makers}
         self.weights = {
             name for name, node in self.makers.items() if self._dtype(node) == TensorProto.INT8
         }
@@ -228,7 +231,9 @@ class _Fitting:
         return name
 
     def _dtype(self, node: NodeProto) -> int:
-        if any(name and name not in self.stored for name in node.input):
+        """Return the type of stored numbers; what is not wholly stored has none."""
+        named = [*node.input[:2], *filter(None, node.input[2:])]
+        if len(named) < 2 or not all(name in self.stored for name in named):
             return int(TensorProto.UNDEFINED)
         return int(self.stored[node.input[0]].data_type)
 
