@@ -32,9 +32,10 @@ FP16_LIMIT = 2e-2
 # EfficientNet-Lite0, fused against unfused arithmetic of the same file: 0.024 on the golden frame,
 # at most 0.035 on 48 photographs; against float32 itself 0.14.
 INT8_LIMIT = 0.1
-# Weights that are scaled at load make another model. Of 2,485 photographs (grocery, EfficientNet-Lite0)
-# half differ by less than 0.046, and all by less than WORST (benchmarks/cpu/no_vnni.py).
-REDUCED_RANGE_LIMIT = 0.5
+# Weights that are scaled at load make another model. On the 2,903 photographs of cub100's test
+# split the median is 0.041 and the largest 0.15 (EfficientNet-Lite0,
+# benchmarks/results/no_vnni). With 7 bits they were 0.16 and 0.65.
+REDUCED_RANGE_LIMIT = 0.4
 LIMITS = {"fp32": FLOAT_LIMIT, "fp16": FP16_LIMIT, "int8": INT8_LIMIT}
 
 
