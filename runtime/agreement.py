@@ -32,9 +32,10 @@ FP16_LIMIT = 2e-2
 # EfficientNet-Lite0, fused against unfused arithmetic of the same file: 0.024 on the golden frame,
 # at most 0.035 on 48 photographs; against float32 itself 0.14.
 INT8_LIMIT = 0.1
-# Weights that are cut to 7 bits at load make another model: 0.17 on the golden frame, at most 0.26
-# on 61 photographs.
-REDUCED_RANGE_LIMIT = 0.5
+# Weights that are scaled at load make another model. On the 2,903 photographs of cub100's test
+# split the median is 0.041 and the largest 0.15 (EfficientNet-Lite0,
+# benchmarks/results/no_vnni). With 7 bits they were 0.16 and 0.65.
+REDUCED_RANGE_LIMIT = 0.4
 LIMITS = {"fp32": FLOAT_LIMIT, "fp16": FP16_LIMIT, "int8": INT8_LIMIT}
 
 
@@ -86,7 +87,7 @@ def golden_stages(
     outputs = session(golden["input"][None].astype(np.uint8, copy=False))
     limit, note = LIMITS[variant], ""
     if info.precision == REDUCED_RANGE:
-        limit, note = REDUCED_RANGE_LIMIT, " (7-bit weights)"
+        limit, note = REDUCED_RANGE_LIMIT, " (scaled for 16-bit sums)"
     file = info.source or info.file
     parity = bundle.export.parities.get(file)
     own = parity.own_error if parity and file == FLOAT_FILE else 0.0

@@ -38,8 +38,9 @@ from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.runtime.verify.verification import Verification
 
 # The share of images on which a variant must name the class that fp32 names; of 16 images 4 may
-# differ. A healthy INT8 model that differs on 3 % of images fails once in 10,000 runs. One with
-# weights reduced to 7 bits (10 %) fails once in 60. A broken one (near chance) always fails.
+# differ. A healthy INT8 model that differs on 3 % of images fails once in 10,000 runs. One that
+# differs on 6 %, with weights scaled for 16-bit sums or not, fails once in 500. A broken one (near
+# chance) always fails.
 AGREEMENT = {"fp16": 0.9, "int8": 0.75}
 
 
@@ -168,7 +169,7 @@ def _own_errors(session: Session, batch: NDArray[np.uint8]) -> Mapping[str, floa
 def _sessions(verification: Verification) -> Iterator[tuple[str, Session]]:
     """Open each variant as it runs on this machine; ONNX Runtime also opens its other files.
 
-    Where INT8 weights are reduced to 7 bits, the file as it is written comes first: only that file
+    Where INT8 weights are scaled at load, the file as it is written comes first: only that file
     shows whether the stored weights are right.
     """
     for variant in verification.variants:

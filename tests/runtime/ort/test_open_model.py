@@ -106,7 +106,7 @@ def test_a_model_of_another_shape_is_a_bundle_error(tiny_bundle, content):
 
 
 @pytest.mark.int8
-def test_the_7_bit_session_answers_as_the_8_bit_file(tiny_bundle, frames, monkeypatch):
+def test_a_session_of_scaled_weights_answers_as_the_file(tiny_bundle, frames, monkeypatch):
     monkeypatch.setenv(OVERRIDE, "saturating")
     answers = {}
     for is_reduced in (False, True):
@@ -116,7 +116,6 @@ def test_the_7_bit_session_answers_as_the_8_bit_file(tiny_bundle, frames, monkey
         batch = Classifier(tiny_bundle, session, "int8").prepare(frames)
         answers[is_reduced] = session(batch)["logits"]
     exact, reduced = answers[False], answers[True]
-    assert not np.array_equal(reduced, exact)
     assert (reduced.argmax(axis=1) == exact.argmax(axis=1)).all()
     norms = np.linalg.norm(reduced) * np.linalg.norm(exact)
     assert (reduced * exact).sum() / norms > 0.999
