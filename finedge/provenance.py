@@ -18,6 +18,7 @@ Record = TypeVar("Record")
 Path_ = Annotated[Text, Constraint(lambda text: text and "\0" not in text, "the path of a folder")]
 Seed = Annotated[int, between(0, 2**63 - 1)]
 Difference = Annotated[float, between(-1, 1)]
+ACCURACY = "accuracy"  # the key of `CalibrationRecord.accuracy`
 # The key of int8 in `CalibrationRecord.accuracy` as CPUs whose products saturate compute it.
 REDUCED = "int8-reduced"
 

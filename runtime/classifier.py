@@ -18,9 +18,9 @@ from finedge.confidence import Confidence
 from finedge.errors import FinedgeError, UsageError
 from finedge.ops import softmax
 from finedge.preprocess import preprocess
-from finedge.runtime.backend import Backend, Session, SessionOptions, get_backend
+from finedge.runtime.backend import Session, SessionOptions, get_backend
 from finedge.runtime.variant.choice import Choice
-from finedge.runtime.variant.choose import choose
+from finedge.runtime.variant.choose import Request, choose
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +119,9 @@ class Classifier:
         bundle = source if isinstance(source, Bundle) else Bundle.load(Path(source))
         options = SessionOptions(threads, spin)
         opener = get_backend(backend, options=options)
-        choice = cls.choose_variant(bundle, opener, options) if variant == "auto" else None
-        if choice is not None:
+        choice = None
+        if variant == "auto":
+            choice = cls.choose_variant(Request(opener, bundle, options))
             variant = choice.variant
         session = opener.open(bundle, variant=variant)
         info = session.info
@@ -135,15 +136,14 @@ class Classifier:
         return cls(bundle, session, variant, topk, choice)
 
     @classmethod
-    def choose_variant(
-        cls, bundle: Bundle, opener: Backend, options: SessionOptions, *, again: bool = False
-    ) -> Choice:
-        """Return the variant that `auto` runs with a backend here; `again` measures in any case."""
+    def choose_variant(cls, request: Request) -> Choice:
+        """Return the variant that `auto` runs; the variants are timed where that is not known."""
+        bundle, opener = request.bundle, request.opener
 
         def open_variant(variant: str) -> Classifier:
             return cls(bundle, opener.open(bundle, variant=variant), variant)
 
-        return choose(opener, bundle, options, open_variant=open_variant, again=again)
+        return choose(request, open_variant)
 
     def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Classify frames of any size (uint8 [H, W, 3], RGB) as one batch.

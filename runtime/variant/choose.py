@@ -13,7 +13,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -67,62 +69,77 @@ class Answerer(Protocol):
 OpenVariant = Callable[[str], Answerer]
 
 
-def choose(
-    opener: Backend,
-    bundle: Bundle,
-    options: SessionOptions,
-    *,
-    open_variant: OpenVariant,
-    again: bool = False,
-) -> Choice:
-    """Return the variant to run, and say why in the log.
+@dataclass(frozen=True)
+class Request:
+    """What a variant is chosen for.
 
-    Args:
+    Attributes:
         opener: the backend.
         bundle: the bundle.
         options: how the backend uses the CPU.
-        open_variant: opens a classifier of a variant on that backend.
         again: measure also where a choice is remembered, or the check is switched off.
+    """
+
+    opener: Backend
+    bundle: Bundle
+    options: SessionOptions
+    again: bool = False
+
+    @cached_property
+    def usual(self) -> tuple[str, ...]:
+        """The variants that are of use on the backend."""
+        return usual_variants(self.opener, self.bundle)
+
+    @cached_property
+    def key(self) -> Key:
+        """What the choice depends on: it is remembered under this key."""
+        costs = self.bundle.calibration.accuracy
+        return key_of(self.opener, self.bundle, self.options, costs=costs)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The variants that may be chosen; engines are never built for a comparison."""
+        if not isinstance(self.opener, HasEngines):
+            return self.usual
+        built = self.opener.built_variants(self.bundle)
+        return tuple(variant for variant in self.usual if variant in built)
+
+    @property
+    def default(self) -> str:
+        """The variant that runs where nothing is compared."""
+        return "int8" if "int8" in self.usual else "fp32"
+
+    def remembered(self) -> Choice | None:
+        """Return the choice of an earlier start, or None."""
+        return None if self.again else remembered(self.key, self.bundle)
+
+
+def choose(request: Request, open_variant: OpenVariant) -> Choice:
+    """Return the variant to run, and say why in the log.
+
+    `open_variant` opens a classifier of a variant on the backend.
 
     Raises:
         UsageError: FINEDGE_VARIANT_CHECK is neither on nor off.
         FinedgeError: a variant cannot be opened.
     """
-    if opener.name in FAKES or not (again or _is_on()):
-        variant = _default(usual_variants(opener, bundle))
-        return Choice(variant, "the check of the variants is off", "unchecked")
-    choice = _remembered_or_made(opener, bundle, options, open_variant=open_variant, again=again)
+    if request.opener.name in FAKES or not (request.again or is_check_on()):
+        return Choice(request.default, "the variants were not compared", "unchecked")
+    choice = request.remembered() or _new_choice(request, open_variant)
     _log(choice)
     return choice
 
 
-def choice_key(opener: Backend, bundle: Bundle, options: SessionOptions) -> Key:
-    """Return the key under which the choice is remembered."""
-    return key_of(opener, bundle, options, costs=bundle.calibration.accuracy)
-
-
-def _remembered_or_made(
-    opener: Backend,
-    bundle: Bundle,
-    options: SessionOptions,
-    *,
-    open_variant: OpenVariant,
-    again: bool,
-) -> Choice:
-    key = choice_key(opener, bundle, options)
-    choice = None if again else remembered(key, bundle)
-    if choice is not None:
-        return choice
-    names = _candidates(opener, bundle)
+def _new_choice(request: Request, open_variant: OpenVariant) -> Choice:
+    names = request.candidates
     if len(names) < 2:
-        return _single(opener, bundle, names, key=key)
+        return _single(request, names)
     with one_at_a_time():
-        choice = None if again else remembered(key, bundle)  # of the process that was waited for
-        if choice is not None:
-            return choice
-        choice = measured_choice(bundle, names, open_variant=open_variant)
-        remember(key, choice)
-        return choice
+        choice = request.remembered()  # by the process that was waited for
+        if choice is None:
+            choice = measured_choice(request.bundle, names, open_variant=open_variant)
+            remember(request.key, choice)
+    return choice
 
 
 def measured_choice(
@@ -164,32 +181,19 @@ def _cost(bundle: Bundle, variant: str, precision: str) -> AccuracyCost | None:
     return reduced or costs.get(variant)
 
 
-def _candidates(opener: Backend, bundle: Bundle) -> tuple[str, ...]:
-    """Return the variants that may be chosen; engines are never built for a comparison."""
-    usual = usual_variants(opener, bundle)
-    if not isinstance(opener, HasEngines):
-        return usual
-    built = opener.built_variants(bundle)
-    return tuple(variant for variant in usual if variant in built)
-
-
-def _single(opener: Backend, bundle: Bundle, names: tuple[str, ...], *, key: Key) -> Choice:
+def _single(request: Request, names: tuple[str, ...]) -> Choice:
     """Return the choice where at most one variant can be opened as it is."""
-    if names and isinstance(opener, HasEngines):
-        choice = Choice(names[0], "it is the only variant whose engine is built", "single")
-        remember(key, choice)  # to look for engines of each variant takes seconds
-        return choice
-    if names:
+    if not names:
+        return Choice(request.default, "no engine is built yet: it is built now", "single")
+    if not isinstance(request.opener, HasEngines):
         return Choice(names[0], "the bundle holds no other variant for this backend", "single")
-    variant = _default(usual_variants(opener, bundle))
-    return Choice(variant, "no engine is built yet, so this one is built now", "single")
+    choice = Choice(names[0], "no other variant has an engine for this device", "single")
+    remember(request.key, choice)  # to look for the engines of each variant takes seconds
+    return choice
 
 
-def _default(usual: tuple[str, ...]) -> str:
-    return "int8" if "int8" in usual else "fp32"
-
-
-def _is_on() -> bool:
+def is_check_on() -> bool:
+    """Tell whether FINEDGE_VARIANT_CHECK leaves the check on."""
     setting = os.environ.get(SWITCH, "on") or "on"
     if setting not in ("on", "off"):
         raise UsageError(f"{SWITCH}={setting}", expected="on or off")

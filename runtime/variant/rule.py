@@ -66,11 +66,12 @@ class Verdict:
         other = self.other.upper()
         if self.speed is None:
             return f"is not shown to be faster than {other}: too few blocks were timed"
+        ratio = f"{self.speed.ratio:.2f}x as fast ({self.speed})"
         if self.speed.is_faster:
-            return f"is {self.speed} compared with {other}"
+            return f"is {self.speed.ratio:.2f}x as fast as {other} ({self.speed})"
         if self.speed.is_settled:
-            return f"is not faster than {other}: {self.speed}"
-        return f"and {other} show no difference in speed: {self.speed}, {self.speed.blocks} blocks"
+            return f"is not faster than {other}: {ratio}"
+        return f"shows no difference in speed from {other}: {ratio}"
 
     @property
     def _accuracy_text(self) -> str:
