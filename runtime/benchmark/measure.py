@@ -119,10 +119,10 @@ def _choices(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> dict[str
         return {}
     options = SessionOptions(run.threads)
     opener = get_backend(run.backend, options=options)
-    requests = {
-        name: Request(opener, bundle, options, again=True) for name, bundle in bundles.items()
+    return {
+        name: Classifier.choose_variant(Request(opener, bundle, options, again=True))
+        for name, bundle in bundles.items()
     }
-    return {name: Classifier.choose_variant(request) for name, request in requests.items()}
 
 
 def _variants(

@@ -67,8 +67,10 @@ def _perturbed(classifier: Classifier, items: tuple[Item, ...]) -> dict[str, dic
 
 
 def _session_record(classifier: Classifier) -> dict[str, str]:
-    info = classifier.session.info
+    info, choice = classifier.session.info, classifier.choice
+    reason = {} if choice is None else {"auto": choice.reason}
     return {
+        **reason,
         "variant": classifier.variant,
         "backend": info.backend,
         "file": info.file,

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 FOLDER = "variants"  # in the cache folder
 SIDECAR = "auto.json"  # in a bundle's folder
 MAX_FILES = 64  # the oldest go
-UNCLEAR_S = 24 * 3600.0  # after this time a choice that noise prevented is measured again
+UNCLEAR_S = 3600.0  # after this time, what noise kept from being clear is measured again
 # Distributions whose version changes the speed of a session or of the preprocessing.
 PACKAGES = (
     "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "numpy",
@@ -184,7 +184,7 @@ def _read(path: Path, key: Key) -> Choice | None:
 
 
 def _is_old(choice: Choice) -> bool:
-    """Tell whether a choice was unclear, and not made within the last day."""
+    """Tell whether a choice was unclear, and not made within the last hour."""
     return not choice.is_settled and not 0 <= time.time() - choice.measured_at <= UNCLEAR_S
 
 

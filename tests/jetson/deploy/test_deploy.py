@@ -22,7 +22,7 @@ from finedge.jetson.deploy.remote import SshTarget
 from finedge.jetson.deploy.scripts import ACTIVATE
 from tests.jetson.deploy.conftest import LocalBoard, broken, changed, grouped, script
 
-STEPS = ["connect", "lock", "copy", "digest", "build", "verify", "swap", "tidy"]
+STEPS = ["connect", "lock", "copy", "digest", "build", "verify", "choose", "swap", "tidy"]
 DEPLOY_KILLS, DEPLOY_S = 12, 6.0  # random moments, within the seconds that a deploy takes
 SLOW = "300"  # kB/s: a few seconds for the megabytes below, in which a deploy can be killed
 
