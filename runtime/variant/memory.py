@@ -31,8 +31,9 @@ from finedge.provenance import AccuracyCost
 from finedge.runtime.backend import Backend, HasEngines, SessionOptions
 from finedge.runtime.machine.cache import cache_folder
 from finedge.runtime.machine.cpu import cpu_flags, cpu_name, owned_cores
+from finedge.runtime.report.verdict import ALPHA
 from finedge.runtime.variant.choice import Choice
-from finedge.runtime.variant.rule import ALPHA, TOLERANCE
+from finedge.runtime.variant.rule import TOLERANCE
 from finedge.runtime.variant.speed import CONFIDENCE, FASTER
 from finedge.schema import Misfit, decode
 
