@@ -94,7 +94,19 @@ def test_the_first_deploy_makes_the_bundle_current(board: LocalBoard, birds: Bun
     assert (copy.digest(), copy.name) == (birds.digest(), "birds")
     assert {p.name for p in board.serving.iterdir()} == {"manifest.json", *birds.files}
     assert "TensorRT cannot run there" in detail(result, "build")
+    assert detail(result, "choose").startswith("auto runs int8 there")
     assert board.left_over == []
+
+
+def test_an_older_finedge_there_cannot_compare_the_variants(
+    board: LocalBoard, birds: Bundle
+) -> None:
+    finedge = (board.bin / "finedge").readlink()
+    board.lacks("finedge")
+    refuses = "echo \"finedge: unknown command 'choose'\" >&2; exit 2"
+    text = f'#!/bin/sh\n[ "$1" = choose ] && {{ {refuses}; }}\nexec {finedge} "$@"\n'
+    script(board.bin / "finedge", text)
+    assert "too old" in detail(board.deploy(birds), "choose")
 
 
 def test_a_changed_bundle_links_equal_files_and_removes_old_versions(
