@@ -67,10 +67,8 @@ def _perturbed(classifier: Classifier, items: tuple[Item, ...]) -> dict[str, dic
 
 
 def _session_record(classifier: Classifier) -> dict[str, str]:
-    info, choice = classifier.session.info, classifier.choice
-    reason = {} if choice is None else {"auto": choice.reason}
+    info = classifier.session.info
     return {
-        **reason,
         "variant": classifier.variant,
         "backend": info.backend,
         "file": info.file,

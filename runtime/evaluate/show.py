@@ -28,8 +28,6 @@ def show(result: dict[str, Any]) -> RenderableType:
     if "variant" in result:
         file = f"{result['file']} on {result['backend']} ({result['precision']})"
         pairs.append(("variant", f"{result['variant']}: {file}"))
-    if "auto" in result:
-        pairs.append(("auto", result["auto"]))
     parts: list[RenderableType] = [Group(fields(pairs), *_warnings(result["data"]))]
     if "robustness" in result:
         parts.append(_robustness(result["robustness"]))
