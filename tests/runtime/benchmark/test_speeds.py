@@ -73,9 +73,7 @@ def test_the_report_is_written_and_says_what_auto_runs(
 ) -> None:
     monkeypatch.setenv(SWITCH, "on")
     timer = GivenTimer()
-    monkeypatch.setattr(
-        "finedge.runtime.variant.choose.Interleaved", lambda queries: timer(queries).timing
-    )
+    monkeypatch.setattr("finedge.runtime.variant.choose.interleaved", lambda **_: timer)
     options = {"duration": "90ms", "threads": 1, "images": 2}
     with pytest.raises(FinedgeError, match="too few blocks") as failure:
         run_benchmark([tiny_bundle.path], require_faster=True, **options)
