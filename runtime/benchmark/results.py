@@ -20,6 +20,7 @@ from finedge.runtime.benchmark.conditions import (
 from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
 from finedge.runtime.benchmark.measure import BenchmarkOptions, Key, Measured
 from finedge.runtime.benchmark.options import Claims
+from finedge.runtime.benchmark.peak import peak_record
 from finedge.runtime.benchmark.rows import BenchmarkRow, latency_fields, median_or_none
 from finedge.runtime.evaluate.predict import Answers
 
@@ -43,6 +44,7 @@ def report_content(
         "rows": [row.to_json() for row in table],
         "comparisons": comparisons(measured, table),
         "per_class": class_changes(measured),
+        "choices": {name: choice.to_json() for name, choice in measured.choices.items()},
     }
 
 
@@ -99,6 +101,7 @@ def _row(lane: BenchmarkLane, measured: Measured, *, claims: Claims) -> Benchmar
         valid=not reasons,
         invalid_reasons=reasons,
         camera=lane.camera_record(),
+        int8_peak=peak_record(lane, infer_ms=stages["infer"], threads=measured.threads),
     )
 
 

@@ -72,11 +72,26 @@ class OnnxRuntimeBackend:
 
     def open_file(self, bundle: Bundle, file: str) -> OnnxRuntimeSession:
         """Open one file of the manifest by its name."""
-        path = bundle.file(file)
         precision = file.split(".")[1]
         if precision == "int8" and self._saturates():
-            return self._start_fitted(bundle, file)
-        return self._start(read_onnx(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
+            return self.open_reduced(bundle, file)
+        model = read_onnx(bundle.file(file))
+        return self._start(model, bundle, SessionInfo(NAME, cpu_name(), file, precision))
+
+    def open_reduced(self, bundle: Bundle, file: str = CPU_FILE) -> OnnxRuntimeSession:
+        """Open an INT8 file as CPUs run it whose products saturate: scaled for 16-bit sums."""
+        from finedge.graph.reduce_range import reduce_range
+
+        fitted = reduce_range(read_model(bundle.file(file)))
+        log.info(
+            "where INT8 products saturate, the weights of %s are scaled to prevent it: "
+            "%.0f %% of the output channels, mean scale of all %.2f",
+            file,
+            100 * fitted.scaled_share,
+            fitted.mean_scale,
+        )
+        info = SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE, weight_scale=fitted.mean_scale)
+        return self._start(fitted.model.SerializeToString(), bundle, info)
 
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
         """Open the float model with one more output, `tap/NAME`, for each tap of the bundle."""
@@ -85,21 +100,6 @@ class OnnxRuntimeBackend:
 
     def _saturates(self) -> bool:
         return not self.options.exact and int8_products() == "saturating"
-
-    def _start_fitted(self, bundle: Bundle, file: str) -> OnnxRuntimeSession:
-        """Open an INT8 file with weights whose products fit in 16 bits."""
-        from finedge.graph.reduce_range import reduce_range
-
-        fitted = reduce_range(read_model(bundle.file(file)))
-        log.info(
-            "INT8 products saturate on this CPU. The weights of %s are scaled to prevent it: "
-            "%.0f %% of the output channels, mean scale of all %.2f",
-            file,
-            100 * fitted.scaled_share,
-            fitted.mean_scale,
-        )
-        info = SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE, weight_scale=fitted.mean_scale)
-        return self._start(fitted.model.SerializeToString(), bundle, info)
 
     def _start(self, model: bytes, bundle: Bundle, info: SessionInfo) -> OnnxRuntimeSession:
         import onnxruntime
