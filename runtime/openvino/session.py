@@ -38,7 +38,9 @@ class OpenVinoSession:
         settings: OpenVINO's settings (`session_settings`).
     """
 
-    def __init__(self, model: Any, bundle: Bundle, info: SessionInfo, *, settings: Settings) -> None:
+    def __init__(
+        self, model: Any, bundle: Bundle, info: SessionInfo, *, settings: Settings
+    ) -> None:
         self.info = info
         self._model: Any = model
         self._spec, self._settings = bundle.spec, settings
