@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from finedge.confidence import KEY, STAGE
 from finedge.data import NewImages
 from finedge.errors import UsageError
 from finedge.files import writable_place
+from finedge.provenance import ACCURACY
 
 if TYPE_CHECKING:
     from finedge.data import DataSet
@@ -74,28 +76,34 @@ def calibrate(
     files = {**int8.files, GOLDEN: golden_with(loaded, int8.files)}
     written = loaded.extend(STAGE, files, record)
     log.info("%s: INT8 files of %s from %d images (%s)", bundle, source, len(sample.items), method)
-    confidence = _confidence(written, dataset, max_false_rejects=max_false_rejects)
-    written.extend(STAGE, {}, {**record, KEY: confidence})
+    held_out = _held_out_records(written, dataset, max_false_rejects=max_false_rejects)
+    written.extend(STAGE, {}, {**record, **held_out})
     return {
         "images": len(sample.items),
         "method": method,
         "files": {name: len(content) for name, content in int8.files.items()},
         "int8_layers": {name: len(report.int8) for name, report in int8.reports.items()},
         "float_layers": {name: len(report.stays_float) for name, report in int8.reports.items()},
-        "confidence": confidence,
+        **held_out,
         "data": counts(dataset),
     }
 
 
-def _confidence(
+def _held_out_records(
     bundle: Bundle, data: DataSet, *, max_false_rejects: float
 ) -> dict[str, dict[str, Any]]:
-    """Return the confidence record of each variant; none with too few held-out images."""
+    """Return the confidence and the accuracy of each variant; none with too few held-out images."""
     from finedge.calib.confidence import fit_confidence
-    from finedge.calib.held_out import held_out
+    from finedge.calib.held_out import SPLIT, held_out, variant_scores
+    from finedge.calib.paired import accuracy_costs
 
     sample = held_out(data)
     if sample is None:
-        return {}
-    fits = fit_confidence(bundle, sample, max_false_rejects=max_false_rejects)
-    return {variant: fit.to_json() for variant, fit in fits.items()}
+        return {KEY: {}, ACCURACY: {}}
+    held = variant_scores(bundle, sample)
+    fits = fit_confidence(held, max_false_rejects=max_false_rejects)
+    costs = accuracy_costs(held.scores, held.labels, split=SPLIT)
+    return {
+        KEY: {variant: fit.to_json() for variant, fit in fits.items()},
+        ACCURACY: {variant: asdict(cost) for variant, cost in costs.items()},
+    }

@@ -25,9 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.bundle import Bundle
-from finedge.calib.calibration_set import CalibrationSet
-from finedge.calib.held_out import SPLIT, variant_scores
+from finedge.calib.held_out import SPLIT, HeldOutScores
 from finedge.ops import softmax
 
 log = logging.getLogger(__name__)
@@ -81,7 +79,7 @@ class ConfidenceFit:
 
 
 def fit_confidence(
-    bundle: Bundle, sample: CalibrationSet, *, max_false_rejects: float = MAX_FALSE_REJECTS
+    held: HeldOutScores, *, max_false_rejects: float = MAX_FALSE_REJECTS
 ) -> dict[str, ConfidenceFit]:
     """Fit each variant of a bundle on the file that ONNX Runtime runs of it here.
 
@@ -89,15 +87,18 @@ def fit_confidence(
     numbers.
 
     Examples:
-        >>> fits = fit_confidence(bundle, held_out(data))
+        >>> fits = fit_confidence(variant_scores(bundle, held_out(data)))
         >>> fits["int8"].temperature
         1.37
     """
-    scores, files = variant_scores(bundle, sample)
-    labels = np.array([i.label for i in sample.items], np.intp)
     fits = {
-        variant: fit(s, labels, max_false_rejects=max_false_rejects, file=files[variant])
-        for variant, s in scores.items()
+        name: fit(
+            held.scores[name],
+            held.labels,
+            max_false_rejects=max_false_rejects,
+            file=held.files[name],
+        )
+        for name in held.variants
     }
     for variant, result in fits.items():
         _log_fit(variant, result)

@@ -10,14 +10,15 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.bundle import Bundle
+from finedge.bundle import CPU_FILE, Bundle
 from finedge.calib.calibration_set import CalibrationSet
 from finedge.data import DataSet, Item, content_digest, drop_unreadable
+from finedge.provenance import REDUCED
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.subset import first_balanced
@@ -61,14 +62,29 @@ def held_out(data: DataSet) -> CalibrationSet | None:
     return CalibrationSet(kept, tuple(content_digest(i.path) for i in kept))
 
 
-def variant_scores(
-    bundle: Bundle, sample: CalibrationSet
-) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, str]]:
-    """Run every variant on every image; each image is read once.
+@dataclass(frozen=True)
+class HeldOutScores:
+    """What every variant answers to the held-out images.
 
-    Returns:
-        the scores [n, classes], and the file, by variant.
+    Attributes:
+        scores: [n, classes] by variant. `REDUCED` is int8 as CPUs whose products saturate compute
+            it: with weights that are cut at load.
+        files: the file that was run, by the same names.
+        labels: the true class of each image, int [n].
     """
+
+    scores: Mapping[str, NDArray[np.float32]]
+    files: Mapping[str, str]
+    labels: NDArray[np.intp]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names that are variants of the bundle."""
+        return tuple(name for name in self.scores if name != REDUCED)
+
+
+def variant_scores(bundle: Bundle, sample: CalibrationSet) -> HeldOutScores:
+    """Run every variant on every image; each image is read once."""
     parts: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     with ExitStack() as stack:
         # The fit goes with the file to other CPUs and to GPUs, so INT8 products are exact.
@@ -77,11 +93,14 @@ def variant_scores(
             variant: stack.enter_context(closing(backend.open(bundle, variant=variant)))
             for variant in bundle.variants()
         }
+        if CPU_FILE in bundle.files:
+            sessions[REDUCED] = stack.enter_context(closing(backend.open_reduced(bundle)))
         for batch in sample.watched_batches(bundle.spec.preprocess, "fitting confidence"):
             for variant, session in sessions.items():
                 parts[variant].append(session(batch)[bundle.spec.main.name])
         files = {variant: session.info.file for variant, session in sessions.items()}
-        return {variant: np.concatenate(p) for variant, p in parts.items()}, files
+    labels = np.array([item.label for item in sample.items], np.intp)
+    return HeldOutScores({name: np.concatenate(p) for name, p in parts.items()}, files, labels)
 
 
 def _copies(items: tuple[Item, ...], others: list[Item]) -> list[Item]:

@@ -171,6 +171,11 @@ STAGES: dict[str, dict[str, Command]] = {
             "accuracy and latency of every variant, interleaved",
             show="finedge.runtime.benchmark.show:show",
         ),
+        "choose": Command(
+            "finedge.runtime.variant.command:choose",
+            "say which variant `auto` runs on this machine, and why",
+            show="finedge.runtime.variant.show:show",
+        ),
         "report": Command(
             "finedge.runtime.report.command:report",
             "write report.md and report.html of a benchmark",

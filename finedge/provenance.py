@@ -12,11 +12,15 @@ from typing import Annotated, Any, TypeVar
 
 from finedge.confidence import Confidence
 from finedge.errors import BundleError
-from finedge.schema import Constraint, Digest, Misfit, Text, between, decode
+from finedge.schema import Constraint, Count, Digest, Misfit, Share, Text, between, decode
 
 Record = TypeVar("Record")
 Path_ = Annotated[Text, Constraint(lambda text: text and "\0" not in text, "the path of a folder")]
 Seed = Annotated[int, between(0, 2**63 - 1)]
+Difference = Annotated[float, between(-1, 1)]
+ACCURACY = "accuracy"  # the key of `CalibrationRecord.accuracy`
+# The key of int8 in `CalibrationRecord.accuracy` as CPUs whose products saturate compute it.
+REDUCED = "int8-reduced"
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,33 @@ class ExportRecord:
 
 @dataclass(frozen=True)
 class QuantizationRecord:
-    """Which nodes of a file compute in INT8."""
+    """Which nodes of a file compute in INT8, and why the others stay in float, by node."""
 
     int8: tuple[Text, ...] = ()
+    stays_float: Mapping[str, Text] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AccuracyCost:
+    """What a variant costs in accuracy: compared with fp32 on the same held-out images.
+
+    Attributes:
+        n: the number of images.
+        top1: the share of them that the variant names rightly.
+        top1_change: the difference from fp32's share.
+        top1_change95: its 95 % interval.
+        mcnemar_p: the p-value that both are equally good.
+        flips: images that got another answer.
+        split: the split of the images.
+    """
+
+    n: Count
+    top1: Share
+    top1_change: Difference
+    top1_change95: tuple[Difference, Difference]
+    mcnemar_p: Share
+    flips: Count
+    split: Text = ""
 
 
 @dataclass(frozen=True)
@@ -71,11 +99,14 @@ class CalibrationRecord:
 
     Attributes:
         confidence: the fitted temperature and threshold, by variant.
+        accuracy: what each variant costs in accuracy, by variant; `REDUCED` is int8 on CPUs whose
+            products saturate. Bundles of earlier versions have none.
         placements: the nodes that compute in INT8, by file.
         images_sha256: the digests of the images that gave the ranges.
     """
 
     confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
+    accuracy: Mapping[str, AccuracyCost] = field(default_factory=dict)
     placements: Mapping[str, QuantizationRecord] = field(default_factory=dict)
     images_sha256: tuple[Digest, ...] = ()
 

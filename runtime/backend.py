@@ -161,6 +161,17 @@ class HasUsualVariants(Protocol):
         """The variants that are measured when none are named."""
 
 
+@runtime_checkable
+class HasEngines(Protocol):
+    """A backend that compiles a variant into an engine, which may take minutes."""
+
+    def engines(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return the device, the versions and the stored engines that an opening depends on."""
+
+    def built_variants(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return the variants that open without a build."""
+
+
 # name -> module:class. These classes take `options=SessionOptions`. Others join by the entry point
 # group finedge.backends; they are constructed without arguments.
 BACKENDS: dict[str, str] = {

@@ -18,7 +18,9 @@ from finedge.confidence import Confidence
 from finedge.errors import FinedgeError, UsageError
 from finedge.ops import softmax
 from finedge.preprocess import preprocess
-from finedge.runtime.backend import Session, SessionOptions, get_backend, usual_variants
+from finedge.runtime.backend import Session, SessionOptions, get_backend
+from finedge.runtime.variant.choice import Choice
+from finedge.runtime.variant.choose import Request, choose
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ class Prediction:
 class Classifier:
     """A bundle with an open session. Make one with `Classifier.open`; close it, or use `with`.
 
+    `choice` says why this variant runs, where `auto` chose it.
+
     Examples:
         >>> import numpy as np
         >>> from finedge.runtime.classifier import Classifier
@@ -74,6 +78,7 @@ class Classifier:
     session: Session
     variant: str
     topk: int = 5
+    choice: Choice | None = None
 
     @classmethod
     def open(
@@ -90,8 +95,9 @@ class Classifier:
 
         Args:
             source: a bundle or its folder.
-            variant: fp32, fp16 or int8; `auto` is int8 where the bundle holds it and the backend
-                gains by it, else fp32.
+            variant: fp32, fp16 or int8. `auto` is int8 where it is faster than the float variants
+                on this machine and as accurate (`finedge.runtime.variant`). The first opening of
+                a bundle times that, for a few seconds at most; later ones remember it.
             backend: a backend's name, or `auto` for the first that runs on this machine.
             threads: CPU threads; None is the physical cores this process may use.
             spin: see `SessionOptions`.
@@ -111,9 +117,12 @@ class Classifier:
         if topk < 1:
             raise UsageError(f"topk {topk}", expected="at least 1")
         bundle = source if isinstance(source, Bundle) else Bundle.load(Path(source))
-        opener = get_backend(backend, options=SessionOptions(threads, spin))
+        options = SessionOptions(threads, spin)
+        opener = get_backend(backend, options=options)
+        choice = None
         if variant == "auto":
-            variant = "int8" if "int8" in usual_variants(opener, bundle) else "fp32"
+            choice = cls.choose_variant(Request(opener, bundle, options))
+            variant = choice.variant
         session = opener.open(bundle, variant=variant)
         info = session.info
         log.info(
@@ -124,7 +133,17 @@ class Classifier:
             info.device,
             info.precision,
         )
-        return cls(bundle, session, variant, topk)
+        return cls(bundle, session, variant, topk, choice)
+
+    @classmethod
+    def choose_variant(cls, request: Request) -> Choice:
+        """Return the variant that `auto` runs; the variants are timed where that is not known."""
+        bundle, opener = request.bundle, request.opener
+
+        def open_variant(variant: str) -> Classifier:
+            return cls(bundle, opener.open(bundle, variant=variant), variant)
+
+        return choose(request, open_variant)
 
     def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Classify frames of any size (uint8 [H, W, 3], RGB) as one batch.

@@ -9,9 +9,12 @@ import pytest
 
 from finedge.runtime.machine.cpu import CPUINFO, cpu_flags, cpu_name, listed_flags, owned_cores
 from finedge.runtime.ort.int8_products import OVERRIDE, int8_products, measured_products
+from finedge.runtime.variant.choose import SWITCH
 
 # Two cores are shared by all tests; one thread each is faster than two that spin.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# `auto` is int8 without a timing: each test has a cache and bundles of its own, so each would pay.
+os.environ.setdefault(SWITCH, "off")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -18,7 +18,7 @@ DEFAULT_RUN = MeasurementOptions()
 TEST_SPLIT = SplitOptions()
 DEFAULT_FRAMES = FrameOptions()
 NO_CLAIMS = Claims()
-PRINTED = ("schema", "made", "environment", "rows", "comparisons")  # of report.json
+PRINTED = ("schema", "made", "environment", "rows", "comparisons", "choices")  # of report.json
 
 
 def benchmark(
@@ -33,7 +33,8 @@ def benchmark(
     """Measure every variant in turn, block by block; write report.json and samples.json.gz.
 
     The headline is the wall time from a decoded frame in host memory to the top-k on the host. Exit
-    code 6 when a row is INVALID; the report is written all the same.
+    code 6 when a row is INVALID, and 1 where --require-faster is not met. The report is written all
+    the same. It also says what `--variant auto` runs on this machine, and why.
 
         finedge benchmark plain.finedge cnl.finedge --data photos --out compared
 
@@ -47,6 +48,7 @@ def benchmark(
     """
     from finedge.runtime.benchmark.measure import BenchmarkOptions, measure
     from finedge.runtime.benchmark.results import report_content, samples
+    from finedge.runtime.benchmark.speeds import check_faster, int8_verdicts
 
     options = BenchmarkOptions(run, dataset, frames)
     opened = load_bundles(bundles)
@@ -56,7 +58,10 @@ def benchmark(
     write_bytes(folder / "samples.json.gz", samples(measured))
     write_text(folder / "report.json", json.dumps(content, indent=1))
     printed = {name: content[name] for name in PRINTED}
-    return _valid({**printed, "report": str((folder / "report.json").resolve())})
+    result = _valid({**printed, "report": str((folder / "report.json").resolve())})
+    if claims.require_faster:
+        check_faster(int8_verdicts(measured.lanes), result)
+    return result
 
 
 def load_bundles(paths: tuple[Path, ...]) -> dict[str, Bundle]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from finedge.bundle import Bundle
 from finedge.data import EvaluationSplit
-from finedge.runtime.backend import get_backend, usual_variants
+from finedge.runtime.backend import SessionOptions, get_backend, usual_variants
 from finedge.runtime.benchmark.accuracy import choose
 from finedge.runtime.benchmark.camera import CameraLane
 from finedge.runtime.benchmark.frames import (
@@ -29,6 +29,8 @@ from finedge.runtime.evaluate.labelled import SplitOptions
 from finedge.runtime.evaluate.predict import Answers, predict
 from finedge.runtime.machine.sysfs import UNKNOWN
 from finedge.runtime.telemetry.environment import environment
+from finedge.runtime.variant.choice import Choice
+from finedge.runtime.variant.choose import Request, is_check_on
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Measured:
         answers: by bundle and variant; empty without labelled data.
         note: what the accuracy was measured on, if not on the whole split.
         data: where the images of each bundle are from.
+        choices: what `auto` runs of each bundle here; empty where the check is switched off.
     """
 
     bundles: Mapping[str, Bundle]
@@ -65,6 +68,7 @@ class Measured:
     answers: Mapping[Key, Answers] = field(default_factory=dict)
     note: str = ""
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
     @property
     def throttled(self) -> bool | str:
@@ -102,7 +106,23 @@ def measure(bundles: Mapping[str, Bundle], options: BenchmarkOptions) -> Measure
         answers, note = _accuracies(classifiers, labelled, limit=options.frames.accuracy_images)
         lanes = _timed(classifiers, _frames(labelled, options), options=options, exits=exits)
     origins = {name: images.record for name, images in labelled.items() if images is not None}
-    return Measured(bundles, lanes, machine, answers, note, origins)
+    choices = _choices(bundles, options.run)
+    return Measured(bundles, lanes, machine, answers, note, origins, choices)
+
+
+def _choices(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> dict[str, Choice]:
+    """Return what `auto` runs of each bundle, timed now as `finedge classify` would time it.
+
+    The rows cannot tell: their threads spin, and a camera's do not.
+    """
+    if not is_check_on():
+        return {}
+    options = SessionOptions(run.threads)
+    opener = get_backend(run.backend, options=options)
+    requests = {
+        name: Request(opener, bundle, options, again=True) for name, bundle in bundles.items()
+    }
+    return {name: Classifier.choose_variant(request) for name, request in requests.items()}
 
 
 def _variants(

@@ -43,6 +43,7 @@ def report_content(
         "rows": [row.to_json() for row in table],
         "comparisons": comparisons(measured, table),
         "per_class": class_changes(measured),
+        "choices": {name: choice.to_json() for name, choice in measured.choices.items()},
     }
 
 

@@ -26,12 +26,16 @@ def show(result: dict[str, Any]) -> RenderableType:
         if not row["valid"]
     ]
     compared = [_comparisons(result)] if result["comparisons"] else []
+    choices = [
+        styled(f"{name}: auto runs {choice['variant']} on this machine: {choice['reason']}")
+        for name, choice in result.get("choices", {}).items()
+    ]
     folder = Path(result["report"]).parent
     report = [
         one_line(f"report: {result['report']}"),
         one_line(f"next: finedge report {folder}", "dim"),
     ]
-    return stack(*tables, *compared, Group(*invalid, *report))
+    return stack(*tables, *compared, *choices, Group(*invalid, *report))
 
 
 def _mode(mode: tuple[str, int], rows: list[Row]) -> RenderableType:

@@ -39,7 +39,7 @@ def evaluate(
     Args:
         bundle: the bundle's folder.
         dataset: the images.
-        variant: fp32, fp16 or int8; auto is int8 where the bundle holds it.
+        variant: fp32, fp16 or int8; auto is the one that `finedge choose` names.
         backend: a backend's name; auto is the first that runs on this machine.
         robustness: also measure the same images rotated, scaled, seen from the side, bent and
             cluttered (`finedge.synthetic.perturb`).

@@ -72,14 +72,18 @@ class OnnxRuntimeBackend:
 
     def open_file(self, bundle: Bundle, file: str) -> OnnxRuntimeSession:
         """Open one file of the manifest by its name."""
-        path = bundle.file(file)
         precision = file.split(".")[1]
         if precision == "int8" and self._cuts_weights():
-            from finedge.graph.reduce_range import reduce_range
+            return self.open_reduced(bundle, file)
+        model = read_onnx(bundle.file(file))
+        return self._start(model, bundle, SessionInfo(NAME, cpu_name(), file, precision))
 
-            model = reduce_range(read_model(path)).SerializeToString()
-            return self._start(model, bundle, SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE))
-        return self._start(read_onnx(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
+    def open_reduced(self, bundle: Bundle, file: str = CPU_FILE) -> OnnxRuntimeSession:
+        """Open an INT8 file as CPUs run it whose products saturate: with weights that are cut."""
+        from finedge.graph.reduce_range import reduce_range
+
+        model = reduce_range(read_model(bundle.file(file))).SerializeToString()
+        return self._start(model, bundle, SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE))
 
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
         """Open the float model with one more output, `tap/NAME`, for each tap of the bundle."""

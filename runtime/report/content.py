@@ -141,6 +141,14 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
+class ChoiceSection:
+    """The variant that `auto` ran on the machine of the benchmark, and why."""
+
+    variant: Name
+    reason: Text
+
+
+@dataclass(frozen=True)
 class MethodSection:
     """How it was measured."""
 
@@ -167,6 +175,7 @@ class Report:
     per_class: Annotated[Mapping[Name, tuple[ClassChange, ...]], at_most(500)] = field(
         default_factory=dict
     )
+    choices: Annotated[Mapping[Name, ChoiceSection], at_most(500)] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for classes in self.per_class.values():

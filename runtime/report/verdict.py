@@ -33,14 +33,15 @@ class Sentence:
 def verdicts(report: Mapping[str, Any]) -> tuple[Sentence, ...]:
     """Return the sentences that open a report.
 
-    First how many rows are INVALID, then each variant compared with fp32, then each model with the
-    first one.
+    First how many rows are INVALID, then each variant compared with fp32, then what `auto` ran
+    there and why, then each model with the first one.
     """
     rows = latency_rows(report["rows"])
     variants = tuple(_variant(row, rows) for row in rows if row["variant"] != "fp32")
     alone = () if variants else tuple(_alone(row) for row in rows)
     between = tuple(_between(comparison) for comparison in report.get("comparisons", ()))
-    return (*_invalid(report["rows"]), *variants, *alone, *between)
+    choices = tuple(_choice(*choice) for choice in report.get("choices", {}).items())
+    return (*_invalid(report["rows"]), *variants, *alone, *choices, *between)
 
 
 def latency_rows(rows: Rows) -> tuple[Row, ...]:
@@ -110,6 +111,12 @@ def _variant(row: Row, rows: Rows) -> Sentence:
     change = points(row["top1_change"], row["top1_change95"], p=row["mcnemar_p"])
     flips = f"{row['flips']} of {row['accuracy_n']} answers changed"
     return Sentence(lead, f"and its top-1 is {change}; {flips}.")
+
+
+def _choice(bundle: str, choice: Row) -> Sentence:
+    """Say what `auto` ran on the machine of the benchmark, and why."""
+    lead = f"{bundle}: auto runs {choice['variant'].upper()} on this machine."
+    return Sentence(lead, f"{choice['reason']}.")
 
 
 def _alone(row: Row) -> Sentence:

@@ -148,7 +148,7 @@ def classify(
         sources: photo.jpg, photos/, 'photos/*.jpg' (in quotes), clip.mp4, /dev/video0 or its
             number, csi://0, rtsp://..., http://..., a GStreamer pipeline that ends in appsink (in
             quotes), or test:// (a rendered scene).
-        variant: fp32, fp16 or int8; auto is int8 where the bundle holds it, else fp32.
+        variant: fp32, fp16 or int8; auto is the one that `finedge choose` names.
         backend: a backend, or auto for the first that runs on this machine.
         topk: how many labels a line holds.
         capture: what a live source is asked for.

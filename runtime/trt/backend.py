@@ -15,7 +15,8 @@ from finedge.runtime.cuda.gpu import Gpu, gpu, require_gpu, why_no_gpu
 from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.trt import library as libraries
 from finedge.runtime.trt.build import builder
-from finedge.runtime.trt.build.options import FILES, BuildOptions, Precision
+from finedge.runtime.trt.build.options import FILES, BuildOptions, Precision, board_name
+from finedge.runtime.trt.build.store import EngineStore
 from finedge.runtime.trt.choose import (
     choose_input_memory_once,
     recorded_input_memory,
@@ -72,6 +73,25 @@ class TensorRtBackend:
             session.close()
             raise
         return session
+
+    def engines(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return the GPU with its driver, the library, and the name of every stored engine."""
+        device, library = require_gpu(), libraries.load_library(self.name)
+        names = sorted({engine.path.name for engine in EngineStore.of(bundle)})
+        machine = f"{board_name(device)}, driver {device.driver}, {library.name} {library.version}"
+        return (machine, *names)
+
+    def built_variants(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return the variants of which a stored engine runs on this GPU."""
+        library, device = libraries.load_library(self.name), require_gpu()
+        return tuple(
+            variant
+            for variant in bundle.variants()
+            if FILES[cast("Precision", variant)] in bundle.files
+            and stored_engine(
+                bundle, BuildOptions(cast("Precision", variant)), library=library, gpu=device
+            )
+        )
 
     def open_with_taps(self, bundle: Bundle) -> TensorRtSession:
         """Open the engine of the float model that shows the bundle's taps as `tap/NAME`.

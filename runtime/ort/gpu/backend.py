@@ -81,6 +81,15 @@ class OnnxRuntimeGpuBackend:
         file = pick_file(bundle, variant, order=order)
         return self._opening(bundle, variant).open(read_onnx(bundle.file(file)), file=file)
 
+    def engines(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return the provider, the GPU, and the variants that are compiled for it."""
+        return (self.provider.short, gpu_name(), *self.built_variants(bundle))
+
+    def built_variants(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return the usual variants that were opened before; all where nothing is compiled."""
+        files = {v: VARIANTS[v][0] for v in self.usual_variants if VARIANTS[v][0] in bundle.files}
+        return tuple(v for v, file in files.items() if self._opening(bundle, v).is_built(file))
+
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
         """Open the float model with one more output, `tap/NAME`, for each tap of the bundle."""
         model = with_taps(read_model(bundle.file(FLOAT_FILE)), bundle.taps).SerializeToString()

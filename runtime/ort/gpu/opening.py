@@ -78,6 +78,11 @@ class Opening:
         self._log_placement(nodes, shapes, file=file)
         return session
 
+    def is_built(self, file: str) -> bool:
+        """Tell whether `file` opens without being compiled first."""
+        folder = self._cache(file)
+        return not self.provider.builds_engines or (folder is not None and any(folder.iterdir()))
+
     def _on_gpu(
         self, model: bytes, options: Sequence[ProviderOptions], *, file: str, folder: str
     ) -> tuple[onnxruntime.InferenceSession, str]:
