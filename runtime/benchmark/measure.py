@@ -120,7 +120,8 @@ def _choices(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> dict[str
     options = SessionOptions(run.threads)
     opener = get_backend(run.backend, options=options)
     requests = {
-        name: Request(opener, bundle, options, again=True) for name, bundle in bundles.items()
+        name: Request(opener, bundle, options, again=True, any_backend=run.backend == "auto")
+        for name, bundle in bundles.items()
     }
     return {name: Classifier.choose_variant(request) for name, request in requests.items()}
 

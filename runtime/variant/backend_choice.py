@@ -1,0 +1,119 @@
+"""Whether `auto` runs the chosen variant in OpenVINO: where that is verified, and faster.
+
+ONNX Runtime is on every machine, so it is the default. OpenVINO runs the same file where it is
+installed, gives the golden frame's scores within the limits of `finedge verify`, and is faster end
+to end beyond noise. That is measured once and remembered, as the variant is.
+
+Without VNNI, OpenVINO's INT8 products saturate. There INT8 stays in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import replace
+
+from finedge.bundle import Bundle
+from finedge.errors import FinedgeError
+from finedge.golden import read_golden
+from finedge.runtime.agreement import golden_stages
+from finedge.runtime.backend import Session, why_not
+from finedge.runtime.machine.packages import is_installed
+from finedge.runtime.ort.int8_products import int8_products
+from finedge.runtime.variant.choice import Choice
+from finedge.runtime.variant.choose import Answerer, Request
+from finedge.runtime.variant.memory import Key, one_at_a_time, remember, remembered
+from finedge.runtime.variant.rule import Verdict
+from finedge.runtime.variant.speed import Speed
+from finedge.runtime.variant.timing import Interleaved, camera_frame
+
+log = logging.getLogger(__name__)
+
+DEFAULT, OTHER = "onnxruntime", "openvino"
+OpenIn = Callable[[str], Answerer]
+
+
+class NotUsed(Exception):
+    """OpenVINO does not run the variant here; the text says why."""
+
+
+def with_faster_backend(choice: Choice, request: Request, open_in: OpenIn) -> Choice:
+    """Return the choice, with `backend` set where OpenVINO runs its variant.
+
+    `open_in` opens a classifier of the chosen variant in a backend. OpenVINO is never in the way: a
+    failure of it leaves the choice as it was.
+    """
+    if not request.any_backend or request.opener.name != DEFAULT or choice.basis == "unchecked":
+        return choice
+    if not is_installed(OTHER):  # it is not even imported
+        return choice
+    if choice.variant == "int8" and int8_products() != "exact":
+        return choice
+    key = replace(request.key, backend=f"{DEFAULT} or {OTHER}: {choice.variant}")
+    second = _remembered(key, request)
+    if second is None:
+        with one_at_a_time():
+            second = _remembered(key, request) or _measured(choice, key, request, open_in)
+    if second.backend != OTHER:
+        return choice
+    reason = f"{choice.reason}; {second.reason}"
+    return replace(choice, backend=OTHER, reason=reason)
+
+
+def is_verified(session: Session, bundle: Bundle, *, variant: str) -> bool:
+    """Tell whether a session gives the scores of the golden frame, as `finedge verify` checks it.
+
+    A bundle without golden scores verifies nothing.
+    """
+    stages = golden_stages(session, bundle, golden=read_golden(bundle), variant=variant)
+    return all(stage["pass"] is True for stage in stages)
+
+
+def _remembered(key: Key, request: Request) -> Choice | None:
+    """Return an earlier result, unless OpenVINO was chosen and does not load any more."""
+    second = None if request.again else remembered(key, request.bundle)
+    if second is not None and second.backend == OTHER and why_not(OTHER) is not None:
+        return None
+    return second
+
+
+def _measured(choice: Choice, key: Key, request: Request, open_in: OpenIn) -> Choice:
+    """Verify and time OpenVINO beside ONNX Runtime, and remember the result."""
+    now = round(time.time(), 1)
+    try:
+        speed = _speed(choice.variant, request.bundle, open_in)
+    except NotUsed as problem:
+        log.info("%s does not run %s here: %s", OTHER, choice.variant, problem)
+        second = Choice(choice.variant, str(problem), "measured", measured_at=now)
+    else:
+        backend = OTHER if speed is not None and speed.is_faster else ""
+        reason = f"{OTHER} was timed too shortly"
+        if speed is not None:
+            reason = f"{OTHER} is {speed.ratio:.2f}x as fast as {DEFAULT} ({speed})"
+        log.info("%s", reason)
+        verdicts = (Verdict(OTHER, DEFAULT, speed, None),)
+        second = Choice(
+            choice.variant, reason, "measured", verdicts, measured_at=now, backend=backend
+        )
+    remember(key, second)
+    return second
+
+
+def _speed(variant: str, bundle: Bundle, open_in: OpenIn) -> Speed | None:
+    """Return how many times as fast OpenVINO is, end to end on a camera's frame."""
+    reason = why_not(OTHER)
+    if reason is not None:
+        raise NotUsed(reason)
+    frames = [camera_frame()]
+    try:
+        with ExitStack() as exits:
+            opened = {n: exits.enter_context(closing(open_in(n))) for n in (DEFAULT, OTHER)}
+            if not is_verified(opened[OTHER].session, bundle, variant=variant):
+                raise NotUsed("its scores of the golden frame are not those of the file")
+            default, other = opened[DEFAULT], opened[OTHER]
+            queries = {DEFAULT: lambda: default(frames), OTHER: lambda: other(frames)}
+            return Interleaved(queries)().speed(OTHER, of=DEFAULT)
+    except FinedgeError as error:
+        raise NotUsed(str(error)) from error
