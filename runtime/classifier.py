@@ -127,8 +127,8 @@ class Classifier:
             request = Request(opener, bundle, options, any_backend=backend == "auto")
             choice = cls.choose_variant(request)
             variant = choice.variant
-            if choice.backend:
-                opener = get_backend(choice.backend, options=options)
+            if choice.other_backend:
+                opener = get_backend(choice.other_backend, options=options)
         session = opener.open(bundle, variant=variant)
         info = session.info
         log.info(

@@ -45,6 +45,13 @@ class VerifyAnswer(TypedDict):
     stages: tuple[StageAnswer, ...]
 
 
+class ChoiceAnswer(TypedDict):
+    """The part of the JSON of `finedge choose` that deploy reads."""
+
+    variant: Text
+    reason: Text
+
+
 class DoctorAnswer(TypedDict):
     """The part of the JSON of `finedge doctor` that deploy reads: each backend's `why_not`."""
 

@@ -14,7 +14,14 @@ from tyro.conf import OmitArgPrefixes, Positional
 from finedge.bundle import MANIFEST, Bundle, sha256
 from finedge.errors import FinedgeError, SystemProblem
 from finedge.jetson.deploy import scripts
-from finedge.jetson.deploy.board import Board, BuildAnswer, VerifyAnswer, examine, locked
+from finedge.jetson.deploy.board import (
+    Board,
+    BuildAnswer,
+    ChoiceAnswer,
+    VerifyAnswer,
+    examine,
+    locked,
+)
 from finedge.jetson.deploy.copy import check_digests, copier, refuse_unsendable
 from finedge.jetson.deploy.options import (
     Installation,
@@ -29,6 +36,7 @@ from finedge.progress import progress_bar
 from finedge.runtime.trt.build.options import FILES
 
 ENGINES = ("fp16", "int8")
+UNKNOWN_COMMAND = "unknown command 'choose'"  # what an older finedge answers
 DEFAULT_LOGIN = Login()
 DEFAULT_INSTALLATION = Installation()
 NO_RESTART = ServiceRestart()
@@ -72,6 +80,8 @@ def deploy(
     restart: OmitArgPrefixes[ServiceRestart] = NO_RESTART,
 ) -> dict[str, Any]:
     """Copy a bundle to a board, build its engines and verify it there, then let it serve.
+
+    The board also times the variants, and notes which one `--variant auto` runs.
 
     PATH/current on the board is a link to the version that serves. It changes only after the golden
     frame passed on the board. If the service then fails, the old version comes back.
@@ -138,7 +148,7 @@ def _deploy(target: SshTarget, deployment: Deployment, *, journal: Journal) -> N
 
 
 def _stage(board: Board, deployment: Deployment, *, journal: Journal) -> None:
-    """Copy, check, build and verify beside the version that serves.
+    """Copy, check, build, verify and choose beside the version that serves.
 
     After a failure the copy is removed. After a lost connection it stays, and the next deployment
     continues it.
@@ -153,6 +163,8 @@ def _stage(board: Board, deployment: Deployment, *, journal: Journal) -> None:
             detail.text = _build(board, deployment, staged=staged)
         with journal.step("verify") as detail:
             detail.text = _verify(board, deployment, staged=staged)
+        with journal.step("choose") as detail:
+            detail.text = _choose(board, staged=staged)
     except SystemProblem:
         raise
     except FinedgeError:
@@ -195,6 +207,21 @@ def _verify(board: Board, deployment: Deployment, *, staged: PurePosixPath) -> s
     stages = board.run(VerifyAnswer, "verify", str(staged), *backend, *only)["stages"]
     count = sum(stage["pass"] is True for stage in stages)
     return f"{count} stages pass on {board.tensorrt or 'the CPU'}"
+
+
+def _choose(board: Board, *, staged: PurePosixPath) -> str:
+    """Time the variants there, and write into the bundle which one `auto` runs.
+
+    The service has another account, and so another cache.
+    """
+    backend = ["--backend", board.tensorrt or "auto"]
+    try:
+        choice = board.run(ChoiceAnswer, "choose", str(staged), *backend, "--in-bundle")
+    except FinedgeError as error:
+        if UNKNOWN_COMMAND not in error.what:
+            raise
+        return "skipped: the finedge there is too old to compare the variants"
+    return f"auto runs {choice['variant']} there: {choice['reason']}"
 
 
 def _activate(board: Board, deployment: Deployment, *, journal: Journal) -> None:

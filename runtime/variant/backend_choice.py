@@ -40,7 +40,7 @@ class NotUsed(Exception):
 
 
 def with_faster_backend(choice: Choice, request: Request, open_in: OpenIn) -> Choice:
-    """Return the choice, with `backend` set where OpenVINO runs its variant.
+    """Return the choice, with `other_backend` set where OpenVINO runs its variant.
 
     `open_in` opens a classifier of the chosen variant in a backend. OpenVINO is never in the way: a
     failure of it leaves the choice as it was.
@@ -56,10 +56,10 @@ def with_faster_backend(choice: Choice, request: Request, open_in: OpenIn) -> Ch
     if second is None:
         with one_at_a_time():
             second = _remembered(key, request) or _measured(choice, key, request, open_in)
-    if second.backend != OTHER:
+    if second.other_backend != OTHER:
         return choice
     reason = f"{choice.reason}; {second.reason}"
-    return replace(choice, backend=OTHER, reason=reason)
+    return replace(choice, other_backend=OTHER, reason=reason)
 
 
 def is_verified(session: Session, bundle: Bundle, *, variant: str) -> bool:
@@ -74,7 +74,7 @@ def is_verified(session: Session, bundle: Bundle, *, variant: str) -> bool:
 def _remembered(key: Key, request: Request) -> Choice | None:
     """Return an earlier result, unless OpenVINO was chosen and does not load any more."""
     second = None if request.again else remembered(key, request.bundle)
-    if second is not None and second.backend == OTHER and why_not(OTHER) is not None:
+    if second is not None and second.other_backend == OTHER and why_not(OTHER) is not None:
         return None
     return second
 
@@ -95,7 +95,7 @@ def _measured(choice: Choice, key: Key, request: Request, open_in: OpenIn) -> Ch
         log.info("%s", reason)
         verdicts = (Verdict(OTHER, DEFAULT, speed, None),)
         second = Choice(
-            choice.variant, reason, "measured", verdicts, measured_at=now, backend=backend
+            choice.variant, reason, "measured", verdicts, measured_at=now, other_backend=backend
         )
     remember(key, second)
     return second

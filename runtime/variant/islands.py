@@ -10,8 +10,8 @@ from finedge.document import read_json
 from finedge.errors import FinedgeError
 from finedge.runtime.backend import SessionInfo
 
-MAX_GROUPS = 3  # reasons, or kinds of layers of an engine
-MAX_NAMES = 3  # nodes of a group
+MAX_GROUPS = 2  # reasons, or kinds of layers of an engine
+MAX_NAMES = 2  # nodes of a group
 
 
 def float_islands(bundle: Bundle, info: SessionInfo) -> str:

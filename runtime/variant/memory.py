@@ -31,8 +31,9 @@ from finedge.provenance import AccuracyCost
 from finedge.runtime.backend import Backend, HasEngines, SessionOptions
 from finedge.runtime.machine.cache import cache_folder
 from finedge.runtime.machine.cpu import cpu_flags, cpu_name, owned_cores
+from finedge.runtime.report.verdict import ALPHA
 from finedge.runtime.variant.choice import Choice
-from finedge.runtime.variant.rule import ALPHA, TOLERANCE
+from finedge.runtime.variant.rule import TOLERANCE
 from finedge.runtime.variant.speed import CONFIDENCE, FASTER
 from finedge.schema import Misfit, decode
 
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 FOLDER = "variants"  # in the cache folder
 SIDECAR = "auto.json"  # in a bundle's folder
 MAX_FILES = 64  # the oldest go
-UNCLEAR_S = 24 * 3600.0  # after this time a choice that noise prevented is measured again
+UNCLEAR_S = 3600.0  # after this time, what noise kept from being clear is measured again
 # Distributions whose version changes the speed of a session or of the preprocessing.
 PACKAGES = (
     "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "numpy",
@@ -184,7 +185,7 @@ def _read(path: Path, key: Key) -> Choice | None:
 
 
 def _is_old(choice: Choice) -> bool:
-    """Tell whether a choice was unclear, and not made within the last day."""
+    """Tell whether a choice was unclear, and not made within the last hour."""
     return not choice.is_settled and not 0 <= time.time() - choice.measured_at <= UNCLEAR_S
 
 

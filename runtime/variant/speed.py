@@ -65,7 +65,8 @@ def paired_speed(other_ms: Sequence[float], own_ms: Sequence[float]) -> Speed | 
         return None
     outside = _outside(len(ratios))
     low, high = ratios[outside], ratios[len(ratios) - 1 - outside]
-    return Speed(*(round(x, 4) for x in (statistics.median(ratios), low, high)), len(ratios))
+    middle = statistics.median(ratios)
+    return Speed(round(middle, 4), round(low, 4), round(high, 4), len(ratios))
 
 
 def _outside(n: int) -> int:

@@ -19,6 +19,7 @@ from finedge.cli import main
 from finedge.confidence import Confidence
 from finedge.data import DataSet, Item, content_digest, open_dataset
 from finedge.ops import softmax
+from finedge.provenance import REDUCED
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.evaluate.predict import predict
 from tests.calib.conftest import LABELS, SIDE, pictures
@@ -175,9 +176,16 @@ def test_calibrating_fits_every_variant_and_the_classifier_uses_it(bundle, pictu
         )
         == 0
     )
-    printed = json.loads(capsys.readouterr().out)["confidence"]
+    result = json.loads(capsys.readouterr().out)
+    printed, accuracy = result["confidence"], result["accuracy"]
     loaded = Bundle.load(bundle.path)
     assert loaded.provenance["calibrate"]["confidence"] == printed
+    assert loaded.provenance["calibrate"]["accuracy"] == accuracy
+    assert set(accuracy) == {"fp32", "int8", REDUCED}
+    assert loaded.calibration.accuracy["fp32"].top1_change == 0
+    assert {v: r["accuracy"] for v, r in printed.items()} == {
+        v: accuracy[v]["top1"] for v in printed
+    }
     assert {v: r["file"] for v, r in printed.items()} == {
         "fp32": "model.fp32.onnx",
         "int8": "model.int8.cpu.onnx",

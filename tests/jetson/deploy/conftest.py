@@ -205,6 +205,7 @@ def _configure(board: LocalBoard, folders: dict[str, Path], *, ssh: str) -> Path
     config = keys / "sshd"
     home = folders["home"]
     environment = f"PATH={board.bin} HOME={home} OMP_NUM_THREADS=1 FINEDGE_CACHE={home}/cache"
+    environment += " FINEDGE_VARIANT_CHECK=off"  # a second at each deployment
     settings = {
         "ListenAddress": "127.0.0.1",
         "Port": board.port,

@@ -22,7 +22,7 @@ from finedge.jetson.deploy.remote import SshTarget
 from finedge.jetson.deploy.scripts import ACTIVATE
 from tests.jetson.deploy.conftest import LocalBoard, broken, changed, grouped, script
 
-STEPS = ["connect", "lock", "copy", "digest", "build", "verify", "swap", "tidy"]
+STEPS = ["connect", "lock", "copy", "digest", "build", "verify", "choose", "swap", "tidy"]
 DEPLOY_KILLS, DEPLOY_S = 12, 6.0  # random moments, within the seconds that a deploy takes
 SLOW = "300"  # kB/s: a few seconds for the megabytes below, in which a deploy can be killed
 
@@ -94,7 +94,19 @@ def test_the_first_deploy_makes_the_bundle_current(board: LocalBoard, birds: Bun
     assert (copy.digest(), copy.name) == (birds.digest(), "birds")
     assert {p.name for p in board.serving.iterdir()} == {"manifest.json", *birds.files}
     assert "TensorRT cannot run there" in detail(result, "build")
+    assert detail(result, "choose").startswith("auto runs int8 there")
     assert board.left_over == []
+
+
+def test_an_older_finedge_there_cannot_compare_the_variants(
+    board: LocalBoard, birds: Bundle
+) -> None:
+    finedge = (board.bin / "finedge").readlink()
+    board.lacks("finedge")
+    refuses = "echo \"finedge: unknown command 'choose'\" >&2; exit 2"
+    text = f'#!/bin/sh\n[ "$1" = choose ] && {{ {refuses}; }}\nexec {finedge} "$@"\n'
+    script(board.bin / "finedge", text)
+    assert "too old" in detail(board.deploy(birds), "choose")
 
 
 def test_a_changed_bundle_links_equal_files_and_removes_old_versions(
