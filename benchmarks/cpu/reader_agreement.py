@@ -5,7 +5,7 @@
 Both run the same file on the same prepared frames. One row for each variant: the share of equal
 top-1 answers, the accuracy of both, and McNemar's p-value between them. Rows are in
 benchmarks/results/readers/BUNDLE.json. A row of the same digest and backend versions is not made
-again. On a CPU without VNNI both cut the weights to 7 bits; `precision` says so.
+again. It is meant for a CPU with VNNI: without it, OpenVINO multiplies INT8 files in float.
 """
 
 from __future__ import annotations

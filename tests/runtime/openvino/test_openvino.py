@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from finedge.errors import BundleError
-from finedge.runtime.backend import REDUCED_RANGE, SessionOptions, why_not
+from finedge.runtime.backend import SessionOptions, why_not
 from finedge.runtime.openvino import backend as backend_module
 from finedge.runtime.openvino.backend import OpenVinoBackend
 from finedge.runtime.openvino.session import session_settings
@@ -77,11 +77,14 @@ def test_exact_scores_are_those_of_the_file(tiny_bundle, batch):
     np.testing.assert_allclose(session(batch)["logits"], expected, atol=CLOSE)
 
 
-def test_where_products_saturate_the_weights_are_cut(tiny_bundle, monkeypatch):
+def test_where_products_saturate_it_multiplies_in_float_and_says_so(
+    tiny_bundle, batch, monkeypatch, caplog
+):
     monkeypatch.setenv(OVERRIDE, "saturating")
-    open_ = OpenVinoBackend(ONE).open
-    assert open_(tiny_bundle, variant="int8").info.precision == REDUCED_RANGE
-    assert open_(tiny_bundle, variant="fp32").info.precision == "fp32"
+    session = OpenVinoBackend(ONE).open(tiny_bundle, variant="int8")
+    assert "multiplies model.int8.cpu.onnx in float" in caplog.text
+    expected = OpenVinoBackend(EXACT).open(tiny_bundle, variant="int8")(batch)["logits"]
+    np.testing.assert_array_equal(session(batch)["logits"], expected)
 
 
 def test_an_array_may_be_dropped_or_changed_after_the_call(tiny_bundle, batch):
