@@ -1,12 +1,13 @@
 """MLCommons LoadGen against our own benchmark: do both measure the same latency?
 
-    python benchmarks/loadgen.py BUNDLE [--variant int8] [--data DIR]
+    python -m benchmarks.loadgen BUNDLE [--variant int8] [--data DIR] [--realtime]
 
 LoadGen (`pip install mlcommons-loadgen`, a development tool) asks the same open `Classifier` for
 the same frames as `finedge benchmark` does. SingleStream compares the 50th and 90th percentile of a
 query, Offline the images per second. Both take turns in blocks, so that drift of the machine meets
 both alike. They agree in a number if the medians over the blocks differ by at most 5 %, or if the
-ranges of the blocks overlap. LoadGen measures wall time, so here too wall time is measured.
+ranges of the blocks overlap. LoadGen measures wall time, so here too wall time is measured. `--realtime` (root) makes other
+programs wait meanwhile.
 
 A row for each scenario is written to benchmarks/results/loadgen/BUNDLE-VARIANT-threadsN.json, and
 printed. Without LoadGen the script prints why it is skipped.
@@ -27,6 +28,7 @@ from typing import Any
 import tyro
 from tyro.conf import Positional
 
+from benchmarks.realtime import realtime as priority
 from finedge.bundle import Bundle
 from finedge.files import write_text
 from finedge.measure import percentile
@@ -76,6 +78,7 @@ def main(
     batch: int = 8,
     images: int = 32,
     data: Path | None = None,
+    realtime: bool = False,
     results: Path = RESULTS,
 ) -> None:
     """Measure both scenarios with both, write the rows and print them."""
@@ -88,14 +91,12 @@ def main(
     with Classifier.open(
         loaded, variant=variant, backend=backend, threads=threads, spin=True
     ) as classifier:
-        rows = [
-            {**what_runs(classifier, frames, threads=threads), **measure(lane, plan)}
-            for lane in (
-                BenchmarkLane(loaded.name, classifier, Mode(SINGLE_STREAM, 1), frames),
-                BenchmarkLane(loaded.name, classifier, Mode(OFFLINE, batch), frames),
-            )
-        ]
-    record = {"environment": environment(), "rows": rows}
+        modes = (Mode(SINGLE_STREAM, 1), Mode(OFFLINE, batch))
+        lanes = [BenchmarkLane(loaded.name, classifier, mode, frames) for mode in modes]
+        facts = what_runs(classifier, frames, threads=threads)
+        with priority(realtime):
+            rows = [{**facts, **measure(lane, plan)} for lane in lanes]
+    record = {"environment": environment(), "realtime": realtime, "rows": rows}
     path = results / f"{loaded.name}-{variant}-threads{threads}.json"
     write_text(path, json.dumps(record, indent=1) + "\n")
     json.dump(record, sys.stdout, indent=1)

@@ -1,12 +1,15 @@
 """Bare ONNX Runtime, OpenVINO and torch.compile beside ours, on the same files and frames.
 
-    python -m benchmarks.peers BUNDLE [--threads 1] [--rounds 20] [--no-torch]
+    python -m benchmarks.peers BUNDLE [--threads 1] [--rounds 20] [--no-torch] [--realtime]
 
 All readers are open in one process and take turns in bursts, in another order in every round. A row
 has wall and CPU milliseconds of one frame, from the prepared frame (uint8) to the scores. CPU time
 is that of the whole process: with one thread it is the time that the frame takes on a machine
 without other programs. The share of the peak compares the multiply-accumulates of the model, per
 second of CPU time, with those of one core (`benchmarks/cpu/int8_peak.c`), measured in every round.
+
+`--realtime` (root) makes other programs wait while the readers are timed: wall time means nothing
+on a busy machine otherwise.
 
 The summary has the fastest reader, and how much slower `auto` is: the median over the rounds of the
 ratio of the two. Rows are in benchmarks/results/peers/BUNDLE-threadsN.json.
@@ -30,6 +33,7 @@ from tyro.conf import Positional
 
 from benchmarks.cpu.int8_peak import Int8Peak, NoPeak, int8_peak
 from benchmarks.peer_readers import AUTO, Batch, Peer, open_peers
+from benchmarks.realtime import realtime as priority
 from finedge.bundle import Bundle
 from finedge.files import write_text
 from finedge.preprocess import preprocess
@@ -80,6 +84,7 @@ def main(
     threads: int = 1,
     rounds: int = 20,
     torch: bool = True,
+    realtime: bool = False,
     results: Path = RESULTS,
 ) -> None:
     """Time all readers in turns; write and print the rows."""
@@ -87,8 +92,11 @@ def main(
     frames = rendered_frames(FRAMES).frames
     batches = [preprocess(frame, loaded.spec.preprocess)[None] for frame in frames]
     lanes = [Lane(peer) for peer in open_peers(loaded, threads=threads, with_torch=torch)]
+    for lane in lanes:  # compiles, allocates
+        lane.peer.answer(batches[0])
     peak, reason = peak_or_reason()
-    peaks = interleave(lanes, batches, rounds=rounds, peak=peak)
+    with priority(realtime):
+        peaks = interleave(lanes, batches, rounds=rounds, peak=peak)
     gmacs = statistics.median(peaks) if peaks else None
     record = {
         "environment": environment(),
@@ -97,6 +105,7 @@ def main(
         "model": f"{loaded.spec.model} {loaded.spec.backbone} {loaded.spec.input.width} px",
         "threads": threads,
         "rounds": rounds,
+        "realtime": realtime,
         "peak": reason or {"instruction": peak and peak.instruction, "gmacs_one_core": gmacs},
         "summary": {clock: summary(lanes, clock) for clock in ("cpu", "wall")},
         "rows": rows(lanes, loaded, batches, peak_gmacs=gmacs if threads == 1 else None),
@@ -119,8 +128,6 @@ def interleave(
 ) -> list[float]:
     """Time the lanes in shuffled rounds; return the peak in GMAC/s, once a round."""
     order, peaks = random.Random(0), []
-    for lane in lanes:  # compiles, allocates
-        lane.peer.answer(batches[0])
     for _ in range(rounds):
         calls: list[Callable[[], None]] = [lambda lane=lane: lane.burst(batches) for lane in lanes]
         order.shuffle(calls)
