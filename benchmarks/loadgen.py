@@ -6,8 +6,8 @@ LoadGen (`pip install mlcommons-loadgen`, a development tool) asks the same open
 the same frames as `finedge benchmark` does. SingleStream compares the 50th and 90th percentile of a
 query, Offline the images per second. Both take turns in blocks, so that drift of the machine meets
 both alike. They agree in a number if the medians over the blocks differ by at most 5 %, or if the
-ranges of the blocks overlap. LoadGen measures wall time, so here too wall time is measured. `--realtime` (root) makes other
-programs wait meanwhile.
+ranges of the blocks overlap. LoadGen measures wall time, so here too wall time is measured.
+`--realtime` (root) makes other programs wait meanwhile.
 
 A row for each scenario is written to benchmarks/results/loadgen/BUNDLE-VARIANT-threadsN.json, and
 printed. Without LoadGen the script prints why it is skipped.

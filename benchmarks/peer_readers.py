@@ -44,9 +44,8 @@ class Peer:
 
 
 def open_peers(bundle: Bundle, *, threads: int, with_torch: bool) -> Iterator[Peer]:
-    """Open every reader that is installed, with all variants that the bundle holds."""
+    """Open every other reader that is installed, with all variants that the bundle holds."""
     variants = [variant for variant in ("fp32", "int8") if variant in bundle.variants()]
-    yield _auto(bundle, threads)
     for variant in variants:
         yield _session(bundle, variant, "onnxruntime", threads=threads)
         yield _bare_onnxruntime(bundle, variant, threads=threads)
@@ -58,7 +57,7 @@ def open_peers(bundle: Bundle, *, threads: int, with_torch: bool) -> Iterator[Pe
         yield _compiled_torch(bundle, threads=threads)
 
 
-def _auto(bundle: Bundle, threads: int) -> Peer:
+def open_auto(bundle: Bundle, *, threads: int) -> Peer:
     """Return what `finedge classify` would run: `auto` variant and backend."""
     classifier = Classifier.open(bundle, threads=threads, spin=threads > 1)
     info = classifier.session.info

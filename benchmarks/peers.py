@@ -32,7 +32,7 @@ import tyro
 from tyro.conf import Positional
 
 from benchmarks.cpu.int8_peak import Int8Peak, NoPeak, int8_peak
-from benchmarks.peer_readers import AUTO, Batch, Peer, open_peers
+from benchmarks.peer_readers import AUTO, Batch, Peer, open_auto, open_peers
 from benchmarks.realtime import realtime as priority
 from finedge.bundle import Bundle
 from finedge.files import write_text
@@ -91,7 +91,10 @@ def main(
     loaded = Bundle.load(bundle)
     frames = rendered_frames(FRAMES).frames
     batches = [preprocess(frame, loaded.spec.preprocess)[None] for frame in frames]
-    lanes = [Lane(peer) for peer in open_peers(loaded, threads=threads, with_torch=torch)]
+    with priority(realtime):  # it may time the variants now
+        auto = open_auto(loaded, threads=threads)
+    others = open_peers(loaded, threads=threads, with_torch=torch)
+    lanes = [Lane(peer) for peer in (auto, *others)]
     for lane in lanes:  # compiles, allocates
         lane.peer.answer(batches[0])
     peak, reason = peak_or_reason()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 THREADS = Path("/proc/self/task")
@@ -29,7 +29,5 @@ def realtime(enabled: bool) -> Iterator[None]:
 
 def _schedule(policy: int, *, priority: int) -> None:
     for thread in THREADS.iterdir():
-        try:
+        with suppress(ProcessLookupError):  # it ended meanwhile
             os.sched_setscheduler(int(thread.name), policy, os.sched_param(priority))
-        except ProcessLookupError:  # it ended meanwhile
-            continue
