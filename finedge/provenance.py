@@ -56,10 +56,18 @@ class ParityRecord:
 
 
 @dataclass(frozen=True)
+class CostRecord:
+    """The multiply-accumulates of a frame by precision; empty where they were not counted."""
+
+    macs: Mapping[str, Count] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ExportRecord:
-    """The record `export`: the parity of each file that was written."""
+    """The record `export`: the parity of each file that was written, and the model's cost."""
 
     parities: Mapping[str, ParityRecord] = field(default_factory=dict)
+    attention_cost: CostRecord = CostRecord()
 
 
 @dataclass(frozen=True)

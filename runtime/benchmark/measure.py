@@ -59,6 +59,7 @@ class Measured:
         answers: by bundle and variant; empty without labelled data.
         note: what the accuracy was measured on, if not on the whole split.
         data: where the images of each bundle are from.
+        threads: CPU threads of the sessions; None is the physical cores this process may use.
         choices: what `auto` runs of each bundle here; empty where the check is switched off.
     """
 
@@ -68,6 +69,7 @@ class Measured:
     answers: Mapping[Key, Answers] = field(default_factory=dict)
     note: str = ""
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    threads: int | None = None
     choices: Mapping[str, Choice] = field(default_factory=dict)
 
     @property
@@ -106,8 +108,8 @@ def measure(bundles: Mapping[str, Bundle], options: BenchmarkOptions) -> Measure
         answers, note = _accuracies(classifiers, labelled, limit=options.frames.accuracy_images)
         lanes = _timed(classifiers, _frames(labelled, options), options=options, exits=exits)
     origins = {name: images.record for name, images in labelled.items() if images is not None}
-    choices = _choices(bundles, options.run)
-    return Measured(bundles, lanes, machine, answers, note, origins, choices)
+    threads, choices = options.run.threads, _choices(bundles, options.run)
+    return Measured(bundles, lanes, machine, answers, note, origins, threads, choices)
 
 
 def _choices(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> dict[str, Choice]:

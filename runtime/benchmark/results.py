@@ -20,6 +20,7 @@ from finedge.runtime.benchmark.conditions import (
 from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
 from finedge.runtime.benchmark.measure import BenchmarkOptions, Key, Measured
 from finedge.runtime.benchmark.options import Claims
+from finedge.runtime.benchmark.peak import peak_record
 from finedge.runtime.benchmark.rows import BenchmarkRow, latency_fields, median_or_none
 from finedge.runtime.evaluate.predict import Answers
 
@@ -100,6 +101,7 @@ def _row(lane: BenchmarkLane, measured: Measured, *, claims: Claims) -> Benchmar
         valid=not reasons,
         invalid_reasons=reasons,
         camera=lane.camera_record(),
+        int8_peak=peak_record(lane, infer_ms=stages["infer"], threads=measured.threads),
     )
 
 

@@ -35,6 +35,8 @@ class BenchmarkRow:
         energy_mj: that power over `images_per_second`: millijoules a frame of what the sensor
             measures, idle power included.
         throttled: true, false or "unknown".
+        int8_peak: `gmacs_per_s` of the inference call, and its share of this CPU's measured INT8
+            peak. Only INT8 rows of ONNX Runtime on the CPU have it, and not in camera mode.
         camera: only in camera mode. There the times are preprocess + infer + post of each answered
             frame. `camera` has the source, `fps_offered`, `fps_answered`, and the frames offered,
             answered, dropped and `missed` while recording; a replay could not offer the missed ones
@@ -83,6 +85,7 @@ class BenchmarkRow:
     valid: bool
     invalid_reasons: tuple[str, ...]
     camera: Mapping[str, Any] | None = None
+    int8_peak: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for report.json."""

@@ -157,6 +157,15 @@ CAMERA_COLUMNS: dict[str, Column] = {
 }
 
 
+# Only where an INT8 row has it.
+PEAK_COLUMNS: dict[str, Column] = {
+    "INT8 peak %": Column(
+        "The multiply-accumulates a second of the inference call, as a share of the fastest INT8 "
+        "product that ONNX Runtime reached on this CPU with as many threads.",
+        lambda r: f"{100 * r['int8_peak']['share']:.0f}" if r.get("int8_peak") else "-",
+    ),
+}
+
 # Only where the machine reports one of them.
 POWER_COLUMNS: dict[str, Column] = {
     "W": Column(

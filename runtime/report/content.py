@@ -44,6 +44,14 @@ class PowerSection:
 
 
 @dataclass(frozen=True)
+class PeakSection:
+    """Multiply-accumulates a second of an INT8 row, in 10^9, and their share of the CPU's peak."""
+
+    gmacs_per_s: Amount
+    share: Amount
+
+
+@dataclass(frozen=True)
 class CameraSection:
     """Ages in ms and rates of a row in camera mode."""
 
@@ -108,6 +116,7 @@ class ReportRow(Change95):
     valid: bool
     invalid_reasons: Annotated[tuple[Text, ...], at_most(1_000)]
     camera: CameraSection | None = None
+    int8_peak: PeakSection | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finedge.runtime.report.columns import CAMERA_COLUMNS, COLUMNS, POWER_COLUMNS
+from finedge.runtime.report.columns import CAMERA_COLUMNS, COLUMNS, PEAK_COLUMNS, POWER_COLUMNS
 
 HEADINGS = {
     "single-stream": "Single-stream: one frame after the other",
@@ -48,6 +48,8 @@ def _table(mode: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = CAMERA_COLUMNS if mode == "camera" else COLUMNS
     if any(_has_power(row) for row in rows):
         columns = columns | POWER_COLUMNS
+    if any(row.get("int8_peak") for row in rows):
+        columns = columns | PEAK_COLUMNS
     batches = ", ".join(sorted({str(row["batch"]) for row in rows}))
     return Table(
         f"{HEADINGS.get(mode, mode)} (batch {batches})",

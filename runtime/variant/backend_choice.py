@@ -26,11 +26,10 @@ from finedge.runtime.backend import Session, why_not
 from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.ort.int8_products import int8_products
 from finedge.runtime.variant.choice import Choice
-from finedge.runtime.variant.choose import Answerer, Request
+from finedge.runtime.variant.choose import Answerer, Request, interleaved
 from finedge.runtime.variant.memory import Key, one_at_a_time, remember, remembered
 from finedge.runtime.variant.rule import Verdict
 from finedge.runtime.variant.speed import Speed
-from finedge.runtime.variant.timing import Interleaved
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ def _measured(choice: Choice, key: Key, request: Request, open_in: OpenIn) -> Ch
     """Verify and time OpenVINO beside ONNX Runtime, and remember the result."""
     now = round(time.time(), 1)
     try:
-        speed = _speed(choice.variant, request.bundle, open_in)
+        speed = _speed(choice.variant, request, open_in)
     except NotUsed as problem:
         log.info("%s does not run %s here: %s", OTHER, choice.variant, problem)
         second = Choice(choice.variant, str(problem), "measured", measured_at=now)
@@ -104,11 +103,12 @@ def _measured(choice: Choice, key: Key, request: Request, open_in: OpenIn) -> Ch
     return second
 
 
-def _speed(variant: str, bundle: Bundle, open_in: OpenIn) -> Speed | None:
+def _speed(variant: str, request: Request, open_in: OpenIn) -> Speed | None:
     """Return how many times as fast OpenVINO's session is, on the golden frame."""
-    reason = why_not(OTHER)
+    bundle, reason = request.bundle, why_not(OTHER)
     if reason is not None:
         raise NotUsed(reason)
+    timer = interleaved(cpu_time=request.has_cpu_time)
     try:
         batch = read_golden(bundle)["input"][None].astype(np.uint8, copy=False)
         with ExitStack() as exits:
@@ -118,6 +118,6 @@ def _speed(variant: str, bundle: Bundle, open_in: OpenIn) -> Speed | None:
             if not is_verified(other, bundle, variant=variant):
                 raise NotUsed("its scores of the golden frame are not those of the file")
             queries = {DEFAULT: lambda: default(batch), OTHER: lambda: other(batch)}
-            return Interleaved(queries)().speed(OTHER, of=DEFAULT)
+            return timer(queries).speed(OTHER, of=DEFAULT)
     except FinedgeError as error:
         raise NotUsed(str(error)) from error

@@ -111,6 +111,14 @@ class Request:
         """The variant that runs where nothing is compared."""
         return "int8" if "int8" in self.usual else "fp32"
 
+    @property
+    def has_cpu_time(self) -> bool:
+        """Whether the CPU time of this process says how much work an answer is.
+
+        It does not where a GPU computes, or where waiting threads keep their core busy.
+        """
+        return not (isinstance(self.opener, HasEngines) or self.options.spin)
+
     def remembered(self) -> Choice | None:
         """Return the choice of an earlier start, or None."""
         return None if self.again else remembered(self.key, self.bundle)
@@ -139,7 +147,8 @@ def _new_choice(request: Request, open_variant: OpenVariant) -> Choice:
     with one_at_a_time():
         choice = request.remembered()  # by the process that was waited for
         if choice is None:
-            choice = measured_choice(request.bundle, names, open_variant=open_variant)
+            timer = interleaved(cpu_time=request.has_cpu_time)
+            choice = measured_choice(request.bundle, names, open_variant, timer=timer)
             remember(request.key, choice)
     return choice
 
@@ -147,9 +156,9 @@ def _new_choice(request: Request, open_variant: OpenVariant) -> Choice:
 def measured_choice(
     bundle: Bundle,
     variants: Sequence[str],
-    *,
     open_variant: OpenVariant,
-    timer: Timer | None = None,
+    *,
+    timer: Timer,
 ) -> Choice:
     """Time variants interleaved, and choose one by the rule of `finedge.runtime.variant.rule`."""
     log.info(
@@ -162,7 +171,7 @@ def measured_choice(
     with ExitStack() as exits:
         opened = {name: exits.enter_context(closing(open_variant(name))) for name in variants}
         queries = {name: _query(classifier, frames) for name, classifier in opened.items()}
-        timing = timer(queries) if timer is not None else Interleaved(queries)()
+        timing = timer(queries)
         infos = {name: classifier.session.info for name, classifier in opened.items()}
     costs = {name: _cost(bundle, name, infos[name].precision) for name in variants}
     stated = {name: cost for name, cost in costs.items() if cost is not None}
@@ -170,6 +179,12 @@ def measured_choice(
     variant, verdicts = decide(timing, variants, costs=stated, islands=islands)
     reason = "; ".join(verdict.reason for verdict in verdicts)
     return Choice(variant, reason, "measured", verdicts, timing.medians_ms, round(time.time(), 1))
+
+
+def interleaved(*, cpu_time: bool) -> Timer:
+    """Return the timer of this machine; with CPU time beside the wall time, or without."""
+    cpu_clock = time.process_time if cpu_time else None
+    return lambda queries: Interleaved(queries, cpu_clock=cpu_clock)()
 
 
 def _query(classifier: Answerer, frames: Sequence[NDArray[np.uint8]]) -> Query:

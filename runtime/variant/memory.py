@@ -34,7 +34,7 @@ from finedge.runtime.machine.cpu import cpu_flags, cpu_name, owned_cores
 from finedge.runtime.report.verdict import ALPHA
 from finedge.runtime.variant.choice import Choice
 from finedge.runtime.variant.rule import TOLERANCE
-from finedge.runtime.variant.speed import CONFIDENCE, FASTER
+from finedge.runtime.variant.speed import CONFIDENCE, FASTER, FASTER_IN_CPU_TIME
 from finedge.schema import Misfit, decode
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Key:
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     costs: Mapping[str, Any]
-    thresholds: tuple[float, ...] = (FASTER, CONFIDENCE, TOLERANCE, ALPHA)
+    thresholds: tuple[float, ...] = (FASTER, FASTER_IN_CPU_TIME, CONFIDENCE, TOLERANCE, ALPHA)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as a file gives it back."""

@@ -1,4 +1,4 @@
-"""`--require-faster` and what a report says about `auto`."""
+"""`--require-faster`, the share of the INT8 peak, and what a report says about `auto`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from finedge.measure import StageTimes
 from finedge.runtime.benchmark.frames import rendered_frames
 from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
 from finedge.runtime.benchmark.modes import SINGLE_STREAM, Mode
+from finedge.runtime.benchmark.peak import peak_record
 from finedge.runtime.benchmark.speeds import check_faster, int8_verdicts
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.fake import FakeBackend
+from finedge.runtime.ort.int8_peak import int8_peak
 from finedge.runtime.report.verdict import verdicts
 from finedge.runtime.variant.choose import SWITCH
 from tests.runtime.benchmark.conftest import run_benchmark
+from tests.runtime.variant.conftest import GivenTimer
 
 PER_BLOCK = 3
 
@@ -69,12 +72,40 @@ def test_the_report_is_written_and_says_what_auto_runs(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SWITCH, "on")
+    timer = GivenTimer()
+    monkeypatch.setattr("finedge.runtime.variant.choose.interleaved", lambda **_: timer)
     options = {"duration": "90ms", "threads": 1, "images": 2}
     with pytest.raises(FinedgeError, match="too few blocks") as failure:
         run_benchmark([tiny_bundle.path], require_faster=True, **options)
-    assert failure.value.exit_code == 1
+    assert (failure.value.exit_code, timer.runs) == (1, 1)
     report = json.loads((tiny_bundle.path / "report.json").read_text())
     choice = report["choices"]["tiny"]
     texts = [sentence.text for sentence in verdicts(report)]
     variant = choice["variant"].upper()
     assert f"tiny: auto runs {variant} on this machine. {choice['reason']}." in texts
+
+
+MACS = 10**6
+
+
+def test_the_share_of_the_int8_peak_is_of_the_counted_operations(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finedge.runtime.benchmark.peak.int8_peak", lambda threads: 4e9)
+    record = {"attention_cost": {"macs": {"int8": MACS}}}
+    counted = tiny_bundle.extend("export", {}, record)
+    with (
+        Classifier.open(counted, variant="int8", threads=1) as int8,
+        Classifier.open(counted, variant="fp32", threads=1) as fp32,
+        Classifier.open(tiny_bundle.path, variant="int8", threads=1) as again,
+    ):
+        mode, frames = Mode(SINGLE_STREAM, 2), rendered_frames(1)
+        lanes = [BenchmarkLane("tiny", c, mode, frames) for c in (int8, fp32)]
+        records = [peak_record(lane, infer_ms=1.0, threads=1) for lane in lanes]
+    # 2 frames of a million in a millisecond are 2e9 a second: half of the peak.
+    assert records == [{"gmacs_per_s": 2.0, "share": 0.5}, None]
+    assert again.bundle.export.attention_cost.macs == {"int8": MACS}
+
+
+def test_the_peak_is_a_measured_speed() -> None:
+    assert int8_peak(1) > 0

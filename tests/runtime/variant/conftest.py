@@ -19,19 +19,13 @@ class GivenTimer:
     ms: dict[str, float] = field(default_factory=lambda: {"fp32": 2.0, "fp16": 1.5, "int8": 1.0})
     blocks: int = 8
     runs: int = 0
-    queries: Mapping[str, Query] = field(default_factory=dict)
 
-    def __call__(self, queries: Mapping[str, Query]) -> GivenTimer:
-        """Stand in for the class `Interleaved`: the timing is what this object returns."""
-        self.queries = queries
-        return self
-
-    def timing(self) -> Timing:
+    def __call__(self, queries: Mapping[str, Query]) -> Timing:
         """Ask each variant once, and return the given times."""
         self.runs += 1
-        for query in self.queries.values():
+        for query in queries.values():
             query()
-        return Timing({name: (self.ms[name],) * self.blocks for name in self.queries})
+        return Timing({name: (self.ms[name],) * self.blocks for name in queries})
 
 
 @pytest.fixture
@@ -40,9 +34,7 @@ def timer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[GivenTime
     monkeypatch.setenv(SWITCH, "on")
     monkeypatch.setenv("FINEDGE_CACHE", str(tmp_path / "cache"))
     given = GivenTimer()
-    monkeypatch.setattr(
-        "finedge.runtime.variant.choose.Interleaved", lambda queries: given(queries).timing
-    )
+    monkeypatch.setattr("finedge.runtime.variant.choose.interleaved", lambda **_: given)
     # It would be timed too where it is installed: test_backend_choice.py does that.
     monkeypatch.setattr("finedge.runtime.variant.backend_choice.is_installed", lambda name: False)
     return given

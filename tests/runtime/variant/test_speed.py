@@ -34,7 +34,7 @@ class Clock:
 
 def run(clock, plan=PLAN, **ms):
     queries = {name: clock.query(name, value) for name, value in ms.items()}
-    return Interleaved(queries, plan, clock, random.Random(0))()
+    return Interleaved(queries, plan, clock)()
 
 
 def test_fewer_than_eight_blocks_show_nothing():
@@ -75,6 +75,32 @@ def test_an_unclear_case_is_measured_to_the_last_look():
     timing = run(Clock(noise=lambda: noise.uniform(1, 3)), fp32=1, int8=1)
     assert len(timing.ms["int8"]) == PLAN.looks[-1]
     assert not timing.is_settled
+
+
+class BusyMachine:
+    """A machine whose wall time is noise, and whose CPU time is steady."""
+
+    def __init__(self):
+        self.cpu_s, self.wall = 0.0, Clock(noise=iter(random.Random(0).random, 2).__next__)
+
+    def query(self, ms):
+        disturbed = self.wall.query("", 100 * ms)
+
+        def ask():
+            self.cpu_s += ms / 1e3
+            disturbed()
+
+        return ask
+
+
+@pytest.mark.parametrize(("int8_ms", "faster"), [(1.0, True), (1.8, False), (2.0, False)])
+def test_on_a_busy_machine_cpu_time_decides(int8_ms, faster):
+    machine = BusyMachine()
+    queries = {"fp32": machine.query(2.0), "int8": machine.query(int8_ms)}
+    timing = Interleaved(queries, PLAN, machine.wall, lambda: machine.cpu_s)()
+    speed = timing.speed("int8", of="fp32")
+    assert (speed.clock, speed.is_faster, speed.is_settled) == ("CPU time", faster, True)
+    assert speed.ratio == pytest.approx(2.0 / int8_ms, rel=1e-3)
 
 
 def test_time_runs_out_but_not_before_eight_blocks():
