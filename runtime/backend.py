@@ -181,6 +181,7 @@ BACKENDS: dict[str, str] = {
     "tensorrt": "finedge.runtime.trt.backend:TensorRtBackend",
     "tensorrt-rtx": "finedge.runtime.trt.backend:RtxBackend",
     "onnxruntime": "finedge.runtime.ort.backend:OnnxRuntimeBackend",
+    "openvino": "finedge.runtime.openvino.backend:OpenVinoBackend",
     "onnxruntime-gpu": "finedge.runtime.ort.gpu.backend:OnnxRuntimeGpuBackend",
     "fake": "finedge.runtime.fake:FakeBackend",
 }

@@ -121,10 +121,12 @@ def _choices(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> dict[str
         return {}
     options = SessionOptions(run.threads)
     opener = get_backend(run.backend, options=options)
-    return {
-        name: Classifier.choose_variant(Request(opener, bundle, options, again=True))
+    any_backend = run.backend == "auto"
+    requests = {
+        name: Request(opener, bundle, options, again=True, any_backend=any_backend)
         for name, bundle in bundles.items()
     }
+    return {name: Classifier.choose_variant(request) for name, request in requests.items()}
 
 
 def _variants(

@@ -25,6 +25,7 @@ class Choice:
         verdicts: on each variant that was compared, in their order.
         ms: the median milliseconds of a 1280 x 720 frame from decoded to top-k, by variant.
         measured_at: when, in seconds since 1970; 0 where nothing was timed.
+        other_backend: the backend that runs it in place of the first that can; "" is none.
     """
 
     variant: Text
@@ -33,6 +34,7 @@ class Choice:
     verdicts: tuple[Verdict, ...] = ()
     ms: Mapping[str, float] = field(default_factory=dict)
     measured_at: float = 0.0
+    other_backend: Text = ""
 
     @property
     def is_settled(self) -> bool:

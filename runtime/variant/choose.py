@@ -78,12 +78,14 @@ class Request:
         bundle: the bundle.
         options: how the backend uses the CPU.
         again: measure also where a choice is remembered, or the check is switched off.
+        any_backend: no backend was named, so another one may take the place of `opener`.
     """
 
     opener: Backend
     bundle: Bundle
     options: SessionOptions
     again: bool = False
+    any_backend: bool = False
 
     @cached_property
     def usual(self) -> tuple[str, ...]:

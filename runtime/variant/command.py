@@ -43,11 +43,13 @@ def choose(
 
     loaded = Bundle.load(bundle)
     options = SessionOptions(threads)
-    request = Request(get_backend(backend, options=options), loaded, options, again=again)
+    opener, any_backend = get_backend(backend, options=options), backend == "auto"
+    request = Request(opener, loaded, options, again=again, any_backend=any_backend)
     choice = Classifier.choose_variant(request)
     if in_bundle and choice.basis != "unchecked":
         write_choice(loaded.path / SIDECAR, request.key, choice=choice)
-    result = {"bundle": loaded.name, "backend": request.opener.name, **choice.to_json()}
+    name = choice.other_backend or opener.name
+    result = {"bundle": loaded.name, "backend": name, **choice.to_json()}
     verdict = choice.verdict("int8")
     if require_faster and (verdict is None or not verdict.is_faster):
         reason = choice.reason if verdict is None else verdict.reason

@@ -35,4 +35,6 @@ def timer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[GivenTime
     monkeypatch.setenv("FINEDGE_CACHE", str(tmp_path / "cache"))
     given = GivenTimer()
     monkeypatch.setattr("finedge.runtime.variant.choose.interleaved", lambda **_: given)
+    # It would be timed too where it is installed: test_backend_choice.py does that.
+    monkeypatch.setattr("finedge.runtime.variant.backend_choice.is_installed", lambda name: False)
     return given
