@@ -5,7 +5,7 @@ Training, calibration, evaluation and the camera call the same function.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import cv2
@@ -66,9 +66,15 @@ def preprocess(
     return out
 
 
-def preprocess_batch(frames: Sequence[NDArray[np.uint8]], config: Preprocess) -> NDArray[np.uint8]:
-    """Return frames as the network's input, uint8 [B, H, W, 3]; each is written there at once."""
-    batch = np.empty((len(frames), *input_size(config), 3), np.uint8)
+def preprocess_batch(
+    frames: Iterable[NDArray[np.uint8]], config: Preprocess, *, count: int
+) -> NDArray[np.uint8]:
+    """Return `count` frames as the network's input, uint8 [count, H, W, 3].
+
+    Each is read once, and `cv2-antialias` writes its crop straight into the batch. One frame after
+    the other is taken from `frames`, so that a generator of files keeps one picture at a time.
+    """
+    batch = np.empty((count, *input_size(config), 3), np.uint8)
     for frame, row in zip(frames, batch, strict=True):
         preprocess(frame, config, out=row)
     return batch
