@@ -19,12 +19,6 @@ CANNOT = 77  # automake's number for a skipped test
 # OpenCV's area filter uses slightly different arithmetic on ARM. On noise, 0.0007 % of the values
 # differ by 1.
 GREY_LEVELS = {**dict.fromkeys(get_args(Method), 0), "cv2-area": 1}
-    "pillow-bilinear": 0,
-    "pillow-bicubic": 0,
-    "cv2-area": 1,
-    "cv2-linear": 0,
-    "cv2-antialias": 0,
-}
 
 
 @pytest.mark.slow
