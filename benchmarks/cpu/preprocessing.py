@@ -19,6 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, get_args
@@ -105,14 +106,14 @@ def table() -> None:
 
 
 def _methods() -> dict[str, Resize]:
-    methods: dict[str, Resize] = {}
-    for method in get_args(Method):
-        methods[method] = lambda frame, how, method=method: preprocess(
-            frame, replace(how, method=method)
-        )
+    methods: dict[str, Resize] = {method: _by(method) for method in get_args(Method)}
     if is_installed("kornia_rs"):
         methods[KORNIA] = _kornia
     return methods
+
+
+def _by(method: Method) -> Resize:
+    return lambda frame, how: preprocess(frame, replace(how, method=method))
 
 
 def _kornia(frame: Frame, how: Preprocess) -> object:
@@ -130,7 +131,7 @@ def _calls(classifier: Classifier) -> Iterator[tuple[str, Callable[[], object]]]
         coarse = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         frame = np.asarray(cv2.GaussianBlur(coarse, (0, 0), 1.5), np.uint8)
         for name, resize in _methods().items():
-            yield _name(name, (height, width)), lambda f=frame, r=resize: r(f, HOW)
+            yield _name(name, (height, width)), partial(resize, frame, HOW)
     batch = classifier.prepare([frame])
     yield INFERENCE, lambda: classifier.scores(batch)
 

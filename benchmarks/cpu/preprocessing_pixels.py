@@ -17,7 +17,7 @@ import json
 import platform
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -36,12 +36,13 @@ def frames(photos: Path, out: Path) -> None:
     """Store the frames: photos of a folder, and noise and gratings of several sizes."""
     files = sorted(p for p in photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     chosen = files[:: max(1, len(files) // PHOTOS)][:PHOTOS]
-    stored = {}
+    stored: dict[str, Any] = {}
     for number, path in enumerate(chosen):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        image = np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), np.uint8)
         height, width = SIZES[number % len(SIZES)]
         if height:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+            large = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+            image = np.asarray(large, np.uint8)
         stored[f"photo{number}"] = image
     for number in range(SYNTHETIC):
         stored[f"synthetic{number}"] = _synthetic(number)
@@ -63,7 +64,7 @@ def crops(stored: Path, out: Path) -> None:
     """Store the crop of every frame by every method, and print where it was computed."""
     with np.load(stored) as arrays:
         images = {name: arrays[name] for name in arrays.files}
-    result = {}
+    result: dict[str, Any] = {}
     for method in get_args(Method):
         how = Preprocess(256, 224, method)
         result[method] = np.stack([preprocess(image, how) for image in images.values()])
