@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from finedge.data import MAX_UNREADABLE, DataSet, Item, content_digest
 from finedge.errors import DataError, UsageError
 from finedge.image import read_image
-from finedge.preprocess import preprocess as preprocess_image
+from finedge.preprocess import preprocess_batch
 from finedge.progress import progress_bar
 from finedge.spec import Preprocess
 from finedge.subset import balanced_order
@@ -42,7 +42,8 @@ class CalibrationSet:
         """Yield uint8 [<= size, crop, crop, 3], preprocessed as everywhere else."""
         for start in range(0, len(self.items), size):
             items = self.items[start : start + size]
-            yield np.stack([preprocess_image(read_image(i.path), preprocess) for i in items])
+            frames = (read_image(item.path) for item in items)
+            yield preprocess_batch(frames, preprocess, count=len(items))
 
     def watched_batches(self, preprocess: Preprocess, text: str) -> Iterator[NDArray[np.uint8]]:
         """Yield the batches; a progress bar with `text` counts the images."""

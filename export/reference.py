@@ -18,7 +18,7 @@ from finedge.export.passes.frame import resize_head
 from finedge.export.to_onnx import FramesToOutputs
 from finedge.golden import orientations, synthetic_frame
 from finedge.image import read_image
-from finedge.preprocess import preprocess as preprocess_image
+from finedge.preprocess import preprocess_batch
 from finedge.spec import Preprocess
 from finedge.train.run import Run, recorded_data
 
@@ -86,8 +86,8 @@ def check_crops(
     Raises:
         GateError: it is more than 1.
     """
-    crops = [preprocess_image(frame, preprocess) for frame in frames]
-    worst = int(np.abs(reference.crops(frames) - np.stack(crops).astype(np.int16)).max())
+    crops = preprocess_batch(frames, preprocess, count=len(frames))
+    worst = int(np.abs(reference.crops(frames) - crops.astype(np.int16)).max())
     if worst > GREY_LEVELS:
         raise GateError(
             f"the graph's crop differs from preprocess() by {worst} grey levels",
@@ -111,7 +111,8 @@ def parity_frames(
             "%s has no validation images: the golden frame is compared, turned and mirrored",
             dataset.root,
         )
-        frames = orientations(synthetic_frame())
-        return np.stack([preprocess_image(frame, preprocess) for frame in frames]), "golden"
+        turned = orientations(synthetic_frame())
+        return preprocess_batch(turned, preprocess, count=len(turned)), "golden"
     sample = random.Random(0).sample(items, min(PARITY_IMAGES, len(items)))
-    return np.stack([preprocess_image(read_image(i.path), preprocess) for i in sample]), "val"
+    frames = (read_image(item.path) for item in sample)
+    return preprocess_batch(frames, preprocess, count=len(sample)), "val"

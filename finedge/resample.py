@@ -1,34 +1,93 @@
-"""The resize and crop of `finedge/preprocess.py` as two matrices.
+"""The resize and crop of `finedge/preprocess.py` as halvings and two matrices.
 
-Graphs that take whole frames use them. For each channel, crop = rows @ frame @ columns^T. The
+Graphs that take whole frames use them. For each channel, crop = rows @ part @ columns^T. The
 weights are those of Pillow's Resample.c (a triangle or cubic filter, widened by the scale when
-shrinking) and of OpenCV's resize.cpp. Those libraries compute in fixed point, so results agree to
-1 grey level.
+shrinking), of OpenCV's resize.cpp, and of `finedge/antialias.py`. Those libraries compute in fixed
+point, so results agree to 1 grey level.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.preprocess import resized_shape
+from finedge.antialias import Axis
+from finedge.preprocess import ANTIALIAS, crop_axes, resized_shape
 from finedge.spec import Preprocess
 
 Matrix = NDArray[np.float32]
 CUBIC = -0.5  # Pillow's a; OpenCV and PyTorch without antialias use -0.75
 
 
-def resize_matrices(config: Preprocess, *, height: int, width: int) -> tuple[Matrix, Matrix]:
-    """Return (rows [crop, height], columns [crop, width]) for frames of height x width pixels.
+@dataclass(frozen=True)
+class Resampling:
+    """How a part of a frame becomes the crop.
 
-    Both are float32, and each row sums to 1. Pillow rounds to grey levels and clips to 0..255
-    twice: after the columns and after the rows. OpenCV does so once, at the end. Pillow 13 and
-    later processes the rows of some tall frames first. That shows where a cubic filter exceeds
-    0..255.
+    Attributes:
+        top: the first row of the part.
+        bottom: one past its last row.
+        left: the first column of the part.
+        right: one past its last column.
+        halvings: what is done first: (2, 2), (2, 1) or (1, 2) rows and columns become their mean,
+            rounded half up to grey levels, one entry after the other.
+        rows: float32 [crop, rows of the part after the halvings]; each row sums to 1.
+        columns: float32 [crop, columns of the part after the halvings]; each row sums to 1.
+        rounds_between: the products are rounded to grey levels after the columns too, not only at
+            the end.
     """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    halvings: tuple[tuple[int, int], ...]
+    rows: Matrix
+    columns: Matrix
+    rounds_between: bool
+
+
+def resampling(config: Preprocess, *, height: int, width: int) -> Resampling:
+    """Return the resize and crop for frames of height x width pixels.
+
+    Pillow rounds to grey levels and clips to 0..255 twice: after the columns and after the rows.
+    OpenCV does so once, at the end. Pillow 13 and later processes the rows of some tall frames
+    first. That shows where a cubic filter exceeds 0..255.
+    """
+    if config.method == ANTIALIAS:
+        return _antialiased(*crop_axes(height, width, config))
+    rows, columns = _whole_matrices(config, height=height, width=width)
+    (top, bottom), (left, right) = _used_range(rows), _used_range(columns)
+    rows, columns = rows[:, top:bottom], columns[:, left:right]
+    between = config.method.startswith("pillow")
+    return Resampling(top, bottom, left, right, (), rows, columns, between)
+
+
+def _antialiased(rows: Axis, columns: Axis) -> Resampling:
+    steps = range(max(rows.halvings, columns.halvings))
+    halvings = tuple((1 + (n < rows.halvings), 1 + (n < columns.halvings)) for n in steps)
+    matrices = _blur_and_interpolate(rows), _blur_and_interpolate(columns)
+    return Resampling(
+        rows.start, rows.stop, columns.start, columns.stop, halvings, *matrices, False
+    )
+
+
+def _blur_and_interpolate(axis: Axis) -> Matrix:
+    """Return the matrix [target, pixels] of steps 2 and 3 of `finedge/antialias.py`."""
+    size, weight = axis.pixels, axis.blur / 256
+    blur = np.zeros((size, size))
+    for at in range(size):
+        for source, share in ((at - 1, weight), (at, 1 - 2 * weight), (at + 1, weight)):
+            blur[at, min(max(source, 0), size - 1)] += share
+    linear = _axis_matrix("cv2-linear", size, axis.target, shrinks=True)
+    return (linear @ blur).astype(np.float32)
+
+
+def _whole_matrices(config: Preprocess, *, height: int, width: int) -> tuple[Matrix, Matrix]:
+    """Return (rows [crop, height], columns [crop, width]) of the methods without halvings."""
     size = resized_shape(height, width, config)
     # OpenCV's area method interpolates unless both sides shrink.
     shrinks = size[0] <= height and size[1] <= width
@@ -38,6 +97,12 @@ def resize_matrices(config: Preprocess, *, height: int, width: int) -> tuple[Mat
     )
     top, left = round((size[0] - config.crop) / 2), round((size[1] - config.crop) / 2)
     return rows[top : top + config.crop], columns[left : left + config.crop]
+
+
+def _used_range(matrix: Matrix) -> tuple[int, int]:
+    """Return the first source position with a weight, and one past the last."""
+    used = np.flatnonzero(matrix.any(axis=0))
+    return int(used[0]), int(used[-1]) + 1
 
 
 def _axis_matrix(method: str, source: int, target: int, *, shrinks: bool) -> Matrix:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from finedge.errors import BundleError, UsageError
 from finedge.schema import Constraint, Misfit, Text, at_most, between, decode
 
-Method = Literal["pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear"]
+Method = Literal["pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear", "cv2-antialias"]
 Rule = Literal["short-side", "squash"]
 Pixels = Annotated[int, between(1, 16384, unit="pixels")]
 Triple = tuple[float, float, float]
@@ -28,7 +28,8 @@ class Preprocess:
         resize: pixels of the short side (rule `short-side`) or of both sides (rule `squash`) after
             resizing.
         crop: pixels of the side of the square centre crop.
-        method: library and filter of the resize.
+        method: library and filter of the resize (`finedge/preprocess.py`). `cv2-antialias` is the
+            default of new trainings (`finedge/antialias.py`).
         rule: which side becomes `resize`.
         colour: the channel order.
         mean: per channel, for pixels in [0, 1]. It is part of the ONNX graph, so `preprocess()`

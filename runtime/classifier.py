@@ -17,7 +17,7 @@ from finedge.bundle import Bundle
 from finedge.confidence import Confidence
 from finedge.errors import FinedgeError, UsageError
 from finedge.ops import softmax
-from finedge.preprocess import preprocess
+from finedge.preprocess import preprocess_batch
 from finedge.runtime.backend import Session, SessionOptions, get_backend
 from finedge.runtime.variant.backend_choice import with_faster_backend
 from finedge.runtime.variant.choice import Choice
@@ -186,13 +186,16 @@ class Classifier:
         return [Prediction(top, times, self.abstains(top[0].p)) for top in tops]
 
     def prepare(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Preprocess frames into the network's input: uint8 [B, H, W, 3]."""
+        """Preprocess frames into the network's input: uint8 [B, H, W, 3].
+
+        Each frame is read once, and its crop is written into the batch at once.
+        """
         for frame in frames:
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
                 raise UsageError(
                     f"a frame of {frame.dtype} {list(frame.shape)}", expected="uint8 [H, W, 3], RGB"
                 )
-        return np.stack([preprocess(frame, self.bundle.spec.preprocess) for frame in frames])
+        return preprocess_batch(frames, self.bundle.spec.preprocess, count=len(frames))
 
     def scores(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the model on a prepared batch; return its main output, float32 [B, classes]."""

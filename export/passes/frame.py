@@ -1,6 +1,6 @@
 """Whole frames in: the resize and crop of `finedge/preprocess.py` as the first nodes of a graph.
 
-They become two constant MatMuls.
+They become two constant MatMuls, after an AveragePool for each halving of `cv2-antialias`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from finedge.errors import FinedgeError
 from finedge.graph.edit import copied, replace_items
 from finedge.graph.patterns import TO_PLANES, frames_to_planes
-from finedge.resample import resize_matrices
+from finedge.resample import Resampling, resampling
 from finedge.spec import Preprocess
 
 PREFIX = "frame/"
@@ -36,20 +35,18 @@ def accept_frames(
     framed = copied(model)
     graph = framed.graph
     cast, transpose = _head(graph)
-    rows, columns = resize_matrices(preprocess, height=height, width=width)
-    (top, bottom), (left, right) = _used_range(rows), _used_range(columns)
+    steps = resampling(preprocess, height=height, width=width)
     constants = {
-        "begin": np.array([top, left], np.int64),
-        "end": np.array([bottom, right], np.int64),
+        "begin": np.array([steps.top, steps.left], np.int64),
+        "end": np.array([steps.bottom, steps.right], np.int64),
         "axes": np.array([1, 2], np.int64),
-        "columns": np.ascontiguousarray(columns[:, left:right].T),
-        "rows": np.ascontiguousarray(rows[:, top:bottom]),
+        "columns": np.ascontiguousarray(steps.columns.T),
+        "rows": np.ascontiguousarray(steps.rows),
         "half": np.float32(0.5),
         "black": np.float32(0),
         "white": np.float32(255),
     }
-    rounds_between = preprocess.method.startswith("pillow")
-    nodes = _nodes(graph.input[0].name, transpose.output[0], rounds_between=rounds_between)
+    nodes = _nodes(graph.input[0].name, transpose.output[0], steps)
     rest = [node for node in graph.node if node not in (cast, transpose)]
     replace_items(graph.node, [*nodes, *rest])
     graph.initializer.extend(
@@ -85,12 +82,6 @@ def _head(graph: GraphProto) -> tuple[NodeProto, NodeProto]:
     return head
 
 
-def _used_range(matrix: NDArray[np.float32]) -> tuple[int, int]:
-    """Return the first source position with a weight, and one past the last."""
-    used = np.flatnonzero(matrix.any(axis=0))
-    return int(used[0]), int(used[-1]) + 1
-
-
 class _Chain:
     """Nodes one after the other; each call appends one and returns its output's name."""
 
@@ -111,15 +102,17 @@ class _Chain:
         return self.add("Clip", levels, f"{PREFIX}black", f"{PREFIX}white", out=out)
 
 
-def _nodes(frames: str, planes: str, *, rounds_between: bool) -> list[NodeProto]:
+def _nodes(frames: str, planes: str, steps: Resampling) -> list[NodeProto]:
     """Return the nodes from uint8 frames [B, height, width, 3] to float32 [B, 3, crop, crop]."""
     chain = _Chain()
     # The Cast is first: TensorRT cannot transpose uint8.
     pixels = chain.add("Cast", frames, to=TensorProto.FLOAT)
     part = chain.add("Slice", pixels, f"{PREFIX}begin", f"{PREFIX}end", f"{PREFIX}axes")
-    part_planes = chain.add("Transpose", part, perm=TO_PLANES)
+    part = chain.add("Transpose", part, perm=TO_PLANES)
+    for block in steps.halvings:
+        part = chain.grey(chain.add("AveragePool", part, kernel_shape=block, strides=block))
     # Columns before rows, as both libraries do.
-    narrow = chain.add("MatMul", part_planes, f"{PREFIX}columns")
-    crop = chain.add("MatMul", f"{PREFIX}rows", chain.grey(narrow) if rounds_between else narrow)
-    chain.grey(crop, out=planes)
+    narrow = chain.add("MatMul", part, f"{PREFIX}columns")
+    narrow = chain.grey(narrow) if steps.rounds_between else narrow
+    chain.grey(chain.add("MatMul", f"{PREFIX}rows", narrow), out=planes)
     return chain.nodes

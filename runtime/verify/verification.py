@@ -14,7 +14,7 @@ from finedge.bundle import Bundle
 from finedge.data import Item
 from finedge.golden import read_golden
 from finedge.image import read_image
-from finedge.preprocess import preprocess
+from finedge.preprocess import preprocess_batch
 from finedge.runtime.backend import Backend, get_backend
 from finedge.runtime.evaluate.labelled import bundle_dataset
 
@@ -55,7 +55,8 @@ class Verification:
     def batch(self) -> NDArray[np.uint8]:
         """The real images, preprocessed: uint8 [N, H, W, 3]."""
         settings = self.bundle.spec.preprocess
-        return np.stack([preprocess(read_image(item.path), settings) for item in self.items])
+        frames = (read_image(item.path) for item in self.items)
+        return preprocess_batch(frames, settings, count=len(self.items))
 
     @cached_property
     def reference(self) -> tuple[Backend, Bundle]:

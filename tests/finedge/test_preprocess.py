@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from finedge.errors import UsageError
 from finedge.preprocess import PILLOW, preprocess, resized_shape
-from finedge.spec import Preprocess
+from finedge.spec import Method, Preprocess
 
-METHODS = ["pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear"]
+METHODS = get_args(Method)
 # Resizing only the crop with its margin rounds other intermediate sums than resizing everything.
 GREY_LEVELS = 1
 

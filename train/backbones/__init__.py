@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from finedge.errors import UsageError, nearest
-from finedge.spec import Preprocess
+from finedge.spec import Method, Preprocess
 from finedge.train.backbones.base import Backbone
 from finedge.train.backbones.efficientnet_lite import efficientnet_lite, efficientnet_lite_s16
 from finedge.train.backbones.mobilenet import mobilenetv2
@@ -17,6 +17,10 @@ from finedge.train.backbones.wide_resnet import wide_resnet
 
 __all__ = ["BACKBONES", "Backbone", "BackboneEntry", "entry", "make", "names"]
 
+# The resize of new trainings. The packaged weights were trained with bicubic, torchvision's with
+# bilinear. Fine-tuning adapts to this one, and a device computes it in a tenth of the time.
+METHOD: Method = "cv2-antialias"
+
 
 @dataclass(frozen=True)
 class BackboneEntry:
@@ -24,7 +28,7 @@ class BackboneEntry:
 
     Attributes:
         build: builds it with random weights, from its name.
-        preprocess: the preprocessing that its weights were trained with.
+        preprocess: the sizes, mean and std that its weights were trained with, and METHOD.
         weights: its named weights, besides `none` and files.
         paper: where it comes from.
     """
@@ -40,24 +44,28 @@ def _resnet(*, v2: bool) -> BackboneEntry:
         "imagenet": torchvision_hub("IMAGENET1K_V1"),
         **({"imagenet-v2": torchvision_hub("IMAGENET1K_V2")} if v2 else {}),
     }
-    return BackboneEntry(resnet, Preprocess(), weights, "arXiv 1512.03385")
+    return BackboneEntry(resnet, Preprocess(method=METHOD), weights, "arXiv 1512.03385")
 
 
 def _lite(
     *, resize: int, crop: int, build: Callable[[str], Backbone] = efficientnet_lite
 ) -> BackboneEntry:
-    # (pixel - 127) / 128, bicubic: what the packaged weights were trained with.
+    # (pixel - 127) / 128: what the packaged weights were trained with.
     mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-    preprocess = Preprocess(resize, crop, "pillow-bicubic", mean=mean, std=std)
+    preprocess = Preprocess(resize, crop, METHOD, mean=mean, std=std)
     paper = "EfficientNet-Lite (no paper); arXiv 1905.11946"
     return BackboneEntry(build, preprocess, {"imagenet": lite_package}, paper)
+
+
+def _mobilenet() -> BackboneEntry:
+    return BackboneEntry(mobilenetv2, Preprocess(method=METHOD), {}, "arXiv 1801.04381")
 
 
 def _wide(*, dropout: float = 0.0) -> BackboneEntry:
     # Mean and standard deviation of CIFAR.
     mean = (125.3 / 255, 123.0 / 255, 113.9 / 255)
     std = (63.0 / 255, 62.1 / 255, 66.7 / 255)
-    preprocess = Preprocess(32, 32, mean=mean, std=std)
+    preprocess = Preprocess(32, 32, METHOD, mean=mean, std=std)
     build = partial(wide_resnet, dropout=dropout)
     return BackboneEntry(build, preprocess, {}, "arXiv 1605.07146")
 
@@ -71,7 +79,9 @@ BACKBONES: dict[str, BackboneEntry] = {
     "efficientnet_lite1": _lite(resize=272, crop=240),
     "efficientnet_lite2": _lite(resize=292, crop=260),
     "efficientnet_lite0_s16": _lite(resize=256, crop=224, build=efficientnet_lite_s16),
-    "mobilenetv2_035": BackboneEntry(mobilenetv2, Preprocess(), {}, "arXiv 1801.04381"),
+    "mobilenetv2_035": BackboneEntry(
+        mobilenetv2, Preprocess(method=METHOD), {}, "arXiv 1801.04381"
+    ),
     "wrn_16_1": _wide(),
     "wrn_28_10": _wide(),
     "wrn_40_10": _wide(),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import get_args
 
 import numpy as np
 
 from finedge.preprocess import preprocess
-from finedge.spec import Preprocess
+from finedge.spec import Method, Preprocess
 
-METHODS = ("pillow-bilinear", "pillow-bicubic", "cv2-area", "cv2-linear")
+METHODS = get_args(Method)
 SIZES = ((480, 640), (401, 600), (1080, 1920))
 
 

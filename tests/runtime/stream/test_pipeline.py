@@ -350,3 +350,23 @@ def test_a_region_outside_the_frame_ends_the_run_with_its_error() -> None:
 def test_sources_without_a_frame_end_at_once() -> None:
     with Pipeline([CountedSource(0), CountedSource(0, live=True)], Steps()) as pipeline:
         assert list(pipeline) == []
+
+
+def test_no_frame_and_no_batch_is_copied_between_the_stages() -> None:
+    prepared, scored = list[tuple[np.ndarray, np.ndarray]](), list[np.ndarray]()
+
+    class Recording(Steps):
+        def prepare(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+            prepared.append((frames[0], super().prepare(frames)))
+            return prepared[-1][1]
+
+        def scores(self, batch: np.ndarray) -> np.ndarray:
+            scored.append(batch)
+            return super().scores(batch)
+
+    region = Region.parse("1,0,3,2")
+    with Pipeline([CountedSource(3)], Recording(), region=region) as pipeline:
+        answers = [answer for answer in pipeline if isinstance(answer, Answer)]
+    for answer, (part, batch), pixels in zip(answers, prepared, scored, strict=True):
+        assert np.shares_memory(part, answer.frame.image)
+        assert batch is pixels
