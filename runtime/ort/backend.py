@@ -81,10 +81,15 @@ class OnnxRuntimeBackend:
             return self._start(model, bundle, SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE))
         return self._start(read_onnx(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
 
-    def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
-        """Open the float model with one more output, `tap/NAME`, for each tap of the bundle."""
-        model = with_taps(read_model(bundle.file(FLOAT_FILE)), bundle.taps).SerializeToString()
-        return self._start(model, bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
+    def open_with_taps(self, bundle: Bundle, *, file: str = FLOAT_FILE) -> OnnxRuntimeSession:
+        """Open a file with one more output, `tap/NAME`, for each tap of the bundle."""
+        model, precision = read_model(bundle.file(file)), file.split(".")[1]
+        if precision == "int8" and self._cuts_weights():
+            from finedge.graph.reduce_range import reduce_range
+
+            model, precision = reduce_range(model), REDUCED_RANGE
+        content = with_taps(model, bundle.taps).SerializeToString()
+        return self._start(content, bundle, SessionInfo(NAME, cpu_name(), file, precision))
 
     def _cuts_weights(self) -> bool:
         if self.options.exact or int8_products() == "exact":
