@@ -138,6 +138,23 @@ class ClassChange:
     n: Count
     top1: Annotated[Mapping[Name, Share], at_most(100)]
     change: Difference | None = None
+    flips: Count | None = None
+    mcnemar_p: Share | None = None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far the probabilities of a variant can be trusted.
+
+    Attributes:
+        ece: the expected calibration error of the probabilities that users see.
+        ece_uncalibrated: the same at temperature 1.
+        bins: the number of answers, their mean probability, and the share that is right.
+    """
+
+    ece: Share
+    ece_uncalibrated: Share
+    bins: Annotated[tuple[tuple[Count, Share, Share], ...], at_most(100)]
 
 
 @dataclass(frozen=True)
@@ -165,6 +182,9 @@ class Report:
     rows: Annotated[tuple[ReportRow, ...], Constraint(bool, "rows"), at_most(500)]
     comparisons: Annotated[tuple[Comparison, ...], at_most(5_000)] = ()
     per_class: Annotated[Mapping[Name, tuple[ClassChange, ...]], at_most(500)] = field(
+        default_factory=dict
+    )
+    reliability: Annotated[Mapping[Name, Mapping[Name, Reliability]], at_most(500)] = field(
         default_factory=dict
     )
 
