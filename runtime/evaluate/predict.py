@@ -50,9 +50,13 @@ class Answers:
     def of(self, mask: NDArray[np.bool_]) -> Answers:
         """Return the answers to some of the images; `mask` is bool [n]."""
         items = tuple(item for item, chosen in zip(self.items, mask, strict=True) if chosen)
-        arrays = (self.labels, self.ranked, self.probabilities, self.uncalibrated)
-        labels, ranked, probabilities, uncalibrated = (array[mask] for array in arrays)
-        return Answers(items, labels, ranked, probabilities, uncalibrated)
+        return Answers(
+            items,
+            self.labels[mask],
+            self.ranked[mask],
+            self.probabilities[mask],
+            self.uncalibrated[mask],
+        )
 
     def record(self) -> dict[str, object]:
         """Return top1, top5, n and wilson95."""
