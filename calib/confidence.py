@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 
 from finedge.calib.held_out import SPLIT, HeldOutScores
 from finedge.ops import softmax
+from finedge.reliability import calibration_error, reliability
 
 log = logging.getLogger(__name__)
 
 BOUNDS = (0.05, 20.0)  # of T
 MAX_FALSE_REJECTS = 0.05
-BINS = 15  # of the calibration error, as in the paper
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 TOLERANCE = 1e-5  # of log T
 
@@ -149,8 +149,8 @@ def fit(
         reject,
         max_false_rejects,
         len(labels),
-        calibration_error(before, right),
-        calibration_error(after, right),
+        calibration_error(reliability(before, right)),
+        calibration_error(reliability(after, right)),
         coverage=float(accepted.mean()),
         accuracy=float(right.mean()),
         accuracy_accepted=float(right[accepted].mean()) if accepted.any() else 0.0,
@@ -205,18 +205,6 @@ def threshold(
         return 0.0
     # The smallest number is added since 0.02 * 150 is a little less than 3 in floating point.
     return float(of_right[int(max_false_rejects * len(of_right) + 1e-9)])
-
-
-def calibration_error(
-    probabilities: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = BINS
-) -> float:
-    """Return the expected calibration error (Guo et al., eq. 3).
-
-    |share right - mean probability| over bins of equal width, weighted by their images.
-    """
-    index = np.clip(np.ceil(probabilities * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(index, weights=right - probabilities, minlength=bins)
-    return float(np.abs(gaps).sum() / len(probabilities))
 
 
 def _top_probability(scores: NDArray[np.floating], temperature: float) -> NDArray[np.floating]:

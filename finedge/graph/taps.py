@@ -20,6 +20,8 @@ PREFIX = "tap/"
 def with_taps(model: onnx.ModelProto, taps: Iterable[Tap]) -> onnx.ModelProto:
     """Return `model`, changed, with a float32 output `tap/NAME` for each tap.
 
+    Of a tensor that the model quantizes, it is what the following nodes read: after Q/DQ.
+
     Raises:
         BundleError: the model has no tensor of a tap.
     """
@@ -30,14 +32,26 @@ def with_taps(model: onnx.ModelProto, taps: Iterable[Tap]) -> onnx.ModelProto:
             f"the model has no tensor {missing[0].tensor} (tap '{missing[0].name}')",
             fix="export again",
         )
+    dequantized = _dequantized(model.graph)
     for tap in taps:
-        _add_output(model.graph, f"{PREFIX}{tap.name}", tap.tensor)
+        tensor = dequantized.get(tap.tensor, tap.tensor)
+        _add_output(model.graph, f"{PREFIX}{tap.name}", tensor)
     return model
 
 
 def tensors(model: onnx.ModelProto) -> set[str]:
     """Return the names of all tensors that a node makes."""
     return set(producers(model.graph))
+
+
+def _dequantized(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return the tensors that are quantized: {tensor: the same after Q/DQ}."""
+    quantized = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    return {
+        quantized[node.input[0]]: node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantized
+    }
 
 
 def _add_output(graph: onnx.GraphProto, name: str, tensor: str) -> None:

@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from finedge.data import Item
 from finedge.measure import mcnemar
+from finedge.reliability import calibration_error, reliability
 from finedge.runtime.evaluate.predict import Answers
 
 
@@ -64,19 +68,44 @@ def paired_interval95(gained: int, lost: int, *, n: int) -> tuple[float, float]:
     return round(max(-1.0, middle - half), 6), round(min(1.0, middle + half), 6)
 
 
-def per_class(labels: Sequence[str], answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
-    """Return the accuracy of each class that has images: label, n, top-1 share by variant, change.
+def reliability_record(answers: Answers) -> dict[str, Any]:
+    """Return the reliability of a variant's answers, with and without its temperature.
 
-    The change is from fp32 to int8; it is None where one of the two is missing.
+    `ece` is the expected calibration error of the probabilities that users see, `ece_uncalibrated`
+    that at temperature 1. `bins` are those of the first.
+    """
+    first = answers.probabilities[:, 0]
+    bins = reliability(first, answers.correct)
+    before = reliability(answers.uncalibrated, answers.correct)
+    return {
+        "ece": round(calibration_error(bins), 6),
+        "ece_uncalibrated": round(calibration_error(before), 6),
+        "bins": [[one.n, round(one.p, 6), round(one.right, 6)] for one in bins],
+    }
+
+
+def per_class(labels: Sequence[str], answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
+    """Return each class that has images: label, n, top-1 share by variant, and what INT8 changes.
+
+    `change`, `flips` and `mcnemar_p` compare int8 with fp32 (see `Change`); they are None where one
+    of the two is missing.
     """
     truth = next(iter(answers.values())).labels
     rows = []
     for index in sorted(set(truth.tolist())):
         mask = truth == index
         top1 = {variant: round(float(a.correct[mask].mean()), 6) for variant, a in answers.items()}
-        both = {"fp32", "int8"} <= set(top1)
-        difference = round(top1["int8"] - top1["fp32"], 6) if both else None
-        rows.append(
-            {"label": labels[index], "n": int(mask.sum()), "top1": top1, "change": difference}
-        )
+        row = {"label": labels[index], "n": int(mask.sum()), "top1": top1}
+        rows.append({**row, **_class_change(answers, mask)})
     return rows
+
+
+def _class_change(answers: Mapping[str, Answers], mask: NDArray[np.bool_]) -> dict[str, Any]:
+    if not {"fp32", "int8"} <= set(answers):
+        return {"change": None, "flips": None, "mcnemar_p": None}
+    result = change(*(answers[variant].of(mask) for variant in ("fp32", "int8")))
+    return {
+        "change": result.top1_change,
+        "flips": result.flips,
+        "mcnemar_p": round(result.mcnemar_p, 6),
+    }

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from finedge.runtime.benchmark.accuracy import Change, change, per_class
+from finedge.runtime.benchmark.accuracy import Change, change, per_class, reliability_record
 from finedge.runtime.benchmark.conditions import (
     clocks_record,
     invalid_reasons,
@@ -45,6 +45,7 @@ def report_content(
         "comparisons": comparisons(measured, table),
         "per_class": class_changes(measured),
         "choices": {name: choice.to_json() for name, choice in measured.choices.items()},
+        "reliability": reliabilities(measured),
     }
 
 
@@ -170,6 +171,14 @@ def class_changes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
         for name in measured.bundles
         if name in by_bundle
     }
+
+
+def reliabilities(measured: Measured) -> dict[str, dict[str, Any]]:
+    """Return how far the probabilities of each bundle and variant can be trusted."""
+    records: dict[str, dict[str, Any]] = {}
+    for (bundle, variant), answers in measured.answers.items():
+        records.setdefault(bundle, {})[variant] = reliability_record(answers)
+    return records
 
 
 def samples(measured: Measured) -> bytes:

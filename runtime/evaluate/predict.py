@@ -33,17 +33,30 @@ class Answers:
         labels: their true classes, int [n].
         ranked: the classes it named, the best first, int [n, k]; k is 5, or all if there are fewer.
         probabilities: the probabilities of those classes, float32 [n, k].
+        uncalibrated: the probability of the first class at temperature 1, float32 [n].
     """
 
     items: tuple[Item, ...]
     labels: NDArray[np.intp]
     ranked: NDArray[np.intp]
     probabilities: NDArray[np.float32]
+    uncalibrated: NDArray[np.float32]
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Whether the first named class is the true one: bool [n]."""
         return np.equal(self.ranked[:, 0], self.labels)
+
+    def of(self, mask: NDArray[np.bool_]) -> Answers:
+        """Return the answers to some of the images; `mask` is bool [n]."""
+        items = tuple(item for item, chosen in zip(self.items, mask, strict=True) if chosen)
+        return Answers(
+            items,
+            self.labels[mask],
+            self.ranked[mask],
+            self.probabilities[mask],
+            self.uncalibrated[mask],
+        )
 
     def record(self) -> dict[str, object]:
         """Return top1, top5, n and wilson95."""
@@ -71,7 +84,7 @@ def predict(
     Raises:
         DataError: no images, or one cannot be read (see `finedge.data.drop_unreadable`).
     """
-    from finedge.runtime.classifier import order
+    from finedge.runtime.classifier import order, probabilities
 
     if not items:
         raise DataError("no images to evaluate", expected="at least one")
@@ -82,7 +95,8 @@ def predict(
     ranked = order(p)[:, :RANKED]
     ranked_p = np.take_along_axis(p, ranked, axis=1)
     labels = np.array([item.label for item in items], dtype=np.intp)
-    return Answers(items, labels, ranked, ranked_p.astype(np.float32))
+    uncalibrated = probabilities(scores).max(axis=1).astype(np.float32)
+    return Answers(items, labels, ranked, ranked_p.astype(np.float32), uncalibrated)
 
 
 def _batches(

@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.errors import DataError, UsageError, nearest
 from finedge.progress import watched
+from finedge.runtime.evaluate.labelled import SplitOptions, evaluated_images
 
 if TYPE_CHECKING:
     from finedge.bundle import Bundle
-    from finedge.runtime.explain.explainer import Explained
-    from finedge.runtime.explain.maps import HeatMap, Panel
-    from finedge.runtime.explain.sheet import Card
     from finedge.runtime.explain.views import ExplainOptions
     from finedge.runtime.sources import Frame
 
-log = logging.getLogger(__name__)
-
-SCHEMA = 1
-ABOUT = (
-    "Heat maps over the crop that the network saw, computed from the float model. "
-    "Attention is a multiple of the uniform level, at which the model looks at every place alike. "
-    "Evidence is how much each place adds to the score of the class: "
-    "the mean of the map plus a constant is that score. "
-    "A bright place is one that the model uses. "
-    "The picture does not say that this place is the reason for the answer, or a good one."
+IMAGES = "Heat maps over the crop that the network saw, computed from the float model."
+FLIPS = (
+    "The images whose answer INT8 changes on this machine, those that it lost first. "
+    "Each heat map is drawn twice: from the float model, and from the INT8 model."
 )
+TEST_SPLIT = SplitOptions()
 
 
 def explain(
     bundle: Positional[Path],
-    images: Positional[tuple[str, ...]],
+    images: Positional[tuple[str, ...]] = (),
     *,
     out: Path,
     at: str = "",
     label: str = "",
     contrast: bool = False,
+    flips: bool = False,
+    max_flips: int = 24,
+    dataset: OmitArgPrefixes[SplitOptions] = TEST_SPLIT,
 ) -> dict[str, Any]:
     """Show where a classifier looks: one PNG an image, a page with all of them, and the numbers.
 
         finedge explain birds.finedge photos/ --out explained
+        finedge explain birds.finedge --flips --data photos --out flips
 
     Args:
         bundle: the bundle to look into; it is not changed.
@@ -55,66 +50,69 @@ def explain(
             the mean over all queries.
         label: evidence for this class instead of the predicted one.
         contrast: also show the evidence for the class rather than for the best other one.
+        flips: show labelled images whose answer INT8 changes, in float32 and in INT8.
+        max_flips: how many of them to show.
+        dataset: the labelled images of --flips.
     """
     from finedge.bundle import Bundle
     from finedge.files import writable_place
-    from finedge.runtime.explain.explainer import Explainer
 
     loaded = Bundle.load(bundle)
     options = _options(loaded, at=at, label=label, contrast=contrast)
     writable_place(out, option="--out")
-    explainer = Explainer(loaded)
-    cards: list[Card] = []
-    records: list[dict[str, Any]] = []
-    for frame in watched(_frames(images), "explaining"):
-        png = _free_name(Path(frame.name), [record["png"] for record in records])
-        explained = explainer(frame.image, options)
-        cards.append(_write_png(explained, out, name=frame.name, png=png))
-        records.append(_record(frame, explained, png))
-    _write_pages(loaded, out, at=at, cards=cards, records=records)
-    printed = ("image", "png", "label", "p")
-    return {
-        "out": str(out.resolve()),
-        "images": [{key: record[key] for key in printed} for record in records],
-    }
+    if not flips:
+        return _explain_images(loaded, _frames(images), out, options=options, at=at)
+    if images:
+        raise UsageError(f"--flips with {images[0]}", expected="--flips --data DIR, or images")
+    if max_flips < 1:
+        raise UsageError(f"--max-flips {max_flips}", expected="at least 1")
+    return _explain_flips(loaded, dataset, out, options=options, limit=max_flips)
 
 
-def _write_png(explained: Explained, out: Path, *, name: str, png: str) -> Card:
-    """Write the PNG of an image; return its card on the page."""
-    from finedge.files import write_bytes
-    from finedge.runtime.explain.sheet import card
-    from finedge.runtime.explain.strip import answer, strip, tiles
-
-    heading, pictures = answer(explained), tiles(explained)
-    write_bytes(out / png, strip(pictures, heading=heading, name=name))
-    log.debug("%s: %s", name, heading)
-    return card(pictures, name=name, answer=heading, png=png)
-
-
-def _write_pages(
-    bundle: Bundle,
-    out: Path,
-    *,
-    at: str,
-    cards: Sequence[Card],
-    records: Sequence[dict[str, Any]],
-) -> None:
-    """Write explain.json and index.html."""
+def _explain_images(
+    bundle: Bundle, frames: Iterator[Frame], out: Path, *, options: ExplainOptions, at: str
+) -> dict[str, Any]:
     from finedge.bundle import FLOAT_FILE
-    from finedge.files import write_text
-    from finedge.runtime.explain.sheet import sheet
+    from finedge.runtime.explain.explainer import Explainer
+    from finedge.runtime.explain.folder import ExplainFolder, explained_record
+    from finedge.runtime.explain.strip import answer, tiles
 
-    content = {
-        "schema": SCHEMA,
-        "bundle": bundle.name,
-        "digest": bundle.digest(),
-        "file": FLOAT_FILE,
-        "at": at or None,
-        "images": list(records),
-    }
-    title = f"{bundle.name}: {bundle.spec.model} on {bundle.spec.backbone}"
-    write_text(out / "explain.json", json.dumps(content, indent=1))
-    write_text(out / "index.html", sheet(cards, title=title, about=ABOUT))
+    explainer, folder = Explainer(bundle), ExplainFolder(bundle, out)
+    for frame in watched(frames, "explaining"):
+        explained = explainer(frame.image, options)
+        record = {"image": frame.name, **explained_record(explained)}
+        folder.add(
+            tiles(explained), image=Path(frame.name), heading=answer(explained), record=record
+        )
+    folder.write(about=IMAGES, numbers={"file": FLOAT_FILE, "at": at or None})
+    printed = ("image", "png", "label", "p")
+    records = [{key: record[key] for key in printed} for record in folder.records]
+    return {"out": str(out.resolve()), "images": records}
+
+
+def _explain_flips(
+    bundle: Bundle, dataset: SplitOptions, out: Path, *, options: ExplainOptions, limit: int
+) -> dict[str, Any]:
+    from finedge.runtime.explain.flips import explain_flips, find_flips
+    from finedge.runtime.explain.folder import ExplainFolder
+
+    flips = find_flips(bundle, evaluated_images(bundle, dataset).items)
+    folder, items = ExplainFolder(bundle, out), flips.items[:limit]
+    images = explain_flips(bundle, items, options)
+    for flipped in watched(images, "explaining", total=len(items)):
+        folder.add(
+            flipped.tiles(),
+            image=flipped.item.path,
+            heading=flipped.heading(bundle.spec.labels),
+            record=flipped.record(bundle.spec.labels),
+        )
+    folder.write(about=FLIPS, numbers=flips.record())
+    records = [
+        {"image": r["image"], "png": r["png"], "truth": r["truth"]}
+        | {variant: r[variant]["label"] for variant in ("fp32", "int8")}
+        for r in folder.records
+    ]
+    return {"out": str(out.resolve()), **flips.record(), "images": records}
 
 
 def _options(bundle: Bundle, *, at: str, label: str, contrast: bool) -> ExplainOptions:
@@ -154,65 +152,10 @@ def _frames(images: Sequence[str]) -> Iterator[Frame]:
     kinds = [SOURCES[name] for name in ("glob", "folder", "image")]
     forms = ", ".join(kind.form for kind in kinds)
     if not images:
-        raise UsageError("no image was given", expected=forms)
+        raise UsageError("no image was given", expected=f"{forms}; or --flips --data DIR")
     for uri in images:
         kind = next((kind for kind in kinds if kind.claims(uri)), None)
         if kind is None:
             raise DataError(f"there is no image '{uri}'", expected=forms)
         with kind.open(uri) as source:
             yield from source
-
-
-def _free_name(image: Path, taken: Sequence[str]) -> str:
-    """Return NAME.png, or where another image took that, FOLDER-NAME.png, then with a number."""
-    longer = f"{image.resolve().parent.name}-{image.stem}"
-    numbered = (f"{longer}-{i}" for i in range(2, len(taken) + 2))
-    names = (image.stem, longer, *numbered)
-    return next(f"{name}.png" for name in names if f"{name}.png" not in taken)
-
-
-def _record(frame: Frame, explained: Explained, png: str) -> dict[str, Any]:
-    best, size = explained.top[0], len(explained.pixels)
-    return {
-        "image": frame.name,
-        "png": png,
-        "label": best.label,
-        "p": best.p,
-        "top": [{"label": ranked.label, "p": ranked.p} for ranked in explained.top],
-        "views": [_view_record(panel, size) for panel in explained.panels],
-    }
-
-
-def _view_record(panel: Panel, size: int) -> dict[str, Any]:
-    """Return the numbers of a panel; `mark` is (x, y) in 0..1 of the crop."""
-    return {
-        "title": panel.title,
-        "label": panel.view.label,
-        "kind": panel.view.kind,
-        "tap": panel.view.tap,
-        "grid": list(panel.maps[0].values.shape),
-        "unit": panel.unit,
-        "uniform": panel.uniform,
-        "full_colour": panel.full,
-        "mark": None if panel.mark is None else _in_crop(panel.mark, size),
-        "maps": [_map_record(heat, size) for heat in panel.maps],
-        **panel.numbers,
-    }
-
-
-def _map_record(heat: HeatMap, size: int) -> dict[str, Any]:
-    """Return the numbers of a map; `peak` is (x, y) in 0..1 of the crop.
-
-    A peak may lie a little outside, where padding puts its centre.
-    """
-    return {
-        "min": float(heat.values.min()),
-        "max": float(heat.values.max()),
-        "mean": float(heat.values.mean()),
-        "effective_positions": heat.effective,
-        "peak": _in_crop(heat.peak, size),
-    }
-
-
-def _in_crop(point: tuple[float, float], size: int) -> list[float]:
-    return [round(c / size, 4) for c in point]

@@ -1,4 +1,4 @@
-"""A bundle's float model, opened so that its views can be drawn."""
+"""A bundle's model, opened so that its views can be drawn."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.bundle import FLOAT_FILE, Bundle, Tap, View
-from finedge.errors import BundleError, nearest
+from finedge.bundle import CPU_FILE, FLOAT_FILE, PROJECTED_FILE, Bundle, Tap, View
+from finedge.errors import BundleError, UsageError, nearest
 from finedge.graph.folding import fold
 from finedge.graph.onnx_file import read_model
 from finedge.ops import CROSS_LAYER_ATTENTION
@@ -36,27 +36,32 @@ class Explained:
 
 
 class Explainer:
-    """Makes the panels of a bundle's views, from a copy of its float model in memory.
+    """Makes the panels of a bundle's views, from a copy of its model in memory.
 
         explainer = Explainer(Bundle.load("birds.finedge"))
         for panel in explainer(frame).panels:
             print(panel.title, panel.maps[0].peak)
 
+    Args:
+        bundle: the bundle to look into.
+        variant: fp32, or int8: what the nodes of the INT8 file for ONNX Runtime read.
+
     Raises:
         BundleError: the bundle declares no views, or a view does not fit its graph.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, variant: str = "fp32") -> None:
         _refuse_without_views(bundle)
-        graph = Graph(fold(read_model(bundle.file(FLOAT_FILE)), CROSS_LAYER_ATTENTION))
+        source, file = _files(bundle, variant)
+        graph = Graph(fold(read_model(bundle.file(source)), CROSS_LAYER_ATTENTION))
         self.views: tuple[OpenView, ...] = tuple(
             _open(view, bundle, graph) for view in bundle.views
         )
         self._spec, self._places = bundle.spec, Places(graph)
         tensors = dict.fromkeys(tensor for view in self.views for tensor in view.tensors)
         taps = tuple(Tap(tensor, tensor) for tensor in tensors)
-        session = OnnxRuntimeBackend().open_with_taps(replace(bundle, taps=taps))
-        self._classifier = Classifier(bundle, session, "fp32")
+        session = OnnxRuntimeBackend().open_with_taps(replace(bundle, taps=taps), file=file)
+        self._classifier = Classifier(bundle, session, variant)
 
     def __call__(
         self, frame: NDArray[np.uint8], options: ExplainOptions | None = None
@@ -69,6 +74,15 @@ class Explainer:
         (top,) = self._classifier.rank(self._classifier.probabilities(inside.scores[None]))
         panels = tuple(panel for view in self.views for panel in view.panels(inside))
         return Explained(batch[0], top, panels)
+
+
+def _files(bundle: Bundle, variant: str) -> tuple[str, str]:
+    """Return the float file whose graph names a variant's tensors, and the file that runs."""
+    if variant == "fp32":
+        return FLOAT_FILE, FLOAT_FILE
+    if variant != "int8":
+        raise UsageError(f"variant '{variant}'", expected="fp32 or int8")
+    return PROJECTED_FILE if PROJECTED_FILE in bundle.files else FLOAT_FILE, CPU_FILE
 
 
 def _refuse_without_views(bundle: Bundle) -> None:

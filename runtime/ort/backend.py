@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, VARIANTS, Bundle
 from finedge.errors import SystemProblem
@@ -19,6 +20,9 @@ from finedge.runtime.ort.session import (
     open_model,
     session_settings,
 )
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +84,24 @@ class OnnxRuntimeBackend:
 
     def open_reduced(self, bundle: Bundle, file: str = CPU_FILE) -> OnnxRuntimeSession:
         """Open an INT8 file as CPUs run it whose products saturate: scaled for 16-bit sums."""
+        return self._start_reduced(read_model(bundle.file(file)), bundle, file)
+
+    def open_with_taps(self, bundle: Bundle, *, file: str = FLOAT_FILE) -> OnnxRuntimeSession:
+        """Open a file with one more output, `tap/NAME`, for each tap of the bundle."""
+        model, precision = read_model(bundle.file(file)), file.split(".")[1]
+        shown = with_taps(model, bundle.taps)
+        if precision == "int8" and self._saturates():
+            return self._start_reduced(shown, bundle, file)
+        info = SessionInfo(NAME, cpu_name(), file, precision)
+        return self._start(shown.SerializeToString(), bundle, info)
+
+    def _saturates(self) -> bool:
+        return not self.options.exact and int8_products() == "saturating"
+
+    def _start_reduced(self, model: ModelProto, bundle: Bundle, file: str) -> OnnxRuntimeSession:
         from finedge.graph.reduce_range import reduce_range
 
-        fitted = reduce_range(read_model(bundle.file(file)))
+        fitted = reduce_range(model)
         log.info(
             "where INT8 products saturate, the weights of %s are scaled to prevent it: "
             "%.0f %% of the output channels, mean scale of all %.2f",
@@ -92,14 +111,6 @@ class OnnxRuntimeBackend:
         )
         info = SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE, weight_scale=fitted.mean_scale)
         return self._start(fitted.model.SerializeToString(), bundle, info)
-
-    def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
-        """Open the float model with one more output, `tap/NAME`, for each tap of the bundle."""
-        model = with_taps(read_model(bundle.file(FLOAT_FILE)), bundle.taps).SerializeToString()
-        return self._start(model, bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
-
-    def _saturates(self) -> bool:
-        return not self.options.exact and int8_products() == "saturating"
 
     def _start(self, model: bytes, bundle: Bundle, info: SessionInfo) -> OnnxRuntimeSession:
         import onnxruntime

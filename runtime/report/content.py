@@ -147,6 +147,23 @@ class ClassChange:
     n: Count
     top1: Annotated[Mapping[Name, Share], at_most(100)]
     change: Difference | None = None
+    flips: Count | None = None
+    mcnemar_p: Share | None = None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far the probabilities of a variant can be trusted.
+
+    Attributes:
+        ece: the expected calibration error of the probabilities that users see.
+        ece_uncalibrated: the same at temperature 1.
+        bins: the number of answers, their mean probability, and the share that is right.
+    """
+
+    ece: Share
+    ece_uncalibrated: Share
+    bins: Annotated[tuple[tuple[Count, Share, Share], ...], at_most(100)]
 
 
 @dataclass(frozen=True)
@@ -185,6 +202,9 @@ class Report:
         default_factory=dict
     )
     choices: Annotated[Mapping[Name, ChoiceSection], at_most(500)] = field(default_factory=dict)
+    reliability: Annotated[Mapping[Name, Mapping[Name, Reliability]], at_most(500)] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         for classes in self.per_class.values():

@@ -12,6 +12,7 @@ import jinja2
 
 from finedge.runtime.report.method import method_text
 from finedge.runtime.report.picture import OTHER_SHAPE, SHAPES, colours, picture
+from finedge.runtime.report.reliability import reliability_plots
 from finedge.runtime.report.tables import class_tables, flat, meanings, row_tables
 from finedge.runtime.report.verdict import latency_rows, verdicts
 from finedge.sanitize import printable
@@ -64,6 +65,7 @@ def page(report: Mapping[str, Any]) -> str:
         meanings=meanings(tables),
         classes=class_tables(report),
         worst=WORST,
+        reliabilities=reliability_plots(report),
         environment=flat(report["environment"]),
         conditions=[_conditions(row) for row in rows],
         method=method_text(report),

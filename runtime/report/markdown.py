@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from finedge.runtime.report.method import method_text
+from finedge.runtime.report.reliability import reliability_plots
 from finedge.runtime.report.tables import (
     ClassTable,
     Table,
@@ -37,9 +38,20 @@ def markdown(report: Mapping[str, Any]) -> str:
     for classes in class_tables(report):
         heading = f"## What INT8 changed, class by class: {_safe(classes.bundle)}"
         parts += [heading, *_classes(classes)]
+    parts += _reliability(report)
     parts += ["## How it was measured", _list(map(_safe, method_text(report)))]
     parts += ["## Environment", _table(("fact", "value"), flat(report["environment"]))]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _reliability(report: Mapping[str, Any]) -> list[str]:
+    """Return the calibration errors: how far the probabilities can be trusted."""
+    plots = reliability_plots(report)
+    if not plots:
+        return []
+    columns = ("variant", "calibration error at temperature 1", "with its temperature")
+    rows = ((plot.name, f"{plot.ece_uncalibrated:.3f}", f"{plot.ece:.3f}") for plot in plots)
+    return ["## Can the probabilities be trusted?", _table(columns, rows)]
 
 
 def _list(items: Iterable[str]) -> str:
@@ -63,13 +75,16 @@ def _classes(table: ClassTable) -> tuple[str, ...]:
         note += f" {others} more that changed are in report.html."
     if not table.changed:
         return (note,)
-    columns = ("class", "images", *(f"{v} top-1 %" for v in table.variants), "change")
+    top1 = (f"{variant} top-1 %" for variant in table.variants)
+    columns = ("class", "images", *top1, "answers changed", "McNemar p", "change")
     return _table(columns, (_class_row(c, table.variants) for c in table.changed[:WORST])), note
 
 
 def _class_row(entry: Mapping[str, Any], variants: Sequence[str]) -> tuple[str, ...]:
     top1 = (f"{100 * entry['top1'][variant]:.1f}" for variant in variants)
-    return entry["label"], str(entry["n"]), *top1, f"{100 * entry['change']:+.1f}"
+    flips, p = entry.get("flips"), entry.get("mcnemar_p")
+    numbers = ("-" if flips is None else str(flips), "-" if p is None else f"{p:.2g}")
+    return entry["label"], str(entry["n"]), *top1, *numbers, f"{100 * entry['change']:+.1f}"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

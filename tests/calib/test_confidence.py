@@ -9,7 +9,6 @@ from finedge.bundle import Bundle
 from finedge.calib.command import calibrate
 from finedge.calib.confidence import (
     BOUNDS,
-    calibration_error,
     fit,
     fit_temperature,
     threshold,
@@ -85,15 +84,6 @@ def test_the_threshold_follows_its_rule(right, give_up, expected):
     assert threshold(p[::-1], np.array(right)[::-1], max_false_rejects=give_up) == pytest.approx(
         expected
     )
-
-
-def test_the_calibration_error_is_the_papers():
-    p, right = (
-        np.array([0.95, 0.95, 0.95, 0.95, 0.5, 0.5]),
-        np.array([True, True, True, False, True, False]),
-    )
-    assert calibration_error(p, right) == pytest.approx((4 * 0.2 + 2 * 0.0) / 6)
-    assert calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0
 
 
 def test_without_a_wrong_answer_the_temperature_stays_one(caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ import pytest
 from finedge.data import Item
 from finedge.errors import UsageError
 from finedge.measure import MIN_QUERIES
-from finedge.runtime.benchmark.accuracy import change, choose, paired_interval95, per_class
+from finedge.runtime.benchmark.accuracy import (
+    change,
+    choose,
+    paired_interval95,
+    per_class,
+    reliability_record,
+)
 from finedge.runtime.benchmark.modes import parse_modes
 from finedge.runtime.benchmark.rows import (
     latency_fields,
@@ -31,6 +38,7 @@ def answers(labels: list[int], top1: list[int]) -> Answers:
         np.array(labels),
         ranked,
         np.ones(ranked.shape, np.float32),
+        np.ones(len(labels), np.float32),
     )
 
 
@@ -107,9 +115,30 @@ def test_per_class_leaves_out_classes_without_images() -> None:
         {"fp32": answers([0, 0, 2], [0, 0, 2]), "int8": answers([0, 0, 2], [0, 1, 2])},
     )
     assert table == [
-        {"label": "a", "n": 2, "top1": {"fp32": 1.0, "int8": 0.5}, "change": -0.5},
-        {"label": "c", "n": 1, "top1": {"fp32": 1.0, "int8": 1.0}, "change": 0.0},
+        {
+            "label": "a",
+            "n": 2,
+            "top1": {"fp32": 1.0, "int8": 0.5},
+            "change": -0.5,
+            "flips": 1,
+            "mcnemar_p": 1.0,
+        },
+        {
+            "label": "c",
+            "n": 1,
+            "top1": {"fp32": 1.0, "int8": 1.0},
+            "change": 0.0,
+            "flips": 0,
+            "mcnemar_p": 1.0,
+        },
     ]
+
+
+def test_reliability_tells_the_probabilities_of_both_temperatures_apart() -> None:
+    one = replace(answers([0, 0], [0, 1]), uncalibrated=np.full(2, 0.5, np.float32))
+    record = reliability_record(one)
+    assert (record["ece"], record["ece_uncalibrated"]) == (0.5, 0.0)
+    assert record["bins"][-1] == [2, 1.0, 0.5]
 
 
 def test_per_class_without_int8_has_no_change() -> None:

@@ -126,9 +126,16 @@ def sample_report(
             "n": 30,
             "top1": {"fp32": 0.8, "int8": 0.8 + (i - 18) / 60},
             "change": (i - 18) / 60,
+            "flips": 2,
+            "mcnemar_p": 0.5,
         }
         for i in range(24)
     ]
+    trusted = {
+        "ece": 0.021,
+        "ece_uncalibrated": 0.094,
+        "bins": [[0, 0.0, 0.0]] * 12 + [[400, 0.83, 0.8], [0, 0.0, 0.0], [N - 400, 0.97, 0.96]],
+    }
     method = {
         "duration_s": 10.0, "warm_up_s": 2.0, "blocks": 15, "rewarm_s": 0.05, "block_s": 0.667,
         "frames": 256, "frames_from": "images of the test split",
@@ -149,6 +156,7 @@ def sample_report(
         "rows": rows + offline,
         "comparisons": comparisons,
         "per_class": {first: classes, second: classes[16:20]},
+        "reliability": {first: {"fp32": trusted, "int8": {**trusted, "ece": 0.094}}},
     }
 
 

@@ -136,7 +136,7 @@ def test_control_characters_of_users_reach_no_page(render: Any, sample: SimpleNa
 
 def test_a_pipe_in_a_label_keeps_the_markdown_table_whole(sample: SimpleNamespace) -> None:
     (line,) = [x for x in markdown(sample.report(label="a|b")).splitlines() if "a\\|b" in x]
-    assert line.replace("\\|", "").count("|") == 6
+    assert line.replace("\\|", "").count("|") == 8
 
 
 def test_the_page_needs_nothing_from_outside(sample: SimpleNamespace) -> None:
@@ -176,3 +176,17 @@ def test_power_has_columns_and_a_sentence_only_with_a_sensor(
 def test_classes_are_listed_worst_first(sample: SimpleNamespace) -> None:
     text = markdown(sample.report(label="the-worst"))
     assert text.index("the-worst") < text.index("class-1 ") < text.index("class-2 ")
+
+
+def test_the_calibration_error_and_its_plots_are_shown(sample: SimpleNamespace) -> None:
+    report = sample.report()
+    text = page(report)
+    assert text.count('class="reliability"') == 2
+    assert "calibration error 0.094 -&gt; 0.021 by temperature" in text
+    assert "400 answers with mean probability 0.83: 80 % right" in text
+    assert "| plain int8 | 0.094 | 0.094 |" in markdown(report)
+
+
+def test_a_report_without_reliability_has_no_plots(sample: SimpleNamespace) -> None:
+    report = {k: v for k, v in sample.report().items() if k != "reliability"}
+    assert 'class="reliability"' not in page(report)
