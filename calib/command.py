@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from finedge.calib.options import ConfidenceOptions, Int8Options
 from finedge.confidence import STAGE
 from finedge.data import NewImages
 from finedge.files import writable_place
+from finedge.provenance import DecisionRecord
 
 if TYPE_CHECKING:
     from finedge.calib.decision_set import Samples
-    from finedge.calib.int8_files import Int8Files
+    from finedge.calib.int8_files import CalibratedModel, Int8Files
+    from finedge.calib.plan import QuantizationPlan
     from finedge.calib.record import Int8Record
     from finedge.data import DataSet
 
@@ -58,30 +60,69 @@ def calibrate(
     loaded = Bundle.load(bundle)
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
     dataset = bundle_dataset(loaded, data, new_images=new_images)
-    decision_images = int8.decision_images if int8.decides else 0
     samples = draw_samples(
-        dataset, images=int8.images, decision_images=decision_images, seed=int8.seed
+        dataset,
+        images=max(int8.sizes),
+        decision_images=int8.decision_images if int8.decides else 0,
+        seed=int8.seed,
     )
-    made = _int8_files(loaded, samples, options=int8)
+    made, decision = _int8_files(loaded, samples, options=int8)
     with trial_bundle(loaded, made.files) as trial:
         golden = golden_with(loaded, trial, files=made.files)
         fits = _confidence(trial, dataset, options=confidence)
-    record = replace(_record(loaded, samples, made), data=counts(dataset), confidence=fits)
+    record = replace(
+        _record(loaded, samples, made),
+        data=counts(dataset),
+        decision=decision,
+        confidence=fits,
+    )
     loaded.extend(STAGE, {**made.files, GOLDEN: golden}, record.to_json())
     images = len(samples.calibration.items)
     log.info("%s: INT8 files of %s from %d images", bundle, record.source, images)
     return _result(record, made)
 
 
-def _int8_files(bundle: Bundle, samples: Samples, *, options: Int8Options) -> Int8Files:
+def _int8_files(
+    bundle: Bundle, samples: Samples, *, options: Int8Options
+) -> tuple[Int8Files, DecisionRecord]:
     """Run the pass, decide, and quantize: each part is a function of the results before it."""
     from finedge.calib.int8_files import calibrate_model, float_model, quantize
 
-    model = float_model(bundle)
     calibrated = calibrate_model(
-        model, bundle.spec, sample=samples.calibration, methods=options.methods
+        float_model(bundle),
+        bundle.spec,
+        sample=samples.calibration,
+        methods=options.methods,
+        sizes=options.sizes,
     )
-    return quantize(calibrated, options.plan)
+    plan, record = _decide(calibrated, samples, options=options)
+    return quantize(calibrated, plan), record
+
+
+def _decide(
+    calibrated: CalibratedModel, samples: Samples, *, options: Int8Options
+) -> tuple[QuantizationPlan, DecisionRecord]:
+    """Choose the method and measure the curve on the decision set, where an option asks for it."""
+    from finedge.calib.choose import choose_method, decision_record, measure_curve
+    from finedge.calib.decision import Decision
+    from finedge.calib.decision_set import load_decision_images, too_few
+
+    if not options.decides:
+        return options.plan, DecisionRecord()
+    if samples.decision is None:
+        return options.plan, DecisionRecord(too_few(options.plan.method))
+    images = load_decision_images(samples.decision, calibrated.spec.preprocess)
+    decision = Decision(calibrated.model, calibrated.spec, images)
+    choice = choose_method(calibrated, decision, plan=options.plan)
+    log.info("method %s: %s", choice.plan.method, choice.reason)
+    curve = measure_curve(calibrated, decision, plan=choice.plan)
+    record = decision_record(
+        choice,
+        images=calibrated.tables.images,
+        curve=curve,
+        digests=samples.decision.digests,
+    )
+    return choice.plan, record
 
 
 def _record(bundle: Bundle, samples: Samples, made: Int8Files) -> Int8Record:
@@ -93,7 +134,7 @@ def _record(bundle: Bundle, samples: Samples, made: Int8Files) -> Int8Record:
         seed=samples.seed,
         source=source,
         model_sha256=bundle.files[source],
-        images_sha256=samples.calibration.digests,
+        images_sha256=samples.calibration.digests[: made.images],
         method=made.plan.method,
         ranges={name: (r.low, r.high) for name, r in made.table.ranges.items()},
         placements={name: report.to_json() for name, report in made.reports.items()},
@@ -106,6 +147,7 @@ def _result(record: Int8Record, made: Int8Files) -> dict[str, Any]:
     return {
         "images": len(record.images_sha256),
         "method": record.method,
+        "decision": _shown(record.decision),
         "files": {name: len(content) for name, content in made.files.items()},
         "int8_layers": {name: len(report.int8) for name, report in made.reports.items()},
         "float_layers": {name: len(report.stays_float) for name, report in made.reports.items()},
@@ -126,3 +168,8 @@ def _confidence(
         return {}
     fits = fit_confidence(trial, sample, max_false_rejects=options.max_false_rejects)
     return {variant: fit.to_json() for variant, fit in fits.items()}
+
+
+def _shown(decision: DecisionRecord) -> dict[str, Any]:
+    """Return a decision without the digests of its images."""
+    return {name: value for name, value in asdict(decision).items() if name != "images_sha256"}

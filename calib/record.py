@@ -11,6 +11,7 @@ import onnx_ir
 import onnxruntime
 
 from finedge import __version__
+from finedge.provenance import DecisionRecord
 from finedge.schema import Digest, Text, decode
 
 
@@ -28,6 +29,7 @@ class Int8Record:
         placements: the nodes in INT8 and in float, by file.
         plan: every choice (`QuantizationPlan`); empty in bundles of version 0.1.
         data: how many images of the data set were left out, and why.
+        decision: the methods that were compared, and why this one was chosen.
         versions: of the libraries.
         confidence: the confidence of each variant.
     """
@@ -41,6 +43,7 @@ class Int8Record:
     placements: Mapping[str, Mapping[str, Any]]
     plan: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    decision: DecisionRecord = DecisionRecord()
     versions: Mapping[str, str] = field(default_factory=dict)
     confidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
