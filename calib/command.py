@@ -62,7 +62,8 @@ def calibrate(
     dataset = bundle_dataset(loaded, data, new_images=new_images)
     samples = draw_samples(
         dataset,
-        images=max(int8.sizes),
+        images=int8.images,
+        curve_images=max(int8.sizes),
         decision_images=int8.decision_images if int8.decides else 0,
         seed=int8.seed,
     )
@@ -77,8 +78,7 @@ def calibrate(
         confidence=fits,
     )
     loaded.extend(STAGE, {**made.files, GOLDEN: golden}, record.to_json())
-    images = len(samples.calibration.items)
-    log.info("%s: INT8 files of %s from %d images", bundle, record.source, images)
+    log.info("%s: INT8 files of %s from %d images", bundle, record.source, made.images)
     return _result(record, made)
 
 

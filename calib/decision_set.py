@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.calib.calibration_set import CalibrationSet, draw_sample, readable, refuse_overlap
+from finedge.calib.options import MIN_IMAGES
 from finedge.data import DataSet, content_digest
 from finedge.spec import Preprocess
 from finedge.subset import balanced_order
 
 log = logging.getLogger(__name__)
 
-# Fewer decide nothing: the 95 % interval of an agreement of 31 of 32 is 84 to 99 %.
-MIN_IMAGES = 32
 # The largest share of a small training split that may go into the decision set.
 MAX_SHARE = 1 / 3
 
@@ -41,12 +40,24 @@ class Samples:
 
 
 def draw_samples(
-    data: DataSet, *, images: int = 256, decision_images: int = 256, seed: int = 0
+    data: DataSet,
+    *,
+    images: int = 256,
+    curve_images: int = 0,
+    decision_images: int = 256,
+    seed: int = 0,
 ) -> Samples:
     """Draw both sets from the training split, balanced over the classes and disjoint by content.
 
     Where the split has fewer images than both together, at most a third of it decides. Where that
     third has fewer than 32 images, there is no decision set, and all images calibrate.
+
+    Args:
+        data: the data set.
+        images: how many calibrate.
+        curve_images: how many calibrate for the end of the curve, where the split has so many.
+        decision_images: how many decide, at least 32; 0 for none.
+        seed: chooses the images.
 
     Raises:
         UsageError, DataError: as `draw_sample`.
@@ -55,7 +66,8 @@ def draw_samples(
     decision_images = min(decision_images, max(total - images, int(total * MAX_SHARE)))
     if decision_images < MIN_IMAGES:
         return Samples(draw_sample(data, images=images, seed=seed), None, seed)
-    calibration = draw_sample(data, images=min(images, total - decision_images), seed=seed)
+    used = min(max(images, curve_images), total - decision_images)
+    calibration = draw_sample(data, images=used, seed=seed)
     decision = draw_decision_set(data, calibration, images=decision_images, seed=seed)
     return Samples(calibration, decision, seed)
 

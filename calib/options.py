@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finedge.calib.collectors import COLLECTORS, check_methods
-from finedge.calib.decision_set import MIN_IMAGES
 from finedge.calib.plan import QuantizationPlan
 from finedge.errors import UsageError
 
 AUTO = "auto"
+# Images of the decision set. Fewer decide nothing: the 95 % interval of an agreement of 31 of 32
+# is 84 to 99 %.
+MIN_IMAGES = 32
 CURVE = (16, 32, 64, 128, 256, 512)  # calibration images
 
 

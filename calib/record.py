@@ -43,7 +43,7 @@ class Int8Record:
     placements: Mapping[str, Mapping[str, Any]]
     plan: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
-    decision: DecisionRecord = DecisionRecord()
+    decision: DecisionRecord = field(default_factory=DecisionRecord)
     versions: Mapping[str, str] = field(default_factory=dict)
     confidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

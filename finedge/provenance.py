@@ -131,7 +131,7 @@ class CalibrationRecord:
     placements: Mapping[str, QuantizationRecord] = field(default_factory=dict)
     images_sha256: tuple[Digest, ...] = ()
     method: Text = ""
-    decision: DecisionRecord = DecisionRecord()
+    decision: DecisionRecord = field(default_factory=DecisionRecord)
 
 
 def read_stage_record(
