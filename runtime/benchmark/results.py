@@ -22,6 +22,7 @@ from finedge.runtime.benchmark.measure import BenchmarkOptions, Key, Measured
 from finedge.runtime.benchmark.options import Claims
 from finedge.runtime.benchmark.rows import BenchmarkRow, latency_fields, median_or_none
 from finedge.runtime.evaluate.predict import Answers
+from finedge.runtime.report.calibration import calibration_sections
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def report_content(
         "rows": [row.to_json() for row in table],
         "comparisons": comparisons(measured, table),
         "per_class": class_changes(measured),
+        "calibration": calibration_sections(measured.bundles),
     }
 
 

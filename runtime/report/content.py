@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from finedge.document import read_json
 from finedge.errors import DataError
+from finedge.runtime.report.calibration import CalibrationSection
 from finedge.schema import Constraint, Count, Misfit, Share, Text, at_most, between, decode
 
 SCHEMA = 1
@@ -165,6 +166,9 @@ class Report:
     rows: Annotated[tuple[ReportRow, ...], Constraint(bool, "rows"), at_most(500)]
     comparisons: Annotated[tuple[Comparison, ...], at_most(5_000)] = ()
     per_class: Annotated[Mapping[Name, tuple[ClassChange, ...]], at_most(500)] = field(
+        default_factory=dict
+    )
+    calibration: Annotated[Mapping[Name, CalibrationSection], at_most(500)] = field(
         default_factory=dict
     )
 

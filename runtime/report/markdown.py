@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from finedge.runtime.report.calibration import COLUMNS as DECISION_COLUMNS
+from finedge.runtime.report.calibration import decision_tables
 from finedge.runtime.report.method import method_text
 from finedge.runtime.report.tables import (
     ClassTable,
@@ -37,6 +39,9 @@ def markdown(report: Mapping[str, Any]) -> str:
     for classes in class_tables(report):
         heading = f"## What INT8 changed, class by class: {_safe(classes.bundle)}"
         parts += [heading, *_classes(classes)]
+    for table in decision_tables(report):
+        heading = f"## {_safe(table.heading)}"
+        parts += [heading, _safe(table.reason), _table(DECISION_COLUMNS, table.rows)]
     parts += ["## How it was measured", _list(map(_safe, method_text(report)))]
     parts += ["## Environment", _table(("fact", "value"), flat(report["environment"]))]
     return "\n\n".join(part for part in parts if part) + "\n"
