@@ -39,9 +39,9 @@ def markdown(report: Mapping[str, Any]) -> str:
     for classes in class_tables(report):
         heading = f"## What INT8 changed, class by class: {_safe(classes.bundle)}"
         parts += [heading, *_classes(classes)]
-    for table in decision_tables(report):
-        heading = f"## {_safe(table.heading)}"
-        parts += [heading, _safe(table.reason), _table(DECISION_COLUMNS, table.rows)]
+    for decision in decision_tables(report):
+        heading = f"## {_safe(decision.heading)}"
+        parts += [heading, _safe(decision.reason), _table(DECISION_COLUMNS, decision.rows)]
     parts += ["## How it was measured", _list(map(_safe, method_text(report)))]
     parts += ["## Environment", _table(("fact", "value"), flat(report["environment"]))]
     return "\n\n".join(part for part in parts if part) + "\n"
