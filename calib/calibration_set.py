@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 EVALUATED = ("val", "test")
 # Of horizontally neighbouring pixels: about 0 for noise, above 0.8 for photographs and drawings.
 MIN_CORRELATION = 0.2
-LISTED = 10  # shared images that an error names
+LISTED = 10  # shared images or classes that a text names
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> Calibrati
     """
     if images < 1:
         raise UsageError(f"--images {images}", expected="at least 1")
-    items = _readable(balanced_order(data.split("train"), seed=seed), images)
+    items = readable(balanced_order(data.split("train"), seed=seed), images)
     if len(items) < images:
         log.warning(
             "%s has only %d training images to calibrate with, not %d",
@@ -78,12 +78,24 @@ def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> Calibrati
             len(items),
             images,
         )
+    _warn_of_empty_classes(data)
     digests = tuple(content_digest(i.path) for i in items)
-    _refuse_overlap(data, items, digests)
+    refuse_overlap(data, items, digests)
     return CalibrationSet(items, digests)
 
 
-def _readable(order: list[Item], images: int) -> tuple[Item, ...]:
+def _warn_of_empty_classes(data: DataSet) -> None:
+    """Warn of classes without training images: the ranges may cut what only they bring."""
+    present = {item.label for item in data.split("train")}
+    empty = [name for label, name in enumerate(data.labels) if label not in present]
+    if empty:
+        more = f" and {len(empty) - LISTED} more" if len(empty) > LISTED else ""
+        text = "%s has no training images of %d of %d classes: %s%s"
+        names = ", ".join(empty[:LISTED])
+        log.warning(text, data.root, len(empty), len(data.labels), names, more)
+
+
+def readable(order: list[Item], images: int) -> tuple[Item, ...]:
     """Return the first `images` files that decode."""
     items: list[Item] = []
     noise = 0
@@ -132,7 +144,8 @@ def is_noise(frame: NDArray[np.uint8]) -> bool:
     return power == 0 or float(left @ right) < MIN_CORRELATION * power
 
 
-def _refuse_overlap(data: DataSet, items: tuple[Item, ...], digests: tuple[str, ...]) -> None:
+def refuse_overlap(data: DataSet, items: tuple[Item, ...], digests: tuple[str, ...]) -> None:
+    """Raise `DataError` if val or test hold the bytes of one of these images too."""
     evaluated = {
         content_digest(i.path): i.path
         for split in EVALUATED

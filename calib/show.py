@@ -9,6 +9,8 @@ from rich.console import RenderableType
 
 from finedge.tables import fields, megabytes, percent, stack, styled, table
 
+METHOD_COLUMNS = ("method", ">calibrated with", ">KL", ">same top-1", ">top-1", ">of images")
+
 
 def show(result: dict[str, Any]) -> RenderableType:
     """Return the INT8 files with their layers, and how sure each variant may be."""
@@ -21,8 +23,29 @@ def show(result: dict[str, Any]) -> RenderableType:
     return stack(
         fields([("calibrated with", images)]),
         table(("file", ">size", ">INT8 layers", ">float layers"), files),
+        *_decision(result["decision"]),
         _confidence(result["confidence"]),
     )
+
+
+def _decision(decision: Mapping[str, Any]) -> list[RenderableType]:
+    """Return the compared methods, the curve, and the reason; nothing where none was compared."""
+    if not decision["reason"]:
+        return []
+    parts: list[RenderableType] = [fields([("method", decision["reason"])])]
+    titles = {
+        "methods": "calibration methods against float, on other training images",
+        "curve": "the method by number of calibration images",
+    }
+    for key, title in titles.items():
+        if rows := [_method(row) for row in decision[key]]:
+            parts.append(table(METHOD_COLUMNS, rows, title=title))
+    return parts
+
+
+def _method(row: Mapping[str, Any]) -> tuple[object, ...]:
+    shares = (percent(row[key]) for key in ("agreement", "top1"))
+    return row["method"], row["images"], f"{row['kl']:.5f}", *shares, row["n"]
 
 
 def _confidence(records: Mapping[str, Mapping[str, Any]]) -> RenderableType:

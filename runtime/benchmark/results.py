@@ -23,6 +23,7 @@ from finedge.runtime.benchmark.options import Claims
 from finedge.runtime.benchmark.peak import peak_record
 from finedge.runtime.benchmark.rows import BenchmarkRow, latency_fields, median_or_none
 from finedge.runtime.evaluate.predict import Answers
+from finedge.runtime.report.calibration import calibration_sections
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def report_content(
         "per_class": class_changes(measured),
         "choices": {name: choice.to_json() for name, choice in measured.choices.items()},
         "reliability": reliabilities(measured),
+        "calibration": calibration_sections(measured.bundles),
     }
 
 

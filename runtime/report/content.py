@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from finedge.document import read_json
 from finedge.errors import DataError
+from finedge.runtime.report.calibration import CalibrationSection
 from finedge.schema import Constraint, Count, Misfit, Share, Text, at_most, between, decode
 
 SCHEMA = 1
@@ -203,6 +204,9 @@ class Report:
     )
     choices: Annotated[Mapping[Name, ChoiceSection], at_most(500)] = field(default_factory=dict)
     reliability: Annotated[Mapping[Name, Mapping[Name, Reliability]], at_most(500)] = field(
+        default_factory=dict
+    )
+    calibration: Annotated[Mapping[Name, CalibrationSection], at_most(500)] = field(
         default_factory=dict
     )
 

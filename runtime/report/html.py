@@ -10,6 +10,8 @@ from typing import Any
 
 import jinja2
 
+from finedge.runtime.report.calibration import COLUMNS as DECISION_COLUMNS
+from finedge.runtime.report.calibration import decision_tables
 from finedge.runtime.report.method import method_text
 from finedge.runtime.report.picture import OTHER_SHAPE, SHAPES, colours, picture
 from finedge.runtime.report.reliability import reliability_plots
@@ -64,6 +66,8 @@ def page(report: Mapping[str, Any]) -> str:
         tables=tables,
         meanings=meanings(tables),
         classes=class_tables(report),
+        decisions=decision_tables(report),
+        decision_columns=DECISION_COLUMNS,
         worst=WORST,
         reliabilities=reliability_plots(report),
         environment=flat(report["environment"]),

@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from finedge.runtime.report.calibration import COLUMNS as DECISION_COLUMNS
+from finedge.runtime.report.calibration import decision_tables
 from finedge.runtime.report.method import method_text
 from finedge.runtime.report.reliability import reliability_plots
 from finedge.runtime.report.tables import (
@@ -39,6 +41,9 @@ def markdown(report: Mapping[str, Any]) -> str:
         heading = f"## What INT8 changed, class by class: {_safe(classes.bundle)}"
         parts += [heading, *_classes(classes)]
     parts += _reliability(report)
+    for decision in decision_tables(report):
+        heading = f"## {_safe(decision.heading)}"
+        parts += [heading, _safe(decision.reason), _table(DECISION_COLUMNS, decision.rows)]
     parts += ["## How it was measured", _list(map(_safe, method_text(report)))]
     parts += ["## Environment", _table(("fact", "value"), flat(report["environment"]))]
     return "\n\n".join(part for part in parts if part) + "\n"

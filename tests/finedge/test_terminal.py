@@ -121,6 +121,8 @@ def test_labels_that_are_keys_are_cleaned_too():
         ("build", 0, "small.finedge holds no model.fp16.onnx"),
         ("build", 1, "1 convolution is not INT8: conv_0"),
         ("calibrate", 1, "93.1 %"),
+        ("calibrate", 1, "no method is closer to float than max"),
+        ("calibrate", 1, "0.00504"),
     ],
 )
 def test_what_matters_is_said(name, number, line):

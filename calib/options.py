@@ -1,0 +1,87 @@
+"""The options of `finedge calibrate`, checked as they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finedge.calib.collectors import COLLECTORS, check_methods
+from finedge.calib.plan import QuantizationPlan
+from finedge.errors import UsageError
+
+AUTO = "auto"
+# Images of the decision set. Fewer decide nothing: the 95 % interval of an agreement of 31 of 32
+# is 84 to 99 %.
+MIN_IMAGES = 32
+CURVE = (16, 32, 64, 128, 256, 512)  # calibration images
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How the INT8 files are made.
+
+    Attributes:
+        images: how many training images to calibrate with, balanced over the classes.
+        method: max keeps every value; percentile cuts off the largest 0.01 % of magnitudes; entropy
+            keeps the histogram closest to the float one by KL divergence; mse has the least squared
+            error; auto compares all of them with the float model on other training images.
+        curve: also compare the method with itself for 16, 32, ... 512 calibration images.
+        seed: chooses the images.
+        decision_images: how many other training images decide between INT8 files, where there is
+            something to decide.
+    """
+
+    images: int = 256
+    method: str = "max"
+    curve: bool = False
+    seed: int = 0
+    decision_images: int = 256
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise UsageError(f"--images {self.images}", expected="at least 1")
+
+        if self.method != AUTO:
+            check_methods((self.method,))
+        if self.decision_images < MIN_IMAGES:
+            raise UsageError(
+                f"--decision-images {self.decision_images}", expected=f"at least {MIN_IMAGES}"
+            )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The collectors whose ranges the pass must gather, the simplest first."""
+        return tuple(COLLECTORS) if self.method == AUTO else (self.method,)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of images of the curve, and that of the files."""
+        return (*CURVE, self.images) if self.curve else (self.images,)
+
+    @property
+    def decides(self) -> bool:
+        """Whether an option needs the decision set."""
+        return self.method == AUTO or self.curve
+
+    @property
+    def plan(self) -> QuantizationPlan:
+        """The plan before anything is decided."""
+        return QuantizationPlan(self.methods[0])
+
+
+@dataclass(frozen=True)
+class ConfidenceOptions:
+    """How the confidence of each variant is fitted.
+
+    Attributes:
+        max_false_rejects: the largest share of right answers that may become "unknown". A larger
+            share rejects more pictures of other things.
+    """
+
+    max_false_rejects: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_false_rejects < 1:
+            raise UsageError(
+                f"--max-false-rejects {self.max_false_rejects}",
+                expected="a share of the right answers, 0 <= share < 1",
+            )
