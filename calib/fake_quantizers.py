@@ -10,6 +10,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import Any, cast
 
 import torch
@@ -50,6 +51,11 @@ def set_ranges(graph: TorchGraph, amax: Mapping[str, float]) -> None:
     """Set the range of each quantized activation, in the order they were placed."""
     for value, place in zip(amax.values(), graph.places.values(), strict=True):
         place.amax = torch.tensor(value)
+
+
+def modelopt_version() -> str:
+    """Return the version of nvidia-modelopt."""
+    return version("nvidia-modelopt")
 
 
 def _config(graph: TorchGraph, placement: Placement) -> list[dict[str, Any]]:

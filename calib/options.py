@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from finedge.calib.plan import QuantizationPlan
 from finedge.errors import UsageError
@@ -43,6 +45,28 @@ class Int8Options:
     def plan(self) -> QuantizationPlan:
         """The plan before anything is decided."""
         return QuantizationPlan(self.method)
+
+
+@dataclass(frozen=True)
+class QatOptions:
+    """Quantization-aware training before the calibration.
+
+    Attributes:
+        qat: the run that the bundle was exported from: train its model for a few epochs with INT8
+            rounding, through nvidia-modelopt (extra [calib]). FP32 stays as it is.
+        qat_epochs: passes over the training split.
+        qat_lr: learning rate at the start; it falls to 0 along half a cosine.
+    """
+
+    qat: Path | None = None
+    qat_epochs: int = 2
+    qat_lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.qat_epochs < 1:
+            raise UsageError(f"--qat-epochs {self.qat_epochs}", expected="at least 1")
+        if not 0 < self.qat_lr < math.inf:
+            raise UsageError(f"--qat-lr {self.qat_lr}", expected="a positive number")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ import onnx
 import onnxruntime
 import tyro
 from numpy.typing import NDArray
+from tyro.conf import Positional
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, Bundle
 from finedge.calib.bias_correction import IMAGES, correct_biases, float_means
@@ -130,7 +131,13 @@ METHODS: dict[str, Callable[[Work], Models]] = {
 }
 
 
-def run(bundle: Path, data: Path, work: Path, *, methods: tuple[str, ...] = ()) -> None:
+def run(
+    bundle: Positional[Path],
+    data: Positional[Path],
+    work: Positional[Path],
+    *,
+    methods: tuple[str, ...] = (),
+) -> None:
     """Measure the methods that have no row yet."""
     logging.disable(logging.WARNING)
     folder = work / bundle.stem
