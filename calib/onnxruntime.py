@@ -112,7 +112,7 @@ def _quantizer(
     return QDQQuantizer(
         model,
         per_channel=True,
-        reduce_range=False,  # CPUs without VNNI: the runtime cuts the weights to 7 bits at load
+        reduce_range=False,  # CPUs without VNNI: the runtime scales the weights at load
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=tensors_range,

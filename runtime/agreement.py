@@ -86,7 +86,7 @@ def golden_stages(
     outputs = session(golden["input"][None].astype(np.uint8, copy=False))
     limit, note = LIMITS[variant], ""
     if info.precision == REDUCED_RANGE:
-        limit, note = REDUCED_RANGE_LIMIT, " (7-bit weights)"
+        limit, note = REDUCED_RANGE_LIMIT, " (scaled for 16-bit sums)"
     file = info.source or info.file
     parity = bundle.export.parities.get(file)
     own = parity.own_error if parity and file == FLOAT_FILE else 0.0

@@ -25,8 +25,9 @@ from finedge.spec import Spec
 log = logging.getLogger(__name__)
 
 
-# The precision that a session reports where INT8 weights were cut to 7 bits at load.
-REDUCED_RANGE = "int8 (7-bit weights)"
+# The precision that a session reports where INT8 weights were scaled at load, because the CPU adds
+# two products in 16 bits (`finedge.graph.reduce_range`).
+REDUCED_RANGE = "int8 (scaled for 16-bit sums)"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class SessionInfo:
     """What really runs; it is recorded with every result.
 
     `file` is what was opened. Where that is an engine, `source` is the bundle's file that it was
-    built from, and `path` is where the engine lies.
+    built from, and `path` is where the engine lies. `weight_scale` is the mean scale of the output
+    channels where `precision` is `REDUCED_RANGE`, else 1.
     """
 
     backend: str
@@ -44,6 +46,7 @@ class SessionInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     path: Path | None = None
+    weight_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class SessionOptions:
         spin: waiting threads keep their core busy. That is up to 15 % faster on an idle machine
             and much slower on a shared one.
         exact: INT8 answers equal the file's on every CPU. Where products would saturate, that is
-            slower than cut weights.
+            slower than scaled weights.
     """
 
     threads: int | None = None

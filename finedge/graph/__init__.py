@@ -13,6 +13,7 @@ imports no torch and no runtime.
     inlining, folding   functions to tagged standard nodes (`tags`), and back to one node
     float16             float32 to float16; `keep_float32` says what cannot follow
     float16_islands     the same between the INT8 parts of a Q/DQ file
-    reduce_range        INT8 weights in 7 bits, for CPUs without VNNI
+    reduce_range        INT8 weights that fit sums of 16 bits, for CPUs without VNNI
+    pair_sums           its arithmetic: rows of weights whose neighbours fit
     taps, metadata      feature maps as outputs; labels and preprocessing in the file
 """

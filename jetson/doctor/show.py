@@ -15,7 +15,7 @@ from finedge.tables import one_line, styled
 Rows = Iterator[tuple[str, str]]
 INT8 = {
     "exact": "runs the files as they are: products are exact",
-    "saturating": "cuts the weights to 7 bits: products would saturate on this CPU",
+    "saturating": "scales weights to fit sums of 16 bits: products would saturate on this CPU",
 }
 
 

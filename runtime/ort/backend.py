@@ -51,8 +51,8 @@ class OnnxRuntimeBackend:
     def open(self, bundle: Bundle, *, variant: str) -> OnnxRuntimeSession:
         """Open a variant.
 
-        `info.file` names the file. `info.precision` is `REDUCED_RANGE` where its weights were cut
-        to 7 bits.
+        `info.file` names the file. `info.precision` is `REDUCED_RANGE` where its weights were
+        scaled, and `info.weight_scale` is by how much.
 
         Raises:
             UsageError: no such variant exists.
@@ -74,11 +74,8 @@ class OnnxRuntimeBackend:
         """Open one file of the manifest by its name."""
         path = bundle.file(file)
         precision = file.split(".")[1]
-        if precision == "int8" and self._cuts_weights():
-            from finedge.graph.reduce_range import reduce_range
-
-            model = reduce_range(read_model(path)).SerializeToString()
-            return self._start(model, bundle, SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE))
+        if precision == "int8" and self._saturates():
+            return self._start_fitted(bundle, file)
         return self._start(read_onnx(path), bundle, SessionInfo(NAME, cpu_name(), file, precision))
 
     def open_with_taps(self, bundle: Bundle) -> OnnxRuntimeSession:
@@ -86,13 +83,23 @@ class OnnxRuntimeBackend:
         model = with_taps(read_model(bundle.file(FLOAT_FILE)), bundle.taps).SerializeToString()
         return self._start(model, bundle, SessionInfo(NAME, cpu_name(), FLOAT_FILE, "fp32"))
 
-    def _cuts_weights(self) -> bool:
-        if self.options.exact or int8_products() == "exact":
-            return False
+    def _saturates(self) -> bool:
+        return not self.options.exact and int8_products() == "saturating"
+
+    def _start_fitted(self, bundle: Bundle, file: str) -> OnnxRuntimeSession:
+        """Open an INT8 file with weights whose products fit in 16 bits."""
+        from finedge.graph.reduce_range import reduce_range
+
+        fitted = reduce_range(read_model(bundle.file(file)))
         log.info(
-            "INT8 products saturate on this CPU: the weights are cut to 7 bits, which prevents it"
+            "INT8 products saturate on this CPU. The weights of %s are scaled to prevent it: "
+            "%.0f %% of the output channels, mean scale of all %.2f",
+            file,
+            100 * fitted.scaled_share,
+            fitted.mean_scale,
         )
-        return True
+        info = SessionInfo(NAME, cpu_name(), file, REDUCED_RANGE, weight_scale=fitted.mean_scale)
+        return self._start(fitted.model.SerializeToString(), bundle, info)
 
     def _start(self, model: bytes, bundle: Bundle, info: SessionInfo) -> OnnxRuntimeSession:
         import onnxruntime

@@ -168,7 +168,7 @@ def _own_errors(session: Session, batch: NDArray[np.uint8]) -> Mapping[str, floa
 def _sessions(verification: Verification) -> Iterator[tuple[str, Session]]:
     """Open each variant as it runs on this machine; ONNX Runtime also opens its other files.
 
-    Where INT8 weights are reduced to 7 bits, the file as it is written comes first: only that file
+    Where INT8 weights are scaled at load, the file as it is written comes first: only that file
     shows whether the stored weights are right.
     """
     for variant in verification.variants:

@@ -257,7 +257,7 @@ def test_the_command_prints_json_on_stdout_and_a_table_on_stderr(
     ("products", "text"),
     [
         ("exact", "products are exact"),
-        ("saturating", "cuts the weights to 7 bits"),
+        ("saturating", "scales weights to fit sums of 16 bits"),
         ("unknown: no", "unknown: no"),
     ],
 )

@@ -164,14 +164,15 @@ def test_a_tap_without_its_tensor_is_refused(tiny_bundle):
 
 @pytest.mark.parametrize("file", ["model.int8.cpu.onnx", "model.int8.onnx"])
 @pytest.mark.parametrize("products", ["exact", "saturating"])
-def test_weights_of_either_int8_file_are_cut_only_where_products_saturate(
+def test_weights_of_either_int8_file_are_scaled_only_where_they_must(
     tiny_bundle, monkeypatch, caplog, products, file
 ):
     monkeypatch.setenv(OVERRIDE, products)
     with caplog.at_level(logging.INFO):
         info = OnnxRuntimeBackend().open_file(tiny_bundle, file).info
     assert (info.precision == REDUCED_RANGE) is (products == "saturating")
-    assert ("cut to 7 bits" in caplog.text) is (products == "saturating")
+    assert ("scaled to prevent it" in caplog.text) is (products == "saturating")
+    assert (info.weight_scale < 1) is (products == "saturating")
     assert OnnxRuntimeBackend().open(tiny_bundle, variant="fp32").info.precision == "fp32"
     exact = OnnxRuntimeBackend(SessionOptions(exact=True)).open_file(tiny_bundle, file)
     assert exact.info.precision == "int8"

@@ -106,7 +106,7 @@ def test_a_model_of_another_shape_is_a_bundle_error(tiny_bundle, content):
 
 
 @pytest.mark.int8
-def test_the_7_bit_session_answers_as_the_8_bit_file(tiny_bundle, frames, monkeypatch):
+def test_a_session_of_scaled_weights_answers_as_the_file(tiny_bundle, frames, monkeypatch):
     monkeypatch.setenv(OVERRIDE, "saturating")
     answers = {}
     for is_reduced in (False, True):
