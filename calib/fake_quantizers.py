@@ -38,9 +38,8 @@ def add_fake_quantizers(graph: TorchGraph, placement: Placement) -> TorchGraph:
         mtq, quantizer = _modelopt()
         graph = mtq.quantize(graph, {"quant_cfg": _config(graph, placement), "algorithm": None})
         # Only now: modelopt converts no layers of a module that holds a quantizer already.
-        for index, tensor in enumerate(placement.amax):
-            graph.places[f"tensor_{index}"] = _activation_quantizer(quantizer)
-    keys = dict(zip(placement.amax, graph.places, strict=True))
+        keys = {tensor: f"tensor_{index}" for index, tensor in enumerate(placement.amax)}
+        graph.places.update({key: _activation_quantizer(quantizer) for key in keys.values()})
     graph.edges.update({edge: keys[tensor] for edge, tensor in placement.edges.items()})
     set_ranges(graph, placement.amax)
     _require_placement(graph, placement, quantizer)

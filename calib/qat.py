@@ -21,7 +21,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from finedge.bundle import FLOAT_FILE, Bundle
+from finedge.bundle import FLOAT_FILE, Bundle, sha256
 from finedge.calib.fake_quantizers import add_fake_quantizers, modelopt_version, set_ranges
 from finedge.calib.options import QatOptions
 from finedge.calib.placement import placement_of
@@ -96,7 +96,7 @@ def fine_tune(
     losses = _train(graph, teacher, run=run, items=items, recipe=recipe)
     record = {
         "run": str(run.path.resolve()),
-        "checkpoint": CHECKPOINT,
+        "checkpoint_sha256": sha256(run.path / CHECKPOINT),
         "epochs": options.qat_epochs,
         "lr": options.qat_lr,
         "seed": recipe.seed,

@@ -37,11 +37,14 @@ from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, Bundle
 from finedge.calib.bias_correction import IMAGES, correct_biases, float_means
 from finedge.calib.calibration_set import CalibrationSet, draw_sample
 from finedge.calib.calibration_table import CalibrationTable
+from finedge.calib.equalize import equalize
 from finedge.calib.int8_files import source_file
 from finedge.calib.observe import collect_ranges
 from finedge.calib.onnxruntime import quantize_for_onnxruntime
 from finedge.calib.tensorrt import quantize_for_tensorrt
 from finedge.files import write_text
+from finedge.graph.edit import with_unique_names
+from finedge.graph.inlining import inline
 from finedge.graph.metadata import with_metadata
 from finedge.graph.onnx_file import read_model
 from finedge.image import read_image
@@ -125,9 +128,17 @@ def bias_correction(work: Work) -> Models:
     return {name: correct_biases(m, target, batches)[0] for name, m in ptq(work).items()}
 
 
+def equalisation(work: Work) -> Models:
+    """Return the files of the equalised float model, calibrated again."""
+    model, pairs = equalize(with_unique_names(inline(work.model)))
+    print(f"{pairs} pairs", flush=True)
+    return quantized(work, model, collect_ranges(model, work.batches))
+
+
 METHODS: dict[str, Callable[[Work], Models]] = {
     "ptq": ptq,
     "bias-correction": bias_correction,
+    "equalisation": equalisation,
 }
 
 
