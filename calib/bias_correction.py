@@ -7,8 +7,8 @@ al. 2019, arXiv 1906.04721, appendix D).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -26,37 +26,54 @@ IMAGES = 64  # of the calibration images; their activations are in memory at onc
 
 
 @dataclass(frozen=True)
-class OutputMeans:
-    """The mean of each output channel by layer: float64 [channels], over images and positions."""
+class FloatMeans:
+    """What a float model computes on the images of the correction.
 
-    means: Mapping[str, Vector]
+    Attributes:
+        batches: the images, uint8 [N, H, W, 3] each.
+        means: the mean of each output channel by layer, over images and positions: float64
+            [channels].
+    """
+
+    batches: Sequence[NDArray[np.uint8]] = field(repr=False)
+    means: Mapping[str, Vector] = field(repr=False)
 
 
-def float_means(model: onnx.ModelProto, batches: Sequence[NDArray[np.uint8]]) -> OutputMeans:
-    """Return the mean outputs of the layers of a float model, one pass over `batches`."""
+def float_means(model: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]]) -> FloatMeans:
+    """Return the mean outputs of the layers of a float model on the first `IMAGES` images.
+
+    Args:
+        model: the float model.
+        batches: uint8 [N, H, W, 3] each; no more than needed are taken.
+    """
+    images, sizes = [], 0
+    for batch in batches:
+        images.append(batch[: IMAGES - sizes])
+        sizes += len(images[-1])
+        if sizes == IMAGES:
+            break
     means: dict[str, Vector] = {}
 
     def keep(layer: str, outputs: Outputs) -> Outputs:
         means[layer] = channel_means(outputs)
         return outputs
 
-    LayerSteps(with_unique_names(inline(model))).run(batches, change=keep)
-    return OutputMeans(means)
+    LayerSteps(with_unique_names(inline(model))).run(images, change=keep)
+    return FloatMeans(tuple(images), means)
 
 
 def correct_biases(
-    model: onnx.ModelProto, target: OutputMeans, batches: Sequence[NDArray[np.uint8]]
+    model: onnx.ModelProto, target: FloatMeans
 ) -> tuple[onnx.ModelProto, dict[str, float]]:
     """Return an INT8 file with corrected biases; `model` is not changed.
 
     A float bias (the form for TensorRT) gets the correction itself. An INT32 bias (the form for
     ONNX Runtime) gets it in steps of its scale: activation scale times weight scale. A layer
-    without a bias gets one.
+    without a bias gets one, in float.
 
     Args:
-        model: the INT8 file of the float model that `target` is of.
-        target: the means of the float model on the same images.
-        batches: uint8 [N, H, W, 3] each.
+        model: an INT8 file.
+        target: of the float model that it was made of.
 
     Returns:
         the model, and the largest correction of each layer, in the unit of its output.
@@ -70,7 +87,7 @@ def correct_biases(
         change = biases.add(layer, target.means[layer] - channel_means(outputs))
         return [o + _along_channels(change, o.ndim) for o in outputs]
 
-    LayerSteps(with_unique_names(model)).run(batches, change=correct)
+    LayerSteps(with_unique_names(model)).run(target.batches, change=correct)
     biases.write()
     return corrected, biases.largest
 

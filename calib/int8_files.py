@@ -19,6 +19,7 @@ from finedge.bundle import (
     PROJECTED_FILE,
     Bundle,
 )
+from finedge.calib.bias_correction import FloatMeans, correct_biases, float_means
 from finedge.calib.calibration_set import CalibrationSet
 from finedge.calib.calibration_table import CalibrationTable, CalibrationTables
 from finedge.calib.observe import collect_tables
@@ -42,11 +43,13 @@ class CalibratedModel:
         model: the float model, with its functions.
         spec: of the bundle.
         tables: the ranges of its tensors by each method.
+        means: what the biases are corrected with; None where no plan corrects them.
     """
 
     model: onnx.ModelProto = field(repr=False)
     spec: Spec
     tables: CalibrationTables = field(repr=False)
+    means: FloatMeans | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ def calibrate_model(
         FinedgeError: a tensor of the float model holds NaN or infinity.
     """
     batches = sample.watched_batches(spec.preprocess, "calibrating")
-    return CalibratedModel(model, spec, collect_tables(model, batches, methods=methods))
+    tables = collect_tables(model, batches, methods=methods)
+    means = float_means(model, sample.batches(spec.preprocess))
+    return CalibratedModel(model, spec, tables, means)
 
 
 def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
@@ -89,7 +94,7 @@ def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
         CPU_FILE: quantize_for_onnxruntime(model, table, keep_float=plan.keep_float),
     }
     files = {
-        name: _checked(with_metadata(int8_model, calibrated.spec))
+        name: _checked(with_metadata(_corrected(int8_model, calibrated, plan), calibrated.spec))
         for name, (int8_model, _) in quantized.items()
     }
     reports = {name: report for name, (_, report) in quantized.items()}
@@ -100,7 +105,15 @@ def cpu_model(calibrated: CalibratedModel, plan: QuantizationPlan) -> onnx.Model
     """Make only the model for ONNX Runtime: what a decision between plans runs."""
     table = calibrated.tables[plan.method]
     model, _ = quantize_for_onnxruntime(calibrated.model, table, keep_float=plan.keep_float)
-    return model
+    return _corrected(model, calibrated, plan)
+
+
+def _corrected(
+    model: onnx.ModelProto, calibrated: CalibratedModel, plan: QuantizationPlan
+) -> onnx.ModelProto:
+    if calibrated.means is None or not plan.bias_correction:
+        return model
+    return correct_biases(model, calibrated.means)[0]
 
 
 def source_file(bundle: Bundle) -> str:

@@ -102,6 +102,9 @@ class LayerSteps:
         ).SerializeToString()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # The threads of fifty sessions would wait actively for each other: 3.0 s of CPU time for
+        # 64 images of EfficientNet-Lite0 in place of 0.8.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

@@ -20,12 +20,14 @@ class Int8Options:
         seed: chooses the images.
         decision_images: how many other training images decide between INT8 files, where there is
             something to decide.
+        bias_correction: take the mean shift of each layer's output from its bias.
     """
 
     images: int = 256
     method: str = "max"
     seed: int = 0
     decision_images: int = 256
+    bias_correction: bool = True
 
     def __post_init__(self) -> None:
         if self.images < 1:
@@ -44,7 +46,7 @@ class Int8Options:
     @property
     def plan(self) -> QuantizationPlan:
         """The plan before anything is decided."""
-        return QuantizationPlan(self.method)
+        return QuantizationPlan(self.method, bias_correction=self.bias_correction)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, Bundle
-from finedge.calib.bias_correction import IMAGES, correct_biases, float_means
+from finedge.calib.bias_correction import correct_biases, float_means
 from finedge.calib.calibration_set import CalibrationSet, draw_sample
 from finedge.calib.calibration_table import CalibrationTable
 from finedge.calib.equalize import equalize
@@ -123,9 +123,8 @@ def ptq(work: Work) -> Models:
 
 def bias_correction(work: Work) -> Models:
     """Return the files of plain PTQ with corrected biases."""
-    batches = work.batches[: IMAGES // BATCH]
-    target = float_means(work.model, batches)
-    return {name: correct_biases(m, target, batches)[0] for name, m in ptq(work).items()}
+    target = float_means(work.model, work.batches)
+    return {name: correct_biases(m, target)[0] for name, m in ptq(work).items()}
 
 
 def equalisation(work: Work) -> Models:
