@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,14 @@ from finedge.calib.options import ConfidenceOptions, Int8Options, QatOptions
 from finedge.confidence import STAGE
 from finedge.data import NewImages
 from finedge.files import writable_place
+from finedge.provenance import DecisionRecord
 
 if TYPE_CHECKING:
     import onnx
 
     from finedge.calib.decision_set import Samples
-    from finedge.calib.int8_files import Int8Files
+    from finedge.calib.int8_files import CalibratedModel, Int8Files
+    from finedge.calib.plan import QuantizationPlan
     from finedge.calib.record import Int8Record
     from finedge.data import DataSet
     from finedge.train.run import Run
@@ -66,23 +67,30 @@ def calibrate(
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
     run = _open_run(loaded, qat)
     dataset = bundle_dataset(loaded, data, new_images=new_images)
-    decision_images = int8.decision_images if int8.decides else 0
     samples = draw_samples(
-        dataset, images=int8.images, decision_images=decision_images, seed=int8.seed
+        dataset,
+        images=max(int8.sizes),
+        decision_images=int8.decision_images if int8.decides else 0,
+        seed=int8.seed,
     )
-    quantize_model = partial(_int8_files, bundle=loaded, samples=samples, options=int8)
-    made, training = quantize_model(float_model(loaded)), dict[str, Any]()
+    model = float_model(loaded)
+    made, decision = _int8_files(model, bundle=loaded, samples=samples, options=int8)
+    training: dict[str, Any] = {}
     if run is not None:
-        from finedge.calib.fine_tuned import fine_tuned_files
+        from finedge.calib.fine_tuned import check_fine_tuned, fine_tuned_model
 
-        made, training = fine_tuned_files(
-            loaded, made, quantize_model, run=run, data=dataset, samples=samples, options=qat
-        )
+        tuned = fine_tuned_model(loaded, made, run=run, data=dataset, samples=samples, options=qat)
+        made, decision = _int8_files(tuned.model, bundle=loaded, samples=samples, options=int8)
+        training = check_fine_tuned(tuned, made, samples, preprocess=loaded.spec.preprocess)
     with trial_bundle(loaded, made.files) as trial:
         golden = golden_with(loaded, trial, files=made.files)
         fits = _confidence(trial, dataset, options=confidence)
     record = replace(
-        _record(loaded, samples, made), data=counts(dataset), confidence=fits, qat=training
+        _record(loaded, samples, made),
+        data=counts(dataset),
+        decision=decision,
+        confidence=fits,
+        qat=training,
     )
     loaded.extend(STAGE, {**made.files, GOLDEN: golden}, record.to_json())
     images = len(samples.calibration.items)
@@ -101,14 +109,45 @@ def _open_run(bundle: Bundle, options: QatOptions) -> Run | None:
 
 def _int8_files(
     model: onnx.ModelProto, *, bundle: Bundle, samples: Samples, options: Int8Options
-) -> Int8Files:
+) -> tuple[Int8Files, DecisionRecord]:
     """Run the pass, decide, and quantize: each part is a function of the results before it."""
     from finedge.calib.int8_files import calibrate_model, quantize
 
     calibrated = calibrate_model(
-        model, bundle.spec, sample=samples.calibration, methods=options.methods
+        model,
+        bundle.spec,
+        sample=samples.calibration,
+        methods=options.methods,
+        sizes=options.sizes,
     )
-    return quantize(calibrated, options.plan)
+    plan, record = _decide(calibrated, samples, options=options)
+    return quantize(calibrated, plan), record
+
+
+def _decide(
+    calibrated: CalibratedModel, samples: Samples, *, options: Int8Options
+) -> tuple[QuantizationPlan, DecisionRecord]:
+    """Choose the method and measure the curve on the decision set, where an option asks for it."""
+    from finedge.calib.choose import choose_method, decision_record, measure_curve
+    from finedge.calib.decision import Decision
+    from finedge.calib.decision_set import load_decision_images, too_few
+
+    if not options.decides:
+        return options.plan, DecisionRecord()
+    if samples.decision is None:
+        return options.plan, DecisionRecord(too_few(options.plan.method))
+    images = load_decision_images(samples.decision, calibrated.spec.preprocess)
+    decision = Decision(calibrated.model, calibrated.spec, images)
+    choice = choose_method(calibrated, decision, plan=options.plan)
+    log.info("method %s: %s", choice.plan.method, choice.reason)
+    curve = measure_curve(calibrated, decision, plan=choice.plan)
+    record = decision_record(
+        choice,
+        images=calibrated.tables.images,
+        curve=curve,
+        digests=samples.decision.digests,
+    )
+    return choice.plan, record
 
 
 def _record(bundle: Bundle, samples: Samples, made: Int8Files) -> Int8Record:
@@ -120,7 +159,7 @@ def _record(bundle: Bundle, samples: Samples, made: Int8Files) -> Int8Record:
         seed=samples.seed,
         source=source,
         model_sha256=bundle.files[source],
-        images_sha256=samples.calibration.digests,
+        images_sha256=samples.calibration.digests[: made.images],
         method=made.plan.method,
         ranges={name: (r.low, r.high) for name, r in made.table.ranges.items()},
         placements={name: report.to_json() for name, report in made.reports.items()},
@@ -133,6 +172,7 @@ def _result(record: Int8Record, made: Int8Files) -> dict[str, Any]:
     return {
         "images": len(record.images_sha256),
         "method": record.method,
+        "decision": _shown(record.decision),
         "files": {name: len(content) for name, content in made.files.items()},
         "int8_layers": {name: len(report.int8) for name, report in made.reports.items()},
         "float_layers": {name: len(report.stays_float) for name, report in made.reports.items()},
@@ -154,3 +194,8 @@ def _confidence(
         return {}
     fits = fit_confidence(trial, sample, max_false_rejects=options.max_false_rejects)
     return {variant: fit.to_json() for variant, fit in fits.items()}
+
+
+def _shown(decision: DecisionRecord) -> dict[str, Any]:
+    """Return a decision without the digests of its images."""
+    return {name: value for name, value in asdict(decision).items() if name != "images_sha256"}

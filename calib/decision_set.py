@@ -75,6 +75,13 @@ def draw_decision_set(
     return CalibrationSet(items, digests)
 
 
+def too_few(method: str) -> str:
+    """Return, and log, the reason why nothing is decided and `method` is used."""
+    reason = f"too few training images to decide on (at least {MIN_IMAGES} more): {method} is used"
+    log.warning("%s", reason)
+    return reason
+
+
 @dataclass(frozen=True)
 class DecisionImages:
     """A decision set in memory, ready for a model: 150 kB an image at 224 pixels.

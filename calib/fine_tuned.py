@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from finedge.bundle import PORTABLE_FILE, Bundle
 from finedge.calib.decision_set import Samples
 from finedge.calib.int8_files import Int8Files, float_model, source_file
 from finedge.calib.options import QatOptions
-from finedge.calib.qat import check_file, fine_tune, require_float, require_run_of
+from finedge.calib.qat import FineTuned, check_file, fine_tune, require_float, require_run_of
 from finedge.data import DataSet
+from finedge.spec import Preprocess
 from finedge.train.run import Run, load_run
 
 CHECKED_BATCHES = 8  # of 4 calibration images, which compare the file with the fake quantizers
@@ -35,24 +35,22 @@ def open_run(bundle: Bundle, path: Path) -> Run:
     return run
 
 
-def fine_tuned_files(
+def fine_tuned_model(
     bundle: Bundle,
     plain: Int8Files,
-    quantize: Callable[[onnx.ModelProto], Int8Files],
     *,
     run: Run,
     data: DataSet,
     samples: Samples,
     options: QatOptions,
-) -> tuple[Int8Files, dict[str, Any]]:
-    """Return the INT8 files of the fine-tuned model, and how it was trained.
+) -> FineTuned:
+    """Return the float model of a bundle after quantization-aware training.
 
     The images of the decision set are not trained on: they decide afterwards.
 
     Args:
         bundle: is not changed.
-        plain: the files without training: they give the places and ranges of the fake quantizers.
-        quantize: calibrates and quantizes a float model.
+        plain: its files without training: they give the places and ranges of the fake quantizers.
         run: of `open_run`.
         data: holds the training split.
         samples: the images of the calibration.
@@ -60,14 +58,21 @@ def fine_tuned_files(
 
     Raises:
         SystemProblem, FinedgeError: as `fine_tune`.
-        GateError: the file for TensorRT does not compute what was trained.
     """
-    model = float_model(bundle)
     places = onnx.load_model_from_string(plain.files[PORTABLE_FILE])
     decides = frozenset(samples.decision.items if samples.decision else ())
     items = [item for item in data.split("train") if item not in decides]
-    tuned = fine_tune(model, places, run=run, items=items, options=options)
-    made = quantize(tuned.model)
-    batches = [*islice(samples.calibration.batches(bundle.spec.preprocess), CHECKED_BATCHES)]
+    return fine_tune(float_model(bundle), places, run=run, items=items, options=options)
+
+
+def check_fine_tuned(
+    tuned: FineTuned, made: Int8Files, samples: Samples, *, preprocess: Preprocess
+) -> dict[str, Any]:
+    """Compare the file for TensorRT with what was trained; return the record of the training.
+
+    Raises:
+        GateError: the file computes something else.
+    """
+    batches = [*islice(samples.calibration.batches(preprocess), CHECKED_BATCHES)]
     correlation = check_file(tuned, made.files[PORTABLE_FILE], np.concatenate(batches))
-    return made, {**tuned.record, "correlation": round(correlation, 5)}
+    return {**tuned.record, "correlation": round(correlation, 5)}

@@ -22,7 +22,7 @@ from finedge.bundle import (
 from finedge.calib.bias_correction import FloatMeans, correct_biases, float_means
 from finedge.calib.calibration_set import CalibrationSet
 from finedge.calib.calibration_table import CalibrationTable, CalibrationTables
-from finedge.calib.observe import collect_tables
+from finedge.calib.observe import collect_curve
 from finedge.calib.onnxruntime import quantize_for_onnxruntime
 from finedge.calib.plan import QuantizationPlan
 from finedge.calib.quantization import QuantizationReport
@@ -43,23 +43,29 @@ class CalibratedModel:
         model: the float model, with its functions.
         spec: of the bundle.
         tables: the ranges of its tensors by each method.
+        curve: the same after other numbers of images, the fewest first; empty unless asked for.
         means: what the biases are corrected with; None where no plan corrects them.
     """
 
     model: onnx.ModelProto = field(repr=False)
     spec: Spec
     tables: CalibrationTables = field(repr=False)
+    curve: tuple[CalibrationTables, ...] = field(default=(), repr=False)
     means: FloatMeans | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class Int8Files:
-    """The INT8 files by name, their reports by name, and what they were made from."""
+    """The INT8 files by name, their reports by name, and what they were made from.
+
+    `images` is the number of images that gave the table.
+    """
 
     files: Mapping[str, bytes] = field(repr=False)
     reports: Mapping[str, QuantizationReport]
     table: CalibrationTable = field(repr=False)
     plan: QuantizationPlan
+    images: int
 
 
 def float_model(bundle: Bundle) -> onnx.ModelProto:
@@ -68,18 +74,34 @@ def float_model(bundle: Bundle) -> onnx.ModelProto:
 
 
 def calibrate_model(
-    model: onnx.ModelProto, spec: Spec, *, sample: CalibrationSet, methods: Sequence[str]
+    model: onnx.ModelProto,
+    spec: Spec,
+    *,
+    sample: CalibrationSet,
+    methods: Sequence[str],
+    sizes: Sequence[int] = (),
 ) -> CalibratedModel:
     """Run a float model once over the images of `sample`, and gather the ranges of its tensors.
 
+    Args:
+        model: the float model.
+        spec: of its bundle.
+        sample: the calibration images.
+        methods: the collectors.
+        sizes: the numbers of images of the curve, then that of the files. Empty: the files are made
+            of all images, and there is no curve.
+
     Raises:
         UsageError: unknown method.
+        DataError: the model is quantized already.
         FinedgeError: a tensor of the float model holds NaN or infinity.
     """
     batches = sample.watched_batches(spec.preprocess, "calibrating")
-    tables = collect_tables(model, batches, methods=methods)
+    curve = collect_curve(model, batches, methods=methods, sizes=sizes)
+    images = sizes[-1] if sizes else curve[-1].images
+    used = next((tables for tables in curve if tables.images >= images), curve[-1])
     means = float_means(model, sample.batches(spec.preprocess))
-    return CalibratedModel(model, spec, tables, means)
+    return CalibratedModel(model, spec, used, curve if len(sizes) > 1 else (), means)
 
 
 def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
@@ -98,7 +120,7 @@ def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
         for name, (int8_model, _) in quantized.items()
     }
     reports = {name: report for name, (_, report) in quantized.items()}
-    return Int8Files(files, reports, table, plan)
+    return Int8Files(files, reports, table, plan, calibrated.tables.images)
 
 
 def cpu_model(calibrated: CalibratedModel, plan: QuantizationPlan) -> onnx.ModelProto:

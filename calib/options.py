@@ -6,8 +6,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from finedge.calib.collectors import COLLECTORS, check_methods
+from finedge.calib.decision_set import MIN_IMAGES
 from finedge.calib.plan import QuantizationPlan
 from finedge.errors import UsageError
+
+AUTO = "auto"
+CURVE = (16, 32, 64, 128, 256, 512)  # calibration images
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,10 @@ class Int8Options:
 
     Attributes:
         images: how many training images to calibrate with, balanced over the classes.
-        method: max keeps every value; percentile cuts off the largest 0.01 % of magnitudes.
+        method: max keeps every value; percentile cuts off the largest 0.01 % of magnitudes; entropy
+            keeps the histogram closest to the float one by KL divergence; mse has the least squared
+            error; auto compares all of them with the float model on other training images.
+        curve: also compare the method with itself for 16, 32, ... 512 calibration images.
         seed: chooses the images.
         decision_images: how many other training images decide between INT8 files, where there is
             something to decide.
@@ -25,6 +33,7 @@ class Int8Options:
 
     images: int = 256
     method: str = "max"
+    curve: bool = False
     seed: int = 0
     decision_images: int = 256
     bias_correction: bool = True
@@ -33,20 +42,32 @@ class Int8Options:
         if self.images < 1:
             raise UsageError(f"--images {self.images}", expected="at least 1")
 
+        if self.method != AUTO:
+            check_methods((self.method,))
+        if self.decision_images < MIN_IMAGES:
+            raise UsageError(
+                f"--decision-images {self.decision_images}", expected=f"at least {MIN_IMAGES}"
+            )
+
     @property
     def methods(self) -> tuple[str, ...]:
-        """The collectors whose ranges the pass must gather."""
-        return (self.method,)
+        """The collectors whose ranges the pass must gather, the simplest first."""
+        return tuple(COLLECTORS) if self.method == AUTO else (self.method,)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of images of the curve, and that of the files."""
+        return (*CURVE, self.images) if self.curve else (self.images,)
 
     @property
     def decides(self) -> bool:
         """Whether an option needs the decision set."""
-        return False
+        return self.method == AUTO or self.curve
 
     @property
     def plan(self) -> QuantizationPlan:
         """The plan before anything is decided."""
-        return QuantizationPlan(self.method, bias_correction=self.bias_correction)
+        return QuantizationPlan(self.methods[0], bias_correction=self.bias_correction)
 
 
 @dataclass(frozen=True)

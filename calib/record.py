@@ -11,6 +11,7 @@ import onnx_ir
 import onnxruntime
 
 from finedge import __version__
+from finedge.provenance import DecisionRecord
 from finedge.schema import Digest, Text, decode
 
 
@@ -29,6 +30,7 @@ class Int8Record:
         plan: every choice (`QuantizationPlan`); empty in bundles of version 0.1.
         qat: how the model was fine-tuned (`FineTuned.record`); empty without `--qat`.
         data: how many images of the data set were left out, and why.
+        decision: the methods that were compared, and why this one was chosen.
         versions: of the libraries.
         confidence: the confidence of each variant.
     """
@@ -43,6 +45,7 @@ class Int8Record:
     plan: Mapping[str, Any] = field(default_factory=dict)
     qat: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    decision: DecisionRecord = DecisionRecord()
     versions: Mapping[str, str] = field(default_factory=dict)
     confidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

@@ -12,7 +12,17 @@ from typing import Annotated, Any, TypeVar
 
 from finedge.confidence import Confidence
 from finedge.errors import BundleError
-from finedge.schema import Constraint, Digest, Misfit, Text, between, decode
+from finedge.schema import (
+    Constraint,
+    Count,
+    Digest,
+    Misfit,
+    Share,
+    Text,
+    at_most,
+    between,
+    decode,
+)
 
 Record = TypeVar("Record")
 Path_ = Annotated[Text, Constraint(lambda text: text and "\0" not in text, "the path of a folder")]
@@ -66,10 +76,52 @@ class QuantizationRecord:
 
 
 @dataclass(frozen=True)
+class MethodRecord:
+    """An INT8 file against its float model, on the images that decided.
+
+    Attributes:
+        method: the collector of its ranges.
+        images: how many images gave the ranges.
+        kl: the mean KL divergence of its probabilities from those of the float model, in nats.
+        agreement: the share of images on which both name the same class.
+        top1: the share of images whose true class it names.
+        n: how many images decided.
+    """
+
+    method: Text
+    images: Count
+    kl: Annotated[float, between(0, 1e6)]
+    agreement: Share
+    top1: Share
+    n: Count
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """Why an INT8 file was chosen.
+
+    Attributes:
+        reason: the rule and its result in words.
+        float_top1: top-1 of the float model on the same images.
+        methods: each method that was compared.
+        curve: the chosen method with fewer or more calibration images.
+        images_sha256: the digests of the images that decided.
+    """
+
+    reason: Text = ""
+    float_top1: Share | None = None
+    methods: Annotated[tuple[MethodRecord, ...], at_most(100)] = ()
+    curve: Annotated[tuple[MethodRecord, ...], at_most(100)] = ()
+    images_sha256: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True)
 class CalibrationRecord:
     """The record `calibrate`.
 
     Attributes:
+        method: the collector of the ranges.
+        decision: why that one; empty where nothing was compared.
         confidence: the fitted temperature and threshold, by variant.
         placements: the nodes that compute in INT8, by file.
         images_sha256: the digests of the images that gave the ranges.
@@ -78,6 +130,8 @@ class CalibrationRecord:
     confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
     placements: Mapping[str, QuantizationRecord] = field(default_factory=dict)
     images_sha256: tuple[Digest, ...] = ()
+    method: Text = ""
+    decision: DecisionRecord = DecisionRecord()
 
 
 def read_stage_record(
