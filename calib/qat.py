@@ -181,6 +181,7 @@ def check_file(tuned: FineTuned, file: bytes, frames: NDArray[np.uint8]) -> floa
     """Compare the INT8 file for TensorRT with the fake quantizers; return their correlation.
 
     The module gets the ranges of the file first: they were observed again, with the new weights.
+    It also gets the biases of the file, which may be corrected.
 
     Args:
         tuned: computes with modelopt.
@@ -190,8 +191,9 @@ def check_file(tuned: FineTuned, file: bytes, frames: NDArray[np.uint8]) -> floa
     Raises:
         GateError: the correlation of their scores is below `MIN_CORRELATION`.
     """
-    model = onnx.load_model_from_string(file)
-    set_ranges(tuned.graph, placement_of(with_unique_names(model)).amax)
+    model = with_unique_names(onnx.load_model_from_string(file))
+    set_ranges(tuned.graph, placement_of(model).amax)
+    tuned.graph.read_biases(model)
     session = open_exactly(model)
     name = session.get_outputs()[0].name
     stored = session.run([name], {session.get_inputs()[0].name: frames})[0]

@@ -70,6 +70,14 @@ class TorchGraph(nn.Module):
             values[node.output[0]] = self._compute(node, inputs)
         return {name: require_tensor(values[name]) for name in self.results}
 
+    def read_biases(self, model: onnx.ModelProto) -> None:
+        """Take the float biases that the layers have in `model`, an INT8 file for TensorRT."""
+        stored = {t.name: t for t in model.graph.initializer}
+        for node in model.graph.node:
+            if node.name in self.keys and len(node.input) > 2 and node.input[2] in stored:
+                bias = torch.from_numpy(numpy_helper.to_array(stored[node.input[2]]).copy())
+                self.layers[self.keys[node.name]].bias = nn.Parameter(bias)
+
     def write_to(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """Return a copy of `model`, which this module was made of, with the weights as they are."""
         changed = copied(model)
