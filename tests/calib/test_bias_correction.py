@@ -74,6 +74,7 @@ def test_a_layer_without_a_bias_gets_one():
     frames = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 2), np.uint8)
     target = float_means(exact, [frames])
     corrected, largest = correct_biases(shifted, target)
+    (mean,) = target.means.values()
     assert len(corrected.graph.node[-1].input) == 3
-    assert float_means(corrected, [frames]).means["Conv"] == pytest.approx(target.means["Conv"])
-    assert largest["Conv"] > 1
+    assert next(iter(float_means(corrected, [frames]).means.values())) == pytest.approx(mean)
+    assert min(largest.values()) > 1
