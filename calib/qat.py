@@ -146,7 +146,8 @@ def require_run_of(bundle: Bundle, run: Run) -> None:
     golden, main = read_golden(bundle), bundle.spec.main.name
     stored = np.asarray(golden[f"{FLOAT_FILE}/{main}"], np.float32)
     fault = f"{run.path} is not the run of {bundle.path}"
-    fix = f"--qat RUN, with the run that was exported: {bundle.provenance['train'].get('run', '')}"
+    recorded = bundle.provenance.get("train", {}).get("run", "the one of finedge train")
+    fix = f"--qat RUN, with the run that was exported: {recorded}"
     if run.spec != bundle.spec:
         raise UsageError(f"{fault}: other labels, sizes or outputs", fix=fix)
     with torch.no_grad():
