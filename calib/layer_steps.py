@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -63,7 +64,7 @@ class LayerSteps:
             batches: uint8 [N, H, W, 3] each; the activations that later steps read stay in memory.
             change: gets the name of a layer and its outputs, and returns what later steps read.
         """
-        values: list[dict[str, NDArray[np.generic]]] = [{self.feed: batch} for batch in batches]
+        values: list[dict[str, Any]] = [{self.feed: batch} for batch in batches]
         for index, step in enumerate(self.steps):
             for tensors in values:
                 feeds = {name: tensors[name] for name in step.inputs}

@@ -61,7 +61,7 @@ class TorchGraph(nn.Module):
         """Return every output of the graph by its name."""
         values: dict[str, Tensor | None] = {"": None, self.feed: frames}
         values |= {name: getattr(self, buffer) for name, buffer in self.constants.items()}
-        passed: dict[tuple[str, str], Tensor] = {}
+        passed: dict[Edge, Tensor] = {}  # by place and id of the tensor
         for node in self.nodes:
             inputs = [
                 self._through_place(node, index, values[name], passed)
@@ -174,7 +174,7 @@ def _convolution(attributes: Attributes, weight: Tensor, *, bias: bool) -> nn.Mo
     return nn.Conv2d(
         weight.shape[1] * groups,
         weight.shape[0],
-        tuple(weight.shape[2:]),
+        (weight.shape[2], weight.shape[3]),
         stride=tuple(attributes.get("strides", [1, 1])),
         padding=tuple(pads[: len(pads) // 2]) if even else 0,
         dilation=tuple(attributes.get("dilations", [1, 1])),
