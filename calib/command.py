@@ -10,23 +10,27 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.bundle import GOLDEN, Bundle
-from finedge.calib.options import ConfidenceOptions, Int8Options
+from finedge.calib.options import ConfidenceOptions, Int8Options, QatOptions
 from finedge.confidence import KEY, STAGE
 from finedge.data import NewImages
 from finedge.files import writable_place
 from finedge.provenance import ACCURACY, DecisionRecord
 
 if TYPE_CHECKING:
+    import onnx
+
     from finedge.calib.decision_set import Samples
     from finedge.calib.int8_files import CalibratedModel, Int8Files
     from finedge.calib.plan import QuantizationPlan
     from finedge.calib.record import Int8Record
     from finedge.data import DataSet
+    from finedge.train.run import Run
 
 log = logging.getLogger(__name__)
 
 DEFAULT_INT8 = Int8Options()
 DEFAULT_CONFIDENCE = ConfidenceOptions()
+NO_QAT = QatOptions()
 
 
 def calibrate(
@@ -35,6 +39,7 @@ def calibrate(
     data: Path,
     int8: OmitArgPrefixes[Int8Options] = DEFAULT_INT8,
     confidence: OmitArgPrefixes[ConfidenceOptions] = DEFAULT_CONFIDENCE,
+    qat: OmitArgPrefixes[QatOptions] = NO_QAT,
     new_images: NewImages = "ignore",
 ) -> dict[str, Any]:
     """Add the INT8 variants to a bundle, or replace them, and fit the confidence of each variant.
@@ -49,16 +54,18 @@ def calibrate(
             the validation split; the test split is never used.
         int8: how the INT8 files are made.
         confidence: how the confidence is fitted.
+        qat: quantization-aware training before the calibration.
         new_images: where images go that the stored split does not know: nowhere (ignore), or into
             train, val or test.
     """
     from finedge.calib.decision_set import draw_samples
-    from finedge.calib.int8_files import golden_with, trial_bundle
+    from finedge.calib.int8_files import float_model, golden_with, trial_bundle
     from finedge.data.evaluation import counts
     from finedge.runtime.evaluate.labelled import bundle_dataset
 
     loaded = Bundle.load(bundle)
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
+    run = _open_run(loaded, qat)
     dataset = bundle_dataset(loaded, data, new_images=new_images)
     samples = draw_samples(
         dataset,
@@ -67,7 +74,15 @@ def calibrate(
         decision_images=int8.decision_images if int8.decides else 0,
         seed=int8.seed,
     )
-    made, decision = _int8_files(loaded, samples, options=int8)
+    model = float_model(loaded)
+    made, decision = _int8_files(model, bundle=loaded, samples=samples, options=int8)
+    training: dict[str, Any] = {}
+    if run is not None:
+        from finedge.calib.fine_tuned import check_fine_tuned, fine_tuned_model
+
+        tuned = fine_tuned_model(loaded, made, run=run, data=dataset, samples=samples, options=qat)
+        made, decision = _int8_files(tuned.model, bundle=loaded, samples=samples, options=int8)
+        training = check_fine_tuned(tuned, made, samples, preprocess=loaded.spec.preprocess)
     with trial_bundle(loaded, made.files) as trial:
         golden = golden_with(loaded, trial, files=made.files)
         held_out = _held_out_records(trial, dataset, options=confidence)
@@ -75,6 +90,7 @@ def calibrate(
         _record(loaded, samples, made),
         data=counts(dataset),
         decision=decision,
+        qat=training,
         **held_out,
     )
     loaded.extend(STAGE, {**made.files, GOLDEN: golden}, record.to_json())
@@ -82,14 +98,23 @@ def calibrate(
     return _result(record, made)
 
 
+def _open_run(bundle: Bundle, options: QatOptions) -> Run | None:
+    """Return the run of `--qat`, checked before any image is read; None without it."""
+    if options.qat is None:
+        return None
+    from finedge.calib.fine_tuned import open_run
+
+    return open_run(bundle, options.qat)
+
+
 def _int8_files(
-    bundle: Bundle, samples: Samples, *, options: Int8Options
+    model: onnx.ModelProto, *, bundle: Bundle, samples: Samples, options: Int8Options
 ) -> tuple[Int8Files, DecisionRecord]:
     """Run the pass, decide, and quantize: each part is a function of the results before it."""
-    from finedge.calib.int8_files import calibrate_model, float_model, quantize
+    from finedge.calib.int8_files import calibrate_model, quantize
 
     calibrated = calibrate_model(
-        float_model(bundle),
+        model,
         bundle.spec,
         sample=samples.calibration,
         methods=options.methods,
@@ -151,6 +176,7 @@ def _result(record: Int8Record, made: Int8Files) -> dict[str, Any]:
         "files": {name: len(content) for name, content in made.files.items()},
         "int8_layers": {name: len(report.int8) for name, report in made.reports.items()},
         "float_layers": {name: len(report.stays_float) for name, report in made.reports.items()},
+        **({"qat": dict(record.qat)} if record.qat else {}),
         KEY: dict(record.confidence),
         ACCURACY: dict(record.accuracy),
         "data": dict(record.data),

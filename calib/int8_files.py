@@ -19,6 +19,7 @@ from finedge.bundle import (
     PROJECTED_FILE,
     Bundle,
 )
+from finedge.calib.bias_correction import FloatMeans, correct_biases, float_means
 from finedge.calib.calibration_set import CalibrationSet
 from finedge.calib.calibration_table import CalibrationTable, CalibrationTables
 from finedge.calib.observe import collect_curve
@@ -43,12 +44,14 @@ class CalibratedModel:
         spec: of the bundle.
         tables: the ranges of its tensors by each method.
         curve: the same after other numbers of images, the fewest first; empty unless asked for.
+        means: what the biases are corrected with; None where no plan corrects them.
     """
 
     model: onnx.ModelProto = field(repr=False)
     spec: Spec
     tables: CalibrationTables = field(repr=False)
     curve: tuple[CalibrationTables, ...] = field(default=(), repr=False)
+    means: FloatMeans | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ def calibrate_model(
     curve = collect_curve(model, batches, methods=methods, sizes=sizes)
     images = sizes[-1] if sizes else curve[-1].images
     used = next((tables for tables in curve if tables.images >= images), curve[-1])
-    return CalibratedModel(model, spec, used, curve if len(sizes) > 1 else ())
+    means = float_means(model, sample.batches(spec.preprocess))
+    return CalibratedModel(model, spec, used, curve if len(sizes) > 1 else (), means)
 
 
 def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
@@ -112,7 +116,7 @@ def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
         CPU_FILE: quantize_for_onnxruntime(model, table, keep_float=plan.keep_float),
     }
     files = {
-        name: _checked(with_metadata(int8_model, calibrated.spec))
+        name: _checked(with_metadata(_corrected(int8_model, calibrated, plan), calibrated.spec))
         for name, (int8_model, _) in quantized.items()
     }
     reports = {name: report for name, (_, report) in quantized.items()}
@@ -123,7 +127,15 @@ def cpu_model(calibrated: CalibratedModel, plan: QuantizationPlan) -> onnx.Model
     """Make only the model for ONNX Runtime: what a decision between plans runs."""
     table = calibrated.tables[plan.method]
     model, _ = quantize_for_onnxruntime(calibrated.model, table, keep_float=plan.keep_float)
-    return model
+    return _corrected(model, calibrated, plan)
+
+
+def _corrected(
+    model: onnx.ModelProto, calibrated: CalibratedModel, plan: QuantizationPlan
+) -> onnx.ModelProto:
+    if calibrated.means is None or not plan.bias_correction:
+        return model
+    return correct_biases(model, calibrated.means)[0]
 
 
 def source_file(bundle: Bundle) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from finedge.calib.collectors import COLLECTORS, check_methods
 from finedge.calib.plan import QuantizationPlan
@@ -28,6 +30,7 @@ class Int8Options:
         seed: chooses the images.
         decision_images: how many other training images decide between INT8 files, where there is
             something to decide.
+        bias_correction: take the mean shift of each layer's output from its bias.
     """
 
     images: int = 256
@@ -35,6 +38,7 @@ class Int8Options:
     curve: bool = False
     seed: int = 0
     decision_images: int = 256
+    bias_correction: bool = True
 
     def __post_init__(self) -> None:
         if self.images < 1:
@@ -65,7 +69,29 @@ class Int8Options:
     @property
     def plan(self) -> QuantizationPlan:
         """The plan before anything is decided."""
-        return QuantizationPlan(self.methods[0])
+        return QuantizationPlan(self.methods[0], bias_correction=self.bias_correction)
+
+
+@dataclass(frozen=True)
+class QatOptions:
+    """Quantization-aware training before the calibration.
+
+    Attributes:
+        qat: the run that the bundle was exported from: train its model for a few epochs with INT8
+            rounding, through nvidia-modelopt (extra [calib]). FP32 stays as it is.
+        qat_epochs: passes over the training split.
+        qat_lr: learning rate at the start; it falls to 0 along half a cosine.
+    """
+
+    qat: Path | None = None
+    qat_epochs: int = 2
+    qat_lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.qat_epochs < 1:
+            raise UsageError(f"--qat-epochs {self.qat_epochs}", expected="at least 1")
+        if not 0 < self.qat_lr < math.inf:
+            raise UsageError(f"--qat-lr {self.qat_lr}", expected="a positive number")
 
 
 @dataclass(frozen=True)

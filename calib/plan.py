@@ -15,11 +15,17 @@ class QuantizationPlan:
     Attributes:
         method: the collector whose ranges are used.
         keep_float: the layers that stay in float in both files, by node name of the inlined model.
+        bias_correction: the mean shift of each layer's output is taken from its bias.
     """
 
     method: str = "max"
     keep_float: frozenset[str] = frozenset()
+    bias_correction: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the provenance record."""
-        return {"method": self.method, "keep_float": sorted(self.keep_float)}
+        return {
+            "method": self.method,
+            "keep_float": sorted(self.keep_float),
+            "bias_correction": self.bias_correction,
+        }
