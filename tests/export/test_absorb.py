@@ -39,7 +39,11 @@ EXACT = 1e-12  # relative to max(1, max |value|): float64 sums in another order
 FLOAT = 1e-4  # the same in float32
 RNG = np.random.default_rng(0)
 SIDE = 96
-CNL_OPTIONS = [{"joint": True}, {"query": "layer3.1", "responses": ["layer2.1"]}]
+CNL_OPTIONS = [
+    {"joint": True},
+    {"pooled_keys": True},
+    {"query": "layer3.1", "responses": ["layer2.1"]},
+]
 # CNL on ResNet-50 at 224, counted by hand from the paper: the maps [positions, channels] of its
 # five responses, and the cost of the module.
 RESNET50 = [(784, 512)] * 2 + [(196, 1024)] * 3
@@ -193,7 +197,8 @@ def test_the_model_given_is_left_as_it_was():
 def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, name, options):
     """Only cnl and nl project both keys and values of one map.
 
-    cs shares them, clca_cga has none, and a joint softmax runs over several maps.
+    cs shares them, clca_cga has none, a joint softmax runs over several maps, and pooled keys are
+    not linear in the map.
     """
     model, spec = make_model(name, backbone="resnet18", **options)
     if not any(isinstance(m, CrossLayerAttention) for m in model.modules()):
@@ -201,7 +206,8 @@ def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, na
     before, taps = to_onnx(model, spec)
     after = all_absorbed(before, {t.tensor for t in taps})
     changed = ops(after) != ops(before)
-    assert changed == (name in ("cnl", "nl") and not options.get("joint"))
+    kept = options.get("joint") or options.get("pooled_keys")
+    assert changed == (name in ("cnl", "nl") and not kept)
     if changed:
         frames = {"frames": RNG.integers(0, 255, (1, 64, 64, 3), np.uint8)}
         (found,), (expected,) = (in_float64(m).run(None, frames) for m in (after, before))

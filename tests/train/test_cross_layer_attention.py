@@ -86,9 +86,9 @@ def test_autocast_computes_in_float32_and_gradients_flow():
     assert all(torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0 for x in (q, k, v))
 
 
-def module(*, joint=False, trained=True):
+def module(*, trained=True, **options):
     torch.manual_seed(0)
-    made = CrossLayerNonLocal(12, responses=[4, 5, 6], width=8, joint=joint)
+    made = CrossLayerNonLocal(12, responses=[4, 5, 6], width=8, **options)
     if trained:
         for bn in made.bn:
             torch.nn.init.uniform_(bn.weight)
@@ -131,6 +131,34 @@ def test_the_joint_form_is_one_softmax_over_all_positions():
     )
     torch.testing.assert_close(
         made(query, responses), query + made.bn[0](made.z(y)), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_pooled_keys_are_the_largest_of_four_projected_positions(joint):
+    made, (query, responses) = module(joint=joint), maps()
+    even = [x[:, :, : x.shape[2] // 2 * 2] for x in responses]
+    pooled = module(joint=joint, pooled_keys=True)
+    q, seen = made.theta(query), []
+    for attend in pooled.attend:
+        attend.register_forward_hook(lambda _, inputs, __: seen.append(inputs))
+    pooled(query, even)
+    for index, projections in enumerate((made.phi, made.g), start=1):
+        maxima = [
+            w(x).unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5)).flatten(2)
+            for w, x in zip(projections, even, strict=True)
+        ]
+        tokens = torch.cat([inputs[index].flatten(2) for inputs in seen], dim=2)
+        torch.testing.assert_close(tokens, torch.cat(maxima, dim=2))
+    assert all(torch.equal(inputs[0], q) for inputs in seen)
+
+
+def test_pooled_keys_cover_odd_sides_and_single_rows():
+    made, (query, responses) = module(pooled_keys=True), maps()
+    odd = [responses[0][:, :, :5], responses[1][:, :, :1], responses[2][:, :, :, :1]]
+    torch.testing.assert_close(
+        made(query, odd),
+        made(query, [odd[0][:, :, [0, 1, 2, 3, 4, 4]], odd[1][:, :, [0, 0]], odd[2][..., [0, 0]]]),
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
+from finedge.train.layers.pooling import halved
 
 
 class CrossLayerNonLocal(nn.Module):
@@ -27,13 +28,22 @@ class CrossLayerNonLocal(nn.Module):
         width: d, the channels of the attention; the scale is 1/sqrt(d).
         joint: one softmax over the positions of all responses (the figure of the paper), not one
             for each response (its code).
+        pooled_keys: keys and values are max pooled, 2 x 2, after their projections: a quarter of
+            the positions (the sub-sampling of Wang et al., CVPR 2018, arXiv 1711.07971).
     """
 
     def __init__(
-        self, query: int, *, responses: Sequence[int], width: int, joint: bool = False
+        self,
+        query: int,
+        *,
+        responses: Sequence[int],
+        width: int,
+        joint: bool = False,
+        pooled_keys: bool = False,
     ) -> None:
         super().__init__()
         self.joint = joint
+        self.pooled_keys = pooled_keys
         self.theta = nn.Conv2d(query, width, 1, bias=False)
         self.phi = nn.ModuleList(
             nn.Conv2d(channels, width, 1, bias=False) for channels in responses
@@ -51,6 +61,8 @@ class CrossLayerNonLocal(nn.Module):
         theta = self.theta(query)
         keys = [phi(x) for phi, x in zip(self.phi, responses, strict=True)]
         values = [g(x) for g, x in zip(self.g, responses, strict=True)]
+        if self.pooled_keys:
+            keys, values = [halved(k) for k in keys], [halved(v) for v in values]
         if self.joint:
             keys, values = [_positions(keys)], [_positions(values)]
         for attend, k, v, bn in zip(self.attend, keys, values, self.bn, strict=True):
