@@ -9,7 +9,7 @@ is counted in `finedge.export.cost`.
 
 Keys that are not a 1x1 convolution of one map are left alone. CNL's joint softmax concatenates
 several maps, each with its own W_k^T q. In `cs` several attentions share the keys. In `clca_cga`
-the keys are not a projection. Pooled keys are not linear in the map.
+the keys are not a projection.
 """
 
 from __future__ import annotations

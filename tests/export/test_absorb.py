@@ -197,8 +197,7 @@ def test_the_model_given_is_left_as_it_was():
 def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, name, options):
     """Only cnl and nl project both keys and values of one map.
 
-    cs shares them, clca_cga has none, a joint softmax runs over several maps, and pooled keys are
-    not linear in the map.
+    cs shares them, clca_cga has none, and a joint softmax runs over several maps.
     """
     model, spec = make_model(name, backbone="resnet18", **options)
     if not any(isinstance(m, CrossLayerAttention) for m in model.modules()):
@@ -206,8 +205,7 @@ def test_every_model_is_the_same_function_in_float64_or_untouched(make_model, na
     before, taps = to_onnx(model, spec)
     after = all_absorbed(before, {t.tensor for t in taps})
     changed = ops(after) != ops(before)
-    kept = options.get("joint") or options.get("pooled_keys")
-    assert changed == (name in ("cnl", "nl") and not kept)
+    assert changed == (name in ("cnl", "nl") and not options.get("joint"))
     if changed:
         frames = {"frames": RNG.integers(0, 255, (1, 64, 64, 3), np.uint8)}
         (found,), (expected,) = (in_float64(m).run(None, frames) for m in (after, before))

@@ -28,8 +28,9 @@ class CrossLayerNonLocal(nn.Module):
         width: d, the channels of the attention; the scale is 1/sqrt(d).
         joint: one softmax over the positions of all responses (the figure of the paper), not one
             for each response (its code).
-        pooled_keys: keys and values are max pooled, 2 x 2, after their projections: a quarter of
-            the positions (the sub-sampling of Wang et al., CVPR 2018, arXiv 1711.07971).
+        pooled_keys: keys and values are projections of the max pooled (2 x 2) response: a quarter
+            of the positions. Wang et al. (CVPR 2018, arXiv 1711.07971, section 3.3) sub-sample x
+            itself too, and so the projections can still be absorbed at export.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class CrossLayerNonLocal(nn.Module):
     def forward(self, query: Tensor, responses: Sequence[Tensor]) -> Tensor:
         """Return [B, C, Hq, Wq] of a query map [B, C, Hq, Wq] and responses of any size."""
         theta = self.theta(query)
+        if self.pooled_keys:
+            responses = [halved(x) for x in responses]
         keys = [phi(x) for phi, x in zip(self.phi, responses, strict=True)]
         values = [g(x) for g, x in zip(self.g, responses, strict=True)]
-        if self.pooled_keys:
-            keys, values = [halved(k) for k in keys], [halved(v) for v in values]
         if self.joint:
             keys, values = [_positions(keys)], [_positions(values)]
         for attend, k, v, bn in zip(self.attend, keys, values, self.bn, strict=True):

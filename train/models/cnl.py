@@ -75,8 +75,8 @@ class CrossLayer(FineGrained):
         head_init: `kaiming` is the paper's (see `HEAD_INITS`).
         joint: one softmax over the positions of all responses (the paper's figure) instead of one
             for each response (its code).
-        pooled_keys: keys and values are max pooled, 2 x 2: attention then costs a quarter. The
-            paper does not pool; its source, arXiv 1711.07971, does.
+        pooled_keys: keys and values come from max pooled (2 x 2) responses: attention then costs
+            a quarter. The paper does not pool; its source, arXiv 1711.07971, does.
         query: block of the query; empty is the placement's. The paper takes a late one, where a map
             has few positions: the cost grows with them.
         responses: blocks of the responses, all before `query`; empty is the placement's.

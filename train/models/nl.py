@@ -25,7 +25,8 @@ class NonLocal(FineGrained):
         num_classes: number of labels.
         dropout: before the linear layer, 0..1.
         head_init: see `HEAD_INITS`.
-        pooled_keys: keys and values are max pooled, 2 x 2 (the sub-sampling of arXiv 1711.07971).
+        pooled_keys: keys and values come from the max pooled (2 x 2) map, the sub-sampling of
+            arXiv 1711.07971.
     """
 
     about = About(
