@@ -69,7 +69,7 @@ def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> Calibrati
     """
     if images < 1:
         raise UsageError(f"--images {images}", expected="at least 1")
-    items = _readable(balanced_order(data.split("train"), seed=seed), images)
+    items = readable(balanced_order(data.split("train"), seed=seed), images)
     if len(items) < images:
         log.warning(
             "%s has only %d training images to calibrate with, not %d",
@@ -78,11 +78,11 @@ def draw_sample(data: DataSet, *, images: int = 256, seed: int = 0) -> Calibrati
             images,
         )
     digests = tuple(content_digest(i.path) for i in items)
-    _refuse_overlap(data, items, digests)
+    refuse_overlap(data, items, digests)
     return CalibrationSet(items, digests)
 
 
-def _readable(order: list[Item], images: int) -> tuple[Item, ...]:
+def readable(order: list[Item], images: int) -> tuple[Item, ...]:
     """Return the first `images` files that decode."""
     items: list[Item] = []
     noise = 0
@@ -131,7 +131,8 @@ def is_noise(frame: NDArray[np.uint8]) -> bool:
     return power == 0 or float(left @ right) < MIN_CORRELATION * power
 
 
-def _refuse_overlap(data: DataSet, items: tuple[Item, ...], digests: tuple[str, ...]) -> None:
+def refuse_overlap(data: DataSet, items: tuple[Item, ...], digests: tuple[str, ...]) -> None:
+    """Raise `DataError` if val or test hold the bytes of one of these images too."""
     evaluated = {
         content_digest(i.path): i.path
         for split in EVALUATED

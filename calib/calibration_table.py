@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finedge.errors import FinedgeError
+from finedge.errors import FinedgeError, UsageError, nearest
 
 INT8_MAX = 127  # -128 is not used: symmetric
 
@@ -51,3 +51,24 @@ class CalibrationTable:
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the provenance record: {tensor: [low, high]}."""
         return {name: [r.low, r.high] for name, r in self.ranges.items()}
+
+
+@dataclass(frozen=True)
+class CalibrationTables:
+    """The tables of several methods, from one pass over the same images.
+
+    Attributes:
+        tables: the table of each method.
+        images: how many images the pass saw.
+    """
+
+    tables: Mapping[str, CalibrationTable]
+    images: int
+
+    def __getitem__(self, method: str) -> CalibrationTable:
+        if method not in self.tables:
+            raise UsageError(
+                f"the calibration has no table of method '{method}'",
+                expected=nearest(method, self.tables),
+            )
+        return self.tables[method]

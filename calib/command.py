@@ -3,92 +3,119 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.bundle import GOLDEN, Bundle
-from finedge.confidence import KEY, STAGE
+from finedge.calib.options import ConfidenceOptions, Int8Options
+from finedge.confidence import STAGE
 from finedge.data import NewImages
-from finedge.errors import UsageError
 from finedge.files import writable_place
 
 if TYPE_CHECKING:
+    from finedge.calib.decision_set import Samples
+    from finedge.calib.int8_files import Int8Files
+    from finedge.calib.record import Int8Record
     from finedge.data import DataSet
 
 log = logging.getLogger(__name__)
+
+DEFAULT_INT8 = Int8Options()
+DEFAULT_CONFIDENCE = ConfidenceOptions()
 
 
 def calibrate(
     bundle: Positional[Path],
     *,
     data: Path,
-    images: int = 256,
-    method: str = "max",
-    seed: int = 0,
-    max_false_rejects: float = 0.05,
+    int8: OmitArgPrefixes[Int8Options] = DEFAULT_INT8,
+    confidence: OmitArgPrefixes[ConfidenceOptions] = DEFAULT_CONFIDENCE,
     new_images: NewImages = "ignore",
 ) -> dict[str, Any]:
     """Add the INT8 variants to a bundle, or replace them, and fit the confidence of each variant.
 
     Examples:
-        >>> calibrate(Path("birds.finedge"), data=Path("birds"), images=256)["int8_layers"]
+        >>> calibrate(Path("birds.finedge"), data=Path("birds"))["int8_layers"]
         {'model.int8.onnx': 54, 'model.int8.cpu.onnx': 54}
 
     Args:
         bundle: the bundle's folder.
         data: the images the model was trained on. INT8 takes the training split, the confidence
             the validation split; the test split is never used.
-        images: how many to calibrate INT8 with, balanced over the classes.
-        method: max keeps every value; percentile cuts off the largest 0.01 % of magnitudes.
-        seed: chooses the images.
-        max_false_rejects: the largest share of right answers that may become "unknown". A larger
-            share rejects more pictures of other things.
+        int8: how the INT8 files are made.
+        confidence: how the confidence is fitted.
         new_images: where images go that the stored split does not know: nowhere (ignore), or into
             train, val or test.
     """
-    from finedge.calib.calibration_set import draw_sample
-    from finedge.calib.int8_files import calibration_record, golden_with, int8_files, source_file
+    from finedge.calib.decision_set import draw_samples
+    from finedge.calib.int8_files import golden_with, trial_bundle
     from finedge.data.evaluation import counts
     from finedge.runtime.evaluate.labelled import bundle_dataset
 
-    if not 0 <= max_false_rejects < 1:
-        raise UsageError(
-            f"--max-false-rejects {max_false_rejects}",
-            expected="a share of the right answers, 0 <= share < 1",
-        )
     loaded = Bundle.load(bundle)
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
     dataset = bundle_dataset(loaded, data, new_images=new_images)
-    sample = draw_sample(dataset, images=images, seed=seed)
-    source = source_file(loaded)
-    int8 = int8_files(loaded, sample, method=method)
-    record = {
-        "seed": seed,
-        "source": source,
-        "model_sha256": loaded.files[source],
-        "data": counts(dataset),
-        **calibration_record(sample, int8),
-    }
-    files = {**int8.files, GOLDEN: golden_with(loaded, int8.files)}
-    written = loaded.extend(STAGE, files, record)
-    log.info("%s: INT8 files of %s from %d images (%s)", bundle, source, len(sample.items), method)
-    confidence = _confidence(written, dataset, max_false_rejects=max_false_rejects)
-    written.extend(STAGE, {}, {**record, KEY: confidence})
+    decision_images = int8.decision_images if int8.decides else 0
+    samples = draw_samples(
+        dataset, images=int8.images, decision_images=decision_images, seed=int8.seed
+    )
+    made = _int8_files(loaded, samples, options=int8)
+    with trial_bundle(loaded, made.files) as trial:
+        golden = golden_with(loaded, trial, files=made.files)
+        fits = _confidence(trial, dataset, options=confidence)
+    record = replace(_record(loaded, samples, made), data=counts(dataset), confidence=fits)
+    loaded.extend(STAGE, {**made.files, GOLDEN: golden}, record.to_json())
+    images = len(samples.calibration.items)
+    log.info("%s: INT8 files of %s from %d images", bundle, record.source, images)
+    return _result(record, made)
+
+
+def _int8_files(bundle: Bundle, samples: Samples, *, options: Int8Options) -> Int8Files:
+    """Run the pass, decide, and quantize: each part is a function of the results before it."""
+    from finedge.calib.int8_files import calibrate_model, float_model, quantize
+
+    model = float_model(bundle)
+    calibrated = calibrate_model(
+        model, bundle.spec, sample=samples.calibration, methods=options.methods
+    )
+    return quantize(calibrated, options.plan)
+
+
+def _record(bundle: Bundle, samples: Samples, made: Int8Files) -> Int8Record:
+    from finedge.calib.int8_files import source_file
+    from finedge.calib.record import Int8Record, library_versions
+
+    source = source_file(bundle)
+    return Int8Record(
+        seed=samples.seed,
+        source=source,
+        model_sha256=bundle.files[source],
+        images_sha256=samples.calibration.digests,
+        method=made.plan.method,
+        ranges={name: (r.low, r.high) for name, r in made.table.ranges.items()},
+        placements={name: report.to_json() for name, report in made.reports.items()},
+        plan=made.plan.to_json(),
+        versions=library_versions(),
+    )
+
+
+def _result(record: Int8Record, made: Int8Files) -> dict[str, Any]:
     return {
-        "images": len(sample.items),
-        "method": method,
-        "files": {name: len(content) for name, content in int8.files.items()},
-        "int8_layers": {name: len(report.int8) for name, report in int8.reports.items()},
-        "float_layers": {name: len(report.stays_float) for name, report in int8.reports.items()},
-        "confidence": confidence,
-        "data": counts(dataset),
+        "images": len(record.images_sha256),
+        "method": record.method,
+        "files": {name: len(content) for name, content in made.files.items()},
+        "int8_layers": {name: len(report.int8) for name, report in made.reports.items()},
+        "float_layers": {name: len(report.stays_float) for name, report in made.reports.items()},
+        "confidence": dict(record.confidence),
+        "data": dict(record.data),
     }
 
 
 def _confidence(
-    bundle: Bundle, data: DataSet, *, max_false_rejects: float
+    trial: Bundle, data: DataSet, *, options: ConfidenceOptions
 ) -> dict[str, dict[str, Any]]:
     """Return the confidence record of each variant; none with too few held-out images."""
     from finedge.calib.confidence import fit_confidence
@@ -97,5 +124,5 @@ def _confidence(
     sample = held_out(data)
     if sample is None:
         return {}
-    fits = fit_confidence(bundle, sample, max_false_rejects=max_false_rejects)
+    fits = fit_confidence(trial, sample, max_false_rejects=options.max_false_rejects)
     return {variant: fit.to_json() for variant, fit in fits.items()}

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir
-import onnxruntime
 
-from finedge import __version__
-from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, PROJECTED_FILE, Bundle
+from finedge.bundle import (
+    CPU_FILE,
+    FLOAT_FILE,
+    HALF_FILE,
+    PORTABLE_FILE,
+    PROJECTED_FILE,
+    Bundle,
+)
 from finedge.calib.calibration_set import CalibrationSet
-from finedge.calib.calibration_table import CalibrationTable
-from finedge.calib.observe import collect_ranges
+from finedge.calib.calibration_table import CalibrationTable, CalibrationTables
+from finedge.calib.observe import collect_tables
 from finedge.calib.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.plan import QuantizationPlan
 from finedge.calib.quantization import QuantizationReport
 from finedge.calib.tensorrt import quantize_for_tensorrt
 from finedge.golden import pack, read_golden
@@ -26,44 +31,76 @@ from finedge.graph.metadata import with_metadata
 from finedge.graph.onnx_file import read_model
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
+from finedge.spec import Spec
+
+
+@dataclass(frozen=True)
+class CalibratedModel:
+    """A float model and its calibration tables: with a plan, all that quantization needs.
+
+    Attributes:
+        model: the float model, with its functions.
+        spec: of the bundle.
+        tables: the ranges of its tensors by each method.
+    """
+
+    model: onnx.ModelProto = field(repr=False)
+    spec: Spec
+    tables: CalibrationTables = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Int8Files:
-    """The INT8 files by name, their reports by name, and the table that they were made from."""
+    """The INT8 files by name, their reports by name, and what they were made from."""
 
-    files: Mapping[str, bytes]
+    files: Mapping[str, bytes] = field(repr=False)
     reports: Mapping[str, QuantizationReport]
-    table: CalibrationTable
+    table: CalibrationTable = field(repr=False)
+    plan: QuantizationPlan
 
 
-def int8_files(
-    bundle: Bundle, sample: CalibrationSet, *, method: str, keep_float: Set[str] = frozenset()
-) -> Int8Files:
-    """Make the INT8 files for TensorRT and for ONNX Runtime in one pass over the images.
+def float_model(bundle: Bundle) -> onnx.ModelProto:
+    """Return the float model that the INT8 files of a bundle are made of (`source_file`)."""
+    return read_model(bundle.file(source_file(bundle)))
 
-    Args:
-        bundle: holds the float model (`source_file`).
-        sample: the images to calibrate with.
-        method: the collector of the ranges, max or percentile.
-        keep_float: names of layers that stay in float in both files.
+
+def calibrate_model(
+    model: onnx.ModelProto, spec: Spec, *, sample: CalibrationSet, methods: Sequence[str]
+) -> CalibratedModel:
+    """Run a float model once over the images of `sample`, and gather the ranges of its tensors.
 
     Raises:
         UsageError: unknown method.
         FinedgeError: a tensor of the float model holds NaN or infinity.
     """
-    model = read_model(bundle.file(source_file(bundle)))
-    batches = sample.watched_batches(bundle.spec.preprocess, "calibrating")
-    table = collect_ranges(model, batches, method=method)
+    batches = sample.watched_batches(spec.preprocess, "calibrating")
+    return CalibratedModel(model, spec, collect_tables(model, batches, methods=methods))
+
+
+def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
+    """Make the INT8 files for TensorRT and for ONNX Runtime by one plan, without any calibration.
+
+    Raises:
+        UsageError: the pass did not gather the ranges of the plan's method.
+    """
+    model, table = calibrated.model, calibrated.tables[plan.method]
     quantized = {
-        PORTABLE_FILE: quantize_for_tensorrt(model, table, keep_float=keep_float),
-        CPU_FILE: quantize_for_onnxruntime(model, table, keep_float=keep_float),
+        PORTABLE_FILE: quantize_for_tensorrt(model, table, keep_float=plan.keep_float),
+        CPU_FILE: quantize_for_onnxruntime(model, table, keep_float=plan.keep_float),
     }
     files = {
-        name: _checked(with_metadata(int8_model, bundle.spec))
+        name: _checked(with_metadata(int8_model, calibrated.spec))
         for name, (int8_model, _) in quantized.items()
     }
-    return Int8Files(files, {name: report for name, (_, report) in quantized.items()}, table)
+    reports = {name: report for name, (_, report) in quantized.items()}
+    return Int8Files(files, reports, table, plan)
+
+
+def cpu_model(calibrated: CalibratedModel, plan: QuantizationPlan) -> onnx.ModelProto:
+    """Make only the model for ONNX Runtime: what a decision between plans runs."""
+    table = calibrated.tables[plan.method]
+    model, _ = quantize_for_onnxruntime(calibrated.model, table, keep_float=plan.keep_float)
+    return model
 
 
 def source_file(bundle: Bundle) -> str:
@@ -74,35 +111,31 @@ def source_file(bundle: Bundle) -> str:
     return PROJECTED_FILE if PROJECTED_FILE in bundle.files else FLOAT_FILE
 
 
-def golden_with(bundle: Bundle, files: Mapping[str, bytes]) -> bytes:
-    """Return golden.npz with the outputs of new files: the same numbers on every CPU."""
+@contextmanager
+def trial_bundle(bundle: Bundle, files: Mapping[str, bytes]) -> Iterator[Bundle]:
+    """Give a copy of a bundle with new files, in a temporary folder: nothing is changed yet."""
+    kept = {name: bundle.file(name) for name in (FLOAT_FILE, HALF_FILE) if name in bundle.files}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trial.finedge"
+        yield Bundle.create(path, bundle.spec, files={**kept, **files}, provenance={})
+
+
+def golden_with(bundle: Bundle, trial: Bundle, *, files: Mapping[str, bytes]) -> bytes:
+    """Return golden.npz with the outputs of new files: the same numbers on every CPU.
+
+    Args:
+        bundle: holds the golden frame.
+        trial: holds `files`.
+        files: the new files by name.
+    """
     backend = OnnxRuntimeBackend(SessionOptions(exact=True))
     stored = read_golden(bundle).items()
     arrays = {name: array for name, array in stored if name.split("/")[0] not in files}
     frame = np.asarray(arrays["input"], np.uint8)[None]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trial.finedge"
-        trial = Bundle.create(path, bundle.spec, files=files, provenance={})
-        for name in files:
-            outputs = backend.open_file(trial, name)(frame)
-            arrays |= {f"{name}/{output}": value for output, value in outputs.items()}
+    for name in files:
+        outputs = backend.open_file(trial, name)(frame)
+        arrays |= {f"{name}/{output}": value for output, value in outputs.items()}
     return pack(arrays)
-
-
-def calibration_record(sample: CalibrationSet, result: Int8Files) -> dict[str, Any]:
-    """Return the part of the provenance record that says how the INT8 files were made."""
-    return {
-        "images_sha256": list(sample.digests),
-        "method": result.table.method,
-        "ranges": result.table.to_json(),
-        "placements": {name: report.to_json() for name, report in result.reports.items()},
-        "versions": {
-            "finedge": __version__,
-            "onnx": onnx.__version__,
-            "onnx_ir": onnx_ir.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
-    }
 
 
 def _checked(model: onnx.ModelProto) -> bytes:

@@ -5,14 +5,14 @@ Every tensor that may be quantized is observed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from finedge.calib.calibration_table import CalibrationTable
+from finedge.calib.calibration_table import CalibrationTable, CalibrationTables
 from finedge.calib.collectors import COLLECTORS, Collector
 from finedge.errors import DataError, FinedgeError, UsageError, nearest
 from finedge.graph.edit import copied
@@ -45,15 +45,24 @@ def collect_ranges(
         >>> table = collect_ranges(model, sample.batches(bundle.spec.preprocess), method="max")
         >>> int8_model, report = quantize_for_tensorrt(model, table)
     """
-    if method not in COLLECTORS:
-        raise UsageError(
-            f"unknown calibration method '{method}'", expected=nearest(method, COLLECTORS)
-        )
+    return collect_tables(model, batches, methods=(method,))[method]
+
+
+def collect_tables(
+    model: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]], *, methods: Sequence[str]
+) -> CalibrationTables:
+    """Run the float model once over `batches`; return the ranges by each of `methods`.
+
+    Raises:
+        UsageError, DataError, FinedgeError: as `collect_ranges`.
+    """
+    check_methods(methods)
     model = inline(model)
     sources = range_sources(model.graph)
     session = _open_with_all_outputs(model)
     floats = [o.name for o in session.get_outputs() if o.type == "tensor(float)"]
-    collectors = {name: COLLECTORS[method]() for name in floats if name not in sources}
+    observed = [name for name in floats if name not in sources]
+    collectors = {name: {m: COLLECTORS[m]() for m in methods} for name in observed}
     images = sum(_observe(session, batch, collectors) for batch in batches)
     if not images:
         raise DataError(
@@ -61,9 +70,21 @@ def collect_ranges(
             expected="at least one",
             fix="give --data DIR with a training split",
         )
-    ranges = {name: collector.range() for name, collector in collectors.items()}
-    shared = {name: ranges[source] for name, source in sources.items() if source in ranges}
-    return CalibrationTable(method, {**ranges, **shared})
+    tables = {}
+    for method in methods:
+        ranges = {name: by_method[method].range() for name, by_method in collectors.items()}
+        shared = {name: ranges[source] for name, source in sources.items() if source in ranges}
+        tables[method] = CalibrationTable(method, {**ranges, **shared})
+    return CalibrationTables(tables, images)
+
+
+def check_methods(methods: Iterable[str]) -> None:
+    """Raise `UsageError` for a method that is not in `COLLECTORS`."""
+    for method in methods:
+        if method not in COLLECTORS:
+            raise UsageError(
+                f"unknown calibration method '{method}'", expected=nearest(method, COLLECTORS)
+            )
 
 
 def range_sources(graph: onnx.GraphProto) -> dict[str, str]:
@@ -106,16 +127,17 @@ def _open_with_all_outputs(model: onnx.ModelProto) -> onnxruntime.InferenceSessi
 def _observe(
     session: onnxruntime.InferenceSession,
     batch: NDArray[np.uint8],
-    collectors: Mapping[str, Collector],
+    collectors: Mapping[str, Mapping[str, Collector]],
 ) -> int:
     """Feed one batch to the collectors; return its number of images."""
     values = session.run(list(collectors), {session.get_inputs()[0].name: batch})
-    for (name, collector), array in zip(collectors.items(), values, strict=True):
+    for (name, by_method), array in zip(collectors.items(), values, strict=True):
         if not np.isfinite(array.min()) or not np.isfinite(array.max()):
             raise FinedgeError(
                 f"tensor '{name}' holds NaN or infinity",
                 expected="finite activations",
                 fix="train again with a lower learning rate, then export",
             )
-        collector.observe(array)
+        for collector in by_method.values():
+            collector.observe(array)
     return len(batch)

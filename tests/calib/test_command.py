@@ -9,6 +9,7 @@ import pytest
 from finedge.bundle import PROJECTED_FILE, Bundle
 from finedge.calib.collectors import COLLECTORS
 from finedge.calib.command import calibrate
+from finedge.calib.options import Int8Options
 from finedge.cli import main
 from finedge.data import content_digest, open_dataset, split_of_dataset
 from finedge.data.stored_split import FILE
@@ -21,7 +22,7 @@ FILES = ["model.int8.onnx", "model.int8.cpu.onnx"]
 
 @pytest.mark.parametrize("method", COLLECTORS)
 def test_both_files_join_the_bundle(bundle, picture_folder, method):
-    result = calibrate(bundle.path, data=picture_folder, images=16, method=method)
+    result = calibrate(bundle.path, data=picture_folder, int8=Int8Options(images=16, method=method))
     assert (result["images"], result["method"], list(result["files"])) == (16, method, FILES)
     loaded = Bundle.load(bundle.path)
     assert loaded.variants() == ("fp32", "int8")
@@ -29,7 +30,7 @@ def test_both_files_join_the_bundle(bundle, picture_folder, method):
 
 
 def test_the_record_says_all_that_made_the_files(bundle, picture_folder):
-    calibrate(bundle.path, data=picture_folder, images=16, seed=3)
+    calibrate(bundle.path, data=picture_folder, int8=Int8Options(images=16, seed=3))
     record = Bundle.load(bundle.path).provenance["calibrate"]
     assert (record["source"], record["model_sha256"]) == (
         "model.fp32.onnx",
@@ -49,7 +50,7 @@ def test_both_files_are_made_of_the_form_for_int8_where_there_is_one(bundle, tin
     marked = next(n for n in model.graph.node if n.op_type == "Conv" and n.name)
     marked.name = "marked"
     with_form = bundle.extend("export", {PROJECTED_FILE: model.SerializeToString()}, {"opset": 20})
-    calibrate(bundle.path, data=picture_folder, images=8)
+    calibrate(bundle.path, data=picture_folder, int8=Int8Options(images=8))
     loaded = Bundle.load(bundle.path)
     record = loaded.provenance["calibrate"]
     assert (record["source"], record["model_sha256"]) == (
@@ -63,7 +64,7 @@ def test_both_files_are_made_of_the_form_for_int8_where_there_is_one(bundle, tin
 
 def test_the_golden_frame_gets_the_answers_of_both_files(bundle, picture_folder):
     before = read_golden(bundle)
-    calibrate(bundle.path, data=picture_folder, images=16)
+    calibrate(bundle.path, data=picture_folder, int8=Int8Options(images=16))
     loaded = Bundle.load(bundle.path)
     golden = read_golden(loaded)
     assert set(golden) == {*before, *(f"{name}/logits" for name in FILES)}
@@ -77,14 +78,14 @@ def test_the_golden_frame_gets_the_answers_of_both_files(bundle, picture_folder)
 def test_the_same_seed_makes_the_same_files(bundle, picture_folder, tmp_path):
     twin = shutil.copytree(bundle.path, tmp_path / "twin.finedge")
     for path in (bundle.path, twin):
-        calibrate(path, data=picture_folder, images=8, seed=1)
+        calibrate(path, data=picture_folder, int8=Int8Options(images=8, seed=1))
     assert Bundle.load(bundle.path).files == Bundle.load(twin).files
 
 
 def test_calibrating_again_replaces_the_files(bundle, picture_folder):
-    calibrate(bundle.path, data=picture_folder, images=4)
+    calibrate(bundle.path, data=picture_folder, int8=Int8Options(images=4))
     first = Bundle.load(bundle.path)
-    calibrate(bundle.path, data=picture_folder, images=24, method="percentile")
+    calibrate(bundle.path, data=picture_folder, int8=Int8Options(images=24, method="percentile"))
     second = Bundle.load(bundle.path)
     assert list(first.files) == list(second.files)
     assert all(first.files[name] != second.files[name] for name in FILES)

@@ -15,6 +15,7 @@ from finedge.calib.confidence import (
     threshold,
 )
 from finedge.calib.held_out import MAX_IMAGES, MIN_IMAGES, held_out
+from finedge.calib.options import Int8Options
 from finedge.cli import main
 from finedge.confidence import Confidence
 from finedge.data import DataSet, Item, content_digest, open_dataset
@@ -197,7 +198,7 @@ def test_the_accuracy_is_what_it_was(bundle, pictured):
     items = open_dataset(pictured).split("test")
     with Classifier.open(bundle, variant="fp32") as classifier:
         before = predict(classifier, items)
-    calibrate(bundle.path, data=pictured, images=8)
+    calibrate(bundle.path, data=pictured, int8=Int8Options(images=8))
     with Classifier.open(bundle.path, variant="fp32") as classifier:
         after = predict(classifier, items)
         assert classifier.confidence is not None
@@ -206,7 +207,9 @@ def test_the_accuracy_is_what_it_was(bundle, pictured):
 
 
 def test_without_enough_images_the_bundle_works_as_before(bundle, picture_folder):
-    assert calibrate(bundle.path, data=picture_folder, images=8)["confidence"] == {}
+    assert (
+        calibrate(bundle.path, data=picture_folder, int8=Int8Options(images=8))["confidence"] == {}
+    )
     with Classifier.open(bundle.path, variant="int8") as classifier:
         assert not any(a.unknown for a in classifier(list(pictures(8, seed=9)[0])))
 

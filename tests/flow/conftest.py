@@ -86,12 +86,13 @@ class Untrained:
 
     def _bundle(self, name: str, backbone: str) -> Bundle:
         from finedge.calib.command import calibrate
+        from finedge.calib.options import Int8Options
         from finedge.export.command import export
 
         path = self.folders.mktemp("bundle") / "model.finedge"
         parity = export(self.run(name, backbone).job.path, out=path)["parity"]
         assert parity["max_abs"] <= parity["limit"]
-        calibrate(path, data=self.pictures, images=32)
+        calibrate(path, data=self.pictures, int8=Int8Options(images=32))
         return Bundle.load(path)
 
 

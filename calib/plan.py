@@ -1,0 +1,25 @@
+"""The plan of a quantization: every choice that the INT8 files of a float model follow from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class QuantizationPlan:
+    """The choices that turn a float model and its calibration tables into INT8 files.
+
+    Change one with `dataclasses.replace`.
+
+    Attributes:
+        method: the collector whose ranges are used.
+        keep_float: the layers that stay in float in both files, by node name of the inlined model.
+    """
+
+    method: str = "max"
+    keep_float: frozenset[str] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for the provenance record."""
+        return {"method": self.method, "keep_float": sorted(self.keep_float)}
