@@ -17,7 +17,8 @@ from finedge.files import writable_place
 
 if TYPE_CHECKING:
     from finedge.calib.decision_set import Samples
-    from finedge.calib.int8_files import Int8Files
+    from finedge.calib.int8_files import CalibratedModel, Int8Files
+    from finedge.calib.plan import QuantizationPlan
     from finedge.calib.record import Int8Record
     from finedge.data import DataSet
 
@@ -58,7 +59,8 @@ def calibrate(
     loaded = Bundle.load(bundle)
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
     dataset = bundle_dataset(loaded, data, new_images=new_images)
-    decision_images = int8.decision_images if int8.decides else 0
+    decides = int8.decides or _chooses_attention(loaded)
+    decision_images = int8.decision_images if decides else 0
     samples = draw_samples(
         dataset, images=int8.images, decision_images=decision_images, seed=int8.seed
     )
@@ -81,7 +83,30 @@ def _int8_files(bundle: Bundle, samples: Samples, *, options: Int8Options) -> In
     calibrated = calibrate_model(
         model, bundle.spec, sample=samples.calibration, methods=options.methods
     )
-    return quantize(calibrated, options.plan)
+    plan = _plan(calibrated, samples, plan=options.plan)
+    return quantize(calibrated, plan)
+
+
+def _chooses_attention(bundle: Bundle) -> bool:
+    from finedge.calib.attention_mode import has_cross_layer_attention
+    from finedge.calib.int8_files import float_model
+
+    return has_cross_layer_attention(float_model(bundle))
+
+
+def _plan(
+    calibrated: CalibratedModel, samples: Samples, *, plan: QuantizationPlan
+) -> QuantizationPlan:
+    """Decide what the decision set decides; without one the plan stays what it is."""
+    from finedge.calib.attention_mode import choose_attention, has_cross_layer_attention
+    from finedge.calib.decision import Decision
+    from finedge.calib.decision_set import load_decision_images
+
+    if samples.decision is None or not has_cross_layer_attention(calibrated.model):
+        return plan
+    images = load_decision_images(samples.decision, calibrated.spec.preprocess)
+    decision = Decision(calibrated.model, calibrated.spec, images)
+    return choose_attention(calibrated, plan, decision=decision)[0]
 
 
 def _record(bundle: Bundle, samples: Samples, made: Int8Files) -> Int8Record:

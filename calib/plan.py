@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from finedge.calib.quantization import AttentionMode
+
 
 @dataclass(frozen=True)
 class QuantizationPlan:
@@ -15,11 +17,18 @@ class QuantizationPlan:
     Attributes:
         method: the collector whose ranges are used.
         keep_float: the layers that stay in float in both files, by node name of the inlined model.
+            The name of an attention node keeps that attention in float.
+        attention: which products of cross-layer attention are INT8 in the file for ONNX Runtime.
     """
 
     method: str = "max"
     keep_float: frozenset[str] = frozenset()
+    attention: AttentionMode = "scores"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the provenance record."""
-        return {"method": self.method, "keep_float": sorted(self.keep_float)}
+        return {
+            "method": self.method,
+            "keep_float": sorted(self.keep_float),
+            "attention": self.attention,
+        }

@@ -99,7 +99,10 @@ class _Rewrite:
         for node in self.graph.node:
             nodes += self.new if node == last else []
             nodes += [node] if node not in old else []
-        replace_items(self.graph.node, nodes)
+        read = {name for node in nodes for name in node.input}
+        read |= {output.name for output in self.graph.output}
+        dead = {self.node.query, self.node.key, self.node.value} - read
+        replace_items(self.graph.node, [n for n in nodes if n.output[0] not in dead])
 
     def _mixed(self, scores: str, values: str) -> str:
         weights = self._add("Softmax", scores, name="weights", axis=-1)

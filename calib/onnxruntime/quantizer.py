@@ -20,6 +20,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from finedge.calib.calibration_table import CalibrationTable, Range
 from finedge.calib.onnxruntime.attention import with_int8_products
+from finedge.calib.onnxruntime.input import grey_levels, read_bytes, with_grey_levels
 from finedge.calib.quantization import (
     ATTENTION_STAYS,
     DECIDES,
@@ -73,6 +74,8 @@ def quantize_for_onnxruntime(
     """
     inlined = with_unique_names(inline(model))
     graph = inlined.graph
+    levels = grey_levels(graph)
+    table = with_grey_levels(table, levels)
     _require_ranges(graph, table)
     calibrated = {node.name: node for node in graph.node if node.output[0] in table.ranges}
     stays_float = _stays_float(graph, calibrated, keep_float)
@@ -86,6 +89,7 @@ def quantize_for_onnxruntime(
     quantizer = _quantizer(inlined, quantized, table.ranges)
     quantizer.quantize_model()
     quantizer.model.topological_sort()  # the quantizer appends its nodes
+    read_bytes(quantizer.model.model, levels)
     names = {name for node in graph.node if (name := tags(node).get(NODE))}
     modes = dict.fromkeys(names - keep_float, attention)
     rewritten = with_int8_products(quantizer.model.model, table, modes=modes)
