@@ -57,16 +57,15 @@ def choose_attention(
     calibrated: CalibratedModel, plan: QuantizationPlan, *, decision: Decision
 ) -> tuple[QuantizationPlan, AttentionChoice]:
     """Return `plan` with the mode of attention that the decision set allows, and the comparison."""
-    plans = {mode: replace(plan, attention=mode) for mode in ("scores", "int8")}
-    comparisons = {
-        mode: decision.compare(cpu_model(calibrated, option)) for mode, option in plans.items()
-    }
-    choice = AttentionChoice(**comparisons)
-    mode = "int8" if choice.keeps_answers else "scores"
+    scores, int8 = replace(plan, attention="scores"), replace(plan, attention="int8")
+    choice = AttentionChoice(
+        *(decision.compare(cpu_model(calibrated, option)) for option in (scores, int8))
+    )
+    chosen = int8 if choice.keeps_answers else scores
     log.info(
         "attention in INT8: agreement with float %.4f, with its softmax weights in float %.4f: %s",
         choice.int8.agreement,
         choice.scores.agreement,
-        mode,
+        chosen.attention,
     )
-    return plans[mode], choice
+    return chosen, choice
