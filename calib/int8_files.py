@@ -113,7 +113,9 @@ def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
     model, table = calibrated.model, calibrated.tables[plan.method]
     quantized = {
         PORTABLE_FILE: quantize_for_tensorrt(model, table, keep_float=plan.keep_float),
-        CPU_FILE: quantize_for_onnxruntime(model, table, keep_float=plan.keep_float),
+        CPU_FILE: quantize_for_onnxruntime(
+            model, table, keep_float=plan.keep_float, attention=plan.attention
+        ),
     }
     files = {
         name: _checked(with_metadata(_corrected(int8_model, calibrated, plan), calibrated.spec))
@@ -126,7 +128,9 @@ def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
 def cpu_model(calibrated: CalibratedModel, plan: QuantizationPlan) -> onnx.ModelProto:
     """Make only the model for ONNX Runtime: what a decision between plans runs."""
     table = calibrated.tables[plan.method]
-    model, _ = quantize_for_onnxruntime(calibrated.model, table, keep_float=plan.keep_float)
+    model, _ = quantize_for_onnxruntime(
+        calibrated.model, table, keep_float=plan.keep_float, attention=plan.attention
+    )
     return _corrected(model, calibrated, plan)
 
 

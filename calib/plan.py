@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from finedge.calib.quantization import AttentionMode
+
 
 @dataclass(frozen=True)
 class QuantizationPlan:
@@ -15,12 +17,15 @@ class QuantizationPlan:
     Attributes:
         method: the collector whose ranges are used.
         keep_float: the layers that stay in float in both files, by node name of the inlined model.
+            The name of an attention node keeps that attention in float.
         bias_correction: the mean shift of each layer's output is taken from its bias.
+        attention: which products of cross-layer attention are INT8 in the file for ONNX Runtime.
     """
 
     method: str = "max"
     keep_float: frozenset[str] = frozenset()
     bias_correction: bool = True
+    attention: AttentionMode = "scores"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the provenance record."""
@@ -28,4 +33,5 @@ class QuantizationPlan:
             "method": self.method,
             "keep_float": sorted(self.keep_float),
             "bias_correction": self.bias_correction,
+            "attention": self.attention,
         }

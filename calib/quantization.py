@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,15 @@ from numpy.typing import NDArray
 from finedge.calib.calibration_table import INT8_MAX
 
 ATTENTION_STAYS = "attention: its softmax over hundreds of keys does not survive 8 bits"
+SOFTMAX_STAYS = "attention: only the softmax between its INT8 products is float"
 NORMALISES = "normalises the frame, before the first quantized tensor"
 MAKES_MASKS = "its output goes into a softmax: masks do not survive 8 bits"
 DECIDES = "after the last layer: 256 levels of logits would tie"
 DYNAMIC_WEIGHT = "its weight is not a constant"
 RESTORED = "restored to float: INT8 costs too much accuracy there"
+
+# Which products of cross-layer attention are INT8: none, queries by keys, or both.
+AttentionMode = Literal["float", "scores", "int8"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,12 @@ class QuantizationReport:
     Attributes:
         int8: the names of the Conv and Gemm nodes in INT8.
         stays_float: the names of the nodes left in float, each with the reason.
+        attention: the cross-layer attention with INT8 products, by name, and which these are.
     """
 
     int8: tuple[str, ...]
     stays_float: dict[str, str]
+    attention: Mapping[str, AttentionMode] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the provenance record."""

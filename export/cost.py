@@ -33,19 +33,20 @@ log = logging.getLogger(__name__)
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
-# This many INT8 multiply-accumulates of a convolution take as long as one of attention, which stays
-# in float and unfused. Measured with CNL on ResNet-50 at 224 (x86, two threads, INT8 against INT8
-# of plain): +39 % projected, +56 % absorbed. All else is assumed to be as fast as in plain. Then
-# 0.39 x 4089 MMAC = 155 + 719 + 54 f gives f = 13. And 0.56 x 4089 = 155 + 103 + 138 f gives 15.
-# A GPU was not measured.
-FLOAT_MAC_COST = 13
+# This many INT8 multiply-accumulates of a convolution take as long as one of attention in the INT8
+# file for CPUs. Measured with CNL on ResNet-50 at 224 (x86 with VNNI, one thread, INT8 against INT8
+# of plain; `benchmarks/cpu/attention_int8.py`): projected +28 %, absorbed +19 %, and +23 % with the
+# softmax's weights in float. All else is assumed to be as fast as in plain. Then 0.19 x 4089 MMAC =
+# 155 + 103 + 138 f gives f = 3.7, and with weights in float both forms give 5. Without INT8
+# products it was 13. A GPU was not measured.
+ATTENTION_MAC_COST = 4
 
 
 @dataclass(frozen=True)
 class Form:
     """Multiply-accumulates of one form.
 
-    Those of projections can be INT8; those of attention stay in float.
+    Those of projections can be INT8 convolutions; those of attention are products of activations.
     """
 
     projections: int
@@ -57,11 +58,13 @@ class Form:
         return self.projections + self.attention
 
     def cost(self, precision: Precision) -> int:
-        """Return the weighted MACs: in INT8 those of attention weigh `FLOAT_MAC_COST`.
+        """Return the weighted MACs: in INT8 those of attention weigh `ATTENTION_MAC_COST`.
 
         In floating point all weigh 1.
         """
-        return self.projections + (FLOAT_MAC_COST if precision == "int8" else 1) * self.attention
+        return (
+            self.projections + (ATTENTION_MAC_COST if precision == "int8" else 1) * self.attention
+        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class ModelCost:
             for n in self.nodes
         ]
         return {
-            "float_mac_cost": FLOAT_MAC_COST,
+            "attention_mac_cost": ATTENTION_MAC_COST,
             "nodes": nodes,
             "macs": {"plain": self.plain, **self._totals()},
         }

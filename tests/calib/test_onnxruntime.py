@@ -9,10 +9,8 @@ from finedge.calib.calibration_table import CalibrationTable, Range
 from finedge.calib.collectors import COLLECTORS
 from finedge.calib.observe import collect_ranges
 from finedge.calib.onnxruntime import quantize_for_onnxruntime
-from finedge.calib.quantization import ATTENTION_STAYS, NORMALISES
+from finedge.calib.quantization import NORMALISES, SOFTMAX_STAYS
 from finedge.errors import FinedgeError
-from finedge.graph.inlining import inline
-from finedge.graph.tags import tags
 from tests.calib.conftest import MIN_CORRELATION, batches, correlation, logits, pictures
 
 
@@ -77,23 +75,10 @@ def test_a_product_that_is_no_gate_stays_float():
     assert [maker[o.name] for o in placed.graph.output] == ["Mul", "Mul"]
 
 
-def test_attention_computes_in_float(tiny, placed, tmp_path):
-    logits(placed[0], tiny.frames[:1], optimized=tmp_path / "o.onnx")
-    run = onnx.load(tmp_path / "o.onnx")
-    assert _types(run)["Softmax"] == 1
-    assert _types(run)["MatMul"] + _types(run)["FusedMatMul"] == 2
-    assert not {
-        "QLinearSoftmax",
-        "QLinearMatMul",
-        "MatMulIntegerToFloat",
-        "DynamicQuantizeMatMul",
-    } & set(_types(run))
-
-
 def test_the_record_says_what_stays_float_and_why(tiny, placed):
     why = Counter(placed[1].stays_float.values())
-    attention = [n for n in inline(tiny.model).graph.node if tags(n)]
-    assert why == {ATTENTION_STAYS: len(attention), NORMALISES: 3}
+    assert why == {SOFTMAX_STAYS: 1, NORMALISES: 3}
+    assert list(placed[1].attention.values()) == ["scores"]
     assert len(placed[1].int8) == _types(tiny.model)["Conv"] + 1
 
 

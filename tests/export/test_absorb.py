@@ -39,7 +39,11 @@ EXACT = 1e-12  # relative to max(1, max |value|): float64 sums in another order
 FLOAT = 1e-4  # the same in float32
 RNG = np.random.default_rng(0)
 SIDE = 96
-CNL_OPTIONS = [{"joint": True}, {"query": "layer3.1", "responses": ["layer2.1"]}]
+CNL_OPTIONS = [
+    {"joint": True},
+    {"pooled_keys": True},
+    {"query": "layer3.1", "responses": ["layer2.1"]},
+]
 # CNL on ResNet-50 at 224, counted by hand from the paper: the maps [positions, channels] of its
 # five responses, and the cost of the module.
 RESNET50 = [(784, 512)] * 2 + [(196, 1024)] * 3
@@ -223,7 +227,7 @@ def test_the_counts_are_those_of_the_formulas():
 
 
 def test_floating_point_counts_all_alike_and_int8_spares_attention():
-    deep = node(queries=49, keys=784, channels=512, width=256, value_width=256)
+    deep = node(queries=100, keys=196, channels=1024, width=256, value_width=256)
     assert [deep.absorbs(p) for p in PRECISIONS] == [True, True, False]
     narrow = node(queries=49, keys=784, channels=40, width=64, value_width=64)  # less of both kinds
     assert [narrow.absorbs(p) for p in PRECISIONS] == [True, True, True]
@@ -240,7 +244,7 @@ def test_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
     found = ModelCost(nodes, *(round(gmac[name] * 1e9) for name in ("cnl", "plain")))
     assert found.projected - found.macs("fp32") == pytest.approx((928 - 395) * 1e6, abs=1e6)
     assert found.macs("fp32") / found.plain <= 1.10
-    assert found.macs("int8") == found.projected, "INT8 keeps its convolutions"
+    assert found.macs("int8") == found.macs("fp32"), "INT8 absorbs too: its products are INT8"
 
 
 @pytest.mark.slow
@@ -256,14 +260,11 @@ def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
     ]
     assert found.macs("fp32") / found.plain <= 1.10
     files = onnx_files(graph, found, taps)
-    assert {
+    shared = {
         name: [n.input[1] == n.input[2] for n in m.graph.node if n.domain == "finedge"]
         for name, m in files.items()
-    } == {
-        FLOAT_FILE: [True] * 5,
-        PROJECTED_FILE: [False] * 5,
-        HALF_FILE: [True] * 5,
     }
+    assert shared == {FLOAT_FILE: [True] * 5, HALF_FILE: [True] * 5}
 
 
 # --- the files ------------------------------------------------------------------------------------
@@ -273,7 +274,13 @@ def test_the_graph_of_cnl_on_resnet50_at_224_adds_at_most_a_tenth():
 def exported():
     """CNL off its start, where FP32 absorbs more than INT8: (model, spec, graph, taps)."""
     torch.manual_seed(0)
-    model = build_model("cnl", num_classes=5, backbone="resnet18").eval()
+    model = build_model(
+        "cnl",
+        num_classes=5,
+        backbone="resnet18",
+        query="layer3.0",
+        responses=["layer2.0", "layer2.1"],
+    ).eval()
     with torch.no_grad():
         for norm in model.cross_layer.bn:
             norm.weight.fill_(0.5)
@@ -320,7 +327,7 @@ def test_explain_shows_the_same_attention_in_both_forms(exported, tmp_path):
             tmp_path / "b.finedge", spec, files=files, taps=taps, views=model.views, provenance={}
         )
         panels[len(panels)] = Explainer(bundle)(frame, ExplainOptions(at=(0.2, 0.8))).panels
-    assert sum(p.view.kind == "attention" for p in panels[0]) == 4
+    assert sum(p.view.kind == "attention" for p in panels[0]) == 2
     for before, after in zip(panels[0], panels[1], strict=True):
         assert (after.view, after.mark, after.maps[0].grid) == (
             before.view,

@@ -39,7 +39,7 @@ def test_every_model_exports_with_parity_and_passes_the_full_check(
     assert parity.max_abs <= parity.limit
 
 
-@pytest.mark.parametrize("options", [{"joint": True}])
+@pytest.mark.parametrize("options", [{"joint": True}, {"pooled_keys": True}])
 def test_options_export_too(make_model, frames, options):
     proto, _, reference = exported(make_model, **options)
     check_parity(proto, expected_of(reference, frames), frames)

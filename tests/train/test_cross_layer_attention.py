@@ -86,9 +86,9 @@ def test_autocast_computes_in_float32_and_gradients_flow():
     assert all(torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0 for x in (q, k, v))
 
 
-def module(*, joint=False, trained=True):
+def module(*, trained=True, **options):
     torch.manual_seed(0)
-    made = CrossLayerNonLocal(12, responses=[4, 5, 6], width=8, joint=joint)
+    made = CrossLayerNonLocal(12, responses=[4, 5, 6], width=8, **options)
     if trained:
         for bn in made.bn:
             torch.nn.init.uniform_(bn.weight)
@@ -132,6 +132,23 @@ def test_the_joint_form_is_one_softmax_over_all_positions():
     torch.testing.assert_close(
         made(query, responses), query + made.bn[0](made.z(y)), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_pooled_keys_are_those_of_the_largest_of_four_positions(joint):
+    query, responses = maps()
+    even = [x[:, :, : x.shape[2] // 2 * 2] for x in responses]
+    largest = [x.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5)) for x in even]
+    pooled = module(joint=joint, pooled_keys=True)
+    assert torch.equal(pooled(query, even), module(joint=joint)(query, largest))
+
+
+def test_pooled_keys_cover_odd_sides_and_single_rows():
+    pooled, (query, responses) = module(pooled_keys=True), maps()
+    odd = [responses[0][:, :, :5], responses[1][:, :, :1], responses[2][..., :1]]
+    even = [odd[0][:, :, [0, 1, 2, 3, 4, 4]], odd[1][:, :, [0, 0]], odd[2][:, :, [0, 1, 2, 2]]]
+    even[2] = even[2][..., [0, 0]]
+    assert torch.equal(pooled(query, odd), pooled(query, even))
 
 
 @pytest.mark.parametrize("joint", [False, True])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
+from finedge.train.layers.pooling import halved
 
 
 class CrossLayerNonLocal(nn.Module):
@@ -27,13 +28,23 @@ class CrossLayerNonLocal(nn.Module):
         width: d, the channels of the attention; the scale is 1/sqrt(d).
         joint: one softmax over the positions of all responses (the figure of the paper), not one
             for each response (its code).
+        pooled_keys: keys and values are projections of the max pooled (2 x 2) response: a quarter
+            of the positions. Wang et al. (CVPR 2018, arXiv 1711.07971, section 3.3) sub-sample x
+            itself too, and so the projections can still be absorbed at export.
     """
 
     def __init__(
-        self, query: int, *, responses: Sequence[int], width: int, joint: bool = False
+        self,
+        query: int,
+        *,
+        responses: Sequence[int],
+        width: int,
+        joint: bool = False,
+        pooled_keys: bool = False,
     ) -> None:
         super().__init__()
         self.joint = joint
+        self.pooled_keys = pooled_keys
         self.theta = nn.Conv2d(query, width, 1, bias=False)
         self.phi = nn.ModuleList(
             nn.Conv2d(channels, width, 1, bias=False) for channels in responses
@@ -49,6 +60,8 @@ class CrossLayerNonLocal(nn.Module):
     def forward(self, query: Tensor, responses: Sequence[Tensor]) -> Tensor:
         """Return [B, C, Hq, Wq] of a query map [B, C, Hq, Wq] and responses of any size."""
         theta = self.theta(query)
+        if self.pooled_keys:
+            responses = [halved(x) for x in responses]
         keys = [phi(x) for phi, x in zip(self.phi, responses, strict=True)]
         values = [g(x) for g, x in zip(self.g, responses, strict=True)]
         if self.joint:

@@ -1,4 +1,4 @@
-"""Pooling: to the grid of another layer, and over the largest values of a map."""
+"""Pooling: to another grid, to half the sides, and over the largest values of a map."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ def average_to(features: Tensor, *, grid: tuple[int, int]) -> Tensor:
     # nothing.
     partial = height % cell[0] != 0 or width % cell[1] != 0
     return F.avg_pool2d(features, cell, ceil_mode=partial, count_include_pad=False)
+
+
+def halved(features: Tensor) -> Tensor:
+    """Keep the largest of each 2 x 2 positions: [B, C, h, w] -> [B, C, ceil(h / 2), ceil(w / 2)].
+
+    The last cell of an odd side has one position across that side.
+    """
+    height, width = features.shape[2:]
+    cell = (min(2, height), min(2, width))
+    partial = height % cell[0] != 0 or width % cell[1] != 0  # only where needed, as above
+    return F.max_pool2d(features, cell, ceil_mode=partial)
 
 
 def mean_of_largest(features: Tensor, *, count: int) -> Tensor:

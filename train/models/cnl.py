@@ -75,6 +75,8 @@ class CrossLayer(FineGrained):
         head_init: `kaiming` is the paper's (see `HEAD_INITS`).
         joint: one softmax over the positions of all responses (the paper's figure) instead of one
             for each response (its code).
+        pooled_keys: keys and values come from max pooled (2 x 2) responses: attention then costs
+            a quarter. The paper does not pool; its source, arXiv 1711.07971, does.
         query: block of the query; empty is the placement's. The paper takes a late one, where a map
             has few positions: the cost grows with them.
         responses: blocks of the responses, all before `query`; empty is the placement's.
@@ -95,6 +97,7 @@ class CrossLayer(FineGrained):
         dropout: float = 0.5,
         head_init: str = "kaiming",
         joint: bool = False,
+        pooled_keys: bool = False,
         query: str = "",
         responses: Sequence[str] = (),
     ) -> None:
@@ -103,6 +106,7 @@ class CrossLayer(FineGrained):
             dropout=dropout,
             head_init=head_init,
             joint=joint,
+            pooled_keys=pooled_keys,
             query=query,
             responses=list(responses),
         )
@@ -116,6 +120,7 @@ class CrossLayer(FineGrained):
             responses=[backbone.channels(block) for block in self.place.responses],
             width=self.place.width,
             joint=joint,
+            pooled_keys=pooled_keys,
         )
         self.classifier = LinearHead(
             backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init

@@ -25,6 +25,8 @@ class NonLocal(FineGrained):
         num_classes: number of labels.
         dropout: before the linear layer, 0..1.
         head_init: see `HEAD_INITS`.
+        pooled_keys: keys and values come from the max pooled (2 x 2) map, the sub-sampling of
+            arXiv 1711.07971.
     """
 
     about = About(
@@ -32,7 +34,7 @@ class NonLocal(FineGrained):
         certain="one block after each of CNL's five response layers, embedded Gaussian with "
         "softmax, BatchNorm that starts at zero",
         reconstructed="the width, half the channels as in arXiv 1711.07971; no sub-sampling of the "
-        "keys; the placement outside ResNet-50 and ResNet-101",
+        "keys by default; the placement outside ResNet-50 and ResNet-101",
     )
 
     def __init__(
@@ -42,10 +44,13 @@ class NonLocal(FineGrained):
         *,
         dropout: float = 0.5,
         head_init: str = "kaiming",
+        pooled_keys: bool = False,
     ) -> None:
-        super().__init__(backbone, dropout=dropout, head_init=head_init)
+        super().__init__(backbone, dropout=dropout, head_init=head_init, pooled_keys=pooled_keys)
         self.places = placement(backbone).responses
-        self.non_local = nn.ModuleList(_block(backbone.channels(place)) for place in self.places)
+        self.non_local = nn.ModuleList(
+            _block(backbone.channels(place), pooled_keys=pooled_keys) for place in self.places
+        )
         self.classifier = LinearHead(
             backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init
         )
@@ -72,5 +77,7 @@ class NonLocal(FineGrained):
         return {"logits": self.classifier(pooled(self.backbone.run(x, after=after)[0]))}
 
 
-def _block(channels: int) -> CrossLayerNonLocal:
-    return CrossLayerNonLocal(channels, responses=[channels], width=channels // 2)
+def _block(channels: int, *, pooled_keys: bool) -> CrossLayerNonLocal:
+    return CrossLayerNonLocal(
+        channels, responses=[channels], width=channels // 2, pooled_keys=pooled_keys
+    )

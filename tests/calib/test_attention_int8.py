@@ -1,0 +1,75 @@
+"""Cross-layer attention in the INT8 file for ONNX Runtime."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from finedge.calib.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.quantization import ATTENTION_STAYS
+from finedge.graph.attention import attention_nodes
+from finedge.graph.inlining import inline
+from finedge.graph.tags import tags
+from tests.calib.conftest import logits
+
+# The scores are sums of the same 8-bit numbers; only the order of float additions differs.
+SAME = 1e-4
+MODES = ("float", "scores", "int8")
+
+
+@pytest.fixture(scope="module")
+def by_mode(tiny):
+    return {m: quantize_for_onnxruntime(tiny.model, tiny.table, attention=m)[0] for m in MODES}
+
+
+def _run(model, tiny, path):
+    logits(model, tiny.frames[:1], optimized=path)
+    return Counter(n.op_type for n in onnx.load(path).graph.node)
+
+
+@pytest.mark.parametrize(("mode", "integer"), [("scores", 1), ("int8", 2)])
+def test_onnx_runtime_multiplies_integers(tiny, by_mode, mode, integer, tmp_path):
+    onnx.checker.check_model(by_mode[mode], full_check=True)
+    types = _run(by_mode[mode], tiny, tmp_path / "o.onnx")
+    assert types["MatMulIntegerToFloat"] == integer
+    assert types["MatMul"] + types["FusedMatMul"] == 2 - integer
+    assert types["QLinearSoftmax"] == types["QLinearMatMul"] == 0
+
+
+@pytest.mark.int8
+def test_integer_scores_give_the_answers_of_float_attention(tiny, by_mode):
+    expected, scores = (logits(by_mode[m], tiny.frames) for m in ("float", "scores"))
+    steps = np.abs(scores - expected).max(axis=1) > SAME * np.abs(expected).max()
+    assert steps.mean() < 0.1, "a rounded sum may fall on the other side of a quantization step"
+
+
+@pytest.mark.int8
+def test_integer_weights_keep_the_answers(tiny, by_mode):
+    expected, found = (logits(by_mode[m], tiny.frames) for m in ("float", "int8"))
+    assert (expected.argmax(1) == found.argmax(1)).mean() >= 0.98
+    assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("mode", ["scores", "int8"])
+def test_both_factors_are_unsigned_so_that_no_cpu_saturates(by_mode, mode):
+    graph = by_mode[mode].graph
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    makers = {n.output[0]: n for n in graph.node}
+    products = [n for n in graph.node if n.op_type == "MatMul"]
+    factors = [makers[name] for n in products for name in n.input]
+    dequantized = [n for n in factors if n.op_type == "DequantizeLinear"]
+    assert len(dequantized) == {"scores": 3, "int8": 4}[mode]
+    assert all(constants[n.input[2]].dtype == np.uint8 for n in dequantized)
+
+
+def test_attention_that_is_kept_in_float_keeps_its_nodes(tiny):
+    (node,) = attention_nodes(inline(tiny.model))
+    model, report = quantize_for_onnxruntime(
+        tiny.model, tiny.table, keep_float={node.name}, attention="int8"
+    )
+    tagged = [n for n in model.graph.node if tags(n)]
+    assert len(tagged) == len([n for n in inline(tiny.model).graph.node if tags(n)])
+    assert list(report.stays_float.values()).count(ATTENTION_STAYS) == len(tagged)
+    assert not report.attention
