@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.bundle import GOLDEN, Bundle
 from finedge.calib.options import ConfidenceOptions, Int8Options
+from finedge.calib.search.options import SearchOptions
 from finedge.confidence import STAGE
 from finedge.data import NewImages
 from finedge.files import writable_place
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from finedge.calib.decision_set import Samples
     from finedge.calib.int8_files import Int8Files
     from finedge.calib.record import Int8Record
+    from finedge.calib.search.choose import Choice
     from finedge.data import DataSet
 
 log = logging.getLogger(__name__)
 
 DEFAULT_INT8 = Int8Options()
+DEFAULT_SEARCH = SearchOptions()
 DEFAULT_CONFIDENCE = ConfidenceOptions()
 
 
@@ -32,6 +35,7 @@ def calibrate(
     *,
     data: Path,
     int8: OmitArgPrefixes[Int8Options] = DEFAULT_INT8,
+    search: OmitArgPrefixes[SearchOptions] = DEFAULT_SEARCH,
     confidence: OmitArgPrefixes[ConfidenceOptions] = DEFAULT_CONFIDENCE,
     new_images: NewImages = "ignore",
 ) -> dict[str, Any]:
@@ -46,6 +50,7 @@ def calibrate(
         data: the images the model was trained on. INT8 takes the training split, the confidence
             the validation split; the test split is never used.
         int8: how the INT8 files are made.
+        search: which layers stay in float.
         confidence: how the confidence is fitted.
         new_images: where images go that the stored split does not know: nowhere (ignore), or into
             train, val or test.
@@ -58,30 +63,41 @@ def calibrate(
     loaded = Bundle.load(bundle)
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
     dataset = bundle_dataset(loaded, data, new_images=new_images)
-    decision_images = int8.decision_images if int8.decides else 0
+    decision_images = int8.decision_images if int8.decides or search.decides else 0
     samples = draw_samples(
         dataset, images=int8.images, decision_images=decision_images, seed=int8.seed
     )
-    made = _int8_files(loaded, samples, options=int8)
+    made, choice = _int8_files(loaded, samples, options=int8, search=search)
     with trial_bundle(loaded, made.files) as trial:
         golden = golden_with(loaded, trial, files=made.files)
         fits = _confidence(trial, dataset, options=confidence)
-    record = replace(_record(loaded, samples, made), data=counts(dataset), confidence=fits)
+    record = replace(
+        _record(loaded, samples, made),
+        data=counts(dataset),
+        confidence=fits,
+        search=choice.record,
+    )
     loaded.extend(STAGE, {**made.files, GOLDEN: golden}, record.to_json())
     images = len(samples.calibration.items)
     log.info("%s: INT8 files of %s from %d images", bundle, record.source, images)
     return _result(record, made)
 
 
-def _int8_files(bundle: Bundle, samples: Samples, *, options: Int8Options) -> Int8Files:
+def _int8_files(
+    bundle: Bundle, samples: Samples, *, options: Int8Options, search: SearchOptions
+) -> tuple[Int8Files, Choice]:
     """Run the pass, decide, and quantize: each part is a function of the results before it."""
     from finedge.calib.int8_files import calibrate_model, float_model, quantize
+    from finedge.calib.search.choose import choose_plan
 
     model = float_model(bundle)
     calibrated = calibrate_model(
         model, bundle.spec, sample=samples.calibration, methods=options.methods
     )
-    return quantize(calibrated, options.plan)
+    choice = choose_plan(
+        bundle, calibrated, options.plan, decision=samples.decision, options=search
+    )
+    return quantize(calibrated, choice.plan), choice
 
 
 def _record(bundle: Bundle, samples: Samples, made: Int8Files) -> Int8Record:
@@ -109,6 +125,7 @@ def _result(record: Int8Record, made: Int8Files) -> dict[str, Any]:
         "files": {name: len(content) for name, content in made.files.items()},
         "int8_layers": {name: len(report.int8) for name, report in made.reports.items()},
         "float_layers": {name: len(report.stays_float) for name, report in made.reports.items()},
+        **({"search": dict(record.search)} if record.search else {}),
         "confidence": dict(record.confidence),
         "data": dict(record.data),
     }

@@ -27,6 +27,7 @@ class Int8Record:
         ranges: [low, high] of each tensor.
         placements: the nodes in INT8 and in float, by file.
         plan: every choice (`QuantizationPlan`); empty in bundles of version 0.1.
+        search: the points of `--max-drop` (`Outcome`); empty without a search.
         data: how many images of the data set were left out, and why.
         versions: of the libraries.
         confidence: the confidence of each variant.
@@ -40,6 +41,7 @@ class Int8Record:
     ranges: Mapping[str, tuple[float, float]]
     placements: Mapping[str, Mapping[str, Any]]
     plan: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     confidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

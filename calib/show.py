@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from finedge.calib.search.table import show_search
 from finedge.tables import fields, megabytes, percent, stack, styled, table
 
 
@@ -21,6 +22,7 @@ def show(result: dict[str, Any]) -> RenderableType:
     return stack(
         fields([("calibrated with", images)]),
         table(("file", ">size", ">INT8 layers", ">float layers"), files),
+        *([show_search(result["search"])] if "search" in result else []),
         _confidence(result["confidence"]),
     )
 
