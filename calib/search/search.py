@@ -59,7 +59,11 @@ def search(trials: Trials, order: Sequence[Unit], *, budget: float) -> Point | N
     failed = -1
     for count in _doubling(_longest(trials, order)):
         if _prefix(trials, order, count).damage.within(budget):
-            for more in (2 * count or 1, 4 * count or 2, 8 * count or 4):  # to pick from, with a smaller drop
+            for more in (
+                2 * count or 1,
+                4 * count or 2,
+                8 * count or 4,
+            ):  # to pick from, with a smaller drop
                 _prefix(trials, order, min(more, _longest(trials, order)))
             point = _bisect(trials, order, failed=failed, good=count, budget=budget)
             return _put_back(trials, order, point, budget=budget)
