@@ -80,7 +80,7 @@ class Damage:
         """Return the numbers of the record, with six digits."""
         changed = 1 - self.comparison.agreement
         numbers = {"kl": self.kl, "changed": changed, "drop": self.drop, "drop_limit": self.limit}
-        return {name: round(value, 6) for name, value in numbers.items()}
+        return {name: round(value, 9 if name == "kl" else 6) for name, value in numbers.items()}
 
 
 def measure_damage(decision: Decision, scores: NDArray[np.float32]) -> Damage:
