@@ -18,6 +18,7 @@ from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from finedge.calib.calibration_table import CalibrationTable, Range
+from finedge.calib.float_layers import protect_float_layers
 from finedge.calib.quantization import (
     ATTENTION_STAYS,
     DECIDES,
@@ -75,6 +76,7 @@ def quantize_for_onnxruntime(
     int8 = tuple(node.name for node in layers(graph) if node.name in quantized)
     quantizer = _quantizer(inlined, quantized, table.ranges)
     quantizer.quantize_model()
+    protect_float_layers(quantizer.model.model.graph, keep_float)
     quantizer.model.topological_sort()  # the quantizer appends its nodes
     return quantizer.model.model, QuantizationReport(int8, stays_float)
 

@@ -87,9 +87,10 @@ def poison(bundle: tyro.conf.Positional[Path], data: tyro.conf.Positional[Path])
     path = RESULTS / f"poison-{bundle.stem}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
     for number, injection in enumerate(injections(material)):
-        if number >= len(rows):
-            row = poison_row(material, injection, images, both=number in LEAVE_ONE_OUT)
-            rows.append(row)
+        both = number in LEAVE_ONE_OUT
+        if number >= len(rows) or (both and "leave_one_out" not in rows[number]):
+            row = poison_row(material, injection, images, both=both)
+            rows[number : number + 1] = [row]
             first = sum(r["rank"] == 1 for r in rows)
             keep(path, {"first": first, "of": len(rows), "rows": rows})
             print(json.dumps(row), flush=True)
