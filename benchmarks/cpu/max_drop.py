@@ -75,19 +75,25 @@ class Material:
         )
 
 
-def poison(bundle: tyro.conf.Positional[Path], data: tyro.conf.Positional[Path]) -> None:
+def poison(
+    bundle: tyro.conf.Positional[Path],
+    data: tyro.conf.Positional[Path],
+    *,
+    one_way: bool = False,
+) -> None:
     """Rank the layers of 20 models, each with one ruined layer.
 
     Args:
         bundle: a bundle.
         data: the images that it was trained on.
+        one_way: leave out the other way to rank, all of INT8 but one unit.
     """
     material = load(bundle, data)
     images = small_images(material)
     path = RESULTS / f"poison-{bundle.stem}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
     for number, injection in enumerate(injections(material)):
-        both = number in LEAVE_ONE_OUT
+        both = number in LEAVE_ONE_OUT and not one_way
         if number >= len(rows) or (both and "leave_one_out" not in rows[number]):
             row = poison_row(material, injection, images, both=both)
             rows[number : number + 1] = [row]

@@ -79,7 +79,7 @@ def keep_within(
         max_drop: the budget in points of top-1.
 
     Raises:
-        GateError: no file with half of its multiply-accumulates in INT8 is within the budget.
+        GateError: no file with at least half of its operations in INT8 is within the budget.
     """
     units = units_of(calibrated, plan)
     few = Decision(calibrated.model, calibrated.spec, first_images(images, count=RANKED_IMAGES))

@@ -15,7 +15,8 @@ from finedge.calib.search.trials import Point, Trials
 from finedge.calib.sensitivity.measure import Sensitivity
 from finedge.calib.units import Unit
 
-# A file with less in INT8 is hardly faster than float: the budget cannot be met.
+# Of the operations that INT8 can compute. With less the file is hardly faster than float: the
+# budget cannot be met.
 LEAST_INT8 = 0.5
 # Units whose cost is measured; the rest of a ranking has a few percent of the KL together.
 TIMED = 16
@@ -101,7 +102,8 @@ def _longest(trials: Trials, order: Sequence[Unit]) -> int:
     """Return how many units of `order` may be in float."""
     names = [unit.name for unit in order]
     shares = (trials.units.int8_share(names[:count]) for count in range(len(names)))
-    return sum(share >= LEAST_INT8 for share in shares) - 1
+    least = LEAST_INT8 * trials.units.int8_share(())
+    return sum(share >= least for share in shares) - 1
 
 
 def _doubling(longest: int) -> Iterator[int]:

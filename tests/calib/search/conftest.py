@@ -51,7 +51,7 @@ def searched(poisoned_bundle, picture_folder, tmp_path_factory) -> Poisoned:
     folder = tmp_path_factory.mktemp("searched")
     path = shutil.copytree(poisoned_bundle.path, folder / "tiny.finedge")
     words = ["calibrate", str(path), "--data", str(picture_folder), "--images", IMAGES]
-    assert main([*words, "--max-drop", "5"]) == 0
+    assert main([*words, "--max-drop", "7"]) == 0
     return Poisoned(path, poisoned_bundle.layer)
 
 
