@@ -49,7 +49,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the record."""
         return {
-            "max_drop": 100 * self.budget,
+            "max_drop": round(100 * self.budget, 6),
             "images": self.images,
             "hard_view": list(HARD_VIEW),
             "cpu": cpu_name(),

@@ -24,6 +24,7 @@ def sensitivity(
     *,
     data: Path,
     images: int = IMAGES,
+    calibration_images: int = 256,
     method: str = "max",
     seed: int = 0,
     plot: Path | None = None,
@@ -41,6 +42,7 @@ def sensitivity(
         bundle: the bundle's folder.
         data: the images the model was trained on.
         images: how many training images to measure on, each also in a hard view.
+        calibration_images: how many other training images give the ranges.
         method: the collector of the ranges, as for `finedge calibrate`.
         seed: chooses the images.
         plot: write the ranking as a picture to this .svg file.
@@ -60,7 +62,12 @@ def sensitivity(
     if plot is not None:
         writable_place(plot.resolve().parent, option="--plot")
     loaded = Bundle.load(bundle)
-    samples = draw_samples(bundle_dataset(loaded, data), decision_images=images, seed=seed)
+    samples = draw_samples(
+        bundle_dataset(loaded, data),
+        images=calibration_images,
+        decision_images=images,
+        seed=seed,
+    )
     if samples.decision is None:
         raise DataError(
             "too few training images to measure on",
