@@ -18,6 +18,7 @@ it is 2.23 +- 0.25, where 3.94 +- 0.82 were lost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +70,7 @@ class Damage:
         Half of the images are hard views. They alone count: the others would halve it.
         """
         hard = self.expected[len(self.expected) // 2 :]
-        error = float(hard.std()) / len(hard) ** 0.5
+        error = float(hard.std()) / math.sqrt(len(hard))
         return float(hard.mean()) + ONE_SIDED_95 * error
 
     def within(self, budget: float) -> bool:
