@@ -11,6 +11,6 @@ Things that share nothing but the word calibration:
     confidence calibration   `held_out` picks validation images; `confidence` fits a temperature and
                              a rejection threshold on their scores
 
-`command` is `finedge calibrate`, `sensitivity.command` its own; nothing else calls this room. It may import `export`, `runtime`,
-the contract, onnx_ir and ONNX Runtime.
+`command` is `finedge calibrate`, `sensitivity.command` is `finedge sensitivity`; nothing else calls
+this room. It may import `export`, `runtime`, the contract, onnx_ir and ONNX Runtime.
 """
