@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from finedge.calib.choose import method_record
 from finedge.calib.int8_files import CalibratedModel, cpu_model
 from finedge.calib.plan import QuantizationPlan
 from finedge.graph.attention import attention_nodes
 from finedge.graph.inlining import inline
 from finedge.measure import mcnemar
+from finedge.provenance import MethodRecord
 
 if TYPE_CHECKING:
     import onnx
@@ -43,9 +45,10 @@ class AttentionChoice:
         fewer = (lost - gained) / len(self.scores.agrees)
         return fewer <= 0 or (fewer <= MAX_LOSS and mcnemar(lost, gained) > SIGNIFICANT)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data for the provenance record."""
-        return {"scores": self.scores.to_json(), "int8": self.int8.to_json()}
+    def records(self, images: int) -> tuple[MethodRecord, ...]:
+        """Return the rows of both modes for the provenance record."""
+        modes = {"scores": self.scores, "int8": self.int8}
+        return tuple(method_record(mode, images, result) for mode, result in modes.items())
 
 
 def has_cross_layer_attention(model: onnx.ModelProto) -> bool:

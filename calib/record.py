@@ -29,6 +29,7 @@ class Int8Record:
         placements: the nodes in INT8 and in float, by file.
         plan: every choice (`QuantizationPlan`); empty in bundles of version 0.1.
         qat: how the model was fine-tuned (`FineTuned.record`); empty without `--qat`.
+        search: the points of `--max-drop` (`Outcome`); empty without a search.
         data: how many images of the data set were left out, and why.
         decision: the methods that were compared, and why this one was chosen.
         versions: of the libraries.
@@ -45,6 +46,7 @@ class Int8Record:
     placements: Mapping[str, Mapping[str, Any]]
     plan: Mapping[str, Any] = field(default_factory=dict)
     qat: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     decision: DecisionRecord = field(default_factory=DecisionRecord)
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from finedge.calib.search.table import show_search
 from finedge.tables import fields, megabytes, percent, stack, styled, table
 
 METHOD_COLUMNS = ("method", ">calibrated with", ">KL", ">same top-1", ">top-1", ">of images")
@@ -24,18 +25,21 @@ def show(result: dict[str, Any]) -> RenderableType:
         fields([("calibrated with", images)]),
         table(("file", ">size", ">INT8 layers", ">float layers"), files),
         *_decision(result["decision"]),
+        *([show_search(result["search"])] if "search" in result else []),
+        *_accuracy(result.get("accuracy", {})),
         _confidence(result["confidence"]),
     )
 
 
 def _decision(decision: Mapping[str, Any]) -> list[RenderableType]:
-    """Return the compared methods, the curve, and the reason; nothing where none was compared."""
-    if not decision["reason"]:
-        return []
-    parts: list[RenderableType] = [fields([("method", decision["reason"])])]
+    """Return what was compared on the decision set, and the reason; nothing without it."""
+    parts: list[RenderableType] = []
+    if decision["reason"]:
+        parts.append(fields([("method", decision["reason"])]))
     titles = {
         "methods": "calibration methods against float, on other training images",
         "curve": "the method by number of calibration images",
+        "attention": "attention with its softmax weights in float (scores), and in INT8",
     }
     for key, title in titles.items():
         if rows := [_method(row) for row in decision[key]]:
@@ -46,6 +50,22 @@ def _decision(decision: Mapping[str, Any]) -> list[RenderableType]:
 def _method(row: Mapping[str, Any]) -> tuple[object, ...]:
     shares = (percent(row[key]) for key in ("agreement", "top1"))
     return row["method"], row["images"], f"{row['kl']:.5f}", *shares, row["n"]
+
+
+def _accuracy(records: Mapping[str, Mapping[str, Any]]) -> list[RenderableType]:
+    """Return what each variant costs on validation images, compared with fp32."""
+    rows = [
+        (
+            variant,
+            percent(cost["top1"]),
+            f"{100 * cost['top1_change']:+.1f} points",
+            f"{cost['mcnemar_p']:.2g}",
+            f"{cost['flips']} of {cost['n']}",
+        )
+        for variant, cost in records.items()
+    ]
+    columns = ("variant", ">top-1", ">against fp32", ">McNemar p", ">answers changed")
+    return [table(columns, rows, title="accuracy on validation images")] if rows else []
 
 
 def _confidence(records: Mapping[str, Mapping[str, Any]]) -> RenderableType:

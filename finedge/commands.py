@@ -132,6 +132,12 @@ STAGES: dict[str, dict[str, Command]] = {
             show="finedge.calib.show:show",
             extra="calib",
         ),
+        "sensitivity": Command(
+            "finedge.calib.sensitivity.command:sensitivity",
+            "rank the layers by what INT8 of each alone costs",
+            show="finedge.calib.sensitivity.show:show",
+            extra="calib",
+        ),
         "build": Command(
             "finedge.runtime.trt.build.command:build",
             "build TensorRT engines, or only look what they need: --dry-run",

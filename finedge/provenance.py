@@ -141,6 +141,7 @@ class DecisionRecord:
         float_top1: top-1 of the float model on the same images.
         methods: each method that was compared.
         curve: the chosen method with fewer or more calibration images.
+        attention: the modes of INT8 attention that were compared.
         images_sha256: the digests of the images that decided.
     """
 
@@ -148,6 +149,7 @@ class DecisionRecord:
     float_top1: Share | None = None
     methods: Annotated[tuple[MethodRecord, ...], at_most(100)] = ()
     curve: Annotated[tuple[MethodRecord, ...], at_most(100)] = ()
+    attention: Annotated[tuple[MethodRecord, ...], at_most(100)] = ()
     images_sha256: tuple[Digest, ...] = ()
 
 

@@ -19,6 +19,7 @@ from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from finedge.calib.calibration_table import CalibrationTable, Range
+from finedge.calib.float_layers import protect_float_layers
 from finedge.calib.onnxruntime.attention import with_int8_products
 from finedge.calib.onnxruntime.input import grey_levels, read_bytes, with_grey_levels
 from finedge.calib.quantization import (
@@ -88,6 +89,7 @@ def quantize_for_onnxruntime(
     int8 = tuple(node.name for node in layers(graph) if node.name in quantized)
     quantizer = _quantizer(inlined, quantized, table.ranges)
     quantizer.quantize_model()
+    protect_float_layers(quantizer.model.model.graph, keep_float)
     quantizer.model.topological_sort()  # the quantizer appends its nodes
     read_bytes(quantizer.model.model, levels)
     names = {name for node in graph.node if (name := tags(node).get(NODE))}

@@ -1,0 +1,308 @@
+"""Whether the ranking finds a ruined layer, and what `--max-drop` gains and costs.
+
+    python benchmarks/cpu/max_drop.py poison BUNDLE DATA
+    python benchmarks/cpu/max_drop.py search BUNDLE DATA [--poison N]
+
+`poison` ruins one layer after another (poison.py) and ranks the layers of each such model: rows in
+benchmarks/results/max_drop/poison-NAME.json. `search` calibrates with all layers in INT8 and with
+--max-drop 1.0, and measures both on the test split: benchmarks/results/max_drop/NAME.json. With
+`--poison N` the model has N ruined layers: NAME-poisoned.json. A row that is there is not made
+again. Nothing is written into the bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import tyro
+from numpy.typing import NDArray
+from poison import Injection, places, poisoned
+
+from finedge.bundle import Bundle
+from finedge.calib.damage import Damage, measure_damage, with_hard_views
+from finedge.calib.decision import Decision
+from finedge.calib.decision_set import DecisionImages, Samples, draw_samples
+from finedge.calib.int8_files import CalibratedModel, calibrate_model, cpu_model, float_model
+from finedge.calib.observe import collect_tables
+from finedge.calib.plan import QuantizationPlan
+from finedge.calib.search.outcome import keep_within
+from finedge.calib.search.trials import Trials
+from finedge.calib.sensitivity.measure import rank_units, units_of
+from finedge.data import DataSet
+from finedge.files import write_text
+from finedge.graph.edit import copied
+from finedge.graph.inlining import inline
+from finedge.image import read_image
+from finedge.measure import mcnemar
+from finedge.preprocess import preprocess
+from finedge.runtime.evaluate.labelled import bundle_dataset
+from finedge.runtime.machine.cpu import cpu_name
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks/results/max_drop"
+WEIGHTS, ACTIVATIONS = 14, 6  # injections of each kind: 20
+POISON_IMAGES = 8  # each with its hard view
+CALIBRATION_IMAGES = 32  # for a poisoned model
+CLIPPED = 5.9  # ReLU6 may cut off a channel that comes so far: the function would change
+LEAVE_ONE_OUT = (0, WEIGHTS)  # injections that are ranked in the other way too
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Material:
+    """A bundle, its float model and its images."""
+
+    bundle: Bundle
+    model: onnx.ModelProto
+    samples: Samples
+    data: DataSet
+
+    @property
+    def frames(self) -> NDArray[np.uint8]:
+        """The first calibration images, preprocessed."""
+        items = self.samples.calibration.items[:CALIBRATION_IMAGES]
+        return np.stack(
+            [preprocess(read_image(i.path), self.bundle.spec.preprocess) for i in items]
+        )
+
+
+def poison(
+    bundle: tyro.conf.Positional[Path],
+    data: tyro.conf.Positional[Path],
+    *,
+    one_way: bool = False,
+) -> None:
+    """Rank the layers of 20 models, each with one ruined layer.
+
+    Args:
+        bundle: a bundle.
+        data: the images that it was trained on.
+        one_way: leave out the other way to rank, all of INT8 but one unit.
+    """
+    material = load(bundle, data)
+    images = small_images(material)
+    path = RESULTS / f"poison-{bundle.stem}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
+    for number, injection in enumerate(injections(material)):
+        both = number in LEAVE_ONE_OUT and not one_way
+        if number >= len(rows) or (both and "leave_one_out" not in rows[number]):
+            row = poison_row(material, injection, images, both=both)
+            rows[number : number + 1] = [row]
+            first = sum(r["rank"] == 1 for r in rows)
+            keep(path, {"first": first, "of": len(rows), "rows": rows})
+            print(json.dumps(row), flush=True)
+
+
+def search(
+    bundle: tyro.conf.Positional[Path],
+    data: tyro.conf.Positional[Path],
+    *,
+    poison: int = 0,
+    max_drop: float = 1.0,
+) -> None:
+    """Measure a model in INT8 without and with the search, on its test split.
+
+    Args:
+        bundle: a bundle.
+        data: the images that it was trained on.
+        poison: the number of layers to ruin first.
+        max_drop: the budget in points.
+    """
+    path = RESULTS / f"{bundle.stem}{'-poisoned' if poison else ''}.json"
+    if path.is_file():
+        return
+    material = load(bundle, data)
+    model, ruined = material.model, spread(injections(material), poison)
+    table = calibrate(material, model).tables["max"]
+    for injection in ruined:
+        model = poisoned(model, injection, table=table)
+    calibrated = calibrate(material, model)
+    images = with_hard_views(decision_sample(material), material.bundle.spec.preprocess)
+    start = time.process_time()
+    outcome = keep_within(calibrated, QuantizationPlan(), images=images, max_drop=max_drop)
+    seconds = time.process_time() - start
+    int8 = {
+        "all_int8": cpu_model(calibrated, QuantizationPlan()),
+        "picked": cpu_model(calibrated, outcome.plan),
+    }
+    row = {
+        "poisoned": [asdict(i) for i in ruined],
+        "search_cpu_s": round(seconds, 1),
+        **outcome.to_json(),
+        "test": test_rows(material, model, int8),
+    }
+    keep(path, row)
+    print(json.dumps(row["test"]), outcome.points[outcome.picked].to_json())
+
+
+def load(bundle: Path, data: Path) -> Material:
+    """Open a bundle and its images."""
+    opened = Bundle.load(bundle)
+    dataset = bundle_dataset(opened, data, new_images="ignore")
+    return Material(opened, float_model(opened), draw_samples(dataset), dataset)
+
+
+def decision_sample(material: Material) -> Any:
+    """Return the decision set."""
+    if material.samples.decision is None:
+        raise SystemExit("too few training images")
+    return material.samples.decision
+
+
+def calibrate(material: Material, model: onnx.ModelProto) -> CalibratedModel:
+    """Run a float model over all calibration images."""
+    spec, sample = material.bundle.spec, material.samples.calibration
+    return calibrate_model(model, spec, sample=sample, methods=("max",))
+
+
+def small_images(material: Material) -> DecisionImages:
+    """Return a few decision images with their hard views."""
+    sample = decision_sample(material)
+    few = type(sample)(sample.items[:POISON_IMAGES], sample.digests[:POISON_IMAGES])
+    return with_hard_views(few, material.bundle.spec.preprocess)
+
+
+def injections(material: Material) -> list[Injection]:
+    """Return 20 places of poison, the same every time: 14 for weights, 6 for activations."""
+    rng, chosen = np.random.default_rng(0), []
+    for kind, count in (("weight", WEIGHTS), ("activation", ACTIVATIONS)):
+        spots = [
+            (layer, before, usable)
+            for layer, before in places(material.model, kind)
+            if len(usable := usable_channels(material, before, kind=kind))
+        ]
+        for index in range(count):  # from the first layer to the last
+            layer, before, usable = spots[index * len(spots) // count]
+            chosen.append(Injection(kind, layer, before, int(rng.choice(usable))))
+    return chosen
+
+
+def usable_channels(material: Material, before: str, *, kind: str) -> NDArray[np.intp]:
+    """Return the output channels of a convolution that ReLU6 does not cut off, if it is to pass."""
+    model = copied(inline(material.model))
+    output = next(n.output[0] for n in model.graph.node if n.name == before)
+    model.graph.output.append(onnx.ValueInfoProto(name=output))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    values = session.run([output], {session.get_inputs()[0].name: material.frames})[0]
+    largest = values.max(axis=(0, 2, 3))
+    return np.flatnonzero((largest < CLIPPED) & (largest > 0) | (kind == "activation"))
+
+
+def spread(every: Sequence[Injection], count: int) -> list[Injection]:
+    """Return `count` injections of both kinds, at layers of their own."""
+    if not count:
+        return []
+    step = len(every) // count
+    return [every[i * step] for i in range(count)]
+
+
+def poison_row(
+    material: Material, injection: Injection, images: DecisionImages, *, both: bool
+) -> dict[str, Any]:
+    """Ruin one layer, rank the layers, and return where the ruined one is."""
+    spec, frames = material.bundle.spec, material.frames
+    batches = [frames[i : i + BATCH] for i in range(0, len(frames), BATCH)]
+    before = collect_tables(material.model, batches, methods=("max",))["max"]
+    model = poisoned(material.model, injection, table=before)
+    calibrated = CalibratedModel(model, spec, collect_tables(model, batches, methods=("max",)))
+    plan, decision = QuantizationPlan(), Decision(model, spec, images)
+    same = Decision(material.model, spec, images).float_scores - decision.float_scores
+    units, start = units_of(calibrated, plan), time.process_time()
+    ranked = [
+        (s.unit.name, s.damage.kl)
+        for s in rank_units(calibrated, plan, units=units, decision=decision)
+    ]
+    row = {
+        **asdict(injection),
+        "float_difference": float(np.abs(same).max()),
+        "rank": rank_of(ranked, injection),
+        "kl": [[name, round(kl, 6)] for name, kl in ranked[:4]],
+        "cpu_s": round(time.process_time() - start, 1),
+    }
+    if both:
+        row["leave_one_out"] = leave_one_out(Trials(calibrated, plan, units, decision), injection)
+    return row
+
+
+def leave_one_out(trials: Trials, injection: Injection) -> dict[str, Any]:
+    """Rank in the other way: the KL with all but one unit in INT8, the smallest first."""
+    start = time.process_time()
+    everything = trials.try_float(frozenset()).damage.kl
+    gains = [
+        (unit.name, everything - trials.try_float({unit.name}).damage.kl)
+        for unit in trials.units.all
+    ]
+    gains.sort(key=lambda pair: -pair[1])
+    return {
+        "rank": rank_of(gains, injection),
+        "kl_saved": [[name, round(kl, 6)] for name, kl in gains[:4]],
+        "kl_of_all": round(everything, 6),
+        "cpu_s": round(time.process_time() - start, 1),
+    }
+
+
+def rank_of(ranked: Sequence[tuple[str, float]], injection: Injection) -> int:
+    """Return the place of the ruined layer; a ruined tensor belongs to the layers at both ends."""
+    names = [name for name, _ in ranked]
+    ends = (
+        {injection.layer, injection.before} if injection.kind == "activation" else {injection.layer}
+    )
+    return 1 + min(names.index(name) for name in ends if name in names)
+
+
+def test_rows(
+    material: Material, model: onnx.ModelProto, int8: dict[str, onnx.ModelProto]
+) -> dict[str, Any]:
+    """Measure INT8 models against their float model on the whole test split."""
+    items, prepare = material.data.split("test"), material.bundle.spec.preprocess
+    frames = np.stack([preprocess(read_image(i.path), prepare) for i in items])
+    labels = np.array([i.label for i in items], np.intp)
+    decision = Decision(model, material.bundle.spec, DecisionImages(frames, labels))
+    float_top1 = float((decision.float_scores.argmax(axis=1) == labels).mean())
+    rows = {name: paired(measure_damage(decision, decision.scores(m))) for name, m in int8.items()}
+    return {"n": len(labels), "fp32_top1": round(float_top1, 6), **rows}
+
+
+def paired(damage: Damage) -> dict[str, Any]:
+    """Return a paired comparison with its exact p-value."""
+    comparison = damage.comparison
+    lost = int((comparison.float_correct & ~comparison.correct).sum())
+    won = int((~comparison.float_correct & comparison.correct).sum())
+    return {
+        "top1": round(comparison.top1, 6),
+        "drop": round(damage.drop, 6),
+        "lost": lost,
+        "won": won,
+        "mcnemar": round(mcnemar(lost, won), 4),
+        "changed": round(1 - comparison.agreement, 6),
+        "kl": round(damage.kl, 6),
+    }
+
+
+def keep(path: Path, content: dict[str, Any]) -> None:
+    """Write results with the machine and the versions that made them."""
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    made_by = {
+        "cpu": cpu_name(),
+        "onnxruntime": onnxruntime.__version__,
+        "commit": head.stdout.strip(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({**made_by, **content}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict({"poison": poison, "search": search})
