@@ -88,7 +88,9 @@ def decision_record(
     """Return what the provenance keeps of a choice."""
     rows = (method_record(m, images, c) for m, c in choice.comparisons.items())
     float_top1 = float(np.mean(next(iter(choice.comparisons.values())).float_correct))
-    return DecisionRecord(choice.reason, round(float_top1, 6), tuple(rows), curve, digests)
+    return DecisionRecord(
+        choice.reason, round(float_top1, 6), tuple(rows), curve, images_sha256=digests
+    )
 
 
 def method_record(method: str, images: int, comparison: Comparison) -> MethodRecord:

@@ -69,8 +69,8 @@ def calibrate(
     files = made.int8.files
     with trial_bundle(loaded, files) as trial:
         golden = golden_with(loaded, trial, files=files)
-        held_out = _held_out_records(trial, dataset, options=confidence)
-    record = replace(_record(loaded, made), data=counts(dataset), **held_out)
+        fits, costs = _held_out_records(trial, dataset, options=confidence)
+    record = replace(_record(loaded, made), data=counts(dataset), confidence=fits, accuracy=costs)
     loaded.extend(STAGE, {**files, GOLDEN: golden}, record.to_json())
     log.info("%s: INT8 files of %s from %d images", bundle, record.source, made.int8.images)
     return _result(record, made)
@@ -116,7 +116,7 @@ def _result(record: Int8Record, made: Calibration) -> dict[str, Any]:
 
 def _held_out_records(
     trial: Bundle, data: DataSet, *, options: ConfidenceOptions
-) -> dict[str, dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Return the confidence and the accuracy of each variant; none with too few held-out images."""
     from finedge.calib.confidence import fit_confidence
     from finedge.calib.held_out import SPLIT, held_out, variant_scores
@@ -124,11 +124,11 @@ def _held_out_records(
 
     sample = held_out(data)
     if sample is None:
-        return {KEY: {}, ACCURACY: {}}
+        return {}, {}
     held = variant_scores(trial, sample)
     fits = fit_confidence(held, max_false_rejects=options.max_false_rejects)
     costs = accuracy_costs(held.scores, held.labels, split=SPLIT)
-    return {
-        KEY: {variant: fit.to_json() for variant, fit in fits.items()},
-        ACCURACY: {variant: asdict(cost) for variant, cost in costs.items()},
-    }
+    return (
+        {variant: fit.to_json() for variant, fit in fits.items()},
+        {variant: asdict(cost) for variant, cost in costs.items()},
+    )

@@ -9,8 +9,8 @@ from typing import Any
 from finedge.bundle import Bundle
 from finedge.calib.calibration_set import CalibrationSet
 from finedge.calib.damage import with_hard_views
-from finedge.calib.decision_set import MIN_IMAGES
 from finedge.calib.int8_files import CalibratedModel
+from finedge.calib.options import MIN_IMAGES
 from finedge.calib.plan import QuantizationPlan
 from finedge.calib.search.options import SearchOptions
 from finedge.calib.search.outcome import keep_within
