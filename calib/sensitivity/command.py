@@ -50,8 +50,9 @@ def sensitivity(
     from finedge.bundle import Bundle
     from finedge.calib.damage import with_hard_views
     from finedge.calib.decision import Decision
+    from finedge.calib.decision_set import draw_samples
     from finedge.calib.int8_files import calibrate_model, float_model
-    from finedge.calib.options import MIN_IMAGES, draw_samples
+    from finedge.calib.options import MIN_IMAGES
     from finedge.calib.plan import QuantizationPlan
     from finedge.calib.sensitivity.measure import rank_units, units_of
     from finedge.files import writable_place
