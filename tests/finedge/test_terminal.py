@@ -123,6 +123,8 @@ def test_labels_that_are_keys_are_cleaned_too():
         ("calibrate", 1, "93.1 %"),
         ("calibrate", 1, "no method is closer to float than max"),
         ("calibrate", 1, "0.00504"),
+        ("calibrate", 1, "node_add_266/projection"),
+        ("calibrate", 1, "at most 1 points of top-1 may be lost"),
     ],
 )
 def test_what_matters_is_said(name, number, line):
