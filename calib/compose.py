@@ -114,6 +114,7 @@ def _calibrate(
         sample=samples.calibration,
         methods=options.int8.methods,
         sizes=options.int8.sizes,
+        corrects_biases=options.int8.bias_correction,
     )
     choices = _Choices(calibrated, samples)
     plan, methods = choices.method(options.int8)

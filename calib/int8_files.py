@@ -80,6 +80,7 @@ def calibrate_model(
     sample: CalibrationSet,
     methods: Sequence[str],
     sizes: Sequence[int] = (),
+    corrects_biases: bool = True,
 ) -> CalibratedModel:
     """Run a float model once over the images of `sample`, and gather the ranges of its tensors.
 
@@ -90,6 +91,7 @@ def calibrate_model(
         methods: the collectors.
         sizes: the numbers of images of the curve, then that of the files. Empty: the files are made
             of all images, and there is no curve.
+        corrects_biases: also measure the means that plans with bias correction need.
 
     Raises:
         UsageError: unknown method.
@@ -100,7 +102,7 @@ def calibrate_model(
     curve = collect_curve(model, batches, methods=methods, sizes=sizes)
     images = sizes[-1] if sizes else curve[-1].images
     used = next((tables for tables in curve if tables.images >= images), curve[-1])
-    means = float_means(model, sample.batches(spec.preprocess))
+    means = float_means(model, sample.batches(spec.preprocess)) if corrects_biases else None
     return CalibratedModel(model, spec, used, curve if len(sizes) > 1 else (), means)
 
 

@@ -76,9 +76,13 @@ def sensitivity(
             fix="give --data with more images",
         )
     calibrated = calibrate_model(
-        float_model(loaded), loaded.spec, sample=samples.calibration, methods=(method,)
+        float_model(loaded),
+        loaded.spec,
+        sample=samples.calibration,
+        methods=(method,),
+        corrects_biases=False,
     )
-    plan = QuantizationPlan(method)
+    plan = QuantizationPlan(method, bias_correction=False)
     units = units_of(calibrated, plan)
     decision_images = with_hard_views(samples.decision, loaded.spec.preprocess)
     decision = Decision(calibrated.model, loaded.spec, decision_images)

@@ -71,7 +71,12 @@ def alone_in_int8(
     units: Sequence[Unit],
     names: Set[str],
 ) -> onnx.ModelProto:
-    """Return the CPU model of a plan with only the units `names` in INT8."""
+    """Return the CPU model of a plan with only the units `names` in INT8.
+
+    Its biases are not corrected: the float layers after a unit would hide a part of its damage, and
+    each unit would cost another pass over the images of the correction.
+    """
     others = (unit.nodes for unit in units if unit.name not in names)
     keep_float = plan.keep_float.union(*others)
-    return cpu_model(calibrated, replace(plan, keep_float=keep_float))
+    alone = replace(plan, keep_float=keep_float, bias_correction=False)
+    return cpu_model(calibrated, alone)

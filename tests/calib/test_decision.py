@@ -115,7 +115,12 @@ def test_a_plan_makes_the_same_files_as_often_as_it_is_asked(calibrated):
     first, second = (quantize(calibrated, plan) for _ in range(2))
     assert first.files == second.files
     assert all(layer in report.stays_float for report in first.reports.values())
-    assert first.plan.to_json() == {"method": "max", "keep_float": [layer]}
+    assert first.plan.to_json() == {
+        "method": "max",
+        "keep_float": [layer],
+        "bias_correction": True,
+        "attention": "scores",
+    }
 
 
 def test_more_images_only_widen_the_range_of_max(calibrated):

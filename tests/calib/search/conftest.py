@@ -1,7 +1,10 @@
 """A small bundle with one poisoned layer, and the same after a search."""
 
 import io
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,9 @@ from rich.console import Console
 
 from benchmarks.cpu.poison import Injection, places, poisoned
 from finedge.bundle import GOLDEN, Bundle
+from finedge.calib.search import outcome, search
+from finedge.calib.search.search import restore_costs
+from finedge.calib.search.timing import frame_times
 from finedge.cli import main
 from finedge.golden import pack, synthetic_frame
 from finedge.preprocess import preprocess
@@ -45,9 +51,17 @@ def poisoned_bundle(tiny, tmp_path_factory) -> Poisoned:
 
 
 @pytest.fixture(scope="session")
-def searched(poisoned_bundle, picture_folder, tmp_path_factory) -> Poisoned:
-    import shutil
+def short_timing() -> Iterator[None]:
+    """Times few layers, each for a few rounds: a third of a search is timing otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outcome, "restore_costs", partial(restore_costs, units=3))
+        for module in (outcome, search):
+            patch.setattr(module, "frame_times", partial(frame_times, rounds=3))
+        yield
 
+
+@pytest.fixture(scope="session")
+def searched(poisoned_bundle, picture_folder, tmp_path_factory, short_timing) -> Poisoned:
     folder = tmp_path_factory.mktemp("searched")
     path = shutil.copytree(poisoned_bundle.path, folder / "tiny.finedge")
     words = ["calibrate", str(path), "--data", str(picture_folder), "--images", IMAGES]

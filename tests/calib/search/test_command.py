@@ -60,7 +60,7 @@ def test_another_point_is_picked_without_a_search(searched, picture_folder, tmp_
 
 
 def test_a_budget_that_cannot_be_met_reports_the_best_and_changes_nothing(
-    poisoned_bundle, picture_folder, capsys
+    poisoned_bundle, picture_folder, short_timing, capsys
 ):
     before = Bundle.load(poisoned_bundle.path)
     assert run(poisoned_bundle.path, picture_folder, "--max-drop", "0") == 5
