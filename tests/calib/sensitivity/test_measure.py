@@ -31,12 +31,11 @@ def ranking(model):
 def test_a_poisoned_layer_ranks_first(tiny, kind):
     scores = ranking(tiny.model)[1]
     for layer, before in places(tiny.model, kind):
-        for channel in (1, 8):
-            injection = Injection(kind, layer, before, channel)
-            ranked, same = ranking(poisoned(tiny.model, injection, table=tiny.table))
-            assert np.abs(same - scores).max() < ROUNDING * np.abs(scores).max(), injection
-            ends = {layer, before} if kind == "activation" else {layer}
-            assert ranked[0].unit.name in ends, injection
+        injection = Injection(kind, layer, before, channel=8)
+        ranked, same = ranking(poisoned(tiny.model, injection, table=tiny.table))
+        assert np.abs(same - scores).max() < ROUNDING * np.abs(scores).max(), injection
+        ends = {layer, before} if kind == "activation" else {layer}
+        assert ranked[0].unit.name in ends, injection
 
 
 def test_a_row_has_the_share_of_operations_and_the_damage(tiny):
