@@ -88,7 +88,10 @@ class _Rewrite:
         """Write the new nodes where the last of the old ones stood; `grid` is the queries'."""
         inside = [n for n in self.graph.node if tags(n).get(NODE) == self.node.name]
         (last,) = (n for n in inside if WRITES in tags(n))
-        query, key, value = map(self._bytes, (self.node.query, self.node.key, self.node.value))
+        # The key of an absorbed attention is its value.
+        tensors = self.node.query, self.node.key, self.node.value
+        stored = {tensor: self._bytes(tensor) for tensor in dict.fromkeys(tensors)}
+        query, key, value = (stored[tensor] for tensor in tensors)
         rows = self._dequantized(self._positions(query, self.node.d), factor=self.node.scale)
         keys = self._dequantized(self._planes(key, self.node.d))
         values = self._dequantized(self._positions(value, self.node.dv))
