@@ -6,7 +6,13 @@ from finedge.runtime.report.content import Report
 from finedge.schema import decode
 
 ROW = MethodRecord("max", 256, 0.003939, 0.983333, 0.8875, 240)
-DECISION = DecisionRecord("max is as close as any", 0.89, (ROW,), (ROW, ROW), ("0" * 64,))
+DECISION = DecisionRecord(
+    reason="max is as close as any",
+    float_top1=0.89,
+    methods=(ROW,),
+    curve=(ROW, ROW),
+    images_sha256=("0" * 64,),
+)
 REPORT = {"calibration": {"birds": asdict(CalibrationSection("max", DECISION))}}
 
 
