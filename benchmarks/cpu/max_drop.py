@@ -3,6 +3,7 @@
     python benchmarks/cpu/max_drop.py poison BUNDLE DATA
     python benchmarks/cpu/max_drop.py search BUNDLE DATA [--poison N]
     python benchmarks/cpu/max_drop.py compare BUNDLE DATA [--poison N]
+    python benchmarks/cpu/max_drop.py views BUNDLE DATA
 
 `poison` ruins one layer after another (poison.py) and ranks the layers of each such model: rows in
 benchmarks/results/max_drop/poison-NAME.json. `search` calibrates with all layers in INT8 and with
@@ -10,7 +11,8 @@ benchmarks/results/max_drop/poison-NAME.json. `search` calibrates with all layer
 `--poison N` the model has N ruined layers: NAME-poisoned.json. `compare` searches four times, with
 the shipped search and with one that puts layer after layer into float until the budget is met, in
 two orders (KL for a millisecond, KL alone): searches-NAME.json. Biases are not corrected there: it
-would double the time. A row that is there is not made again. Nothing is written into the bundle.
+would double the time. `views` compares the decision set, its hard views and the test split:
+views-NAME.json. A row that is there is not made again. Nothing is written into the bundle.
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ CALIBRATION_IMAGES = 32  # for a poisoned model
 CLIPPED = 5.9  # ReLU6 may cut off a channel that comes so far: the function would change
 LEAVE_ONE_OUT = (0, WEIGHTS)  # injections that are ranked in the other way too
 BATCH = 8
+SMALL_MARGIN = 0.5  # between the two largest scores
 COMPARED_IMAGES, COMPARED_RANKING_IMAGES = 128, 8  # each with its hard view
 
 
@@ -206,6 +209,52 @@ def compare(
         "searches": rows,
     }
     keep(path, content)
+
+
+def views(
+    bundle: tyro.conf.Positional[Path],
+    data: tyro.conf.Positional[Path],
+) -> None:
+    """Measure how sure the float model is, and what INT8 changes, on three sets of images.
+
+    Args:
+        bundle: a bundle.
+        data: the images that it was trained on.
+    """
+    path = RESULTS / f"views-{bundle.stem}.json"
+    if path.is_file():
+        return
+    material = load(bundle, data)
+    int8 = cpu_model(calibrate(material, material.model), QuantizationPlan())
+    decision = with_hard_views(decision_sample(material), material.bundle.spec.preprocess)
+    half = len(decision.labels) // 2
+    sets = {
+        "as they are": DecisionImages(decision.frames[:half], decision.labels[:half]),
+        "hard views": DecisionImages(decision.frames[half:], decision.labels[half:]),
+        "test": test_images(material),
+    }
+    rows = {name: view_row(material, int8, images) for name, images in sets.items()}
+    keep(path, {"margin": SMALL_MARGIN, "sets": rows})
+    print(json.dumps(rows, indent=1))
+
+
+def view_row(material: Material, int8: onnx.ModelProto, images: DecisionImages) -> dict[str, float]:
+    """Compare INT8 with float on a set; errors are standard errors."""
+    decision = Decision(material.model, material.bundle.spec, images)
+    damage, n = measure_damage(decision, decision.scores(int8)), len(images.labels)
+    two_largest = np.sort(decision.float_scores, axis=1)[:, -2:]
+    change = damage.comparison.float_correct.astype(int) - damage.comparison.correct.astype(int)
+    row = {
+        "n": n,
+        "float_top1": float(damage.comparison.float_correct.mean()),
+        "small_margins": float((np.diff(two_largest, axis=1) < SMALL_MARGIN).mean()),
+        "changed": 1 - damage.comparison.agreement,
+        "drop": damage.drop,
+        "drop_error": float(change.std()) / n**0.5,
+        "expected_drop": float(damage.expected.mean()),
+        "expected_drop_error": float(damage.expected.std()) / n**0.5,
+    }
+    return {name: round(value, 5) for name, value in row.items()}
 
 
 @dataclass
@@ -364,13 +413,18 @@ def test_rows(
     material: Material, model: onnx.ModelProto, int8: dict[str, onnx.ModelProto]
 ) -> dict[str, Any]:
     """Measure INT8 models against their float model on the whole test split."""
-    items, prepare = material.data.split("test"), material.bundle.spec.preprocess
-    frames = np.stack([preprocess(read_image(i.path), prepare) for i in items])
-    labels = np.array([i.label for i in items], np.intp)
-    decision = Decision(model, material.bundle.spec, DecisionImages(frames, labels))
+    images = test_images(material)
+    decision, labels = Decision(model, material.bundle.spec, images), images.labels
     float_top1 = float((decision.float_scores.argmax(axis=1) == labels).mean())
     rows = {name: paired(measure_damage(decision, decision.scores(m))) for name, m in int8.items()}
     return {"n": len(labels), "fp32_top1": round(float_top1, 6), **rows}
+
+
+def test_images(material: Material) -> DecisionImages:
+    """Return the whole test split, preprocessed."""
+    items, prepare = material.data.split("test"), material.bundle.spec.preprocess
+    frames = np.stack([preprocess(read_image(i.path), prepare) for i in items])
+    return DecisionImages(frames, np.array([i.label for i in items], np.intp))
 
 
 def paired(damage: Damage) -> dict[str, Any]:
@@ -404,4 +458,6 @@ def keep(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"poison": poison, "search": search, "compare": compare})
+    tyro.extras.subcommand_cli_from_dict(
+        {"poison": poison, "search": search, "compare": compare, "views": views}
+    )
