@@ -39,6 +39,7 @@ class Sensitivity:
         """Return a row of the table; `macs` is the unit's share of those of the model."""
         return {
             "layer": self.unit.name,
+            "module": self.unit.module,
             "kind": self.unit.kind,
             "macs": round(self.unit.macs / units.macs, 6),
             **self.damage.to_json(),
