@@ -3,9 +3,9 @@
 ONNX Runtime quantizes the float weight of a Conv or Gemm while it loads a file, with one scale for
 the whole weight, where a DequantizeLinear with one scale comes before the layer and a
 QuantizeLinear follows, at most with a ReLU or Clip between (`weight_bias_quantization.cc`, seen in
-1.31.1). A layer that was restored to float then loses more than in INT8 with a scale for each
-channel: KL 4.1 in place of 2.8 with a poisoned layer of EfficientNet-Lite0. With one scale for each
-channel before the layer, it is left alone. All these scales are equal, so no number changes.
+1.31.1). A layer that was restored to float would then lose more than in INT8 with a scale for each
+channel of the weight. With one scale for each channel before the layer, it is left alone. All these
+scales are equal, so no number changes.
 """
 
 from __future__ import annotations

@@ -2,12 +2,17 @@
 
     python benchmarks/cpu/max_drop.py poison BUNDLE DATA
     python benchmarks/cpu/max_drop.py search BUNDLE DATA [--poison N]
+    python benchmarks/cpu/max_drop.py compare BUNDLE DATA [--poison N]
+    python benchmarks/cpu/max_drop.py views BUNDLE DATA
 
 `poison` ruins one layer after another (poison.py) and ranks the layers of each such model: rows in
 benchmarks/results/max_drop/poison-NAME.json. `search` calibrates with all layers in INT8 and with
 --max-drop 1.0, and measures both on the test split: benchmarks/results/max_drop/NAME.json. With
-`--poison N` the model has N ruined layers: NAME-poisoned.json. A row that is there is not made
-again. Nothing is written into the bundle.
+`--poison N` the model has N ruined layers: NAME-poisoned.json. `compare` searches four times, with
+the shipped search and with one that puts layer after layer into float until the budget is met, in
+two orders (KL for a millisecond, KL alone): searches-NAME.json. Biases are not corrected there: it
+would double the time. `views` compares the decision set, its hard views and the test split:
+views-NAME.json. A row that is there is not made again. Nothing is written into the bundle.
 """
 
 from __future__ import annotations
@@ -15,8 +20,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence, Set
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +33,20 @@ from numpy.typing import NDArray
 from poison import Injection, places, poisoned
 
 from finedge.bundle import Bundle
-from finedge.calib.damage import Damage, measure_damage, with_hard_views
+from finedge.calib.calibration_set import CalibrationSet
+from finedge.calib.damage import Damage, first_images, measure_damage, with_hard_views
 from finedge.calib.decision import Decision
 from finedge.calib.decision_set import DecisionImages, Samples, draw_samples
 from finedge.calib.int8_files import CalibratedModel, calibrate_model, cpu_model, float_model
 from finedge.calib.observe import collect_tables
 from finedge.calib.plan import QuantizationPlan
 from finedge.calib.search.outcome import keep_within
-from finedge.calib.search.trials import Trials
+from finedge.calib.search.search import by_gain, restore_costs
+from finedge.calib.search.search import search as shipped_search
+from finedge.calib.search.timing import frame_times
+from finedge.calib.search.trials import Point, Trials
 from finedge.calib.sensitivity.measure import rank_units, units_of
+from finedge.calib.units import Unit
 from finedge.data import DataSet
 from finedge.files import write_text
 from finedge.graph.edit import copied
@@ -55,6 +65,8 @@ CALIBRATION_IMAGES = 32  # for a poisoned model
 CLIPPED = 5.9  # ReLU6 may cut off a channel that comes so far: the function would change
 LEAVE_ONE_OUT = (0, WEIGHTS)  # injections that are ranked in the other way too
 BATCH = 8
+SMALL_MARGIN = 0.5  # between the two largest scores
+COMPARED_IMAGES, COMPARED_RANKING_IMAGES = 128, 8  # each with its hard view
 
 
 @dataclass(frozen=True)
@@ -121,10 +133,7 @@ def search(
     if path.is_file():
         return
     material = load(bundle, data)
-    model, ruined = material.model, spread(injections(material), poison)
-    table = calibrate(material, model).tables["max"]
-    for injection in ruined:
-        model = poisoned(model, injection, table=table)
+    model, ruined = ruined_model(material, poison)
     calibrated = calibrate(material, model)
     images = with_hard_views(decision_sample(material), material.bundle.spec.preprocess)
     start = time.process_time()
@@ -144,6 +153,146 @@ def search(
     print(json.dumps(row["test"]), outcome.points[outcome.picked].to_json())
 
 
+def compare(
+    bundle: tyro.conf.Positional[Path],
+    data: tyro.conf.Positional[Path],
+    *,
+    poison: int = 3,
+    max_drop: float = 1.0,
+) -> None:
+    """Search in four ways on one model, and time and test what they end at.
+
+    Args:
+        bundle: a bundle.
+        data: the images that it was trained on.
+        poison: the number of layers to ruin first.
+        max_drop: the budget in points.
+    """
+    path = RESULTS / f"searches-{bundle.stem}.json"
+    if path.is_file():
+        return
+    material = load(bundle, data)
+    model, ruined = ruined_model(material, poison)
+    calibrated, plan = calibrate(material, model), QuantizationPlan(bias_correction=False)
+    sample = first_samples(decision_sample(material), COMPARED_IMAGES)
+    images = with_hard_views(sample, material.bundle.spec.preprocess)
+    few = first_images(images, count=COMPARED_RANKING_IMAGES)
+    units, spec = units_of(calibrated, plan), material.bundle.spec
+    ranking = rank_units(calibrated, plan, units=units, decision=Decision(model, spec, few))
+    trials = Trials(calibrated, plan, units, Decision(model, spec, images))
+    orders = {
+        "kl for a millisecond": by_gain(ranking, restore_costs(trials, ranking)),
+        "kl": [s.unit for s in ranking],
+    }
+    rows, ends = [], []
+    for order, ordered in orders.items():
+        for name, function in (("shipped", shipped_search), ("greedy", greedy)):
+            record = Record(calibrated, plan, units, trials.decision, all_trials=trials)
+            end = function(record, ordered, budget=max_drop / 100)
+            rows.append({"order": order, "search": name, "trials": len(record.points)})
+            ends.append(end or trials.try_float(frozenset()))
+            print(rows[-1], end and end.to_json(), flush=True)
+    every = [trials.try_float(frozenset()), *ends]
+    int8 = {"/".join(point.in_float): trials.model(set(point.in_float)) for point in every}
+    *times, fp32_ms = frame_times([*int8.values(), model], images.frames[0])
+    ms, test = dict(zip(int8, times, strict=True)), test_rows(material, model, int8)
+    for row, point in zip(rows, ends, strict=True):
+        key = "/".join(point.in_float)
+        row |= {**point.to_json(), "within": point.damage.within(max_drop / 100)}
+        row |= {"ms": round(ms[key], 4), "test": test[key]}
+    content = {
+        "poisoned": [asdict(i) for i in ruined],
+        "images": COMPARED_IMAGES,
+        "fp32_ms": round(fp32_ms, 4),
+        "fp32_top1": test["fp32_top1"],
+        "all_int8": {**every[0].to_json(), "ms": round(ms[""], 4), "test": test[""]},
+        "searches": rows,
+    }
+    keep(path, content)
+
+
+def views(
+    bundle: tyro.conf.Positional[Path],
+    data: tyro.conf.Positional[Path],
+) -> None:
+    """Measure how sure the float model is, and what INT8 changes, on three sets of images.
+
+    Args:
+        bundle: a bundle.
+        data: the images that it was trained on.
+    """
+    path = RESULTS / f"views-{bundle.stem}.json"
+    if path.is_file():
+        return
+    material = load(bundle, data)
+    int8 = cpu_model(calibrate(material, material.model), QuantizationPlan())
+    decision = with_hard_views(decision_sample(material), material.bundle.spec.preprocess)
+    half = len(decision.labels) // 2
+    sets = {
+        "as they are": DecisionImages(decision.frames[:half], decision.labels[:half]),
+        "hard views": DecisionImages(decision.frames[half:], decision.labels[half:]),
+        "test": test_images(material),
+    }
+    rows = {name: view_row(material, int8, images) for name, images in sets.items()}
+    keep(path, {"margin": SMALL_MARGIN, "sets": rows})
+    print(json.dumps(rows, indent=1))
+
+
+def view_row(material: Material, int8: onnx.ModelProto, images: DecisionImages) -> dict[str, float]:
+    """Compare INT8 with float on a set; errors are standard errors."""
+    decision = Decision(material.model, material.bundle.spec, images)
+    damage, n = measure_damage(decision, decision.scores(int8)), len(images.labels)
+    two_largest = np.sort(decision.float_scores, axis=1)[:, -2:]
+    change = damage.comparison.float_correct.astype(int) - damage.comparison.correct.astype(int)
+    row = {
+        "n": n,
+        "float_top1": float(damage.comparison.float_correct.mean()),
+        "small_margins": float((np.diff(two_largest, axis=1) < SMALL_MARGIN).mean()),
+        "changed": 1 - damage.comparison.agreement,
+        "drop": damage.drop,
+        "drop_error": float(change.std()) / n**0.5,
+        "expected_drop": float(damage.expected.mean()),
+        "expected_drop_error": float(damage.expected.std()) / n**0.5,
+    }
+    return {name: round(value, 5) for name, value in row.items()}
+
+
+@dataclass
+class Record(Trials):
+    """Remembers what one search tried; `all_trials` measures each model once for all searches."""
+
+    all_trials: Trials = field(kw_only=True)
+
+    def try_float(self, names: Set[str]) -> Point:
+        """Return the point with the units `names` in float."""
+        return self.points.setdefault(frozenset(names), self.all_trials.try_float(names))
+
+
+def greedy(trials: Trials, order: Sequence[Unit], *, budget: float) -> Point | None:
+    """Put one unit after another into float until the damage is within `budget`, a share."""
+    for count in range(len(order) + 1):
+        point = trials.try_float({unit.name for unit in order[:count]})
+        if point.damage.within(budget):
+            return point
+    return None
+
+
+def ruined_model(material: Material, count: int) -> tuple[onnx.ModelProto, list[Injection]]:
+    """Return the float model with `count` ruined layers, and where they are."""
+    model, ruined = material.model, spread(injections(material), count)
+    if not ruined:
+        return model, []
+    table = calibrate(material, model).tables["max"]
+    for injection in ruined:
+        model = poisoned(model, injection, table=table)
+    return model, ruined
+
+
+def first_samples(sample: CalibrationSet, count: int) -> CalibrationSet:
+    """Return the first `count` images of a set."""
+    return CalibrationSet(sample.items[:count], sample.digests[:count])
+
+
 def load(bundle: Path, data: Path) -> Material:
     """Open a bundle and its images."""
     opened = Bundle.load(bundle)
@@ -151,7 +300,7 @@ def load(bundle: Path, data: Path) -> Material:
     return Material(opened, float_model(opened), draw_samples(dataset), dataset)
 
 
-def decision_sample(material: Material) -> Any:
+def decision_sample(material: Material) -> CalibrationSet:
     """Return the decision set."""
     if material.samples.decision is None:
         raise SystemExit("too few training images")
@@ -166,8 +315,7 @@ def calibrate(material: Material, model: onnx.ModelProto) -> CalibratedModel:
 
 def small_images(material: Material) -> DecisionImages:
     """Return a few decision images with their hard views."""
-    sample = decision_sample(material)
-    few = type(sample)(sample.items[:POISON_IMAGES], sample.digests[:POISON_IMAGES])
+    few = first_samples(decision_sample(material), POISON_IMAGES)
     return with_hard_views(few, material.bundle.spec.preprocess)
 
 
@@ -265,13 +413,18 @@ def test_rows(
     material: Material, model: onnx.ModelProto, int8: dict[str, onnx.ModelProto]
 ) -> dict[str, Any]:
     """Measure INT8 models against their float model on the whole test split."""
-    items, prepare = material.data.split("test"), material.bundle.spec.preprocess
-    frames = np.stack([preprocess(read_image(i.path), prepare) for i in items])
-    labels = np.array([i.label for i in items], np.intp)
-    decision = Decision(model, material.bundle.spec, DecisionImages(frames, labels))
+    images = test_images(material)
+    decision, labels = Decision(model, material.bundle.spec, images), images.labels
     float_top1 = float((decision.float_scores.argmax(axis=1) == labels).mean())
     rows = {name: paired(measure_damage(decision, decision.scores(m))) for name, m in int8.items()}
     return {"n": len(labels), "fp32_top1": round(float_top1, 6), **rows}
+
+
+def test_images(material: Material) -> DecisionImages:
+    """Return the whole test split, preprocessed."""
+    items, prepare = material.data.split("test"), material.bundle.spec.preprocess
+    frames = np.stack([preprocess(read_image(i.path), prepare) for i in items])
+    return DecisionImages(frames, np.array([i.label for i in items], np.intp))
 
 
 def paired(damage: Damage) -> dict[str, Any]:
@@ -305,4 +458,6 @@ def keep(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"poison": poison, "search": search})
+    tyro.extras.subcommand_cli_from_dict(
+        {"poison": poison, "search": search, "compare": compare, "views": views}
+    )

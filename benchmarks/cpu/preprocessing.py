@@ -8,7 +8,8 @@
 bundle take turns in an order that is shuffled for each round, so that a busy machine slows all
 alike. Each round is a row of benchmarks/results/preprocessing/times.jsonl; a second call adds what
 is missing. `aliasing` sends gratings through the methods (aliasing.jsonl). `table` prints both as
-Markdown. kornia-rs takes part where it is installed.
+Markdown, and the accuracy after training with a method, from the rows of
+benchmarks/int8_accuracy.py. kornia-rs takes part where it is installed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from finedge.runtime.machine.packages import is_installed, load_package, package
 from finedge.spec import Method, Preprocess
 
 RESULTS = Path(__file__).resolve().parents[1] / "results/preprocessing"
+ACCURACY = RESULTS.parent / "int8_accuracy"  # the rows of benchmarks/int8_accuracy.py
 TIMES, ALIASING = RESULTS / "times.jsonl", RESULTS / "aliasing.jsonl"
 HOW = Preprocess(256, 224, "cv2-antialias")
 SIZES = ((240, 320), (480, 640), (720, 1280), (1080, 1920))
@@ -83,7 +85,7 @@ def aliasing() -> None:
 
 
 def table() -> None:
-    """Print the medians as Markdown tables."""
+    """Print the medians and the accuracies as Markdown tables."""
     rows = _rows(TIMES)
     print(f"{len(rows)} rounds, {rows[-1]['cpu']}\n")
     sizes = [f"{width} x {height}" for height, width in SIZES]
@@ -103,6 +105,12 @@ def table() -> None:
         lines.setdefault(row["method"], []).append(cell)
     for name, cells_of_scales in lines.items():
         print(f"| {name} | {' | '.join(cells_of_scales)} |")
+    print("\n| trained with | model | FP32 top-1 (95 %) | images |\n" + "|---" * 4 + "|")
+    for row in map(json.loads, (path.read_text() for path in sorted(ACCURACY.rglob("*.json")))):
+        low, high = (f"{100 * bound:.1f}" for bound in row["fp32"]["wilson95"])
+        top1, n = f"{100 * row['fp32']['top1']:.1f} ({low}..{high})", row["fp32"]["n"]
+        method = row["preprocess"].split("(")[1].split(")")[0]
+        print(f"| {method} | {row['data'].split('-')[0]} {row['family']} | {top1} | {n} |")
 
 
 def _methods() -> dict[str, Resize]:
