@@ -73,3 +73,13 @@ def test_attention_that_is_kept_in_float_keeps_its_nodes(tiny):
     assert len(tagged) == len([n for n in inline(tiny.model).graph.node if tags(n)])
     assert list(report.stays_float.values()).count(ATTENTION_STAYS) == len(tagged)
     assert not report.attention
+
+
+def test_a_map_that_is_key_and_value_is_quantized_once(tiny):
+    """So it is where the layer before it stays in float."""
+    (node,) = attention_nodes(inline(tiny.model))
+    assert node.key == node.value
+    names = {n.name for n in inline(tiny.model).graph.node}
+    model, report = quantize_for_onnxruntime(tiny.model, tiny.table, keep_float=names - {node.name})
+    onnx.checker.check_model(model, full_check=True)
+    assert report.attention == {node.name: "scores"}
