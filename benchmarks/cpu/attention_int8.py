@@ -1,11 +1,13 @@
 """What INT8 products of attention, pooled keys and the frame's bytes cost and change, on the CPU.
 
-usage: python benchmarks/cpu/attention_int8.py speed [--threads N]
-       python benchmarks/cpu/attention_int8.py accuracy BUNDLE DATA
+usage: python -m benchmarks.cpu.attention_int8 speed [--threads N] [--realtime]
+       python -m benchmarks.cpu.attention_int8 table
+       python -m benchmarks.cpu.attention_int8 accuracy BUNDLE DATA
 
 `speed`: plain and CNL on ResNet-50 at 224, random weights with settled BatchNorm statistics. Read
-the milliseconds, not the answers. All candidates run interleaved in shuffled rounds; the times are
-medians of CPU time and wall time for one frame.
+the milliseconds, not the answers. All candidates take turns in shuffled rounds. A round is a row:
+for each candidate the median CPU and wall time of some frames, after one. A second call adds the
+rounds that are missing. `table` prints medians over the rounds.
 `accuracy`: a trained bundle in every mode of attention, on the test split, with exact products.
 The rows go to benchmarks/results/attention_int8/.
 """
@@ -17,7 +19,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.realtime import realtime as priority
 from finedge.bundle import Bundle
 from finedge.calib.calibration_set import draw_sample
 from finedge.calib.decision import Decision
@@ -45,6 +48,9 @@ from finedge.train.models import build_model
 
 RESULTS = Path(__file__).parents[1] / "results" / "attention_int8"
 SIDE = 224
+CLOCKS = ("cpu_ms", "wall_ms")
+FRAMES = 3  # in a burst, after one that brings the weights into the caches
+COMPLETE = "complete"
 MODES = ("float", "scores", "int8")
 # The models of `speed`: name, options, whether attention absorbs its projections.
 FORMS: dict[str, tuple[str, Mapping[str, Any], bool]] = {
@@ -55,36 +61,62 @@ FORMS: dict[str, tuple[str, Mapping[str, Any], bool]] = {
 }
 
 
-def speed(threads: int, rounds: int) -> dict[str, Any]:
-    """Return one row: the times of all candidates."""
-    frames = smooth_frames()
-    sessions = {name: session(model, threads) for name, model in candidates(frames)}
-    feed = {"frames": frames[:1]}
-    cpu: dict[str, list[float]] = {name: [] for name in sessions}
-    wall: dict[str, list[float]] = {name: [] for name in sessions}
-    rng = np.random.default_rng(0)
-    for _ in range(rounds):
-        for name in rng.permutation(list(sessions)):
-            sessions[name].run(None, feed)
-            before, start = time.process_time(), time.perf_counter()
-            sessions[name].run(None, feed)
-            cpu[name].append(1e3 * (time.process_time() - before))
-            wall[name].append(1e3 * (time.perf_counter() - start))
-    return {
-        "part": "speed",
-        "threads": threads,
-        "rounds": rounds,
-        "cpu_ms": {n: round(float(np.median(t)), 3) for n, t in cpu.items()},
-        "wall_ms": {n: round(float(np.median(t)), 3) for n, t in wall.items()},
-        "over_plain": {n: over_plain(n, cpu) for n in cpu},
-        "over_plain_wall": {n: over_plain(n, wall) for n in wall},
-    }
+def speed(threads: int, rounds: int, models: Path, *, realtime: bool) -> None:
+    """Write a row for each round that is missing: the milliseconds of every candidate."""
+    if not (models / COMPLETE).is_file():
+        write_models(models)
+    frames = smooth_frames()[:1]
+    rows = [row for row in read_rows("speed") if row["threads"] == threads]
+    sessions = {path.stem: session(path, threads) for path in sorted(models.glob("*.onnx"))}
+    rng = np.random.default_rng(len(rows))
+    for number in range(len(rows), rounds):
+        times = {}
+        with priority(realtime):
+            for name in rng.permutation(list(sessions)):
+                times[str(name)] = burst(sessions[name], frames)
+        clocks = {clock: {n: times[n][i] for n in sessions} for i, clock in enumerate(CLOCKS)}
+        write({"part": "speed", "threads": threads, "round": number, **clocks})
 
 
-def over_plain(name: str, times: Mapping[str, list[float]]) -> float:
-    """Return the median over the rounds of a candidate's time over that of plain, less 1."""
+def burst(opened: onnxruntime.InferenceSession, frames: NDArray[np.uint8]) -> tuple[float, float]:
+    """Return the median CPU and wall milliseconds of some frames, after one."""
+    feed = {"frames": frames}
+    opened.run(None, feed)
+    cpu, wall = [], []
+    for _ in range(FRAMES):
+        before, start = time.process_time(), time.perf_counter()
+        opened.run(None, feed)
+        cpu.append(1e3 * (time.process_time() - before))
+        wall.append(1e3 * (time.perf_counter() - start))
+    return round(float(np.median(cpu)), 3), round(float(np.median(wall)), 3)
+
+
+def table() -> None:
+    """Print the medians over the rounds, and over plain of the same round, as Markdown."""
+    rows = read_rows("speed")
+    for threads in sorted({row["threads"] for row in rows}):
+        same = [row for row in rows if row["threads"] == threads]
+        print(f"\n{len(same)} rounds, {threads} thread(s), {same[0]['cpu']}\n")
+        print("| file | CPU ms | over plain | wall ms | over plain |\n|" + "---|" * 5)
+        for name in same[0]["cpu_ms"]:
+            cells = [cell for clock in CLOCKS for cell in medians(name, same, clock)]
+            print(f"| {name} | {' | '.join(cells)} |")
+
+
+def medians(name: str, rows: Sequence[Mapping[str, Any]], clock: str) -> tuple[str, str]:
+    """Return a candidate's median time, and the median of its time over plain, less 1."""
     base = "plain fp32" if name.endswith("fp32") else "plain int8"
-    return round(float(np.median(np.array(times[name]) / np.array(times[base]))) - 1, 4)
+    own = np.array([row[clock][name] for row in rows])
+    over = np.median(own / np.array([row[clock][base] for row in rows])) - 1
+    return f"{np.median(own):.2f}", "" if name == base else f"{over:+.1%}"
+
+
+def write_models(folder: Path) -> None:
+    """Write every candidate; it takes longer than to time them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, model in candidates(smooth_frames()):
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+    (folder / COMPLETE).touch()
 
 
 def candidates(frames: NDArray[np.uint8]) -> Iterator[tuple[str, onnx.ModelProto]]:
@@ -125,12 +157,12 @@ def smooth_frames() -> NDArray[np.uint8]:
     return np.stack([np.kron(x, np.ones((SIDE // len(x),) * 2 + (1,), np.uint8)) for x in noise])
 
 
-def session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+def session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     """Open a model on some threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     providers = ["CPUExecutionProvider"]
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    return onnxruntime.InferenceSession(model, options, providers=providers)
 
 
 def accuracy(bundle: Bundle, data: Path) -> Iterator[dict[str, Any]]:
@@ -147,6 +179,12 @@ def accuracy(bundle: Bundle, data: Path) -> Iterator[dict[str, Any]]:
         comparison = decision.compare(cpu_model(calibrated, QuantizationPlan(attention=mode)))
         numbers = {**comparison.to_json(), "drop": comparison.drop, "p": comparison.p_value}
         yield {"part": "accuracy", "bundle": bundle.path.name, "attention": mode, **numbers}
+
+
+def read_rows(part: str) -> list[dict[str, Any]]:
+    """Return the rows of a part so far."""
+    path = RESULTS / f"{part}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def write(row: Mapping[str, Any]) -> None:
@@ -169,13 +207,18 @@ def main() -> None:
     parts = parser.add_subparsers(dest="part", required=True)
     timing = parts.add_parser("speed")
     timing.add_argument("--threads", type=int, default=1)
-    timing.add_argument("--rounds", type=int, default=25)
+    timing.add_argument("--rounds", type=int, default=20)
+    timing.add_argument("--models", type=Path, default=Path("build/attention_int8"))
+    timing.add_argument("--realtime", action="store_true", help="as root: others wait")
+    parts.add_parser("table")
     answers = parts.add_parser("accuracy")
     answers.add_argument("bundle", type=Path)
     answers.add_argument("data", type=Path)
     options = parser.parse_args()
     if options.part == "speed":
-        write(speed(options.threads, options.rounds))
+        speed(options.threads, options.rounds, options.models, realtime=options.realtime)
+    elif options.part == "table":
+        table()
     else:
         for row in accuracy(Bundle.load(options.bundle), options.data):
             write(row)
