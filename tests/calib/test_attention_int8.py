@@ -4,11 +4,15 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+from finedge.calib.observe import collect_ranges
 from finedge.calib.onnxruntime import quantize_for_onnxruntime
 from finedge.calib.quantization import ATTENTION_STAYS
+from finedge.export.cost import attention_costs
+from finedge.export.passes import absorb
 from finedge.graph.attention import attention_nodes
 from finedge.graph.inlining import inline
 from finedge.graph.tags import tags
@@ -73,3 +77,17 @@ def test_attention_that_is_kept_in_float_keeps_its_nodes(tiny):
     assert len(tagged) == len([n for n in inline(tiny.model).graph.node if tags(n)])
     assert list(report.stays_float.values()).count(ATTENTION_STAYS) == len(tagged)
     assert not report.attention
+
+
+@pytest.mark.parametrize("mode", ["scores", "int8"])
+def test_a_map_that_is_key_and_value_is_quantized_once(tiny, mode):
+    """So it is where the layer before it stays in float."""
+    graph = ir.from_proto(tiny.model)
+    model = ir.to_proto(absorb(graph, frozenset(cost.node for cost in attention_costs(graph))))
+    (node,) = attention_nodes(inline(model))
+    assert node.key == node.value
+    others = {n.name for n in inline(model).graph.node if not tags(n) and n.op_type != "Gemm"}
+    table = collect_ranges(model, [tiny.frames[:4]])
+    made, report = quantize_for_onnxruntime(model, table, keep_float=others, attention=mode)
+    logits(made, tiny.frames[:1])
+    assert report.attention == {node.name: mode}
