@@ -22,6 +22,7 @@ from finedge.graph.tags import NODE, tags
 from finedge.graph.walk import after_layers, producers
 
 ATTENTION = "attention"
+WEIGHT = ".weight"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Unit:
     Attributes:
         name: the layer's node name, or the name of the attention call.
         kind: Conv, "depthwise Conv", Gemm or attention.
+        module: where the layer is in the PyTorch model, by the name of its weight; else its name.
         nodes: the names of all nodes of the unit: what a plan's `keep_float` takes.
         macs: its multiply-accumulates for one image.
     """
@@ -39,6 +41,7 @@ class Unit:
     kind: str
     nodes: frozenset[str]
     macs: int
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,27 @@ def find_units(model: onnx.ModelProto, int8: Collection[str]) -> Units:
     for name, owner in owners.items():
         members[owner].add(name)
     macs = _macs(graph, shapes_of(inlined))
+    layers = {node.name: node for node in graph.node if is_layer(node)}
     units = [
-        Unit(owner, _kind(graph, owner), frozenset(nodes), sum(macs.get(n, 0) for n in nodes))
+        Unit(
+            owner,
+            _kind(graph, owner),
+            frozenset(nodes),
+            sum(macs.get(n, 0) for n in nodes),
+            _module(layers.get(owner), owner),
+        )
         for owner, nodes in members.items()
         if not nodes.isdisjoint(int8) or owner in int8
     ]
     return Units(tuple(units), sum(macs.values()))
+
+
+def _module(layer: onnx.NodeProto | None, name: str) -> str:
+    """Return a layer's path in the PyTorch model; the exporter names weights by it."""
+    weight = "" if layer is None else layer.input[1]
+    if not weight.endswith(WEIGHT):
+        return name
+    return weight.removesuffix(WEIGHT).removeprefix("model.")
 
 
 def _owners(graph: onnx.GraphProto) -> dict[str, str]:

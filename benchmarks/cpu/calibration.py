@@ -1,16 +1,20 @@
 """INT8 calibration: ours against onnxruntime, NNCF and nvidia-modelopt, on the same images.
 
-usage: calibration.py BUNDLE DATA [--images 256] [--test 0] [--tools a,b] [--python P]
+usage: calibration.py BUNDLE DATA [--images 256] [--test 0] [--tools a,b] [--python P] [--rounds 0]
 
 Each tool gets the same float ONNX file (functions inlined, attention left out of quantization) and
 the same preprocessed training images, one at a time, and runs in a process of its own. Its INT8
 file runs in ONNX Runtime with exact INT8 products on the test split. A tool that is not installed
-is left out. `--python` names the interpreter of an environment with nncf.
+is left out. `--python` is the interpreter of an environment with nncf and modelopt[onnx]. Ours
+correct biases, as `finedge calibrate` does; `max-uncorrected` does not, and computes what
+quantize_static computes.
 
 A row (OUT/BUNDLE.json) has: top-1 and agreement with float, each with its 95 % Wilson interval; the
 mean KL divergence in nats; CPU seconds, wall seconds and the peak memory of the tool's process,
-with its imports; whether OpenVINO compiles the file. `versus` has the p-value of McNemar's exact
-test of each of our methods against the row. Rows that are there are not measured again.
+with its imports; whether OpenVINO compiles the file. ONNX Runtime has one thread in every tool, so
+that no CPU time is spent on waiting. `versus` has the p-value of McNemar's exact test of each of
+our methods against the row. Rows that are there are not measured again. `--rounds N` adds N rows of
+`costs`: the tools of COSTS in turn, each time in another order.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import resource
 import subprocess
 import sys
@@ -31,7 +36,10 @@ from numpy.typing import NDArray
 
 OURS = ("max", "percentile", "entropy", "mse", "auto")
 STATIC = {"ort-minmax": "MinMax", "ort-entropy": "Entropy", "ort-percentile": "Percentile"}
-TOOLS = (*OURS, *STATIC, "nncf", "nncf-accuracy", "modelopt")
+UNCORRECTED = "max-uncorrected"
+TOOLS = (*OURS, UNCORRECTED, *STATIC, "nncf", "nncf-accuracy", "modelopt")
+OTHER_ENVIRONMENT = ("nncf", "nncf-accuracy", "modelopt")
+COSTS = ("max", UNCORRECTED, "ort-minmax")
 Frames = NDArray[np.uint8]
 
 
@@ -80,9 +88,10 @@ def one_by_one(frames: Frames) -> Iterator[Frames]:
 
 
 def quantize_ours(work: Path, method: str, out: Path) -> None:
-    """One pass, the choice for auto, and the file for CPUs."""
+    """One pass, the choice for auto, the correction of the biases, and the file for CPUs."""
     import onnx
 
+    from finedge.calib.bias_correction import float_means
     from finedge.calib.choose import choose_method
     from finedge.calib.collectors import COLLECTORS
     from finedge.calib.decision import Decision
@@ -93,10 +102,14 @@ def quantize_ours(work: Path, method: str, out: Path) -> None:
     from finedge.spec import Spec
 
     model = onnx.load(work / "float.onnx")
+    corrects, frames = method != UNCORRECTED, read(work, "train")[0]
+    method = method if corrects else "max"
     methods = tuple(COLLECTORS) if method == "auto" else (method,)
-    tables = collect_tables(model, one_by_one(read(work, "train")[0]), methods=methods)
+    tables = collect_tables(model, one_by_one(frames), methods=methods)
+    means = float_means(model, one_by_one(frames)) if corrects else None
     spec = Spec.from_json(json.loads((work / "spec.json").read_text()))
-    calibrated, plan = CalibratedModel(model, spec, tables), QuantizationPlan(methods[0])
+    calibrated = CalibratedModel(model, spec, tables, means=means)
+    plan = QuantizationPlan(methods[0])
     if method == "auto":
         decision = Decision(model, spec, DecisionImages(*read(work, "decide")))
         choice = choose_method(calibrated, decision, plan=plan)
@@ -185,10 +198,24 @@ def quantize_modelopt(work: Path, method: str, out: Path) -> None:
     )
 
 
+def use_one_thread() -> None:
+    """Open every session of ONNX Runtime in this process with one thread."""
+    import onnxruntime
+
+    class OneThread(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, model: Any, sess_options: Any = None, **options: Any) -> None:
+            settings = sess_options or onnxruntime.SessionOptions()
+            settings.intra_op_num_threads = 1
+            super().__init__(model, settings, **options)
+
+    onnxruntime.InferenceSession = OneThread
+
+
 def run_tool(tool: str, work: Path, out: Path) -> None:
-    """Quantize in this process; print its cost as JSON."""
+    """Quantize in this process; write the file and its cost."""
     start = time.perf_counter()
-    if tool in OURS:
+    use_one_thread()
+    if tool in (*OURS, UNCORRECTED):
         quantize_ours(work, tool, out)
     elif tool in STATIC:
         quantize_static(work, tool, out)
@@ -267,37 +294,49 @@ def runs_in_openvino(path: Path) -> str:
     return "yes"
 
 
-def row_of(tool: str, work: Path, python: str) -> dict[str, Any]:
-    """Run a tool in its own process; return its row, with `error` where it failed."""
-    out = work / f"{tool}.onnx"
+def cost_of(tool: str, work: Path, python: str) -> dict[str, Any]:
+    """Run a tool in its own process; return its cost, or `error` where it failed."""
     words = [python, __file__, "--tool", tool, "--work", str(work)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
+        (work / f"{tool}.error.txt").write_text(done.stderr)
         return {"tool": tool, "error": lines[-1][:200]}
+    cost = json.loads((work / f"{tool}.cost.json").read_text())
+    return {"tool": tool, **cost, "commit": commit()}
+
+
+def row_of(tool: str, work: Path, python: str) -> dict[str, Any]:
+    """Run a tool; return its row."""
+    cost = cost_of(tool, work, python)
+    if "error" in cost:
+        return cost
+    out = work / f"{tool}.onnx"
     note = out.with_suffix(".note.json")
     return {
-        "tool": tool,
-        **json.loads(out.with_suffix(".cost.json").read_text()),
+        **cost,
         **measured(work, tool),
         **(json.loads(note.read_text()) if note.exists() else {}),
         "openvino": runs_in_openvino(out),
     }
 
 
-def conditions(images: int) -> dict[str, Any]:
-    """Return the CPU, the versions and the commit of a run."""
-    from finedge.runtime.machine.cpu import cpu_name
-
+def commit() -> str:
+    """Return the commit that made a row."""
     words = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def conditions(images: int) -> dict[str, Any]:
+    """Return the CPU and the versions of a run."""
     import onnxruntime
+
+    from finedge.runtime.machine.cpu import cpu_name
 
     return {
         "cpu": cpu_name(),
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
-        "commit": commit,
         "calibration_images": images,
     }
 
@@ -312,7 +351,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--test", type=int, default=0, help="images of the test split; 0: all")
     parser.add_argument("--tools", default=",".join(TOOLS))
-    parser.add_argument("--python", default=sys.executable, help="runs NNCF")
+    parser.add_argument("--python", default=sys.executable, help="runs NNCF and modelopt")
+    parser.add_argument("--rounds", type=int, default=0, help="of the tools of COSTS, in turn")
     parser.add_argument("--tool")
     options = parser.parse_args()
     if options.tool:
@@ -324,17 +364,31 @@ def main() -> None:
         prepare(options.bundle, options.data, work, images=options.images, test=options.test)
     target = options.out / f"{options.bundle.stem}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    rows = json.loads(target.read_text())["rows"] if target.exists() else []
+    content = json.loads(target.read_text()) if target.exists() else {"rows": [], "costs": []}
+    rows, costs = content["rows"], content["costs"]
+    rows[:] = [row for row in rows if "error" not in row]  # tried again
     finished = {row["tool"] for row in rows}
-    for tool in (t for t in options.tools.split(",") if t not in finished):
-        python = options.python if tool.startswith("nncf") else sys.executable
+    for tool in (t for t in options.tools.split(",") if t and t not in finished):
+        python = options.python if tool in OTHER_ENVIRONMENT else sys.executable
         rows.append(row_of(tool, work, python))
-        complete = with_versus([row for row in rows if "error" not in row])
-        failed = [row for row in rows if "error" in row]
-        content = {**conditions(options.images), "rows": [*complete, *failed]}
-        target.write_text(json.dumps(content, indent=1) + "\n")
+        keep(target, rows, costs, images=options.images)
         shown = {k: v for k, v in rows[-1].items() if k != "correct"}
         print(json.dumps(shown), flush=True)
+    for number in range(len(costs) // len(COSTS), options.rounds):
+        for tool in random.Random(number).sample(COSTS, len(COSTS)):
+            costs.append({"round": number, **cost_of(tool, work, sys.executable)})
+            keep(target, rows, costs, images=options.images)
+            print(json.dumps(costs[-1]), flush=True)
+
+
+def keep(
+    target: Path, rows: list[dict[str, Any]], costs: list[dict[str, Any]], *, images: int
+) -> None:
+    """Write what was measured so far; tools that failed come last."""
+    complete = with_versus([row for row in rows if "error" not in row])
+    rows = [*complete, *(row for row in rows if "error" in row)]
+    content = {**conditions(images), "rows": rows, "costs": costs}
+    target.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

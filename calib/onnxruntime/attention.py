@@ -94,10 +94,12 @@ class _Rewrite:
         """Write the new nodes where the last of the old ones stood; `grid` is the queries'."""
         inside = [n for n in self.graph.node if tags(n).get(NODE) == self.node.name]
         (last,) = (n for n in inside if WRITES in tags(n))
-        maps = tuple(map(self._bytes, (self.node.query, self.node.key, self.node.value)))
-        result = last.output[0]
-        replaced = (self._write_int8 if int8 else self._write_scores)(*maps, result, grid)
-        old = [*inside, *replaced]
+        # The key of an absorbed attention is its value.
+        tensors = self.node.query, self.node.key, self.node.value
+        stored = {tensor: self._bytes(tensor) for tensor in dict.fromkeys(tensors)}
+        query, key, value = (stored[tensor] for tensor in tensors)
+        result, write = last.output[0], self._write_int8 if int8 else self._write_scores
+        old = [*inside, *write(query, key, value, result, grid)]
         nodes: list[onnx.NodeProto] = []
         for node in self.graph.node:
             nodes += self.new if node == last else []

@@ -5,6 +5,10 @@ units of EfficientNet-Lite0 and 16 images, because the quantizer treats every la
 also sees less: a tensor is quantized where either of the layers at its ends is, so an outlier in it
 stays with any single unit in float. A poisoned layer ranked first in 20 of 20 models
 (benchmarks/results/max_drop/poison-grocery-plain-bicubic.json).
+
+The biases are not corrected here, as they were not in those 20 models. A correction takes 40 % of
+the CPU time of a calibration (`max` against `max-uncorrected` in
+benchmarks/results/calibration/grocery-plain-bicubic.json), and each unit would pay for it.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ class Sensitivity:
         """Return a row of the table; `macs` is the unit's share of those of the model."""
         return {
             "layer": self.unit.name,
+            "module": self.unit.module,
             "kind": self.unit.kind,
             "macs": round(self.unit.macs / units.macs, 6),
             **self.damage.to_json(),
@@ -53,8 +58,9 @@ def rank_units(
 ) -> tuple[Sensitivity, ...]:
     """Return the sensitivity of every unit, the most sensitive first: by KL.
 
-    Each costs one run of the float model over the decision set.
+    Each costs one run of the float model over the decision set. Biases are not corrected.
     """
+    plan = replace(plan, bias_correction=False)
     with progress_bar("measuring layers", len(units.all)) as advance:
         ranked = []
         for unit in units.all:

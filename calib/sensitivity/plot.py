@@ -47,7 +47,7 @@ def ranking_svg(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
 
 def _bar(svg: Svg.Element, row: Mapping[str, Any], *, y: float, low: int, high: int) -> None:
     length = WIDTH * (math.log10(max(row["kl"], SMALLEST)) - low) / (high - low)
-    _text(svg, row["layer"][-36:], x=LEFT - 6, y=y + 13, anchor="end")
+    _text(svg, row["module"][-36:], x=LEFT - 6, y=y + 13, anchor="end")
     colour = COLOURS.get(row["kind"], OTHER)
     _add(svg, "rect", x=LEFT, y=y + 3, width=max(1.0, length), height=ROW - 6, fill=colour)
     about = f"{row['kind']}, {100 * row['macs']:.1f} % of MACs"

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 
 from finedge.tables import fields, one_line, percent, stack, table
 
-COLUMNS = (">", "layer", "kind", ">MACs", ">KL", ">answers changed", ">top-1 drop, points")
+COLUMNS = (">", "module", "node", "kind", ">MACs", ">KL", ">answers changed", ">top-1 drop, points")
 
 
 def show(result: dict[str, Any]) -> RenderableType:
@@ -16,6 +16,7 @@ def show(result: dict[str, Any]) -> RenderableType:
     rows = [
         (
             number,
+            row["module"],
             row["layer"],
             row["kind"],
             percent(row["macs"]),

@@ -33,7 +33,7 @@ from finedge.runtime.machine.cache import cache_folder
 from finedge.runtime.machine.cpu import cpu_flags, cpu_name, owned_cores
 from finedge.runtime.report.verdict import ALPHA
 from finedge.runtime.variant.choice import Choice
-from finedge.runtime.variant.rule import TOLERANCE
+from finedge.runtime.variant.rule import MAX_DROP_BY_CHANCE, TOLERANCE
 from finedge.runtime.variant.speed import CONFIDENCE, FASTER, FASTER_IN_CPU_TIME
 from finedge.schema import Misfit, decode
 
@@ -64,7 +64,10 @@ class Key:
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     costs: Mapping[str, Any]
-    thresholds: tuple[float, ...] = (FASTER, FASTER_IN_CPU_TIME, CONFIDENCE, TOLERANCE, ALPHA)
+    thresholds: tuple[float, ...] = (
+        *(FASTER, FASTER_IN_CPU_TIME, CONFIDENCE),
+        *(TOLERANCE, MAX_DROP_BY_CHANCE, ALPHA),
+    )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as a file gives it back."""

@@ -28,7 +28,7 @@ def test_few_images_are_a_usage_error(bundle, picture_folder):
 
 
 def test_a_layer_may_have_any_name():
-    row = {"layer": "<script>&\x1b[31m", "kind": "Conv", "macs": 0.5, "kl": 0.0}
+    row = {"layer": "a", "module": "<script>&\x1b[31m", "kind": "Conv", "macs": 0.5, "kl": 0.0}
     picture = ranking_svg([row, {**row, "kl": 2.0}], title="</svg>")
     root = ElementTree.fromstring(picture)
     assert root.tag.endswith("svg")

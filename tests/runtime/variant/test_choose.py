@@ -24,6 +24,7 @@ from finedge.runtime.variant.timing import Timing
 HALF_POINT = AccuracyCost(1000, 0.9, -0.005, (-0.01, 0.0), 0.03, 9, "val")
 BY_CHANCE = AccuracyCost(200, 0.88, -0.02, (-0.05, 0.01), 0.2, 12, "val")
 BEYOND_CHANCE = AccuracyCost(1000, 0.88, -0.02, (-0.03, -0.01), 0.001, 40, "val")
+TOO_MANY_POINTS = AccuracyCost(296, 0.85, -0.037, (-0.076, 0.002), 0.09, 37, "val")
 FAST, SLOW, EQUAL = {"fp32": 2.0, "int8": 1.0}, {"fp32": 1.0, "int8": 2.0}, {"fp32": 1, "int8": 1}
 THREADS = 1
 
@@ -45,6 +46,7 @@ def with_record(bundle, **record):
         (FAST, HALF_POINT, "int8", "0.5 points lower"),
         (FAST, BY_CHANCE, "int8", "not beyond chance, McNemar p = 0.20"),
         (FAST, BEYOND_CHANCE, "fp32", "but its top-1 is 2.0 points lower"),
+        (FAST, TOO_MANY_POINTS, "fp32", "more than 2 points are not left to chance"),
         (SLOW, HALF_POINT, "fp32", "is not faster than FP32: 0.50x as fast"),
         (EQUAL, HALF_POINT, "fp32", "is not faster than FP32: 1.00x as fast"),
     ],
