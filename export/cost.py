@@ -35,10 +35,9 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 # This many INT8 multiply-accumulates of a convolution take as long as one of attention in the INT8
 # file for CPUs. Measured with CNL on ResNet-50 at 224 (x86 with VNNI, one thread, INT8 against INT8
-# of plain; `benchmarks/cpu/attention_int8.py`): projected +28 %, absorbed +19 %, and +23 % with the
-# softmax's weights in float. All else is assumed to be as fast as in plain. Then 0.19 x 4089 MMAC =
-# 155 + 103 + 138 f gives f = 3.7, and with weights in float both forms give 5. Without INT8
-# products it was 13. A GPU was not measured.
+# of plain; `benchmarks/cpu/attention_int8.py`): absorbed +17 % in the mode `int8`, +21 % in
+# `scores`. All else is assumed to be as fast as in plain. Then 0.17 x 4089 MMAC = 155 + 103 + 138 f
+# gives f = 3.2, and `scores` 4.4. Without INT8 products it was 13. A GPU was not measured.
 ATTENTION_MAC_COST = 4
 
 

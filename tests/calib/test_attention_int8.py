@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -14,6 +15,7 @@ from finedge.calib.quantization import ATTENTION_STAYS
 from finedge.export.cost import attention_costs
 from finedge.export.passes import absorb
 from finedge.graph.attention import attention_nodes
+from finedge.graph.edit import copied
 from finedge.graph.inlining import inline
 from finedge.graph.tags import tags
 from tests.calib.conftest import logits
@@ -57,15 +59,33 @@ def test_integer_weights_keep_the_answers(tiny, by_mode):
 
 
 @pytest.mark.parametrize("mode", ["scores", "int8"])
-def test_both_factors_are_unsigned_so_that_no_cpu_saturates(by_mode, mode):
+def test_no_cpu_saturates(by_mode, mode):
     graph = by_mode[mode].graph
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     makers = {n.output[0]: n for n in graph.node}
     products = [n for n in graph.node if n.op_type == "MatMul"]
-    factors = [makers[name] for n in products for name in n.input]
-    dequantized = [n for n in factors if n.op_type == "DequantizeLinear"]
-    assert len(dequantized) == {"scores": 3, "int8": 4}[mode]
-    assert all(constants[n.input[2]].dtype == np.uint8 for n in dequantized)
+    lefts, rights = ([makers[n.input[i]] for n in products] for i in (0, 1))
+    left, right = (
+        [constants[n.input[2]] for n in factors if n.op_type == "DequantizeLinear"]
+        for factors in (lefts, rights)
+    )
+    assert [z.dtype for z in left] == [np.uint8] * {"scores": 1, "int8": 2}[mode]
+    assert len(right) == 2
+    signed = [zero for zero in right if zero.dtype == np.int8]
+    assert signed == {"scores": [], "int8": [-64]}[mode], "zero is the lowest of 7 bits"
+
+
+def test_the_largest_weight_of_a_query_is_127_steps(tiny, by_mode):
+    model = copied(by_mode["int8"])
+    (steps,) = (n.output[0] for n in model.graph.node if n.name.endswith("steps/bytes"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(steps, onnx.TensorProto.INT8, []))
+    model.graph.output[-1].type.tensor_type.ClearField("shape")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run([steps], {session.get_inputs()[0].name: tiny.frames[:2]})
+    assert found.min() >= -64
+    assert (found.max(axis=-1) == 63).all()
 
 
 def test_attention_that_is_kept_in_float_keeps_its_nodes(tiny):
