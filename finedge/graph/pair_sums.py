@@ -121,7 +121,8 @@ def _keep_sums(rows: NDArray[np.int16], exact: NDArray[np.float32]) -> NDArray[n
         farness = np.where(free, residues[row] * -sign, np.inf)
         count = min(abs(int(missing[row])), int(free.sum()))
         if count:
-            fitted[row, np.argpartition(farness, count - 1)[:count]] += sign
+            # Stable: equal weights are equally far, and every CPU must choose the same of them.
+            fitted[row, np.argsort(farness, kind="stable")[:count]] += sign
     return fitted
 
 

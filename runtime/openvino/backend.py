@@ -19,6 +19,9 @@ from finedge.runtime.ort.int8_products import int8_products
 
 log = logging.getLogger(__name__)
 
+# onnx reads the files; ONNX Runtime tells what INT8 products are on this CPU.
+PACKAGES = (NAME, "onnx", "onnxruntime")
+
 
 @dataclass(frozen=True)
 class OpenVinoBackend:
@@ -30,8 +33,9 @@ class OpenVinoBackend:
 
     def why_not(self) -> str | None:
         """Return why it cannot run on this machine."""
-        if not is_installed(NAME):
-            return "needs openvino: pip install 'finedge[openvino]'"
+        missing = [p for p in PACKAGES if not is_installed(p)]
+        if missing:
+            return f"needs {', '.join(missing)}: pip install 'finedge[openvino]'"
         try:
             openvino_version()
         except SystemProblem as error:

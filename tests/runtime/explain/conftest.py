@@ -14,7 +14,7 @@ from tests.small_models import SIZE, small_model
 # A board has neither PyTorch, which makes the bundles of these tests, nor jinja2.
 NEEDS = {
     "torch": ("test_command.py", "test_grid.py", "test_views.py"),
-    "jinja2": ("test_command.py", "test_pictures.py"),
+    "jinja2": ("test_command.py", "test_flips.py", "test_pictures.py"),
 }
 collect_ignore = [
     file for package, files in NEEDS.items() if find_spec(package) is None for file in files
