@@ -41,12 +41,11 @@ from finedge.calib.int8_files import CalibratedModel, calibrate_model, cpu_model
 from finedge.calib.observe import collect_tables
 from finedge.calib.plan import QuantizationPlan
 from finedge.calib.search.outcome import keep_within
-from finedge.calib.search.search import by_gain, restore_costs
+from finedge.calib.search.search import by_gain, greedy, restore_costs
 from finedge.calib.search.search import search as shipped_search
 from finedge.calib.search.timing import frame_times
 from finedge.calib.search.trials import Point, Trials
 from finedge.calib.sensitivity.measure import rank_units, units_of
-from finedge.calib.units import Unit
 from finedge.data import DataSet
 from finedge.files import write_text
 from finedge.graph.edit import copied
@@ -266,15 +265,6 @@ class Record(Trials):
     def try_float(self, names: Set[str]) -> Point:
         """Return the point with the units `names` in float."""
         return self.points.setdefault(frozenset(names), self.all_trials.try_float(names))
-
-
-def greedy(trials: Trials, order: Sequence[Unit], *, budget: float) -> Point | None:
-    """Put one unit after another into float until the damage is within `budget`, a share."""
-    for count in range(len(order) + 1):
-        point = trials.try_float({unit.name for unit in order[:count]})
-        if point.damage.within(budget):
-            return point
-    return None
 
 
 def ruined_model(material: Material, count: int) -> tuple[onnx.ModelProto, list[Injection]]:
