@@ -118,9 +118,9 @@ def _held_out_records(
     trial: Bundle, data: DataSet, *, options: ConfidenceOptions
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Return the confidence and the accuracy of each variant; none with too few held-out images."""
-    from finedge.calib.confidence import fit_confidence
-    from finedge.calib.held_out import SPLIT, held_out, variant_scores
-    from finedge.calib.paired import accuracy_costs
+    from finedge.calib.held_out.confidence import fit_confidence
+    from finedge.calib.held_out.images import SPLIT, held_out, variant_scores
+    from finedge.calib.held_out.paired import accuracy_costs
 
     sample = held_out(data)
     if sample is None:

@@ -14,10 +14,10 @@ from typing import Any
 import onnx
 
 from finedge.bundle import Bundle
-from finedge.calib.attention_mode import choose_attention, has_cross_layer_attention
-from finedge.calib.choose import choose_method, decision_record, measure_curve
-from finedge.calib.decision import Decision
-from finedge.calib.decision_set import Samples, draw_samples, load_decision_images, too_few
+from finedge.calib.decision.attention_mode import choose_attention, has_cross_layer_attention
+from finedge.calib.decision.compare import Decision
+from finedge.calib.decision.decision_set import Samples, draw_samples, load_decision_images, too_few
+from finedge.calib.decision.method import choose_method, decision_record, measure_curve
 from finedge.calib.int8_files import (
     CalibratedModel,
     Int8Files,
@@ -77,7 +77,7 @@ def make_int8(bundle: Bundle, data: DataSet, *, options: CalibrationOptions) -> 
     model = float_model(bundle)
     if options.qat.qat is None:
         return _calibrate(model, bundle, _draw(model, data, options), options=options)
-    from finedge.calib.fine_tuned import check_fine_tuned, fine_tuned_model, open_run
+    from finedge.calib.qat.fine_tuned import check_fine_tuned, fine_tuned_model, open_run
 
     run = open_run(bundle, options.qat.qat)  # before any image is read
     samples = _draw(model, data, options)

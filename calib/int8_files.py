@@ -19,14 +19,14 @@ from finedge.bundle import (
     PROJECTED_FILE,
     Bundle,
 )
-from finedge.calib.bias_correction import FloatMeans, correct_biases, float_means
-from finedge.calib.calibration_set import CalibrationSet
-from finedge.calib.calibration_table import CalibrationTable, CalibrationTables
-from finedge.calib.observe import collect_curve
-from finedge.calib.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.bias.bias_correction import FloatMeans, correct_biases, float_means
 from finedge.calib.plan import QuantizationPlan
-from finedge.calib.quantization import QuantizationReport
-from finedge.calib.tensorrt import quantize_for_tensorrt
+from finedge.calib.quantizers.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.quantizers.report import QuantizationReport
+from finedge.calib.quantizers.tensorrt import quantize_for_tensorrt
+from finedge.calib.ranges.calibration_set import CalibrationSet
+from finedge.calib.ranges.calibration_table import CalibrationTable, CalibrationTables
+from finedge.calib.ranges.observe import collect_curve
 from finedge.golden import pack, read_golden
 from finedge.graph.metadata import with_metadata
 from finedge.graph.onnx_file import read_model

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.calib.collectors import COLLECTORS, check_methods
 from finedge.calib.plan import QuantizationPlan
+from finedge.calib.ranges.collectors import COLLECTORS, check_methods
 from finedge.errors import UsageError
 
 AUTO = "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from finedge.calib.quantization import AttentionMode
+from finedge.calib.quantizers.report import AttentionMode
 
 
 @dataclass(frozen=True)

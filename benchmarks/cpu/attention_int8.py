@@ -32,13 +32,13 @@ from numpy.typing import NDArray
 
 from benchmarks.realtime import realtime as priority
 from finedge.bundle import Bundle
-from finedge.calib.calibration_set import draw_sample
-from finedge.calib.decision import Decision
-from finedge.calib.decision_set import DecisionImages
+from finedge.calib.decision.compare import Decision
+from finedge.calib.decision.decision_set import DecisionImages
 from finedge.calib.int8_files import calibrate_model, cpu_model, float_model
-from finedge.calib.observe import collect_ranges
-from finedge.calib.onnxruntime import quantize_for_onnxruntime
 from finedge.calib.plan import QuantizationPlan
+from finedge.calib.quantizers.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.ranges.calibration_set import draw_sample
+from finedge.calib.ranges.observe import collect_ranges
 from finedge.export.cost import attention_costs
 from finedge.export.passes import absorb
 from finedge.export.to_onnx import to_onnx
@@ -167,7 +167,7 @@ def session(model: Path, threads: int) -> onnxruntime.InferenceSession:
 
 def accuracy(bundle: Bundle, data: Path) -> Iterator[dict[str, Any]]:
     """Yield a row for each mode: agreement with the float model on the test split."""
-    from finedge.calib.decision_set import load_decision_images
+    from finedge.calib.decision.decision_set import load_decision_images
 
     dataset = bundle_dataset(bundle, data)
     sample = draw_sample(dataset)

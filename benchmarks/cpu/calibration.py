@@ -46,9 +46,9 @@ Frames = NDArray[np.uint8]
 def prepare(bundle_path: Path, data: Path, work: Path, *, images: int, test: int) -> None:
     """Write the float model, the frames and the labels that every tool reads."""
     from finedge.bundle import Bundle
-    from finedge.calib.calibration_set import CalibrationSet
-    from finedge.calib.decision_set import draw_samples, load_decision_images
+    from finedge.calib.decision.decision_set import draw_samples, load_decision_images
     from finedge.calib.int8_files import float_model
+    from finedge.calib.ranges.calibration_set import CalibrationSet
     from finedge.graph.inlining import inline
     from finedge.runtime.evaluate.labelled import bundle_dataset
     from finedge.subset import first_balanced
@@ -91,14 +91,14 @@ def quantize_ours(work: Path, method: str, out: Path) -> None:
     """One pass, the choice for auto, the correction of the biases, and the file for CPUs."""
     import onnx
 
-    from finedge.calib.bias_correction import float_means
-    from finedge.calib.choose import choose_method
-    from finedge.calib.collectors import COLLECTORS
-    from finedge.calib.decision import Decision
-    from finedge.calib.decision_set import DecisionImages
+    from finedge.calib.bias.bias_correction import float_means
+    from finedge.calib.decision.compare import Decision
+    from finedge.calib.decision.decision_set import DecisionImages
+    from finedge.calib.decision.method import choose_method
     from finedge.calib.int8_files import CalibratedModel, cpu_model
-    from finedge.calib.observe import collect_tables
     from finedge.calib.plan import QuantizationPlan
+    from finedge.calib.ranges.collectors import COLLECTORS
+    from finedge.calib.ranges.observe import collect_tables
     from finedge.spec import Spec
 
     model = onnx.load(work / "float.onnx")
@@ -235,8 +235,8 @@ def measured(work: Path, tool: str) -> dict[str, Any]:
     """Return the accuracy of a tool's file on the test split."""
     import onnx
 
-    from finedge.calib.decision import Decision
-    from finedge.calib.decision_set import DecisionImages
+    from finedge.calib.decision.compare import Decision
+    from finedge.calib.decision.decision_set import DecisionImages
     from finedge.measure import wilson95
     from finedge.spec import Spec
 

@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from poison import Injection, places, poisoned
 
 from finedge.bundle import Bundle
-from finedge.calib.calibration_set import CalibrationSet
-from finedge.calib.damage import Damage, first_images, measure_damage, with_hard_views
-from finedge.calib.decision import Decision
-from finedge.calib.decision_set import DecisionImages, Samples, draw_samples
+from finedge.calib.decision.compare import Decision
+from finedge.calib.decision.damage import Damage, first_images, measure_damage, with_hard_views
+from finedge.calib.decision.decision_set import DecisionImages, Samples, draw_samples
 from finedge.calib.int8_files import CalibratedModel, calibrate_model, cpu_model, float_model
-from finedge.calib.observe import collect_tables
 from finedge.calib.plan import QuantizationPlan
+from finedge.calib.ranges.calibration_set import CalibrationSet
+from finedge.calib.ranges.observe import collect_tables
 from finedge.calib.search.outcome import keep_within
 from finedge.calib.search.search import by_gain, greedy, restore_costs
 from finedge.calib.search.search import search as shipped_search

@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from finedge.calib.calibration_table import CalibrationTable
+from finedge.calib.ranges.calibration_table import CalibrationTable
 from finedge.graph.edit import copied
 from finedge.graph.inlining import inline
 from finedge.graph.patterns import is_layer

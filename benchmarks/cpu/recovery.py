@@ -41,13 +41,13 @@ from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, Bundle
-from finedge.calib.bias_correction import correct_biases, float_means
-from finedge.calib.calibration_set import CalibrationSet, draw_sample
-from finedge.calib.calibration_table import CalibrationTable
+from finedge.calib.bias.bias_correction import correct_biases, float_means
 from finedge.calib.int8_files import source_file
-from finedge.calib.observe import collect_ranges
-from finedge.calib.onnxruntime import quantize_for_onnxruntime
-from finedge.calib.tensorrt import quantize_for_tensorrt
+from finedge.calib.quantizers.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.quantizers.tensorrt import quantize_for_tensorrt
+from finedge.calib.ranges.calibration_set import CalibrationSet, draw_sample
+from finedge.calib.ranges.calibration_table import CalibrationTable
+from finedge.calib.ranges.observe import collect_ranges
 from finedge.files import write_text
 from finedge.graph.metadata import with_metadata
 from finedge.graph.onnx_file import read_model
@@ -139,7 +139,7 @@ def qat(work: Work) -> Models:
     A whole epoch takes 250 CPU seconds: more than the machine had.
     """
     from finedge.calib.options import QatOptions
-    from finedge.calib.qat import fine_tune
+    from finedge.calib.qat.training import fine_tune
     from finedge.train.run import load_run
 
     path = work.bundle.path.parent / f"{work.bundle.path.stem}-run"

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finedge.bundle import Bundle
-from finedge.calib.calibration_set import CalibrationSet
-from finedge.calib.damage import with_hard_views
+from finedge.calib.decision.damage import with_hard_views
 from finedge.calib.int8_files import CalibratedModel
 from finedge.calib.options import MIN_IMAGES
 from finedge.calib.plan import QuantizationPlan
+from finedge.calib.ranges.calibration_set import CalibrationSet
 from finedge.calib.search.options import SearchOptions
 from finedge.calib.search.outcome import keep_within
 from finedge.calib.sensitivity.measure import units_of

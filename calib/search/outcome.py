@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from finedge.calib.damage import HARD_VIEW, first_images
-from finedge.calib.decision import Decision
-from finedge.calib.decision_set import DecisionImages
+from finedge.calib.decision.compare import Decision
+from finedge.calib.decision.damage import HARD_VIEW, first_images
+from finedge.calib.decision.decision_set import DecisionImages
 from finedge.calib.int8_files import CalibratedModel
 from finedge.calib.plan import QuantizationPlan
 from finedge.calib.search.search import by_gain, restore_costs, search

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from finedge.calib.quantizers.units import Unit
 from finedge.calib.search.timing import frame_times
 from finedge.calib.search.trials import Point, Trials
 from finedge.calib.sensitivity.measure import Sensitivity
-from finedge.calib.units import Unit
 
 # Of the operations that INT8 can compute. With less the file is hardly faster than float: the
 # budget cannot be met.

@@ -8,11 +8,11 @@ from typing import Any
 
 import onnx
 
-from finedge.calib.damage import Damage, measure_damage
-from finedge.calib.decision import Decision
+from finedge.calib.decision.compare import Decision
+from finedge.calib.decision.damage import Damage, measure_damage
 from finedge.calib.int8_files import CalibratedModel, cpu_model
 from finedge.calib.plan import QuantizationPlan
-from finedge.calib.units import Units
+from finedge.calib.quantizers.units import Units
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from finedge.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from finedge.calib.decision_set import Samples
+    from finedge.calib.decision.decision_set import Samples
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ def sensitivity(
         plot: write the ranking as a picture to this .svg file.
     """
     from finedge.bundle import Bundle
-    from finedge.calib.damage import with_hard_views
-    from finedge.calib.decision import Decision
-    from finedge.calib.decision_set import draw_samples
+    from finedge.calib.decision.compare import Decision
+    from finedge.calib.decision.damage import with_hard_views
+    from finedge.calib.decision.decision_set import draw_samples
     from finedge.calib.int8_files import calibrate_model, float_model
     from finedge.calib.options import MIN_IMAGES
     from finedge.calib.plan import QuantizationPlan

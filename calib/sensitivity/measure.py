@@ -19,12 +19,12 @@ from typing import Any
 
 import onnx
 
-from finedge.calib.damage import Damage, measure_damage
-from finedge.calib.decision import Decision
+from finedge.calib.decision.compare import Decision
+from finedge.calib.decision.damage import Damage, measure_damage
 from finedge.calib.int8_files import CalibratedModel, cpu_model
-from finedge.calib.onnxruntime import quantize_for_onnxruntime
 from finedge.calib.plan import QuantizationPlan
-from finedge.calib.units import Unit, Units, find_units
+from finedge.calib.quantizers.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.quantizers.units import Unit, Units, find_units
 from finedge.progress import progress_bar
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from finedge.bundle import GOLDEN, Bundle
-from finedge.calib.observe import collect_ranges
+from finedge.calib.ranges.observe import collect_ranges
 from finedge.export.to_onnx import to_onnx
 from finedge.golden import pack, synthetic_frame
 from finedge.preprocess import preprocess

@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from finedge.calib.observe import collect_ranges
-from finedge.calib.onnxruntime import quantize_for_onnxruntime
-from finedge.calib.quantization import ATTENTION_STAYS
+from finedge.calib.quantizers.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.quantizers.report import ATTENTION_STAYS
+from finedge.calib.ranges.observe import collect_ranges
 from finedge.export.cost import attention_costs
 from finedge.export.passes import absorb
 from finedge.graph.attention import attention_nodes

@@ -11,8 +11,8 @@ from onnx import numpy_helper
 
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.calib.command import calibrate
-from finedge.calib.observe import collect_ranges
 from finedge.calib.options import Int8Options
+from finedge.calib.ranges.observe import collect_ranges
 from finedge.cli import main
 from finedge.errors import DataError, FinedgeError
 from tests.calib.conftest import batches, pictures

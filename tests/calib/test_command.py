@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 from finedge.bundle import PROJECTED_FILE, Bundle
-from finedge.calib.collectors import COLLECTORS
 from finedge.calib.command import calibrate
 from finedge.calib.options import Int8Options
+from finedge.calib.ranges.collectors import COLLECTORS
 from finedge.cli import main
 from finedge.data import content_digest, open_dataset, split_of_dataset
 from finedge.data.stored_split import FILE

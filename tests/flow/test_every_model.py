@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE
-from finedge.calib.quantization import MAKES_MASKS
+from finedge.calib.quantizers.report import MAKES_MASKS
 from finedge.cli import main
 from finedge.graph.tags import NODE, tags
 from finedge.image import read_image

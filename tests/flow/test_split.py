@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from finedge.bundle import Bundle
-from finedge.calib.calibration_set import draw_sample
+from finedge.calib.ranges.calibration_set import draw_sample
 from finedge.cli import main
 from finedge.data import SPLITS, content_digest, open_dataset
 from finedge.runtime.evaluate.labelled import bundle_dataset, stored_split

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from finedge.bundle import CPU_FILE, PORTABLE_FILE, Bundle
-from finedge.calib.quantization import RESTORED
+from finedge.calib.quantizers.report import RESTORED
 from finedge.calib.search.table import show_search
 from finedge.cli import main
 from tests.calib.search.conftest import IMAGES

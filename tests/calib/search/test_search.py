@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from finedge.calib.damage import Damage
-from finedge.calib.decision import Comparison
+from finedge.calib.decision.compare import Comparison
+from finedge.calib.decision.damage import Damage
+from finedge.calib.quantizers.units import Unit, Units
 from finedge.calib.search.outcome import OFFERED, fastest_first, offer
 from finedge.calib.search.search import LEAST_INT8, by_gain, greedy, search
 from finedge.calib.search.trials import Point
 from finedge.calib.sensitivity.measure import Sensitivity
-from finedge.calib.units import Unit, Units
 
 YES = np.ones(2, bool)
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from benchmarks.cpu.poison import Injection, places, poisoned
-from finedge.calib.decision import Decision
-from finedge.calib.decision_set import DecisionImages
+from finedge.calib.decision.compare import Decision
+from finedge.calib.decision.decision_set import DecisionImages
 from finedge.calib.int8_files import CalibratedModel
-from finedge.calib.observe import collect_tables
 from finedge.calib.plan import QuantizationPlan
+from finedge.calib.ranges.observe import collect_tables
 from finedge.calib.sensitivity.measure import rank_units, units_of
 from tests.calib.conftest import SPEC, batches, pictures
 

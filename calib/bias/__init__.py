@@ -1,0 +1,1 @@
+"""The mean shift of each layer's output, taken from its bias."""

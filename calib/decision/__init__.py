@@ -1,0 +1,1 @@
+"""What held-out training images decide: the method, the mode of attention."""

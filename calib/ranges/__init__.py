@@ -1,0 +1,1 @@
+"""The ranges of a float model's tensors: images, collectors, and the calibration table."""
