@@ -9,10 +9,10 @@
 benchmarks/results/max_drop/poison-NAME.json. `search` calibrates with all layers in INT8 and with
 --max-drop 1.0, and measures both on the test split: benchmarks/results/max_drop/NAME.json. With
 `--poison N` the model has N ruined layers: NAME-poisoned.json. `compare` searches four times, with
-the shipped search and with one that puts layer after layer into float until the budget is met, in
-two orders (KL for a millisecond, KL alone): searches-NAME.json. Biases are not corrected there: it
-would double the time. `views` compares the decision set, its hard views and the test split:
-views-NAME.json. A row that is there is not made again. Nothing is written into the bundle.
+the shipped search and with `greedy`, in two orders (KL for a millisecond, KL alone):
+searches-NAME.json. Biases are not corrected there: it would double the time. `views` compares the
+decision set, its hard views and the test split: views-NAME.json. A row that is there is not made
+again. Nothing is written into the bundle.
 """
 
 from __future__ import annotations
