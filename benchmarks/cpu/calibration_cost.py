@@ -1,6 +1,6 @@
 """What a calibration costs, whole and by phase: wall seconds, CPU seconds and peak memory.
 
-    python -m benchmarks.cpu.calibration_cost BUNDLE DATA [--images 256]
+    python -m benchmarks.cpu.calibration_cost BUNDLE DATA [--images 256] [--keep COPY]
 
 The bundle is copied first; `finedge calibrate` runs in this process on the copy. The row is added
 to benchmarks/results/calibration_cost.jsonl. Peak memory is this process's resident set, looked at
@@ -27,7 +27,8 @@ from typing import Any
 import tyro
 from tyro.conf import Positional
 
-from finedge.calib import compose, held_out, int8_files
+from finedge.calib import compose, int8_files
+from finedge.calib.held_out import images as held_out
 from finedge.cli import main as finedge
 from finedge.runtime.machine.cpu import cpu_name, owned_cores
 from finedge.runtime.telemetry.environment import commit, load_average, version
@@ -90,8 +91,21 @@ class Phases:
         setattr(module, name, measured)
 
 
-def main(bundle: Positional[Path], data: Positional[Path], *, images: int = 256) -> None:
-    """Calibrate a copy of the bundle, and add the row."""
+def main(
+    bundle: Positional[Path],
+    data: Positional[Path],
+    *,
+    images: int = 256,
+    keep: Path | None = None,
+) -> None:
+    """Calibrate a copy of the bundle, and add the row.
+
+    Args:
+        bundle: is not changed.
+        data: the images.
+        images: calibration images.
+        keep: where the calibrated copy stays.
+    """
     phases = Phases()
     for module, name in PHASES:
         phases.wrap(module, name)
@@ -100,6 +114,8 @@ def main(bundle: Positional[Path], data: Positional[Path], *, images: int = 256)
         shutil.copytree(bundle, copy)
         with phases.phase("whole"):
             code = finedge(["calibrate", str(copy), "--data", str(data), "--images", str(images)])
+        if keep is not None:
+            shutil.copytree(copy, keep)
         manifest = json.loads((copy / "manifest.json").read_text())
     whole = phases.rows.pop("whole")
     whole["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
