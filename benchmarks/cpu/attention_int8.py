@@ -37,6 +37,7 @@ from finedge.calib.decision.decision_set import DecisionImages
 from finedge.calib.int8_files import calibrate_model, cpu_model, float_model
 from finedge.calib.plan import QuantizationPlan
 from finedge.calib.quantizers.onnxruntime import quantize_for_onnxruntime
+from finedge.calib.quantizers.report import AttentionMode
 from finedge.calib.ranges.calibration_set import draw_sample
 from finedge.calib.ranges.observe import collect_ranges
 from finedge.export.cost import attention_costs
@@ -51,7 +52,7 @@ SIDE = 224
 CLOCKS = ("cpu_ms", "wall_ms")
 FRAMES = 3  # in a burst, after one that brings the weights into the caches
 COMPLETE = "complete"
-MODES = ("float", "scores", "int8")
+MODES: tuple[AttentionMode, ...] = ("float", "scores", "int8")
 # The models of `speed`: name, options, whether attention absorbs its projections.
 FORMS: dict[str, tuple[str, Mapping[str, Any], bool]] = {
     "plain": ("plain", {}, False),

@@ -124,7 +124,8 @@ def ratio(measured: Sequence[Mapping[str, Any]], method: str) -> float:
     totals = [
         [row["cpu_ms"][f"{variant} {method}"]["total"] for variant in VARIANTS] for row in measured
     ]
-    return median(fp32 / int8 for fp32, int8 in totals)
+    ratios: list[float] = [fp32 / int8 for fp32, int8 in totals]
+    return median(ratios)
 
 
 def about(classifiers: Mapping[str, Classifier]) -> dict[str, Any]:
