@@ -21,6 +21,7 @@ import pytest
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.golden import read_golden
 from finedge.jetson.serve_config.command import serve_config
+from finedge.runtime.openvino.library import core
 from finedge.runtime.ort.int8_products import measured_products, open_exactly
 from finedge.train import models
 
@@ -74,7 +75,7 @@ def in_onnxruntime(path: Path, *, plainly: bool) -> Run:
 
 
 def in_openvino(path: Path) -> Run:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     # Without the hint a CPU with AMX or AVX-512 computes in bfloat16, which is another question.
     how = {"INFERENCE_PRECISION_HINT": "f32"}
     if measured_products() == "saturating":
@@ -82,7 +83,7 @@ def in_openvino(path: Path) -> Run:
         # model.int8.onnx, whose own error is 0.1. There its float kernels show that it reads the
         # file right.
         how["LP_TRANSFORMS_MODE"] = "NO"
-    model = openvino.Core().compile_model(str(path), "CPU", how)
+    model = core().compile_model(str(path), "CPU", how)
     return lambda frames: {port.get_any_name(): value for port, value in model({0: frames}).items()}
 
 
