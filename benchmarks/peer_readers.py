@@ -17,7 +17,7 @@ from finedge.bundle import Bundle
 from finedge.runtime.backend import SessionOptions, get_backend
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.machine.packages import is_installed
-from finedge.runtime.openvino.library import openvino, openvino_version
+from finedge.runtime.openvino.library import core, openvino_version
 from finedge.runtime.ort.backend import FILES
 
 Batch = NDArray[np.uint8]  # [1, H, W, 3]
@@ -97,7 +97,7 @@ def _bare_openvino(bundle: Bundle, variant: str, hint: str, *, threads: int) -> 
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": hint,
     }
-    model = openvino().Core().compile_model(str(_path(bundle, variant)), "CPU", settings)
+    model = core().compile_model(str(_path(bundle, variant)), "CPU", settings)
     request, main = model.create_infer_request(), bundle.spec.main.name
 
     def answer(batch: Batch) -> Scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,20 @@ def openvino() -> Any:
         return load_package(NAME)
     with _hidden(REPORTS):
         return load_package(NAME)
+
+
+@functools.cache
+def core() -> Any:
+    """Return the `openvino.Core` of this process; it is never freed.
+
+    Its CPU plugin sets an alternate signal stack for the thread that loads it, and unmaps that
+    stack when it is freed (2026.4). Where another core set its own stack, or another thread frees
+    it, the thread keeps the unmapped one: the next Ctrl-C or SIGTERM is a segmentation fault.
+
+    Raises:
+        PackageMissing, PackageBroken: as `openvino`.
+    """
+    return openvino().Core()
 
 
 def openvino_version() -> str:

@@ -14,7 +14,7 @@ from finedge.graph.taps import PREFIX
 from finedge.runtime.backend import SessionInfo, SessionOptions, check_batch
 from finedge.runtime.machine.cpu import owned_cores
 from finedge.runtime.model_io import IoTensor, check_model_io, check_scores
-from finedge.runtime.openvino.library import openvino, openvino_version
+from finedge.runtime.openvino.library import core, openvino_version
 from finedge.runtime.ort.session import run_error
 
 DEVICE = "CPU"
@@ -93,7 +93,7 @@ class OpenVinoSession:
             model = model.clone()
             size = self._spec.input
             model.reshape({0: [1, size.height, size.width, 3]})
-        compiled = openvino().Core().compile_model(model, DEVICE, dict(self._settings))
+        compiled = core().compile_model(model, DEVICE, dict(self._settings))
         return compiled.create_infer_request()
 
 
@@ -106,7 +106,7 @@ def open_session(
         BundleError: OpenVINO refuses the model, or its input or outputs are not the bundle's.
     """
     try:
-        model = openvino().Core().read_model(content)
+        model = core().read_model(content)
         _check_io(model, bundle, file=info.file)
         return OpenVinoSession(model, bundle, info, settings=settings)
     except RuntimeError as problem:

@@ -14,6 +14,7 @@ from benchmarks.peer_readers import Peer, open_peers
 from finedge.bundle import Bundle
 from finedge.golden import read_golden
 from finedge.runtime.openvino.backend import OpenVinoBackend
+from finedge.runtime.ort.int8_products import measured_products
 
 BIRDS = Path(__file__).resolve().parents[2] / "examples" / "birds.finedge"
 SCORES = np.zeros((1, 6), np.float32)
@@ -55,14 +56,20 @@ def test_only_int8_has_a_share_of_the_integer_peak():
     assert rows["fp32"]["share_of_int8_peak"] is None
 
 
-@pytest.mark.int8
 def test_every_installed_reader_answers_alike():
     bundle = Bundle.load(BIRDS)
     frame = np.asarray(read_golden(bundle)["input"], np.uint8)[None]
     opened = list(open_peers(bundle, threads=1, with_torch=False))
     readers = {"onnxruntime"} | ({"openvino"} if OpenVinoBackend().why_not() is None else set())
     assert {peer.name.split()[0] for peer in opened} == {"finedge", *readers}
-    answers = [int(peer.answer(frame).argmax()) for peer in opened]
+    # Bare readers run the INT8 file as it is: on a CPU without VNNI their products saturate.
+    wrong = measured_products() == "saturating"
+    right = [
+        peer
+        for peer in opened
+        if not wrong or peer.variant == "fp32" or peer.name.startswith("finedge")
+    ]
+    answers = [int(peer.answer(frame).argmax()) for peer in right]
     assert len(set(answers)) == 1
 
 

@@ -44,14 +44,12 @@ def test_onnx_runtime_multiplies_integers(tiny, by_mode, mode, integer, tmp_path
     assert types["QLinearSoftmax"] == types["QLinearMatMul"] == 0
 
 
-@pytest.mark.int8
 def test_integer_scores_give_the_answers_of_float_attention(tiny, by_mode):
     expected, scores = (logits(by_mode[m], tiny.frames) for m in ("float", "scores"))
     steps = np.abs(scores - expected).max(axis=1) > SAME * np.abs(expected).max()
     assert steps.mean() < 0.1, "a rounded sum may fall on the other side of a quantization step"
 
 
-@pytest.mark.int8
 def test_integer_weights_keep_the_answers(tiny, by_mode):
     expected, found = (logits(by_mode[m], tiny.frames) for m in ("float", "int8"))
     assert (expected.argmax(1) == found.argmax(1)).mean() >= 0.98

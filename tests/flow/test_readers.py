@@ -14,12 +14,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.golden import read_golden
 from finedge.jetson.serve_config.command import serve_config
+from finedge.runtime.openvino.library import core
 from finedge.runtime.ort.int8_products import measured_products, open_exactly
 from finedge.train import models
 
@@ -51,6 +53,9 @@ class Reader:
     # File name -> the error for a file that this reader refuses. If a later version accepts it,
     # this test fails: remove the line.
     refuses: tuple[tuple[str, str], ...] = ()
+    # It takes the zero point of a quantized input wrongly. If a later version takes it right, the
+    # test fails: remove this.
+    misreads_quantized_input: bool = False
 
 
 def in_onnxruntime(path: Path, *, plainly: bool) -> Run:
@@ -70,7 +75,7 @@ def in_onnxruntime(path: Path, *, plainly: bool) -> Run:
 
 
 def in_openvino(path: Path) -> Run:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     # Without the hint a CPU with AMX or AVX-512 computes in bfloat16, which is another question.
     how = {"INFERENCE_PRECISION_HINT": "f32"}
     if measured_products() == "saturating":
@@ -78,7 +83,7 @@ def in_openvino(path: Path) -> Run:
         # model.int8.onnx, whose own error is 0.1. There its float kernels show that it reads the
         # file right.
         how["LP_TRANSFORMS_MODE"] = "NO"
-    model = openvino.Core().compile_model(str(path), "CPU", how)
+    model = core().compile_model(str(path), "CPU", how)
     return lambda frames: {port.get_any_name(): value for port, value in model({0: frames}).items()}
 
 
@@ -102,9 +107,15 @@ READERS = [
 ]
 if hasattr(cv2.dnn, "ENGINE_CLASSIC"):
     # This older engine of OpenCV 5 accepts float16 for weights only. OpenCV 4 had no other engine,
-    # and converted them to float32.
+    # and converted them to float32. It keeps unsigned tensors as signed ones less 128, but not the
+    # input: where the frame's bytes are the first quantized tensor, its error was 4 times the own.
     READERS.append(
-        Reader("cv2 classic", partial(in_cv2, engine="ENGINE_CLASSIC"), ((HALF_FILE, "CV_16FC1"),))
+        Reader(
+            "cv2 classic",
+            partial(in_cv2, engine="ENGINE_CLASSIC"),
+            refuses=((HALF_FILE, "CV_16FC1"),),
+            misreads_quantized_input=True,
+        )
     )
 reader = pytest.mark.parametrize("reader", READERS, ids=lambda r: r.name)
 
@@ -147,6 +158,14 @@ def check_int8(found: Answers, expected: Answers, *, in_float: Answers) -> None:
         assert error <= OWN_ERRORS * own, (name, error, own)
 
 
+def has_quantized_input(path: Path) -> bool:
+    """Tell whether the frame's bytes are the first quantized tensor (`read_bytes` of calib)."""
+    graph = onnx.load(path).graph
+    head = next(node for node in graph.node if graph.input[0].name in node.input)
+    readers = [node.op_type for node in graph.node if head.output[0] in node.input]
+    return head.op_type == "Transpose" and readers == ["DequantizeLinear"]
+
+
 def check_bundle(bundle: Bundle, *, reader: Reader) -> None:
     frames, refuses = four_frames(bundle), dict(reader.refuses)
     in_float = plain(bundle.file(FLOAT_FILE), frames)
@@ -155,6 +174,11 @@ def check_bundle(bundle: Bundle, *, reader: Reader) -> None:
         if path.name in refuses:
             with pytest.raises(cv2.error, match=refuses[path.name]):
                 answers(reader.open(path), frames[:1])
+        elif reader.misreads_quantized_input and kind == "int8" and has_quantized_input(path):
+            with pytest.raises(AssertionError, match="logits"):
+                check_int8(
+                    answers(reader.open(path), frames), plain(path, frames), in_float=in_float
+                )
         elif kind == "int8":
             check_int8(answers(reader.open(path), frames), plain(path, frames), in_float=in_float)
         else:

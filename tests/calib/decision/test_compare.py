@@ -101,7 +101,6 @@ def test_a_method_that_is_closer_on_most_images_is_chosen():
     assert best_method(comparisons) == "mse"
 
 
-@pytest.mark.int8
 def test_an_int8_model_is_compared_with_its_float_model(calibrated, decision):
     comparison = decision.compare(cpu_model(calibrated, QuantizationPlan("mse")))
     assert 0 < comparison.kl < 0.05

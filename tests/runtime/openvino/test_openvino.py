@@ -55,6 +55,21 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
     assert OpenVinoBackend().why_not() == "needs openvino: pip install 'finedge[openvino]'"
 
 
+def test_a_signal_after_a_session_was_closed_reaches_its_handler(tiny_bundle):
+    """In a process of its own: OpenVINO's signal stack, unmapped, would end the test's."""
+    program = (
+        "import os, signal, sys, numpy as np; from pathlib import Path;"
+        "from finedge.bundle import Bundle;"
+        "from finedge.runtime.openvino.backend import OpenVinoBackend;"
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(7));"
+        "session = OpenVinoBackend().open(Bundle.load(Path(sys.argv[1])), variant='fp32');"
+        "session(np.zeros((1, 32, 32, 3), np.uint8)); session(np.zeros((3, 32, 32, 3), np.uint8));"
+        "session.close(); os.kill(os.getpid(), signal.SIGTERM); input()"
+    )
+    words = [sys.executable, "-c", program, str(tiny_bundle.path)]
+    assert subprocess.run(words, check=False).returncode == 7
+
+
 def test_the_threads_and_the_precision_are_those_of_the_options():
     settings = session_settings(SessionOptions(threads=3))
     assert settings["INFERENCE_NUM_THREADS"] == 3
