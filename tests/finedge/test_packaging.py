@@ -63,7 +63,8 @@ def test_the_device_side_never_imports_torch():
     ]
     modules = [m.removesuffix(".__init__") for m in modules]
     if importlib.util.find_spec("jinja2") is None:  # the [report] extra
-        pages = ("finedge.runtime.report.", "finedge.runtime.explain.sheet")
+        explain = (f"finedge.runtime.explain.{m}" for m in ("sheet", "folder", "flips"))
+        pages = ("finedge.runtime.report.", *explain)
         modules = [m for m in modules if not m.startswith(pages)]
     code = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)"
     code += "\nprint([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])"
