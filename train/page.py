@@ -87,4 +87,4 @@ def _page(
     network = f"{spec.model} on {spec.backbone}, {spec.input.width} px, {len(spec.labels)} classes"
     epochs = f"{len(rows)} epoch" + ("s" if len(rows) != 1 else "")
     about = f"{network}. {epochs} trained. Measured in PyTorch on the {split} split."
-    return answers_page(AnswersPage(str(run), about, of, warnings, rows))
+    return answers_page(AnswersPage(run.resolve().name, about, of, warnings, rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from finedge.data import Item
 
-WORST_PAIRS = 10  # in a result and on a page
+WORST_PAIRS = 12  # in a result and on a page
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,15 @@ class Pair:
     example: Item
     typical: Item | None
 
-    def record(self) -> dict[str, Any]:
-        """Return the pair as a result of a command names it."""
+    def record(self, root: Path) -> dict[str, Any]:
+        """Return the pair as a result of a command names it; the example is relative to `root`."""
+        path = self.example.path
         return {
             "class": self.truth,
             "taken_for": self.answer,
             "images": self.images,
             "of": self.of,
-            "example": str(self.example.path),
+            "example": str(path.relative_to(root) if path.is_relative_to(root) else path),
         }
 
 

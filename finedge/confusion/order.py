@@ -29,22 +29,25 @@ def similar_order(counts: NDArray[np.int64]) -> list[int]:
 def worst_block(errors: NDArray[np.int64], *, size: int) -> list[int]:
     """Return up to `size` classes with many confusions among them, in a similar order.
 
-    It starts with the worst pair. Then comes the class that has most confusions with the block.
+    It starts with the worst pair. Then comes the class that has most confusions with the block, or
+    the next worst pair where there is no such class.
 
     Args:
         errors: images by class and wrong answer, int [C, C], with a diagonal of zeros.
         size: the most classes.
     """
     both = errors + errors.T
-    if not both.any():
-        return []
-    block = [int(i) for i in np.unravel_index(int(both.argmax()), both.shape)]
+    block: list[int] = []
     while len(block) < min(size, len(both)):
         ties = both[:, block].sum(axis=1)
         ties[block] = 0
-        if not ties.any():
+        if ties.any():
+            block.append(int(ties.argmax()))
+            continue
+        both[block], both[:, block] = 0, 0
+        if not both.any() or len(block) + 2 > size:
             break
-        block.append(int(ties.argmax()))
+        block += [int(i) for i in np.unravel_index(int(both.argmax()), both.shape)]
     order = similar_order(errors[np.ix_(block, block)])
     return [block[i] for i in order]
 

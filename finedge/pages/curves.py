@@ -86,7 +86,7 @@ def _accuracy(rows: Sequence[Mapping[str, Any]]) -> _Series:
     bounds = [row["val"].get("wilson95") for row in rows]
     intervals = tuple((100 * b[0], 100 * b[1]) for b in bounds if b)
     complete = intervals if len(intervals) == len(rows) else ()
-    return _Series("val top-1 with its 95 % interval", " %", epochs, values, complete)
+    return _Series("val top-1, 95 % band", " %", epochs, values, complete)
 
 
 def _curve(series: _Series) -> Curve:

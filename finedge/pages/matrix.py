@@ -13,7 +13,7 @@ from finedge.confusion.counts import Confusion
 from finedge.confusion.order import similar_order, worst_block
 
 TABLE_CLASSES = 14  # the most classes whose counts are written out
-NAMED_ROWS = 60  # the most classes whose names stand beside the picture
+NAMED_ROWS = 100  # the most classes whose names stand beside the picture
 LEVELS = 6  # shades of the picture
 MAX_CELLS = 30_000  # drawn cells; those with the smallest share are left out
 MAX_TITLES = 250  # cells of errors that answer to the mouse

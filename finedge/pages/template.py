@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from finedge.sanitize import printable
 
@@ -29,7 +30,7 @@ def _environment(package: str) -> jinja2.Environment:
         place = next((place for place in places if place.is_file()), None)
         return None if place is None else place.read_text("utf-8")
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -37,6 +38,13 @@ def _environment(package: str) -> jinja2.Environment:
         finalize=_printable,
         loader=jinja2.FunctionLoader(source),
     )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(text: str) -> Markup:
+    """Return a label that a line may break after each underscore."""
+    return escape(_printable(text)).replace("_", Markup("_<wbr>"))
 
 
 def _printable(value: Any) -> Any:

@@ -10,9 +10,9 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.bundle import Bundle
 from finedge.confusion.counts import Confusion
+from finedge.data.doubts import doubts
 from finedge.files import writable_place, write_text
 from finedge.pages.extra import require_jinja2
-from finedge.data.doubts import doubts
 from finedge.runtime.evaluate.labelled import SplitOptions, evaluated_images
 from finedge.runtime.evaluate.predict import predict
 from finedge.subset import first_balanced
@@ -70,7 +70,7 @@ def evaluate(
     confusion = Confusion(loaded.spec.labels, items, answers.ranked[:, 0])
     record = {
         **accuracy,
-        "worst_pairs": [pair.record() for pair in confusion.worst_pairs()],
+        "worst_pairs": [pair.record(evaluated.root) for pair in confusion.worst_pairs()],
         **session,
         "split": dataset.split,
         "data": evaluated.record,

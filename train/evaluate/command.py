@@ -70,7 +70,7 @@ def evaluate(
     details = {
         "split": split,
         "classes": per_class(clean.ranks, items, loaded.spec.labels),
-        "worst_pairs": [pair.record() for pair in confusion.worst_pairs()],
+        "worst_pairs": [pair.record(chosen.root) for pair in confusion.worst_pairs()],
         "data": chosen.record,
     }
     result = accuracy(clean.ranks)
