@@ -67,7 +67,7 @@ def evaluate(
     )
     clean = measure(progress=f"evaluating {split}")
     confusion = Confusion(loaded.spec.labels, items, clean.answers)
-    details = {
+    details: dict[str, Any] = {
         "split": split,
         "classes": per_class(clean.ranks, items, loaded.spec.labels),
         "worst_pairs": [pair.record(chosen.root) for pair in confusion.worst_pairs()],
