@@ -49,11 +49,11 @@ def train(
 
 
 def _train(request: TrainingRequest, world: World) -> dict[str, Any]:
+    from finedge.train.page import trained
     from finedge.train.seeds import train_seeds
     from finedge.train.session import fresh, resumed
 
     if request.run.seeds is not None:
         return train_seeds(request, world=world)
     trainer = (resumed if request.run.resume else fresh)(request, world=world)
-    trainer.run()
-    return trainer.result()
+    return trained(trainer)

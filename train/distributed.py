@@ -100,6 +100,10 @@ class World:
         dist.all_gather_object(parts, part)
         return np.concatenate(parts)
 
+    def gathered_order(self, items: Sequence[T]) -> tuple[T, ...]:
+        """Return `items` in the order in which `gathered` has what is known of them."""
+        return tuple(item for rank in range(self.size) for item in items[rank :: self.size])
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the buffers (BatchNorm's statistics) of process 0."""
         if self.size > 1:

@@ -14,6 +14,7 @@ from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import finished_epochs
 from finedge.train.distributed import World
+from finedge.train.page import trained
 from finedge.train.plan import RunPlan, planned, recorded_plan
 from finedge.train.record import read_metrics
 from finedge.train.request import RunOptions, TrainingRequest
@@ -76,8 +77,7 @@ def _train(request: TrainingRequest, *, world: World) -> dict[str, Any]:
             return _finished(path, record, epochs=epochs)
         rest = TrainingRequest(RunOptions(path, resume=True), machine=request.machine)
         trainer = resumed(rest, world=world)
-    trainer.run()
-    return trainer.result()
+    return trained(trainer)
 
 
 def _finished(path: Path, record: Mapping[str, Any], *, epochs: int) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def _run(run: Mapping[str, Any]) -> RenderableType:
     if "profile" in run:
         phases = [f"{name} {value}" for name, value in run["profile"].items()]
         pairs.append(("profile", ", ".join(phases)))
+    if "page" in run:
+        pairs.append(("page", run["page"]))
     following = f"next: finedge export {run['run']} --out BUNDLE"
     return Group(fields(pairs), one_line(following, "dim"))
 

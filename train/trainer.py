@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from finedge.confusion.counts import Confusion
 from finedge.data import DataSet
 from finedge.errors import FinedgeError, UsageError
 from finedge.files import write_text
@@ -23,7 +24,7 @@ from finedge.train.checkpoint import load_checkpoint, save_checkpoint
 from finedge.train.distill import Teacher
 from finedge.train.distributed import World
 from finedge.train.ema import MovingAverage
-from finedge.train.evaluate.accuracy import accuracy, target_ranks
+from finedge.train.evaluate.accuracy import accuracy, predictions
 from finedge.train.loader import Batch, TrainingImages, batches, default_workers, scaled
 from finedge.train.models import FineGrained
 from finedge.train.optimizer import lr_at, sgd
@@ -55,7 +56,10 @@ class Job:
 
 
 class Trainer:
-    """Trains a job's model in place, epoch by epoch; `epoch` counts the finished ones."""
+    """Trains a job's model in place, epoch by epoch; `epoch` counts the finished ones.
+
+    `val` has the answers to the val split after the last epoch that this trainer trained.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job, self.recipe = job, job.recipe
@@ -82,6 +86,7 @@ class Trainer:
         )
         self.epoch = 0
         self.rows: list[dict[str, Any]] = []
+        self.val: Confusion | None = None
 
     def save(self) -> None:
         """Write metrics and checkpoint, in one process.
@@ -189,17 +194,19 @@ class Trainer:
         start = time.perf_counter()
         result = self.model if self.ema is None else self.ema.model
         self.world.share_buffers(result)
-        items = self.world.share(self.job.data.splits.get("val", ()))
-        ranks = target_ranks(
+        items = self.job.data.splits.get("val", ())
+        part = predictions(
             result,
-            items,
+            self.world.share(items),
             self.job.spec,
             device=self.world.device,
             workers=self.workers,
             progress="validating" if self.world.writer else "",
         )
+        answers = self.world.gathered(part.answers)
+        self.val = Confusion(self.job.spec.labels, self.world.gathered_order(items), answers)
         return {
-            "val": accuracy(self.world.gathered(ranks)),
+            "val": accuracy(self.world.gathered(part.ranks)),
             "val_seconds": round(time.perf_counter() - start, 2),
         }
 

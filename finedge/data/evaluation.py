@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationSplit:
-    """Images of a split, and the record of their origin (plain data)."""
+    """Images of a split, the record of their origin (plain data), and the folder they are in."""
 
     items: tuple[Item, ...]
     record: dict[str, Any]
+    root: Path
 
 
 def select_images(
@@ -58,7 +59,7 @@ def select_images(
     shared = overlap(items, trained)
     refuse_overlap(shared, split=split, allow=allow_overlap)
     record = {"split_from": _origin(data, split), "overlap": len(shared), **counts(readable)}
-    return EvaluationSplit(items, record)
+    return EvaluationSplit(items, record, data.root)
 
 
 def overlap(items: Sequence[Item], trained: frozenset[str]) -> tuple[Path, ...]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.bundle import Bundle
+from finedge.confusion.counts import Confusion
+from finedge.data.doubts import doubts
+from finedge.files import writable_place, write_text
+from finedge.pages.extra import require_jinja2
 from finedge.runtime.evaluate.labelled import SplitOptions, evaluated_images
 from finedge.runtime.evaluate.predict import predict
 from finedge.subset import first_balanced
@@ -28,8 +33,9 @@ def evaluate(
     backend: str = "auto",
     robustness: bool = False,
     images: int = 0,
+    page: Path | None = None,
 ) -> dict[str, Any]:
-    """Print the accuracy of a bundle on a split: top1, top5, n, wilson95.
+    """Print the accuracy of a bundle on a split: top1, top5, n, wilson95, worst_pairs.
 
     The split is the one that training stored. It knows images by their content, so renamed files
     stay where they were.
@@ -44,18 +50,50 @@ def evaluate(
         robustness: also measure the same images rotated, scaled, seen from the side, bent and
             cluttered (`finedge.synthetic.perturb`).
         images: how many images, chosen evenly over the classes; 0 is the whole split.
+        page: also write FILE.html, a page with the confused classes, and pictures of the worst
+            pairs.
     """
     from finedge.runtime.classifier import Classifier
 
+    if page:
+        require_jinja2("--page")
+        writable_place(page.parent, option="--page")
     loaded = Bundle.load(bundle)
     evaluated = evaluated_images(loaded, dataset)
     items = first_balanced(evaluated.items, images)
     with Classifier.open(loaded, variant=variant, backend=backend) as classifier:
-        accuracy = predict(classifier, items).record()
+        answers = predict(classifier, items)
+        accuracy = answers.record()
         if robustness:
             accuracy = perturb.robustness(accuracy, _perturbed(classifier, items))
         session = _session_record(classifier)
-    return {**accuracy, **session, "split": dataset.split, "data": evaluated.record}
+    confusion = Confusion(loaded.spec.labels, items, answers.ranked[:, 0])
+    record = {
+        **accuracy,
+        "worst_pairs": [pair.record(evaluated.root) for pair in confusion.worst_pairs()],
+        **session,
+        "split": dataset.split,
+        "data": evaluated.record,
+    }
+    if page:
+        _write_page(page, loaded, confusion=confusion, record=record)
+        record["page"] = str(page.resolve())
+    return record
+
+
+def _write_page(
+    path: Path, bundle: Bundle, *, confusion: Confusion, record: Mapping[str, Any]
+) -> None:
+    from finedge.pages.answers import AnswersPage, answers_page
+
+    spec = bundle.spec
+    about = (
+        f"{spec.model} on {spec.backbone}, {spec.input.width} px, {len(spec.labels)} classes. "
+        f"{record['file']} on {record['backend']} ({record['precision']}). "
+        f"Measured on the {record['split']} split."
+    )
+    warnings = doubts(record["data"])
+    write_text(path, answers_page(AnswersPage(bundle.name, about, confusion, warnings)))
 
 
 def _perturbed(classifier: Classifier, items: tuple[Item, ...]) -> dict[str, dict[str, object]]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 
+from finedge.data.doubts import doubts
 from finedge.tables import fields, interval, percent, stack, styled, table
 
 WORST = 10  # classes listed
-COUNTS = {
-    "overlap": "{} images were trained on too: this accuracy is too high",
-    "calibrated": "{} images calibrated this INT8 variant",
-    "new": "{} images are not in the stored split",
-}
+WORST_PAIRS = 5  # pairs of classes listed
 
 
 def show(result: dict[str, Any]) -> RenderableType:
@@ -28,18 +25,20 @@ def show(result: dict[str, Any]) -> RenderableType:
     if "variant" in result:
         file = f"{result['file']} on {result['backend']} ({result['precision']})"
         pairs.append(("variant", f"{result['variant']}: {file}"))
+    if "page" in result:
+        pairs.append(("page", result["page"]))
     parts: list[RenderableType] = [Group(fields(pairs), *_warnings(result["data"]))]
     if "robustness" in result:
         parts.append(_robustness(result["robustness"]))
     if "classes" in result:
         parts.append(_worst(result["classes"]))
+    if result.get("worst_pairs"):
+        parts.append(_pairs(result["worst_pairs"]))
     return stack(*parts)
 
 
 def _warnings(data: Mapping[str, Any]) -> list[RenderableType]:
-    return [
-        styled(text.format(data[key]), "yellow") for key, text in COUNTS.items() if data.get(key)
-    ]
+    return [styled(text, "yellow") for text in doubts(data)]
 
 
 def _robustness(records: Mapping[str, Mapping[str, Any]]) -> RenderableType:
@@ -58,6 +57,14 @@ def _worst(classes: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     rows = [(label, percent(record["top1"]), record["n"]) for label, record in measured[:WORST]]
     title = f"the {len(rows)} worst of {len(measured)} classes"
     return table(("class", ">top-1", ">images"), rows, title=title)
+
+
+def _pairs(pairs: Sequence[Mapping[str, Any]]) -> RenderableType:
+    rows = [
+        (pair["class"], pair["taken_for"], f"{pair['images']} of {pair['of']}")
+        for pair in pairs[:WORST_PAIRS]
+    ]
+    return table(("class", "taken for", ">images"), rows, title="the worst pairs")
 
 
 def _top1(record: Mapping[str, Any]) -> str:

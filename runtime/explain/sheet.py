@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
-import cv2
-import jinja2
-import numpy as np
-from numpy.typing import NDArray
-
+from finedge.pages.pictures import data_address
+from finedge.pages.template import render
 from finedge.runtime.explain.overlay import colour_bar, ticks
 from finedge.runtime.explain.strip import Tile
 
-QUALITY = 88  # JPEG
 BAR = (256, 1)  # pixels of the colour bar; the page stretches it
 
 
@@ -46,24 +40,17 @@ def card(tiles: Sequence[Tile], *, name: str, answer: str, png: str) -> Card:
 
 def sheet(cards: Sequence[Card], *, title: str, about: str) -> str:
     """Return the page, without outside assets or scripts."""
-    template = files("finedge.runtime.explain").joinpath("sheet.html").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(template).render(
-        cards=cards, title=title, about=about, bar=_address(colour_bar(*BAR), ".png")
+    return render(
+        "sheet.html",
+        package="finedge.runtime.explain",
+        cards=cards,
+        title=title,
+        about=about,
+        bar=data_address(colour_bar(*BAR), ".png"),
     )
 
 
 def _figure(tile: Tile) -> Figure:
     marks = () if tile.panel is None else ticks(tile.panel)
     scale = tuple((100 * tick.at, tick.text) for tick in marks)
-    return Figure(_address(tile.picture, ".jpg"), tile.title, tile.lines, scale)
-
-
-def _address(picture: NDArray[np.uint8], suffix: str) -> str:
-    """Return a picture (RGB) as a data: address."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if suffix == ".jpg" else []
-    _, data = cv2.imencode(suffix, picture[..., ::-1], quality)
-    kind = "jpeg" if suffix == ".jpg" else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode()}"
+    return Figure(data_address(tile.picture, ".jpg"), tile.title, tile.lines, scale)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-import jinja2
-
+from finedge.pages.template import render
 from finedge.runtime.report.calibration import COLUMNS as DECISION_COLUMNS
 from finedge.runtime.report.calibration import decision_tables
 from finedge.runtime.report.method import method_text
@@ -17,7 +14,6 @@ from finedge.runtime.report.picture import OTHER_SHAPE, SHAPES, colours, picture
 from finedge.runtime.report.reliability import reliability_plots
 from finedge.runtime.report.tables import class_tables, flat, meanings, row_tables
 from finedge.runtime.report.verdict import latency_rows, verdicts
-from finedge.sanitize import printable
 
 # The page shows the plot that fits, so that letters keep their size.
 SIZES = {"wide": (880, 460), "narrow": (340, 340)}
@@ -44,18 +40,11 @@ class Bar:
 
 def page(report: Mapping[str, Any]) -> str:
     """Return a report as one HTML page without outside assets or scripts."""
-    templates = files("finedge.runtime.report")
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_printable,
-        loader=jinja2.FunctionLoader(lambda name: templates.joinpath(name).read_text("utf-8")),
-    )
     rows = report["rows"]
     tables, variants = row_tables(rows), dict.fromkeys(row["variant"] for row in rows)
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
+        package="finedge.runtime.report",
         report=report,
         bundles=colours(rows),
         variants={variant: SHAPES.get(variant, OTHER_SHAPE) for variant in variants},
@@ -74,14 +63,6 @@ def page(report: Mapping[str, Any]) -> str:
         conditions=[_conditions(row) for row in rows],
         method=method_text(report),
     )
-
-
-def _printable(value: Any) -> Any:
-    """Return a value of a template on one line, with its control characters escaped.
-
-    Markup passes as it is: it holds no text of a user that is not escaped yet.
-    """
-    return printable(re.sub(r"\s+", " ", value)) if type(value) is str else value
 
 
 def _conditions(row: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -7,10 +7,11 @@ bundle's fp32 to its other variants: the trade that quantization makes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from finedge.pages.axes import AxisTick, Scale, nice_step
 from finedge.runtime.report.labels import Box, free_place, line_boxes, mark_boxes
 from finedge.runtime.report.verdict import latency_rows
 
@@ -19,14 +20,6 @@ OTHER_SHAPE = "diamond"
 End = TypeVar("End")
 LOG_FROM = 12.0  # from this ratio of slowest to fastest on, the axis is logarithmic
 MARGIN = {"left": 50, "right": 18, "top": 18, "bottom": 46}
-
-
-@dataclass(frozen=True)
-class AxisTick:
-    """A tick at pixel `at`."""
-
-    at: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -98,18 +91,7 @@ def colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(r["bundle"] for r in rows))}
 
 
-def nice_step(span: float, ticks: int) -> float:
-    """Return the smallest step that cuts `span` into at most `ticks` parts.
-
-    It is 1, 2 or 5 times a power of ten.
-    """
-    power = math.pow(10, math.floor(math.log10(span / ticks)))
-    return next(power * m for m in (1, 2, 5, 10) if power * m * ticks >= span * (1 - 1e-9))
-
-
 # --- axes
-
-Scale = Callable[[float], float]
 
 
 def _linear_axis(times: Sequence[float], plot: Box) -> tuple[Scale, tuple[AxisTick, ...]]:

@@ -116,6 +116,32 @@ def test_training_from_the_command_line_prints_one_json_object(pictures, tmp_pat
     assert (result["split"], result["n"], result["epochs"]) == ("val", 18, 1)
 
 
+def test_the_run_has_a_page_and_a_failed_page_fails_no_training(
+    train, settings, tmp_path, monkeypatch
+):
+    pytest.importorskip("jinja2")
+    result = train(out=tmp_path / "run", **settings)
+    assert result["page"] == str(tmp_path / "run" / "page.html")
+    page = (tmp_path / "run" / "page.html").read_text()
+    assert "Learning curves" in page
+    assert f"{100 * result['top1']:.1f} % top-1" in page
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("finedge.train.page.write_text", fail)
+    assert "page" not in train(out=tmp_path / "second", **settings)
+
+
+def test_evaluate_writes_the_page_of_a_run(run, tmp_path):
+    pytest.importorskip("jinja2")
+    result = evaluate(run, page=tmp_path / "page.html", device="cpu")
+    assert result["page"] == str(tmp_path / "page.html")
+    assert "Learning curves" in (tmp_path / "page.html").read_text()
+    wrong = sum(pair["images"] for pair in result["worst_pairs"])
+    assert wrong == round((1 - result["top1"]) * result["n"])
+
+
 def test_a_finished_run_resumes_to_its_result(train, run):
     before = (run / "checkpoint.safetensors").read_bytes()
     assert (

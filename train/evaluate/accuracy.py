@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,21 @@ from finedge.train.models import FineGrained
 BATCH = 32
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What a model answers to N images.
+
+    Attributes:
+        ranks: the rank of each image's label among the scores, int64 [N]; 0 is the first place.
+        answers: the class with the highest score, int64 [N].
+    """
+
+    ranks: NDArray[np.int64]
+    answers: NDArray[np.int64]
+
+
 @torch.no_grad()
-def target_ranks(
+def predictions(
     model: FineGrained,
     items: Sequence[Item],
     spec: Spec,
@@ -30,8 +44,8 @@ def target_ranks(
     workers: int,
     perturbation: str | None = None,
     progress: str = "",
-) -> NDArray[np.int64]:
-    """Return the rank of each image's label among the scores: int64 [N], 0 is the first place.
+) -> Predictions:
+    """Return what a model answers to labelled images.
 
     Args:
         model: moved to `device` and set to evaluation mode.
@@ -45,16 +59,40 @@ def target_ranks(
     model.to(device).eval()
     images = EvaluationImages(items, spec.preprocess, perturbation)
     groups = batches(images, range(len(images)), batch_size=BATCH, workers=workers)
-    ranks = []
+    parts = [np.zeros((0, 2), np.int64)]
     total = math.ceil(len(images) / BATCH)
     with progress_bar(progress, total, enabled=bool(progress)) as advance:
         for batch in groups:
             scores = model(normalise(batch.frames.to(device), spec.preprocess))[spec.main.name]
             order = scores.argsort(dim=1, descending=True, stable=True)
             hits = order == batch.targets.to(device)[:, None]
-            ranks.append(hits.int().argmax(dim=1).cpu().numpy())
+            pairs = torch.stack((hits.int().argmax(dim=1), order[:, 0]), dim=1)
+            parts.append(pairs.cpu().numpy())
             advance(1)
-    return np.concatenate(ranks).astype(np.int64) if ranks else np.zeros(0, np.int64)
+    ranks, answers = np.concatenate(parts).astype(np.int64).T
+    return Predictions(ranks, answers)
+
+
+def target_ranks(
+    model: FineGrained,
+    items: Sequence[Item],
+    spec: Spec,
+    *,
+    device: torch.device,
+    workers: int,
+    perturbation: str | None = None,
+    progress: str = "",
+) -> NDArray[np.int64]:
+    """Return `predictions(...).ranks`."""
+    return predictions(
+        model,
+        items,
+        spec,
+        device=device,
+        workers=workers,
+        perturbation=perturbation,
+        progress=progress,
+    ).ranks
 
 
 def accuracy(ranks: NDArray[np.int64]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from finedge.errors import BundleError, DataError, UsageError
+from finedge.errors import BundleError, DataError, SystemProblem, UsageError
 from finedge.image import read_image
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.evaluate.command import evaluate
@@ -38,6 +38,28 @@ def test_a_wrong_label_costs_exactly_its_image(tiny_bundle, tiny_data):
     result = evaluate(tiny_bundle.path, dataset=SplitOptions(data=tiny_data))
     assert result["top1"] == round(17 / 18, 6)
     assert result["wilson95"][0] < 17 / 18 < result["wilson95"][1]
+
+
+def test_a_wrong_answer_is_a_worst_pair_with_its_image(tiny_bundle, tiny_data):
+    (tiny_data / "test" / "red" / "0.png").rename(tiny_data / "test" / "blue" / "9.png")
+    (pair,) = evaluate(tiny_bundle.path)["worst_pairs"]
+    assert (pair["class"], pair["taken_for"], pair["images"]) == ("blue", "red", 1)
+    assert pair["example"] == "test/blue/9.png"
+
+
+def test_a_page_is_written_where_it_is_asked_for(tiny_bundle, tmp_path):
+    pytest.importorskip("jinja2")
+    result = evaluate(tiny_bundle.path, page=tmp_path / "new" / "page.html")
+    assert result["page"] == str(tmp_path / "new" / "page.html")
+    assert "100.0 % top-1" in (tmp_path / "new" / "page.html").read_text()
+    assert "page" not in evaluate(tiny_bundle.path)
+
+
+def test_a_page_without_jinja2_names_the_extra_before_any_work(tiny_bundle, monkeypatch):
+    monkeypatch.setattr("finedge.pages.extra.find_spec", lambda name: None)
+    monkeypatch.setattr("finedge.runtime.evaluate.command.Bundle", None)
+    with pytest.raises(SystemProblem, match=r"finedge\[report\]"):
+        evaluate(tiny_bundle.path, page=tiny_bundle.path / "page.html")
 
 
 def test_an_unreadable_image_is_left_out_or_refused_by_its_share(tiny_bundle, tiny_data):

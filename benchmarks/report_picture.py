@@ -1,6 +1,6 @@
-"""Save the plot of a report.html as a PNG for the README, with headless Chromium.
+"""Save the plot of a report.html as a PNG, with headless Chromium.
 
-python benchmarks/readme_picture.py birds.finedge/report.html docs/picture.png
+python benchmarks/report_picture.py birds.finedge/report.html picture.png
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _cropped(image: Image.Image) -> bytes:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: readme_picture.py REPORT.html PICTURE.png")
+        sys.exit("usage: report_picture.py REPORT.html PICTURE.png")
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]))
     except FinedgeError as error:
