@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tyro.conf import UseAppendAction
 
@@ -16,9 +16,10 @@ from finedge.errors import UsageError
 from finedge.train.device import Device
 from finedge.train.options import parse_options
 
+LogTo = Literal["tensorboard", "mlflow"]
 MAX_WORKERS = 1024  # threads: more than any machine has cores
 RESUMABLE = frozenset(
-    ("out", "data", "epochs", "batch_size", "accumulate", "lr", "compile", "teacher")
+    ("out", "data", "epochs", "batch_size", "accumulate", "lr", "compile", "teacher", "patience")
 )
 """The options that --resume takes: none of them changes what the checkpoint holds."""
 
@@ -111,11 +112,14 @@ class MachineOptions:
         workers: threads of each process that prepare images; default one for each core.
         device: auto takes the GPU where there is one.
         profile: time the phases of each step. The training is then slightly slower.
+        log_to: write the metrics of every epoch there too: TensorBoard (into OUT/tensorboard) or
+            MLflow (where MLFLOW_TRACKING_URI says).
     """
 
     workers: int | None = None
     device: Device = "auto"
     profile: bool = False
+    log_to: LogTo | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:

@@ -20,6 +20,7 @@ from finedge.train.plan import RunPlan, planned
 from finedge.train.recipe import Recipe, override, recipe_from
 from finedge.train.request import TrainingRequest
 from finedge.train.run import read_record, rebuild, record_texts, recorded_data, write_record
+from finedge.train.stopping import require_val
 from finedge.train.trainable import require_trainable
 from finedge.train.trainer import Job, Trainer
 
@@ -110,6 +111,7 @@ def _changed_recipe(recipe: Recipe, request: TrainingRequest) -> Recipe:
 
 
 def _trainer(job: Job) -> Trainer:
+    require_val(job.recipe, job.data)
     job.model.backbone.freeze(job.recipe.freeze)
     world = job.world
     require_trainable(job.model, job.recipe, images=job.recipe.batch_size // world.size)

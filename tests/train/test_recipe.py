@@ -255,6 +255,17 @@ def test_a_value_of_a_wrong_type_is_refused(key, value):
         ("accumulate", 0),
         ("backbone_lr", -0.1),
         ("momentum", 1.0),
+        ("optimizer", "adam"),
+        ("layer_decay", 0.0),
+        ("mixup", -0.1),
+        ("cutmix", 1e9),
+        ("mix_share", 1.1),
+        ("randaugment", 31),
+        ("random_erasing", 1.1),
+        ("sampling", "rare"),
+        ("class_weights", "linear"),
+        ("patience", -1),
+        ("keep", "first"),
         ("weight_decay", -1e-4),
         ("ema", 1.0),
         ("epochs", 10**12),
@@ -345,3 +356,8 @@ def test_progressive_training_images_grow_to_the_size_and_stay():
     assert (sides[0], sides[9:]) == (128, [224] * 3)
     assert {side % 32 for side in sides} == {0}
     assert {Recipe(epochs=5, size=160).side(epoch) for epoch in range(5)} == {160}
+
+
+def test_classes_are_balanced_once():
+    with pytest.raises(UsageError, match="class_weights"):
+        recipe_from({"sampling": "balanced", "class_weights": "balanced"})
