@@ -35,7 +35,7 @@ def _moved(
     image: Image.Image, *, shear: tuple[float, float] = (0, 0), shift: tuple[float, float] = (0, 0)
 ) -> Image.Image:
     degrees = [math.degrees(math.atan(part)) for part in shear]
-    pixels = [round(part * side) for part, side in zip(shift, image.size, strict=True)]
+    pixels = [int(part * side) for part, side in zip(shift, image.size, strict=True)]
     moved: Image.Image = F.affine(
         image,
         angle=0.0,
