@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ TRAIN = (
 STEPS = {
     "train": TRAIN,
     "export": "export {run} --out {bundle}",
-    "calibrate": "calibrate {bundle} --data {data} --images 16 --decision-images 16",
+    "calibrate": "calibrate {bundle} --data {data} --images 16",
 }
 
 
@@ -80,7 +81,7 @@ def run(work: Positional[Path], *, only: tuple[str, ...] = ()) -> None:
         _finedge(f"data render {data} --classes 4 --train 8 --val 4 --test 4 --size 96")
     for net in only or NETS:
         path = RESULTS / f"{net}.json"
-        if not path.is_file():
+        if not _is_whole(path):
             write_text(path, json.dumps(_row(net, work=work, data=data), indent=1) + "\n")
             print(path.read_text())
 
@@ -97,9 +98,17 @@ def table() -> None:
         print(f"| {net} | {million} | {' | '.join(cells)} |")
 
 
+def _is_whole(path: Path) -> bool:
+    """Tell whether a row is there with every step up to the first that failed."""
+    steps = json.loads(path.read_text())["steps"] if path.is_file() else {}
+    return set(steps) == set(STEPS) or any("error" in step for step in steps.values())
+
+
 def _row(net: str, *, work: Path, data: Path) -> dict[str, Any]:
     places = {"run": work / net, "bundle": work / f"{net}.finedge", "data": data}
     steps: dict[str, Any] = {}
+    for place in ("run", "bundle"):  # of an attempt that was cut off
+        shutil.rmtree(places[place], ignore_errors=True)
     for step, template in STEPS.items():
         words = template.format(net=net, size=SIZE, **places)
         start = time.perf_counter()
