@@ -18,11 +18,14 @@ from torchvision.transforms.v2 import functional as F
 
 from finedge.preprocess import preprocess, resized
 from finedge.spec import Preprocess
+from finedge.train.rand_augment import rand_augmented
 from finedge.train.recipe import Recipe
 
 Frame = NDArray[np.uint8]
 
 TRIES = 10  # to draw a random box that fits the image
+ERASED_AREA = (0.02, 0.33)  # parts of the image, and height to width: torchvision's defaults
+ERASED_RATIO = (0.3, 3.3)
 RATIO = (3 / 4, 4 / 3)  # width to height of a random box
 
 
@@ -43,7 +46,29 @@ def augment(
         image = recoloured(
             image, generator.uniform(1 - recipe.colour_jitter, 1 + recipe.colour_jitter, 3)
         )
-    return np.asarray(image)
+    if recipe.randaugment:
+        image = rand_augmented(image, magnitude=recipe.randaugment, generator=generator)
+    pixels = np.asarray(image)
+    if recipe.random_erasing and generator.random() < recipe.random_erasing:
+        pixels = erased(pixels, preprocessing, generator=generator)
+    return pixels
+
+
+def erased(pixels: Frame, preprocessing: Preprocess, *, generator: np.random.Generator) -> Frame:
+    """Fill a random box with the mean colour, which is 0 to the network (arXiv 1708.04896)."""
+    rows, columns = pixels.shape[:2]
+    colour = np.round(255 * np.asarray(preprocessing.mean)).astype(np.uint8)
+    for _ in range(TRIES):
+        area = rows * columns * generator.uniform(*ERASED_AREA)
+        ratio = math.exp(generator.uniform(*(math.log(end) for end in ERASED_RATIO)))
+        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 1 <= height < rows and 1 <= width < columns:
+            top = int(generator.integers(rows - height + 1))
+            left = int(generator.integers(columns - width + 1))
+            pixels = pixels.copy()
+            pixels[top : top + height, left : left + width] = colour
+            break
+    return pixels
 
 
 def rotated(image: Image.Image, degrees: float) -> Image.Image:

@@ -2,7 +2,9 @@
 
     model.NAME      the weights as trained
     momentum.NAME   the momentum buffers of SGD
+    exp_avg.NAME, exp_avg_sq.NAME, steps.NAME    what AdamW remembers instead
     ema.NAME        the moving average of the weights, where the recipe has one
+    best.NAME       the weights of the best epoch on val, where the recipe keeps them
     metadata        epoch: finished epochs;  ema_updates: steps that the average has followed
 
 No state of a random generator is stored: all random numbers of training are a function of (seed,
@@ -11,6 +13,7 @@ epoch, index).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from torch import nn
 from finedge.errors import DataError
 from finedge.files import write_bytes
 from finedge.train.ema import MovingAverage
-from finedge.train.optimizer import momenta
+from finedge.train.optimizer import remember, remembered
 
 NAME = "checkpoint.safetensors"
 COUNT_DIGITS = 15  # of a number of epochs or steps
@@ -32,20 +35,18 @@ def save_checkpoint(
     path: Path,
     model: nn.Module,
     *,
-    optimizer: torch.optim.SGD,
+    optimizer: torch.optim.Optimizer,
     ema: MovingAverage[Any] | None,
     epoch: int,
+    best: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write the state after `epoch` finished epochs.
+    """Write the state after `epoch` finished epochs; `best` is the state dict of the best one.
 
     A full disk or a kill leaves the checkpoint that was there before.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {
-        f"momentum.{name}": buffer
-        for name, _, buffer in momenta(model, optimizer)
-        if buffer is not None
-    }
+    tensors |= dict(remembered(model, optimizer))
+    tensors |= {f"best.{name}": tensor for name, tensor in (best or {}).items()}
     if ema is not None:
         tensors |= {f"ema.{name}": tensor for name, tensor in ema.model.state_dict().items()}
     # Copies in the default layout: safetensors takes neither channels_last nor shared memory.
@@ -59,7 +60,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, *, optimizer: torch.optim.SGD, ema: MovingAverage[Any] | None
+    path: Path,
+    model: nn.Module,
+    *,
+    optimizer: torch.optim.Optimizer,
+    ema: MovingAverage[Any] | None,
 ) -> int:
     """Restore what `save_checkpoint` wrote and return the number of finished epochs.
 
@@ -68,17 +73,10 @@ def load_checkpoint(
     """
     tensors, metadata = _read(path)
     _restore(model, _part(tensors, "model"), path)
-    momentum = _part(tensors, "momentum")
-    for name, parameter, _ in momenta(model, optimizer):
-        if name in momentum:
-            if momentum[name].shape != parameter.shape:
-                raise _misfit(
-                    path,
-                    f"momentum.{name} {tuple(momentum[name].shape)} for {tuple(parameter.shape)}",
-                )
-            # In the layout of the parameter: the same kernels run as without the interruption.
-            buffer = torch.empty_like(parameter).copy_(momentum[name])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
+    try:
+        remember(model, optimizer, tensors)
+    except ValueError as error:
+        raise _misfit(path, str(error)) from error
     if ema is not None:
         _restore(ema.model, _part(tensors, "ema") or _part(tensors, "model"), path)
         ema.updates = _count(metadata, "ema_updates", path)
@@ -88,14 +86,20 @@ def load_checkpoint(
 def load_weights(path: Path, model: nn.Module) -> int:
     """Load the result of training into `model` and return the number of finished epochs.
 
-    The result is the moving average if there is one.
+    The result is the best epoch if the recipe keeps it, else the moving average if there is one.
 
     Raises:
         DataError: the file is missing, damaged, or of another model.
     """
     tensors, metadata = _read(path)
-    _restore(model, _part(tensors, "ema") or _part(tensors, "model"), path)
+    parts = (_part(tensors, part) for part in ("best", "ema", "model"))
+    _restore(model, next(filter(None, parts), {}), path)
     return _count(metadata, "epoch", path)
+
+
+def best_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the state dict of the best epoch; empty where the checkpoint has none."""
+    return _part(_read(path)[0], "best")
 
 
 def finished_epochs(path: Path) -> int:

@@ -73,18 +73,45 @@ class TrainingImages:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Frame, int]:
-        """Return one augmented image as uint8 [crop, crop, 3] and its class index."""
-        item = self.items[index]
+        """Return one augmented image as uint8 [crop, crop, 3] and its class index.
+
+        `index` + k times the number of images is the same image, augmented in another way.
+        """
+        item = self.items[index % len(self.items)]
         generator = np.random.default_rng((self.recipe.seed, self.epoch, index))
         frame = read_image(item.path)
         pixels = augment(frame, self.preprocessing, recipe=self.recipe, generator=generator)
         return pixels, item.label
 
     def order(self) -> list[int]:
-        """Return the order of this epoch."""
+        """Return the order of this epoch: as many indices as images, in every process the same."""
         generator = np.random.default_rng((self.recipe.seed, self.epoch))
+        if self.recipe.sampling == "balanced":
+            return balanced([item.label for item in self.items], generator=generator)
         order: list[int] = generator.permutation(len(self)).tolist()
         return order
+
+
+def balanced(labels: Sequence[int], *, generator: np.random.Generator) -> list[int]:
+    """Return as many indices as `labels`, equally many of each class, in random order.
+
+    Each class goes through all its images before one comes again. An image that comes again has its
+    index plus n, 2 n, ...: it is then augmented in another way. Where the classes do not divide n,
+    some have one image less.
+    """
+    count = len(labels)
+    classes = np.unique(np.asarray(labels))
+    each = -(-count // len(classes))
+    drawn = []
+    for label in classes:
+        own = np.flatnonzero(np.asarray(labels) == label)
+        rounds = [generator.permutation(own) + r * count for r in range(-(-each // len(own)))]
+        drawn.append(np.concatenate(rounds)[:each])
+    # One of each class in turn, so that a cut to n takes at most one image from a class.
+    turns = np.stack(drawn, axis=1)
+    last = generator.permutation(turns[-1])
+    order: list[int] = generator.permutation(np.concatenate([turns[:-1].ravel(), last])[:count])
+    return [int(index) for index in order]
 
 
 def default_workers(*, processes: int = 1) -> int:

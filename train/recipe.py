@@ -27,11 +27,16 @@ MAX_BATCH_BYTES = 4 * 2**30  # of pixels; four batches are held at a time
 MAX_AREA = 4.0  # times the image; CNL draws up to 1.25
 MAX_MILESTONES = 1_000
 MAX_TEMPERATURE = 1_000.0  # far past it, both distributions are uniform in float32
+MAX_ALPHA = 100.0  # of a beta distribution: past it, all images are mixed half and half
 MAX_SEED = 2**32 - 1  # the seed of an epoch and a process is made of it, and fits 64 bits
 
 Augment = Literal["resized-crop", "crop", "pad-crop"]
 Schedule = Literal["cosine", "step"]
 Bf16 = Literal["auto", "on", "off"]
+Optimizer = Literal["sgd", "adamw"]
+Sampling = Literal["shuffle", "balanced"]
+ClassWeights = Literal["none", "balanced"]
+Keep = Literal["last", "best"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ RANGES = {
     "size": Interval(32, MAX_PIXELS),
     "lr": Interval(0, ends="(]"),
     "backbone_lr": Interval(0),
+    "layer_decay": Interval(0, 1, "(]"),
     "momentum": Interval(0, 1, "[)"),
     "weight_decay": Interval(0),
     "gamma": Interval(0, 1, "(]"),
@@ -71,6 +77,12 @@ RANGES = {
     "min_area": Interval(0, 1, "(]"),
     "rotation": Interval(0, 180),
     "colour_jitter": Interval(0, 1, "[)"),
+    "mixup": Interval(0, MAX_ALPHA),
+    "cutmix": Interval(0, MAX_ALPHA),
+    "mix_share": Interval(0, 1),
+    "randaugment": Interval(0, 30),
+    "random_erasing": Interval(0, 1),
+    "patience": Interval(0, MAX_EPOCHS),
     "ema": Interval(0, 1, "[)"),
     "freeze": Interval(0),
     "distill_weight": Interval(0, 1),
@@ -83,6 +95,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "augment": get_args(Augment),
     "bf16": get_args(Bf16),
+    "optimizer": get_args(Optimizer),
+    "sampling": get_args(Sampling),
+    "class_weights": get_args(ClassWeights),
+    "keep": get_args(Keep),
 }
 
 
@@ -105,8 +121,11 @@ class Recipe:
         method: resampling; empty means the one that the backbone was pretrained with.
         lr: peak learning rate of the new layers at `batch_size` (it is not scaled).
         backbone_lr: factor on `lr` for a pretrained backbone. A backbone without weights gets `lr`.
-        momentum: of SGD.
-        nesterov: use Nesterov's momentum.
+        optimizer: `sgd`, or `adamw` (arXiv 1711.05101), whose rates are usually a hundredth.
+        layer_decay: factor on the learning rate for each block of the backbone, from its end to its
+            start, in (0, 1]; 1 is off. About 0.9 is usual for networks of 12 to 20 blocks.
+        momentum: of SGD; beta1 of AdamW.
+        nesterov: use Nesterov's momentum; AdamW has none.
         weight_decay: L2 factor.
         decay_norm: also decay the weights and biases of normalisation layers.
         schedule: what follows the warm-up. `cosine` is half a cosine down to 0. `step` multiplies
@@ -130,6 +149,22 @@ class Recipe:
             0 is off.
         rotation: largest angle in degrees to either side, in [0, 180]. The corners are filled by
             reflection; 0 is off.
+        mixup: alpha of the beta distribution of mixup (arXiv 1710.09412): two images of a batch are
+            averaged, and their targets too; 0 is off. Papers use 0.1 to 0.8.
+        cutmix: alpha of CutMix (arXiv 1905.04899): a box of one image is put into another; 0 is
+            off. Papers use 1.0. With mixup, each mixed batch takes one of both, at even odds.
+        mix_share: share of the batches that are mixed, in [0, 1].
+        randaugment: magnitude of RandAugment (arXiv 1909.13719), 0 to 30: two random changes of
+            colour or geometry; 0 is off. Papers use 9.
+        random_erasing: share of the images of which a random box is filled with the mean colour
+            (arXiv 1708.04896), in [0, 1]; 0 is off.
+        sampling: `shuffle` shows each image once an epoch. `balanced` shows as many images, equally
+            many of each class: those of rare classes several times.
+        class_weights: `balanced` multiplies the loss of an image by n / (classes * images of its
+            class), of n training images. The teacher's term has no such weight.
+        patience: stop after so many epochs without a better top-1 on val; 0 is off.
+        keep: which weights are the result: of the `last` epoch, or of the `best` one on val. The
+            accuracy on val is then too good: it chose the epoch.
         ema: decay of the moving average of the weights, in [0, 1); 0 is off. If it is on, the
             average is the result.
         bf16: autocast; `auto` is on for CUDA and off for the CPU.
@@ -158,6 +193,8 @@ class Recipe:
     method: str = ""
     lr: float = 0.05
     backbone_lr: float = 0.1
+    optimizer: Optimizer = "sgd"
+    layer_decay: float = 1.0
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
@@ -176,6 +213,15 @@ class Recipe:
     flip: bool = True
     colour_jitter: float = 0.0
     rotation: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_share: float = 1.0
+    randaugment: int = 0
+    random_erasing: float = 0.0
+    sampling: Sampling = "shuffle"
+    class_weights: ClassWeights = "none"
+    patience: int = 0
+    keep: Keep = "last"
     ema: float = 0.0
     bf16: Bf16 = "auto"
     channels_last: bool = True
@@ -240,6 +286,8 @@ class Recipe:
         yield "pad", 0 <= self.pad <= size, f"0 to size {size}"
         pads = self.pad == 0 or self.augment == "pad-crop"
         yield "pad", pads, "0 unless augment is pad-crop"
+        once = self.class_weights == "none" or self.sampling == "shuffle"
+        yield "class_weights", once, "none with balanced sampling, which weighs the classes already"
 
     def _require(self, name: str, valid: bool, expected: str) -> None:
         if not valid:
@@ -260,26 +308,42 @@ def read_recipe(name: str) -> Recipe:
 def override(recipe: Recipe, options: RecipeOptions) -> Recipe:
     """Return `recipe` with the options that were given; model options are added to the recipe's.
 
-    A new `size` brings its own `resize`. A new `epochs` moves the milestones of a step schedule,
-    and its warm-up, in proportion.
+    A key with an option of its own, such as --lr, has the value of that option where both it and
+    --set are given. A new `size` brings its own `resize`, and the cosine schedule has no
+    milestones. A new `epochs` moves the milestones of a step schedule, and its warm-up, in
+    proportion.
 
     Raises:
-        UsageError: a value of a wrong range, or a model option that is not KEY=VALUE.
+        UsageError: an unknown key, a value of a wrong type or range, or a word that is not
+            KEY=VALUE.
     """
-    names = {f.name for f in fields(Recipe)}
-    changes: dict[str, Any] = {
-        name: value for name, value in vars(options).items() if name in names and value is not None
+    changes = _changes(recipe, options)
+    changed = recipe_from({**recipe.to_json(), **changes})
+    factor = changed.epochs / recipe.epochs
+    if changed.schedule != "step" or factor == 1:
+        return changed
+    scaled = {
+        "milestones": tuple(factor * epoch for epoch in recipe.milestones),
+        "warmup_epochs": factor * recipe.warmup_epochs,
     }
-    changes["compile"] = recipe.compile or options.compile
-    changes["options"] = {**recipe.options, **parse_options(options.option)}
-    require_plain(changes)
+    return replace(changed, **{name: v for name, v in scaled.items() if name not in changes})
+
+
+def _changes(recipe: Recipe, options: RecipeOptions) -> dict[str, Any]:
+    """Return {recipe key: new value} as plain data; the values are not checked."""
+    changes = parse_options(options.set, flag="--set")
+    if "options" in changes:
+        raise UsageError("--set options", expected="a key of the recipe", fix="--option KEY=VALUE")
+    names = {f.name for f in fields(Recipe)}
+    own = {name: value for name, value in vars(options).items() if name in names}
+    # 0 is a value; None and False, of a flag, mean that the option was left out.
+    changes |= {name: v for name, v in own.items() if v is not None and v is not False}
+    changes["options"] = {**recipe.options, **parse_options(options.option, flag="--option")}
     if "size" in changes:
         changes.setdefault("resize", 0)
-    factor = changes.get("epochs", recipe.epochs) / recipe.epochs
-    if recipe.schedule == "step" and factor != 1:
-        changes["milestones"] = tuple(factor * epoch for epoch in recipe.milestones)
-        changes["warmup_epochs"] = factor * recipe.warmup_epochs
-    return replace(recipe, **changes)
+    if changes.get("schedule") == "cosine":
+        changes.setdefault("milestones", [])
+    return changes
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tyro.conf import UseAppendAction
 
 from finedge.errors import UsageError
 from finedge.train.device import Device
+from finedge.train.options import parse_options
 
+LogTo = Literal["tensorboard", "mlflow"]
 MAX_WORKERS = 1024  # threads: more than any machine has cores
 RESUMABLE = frozenset(
-    ("out", "data", "epochs", "batch_size", "accumulate", "lr", "compile", "teacher")
+    ("out", "data", "epochs", "batch_size", "accumulate", "lr", "compile", "teacher", "patience")
 )
 """The options that --resume takes: none of them changes what the checkpoint holds."""
 
@@ -82,6 +84,7 @@ class RecipeOptions:
         compile: run the model through torch.compile during training.
         option: KEY=VALUE for the model, on top of the recipe's [options]. VALUE is JSON or text.
             Can be given several times.
+        set: KEY=VALUE for any key of the recipe. VALUE is JSON or text. Can be given several times.
         teacher: a run whose scores the model learns from too. The recipe's distill_weight and
             distill_temperature apply.
     """
@@ -97,6 +100,7 @@ class RecipeOptions:
     ema: float | None = None
     compile: bool = False
     option: UseAppendAction[tuple[str, ...]] = ()
+    set: UseAppendAction[tuple[str, ...]] = ()
     teacher: Path | None = None
 
 
@@ -108,11 +112,14 @@ class MachineOptions:
         workers: threads of each process that prepare images; default one for each core.
         device: auto takes the GPU where there is one.
         profile: time the phases of each step. The training is then slightly slower.
+        log_to: write the metrics of every epoch there too: TensorBoard (into OUT/tensorboard) or
+            MLflow (where MLFLOW_TRACKING_URI says).
     """
 
     workers: int | None = None
     device: Device = "auto"
     profile: bool = False
+    log_to: LogTo | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
@@ -162,10 +169,13 @@ class TrainingRequest:
             UsageError: such an option was given.
         """
         allowed = RESUMABLE if distilled else RESUMABLE - {"teacher"}
-        refused = sorted(set(self.options()) - allowed)
+        names = {name: f"--{name.replace('_', '-')}" for name in self.options() if name != "set"}
+        keys = parse_options(self.recipe.set, flag="--set")
+        names |= {key: f"--set {key}" for key in keys if key not in names}
+        refused = sorted(set(names) - allowed)
         if refused:
             raise UsageError(
-                f"--{refused[0].replace('_', '-')} cannot change with --resume",
+                f"{names[refused[0]]} cannot change with --resume",
                 expected=f"only {', '.join(sorted(allowed))}",
                 fix="leave it out, or train again from the start",
             )

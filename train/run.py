@@ -36,7 +36,8 @@ from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_weights
 from finedge.train.models import FineGrained, build_model
-from finedge.train.record import COPY, FORMAT, read_run_json
+from finedge.train.record import COPY, FORMAT, read_metrics, read_run_json
+from finedge.train.stopping import is_out_of_patience
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Run:
     """A loaded run.
 
     `model` is in evaluation mode on the CPU. It has the weights of the last epoch, or their moving
-    average if the recipe keeps one.
+    average if the recipe keeps one; or those of the best epoch, if it keeps that.
     """
 
     path: Path
@@ -74,7 +75,7 @@ def load_run(path: Path) -> Run:
     spec = Spec.from_json(record["spec"])
     model = rebuild(record, path=path)
     epoch, epochs = load_weights(path / CHECKPOINT, model), record["recipe"]["epochs"]
-    if epoch < epochs:
+    if epoch < epochs and not _stopped_early(path, record["recipe"], epoch=epoch):
         log.warning(
             "%s stopped after epoch %d of %d; finedge train --out %s --resume continues it",
             path,
@@ -83,6 +84,13 @@ def load_run(path: Path) -> Run:
             path,
         )
     return Run(path, spec, model.eval(), record)
+
+
+def _stopped_early(path: Path, recipe: Mapping[str, Any], *, epoch: int) -> bool:
+    patience = recipe.get("patience", 0)
+    return patience > 0 and is_out_of_patience(
+        read_metrics(path / METRICS, epochs=epoch), patience=patience
+    )
 
 
 def rebuild(record: Mapping[str, Any], *, path: Path) -> FineGrained:

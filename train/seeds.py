@@ -82,7 +82,8 @@ def _train(request: TrainingRequest, *, world: World) -> dict[str, Any]:
 
 def _finished(path: Path, record: Mapping[str, Any], *, epochs: int) -> dict[str, Any]:
     rows = read_metrics(path / METRICS, epochs=epochs)
-    return summary(path, Spec.from_json(record["spec"]), rows)
+    keep = record["recipe"].get("keep", "last")
+    return summary(path, Spec.from_json(record["spec"]), rows, keep=keep)
 
 
 def _plain(plan: RunPlan) -> str:

@@ -20,6 +20,7 @@ from finedge.train.plan import RunPlan, planned
 from finedge.train.recipe import Recipe, override, recipe_from
 from finedge.train.request import TrainingRequest
 from finedge.train.run import read_record, rebuild, record_texts, recorded_data, write_record
+from finedge.train.stopping import require_val
 from finedge.train.trainable import require_trainable
 from finedge.train.trainer import Job, Trainer
 
@@ -63,7 +64,7 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
 def _warn_of_a_long_training(request: TrainingRequest, plan: RunPlan, world: World) -> None:
     """Warn where nobody chose a recipe, and the default one would take days on this CPU."""
     options = request.recipe
-    chosen = options.recipe or options.epochs or options.size
+    chosen = options.recipe or options.epochs or options.size or options.set
     if world.writer and world.device.type == "cpu" and not chosen:
         log.warning(
             "without --recipe this trains %d epochs at %d px, which is meant for a GPU; "
@@ -110,6 +111,7 @@ def _changed_recipe(recipe: Recipe, request: TrainingRequest) -> Recipe:
 
 
 def _trainer(job: Job) -> Trainer:
+    require_val(job.recipe, job.data)
     job.model.backbone.freeze(job.recipe.freeze)
     world = job.world
     require_trainable(job.model, job.recipe, images=job.recipe.batch_size // world.size)

@@ -19,6 +19,7 @@ from finedge.train.models import FineGrained
 from finedge.train.optimizer import set_lr
 from finedge.train.profile import StepClock
 from finedge.train.recipe import Recipe
+from finedge.train.targets import Targets
 
 
 class TrainingStep:
@@ -31,6 +32,7 @@ class TrainingStep:
         recipe: loss, precision and compiler.
         spec: preprocessing and main output of the model.
         optimizer: over the model's parameters.
+        targets: mixes images, and makes the targets of the loss.
         ema: moving average that follows the model, or None.
         teacher: adds its term to the loss, or None.
         world: the processes that share each batch.
@@ -43,7 +45,8 @@ class TrainingStep:
         recipe: Recipe,
         *,
         spec: Spec,
-        optimizer: torch.optim.SGD,
+        optimizer: torch.optim.Optimizer,
+        targets: Targets,
         ema: MovingAverage[FineGrained] | None,
         teacher: Teacher | None,
         world: World,
@@ -51,6 +54,7 @@ class TrainingStep:
     ) -> None:
         self.model, self.recipe, self.spec = model, recipe, spec
         self.optimizer, self.ema, self.teacher = optimizer, ema, teacher
+        self.targets = targets
         self.device, self.clock = world.device, clock
         self.parallel = world.wrap(model)
         self.forward = torch.compile(self.parallel) if recipe.compile else self.parallel
@@ -93,11 +97,10 @@ class TrainingStep:
         frames, targets = (
             t.to(self.device, non_blocking=True) for t in (batch.frames, batch.targets)
         )
+        frames, targets, smoothing = self.targets(frames, targets)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             outputs = self.forward(normalise(frames, self.spec.preprocess))
-            loss: torch.Tensor = self.model.loss(
-                outputs, targets, label_smoothing=self.recipe.label_smoothing
-            )
+            loss: torch.Tensor = self.model.loss(outputs, targets, label_smoothing=smoothing)
             if self.teacher is not None:
                 weight, temperature = self.recipe.distill_weight, self.recipe.distill_temperature
                 loss = distilled(

@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,23 @@ from finedge.files import write_text
 from finedge.progress import progress_bar
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
-from finedge.train.checkpoint import load_checkpoint, save_checkpoint
+from finedge.train.checkpoint import best_weights, load_checkpoint, save_checkpoint
 from finedge.train.distill import Teacher
 from finedge.train.distributed import World
 from finedge.train.ema import MovingAverage
 from finedge.train.evaluate.accuracy import accuracy, predictions
 from finedge.train.loader import Batch, TrainingImages, batches, default_workers, scaled
 from finedge.train.models import FineGrained
-from finedge.train.optimizer import lr_at, sgd
+from finedge.train.optimizer import build_optimizer, lr_at
 from finedge.train.profile import StepClock
-from finedge.train.recipe import Recipe
+from finedge.train.recipe import Keep, Recipe
 from finedge.train.record import read_metrics
 from finedge.train.request import THIS_MACHINE, MachineOptions
 from finedge.train.run import METRICS
 from finedge.train.step import TrainingStep, to_training_mode
+from finedge.train.stopping import best_epoch, is_out_of_patience
+from finedge.train.targets import Targets
+from finedge.train.writers import WRITERS
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +73,8 @@ class Trainer:
         layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
         model = job.model.to(world.device, memory_format=layout)  # type: ignore[call-overload]
         self.model: FineGrained = model
-        self.optimizer = sgd(
-            self.model, job.recipe, backbone_lr=job.recipe.backbone_lr if job.pretrained else 1.0
-        )
+        backbone_lr = job.recipe.backbone_lr if job.pretrained else 1.0
+        self.optimizer = build_optimizer(self.model, job.recipe, backbone_lr=backbone_lr)
         self.ema = MovingAverage(self.model, decay=job.recipe.ema) if job.recipe.ema else None
         self.clock = StepClock(world.device, on=job.machine.profile)
         self.step = TrainingStep(
@@ -79,6 +82,7 @@ class Trainer:
             job.recipe,
             spec=job.spec,
             optimizer=self.optimizer,
+            targets=_targets(job),
             ema=self.ema,
             teacher=job.teacher,
             world=world,
@@ -87,6 +91,7 @@ class Trainer:
         self.epoch = 0
         self.rows: list[dict[str, Any]] = []
         self.val: Confusion | None = None
+        self.best: dict[str, torch.Tensor] = {}  # the state dict of the best epoch, if it is kept
 
     def save(self) -> None:
         """Write metrics and checkpoint, in one process.
@@ -102,6 +107,7 @@ class Trainer:
             optimizer=self.optimizer,
             ema=self.ema,
             epoch=self.epoch,
+            best=self.best,
         )
 
     def load(self) -> None:
@@ -110,6 +116,7 @@ class Trainer:
             self.job.path / CHECKPOINT, self.model, optimizer=self.optimizer, ema=self.ema
         )
         self.rows = read_metrics(self.job.path / METRICS, epochs=self.epoch)
+        self.best = best_weights(self.job.path / CHECKPOINT)
 
     def run(self) -> None:
         """Train the epochs that are left.
@@ -119,13 +126,16 @@ class Trainer:
                 kept.
         """
         try:
-            while self.epoch < self.recipe.epochs:
-                row = self.train_epoch(self.epoch)
-                row |= self._validate()
-                self.epoch += 1
-                self.rows.append({"epoch": self.epoch, **row})
-                self.save()
-                log.info("%s", _line(self.rows[-1], self.recipe.epochs))
+            with self._writer() as write:
+                while self.epoch < self.recipe.epochs and not self._is_out_of_patience():
+                    row = self.train_epoch(self.epoch)
+                    row |= self._validate()
+                    self.epoch += 1
+                    self.rows.append({"epoch": self.epoch, **row})
+                    self._keep_best()
+                    self.save()
+                    write(self.rows[-1])
+                    log.info("%s", _line(self.rows[-1], self.recipe.epochs))
         except KeyboardInterrupt:
             path = self.job.path
             log.warning("interrupted; %s holds the checkpoint of epoch %d", path, self.epoch)
@@ -134,7 +144,33 @@ class Trainer:
 
     def result(self) -> dict[str, Any]:
         """Return what `finedge train` prints."""
-        return summary(self.job.path, self.job.spec, self.rows)
+        return summary(self.job.path, self.job.spec, self.rows, keep=self.recipe.keep)
+
+    @contextmanager
+    def _writer(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """Yield the function that takes each row of metrics, besides metrics.jsonl."""
+        kind = self.job.machine.log_to
+        if kind is None or not self.world.writer:
+            yield lambda row: None
+            return
+        writer = WRITERS[kind](self.job.path, self.recipe, epoch=self.epoch)
+        try:
+            yield writer.write
+        finally:
+            writer.close()
+
+    def _is_out_of_patience(self) -> bool:
+        stops = is_out_of_patience(self.rows, patience=self.recipe.patience)
+        if stops:
+            patience, best = self.recipe.patience, best_epoch(self.rows)
+            log.info("stopped: %d epochs were no better on val than epoch %d", patience, best)
+        return stops
+
+    def _keep_best(self) -> None:
+        """Copy the weights of the last epoch if it is the best so far."""
+        if self.recipe.keep == "best" and best_epoch(self.rows) == self.epoch:
+            result = self.model if self.ema is None else self.ema.model
+            self.best = {name: t.detach().cpu().clone() for name, t in result.state_dict().items()}
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
         """Train one epoch (0-based) and return its row of metrics, without validation."""
@@ -221,24 +257,33 @@ class Trainer:
             )
 
 
-def summary(path: Path, spec: Spec, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary(
+    path: Path, spec: Spec, rows: Sequence[Mapping[str, Any]], *, keep: Keep = "last"
+) -> dict[str, Any]:
     """Return what `finedge train` prints about a run with the metrics `rows`.
 
-    That is the accuracy on the val split after the last epoch.
+    That is the accuracy on the val split after the last epoch, or after the best one if it is kept.
     """
     last = rows[-1]
+    kept = rows[best_epoch(rows) - 1] if keep == "best" else last
     return {
         "run": str(path),
         "model": spec.model,
         "backbone": spec.backbone,
         "epochs": last["epoch"],
+        **({"best_epoch": kept["epoch"]} if keep == "best" else {}),
         "split": "val",
-        **last["val"],
-        "loss": last["loss"],
+        **kept["val"],
+        "loss": kept["loss"],
         "images_per_s": last["images_per_s"],
         "seconds": round(sum(row["seconds"] + row["val_seconds"] for row in rows), 2),
         **({"profile": last["profile"]} if "profile" in last else {}),
     }
+
+
+def _targets(job: Job) -> Targets:
+    labels = [item.label for item in job.data.split("train")]
+    return Targets(job.recipe, labels=labels, classes=len(job.spec.labels))
 
 
 def _steps(images: int, recipe: Recipe, world: World) -> tuple[int, int]:

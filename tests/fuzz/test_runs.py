@@ -21,7 +21,7 @@ from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from finedge.train.ema import MovingAverage
 from finedge.train.models import build_model
-from finedge.train.optimizer import sgd
+from finedge.train.optimizer import build_optimizer
 from finedge.train.recipe import Recipe
 from finedge.train.record import read_metrics
 from finedge.train.run import RECORD, load_run, read_record, rebuild
@@ -186,7 +186,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parts() -> tuple[Any, torch.optim.SGD, MovingAverage[Any]]:
     model = build_model("plain", num_classes=2, backbone="mobilenetv2_035")
-    return model, sgd(model, Recipe(), backbone_lr=1.0), MovingAverage(model, decay=0.9)
+    return model, build_optimizer(model, Recipe(), backbone_lr=1.0), MovingAverage(model, decay=0.9)
 
 
 @pytest.mark.parametrize("examples", FEW)

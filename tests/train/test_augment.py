@@ -12,6 +12,7 @@ from finedge.preprocess import preprocess
 from finedge.spec import Preprocess
 from finedge.train.augment import augment, recoloured, rotated
 from finedge.train.backbones import BACKBONES
+from finedge.train.rand_augment import TABLE
 from finedge.train.recipe import Recipe
 
 HOW = Preprocess(resize=37, crop=32)
@@ -104,7 +105,8 @@ def test_boxes_larger_than_the_image_are_drawn_again(max_area):
 
 
 def test_turning_by_nothing_changes_nothing_and_by_a_right_angle_is_exact():
-    image = Image.fromarray(noise(32, 32))
+    pixels = noise(32, 32).astype(int) * 3 // 4 + 30  # not of full contrast
+    image = Image.fromarray(pixels.astype(np.uint8))
     assert np.array_equal(rotated(image, 0.0), image)
     assert np.array_equal(rotated(image, 90.0), np.rot90(np.asarray(image)))
 
@@ -130,3 +132,31 @@ def test_augmentation_uses_no_random_numbers_but_the_generators(shared_data):
     state = np.random.get_state()[1].copy()
     augmented(frame, 0, augment="resized-crop", colour_jitter=0.4, rotation=30)
     assert np.array_equal(np.random.get_state()[1], state)
+
+
+def test_random_erasing_fills_one_box_with_the_mean_colour():
+    white = np.full((64, 64, 3), 255, np.uint8)
+    colour = np.round(255 * np.asarray(HOW.mean)).astype(np.uint8)
+    for seed in range(10):
+        erased = (augmented(white, seed, random_erasing=1.0) == colour).all(axis=2)
+        rows, columns = erased.any(axis=1), erased.any(axis=0)
+        assert erased[rows][:, columns].all()  # a box
+        assert 0.01 < erased.mean() < 0.35
+    assert (augmented(white, 0, random_erasing=0.0) == 255).all()
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("strength", [-1.0, 0.3, 1.0])
+def test_every_operation_of_randaugment_keeps_the_shape(name, strength):
+    pixels = noise(32, 32).astype(int) * 3 // 4 + 30  # not of full contrast
+    image = Image.fromarray(pixels.astype(np.uint8))
+    changed = np.asarray(TABLE[name](image, strength))
+    assert (changed.shape, changed.dtype) == ((32, 32, 3), np.uint8)
+    assert np.array_equal(changed, np.asarray(image)) == (name == "identity")
+
+
+def test_randaugment_depends_on_the_generator_only():
+    frame = noise(60, 80)
+    first, again = (augmented(frame, 4, randaugment=9, random_erasing=0.5) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert len({augmented(frame, seed, randaugment=9).tobytes() for seed in range(8)}) == 8

@@ -4,10 +4,15 @@ import pytest
 import torch
 
 from finedge.errors import DataError
-from finedge.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from finedge.train.checkpoint import (
+    best_weights,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from finedge.train.ema import MovingAverage
 from finedge.train.models import build_model
-from finedge.train.optimizer import momenta, sgd
+from finedge.train.optimizer import build_optimizer, remembered
 from finedge.train.recipe import Recipe
 
 
@@ -18,7 +23,7 @@ def fresh(seed, ema=True):
     )
     return (
         model,
-        sgd(model, Recipe(), backbone_lr=0.1),
+        build_optimizer(model, Recipe(), backbone_lr=0.1),
         MovingAverage(model, decay=0.9) if ema else None,
     )
 
@@ -44,11 +49,11 @@ def test_weights_momentum_average_and_epoch_come_back_bit_by_bit(tmp_path):
     assert same(model.state_dict(), other.state_dict())
     assert same(ema.model.state_dict(), its_ema.model.state_dict())
     assert its_ema.updates == 1
-    for (name, _, buffer), (_, parameter, restored) in zip(
-        momenta(model, optimizer), momenta(other, its_optimizer), strict=True
-    ):
+    parameters = dict(other.named_parameters())
+    pairs = zip(remembered(model, optimizer), remembered(other, its_optimizer), strict=True)
+    for (name, buffer), (_, restored) in pairs:
         assert torch.equal(buffer, restored), name
-        assert restored.stride() == parameter.stride(), name
+        assert restored.stride() == parameters[name.removeprefix("momentum.")].stride(), name
 
 
 @pytest.mark.parametrize("with_ema", [True, False])
@@ -93,3 +98,36 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path):
         load_weights(
             tmp_path / "c", build_model("plain", num_classes=4, backbone="mobilenetv2_035")
         )
+
+
+def test_adamw_comes_back_and_takes_the_same_next_step(tmp_path):
+    def adamw(seed):
+        torch.manual_seed(seed)
+        model = build_model("plain", num_classes=3, backbone="mobilenetv2_035", dropout=0.0)
+        recipe = Recipe(optimizer="adamw", layer_decay=0.9)
+        return model, build_optimizer(model, recipe, backbone_lr=0.1)
+
+    def step(model, optimizer):
+        images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        model.loss(model(images), torch.tensor([0, 2])).backward()
+        optimizer.step()
+
+    model, optimizer = adamw(0)
+    step(model, optimizer)
+    save_checkpoint(tmp_path / "c", model, optimizer=optimizer, ema=None, epoch=1)
+    other, its_optimizer = adamw(1)
+    load_checkpoint(tmp_path / "c", other, optimizer=its_optimizer, ema=None)
+    step(model, optimizer)
+    step(other, its_optimizer)
+    assert same(model.state_dict(), other.state_dict())
+
+
+def test_the_best_weights_are_the_result_where_they_are_kept(tmp_path):
+    model, optimizer, ema = stepped()
+    best = fresh(5)[0].state_dict()
+    save_checkpoint(tmp_path / "c", model, optimizer=optimizer, ema=ema, epoch=1, best=best)
+    loaded = fresh(1)[0]
+    load_weights(tmp_path / "c", loaded)
+    assert same(loaded.state_dict(), best)
+    assert same(best_weights(tmp_path / "c"), best)

@@ -10,7 +10,14 @@ from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.spec import Preprocess
 from finedge.train.backbones import BACKBONES
-from finedge.train.loader import EvaluationImages, TrainingImages, batches, normalise, scaled
+from finedge.train.loader import (
+    EvaluationImages,
+    TrainingImages,
+    balanced,
+    batches,
+    normalise,
+    scaled,
+)
 from finedge.train.recipe import Recipe
 
 HOW = Preprocess(resize=37, crop=32)
@@ -82,3 +89,24 @@ def test_an_image_that_breaks_while_training_is_named(tmp_path):
                 workers=1,
             )
         )
+
+
+def test_balanced_sampling_shows_equally_many_of_each_class():
+    labels = [0] * 20 + [1] * 3 + [2] * 8
+    order = balanced(labels, generator=np.random.default_rng(0))
+    assert len(order) == len(set(order)) == len(labels)
+    shown = [labels[index % len(labels)] for index in order]
+    assert sorted(shown.count(label) for label in range(3)) == [10, 10, 11]
+    # A class goes through all its images before one comes again.
+    rare = [index % len(labels) for index in order if 20 <= index % len(labels) < 23]
+    assert {rare.count(index) for index in (20, 21, 22)} <= {3, 4}
+
+
+def test_an_image_that_comes_again_is_augmented_in_another_way(items):
+    recipe = Recipe(sampling="balanced", augment="resized-crop")
+    images = TrainingImages(items[:14], HOW, recipe, 0)  # 12 of one class, 2 of another
+    assert images.order() == images.order()
+    assert images.order() != TrainingImages(items[:14], HOW, recipe, 1).order()
+    assert max(images.order()) >= 14
+    assert images[13][1] == images[27][1]
+    assert not np.array_equal(images[13][0], images[27][0])

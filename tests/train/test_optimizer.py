@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from finedge.train.models import build_model
-from finedge.train.optimizer import lr_at, set_lr, sgd
+from finedge.train.optimizer import build_optimizer, lr_at, set_lr
 from finedge.train.recipe import Recipe
 
 
@@ -12,7 +12,7 @@ def model():
 
 
 def test_the_backbone_learns_at_a_tenth_and_the_rest_at_the_rate(model):
-    optimizer = sgd(model, Recipe(lr=0.5), backbone_lr=0.1)
+    optimizer = build_optimizer(model, Recipe(lr=0.5), backbone_lr=0.1)
     set_lr(optimizer, 0.2)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
@@ -26,7 +26,7 @@ def test_what_a_model_calls_new_learns_at_the_full_rate_wherever_it_lies(model, 
     monkeypatch.setattr(model, "new_parameters", lambda: iter([new]))
     factors = {
         id(p): group["factor"]
-        for group in sgd(model, Recipe(), backbone_lr=0.1).param_groups
+        for group in build_optimizer(model, Recipe(), backbone_lr=0.1).param_groups
         for p in group["params"]
     }
     assert factors.pop(id(new)) == 1.0
@@ -35,7 +35,9 @@ def test_what_a_model_calls_new_learns_at_the_full_rate_wherever_it_lies(model, 
 
 @pytest.mark.parametrize("decay_norm", [True, False])
 def test_norms_and_biases_are_decayed_only_if_the_recipe_says_so(model, decay_norm):
-    optimizer = sgd(model, Recipe(decay_norm=decay_norm, weight_decay=0.3), backbone_lr=0.1)
+    optimizer = build_optimizer(
+        model, Recipe(decay_norm=decay_norm, weight_decay=0.3), backbone_lr=0.1
+    )
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             assert group["weight_decay"] == (0.3 if decay_norm or parameter.ndim > 1 else 0.0)
@@ -45,7 +47,7 @@ def test_a_frozen_stage_is_not_stepped(model):
     model.backbone.freeze(2)
     stepped = {
         id(p)
-        for group in sgd(model, Recipe(), backbone_lr=0.1).param_groups
+        for group in build_optimizer(model, Recipe(), backbone_lr=0.1).param_groups
         for p in group["params"]
     }
     assert stepped == {id(p) for p in model.parameters() if p.requires_grad}
@@ -68,6 +70,28 @@ def test_no_warm_up_starts_at_the_peak():
 def test_momentum_is_nesterovs(model):
     assert all(
         g["nesterov"] and g["momentum"] == 0.9
-        for g in sgd(model, Recipe(), backbone_lr=1.0).param_groups
+        for g in build_optimizer(model, Recipe(), backbone_lr=1.0).param_groups
     )
-    assert isinstance(sgd(model, Recipe(momentum=0.0), backbone_lr=1.0), torch.optim.SGD)
+    assert isinstance(
+        build_optimizer(model, Recipe(momentum=0.0), backbone_lr=1.0), torch.optim.SGD
+    )
+
+
+def test_layer_decay_falls_from_the_last_block_to_the_first(model):
+    optimizer = build_optimizer(model, Recipe(layer_decay=0.5), backbone_lr=0.1)
+    factors = {id(p): g["factor"] for g in optimizer.param_groups for p in g["params"]}
+    backbone = model.backbone
+    chain = [b for b in backbone.chain if list(backbone.get_submodule(b).parameters())]
+    for depth, block in enumerate(reversed(chain), 1):
+        for parameter in backbone.get_submodule(block).parameters():
+            assert factors[id(parameter)] == pytest.approx(0.1 * 0.5**depth), block
+    assert {factors[id(p)] for p in model.new_parameters()} == {1.0}
+
+
+def test_adamw_has_the_groups_of_sgd(model):
+    recipe = Recipe(optimizer="adamw", momentum=0.8, weight_decay=0.3, decay_norm=False)
+    optimizer = build_optimizer(model, recipe, backbone_lr=0.1)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert {g["betas"] for g in optimizer.param_groups} == {(0.8, 0.999)}
+    groups = {(g["factor"], g["weight_decay"]) for g in optimizer.param_groups}
+    assert groups == {(0.1, 0.3), (0.1, 0.0), (1.0, 0.3), (1.0, 0.0)}

@@ -26,7 +26,7 @@ Gate = Literal["softmax", "sigmoid"]
 # of 400 positions). A BatchNorm and a ReLU in between, as in the WRN, help: with them modules reach
 # 50.7 % and without them 47.9 %. Measured on frozen Lite0 features of Grocery Store (128 px, 280
 # images, best of three learning rates each, one seed).
-ACTIVATED = ("resnet", "wrn")
+ACTIVATED = ("resnet", "resnext", "wide_resnet", "wrn")
 MAX_HEADS = 64  # each is a layer for every class; the paper has 4
 OVERLAP = "overlap"  # a scalar that forward also returns in training
 

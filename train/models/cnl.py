@@ -57,10 +57,13 @@ def placement(backbone: Backbone) -> AttentionPlacement:
     """Return the placement in the table, or a default one for any other backbone.
 
     The default: the last stage is the query, the two stages before it are the responses, d = 64.
-    Where the last stage ends the backbone, the query is its last block but one.
+    Where the last stage ends the backbone, the query is its last block but one, which may end the
+    stage before.
     """
     last = backbone.stages[-1] if backbone.stages[-1] != backbone.chain[-1] else backbone.chain[-2]
-    return PLACEMENTS.get(backbone.name) or AttentionPlacement(last, backbone.stages[-3:-1], 64)
+    order = backbone.chain.index
+    earlier = tuple(stage for stage in backbone.stages[:-1] if order(stage) < order(last))
+    return PLACEMENTS.get(backbone.name) or AttentionPlacement(last, earlier[-2:], 64)
 
 
 class CrossLayer(FineGrained):
