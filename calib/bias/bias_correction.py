@@ -23,12 +23,9 @@ from finedge.graph.walk import producers
 
 Vector = NDArray[np.float64]
 # The first of the calibration images, whose activations are in memory at once: at most so many, and
-# so many pixels. On Grocery Store (160 px, plain and cnl) 32 images leave a KL divergence of 0.0052
-# to 0.0065 nats from FP32, 64 images 0.0056 and 0.0058, 16 images 0.0058 to 0.0067, and no
-# correction 0.020 and 0.024 (benchmarks/results/bias_images.jsonl). 64 images at 224 took over
-# 2 GiB with ResNet-50.
-IMAGES = 32
-PIXELS = IMAGES * 224 * 224
+# so many pixels. At 224 x 224 these are 32 images; 64 took over 2 GiB with ResNet-50.
+IMAGES = 64
+PIXELS = IMAGES * 160 * 160
 
 
 @dataclass(frozen=True)

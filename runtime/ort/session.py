@@ -104,9 +104,7 @@ def session_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
     settings.log_severity_level = 3
     spinning = "1" if options.spin else "0"
     settings.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-    # Threads that spin after a run took a core from OpenVINO in the comparison of `auto`: 1.90 ms a
-    # frame in place of 1.73. Our own frame takes 1.62 ms either way (Grocery plain, INT8, two
-    # threads of an EPYC with VNNI, benchmarks/results/spinning_stop.json).
+    # A thread that spins after its run holds a core, and `auto` times OpenVINO in the same process.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     return settings
 
