@@ -59,18 +59,26 @@ def calibrate(
     """
     from finedge.calib.compose import CalibrationOptions, make_int8
     from finedge.calib.int8_files import golden_with, trial_bundle
+    from finedge.calib.step_times import StepTimes
     from finedge.data.evaluation import counts
     from finedge.runtime.evaluate.labelled import bundle_dataset
 
     loaded = Bundle.load(bundle)
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
     dataset = bundle_dataset(loaded, data, new_images=new_images)
-    made = make_int8(loaded, dataset, options=CalibrationOptions(int8, search, qat))
+    times = StepTimes()
+    made = make_int8(loaded, dataset, options=CalibrationOptions(int8, search, qat), times=times)
     files = made.int8.files
-    with trial_bundle(loaded, files) as trial:
+    with times.step("held-out images"), trial_bundle(loaded, files) as trial:
         golden = golden_with(loaded, trial, files=files)
         fits, costs = _held_out_records(trial, dataset, options=confidence)
-    record = replace(_record(loaded, made), data=counts(dataset), confidence=fits, accuracy=costs)
+    record = replace(
+        _record(loaded, made),
+        data=counts(dataset),
+        confidence=fits,
+        accuracy=costs,
+        seconds=times.seconds,
+    )
     loaded.extend(STAGE, {**files, GOLDEN: golden}, record.to_json())
     log.info("%s: INT8 files of %s from %d images", bundle, record.source, made.int8.images)
     return _result(record, made)
@@ -111,6 +119,7 @@ def _result(record: Int8Record, made: Calibration) -> dict[str, Any]:
         KEY: dict(record.confidence),
         ACCURACY: dict(record.accuracy),
         "data": dict(record.data),
+        "seconds": dict(record.seconds),
     }
 
 

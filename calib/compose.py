@@ -20,6 +20,7 @@ from finedge.calib.decision.decision_set import Samples, draw_samples, load_deci
 from finedge.calib.decision.method import choose_method, decision_record, measure_curve
 from finedge.calib.int8_files import (
     CalibratedModel,
+    CpuModel,
     Int8Files,
     calibrate_model,
     float_model,
@@ -29,6 +30,7 @@ from finedge.calib.options import Int8Options, QatOptions
 from finedge.calib.plan import QuantizationPlan
 from finedge.calib.search.choose import choose_plan
 from finedge.calib.search.options import SearchOptions
+from finedge.calib.step_times import StepTimes
 from finedge.data import DataSet
 from finedge.provenance import DecisionRecord
 
@@ -63,29 +65,37 @@ class Calibration:
     qat: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_int8(bundle: Bundle, data: DataSet, *, options: CalibrationOptions) -> Calibration:
+def make_int8(
+    bundle: Bundle, data: DataSet, *, options: CalibrationOptions, times: StepTimes | None = None
+) -> Calibration:
     """Make the INT8 files of a bundle.
 
     Args:
         bundle: is not changed.
         data: the images the model was trained on.
         options: how the files are made.
+        times: gets the time of each step.
 
     Raises:
         FinedgeError: of any kind, by the step that fails; see the modules of the steps.
     """
+    times = times or StepTimes()
     model = float_model(bundle)
     if options.qat.qat is None:
-        return _calibrate(model, bundle, _draw(model, data, options), options=options)
+        with times.step("images"):
+            samples = _draw(model, data, options)
+        return _calibrate(model, bundle, samples, options=options, times=times)
     from finedge.calib.qat.fine_tuned import check_fine_tuned, fine_tuned_model, open_run
 
     run = open_run(bundle, options.qat.qat)  # before any image is read
-    samples = _draw(model, data, options)
-    make = partial(_calibrate, bundle=bundle, samples=samples, options=options)
+    with times.step("images"):
+        samples = _draw(model, data, options)
+    make = partial(_calibrate, bundle=bundle, samples=samples, options=options, times=times)
     plain = make(model)
-    tuned = fine_tuned_model(
-        bundle, plain.int8, run=run, data=data, samples=samples, options=options.qat
-    )
+    with times.step("qat"):
+        tuned = fine_tuned_model(
+            bundle, plain.int8, run=run, data=data, samples=samples, options=options.qat
+        )
     made = make(tuned.model)
     check = check_fine_tuned(tuned, made.int8, samples, preprocess=bundle.spec.preprocess)
     return replace(made, qat=check)
@@ -105,7 +115,12 @@ def _draw(model: onnx.ModelProto, data: DataSet, options: CalibrationOptions) ->
 
 
 def _calibrate(
-    model: onnx.ModelProto, bundle: Bundle, samples: Samples, *, options: CalibrationOptions
+    model: onnx.ModelProto,
+    bundle: Bundle,
+    samples: Samples,
+    *,
+    options: CalibrationOptions,
+    times: StepTimes,
 ) -> Calibration:
     """Run the pass over the images, decide, and quantize."""
     calibrated = calibrate_model(
@@ -115,14 +130,20 @@ def _calibrate(
         methods=options.int8.methods,
         sizes=options.int8.sizes,
         corrects_biases=options.int8.bias_correction,
+        times=times,
     )
     choices = _Choices(calibrated, samples)
-    plan, methods = choices.method(options.int8)
-    plan, record = choices.attention(plan, methods)
-    choice = choose_plan(
-        bundle, calibrated, plan, decision=samples.decision, options=options.search
-    )
-    return Calibration(quantize(calibrated, choice.plan), samples, record, choice.record)
+    with times.step("method"):
+        plan, record = choices.method(options.int8)
+    with times.step("attention"):
+        plan, record, ready = choices.attention(plan, record)
+    with times.step("search"):
+        choice = choose_plan(
+            bundle, calibrated, plan, decision=samples.decision, options=options.search
+        )
+    with times.step("files"):
+        int8 = quantize(calibrated, choice.plan, ready=ready)
+    return Calibration(int8, samples, record, choice.record)
 
 
 @dataclass(frozen=True)
@@ -154,14 +175,19 @@ class _Choices:
 
     def attention(
         self, plan: QuantizationPlan, record: DecisionRecord
-    ) -> tuple[QuantizationPlan, DecisionRecord]:
-        """Choose how much of cross-layer attention is INT8, where there is any."""
+    ) -> tuple[QuantizationPlan, DecisionRecord, CpuModel | None]:
+        """Choose how much of cross-layer attention is INT8, where there is any.
+
+        Return also the model that was made for it.
+        """
         if not has_cross_layer_attention(self.calibrated.model) or self._decision is None:
-            return plan, record
+            return plan, record, None
         chosen, choice = choose_attention(self.calibrated, plan, decision=self._decision)
         sample = self.samples.decision
-        return chosen, replace(
+        digests = sample.digests[: len(choice.lost)] if sample else ()
+        record = replace(
             record,
             attention=choice.records(self.calibrated.tables.images),
-            images_sha256=sample.digests if sample else (),
+            images_sha256=record.images_sha256 or digests,
         )
+        return chosen.plan, record, chosen

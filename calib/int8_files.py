@@ -27,12 +27,17 @@ from finedge.calib.quantizers.tensorrt import quantize_for_tensorrt
 from finedge.calib.ranges.calibration_set import CalibrationSet
 from finedge.calib.ranges.calibration_table import CalibrationTable, CalibrationTables
 from finedge.calib.ranges.observe import collect_curve
+from finedge.calib.step_times import StepTimes
 from finedge.golden import pack, read_golden
 from finedge.graph.metadata import with_metadata
 from finedge.graph.onnx_file import read_model
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.spec import Spec
+
+# Images whose activations a core holds at once: 75 MB each for ResNet-50 at 224. Four cost 0.5 GB
+# more on two cores, and no less CPU time.
+PASS_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def calibrate_model(
     methods: Sequence[str],
     sizes: Sequence[int] = (),
     corrects_biases: bool = True,
+    times: StepTimes | None = None,
 ) -> CalibratedModel:
     """Run a float model once over the images of `sample`, and gather the ranges of its tensors.
 
@@ -92,48 +98,71 @@ def calibrate_model(
         sizes: the numbers of images of the curve, then that of the files. Empty: the files are made
             of all images, and there is no curve.
         corrects_biases: also measure the means that plans with bias correction need.
+        times: gets the time of each step.
 
     Raises:
         UsageError: unknown method.
         DataError: the model is quantized already.
         FinedgeError: a tensor of the float model holds NaN or infinity.
     """
-    batches = sample.watched_batches(spec.preprocess, "calibrating")
-    curve = collect_curve(model, batches, methods=methods, sizes=sizes)
+    batches = sample.watched_batches(spec.preprocess, "calibrating", size=PASS_BATCH)
+    times = times or StepTimes()
+    with times.step("ranges"):
+        curve = collect_curve(model, batches, methods=methods, sizes=sizes)
     images = sizes[-1] if sizes else curve[-1].images
     used = next((tables for tables in curve if tables.images >= images), curve[-1])
-    means = float_means(model, sample.batches(spec.preprocess)) if corrects_biases else None
+    with times.step("bias means"):
+        means = float_means(model, sample.batches(spec.preprocess)) if corrects_biases else None
     return CalibratedModel(model, spec, used, curve if len(sizes) > 1 else (), means)
 
 
-def quantize(calibrated: CalibratedModel, plan: QuantizationPlan) -> Int8Files:
+@dataclass(frozen=True)
+class CpuModel:
+    """A model for ONNX Runtime, its report, and the plan that it was made by."""
+
+    plan: QuantizationPlan
+    model: onnx.ModelProto = field(repr=False)
+    report: QuantizationReport
+
+
+def quantize(
+    calibrated: CalibratedModel, plan: QuantizationPlan, *, ready: CpuModel | None = None
+) -> Int8Files:
     """Make the INT8 files for TensorRT and for ONNX Runtime by one plan, without any calibration.
+
+    Args:
+        calibrated: the float model and its ranges.
+        plan: every choice.
+        ready: a model that a decision made of `calibrated`; it is used where its plan is this one.
 
     Raises:
         UsageError: the pass did not gather the ranges of the plan's method.
     """
     model, table = calibrated.model, calibrated.tables[plan.method]
-    quantized = {
-        PORTABLE_FILE: quantize_for_tensorrt(model, table, keep_float=plan.keep_float),
-        CPU_FILE: quantize_for_onnxruntime(
-            model, table, keep_float=plan.keep_float, attention=plan.attention
-        ),
-    }
+    portable, report = quantize_for_tensorrt(model, table, keep_float=plan.keep_float)
+    if ready is None or ready.plan != plan:
+        ready = make_cpu_model(calibrated, plan)
+    models = {PORTABLE_FILE: _corrected(portable, calibrated, plan), CPU_FILE: ready.model}
     files = {
-        name: _checked(with_metadata(_corrected(int8_model, calibrated, plan), calibrated.spec))
-        for name, (int8_model, _) in quantized.items()
+        name: _checked(with_metadata(int8_model, calibrated.spec))
+        for name, int8_model in models.items()
     }
-    reports = {name: report for name, (_, report) in quantized.items()}
+    reports = {PORTABLE_FILE: report, CPU_FILE: ready.report}
     return Int8Files(files, reports, table, plan, calibrated.tables.images)
 
 
 def cpu_model(calibrated: CalibratedModel, plan: QuantizationPlan) -> onnx.ModelProto:
     """Make only the model for ONNX Runtime: what a decision between plans runs."""
+    return make_cpu_model(calibrated, plan).model
+
+
+def make_cpu_model(calibrated: CalibratedModel, plan: QuantizationPlan) -> CpuModel:
+    """Make only the model for ONNX Runtime, with its report."""
     table = calibrated.tables[plan.method]
-    model, _ = quantize_for_onnxruntime(
+    model, report = quantize_for_onnxruntime(
         calibrated.model, table, keep_float=plan.keep_float, attention=plan.attention
     )
-    return _corrected(model, calibrated, plan)
+    return CpuModel(plan, _corrected(model, calibrated, plan), report)
 
 
 def _corrected(

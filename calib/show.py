@@ -28,7 +28,16 @@ def show(result: dict[str, Any]) -> RenderableType:
         *([show_search(result["search"])] if "search" in result else []),
         *_accuracy(result.get("accuracy", {})),
         _confidence(result["confidence"]),
+        *_seconds(result.get("seconds", {})),
     )
+
+
+def _seconds(steps: Mapping[str, Mapping[str, float]]) -> list[RenderableType]:
+    """Return the time of the whole, and of the steps that took a tenth of it or more."""
+    whole = sum(step["wall"] for step in steps.values())
+    long = {name: s["wall"] for name, s in steps.items() if s["wall"] >= whole / 10}
+    text = f"{whole:.0f} s: " + ", ".join(f"{name} {s:.0f} s" for name, s in long.items())
+    return [fields([("took", text)])] if steps else []
 
 
 def _decision(decision: Mapping[str, Any]) -> list[RenderableType]:

@@ -5,8 +5,9 @@ One pass is enough to correct every layer after those before it. It needs no tor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from finedge.calib.parallel import in_order
 from finedge.graph.patterns import is_layer
 
 Outputs = Sequence[NDArray[np.float32]]  # of one layer, one array [N, channels, ...] a batch
@@ -28,6 +30,12 @@ class _Step:
     session: onnxruntime.InferenceSession
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    def run(self, tensors: Mapping[str, Any], *, keep: Set[str]) -> dict[str, Any]:
+        """Return the tensors of one batch after the step: those of the names in `keep`."""
+        results = self.session.run(self.outputs, {name: tensors[name] for name in self.inputs})
+        after = {**tensors, **dict(zip(self.outputs, results, strict=True))}
+        return {name: value for name, value in after.items() if name in keep}
 
 
 class LayerSteps:
@@ -68,11 +76,8 @@ class LayerSteps:
         for index, step in enumerate(self.steps):
             output = step.layer.output[0]
             read = {name for later in self.steps[index + 1 :] for name in later.inputs}
-            for i, tensors in enumerate(values):
-                feeds = {name: tensors[name] for name in step.inputs}
-                results = step.session.run(step.outputs, feeds)
-                tensors = tensors | dict(zip(step.outputs, results, strict=True))
-                values[i] = {k: v for k, v in tensors.items() if k in read or k == output}
+            before = (values.pop(0) for _ in range(len(values)))  # each is freed when it was read
+            values = list(in_order(partial(step.run, keep=read | {output}), before))
             changed = change(step.layer.name, [tensors[output] for tensors in values])
             for tensors, array in zip(values, changed, strict=True):
                 if output in read:
@@ -109,9 +114,7 @@ class LayerSteps:
         # An arena keeps what it once held, and a step runs once for each correction: ResNet-50 with
         # CNL at 224 took 6.5 GB with arenas (`benchmarks/cpu/calibration_cost.py`).
         options.enable_cpu_mem_arena = False
-        # The threads of fifty sessions would wait actively for each other: 3.0 s of CPU time for
-        # 64 images of EfficientNet-Lite0 in place of 0.8.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = 1  # `in_order` runs a batch on each core
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

@@ -15,6 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from finedge.calib.decision.decision_set import DecisionImages
+from finedge.calib.parallel import in_order
 from finedge.measure import mcnemar
 from finedge.ops import softmax
 from finedge.runtime.backend import SessionOptions
@@ -75,6 +76,23 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Scorer:
+    """An open model."""
+
+    session: onnxruntime.InferenceSession
+    spec: Spec
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Take uint8 [n, H, W, 3]; return scores of the main output, [n, classes]."""
+        batches = (frames[i : i + BATCH] for i in range(0, len(frames), BATCH))
+        return np.concatenate(list(in_order(self._run, batches)))
+
+    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (scores,) = self.session.run([self.spec.main.name], {self.spec.input.name: batch})
+        return np.asarray(scores, np.float32)
+
+
+@dataclass(frozen=True)
 class Decision:
     """Compares INT8 models with one float model on the same images.
 
@@ -106,13 +124,11 @@ class Decision:
 
     def scores(self, model: onnx.ModelProto) -> NDArray[np.float32]:
         """Run any form of the model; return the scores of the main output, [n, classes]."""
-        session = _open(model)
-        name, frames = self.spec.main.name, self.images.frames
-        parts = [
-            session.run([name], {self.spec.input.name: frames[i : i + BATCH]})[0]
-            for i in range(0, len(frames), BATCH)
-        ]
-        return np.concatenate(parts)
+        return self.open(model)(self.images.frames)
+
+    def open(self, model: onnx.ModelProto) -> Scorer:
+        """Open any form of the model, to run it on some of the images after others."""
+        return Scorer(_open(model), self.spec)
 
 
 def compare_scores(
@@ -127,7 +143,7 @@ def compare_scores(
 
 
 def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    settings = session_settings(SessionOptions(exact=True))
+    settings = session_settings(SessionOptions(exact=True, threads=1))
     settings.add_session_config_entry(*EXACT_SETTING)
     content = model.SerializeToString()
     return open_model(content, settings, providers=[PROVIDER], name="the model to compare")

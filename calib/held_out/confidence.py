@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.calib.held_out.images import SPLIT, HeldOutScores
+from finedge.calib.held_out.images import FLOAT, SPLIT, HeldOutScores
 from finedge.ops import softmax
 from finedge.reliability import calibration_error, reliability
 
@@ -84,21 +84,22 @@ def fit_confidence(
     """Fit each variant of a bundle on the file that ONNX Runtime runs of it here.
 
     For int8 that is model.int8.cpu.onnx. TensorRT, which runs model.int8.onnx, uses the same
-    numbers.
+    numbers. fp16 has those of fp32 where it was not run on all images (`variant_scores`).
 
     Examples:
         >>> fits = fit_confidence(variant_scores(bundle, held_out(data)))
         >>> fits["int8"].temperature
         1.37
     """
+    run = {name: FLOAT if held.same_as_float(name) else name for name in held.variants}
     fits = {
         name: fit(
-            held.scores[name],
+            held.scores[source],
             held.labels,
             max_false_rejects=max_false_rejects,
-            file=held.files[name],
+            file=held.files[source],
         )
-        for name in held.variants
+        for name, source in run.items()
     }
     for variant, result in fits.items():
         _log_fit(variant, result)

@@ -27,7 +27,8 @@ def accuracy_costs(
     """Compare every variant with fp32; empty where fp32 is missing.
 
     Args:
-        scores: [n, classes] by variant, of the same images in the same order.
+        scores: [n, classes] by variant, of the same images in the same order; where a variant has
+            fewer, it is compared on those.
         labels: the true class of each image, int [n].
         split: the split of the images.
     """
@@ -35,7 +36,9 @@ def accuracy_costs(
         return {}
     answers = {variant: array.argmax(axis=1) for variant, array in scores.items()}
     costs = {
-        variant: _cost(answers[BASE], answer, labels=labels, split=split)
+        variant: _cost(
+            answers[BASE][: len(answer)], answer, labels=labels[: len(answer)], split=split
+        )
         for variant, answer in answers.items()
     }
     for variant, cost in costs.items():

@@ -45,10 +45,12 @@ class CalibrationSet:
             frames = (read_image(item.path) for item in items)
             yield preprocess_batch(frames, preprocess, count=len(items))
 
-    def watched_batches(self, preprocess: Preprocess, text: str) -> Iterator[NDArray[np.uint8]]:
+    def watched_batches(
+        self, preprocess: Preprocess, text: str, *, size: int = 4
+    ) -> Iterator[NDArray[np.uint8]]:
         """Yield the batches; a progress bar with `text` counts the images."""
         with progress_bar(text, len(self.items)) as advance:
-            for batch in self.batches(preprocess):
+            for batch in self.batches(preprocess, size=size):
                 yield batch
                 advance(len(batch))
 

@@ -6,6 +6,7 @@ Memory does not grow with the number of images.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,23 @@ MAGNITUDE = np.uint32(0x7FFFFFFF)  # without the sign
 # Values that one image adds to the histogram of a tensor; the extremes see all. 256 images give 2
 # million: 210 of them are above the 99.99th percentile.
 SAMPLE = 8192
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What the statistics take of one batch of a tensor.
+
+    Attributes:
+        low: the smallest value; NaN where there is one.
+        high: the largest value; NaN where there is one.
+        images: how many images the batch had.
+        values: for the histogram, float32 [n]; empty without one.
+    """
+
+    low: float
+    high: float
+    images: int
+    values: NDArray[np.float32]
 
 
 class TensorStatistics:
@@ -43,12 +61,16 @@ class TensorStatistics:
 
         NaN and infinity stay visible in `low` and `high` (`finite`); they are not counted.
         """
-        self.low = _smaller(self.low, float(array.min()))
-        self.high = -_smaller(-self.high, -float(array.max()))
+        self.add(glimpse(array, first=self.images if self.counts.size else None))
+
+    def add(self, seen: Glimpse) -> None:
+        """Take in what `glimpse` kept of a batch."""
+        self.low = _smaller(self.low, seen.low)
+        self.high = -_smaller(-self.high, -seen.high)
         if self.counts.size and self.finite:
             self._fit()
-            self._count(sample(array, first=self.images))
-            self.images += len(array)
+            self._count(seen.values)
+            self.images += seen.images
 
     @property
     def finite(self) -> bool:
@@ -85,6 +107,17 @@ class TensorStatistics:
         bits = ((values.view(np.uint32) & MAGNITUDE) >> np.uint32(SHIFT)).astype(np.intp)
         bits -= self.first
         self.counts += np.bincount(np.maximum(bits, 0, out=bits), minlength=BINS)
+
+
+def glimpse(array: NDArray[np.float32], *, first: int | None) -> Glimpse:
+    """Look at one batch, float32 [images, ...], not empty; threads may do so at once.
+
+    Args:
+        array: a batch of the tensor.
+        first: how many images came before; None where no histogram is kept.
+    """
+    values = np.empty(0, np.float32) if first is None else sample(array, first=first)
+    return Glimpse(float(array.min()), float(array.max()), len(array), values)
 
 
 def sample(array: NDArray[np.float32], *, first: int) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ Every tensor that may be quantized is observed, for all methods at once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,9 +13,10 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from finedge.calib.parallel import in_order
 from finedge.calib.ranges.calibration_table import CalibrationTable, CalibrationTables
 from finedge.calib.ranges.collectors import COLLECTORS, EXTREMES_ONLY, check_methods
-from finedge.calib.ranges.histogram import TensorStatistics
+from finedge.calib.ranges.histogram import Glimpse, TensorStatistics, glimpse
 from finedge.errors import DataError, FinedgeError
 from finedge.graph.edit import copied
 from finedge.graph.inlining import inline
@@ -39,8 +40,8 @@ def collect_ranges(
 ) -> CalibrationTable:
     """Run the float model over `batches` and return the range of every float tensor.
 
-    One batch of activations is in memory at a time. The tensors inside attention are not observed:
-    it stays in float.
+    One batch of activations is in memory for each core. The tensors inside attention are not
+    observed: it stays in float.
 
     Raises:
         UsageError: unknown method.
@@ -85,9 +86,9 @@ def collect_curve(
     curve: list[CalibrationTables] = []
     left = sorted(sizes)
     images = 0
-    for batch in batches:
-        observer.observe(batch)
-        images += len(batch)
+    for seen in in_order(observer.look, _numbered(batches)):
+        observer.observe(seen)
+        images += seen[0].images
         if left and images >= left[0]:
             left = [size for size in left if size > images]
             curve.append(observer.tables(methods, images=images))
@@ -100,6 +101,16 @@ def collect_curve(
     if not curve or curve[-1].images < images:
         curve.append(observer.tables(methods, images=images))
     return tuple(curve)
+
+
+def _numbered(
+    batches: Iterable[NDArray[np.uint8]],
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield each batch with the number of images before it."""
+    first = 0
+    for batch in batches:
+        yield first, batch
+        first += len(batch)
 
 
 def refuse_quantized(graph: onnx.GraphProto) -> None:
@@ -145,6 +156,7 @@ class _Observer:
     session: onnxruntime.InferenceSession
     statistics: Mapping[str, TensorStatistics]
     sources: Mapping[str, str]
+    counting: bool
 
     @classmethod
     def of(cls, model: onnx.ModelProto, *, counting: bool) -> _Observer:
@@ -154,13 +166,18 @@ class _Observer:
         session = _open(model, outputs=names)
         floats = {o.name for o in session.get_outputs() if o.type == "tensor(float)"}
         statistics = {n: TensorStatistics(counting=counting) for n in names if n in floats}
-        return cls(model.graph, session, statistics, sources)
+        return cls(model.graph, session, statistics, sources, counting)
 
-    def observe(self, batch: NDArray[np.uint8]) -> None:
-        """Run uint8 [B, H, W, 3], and take its activations in."""
+    def look(self, numbered: tuple[int, NDArray[np.uint8]]) -> tuple[Glimpse, ...]:
+        """Run uint8 [B, H, W, 3], after so many images; return what is kept of each tensor."""
+        first, batch = numbered
         arrays = self.session.run(list(self.statistics), {self.session.get_inputs()[0].name: batch})
-        for name, array in zip(self.statistics, arrays, strict=True):
-            self.statistics[name].observe(array)
+        return tuple(glimpse(a, first=first if self.counting else None) for a in arrays)
+
+    def observe(self, seen: Sequence[Glimpse]) -> None:
+        """Take the activations of a batch in."""
+        for name, of_tensor in zip(self.statistics, seen, strict=True):
+            self.statistics[name].add(of_tensor)
             if not self.statistics[name].finite:
                 raise _not_finite(self.graph, name)
 
@@ -182,7 +199,7 @@ def _open(model: onnx.ModelProto, *, outputs: Iterable[str]) -> onnxruntime.Infe
     copy = copied(model)
     present = {output.name for output in copy.graph.output}
     copy.graph.output.extend(onnx.ValueInfoProto(name=n) for n in outputs if n not in present)
-    settings = session_settings(SessionOptions())
+    settings = session_settings(SessionOptions(threads=1))  # `in_order` runs a batch on each core
     content = copy.SerializeToString()
     return open_model(content, settings, providers=[PROVIDER], name="the float model")
 

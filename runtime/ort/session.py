@@ -104,6 +104,8 @@ def session_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
     settings.log_severity_level = 3
     spinning = "1" if options.spin else "0"
     settings.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    # A thread that spins after its run holds a core, and `auto` times OpenVINO in the same process.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     return settings
 
 

@@ -10,10 +10,18 @@ from finedge.calib.command import calibrate
 from finedge.calib.held_out.confidence import (
     BOUNDS,
     fit,
+    fit_confidence,
     fit_temperature,
     threshold,
 )
-from finedge.calib.held_out.images import MAX_IMAGES, MIN_IMAGES, held_out
+from finedge.calib.held_out.images import (
+    MAX_IMAGES,
+    MIN_IMAGES,
+    HeldOutScores,
+    held_out,
+    is_same,
+)
+from finedge.calib.held_out.paired import accuracy_costs
 from finedge.calib.options import Int8Options
 from finedge.cli import main
 from finedge.confidence import Confidence
@@ -225,3 +233,20 @@ def test_an_unreadable_validation_image_is_left_out(pictured, tmp_path):
     sample = held_out(open_dataset(root))
     assert Item(broken, LABELS.index("level")) not in sample.items
     assert len(sample.items) == 159
+
+
+def test_fp16_is_left_where_it_answers_as_fp32_does():
+    scores = [np.array([[4.0, 0.0], [0.0, 4.0]], np.float32)]
+    assert is_same(scores, [scores[0] + np.float32(0.001)])
+    assert not is_same(scores, [scores[0] * np.float32(0.5)]), "another probability"
+    assert not is_same(scores, [scores[0][::-1]]), "other answers"
+
+
+def test_fp16_that_was_left_has_the_confidence_of_fp32():
+    scores, labels = drawn(2.0, n=400)
+    files = {"fp32": "model.fp32.onnx", "fp16": "model.fp16.onnx"}
+    held = HeldOutScores({"fp32": scores, "fp16": scores[:64]}, files, labels)
+    fits = fit_confidence(held)
+    assert fits["fp16"] == fits["fp32"]
+    assert fits["fp16"].n == len(labels)
+    assert accuracy_costs(held.scores, labels, split="val")["fp16"].n == 64
