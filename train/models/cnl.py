@@ -60,24 +60,26 @@ PLACEMENTS: dict[str, AttentionPlacement] = {
 def placement(backbone: Backbone, *, place: Place = "spatial") -> AttentionPlacement:
     """Return the placement in the table, or a default one for any other backbone.
 
-    The default: the two stages before the last are the responses, d = 64. With place `spatial` the
+    The default: the two stages before the query are the responses, d = 64. With place `spatial` the
     query is the block before the last one that mixes positions, as in the paper (`blocks.5.3` of
-    EfficientNet-Lite0). With `stage` it is the last stage, where only 1x1 convolutions may follow;
-    or the last block but one, where the last stage ends the backbone.
+    EfficientNet-Lite0). With `stage`, and where no block of the last stage is before that, it is
+    the last stage, where only 1x1 convolutions may follow. Where the last stage ends the backbone,
+    it is the last block but one, which may end the stage before.
     """
-    responses = backbone.stages[-3:-1]
     last = backbone.stages[-1] if backbone.stages[-1] != backbone.chain[-1] else backbone.chain[-2]
     if place == "spatial":
-        last = _before_last_spatial(backbone, after=responses[-1]) or last
-    return PLACEMENTS.get(backbone.name) or AttentionPlacement(last, responses, 64)
+        last = _before_last_spatial(backbone) or last
+    order = backbone.chain.index
+    earlier = tuple(stage for stage in backbone.stages[:-1] if order(stage) < order(last))
+    return PLACEMENTS.get(backbone.name) or AttentionPlacement(last, earlier[-2:], 64)
 
 
-def _before_last_spatial(backbone: Backbone, *, after: str) -> str:
-    """Return the block before the last one with a kernel above 1x1; '' if not behind `after`."""
+def _before_last_spatial(backbone: Backbone) -> str:
+    """Return the block before the last one with a kernel above 1x1, if the last stage has it."""
     order = backbone.chain.index
     spatial = [name for name in backbone.chain if _is_spatial(backbone.get_submodule(name))]
     query = order(spatial[-1]) - 1 if spatial else 0
-    return backbone.chain[query] if query > order(after) else ""
+    return backbone.chain[query] if query > order(backbone.stages[-2]) else ""
 
 
 def _is_spatial(block: nn.Module) -> bool:
