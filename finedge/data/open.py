@@ -96,14 +96,13 @@ def log_dataset(data: DataSet) -> None:
 
 
 def _log_cut(data: DataSet) -> None:
-    new_splits = [split for split in ("val", "test") if (data.cut or {}).get(split)]
-    if new_splits:
-        names = " and ".join(new_splits)
-        has = "no splits" if not data.has_splits else "no val split"
-        verb = "are" if len(new_splits) > 1 else "is"
-        text = "the folder has %s: %s %s cut from train, by content and seed"
-        log.info(text, has, names, verb)
-    if "val" not in new_splits and not data.splits.get("val"):
+    cut = [split for split in ("val", "test") if (data.cut or {}).get(split)]
+    if cut:
+        missing = "the folder has no val split: it is"
+        if not data.has_splits:
+            missing = f"the folder has no splits: {' and '.join(cut)} {'are' if cut[1:] else 'is'}"
+        log.info("%s cut from train, by content and seed", missing)
+    if not data.splits.get("val"):
         log.warning(
             "val = 0: there is no val split. Training reports no accuracy, and finedge calibrate "
             "fits no confidence; finedge evaluate measures test"
