@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
 from finedge.image import read_image
 from finedge.preprocess import preprocess
@@ -160,3 +161,15 @@ def test_randaugment_depends_on_the_generator_only():
     first, again = (augmented(frame, 4, randaugment=9, random_erasing=0.5) for _ in range(2))
     assert np.array_equal(first, again)
     assert len({augmented(frame, seed, randaugment=9).tobytes() for seed in range(8)}) == 8
+
+
+def test_hue_is_torchvisions_drawn_from_the_generator():
+    frame, how = noise(40, 40), Preprocess(resize=32, crop=32)
+    plain = augmented(frame, 3, how, augment="crop", flip=False)
+    shifted = augmented(frame, 3, how, augment="crop", flip=False, hue=0.1)
+    generator = np.random.default_rng(3)
+    augment(frame, how, recipe=Recipe(size=32, augment="crop", flip=False), generator=generator)
+    factor = float(generator.uniform(-0.1, 0.1))
+    expected = np.asarray(F.adjust_hue(Image.fromarray(plain), factor))
+    assert np.array_equal(shifted, expected)
+    assert not np.array_equal(shifted, plain)
