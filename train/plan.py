@@ -82,11 +82,15 @@ def planned(request: TrainingRequest) -> RunPlan:
         options.model or "cnl",
         options.backbone or "efficientnet_lite0",
         str(options.weights or "imagenet"),
-        override(read_recipe(request.recipe.recipe or "common"), request.recipe),
+        override(read_recipe(_recipe_name(request)), request.recipe),
     )
     model_entry(plan.model)  # before the images are read: a wrong name is reported at once
     backbones.entry(plan.backbone)
     return plan
+
+
+def _recipe_name(request: TrainingRequest) -> str:
+    return request.recipe.recipe or ("quick" if request.recipe.quick else "common")
 
 
 def recorded_plan(record: Mapping[str, Any]) -> RunPlan:

@@ -80,6 +80,8 @@ class RecipeOptions:
         freeze: number of backbone stages that are not trained.
         ema: decay of the moving average of the weights; 0 is off.
         compile: run the model through torch.compile during training.
+        quick: freeze the backbone, cache its feature maps, and train what comes after them. Without
+            --recipe it takes the recipe quick.
         option: KEY=VALUE for the model, on top of the recipe's [options]. VALUE is JSON or text.
             Can be given several times.
         teacher: a run whose scores the model learns from too. The recipe's distill_weight and
@@ -96,6 +98,7 @@ class RecipeOptions:
     freeze: int | None = None
     ema: float | None = None
     compile: bool = False
+    quick: bool = False
     option: UseAppendAction[tuple[str, ...]] = ()
     teacher: Path | None = None
 
@@ -108,11 +111,13 @@ class MachineOptions:
         workers: threads of each process that prepare images; default one for each core.
         device: auto takes the GPU where there is one.
         profile: time the phases of each step. The training is then slightly slower.
+        maps: folder of the feature maps that --quick caches; default feature_maps beside --out.
     """
 
     workers: int | None = None
     device: Device = "auto"
     profile: bool = False
+    maps: Path | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:

@@ -17,6 +17,7 @@ from finedge.train.distill import Teacher, open_teacher
 from finedge.train.distributed import World
 from finedge.train.folder import begin, require_new
 from finedge.train.plan import RunPlan, planned
+from finedge.train.quick.trainer import QuickTrainer
 from finedge.train.recipe import Recipe, override, recipe_from
 from finedge.train.request import TrainingRequest
 from finedge.train.run import read_record, rebuild, record_texts, recorded_data, write_record
@@ -49,10 +50,11 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     path = request.recipe.teacher
     teacher = _teacher(path, spec, plan.recipe, device=world.device) if path else None
     pretrained = plan.pretrained
-    trainer = _trainer(
-        Job(out, model, spec, plan.recipe, images, pretrained, world, request.machine, teacher)
-    )
+    job = Job(out, model, spec, plan.recipe, images, pretrained, world, request.machine, teacher)
+    trainer = _trainer(job, quick=request.recipe.quick)
     record = _record(trainer.job, weights=plan.weights, command=request.command())
+    if request.recipe.quick:
+        record["quick"] = {"maps": str(_maps(job).resolve())}
     texts = record_texts(record, data=images)
     world.wait()  # until every process has seen that `out` was absent
     if world.writer:
@@ -63,7 +65,7 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
 def _warn_of_a_long_training(request: TrainingRequest, plan: RunPlan, world: World) -> None:
     """Warn where nobody chose a recipe, and the default one would take days on this CPU."""
     options = request.recipe
-    chosen = options.recipe or options.epochs or options.size
+    chosen = options.recipe or options.epochs or options.size or options.quick
     if world.writer and world.device.type == "cpu" and not chosen:
         log.warning(
             "without --recipe this trains %d epochs at %d px, which is meant for a GPU; "
@@ -90,9 +92,8 @@ def resumed(request: TrainingRequest, *, world: World) -> Trainer:
     teacher = _recorded_teacher(record, request, spec=spec, recipe=recipe, world=world)
     pretrained = record["model"]["weights"] != "none"
     model = rebuild(record, path=out)
-    trainer = _trainer(
-        Job(out, model, spec, recipe, images, pretrained, world, request.machine, teacher)
-    )
+    job = Job(out, model, spec, recipe, images, pretrained, world, request.machine, teacher)
+    trainer = _trainer(job, quick="quick" in record)
     trainer.load()
     world.wait()  # until every process has read what is now written
     if world.writer:
@@ -109,7 +110,11 @@ def _changed_recipe(recipe: Recipe, request: TrainingRequest) -> Recipe:
     return changed
 
 
-def _trainer(job: Job) -> Trainer:
+def _maps(job: Job) -> Path:
+    return job.machine.maps or job.path.parent / "feature_maps"
+
+
+def _trainer(job: Job, *, quick: bool) -> Trainer:
     job.model.backbone.freeze(job.recipe.freeze)
     world = job.world
     require_trainable(job.model, job.recipe, images=job.recipe.batch_size // world.size)
@@ -118,7 +123,7 @@ def _trainer(job: Job) -> Trainer:
         place = f"{world.size} processes, this one on {world.device}"
     spec = job.spec
     log.info("%s on %s; %s; %s", spec.model, spec.backbone, spec.preprocess.describe(), place)
-    return Trainer(job)
+    return QuickTrainer(job, maps=_maps(job)) if quick else Trainer(job)
 
 
 def _spec(plan: RunPlan, labels: tuple[str, ...], *, outputs: Any) -> Spec:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import nn
@@ -54,6 +55,9 @@ class TrainingStep:
         self.device, self.clock = world.device, clock
         self.parallel = world.wrap(model)
         self.forward = torch.compile(self.parallel) if recipe.compile else self.parallel
+        self.inputs: Callable[[torch.Tensor], torch.Tensor] = partial(
+            normalise, preprocessing=spec.preprocess
+        )
         self.bf16 = recipe.bf16 == "on" or (recipe.bf16 == "auto" and world.device.type == "cuda")
 
     def __call__(self, batches: Iterator[Batch], *, images: int, lr: float) -> torch.Tensor:
@@ -94,7 +98,7 @@ class TrainingStep:
             t.to(self.device, non_blocking=True) for t in (batch.frames, batch.targets)
         )
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            outputs = self.forward(normalise(frames, self.spec.preprocess))
+            outputs = self.forward(self.inputs(frames))
             loss: torch.Tensor = self.model.loss(
                 outputs, targets, label_smoothing=self.recipe.label_smoothing
             )

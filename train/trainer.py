@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from finedge.data import DataSet
 from finedge.errors import FinedgeError, UsageError
@@ -189,19 +191,22 @@ class Trainer:
         start = time.perf_counter()
         result = self.model if self.ema is None else self.ema.model
         self.world.share_buffers(result)
-        items = self.world.share(self.job.data.splits.get("val", ()))
-        ranks = target_ranks(
-            result,
-            items,
+        ranks = self._ranks(result)
+        return {
+            "val": accuracy(self.world.gathered(ranks)),
+            "val_seconds": round(time.perf_counter() - start, 2),
+        }
+
+    def _ranks(self, model: FineGrained) -> NDArray[np.int64]:
+        """Return the ranks of this process's share of the val split."""
+        return target_ranks(
+            model,
+            self.world.share(self.job.data.splits.get("val", ())),
             self.job.spec,
             device=self.world.device,
             workers=self.workers,
             progress="validating" if self.world.writer else "",
         )
-        return {
-            "val": accuracy(self.world.gathered(ranks)),
-            "val_seconds": round(time.perf_counter() - start, 2),
-        }
 
     def _require_finite(self, value: torch.Tensor, epoch: int) -> None:
         if not math.isfinite(value.item()):

@@ -50,11 +50,17 @@ def target_ranks(
     with progress_bar(progress, total, enabled=bool(progress)) as advance:
         for batch in groups:
             scores = model(normalise(batch.frames.to(device), spec.preprocess))[spec.main.name]
-            order = scores.argsort(dim=1, descending=True, stable=True)
-            hits = order == batch.targets.to(device)[:, None]
-            ranks.append(hits.int().argmax(dim=1).cpu().numpy())
+            ranks.append(ranks_of(scores, batch.targets.to(device)))
             advance(1)
     return np.concatenate(ranks).astype(np.int64) if ranks else np.zeros(0, np.int64)
+
+
+def ranks_of(scores: torch.Tensor, targets: torch.Tensor) -> NDArray[np.int64]:
+    """Return the rank of each label among its scores: [B, num_classes], int64 [B] -> int64 [B]."""
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    hits = order == targets[:, None]
+    ranks: NDArray[np.int64] = hits.int().argmax(dim=1).cpu().numpy().astype(np.int64)
+    return ranks
 
 
 def accuracy(ranks: NDArray[np.int64]) -> dict[str, Any]:
