@@ -13,6 +13,7 @@ from finedge.train.models import FineGrained, build_model
 from finedge.train.models import entry as model_entry
 from finedge.train.recipe import Recipe, override, read_recipe, recipe_from
 from finedge.train.request import TrainingRequest
+from finedge.train.start import is_run
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class RunPlan:
                 self.model,
                 num_classes=num_classes,
                 backbone=self.backbone,
-                weights=self.weights,
+                weights="none" if is_run(self.weights) else self.weights,
                 **options,
             )
         except (TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tyro.conf import UseAppendAction
 
@@ -56,7 +56,8 @@ class ModelOptions:
     Attributes:
         model: see `finedge models`; default cnl.
         backbone: see `finedge models`; default efficientnet_lite0.
-        weights: initial weights of the backbone: imagenet (default), none, or a file.
+        weights: initial weights of the backbone: imagenet (default), none, or a file. The folder of
+            a run gives its whole model, where model and labels are the same.
     """
 
     model: str | None = None
@@ -111,12 +112,14 @@ class MachineOptions:
         workers: threads of each process that prepare images; default one for each core.
         device: auto takes the GPU where there is one.
         profile: time the phases of each step. The training is then slightly slower.
+        cache: ram keeps the decoded images in memory, where half of the free memory holds them.
         maps: folder of the feature maps that --quick caches; default feature_maps beside --out.
     """
 
     workers: int | None = None
     device: Device = "auto"
     profile: bool = False
+    cache: Literal["none", "ram"] = "none"
     maps: Path | None = None
 
     def __post_init__(self) -> None:

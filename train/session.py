@@ -21,6 +21,7 @@ from finedge.train.quick.trainer import QuickTrainer
 from finedge.train.recipe import Recipe, override, recipe_from
 from finedge.train.request import TrainingRequest
 from finedge.train.run import read_record, rebuild, record_texts, recorded_data, write_record
+from finedge.train.start import is_run, start_from
 from finedge.train.trainable import require_trainable
 from finedge.train.trainer import Job, Trainer
 
@@ -45,6 +46,8 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     images = open_dataset(request.run.data, seed=plan.recipe.seed)
     torch.manual_seed(plan.recipe.seed)
     model = plan.build(num_classes=len(images.labels))
+    if is_run(plan.weights):
+        start_from(model, Path(plan.weights), name=plan.model, labels=images.labels)
     images = drop_unreadable(images)
     spec = _spec(plan, images.labels, outputs=model.outputs)
     path = request.recipe.teacher

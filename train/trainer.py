@@ -18,15 +18,17 @@ from numpy.typing import NDArray
 from finedge.data import DataSet
 from finedge.errors import FinedgeError, UsageError
 from finedge.files import write_text
+from finedge.image import read_image
 from finedge.progress import progress_bar
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_checkpoint, save_checkpoint
+from finedge.train.decoded import decoded_images
 from finedge.train.distill import Teacher
 from finedge.train.distributed import World
 from finedge.train.ema import MovingAverage
 from finedge.train.evaluate.accuracy import accuracy, target_ranks
-from finedge.train.loader import Batch, TrainingImages, batches, default_workers, scaled
+from finedge.train.loader import Batch, Read, TrainingImages, batches, default_workers, scaled
 from finedge.train.models import FineGrained
 from finedge.train.optimizer import lr_at, sgd
 from finedge.train.profile import StepClock
@@ -82,6 +84,7 @@ class Trainer:
             world=world,
             clock=self.clock,
         )
+        self.read = _reader(job)
         self.epoch = 0
         self.rows: list[dict[str, Any]] = []
 
@@ -175,6 +178,7 @@ class Trainer:
             scaled(self.job.spec.preprocess, recipe.side(epoch)),
             recipe,
             epoch,
+            self.read,
         )
         share = world.share(images.order()[: self.steps * self.images_per_step])
         return batches(
@@ -206,6 +210,7 @@ class Trainer:
             device=self.world.device,
             workers=self.workers,
             progress="validating" if self.world.writer else "",
+            read=self.read,
         )
 
     def _require_finite(self, value: torch.Tensor, epoch: int) -> None:
@@ -237,6 +242,14 @@ def summary(path: Path, spec: Spec, rows: Sequence[Mapping[str, Any]]) -> dict[s
         "seconds": round(sum(row["seconds"] + row["val_seconds"] for row in rows), 2),
         **({"profile": last["profile"]} if "profile" in last else {}),
     }
+
+
+def _reader(job: Job) -> Read:
+    """Return what decodes images: from the files, or from memory with `--cache ram`."""
+    if job.machine.cache != "ram":
+        return read_image
+    items = (*job.data.split("train"), *job.data.splits.get("val", ()))
+    return decoded_images([item.path for item in items], processes=job.world.local_size).read
 
 
 def _steps(images: int, recipe: Recipe, world: World) -> tuple[int, int]:

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from finedge.data import Item
+from finedge.image import read_image
 from finedge.measure import accuracy_record
 from finedge.progress import progress_bar
 from finedge.spec import Spec
-from finedge.train.loader import EvaluationImages, batches, normalise
+from finedge.train.loader import EvaluationImages, Read, batches, normalise
 from finedge.train.models import FineGrained
 
 BATCH = 32
@@ -30,6 +31,7 @@ def target_ranks(
     workers: int,
     perturbation: str | None = None,
     progress: str = "",
+    read: Read = read_image,
 ) -> NDArray[np.int64]:
     """Return the rank of each image's label among the scores: int64 [N], 0 is the first place.
 
@@ -41,9 +43,10 @@ def target_ranks(
         workers: threads that prepare images.
         perturbation: applied to the frames first, one of `finedge.synthetic.perturb.PERTURBATIONS`.
         progress: text of a progress bar; empty for none.
+        read: decodes a file.
     """
     model.to(device).eval()
-    images = EvaluationImages(items, spec.preprocess, perturbation)
+    images = EvaluationImages(items, spec.preprocess, perturbation, read)
     groups = batches(images, range(len(images)), batch_size=BATCH, workers=workers)
     ranks = []
     total = math.ceil(len(images) / BATCH)

@@ -25,8 +25,10 @@ from torch import Tensor
 from finedge.data import DataSet
 from finedge.errors import SystemProblem
 from finedge.files import write_text
+from finedge.image import read_image
 from finedge.spec import Preprocess
 from finedge.train.backbones import Backbone
+from finedge.train.loader import Read
 from finedge.train.quick.cache_record import CacheRecord, cache_record
 from finedge.train.quick.map_files import is_whole, write_view
 from finedge.train.quick.views import EVALUATION, ViewImages, view_images
@@ -195,6 +197,7 @@ def plan_cache(
     place: Path,
     views: int | None = None,
     splits: Sequence[str] = ("train", "val"),
+    read: Read = read_image,
 ) -> CachePlan:
     """Return the plan of a cache; nothing is written.
 
@@ -207,13 +210,16 @@ def plan_cache(
         place: the folder of all caches.
         views: augmented views of each training image; default the recipe's.
         splits: that are cached; a split without images is left out.
+        read: decodes a file.
     """
     count = recipe.views if views is None else views
     return CachePlan(
         place,
         cache_record(backbone, data, preprocess=preprocess, recipe=recipe),
         dict(shapes),
-        view_images(data, preprocess=preprocess, recipe=recipe, views=count, splits=splits),
+        view_images(
+            data, preprocess=preprocess, recipe=recipe, views=count, splits=splits, read=read
+        ),
     )
 
 

@@ -42,18 +42,20 @@ class QuickTrainer(Trainer):
 
     def __init__(self, job: Job, *, maps: Path) -> None:
         _require_quick(job)
-        self.plan = plan_cache(
-            job.model.backbone,
-            job.data,
-            preprocess=job.spec.preprocess,
-            recipe=job.recipe,
-            shapes=map_shapes(job.model, size=job.recipe.size),
-            place=maps,
-        )
-        self.plan.require_room()
+        shapes = map_shapes(job.model, size=job.recipe.size)
         job.model.backbone = CachedBackbone(job.model.backbone)
         super().__init__(job)
         self.step.inputs = self._serve
+        self.plan = plan_cache(
+            self.model.backbone,
+            job.data,
+            preprocess=job.spec.preprocess,
+            recipe=job.recipe,
+            shapes=shapes,
+            place=maps,
+            read=self.read,
+        )
+        self.plan.require_room()
 
     @cached_property
     def cache(self) -> FeatureCache:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finedge.data import DataSet
+from finedge.image import read_image
 from finedge.spec import Preprocess
-from finedge.train.loader import EvaluationImages, TrainingImages
+from finedge.train.loader import EvaluationImages, Read, TrainingImages
 from finedge.train.quick.cache_record import view_recipe
 from finedge.train.recipe import Recipe
 
@@ -31,16 +32,17 @@ def view_images(
     recipe: Recipe,
     views: int,
     splits: Sequence[str],
+    read: Read = read_image,
 ) -> tuple[ViewImages, ...]:
     """Return the views of the splits that have images; view K is augmented as epoch K would be."""
     present = {split: data.splits[split] for split in splits if data.splits.get(split)}
     plain = [
-        ViewImages(split, EVALUATION, EvaluationImages(items, preprocess))
+        ViewImages(split, EVALUATION, EvaluationImages(items, preprocess, read=read))
         for split, items in present.items()
     ]
     seeded = view_recipe(recipe)
     augmented = [
-        ViewImages(AUGMENTED, view, TrainingImages(items, preprocess, seeded, view))
+        ViewImages(AUGMENTED, view, TrainingImages(items, preprocess, seeded, view, read))
         for split, items in present.items()
         if split == AUGMENTED
         for view in range(1, views + 1)
