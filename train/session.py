@@ -54,10 +54,11 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     teacher = _teacher(path, spec, plan.recipe, device=world.device) if path else None
     pretrained = plan.pretrained
     job = Job(out, model, spec, plan.recipe, images, pretrained, world, request.machine, teacher)
-    trainer = _trainer(job, quick=request.recipe.quick)
+    maps = (request.machine.maps or out.parent / "feature_maps") if request.recipe.quick else None
+    trainer = _trainer(job, maps=maps)
     record = _record(trainer.job, weights=plan.weights, command=request.command())
-    if request.recipe.quick:
-        record["quick"] = {"maps": str(_maps(job).resolve())}
+    if maps:
+        record["quick"] = {"maps": str(maps.resolve())}
     texts = record_texts(record, data=images)
     world.wait()  # until every process has seen that `out` was absent
     if world.writer:
@@ -96,7 +97,8 @@ def resumed(request: TrainingRequest, *, world: World) -> Trainer:
     pretrained = record["model"]["weights"] != "none"
     model = rebuild(record, path=out)
     job = Job(out, model, spec, recipe, images, pretrained, world, request.machine, teacher)
-    trainer = _trainer(job, quick="quick" in record)
+    maps = request.machine.maps or Path(record["quick"]["maps"]) if "quick" in record else None
+    trainer = _trainer(job, maps=maps)
     trainer.load()
     world.wait()  # until every process has read what is now written
     if world.writer:
@@ -113,11 +115,7 @@ def _changed_recipe(recipe: Recipe, request: TrainingRequest) -> Recipe:
     return changed
 
 
-def _maps(job: Job) -> Path:
-    return job.machine.maps or job.path.parent / "feature_maps"
-
-
-def _trainer(job: Job, *, quick: bool) -> Trainer:
+def _trainer(job: Job, *, maps: Path | None) -> Trainer:
     job.model.backbone.freeze(job.recipe.freeze)
     world = job.world
     require_trainable(job.model, job.recipe, images=job.recipe.batch_size // world.size)
@@ -126,7 +124,7 @@ def _trainer(job: Job, *, quick: bool) -> Trainer:
         place = f"{world.size} processes, this one on {world.device}"
     spec = job.spec
     log.info("%s on %s; %s; %s", spec.model, spec.backbone, spec.preprocess.describe(), place)
-    return QuickTrainer(job, maps=_maps(job)) if quick else Trainer(job)
+    return QuickTrainer(job, maps=maps) if maps else Trainer(job)
 
 
 def _spec(plan: RunPlan, labels: tuple[str, ...], *, outputs: Any) -> Spec:

@@ -20,7 +20,7 @@ from finedge.train.evaluate.accuracy import ranks_of
 from finedge.train.loader import Batch, batched
 from finedge.train.models import FineGrained
 from finedge.train.quick.cached_backbone import CachedBackbone, map_shapes
-from finedge.train.quick.feature_cache import FeatureCache, plan_cache
+from finedge.train.quick.feature_cache import CachePlan, FeatureCache, plan_cache
 from finedge.train.quick.views import EVALUATION
 from finedge.train.trainer import Job, Trainer
 
@@ -37,25 +37,45 @@ class QuickTrainer(Trainer):
 
     Raises:
         UsageError: the job needs more than cached maps.
-        SystemProblem: the disk has no room for the maps.
     """
 
     def __init__(self, job: Job, *, maps: Path) -> None:
         _require_quick(job)
-        shapes = map_shapes(job.model, size=job.recipe.size)
+        self.place = maps
+        self.shapes = map_shapes(job.model, size=job.recipe.size)
         job.model.backbone = CachedBackbone(job.model.backbone)
         super().__init__(job)
         self.step.inputs = self._serve
-        self.plan = plan_cache(
+
+    @cached_property
+    def plan(self) -> CachePlan:
+        """The maps that this training needs; the weights must be loaded before."""
+        job = self.job
+        return plan_cache(
             self.model.backbone,
             job.data,
             preprocess=job.spec.preprocess,
             recipe=job.recipe,
-            shapes=shapes,
-            place=maps,
+            shapes=self.shapes,
+            place=self.place,
             read=self.read,
         )
-        self.plan.require_room()
+
+    def save(self) -> None:
+        """Write metrics and checkpoint. Before the first of them, the room for the maps is checked.
+
+        Raises:
+            SystemProblem: the disk has no room for the maps; nothing was written.
+        """
+        if self.epoch == 0:
+            self.plan.require_room()
+        super().save()
+
+    def load(self) -> None:
+        """Go back to the run's checkpoint; the room for maps that are missing is checked."""
+        super().load()
+        if self.epoch < self.recipe.epochs:
+            self.plan.require_room()
 
     @cached_property
     def cache(self) -> FeatureCache:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finedge.errors import UsageError
+from finedge.errors import SystemProblem, UsageError
 from finedge.train.evaluate.command import evaluate
+from finedge.train.quick import feature_cache
 from finedge.train.quick.feature_cache import FeatureCache
 from finedge.train.run import load_run
 from finedge.train.step import TrainingStep
@@ -75,6 +76,7 @@ def test_an_interrupted_run_is_resumed_on_the_same_maps(
         with pytest.raises(KeyboardInterrupt):
             train(out=broken, **options(pictures))
     train(out=broken, resume=True, device="cpu")
+    assert len(list((tmp_path / "feature_maps").iterdir())) == 1
     whole, resumed = (load_file(p / "checkpoint.safetensors") for p in (quick_run[0], broken))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -111,3 +113,10 @@ def test_what_cannot_use_cached_maps_is_refused(train, pictures, tmp_path, chang
 def test_the_maps_are_not_computed_for_a_finished_run(quick_run, train, monkeypatch):
     monkeypatch.setattr(FeatureCache, "maps", None)
     assert train(out=quick_run[0], resume=True, device="cpu")["epochs"] == 3
+
+
+def test_without_room_for_the_maps_no_run_appears(train, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "_free_bytes", lambda _: 1 << 20)
+    with pytest.raises(SystemProblem, match="of feature maps, and 1 MiB free"):
+        train(out=tmp_path / "run", **options(pictures))
+    assert not (tmp_path / "run").exists()
