@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from finedge.spec import Preprocess
 from finedge.synthetic.perturb import perturb
 from finedge.train.augment import Frame, augment
 from finedge.train.recipe import Recipe
+
+Read = Callable[[Path], Frame]
 
 AHEAD = 3  # batches being prepared while one is trained on
 MAX_WORKERS = 16
@@ -38,12 +41,14 @@ class Batch:
 class EvaluationImages:
     """Map-style data set of the pixels that the device sees.
 
-    A frame goes through `preprocess` only; with `perturbation` it is perturbed first.
+    A frame goes through `preprocess` only; with `perturbation` it is perturbed first. `read`
+    decodes a file.
     """
 
     items: Sequence[Item]
     preprocessing: Preprocess
     perturbation: str | None = None
+    read: Read = read_image
 
     def __len__(self) -> int:
         return len(self.items)
@@ -51,7 +56,7 @@ class EvaluationImages:
     def __getitem__(self, index: int) -> tuple[Frame, int]:
         """Return one image as uint8 [crop, crop, 3] and its class index."""
         item = self.items[index]
-        frame = read_image(item.path)
+        frame = self.read(item.path)
         if self.perturbation:
             frame = perturb(frame, self.perturbation, index=index)
         return preprocess(frame, self.preprocessing), item.label
@@ -61,13 +66,15 @@ class EvaluationImages:
 class TrainingImages:
     """Map-style data set of augmented pixels.
 
-    They are a function of (seed, epoch, index), so that a resumed run sees the same pixels.
+    They are a function of (seed, epoch, index), so that a resumed run sees the same pixels. `read`
+    decodes a file.
     """
 
     items: Sequence[Item]
     preprocessing: Preprocess
     recipe: Recipe
     epoch: int
+    read: Read = read_image
 
     def __len__(self) -> int:
         return len(self.items)
@@ -79,7 +86,7 @@ class TrainingImages:
         """
         item = self.items[index % len(self.items)]
         generator = np.random.default_rng((self.recipe.seed, self.epoch, index))
-        frame = read_image(item.path)
+        frame = self.read(item.path)
         pixels = augment(frame, self.preprocessing, recipe=self.recipe, generator=generator)
         return pixels, item.label
 

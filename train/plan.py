@@ -13,6 +13,7 @@ from finedge.train.models import FineGrained, build_model
 from finedge.train.models import entry as model_entry
 from finedge.train.recipe import Recipe, override, read_recipe, recipe_from
 from finedge.train.request import TrainingRequest
+from finedge.train.start import is_run
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class RunPlan:
                 self.model,
                 num_classes=num_classes,
                 backbone=self.backbone,
-                weights=self.weights,
+                weights="none" if is_run(self.weights) else self.weights,
                 **options,
             )
         except (TypeError, ValueError) as error:
@@ -82,11 +83,15 @@ def planned(request: TrainingRequest) -> RunPlan:
         options.model or "cnl",
         options.backbone or "efficientnet_lite0",
         str(options.weights or "imagenet"),
-        override(read_recipe(request.recipe.recipe or "common"), request.recipe),
+        override(read_recipe(_recipe_name(request)), request.recipe),
     )
     model_entry(plan.model)  # before the images are read: a wrong name is reported at once
     backbones.entry(plan.backbone)
     return plan
+
+
+def _recipe_name(request: TrainingRequest) -> str:
+    return request.recipe.recipe or ("quick" if request.recipe.quick else "common")
 
 
 def recorded_plan(record: Mapping[str, Any]) -> RunPlan:

@@ -29,6 +29,7 @@ MAX_MILESTONES = 1_000
 MAX_TEMPERATURE = 1_000.0  # far past it, both distributions are uniform in float32
 MAX_ALPHA = 100.0  # of a beta distribution: past it, all images are mixed half and half
 MAX_VAL = 0.5  # of train; more is a typing error
+MAX_VIEWS = 1_000  # of each image: as many as epochs that see a new one each time
 MAX_SEED = 2**32 - 1  # the seed of an epoch and a process is made of it, and fits 64 bits
 
 Augment = Literal["resized-crop", "crop", "pad-crop"]
@@ -88,6 +89,7 @@ RANGES = {
     "val": Interval(0, MAX_VAL),
     "ema": Interval(0, 1, "[)"),
     "freeze": Interval(0),
+    "views": Interval(0, MAX_VIEWS),
     "distill_weight": Interval(0, 1),
     "distill_temperature": Interval(0, MAX_TEMPERATURE, "(]"),
     "seed": Interval(0, MAX_SEED),
@@ -176,6 +178,8 @@ class Recipe:
         channels_last: memory format of weights and images.
         compile: run the model through torch.compile.
         freeze: number of backbone stages, from the input on, that are not trained.
+        views: augmented views of each training image whose feature maps `--quick` caches, beside
+            the pixels of evaluation.
         freeze_norm: BatchNorm of the whole model uses its stored statistics and does not update
             them.
         distill_weight: weight of the teacher's term in the loss where there is a teacher, in
@@ -236,6 +240,7 @@ class Recipe:
     channels_last: bool = True
     compile: bool = False
     freeze: int = 0
+    views: int = 4
     freeze_norm: bool = False
     distill_weight: float = 0.5
     distill_temperature: float = 4.0

@@ -58,7 +58,8 @@ class ModelOptions:
     Attributes:
         model: see `finedge models`; default cnl.
         backbone: see `finedge models`; default efficientnet_lite0.
-        weights: initial weights of the backbone: imagenet (default), none, or a file.
+        weights: initial weights of the backbone: imagenet (default), none, or a file. The folder of
+            a run gives its whole model, where model and labels are the same.
     """
 
     model: str | None = None
@@ -82,6 +83,8 @@ class RecipeOptions:
         freeze: number of backbone stages that are not trained.
         ema: decay of the moving average of the weights; 0 is off.
         compile: run the model through torch.compile during training.
+        quick: freeze the backbone, cache its feature maps, and train what comes after them. Without
+            --recipe it takes the recipe quick.
         option: KEY=VALUE for the model, on top of the recipe's [options]. VALUE is JSON or text.
             Can be given several times.
         set: KEY=VALUE for any key of the recipe. VALUE is JSON or text. Can be given several times.
@@ -99,6 +102,7 @@ class RecipeOptions:
     freeze: int | None = None
     ema: float | None = None
     compile: bool = False
+    quick: bool = False
     option: UseAppendAction[tuple[str, ...]] = ()
     set: UseAppendAction[tuple[str, ...]] = ()
     teacher: Path | None = None
@@ -114,12 +118,16 @@ class MachineOptions:
         profile: time the phases of each step. The training is then slightly slower.
         log_to: write the metrics of every epoch there too: TensorBoard (into OUT/tensorboard) or
             MLflow (where MLFLOW_TRACKING_URI says).
+        cache: ram keeps the decoded images in memory, where half of the free memory holds them.
+        maps: folder of the feature maps that --quick caches; default feature_maps beside --out.
     """
 
     workers: int | None = None
     device: Device = "auto"
     profile: bool = False
     log_to: LogTo | None = None
+    cache: Literal["none", "ram"] = "none"
+    maps: Path | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:

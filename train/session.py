@@ -17,9 +17,11 @@ from finedge.train.distill import Teacher, open_teacher
 from finedge.train.distributed import World
 from finedge.train.folder import begin, require_new
 from finedge.train.plan import RunPlan, planned
+from finedge.train.quick.trainer import QuickTrainer
 from finedge.train.recipe import Recipe, override, recipe_from
 from finedge.train.request import TrainingRequest
 from finedge.train.run import read_record, rebuild, record_texts, recorded_data, write_record
+from finedge.train.start import is_run, start_from
 from finedge.train.stopping import require_val
 from finedge.train.trainable import require_trainable
 from finedge.train.trainer import Job, Trainer
@@ -45,15 +47,19 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     images = open_dataset(request.run.data, seed=plan.recipe.seed, val=plan.recipe.val)
     torch.manual_seed(plan.recipe.seed)
     model = plan.build(num_classes=len(images.labels))
+    if is_run(plan.weights):
+        start_from(model, Path(plan.weights), name=plan.model, labels=images.labels)
     images = drop_unreadable(images)
     spec = _spec(plan, images.labels, outputs=model.outputs)
     path = request.recipe.teacher
     teacher = _teacher(path, spec, plan.recipe, device=world.device) if path else None
     pretrained = plan.pretrained
-    trainer = _trainer(
-        Job(out, model, spec, plan.recipe, images, pretrained, world, request.machine, teacher)
-    )
+    job = Job(out, model, spec, plan.recipe, images, pretrained, world, request.machine, teacher)
+    maps = (request.machine.maps or out.parent / "feature_maps") if request.recipe.quick else None
+    trainer = _trainer(job, maps=maps)
     record = _record(trainer.job, weights=plan.weights, command=request.command())
+    if maps:
+        record["quick"] = {"maps": str(maps.resolve())}
     texts = record_texts(record, data=images)
     world.wait()  # until every process has seen that `out` was absent
     if world.writer:
@@ -64,7 +70,7 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
 def _warn_of_a_long_training(request: TrainingRequest, plan: RunPlan, world: World) -> None:
     """Warn where nobody chose a recipe, and the default one would take days on this CPU."""
     options = request.recipe
-    chosen = options.recipe or options.epochs or options.size or options.set
+    chosen = options.recipe or options.epochs or options.size or options.set or options.quick
     if world.writer and world.device.type == "cpu" and not chosen:
         log.warning(
             "without --recipe this trains %d epochs at %d px, which is meant for a GPU; "
@@ -91,9 +97,9 @@ def resumed(request: TrainingRequest, *, world: World) -> Trainer:
     teacher = _recorded_teacher(record, request, spec=spec, recipe=recipe, world=world)
     pretrained = record["model"]["weights"] != "none"
     model = rebuild(record, path=out)
-    trainer = _trainer(
-        Job(out, model, spec, recipe, images, pretrained, world, request.machine, teacher)
-    )
+    job = Job(out, model, spec, recipe, images, pretrained, world, request.machine, teacher)
+    maps = request.machine.maps or Path(record["quick"]["maps"]) if "quick" in record else None
+    trainer = _trainer(job, maps=maps)
     trainer.load()
     world.wait()  # until every process has read what is now written
     if world.writer:
@@ -110,7 +116,7 @@ def _changed_recipe(recipe: Recipe, request: TrainingRequest) -> Recipe:
     return changed
 
 
-def _trainer(job: Job) -> Trainer:
+def _trainer(job: Job, *, maps: Path | None) -> Trainer:
     require_val(job.recipe, job.data)
     job.model.backbone.freeze(job.recipe.freeze)
     world = job.world
@@ -120,7 +126,7 @@ def _trainer(job: Job) -> Trainer:
         place = f"{world.size} processes, this one on {world.device}"
     spec = job.spec
     log.info("%s on %s; %s; %s", spec.model, spec.backbone, spec.preprocess.describe(), place)
-    return Trainer(job)
+    return QuickTrainer(job, maps=maps) if maps else Trainer(job)
 
 
 def _spec(plan: RunPlan, labels: tuple[str, ...], *, outputs: Any) -> Spec:

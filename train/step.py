@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import nn
@@ -58,6 +59,9 @@ class TrainingStep:
         self.device, self.clock = world.device, clock
         self.parallel = world.wrap(model)
         self.forward = torch.compile(self.parallel) if recipe.compile else self.parallel
+        self.inputs: Callable[[torch.Tensor], torch.Tensor] = partial(
+            normalise, preprocessing=spec.preprocess
+        )
         self.bf16 = recipe.bf16 == "on" or (recipe.bf16 == "auto" and world.device.type == "cuda")
 
     def __call__(self, batches: Iterator[Batch], *, images: int, lr: float) -> torch.Tensor:
@@ -99,7 +103,7 @@ class TrainingStep:
         )
         frames, targets, smoothing = self.targets(frames, targets)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            outputs = self.forward(normalise(frames, self.spec.preprocess))
+            outputs = self.forward(self.inputs(frames))
             loss: torch.Tensor = self.model.loss(outputs, targets, label_smoothing=smoothing)
             if self.teacher is not None:
                 weight, temperature = self.recipe.distill_weight, self.recipe.distill_temperature

@@ -18,15 +18,17 @@ from finedge.confusion.counts import Confusion
 from finedge.data import DataSet
 from finedge.errors import FinedgeError, UsageError
 from finedge.files import write_text
+from finedge.image import read_image
 from finedge.progress import progress_bar
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import best_weights, load_checkpoint, save_checkpoint
+from finedge.train.decoded import decoded_images
 from finedge.train.distill import Teacher
 from finedge.train.distributed import World
 from finedge.train.ema import MovingAverage
-from finedge.train.evaluate.accuracy import accuracy, predictions
-from finedge.train.loader import Batch, TrainingImages, batches, default_workers, scaled
+from finedge.train.evaluate.accuracy import Predictions, accuracy, predictions
+from finedge.train.loader import Batch, Read, TrainingImages, batches, default_workers, scaled
 from finedge.train.models import FineGrained
 from finedge.train.optimizer import build_optimizer, lr_at
 from finedge.train.profile import StepClock
@@ -88,6 +90,7 @@ class Trainer:
             world=world,
             clock=self.clock,
         )
+        self.read = _reader(job)
         self.epoch = 0
         self.rows: list[dict[str, Any]] = []
         self.val: Confusion | None = None
@@ -214,6 +217,7 @@ class Trainer:
             scaled(self.job.spec.preprocess, recipe.side(epoch)),
             recipe,
             epoch,
+            self.read,
         )
         share = world.share(images.order()[: self.steps * self.images_per_step])
         return batches(
@@ -230,21 +234,26 @@ class Trainer:
         start = time.perf_counter()
         result = self.model if self.ema is None else self.ema.model
         self.world.share_buffers(result)
+        part = self._answers(result)
         items = self.job.data.splits.get("val", ())
-        part = predictions(
-            result,
-            self.world.share(items),
-            self.job.spec,
-            device=self.world.device,
-            workers=self.workers,
-            progress="validating" if self.world.writer else "",
-        )
         answers = self.world.gathered(part.answers)
         self.val = Confusion(self.job.spec.labels, self.world.gathered_order(items), answers)
         return {
             "val": accuracy(self.world.gathered(part.ranks)),
             "val_seconds": round(time.perf_counter() - start, 2),
         }
+
+    def _answers(self, model: FineGrained) -> Predictions:
+        """Return the answers to this process's share of the val split."""
+        return predictions(
+            model,
+            self.world.share(self.job.data.splits.get("val", ())),
+            self.job.spec,
+            device=self.world.device,
+            workers=self.workers,
+            progress="validating" if self.world.writer else "",
+            read=self.read,
+        )
 
     def _require_finite(self, value: torch.Tensor, epoch: int) -> None:
         if not math.isfinite(value.item()):
@@ -284,6 +293,14 @@ def summary(
 def _targets(job: Job) -> Targets:
     labels = [item.label for item in job.data.split("train")]
     return Targets(job.recipe, labels=labels, classes=len(job.spec.labels))
+
+
+def _reader(job: Job) -> Read:
+    """Return what decodes images: from the files, or from memory with `--cache ram`."""
+    if job.machine.cache != "ram":
+        return read_image
+    items = (*job.data.split("train"), *job.data.splits.get("val", ()))
+    return decoded_images([item.path for item in items], processes=job.world.local_size).read
 
 
 def _steps(images: int, recipe: Recipe, world: World) -> tuple[int, int]:

@@ -8,7 +8,13 @@ import pytest
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
 
-from benchmarks.front_picture import SOURCES, Point, front, read_points, svg
+from benchmarks.front_picture import (  # noqa: E402: it imports tomllib
+    SOURCES,
+    Point,
+    front,
+    read_points,
+    svg,
+)
 
 
 def point(name: str, ms: float, top1: float) -> Point:

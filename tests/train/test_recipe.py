@@ -35,7 +35,7 @@ def command(name):
     """The options of the `finedge train` command in a recipe's head comment."""
     text = "\n".join(line.removeprefix("#") for line in head(name))
     lines = re.search(r"^ command ((?:.*\\\n)*.*)$", text, re.M)[1]
-    words = shlex.split(lines.replace("\\\n", " "))
+    words = [w for w in shlex.split(lines.replace("\\\n", " ")) if w != "--quick"]
     assert words[:2] == ["finedge", "train"]
     return dict(zip(words[2::2], words[3::2], strict=True))
 

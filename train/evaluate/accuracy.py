@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from finedge.data import Item
+from finedge.image import read_image
 from finedge.measure import accuracy_record
 from finedge.progress import progress_bar
 from finedge.spec import Spec
-from finedge.train.loader import EvaluationImages, batches, normalise
+from finedge.train.loader import EvaluationImages, Read, batches, normalise
 from finedge.train.models import FineGrained
 
 BATCH = 32
@@ -33,6 +34,12 @@ class Predictions:
     ranks: NDArray[np.int64]
     answers: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, batches: Sequence[NDArray[np.int64]]) -> Predictions:
+        """Join what `answers_of` returned of each batch."""
+        ranks, answers = np.concatenate([np.zeros((0, 2), np.int64), *batches]).T
+        return cls(ranks, answers)
+
 
 @torch.no_grad()
 def predictions(
@@ -44,6 +51,7 @@ def predictions(
     workers: int,
     perturbation: str | None = None,
     progress: str = "",
+    read: Read = read_image,
 ) -> Predictions:
     """Return what a model answers to labelled images.
 
@@ -55,22 +63,19 @@ def predictions(
         workers: threads that prepare images.
         perturbation: applied to the frames first, one of `finedge.synthetic.perturb.PERTURBATIONS`.
         progress: text of a progress bar; empty for none.
+        read: decodes a file.
     """
     model.to(device).eval()
-    images = EvaluationImages(items, spec.preprocess, perturbation)
+    images = EvaluationImages(items, spec.preprocess, perturbation, read)
     groups = batches(images, range(len(images)), batch_size=BATCH, workers=workers)
-    parts = [np.zeros((0, 2), np.int64)]
+    parts = []
     total = math.ceil(len(images) / BATCH)
     with progress_bar(progress, total, enabled=bool(progress)) as advance:
         for batch in groups:
             scores = model(normalise(batch.frames.to(device), spec.preprocess))[spec.main.name]
-            order = scores.argsort(dim=1, descending=True, stable=True)
-            hits = order == batch.targets.to(device)[:, None]
-            pairs = torch.stack((hits.int().argmax(dim=1), order[:, 0]), dim=1)
-            parts.append(pairs.cpu().numpy())
+            parts.append(answers_of(scores, batch.targets.to(device)))
             advance(1)
-    ranks, answers = np.concatenate(parts).astype(np.int64).T
-    return Predictions(ranks, answers)
+    return Predictions.of(parts)
 
 
 def target_ranks(
@@ -93,6 +98,17 @@ def target_ranks(
         perturbation=perturbation,
         progress=progress,
     ).ranks
+
+
+def answers_of(scores: torch.Tensor, targets: torch.Tensor) -> NDArray[np.int64]:
+    """Return the rank of each label among its scores, and the answer.
+
+    Takes [B, num_classes] and int64 [B], returns int64 [B, 2].
+    """
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    hits = order == targets[:, None]
+    pairs = torch.stack((hits.int().argmax(dim=1), order[:, 0]), dim=1)
+    return pairs.cpu().numpy().astype(np.int64)
 
 
 def accuracy(ranks: NDArray[np.int64]) -> dict[str, Any]:

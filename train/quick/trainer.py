@@ -1,0 +1,153 @@
+"""The training loop on cached maps: the same epochs, steps, checkpoint and metrics.
+
+The backbone is frozen. Validation after an epoch reads cached maps too (float16). After the last
+epoch it runs the whole model on the images, so that the accuracy that the run reports is that of
+the model that is exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from finedge.errors import UsageError
+from finedge.train.evaluate.accuracy import Predictions, answers_of
+from finedge.train.loader import Batch, batched
+from finedge.train.models import FineGrained
+from finedge.train.quick.cached_backbone import CachedBackbone, map_shapes
+from finedge.train.quick.feature_cache import CachePlan, FeatureCache, plan_cache
+from finedge.train.quick.views import EVALUATION
+from finedge.train.trainer import Job, Trainer
+
+VALIDATION_BATCH = 128
+VIEWS = 1  # the stream of random numbers that draws the view of each image
+
+
+class QuickTrainer(Trainer):
+    """Trains what comes after the backbone's maps.
+
+    Args:
+        job: as for `Trainer`.
+        maps: the folder of the feature caches.
+
+    Raises:
+        UsageError: the job needs more than cached maps.
+    """
+
+    def __init__(self, job: Job, *, maps: Path) -> None:
+        _require_quick(job)
+        self.place = maps
+        self.shapes = map_shapes(job.model, size=job.recipe.size)
+        job.model.backbone = CachedBackbone(job.model.backbone)
+        super().__init__(job)
+        self.step.inputs = self._serve
+
+    @cached_property
+    def plan(self) -> CachePlan:
+        """The maps that this training needs; the weights must be loaded before."""
+        job = self.job
+        return plan_cache(
+            self.model.backbone,
+            job.data,
+            preprocess=job.spec.preprocess,
+            recipe=job.recipe,
+            shapes=self.shapes,
+            place=self.place,
+            read=self.read,
+        )
+
+    def save(self) -> None:
+        """Write metrics and checkpoint. Before the first of them, the room for the maps is checked.
+
+        Raises:
+            SystemProblem: the disk has no room for the maps; nothing was written.
+        """
+        if self.epoch == 0:
+            self.plan.require_room()
+        super().save()
+
+    def load(self) -> None:
+        """Go back to the run's checkpoint; the room for maps that are missing is checked."""
+        super().load()
+        if self.epoch < self.recipe.epochs:
+            self.plan.require_room()
+
+    @cached_property
+    def cache(self) -> FeatureCache:
+        """The maps, computed where they are missing: in the first epoch, so that the run exists."""
+        backbone = _cached(self.model)
+        backbone.maps = None
+        return self.plan.fill(backbone, workers=self.workers, device=self.world.device)
+
+    def _stream(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch; their frames are rows (view, index) int64 [B, 2]."""
+        recipe, labels = self.recipe, self.cache.labels["train"]
+        torch.manual_seed(recipe.seed * 1_000_003 + epoch)
+        generator = np.random.default_rng((recipe.seed, epoch))
+        order = generator.permutation(len(labels))[: self.steps * self.images_per_step]
+        drawn = np.random.default_rng((recipe.seed, epoch, VIEWS))
+        views = drawn.integers(self.cache.views + 1, size=len(labels))
+        for group in batched(order.tolist(), recipe.batch_size):
+            rows = np.array([(views[index], index) for index in group], np.int64)
+            yield Batch(torch.from_numpy(rows), labels[list(group)])
+
+    def _serve(self, rows: torch.Tensor) -> torch.Tensor:
+        """Give the backbone the maps of rows (view, index); the images themselves are empty."""
+        views, indices = rows.cpu().T.tolist()
+        self._give(self.model, views=views, indices=indices, split="train")
+        return torch.empty(len(indices), 0, device=self.world.device)
+
+    @torch.no_grad()
+    def _answers(self, model: FineGrained) -> Predictions:
+        if self.epoch + 1 == self.recipe.epochs:
+            _cached(model).maps = None
+            return super()._answers(model)
+        model.eval()
+        targets = self.cache.labels.get("val", torch.zeros(0, dtype=torch.int64))
+        parts = []
+        for group in batched(range(len(targets)), VALIDATION_BATCH):
+            self._give(model, views=[EVALUATION] * len(group), indices=list(group), split="val")
+            outputs = model(torch.empty(len(group), 0, device=self.world.device))
+            scores = outputs[self.job.spec.main.name].cpu()
+            parts.append(answers_of(scores, targets[list(group)]))
+        return Predictions.of(parts)
+
+    def _give(
+        self, model: FineGrained, *, views: list[int], indices: list[int], split: str
+    ) -> None:
+        maps = self.cache.maps(views, indices, split=split)
+        device = self.world.device
+        _cached(model).maps = {block: value.to(device) for block, value in maps.items()}
+
+
+def _cached(model: FineGrained) -> CachedBackbone:
+    backbone = model.backbone
+    assert isinstance(backbone, CachedBackbone)  # `QuickTrainer` put it there
+    return backbone
+
+
+def _require_quick(job: Job) -> None:
+    """Refuse what cached maps cannot serve."""
+    refused = {
+        "several processes": job.world.size > 1,
+        "--compile": job.recipe.compile,
+        "--teacher": job.teacher is not None,
+    }
+    # Mixing and a teacher need the pixels; the weights of the last epoch are the ones validated.
+    recipe = job.recipe
+    refused |= {
+        "mixup or cutmix": bool(recipe.mixup or recipe.cutmix),
+        "balanced sampling": recipe.sampling == "balanced",
+        "patience": recipe.patience > 0,
+        'keep = "best"': recipe.keep == "best",
+    }
+    for what in (name for name, asked in refused.items() if asked):
+        raise UsageError(
+            f"--quick with {what}",
+            expected="one process that trains on cached maps for all its epochs",
+            fix="leave one of them out",
+        )
