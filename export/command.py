@@ -77,9 +77,7 @@ def export(
     golden = golden_arrays(reference, spec, taps=loaded.model.taps, files=contents)
     cuts = cut_files({name: models[name] for name in parities}, plan, frames) if plan else NO_CUT
     files = {**contents, **cuts.files, GOLDEN: pack(golden), **stored_split(loaded, data)}
-    provenance = export_record(
-        loaded, main, parities=parities, cost=cost, frames=kind, cuts=cuts
-    )
+    provenance = export_record(loaded, main, parities=parities, cost=cost, frames=kind, cuts=cuts)
     bundle = Bundle.create(
         out, spec, files=files, taps=taps, views=loaded.model.views, provenance=provenance
     )

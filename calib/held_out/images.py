@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,11 +71,13 @@ class HeldOutScores:
             it: with weights that are cut at load.
         files: the file that was run, by the same names.
         labels: the true class of each image, int [n].
+        local: the local outputs by the same names, then by output; for models with local heads.
     """
 
     scores: Mapping[str, NDArray[np.float32]]
     files: Mapping[str, str]
     labels: NDArray[np.intp]
+    local: Mapping[str, Mapping[str, NDArray[np.float32]]] = field(default_factory=dict)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ class HeldOutScores:
 
 def variant_scores(bundle: Bundle, sample: CalibrationSet) -> HeldOutScores:
     """Run every variant on every image; each image is read once."""
-    parts: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    parts: dict[str, dict[str, list[NDArray[np.float32]]]] = defaultdict(lambda: defaultdict(list))
     with ExitStack() as stack:
         # The fit goes with the file to other CPUs and to GPUs, so INT8 products are exact.
         backend = OnnxRuntimeBackend(SessionOptions(exact=True))
@@ -97,10 +99,17 @@ def variant_scores(bundle: Bundle, sample: CalibrationSet) -> HeldOutScores:
             sessions[REDUCED] = stack.enter_context(closing(backend.open_reduced(bundle)))
         for batch in sample.watched_batches(bundle.spec.preprocess, "fitting confidence"):
             for variant, session in sessions.items():
-                parts[variant].append(session(batch)[bundle.spec.main.name])
+                for name, rows in session(batch).items():
+                    parts[variant][name].append(rows)
         files = {variant: session.info.file for variant, session in sessions.items()}
     labels = np.array([item.label for item in sample.items], np.intp)
-    return HeldOutScores({name: np.concatenate(p) for name, p in parts.items()}, files, labels)
+    outputs = {
+        variant: {name: np.concatenate(rows) for name, rows in arrays.items()}
+        for variant, arrays in parts.items()
+    }
+    main = bundle.spec.main.name
+    scores = {variant: arrays.pop(main) for variant, arrays in outputs.items()}
+    return HeldOutScores(scores, files, labels, outputs)
 
 
 def _copies(items: tuple[Item, ...], others: list[Item]) -> list[Item]:

@@ -134,4 +134,3 @@ def _kind(graph: onnx.GraphProto, name: str) -> str:
     weight = next((t for t in graph.initializer if t.name == node.input[1]), None)
     depthwise = groups > 1 and weight is not None and weight.dims[1] == 1
     return f"depthwise {node.op_type}" if depthwise else node.op_type
-

@@ -39,9 +39,7 @@ def shares(exits: Sequence[ExitRule], counts: NDArray[np.intp]) -> dict[str, flo
     """Return the share of frames that left at each exit and at the end, of counts [exits + 1]."""
     names = [*(rule.output for rule in exits), END]
     total = max(1, int(counts.sum()))
-    return {
-        name: round(int(count) / total, 6) for name, count in zip(names, counts, strict=True)
-    }
+    return {name: round(int(count) / total, 6) for name, count in zip(names, counts, strict=True)}
 
 
 def _row(

@@ -125,9 +125,7 @@ class EarlyExitSession:
         for segment in self._segments:
             segment.close()
 
-    def _leaving(
-        self, index: int, arrays: Arrays
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _leaving(self, index: int, arrays: Arrays) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the scores that an exit answers with, and which rows leave there."""
         one = self._exits[index]
         scores = np.asarray(arrays[one.rule.output], np.float32)
