@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.early_exit import ExitRule
+from finedge.runtime.backend import Session
+from finedge.runtime.early_exit.session import EarlyExitSession
+
+log = logging.getLogger(__name__)
 
 END = "end"  # of the model: no exit was sure
 
@@ -38,8 +43,16 @@ def exit_record(
 def shares(exits: Sequence[ExitRule], counts: NDArray[np.intp]) -> dict[str, float]:
     """Return the share of frames that left at each exit and at the end, of counts [exits + 1]."""
     names = [*(rule.output for rule in exits), END]
-    total = max(1, int(counts.sum()))
+    total = max(1, int(counts.sum()))  # camera mode counts none
     return {name: round(int(count) / total, 6) for name, count in zip(names, counts, strict=True)}
+
+
+def log_exits(session: Session) -> None:
+    """Log the share of frames that left at each exit of a session, if it has exits."""
+    if isinstance(session, EarlyExitSession) and session.counts.any():
+        named = shares(session.exits, session.counts).items()
+        texts = (f"{share:.1%} at {name}" for name, share in named)
+        log.info("early exit: %s", ", ".join(texts))
 
 
 def _row(

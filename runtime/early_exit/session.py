@@ -92,6 +92,11 @@ class EarlyExitSession:
         """The rules, in running order."""
         return tuple(one.rule for one in self._exits)
 
+    @property
+    def exit_count(self) -> int:
+        """The number of exits."""
+        return len(self._exits)
+
     def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Take uint8 [B, H, W, 3]; return the main output only, float32 [B, classes].
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.bundle import Bundle
+from finedge.runtime.early_exit.record import exit_record
+from finedge.runtime.early_exit.session import EarlyExitSession
 from finedge.runtime.evaluate.labelled import SplitOptions, evaluated_images
-from finedge.runtime.evaluate.predict import predict
+from finedge.runtime.evaluate.predict import Answers, predict
 from finedge.subset import first_balanced
 from finedge.synthetic import perturb
 
@@ -28,6 +30,7 @@ def evaluate(
     backend: str = "auto",
     robustness: bool = False,
     images: int = 0,
+    early_exit: bool = False,
 ) -> dict[str, Any]:
     """Print the accuracy of a bundle on a split: top1, top5, n, wilson95.
 
@@ -44,18 +47,23 @@ def evaluate(
         robustness: also measure the same images rotated, scaled, seen from the side, bent and
             cluttered (`finedge.synthetic.perturb`).
         images: how many images, chosen evenly over the classes; 0 is the whole split.
+        early_exit: run the rest of the model only where no exit is sure; the result also has the
+            share and the accuracy of each exit.
     """
     from finedge.runtime.classifier import Classifier
 
     loaded = Bundle.load(bundle)
     evaluated = evaluated_images(loaded, dataset)
     items = first_balanced(evaluated.items, images)
-    with Classifier.open(loaded, variant=variant, backend=backend) as classifier:
-        accuracy = predict(classifier, items).record()
+    with Classifier.open(
+        loaded, variant=variant, backend=backend, early_exit=early_exit
+    ) as classifier:
+        answers = predict(classifier, items)
+        accuracy, exits = answers.record(), _exits(classifier, answers)
         if robustness:
             accuracy = perturb.robustness(accuracy, _perturbed(classifier, items))
         session = _session_record(classifier)
-    return {**accuracy, **session, "split": dataset.split, "data": evaluated.record}
+    return {**accuracy, **exits, **session, "split": dataset.split, "data": evaluated.record}
 
 
 def _perturbed(classifier: Classifier, items: tuple[Item, ...]) -> dict[str, dict[str, object]]:
@@ -64,6 +72,14 @@ def _perturbed(classifier: Classifier, items: tuple[Item, ...]) -> dict[str, dic
         name: predict(classifier, items, perturbation=name).record()
         for name in perturb.PERTURBATIONS
     }
+
+
+def _exits(classifier: Classifier, answers: Answers) -> dict[str, dict[str, object]]:
+    """Return the record of the early exits; empty without them."""
+    session = classifier.session
+    if not isinstance(session, EarlyExitSession) or answers.taken is None:
+        return {}
+    return {"early_exit": exit_record(session.exits, answers.taken, answers.correct)}
 
 
 def _session_record(classifier: Classifier) -> dict[str, str]:
