@@ -13,6 +13,9 @@ The threshold itself is that of the least sure image that may leave, not the gap
 chosen on the images that it is measured on, so new images lose about one of n + 1 more (conformal
 risk control, Angelopoulos et al. 2022, arXiv 2208.02814).
 
+An exit at which fewer than 30 held-out images would leave stays closed: of so few, none lost says
+little about the next one that leaves (of 30 the upper bound is 10 %).
+
 The images are those of `finedge.calib.held_out.images`.
 """
 
@@ -32,6 +35,8 @@ from finedge.measure import upper95
 from finedge.ops import softmax
 
 log = logging.getLogger(__name__)
+
+MIN_LEAVING = 30  # held-out images
 
 
 @dataclass(frozen=True)
@@ -162,12 +167,12 @@ def exit_threshold(
         allowed: how many may.
 
     Returns:
-        the probability of the least sure image that may leave; None where none may.
+        the probability of the least sure image that may leave; None where fewer than 30 may.
     """
     of_lost = np.sort(probabilities[lost])[::-1]
     bound = of_lost[allowed] if allowed < len(of_lost) else -1.0
     above = probabilities[probabilities > bound]
-    if not len(above):
+    if len(above) < MIN_LEAVING:
         return None
     lowest = math.floor(1e6 * float(above.min())) / 1e6
     # Rounded down it may not reach the lost image below it; float32 does not tell them apart then.
