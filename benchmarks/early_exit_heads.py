@@ -4,7 +4,8 @@
 
 The paper trains local heads only through the gates, so a head that the gates do not trust learns
 nothing: after lite0_fast on Grocery Store the head at stride 16 has a top-1 of 11.8 % on test. An
-exit needs a classifier. Here all weights but those of the chosen heads stay as they are. Maps of
+exit needs a classifier: fitted so, it has 67.9 % on val instead of 6.1 % (296 images, 3 crops, 25
+epochs). Here all weights but those of the chosen heads stay as they are. Maps of
 the training images are made once (VIEWS random crops each), and the heads learn on them. OUT is a
 run as `finedge train` writes it, for `finedge export --segments`.
 """
