@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from finedge.calib.options import ConfidenceOptions, Int8Options, QatOptions
 from finedge.calib.search.options import SearchOptions
 from finedge.confidence import KEY, STAGE
 from finedge.data import NewImages
+from finedge.early_exit import KEY as EXITS
+from finedge.early_exit import Exit
 from finedge.files import writable_place
 from finedge.provenance import ACCURACY
 
@@ -59,6 +62,7 @@ def calibrate(
     """
     from finedge.calib.compose import CalibrationOptions, make_int8
     from finedge.calib.int8_files import golden_with, trial_bundle
+    from finedge.calib.int8_segments import int8_segments
     from finedge.calib.step_times import StepTimes
     from finedge.data.evaluation import counts
     from finedge.runtime.evaluate.labelled import bundle_dataset
@@ -69,17 +73,15 @@ def calibrate(
     times = StepTimes()
     made = make_int8(loaded, dataset, options=CalibrationOptions(int8, search, qat), times=times)
     files = made.int8.files
+    with times.step("segments"):
+        cuts = int8_segments(files, made.samples.calibration, loaded)
     with times.step("held-out images"), trial_bundle(loaded, files) as trial:
         golden = golden_with(loaded, trial, files=files)
-        fits, costs = _held_out_records(trial, dataset, options=confidence)
-    record = replace(
-        _record(loaded, made),
-        data=counts(dataset),
-        confidence=fits,
-        accuracy=costs,
-        seconds=times.seconds,
-    )
-    loaded.extend(STAGE, {**files, GOLDEN: golden}, record.to_json())
+        held_out = _held_out_records(
+            trial, dataset, options=confidence, exits=loaded.export.segments.exits
+        )
+    record = replace(_record(loaded, made), data=counts(dataset), seconds=times.seconds, **held_out)
+    loaded.extend(STAGE, {**files, **cuts, GOLDEN: golden}, record.to_json())
     log.info("%s: INT8 files of %s from %d images", bundle, record.source, made.int8.images)
     return _result(record, made)
 
@@ -118,26 +120,33 @@ def _result(record: Int8Record, made: Calibration) -> dict[str, Any]:
         **{name: dict(value) for name, value in optional.items() if value},
         KEY: dict(record.confidence),
         ACCURACY: dict(record.accuracy),
+        **({EXITS: dict(record.exits)} if record.exits else {}),
         "data": dict(record.data),
         "seconds": dict(record.seconds),
     }
 
 
 def _held_out_records(
-    trial: Bundle, data: DataSet, *, options: ConfidenceOptions
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Return the confidence and the accuracy of each variant; none with too few held-out images."""
+    trial: Bundle, data: DataSet, *, options: ConfidenceOptions, exits: Sequence[Exit]
+) -> dict[str, dict[str, Any]]:
+    """Return the confidence, the accuracy and the early exits of each variant, by field.
+
+    It is empty with too few held-out images.
+    """
     from finedge.calib.held_out.confidence import fit_confidence
+    from finedge.calib.held_out.exits import fit_exits
     from finedge.calib.held_out.images import SPLIT, held_out, variant_scores
     from finedge.calib.held_out.paired import accuracy_costs
 
     sample = held_out(data)
     if sample is None:
-        return {}, {}
+        return {}
     held = variant_scores(trial, sample)
     fits = fit_confidence(held, max_false_rejects=options.max_false_rejects)
     costs = accuracy_costs(held.scores, held.labels, split=SPLIT)
-    return (
-        {variant: fit.to_json() for variant, fit in fits.items()},
-        {variant: asdict(cost) for variant, cost in costs.items()},
-    )
+    left = fit_exits(held, [one.output for one in exits], loss=options.exit_loss)
+    return {
+        KEY: {variant: fit.to_json() for variant, fit in fits.items()},
+        ACCURACY: {variant: asdict(cost) for variant, cost in costs.items()},
+        EXITS: {variant: tuple(map(asdict, fits)) for variant, fits in left.items()},
+    }

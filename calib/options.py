@@ -101,13 +101,21 @@ class ConfidenceOptions:
     Attributes:
         max_false_rejects: the largest share of right answers that may become "unknown". A larger
             share rejects more pictures of other things.
+        exit_loss: for bundles with segments: the largest share of images whose right answer an
+            early exit may lose, on validation images (`finedge.calib.held_out.exits`).
     """
 
     max_false_rejects: float = 0.05
+    exit_loss: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_false_rejects < 1:
             raise UsageError(
                 f"--max-false-rejects {self.max_false_rejects}",
                 expected="a share of the right answers, 0 <= share < 1",
+            )
+        if not 0 <= self.exit_loss < 1:
+            raise UsageError(
+                f"--exit-loss {self.exit_loss}",
+                expected="a share of the images, 0 <= share < 1, e.g. 0.01",
             )

@@ -35,6 +35,7 @@ class Int8Record:
         versions: of the libraries.
         confidence: the confidence of each variant.
         accuracy: what each variant costs in accuracy (`AccuracyCost`).
+        exits: the early exits of each variant (`ExitFit`); empty without segments.
         seconds: what each step took: wall time, and CPU time (`StepTimes`).
     """
 
@@ -53,6 +54,7 @@ class Int8Record:
     versions: Mapping[str, str] = field(default_factory=dict)
     confidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     accuracy: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exits: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -28,6 +28,7 @@ def show(result: dict[str, Any]) -> RenderableType:
         *([show_search(result["search"])] if "search" in result else []),
         *_accuracy(result.get("accuracy", {})),
         _confidence(result["confidence"]),
+        *_exits(result.get("exits", {})),
         *_seconds(result.get("seconds", {})),
     )
 
@@ -100,3 +101,28 @@ def _confidence(records: Mapping[str, Mapping[str, Any]]) -> RenderableType:
         ">calibration error",
     )
     return table(columns, rows, title="confidence, fitted on validation images")
+
+
+def _exits(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[RenderableType]:
+    """Return how many validation images leave at each exit, and what that may cost."""
+    rows = [
+        (
+            variant,
+            one["output"],
+            "never" if one["threshold"] is None else percent(one["threshold"]),
+            percent(one["share"]),
+            f"{one['lost']} of {one['n']}",
+            percent(one["lost_upper95"]),
+        )
+        for variant, exits in records.items()
+        for one in exits
+    ]
+    columns = (
+        "variant",
+        "exit",
+        ">leaves from",
+        ">leave",
+        ">right answers lost",
+        ">at most (95 %)",
+    )
+    return [table(columns, rows, title="early exits, fitted on validation images")] if rows else []

@@ -14,7 +14,13 @@ log = logging.getLogger(__name__)
 
 
 def export(
-    run: Positional[Path], *, out: Path, data: Path | None = None, frame: str | None = None
+    run: Positional[Path],
+    *,
+    out: Path,
+    data: Path | None = None,
+    frame: str | None = None,
+    segments: bool = False,
+    exits: str = "",
 ) -> dict[str, Any]:
     """Make a bundle of a run: ONNX files in standard ops, each compared with PyTorch.
 
@@ -30,6 +36,9 @@ def export(
         data: the images for the comparison; default: the data recorded in the run.
         frame: HEIGHTxWIDTH, e.g. 720x1280: the graph takes whole frames of that size, and resizes
             and crops them itself.
+        segments: also write the graph in segments, cut after local heads, for --early-exit.
+        exits: the local outputs to cut at, in a comma list; default: all that save 2 % of the
+            multiply-accumulates or more.
     """
     from finedge.bundle import FLOAT_FILE, GOLDEN, Bundle
     from finedge.export.contents import export_record, golden_arrays, stored_split
@@ -38,6 +47,7 @@ def export(
     from finedge.export.onnx_files import onnx_files
     from finedge.export.parity import check_file, expected_of
     from finedge.export.reference import parity_frames, reference_model
+    from finedge.export.segments import NO_CUT, choose_exits, cut_files
     from finedge.export.to_onnx import to_onnx
     from finedge.golden import pack
     from finedge.graph.inlining import inline
@@ -46,6 +56,7 @@ def export(
     from finedge.train.run import load_run
 
     _check_out(out)
+    _check_exits(segments=segments, exits=exits)
     loaded = load_run(run)
     spec = loaded.spec if frame is None else framed_spec(loaded.spec, frame_size(frame))
     frames, kind = parity_frames(loaded, data, preprocess=spec.preprocess)
@@ -57,14 +68,16 @@ def export(
     models = {name: with_metadata(inline(model), spec) for name, model in functions.items()}
     main = models[FLOAT_FILE]
     reference = reference_model(loaded, main, frames=frames, preprocess=spec.preprocess)
+    plan = choose_exits(main, spec, names=exits) if segments else None
     expected = expected_of(reference, frames, outputs=len(spec.outputs))
     compared = watched(models.items(), "comparing with PyTorch", total=len(models))
     checks = {name: check_file(model, expected, frames, name=name) for name, model in compared}
     parities = {name: parity for name, parity in checks.items() if parity}
     contents = {name: models[name].SerializeToString() for name in parities}
     golden = golden_arrays(reference, spec, taps=loaded.model.taps, files=contents)
-    files = {**contents, GOLDEN: pack(golden), **stored_split(loaded, data)}
-    provenance = export_record(loaded, main, parities=parities, cost=cost, frames=kind)
+    cuts = cut_files({name: models[name] for name in parities}, plan, frames) if plan else NO_CUT
+    files = {**contents, **cuts.files, GOLDEN: pack(golden), **stored_split(loaded, data)}
+    provenance = export_record(loaded, main, parities=parities, cost=cost, frames=kind, cuts=cuts)
     bundle = Bundle.create(
         out, spec, files=files, taps=taps, views=loaded.model.views, provenance=provenance
     )
@@ -82,8 +95,18 @@ def export(
             name: {"bytes": len(contents[name]), **parity.to_json()}
             for name, parity in parities.items()
         },
+        **({"segments": cuts.to_json()} if plan else {}),
         "sha256": bundle.digest(),
     }
+
+
+def _check_exits(*, segments: bool, exits: str) -> None:
+    if exits and not segments:
+        raise UsageError(
+            f"--exits {exits} without --segments",
+            expected="both: the exits are where the graph is cut",
+            fix=f"--segments --exits {exits}",
+        )
 
 
 def _check_out(out: Path) -> None:

@@ -21,6 +21,7 @@ from finedge.data.stored_split import FILE, with_digests
 from finedge.export.cost import ModelCost
 from finedge.export.parity import Parity
 from finedge.export.passes import NAMES
+from finedge.export.segments import NO_CUT, Cuts
 from finedge.golden import synthetic_frame, tap_sample
 from finedge.preprocess import preprocess
 from finedge.spec import Spec
@@ -79,6 +80,7 @@ def export_record(
     parities: Mapping[str, Parity],
     cost: ModelCost,
     frames: str,
+    cuts: Cuts = NO_CUT,
 ) -> dict[str, Any]:
     """Return the provenance of a bundle: the records `train` and `export`, as plain data."""
     exported = {
@@ -89,6 +91,7 @@ def export_record(
         "ir": model.ir_version,
         "passes": list(NAMES),
         "attention_cost": cost.to_json(),
+        **({"segments": cuts.to_json()} if cuts.files else {}),
         "versions": {
             "finedge": __version__,
             "torch": torch.__version__,

@@ -27,6 +27,16 @@ def show(result: dict[str, Any]) -> RenderableType:
         ("sha256", result["sha256"]),
         ("taps", len(result["taps"])),
     ]
+    if cuts := result.get("segments"):
+        pairs.append(("exits", _exits(cuts)))
     title = f"parity with PyTorch ({result['frames']} images)"
     following = f"next: finedge calibrate {result['bundle']} --data DIR"
     return stack(fields(pairs), table(columns, rows, title=title), one_line(following, "dim"))
+
+
+def _exits(cuts: dict[str, Any]) -> str:
+    """Return each exit with the share of the MACs up to it."""
+    return ", ".join(
+        f"{cut['output']} after {cut['macs'] / cuts['macs']:.1%} of the MACs"
+        for cut in cuts["exits"]
+    )

@@ -6,6 +6,8 @@
       model.fp32.onnx        model.fp16.onnx   model.int8.onnx   model.int8.cpu.onnx   golden.npz
       model.projected.onnx   the source of the INT8 files, where another form of
                              model.fp32.onnx is cheaper in INT8
+      model.fp32.seg0.onnx   ...   each of these models in segments, where it was exported so
+                             (`finedge.early_exit`)
       engines/  report.json  report.html  samples.json.gz   sidecar files, not in the manifest
 
 A stage adds and replaces only its own files. It works on a copy beside the bundle and renames the

@@ -42,6 +42,41 @@ def wilson95(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
+def upper95(count: int, n: int) -> float:
+    """Return the one-sided 95 % upper bound of a proportion, in [0, 1] (Clopper and Pearson 1934).
+
+    It is the largest share at which `count` or fewer of `n` have a chance of 5 %. With a count of 0
+    it is about 3 / n.
+    """
+    if count >= n:
+        return 1.0
+    low, high = count / n, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _at_most(count, n, middle) > 0.05:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _at_most(count: int, n: int, share: float) -> float:
+    """Return the chance of `count` or fewer successes in `n` trials; `share` in (0, 1)."""
+    if not 0 < share < 1:
+        return 1.0 if share <= 0 else 0.0
+    yes, no = math.log(share), math.log1p(-share)
+    return math.fsum(
+        math.exp(
+            math.lgamma(n + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(n - k + 1)
+            + k * yes
+            + (n - k) * no
+        )
+        for k in range(count + 1)
+    )
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the exact two-sided p-value of McNemar's test: two classifiers on the same images.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from finedge.confidence import Confidence
+from finedge.early_exit import MAX_EXITS, ExitRule, Segments
 from finedge.errors import BundleError
 from finedge.schema import (
     Constraint,
@@ -74,10 +75,14 @@ class CostRecord:
 
 @dataclass(frozen=True)
 class ExportRecord:
-    """The record `export`: the parity of each file that was written, and the model's cost."""
+    """The record `export`: the parity of each file that was written, and the model's cost.
+
+    `segments` says how the models are cut; it is empty in bundles without `--segments`.
+    """
 
     parities: Mapping[str, ParityRecord] = field(default_factory=dict)
     attention_cost: CostRecord = CostRecord()
+    segments: Segments = field(default_factory=Segments)
 
 
 @dataclass(frozen=True)
@@ -165,12 +170,17 @@ class CalibrationRecord:
             products saturate. Bundles of earlier versions have none.
         placements: the nodes that compute in INT8, by file.
         images_sha256: the digests of the images that gave the ranges.
+        exits: when a frame leaves early, by variant and in running order; also for `REDUCED`.
+            Only bundles with segments have them.
     """
 
     confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
     accuracy: Mapping[str, AccuracyCost] = field(default_factory=dict)
     placements: Mapping[str, QuantizationRecord] = field(default_factory=dict)
     images_sha256: tuple[Digest, ...] = ()
+    exits: Mapping[str, Annotated[tuple[ExitRule, ...], at_most(MAX_EXITS)]] = field(
+        default_factory=dict
+    )
     method: Text = ""
     decision: DecisionRecord = field(default_factory=DecisionRecord)
 

@@ -137,6 +137,18 @@ class HasStream(Protocol):
 
 
 @runtime_checkable
+class HasExits(Protocol):
+    """A session from which frames may leave early (`finedge.runtime.early_exit`)."""
+
+    taken: NDArray[np.intp]
+    """The exit at which each row of the last batch left: int [B]."""
+
+    @property
+    def exit_count(self) -> int:
+        """The number of exits; it stands for the end of the model in `taken`."""
+
+
+@runtime_checkable
 class HasOwnErrors(Protocol):
     """A session that knows how far its float32 is from float64: others may be as far."""
 

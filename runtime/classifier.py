@@ -18,7 +18,8 @@ from finedge.confidence import Confidence
 from finedge.errors import FinedgeError, UsageError
 from finedge.ops import softmax
 from finedge.preprocess import preprocess_batch
-from finedge.runtime.backend import Session, SessionOptions, get_backend
+from finedge.runtime.backend import Backend, Session, SessionOptions, get_backend
+from finedge.runtime.early_exit.open import check_segments, open_early_exit
 from finedge.runtime.variant.backend_choice import with_faster_backend
 from finedge.runtime.variant.choice import Choice
 from finedge.runtime.variant.choose import Request, choose
@@ -91,6 +92,7 @@ class Classifier:
         threads: int | None = None,
         spin: bool = False,
         topk: int = 5,
+        early_exit: bool = False,
     ) -> Classifier:
         """Open a bundle.
 
@@ -105,10 +107,13 @@ class Classifier:
             threads: CPU threads; None is the physical cores this process may use.
             spin: see `SessionOptions`.
             topk: how many labels an answer holds, at most all.
+            early_exit: run the rest of the model only where no exit is sure
+                (`finedge.runtime.early_exit`). `auto` chooses by the times of the whole model.
 
         Raises:
             UsageError: `topk` is less than 1, or a variant or backend is unknown.
-            BundleError: the bundle is damaged or lacks the variant.
+            BundleError: the bundle is damaged or lacks the variant; with `early_exit`, it lacks
+                segments or thresholds.
             BackendMissing: the backend cannot run on this machine; the text says why.
 
         Examples:
@@ -120,16 +125,19 @@ class Classifier:
         if topk < 1:
             raise UsageError(f"topk {topk}", expected="at least 1")
         bundle = source if isinstance(source, Bundle) else Bundle.load(Path(source))
+        if early_exit:
+            check_segments(bundle)  # before variants are timed
         options = SessionOptions(threads, spin)
         opener = get_backend(backend, options=options)
         choice = None
         if variant == "auto":
-            request = Request(opener, bundle, options, any_backend=backend == "auto")
+            any_backend = backend == "auto" and not early_exit  # only one backend runs segments
+            request = Request(opener, bundle, options, any_backend=any_backend)
             choice = cls.choose_variant(request)
             variant = choice.variant
             if choice.other_backend:
                 opener = get_backend(choice.other_backend, options=options)
-        session = opener.open(bundle, variant=variant)
+        session = _open(opener, bundle, variant=variant, early_exit=early_exit)
         info = session.info
         log.info(
             "%s: %s with %s on %s (%s)",
@@ -251,6 +259,12 @@ class Classifier:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _open(opener: Backend, bundle: Bundle, *, variant: str, early_exit: bool) -> Session:
+    if early_exit:
+        return open_early_exit(opener, bundle, variant=variant)
+    return opener.open(bundle, variant=variant)
 
 
 def probabilities(scores: NDArray[np.float32], *, temperature: float = 1.0) -> NDArray[np.floating]:

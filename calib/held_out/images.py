@@ -7,9 +7,9 @@ never used: the network knows it by heart, so a temperature fitted there would m
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -79,11 +79,13 @@ class HeldOutScores:
             then it is `same_as_float`.
         files: the file that was run, by the same names.
         labels: the true class of each image, int [n].
+        local: the local outputs by the same names, then by output; for models with local heads.
     """
 
     scores: Mapping[str, NDArray[np.float32]]
     files: Mapping[str, str]
     labels: NDArray[np.intp]
+    local: Mapping[str, Mapping[str, NDArray[np.float32]]] = field(default_factory=dict)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -110,36 +112,43 @@ def variant_scores(bundle: Bundle, sample: CalibrationSet) -> HeldOutScores:
         }
         if CPU_FILE in bundle.files:
             sessions[REDUCED] = stack.enter_context(closing(backend.open_reduced(bundle)))
-        scores = _run(sessions, sample, bundle)
+        outputs = _run(sessions, sample, bundle)
         files = {variant: session.info.file for variant, session in sessions.items()}
     labels = np.array([item.label for item in sample.items], np.intp)
-    return HeldOutScores(scores, files, labels)
+    main = bundle.spec.main.name
+    scores = {variant: arrays.pop(main) for variant, arrays in outputs.items()}
+    return HeldOutScores(scores, files, labels, outputs)
 
 
 def _run(
     sessions: Mapping[str, Session], sample: CalibrationSet, bundle: Bundle
-) -> dict[str, NDArray[np.float32]]:
-    """Return the scores by variant: of all images, or of the first where the rest says no more."""
+) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Return the outputs by variant: of all images, or of the first where the rest says no more."""
     batches = sample.watched_batches(bundle.spec.preprocess, "fitting confidence")
-    first = _scores(sessions, islice(batches, FIRST_BATCHES), bundle)
+    main = bundle.spec.main.name
+    first = list(_answers(sessions, islice(batches, FIRST_BATCHES)))
     left = dict(sessions)
-    if {FLOAT, HALF} <= first.keys() and is_same(first[FLOAT], first[HALF]):
-        del left[HALF]
-    rest = _scores(left, batches, bundle)
-    return {name: np.concatenate([*parts, *rest.get(name, ())]) for name, parts in first.items()}
+    if {FLOAT, HALF} <= sessions.keys():
+        expected, half = ([outputs[name][main] for outputs in first] for name in (FLOAT, HALF))
+        if is_same(expected, half):
+            del left[HALF]
+    answers = [*first, *_answers(left, batches)]
+    return {variant: _joined([a[variant] for a in answers if variant in a]) for variant in sessions}
 
 
-def _scores(
-    sessions: Mapping[str, Session], batches: Iterable[NDArray[np.uint8]], bundle: Bundle
-) -> dict[str, list[NDArray[np.float32]]]:
-    """Return the scores of each batch by variant; each core has a batch of its own."""
+def _answers(
+    sessions: Mapping[str, Session], batches: Iterable[NDArray[np.uint8]]
+) -> Iterator[dict[str, dict[str, NDArray[np.float32]]]]:
+    """Yield the outputs of each batch by variant; each core has a batch of its own."""
+    return in_order(
+        lambda batch: {variant: session(batch) for variant, session in sessions.items()}, batches
+    )
 
-    def answer(batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        name = bundle.spec.main.name
-        return {variant: session(batch)[name] for variant, session in sessions.items()}
 
-    answers = list(in_order(answer, batches))
-    return {variant: [scores[variant] for scores in answers] for variant in sessions if answers}
+def _joined(
+    batches: Sequence[Mapping[str, NDArray[np.float32]]],
+) -> dict[str, NDArray[np.float32]]:
+    return {name: np.concatenate([outputs[name] for outputs in batches]) for name in batches[0]}
 
 
 def is_same(expected: Sequence[NDArray[np.float32]], scores: Sequence[NDArray[np.float32]]) -> bool:

@@ -8,16 +8,16 @@ tensor between two units in float is then not quantized either.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from math import prod
 
 import onnx
 
 from finedge.graph.edit import with_unique_names
 from finedge.graph.inlining import inline
-from finedge.graph.patterns import PRODUCTS, is_layer
-from finedge.graph.sizes import Shapes, shapes_of
+from finedge.graph.macs import product_macs
+from finedge.graph.patterns import is_layer
+from finedge.graph.sizes import shapes_of
 from finedge.graph.tags import NODE, tags
 from finedge.graph.walk import after_layers, producers
 
@@ -80,7 +80,7 @@ def find_units(model: onnx.ModelProto, int8: Collection[str]) -> Units:
     members: dict[str, set[str]] = defaultdict(set)
     for name, owner in owners.items():
         members[owner].add(name)
-    macs = _macs(graph, shapes_of(inlined))
+    macs = product_macs(graph, shapes_of(inlined))
     layers = {node.name: node for node in graph.node if is_layer(node)}
     units = [
         Unit(
@@ -134,17 +134,3 @@ def _kind(graph: onnx.GraphProto, name: str) -> str:
     weight = next((t for t in graph.initializer if t.name == node.input[1]), None)
     depthwise = groups > 1 and weight is not None and weight.dims[1] == 1
     return f"depthwise {node.op_type}" if depthwise else node.op_type
-
-
-def _macs(graph: onnx.GraphProto, shapes: Shapes) -> Mapping[str, int]:
-    """Return the multiply-accumulates of each product for one image; open sizes count as 1."""
-    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
-    counts = {}
-    for node in (n for n in graph.node if n.op_type in PRODUCTS):
-        output = [size or 1 for size in shapes.get(node.output[0], ())]
-        if node.op_type == "MatMul":
-            counts[node.name] = prod(output) * ((shapes.get(node.input[0]) or (1,))[-1] or 1)
-        else:
-            pixels = prod(output[2:]) if node.op_type == "Conv" else 1
-            counts[node.name] = prod(weights.get(node.input[1], (0,))) * pixels
-    return counts

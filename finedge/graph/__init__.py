@@ -16,5 +16,6 @@ imports no torch and no runtime.
     reduce_range        INT8 weights that fit sums of 16 bits, for CPUs without VNNI
     pair_sums           its arithmetic: rows of weights whose neighbours fit
     channel_order       an order of channels in which more neighbours fit
+    segments, macs      a graph cut after some outputs; multiply-accumulates of its products
     taps, metadata      feature maps as outputs; labels and preprocessing in the file
 """

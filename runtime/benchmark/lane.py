@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.measure import StageTimes, percentile
-from finedge.runtime.backend import HasStream
+from finedge.runtime.backend import HasExits, HasStream
 from finedge.runtime.benchmark.frames import Frame, Frames
 from finedge.runtime.benchmark.modes import OFFLINE, Mode
 from finedge.runtime.classifier import Classifier
@@ -44,6 +44,8 @@ class BenchmarkLane:
         readings: every other sensor at the end of each block.
         watts: the mean power of each block in W, and the sensor that measured it.
         position: the number of frames asked for until now.
+        exit_counts: of the recorded frames, how many left at each early exit and at the end;
+            empty without exits.
     """
 
     bundle: str
@@ -56,6 +58,7 @@ class BenchmarkLane:
     readings: list[Telemetry] = field(default_factory=list)
     watts: list[tuple[float, str] | None] = field(default_factory=list)
     position: int = 0
+    exit_counts: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
 
     @property
     def key(self) -> tuple[str, str]:
@@ -92,6 +95,7 @@ class BenchmarkLane:
         if record:
             ms = predictions[0].ms
             self._add(total, preprocess=ms.preprocess, infer=ms.infer, post=ms.post)
+            self._count_exits()
         return total
 
     def ask_for(self, seconds: float, *, record: bool) -> list[float]:
@@ -131,6 +135,13 @@ class BenchmarkLane:
         self.times.add(TOTAL, total)
         for stage, value in stages.items():
             self.times.add(stage, value)
+
+    def _count_exits(self) -> None:
+        """Count where the frames of the last query left."""
+        session = self.classifier.session
+        if isinstance(session, HasExits):
+            counts = np.bincount(session.taken, minlength=session.exit_count + 1)
+            self.exit_counts = counts if not len(self.exit_counts) else self.exit_counts + counts
 
     def _stream_for(self, session: HasStream, seconds: float, *, record: bool) -> Iterator[float]:
         """Keep two batches in flight for `seconds`; yield the milliseconds between two answers.

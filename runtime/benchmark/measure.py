@@ -25,6 +25,7 @@ from finedge.runtime.benchmark.options import FrameOptions, MeasurementOptions
 from finedge.runtime.benchmark.run import interleave
 from finedge.runtime.benchmark.schedule import MIN_BLOCKS
 from finedge.runtime.classifier import Classifier
+from finedge.runtime.early_exit.open import check_segments
 from finedge.runtime.evaluate.labelled import SplitOptions
 from finedge.runtime.evaluate.predict import Answers, predict
 from finedge.runtime.machine.sysfs import UNKNOWN
@@ -34,6 +35,7 @@ from finedge.runtime.variant.choose import Request, is_check_on
 
 log = logging.getLogger(__name__)
 
+EXITS = "+exits"  # of the name of a bundle that is measured with early exits
 NO_LABELS = "not measured: no labelled data"
 Key = tuple[str, str]  # the bundle's name, the variant
 Labelled = Mapping[str, EvaluationSplit | None]  # the images that each bundle is measured on
@@ -99,10 +101,13 @@ def measure(bundles: Mapping[str, Bundle], options: BenchmarkOptions) -> Measure
         FinedgeError: no backend, data or variant of this kind; see `Classifier.open`.
     """
     machine = environment()
-    labelled = {name: labelled_images(b, options.dataset) for name, b in bundles.items()}
+    bundles = with_exits(bundles) if options.run.early_exit else bundles
+    labelled = _labelled(bundles, options.dataset)
     with ExitStack() as exits:
         classifiers = {
-            (name, variant): exits.enter_context(_open(bundle, variant, options.run))
+            (name, variant): exits.enter_context(
+                _open(bundle, variant, options.run, early_exit=name.endswith(EXITS))
+            )
             for name, bundle, variant in _variants(bundles, options.run)
         }
         answers, note = _accuracies(classifiers, labelled, limit=options.frames.accuracy_images)
@@ -110,6 +115,15 @@ def measure(bundles: Mapping[str, Bundle], options: BenchmarkOptions) -> Measure
     origins = {name: images.record for name, images in labelled.items() if images is not None}
     threads, choices = options.run.threads, _choices(bundles, options.run)
     return Measured(bundles, lanes, machine, answers, note, origins, threads, choices)
+
+
+def _labelled(bundles: Mapping[str, Bundle], dataset: SplitOptions) -> Labelled:
+    """Return the images of each bundle; with early exits, those of the same bundle without."""
+    images: dict[str, EvaluationSplit | None] = {}
+    for name, bundle in bundles.items():
+        whole = name.removesuffix(EXITS)
+        images[name] = images[whole] if whole in images else labelled_images(bundle, dataset)
+    return images
 
 
 def _choices(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> dict[str, Choice]:
@@ -125,6 +139,7 @@ def _choices(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> dict[str
     requests = {
         name: Request(opener, bundle, options, again=True, any_backend=any_backend)
         for name, bundle in bundles.items()
+        if not name.endswith(EXITS)
     }
     return {name: Classifier.choose_variant(request) for name, request in requests.items()}
 
@@ -139,11 +154,36 @@ def _variants(
             yield name, bundle, variant
 
 
+def with_exits(bundles: Mapping[str, Bundle]) -> dict[str, Bundle]:
+    """Return the bundles, each one with segments twice: the second time as NAME+exits.
+
+    Raises:
+        BundleError: none of them has segments.
+    """
+    cut = {name for name, bundle in bundles.items() if bundle.export.segments.exits}
+    if not cut:
+        check_segments(next(iter(bundles.values())))
+    doubled: dict[str, Bundle] = {}
+    for name, bundle in bundles.items():
+        doubled |= {name: bundle, f"{name}{EXITS}": bundle} if name in cut else {name: bundle}
+    return doubled
+
+
 def _open(
-    bundle: Bundle, variant: str, run: MeasurementOptions, *, spin: bool = True
+    bundle: Bundle,
+    variant: str,
+    run: MeasurementOptions,
+    *,
+    spin: bool = True,
+    early_exit: bool = False,
 ) -> Classifier:
     return Classifier.open(
-        bundle, variant=variant, backend=run.backend, threads=run.threads, spin=spin
+        bundle,
+        variant=variant,
+        backend=run.backend,
+        threads=run.threads,
+        spin=spin,
+        early_exit=early_exit,
     )
 
 
@@ -208,5 +248,13 @@ def _camera_lanes(
     """
     uri, fps = options.frames.source, options.frames.fps
     for (name, variant), classifier in classifiers.items():
-        calm = exits.enter_context(_open(classifier.bundle, variant, options.run, spin=False))
+        calm = exits.enter_context(
+            _open(
+                classifier.bundle,
+                variant,
+                options.run,
+                spin=False,
+                early_exit=name.endswith(EXITS),
+            )
+        )
         yield CameraLane(name, calm, Mode(CAMERA, 1), frames, uri=uri, fps=fps)

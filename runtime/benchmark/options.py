@@ -25,6 +25,8 @@ class MeasurementOptions:
         batch: frames of an offline query.
         backend: a backend's name, or auto for the first that runs on this machine.
         threads: CPU threads; default: the physical cores that this process may use.
+        early_exit: measure each bundle with segments a second time, with early exits, in the same
+            run. Its name is then NAME+exits.
     """
 
     variants: str = ""
@@ -33,6 +35,7 @@ class MeasurementOptions:
     batch: int = 8
     backend: str = "auto"
     threads: int | None = None
+    early_exit: bool = False
 
     def __post_init__(self) -> None:
         _ = self.chosen_variants, self.modes, self.schedule  # a wrong one raises a UsageError

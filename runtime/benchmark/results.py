@@ -18,10 +18,12 @@ from finedge.runtime.benchmark.conditions import (
     power_record,
 )
 from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
-from finedge.runtime.benchmark.measure import BenchmarkOptions, Key, Measured
+from finedge.runtime.benchmark.measure import EXITS, BenchmarkOptions, Key, Measured
 from finedge.runtime.benchmark.options import Claims
 from finedge.runtime.benchmark.peak import peak_record
 from finedge.runtime.benchmark.rows import BenchmarkRow, latency_fields, median_or_none
+from finedge.runtime.early_exit.record import exit_record, shares
+from finedge.runtime.early_exit.session import EarlyExitSession
 from finedge.runtime.evaluate.predict import Answers
 from finedge.runtime.report.calibration import calibration_sections
 
@@ -105,7 +107,22 @@ def _row(lane: BenchmarkLane, measured: Measured, *, claims: Claims) -> Benchmar
         invalid_reasons=reasons,
         camera=lane.camera_record(),
         int8_peak=peak_record(lane, infer_ms=stages["infer"], threads=measured.threads),
+        early_exit=_exit_fields(lane, measured),
     )
+
+
+def _exit_fields(lane: BenchmarkLane, measured: Measured) -> dict[str, Any] | None:
+    """Return what early exits did in a row; None without them."""
+    session, (name, variant) = lane.classifier.session, lane.key
+    if not isinstance(session, EarlyExitSession):
+        return None
+    timed = {"timed_frames": shares(session.exits, lane.exit_counts)}
+    early = measured.answers.get((name, variant))
+    whole = measured.answers.get((name.removesuffix(EXITS), variant))
+    if early is None or whole is None or early.taken is None:
+        return timed
+    record = exit_record(session.exits, early.taken, early.correct)
+    return {**record, **timed, "against_whole": asdict(change(whole, early))}
 
 
 def _accuracy_fields(measured: Measured, key: Key) -> dict[str, Any]:

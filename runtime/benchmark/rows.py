@@ -42,6 +42,10 @@ class BenchmarkRow:
             answered, dropped and `missed` while recording; a replay could not offer the missed ones
             in time. `age_p50_ms` to `age_p99_ms` and `age_max_ms` are from capture to top-k,
             waiting included.
+        mean_ms: the mean of the times. With early exits the median hides what they save.
+        early_exit: only in rows with early exits: the thresholds, the share and the accuracy of
+            each exit on the labelled images (`finedge.runtime.early_exit.record`), the shares
+            among the timed frames, and what the exits change against the same model without them.
     """
 
     bundle: str
@@ -86,6 +90,8 @@ class BenchmarkRow:
     invalid_reasons: tuple[str, ...]
     camera: Mapping[str, Any] | None = None
     int8_peak: Mapping[str, Any] | None = None
+    mean_ms: float | None = None
+    early_exit: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for report.json."""
@@ -107,6 +113,7 @@ def latency_fields(samples_ms: Sequence[float]) -> dict[str, Any]:
         **percentiles,
         "p50_bounds99_ms": median_bounds99(samples_ms),
         "max_ms": _rounded(max(samples_ms)),
+        "mean_ms": _rounded(sum(samples_ms) / n),
     }
 
 

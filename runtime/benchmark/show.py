@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from finedge.tables import UNKNOWN, one_line, stack, styled, table
 
 Row = Mapping[str, Any]
+NOT_COMPARED: Row = {"top1_change": None}
 
 
 def show(result: dict[str, Any]) -> RenderableType:
@@ -25,6 +26,8 @@ def show(result: dict[str, Any]) -> RenderableType:
         for row in result["rows"]
         if not row["valid"]
     ]
+    early = [row for row in result["rows"] if row.get("early_exit")]
+    exits = [_exits(early)] if early else []
     compared = [_comparisons(result)] if result["comparisons"] else []
     choices = [
         styled(f"{name}: auto runs {choice['variant']} on this machine: {choice['reason']}")
@@ -35,7 +38,7 @@ def show(result: dict[str, Any]) -> RenderableType:
         one_line(f"report: {result['report']}"),
         one_line(f"next: finedge report {folder}", "dim"),
     ]
-    return stack(*tables, *compared, *choices, Group(*invalid, *report))
+    return stack(*tables, *exits, *compared, *choices, Group(*invalid, *report))
 
 
 def _mode(mode: tuple[str, int], rows: list[Row]) -> RenderableType:
@@ -43,6 +46,41 @@ def _mode(mode: tuple[str, int], rows: list[Row]) -> RenderableType:
     columns = CAMERA if name == "camera" else OTHERS
     cells = [[cell(row) for cell in columns.values()] for row in rows]
     return table(tuple(columns), cells, title=f"{name}, batch {batch}")
+
+
+def _exits(rows: list[Row]) -> RenderableType:
+    """Return what early exits save and cost; the median time hides what they save."""
+    cells = [
+        (
+            row["bundle"],
+            row["variant"],
+            row["mode"],
+            _share(row["early_exit"].get("share")),
+            _timed(row["early_exit"]["timed_frames"]),
+            _ms(row["mean_ms"]),
+            _points(row["early_exit"].get("against_whole", NOT_COMPARED)),
+        )
+        for row in rows
+    ]
+    columns = (
+        "early exits of",
+        "variant",
+        "mode",
+        ">of the images",
+        ">of the timed frames",
+        ">mean ms",
+        ">against none, points (95 %)",
+    )
+    return table(columns, cells)
+
+
+def _share(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{100 * share:.1f} %"
+
+
+def _timed(shares: Mapping[str, float]) -> str:
+    *exits, _ = shares.values()
+    return _share(sum(exits)) if any(shares.values()) else UNKNOWN
 
 
 def _comparisons(result: Mapping[str, Any]) -> RenderableType:
@@ -92,6 +130,7 @@ OTHERS: Columns = {
     **FIRST,
     ">p50 ms": lambda r: _ms(r["p50_ms"]),
     ">p95 ms": lambda r: _ms(r["p95_ms"]),
+    ">mean ms": lambda r: _ms(r.get("mean_ms")),
     ">images/s": lambda r: f"{r['images_per_second']:.1f}",
     **LAST,
     ">against fp32": _points,

@@ -13,8 +13,10 @@ from finedge.confusion.counts import Confusion
 from finedge.data.doubts import doubts
 from finedge.files import writable_place, write_text
 from finedge.pages.extra import require_jinja2
+from finedge.runtime.early_exit.record import exit_record
+from finedge.runtime.early_exit.session import EarlyExitSession
 from finedge.runtime.evaluate.labelled import SplitOptions, evaluated_images
-from finedge.runtime.evaluate.predict import predict
+from finedge.runtime.evaluate.predict import Answers, predict
 from finedge.subset import first_balanced
 from finedge.synthetic import perturb
 
@@ -33,6 +35,7 @@ def evaluate(
     backend: str = "auto",
     robustness: bool = False,
     images: int = 0,
+    early_exit: bool = False,
     page: Path | None = None,
 ) -> dict[str, Any]:
     """Print the accuracy of a bundle on a split: top1, top5, n, wilson95, worst_pairs.
@@ -50,6 +53,8 @@ def evaluate(
         robustness: also measure the same images rotated, scaled, seen from the side, bent and
             cluttered (`finedge.synthetic.perturb`).
         images: how many images, chosen evenly over the classes; 0 is the whole split.
+        early_exit: run the rest of the model only where no exit is sure; the result also has the
+            share and the accuracy of each exit.
         page: also write FILE.html, a page with the confused classes, and pictures of the worst
             pairs.
     """
@@ -61,15 +66,18 @@ def evaluate(
     loaded = Bundle.load(bundle)
     evaluated = evaluated_images(loaded, dataset)
     items = first_balanced(evaluated.items, images)
-    with Classifier.open(loaded, variant=variant, backend=backend) as classifier:
+    with Classifier.open(
+        loaded, variant=variant, backend=backend, early_exit=early_exit
+    ) as classifier:
         answers = predict(classifier, items)
-        accuracy = answers.record()
+        accuracy, exits = answers.record(), _exits(classifier, answers)
         if robustness:
             accuracy = perturb.robustness(accuracy, _perturbed(classifier, items))
         session = _session_record(classifier)
     confusion = Confusion(loaded.spec.labels, items, answers.ranked[:, 0])
     record = {
         **accuracy,
+        **exits,
         "worst_pairs": [pair.record(evaluated.root) for pair in confusion.worst_pairs()],
         **session,
         "split": dataset.split,
@@ -102,6 +110,14 @@ def _perturbed(classifier: Classifier, items: tuple[Item, ...]) -> dict[str, dic
         name: predict(classifier, items, perturbation=name).record()
         for name in perturb.PERTURBATIONS
     }
+
+
+def _exits(classifier: Classifier, answers: Answers) -> dict[str, dict[str, object]]:
+    """Return the record of the early exits; empty without them."""
+    session = classifier.session
+    if not isinstance(session, EarlyExitSession) or answers.taken is None:
+        return {}
+    return {"early_exit": exit_record(session.exits, answers.taken, answers.correct)}
 
 
 def _session_record(classifier: Classifier) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from finedge.errors import DataError
 from finedge.image import read_image
 from finedge.measure import accuracy_record
 from finedge.progress import watched
+from finedge.runtime.backend import HasExits
 from finedge.synthetic.perturb import perturb
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Answers:
         ranked: the classes it named, the best first, int [n, k]; k is 5, or all if there are fewer.
         probabilities: the probabilities of those classes, float32 [n, k].
         uncalibrated: the probability of the first class at temperature 1, float32 [n].
+        taken: the early exit at which each image left, int [n]; the number of exits is the end of
+            the model. None where the whole model ran.
     """
 
     items: tuple[Item, ...]
@@ -41,6 +44,7 @@ class Answers:
     ranked: NDArray[np.intp]
     probabilities: NDArray[np.float32]
     uncalibrated: NDArray[np.float32]
+    taken: NDArray[np.intp] | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -56,6 +60,7 @@ class Answers:
             self.ranked[mask],
             self.probabilities[mask],
             self.uncalibrated[mask],
+            None if self.taken is None else self.taken[mask],
         )
 
     def record(self) -> dict[str, object]:
@@ -90,13 +95,28 @@ def predict(
         raise DataError("no images to evaluate", expected="at least one")
     batches = _batches(classifier, items, perturbation=perturbation)
     bar = watched(batches, "evaluate", total=len(items))
-    scores = np.concatenate([classifier.scores(batch) for batch in bar])
+    scores, taken = _scores(classifier, bar)
     p = classifier.probabilities(scores)
     ranked = order(p)[:, :RANKED]
     ranked_p = np.take_along_axis(p, ranked, axis=1)
     labels = np.array([item.label for item in items], dtype=np.intp)
     uncalibrated = probabilities(scores).max(axis=1).astype(np.float32)
-    return Answers(items, labels, ranked, ranked_p.astype(np.float32), uncalibrated)
+    return Answers(items, labels, ranked, ranked_p.astype(np.float32), uncalibrated, taken)
+
+
+def _scores(
+    classifier: Classifier, batches: Iterable[NDArray[np.uint8]]
+) -> tuple[NDArray[np.float32], NDArray[np.intp] | None]:
+    """Return the scores of all batches [n, classes], and where each image left early, if any can.
+
+    `taken` of the session is that of its last batch, so it is read after each.
+    """
+    session, scores, taken = classifier.session, [], []
+    for batch in batches:
+        scores.append(classifier.scores(batch))
+        if isinstance(session, HasExits):
+            taken.append(session.taken)
+    return np.concatenate(scores), np.concatenate(taken) if taken else None
 
 
 def _batches(

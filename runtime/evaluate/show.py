@@ -28,6 +28,8 @@ def show(result: dict[str, Any]) -> RenderableType:
     if "page" in result:
         pairs.append(("page", result["page"]))
     parts: list[RenderableType] = [Group(fields(pairs), *_warnings(result["data"]))]
+    if "early_exit" in result:
+        parts.append(_exits(result["early_exit"]))
     if "robustness" in result:
         parts.append(_robustness(result["robustness"]))
     if "classes" in result:
@@ -39,6 +41,22 @@ def show(result: dict[str, Any]) -> RenderableType:
 
 def _warnings(data: Mapping[str, Any]) -> list[RenderableType]:
     return [styled(text, "yellow") for text in doubts(data)]
+
+
+def _exits(record: Mapping[str, Any]) -> RenderableType:
+    rows = [
+        (
+            one["output"],
+            "-" if one["threshold"] is None else percent(one["threshold"]),
+            percent(one["share"]),
+            one["n"],
+            "-" if one["top1"] is None else percent(one["top1"]),
+        )
+        for one in record["exits"]
+    ]
+    columns = ("leaves at", ">from", ">share", ">images", ">top-1 of these")
+    title = f"early exit: {percent(record['share'])} leave before the end"
+    return table(columns, rows, title=title)
 
 
 def _robustness(records: Mapping[str, Mapping[str, Any]]) -> RenderableType:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE, VARIANTS, Bundle
+from finedge.early_exit import segment_file
 from finedge.errors import SystemProblem
 from finedge.graph.onnx_file import read_model, read_onnx
 from finedge.graph.taps import with_taps
@@ -14,6 +16,7 @@ from finedge.runtime.backend import REDUCED_RANGE, SessionInfo, SessionOptions, 
 from finedge.runtime.machine.cpu import cpu_name
 from finedge.runtime.machine.packages import is_installed, package_version, reason_text
 from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER, int8_products
+from finedge.runtime.ort.segments import OnnxRuntimeSegment, open_segment
 from finedge.runtime.ort.session import (
     OnnxRuntimeSession,
     check_io,
@@ -85,6 +88,36 @@ class OnnxRuntimeBackend:
     def open_reduced(self, bundle: Bundle, file: str = CPU_FILE) -> OnnxRuntimeSession:
         """Open an INT8 file as CPUs run it whose products saturate: scaled for 16-bit sums."""
         return self._start_reduced(read_model(bundle.file(file)), bundle, file)
+
+    def open_segments(
+        self, bundle: Bundle, *, variant: str
+    ) -> tuple[tuple[OnnxRuntimeSegment, ...], SessionInfo]:
+        """Open the segments of a variant, in running order (`finedge.runtime.early_exit`).
+
+        `info.file` names the first one. Where INT8 products saturate, each is scaled by itself.
+
+        Raises:
+            UsageError: no such variant exists.
+            BundleError: the bundle lacks a segment, or ONNX Runtime refuses one.
+        """
+        file = pick_file(bundle, variant, order=FILES.get(variant))
+        names = [segment_file(file, k) for k in range(bundle.export.segments.count)]
+        precision, reduces = file.split(".")[1], file.split(".")[1] == "int8" and self._saturates()
+        models = [self._segment_bytes(bundle.file(name), reduced=reduces) for name in names]
+        opened = tuple(
+            open_segment(model, name=str(bundle.path / name), options=self.options)
+            for name, model in zip(names, models, strict=True)
+        )
+        info = SessionInfo(NAME, cpu_name(), names[0], REDUCED_RANGE if reduces else precision)
+        return opened, replace(info, versions={NAME: package_version(NAME)})
+
+    def _segment_bytes(self, path: Path, *, reduced: bool) -> bytes:
+        if not reduced:
+            return read_onnx(path)
+        from finedge.graph.reduce_range import reduce_range
+
+        content: bytes = reduce_range(read_model(path)).model.SerializeToString()
+        return content
 
     def open_with_taps(self, bundle: Bundle, *, file: str = FLOAT_FILE) -> OnnxRuntimeSession:
         """Open a file with one more output, `tap/NAME`, for each tap of the bundle."""

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from finedge.bundle import Bundle
 from finedge.errors import UsageError
 from finedge.runtime.classifier import Classifier
+from finedge.runtime.early_exit.record import log_exits
 from finedge.runtime.sinks import Context, Outputs, open_sinks
 from finedge.runtime.sources import Source, mask, open_source
 from finedge.runtime.sources.base import DEFAULT_CAPTURE, CaptureOptions
@@ -130,6 +131,7 @@ def classify(
     variant: str = "auto",
     backend: str = "auto",
     topk: int = 5,
+    early_exit: bool = False,
     capture: OmitArgPrefixes[CaptureOptions] = DEFAULT_CAPTURE,
     limits: OmitArgPrefixes[RunLimits] = RunLimits(),
     decisions: OmitArgPrefixes[DecisionOptions] = DecisionOptions(),
@@ -151,6 +153,8 @@ def classify(
         variant: fp32, fp16 or int8; auto is the one that `finedge choose` names.
         backend: a backend, or auto for the first that runs on this machine.
         topk: how many labels a line holds.
+        early_exit: run the rest of the model only where no exit is sure; the log ends with the
+            share of frames that left at each.
         capture: what a live source is asked for.
         limits: when the run ends and when a line warns.
         decisions: how an answer is made.
@@ -166,7 +170,9 @@ def classify(
         ]
         _refuse_photos(opened, limits=limits, decisions=decisions)
         classifier = exits.enter_context(
-            Classifier.open(loaded, variant=variant, backend=backend, topk=topk)
+            Classifier.open(
+                loaded, variant=variant, backend=backend, topk=topk, early_exit=early_exit
+            )
         )
         results = Results(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
         pipeline = Pipeline(
@@ -178,6 +184,7 @@ def classify(
             region=region,
         )
         interrupted = _run(pipeline, results, outputs=outputs, quiet_s=limits.quiet_s)
+        log_exits(classifier.session)
     if interrupted:
         raise KeyboardInterrupt
 

@@ -8,7 +8,7 @@ import pytest
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
 
-from benchmarks.front_picture import (  # noqa: E402: it imports tomllib
+from benchmarks.front_picture import (  # noqa: E402
     SOURCES,
     Point,
     front,

@@ -90,7 +90,8 @@ class Untrained:
         from finedge.export.command import export
 
         path = self.folders.mktemp("bundle") / "model.finedge"
-        parity = export(self.run(name, backbone).job.path, out=path)["parity"]
+        run, segments = self.run(name, backbone).job.path, name == "attend_rectify"
+        parity = export(run, out=path, segments=segments)["parity"]
         assert parity["max_abs"] <= parity["limit"]
         calibrate(path, data=self.pictures, int8=Int8Options(images=32))
         return Bundle.load(path)

@@ -16,11 +16,14 @@ import torch
 from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE
 from finedge.calib.quantizers.report import MAKES_MASKS
 from finedge.cli import main
+from finedge.early_exit import segment_file
 from finedge.graph.tags import NODE, tags
 from finedge.image import read_image
 from finedge.preprocess import preprocess
+from finedge.runtime.agreement import FLOAT_LIMIT
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
+from finedge.runtime.ort.segments import run_in_segments, run_whole
 from finedge.train import backbones, models
 
 BACKBONES = {"resnet50": (pytest.mark.slow,), "efficientnet_lite0": ()}
@@ -73,6 +76,22 @@ def test_it_starts_as_the_plain_network_where_the_paper_has_that(run, images_of)
     model.classifier.load_state_dict(plain.classifier.state_dict())
     batch = images_of(run, count=2)
     assert torch.equal(model(batch)["logits"], plain(batch)["logits"])
+
+
+def test_segments_are_the_whole_model_bit_for_bit_in_int8(bundle, pictures):
+    exits = [one.output for one in bundle.export.segments.exits]
+    if not exits:
+        pytest.skip(f"{bundle.spec.model} is not cut")
+    items = sorted(pictures.glob("test/*/*"))[:4]
+    batch = np.stack([preprocess(read_image(path), bundle.spec.preprocess) for path in items])
+    for file in (FLOAT_FILE, PORTABLE_FILE, CPU_FILE):
+        whole = run_whole(bundle.file(file).read_bytes(), batch, name=file)
+        names = [segment_file(file, k) for k in range(len(exits) + 1)]
+        parts = [bundle.file(name).read_bytes() for name in names]
+        composed = run_in_segments(parts, batch, name=file)
+        for name, scores in whole.items():
+            atol = FLOAT_LIMIT if file == FLOAT_FILE else 0.0
+            np.testing.assert_allclose(composed[name], scores, atol=atol, rtol=0)
 
 
 def test_both_int8_files_follow_the_float_file(bundle, pictures):

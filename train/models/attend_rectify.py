@@ -40,9 +40,9 @@ class AttendRectify(FineGrained):
     With head "half" the network head is not gated: it has half of the weight, and the gates of the
     modules share the other half.
 
-    The paper also stops early, after a module that is certain. One fixed graph gains nothing from
-    that, and the gates need the last map. For an early exit use the local outputs: build the graph
-    up to a stage, and fit the threshold after INT8 quantization.
+    The paper also stops early, after a module that is certain. The gates need the last map, so the
+    exit's answer is the local output alone: `finedge export --segments`, and a threshold that
+    `finedge calibrate` fits after INT8.
 
     Shapes: images float [B, 3, H, W] -> "log_prob" and "local_I" [B, num_classes].
 
@@ -75,7 +75,7 @@ class AttendRectify(FineGrained):
         reconstructed="on backbones whose stages do not end in a ReLU a BatchNorm and a ReLU "
         "before each module. The network head's dropout and initial values are those of all "
         "models here. Pooling before the class convolution is the same function. kernel_size 1 is "
-        "not in the paper. Early exit is not built: neither its rule nor its threshold could be "
+        "not in the paper. The rule of the early exit and its threshold are ours: neither could be "
         "found",
     )
 

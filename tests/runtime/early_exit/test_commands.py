@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from finedge.cli import main
+from tests.runtime.benchmark.conftest import run_benchmark
+from tests.runtime.early_exit.conftest import HEAD
+
+
+def test_evaluate_gives_share_and_accuracy_of_each_exit(make_early_bundle, tiny_data, capsys):
+    bundle = make_early_bundle(threshold=0.0)
+    options = ["--variant", "int8", "--backend", "onnxruntime", "--early-exit", "--json"]
+    code = main(["evaluate", str(bundle.path), "--data", str(tiny_data), *options])
+    record = json.loads(capsys.readouterr().out)
+    assert code == 0
+    head, end = record["early_exit"]["exits"]
+    assert record["early_exit"]["share"] == 1.0
+    assert (head["output"], head["n"], head["top1"]) == (HEAD, record["n"], record["top1"])
+    assert (end["output"], end["n"], end["top1"]) == ("end", 0, None)
+
+
+def test_classify_logs_where_frames_left(make_early_bundle, tiny_data, capsys):
+    bundle = make_early_bundle(threshold=0.0)
+    photos = str(tiny_data / "test" / "red")
+    code = main(["classify", str(bundle.path), photos, "--variant", "int8", "--early-exit"])
+    output = capsys.readouterr()
+    assert code == 0
+    assert len(output.out.splitlines()) == 3
+    assert f"early exit: 100.0% at {HEAD}, 0.0% at end" in output.err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_without_segments_the_commands_exit_with_4(tiny_bundle, tiny_data, command, capsys):
+    options = ["--data", str(tiny_data), "--early-exit"]
+    assert main([command, str(tiny_bundle.path), *options]) == 4
+    assert "finedge export RUN --out BUNDLE --segments" in capsys.readouterr().err
+
+
+def test_benchmark_measures_a_bundle_with_and_without_exits(
+    make_early_bundle, tiny_bundle, tiny_data, tmp_path
+):
+    early = make_early_bundle(threshold=0.0)
+    report = run_benchmark(
+        [tiny_bundle.path, early.path],
+        out=tmp_path / "report",
+        variants="fp32",
+        duration="100ms",
+        backend="onnxruntime",
+        data=tiny_data,
+        early_exit=True,
+    )
+    rows = {row["bundle"]: row for row in report["rows"]}
+    assert list(rows) == ["tiny", "early", "early+exits"]
+    assert all(row["mean_ms"] > 0 for row in rows.values())
+    assert [bool(row["early_exit"]) for row in rows.values()] == [False, False, True]
+    record = rows["early+exits"]["early_exit"]
+    assert record["share"] == 1.0
+    assert record["timed_frames"] == {HEAD: 1.0, "end": 0.0}
+    assert record["against_whole"]["flips"] >= 0
+    seconds = [entry["second"] for entry in report["comparisons"]]
+    assert seconds == ["early", "early+exits"]
