@@ -1,4 +1,4 @@
-"""Options of a model on the command line: KEY=VALUE."""
+"""Words KEY=VALUE on the command line: options of a model, and keys of a recipe."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 from finedge.errors import UsageError
 
+EXAMPLES = {"--option": "dropout=0.2", "--set": "label_smoothing=0"}
 
-def parse_options(words: Iterable[str]) -> dict[str, Any]:
+
+def parse_options(words: Iterable[str], *, flag: str) -> dict[str, Any]:
     """Return {KEY: VALUE} of `KEY=VALUE` words.
 
     VALUE is read as JSON where it is JSON, else it is the text itself. The last value of a key
-    counts.
+    counts. `flag` is the option's name, for the errors.
 
     Raises:
         UsageError: a word without a key or without `=`.
@@ -23,19 +25,19 @@ def parse_options(words: Iterable[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not (key and equals):
             raise UsageError(
-                f"--option {word}", expected="KEY=VALUE", fix="for example --option dropout=0.2"
+                f"{flag} {word}", expected="KEY=VALUE", fix=f"for example {flag} {EXAMPLES[flag]}"
             )
-        options[key] = _value(text)
+        options[key] = _value(text, flag=flag)
     return options
 
 
-def _value(text: str) -> Any:
+def _value(text: str, *, flag: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         return text
     except RecursionError:
         raise UsageError(
-            "--option: a value is nested too deeply",
+            f"{flag}: a value is nested too deeply",
             expected="a number, a text or a short list",
         ) from None

@@ -27,6 +27,7 @@ MAX_BATCH_BYTES = 4 * 2**30  # of pixels; four batches are held at a time
 MAX_AREA = 4.0  # times the image; CNL draws up to 1.25
 MAX_MILESTONES = 1_000
 MAX_TEMPERATURE = 1_000.0  # far past it, both distributions are uniform in float32
+MAX_VIEWS = 1_000  # of each image: as many as epochs that see a new one each time
 MAX_SEED = 2**32 - 1  # the seed of an epoch and a process is made of it, and fits 64 bits
 
 Augment = Literal["resized-crop", "crop", "pad-crop"]
@@ -73,6 +74,7 @@ RANGES = {
     "colour_jitter": Interval(0, 1, "[)"),
     "ema": Interval(0, 1, "[)"),
     "freeze": Interval(0),
+    "views": Interval(0, MAX_VIEWS),
     "distill_weight": Interval(0, 1),
     "distill_temperature": Interval(0, MAX_TEMPERATURE, "(]"),
     "seed": Interval(0, MAX_SEED),
@@ -136,6 +138,8 @@ class Recipe:
         channels_last: memory format of weights and images.
         compile: run the model through torch.compile.
         freeze: number of backbone stages, from the input on, that are not trained.
+        views: augmented views of each training image whose feature maps `--quick` caches, beside
+            the pixels of evaluation.
         freeze_norm: BatchNorm of the whole model uses its stored statistics and does not update
             them.
         distill_weight: weight of the teacher's term in the loss where there is a teacher, in
@@ -181,6 +185,7 @@ class Recipe:
     channels_last: bool = True
     compile: bool = False
     freeze: int = 0
+    views: int = 4
     freeze_norm: bool = False
     distill_weight: float = 0.5
     distill_temperature: float = 4.0
@@ -260,26 +265,42 @@ def read_recipe(name: str) -> Recipe:
 def override(recipe: Recipe, options: RecipeOptions) -> Recipe:
     """Return `recipe` with the options that were given; model options are added to the recipe's.
 
-    A new `size` brings its own `resize`. A new `epochs` moves the milestones of a step schedule,
-    and its warm-up, in proportion.
+    A key with an option of its own, such as --lr, has the value of that option where both it and
+    --set are given. A new `size` brings its own `resize`, and the cosine schedule has no
+    milestones. A new `epochs` moves the milestones of a step schedule, and its warm-up, in
+    proportion.
 
     Raises:
-        UsageError: a value of a wrong range, or a model option that is not KEY=VALUE.
+        UsageError: an unknown key, a value of a wrong type or range, or a word that is not
+            KEY=VALUE.
     """
-    names = {f.name for f in fields(Recipe)}
-    changes: dict[str, Any] = {
-        name: value for name, value in vars(options).items() if name in names and value is not None
+    changes = _changes(recipe, options)
+    changed = recipe_from({**recipe.to_json(), **changes})
+    factor = changed.epochs / recipe.epochs
+    if changed.schedule != "step" or factor == 1:
+        return changed
+    scaled = {
+        "milestones": tuple(factor * epoch for epoch in recipe.milestones),
+        "warmup_epochs": factor * recipe.warmup_epochs,
     }
-    changes["compile"] = recipe.compile or options.compile
-    changes["options"] = {**recipe.options, **parse_options(options.option)}
-    require_plain(changes)
+    return replace(changed, **{name: v for name, v in scaled.items() if name not in changes})
+
+
+def _changes(recipe: Recipe, options: RecipeOptions) -> dict[str, Any]:
+    """Return {recipe key: new value} as plain data; the values are not checked."""
+    changes = parse_options(options.set, flag="--set")
+    if "options" in changes:
+        raise UsageError("--set options", expected="a key of the recipe", fix="--option KEY=VALUE")
+    names = {f.name for f in fields(Recipe)}
+    own = {name: value for name, value in vars(options).items() if name in names}
+    # 0 is a value; None and False, of a flag, mean that the option was left out.
+    changes |= {name: v for name, v in own.items() if v is not None and v is not False}
+    changes["options"] = {**recipe.options, **parse_options(options.option, flag="--option")}
     if "size" in changes:
         changes.setdefault("resize", 0)
-    factor = changes.get("epochs", recipe.epochs) / recipe.epochs
-    if recipe.schedule == "step" and factor != 1:
-        changes["milestones"] = tuple(factor * epoch for epoch in recipe.milestones)
-        changes["warmup_epochs"] = factor * recipe.warmup_epochs
-    return replace(recipe, **changes)
+    if changes.get("schedule") == "cosine":
+        changes.setdefault("milestones", [])
+    return changes
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:

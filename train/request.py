@@ -14,6 +14,7 @@ from tyro.conf import UseAppendAction
 
 from finedge.errors import UsageError
 from finedge.train.device import Device
+from finedge.train.options import parse_options
 
 MAX_WORKERS = 1024  # threads: more than any machine has cores
 RESUMABLE = frozenset(
@@ -82,6 +83,7 @@ class RecipeOptions:
         compile: run the model through torch.compile during training.
         option: KEY=VALUE for the model, on top of the recipe's [options]. VALUE is JSON or text.
             Can be given several times.
+        set: KEY=VALUE for any key of the recipe. VALUE is JSON or text. Can be given several times.
         teacher: a run whose scores the model learns from too. The recipe's distill_weight and
             distill_temperature apply.
     """
@@ -97,6 +99,7 @@ class RecipeOptions:
     ema: float | None = None
     compile: bool = False
     option: UseAppendAction[tuple[str, ...]] = ()
+    set: UseAppendAction[tuple[str, ...]] = ()
     teacher: Path | None = None
 
 
@@ -162,10 +165,13 @@ class TrainingRequest:
             UsageError: such an option was given.
         """
         allowed = RESUMABLE if distilled else RESUMABLE - {"teacher"}
-        refused = sorted(set(self.options()) - allowed)
+        names = {name: f"--{name.replace('_', '-')}" for name in self.options() if name != "set"}
+        keys = parse_options(self.recipe.set, flag="--set")
+        names |= {key: f"--set {key}" for key in keys if key not in names}
+        refused = sorted(set(names) - allowed)
         if refused:
             raise UsageError(
-                f"--{refused[0].replace('_', '-')} cannot change with --resume",
+                f"{names[refused[0]]} cannot change with --resume",
                 expected=f"only {', '.join(sorted(allowed))}",
                 fix="leave it out, or train again from the start",
             )

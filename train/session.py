@@ -63,7 +63,7 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
 def _warn_of_a_long_training(request: TrainingRequest, plan: RunPlan, world: World) -> None:
     """Warn where nobody chose a recipe, and the default one would take days on this CPU."""
     options = request.recipe
-    chosen = options.recipe or options.epochs or options.size
+    chosen = options.recipe or options.epochs or options.size or options.set
     if world.writer and world.device.type == "cpu" and not chosen:
         log.warning(
             "without --recipe this trains %d epochs at %d px, which is meant for a GPU; "

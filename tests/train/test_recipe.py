@@ -139,6 +139,58 @@ def test_a_new_size_brings_its_own_resize(tmp_path):
     assert override(read_recipe(str(tmp_path / "r.toml")), RecipeOptions(size=112)).resized == 128
 
 
+# One value for each type of a recipe's schema, as a word of --set and as the recipe has it.
+SET = {
+    "epochs=7": 7,
+    "lr=1": 1.0,
+    "label_smoothing=0": 0.0,
+    "nesterov=false": False,
+    "augment=resized-crop": "resized-crop",
+    'method="cv2-area"': "cv2-area",
+    "compile=true": True,
+}
+
+
+@pytest.mark.parametrize("word", SET)
+def test_set_changes_any_key_with_its_type(word):
+    recipe = override(Recipe(), RecipeOptions(set=(word,)))
+    value = getattr(recipe, word.split("=")[0])
+    assert (value, type(value)) == (SET[word], type(SET[word]))
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("label_smothing=0", "did you mean 'label_smoothing'"),
+        ("epochs=2.5", "epochs = 2.5"),
+        ("nesterov=True", "true or false"),
+        ("lr=NaN", "lr = nan"),
+        ("epochs=0", "1 to 100000"),
+        ("epochs", "KEY=VALUE"),
+        ("=3", "KEY=VALUE"),
+        ('options={"dropout":0.1}', "--set options"),
+    ],
+)
+def test_a_wrong_set_is_refused(word, hint):
+    with pytest.raises(UsageError, match=hint):
+        override(Recipe(), RecipeOptions(set=(word,)))
+
+
+def test_an_option_of_its_own_wins_over_set():
+    options = RecipeOptions(lr=0.2, set=("lr=0.1", "ema=0.9"))
+    recipe = override(Recipe(), options)
+    assert (recipe.lr, recipe.ema) == (0.2, 0.9)
+    assert override(Recipe(ema=0.9, seed=4), RecipeOptions(ema=0.0, seed=0)) == Recipe()
+
+
+def test_set_moves_milestones_as_epochs_do_unless_it_names_them():
+    step = Recipe(epochs=10, schedule="step", milestones=(4.0, 8.0))
+    assert override(step, RecipeOptions(set=("epochs=20",))).milestones == (8.0, 16.0)
+    words = ("epochs=20", "milestones=[5]")
+    assert override(step, RecipeOptions(set=words)).milestones == (5.0,)
+    assert override(step, RecipeOptions(set=("schedule=cosine",))).milestones == ()
+
+
 def test_a_file_holds_options_of_the_model(tmp_path):
     (tmp_path / "r.toml").write_text("epochs = 5\n[options]\ndropout = 0.2\n")
     assert read_recipe(str(tmp_path / "r.toml")) == Recipe(epochs=5, options={"dropout": 0.2})

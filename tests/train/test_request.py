@@ -53,3 +53,15 @@ def test_a_teacher_may_move_only_where_there_is_one():
 def test_the_number_of_threads_has_limits(workers):
     with pytest.raises(UsageError, match="--workers"):
         MachineOptions(workers=workers)
+
+
+@pytest.mark.parametrize("word", ["momentum=0.5", "seed=3"])
+def test_resume_refuses_a_set_key_that_makes_the_run(word):
+    request = TrainingRequest(RUN, recipe=RecipeOptions(set=("lr=0.1", word)))
+    with pytest.raises(UsageError, match=f"--set {word.split('=')[0]} cannot change"):
+        request.require_resumable(distilled=False)
+
+
+def test_resume_takes_a_set_key_as_it_takes_its_option():
+    words = ("lr=0.1", "epochs=9")
+    TrainingRequest(RUN, recipe=RecipeOptions(set=words)).require_resumable(distilled=False)

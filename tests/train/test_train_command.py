@@ -176,13 +176,16 @@ def test_options_of_the_model_come_on_top_of_the_recipe_and_are_recorded(
         str(word) for name, value in more.items() for word in (f"--{name.replace('_', '-')}", value)
     ]
     options = ["--option", "dropout=0.1", "--option", "joint=true", "--accumulate", "2"]
+    options += ["--set", "rotation=5", "--set", "flip=false"]
     assert main(["train", *words, "--out", str(tmp_path / "run"), *options]) == 0
     loaded = load_run(tmp_path / "run")
     expected = {"dropout": 0.1, "head_init": "small", "joint": True}
     assert loaded.record["recipe"]["options"] == expected
     assert {name: loaded.model.options[name] for name in expected} == expected
     assert loaded.record["recipe"]["accumulate"] == 2
+    assert (loaded.record["recipe"]["rotation"], loaded.record["recipe"]["flip"]) == (5.0, False)
     assert "--option dropout=0.1 --option joint=true" in loaded.record["commands"][0]
+    assert "--set rotation=5 --set flip=false" in loaded.record["commands"][0]
 
 
 @pytest.mark.parametrize(

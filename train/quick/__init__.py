@@ -1,0 +1,1 @@
+"""Training on cached feature maps of a frozen backbone: `finedge train --quick`."""
