@@ -39,6 +39,14 @@ def test_every_model_exports_with_parity_and_passes_the_full_check(
     assert parity.max_abs <= parity.limit
 
 
+@pytest.mark.parametrize("name", ["cnl", "nl", "cs", "clca_cga", "attend_rectify"])
+def test_uniform_attention_exports_without_a_node_of_ours(make_model, frames, name):
+    proto, _, reference = exported(make_model, name=name, attention="uniform")
+    assert not [n for n in proto.graph.node if n.domain]
+    parity = check_parity(proto, expected_of(reference, frames), frames)
+    assert parity.max_abs <= parity.limit
+
+
 @pytest.mark.parametrize("options", [{"joint": True}, {"pooled_keys": True}])
 def test_options_export_too(make_model, frames, options):
     proto, _, reference = exported(make_model, **options)

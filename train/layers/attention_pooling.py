@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from finedge.train.layers.uniform import Attention, require_attention, without_gradient
+
 
 class AttentionMasks(nn.Conv2d):
     """K masks of a map, H = softmax(W_H * Z) over positions.
@@ -19,14 +21,26 @@ class AttentionMasks(nn.Conv2d):
         channels: C of the map.
         heads: K.
         kernel_size: of W_H, a convolution without bias; odd.
+        attention: with `uniform` every mask is 1 / (h w) at each position. W_H is there, but has no
+            effect and is not trained.
     """
 
-    def __init__(self, channels: int, heads: int, *, kernel_size: int) -> None:
+    def __init__(
+        self, channels: int, heads: int, *, kernel_size: int, attention: Attention = "softmax"
+    ) -> None:
         super().__init__(channels, heads, kernel_size, padding=kernel_size // 2, bias=False)
         nn.init.kaiming_normal_(self.weight)
+        require_attention(attention)
+        self.attention = attention
+        if attention == "uniform":
+            without_gradient(self)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return masks [B, K, h, w] of a map [B, C, h, w]: >= 0, each with the sum 1."""
+        if self.attention == "uniform":
+            batch, _, height, width = features.shape
+            shape = (batch, self.out_channels, height, width)
+            return features.new_full(shape, 1 / (height * width))
         scores: Tensor = super().forward(features)
         return torch.softmax(scores.flatten(2), dim=2).reshape(-1, *scores.shape[1:])
 
@@ -51,11 +65,20 @@ class AttentionPooling(nn.Module):
         num_classes: L.
         heads: K.
         kernel_size: of all three convolutions; odd, 3 in the paper.
+        attention: see `AttentionMasks`.
     """
 
-    def __init__(self, channels: int, num_classes: int, *, heads: int, kernel_size: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        heads: int,
+        kernel_size: int,
+        attention: Attention = "softmax",
+    ) -> None:
         super().__init__()
-        self.masks = AttentionMasks(channels, heads, kernel_size=kernel_size)
+        self.masks = AttentionMasks(channels, heads, kernel_size=kernel_size, attention=attention)
         taps = kernel_size**2
         # W_g [C, K, t] and W_O [L, (C, K, t)]; t counts the taps of the kernel from last to first.
         self.gate = nn.Parameter(torch.empty(channels, heads, taps))

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finedge.train.layers.uniform import Attention, mean_of_channels, require_attention
+
 
 @torch.library.custom_op("finedge::channel_attention", mutates_args=())
 def _attend(q: Tensor, k: Tensor, v: Tensor, groups: int, scale: float) -> Tensor:
@@ -47,14 +49,21 @@ class ChannelAttention(nn.Module):
     >>> q = k = torch.rand(1, 8, 7, 7)
     >>> ChannelAttention(groups=2)(q, k, torch.rand(1, 8, 14, 14)).shape
     torch.Size([1, 8, 14, 14])
+
+    Args:
+        groups: of the channels.
+        attention: `uniform` gives the mean of v over the channels of a group instead.
     """
 
-    def __init__(self, *, groups: int = 1) -> None:
+    def __init__(self, *, groups: int = 1, attention: Attention = "softmax") -> None:
         super().__init__()
-        self.groups = groups
+        require_attention(attention)
+        self.groups, self.attention = groups, attention
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `channel_attention`."""
+        if self.attention == "uniform":
+            return mean_of_channels(v, groups=self.groups)
         return channel_attention(
             q, k, v, groups=self.groups, scale=(q.shape[2] * q.shape[3]) ** -0.5
         )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from finedge.train.layers.channel_attention import ChannelAttention
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
+from finedge.train.layers.uniform import Attention
 
 MAX_GROUPS = 16
 # A position whose features are all below this counts as empty; float16 still resolves it.
@@ -33,13 +34,13 @@ class ChannelGroupAttention(nn.Module):
 
     Args:
         channels: of X; the groups are the largest divisor of it up to 16.
+        attention: see `ChannelAttention`.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, attention: Attention = "softmax") -> None:
         super().__init__()
-        self.attend = ChannelAttention(
-            groups=next(g for g in range(MAX_GROUPS, 0, -1) if channels % g == 0)
-        )
+        groups = next(g for g in range(MAX_GROUPS, 0, -1) if channels % g == 0)
+        self.attend = ChannelAttention(groups=groups, attention=attention)
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,12 +66,15 @@ class CoAttention(nn.Module):
         maps: number of maps.
         scale: factor on the cosine. At 1 the softmax over hundreds of positions is nearly flat; a
             larger scale is sharper.
+        attention: see `CrossLayerAttention`.
     """
 
-    def __init__(self, maps: int, *, scale: float = 1.0) -> None:
+    def __init__(self, maps: int, *, scale: float = 1.0, attention: Attention = "softmax") -> None:
         super().__init__()
         self.directions = tuple(itertools.permutations(range(maps), 2))
-        self.attend = nn.ModuleList(CrossLayerAttention(scale=scale) for _ in self.directions)
+        self.attend = nn.ModuleList(
+            CrossLayerAttention(scale=scale, attention=attention) for _ in self.directions
+        )
         self.gamma = nn.ParameterList(torch.zeros(()) for _ in self.directions)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finedge.train.layers.uniform import Attention, mean_of_positions, require_attention
+
 
 @torch.library.custom_op("finedge::cross_layer_attention", mutates_args=())
 def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -48,14 +50,22 @@ class CrossLayerAttention(nn.Module):
     >>> q, k = torch.rand(1, 64, 7, 7), torch.rand(1, 64, 14, 14)
     >>> CrossLayerAttention(scale=64**-0.5)(q, k, k).shape
     torch.Size([1, 64, 7, 7])
+
+    Args:
+        scale: factor before the softmax.
+        attention: `uniform` gives the mean of v over its positions instead, for every query; only
+            the shape of q is read.
     """
 
-    def __init__(self, *, scale: float) -> None:
+    def __init__(self, *, scale: float, attention: Attention = "softmax") -> None:
         super().__init__()
-        self.scale = scale
+        require_attention(attention)
+        self.scale, self.attention = scale, attention
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `cross_layer_attention`."""
+        if self.attention == "uniform":
+            return mean_of_positions(v, grid=q)
         return cross_layer_attention(q, k, v, scale=self.scale)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from finedge.train.layers.channel_attention import ChannelAttention
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 from finedge.train.layers.pooling import average_to
+from finedge.train.layers.uniform import Attention, without_gradient
 
 
 class HighLevel(nn.Module):
@@ -24,12 +25,14 @@ class HighLevel(nn.Module):
     Shapes: [B, channels, Hh, Wh] -> three times [B, width, Hh, Wh].
     """
 
-    def __init__(self, channels: int, *, width: int) -> None:
+    def __init__(self, channels: int, *, width: int, attention: Attention = "softmax") -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, width, 1, bias=False)
         self.channel_query, self.key, self.value = (
             nn.Conv2d(width, width, 1, bias=False) for _ in range(3)
         )
+        if attention == "uniform":
+            without_gradient(self.channel_query, self.key)
 
     def forward(self, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return channel queries, spatial keys and spatial values, each [B, width, Hh, Wh]."""
@@ -57,19 +60,24 @@ class CrossLayerSelf(nn.Module):
     Args:
         channels: of the low map.
         width: d, of everything inside and of F.
+        attention: with `uniform`, A_c and A_s have equal entries. Queries and keys are there, but
+            have no effect and are not trained.
     """
 
-    def __init__(self, channels: int, *, width: int) -> None:
+    def __init__(self, channels: int, *, width: int, attention: Attention = "softmax") -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, width, 1, bias=False)
         self.channel_key, self.spatial_query = (
             nn.Conv2d(width, width, 1, bias=False) for _ in range(2)
         )
-        self.channel, self.spatial = ChannelAttention(), CrossLayerAttention(scale=width**-0.5)
+        self.channel = ChannelAttention(attention=attention)
+        self.spatial = CrossLayerAttention(scale=width**-0.5, attention=attention)
         self.channel_gamma, self.spatial_gamma = (nn.Parameter(torch.zeros(())) for _ in range(2))
         self.fuse = nn.Sequential(
             nn.Conv2d(2 * width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
         )
+        if attention == "uniform":
+            without_gradient(self.channel_key, self.spatial_query)
 
     def forward(self, low: Tensor, high: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return F [B, width, h, w] of a low map [B, channels, h, w] and `HighLevel`'s result."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 from finedge.train.layers.pooling import halved
+from finedge.train.layers.uniform import Attention, without_gradient
 
 
 class CrossLayerNonLocal(nn.Module):
@@ -31,6 +32,7 @@ class CrossLayerNonLocal(nn.Module):
         pooled_keys: keys and values are projections of the max pooled (2 x 2) response: a quarter
             of the positions. Wang et al. (CVPR 2018, arXiv 1711.07971, section 3.3) sub-sample x
             itself too, and so the projections can still be absorbed at export.
+        attention: with `uniform` theta and phi are there, but have no effect and are not trained.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class CrossLayerNonLocal(nn.Module):
         width: int,
         joint: bool = False,
         pooled_keys: bool = False,
+        attention: Attention = "softmax",
     ) -> None:
         super().__init__()
         self.joint = joint
@@ -52,10 +55,13 @@ class CrossLayerNonLocal(nn.Module):
         self.g = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in responses)
         self.z = nn.Conv2d(width, query, 1, bias=False)
         self.attend = nn.ModuleList(
-            CrossLayerAttention(scale=width**-0.5) for _ in ([None] if joint else responses)
+            CrossLayerAttention(scale=width**-0.5, attention=attention)
+            for _ in ([None] if joint else responses)
         )
         self.bn = nn.ModuleList(nn.BatchNorm2d(query) for _ in ([None] if joint else responses))
         self.apply(_start)
+        if attention == "uniform":
+            without_gradient(self.theta, self.phi)
 
     def forward(self, query: Tensor, responses: Sequence[Tensor]) -> Tensor:
         """Return [B, C, Hq, Wq] of a query map [B, C, Hq, Wq] and responses of any size."""

@@ -18,6 +18,7 @@ from finedge.spec import Output
 from finedge.train.backbones import Backbone
 from finedge.train.layers.attention_pooling import AttentionPooling, overlap
 from finedge.train.layers.head import LinearHead, pooled
+from finedge.train.layers.uniform import Attention
 from finedge.train.models.base import About, FineGrained
 
 Gate = Literal["softmax", "sigmoid"]
@@ -58,6 +59,7 @@ class AttendRectify(FineGrained):
         gate: how the gates are normalised: `softmax`, or `sigmoid` divided by its sum.
         regulariser: weight of the overlap of a module's masks in the loss; 0.001 in the paper, 0
             for CIFAR-100.
+        attention: with `uniform` all masks are flat: the control without attention.
     """
 
     about = About(
@@ -85,6 +87,7 @@ class AttendRectify(FineGrained):
         kernel_size: int = 3,
         gate: Gate = "softmax",
         regulariser: float = 0.001,
+        attention: Attention = "softmax",
     ) -> None:
         super().__init__(
             backbone,
@@ -95,6 +98,7 @@ class AttendRectify(FineGrained):
             kernel_size=kernel_size,
             gate=gate,
             regulariser=regulariser,
+            attention=attention,
         )
         _check(modules, len(backbone.stages), heads=heads, kernel_size=kernel_size, gate=gate)
         self.gate, self.regulariser = gate, regulariser
@@ -102,7 +106,11 @@ class AttendRectify(FineGrained):
         self.before = nn.ModuleList(_activation(backbone, place) for place in self.places)
         self.attention = nn.ModuleList(
             AttentionPooling(
-                backbone.channels(place), num_classes, heads=heads, kernel_size=kernel_size
+                backbone.channels(place),
+                num_classes,
+                heads=heads,
+                kernel_size=kernel_size,
+                attention=attention,
             )
             for place in self.places
         )

@@ -19,6 +19,7 @@ from finedge.train.backbones import Backbone
 from finedge.train.layers.collaborative import ChannelGroupAttention, CoAttention
 from finedge.train.layers.head import LinearHead
 from finedge.train.layers.pooling import average_to, mean_of_largest
+from finedge.train.layers.uniform import Attention
 from finedge.train.models.base import About, FineGrained
 
 HIDDEN = 512
@@ -77,6 +78,7 @@ class CollaborativeAttention(FineGrained):
             (PMG, CMAL). The five are a TopK node, which stays float in INT8 and which TensorRT for
             RTX parses and builds. On one CPU thread it took about 0.4 ms more than `max` at 224.
         scale: factor on the cosines before their softmax.
+        attention: `uniform` is the control without attention, between branches and in the groups.
     """
 
     about = About(
@@ -100,17 +102,24 @@ class CollaborativeAttention(FineGrained):
         width: str = "edge",
         pool: str = "top5",
         scale: float = 1.0,
+        attention: Attention = "softmax",
     ) -> None:
         super().__init__(
-            backbone, dropout=dropout, head_init=head_init, width=width, pool=pool, scale=scale
+            backbone,
+            dropout=dropout,
+            head_init=head_init,
+            width=width,
+            pool=pool,
+            scale=scale,
+            attention=attention,
         )
         self.size = WIDTHS[_require_key(width, WIDTHS, option="width")]
         self.pool = POOLS[_require_key(pool, POOLS, option="pool")]
         self.early = backbone.stages[-3:-1]
-        self.group = ChannelGroupAttention(backbone.feature_channels)
+        self.group = ChannelGroupAttention(backbone.feature_channels, attention=attention)
         channels = (*(backbone.channels(stage) for stage in self.early), backbone.feature_channels)
         self.branch = nn.ModuleList(_branch(c, size=self.size) for c in channels)
-        self.exchange = CoAttention(BRANCHES, scale=scale)
+        self.exchange = CoAttention(BRANCHES, scale=scale, attention=attention)
         inputs = (*(self.size.channels for _ in range(BRANCHES)), BRANCHES * self.size.channels)
         self.heads = nn.ModuleList(
             _Head(n, num_classes, dropout=dropout, head_init=head_init) for n in inputs
@@ -119,7 +128,8 @@ class CollaborativeAttention(FineGrained):
             Output(),
             *(Output(f"local_{index}", role="local") for index in range(len(self.heads))),
         )
-        self.taps, self.views = self._taps_and_views(backbone)
+        self.taps, views = self._taps_and_views(backbone)
+        self.views = views if attention == "softmax" else ()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {"logits": sum of the four heads, "local_0" to "local_3": the heads}.

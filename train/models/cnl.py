@@ -15,6 +15,7 @@ from finedge.errors import UsageError, nearest
 from finedge.train.backbones import Backbone
 from finedge.train.layers.head import LinearHead, pooled
 from finedge.train.layers.non_local import CrossLayerNonLocal
+from finedge.train.layers.uniform import Attention
 from finedge.train.models.base import About, FineGrained
 
 
@@ -80,6 +81,7 @@ class CrossLayer(FineGrained):
         query: block of the query; empty is the placement's. The paper takes a late one, where a map
             has few positions: the cost grows with them.
         responses: blocks of the responses, all before `query`; empty is the placement's.
+        attention: `uniform` is the control without attention: the mean of the values.
     """
 
     about = About(
@@ -100,6 +102,7 @@ class CrossLayer(FineGrained):
         pooled_keys: bool = False,
         query: str = "",
         responses: Sequence[str] = (),
+        attention: Attention = "softmax",
     ) -> None:
         super().__init__(
             backbone,
@@ -109,6 +112,7 @@ class CrossLayer(FineGrained):
             pooled_keys=pooled_keys,
             query=query,
             responses=list(responses),
+            attention=attention,
         )
         usual = placement(backbone)
         self.place = AttentionPlacement(
@@ -121,6 +125,7 @@ class CrossLayer(FineGrained):
             width=self.place.width,
             joint=joint,
             pooled_keys=pooled_keys,
+            attention=attention,
         )
         self.classifier = LinearHead(
             backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init
@@ -129,10 +134,11 @@ class CrossLayer(FineGrained):
         before = [f"backbone.{block}" for block in (*self.place.responses, self.place.query)]
         last = f"backbone.{backbone.chain[-1]}"
         self.taps = tuple(dict.fromkeys((*before, *attended, "cross_layer", last)))
-        # The joint softmax runs over several grids at once: no single picture can show it.
+        # The joint softmax runs over several grids at once: no single picture can show it. A
+        # uniform attention has nothing to show.
         looks = (
             ()
-            if joint
+            if joint or attention == "uniform"
             else tuple(
                 View(f"looks at {block}", "attention", tap)
                 for block, tap in zip(self.place.responses, attended, strict=True)

@@ -13,6 +13,7 @@ from finedge.errors import UsageError
 from finedge.train.backbones import Backbone
 from finedge.train.layers.cross_layer_channel import CrossLayerSelf, HighLevel
 from finedge.train.layers.head import LinearHead, pooled
+from finedge.train.layers.uniform import Attention
 from finedge.train.models.base import About, FineGrained
 
 # d: CNL's width on the paper's backbone and on ResNet-50; a quarter of it elsewhere, as in CNL.
@@ -37,6 +38,7 @@ class CrossLayerSelfAttention(FineGrained):
         dropout: before the linear layer, 0..1.
         head_init: see `HEAD_INITS`.
         width: d, the channels of the attention; 0 is 256 on ResNet-50 and ResNet-101, 64 elsewhere.
+        attention: `uniform` is the control without attention, in channels and in space.
     """
 
     about = About(
@@ -57,8 +59,11 @@ class CrossLayerSelfAttention(FineGrained):
         dropout: float = 0.5,
         head_init: str = "kaiming",
         width: int = 0,
+        attention: Attention = "softmax",
     ) -> None:
-        super().__init__(backbone, dropout=dropout, head_init=head_init, width=width)
+        super().__init__(
+            backbone, dropout=dropout, head_init=head_init, width=width, attention=attention
+        )
         if not 0 <= width <= MAX_WIDTH:
             raise UsageError(
                 f"width {width}",
@@ -66,9 +71,10 @@ class CrossLayerSelfAttention(FineGrained):
             )
         width = width or WIDTHS.get(backbone.name, EDGE_WIDTH)
         self.low = backbone.stages[-3:-1]
-        self.high = HighLevel(backbone.feature_channels, width=width)
+        self.high = HighLevel(backbone.feature_channels, width=width, attention=attention)
         self.refine = nn.ModuleList(
-            CrossLayerSelf(backbone.channels(stage), width=width) for stage in self.low
+            CrossLayerSelf(backbone.channels(stage), width=width, attention=attention)
+            for stage in self.low
         )
         self.classifier = LinearHead(
             backbone.feature_channels + len(self.low) * width,
@@ -86,6 +92,7 @@ class CrossLayerSelfAttention(FineGrained):
         looks = (
             View(f"{stage} looks at the last map", "attention", f"{r}.spatial")
             for stage, r in zip(self.low, refined, strict=True)
+            if attention == "softmax"
         )
         self.views = (*looks, View("evidence for the class, last map", "cam", last))
 

@@ -11,6 +11,7 @@ from finedge.bundle import View
 from finedge.train.backbones import Backbone
 from finedge.train.layers.head import LinearHead, pooled
 from finedge.train.layers.non_local import CrossLayerNonLocal
+from finedge.train.layers.uniform import Attention
 from finedge.train.models.base import About, FineGrained
 from finedge.train.models.cnl import placement
 
@@ -27,6 +28,7 @@ class NonLocal(FineGrained):
         head_init: see `HEAD_INITS`.
         pooled_keys: keys and values come from the max pooled (2 x 2) map, the sub-sampling of
             arXiv 1711.07971.
+        attention: `uniform` is the control without attention: the mean of the values.
     """
 
     about = About(
@@ -45,11 +47,19 @@ class NonLocal(FineGrained):
         dropout: float = 0.5,
         head_init: str = "kaiming",
         pooled_keys: bool = False,
+        attention: Attention = "softmax",
     ) -> None:
-        super().__init__(backbone, dropout=dropout, head_init=head_init, pooled_keys=pooled_keys)
+        super().__init__(
+            backbone,
+            dropout=dropout,
+            head_init=head_init,
+            pooled_keys=pooled_keys,
+            attention=attention,
+        )
         self.places = placement(backbone).responses
         self.non_local = nn.ModuleList(
-            _block(backbone.channels(place), pooled_keys=pooled_keys) for place in self.places
+            _block(backbone.channels(place), pooled_keys=pooled_keys, attention=attention)
+            for place in self.places
         )
         self.classifier = LinearHead(
             backbone.feature_channels, num_classes, dropout=dropout, head_init=head_init
@@ -64,7 +74,7 @@ class NonLocal(FineGrained):
         )
         looks = (
             View(f"looks within {place}", "attention", f"non_local.{i}.attend.0")
-            for i, place in enumerate(self.places)
+            for i, place in enumerate(self.places if attention == "softmax" else ())
         )
         self.views = (*looks, View("evidence for the class", "cam", self.taps[-1]))
 
@@ -77,7 +87,11 @@ class NonLocal(FineGrained):
         return {"logits": self.classifier(pooled(self.backbone.run(x, after=after)[0]))}
 
 
-def _block(channels: int, *, pooled_keys: bool) -> CrossLayerNonLocal:
+def _block(channels: int, *, pooled_keys: bool, attention: Attention) -> CrossLayerNonLocal:
     return CrossLayerNonLocal(
-        channels, responses=[channels], width=channels // 2, pooled_keys=pooled_keys
+        channels,
+        responses=[channels],
+        width=channels // 2,
+        pooled_keys=pooled_keys,
+        attention=attention,
     )
