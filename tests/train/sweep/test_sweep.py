@@ -1,11 +1,11 @@
 import json
 
 import pytest
-from tests.train.sweep.conftest import rows
 
 from finedge.errors import UsageError
 from finedge.train.sweep import command, execute
 from finedge.train.sweep.command import sweep
+from tests.train.sweep.conftest import rows
 
 BROKEN = "[families.broken]\nmodel = 'plain'\noptions = { width = 3 }\n"
 
