@@ -43,6 +43,8 @@ def augment(
         image = recoloured(
             image, generator.uniform(1 - recipe.colour_jitter, 1 + recipe.colour_jitter, 3)
         )
+    if recipe.hue:
+        image = F.adjust_hue(image, float(generator.uniform(-recipe.hue, recipe.hue)))
     return np.asarray(image)
 
 

@@ -28,6 +28,7 @@ MAX_AREA = 4.0  # times the image; CNL draws up to 1.25
 MAX_MILESTONES = 1_000
 MAX_TEMPERATURE = 1_000.0  # far past it, both distributions are uniform in float32
 MAX_VIEWS = 1_000  # of each image: as many as epochs that see a new one each time
+MAX_VAL = 0.5  # of train; more is a typing error
 MAX_SEED = 2**32 - 1  # the seed of an epoch and a process is made of it, and fits 64 bits
 
 Augment = Literal["resized-crop", "crop", "pad-crop"]
@@ -72,6 +73,8 @@ RANGES = {
     "min_area": Interval(0, 1, "(]"),
     "rotation": Interval(0, 180),
     "colour_jitter": Interval(0, 1, "[)"),
+    "hue": Interval(0, 0.5),
+    "val": Interval(0, MAX_VAL),
     "ema": Interval(0, 1, "[)"),
     "freeze": Interval(0),
     "views": Interval(0, MAX_VIEWS),
@@ -130,6 +133,8 @@ class Recipe:
         flip: mirror half of the images.
         colour_jitter: largest relative change of brightness, contrast and saturation, in [0, 1);
             0 is off.
+        hue: largest change of the hue to either side, in turns of the colour wheel, in [0, 0.5]; 0
+            is off.
         rotation: largest angle in degrees to either side, in [0, 180]. The corners are filled by
             reflection; 0 is off.
         ema: decay of the moving average of the weights, in [0, 1); 0 is off. If it is on, the
@@ -146,6 +151,9 @@ class Recipe:
             [0, 1].
         distill_temperature: temperature of both distributions in that term, positive
             (arXiv 1503.02531).
+        val: share of train that becomes the val split where the data set has none, in [0, 0.5].
+            With 0 all of the official training split is trained on, as in papers. There is then no
+            val split: training reports no accuracy, and calibration fits no confidence.
         seed: of the split, the initial weights, the order and the augmentation.
         options: of the model, as in `[options]` of the file.
 
@@ -179,6 +187,7 @@ class Recipe:
     pad: int = 0
     flip: bool = True
     colour_jitter: float = 0.0
+    hue: float = 0.0
     rotation: float = 0.0
     ema: float = 0.0
     bf16: Bf16 = "auto"
@@ -189,6 +198,7 @@ class Recipe:
     freeze_norm: bool = False
     distill_weight: float = 0.5
     distill_temperature: float = 4.0
+    val: float = 0.1
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 

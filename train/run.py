@@ -35,7 +35,7 @@ from finedge.files import write_text
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
 from finedge.train.checkpoint import load_weights
-from finedge.train.models import FineGrained, build_model
+from finedge.train.models import FineGrained, build_model, entry
 from finedge.train.record import COPY, FORMAT, read_run_json
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,9 @@ def load_run(path: Path) -> Run:
 def rebuild(record: Mapping[str, Any], *, path: Path) -> FineGrained:
     """Build the model of a run's record, without its weights.
 
+    An option that the record lacks has the value of the time before it existed, not its default
+    (`FineGrained.former`).
+
     Raises:
         DataError: this version does not know the model; `path` is the run.
     """
@@ -98,7 +101,7 @@ def rebuild(record: Mapping[str, Any], *, path: Path) -> FineGrained:
             num_classes=classes,
             backbone=model["backbone"],
             weights="none",
-            **model["options"],
+            **{**entry(model["name"]).former, **model["options"]},
         )
     except (UsageError, TypeError, ValueError, RuntimeError) as error:
         fault = error.what if isinstance(error, UsageError) else error

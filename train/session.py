@@ -41,7 +41,7 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     plan = planned(request)
     assert request.run.data is not None  # `planned` refuses it
     _warn_of_a_long_training(request, plan, world)
-    images = open_dataset(request.run.data, seed=plan.recipe.seed)
+    images = open_dataset(request.run.data, seed=plan.recipe.seed, val=plan.recipe.val)
     torch.manual_seed(plan.recipe.seed)
     model = plan.build(num_classes=len(images.labels))
     images = drop_unreadable(images)

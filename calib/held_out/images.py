@@ -26,6 +26,7 @@ from finedge.subset import first_balanced
 log = logging.getLogger(__name__)
 
 SPLIT = "val"
+NO_VAL = ". The recipe has val = 0, so all of train was trained on: train with val = 0.1 for a fit"
 # Fewer cannot place the threshold: 5 % of 100 images are five of them.
 MIN_IMAGES = 100
 MAX_IMAGES = 1000  # the rest of a large split would cost minutes and move T in its third digit
@@ -52,11 +53,12 @@ def held_out(data: DataSet) -> CalibrationSet | None:
     if len(kept) < MIN_IMAGES:
         log.warning(
             "no confidence is fitted: %s has %d held-out images (split '%s'), at least %d are "
-            "needed; nothing will be called unknown",
+            "needed; nothing will be called unknown%s",
             data.root,
             len(kept),
             SPLIT,
             MIN_IMAGES,
+            NO_VAL if (data.cut or {}).get("val") == 0 else "",
         )
         return None
     return CalibrationSet(kept, tuple(content_digest(i.path) for i in kept))

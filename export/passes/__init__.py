@@ -13,6 +13,7 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnus
 
 from finedge.export.passes.absorb_projections import AbsorbProjectionsPass
 from finedge.export.passes.broadcast import BroadcastPass
+from finedge.export.passes.fold_norms import FoldNormsPass
 from finedge.export.passes.fold_responses import FoldResponsesPass
 from finedge.export.passes.global_pool import GlobalPoolPass
 from finedge.export.passes.log_softmax import LogSoftmaxPass
@@ -21,6 +22,7 @@ from finedge.export.passes.unsqueeze import UnsqueezePass
 # What `apply_passes` does, for the bundle's provenance.
 NAMES = (
     "theta once (common subexpressions)",
+    "fold a BatchNorm before projections into them",
     "fold z and BatchNorm of all responses into one convolution",
     "spatial mean as GlobalAveragePool",
     "log softmax written out, one axis an Unsqueeze, masks reshaped: forms that every reader "
@@ -31,6 +33,7 @@ NAMES = (
 # In this order.
 ALWAYS = (
     CommonSubexpressionEliminationPass,
+    FoldNormsPass,
     FoldResponsesPass,
     GlobalPoolPass,
     LogSoftmaxPass,

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
 from finedge.export.passes.projection import (
     Projection,
+    affine_of,
     insert_projection,
     read_projection,
 )
 from finedge.export.passes.values import (
-    constant_input,
     has_constant_inputs,
     input_of,
     replace_value,
@@ -102,7 +101,7 @@ def _response(leaf: ir.Value) -> Projection | None:
     projection = _of_attention(read_projection(input_of(norm, 0)))
     if projection is None:
         return None
-    factor, shift = _affine(norm)
+    factor, shift = affine_of(norm)
     weight = projection.weight * factor[:, None, None, None]
     return Projection(projection.source, weight, projection.bias * factor + shift)
 
@@ -110,11 +109,3 @@ def _response(leaf: ir.Value) -> Projection | None:
 def _of_attention(projection: Projection | None) -> Projection | None:
     producer = None if projection is None else projection.source.producer()
     return projection if producer is not None and producer.domain == DOMAIN else None
-
-
-def _affine(norm: ir.Node) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Read a BatchNormalization in evaluation mode as (factor, shift) of each channel."""
-    gamma, beta, mean, variance = (constant_input(norm, i) for i in (1, 2, 3, 4))
-    epsilon = np.asarray(norm.attributes.get_float("epsilon", 1e-5), gamma.dtype)
-    factor = gamma / np.sqrt(variance + epsilon)
-    return factor, beta - mean * factor

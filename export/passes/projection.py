@@ -73,3 +73,11 @@ def insert_projection(
         result.shape = ir.Shape([source.shape[0], len(weight), *source.shape[2:]])
         result.type = source.type
     return result
+
+
+def affine_of(norm: ir.Node) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Read a BatchNormalization in evaluation mode as (factor, shift) of each channel."""
+    gamma, beta, mean, variance = (constant_input(norm, i) for i in (1, 2, 3, 4))
+    epsilon = np.asarray(norm.attributes.get_float("epsilon", 1e-5), gamma.dtype)
+    factor = gamma / np.sqrt(variance + epsilon)
+    return factor, beta - mean * factor

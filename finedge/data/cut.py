@@ -20,23 +20,28 @@ from typing import Any
 from finedge.data.digest import digests
 from finedge.data.record import DataSet, Item
 
-VAL_OF_TRAIN = 0.1  # the share of train that becomes val
+VAL_OF_TRAIN = 0.1  # the share of train that becomes val, where no other is asked for
 Parts = dict[str, tuple[Item, ...]]
 TEST = 0.2  # the share of a folder without splits that becomes test
 
 
-def with_cuts(data: DataSet, *, seed: int) -> DataSet:
-    """Return the data set with val cut from train if it has none, and test if it has no split."""
+def with_cuts(data: DataSet, *, seed: int, val_share: float = VAL_OF_TRAIN) -> DataSet:
+    """Return the data set with val cut from train if it has none, and test if it has no split.
+
+    `val_share` is the share of train that becomes val. With 0 there is no val, and the record of
+    the cut says so.
+    """
     test = 0.0 if data.has_splits else TEST
-    val = 0.0 if data.splits.get("val") else VAL_OF_TRAIN * (1 - test)
+    has_val = bool(data.splits.get("val"))
+    val = 0.0 if has_val else val_share * (1 - test)
     if not test and not val:
-        return data
+        return data if has_val else replace(data, cut={"seed": seed, "val": 0.0})
     parts = _cut(data.splits.get("train", ()), {"test": test, "val": val}, seed=seed)
     cut: dict[str, Any] = {"seed": seed}
     if test:
         cut["test"] = test
-    if val:
-        cut["val"] = VAL_OF_TRAIN
+    if not has_val:
+        cut["val"] = val_share
     new_splits = {split: parts[split] for split in ("val", "test") if cut.get(split)}
     return replace(data, splits={**data.splits, "train": parts["train"], **new_splits}, cut=cut)
 

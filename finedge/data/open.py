@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from finedge.data.cut import with_cuts
+from finedge.data.cut import VAL_OF_TRAIN, with_cuts
 from finedge.data.layouts import LAYOUTS
 from finedge.data.names import reason_to_ignore, refuse_not_unicode
 from finedge.data.record import MAX_SHOWN, SPLITS, Contents, DataSet, Item, LeftOut, join_names
@@ -27,10 +27,11 @@ QUIET_REASONS = ("hidden", "made by a tool", "a run or a bundle")
 UNLISTED = "a picture that no list names"
 
 
-def open_dataset(root: Path, *, seed: int = 0) -> DataSet:
+def open_dataset(root: Path, *, seed: int = 0, val: float = VAL_OF_TRAIN) -> DataSet:
     """Detect the layout of `root`, read its splits, and cut what is missing from train.
 
-    A missing val split is cut from train (10 %). A folder without any split is cut into train, val
+    A missing val split is cut from train: the share `val` of it, 10 % by default. With 0 there is
+    no val split, and all of train stays train. A folder without any split is cut into train, val
     and test. The cut depends on content and `seed` (see `finedge.data.cut`). It is the same on
     every machine, and no picture moves when others are added.
 
@@ -44,7 +45,7 @@ def open_dataset(root: Path, *, seed: int = 0) -> DataSet:
     Raises:
         DataError: no layout fits, fewer than two classes, or a class without a training image.
     """
-    data = with_cuts(read_folder(root), seed=seed)
+    data = with_cuts(read_folder(root), seed=seed, val_share=val)
     check(data)
     log_dataset(data)
     return data
@@ -84,16 +85,27 @@ def log_dataset(data: DataSet) -> None:
         level = logging.INFO if left.reason.startswith(QUIET_REASONS) else logging.WARNING
         log.log(level, "left out: %s", left)
     if data.cut and data.match is None:
-        missing = "the folder has no val split: it is"
-        if not data.has_splits:
-            missing = "the folder has no splits: val and test are"
-        log.info("%s cut from train, by content and seed", missing)
+        _log_cut(data)
     val = len(data.splits.get("val", ()))
     if val and not (data.cut or {}).get("val") and val < MIN_VAL_PER_CLASS * len(data.labels):
         log.warning(
             "the val split has %d image(s) for %d classes: it is used as it is",
             val,
             len(data.labels),
+        )
+
+
+def _log_cut(data: DataSet) -> None:
+    cut = [split for split in ("val", "test") if (data.cut or {}).get(split)]
+    if cut:
+        missing = "the folder has no val split: it is"
+        if not data.has_splits:
+            missing = f"the folder has no splits: {' and '.join(cut)} {'are' if cut[1:] else 'is'}"
+        log.info("%s cut from train, by content and seed", missing)
+    if not data.splits.get("val"):
+        log.warning(
+            "val = 0: there is no val split. Training reports no accuracy, and finedge calibrate "
+            "fits no confidence; finedge evaluate measures test"
         )
 
 

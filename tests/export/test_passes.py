@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from finedge.export.ops import ONNX_OPS
 from finedge.export.passes import apply_passes
+from finedge.export.passes.fold_norms import FoldNormsPass
 from finedge.export.passes.fold_responses import FoldResponsesPass
 from finedge.export.passes.global_pool import GlobalPoolPass
 
@@ -105,6 +106,41 @@ def test_folding_the_responses_is_exact_and_leaves_one_convolution(responses, no
     assert np.abs(evaluate(before, inputs) - evaluate(after, inputs)).max() < EXACT
     assert [n.op_type for n in after.graph.node if n.domain == ""] == ["Concat", "Conv", "Add"]
     assert after.graph.output[0].name == before.graph.output[0].name
+
+
+def normalised(*, second):
+    """Two projections of a map after a BatchNorm; `second` is the op of the second reader."""
+    names = ("gamma", "beta", "mean", "var")
+    constants = {k: RNG.uniform(0.5, 2, 3) for k in names}
+    constants |= {"w0": RNG.normal(size=(4, 3, 1, 1)), "b0": RNG.normal(size=4)}
+    constants |= {"w1": RNG.normal(size=(4, 3, 1, 1))}
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", *names], ["n"], epsilon=1e-3),
+        helper.make_node("Conv", ["n", "w0", "b0"], ["k"], kernel_shape=[1, 1], name="phi"),
+    ]
+    if second == "Conv":
+        nodes.append(helper.make_node("Conv", ["n", "w1"], ["v"], kernel_shape=[1, 1], name="g"))
+    else:
+        nodes += [
+            helper.make_node("Relu", ["n"], ["r"]),
+            helper.make_node("Conv", ["r", "w1"], ["v"], kernel_shape=[1, 1], name="g"),
+        ]
+    nodes.append(helper.make_node("Mul", ["k", "v"], ["y"]))
+    return model(nodes, {"x": ["b", 3, 5, 4]}, "y", constants)
+
+
+def test_a_norm_before_projections_becomes_part_of_them_exactly():
+    before = normalised(second="Conv")
+    after, _ = rewritten(before, lambda m: apply_passes(m))
+    inputs = {"x": RNG.normal(size=(2, 3, 5, 4))}
+    assert np.abs(evaluate(before, inputs) - evaluate(after, inputs)).max() < EXACT
+    assert [n.op_type for n in after.graph.node] == ["Conv", "Conv", "Mul"]
+
+
+def test_a_norm_that_something_else_reads_stays():
+    after, result = rewritten(normalised(second="Relu"), FoldNormsPass())
+    assert not result.modified
+    assert "BatchNormalization" in [n.op_type for n in after.graph.node]
 
 
 def test_a_single_response_is_left_alone():

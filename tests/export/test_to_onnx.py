@@ -47,7 +47,16 @@ def test_uniform_attention_exports_without_a_node_of_ours(make_model, frames, na
     assert parity.max_abs <= parity.limit
 
 
-@pytest.mark.parametrize("options", [{"joint": True}, {"pooled_keys": True}])
+OPTIONS = [
+    {"joint": True},
+    {"pooled_keys": True},
+    {"layout": "published"},
+    {"name": "clca_cga", "learn_scale": True},
+    {"name": "attend_rectify", "head": "half"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_options_export_too(make_model, frames, options):
     proto, _, reference = exported(make_model, **options)
     check_parity(proto, expected_of(reference, frames), frames)

@@ -148,12 +148,27 @@ def test_the_main_output_is_rectified_and_the_local_ones_are_the_modules(options
 @torch.no_grad()
 def test_modules_sit_behind_the_last_stages_shallow_to_deep():
     assert build(modules=2).places == ("norm2", "norm3")
-    assert build(backbone="resnet18").places == ("layer2.1", "layer3.1", "layer4.1")
+    assert build(backbone="resnet18").places == ("layer1.1", "layer2.1", "layer3.1")
+    assert build(backbone="resnet18", last=True).places == ("layer2.1", "layer3.1", "layer4.1")
     assert [view.label for view in build(backbone="resnet18").views] == [
+        "looks at layer1.1",
         "looks at layer2.1",
         "looks at layer3.1",
-        "looks at layer4.1",
     ]
+
+
+def test_half_of_the_prediction_is_the_network_heads():
+    model = build(head="half", gate="sigmoid").eval()
+    with torch.no_grad():
+        outputs = model(images())
+        last, _ = model.backbone.run(images())
+        features = last.mean(dim=(2, 3))
+        gates = torch.sigmoid(model.output_gate(features))
+        gates = gates / (gates.sum(dim=1, keepdim=True) + 1e-6)
+        local = [torch.log_softmax(outputs[f"local_{i}"], dim=1) for i in range(3)]
+        gated = sum(g[:, None] * x for g, x in zip(gates.T, local, strict=True))
+        network = torch.log_softmax(model.classifier(features), dim=1)
+    torch.testing.assert_close(outputs["log_prob"], (gated + network) / 2)
 
 
 @torch.no_grad()
@@ -213,8 +228,8 @@ def test_smoothed_labels_and_shares_are_the_same():
 @pytest.mark.parametrize(
     ("options", "parameters_m", "gmac"),
     [
-        ({}, 49.99, {"224": 4.16, "448": 16.58}),
-        ({"kernel_size": 1}, 26.82, {"224": 4.10, "448": 16.37}),
+        ({"last": True}, 49.99, {"224": 4.16, "448": 16.58}),
+        ({"last": True, "kernel_size": 1}, 26.82, {"224": 4.10, "448": 16.37}),
     ],
 )
 def test_the_cost_on_resnet50_is_that_of_the_specification(options, parameters_m, gmac):
@@ -231,6 +246,7 @@ def test_the_cost_on_resnet50_is_that_of_the_specification(options, parameters_m
         ({"heads": 0}, "0 heads"),
         ({"kernel_size": 5}, "kernel_size 5"),
         ({"gate": "no"}, "no"),
+        ({"head": "no"}, "unknown head 'no'"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message):

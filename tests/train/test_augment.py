@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
 from finedge.image import read_image
 from finedge.preprocess import preprocess
@@ -130,3 +131,15 @@ def test_augmentation_uses_no_random_numbers_but_the_generators(shared_data):
     state = np.random.get_state()[1].copy()
     augmented(frame, 0, augment="resized-crop", colour_jitter=0.4, rotation=30)
     assert np.array_equal(np.random.get_state()[1], state)
+
+
+def test_hue_is_torchvisions_drawn_from_the_generator():
+    frame, how = noise(40, 40), Preprocess(resize=32, crop=32)
+    plain = augmented(frame, 3, how, augment="crop", flip=False)
+    shifted = augmented(frame, 3, how, augment="crop", flip=False, hue=0.1)
+    generator = np.random.default_rng(3)
+    augment(frame, how, recipe=Recipe(size=32, augment="crop", flip=False), generator=generator)
+    factor = float(generator.uniform(-0.1, 0.1))
+    expected = np.asarray(F.adjust_hue(Image.fromarray(plain), factor))
+    assert np.array_equal(shifted, expected)
+    assert not np.array_equal(shifted, plain)

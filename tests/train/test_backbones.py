@@ -23,7 +23,7 @@ def original(name):
     whole = name.removesuffix("_s16")
     return (
         torchvision.models.get_model(name, weights=None)
-        if name.startswith("resnet")
+        if name.startswith(("resnet", "resnext", "wide_resnet"))
         else timm.create_model(whole.replace("efficientnet", "tf_efficientnet"))
     )
 

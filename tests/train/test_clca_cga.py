@@ -160,10 +160,41 @@ def test_the_loss_weighs_the_heads_two_two_two_one():
     expected = 2 * terms[0] + 2 * terms[1] + 2 * terms[2] + terms[3]
     torch.testing.assert_close(model.loss(outputs, target, label_smoothing=0.1), expected)
     torch.testing.assert_close(model.loss(outputs, shares), expected)
+    mean = build(loss_scale="mean")
+    torch.testing.assert_close(mean.loss(outputs, shares), expected / 7)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{"width": "full"}, {"pool": "max"}, {"scale": 10.0}])
+def test_a_learnt_scale_starts_as_the_fixed_one_and_gets_a_gradient():
+    maps = [torch.rand(2, 8, side, side) for side in (6, 4, 3)]
+    fixed, learnt = CoAttention(3, scale=16.0), CoAttention(3, scale=16.0, learn_scale=True)
+    for gamma in (*fixed.gamma, *learnt.gamma):
+        gamma.fill_(0.5)
+    torch.testing.assert_close(learnt(maps), fixed(maps))
+    with torch.enable_grad():
+        sum(x.square().sum() for x in learnt(maps)).backward()
+    assert learnt.scale.grad.abs() > 0
+
+
+@torch.no_grad()
+def test_the_default_scale_attends_where_a_scale_of_one_is_flat():
+    generator = torch.Generator().manual_seed(0)
+    q, k = (unit_length(torch.rand(1, 64, 6, 6, generator=generator) ** 4) for _ in range(2))
+    cosines = q.flatten(2).transpose(1, 2) @ k.flatten(2)
+
+    def perplexity(scale):
+        p = torch.softmax(scale * cosines, dim=2)
+        return (-(p * p.log()).sum(2)).exp().mean().item() / p.shape[2]
+
+    assert build().options["scale"] == 32.0
+    assert perplexity(1.0) > 0.99
+    assert perplexity(32.0) < 0.8
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "options", [{"width": "full"}, {"pool": "max"}, {"scale": 10.0}, {"learn_scale": True}]
+)
 @pytest.mark.parametrize("side", [64, 97])
 def test_the_options_run_on_even_and_odd_sides(side, options):
     assert all(

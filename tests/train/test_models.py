@@ -6,7 +6,9 @@ import torch
 from finedge.errors import UsageError
 from finedge.train import backbones, models
 from finedge.train.layers.head import LinearHead
+from finedge.train.layers.non_local import CrossLayerNonLocal
 from finedge.train.models import cnl
+from finedge.train.run import rebuild
 
 SMALL = ("resnet18", "efficientnet_lite0", "mobilenetv2_035")
 TINY = ("resnet18", "mobilenetv2_035")
@@ -156,6 +158,53 @@ def test_the_attention_starts_as_the_paper_says():
     assert abs(weights.std() - 0.01) < 2e-4
     assert abs(weights.mean()) < 2e-4
     assert not any(bn.weight.any() or bn.bias.any() for bn in module.bn)
+
+
+def test_a_fan_in_head_starts_as_in_attend_and_rectifys_code():
+    head = LinearHead(640, 10, dropout=0.0, head_init="fan_in")
+    assert head.weight.std().item() == pytest.approx((2 / 640) ** 0.5, rel=0.05)
+
+
+@torch.no_grad()
+def test_the_published_layout_is_the_missing_transpose_of_the_authors_code():
+    query, response = torch.randn(2, 8, 3, 2), torch.randn(2, 6, 5, 4)
+    torch.manual_seed(0)
+    module = CrossLayerNonLocal(8, responses=[6], width=4, layout="published").eval()
+    module.bn[0].weight.fill_(1.0)
+    att = torch.softmax(
+        module.theta(query).flatten(2).transpose(1, 2) @ module.phi[0](response).flatten(2) / 2,
+        dim=2,
+    )
+    scrambled = torch.bmm(att, module.g[0](response).flatten(2).transpose(1, 2)).view(2, 4, 3, 2)
+    torch.testing.assert_close(module(query, [response]), query + module.bn[0](module.z(scrambled)))
+
+
+def test_cnl_on_lite0_asks_before_the_last_block_that_mixes_positions():
+    with torch.device("meta"):
+        model, former = (
+            build("cnl", backbone="efficientnet_lite0", place=p) for p in ("spatial", "stage")
+        )
+    assert (model.place.query, former.place.query) == ("blocks.5.3", "blocks.6.0")
+    assert [n.num_features for n in model.cross_layer.norms] == [40, 112]
+    assert former.cross_layer.norms is None
+    assert build("cnl", backbone="resnet18").cross_layer.norms is None
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "former"),
+    [("cnl", "place", "stage"), ("attend_rectify", "last", True)],
+)
+def test_a_run_older_than_an_option_is_built_as_it_was(tmp_path, name, option, former):
+    with torch.device("meta"):
+        options = build(name).options
+        old = {k: v for k, v in options.items() if k != option}
+        record = {"name": name, "backbone": "mobilenetv2_035", "options": old}
+        labels = {"labels": list("abcdefg")}
+        model = rebuild({"model": record, "spec": labels}, path=tmp_path)
+        record["options"] = options
+        again = rebuild({"model": record, "spec": labels}, path=tmp_path)
+    assert model.options == {**options, option: former} != options
+    assert again.options == options
 
 
 @pytest.mark.parametrize(("head_init", "std"), [("small", 0.01), ("kaiming", 0.1)])

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from safetensors.torch import load_file
 
 from finedge.errors import FinedgeError
 from finedge.train.models import build_model
-from finedge.train.run import load_run
+from finedge.train.run import load_run, recorded_data
 from finedge.train.step import TrainingStep
 
 
@@ -113,3 +114,23 @@ def test_frozen_stages_keep_their_weights_and_statistics(train, tmp_path, settin
         if not torch.equal(start[name], end[name]) and name.startswith("backbone.")
     }
     assert changed == {"conv_head", "bn2"}
+
+
+def test_without_val_a_run_keeps_all_of_train_and_reports_no_accuracy(
+    train, tmp_path, settings, pictures
+):
+    root = tmp_path / "pictures"
+    for split in ("train", "test"):
+        shutil.copytree(pictures / split, root / split)
+    out = tmp_path / "run"
+    options = {**settings, "data": root, "epochs": 1, "set": ("val=0.0",)}
+    result = train(out=out, **options)
+    assert (result["top1"], result["n"]) == (None, 0)
+    record = json.loads((out / "run.json").read_text())
+    assert record["recipe"]["val"] == record["data"]["cut"]["val"] == 0
+    data = recorded_data(out)
+    assert {s: len(items) for s, items in data.splits.items()} == {
+        "train": 36,
+        "val": 0,
+        "test": 12,
+    }

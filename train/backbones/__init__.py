@@ -1,4 +1,7 @@
-"""The backbones, built by one factory, `make(name, weights=...)`; `BACKBONES` lists them all."""
+"""The backbones, built by one factory, `make(name, weights=...)`.
+
+`BACKBONES` lists those of finedge. `timm:NAME` is any network of timm that is a chain of modules.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,13 @@ from finedge.train.backbones.base import Backbone
 from finedge.train.backbones.efficientnet_lite import efficientnet_lite, efficientnet_lite_s16
 from finedge.train.backbones.mobilenet import mobilenetv2
 from finedge.train.backbones.resnet import resnet
+from finedge.train.backbones.timm_nets import (
+    PREFIX,
+    has_weights,
+    timm_net,
+    timm_preprocess,
+    timm_weights,
+)
 from finedge.train.backbones.weights import WeightSource, lite_package, load, torchvision_hub
 from finedge.train.backbones.wide_resnet import wide_resnet
 
@@ -39,12 +49,12 @@ class BackboneEntry:
     paper: str
 
 
-def _resnet(*, v2: bool) -> BackboneEntry:
+def _resnet(*, v2: bool, paper: str = "arXiv 1512.03385") -> BackboneEntry:
     weights = {
         "imagenet": torchvision_hub("IMAGENET1K_V1"),
         **({"imagenet-v2": torchvision_hub("IMAGENET1K_V2")} if v2 else {}),
     }
-    return BackboneEntry(resnet, Preprocess(method=METHOD), weights, "arXiv 1512.03385")
+    return BackboneEntry(resnet, Preprocess(method=METHOD), weights, paper)
 
 
 def _lite(
@@ -75,6 +85,9 @@ BACKBONES: dict[str, BackboneEntry] = {
     "resnet34": _resnet(v2=False),
     "resnet50": _resnet(v2=True),
     "resnet101": _resnet(v2=True),
+    "resnext50_32x4d": _resnet(v2=True, paper="arXiv 1611.05431"),
+    "resnext101_32x8d": _resnet(v2=True, paper="arXiv 1611.05431"),
+    "wide_resnet50_2": _resnet(v2=True, paper="arXiv 1605.07146"),
     "efficientnet_lite0": _lite(resize=256, crop=224),
     "efficientnet_lite1": _lite(resize=272, crop=240),
     "efficientnet_lite2": _lite(resize=292, crop=260),
@@ -90,14 +103,19 @@ BACKBONES: dict[str, BackboneEntry] = {
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `make` takes."""
+    """Return the names of finedge's own list; `make` takes `timm:NAME` too."""
     return tuple(BACKBONES)
 
 
 def entry(name: str) -> BackboneEntry:
     """Return the entry of a backbone; an unknown name raises `UsageError` with the nearest one."""
+    if name.startswith(PREFIX):
+        weights: dict[str, WeightSource] = {"imagenet": timm_weights} if has_weights(name) else {}
+        preprocess = timm_preprocess(name, method=METHOD)
+        return BackboneEntry(timm_net, preprocess, weights, "see timm")
     if name not in BACKBONES:
-        raise UsageError(f"unknown backbone '{name}'", expected=nearest(name, BACKBONES))
+        expected = f"{nearest(name, BACKBONES)}, or {PREFIX}NAME of timm"
+        raise UsageError(f"unknown backbone '{name}'", expected=expected)
     return BACKBONES[name]
 
 
@@ -105,12 +123,12 @@ def make(name: str, *, weights: str) -> Backbone:
     """Build a backbone.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`, or `timm:NAME`.
         weights: `none` (random), a name in the entry's `weights`, or the path of a .safetensors or
             .pth file.
 
     Raises:
-        UsageError: unknown backbone or weights.
+        UsageError: unknown backbone or weights, or a network of timm that is no chain.
         SystemProblem: the weights' package is missing, or the download failed.
         DataError: the file does not fit the backbone.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -20,6 +20,12 @@ class Backbone(nn.Module):
         stages: the last block of each stage, shallow to deep, e.g. ("layer1.2", ..., "layer4.2").
         residual_ends: the last BatchNorm of every residual branch, in running order, e.g.
             ("layer1.0.bn3", ...).
+        channels: of each block's output; None takes those of the last convolution up to its end.
+
+    Attributes:
+        prefix: what its keys have before those of the library, and of that library's files.
+        left_out: keys of `net`'s state dict that the chain does not need. Files of weights may
+            have them.
 
     Shapes: normalised images float [B, 3, H, W] -> [B, feature_channels, h, w].
     """
@@ -32,6 +38,7 @@ class Backbone(nn.Module):
         chain: Sequence[str],
         stages: Sequence[str],
         residual_ends: Sequence[str] = (),
+        channels: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -44,7 +51,9 @@ class Backbone(nn.Module):
         for top in dict.fromkeys(block.split(".")[0] for block in chain):
             self.add_module(top, net.get_submodule(top))
         # Counted now, because a model may later add layers to the blocks.
-        self._channels = {block: self._count_channels(block) for block in self.chain}
+        self._channels = dict(channels or {block: self._count_channels(block) for block in chain})
+        self.prefix = ""
+        self.left_out: frozenset[str] = frozenset()
 
     @property
     def feature_channels(self) -> int:

@@ -1,4 +1,4 @@
-"""ResNet-18/34/50/101 (arXiv 1512.03385) as torchvision builds them.
+"""ResNet-18/34/50/101, ResNeXt-50/101 and Wide-ResNet-50-2 as torchvision builds them.
 
 Module paths are torchvision's.
 """
@@ -14,11 +14,14 @@ DEPTHS: dict[str, tuple[int, int, int, int]] = {
     "resnet34": (3, 4, 6, 3),
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
+    "resnext50_32x4d": (3, 4, 6, 3),
+    "resnext101_32x8d": (3, 4, 23, 3),
+    "wide_resnet50_2": (3, 4, 6, 3),
 }
 
 
 def resnet(name: str) -> Backbone:
-    """Build a ResNet with random weights.
+    """Build a ResNet, a ResNeXt or a Wide-ResNet with random weights.
 
     Its blocks: conv1, bn1, relu, maxpool, layer1.0 ... layer4.N. Its stages have strides 4, 8, 16,
     32.

@@ -18,6 +18,7 @@ from finedge.train.backbones.base import Backbone
 
 log = logging.getLogger(__name__)
 
+RUN = "backbone."  # before the keys of a backbone in the weights of a run
 State = dict[str, Tensor]
 # (backbone name, backbone) -> tensors under the backbone's keys; a classifier's may be among them.
 WeightSource = Callable[[str, nn.Module], State]
@@ -40,6 +41,8 @@ def load(
         state = sources[weights](name, backbone)
     elif Path(weights).is_file():
         state = read(Path(weights))
+        if not any(key.startswith(RUN) for key in state):
+            state = {f"{backbone.prefix}{key}": tensor for key, tensor in state.items()}
     else:
         raise UsageError(
             f"{name} has no weights '{weights}', and no such file exists",
@@ -147,12 +150,12 @@ def fit(backbone: nn.Module, state: State, *, origin: str) -> None:
     Raises:
         DataError: tensors are missing, unexpected or of another shape.
     """
-    prefix = "backbone."
-    from_run = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+    from_run = {k.removeprefix(RUN): t for k, t in state.items() if k.startswith(RUN)}
     tensors, own = from_run or state, backbone.state_dict()
-    dropped = [key for key in state if key.removeprefix(prefix) not in own]
-    heads = ("fc", "classifier", "head")
-    unexpected = [] if from_run else [key for key in dropped if key.split(".")[0] not in heads]
+    dropped = [key for key in state if key.removeprefix(RUN) not in own]
+    heads, left_out = ("fc", "classifier", "head"), getattr(backbone, "left_out", ())
+    strangers = [k for k in dropped if k.split(".")[0] not in heads and k not in left_out]
+    unexpected = [] if from_run else strangers
     # Files from before PyTorch 0.4.1 lack this counter, which nothing reads at momentum 0.1.
     counter = "num_batches_tracked"
     missing = [key for key in own if key not in tensors and not key.endswith(counter)]

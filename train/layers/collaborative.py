@@ -64,17 +64,30 @@ class CoAttention(nn.Module):
 
     Args:
         maps: number of maps.
-        scale: factor on the cosine. At 1 the softmax over hundreds of positions is nearly flat; a
-            larger scale is sharper.
+        scale: factor on the cosine. On EfficientNet-Lite0 at 160 px the perplexity of the softmax
+            was 99.9 % of the uniform one's at scale 1, 94 % at 8, 79 % at 16 and 43 % at 32.
+        learn_scale: learn the factor, one for all directions, from `scale` on. It multiplies the
+            queries, and the scale of the attention ops is 1.
         attention: see `CrossLayerAttention`.
     """
 
-    def __init__(self, maps: int, *, scale: float = 1.0, attention: Attention = "softmax") -> None:
+    def __init__(
+        self,
+        maps: int,
+        *,
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        attention: Attention = "softmax",
+    ) -> None:
         super().__init__()
         self.directions = tuple(itertools.permutations(range(maps), 2))
         self.attend = nn.ModuleList(
-            CrossLayerAttention(scale=scale, attention=attention) for _ in self.directions
+            CrossLayerAttention(scale=1.0 if learn_scale else scale, attention=attention)
+            for _ in self.directions
         )
+        self.scale = nn.Parameter(torch.tensor(float(scale))) if learn_scale else None
+        if attention == "uniform" and self.scale is not None:
+            self.scale.requires_grad_(False)
         self.gamma = nn.ParameterList(torch.zeros(()) for _ in self.directions)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -83,8 +96,9 @@ class CoAttention(nn.Module):
         All inputs have P channels and no negative value.
         """
         unit, result = [unit_length(x) for x in maps], list(maps)
+        queries = unit if self.scale is None else [self.scale * x for x in unit]
         for (i, j), attend, gamma in zip(self.directions, self.attend, self.gamma, strict=True):
-            result[i] = result[i] + gamma * attend(unit[i], unit[j], maps[j].to(unit[j].dtype))
+            result[i] = result[i] + gamma * attend(queries[i], unit[j], maps[j].to(unit[j].dtype))
         return result
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from finedge.errors import UsageError
 from finedge.train.layers.cross_layer_attention import CrossLayerAttention
 from finedge.train.layers.pooling import halved
 from finedge.train.layers.uniform import Attention, without_gradient
+
+Layout = Literal["aligned", "published"]
 
 
 class CrossLayerNonLocal(nn.Module):
@@ -32,6 +36,12 @@ class CrossLayerNonLocal(nn.Module):
         pooled_keys: keys and values are projections of the max pooled (2 x 2) response: a quarter
             of the positions. Wang et al. (CVPR 2018, arXiv 1711.07971, section 3.3) sub-sample x
             itself too, and so the projections can still be absorbed at export.
+        layout: `aligned` puts each answer at the position of its query, as the paper says.
+            `published` is what the authors' code does: its product is [B, Hq Wq, d] and is viewed
+            as [B, d, Hq, Wq] without a transpose, which scrambles positions and channels.
+        norms: a BatchNorm on each response, before its projections. For responses that do not come
+            after a ReLU: the linear bottlenecks of EfficientNet-Lite0 have standard deviations of
+            8.6, 7.1 and 3.0. Export folds it into the projections.
         attention: with `uniform` theta and phi are there, but have no effect and are not trained.
     """
 
@@ -43,9 +53,15 @@ class CrossLayerNonLocal(nn.Module):
         width: int,
         joint: bool = False,
         pooled_keys: bool = False,
+        layout: Layout = "aligned",
+        norms: bool = False,
         attention: Attention = "softmax",
     ) -> None:
         super().__init__()
+        if layout not in get_args(Layout):
+            expected = f"one of {', '.join(get_args(Layout))}"
+            raise UsageError(f"unknown layout '{layout}'", expected=expected)
+        self.layout = layout
         self.joint = joint
         self.pooled_keys = pooled_keys
         self.theta = nn.Conv2d(query, width, 1, bias=False)
@@ -60,6 +76,8 @@ class CrossLayerNonLocal(nn.Module):
         )
         self.bn = nn.ModuleList(nn.BatchNorm2d(query) for _ in ([None] if joint else responses))
         self.apply(_start)
+        # After `_start`, which would set their weights to zero.
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in responses) if norms else None
         if attention == "uniform":
             without_gradient(self.theta, self.phi)
 
@@ -68,12 +86,17 @@ class CrossLayerNonLocal(nn.Module):
         theta = self.theta(query)
         if self.pooled_keys:
             responses = [halved(x) for x in responses]
+        if self.norms is not None:
+            responses = [norm(x) for norm, x in zip(self.norms, responses, strict=True)]
         keys = [phi(x) for phi, x in zip(self.phi, responses, strict=True)]
         values = [g(x) for g, x in zip(self.g, responses, strict=True)]
         if self.joint:
             keys, values = [_positions(keys)], [_positions(values)]
         for attend, k, v, bn in zip(self.attend, keys, values, self.bn, strict=True):
-            query = query + bn(self.z(attend(theta, k, v)))
+            gathered = attend(theta, k, v)
+            if self.layout == "published":
+                gathered = _scrambled(gathered)
+            query = query + bn(self.z(gathered))
         return query
 
 
@@ -82,6 +105,11 @@ def _start(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.01)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.zeros_(module.weight)
+
+
+def _scrambled(gathered: Tensor) -> Tensor:
+    """[B, d, H, W] -> its transpose [B, H W, d], read as [B, d, H, W] (CNL's published code)."""
+    return gathered.flatten(2).transpose(1, 2).reshape(gathered.shape)
 
 
 def _positions(maps: Sequence[Tensor]) -> Tensor:

@@ -26,6 +26,9 @@ HIDDEN = 512
 BRANCHES = 3
 # As in FBSD: the branches from shallow to deep, then all of them concatenated.
 LOSS_WEIGHTS = (2.0, 2.0, 2.0, 1.0)
+# Factor on the loss. The sum is FBSD's; its gradient at the backbone was 3.9 times that of `plain`
+# (Grocery Store, five batches at the start).
+LOSSES = {"sum": 1.0, "mean": 1 / sum(LOSS_WEIGHTS)}
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "top5": lambda x: mean_of_largest(x, count=5),
     "max": lambda x: x.amax(dim=(2, 3)),
@@ -77,7 +80,10 @@ class CollaborativeAttention(FineGrained):
         pool: before a head: `top5`, the mean of the 5 largest values of a channel (FBSD), or `max`
             (PMG, CMAL). The five are a TopK node, which stays float in INT8 and which TensorRT for
             RTX parses and builds. On one CPU thread it took about 0.4 ms more than `max` at 224.
-        scale: factor on the cosines before their softmax.
+        scale: factor on the cosines before their softmax; at 1 the softmax is flat (`CoAttention`).
+        learn_scale: learn that factor, from `scale` on.
+        loss_scale: `sum` of the weighted terms as FBSD, or `mean`, which divides it by 7: the
+            gradient then has the size of one cross-entropy, as in other models.
         attention: `uniform` is the control without attention, between branches and in the groups.
     """
 
@@ -88,7 +94,8 @@ class CollaborativeAttention(FineGrained):
         "one, fused interactively; channel group attention on the last",
         reconstructed="branches, pairwise exchange, heads and loss from FBSD (arXiv 2103.02782), "
         "which has the same three branches; the sign of the exchange is positive and its factors "
-        "are learnt from 0; channel group attention as channel self-attention in up to 16 groups; "
+        "are learnt from 0; the cosines are scaled by 32, because FBSD's own scale of 1 attends "
+        "to nothing; channel group attention as channel self-attention in up to 16 groups; "
         "width `edge` is not in the paper",
     )
 
@@ -101,7 +108,9 @@ class CollaborativeAttention(FineGrained):
         head_init: str = "small",
         width: str = "edge",
         pool: str = "top5",
-        scale: float = 1.0,
+        scale: float = 32.0,
+        learn_scale: bool = False,
+        loss_scale: str = "sum",
         attention: Attention = "softmax",
     ) -> None:
         super().__init__(
@@ -111,15 +120,20 @@ class CollaborativeAttention(FineGrained):
             width=width,
             pool=pool,
             scale=scale,
+            learn_scale=learn_scale,
+            loss_scale=loss_scale,
             attention=attention,
         )
+        self.loss_factor = LOSSES[_require_key(loss_scale, LOSSES, option="loss_scale")]
         self.size = WIDTHS[_require_key(width, WIDTHS, option="width")]
         self.pool = POOLS[_require_key(pool, POOLS, option="pool")]
         self.early = backbone.stages[-3:-1]
         self.group = ChannelGroupAttention(backbone.feature_channels, attention=attention)
         channels = (*(backbone.channels(stage) for stage in self.early), backbone.feature_channels)
         self.branch = nn.ModuleList(_branch(c, size=self.size) for c in channels)
-        self.exchange = CoAttention(BRANCHES, scale=scale, attention=attention)
+        self.exchange = CoAttention(
+            BRANCHES, scale=scale, learn_scale=learn_scale, attention=attention
+        )
         inputs = (*(self.size.channels for _ in range(BRANCHES)), BRANCHES * self.size.channels)
         self.heads = nn.ModuleList(
             _Head(n, num_classes, dropout=dropout, head_init=head_init) for n in inputs
@@ -157,13 +171,15 @@ class CollaborativeAttention(FineGrained):
     ) -> Tensor:
         """Return the sum of `LOSS_WEIGHTS` times each head's mean cross-entropy: a float32 scalar.
 
+        With loss_scale `mean` it is divided by the sum of the weights.
+
         Targets are as in `FineGrained.loss`.
         """
         terms = [
             F.cross_entropy(outputs[f"local_{i}"].float(), target, label_smoothing=label_smoothing)
             for i in range(len(LOSS_WEIGHTS))
         ]
-        return sum(
+        return self.loss_factor * sum(
             (weight * term for weight, term in zip(LOSS_WEIGHTS, terms, strict=True)),
             start=torch.zeros_like(terms[0]),
         )

@@ -5,18 +5,21 @@ Details are from the authors' published code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from finedge.bundle import View
 from finedge.errors import UsageError, nearest
 from finedge.train.backbones import Backbone
 from finedge.train.layers.head import LinearHead, pooled
-from finedge.train.layers.non_local import CrossLayerNonLocal
+from finedge.train.layers.non_local import CrossLayerNonLocal, Layout
 from finedge.train.layers.uniform import Attention
-from finedge.train.models.base import About, FineGrained
+from finedge.train.models.base import ACTIVATED, About, FineGrained
+
+Place = Literal["spatial", "stage"]
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,34 @@ PLACEMENTS: dict[str, AttentionPlacement] = {
 }
 
 
-def placement(backbone: Backbone) -> AttentionPlacement:
+def placement(backbone: Backbone, *, place: Place = "spatial") -> AttentionPlacement:
     """Return the placement in the table, or a default one for any other backbone.
 
-    The default: the last stage is the query, the two stages before it are the responses, d = 64.
-    Where the last stage ends the backbone, the query is its last block but one.
+    The default: the two stages before the query are the responses, d = 64. With place `spatial` the
+    query is the block before the last one that mixes positions, as in the paper (`blocks.5.3` of
+    EfficientNet-Lite0). With `stage`, and where no block of the last stage is before that, it is
+    the last stage, where only 1x1 convolutions may follow. Where the last stage ends the backbone,
+    it is the last block but one, which may end the stage before.
     """
     last = backbone.stages[-1] if backbone.stages[-1] != backbone.chain[-1] else backbone.chain[-2]
-    return PLACEMENTS.get(backbone.name) or AttentionPlacement(last, backbone.stages[-3:-1], 64)
+    if place == "spatial":
+        last = _before_last_spatial(backbone) or last
+    order = backbone.chain.index
+    earlier = tuple(stage for stage in backbone.stages[:-1] if order(stage) < order(last))
+    return PLACEMENTS.get(backbone.name) or AttentionPlacement(last, earlier[-2:], 64)
+
+
+def _before_last_spatial(backbone: Backbone) -> str:
+    """Return the block before the last one with a kernel above 1x1, if the last stage has it."""
+    order = backbone.chain.index
+    spatial = [name for name in backbone.chain if _is_spatial(backbone.get_submodule(name))]
+    query = order(spatial[-1]) - 1 if spatial else 0
+    return backbone.chain[query] if query > order(backbone.stages[-2]) else ""
+
+
+def _is_spatial(block: nn.Module) -> bool:
+    convolutions = (m for m in block.modules() if isinstance(m, nn.Conv2d))
+    return any(max(m.kernel_size) > 1 for m in convolutions)
 
 
 class CrossLayer(FineGrained):
@@ -81,6 +104,11 @@ class CrossLayer(FineGrained):
         query: block of the query; empty is the placement's. The paper takes a late one, where a map
             has few positions: the cost grows with them.
         responses: blocks of the responses, all before `query`; empty is the placement's.
+        place: where the placement's query is, see `placement`. With `spatial`, responses that do
+            not come after a ReLU also pass a BatchNorm. `stage` is the placement of versions
+            before this option, without a BatchNorm.
+        layout: `published` scrambles positions and channels as the authors' code does (see
+            `CrossLayerNonLocal`). To find out which part of their gain is due to attention.
         attention: `uniform` is the control without attention: the mean of the values.
     """
 
@@ -88,8 +116,12 @@ class CrossLayer(FineGrained):
         paper="CNL, Ye et al., ICIP 2020, arXiv 2005.09153",
         certain="on ResNet-50 and ResNet-101: placement, widths, initial values, one softmax for "
         "each response (from the authors' code)",
-        reconstructed="the placement on every other backbone",
+        reconstructed="the placement on every other backbone, and the BatchNorm on responses that "
+        "do not come after a ReLU. The answer at the position of its query is the paper's equation "
+        "and not the authors' code: that lacks a transpose and scrambles positions and channels, "
+        "so the published numbers are those of layout `published`",
     )
+    former: ClassVar[Mapping[str, Any]] = {"place": "stage"}
 
     def __init__(
         self,
@@ -102,6 +134,8 @@ class CrossLayer(FineGrained):
         pooled_keys: bool = False,
         query: str = "",
         responses: Sequence[str] = (),
+        place: Place = "spatial",
+        layout: Layout = "aligned",
         attention: Attention = "softmax",
     ) -> None:
         super().__init__(
@@ -112,9 +146,14 @@ class CrossLayer(FineGrained):
             pooled_keys=pooled_keys,
             query=query,
             responses=list(responses),
+            place=place,
+            layout=layout,
             attention=attention,
         )
-        usual = placement(backbone)
+        if place not in get_args(Place):
+            expected = f"one of {', '.join(get_args(Place))}"
+            raise UsageError(f"unknown place '{place}'", expected=expected)
+        usual = placement(backbone, place=place)
         self.place = AttentionPlacement(
             query or usual.query, tuple(responses) or usual.responses, usual.width
         )
@@ -125,6 +164,8 @@ class CrossLayer(FineGrained):
             width=self.place.width,
             joint=joint,
             pooled_keys=pooled_keys,
+            layout=layout,
+            norms=place == "spatial" and not backbone.name.startswith(ACTIVATED),
             attention=attention,
         )
         self.classifier = LinearHead(

@@ -33,10 +33,11 @@ class NonLocal(FineGrained):
 
     about = About(
         paper="5NL of CNL, Ye et al., ICIP 2020, arXiv 2005.09153; block of arXiv 1711.07971",
-        certain="one block after each of CNL's five response layers, embedded Gaussian with "
-        "softmax, BatchNorm that starts at zero",
-        reconstructed="the width, half the channels as in arXiv 1711.07971; no sub-sampling of the "
-        "keys by default; the placement outside ResNet-50 and ResNet-101",
+        certain="the name 5NL: the code of CNL's authors has no non-local block of its own",
+        reconstructed="one block after each of CNL's five response layers, which 5NL most likely "
+        "means; embedded Gaussian with softmax and the width, half the channels, as in arXiv "
+        "1711.07971; BatchNorm that starts at zero, as in cgnl-network, the parent of CNL's code; "
+        "no sub-sampling of the keys by default; the placement outside ResNet-50 and ResNet-101",
     )
 
     def __init__(

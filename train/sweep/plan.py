@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from finedge.train.models import entry
 from finedge.train.plan import RunPlan, planned
 from finedge.train.recipe import Recipe
 from finedge.train.request import ModelOptions, RecipeOptions, RunOptions, TrainingRequest
@@ -81,11 +83,12 @@ class Setting:
         """Hexadecimal digits that stand for all that shapes the result, but for the seed.
 
         Keys of the recipe that have their default value do not count, so that a new key keeps the
-        rows of older versions.
+        rows of older versions. All options of the model count, because a default can change.
         """
         plan = self.plan(SEED)
         defaults = Recipe().to_json()
         recipe = {k: v for k, v in plan.recipe.to_json().items() if v != defaults[k]}
+        recipe["options"] = {**_default_options(plan.model), **plan.recipe.options}
         parts = (self.stage, self.group.data, plan.model, plan.backbone, plan.weights, recipe)
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
@@ -158,6 +161,11 @@ def _settings(file: SweepFile, group: Group, name: str) -> Iterator[Setting]:
             changes={**file.set, **family.set, **changes},
             point=point,
         )
+
+
+def _default_options(model: str) -> dict[str, Any]:
+    parameters = inspect.signature(entry(model)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def _words(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -149,6 +150,8 @@ def test_too_few_images_fit_nothing_and_the_log_says_so(pictured, count, caplog)
     )
     assert held_out(few) is None
     assert f"{count} held-out images" in caplog.text
+    assert held_out(replace(few, cut={"seed": 0, "val": 0.0})) is None
+    assert "train with val = 0.1 for a fit" in caplog.text
 
 
 def test_calibrating_fits_every_variant_and_the_classifier_uses_it(bundle, pictured, capsys):

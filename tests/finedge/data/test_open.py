@@ -53,6 +53,22 @@ def test_a_missing_val_is_cut_from_train(tmp_path, make_image):
     assert not data.absent("val")
 
 
+def test_without_a_val_share_all_of_train_is_trained_on(tmp_path, make_image, caplog):
+    root = folders(tmp_path, make_image, ("train", "test"), {"crow": 10, "finch": 10})
+    data = open_dataset(root, val=0.0)
+    assert data.cut == {"seed": 0, "val": 0.0}
+    assert (len(data.split("train")), data.splits.get("val", ())) == (20, ())
+    assert "val = 0: there is no val split" in caplog.text
+
+
+def test_a_folder_without_splits_gives_test_and_no_val_at_val_zero(tmp_path, make_image):
+    root = folders(tmp_path, make_image, ("",), {"crow": 10, "finch": 10})
+    data = open_dataset(root, val=0.0)
+    assert data.cut == {"seed": 0, "test": 0.2, "val": 0.0}
+    assert data.split("test")
+    assert not data.splits.get("val")
+
+
 def test_a_thin_val_of_the_user_is_kept_and_said(tmp_path, make_image, caplog):
     folders(tmp_path, make_image, ("train",), {"crow": 10, "finch": 10})
     folders(tmp_path, make_image, ("val",), {"crow": 1})
