@@ -8,6 +8,9 @@ Accuracy is by seed at FP32 and INT8; latency is of all families in one interlea
 `run` trains what is not trained yet; that takes hours on two cores. Call it again to continue.
 `table` prints the rows that are there; missing cells are "not run".
 
+A fair comparison of accuracy, with equal search and controls, is
+`finedge sweep benchmarks/sweeps/families.toml`. This script adds INT8, latency and robustness.
+
 Rows are in benchmarks/results/families/ROW-sSEED.json, the latencies in latency.json, the
 robustness in robustness.json. A row that is there is not made again. Run latency and robustness
 (`--only latency`, `--only robustness`) on a quiet machine.
@@ -44,8 +47,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "sa": ("sa", {}),
     "fcn": ("fcn", {}),
 }
-SEEDS = 3  # for plain and the two best of seed 0
-LAST = "fcn"  # the same function as plain (tests/train/test_gates.py): the least informative row
+SEEDS = 3
 PERTURBED = 500  # images for each perturbation
 VARIANTS = ("fp32", "int8")
 KEPT = ("top1", "top5", "n", "wilson95", "file")  # of what `finedge evaluate` prints
@@ -106,8 +108,11 @@ def run(
     work.mkdir(parents=True, exist_ok=True)
     if only in (None, "rows"):
         for family, seed in _planned():
-            if not row_path(family, seed).is_file():
-                _keep(study, row_path(family, seed), _row(study, family, seed))
+            path = row_path(family, seed)
+            if path.is_file():
+                _require_same_study(study, _read(path), path)
+            else:
+                _keep(study, path, _row(study, family, seed))
     for part, make in (("latency", _latency), ("robustness", _robustness)):
         if only == part or (only is None and not (RESULTS / f"{part}.json").is_file()):
             _keep(study, RESULTS / f"{part}.json", make(study))
@@ -124,12 +129,18 @@ def table() -> None:
 
 
 def _planned() -> Iterator[tuple[str, int]]:
-    """Yield (family, seed): seed 0 of all but `LAST`, then more seeds of plain and the two best."""
-    yield from ((family, 0) for family in FAMILIES if family != LAST)
-    others = [family for family in FAMILIES if family not in ("plain", LAST)]
-    best = sorted(others, key=lambda family: -_read(row_path(family, 0))["fp32"]["top1"])[:2]
-    yield from ((family, seed) for seed in range(1, SEEDS) for family in ("plain", *best))
-    yield LAST, 0
+    """Yield (family, seed): as many seeds of every family, none chosen by its accuracy on test."""
+    yield from ((family, seed) for seed in range(SEEDS) for family in FAMILIES)
+
+
+def _require_same_study(study: Study, row: dict[str, Any], path: Path) -> None:
+    """Refuse rows of another recipe or backbone: they would count as done."""
+    made = (row["recipe"], row["backbone"])
+    if made != (study.recipe, study.backbone):
+        raise SystemExit(
+            f"{path} has recipe {made[0]} and backbone {made[1]}; for other settings use "
+            "finedge sweep, whose rows are kept apart"
+        )
 
 
 def _row(study: Study, family: str, seed: int) -> dict[str, Any]:

@@ -118,6 +118,12 @@ STAGES: dict[str, dict[str, Command]] = {
             show="finedge.train.show:show_train",
             extra="train",
         ),
+        "sweep": Command(
+            "finedge.train.sweep.command:sweep",
+            "compare models fairly: equal search, seeds, controls, intervals",
+            show="finedge.train.sweep.show:show",
+            extra="train",
+        ),
     },
     "make a bundle": {
         "export": Command(

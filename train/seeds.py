@@ -48,7 +48,7 @@ def train_seeds(request: TrainingRequest, *, world: World) -> dict[str, Any]:
     first = planned(request).recipe.seed
     requests = [_with_seed(request, seed) for seed in range(first, first + seeds)]
     planned(requests[-1])  # the last seed may be too large: refused before the first is trained
-    results = [_train(single, world=world) for single in requests]
+    results = [train_or_continue(single, world=world) for single in requests]
     return {"runs": results, "top1": _spread([result["top1"] for result in results])}
 
 
@@ -57,8 +57,12 @@ def _with_seed(request: TrainingRequest, seed: int) -> TrainingRequest:
     return replace(request, run=run, recipe=replace(request.recipe, seed=seed))
 
 
-def _train(request: TrainingRequest, *, world: World) -> dict[str, Any]:
-    """Train one run, or the rest of it, and return its result."""
+def train_or_continue(request: TrainingRequest, *, world: World) -> dict[str, Any]:
+    """Train one run, or the rest of it, and return its result.
+
+    Raises:
+        UsageError: the folder holds a run of other settings.
+    """
     path = request.run.out
     if not (path / RECORD).is_file():
         trainer = fresh(request, world=world)

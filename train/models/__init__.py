@@ -19,6 +19,7 @@ from finedge.train.models.gates import (
     FullyConvolutional,
     SpatialGatedBackbone,
 )
+from finedge.train.models.levels import Levels
 from finedge.train.models.nl import NonLocal
 from finedge.train.models.plain import Plain
 
@@ -89,6 +90,8 @@ def build_model(
 
 # The baseline first; then by paper.
 register("plain", Plain)
+# The control for models across layers: earlier maps without attention.
+register("levels", Levels)
 # CNL: Ye et al., ICIP 2020, arXiv 2005.09153. `nl` is the baseline that it compares with.
 register("cnl", CrossLayer)
 register("nl", NonLocal)

@@ -1,0 +1,131 @@
+import json
+
+import pytest
+
+from finedge.errors import UsageError
+from finedge.train.sweep import command, execute
+from finedge.train.sweep.command import sweep
+from tests.train.sweep.conftest import rows
+
+BROKEN = "[families.broken]\nmodel = 'plain'\noptions = { width = 3 }\n"
+
+
+@pytest.fixture(scope="module")
+def finished(sweep_file, pictures, tmp_path_factory):
+    """A finished sweep with two rates, two seeds and a family that fails."""
+    out = tmp_path_factory.mktemp("out")
+    path = sweep_file(rates=(0.01, 1e-6), more=BROKEN)
+    arguments = {"out": out, "data": (f"pictures={pictures}",), "workers": 1}
+    return path, arguments, sweep(path, **arguments, test=True)
+
+
+def lines(result):
+    return {line["family"]: line for line in result["tables"][0]["lines"]}
+
+
+def test_val_chooses_and_every_seed_of_the_choice_answers_on_test(finished):
+    _, arguments, result = finished
+    trained = [row for row in rows(arguments["out"]) if row["family"] == "levels"]
+    searched = [row for row in trained if row["seed"] == 0]
+    best = max(searched, key=lambda row: (row["val"]["top1"], -row["val"]["loss"]))
+    line = lines(result)["levels"]
+    assert line["chosen"] == best["point"]
+    assert (line["seeds"], line["tested"], line["published"]) == (2, 2, 0.9)
+    tested = [row for row in rows(arguments["out"], "test") if row["family"] == "levels"]
+    assert {(row["digest"], row["seed"], row["n"]) for row in tested} == {
+        (best["digest"], seed, 12) for seed in (0, 1)
+    }
+    difference = line["against"]["plain"]
+    assert (difference["seeds"], difference["images"]) == (2, 12)
+    expected = 100 * (line["test"] - lines(result)["plain"]["test"])
+    assert difference["mean"] == pytest.approx(expected)
+
+
+def test_a_failure_is_a_row_and_the_sweep_goes_on(finished):
+    _, arguments, result = finished
+    failed = [row for row in rows(arguments["out"]) if "error" in row]
+    assert {row["family"] for row in failed} == {"broken"}
+    assert "no option 'width'" in failed[0]["error"]
+    line = lines(result)["broken"]
+    assert (line["failed"], line["seeds"], line["chosen"]) == (2, 0, {})
+    assert "no option 'width'" in (arguments["out"] / "table.md").read_text()
+
+
+def test_the_same_call_again_trains_nothing(finished, monkeypatch):
+    path, arguments, result = finished
+
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("finedge.train.sweep.frozen.train_head", never)
+    assert sweep(path, **arguments, test=True) == result
+
+
+def test_only_failed_rows_are_tried_again(finished, monkeypatch):
+    path, arguments, _ = finished
+    tried = []
+    monkeypatch.setattr(execute, "_text", lambda error: tried.append(error) or "again")
+    sweep(path, **arguments, retry_failed=True)
+    assert len(tried) == 2
+
+
+def test_a_choice_stays_once_test_was_read(finished):
+    path, arguments, result = finished
+    chosen = lines(result)["plain"]["chosen"]
+    other = next(
+        file
+        for file in (arguments["out"] / "rows").rglob("plain-*-s0.json")
+        if json.loads(file.read_text())["point"] != chosen
+    )
+    row = json.loads(other.read_text())
+    before, better = other.read_text(), {**row, "val": {**row["val"], "top1": 1.0, "loss": 0.0}}
+    other.write_text(json.dumps(better))
+    try:
+        assert lines(sweep(path, **arguments, table=True))["plain"]["chosen"] == chosen
+    finally:
+        other.write_text(before)
+
+
+def test_a_sweep_that_was_interrupted_keeps_its_rows(sweep_file, pictures, tmp_path, monkeypatch):
+    path, arguments = sweep_file(), {"out": tmp_path, "data": (f"pictures={pictures}",)}
+    train, count = execute._train, []
+
+    def interrupted(*words, **options):
+        if count:
+            raise KeyboardInterrupt
+        count.append(train(*words, **options))
+
+    monkeypatch.setattr(execute, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(path, **arguments, workers=1)
+    assert [row["family"] for row in rows(tmp_path)] == ["plain"]
+    (before,) = (p.stat().st_mtime_ns for p in (tmp_path / "rows").rglob("*.json"))
+    monkeypatch.setattr(execute, "_train", train)
+    sweep(path, **arguments, workers=1, only=("levels",))
+    after = {p.name.split("-")[0]: p.stat().st_mtime_ns for p in tmp_path.rglob("rows/**/*.json")}
+    assert after["plain"] == before
+    assert "levels" in after
+
+
+def test_a_dry_run_counts_and_writes_nothing(sweep_file, tmp_path):
+    path = sweep_file(rates=(0.01, 0.1))
+    result = sweep(path, out=tmp_path / "out", dry_run=True)
+    (group,) = result["groups"]
+    assert (group["search"], group["more_seeds"], result["runs"]) == (4, 2, 6)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_without_a_place_is_named(sweep_file, tmp_path):
+    with pytest.raises(UsageError, match="'pictures'"):
+        sweep(sweep_file(), out=tmp_path)
+
+
+def test_a_fine_tuned_sweep_makes_runs(sweep_file, pictures, tmp_path):
+    path = sweep_file(stage="fine-tuned")
+    path.write_text(path.read_text().replace("seeds = 2", "seeds = 1"))
+    arguments = {"out": tmp_path, "data": (f"pictures={pictures}",), "device": "cpu"}
+    result = command.sweep(path, **arguments, only=("plain",), test=True)
+    line = lines(result)["plain"]
+    assert (line["seeds"], line["tested"]) == (1, 1)
+    (run,) = (tmp_path / "weights").rglob("run.json")
+    assert json.loads(run.read_text())["recipe"]["size"] == 32

@@ -1,0 +1,94 @@
+"""`finedge sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from finedge.errors import UsageError
+from finedge.files import writable_folder, write_text
+from finedge.train.device import Device
+from finedge.train.options import parse_options
+from finedge.train.sweep.execute import overview, read_test, train_missing
+from finedge.train.sweep.file import SweepFile, read_sweep
+from finedge.train.sweep.rows import Rows
+from finedge.train.sweep.show import markdown
+from finedge.train.sweep.table import tables
+
+TABLE = "table.md"
+
+
+def sweep(
+    file: tyro.conf.Positional[Path],
+    *,
+    out: Path,
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    only: tuple[str, ...] = (),
+    maps: Path | None = None,
+    dry_run: bool = False,
+    table: bool = False,
+    test: bool = False,
+    retry_failed: bool = False,
+    workers: int | None = None,
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """Compare models fairly: equal search on val, seeds, paired differences, and controls.
+
+    The same command again continues where it stopped. A training that fails is a row with its
+    error. The tables are also written to OUT/table.md.
+
+    Args:
+        file: TOML: families, data sets, backbones, sizes, recipes, search and seeds.
+        out: folder for rows, weights and tables.
+        data: NAME=DIR, a folder of images for each data set of the file. Can be given several
+            times.
+        only: families that are trained and tested; default all of the file. The tables have all.
+        maps: folder for the cached maps of stage `frozen`; default OUT/maps.
+        dry_run: only count what would be trained.
+        table: only print the tables of the rows that are there.
+        test: after the trainings, answer on the test split with what val chose. The choice is then
+            fixed: later searches do not change it.
+        retry_failed: train again what failed.
+        workers: threads that prepare images; default one for each core.
+        device: of stage `fine-tuned`; auto takes the GPU where there is one.
+    """
+    plan, rows = read_sweep(file), Rows(out)
+    if dry_run:
+        return overview(plan.only(only), rows)
+    if not table:
+        writable_folder(out, option="--out")
+        stage = _stage(plan, _places(plan, data), maps or out / "maps", workers, device)
+        work = plan.only(only)
+        train_missing(work, rows, stage, retry=retry_failed)
+        if test:
+            read_test(work, rows, stage)
+    result = tables(plan, rows)
+    if not table:
+        write_text(out / TABLE, markdown(result))
+    return {"stage": plan.stage, "out": str(out), "tables": result}
+
+
+def _places(plan: SweepFile, words: tuple[str, ...]) -> dict[str, Path]:
+    """Return {data set: its folder}."""
+    places = {name: Path(str(place)) for name, place in parse_options(words, flag="--data").items()}
+    lacking = [name for name in plan.data if name not in places]
+    if lacking:
+        raise UsageError(f"no place of data set '{lacking[0]}'", fix=f"--data {lacking[0]}=DIR")
+    return places
+
+
+def _stage(
+    plan: SweepFile, places: dict[str, Path], maps: Path, workers: int | None, device: Device
+) -> Any:
+    # Imported here: a dry run and a table need none of it.
+    from finedge.train.device import choose_device
+    from finedge.train.distributed import World
+    from finedge.train.loader import default_workers
+    from finedge.train.sweep.fine_tuned import FineTunedStage
+    from finedge.train.sweep.frozen import FrozenStage
+
+    if plan.stage == "frozen":
+        return FrozenStage(places, maps=maps, workers=workers or default_workers())
+    return FineTunedStage(places, world=World(choose_device(device)))

@@ -1,0 +1,101 @@
+"""The stage `frozen`: heads on cached maps of a backbone that is not trained.
+
+It takes seconds to minutes a head, so that many seeds can be afforded. It says what a head adds to
+fixed features, and not what it adds where the backbone adapts to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+
+from finedge.data import DataSet, drop_unreadable, open_dataset
+from finedge.errors import UsageError
+from finedge.files import write_bytes
+from finedge.train.models import FineGrained
+from finedge.train.plan import RunPlan
+from finedge.train.quick.cached_backbone import CachedBackbone, map_shapes
+from finedge.train.quick.feature_cache import FeatureCache, feature_cache
+from finedge.train.sweep.heads import answers, train_head
+from finedge.train.sweep.plan import SEED, SweepRun
+from finedge.train.sweep.rows import Answers
+from finedge.train.sweep.stage import Trained
+
+SPLITS = ("train", "val", "test")
+BACKBONE = "backbone."
+
+
+class FrozenStage:
+    """Trains heads.
+
+    The val split of data sets without one is cut with the first seed, for all seeds: the maps are
+    cached once.
+
+    Args:
+        data: {name: folder of images}.
+        maps: folder for the cached maps.
+        workers: threads that prepare images for the cache.
+    """
+
+    def __init__(self, data: Mapping[str, Path], *, maps: Path, workers: int) -> None:
+        self.data, self.maps, self.workers = data, maps, workers
+        self._sets: dict[str, DataSet] = {}
+        self._caches: dict[tuple[object, ...], FeatureCache] = {}
+
+    def train(self, run: SweepRun, *, weights: Path) -> Trained:
+        """Train a head, write its weights as a safetensors file, and answer on val.
+
+        Raises:
+            UsageError: a model or recipe that needs a trained backbone, or a wrong option.
+        """
+        plan = run.setting.plan(run.seed)
+        if plan.recipe.ema:
+            raise UsageError(
+                f"ema {plan.recipe.ema} in a sweep on frozen features",
+                expected="0: heads are trained without a moving average",
+                fix="ema = 0 below [set]",
+            )
+        model, cache = self._built(run, plan)
+        loss = train_head(model, cache, plan.recipe)
+        val = answers(model, cache, split="val")
+        state = {k: v for k, v in model.state_dict().items() if not k.startswith(BACKBONE)}
+        write_bytes(weights, save({k: v.contiguous() for k, v in state.items()}))
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return Trained(val, loss, trained)
+
+    def test(self, run: SweepRun, *, weights: Path) -> Answers:
+        """Return the answers of a trained head on the test split."""
+        model, cache = self._built(run, run.setting.plan(run.seed))
+        lacking, extra = model.load_state_dict(load_file(weights), strict=False)
+        assert not extra
+        assert all(name.startswith(BACKBONE) for name in lacking)
+        return answers(model, cache, split="test")
+
+    def _built(self, run: SweepRun, plan: RunPlan) -> tuple[FineGrained, FeatureCache]:
+        name = run.setting.group.data
+        images = self._set(name)
+        torch.manual_seed(plan.recipe.seed)
+        model = plan.build(num_classes=len(images.labels))
+        shapes = map_shapes(model, size=plan.recipe.size)
+        key = (name, plan.backbone, plan.weights, plan.preprocess, *sorted(shapes))
+        if key not in self._caches:
+            self._caches[key] = feature_cache(
+                model.backbone,
+                images,
+                preprocess=plan.preprocess,
+                recipe=plan.recipe,
+                shapes=shapes,
+                place=self.maps,
+                workers=self.workers,
+                splits=SPLITS,
+            )
+        model.backbone = CachedBackbone(model.backbone)
+        return model, self._caches[key]
+
+    def _set(self, name: str) -> DataSet:
+        if name not in self._sets:
+            self._sets[name] = drop_unreadable(open_dataset(self.data[name], seed=SEED))
+        return self._sets[name]

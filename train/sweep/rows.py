@@ -1,0 +1,131 @@
+"""The rows of a sweep: JSON files that are written whole, one for each training and each test.
+
+OUT/rows/DATA/RECIPE/BACKBONE-SIZE/FAMILY-DIGEST-sSEED.json     accuracy on val, or the error
+OUT/test/(the same)                                             right answers on test
+OUT/chosen/DATA/RECIPE/BACKBONE-SIZE.json                       what val chose, once test was read
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finedge.errors import DataError
+from finedge.files import write_text
+from finedge.train.sweep.plan import Group, SweepRun
+
+Kind = Literal["rows", "test"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which images a model has right.
+
+    Attributes:
+        right: bool [images], in the order of the split.
+        loss: mean cross-entropy, or None where it is not measured.
+    """
+
+    right: NDArray[np.bool_]
+    loss: float | None = None
+
+    @property
+    def top1(self) -> float | None:
+        """The share of right answers; None without images."""
+        return round(float(self.right.mean()), 6) if self.right.size else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as plain data."""
+        loss = None if self.loss is None else round(self.loss, 6)
+        return {"top1": self.top1, "n": self.right.size, "loss": loss}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows below a folder."""
+
+    out: Path
+
+    def read(self, run: SweepRun, kind: Kind = "rows") -> dict[str, Any] | None:
+        """Return a row, or None where there is none."""
+        return _read(self._path(run, kind))
+
+    def write(self, run: SweepRun, content: Mapping[str, Any], kind: Kind = "rows") -> None:
+        """Write a row."""
+        _write(self._path(run, kind), {**identity(run), **content})
+
+    def finished(self, run: SweepRun) -> bool:
+        """Tell whether a run has a row without an error."""
+        row = self.read(run)
+        return row is not None and "error" not in row
+
+    def weights(self, run: SweepRun) -> Path:
+        """Return the place of a run's weights: a file or a folder."""
+        return self.out / "weights" / run.path
+
+    def read_chosen(self, group: Group) -> dict[str, str]:
+        """Return {family: digest of its setting} as it was when test was first read."""
+        return _read(self._chosen(group)) or {}
+
+    def write_chosen(self, group: Group, digests: Mapping[str, str]) -> None:
+        """Write what val chose."""
+        _write(self._chosen(group), digests)
+
+    def right(self, run: SweepRun) -> NDArray[np.bool_] | None:
+        """Return the right answers of a run on test, bool [images], or None."""
+        row = self.read(run, "test")
+        return None if row is None or "error" in row else unpacked(row["right"], row["n"])
+
+    def _path(self, run: SweepRun, kind: Kind) -> Path:
+        return self.out / kind / run.path.with_name(f"{run.path.name}.json")
+
+    def _chosen(self, group: Group) -> Path:
+        return self.out / "chosen" / group.folder.with_name(f"{group.folder.name}.json")
+
+
+def identity(run: SweepRun) -> dict[str, Any]:
+    """Return what a row says of its training."""
+    setting = run.setting
+    return {
+        **vars(setting.group),
+        "stage": setting.stage,
+        "family": setting.family,
+        "model": setting.model,
+        "options": dict(setting.options),
+        "set": dict(setting.changes),
+        "point": dict(setting.point),
+        "digest": setting.digest,
+        "seed": run.seed,
+    }
+
+
+def packed(right: NDArray[np.bool_]) -> str:
+    """Return right answers as hexadecimal digits, four images each."""
+    return np.packbits(right).tobytes().hex()
+
+
+def unpacked(text: str, n: int) -> NDArray[np.bool_]:
+    """Return the right answers of `packed`, bool [n]."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))
+    return bits[:n].astype(np.bool_)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        fix = "delete it: it is then made again"
+        raise DataError(f"{path} is not JSON: {error}", fix=fix) from error
+    return content
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,135 @@
+"""The table of a sweep: accuracy by family, and paired differences to its controls."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from finedge.train.sweep.choose import chosen_settings
+from finedge.train.sweep.file import SweepFile
+from finedge.train.sweep.paired import Difference, paired_difference
+from finedge.train.sweep.plan import SEED, Group, Setting, SweepRun, groups, settings
+from finedge.train.sweep.rows import Rows
+
+
+@dataclass(frozen=True)
+class Line:
+    """A family in a group.
+
+    Attributes:
+        family: its name.
+        tried: settings that have a row.
+        failed: rows that are errors.
+        chosen: what val chose, {key: value}; empty while the search runs.
+        parameters: that were trained.
+        seeds: that are trained.
+        val: mean top-1 on val, 0 to 1, over the seeds.
+        tested: seeds that answered on test.
+        test: mean top-1 on test over the seeds.
+        spread: standard deviation of test top-1 over the seeds; None below two.
+        published: top-1 of the paper, 0 to 1.
+        control: the family that this one is also compared with, or empty.
+        against: {family: the difference to it on test}.
+        errors: texts of the rows that failed.
+    """
+
+    family: str
+    tried: int
+    failed: int
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    seeds: int = 0
+    val: float | None = None
+    tested: int = 0
+    test: float | None = None
+    spread: float | None = None
+    published: float | None = None
+    control: str = ""
+    against: Mapping[str, Difference] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+
+
+def tables(file: SweepFile, rows: Rows) -> list[dict[str, Any]]:
+    """Return one table for each group, as plain data."""
+    return [
+        {**vars(group), "lines": [asdict(line) for line in lines(file, group, rows)]}
+        for group in groups(file)
+    ]
+
+
+def lines(file: SweepFile, group: Group, rows: Rows) -> list[Line]:
+    """Return the lines of a group, in the order of the file."""
+    chosen = chosen_settings(file, group, rows)
+    right = {name: _right(file, setting, rows) for name, setting in chosen.items()}
+    return [
+        _line(file, name, candidates, chosen=chosen.get(name), right=right, rows=rows)
+        for name, candidates in settings(file, group).items()
+    ]
+
+
+def _line(
+    file: SweepFile,
+    name: str,
+    candidates: Sequence[Setting],
+    *,
+    chosen: Setting | None,
+    right: Mapping[str, Mapping[int, Any]],
+    rows: Rows,
+) -> Line:
+    searched = [row for s in candidates if (row := rows.read(SweepRun(s, SEED))) is not None]
+    errors = tuple(row["error"] for row in searched if "error" in row)
+    line = Line(name, len(searched), len(errors), errors=errors)
+    if chosen is None:
+        return line
+    trained = _trained(file, chosen, rows)
+    val = [row["val"]["top1"] for row in trained if row["val"]["n"]]
+    test = [float(answers.mean()) for answers in right[name].values()]
+    published = file.families[name].published.get(chosen.group.data)
+    return Line(
+        family=name,
+        tried=len(searched),
+        failed=len(errors),
+        chosen=chosen.point,
+        parameters=trained[0]["parameters"],
+        seeds=len(trained),
+        val=statistics.mean(val) if val else None,
+        tested=len(test),
+        test=statistics.mean(test) if test else None,
+        spread=statistics.stdev(test) if len(test) > 1 else None,
+        published=None if published is None else published / 100,
+        control=file.families[name].control,
+        against=_differences(file, name, right),
+        errors=errors,
+    )
+
+
+def _trained(file: SweepFile, setting: Setting, rows: Rows) -> list[dict[str, Any]]:
+    runs = (SweepRun(setting, seed) for seed in range(SEED, SEED + file.seeds))
+    read = (rows.read(run) for run in runs)
+    return [row for row in read if row is not None and "error" not in row]
+
+
+def _right(file: SweepFile, setting: Setting, rows: Rows) -> dict[int, Any]:
+    """Return {seed: right answers on test}."""
+    seeds = range(SEED, SEED + file.seeds)
+    read = {seed: rows.right(SweepRun(setting, seed)) for seed in seeds}
+    return {seed: answers for seed, answers in read.items() if answers is not None}
+
+
+def _differences(
+    file: SweepFile, name: str, right: Mapping[str, Mapping[int, Any]]
+) -> dict[str, Difference]:
+    """Return {other family: the difference to it}, over the seeds that both have."""
+    control = file.families[name].control
+    others = dict.fromkeys((*file.compare, *((control,) if control else ())))
+    result: dict[str, Difference] = {}
+    for other in others:
+        seeds = sorted(right[name].keys() & right.get(other, {}).keys())
+        if other != name and seeds:
+            first, second = (np.stack([right[f][s] for s in seeds]) for f in (name, other))
+            result[other] = paired_difference(first, second)
+    return result
