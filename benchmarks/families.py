@@ -107,10 +107,10 @@ def run(
     if only in (None, "rows"):
         for family, seed in _planned():
             if not row_path(family, seed).is_file():
-                keep(study, row_path(family, seed), _row(study, family, seed))
+                _keep(study, row_path(family, seed), _row(study, family, seed))
     for part, make in (("latency", _latency), ("robustness", _robustness)):
         if only == part or (only is None and not (RESULTS / f"{part}.json").is_file()):
-            keep(study, RESULTS / f"{part}.json", make(study))
+            _keep(study, RESULTS / f"{part}.json", make(study))
 
 
 def table() -> None:
@@ -256,8 +256,7 @@ def finedge(*arguments: object) -> dict[str, Any]:
     return result
 
 
-def keep(study: Study, path: Path, content: dict[str, Any]) -> None:
-    """Write a result, and commit it if the study commits."""
+def _keep(study: Study, path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
     if study.commit:
         git("add", str(path))

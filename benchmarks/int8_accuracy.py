@@ -30,7 +30,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.families import FAMILIES, Study, finedge, git, keep, slug, train
+from benchmarks.families import FAMILIES, Study, _keep, finedge, git, slug, train
 from finedge.bundle import Bundle
 from finedge.runtime.benchmark.accuracy import Change, change
 from finedge.runtime.classifier import Classifier
@@ -73,12 +73,12 @@ def run(
             path = RESULTS / f"{name}-{slug(family)}.json"
             head = {"data": name, "family": family}
             if not path.is_file():
-                keep(study, path, {**head, **_row(study, family)})
+                _keep(study, path, {**head, **_row(study, family)})
             if max_drop is not None and not _all_hold(json.loads(path.read_text())):
                 searched = RESULTS / "max_drop" / path.name
                 searched.parent.mkdir(exist_ok=True)
                 if not searched.is_file():
-                    keep(study, searched, {**head, **_searched_row(study, family, max_drop)})
+                    _keep(study, searched, {**head, **_searched_row(study, family, max_drop)})
 
 
 def table() -> None:
