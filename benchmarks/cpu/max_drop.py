@@ -10,9 +10,9 @@ benchmarks/results/max_drop/poison-NAME.json. `search` calibrates with all layer
 --max-drop 1.0, and measures both on the test split: benchmarks/results/max_drop/NAME.json. With
 `--poison N` the model has N ruined layers: NAME-poisoned.json. `compare` searches four times, with
 the shipped search and with `greedy`, in two orders (KL for a millisecond, KL alone):
-searches-NAME.json. Biases are not corrected there: it would double the time. `views` compares the
-decision set, its hard views and the test split: views-NAME.json. A row that is there is not made
-again. Nothing is written into the bundle.
+searches-NAME.json, with each choice that a search tried. Biases are not corrected there: it would
+double the time. `views` compares the decision set, its hard views and the test split:
+views-NAME.json. A row that is there is not made again. Nothing is written into the bundle.
 """
 
 from __future__ import annotations
@@ -189,6 +189,7 @@ def compare(
             record = Record(calibrated, plan, units, trials.decision, all_trials=trials)
             end = function(record, ordered, budget=max_drop / 100)
             rows.append({"order": order, "search": name, "trials": len(record.points)})
+            rows[-1]["tried"] = [trial(point, max_drop / 100) for point in record.points.values()]
             ends.append(end or trials.try_float(frozenset()))
             print(rows[-1], end and end.to_json(), flush=True)
     every = [trials.try_float(frozenset()), *ends]
@@ -265,6 +266,17 @@ class Record(Trials):
     def try_float(self, names: Set[str]) -> Point:
         """Return the point with the units `names` in float."""
         return self.points.setdefault(frozenset(names), self.all_trials.try_float(names))
+
+
+def trial(point: Point, budget: float) -> dict[str, Any]:
+    """Return what a search saw of one choice of layers, in the order of its trials."""
+    numbers = point.damage.to_json()
+    return {
+        "layers_in_float": len(point.in_float),
+        "drop": numbers["drop"],
+        "drop_limit": numbers["drop_limit"],
+        "within": point.damage.within(budget),
+    }
 
 
 def ruined_model(material: Material, count: int) -> tuple[onnx.ModelProto, list[Injection]]:
