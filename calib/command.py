@@ -77,7 +77,7 @@ def calibrate(
         cuts = int8_segments(files, made.samples.calibration, loaded)
     with times.step("held-out images"), trial_bundle(loaded, files) as trial:
         golden = golden_with(loaded, trial, files=files)
-        held_out = _held_out_records(
+        held_out: dict[str, Any] = _held_out_records(
             trial, dataset, options=confidence, exits=loaded.export.segments.exits
         )
     record = replace(_record(loaded, made), data=counts(dataset), seconds=times.seconds, **held_out)

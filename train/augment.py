@@ -62,7 +62,7 @@ def erased(pixels: Frame, preprocessing: Preprocess, *, generator: np.random.Gen
     colour = np.round(255 * np.asarray(preprocessing.mean)).astype(np.uint8)
     for _ in range(TRIES):
         area = rows * columns * generator.uniform(*ERASED_AREA)
-        ratio = math.exp(generator.uniform(*(math.log(end) for end in ERASED_RATIO)))
+        ratio = math.exp(generator.uniform(*np.log(ERASED_RATIO)))
         height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 1 <= height < rows and 1 <= width < columns:
             top = int(generator.integers(rows - height + 1))

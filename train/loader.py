@@ -117,8 +117,9 @@ def balanced(labels: Sequence[int], *, generator: np.random.Generator) -> list[i
     # One of each class in turn, so that a cut to n takes at most one image from a class.
     turns = np.stack(drawn, axis=1)
     last = generator.permutation(turns[-1])
-    order: list[int] = generator.permutation(np.concatenate([turns[:-1].ravel(), last])[:count])
-    return [int(index) for index in order]
+    indices = np.concatenate([turns[:-1].ravel(), last])[:count]
+    order: list[int] = generator.permutation(indices).tolist()
+    return order
 
 
 def default_workers(*, processes: int = 1) -> int:

@@ -337,7 +337,7 @@ def override(recipe: Recipe, options: RecipeOptions) -> Recipe:
     factor = changed.epochs / recipe.epochs
     if changed.schedule != "step" or factor == 1:
         return changed
-    scaled = {
+    scaled: dict[str, Any] = {
         "milestones": tuple(factor * epoch for epoch in recipe.milestones),
         "warmup_epochs": factor * recipe.warmup_epochs,
     }

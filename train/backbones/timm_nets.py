@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import timm
 import torch
@@ -126,7 +127,7 @@ def outline(name: str) -> Outline:
         features, holder = _features(name), nn.Module()
         holder.net = _create(name).eval()
     chain = tuple(f"{PLACE}{block}" for block in _chain(name, features, holder.net))
-    info = features.feature_info
+    info: Any = features.feature_info
     ends = [_last_block(chain, f"{PLACE}{path}") for path in info.module_name()]
     side = timm_preprocess(name, method="cv2-antialias").crop
     channels = dict(_measured(name, holder, chain, side=side))

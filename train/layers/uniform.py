@@ -36,7 +36,8 @@ def mean_of_channels(v: Tensor, *, groups: int) -> Tensor:
 
     Shapes: [B, C, H, W] -> [B, C, H, W], in the dtype of `v`.
     """
-    in_groups = v.unflatten(1, (groups, -1))
+    batch, channels, height, width = v.shape
+    in_groups = v.reshape(batch, groups, channels // groups, height, width)
     return in_groups.mean(dim=2, keepdim=True).expand_as(in_groups).flatten(1, 2)
 
 

@@ -28,7 +28,7 @@ def is_whole(path: Path, *, shape: tuple[int, ...]) -> bool:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError):
         return False
-    return array.shape == shape and array.dtype == np.float16
+    return bool(array.shape == shape and array.dtype == np.float16)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor
 from finedge.errors import FinedgeError
 from finedge.train.loader import batched
 from finedge.train.models import FineGrained
-from finedge.train.optimizer import lr_at, set_lr, sgd
+from finedge.train.optimizer import build_optimizer, lr_at, set_lr
 from finedge.train.quick.cached_backbone import CachedBackbone
 from finedge.train.quick.feature_cache import FeatureCache
 from finedge.train.recipe import Recipe
@@ -39,7 +39,7 @@ def train_head(model: FineGrained, cache: FeatureCache, recipe: Recipe) -> float
     backbone = _cached(model)
     targets = cache.labels["train"]
     steps = len(batched(range(len(targets)), recipe.batch_size))
-    optimizer = sgd(model, recipe, backbone_lr=recipe.backbone_lr)
+    optimizer = build_optimizer(model, recipe, backbone_lr=recipe.backbone_lr)
     loss = math.nan
     for epoch in range(recipe.epochs):
         model.train()
