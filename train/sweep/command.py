@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +11,11 @@ import tyro
 from finedge.errors import UsageError
 from finedge.files import writable_folder, write_text
 from finedge.train.device import Device
-from finedge.train.options import parse_options
 from finedge.train.sweep.execute import overview, read_test, train_missing
 from finedge.train.sweep.file import SweepFile, read_sweep
 from finedge.train.sweep.rows import Rows
 from finedge.train.sweep.show import markdown
+from finedge.train.sweep.stage import Stage
 from finedge.train.sweep.table import tables
 
 TABLE = "table.md"
@@ -59,7 +60,9 @@ def sweep(
         return overview(plan.only(only), rows)
     if not table:
         writable_folder(out, option="--out")
-        stage = _stage(plan, _places(plan, data), maps or out / "maps", workers, device)
+        stage = _stage(
+            plan, _places(plan, data), maps=maps or out / "maps", workers=workers, device=device
+        )
         work = plan.only(only)
         train_missing(work, rows, stage, retry=retry_failed)
         if test:
@@ -72,7 +75,11 @@ def sweep(
 
 def _places(plan: SweepFile, words: tuple[str, ...]) -> dict[str, Path]:
     """Return {data set: its folder}."""
-    places = {name: Path(str(place)) for name, place in parse_options(words, flag="--data").items()}
+    pairs = [word.partition("=") for word in words]
+    wrong = [name for name, sign, place in pairs if not (name and sign and place)]
+    if wrong:
+        raise UsageError(f"--data {wrong[0]}", expected="NAME=DIR")
+    places = {name: Path(place) for name, _, place in pairs}
     lacking = [name for name in plan.data if name not in places]
     if lacking:
         raise UsageError(f"no place of data set '{lacking[0]}'", fix=f"--data {lacking[0]}=DIR")
@@ -80,8 +87,13 @@ def _places(plan: SweepFile, words: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _stage(
-    plan: SweepFile, places: dict[str, Path], maps: Path, workers: int | None, device: Device
-) -> Any:
+    plan: SweepFile,
+    places: Mapping[str, Path],
+    *,
+    maps: Path,
+    workers: int | None,
+    device: Device,
+) -> Stage:
     # Imported here: a dry run and a table need none of it.
     from finedge.train.device import choose_device
     from finedge.train.distributed import World
