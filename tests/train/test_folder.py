@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from finedge import files, temporary_files
 from finedge.errors import DataError, SystemProblem, UsageError
 from finedge.train.folder import FILES, begin, require_new
+from finedge.train.page import PAGE
 from finedge.train.run import load_run
 
 WRITES = len(FILES)  # of a run's beginning, one a file
@@ -75,7 +76,7 @@ def test_after_a_full_disk_at_any_write_the_same_command_starts_again(
         train(out=out, **small(pictures))
     assert "starts again" in caplog.text
     assert weights(out) == weights(whole)
-    assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
+    assert sorted(p.name for p in out.iterdir()) == sorted((*FILES, PAGE))
 
 
 @pytest.mark.parametrize("write", [WRITES, WRITES + 1])
@@ -92,7 +93,7 @@ def test_a_full_disk_after_an_epoch_leaves_a_run_that_can_be_resumed(
     monkeypatch.setattr(temporary_files, "_swept", set())  # a new process
     train(out=out, resume=True, device="cpu")
     assert weights(out) == weights(whole)
-    assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
+    assert sorted(p.name for p in out.iterdir()) == sorted((*FILES, PAGE))
 
 
 def test_seeds_continue_where_the_last_checkpoint_was_not_written(
