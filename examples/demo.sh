@@ -4,16 +4,6 @@
 set -euo pipefail
 data=$1 out=$2
 step() { printf '\n== %s\n' "$*" >&2; }
-# Train a run, or the rest of one that was interrupted.
-train() {
-    local run=$1
-    shift
-    if [ -e "$run/run.json" ]; then
-        finedge train --out "$run" --resume >&2
-    else
-        finedge train --backbone efficientnet_lite0 --data "$data" --out "$run" "$@" >&2
-    fi
-}
 
 if [ "$data" = demo/data ]; then
     step "render twelve species of birds that differ in small parts"
@@ -22,11 +12,14 @@ else
     out=$out/$(basename "$data") # runs on other pictures stand beside the birds'
 fi
 for model in plain cnl; do
-    start=$out/$model-quick run=$out/$model bundle=$out/$model.finedge
-    step "train the new layers of $model on cached features (EfficientNet-Lite0, ImageNet weights)"
-    train "$start" --quick --model "$model" --size 160
-    step "fine-tune $model from there"
-    train "$run" --weights "$start" --model "$model" --recipe demo --epochs 4 --cache ram
+    run=$out/$model bundle=$out/$model.finedge
+    step "train $model (EfficientNet-Lite0, ImageNet weights)"
+    if [ -e "$run/run.json" ]; then
+        finedge train --out "$run" --resume >&2
+    else
+        finedge train --model "$model" --backbone efficientnet_lite0 --recipe demo \
+            --data "$data" --out "$run" >&2
+    fi
     step "export $model to ONNX, calibrate INT8, verify every stage"
     finedge export "$run" --out "$bundle" >&2
     finedge calibrate "$bundle" --data "$data" >&2
