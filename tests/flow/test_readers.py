@@ -166,6 +166,15 @@ def has_quantized_input(path: Path) -> bool:
     return head.op_type == "Transpose" and readers == ["DequantizeLinear"]
 
 
+def check_int8_file(path: Path, frames: Frames, *, reader: Reader, in_float: Answers) -> None:
+    found, expected = answers(reader.open(path), frames), plain(path, frames)
+    if reader.misreads_quantized_input and has_quantized_input(path):
+        with pytest.raises(AssertionError, match="logits"):
+            check_int8(found, expected, in_float=in_float)
+    else:
+        check_int8(found, expected, in_float=in_float)
+
+
 def check_bundle(bundle: Bundle, *, reader: Reader) -> None:
     frames, refuses = four_frames(bundle), dict(reader.refuses)
     in_float = plain(bundle.file(FLOAT_FILE), frames)
@@ -174,13 +183,8 @@ def check_bundle(bundle: Bundle, *, reader: Reader) -> None:
         if path.name in refuses:
             with pytest.raises(cv2.error, match=refuses[path.name]):
                 answers(reader.open(path), frames[:1])
-        elif reader.misreads_quantized_input and kind == "int8" and has_quantized_input(path):
-            with pytest.raises(AssertionError, match="logits"):
-                check_int8(
-                    answers(reader.open(path), frames), plain(path, frames), in_float=in_float
-                )
         elif kind == "int8":
-            check_int8(answers(reader.open(path), frames), plain(path, frames), in_float=in_float)
+            check_int8_file(path, frames, reader=reader, in_float=in_float)
         else:
             check(
                 answers(reader.open(path), frames[:1]), plain(path, frames[:1]), limit=LIMITS[kind]
@@ -216,7 +220,7 @@ def test_a_graph_that_takes_whole_frames_opens(framed, reader):
 def test_what_is_written_for_triton_opens(tmp_path, reader):
     path, frames = written_for("triton", tmp_path, variant="int8"), four_frames(Bundle.load(BIRDS))
     in_float = plain(Bundle.load(BIRDS).file(FLOAT_FILE), frames)
-    check_int8(answers(reader.open(path), frames), plain(path, frames), in_float=in_float)
+    check_int8_file(path, frames, reader=reader, in_float=in_float)
 
 
 @reader
