@@ -36,8 +36,8 @@ NAMES = [pytest.param(n, marks=[] if n == "cnl" else [pytest.mark.slow]) for n i
 LIMITS = {"fp32": 1e-3, "projected": 1e-3, "fp16": 2e-2}
 # INT8: readers fuse differently, so they round at other places. Their error against float is then
 # another sample of the file's own error. 0.7 to 1.3 times was measured (root mean square over four
-# frames), trained or not. OpenCV lost a Sigmoid once: that gave over 3 times.
-OWN_ERRORS = 1.5
+# frames), and 1.53 once (OpenCV, untrained ca). OpenCV lost a Sigmoid once: that gave over 3 times.
+OWN_ERRORS = 2.0
 
 Frames = np.ndarray  # [N, ...], as the graph takes them
 Answers = dict[str, np.ndarray]  # output name -> scores [N, classes]
@@ -158,6 +158,11 @@ def check_int8(found: Answers, expected: Answers, *, in_float: Answers) -> None:
         assert error <= OWN_ERRORS * own, (name, error, own)
 
 
+def is_whole_model(name: str) -> bool:
+    """Tell whether a file is a model that takes frames: the segments of one take maps."""
+    return name.endswith(".onnx") and ".seg" not in name
+
+
 def has_quantized_input(path: Path) -> bool:
     """Tell whether the frame's bytes are the first quantized tensor (`read_bytes` of calib)."""
     graph = onnx.load(path).graph
@@ -178,7 +183,7 @@ def check_int8_file(path: Path, frames: Frames, *, reader: Reader, in_float: Ans
 def check_bundle(bundle: Bundle, *, reader: Reader) -> None:
     frames, refuses = four_frames(bundle), dict(reader.refuses)
     in_float = plain(bundle.file(FLOAT_FILE), frames)
-    for path in (bundle.file(name) for name in bundle.files if name.endswith(".onnx")):
+    for path in (bundle.file(name) for name in bundle.files if is_whole_model(name)):
         kind = path.name.split(".")[1]
         if path.name in refuses:
             with pytest.raises(cv2.error, match=refuses[path.name]):
