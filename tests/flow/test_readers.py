@@ -35,13 +35,43 @@ NAMES = [pytest.param(n, marks=[] if n == "cnl" else [pytest.mark.slow]) for n i
 # float16.
 LIMITS = {"fp32": 1e-3, "projected": 1e-3, "fp16": 2e-2}
 # INT8: readers fuse differently, so they round at other places. Their error against float is then
-# another sample of the file's own error. 0.7 to 1.3 times was measured (root mean square over four
-# frames), and 1.53 once (OpenCV, untrained ca). OpenCV lost a Sigmoid once: that gave over 3 times.
-OWN_ERRORS = 2.0
+# another sample of the file's own error. 0.7 to 1.5 times was measured (root mean square over eight
+# frames), trained or not. OpenCV lost a Sigmoid once: that gave over 3 times.
+OWN_ERRORS = 1.5
 
 Frames = np.ndarray  # [N, ...], as the graph takes them
 Answers = dict[str, np.ndarray]  # output name -> scores [N, classes]
 Run = Callable[[Frames], Answers]
+
+
+def nothing(_: Path) -> bool:
+    """Tell that no file is computed wrongly."""
+    return False
+
+
+def has_quantized_input(path: Path) -> bool:
+    """Tell whether the frame's bytes are the first quantized tensor (`read_bytes` of calib)."""
+    graph = onnx.load(path).graph
+    head = next(node for node in graph.node if graph.input[0].name in node.input)
+    readers = [node.op_type for node in graph.node if head.output[0] in node.input]
+    return head.op_type == "Transpose" and readers == ["DequantizeLinear"]
+
+
+def has_quantized_sigmoid(path: Path) -> bool:
+    """Tell whether a Sigmoid follows a convolution, with both outputs quantized."""
+    graph = onnx.load(path).graph
+    made = {name: node for node in graph.node for name in node.output}
+
+    def before(node: onnx.NodeProto, *kinds: str) -> bool:
+        for kind in kinds:
+            source = made.get(node.input[0])
+            if source is None or source.op_type != kind:
+                return False
+            node = source
+        return True
+
+    chain = ("Sigmoid", "DequantizeLinear", "QuantizeLinear", "Conv")
+    return any(before(node, *chain) for node in graph.node if node.op_type == "QuantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -53,9 +83,9 @@ class Reader:
     # File name -> the error for a file that this reader refuses. If a later version accepts it,
     # this test fails: remove the line.
     refuses: tuple[tuple[str, str], ...] = ()
-    # It takes the zero point of a quantized input wrongly. If a later version takes it right, the
-    # test fails: remove this.
-    misreads_quantized_input: bool = False
+    # Tells which INT8 files it computes wrongly. If a later version computes them right, the test
+    # fails: remove this.
+    misreads: Callable[[Path], bool] = nothing
 
 
 def in_onnxruntime(path: Path, *, plainly: bool) -> Run:
@@ -103,7 +133,8 @@ def in_cv2(path: Path, *, engine: str) -> Run:
 READERS = [
     Reader("onnxruntime", partial(in_onnxruntime, plainly=False)),
     Reader("openvino", in_openvino),
-    Reader("cv2", partial(in_cv2, engine="ENGINE_AUTO")),
+    # OpenCV 5.0 computes that Sigmoid in a table of uint8: it gives 209 for 216, and 217 for 247.
+    Reader("cv2", partial(in_cv2, engine="ENGINE_AUTO"), misreads=has_quantized_sigmoid),
 ]
 if hasattr(cv2.dnn, "ENGINE_CLASSIC"):
     # This older engine of OpenCV 5 accepts float16 for weights only. OpenCV 4 had no other engine,
@@ -114,7 +145,7 @@ if hasattr(cv2.dnn, "ENGINE_CLASSIC"):
             "cv2 classic",
             partial(in_cv2, engine="ENGINE_CLASSIC"),
             refuses=((HALF_FILE, "CV_16FC1"),),
-            misreads_quantized_input=True,
+            misreads=has_quantized_input,
         )
     )
 reader = pytest.mark.parametrize("reader", READERS, ids=lambda r: r.name)
@@ -127,10 +158,13 @@ def _no_telemetry(monkeypatch):
     monkeypatch.setenv("CI", "true")
 
 
-def four_frames(bundle: Bundle) -> Frames:
-    """The golden input, mirrored and upside down: uint8 [4, H, W, 3]."""
+def eight_frames(bundle: Bundle) -> Frames:
+    """The golden input and its halves exchanged, mirrored and upside down: uint8 [8, H, W, 3]."""
     golden = np.asarray(read_golden(bundle)["input"], np.uint8)
-    return np.stack([golden, golden[:, ::-1], golden[::-1], golden[::-1, ::-1]])
+    exchanged = np.roll(golden, golden.shape[1] // 2, axis=1)
+    return np.stack(
+        [turned for f in (golden, exchanged) for turned in (f, f[:, ::-1], f[::-1], f[::-1, ::-1])]
+    )
 
 
 def answers(run: Run, frames: Frames) -> Answers:
@@ -163,25 +197,17 @@ def is_whole_model(name: str) -> bool:
     return name.endswith(".onnx") and ".seg" not in name
 
 
-def has_quantized_input(path: Path) -> bool:
-    """Tell whether the frame's bytes are the first quantized tensor (`read_bytes` of calib)."""
-    graph = onnx.load(path).graph
-    head = next(node for node in graph.node if graph.input[0].name in node.input)
-    readers = [node.op_type for node in graph.node if head.output[0] in node.input]
-    return head.op_type == "Transpose" and readers == ["DequantizeLinear"]
-
-
 def check_int8_file(path: Path, frames: Frames, *, reader: Reader, in_float: Answers) -> None:
     found, expected = answers(reader.open(path), frames), plain(path, frames)
-    if reader.misreads_quantized_input and has_quantized_input(path):
-        with pytest.raises(AssertionError, match="logits|log_prob"):
+    if reader.misreads(path):
+        with pytest.raises(AssertionError, match=next(iter(in_float))):  # the main output
             check_int8(found, expected, in_float=in_float)
     else:
         check_int8(found, expected, in_float=in_float)
 
 
 def check_bundle(bundle: Bundle, *, reader: Reader) -> None:
-    frames, refuses = four_frames(bundle), dict(reader.refuses)
+    frames, refuses = eight_frames(bundle), dict(reader.refuses)
     in_float = plain(bundle.file(FLOAT_FILE), frames)
     for path in (bundle.file(name) for name in bundle.files if is_whole_model(name)):
         kind = path.name.split(".")[1]
@@ -223,7 +249,7 @@ def test_a_graph_that_takes_whole_frames_opens(framed, reader):
 
 @reader
 def test_what_is_written_for_triton_opens(tmp_path, reader):
-    path, frames = written_for("triton", tmp_path, variant="int8"), four_frames(Bundle.load(BIRDS))
+    path, frames = written_for("triton", tmp_path, variant="int8"), eight_frames(Bundle.load(BIRDS))
     in_float = plain(Bundle.load(BIRDS).file(FLOAT_FILE), frames)
     check_int8_file(path, frames, reader=reader, in_float=in_float)
 
@@ -231,7 +257,7 @@ def test_what_is_written_for_triton_opens(tmp_path, reader):
 @reader
 def test_what_is_written_for_deepstream_opens(tmp_path, reader):
     path = written_for("deepstream", tmp_path, variant="fp32")
-    planes = four_frames(Bundle.load(BIRDS))[:1].transpose(0, 3, 1, 2).astype(np.float32)
+    planes = eight_frames(Bundle.load(BIRDS))[:1].transpose(0, 3, 1, 2).astype(np.float32)
     check(answers(reader.open(path), planes), plain(path, planes), limit=LIMITS["fp32"])
 
 
