@@ -17,7 +17,9 @@ from PIL import Image, ImageChops
 from finedge.errors import DataError, FinedgeError, SystemProblem
 from finedge.files import write_bytes
 
-FLAGS = (
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# What every headless run has.
+HEADLESS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -27,6 +29,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+)
+FLAGS = (
+    *HEADLESS,
     "--force-device-scale-factor=2",
     "--blink-settings=preferredColorScheme=1",
     "--window-size=960,700",
@@ -50,14 +55,13 @@ def main(page: Path, png: Path) -> None:
 
 
 def _screenshot(text: str) -> Image.Image:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    if CHROMIUM is None:
         raise SystemProblem("chromium is not installed", fix="apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder:
         file, shot = Path(folder) / "page.html", Path(folder) / "shot.png"
         file.write_text(text, "utf-8")
         paths = (f"--user-data-dir={folder}/profile", f"--screenshot={shot}", file.as_uri())
-        command = [chromium, *FLAGS, *paths]
+        command = [CHROMIUM, *FLAGS, *paths]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         return Image.open(shot).convert("RGB").copy()
 
