@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from finedge.train.distributed import joined  # noqa: E402
-from finedge.train.evaluate.accuracy import accuracy, target_ranks  # noqa: E402
+from finedge.train.evaluate.accuracy import accuracy, predictions  # noqa: E402
 from finedge.train.request import (  # noqa: E402
     MachineOptions,
     ModelOptions,
@@ -54,9 +54,9 @@ def main() -> None:
         trainer.run()
         model, job = trainer.model if trainer.ema is None else trainer.ema.model, trainer.job
         images = {"device": world.device, "workers": arguments.workers}
-        ranks = target_ranks(model, job.data.split("test"), job.spec, **images)
+        answers = predictions(model, job.data.split("test"), job.spec, **images)
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    result = {**_epoch(trainer), "test": accuracy(ranks), "parameters": parameters}
+    result = {**_epoch(trainer), "test": accuracy(answers.ranks), "parameters": parameters}
     print(json.dumps(result), flush=True)
 
 

@@ -9,7 +9,7 @@ from finedge.errors import UsageError
 from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.synthetic.perturb import PERTURBATIONS, perturb
-from finedge.train.evaluate.accuracy import target_ranks
+from finedge.train.evaluate.accuracy import predictions
 from finedge.train.evaluate.command import evaluate
 from finedge.train.loader import EvaluationImages, normalise
 from finedge.train.run import load_run
@@ -56,14 +56,14 @@ def test_perturbed_images_are_the_devices_pixels(pictures, run, name):
         frames,
         [frame for frame, _ in (EvaluationImages(items, how, name)[i] for i in range(len(items)))],
     )
-    ranks = target_ranks(
+    answers = predictions(
         loaded.model, items, loaded.spec, device=torch.device("cpu"), workers=2, perturbation=name
     )
     with torch.no_grad():
         best = loaded.model(normalise(torch.from_numpy(np.stack(frames)), how))["logits"].argmax(
             dim=1
         )
-    assert (ranks == 0).tolist() == [
+    assert (answers.ranks == 0).tolist() == [
         int(b) == item.label for b, item in zip(best, items, strict=True)
     ]
 

@@ -78,28 +78,6 @@ def predictions(
     return Predictions.of(parts)
 
 
-def target_ranks(
-    model: FineGrained,
-    items: Sequence[Item],
-    spec: Spec,
-    *,
-    device: torch.device,
-    workers: int,
-    perturbation: str | None = None,
-    progress: str = "",
-) -> NDArray[np.int64]:
-    """Return `predictions(...).ranks`."""
-    return predictions(
-        model,
-        items,
-        spec,
-        device=device,
-        workers=workers,
-        perturbation=perturbation,
-        progress=progress,
-    ).ranks
-
-
 def answers_of(scores: torch.Tensor, targets: torch.Tensor) -> NDArray[np.int64]:
     """Return the rank of each label among its scores, and the answer.
 

@@ -65,6 +65,13 @@ class CachedBackbone(Backbone):
         return maps[until or self.chain[-1]], {block: maps[block] for block in taps}
 
 
+def cached_backbone(model: FineGrained) -> CachedBackbone:
+    """Return the `CachedBackbone` that was put into a model."""
+    backbone = model.backbone
+    assert isinstance(backbone, CachedBackbone)
+    return backbone
+
+
 def map_shapes(model: FineGrained, *, size: int) -> dict[str, tuple[int, int, int]]:
     """Return {block: (C, h, w)} of the maps that a model needs, in running order.
 

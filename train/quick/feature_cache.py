@@ -201,6 +201,14 @@ def plan_cache(
 ) -> CachePlan:
     """Return the plan of a cache; nothing is written.
 
+    >>> shapes = map_shapes(model, size=224)
+    >>> plan = plan_cache(model.backbone, data, preprocess=spec.preprocess, recipe=recipe,
+    ...                   shapes=shapes, place=Path("maps"))
+    >>> plan.require_room()
+    >>> cache = plan.fill(model.backbone, workers=2)
+    >>> cache.maps(0, [0, 1])["bn2"].shape
+    torch.Size([2, 1280, 7, 7])
+
     Args:
         backbone: with the weights that stay frozen.
         data: images and labels.
@@ -221,43 +229,6 @@ def plan_cache(
             data, preprocess=preprocess, recipe=recipe, views=count, splits=splits, read=read
         ),
     )
-
-
-def feature_cache(
-    backbone: Backbone,
-    data: DataSet,
-    *,
-    preprocess: Preprocess,
-    recipe: Recipe,
-    shapes: Mapping[str, Shape],
-    place: Path,
-    workers: int,
-    views: int | None = None,
-    splits: Sequence[str] = ("train", "val"),
-) -> FeatureCache:
-    """Return the maps of a data set, computed where they are missing (see `plan_cache`).
-
-    >>> shapes = map_shapes(model, size=224)
-    >>> cache = feature_cache(model.backbone, data, preprocess=spec.preprocess, recipe=recipe,
-    ...                       shapes=shapes, place=Path("maps"), workers=2)
-    >>> cache.maps(0, [0, 1])["bn2"].shape
-    torch.Size([2, 1280, 7, 7])
-
-    Raises:
-        SystemProblem: the disk is too full.
-    """
-    plan = plan_cache(
-        backbone,
-        data,
-        preprocess=preprocess,
-        recipe=recipe,
-        shapes=shapes,
-        place=place,
-        views=views,
-        splits=splits,
-    )
-    plan.require_room()
-    return plan.fill(backbone, workers=workers)
 
 
 def map_path(folder: Path, split: str, view: int, block: str) -> Path:

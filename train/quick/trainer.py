@@ -18,12 +18,11 @@ from finedge.errors import UsageError
 from finedge.train.evaluate.accuracy import Predictions, answers_of
 from finedge.train.loader import Batch, batched
 from finedge.train.models import FineGrained
-from finedge.train.quick.cached_backbone import CachedBackbone, map_shapes
+from finedge.train.quick.cached_backbone import CachedBackbone, cached_backbone, map_shapes
 from finedge.train.quick.feature_cache import CachePlan, FeatureCache, plan_cache
-from finedge.train.quick.views import EVALUATION
+from finedge.train.quick.scores import cached_scores
 from finedge.train.trainer import Job, Trainer
 
-VALIDATION_BATCH = 128
 VIEWS = 1  # the stream of random numbers that draws the view of each image
 
 
@@ -79,7 +78,7 @@ class QuickTrainer(Trainer):
     @cached_property
     def cache(self) -> FeatureCache:
         """The maps, computed where they are missing: in the first epoch, so that the run exists."""
-        backbone = _cached(self.model)
+        backbone = cached_backbone(self.model)
         backbone.maps = None
         return self.plan.fill(backbone, workers=self.workers, device=self.world.device)
 
@@ -97,37 +96,20 @@ class QuickTrainer(Trainer):
 
     def _serve(self, rows: torch.Tensor) -> torch.Tensor:
         """Give the backbone the maps of rows (view, index); the images themselves are empty."""
+        device = self.world.device
         views, indices = rows.cpu().T.tolist()
-        self._give(self.model, views=views, indices=indices, split="train")
-        return torch.empty(len(indices), 0, device=self.world.device)
+        maps = self.cache.maps(views, indices, split="train")
+        cached_backbone(self.model).maps = {k: value.to(device) for k, value in maps.items()}
+        return torch.empty(len(indices), 0, device=device)
 
-    @torch.no_grad()
     def _answers(self, model: FineGrained) -> Predictions:
         if self.epoch + 1 == self.recipe.epochs:
-            _cached(model).maps = None
+            cached_backbone(model).maps = None
             return super()._answers(model)
-        model.eval()
-        targets = self.cache.labels.get("val", torch.zeros(0, dtype=torch.int64))
-        parts = []
-        for group in batched(range(len(targets)), VALIDATION_BATCH):
-            self._give(model, views=[EVALUATION] * len(group), indices=list(group), split="val")
-            outputs = model(torch.empty(len(group), 0, device=self.world.device))
-            scores = outputs[self.job.spec.main.name].cpu()
-            parts.append(answers_of(scores, targets[list(group)]))
-        return Predictions.of(parts)
-
-    def _give(
-        self, model: FineGrained, *, views: list[int], indices: list[int], split: str
-    ) -> None:
-        maps = self.cache.maps(views, indices, split=split)
-        device = self.world.device
-        _cached(model).maps = {block: value.to(device) for block, value in maps.items()}
-
-
-def _cached(model: FineGrained) -> CachedBackbone:
-    backbone = model.backbone
-    assert isinstance(backbone, CachedBackbone)  # `QuickTrainer` put it there
-    return backbone
+        if "val" not in self.cache.labels:
+            return Predictions.of([])
+        scores = cached_scores(model, self.cache, split="val", device=self.world.device)
+        return Predictions.of([answers_of(scores, self.cache.labels["val"])])
 
 
 def _require_quick(job: Job) -> None:

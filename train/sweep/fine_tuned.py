@@ -9,7 +9,7 @@ import numpy as np
 
 from finedge.data import select_images
 from finedge.train.distributed import World
-from finedge.train.evaluate.accuracy import target_ranks
+from finedge.train.evaluate.accuracy import predictions
 from finedge.train.loader import default_workers
 from finedge.train.run import load_run, recorded_data, recorded_split
 from finedge.train.seeds import train_or_continue
@@ -50,7 +50,7 @@ class FineTunedStage:
         if not folder.splits.get(split):
             return Answers(np.zeros(0, np.bool_))
         chosen = select_images(folder, recorded_split(path), split=split)
-        ranks = target_ranks(
+        answers = predictions(
             run.model,
             chosen.items,
             run.spec,
@@ -58,4 +58,4 @@ class FineTunedStage:
             workers=default_workers(),
             progress=f"evaluating {split}",
         )
-        return Answers(ranks == 0)
+        return Answers(answers.ranks == 0)

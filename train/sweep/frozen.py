@@ -17,8 +17,9 @@ from finedge.errors import UsageError
 from finedge.files import write_bytes
 from finedge.train.models import FineGrained
 from finedge.train.plan import RunPlan
+from finedge.train.quick.cache_record import augmentation
 from finedge.train.quick.cached_backbone import CachedBackbone, map_shapes
-from finedge.train.quick.feature_cache import FeatureCache, feature_cache
+from finedge.train.quick.feature_cache import FeatureCache, plan_cache
 from finedge.train.sweep.heads import answers, train_head
 from finedge.train.sweep.plan import SEED, SweepRun
 from finedge.train.sweep.rows import Answers
@@ -80,18 +81,20 @@ class FrozenStage:
         torch.manual_seed(plan.recipe.seed)
         model = plan.build(num_classes=len(images.labels))
         shapes = map_shapes(model, size=plan.recipe.size)
-        key = (name, plan.backbone, plan.weights, plan.preprocess, *sorted(shapes))
+        pixels = (plan.preprocess, plan.recipe.views, repr(augmentation(plan.recipe)))
+        key = (name, plan.backbone, plan.weights, *pixels, *sorted(shapes))
         if key not in self._caches:
-            self._caches[key] = feature_cache(
+            maps = plan_cache(
                 model.backbone,
                 images,
                 preprocess=plan.preprocess,
                 recipe=plan.recipe,
                 shapes=shapes,
                 place=self.maps,
-                workers=self.workers,
                 splits=SPLITS,
             )
+            maps.require_room()
+            self._caches[key] = maps.fill(model.backbone, workers=self.workers)
         model.backbone = CachedBackbone(model.backbone)
         return model, self._caches[key]
 

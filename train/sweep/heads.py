@@ -13,13 +13,13 @@ from finedge.errors import FinedgeError
 from finedge.train.loader import batched
 from finedge.train.models import FineGrained
 from finedge.train.optimizer import build_optimizer, lr_at, set_lr
-from finedge.train.quick.cached_backbone import CachedBackbone
+from finedge.train.quick.cached_backbone import cached_backbone
 from finedge.train.quick.feature_cache import FeatureCache
+from finedge.train.quick.scores import cached_scores
 from finedge.train.recipe import Recipe
 from finedge.train.sweep.rows import Answers
 
 IMAGES = torch.empty(0)  # the cached backbone does not look at images
-BATCH = 64  # of evaluation
 
 
 def train_head(model: FineGrained, cache: FeatureCache, recipe: Recipe) -> float:
@@ -36,7 +36,7 @@ def train_head(model: FineGrained, cache: FeatureCache, recipe: Recipe) -> float
     Raises:
         FinedgeError: the loss is not finite.
     """
-    backbone = _cached(model)
+    backbone = cached_backbone(model)
     targets = cache.labels["train"]
     steps = len(batched(range(len(targets)), recipe.batch_size))
     optimizer = build_optimizer(model, recipe, backbone_lr=recipe.backbone_lr)
@@ -63,27 +63,14 @@ def train_head(model: FineGrained, cache: FeatureCache, recipe: Recipe) -> float
     return loss
 
 
-@torch.no_grad()
 def answers(model: FineGrained, cache: FeatureCache, *, split: str) -> Answers:
     """Return the answers of a model with a `CachedBackbone` on a cached split."""
     if split not in cache.labels:
         return Answers(np.zeros(0, np.bool_))
-    backbone, targets = _cached(model), cache.labels[split]
-    main = next(output.name for output in model.outputs if output.role == "main")
-    model.eval()
-    scores = []
-    for rows in batched(range(len(targets)), BATCH):
-        backbone.maps = cache.maps(0, list(rows), split=split)
-        scores.append(model(IMAGES)[main])
-    every = torch.cat(scores)
-    right = (every.argmax(dim=1) == targets).numpy()
-    return Answers(right, float(F.cross_entropy(every.float(), targets)))
+    scores, targets = cached_scores(model, cache, split=split), cache.labels[split]
+    right = (scores.argmax(dim=1) == targets).numpy()
+    return Answers(right, float(F.cross_entropy(scores.float(), targets)))
 
 
 def _loss(model: FineGrained, targets: Tensor, recipe: Recipe) -> Tensor:
     return model.loss(model(IMAGES), targets, label_smoothing=recipe.label_smoothing)
-
-
-def _cached(model: FineGrained) -> CachedBackbone:
-    assert isinstance(model.backbone, CachedBackbone)
-    return model.backbone

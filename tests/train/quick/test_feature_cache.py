@@ -11,7 +11,7 @@ from finedge.train.models import build_model
 from finedge.train.quick import feature_cache as module
 from finedge.train.quick import map_files
 from finedge.train.quick.cache_record import cache_record
-from finedge.train.quick.feature_cache import feature_cache, plan_cache
+from finedge.train.quick.feature_cache import plan_cache
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +21,9 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cache(small, place):
-    return feature_cache(
-        small.model.backbone, small.data, place=place, workers=1, **small.arguments
-    )
+    plan = plan_cache(small.model.backbone, small.data, place=place, **small.arguments)
+    plan.require_room()
+    return plan.fill(small.model.backbone, workers=1)
 
 
 def live(small, images, indices):
