@@ -159,6 +159,11 @@ STAGES: dict[str, dict[str, Command]] = {
         "classify": Command(
             "finedge.runtime.stream.command:classify", "classify photos, a video or a camera"
         ),
+        "serve": Command(
+            "finedge.runtime.serve.command:serve",
+            "answer pictures over HTTP: POST /classify",
+            extra="serve",
+        ),
         "explain": Command(
             "finedge.runtime.explain.command:explain",
             "draw where a classifier looks: PNG files and a page",

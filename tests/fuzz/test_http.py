@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finedge.runtime.sinks.live.access import AccessGate
+from finedge.runtime.serve.access import AccessGate
 from finedge.runtime.sinks.live.page import load_page
 from finedge.runtime.sinks.live.routes import Routes, Site
 from finedge.runtime.sinks.live.state import LiveState

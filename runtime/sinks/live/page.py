@@ -10,8 +10,8 @@ import secrets
 from collections.abc import Sequence
 from importlib.resources import files
 
+from finedge.runtime.serve.access import AccessGate, parse_address, url
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live.access import AccessGate, parse_address, url
 from finedge.runtime.sinks.live.routes import Routes, Site
 from finedge.runtime.sinks.live.server import BoundedServer
 from finedge.runtime.sinks.live.state import LiveState

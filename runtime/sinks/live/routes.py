@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import ClassVar
 from urllib.parse import parse_qsl
 
-from finedge.runtime.sinks.live.access import AccessGate
+from finedge.runtime.serve.access import AccessGate
 from finedge.runtime.sinks.live.camera import CameraState
 from finedge.runtime.sinks.live.server import BoundedHandler
 from finedge.runtime.sinks.live.state import LiveState

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from finedge.errors import SystemProblem
-from finedge.runtime.sinks.live.access import Address
+from finedge.runtime.serve.access import Address
 
 log = logging.getLogger(__name__)
 
