@@ -5,8 +5,10 @@
 - `app.py` and `answers.py`: the application, its headers and its errors.
 - `classify.py`, `body.py` and `rate.py`: `POST /classify`, the picture in a request, its limits.
 - `batcher.py`: pictures of several requests as one batch.
+- `share.py`: one session for a camera and for requests.
 - `command.py`: `finedge serve`.
 
-It needs the extra `[serve]`, but for `access.py`. It may import `classifier`, `sources` and
-`stream` of the runtime. The live page (`finedge.runtime.sinks.live`) serves its own routes with it.
+It needs the extra `[serve]`, but for `access.py` and `share.py`. It may import `classifier`,
+`sources` and `stream` of the runtime. The live page (`finedge.runtime.sinks.live`) serves its own
+routes with it.
 """

@@ -59,7 +59,9 @@ def create_app(routes: Sequence[BaseRoute], gate: AccessGate) -> Any:
         HTTPException: answer_http,
         Exception: answer_bug,
     }
-    return _Guard(Starlette(routes=list(routes), exception_handlers=handlers), gate)
+    app = Starlette(routes=list(routes), exception_handlers=handlers)
+    app.router.redirect_slashes = False  # each path has one spelling
+    return _Guard(app, gate)
 
 
 class _Guard:

@@ -127,11 +127,29 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._note_phase()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what was asked before the client closed its half, and then end."""
+        if self.phase != "answer":
+            return False
+        self.cycle.keep_alive = False
+        return True
+
     def on_response_complete(self) -> None:
         """Begin with the next request, which may be there already."""
         self.phase = ""
         super().on_response_complete()
         self._note_phase()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a malformed request; an answer that is being made goes nowhere."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.abort()
+                return
+        super().send_400_response(msg)
 
     def _note_phase(self) -> None:
         phase = self._current_phase()

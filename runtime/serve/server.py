@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 import threading
 from typing import Any
@@ -24,8 +23,6 @@ from finedge.runtime.serve.connections import (
 BACKLOG = 64
 GRACE_S = 2  # for the answers in hand, once the server is stopped
 JOIN_S = GRACE_S + 2.0
-# uvicorn warns of every malformed request. Errors of the application are logged by the application.
-logging.getLogger("uvicorn").addHandler(logging.NullHandler())
 
 
 class WebServer:
@@ -91,6 +88,8 @@ def _config(app: Any, connections: Connections) -> uvicorn.Config:
         lifespan="off",
         loop="asyncio",
         log_config=None,
+        # uvicorn warns of every malformed request. The application logs its own errors.
+        log_level="critical",
         access_log=False,
         server_header=False,
         headers=[("Server", "finedge")],

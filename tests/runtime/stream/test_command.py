@@ -353,7 +353,11 @@ def test_a_disk_that_cannot_be_written_ends_the_run_with_its_error(
     assert "out.mp4" in log
 
 
-def test_the_live_page_is_served_while_the_run_goes_on(tiny_bundle: Bundle) -> None:
+def test_the_live_page_is_served_while_the_run_goes_on(
+    tiny_bundle: Bundle, tiny_data: Path
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
+    photo = (tiny_data / "test" / "red" / "0.png").read_bytes()
     command = [*classify_command(tiny_bundle), "--serve", "127.0.0.1:0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -366,6 +370,8 @@ def test_the_live_page_is_served_while_the_run_goes_on(tiny_bundle: Bundle) -> N
         process.stdout.readline()
         with urllib.request.urlopen(address, timeout=SOON_S) as answer:
             assert answer.status == 200
+        with urllib.request.urlopen(f"{address}classify", data=photo, timeout=SOON_S) as answer:
+            assert json.load(answer)["backend"] == "fake"
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
         assert process.returncode == 130

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
+
 from finedge.runtime.sinks.base import Result
 from finedge.runtime.sinks.live import LivePage
 from tests.chromium import CHROMIUM, HEADLESS
