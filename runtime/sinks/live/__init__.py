@@ -2,6 +2,7 @@
 
 - `page.py`: the sink. It takes results and starts the server.
 - `state.py` and `camera.py`: all that the page shows, by camera.
+- `visits.py`: the newest visits, with their crops and counts.
 - `routes.py`: what the server answers.
 - `page.html`: the page itself.
 

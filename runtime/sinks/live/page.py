@@ -18,6 +18,7 @@ from finedge.runtime.serve.server import WebServer
 from finedge.runtime.sinks.base import Result
 from finedge.runtime.sinks.live.routes import PageRoutes
 from finedge.runtime.sinks.live.state import LiveState
+from finedge.runtime.sinks.live.visits import VisitLog
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,9 @@ BESIDE_CAMERAS = BatchLimits(batch=1, wait_ms=0.0, queue=16)
 
 
 class LivePage:
-    """Serves the newest result to browsers; `write` never waits for one.
+    """Serves the newest result and the newest visits to browsers; `write` never waits for one.
+
+    `visits` is an `EventSink`.
 
     Args:
         address: HOST:PORT; port 0 lets the system choose.
@@ -59,7 +62,9 @@ class LivePage:
         gate = AccessGate(secret)
         html, policy = load_page()
         self._state = LiveState(title, cameras=cameras, quiet_s=quiet_s)
-        routes = PageRoutes(self._state, html, policy=policy).routes()
+        self.visits = VisitLog()
+        page = PageRoutes(self._state, self.visits, html=html, policy=policy)
+        routes = page.routes()
         self._batcher = None if classifier is None else Batcher(classifier, BESIDE_CAMERAS)
         if self._batcher is not None:
             routes += ClassifyRoutes(self._batcher).routes()
@@ -73,8 +78,10 @@ class LivePage:
         return self._server.clients
 
     def write(self, result: Result) -> None:
-        """Take a result; browsers see the newest one."""
+        """Take a result, and the visits that began or ended with it."""
         self._state.write(result)
+        for event in getattr(result, "events", ()):
+            self.visits.write(event)
 
     def close(self) -> None:
         """Close the port and every connection, in bounded time."""

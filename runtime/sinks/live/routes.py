@@ -13,26 +13,30 @@ from finedge.runtime.serve.answers import Refused
 from finedge.runtime.serve.app import HEALTH
 from finedge.runtime.sinks.live.camera import CameraState
 from finedge.runtime.sinks.live.state import LiveState
+from finedge.runtime.sinks.live.visits import VisitLog
 
 SILENT_S = 10.0  # /healthz answers 503 once the newest line of any camera is overdue by this
 JSON = "application/json"
 
 
 class PageRoutes:
-    """Answers four paths.
+    """Answers six paths.
 
     `/` is the page, `/state.json` all numbers, `/frame.jpg?camera=0&after=12` the newest picture
-    with its answer, `/healthz` the health of the pipeline for a watchdog. starlette runs each
+    with its answer, `/visits.json?after=12&run=...` the visits that changed, `/crop.jpg?id=...` the
+    best crop of one, `/healthz` the health of the pipeline for a watchdog. starlette runs each
     answer in a thread, because a picture is encoded for it.
 
     Args:
-        state: what the page shows.
+        state: what the page shows of cameras and the machine.
+        visits: what it shows of visits.
         html: the page.
         policy: its Content-Security-Policy.
     """
 
-    def __init__(self, state: LiveState, html: bytes, *, policy: str) -> None:
-        self._state, self._html, self._policy = state, html, policy
+    def __init__(self, state: LiveState, visits: VisitLog, *, html: bytes, policy: str) -> None:
+        self._state, self._visits = state, visits
+        self._html, self._policy = html, policy
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -40,6 +44,8 @@ class PageRoutes:
             "/": self._page,
             "/state.json": self._numbers,
             "/frame.jpg": self._frame,
+            "/visits.json": self._changed_visits,
+            "/crop.jpg": self._crop,
             HEALTH: self._health,
         }
         return [Route(path, answer, methods=["GET"]) for path, answer in answers.items()]
@@ -63,6 +69,17 @@ class PageRoutes:
             "X-Finedge-Age-Ms": f"{1e3 * (time.monotonic() - picture.taken_at):.0f}",
         }
         return Response(picture.jpeg, headers=facts, media_type="image/jpeg")
+
+    def _changed_visits(self, request: Request) -> Response:
+        after = whole_number(request, "after")
+        run = request.query_params.get("run", "")
+        return Response(self._visits.to_json(after=after or 0, run=run), media_type=JSON)
+
+    def _crop(self, request: Request) -> Response:
+        jpeg = self._visits.crop(request.query_params.get("id", ""))
+        if jpeg is None:
+            raise Refused(404, UsageError("no such visit", expected="/crop.jpg?id=ID of a visit"))
+        return Response(jpeg, media_type="image/jpeg")
 
     def _camera(self, request: Request) -> CameraState | None:
         cameras, number = self._state.cameras, whole_number(request, "camera")

@@ -89,7 +89,7 @@ def test_a_reader_sees_answer_age_rates_and_latencies(
         url.split("?")[0].removeprefix(page.url)
         for url in browser.requests
         if not url.startswith(("blob:", "data:"))
-    } == {"", "state.json", "frame.jpg"}
+    } == {"", "state.json", "frame.jpg", "visits.json"}
 
 
 @pytest.mark.parametrize("cameras", [1, 3])
