@@ -36,7 +36,7 @@ class BatchLimits:
 
     Attributes:
         batch: at most so many pictures go through the model together.
-        wait_ms: how long a picture waits for others, in ms; 0 takes only those that are there.
+        wait_ms: how long a picture waits for others that are on their way, in ms.
         queue: at most so many pictures are in hand; further requests get status 429.
     """
 
@@ -82,10 +82,14 @@ class Batcher:
     Args:
         classifier: open until after `close`.
         limits: how pictures form batches.
+
+    Attributes:
+        coming: pictures that are on their way: their bodies are read, or decoded. Only one thread
+            changes it. Where there is none, no picture waits for another.
     """
 
     def __init__(self, classifier: Classifier, limits: BatchLimits = DEFAULT_BATCHES) -> None:
-        self.classifier, self.limits = classifier, limits
+        self.classifier, self.limits, self.coming = classifier, limits, 0
         # What photos on the command line are: not live, so that no line is stale.
         photos = ImageFiles((), SourceInfo("image", "request"))
         self._results = Results(classifier, [photos])
@@ -126,8 +130,9 @@ class Batcher:
         """Return a batch, and whether nothing will follow."""
         batch, until = [first], time.monotonic() + self.limits.wait_ms / 1e3
         while len(batch) < self.limits.batch:
+            left_s = max(0.0, until - time.monotonic()) if self.coming else 0.0
             try:
-                entry = self._waiting.get(timeout=max(0.0, until - time.monotonic()))
+                entry = self._waiting.get(timeout=left_s)
             except queue.Empty:
                 return batch, False
             if entry is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,10 +88,8 @@ class ClassifyRoutes:
         self._refuse_if_busy(request)
         self._in_hand += 1
         try:
-            name, body = await read_picture(request, limit=self._limits.max_bytes)
-            received_ns = time.monotonic_ns()
-            picture = await self._in_thread(name, body, received_ns)
-            line = await asyncio.wrap_future(self._batcher.submit(picture))
+            future = await self._submitted(request)
+            line = await asyncio.wrap_future(future)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except FinedgeError as error:  # of the model
@@ -121,6 +120,15 @@ class ClassifyRoutes:
         host = request.client.host if request.client else ""
         if wait_s := self._rate.wait_s(host):
             raise _too_many(f"more than {self._limits.rate:g} pictures a second", wait_s=wait_s)
+
+    async def _submitted(self, request: Request) -> Future[dict[str, Any]]:
+        self._batcher.coming += 1
+        try:
+            name, body = await read_picture(request, limit=self._limits.max_bytes)
+            picture = await self._in_thread(name, body, time.monotonic_ns())
+            return self._batcher.submit(picture)
+        finally:
+            self._batcher.coming -= 1
 
     async def _in_thread(self, name: str, body: bytes, received_ns: int) -> Prepared:
         # Made here: a limiter belongs to the running event loop.

@@ -100,7 +100,9 @@ def _config(app: Any, connections: Connections) -> uvicorn.Config:
 
 
 def _listen(address: Address) -> socket.socket:
-    listener = socket.socket(address.family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only where the protocol is named. Without it, each answer of two
+    # segments waits for a delayed ACK: 44 ms, measured.
+    listener = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address.host, address.port))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -111,9 +112,16 @@ def test_a_body_without_a_length_is_bounded_too(start: Start) -> None:
 def test_pictures_of_several_requests_are_one_batch(start: Start) -> None:
     served = start(batches=BatchLimits(batch=8, wait_ms=1000.0))
     files = [encoded(colour_frame(c, seed=50, size=(99, 77))) for c in list(COLOURS) * 2][:8]
+    served.session.open.clear()
     with ThreadPoolExecutor(8) as clients:
-        lines = list(clients.map(lambda file: served.classify(file)[1], files))
-    assert served.session.sizes == [8]
+        answers = [clients.submit(served.classify, file) for file in files]
+        while served.ask("GET", "/healthz")[1]["in_hand"] < 8:
+            pass
+        served.session.open.set()
+        lines = [answer.result()[1] for answer in answers]
+    # The first did not wait: no other was on its way. The others waited for the model.
+    assert served.session.sizes[-1] > 1
+    assert sum(served.session.sizes) == 8
     assert [line["top"] for line in lines] == [answer_of(served, file) for file in files]
 
 
@@ -187,6 +195,16 @@ def test_a_page_of_another_site_is_refused(start: Start, headers: dict[str, str]
     assert served.classify(PHOTO, **headers)[0] == 403
     own = f"http://127.0.0.1:{served.server.port}"
     assert served.classify(PHOTO, Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
+
+
+def test_answers_do_not_wait_for_a_delayed_ack(start: Start) -> None:
+    served = start()
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=30) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        (connection,) = served.server._connections._open
+        held = connection.transport.get_extra_info("socket")
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_unknown_paths_and_methods_are_json_errors(start: Start) -> None:
