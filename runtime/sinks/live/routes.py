@@ -77,7 +77,7 @@ class PageRoutes:
 
     def _crop(self, request: Request) -> Response:
         jpeg = self._visits.crop(request.query_params.get("id", ""))
-        if jpeg is None:
+        if not jpeg:
             raise Refused(404, UsageError("no such visit", expected="/crop.jpg?id=ID of a visit"))
         return Response(jpeg, media_type="image/jpeg")
 

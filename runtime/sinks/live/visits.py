@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -64,6 +64,31 @@ class VisitLog:
             self._visits[event.id] = Visit(self._number, record | {"number": self._number}, crop)
             if len(self._visits) > MAX_VISITS:
                 self._visits.popitem(last=False)
+
+    def restore(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        *,
+        crop: Callable[[str], bytes | None],
+        cameras: Sequence[str] = (),
+    ) -> None:
+        """Take visits of earlier runs, before the first event of this one.
+
+        Args:
+            records: the lines of their newest events, the newest visit first.
+            crop: gives the JPEG of a visit by its id.
+            cameras: the sources of this run. A visit of another source has camera -1.
+        """
+        with self._lock:
+            for record in reversed(records[:MAX_VISITS]):
+                self._number += 1
+                stream = cameras.index(record["source"]) if record["source"] in cameras else -1
+                own = {key: value for key, value in record.items() if key != "clip"}
+                own |= {"event": "ended", "stream": stream, "number": self._number}
+                began = datetime.fromisoformat(record["started_at"].replace("Z", "+00:00"))
+                if began.astimezone().date() == self._day:
+                    self._counts[stream, record["label"]] += 1
+                self._visits[record["id"]] = Visit(self._number, own, crop(record["id"]) or b"")
 
     def close(self) -> None:
         """Keep what there is: the page shows it until its server ends."""

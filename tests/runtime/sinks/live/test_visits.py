@@ -91,6 +91,26 @@ def test_counts_begin_again_at_midnight(event: Make) -> None:
     assert state(log)["today"] == [[0, "a bird", 1]]
 
 
+def test_visits_of_an_earlier_run_are_shown_again(event: Make) -> None:
+    log = VisitLog()
+    began = datetime.now().timestamp() - 1
+    earlier = [
+        event(2, kind="started", stream=1, started_at=began),
+        event(1, started_at=began - 3 * 86400),
+    ]
+    crops = {"visit/2": b"jpeg"}
+    log.restore([e.record() for e in earlier], crop=crops.get, cameras=("porch", "camera 1"))
+    whole(log, event, 3, started_at=began)
+    now = state(log)
+    assert [(v["id"], v["event"], v["stream"]) for v in now["visits"]] == [
+        ("visit/1", "ended", -1),
+        ("visit/2", "ended", 1),
+        ("visit/3", "ended", 0),
+    ]
+    assert sorted(now["today"]) == [[0, "a bird", 1], [1, "a bird", 1]]
+    assert (log.crop("visit/2"), log.crop("visit/1")) == (b"jpeg", b"")
+
+
 def test_visits_and_crops_are_served_to_those_who_may_see_them(serve: Serve, event: Make) -> None:
     page, closed = serve(), serve(token=TOKEN)
     for each in (page, closed):
