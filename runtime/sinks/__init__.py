@@ -26,7 +26,7 @@ def _open_live(outputs: Outputs, context: Context) -> Sink | None:
     if outputs.serve is None:
         return None
     try:
-        from finedge.runtime.sinks.live import LivePage  # a web server: most runs do without it
+        from finedge.runtime.sinks.live.page import LivePage  # a web server: most runs have none
     except ModuleNotFoundError as error:
         raise SystemProblem(
             f"--serve needs the package '{error.name}'", fix="pip install 'finedge[serve]'"

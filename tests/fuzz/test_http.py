@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
 
-from finedge.runtime.sinks.live import LivePage
+from finedge.runtime.sinks.live.page import LivePage
 
 TOKEN = "a-token-of-some-length_1"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -78,7 +78,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None]
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
-@pytest.mark.parametrize("examples", [200, pytest.param(3_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [100, pytest.param(3_000, marks=pytest.mark.slow)])
 def test_no_request_breaks_the_page_or_opens_it(
     examples: int,
     token: str | None,

@@ -10,7 +10,3 @@ It may import `finedge.runtime.sinks.base`, `finedge.runtime.telemetry` and `fin
 which serves it and needs the extra `[serve]`. The table of
 `finedge.runtime.sinks` opens it.
 """
-
-from finedge.runtime.sinks.live.page import LivePage
-
-__all__ = ["LivePage"]

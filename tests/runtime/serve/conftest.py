@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import io
 import json
 import threading
@@ -16,16 +17,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-pytest.importorskip("starlette", reason="the extra [serve] is not installed")
-pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
-
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.serve.access import AccessGate, parse_address
-from finedge.runtime.serve.app import create_app
 from finedge.runtime.serve.batcher import DEFAULT_BATCHES, Batcher, BatchLimits
-from finedge.runtime.serve.classify import DEFAULT_REQUESTS, ClassifyRoutes, RequestLimits
-from finedge.runtime.serve.server import WebServer
 from tests.runtime.conftest import FILES, BundleMaker
+
+HAS_EXTRA = importlib.util.find_spec("uvicorn") is not None
+collect_ignore_glob = [] if HAS_EXTRA else ["test_*.py"]
+if HAS_EXTRA:
+    from finedge.runtime.serve.app import create_app
+    from finedge.runtime.serve.classify import DEFAULT_REQUESTS, ClassifyRoutes, RequestLimits
+    from finedge.runtime.serve.server import WebServer
 
 
 class SlowSession:
@@ -96,13 +98,13 @@ def start(open_classifier: Classifier) -> Iterator[Callable[..., Served]]:
     def start_server(
         *,
         batches: BatchLimits = DEFAULT_BATCHES,
-        requests: RequestLimits = DEFAULT_REQUESTS,
+        requests: RequestLimits | None = None,
         token: str | None = None,
     ) -> Served:
         session = SlowSession(open_classifier.session)
         classifier = replace(open_classifier, session=session)
         batcher = Batcher(classifier, batches)
-        routes = ClassifyRoutes(batcher, requests)
+        routes = ClassifyRoutes(batcher, requests or DEFAULT_REQUESTS)
         app = create_app([*routes.routes(), routes.health()], AccessGate(token))
         server = WebServer(app, parse_address("127.0.0.1:0"))
         opened.append(Served(server, batcher, session, classifier))

@@ -86,7 +86,7 @@ def test_the_pages_token_may_come_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     live = pytest.importorskip(
-        "finedge.runtime.sinks.live", reason="the extra [serve] is not installed"
+        "finedge.runtime.sinks.live.page", reason="the extra [serve] is not installed"
     )
     monkeypatch.setenv("FINEDGE_TOKEN", "0123456789abcdef-environment")
     page = SINKS["live"](Outputs(serve="127.0.0.1:0"), CONTEXT)
@@ -101,7 +101,7 @@ def test_the_pages_token_may_come_from_the_environment(
 
 
 def test_a_page_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "finedge.runtime.sinks.live", None)
+    monkeypatch.setitem(sys.modules, "finedge.runtime.sinks.live.page", None)
     with pytest.raises(SystemProblem, match=re.escape("finedge[serve]")):
         SINKS["live"](Outputs(serve="127.0.0.1:0"), CONTEXT)
 

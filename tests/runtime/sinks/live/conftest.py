@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
 import select
@@ -16,13 +17,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
-
 from finedge.runtime.events.event import Event, Kind, Name
 from finedge.runtime.find.box import Box
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live import LivePage
 from tests.chromium import CHROMIUM, HEADLESS
+
+HAS_EXTRA = importlib.util.find_spec("uvicorn") is not None
+collect_ignore_glob = [] if HAS_EXTRA else ["test_*.py"]
+if HAS_EXTRA:
+    from finedge.runtime.sinks.live.page import LivePage
 
 FLAGS = [*HEADLESS, "--remote-debugging-pipe", "--disable-dev-shm-usage"]
 PATIENCE_S = 30.0  # the machine may be busy with other tests

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live import LivePage
+from finedge.runtime.sinks.live.page import LivePage
 
 SIDEWAYS = "document.scrollingElement.scrollWidth"
 LIVE = (

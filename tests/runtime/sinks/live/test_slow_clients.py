@@ -17,7 +17,7 @@ import pytest
 from finedge.runtime.serve import connections
 from finedge.runtime.serve.connections import MAX_CLIENTS, Deadlines
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live import LivePage
+from finedge.runtime.sinks.live.page import LivePage
 
 PATIENCE_S = 60.0
 FLOOD = (

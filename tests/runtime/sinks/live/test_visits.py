@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from finedge.runtime.events.event import Event
-from finedge.runtime.sinks.live import LivePage
+from finedge.runtime.sinks.live.page import LivePage
 from finedge.runtime.sinks.live.visits import CROP_SIDE, MAX_VISITS, VisitLog
 from tests.runtime.sinks.live.test_http import TOKEN, ask
 
