@@ -126,9 +126,9 @@ class ClassifyRoutes:
         try:
             name, body = await read_picture(request, limit=self._limits.max_bytes)
             picture = await self._in_thread(name, body, time.monotonic_ns())
-            return self._batcher.submit(picture)
         finally:
-            self._batcher.coming -= 1
+            self._batcher.coming -= 1  # before it is submitted, or it would wait for itself
+        return self._batcher.submit(picture)
 
     async def _in_thread(self, name: str, body: bytes, received_ns: int) -> Prepared:
         # Made here: a limiter belongs to the running event loop.
