@@ -79,7 +79,8 @@ class TritonPythonModel:
     def _prepare(self, file: bytes) -> NDArray[np.uint8] | str:
         """Return the network's input, or why there is none."""
         try:
-            return self._classifier.prepare([decode(file).image])[0]
+            (pixels,) = self._classifier.prepare([decode(file).image])
+            return np.asarray(pixels, np.uint8)
         except Unreadable as error:
             return f"the picture {error}"
         except FinedgeError as error:
