@@ -16,10 +16,13 @@ from finedge.runtime.serve.access import AccessGate, choose_token, parse_address
 from finedge.runtime.serve.app import create_app
 from finedge.runtime.serve.batcher import DEFAULT_BATCHES, Batcher, BatchLimits
 from finedge.runtime.serve.classify import DEFAULT_REQUESTS, ClassifyRoutes, RequestLimits
+from finedge.runtime.serve.connections import Deadlines
 from finedge.runtime.serve.server import WebServer
 from finedge.runtime.stream.shutdown import exit_after_signal, stop_on_signals
 
 log = logging.getLogger(__name__)
+
+DEADLINES = Deadlines(answer_s=60.0)  # a full queue on a slow board takes that long
 
 
 def serve(
@@ -66,7 +69,7 @@ def serve(
         exits.callback(batcher.close)
         routes = ClassifyRoutes(batcher, requests)
         app = create_app([*routes.routes(), routes.health()], gate)
-        server = WebServer(app, endpoint, limit=2 * batches.queue)
+        server = WebServer(app, endpoint, limit=2 * batches.queue, deadlines=DEADLINES)
         exits.callback(server.stop)
         place = url(server.host, server.port)
         log.info("POST %sclassify%s", place, f", token {secret}" if is_random else "")
