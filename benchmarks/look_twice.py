@@ -155,7 +155,7 @@ def row(
     }
 
 
-def val(
+def on_val(
     bundle: tyro.conf.Positional[Path], *, data: Path, name: str, variant: str = "fp32"
 ) -> None:
     """Classify the val split with every second look.
@@ -194,7 +194,7 @@ def choose() -> tuple[str, float]:
     return kind, float(size)
 
 
-def test(
+def on_test(
     bundle: tyro.conf.Positional[Path], *, data: Path, name: str, variant: str = "fp32"
 ) -> None:
     """Read the test split with what val chose, and measure the time.
@@ -285,5 +285,5 @@ def commit() -> str:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    commands = {"val": val, "choose": choose, "test": test, "table": table}
+    commands = {"val": on_val, "choose": choose, "test": on_test, "table": table}
     tyro.extras.subcommand_cli_from_dict(commands)

@@ -1,4 +1,4 @@
-"""The views of a bundle, opened: which tensors they read, and a session that has them as outputs."""
+"""The views of a bundle, opened: the tensors that they read, and a session that returns them."""
 
 from __future__ import annotations
 
