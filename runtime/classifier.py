@@ -284,17 +284,16 @@ class Classifier:
 
 def _check(bundle: Bundle, *, early_exit: bool, look: LookOptions) -> None:
     """Refuse a bundle that lacks what was asked for."""
-    if early_exit:
-        check_segments(bundle)
-    if not look.look_twice:
-        return
-    if early_exit:
+    if early_exit and look.look_twice:
         raise UsageError(
             "--early-exit with --look-twice", expected="one of them: an exit has no map to look at"
         )
-    from finedge.runtime.look_twice.open import chosen_view
+    if early_exit:
+        check_segments(bundle)
+    if look.look_twice:
+        from finedge.runtime.look_twice.open import chosen_view
 
-    chosen_view(bundle, look.look_view)
+        chosen_view(bundle, look.look_view)
 
 
 def _open(

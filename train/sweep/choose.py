@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from finedge.errors import UsageError
-from finedge.train.sweep.file import SweepFile
+from finedge.train.sweep.file import Grid, SweepFile
 from finedge.train.sweep.plan import SEED, Group, Setting, SweepRun, settings
 from finedge.train.sweep.rows import Rows
 
@@ -38,6 +39,20 @@ def best(candidates: Sequence[Setting], rows: Rows) -> Setting | None:
             fix="val = 0.1 below [set], or one value for each key of the search",
         )
     return max(scored, key=lambda pair: _score(pair[1]["val"]))[0] if scored else None
+
+
+def edges(grid: Grid, point: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of a point whose number is the smallest or the largest of its grid.
+
+    A better value may lie beyond it. Words and a single value have no edge.
+    """
+    return tuple(
+        key
+        for key, values in grid.items()
+        if len(values) > 1
+        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        and point[key] in (min(values), max(values))
+    )
 
 
 def _score(val: Mapping[str, float | None]) -> tuple[float, float]:
