@@ -78,9 +78,11 @@ class Looks:
     seconds: dict[str, Second]
 
 
-def looks(bundle: Bundle, *, variant: str, sizes: tuple[float, ...]) -> Looks:
+def looks(
+    bundle: Bundle, *, variant: str, sizes: tuple[float, ...], kinds: tuple[str, ...] = MAPS
+) -> Looks:
     """Return the second looks of a bundle, the controls too."""
-    deepest = {view.kind: view for view in bundle.views if view.kind in MAPS}
+    deepest = {view.kind: view for view in bundle.views if view.kind in kinds}
     views = open_views(bundle, variant=variant, views=tuple(deepest.values()))
     seconds: dict[str, Second] = {FLIP: lambda _, __, first: first[:, :, ::-1]}
     for size in sizes:
@@ -209,7 +211,7 @@ def on_test(
     if file.is_file():
         return
     kind, size = choose()
-    opened = looks(Bundle.load(bundle), variant=variant, sizes=(size,))
+    opened = looks(Bundle.load(bundle), variant=variant, sizes=(size,), kinds=(kind,))
     right, one = answers(opened, data=data, split="test")
     items = evaluated_images(opened.bundle, SplitOptions(data=data)).items[:: len(one) // FRAMES]
     frames = [read_image(item.path) for item in items[:FRAMES]]

@@ -23,7 +23,7 @@ class LookOptions:
     """
 
     look_twice: bool = False
-    look_crop: float = 0.8
+    look_crop: float = 0.9
     look_view: LookView = "auto"
 
     def __post_init__(self) -> None:
