@@ -11,7 +11,8 @@ the defaults of `--look-crop` and `--look-view`. `test` reads the test split wit
 `choose` prints, and measures the time. A row that is there is not measured again.
 
 Controls have the same cost and no map: `centre` looks at the middle of the first crop, and `flip`
-at the mirrored crop. A map helps only where its crop is better than both.
+at the mirrored crop. A map helps only where its crop is better than both. `against controls` of a
+row has that comparison, image by image; the first rows lack it.
 
 Times are CPU milliseconds of one thread for a frame in memory, preprocessing included, medians of
 interleaved shuffled blocks. Rows are in benchmarks/results/look_twice.
@@ -216,8 +217,11 @@ def on_test(
     items = evaluated_images(opened.bundle, SplitOptions(data=data)).items[:: len(one) // FRAMES]
     frames = [read_image(item.path) for item in items[:FRAMES]]
     times = cpu_times(opened.bundle, frames, variant=variant, look=LookOptions(True, size))
+    chosen = right.pop(f"{kind} {size}")
+    against = {control: compared(other, chosen) for control, other in right.items()}
     content = {"name": name, "variant": variant, "chosen": {"view": kind, "crop": size}}
-    write(file, {**content, **row(opened.bundle, right, one), "cpu_ms": times})
+    looked = row(opened.bundle, {f"{kind} {size}": chosen, **right}, one)
+    write(file, {**content, **looked, "against controls": against, "cpu_ms": times})
 
 
 def cpu_times(
