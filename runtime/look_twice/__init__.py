@@ -10,8 +10,8 @@ the same network, and averages both predictions. RA-CNN (Fu et al., CVPR 2017) a
 al., ECCV 2018) train a network that proposes the crop. WS-DAN also trains on such crops; bundles of
 this project did not.
 
-Measured (`benchmarks/look_twice.py`, 160 px): 0.9 to 2.1 points of top-1 on two data sets, for twice
-the CPU time. The middle of the first crop, as large and without any map, gains 0.7 to 2.0.
+Measured at 160 px on two data sets (`benchmarks/look_twice.py`): 0.9 to 2.1 points of top-1, for
+twice the CPU time. The middle of the first crop, as large and without any map, gains 0.8 to 2.0.
 
 - `options.py`: size of the crop, and the map that places it.
 - `window.py`: where the crop lies on the frame.
