@@ -101,7 +101,7 @@ def _line(
         tried=len(searched),
         failed=len(errors),
         chosen=chosen.point,
-        edges=edges(file.grid(name), chosen.point),
+        edges=edges([row["point"] for row in searched], chosen.point),
         parameters=trained[0]["parameters"],
         seeds=len(trained),
         val=statistics.mean(val) if val else None,
