@@ -47,6 +47,15 @@ def shares(exits: Sequence[ExitRule], counts: NDArray[np.intp]) -> dict[str, flo
     return {name: round(int(count) / total, 6) for name, count in zip(names, counts, strict=True)}
 
 
+def titled(bundle: str, early_exit: object) -> str:
+    """Return the name of a bundle, and whether it runs with early exits.
+
+    >>> titled("birds", early_exit=True)
+    'birds with early exits'
+    """
+    return f"{bundle} with early exits" if early_exit else bundle
+
+
 def log_exits(session: Session) -> None:
     """Log the share of frames that left at each exit of a session, if it has exits."""
     if isinstance(session, EarlyExitSession) and session.counts.any():

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -49,13 +50,16 @@ def test_benchmark_measures_a_bundle_with_and_without_exits(
         data=tiny_data,
         early_exit=True,
     )
-    rows = {row["bundle"]: row for row in report["rows"]}
-    assert list(rows) == ["tiny", "early", "early+exits"]
-    assert all(row["mean_ms"] > 0 for row in rows.values())
-    assert [bool(row["early_exit"]) for row in rows.values()] == [False, False, True]
-    record = rows["early+exits"]["early_exit"]
+    rows = report["rows"]
+    assert [row["bundle"] for row in rows] == ["tiny", "early", "early"]
+    assert all(row["mean_ms"] > 0 for row in rows)
+    assert [bool(row["early_exit"]) for row in rows] == [False, False, True]
+    record = rows[2]["early_exit"]
+    assert record["whole_mean_ms"] == rows[1]["mean_ms"]
     assert record["share"] == 1.0
     assert record["timed_frames"] == {HEAD: 1.0, "end": 0.0}
     assert record["against_whole"]["flips"] >= 0
-    seconds = [entry["second"] for entry in report["comparisons"]]
-    assert seconds == ["early", "early+exits"]
+    compared = [(entry["second"], entry["early_exit"]) for entry in report["comparisons"]]
+    assert compared == [("early", False), ("early", True)]
+    written = json.loads(Path(report["report"]).read_text())
+    assert list(written["per_class"]) == list(written["reliability"]) == ["tiny", "early"]
