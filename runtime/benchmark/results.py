@@ -27,6 +27,7 @@ from finedge.runtime.early_exit.record import exit_record, shares
 from finedge.runtime.early_exit.session import EarlyExitSession
 from finedge.runtime.evaluate.predict import Answers
 from finedge.runtime.report.calibration import calibration_sections
+from finedge.runtime.report.exits import fitted_sections
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def report_content(
         "choices": {name: choice.to_json() for name, choice in measured.choices.items()},
         "reliability": reliabilities(measured),
         "calibration": calibration_sections(measured.bundles),
+        "exits": fitted_sections(measured.bundles),
     }
 
 

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finedge.runtime.report.columns import CAMERA_COLUMNS, COLUMNS, PEAK_COLUMNS, POWER_COLUMNS
+from finedge.runtime.report.columns import (
+    CAMERA_COLUMNS,
+    COLUMNS,
+    EXIT_COLUMNS,
+    PEAK_COLUMNS,
+    POWER_COLUMNS,
+)
 
 HEADINGS = {
     "single-stream": "Single-stream: one frame after the other",
@@ -46,6 +52,8 @@ def row_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
 
 def _table(mode: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = CAMERA_COLUMNS if mode == "camera" else COLUMNS
+    if any(row.get("early_exit") for row in rows):
+        columns = columns | EXIT_COLUMNS
     if any(_has_power(row) for row in rows):
         columns = columns | POWER_COLUMNS
     if any(row.get("int8_peak") for row in rows):

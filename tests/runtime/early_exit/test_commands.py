@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from finedge.cli import main
+from finedge.runtime.report.content import read_report
 from tests.runtime.benchmark.conftest import run_benchmark
 from tests.runtime.early_exit.conftest import HEAD
 
@@ -61,5 +62,7 @@ def test_benchmark_measures_a_bundle_with_and_without_exits(
     assert record["against_whole"]["flips"] >= 0
     compared = [(entry["second"], entry["early_exit"]) for entry in report["comparisons"]]
     assert compared == [("early", False), ("early", True)]
-    written = json.loads(Path(report["report"]).read_text())
+    written = read_report(Path(report["report"]))
+    assert written["rows"][2]["early_exit"]["exits"][0]["share"] == 1.0
+    assert written["exits"]["early"]["macs"] == {HEAD: 0.5}
     assert list(written["per_class"]) == list(written["reliability"]) == ["tiny", "early"]
