@@ -51,7 +51,7 @@ def trt_library():
 def order(**options):
     chosen = BuildOptions("fp16", profile=Profile(1, 2, 8), workspace_mib=64, **options)
     target = BuildTarget("Pretended", "8.7")
-    return BuildOrder("tiny fp16", "frames", chosen, trt_library(), target, "Pretended-8.7")
+    return BuildOrder("tiny fp16", ("frames",), chosen, trt_library(), target, "Pretended-8.7")
 
 
 def compiled(text=INPUT, **options):
