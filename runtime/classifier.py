@@ -131,7 +131,7 @@ class Classifier:
         opener = get_backend(backend, options=options)
         choice = None
         if variant == "auto":
-            any_backend = backend == "auto" and not early_exit  # only one backend runs segments
+            any_backend = backend == "auto" and not early_exit  # OpenVINO runs no segments
             request = Request(opener, bundle, options, any_backend=any_backend)
             choice = cls.choose_variant(request)
             variant = choice.variant

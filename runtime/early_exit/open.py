@@ -34,8 +34,7 @@ def open_early_exit(backend: Backend, bundle: Bundle, *, variant: str) -> EarlyE
     if not isinstance(backend, HasSegments):
         raise UsageError(
             f"--early-exit: backend '{backend.name}' runs no segments",
-            expected="onnxruntime. An engine a segment is not built: it could not be run on "
-            "hardware",
+            expected="onnxruntime, tensorrt or tensorrt-rtx",
             fix="--backend onnxruntime, or leave out --early-exit",
         )
     segments, info = backend.open_segments(bundle, variant=variant)

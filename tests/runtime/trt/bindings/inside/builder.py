@@ -92,7 +92,7 @@ def test_what_was_built_is_an_engine_of_those_batches():
     engine, _ = compiled()
     loaded = Engine.load(engine.data, trt=trt, file="built.engine")
     assert (loaded.min_batch, loaded.max_batch) == (1, 8)
-    assert loaded.input.dtype == np.uint8
+    assert loaded.inputs[0].dtype == np.uint8
 
 
 def test_the_layers_of_an_engine_are_read_with_the_inspector():
