@@ -1,9 +1,12 @@
+import doctest
 import json
 from pathlib import Path
 
 import pytest
 
 from finedge.cli import main
+from finedge.runtime.early_exit import record as records
+from finedge.runtime.early_exit.record import exits_text
 from finedge.runtime.report.content import read_report
 from tests.runtime.benchmark.conftest import run_benchmark
 from tests.runtime.early_exit.conftest import HEAD
@@ -14,11 +17,18 @@ def test_evaluate_gives_share_and_accuracy_of_each_exit(make_early_bundle, tiny_
     options = ["--variant", "int8", "--backend", "onnxruntime", "--early-exit", "--json"]
     code = main(["evaluate", str(bundle.path), "--data", str(tiny_data), *options])
     record = json.loads(capsys.readouterr().out)
+    assert (
+        exits_text(record["early_exit"]) == "100.0 % left at local_0 (100.0 % right), 0.0 % at end"
+    )
     assert code == 0
     head, end = record["early_exit"]["exits"]
     assert record["early_exit"]["share"] == 1.0
     assert (head["output"], head["n"], head["top1"]) == (HEAD, record["n"], record["top1"])
     assert (end["output"], end["n"], end["top1"]) == ("end", 0, None)
+
+
+def test_the_examples_of_the_texts_are_true():
+    assert doctest.testmod(records).failed == 0
 
 
 def test_classify_logs_where_frames_left(make_early_bundle, tiny_data, capsys):
