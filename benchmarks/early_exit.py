@@ -1,6 +1,7 @@
 """Early exit on real images: threshold against exits, accuracy and mean time, in INT8 on the CPU.
 
     python benchmarks/early_exit.py curve BUNDLE PLAIN --data DIR --work WORK --name ROW
+    python benchmarks/early_exit.py benchmark BUNDLE PLAIN --data DIR --work WORK --name ROW
     python benchmarks/early_exit.py train --data DIR --work WORK
     python benchmarks/early_exit.py table
 
@@ -11,6 +12,10 @@ accumulates and the mean CPU time. The threshold that `calibrate` chooses is mar
 milliseconds of one thread, without the preprocessing, medians of interleaved shuffled blocks. Each
 is that of a session as `finedge classify` calls it, with its checks. `against_plain` is the paired
 change of top-1 from the plain bundle.
+
+`benchmark` is `finedge benchmark PLAIN BUNDLE --early-exit` on one thread, with its CPU time
+as the clock: the wall time of a busy machine says nothing. It includes the preprocessing. Its
+rows are in benchmarks/results/early_exit/benchmark/ROW.json.
 
 `train` is experiment E2: heads trained through the backbone. It takes hours on a shared CPU and
 continues where it stopped.
@@ -273,13 +278,41 @@ def table() -> None:
             print(f"  {one['output']}: {one['macs_share']:.1%} of the MACs, head {one['head']}")
             for at in one["curve"]:
                 test, loss = at["test"], at["exit_loss"]
+                p = test.get("against_plain", {}).get("mcnemar_p", "unknown")
                 label = "" if loss is None else f"  <- calibrate --exit-loss {loss:g}"
                 print(
                     f"    {at['threshold'] or 'never'}: {test['share']:6.1%} leave, top-1 "
                     f"{test['top1']:.1%} (-{test['lost']} +{test['gained']}), "
                     f"{at['mean_cpu_ms']:.2f} CPU ms, {at['mean_macs_share']:.1%} MACs, "
-                    f"against plain p {test['against_plain']['mcnemar_p']}{label}"
+                    f"against plain p {p}{label}"
                 )
+
+
+def benchmark(
+    bundle: tyro.conf.Positional[Path],
+    plain: tyro.conf.Positional[Path],
+    *,
+    data: Path,
+    work: Path,
+    name: str,
+    duration: str = "10s",
+) -> None:
+    """Run `finedge benchmark` on CPU time, and write its rows."""
+    patched = "import sys, time; time.perf_counter = time.thread_time; from finedge.cli import main"
+    out = work / f"{name}-benchmark"
+    command = [
+        *(sys.executable, "-c", f"{patched}; sys.exit(main(sys.argv[1:]))"),
+        *("benchmark", str(plain), str(bundle), "--data", str(data), "--early-exit"),
+        *("--variants", "int8", "--backend", "onnxruntime", "--threads", "1"),
+        *("--duration", duration, "--out", str(out)),
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    report = json.loads((out / "report.json").read_text())
+    kept = {key: report[key] for key in ("made", "rows", "comparisons", "exits")}
+    row = {"name": name, "clock": "CPU time of the thread", "cpu": cpu_name(), **kept}
+    folder = RESULTS / "benchmark"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / f"{name}.json", json.dumps({**row, "commit": commit()}, indent=1))
 
 
 def train(*, data: Path, work: Path, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
@@ -309,4 +342,6 @@ def commit() -> str:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    tyro.extras.subcommand_cli_from_dict({"curve": curve, "train": train, "table": table})
+    tyro.extras.subcommand_cli_from_dict(
+        {"curve": curve, "benchmark": benchmark, "train": train, "table": table}
+    )

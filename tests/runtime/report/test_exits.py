@@ -9,6 +9,7 @@ import pytest
 
 from finedge.runtime.report.html import page
 from finedge.runtime.report.markdown import markdown
+from finedge.runtime.report.tables import row_tables
 from finedge.runtime.report.verdict import verdicts
 
 CHANGE = {"top1_change": -0.002, "top1_change95": [-0.007, 0.003], "mcnemar_p": 0.54}
@@ -64,6 +65,11 @@ def test_the_section_has_shares_accuracy_threshold_and_mean(
     assert "47.6 % of the images leave early. The top-1 is 0.2 points lower" in text
     cells = ["0.878", "47.6", "96.3", "45.0"]
     assert all(cell in text.partition("Early exits: cnl")[2] for cell in cells)
+
+
+def test_the_mean_time_stands_beside_the_median(content: dict[str, Any]) -> None:
+    columns = row_tables(content["rows"])[0].columns
+    assert columns[:4] == ("bundle", "variant", "p50 ms", "mean ms")
 
 
 @pytest.mark.parametrize("render", [page, markdown])
