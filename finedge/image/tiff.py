@@ -56,7 +56,7 @@ class _ByteFormat:
     def number(self, raw: bytes, at: int, code: str) -> int:
         try:
             return int(struct.unpack_from(self.order + code, raw, at)[0])
-        except struct.error:
+        except (struct.error, OverflowError):  # an offset of BigTIFF may pass ssize_t
             raise CutShort("its directory goes past its end") from None
 
     def _values(self, raw: bytes, at: int) -> tuple[int, ...]:

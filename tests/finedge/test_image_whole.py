@@ -198,6 +198,14 @@ UNSUPPORTED: dict[str, tuple[bytes, str]] = {
         "has float samples of 32 bits",
     ),
     "jpeg": (KINDS["jpeg"]()[:900], "is cut short"),
+    "big tiff": (
+        struct.pack("<2sHHHQ", b"II", 43, 8, 0, 2**64 - 1),
+        "is cut short: its directory goes past its end",
+    ),
+    "big tiff values": (
+        struct.pack("<2sHHHQQHHQQ", b"II", 43, 8, 0, 16, 1, 256, 16, 2, 2**64 - 1),
+        "is cut short: its directory goes past its end",
+    ),
 }
 
 
