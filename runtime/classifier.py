@@ -139,7 +139,7 @@ class Classifier:
         opener = get_backend(backend, options=options)
         choice = None
         if variant == "auto":
-            # Only one backend runs segments, or shows a map.
+            # OpenVINO runs no segments, and shows no map.
             any_backend = backend == "auto" and not (early_exit or look.look_twice)
             request = Request(opener, bundle, options, any_backend=any_backend)
             choice = cls.choose_variant(request)

@@ -13,7 +13,7 @@ from finedge.confusion.counts import Confusion
 from finedge.data.doubts import doubts
 from finedge.files import writable_place, write_text
 from finedge.pages.extra import require_jinja2
-from finedge.runtime.early_exit.record import exit_record
+from finedge.runtime.early_exit.record import exit_record, exits_text
 from finedge.runtime.early_exit.session import EarlyExitSession
 from finedge.runtime.evaluate.labelled import SplitOptions, evaluated_images
 from finedge.runtime.evaluate.predict import Answers, predict
@@ -104,6 +104,8 @@ def _write_page(
         f"{record['file']} on {record['backend']} ({record['precision']}). "
         f"Measured on the {record['split']} split."
     )
+    if "early_exit" in record:
+        about += f" With early exits: {exits_text(record['early_exit'])}."
     warnings = doubts(record["data"])
     write_text(path, answers_page(AnswersPage(bundle.name, about, confusion, warnings)))
 
