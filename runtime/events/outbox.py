@@ -162,10 +162,10 @@ class Outbox:
     def _next(self) -> Notice | None:
         """Wait for a notice; None at the end."""
         with self._changed:
-            while not self._queue:
-                if self.closing:
-                    return None
+            while not self._queue and self._until is None:
                 self._changed.wait()
+            if not self._queue or (self._until is not None and time.monotonic() > self._until):
+                return None
             self._busy = 1
             return self._queue.popleft()
 

@@ -32,7 +32,7 @@ VERSION = 1
 MIB = 2**20
 DAY_S = 86400.0
 EVERY = 200  # inserts between two looks at age and size
-AT_ONCE = 50  # rows that are removed in one transaction
+AT_ONCE = 20  # rows that are removed in one transaction
 OPEN, ENDED, INTERRUPTED = "open", "ended", "interrupted"
 SCHEMA = f"""
 PRAGMA application_id = {APPLICATION};
@@ -130,7 +130,7 @@ class Store:
             if not step:
                 break
         if removed:
-            self._connection.execute("PRAGMA incremental_vacuum")
+            self._connection.executescript("PRAGMA incremental_vacuum")
             log.debug("%s: %d old events were removed", self.path, removed)
         return removed
 
