@@ -7,6 +7,7 @@ when it begins, and once when it is over.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -106,6 +107,11 @@ class Outbox:
         return self._until is not None
 
     @property
+    def left_s(self) -> float:
+        """How long it may still try; infinite before the end."""
+        return math.inf if self._until is None else self._until - time.monotonic()
+
+    @property
     def newest(self) -> bool:
         """Whether nothing waits after the notice that is being delivered."""
         return not self._queue
@@ -164,7 +170,7 @@ class Outbox:
         with self._changed:
             while not self._queue and self._until is None:
                 self._changed.wait()
-            if not self._queue or (self._until is not None and time.monotonic() > self._until):
+            if not self._queue or self.left_s < 0:
                 return None
             self._busy = 1
             return self._queue.popleft()

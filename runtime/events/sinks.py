@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from finedge.runtime.events.event import Event
+from finedge.runtime.events.mqtt import open_mqtt
 from finedge.runtime.events.notice import Counts, Notice, NoticeSink
 from finedge.runtime.events.outputs import EventOutputs
 from finedge.runtime.events.store import open_store
@@ -27,6 +28,7 @@ class OpenEventSink(Protocol):
 
 EVENT_SINKS: dict[str, OpenEventSink] = {
     "store": open_store,
+    "mqtt": open_mqtt,
 }
 
 
