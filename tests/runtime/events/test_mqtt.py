@@ -124,8 +124,9 @@ def test_a_broker_that_stops_and_starts_gets_every_event_once(
         sink.close()
         wait_until(lambda: len(subscriber.topic("birds/events")) >= 20)
     assert keys(subscriber.topic("birds/events")) == [(i, "started") for i in range(20)]
-    # After the outage only the newest state was published.
-    assert [json.loads(r)["track"] for r in subscriber.topic("birds/camera0/last")] == [0, 19]
+    # After the outage only the newest state was published. One whose answer was lost comes twice.
+    states = [json.loads(record)["track"] for record in subscriber.topic("birds/camera0/last")]
+    assert list(dict.fromkeys(states)) == [0, 19]
     texts = [record.getMessage() for record in caplog.records]
     assert len([text for text in texts if "hung up" in text or "reached" in text]) == 1
 
