@@ -12,6 +12,7 @@ from finedge.runtime.events.mqtt import open_mqtt
 from finedge.runtime.events.notice import Counts, Notice, NoticeSink
 from finedge.runtime.events.outputs import EventOutputs
 from finedge.runtime.events.store import open_store
+from finedge.runtime.events.webhook import open_webhook
 from finedge.runtime.sinks import Context, Result
 
 __all__ = ["EVENT_SINKS", "EventOutputs", "EventSinks", "OpenEventSink", "open_event_sinks"]
@@ -29,6 +30,7 @@ class OpenEventSink(Protocol):
 EVENT_SINKS: dict[str, OpenEventSink] = {
     "store": open_store,
     "mqtt": open_mqtt,
+    "webhook": open_webhook,
 }
 
 
