@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from finedge.runtime.events.event import Event
+from finedge.runtime.events.metrics import open_metrics
 from finedge.runtime.events.mqtt import open_mqtt
 from finedge.runtime.events.notice import Counts, Notice, NoticeSink
 from finedge.runtime.events.outputs import EventOutputs
@@ -31,6 +32,7 @@ EVENT_SINKS: dict[str, OpenEventSink] = {
     "store": open_store,
     "mqtt": open_mqtt,
     "webhook": open_webhook,
+    "metrics": open_metrics,  # the last: it shows the queues of the others
 }
 
 

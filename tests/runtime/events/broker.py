@@ -89,7 +89,7 @@ class Subscriber:
         self.messages: list[tuple[str, bytes]] = []
         self.retained: dict[str, bytes] = {}
         self.connected, self.redelivered = False, 0
-        self._pattern = pattern
+        self._pattern, self._qos = pattern, qos
         self._client: Any = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id=name, clean_session=False
         )
@@ -111,7 +111,7 @@ class Subscriber:
         self._client.loop_stop()
 
     def _subscribe(self, *_: object) -> None:
-        self._client.subscribe(self._pattern, qos=1)
+        self._client.subscribe(self._pattern, qos=self._qos)
 
     def _note(self, _client: object, _data: object, message: Any) -> None:
         if message.dup and (message.topic, message.payload) in self.messages[-1000:]:
