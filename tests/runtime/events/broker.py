@@ -83,7 +83,7 @@ class Subscriber:
     """
 
     def __init__(
-        self, port: int, *, pattern: str = "#", name: str = "watcher", **login: str
+        self, port: int, *, pattern: str = "#", name: str = "watcher", qos: int = 1, **login: str
     ) -> None:
         mqtt = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is missing")
         self.messages: list[tuple[str, bytes]] = []
