@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
+from finedge.runtime.events.clips import Clips, open_clips
 from finedge.runtime.events.event import Event
 from finedge.runtime.events.metrics import open_metrics
 from finedge.runtime.events.mqtt import open_mqtt
@@ -29,6 +31,7 @@ class OpenEventSink(Protocol):
 
 
 EVENT_SINKS: dict[str, OpenEventSink] = {
+    "clips": open_clips,
     "store": open_store,
     "mqtt": open_mqtt,
     "webhook": open_webhook,
@@ -54,7 +57,7 @@ class EventSinks:
         """Give an event to every sink."""
         if not self.sinks:
             return
-        notice = Notice.of(event)
+        notice = Notice.of(replace(event, clip=self._clip_of(event)))
         for sink in self.sinks:
             sink.write(notice)
 
@@ -65,6 +68,10 @@ class EventSinks:
                 exits.callback(sink.close)
             for sink in self.sinks:
                 sink.finish()
+
+    def _clip_of(self, event: Event) -> Path | None:
+        clips = next((sink for sink in self.sinks if isinstance(sink, Clips)), None)
+        return event.clip if clips is None else clips.clip_of(event)
 
     @property
     def counts(self) -> dict[str, Counts]:
