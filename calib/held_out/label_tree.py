@@ -1,0 +1,162 @@
+"""From which probability on a group of classes is named, for each variant.
+
+Only the held-out images count whose class stays `unknown`: for the others no group is named. Where
+all images counted, the easy ones would set the thresholds, and the hard ones would pay.
+
+The rule is that of the early exits (`finedge.calib.held_out.exits`). Of the images whose group is
+named at a depth, at least 95 % must be right. Of `k` images none wrong still allows a true share of
+wrong ones of about 3 / k (95 %, one-sided, Clopper and Pearson), which no threshold can undercut.
+So that is granted, and no more: the upper bound of the wrong ones must not pass 5 % + that of none
+wrong. The record has the 95 % Wilson interval of the right ones.
+
+The deepest groups come first; the groups above them see the images that are left. The threshold is
+the lowest that meets the rule, and it is chosen on the images that it is measured on: new images
+are wrong in about one of k + 1 cases more. A depth at which fewer than 30 images get a name stays
+closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finedge.calib.held_out.confidence import ConfidenceFit
+from finedge.calib.held_out.images import FLOAT, SPLIT, HeldOutScores
+from finedge.label_tree import LabelTree
+from finedge.measure import upper95, wilson95
+from finedge.ops import softmax
+
+log = logging.getLogger(__name__)
+
+MIN_NAMED = 30  # held-out images
+MAX_WRONG = 0.05
+
+
+@dataclass(frozen=True)
+class CoarserFit:
+    """The groups of one depth of a variant, and what they say of the held-out images.
+
+    Attributes:
+        depth: of the groups.
+        threshold: a group is named from this probability on; None: none is.
+        max_wrong: the largest share of wrong names.
+        asked: the images whose class is unknown and for which no deeper group was named.
+        named: those whose group is named here.
+        right: those of them that are in the group.
+        wilson95: the 95 % interval of the share that is right.
+        split: the split of the images.
+    """
+
+    depth: int
+    threshold: float | None
+    max_wrong: float
+    asked: int
+    named: int
+    right: int
+    wilson95: tuple[float, float]
+    split: str = SPLIT
+
+
+def fit_label_tree(
+    held: HeldOutScores, tree: LabelTree, *, confidence: Mapping[str, ConfidenceFit]
+) -> dict[str, tuple[CoarserFit, ...]]:
+    """Fit the thresholds of each variant of a bundle.
+
+    fp16 has those of fp32 where it was not run on all images (`variant_scores`).
+
+    Args:
+        held: what every variant answers to the held-out images.
+        tree: the groups.
+        confidence: the temperature and the threshold of each variant.
+    """
+    fits = {}
+    for name in held.variants:
+        source = FLOAT if held.same_as_float(name) else name
+        fitted = confidence[name]
+        p = softmax(held.scores[source].astype(np.float64) / fitted.temperature)
+        fits[name] = fit_depths(p, held.labels, tree=tree, reject=fitted.reject)
+        _log_fits(name, fits[name])
+    return fits
+
+
+def fit_depths(
+    p: NDArray[np.floating], labels: NDArray[np.intp], *, tree: LabelTree, reject: float
+) -> tuple[CoarserFit, ...]:
+    """Fit one depth after another, the deepest first.
+
+    Args:
+        p: probabilities, float [n, classes].
+        labels: the true class of each image, int [n].
+        tree: the groups.
+        reject: the class of an image is unknown below this top probability.
+    """
+    left, fits = p.max(axis=1) < reject, []
+    for depth in range(tree.depth, 0, -1):
+        group, sums = tree.best(p, depth=depth)
+        right = tree.membership[group, labels]
+        threshold = lowest_threshold(sums[left], right[left])
+        named = left & (sums >= (math.inf if threshold is None else threshold))
+        count, correct = int(named.sum()), int((named & right).sum())
+        low, high = wilson95(correct, count)
+        fit = CoarserFit(
+            depth,
+            threshold,
+            MAX_WRONG,
+            asked=int(left.sum()),
+            named=count,
+            right=correct,
+            wilson95=(round(low, 6), round(high, 6)),
+        )
+        fits.append(fit)
+        left &= ~named
+    return tuple(fits)
+
+
+def lowest_threshold(probabilities: NDArray[np.floating], right: NDArray[np.bool_]) -> float | None:
+    """Return the lowest threshold at which the names are right as often as the rule says.
+
+    It is rounded down to a millionth, as the runtime computes in float32.
+
+    Args:
+        probabilities: of the best group of each image, [n].
+        right: whether the image is in it, bool [n].
+
+    Returns:
+        the probability of the least sure image that is named; None where fewer than 30 may be.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    ordered, wrong = probabilities[order], np.cumsum(~right[order])
+    for k in range(len(ordered), MIN_NAMED - 1, -1):
+        if k < len(ordered) and ordered[k] == ordered[k - 1]:
+            continue  # equal probabilities are named together
+        lowest = math.floor(1e6 * float(ordered[k - 1])) / 1e6
+        if k < len(ordered) and ordered[k] >= lowest:
+            continue  # float32 does not tell them apart
+        if meets_rule(int(wrong[k - 1]), k):
+            return lowest
+    return None
+
+
+def meets_rule(wrong: int, named: int) -> bool:
+    """Tell whether `wrong` of `named` names are few enough."""
+    limit = MAX_WRONG + upper95(0, named)
+    return wrong / named <= limit and upper95(wrong, named) <= limit
+
+
+def _log_fits(variant: str, fits: tuple[CoarserFit, ...]) -> None:
+    for fit in fits:
+        log.info(
+            "%s: groups of depth %d are named from %s on: of %d unknown images %d are named, "
+            "%d rightly",
+            variant,
+            fit.depth,
+            "never" if fit.threshold is None else f"{fit.threshold:.3f}",
+            fit.asked,
+            fit.named,
+            fit.right,
+        )
