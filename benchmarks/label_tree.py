@@ -1,6 +1,6 @@
 """Coarser answers on images that chose nothing: how many are named, and how many of them rightly?
 
-    python benchmarks/label_tree.py BUNDLE DATA LABELS.json [--images 1000]
+    python -m benchmarks.label_tree BUNDLE DATA LABELS.json [--images 1000]
 
 The thresholds are fitted on the validation split, as `finedge calibrate --label-tree` does, and
 measured on the test split: up to `images` of it, evenly over the classes. It prints one JSON object
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.soak.broker import commit
 from finedge.bundle import Bundle
 from finedge.calib.held_out.confidence import fit_confidence
 from finedge.calib.held_out.images import FLOAT, held_out, variant_scores
@@ -62,6 +63,7 @@ def main() -> None:
             "val": [asdict(fit) for fit in depths],
             "test": measured(p, test.labels, Coarser(tree, rules), confidence[variant].reject),
             "cpu": environment()["cpu"],
+            "commit": commit(),
         }
         print(json.dumps(row), flush=True)
 

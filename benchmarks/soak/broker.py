@@ -1,6 +1,6 @@
 """A broker is killed again and again while events are published: is one lost or doubled?
 
-    python benchmarks/soak/broker.py [--kills 50] [--rate 50] [--seed 0]
+    python -m benchmarks.soak.broker [--kills 50] [--rate 50] [--seed 0] [--qos 1]
 
 It needs mosquitto, which keeps its sessions on disk, and paho-mqtt. It prints one JSON object;
 exit code 1 if an event is lost. kill -9 comes at a random moment while `rate` events a second are
@@ -19,6 +19,7 @@ import argparse
 import json
 import platform
 import random
+import subprocess
 import sys
 import tempfile
 import threading
@@ -95,6 +96,12 @@ def ids(subscriber: Subscriber) -> list[int]:
     return [json.loads(payload)["track"] for _, payload in subscriber.messages]
 
 
+def commit() -> str:
+    """Return the commit that is measured."""
+    words = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> int:
     """Run the soak and print its row."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,7 +121,7 @@ def main() -> int:
             folder=Path(folder),
         )
     row |= {"seconds": round(time.monotonic() - began, 1), "python": platform.python_version()}
-    row["qos"] = options.qos
+    row |= {"qos": options.qos, "commit": commit()}
     row["cpu"] = environment()["cpu"]
     print(json.dumps(row))
     return 1 if row["lost"] else 0
