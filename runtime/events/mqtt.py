@@ -130,7 +130,7 @@ class Mqtt:
         with self._answered:
             while mid not in self._answers:
                 if self._outbox.left_s <= 0:
-                    raise Undelivered(f"{self._broker.name} does not answer", again=False)
+                    raise Undelivered("", again=False)  # the problem was said when it began
                 self._answered.wait(WAIT_S)
         self._latest[event.stream] = record, notice.jpeg
         if self._outbox.newest:  # after an hour without a broker only the last states matter
@@ -190,9 +190,11 @@ class Mqtt:
 
     def _leave(self) -> None:
         """Publish `offline` and end the connection."""
-        info = self._client.publish(status_topic(self._broker.topic), OFFLINE, qos=QOS, retain=True)
-        with suppress(ValueError, RuntimeError):  # there is no connection
-            info.wait_for_publish(1.0)
+        if self._client.is_connected():
+            topic = status_topic(self._broker.topic)
+            info = self._client.publish(topic, OFFLINE, qos=QOS, retain=True)
+            with suppress(ValueError, RuntimeError):  # the connection broke
+                info.wait_for_publish(1.0)
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -76,6 +76,8 @@ class Broker:
         if not TOPIC.fullmatch(topic):
             raise UsageError(f"the topic '{topic}'", expected="a topic without +, # and blanks")
         user = unquote(parts.username) if parts.username else None
+        if user is None and password_file is not None:
+            raise UsageError("--mqtt-password-file without a user in --mqtt", expected=FORM)
         password = _password(password_file, environment) if user is not None else None
         return cls(
             host,

@@ -30,7 +30,7 @@ class Undelivered(SystemProblem):
     """A notice did not arrive.
 
     Args:
-        what: as of every error.
+        what: as of every error; "" where the sink said it itself.
         expected: as of every error.
         fix: as of every error.
         again: whether a later try may succeed.
@@ -211,7 +211,7 @@ class Outbox:
         return self._until is None or time.monotonic() < self._until
 
     def _say(self, error: Undelivered) -> None:
-        if error.what == self._problem:
+        if not error.what or error.what == self._problem:
             return
         self._problem = error.what
         log.warning("--%s: %s", self.name, error)
