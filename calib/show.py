@@ -114,11 +114,20 @@ def _groups(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Renderab
             f"{one['named']} of {one['asked']}",
             one["right"] if one["named"] else None,
             interval(one["wilson95"]) if one["named"] else None,
+            f"{one['unknown_right']} of {one['unknown_named']}",
         )
         for variant, depths in records.items()
         for one in depths
     ]
-    columns = ("variant", ">depth", ">named from", ">unknown images named", ">right", ">95 %")
+    columns = (
+        "variant",
+        ">depth",
+        ">named from",
+        ">images named",
+        ">right",
+        ">95 %",
+        ">of unknown",
+    )
     title = "groups of the label tree, fitted on validation images"
     return [table(columns, rows, title=title)] if rows else []
 
