@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from finedge.calib.compose import Calibration, CalibrationOptions, make_int8
 from finedge.calib.held_out.confidence import fit_confidence
 from finedge.calib.held_out.exits import fit_exits
 from finedge.calib.held_out.images import SPLIT, held_out, variant_scores
+from finedge.calib.held_out.label_tree import fit_label_tree
 from finedge.calib.held_out.paired import accuracy_costs
 from finedge.calib.int8_files import golden_with, source_file, trial_bundle
 from finedge.calib.int8_segments import int8_segments
@@ -23,8 +24,9 @@ from finedge.confidence import KEY, STAGE
 from finedge.data import DataSet, NewImages
 from finedge.data.evaluation import counts
 from finedge.early_exit import KEY as EXITS
-from finedge.early_exit import Exit
 from finedge.files import writable_place
+from finedge.label_tree import KEY as LABEL_TREE
+from finedge.label_tree import LabelTree, read_label_tree
 from finedge.provenance import ACCURACY
 from finedge.runtime.evaluate.labelled import bundle_dataset
 
@@ -55,6 +57,7 @@ def calibrate_bundle(
         FinedgeError: of any kind, by the step that fails.
     """
     loaded = Bundle.load(bundle)
+    groups = label_tree_data(loaded, confidence.label_tree)
     writable_place(loaded.path.resolve().parent, option="BUNDLE")
     dataset = bundle_dataset(loaded, data, new_images=new_images)
     times = StepTimes()
@@ -65,7 +68,7 @@ def calibrate_bundle(
     with times.step("held-out images"), trial_bundle(loaded, files) as trial:
         golden = golden_with(loaded, trial, files=files)
         held_out: dict[str, Any] = _held_out_records(
-            trial, dataset, options=confidence, exits=loaded.export.segments.exits
+            trial, dataset, options=confidence, groups=groups
         )
     record = replace(_record(loaded, made), data=counts(dataset), seconds=times.seconds, **held_out)
     loaded.extend(STAGE, {**files, **cuts, GOLDEN: golden}, record.to_json())
@@ -105,15 +108,28 @@ def _result(record: Int8Record, made: Calibration) -> dict[str, Any]:
         KEY: dict(record.confidence),
         ACCURACY: dict(record.accuracy),
         **({EXITS: dict(record.exits)} if record.exits else {}),
+        **({LABEL_TREE: record.label_tree["rules"]} if record.label_tree else {}),
         "data": dict(record.data),
         "seconds": dict(record.seconds),
     }
 
 
+def label_tree_data(bundle: Bundle, file: Path | None) -> Mapping[str, Any]:
+    """Return the plain data of the label tree: of the file, else the bundle's; both are checked.
+
+    Raises:
+        DataError: the file is no label tree of this bundle.
+    """
+    data = bundle.calibration.label_tree.tree if file is None else read_label_tree(file)
+    if file is not None or data:
+        LabelTree.parse(data, bundle.spec.labels, name=str(file or bundle.path))
+    return dict(data)
+
+
 def _held_out_records(
-    trial: Bundle, data: DataSet, *, options: ConfidenceOptions, exits: Sequence[Exit]
+    trial: Bundle, data: DataSet, *, options: ConfidenceOptions, groups: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Return the confidence, the accuracy and the early exits of each variant, by field.
+    """Return what held-out images say of each variant, by field of the record.
 
     It is empty with too few held-out images.
     """
@@ -123,9 +139,16 @@ def _held_out_records(
     held = variant_scores(trial, sample)
     fits = fit_confidence(held, max_false_rejects=options.max_false_rejects)
     costs = accuracy_costs(held.scores, held.labels, split=SPLIT)
-    left = fit_exits(held, [one.output for one in exits], loss=options.exit_loss)
+    exits = [one.output for one in trial.export.segments.exits]
+    left = fit_exits(held, exits, loss=options.exit_loss)
+    tree = {}
+    if groups:
+        parsed = LabelTree.parse(groups, trial.spec.labels, name="the label tree")
+        rules = fit_label_tree(held, parsed, confidence=fits)
+        tree = {"tree": groups, "rules": {v: tuple(map(asdict, r)) for v, r in rules.items()}}
     return {
         KEY: {variant: fit.to_json() for variant, fit in fits.items()},
         ACCURACY: {variant: asdict(cost) for variant, cost in costs.items()},
         EXITS: {variant: tuple(map(asdict, fits)) for variant, fits in left.items()},
+        LABEL_TREE: tree,
     }

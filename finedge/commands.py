@@ -159,6 +159,11 @@ STAGES: dict[str, dict[str, Command]] = {
         "classify": Command(
             "finedge.runtime.stream.command:classify", "classify photos, a video or a camera"
         ),
+        "events": Command(
+            "finedge.runtime.events.command:events",
+            "list the visits that classify --store kept; export them",
+            show="finedge.runtime.events.show:show",
+        ),
         "explain": Command(
             "finedge.runtime.explain.command:explain",
             "draw where a classifier looks: PNG files and a page",

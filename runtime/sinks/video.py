@@ -93,6 +93,13 @@ class VideoWriter:
         self._partial().replace(self.path)
         log.info("wrote %s", self.path)
 
+    def abandon(self) -> None:
+        """Leave no file, and nothing of one."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+        self._partial().unlink(missing_ok=True)
+
     def _fill(self, seconds: float | None) -> None:
         """Show the last frame until `seconds`."""
         if self._last is None:
