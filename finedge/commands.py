@@ -164,6 +164,11 @@ STAGES: dict[str, dict[str, Command]] = {
             "list the visits that classify --store kept; export them",
             show="finedge.runtime.events.show:show",
         ),
+        "serve": Command(
+            "finedge.runtime.serve.command:serve",
+            "answer pictures over HTTP: POST /classify",
+            extra="serve",
+        ),
         "explain": Command(
             "finedge.runtime.explain.command:explain",
             "draw where a classifier looks: PNG files and a page",

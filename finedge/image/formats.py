@@ -63,6 +63,11 @@ def read_header(raw: bytes) -> tuple[Format, ImageHeader]:
     raise Unreadable(unsupported.describe_content(raw))
 
 
+def is_known(raw: bytes) -> bool:
+    """Tell by the first bytes whether a file has a supported format, complete or not."""
+    return any(format.starts(raw) for format in FORMATS.values())
+
+
 def reason_not_decoded(format: Format, header: ImageHeader) -> str:
     """Return why OpenCV could not decode a file whose structure is right."""
     if format.optional and not _is_built(format.optional):

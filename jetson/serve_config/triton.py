@@ -1,9 +1,11 @@
 """A model repository for Triton Inference Server.
 
-It holds the bundle's ONNX file, and the TensorRT engines that were built in the bundle's folder.
+It holds the bundle's ONNX file, the TensorRT engines that were built in the bundle's folder, and
+the bundle whole, which takes image files (`triton_whole.py`).
 
     OUT/birds_fp32/config.pbtxt  labels.txt  README.md  1/model.onnx
     OUT/birds_int8_plan/config.pbtxt  labels.txt  README.md  1/sm87.plan
+    OUT/birds_fp32_images/config.pbtxt  labels.txt  README.md  1/model.py  1/bundle.finedge/
 
 Fields and their numbers: protobuf/model_config.proto of triton-inference-server/common. Mean, std
 and layout are part of the graph, so the input is the uint8 picture. The graph cannot hold the
@@ -25,6 +27,7 @@ from finedge.errors import UsageError, nearest
 from finedge.jetson.serve_config.engines import fresh_engines
 from finedge.jetson.serve_config.folder import Request, ServeFolder, one_line
 from finedge.jetson.serve_config.pbtxt import EnumName, text
+from finedge.jetson.serve_config.triton_whole import LABELS, whole_folder
 from finedge.runtime.trt.build.store import StoredEngine
 
 log = logging.getLogger(__name__)
@@ -36,7 +39,6 @@ FILES = {
     "fp16": (HALF_FILE, "KIND_GPU"),
     "int8": (CPU_FILE, "KIND_CPU"),
 }
-LABELS = "labels.txt"
 # Triton's backend passes on only some of ONNX Runtime's session settings. The one for exact
 # products is not among them.
 SATURATES = (
@@ -48,7 +50,7 @@ AUTOLOAD = "libfinedge_plugin_autoload.so"
 
 
 def folders(bundle: Bundle, request: Request) -> list[ServeFolder]:
-    """Return the model folders: one of the ONNX file, and one of each precision with engines.
+    """Return the model folders: of the ONNX file, of each precision with engines, and of the whole.
 
     Raises:
         UsageError: no such variant, or a plugin is given (an engine's key says whether it needs
@@ -76,6 +78,9 @@ def folders(bundle: Bundle, request: Request) -> list[ServeFolder]:
         *(
             _plan(bundle, precision, engines=group, batch=request.batch)
             for precision, group in engines.items()
+        ),
+        whole_folder(
+            bundle, model_name(bundle, f"{variant}_images"), variant=variant, batch=request.batch
         ),
     ]
 

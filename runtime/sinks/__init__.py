@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from finedge.errors import SystemProblem
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.collect import open_collect
 from finedge.runtime.sinks.jsonl import open_lines
@@ -24,12 +25,22 @@ __all__ = ["SINKS", "Context", "Outputs", "Result", "Sink", "open_sinks"]
 def _open_live(outputs: Outputs, context: Context) -> Sink | None:
     if outputs.serve is None:
         return None
-    from finedge.runtime.sinks.live import LivePage  # a web server: most runs do without it
+    try:
+        from finedge.runtime.sinks.live.page import LivePage  # a web server: most runs have none
+    except ModuleNotFoundError as error:
+        raise SystemProblem(
+            f"--serve needs the package '{error.name}'", fix="pip install 'finedge[serve]'"
+        ) from error
 
     token = outputs.token if outputs.token is not None else os.environ.get("FINEDGE_TOKEN") or None
     cameras = context.names if len(context.names) > 1 else ()
     return LivePage(
-        outputs.serve, token=token, title=context.title, cameras=cameras, quiet_s=context.quiet_s
+        outputs.serve,
+        token=token,
+        title=context.title,
+        cameras=cameras,
+        quiet_s=context.quiet_s,
+        classifier=context.classifier,
     )
 
 

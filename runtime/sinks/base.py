@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from finedge.runtime.classifier import Classifier
+
 
 @dataclass(frozen=True)
 class Result:
@@ -84,6 +86,7 @@ class Context:
         live: whether any source is live.
         stop: ends the run.
         quiet_s: a healthy run gives a result at least this often.
+        classifier: what runs, for a sink that answers more than frames; any thread may call it.
     """
 
     title: str
@@ -92,3 +95,4 @@ class Context:
     live: bool
     stop: Callable[[], None]
     quiet_s: float = 0.0
+    classifier: Classifier | None = None

@@ -16,6 +16,7 @@ from finedge.errors import UsageError
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.early_exit.record import log_exits
 from finedge.runtime.look_twice.options import ONE_LOOK, LookOptions
+from finedge.runtime.serve.share import share_session
 from finedge.runtime.sinks import Context, Outputs, open_sinks
 from finedge.runtime.sources import Source, mask, open_source
 from finedge.runtime.sources.base import DEFAULT_CAPTURE, CaptureOptions
@@ -182,10 +183,11 @@ def classify(
                 look=look,
             )
         )
-        results = Results(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
+        shared = share_session(classifier) if outputs.serve else classifier
+        results = Results(shared, opened, stale_ms=limits.stale_ms, rules=rules, region=region)
         pipeline = Pipeline(
             opened,
-            classifier,
+            shared,
             no_signal_ms=limits.no_signal_ms,
             interval_s=limits.interval,
             limit=limits.frames,
@@ -238,6 +240,7 @@ def _context(pipeline: Pipeline, results: Results, *, quiet_s: float) -> Context
         live=any(source.live for source in results.sources),
         stop=pipeline.stop,
         quiet_s=quiet_s,
+        classifier=results.classifier,
     )
 
 

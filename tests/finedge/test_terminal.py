@@ -18,7 +18,7 @@ from tests.finedge.in_terminal import ROOT, in_terminal, plain
 BUNDLE = str(ROOT / "examples" / "birds.finedge")
 RESULTS = json.loads(Path(__file__).with_name("results.json").read_text())
 # `classify` writes lines of its own. What `doctor` returns depends on the machine: it is run.
-WITHOUT_RECORD = {"classify", "doctor"}
+WITHOUT_RECORD = {"classify", "doctor", "serve"}
 EACH = [(name, i) for name, results in RESULTS.items() for i in range(len(results))]
 POISON = "[bold]\x1b]0;title\x07\x1b[2J"
 # Runs a command of the table whose function returns, or fails with, a recorded result.

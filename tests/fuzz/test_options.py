@@ -33,6 +33,7 @@ REAL = (
     "evaluate",
     "verify",
     "classify",
+    "serve",
     "calibrate",
     "benchmark",
     "build",

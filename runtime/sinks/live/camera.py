@@ -225,12 +225,12 @@ def histogram_axis() -> dict[str, Any]:
     }
 
 
-def to_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """Encode uint8 [H, W, 3] RGB as a JPEG of at most `MAX_SIDE` pixels a side."""
+def to_jpeg(image: NDArray[np.uint8], *, side: int = MAX_SIDE) -> bytes:
+    """Encode uint8 [H, W, 3] RGB as a JPEG of at most `side` pixels a side."""
     import cv2
 
     height, width = image.shape[:2]
-    scale = MAX_SIDE / max(height, width)
+    scale = side / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

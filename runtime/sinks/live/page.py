@@ -1,4 +1,4 @@
-"""The live page as a sink: it takes results, and serves browsers in its own threads."""
+"""The live page as a sink: it takes results, and serves browsers in threads of its own."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ import base64
 import hashlib
 import logging
 import re
-import secrets
 from collections.abc import Sequence
 from importlib.resources import files
 
+from finedge.runtime.classifier import Classifier
+from finedge.runtime.serve.access import AccessGate, choose_token, parse_address, url
+from finedge.runtime.serve.app import create_app
+from finedge.runtime.serve.batcher import Batcher, BatchLimits
+from finedge.runtime.serve.classify import ClassifyRoutes
+from finedge.runtime.serve.server import WebServer
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live.access import AccessGate, parse_address, url
-from finedge.runtime.sinks.live.routes import Routes, Site
-from finedge.runtime.sinks.live.server import BoundedServer
+from finedge.runtime.sinks.live.routes import PageRoutes
 from finedge.runtime.sinks.live.state import LiveState
+from finedge.runtime.sinks.live.visits import VisitLog
 
 log = logging.getLogger(__name__)
 
+# A picture of a request delays the frames of a camera by one inference at most.
+BESIDE_CAMERAS = BatchLimits(batch=1, wait_ms=0.0, queue=16)
+
 
 class LivePage:
-    """Serves the newest result to browsers; `write` never waits for one.
+    """Serves the newest result and the newest visits to browsers; `write` never waits for one.
+
+    `visits` is an `EventSink`.
 
     Args:
         address: HOST:PORT; port 0 lets the system choose.
@@ -30,6 +39,8 @@ class LivePage:
         cameras: the names of the sources, in their order. Without them a tile has the "source" of
             its newest line.
         quiet_s: for how long a healthy run may give no result.
+        classifier: answers `POST /classify` beside the page; its session is also called by the
+            run, from another thread.
 
     Raises:
         UsageError: the address or the token has the wrong form.
@@ -44,17 +55,22 @@ class LivePage:
         title: str = "finedge",
         cameras: Sequence[str] = (),
         quiet_s: float = 0.0,
+        classifier: Classifier | None = None,
     ) -> None:
         endpoint = parse_address(address)
-        random_token = None
-        if token is None and not endpoint.loopback:
-            token = random_token = secrets.token_urlsafe(32)
+        secret, is_random = choose_token(token, endpoint)
+        gate = AccessGate(secret)
         html, policy = load_page()
         self._state = LiveState(title, cameras=cameras, quiet_s=quiet_s)
-        site = Site(self._state, AccessGate(token), html, policy)
-        self._server = BoundedServer(endpoint, type("Routes", (Routes,), {"site": site}))
-        self.url = url(endpoint.host, int(self._server.server_address[1]))
-        log.info("live page: %s%s", self.url, f"?token={random_token}" if random_token else "")
+        self.visits = VisitLog()
+        page = PageRoutes(self._state, self.visits, html=html, policy=policy)
+        routes = page.routes()
+        self._batcher = None if classifier is None else Batcher(classifier, BESIDE_CAMERAS)
+        if self._batcher is not None:
+            routes += ClassifyRoutes(self._batcher).routes()
+        self._server = WebServer(create_app(routes, gate), endpoint)
+        self.url = url(endpoint.host, self._server.port)
+        log.info("live page: %s%s", self.url, f"?token={secret}" if is_random else "")
 
     @property
     def clients(self) -> int:
@@ -62,12 +78,16 @@ class LivePage:
         return self._server.clients
 
     def write(self, result: Result) -> None:
-        """Take a result; browsers see the newest one."""
+        """Take a result, and the visits that began or ended with it."""
         self._state.write(result)
+        for event in getattr(result, "events", ()):
+            self.visits.write(event)
 
     def close(self) -> None:
         """Close the port and every connection, in bounded time."""
         self._server.stop()
+        if self._batcher is not None:
+            self._batcher.close()
 
 
 def load_page() -> tuple[bytes, str]:

@@ -1,182 +1,107 @@
-"""What the server answers: four fixed paths to GET and HEAD.
-
-Its headers keep other pages out.
-"""
+"""What the page asks for: itself, all numbers, the newest picture, and the health of the run."""
 
 from __future__ import annotations
 
-import json
-import logging
 import time
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import ClassVar
-from urllib.parse import parse_qsl
 
-from finedge.runtime.sinks.live.access import AccessGate
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from finedge.errors import UsageError
+from finedge.runtime.serve.answers import Refused
+from finedge.runtime.serve.app import HEALTH
 from finedge.runtime.sinks.live.camera import CameraState
-from finedge.runtime.sinks.live.server import BoundedHandler
 from finedge.runtime.sinks.live.state import LiveState
+from finedge.runtime.sinks.live.visits import VisitLog
 
-log = logging.getLogger(__name__)
-
-MAX_QUERY = 500
 SILENT_S = 10.0  # /healthz answers 503 once the newest line of any camera is overdue by this
-SAFE = {
-    "Content-Security-Policy": "default-src 'none'",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",  # a foreign page cannot show our picture
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-TEXT, JSON, HTML = "text/plain; charset=utf-8", "application/json", "text/html; charset=utf-8"
+JSON = "application/json"
 
 
-@dataclass(frozen=True)
-class Site:
-    """What the routes need; `policy` is the Content-Security-Policy of the page."""
-
-    state: LiveState
-    gate: AccessGate
-    html: bytes
-    policy: str
-
-
-class Routes(BoundedHandler):
-    """Answers four paths.
+class PageRoutes:
+    """Answers six paths.
 
     `/` is the page, `/state.json` all numbers, `/frame.jpg?camera=0&after=12` the newest picture
-    with its answer, `/healthz` the health of the pipeline for a watchdog.
+    with its answer, `/visits.json?after=12&run=...` the visits that changed, `/crop.jpg?id=...` the
+    best crop of one, `/healthz` the health of the pipeline for a watchdog. starlette runs each
+    answer in a thread, because a picture is encoded for it.
+
+    Args:
+        state: what the page shows of cameras and the machine.
+        visits: what it shows of visits.
+        html: the page.
+        policy: its Content-Security-Policy.
     """
 
-    site: ClassVar[Site]
+    def __init__(self, state: LiveState, visits: VisitLog, *, html: bytes, policy: str) -> None:
+        self._state, self._visits = state, visits
+        self._html, self._policy = html, policy
 
-    def do_GET(self) -> None:  # noqa: N802 (named by the standard library)
-        """Answer a request, after the checks of the gate."""
-        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # its body would be read as the next request
-        path, _, text = self.path.partition("?")
-        query = dict(parse_qsl(text[:MAX_QUERY]))
-        if not self.site.gate.allows_host(self.headers):
-            self._say(
-                HTTPStatus.FORBIDDEN,
-                "This page is served under the names of this machine only (127.0.0.1, localhost).",
-            )
-        elif path == "/healthz":
-            self._healthz()
-        elif path == "/" and self.site.gate.accepts(query.get("token", "")):
-            self._answer(
-                HTTPStatus.SEE_OTHER,
-                b"",
-                Location="/",
-                Set_Cookie=self.site.gate.cookie(self._port),
-            )
-        elif not self.site.gate.admits(self.headers, port=self._port):
-            self._say(
-                HTTPStatus.UNAUTHORIZED,
-                "Open this address with /?token=TOKEN. "
-                "The program logged its token when it started, or --token gave it.",
-            )
-        else:
-            if self.site.gate.wants_token:
-                self.note_authorised()
-            self._serve(path, query)
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        answers = {
+            "/": self._page,
+            "/state.json": self._numbers,
+            "/frame.jpg": self._frame,
+            "/visits.json": self._changed_visits,
+            "/crop.jpg": self._crop,
+            HEALTH: self._health,
+        }
+        return [Route(path, answer, methods=["GET"]) for path, answer in answers.items()]
 
-    do_HEAD = do_GET  # noqa: N815
+    def _page(self, request: Request) -> Response:
+        return HTMLResponse(self._html, headers={"Content-Security-Policy": self._policy})
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer with an error code, without repeating any of the request."""
-        self.close_connection = True
-        if code == HTTPStatus.NOT_IMPLEMENTED:
-            self._answer(HTTPStatus.METHOD_NOT_ALLOWED, b"", Allow="GET, HEAD", Connection="close")
-        else:
-            self._answer(HTTPStatus(code), b"", Connection="close")
+    def _numbers(self, request: Request) -> Response:
+        return Response(self._state.to_json(), media_type=JSON)
 
-    def version_string(self) -> str:
-        """Return no version: nobody needs it."""
-        return "finedge"
-
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Log the path without its query, which may hold the token."""
-        log.debug(
-            "live page: %s %s %s",
-            self.client_address[0],
-            getattr(self, "path", "").partition("?")[0],
-            code,
-        )
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing else: the standard library's messages hold the request line."""
-
-    @property
-    def _port(self) -> int:
-        return int(self.connection.getsockname()[1])
-
-    def _serve(self, path: str, query: dict[str, str]) -> None:
-        if path == "/":
-            self._answer(
-                HTTPStatus.OK,
-                self.site.html,
-                type_=HTML,
-                Content_Security_Policy=self.site.policy,
-            )
-        elif path == "/state.json":
-            self._answer(HTTPStatus.OK, self.site.state.to_json(), type_=JSON)
-        elif path == "/frame.jpg":
-            self._frame(query)
-        else:
-            self._say(
-                HTTPStatus.NOT_FOUND, "The paths are /, /state.json, /frame.jpg and /healthz."
-            )
-
-    def _frame(self, query: dict[str, str]) -> None:
-        camera, after = self._camera(query), _whole(query.get("after", "0"))
+    def _frame(self, request: Request) -> Response:
+        camera, after = self._camera(request), whole_number(request, "after")
         if camera is None or after is None:
-            self._say(
-                HTTPStatus.NOT_FOUND,
-                "/frame.jpg?camera=0&after=0 takes the number of a camera, "
-                "and that of the newest picture you have.",
-            )
-        elif (picture := camera.picture(after=after)) is None:
-            self._answer(HTTPStatus.NO_CONTENT, b"")
-        else:
-            facts = {
-                "X_Finedge_Number": str(picture.number),
-                "X_Finedge_Answer": picture.answer,
-                "X_Finedge_Age_Ms": f"{1e3 * (time.monotonic() - picture.taken_at):.0f}",
-            }
-            self._answer(HTTPStatus.OK, picture.jpeg, type_="image/jpeg", **facts)
+            raise _unknown_camera()
+        picture = camera.picture(after=after)
+        if picture is None:
+            return Response(status_code=204)
+        facts = {
+            "X-Finedge-Number": str(picture.number),
+            "X-Finedge-Answer": picture.answer,
+            "X-Finedge-Age-Ms": f"{1e3 * (time.monotonic() - picture.taken_at):.0f}",
+        }
+        return Response(picture.jpeg, headers=facts, media_type="image/jpeg")
 
-    def _camera(self, query: dict[str, str]) -> CameraState | None:
-        cameras, number = self.site.state.cameras, _whole(query.get("camera", "0"))
+    def _changed_visits(self, request: Request) -> Response:
+        after = whole_number(request, "after")
+        run = request.query_params.get("run", "")
+        return Response(self._visits.to_json(after=after or 0, run=run), media_type=JSON)
+
+    def _crop(self, request: Request) -> Response:
+        jpeg = self._visits.crop(request.query_params.get("id", ""))
+        if not jpeg:
+            raise Refused(404, UsageError("no such visit", expected="/crop.jpg?id=ID of a visit"))
+        return Response(jpeg, media_type="image/jpeg")
+
+    def _camera(self, request: Request) -> CameraState | None:
+        cameras, number = self._state.cameras, whole_number(request, "camera")
         return cameras[number] if number is not None and number < len(cameras) else None
 
-    def _healthz(self) -> None:
-        silent = self.site.state.silent_s()
-        ok = silent is not None and silent < self.site.state.quiet_s + SILENT_S
+    def _health(self, request: Request) -> Response:
+        silent = self._state.silent_s()
+        ok = silent is not None and silent < self._state.quiet_s + SILENT_S
         health = {"ok": ok, "silent_s": None if silent is None else round(silent, 1)}
-        self._answer(
-            HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE,
-            json.dumps(health).encode(),
-            type_=JSON,
-        )
-
-    def _say(self, status: HTTPStatus, text: str) -> None:
-        self._answer(status, f"{text}\n".encode())
-
-    def _answer(
-        self, status: HTTPStatus, body: bytes, *, type_: str = TEXT, **headers: str
-    ) -> None:
-        self.send_response(status)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        if status != HTTPStatus.NO_CONTENT:
-            named |= {"Content-Type": type_, "Content-Length": str(len(body))}
-        for name, value in (SAFE | named).items():
-            self.send_header(name, value)
-        self.send(body)
+        return JSONResponse(health, 200 if ok else 503)
 
 
-def _whole(text: str) -> int | None:
+def whole_number(request: Request, name: str) -> int | None:
+    """Return a parameter of the address as a whole number; 0 without it, None for nonsense."""
+    text = request.query_params.get(name, "0")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _unknown_camera() -> Refused:
+    error = UsageError(
+        "no such camera, or no number of a picture",
+        expected="/frame.jpg?camera=0&after=0: the number of a camera, and that of the newest "
+        "picture you have",
+    )
+    return Refused(404, error)

@@ -51,10 +51,12 @@ MAPS = {"CcModelFilenamesEntry": "STRING", "ParametersEntry": "ModelParameter"}
 ENUMS = {
     "DataType": {
         "TYPE_INVALID": 0,
+        "TYPE_BOOL": 1,
         "TYPE_UINT8": 2,
         "TYPE_INT8": 6,
         "TYPE_FP16": 10,
         "TYPE_FP32": 11,
+        "TYPE_STRING": 13,
     },
     "Format": {"FORMAT_NONE": 0, "FORMAT_NHWC": 1, "FORMAT_NCHW": 2},
     "Kind": {"KIND_AUTO": 0, "KIND_GPU": 1, "KIND_CPU": 2, "KIND_MODEL": 3},

@@ -17,7 +17,7 @@ def test_the_notes_are_in_the_result_the_log_and_the_readme(bundle, tmp_path, ta
     result = serve_config(target, bundle.path, out=out)
     assert set(result["files"]) == tree(out)
     assert result["target"] == target
-    readme = next(out.rglob("README.md")).read_text()
+    readme = "".join(file.read_text() for file in out.rglob("README.md"))
     assert result["notes"]
     for note in result["notes"]:
         assert note in caplog.text

@@ -31,7 +31,7 @@ def parsed(folder):
 
 @pytest.mark.parametrize("variant", FILES)
 def test_config_pbtxt_is_a_model_config_of_the_published_schema(bundle, variant):
-    (folder,) = folders(bundle, Request(variant, 4))
+    folder, *_ = folders(bundle, Request(variant, 4))
     config = parsed(folder)
     assert config.name == folder.name == f"my_birds_v2_{variant}"
     assert (config.backend, config.default_model_filename, config.max_batch_size) == (
@@ -67,7 +67,7 @@ def test_the_parameters_hold_what_the_graph_cannot(bundle, make_bundle):
 
 
 def test_the_labels_are_one_a_line_in_order(bundle):
-    (folder,) = folders(bundle, Request())
+    folder, *_ = folders(bundle, Request())
     assert folder.files["labels.txt"].decode().splitlines() == [
         " ".join(label.split()) for label in LABELS
     ]
@@ -76,7 +76,7 @@ def test_the_labels_are_one_a_line_in_order(bundle):
 @pytest.mark.int8
 @pytest.mark.parametrize("variant", FILES)
 def test_the_served_file_runs_in_onnx_runtime_as_its_config_says(bundle, tmp_path, variant):
-    (folder,) = folders(bundle, Request(variant))
+    folder, *_ = folders(bundle, Request(variant))
     config = parsed(folder)
     write(folder, tmp_path / "models")
     session = onnxruntime.InferenceSession(
@@ -103,7 +103,7 @@ def test_the_served_file_runs_in_onnx_runtime_as_its_config_says(bundle, tmp_pat
 
 @pytest.mark.parametrize("variant", FILES)
 def test_only_the_int8_folder_warns_of_saturating_products(bundle, variant):
-    (folder,) = folders(bundle, Request(variant))
+    folder, *_ = folders(bundle, Request(variant))
     assert any("saturate" in note for note in folder.notes) is (variant == "int8")
 
 
@@ -121,7 +121,7 @@ def test_engines_of_the_bundle_become_plans_by_compute_capability(bundle):
     store.keep(
         engine_key(bundle, gpu="Thor", compute_capability="11.0", profile=(1, 1, 4)), b"thor", {}
     )
-    _, plan = folders(Bundle.load(bundle.path), Request())
+    _, plan, _ = folders(Bundle.load(bundle.path), Request())
     config = parsed(plan)
     assert (config.name, config.backend, config.max_batch_size) == (
         "my_birds_v2_fp16_plan",
@@ -148,7 +148,7 @@ def test_engines_of_the_bundle_become_plans_by_compute_capability(bundle):
 )
 def test_engines_with_other_answers_are_left_out(bundle, changes, is_reported, caplog):
     EngineStore.of(bundle).keep(engine_key(bundle, **changes), b"engine", {})
-    assert len(folders(bundle, Request())) == 1
+    assert len(folders(bundle, Request())) == 2
     assert ("1 engine(s) of other files" in caplog.text) == is_reported
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,6 @@ import pytest
 
 from finedge.errors import SystemProblem
 from finedge.runtime.sinks import SINKS, Context, Outputs, Result, Sink
-from finedge.runtime.sinks.live import LivePage
 from finedge.runtime.sinks.queued import SIZE, QueuedSink
 
 MakeResult = Callable[..., Result]
@@ -84,16 +85,25 @@ def test_what_is_not_asked_for_is_not_opened(name: str, monkeypatch: pytest.Monk
 def test_the_pages_token_may_come_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    live = pytest.importorskip(
+        "finedge.runtime.sinks.live.page", reason="the extra [serve] is not installed"
+    )
     monkeypatch.setenv("FINEDGE_TOKEN", "0123456789abcdef-environment")
     page = SINKS["live"](Outputs(serve="127.0.0.1:0"), CONTEXT)
     try:
-        assert isinstance(page, LivePage)
+        assert isinstance(page, live.LivePage)
         browser = build_opener(HTTPCookieProcessor())
         with pytest.raises(HTTPError, match="401"):
             browser.open(page.url, timeout=SOON_S)
         browser.open(f"{page.url}?token=0123456789abcdef-environment", timeout=SOON_S).close()
     finally:
         page.close()
+
+
+def test_a_page_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "finedge.runtime.sinks.live.page", None)
+    with pytest.raises(SystemProblem, match=re.escape("finedge[serve]")):
+        SINKS["live"](Outputs(serve="127.0.0.1:0"), CONTEXT)
 
 
 def test_a_result_is_one_json_line(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -39,6 +40,10 @@ KEYS = [
     "backend",
     "file",
 ]
+
+needs_serve = pytest.mark.skipif(
+    importlib.util.find_spec("uvicorn") is None, reason="the extra [serve] is not installed"
+)
 
 
 @pytest.fixture
@@ -353,7 +358,11 @@ def test_a_disk_that_cannot_be_written_ends_the_run_with_its_error(
     assert "out.mp4" in log
 
 
-def test_the_live_page_is_served_while_the_run_goes_on(tiny_bundle: Bundle) -> None:
+@needs_serve
+def test_the_live_page_is_served_while_the_run_goes_on(
+    tiny_bundle: Bundle, tiny_data: Path
+) -> None:
+    photo = (tiny_data / "test" / "red" / "0.png").read_bytes()
     command = [*classify_command(tiny_bundle), "--serve", "127.0.0.1:0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -366,6 +375,8 @@ def test_the_live_page_is_served_while_the_run_goes_on(tiny_bundle: Bundle) -> N
         process.stdout.readline()
         with urllib.request.urlopen(address, timeout=SOON_S) as answer:
             assert answer.status == 200
+        with urllib.request.urlopen(f"{address}classify", data=photo, timeout=SOON_S) as answer:
+            assert json.load(answer)["backend"] == "fake"
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
         assert process.returncode == 130
@@ -389,7 +400,7 @@ def test_the_live_page_is_served_while_the_run_goes_on(tiny_bundle: Bundle) -> N
         ("photo.png", ["photo.png"], 2, "none twice"),
         ("photo.png", ["--save", "out.gif"], 2, "out.gif"),
         ("photo.png", ["--collect", "unsure", "--collect-below", 2], 2, "--collect-below"),
-        ("photo.png", ["--serve", "nowhere"], 2, "nowhere"),
+        pytest.param("photo.png", ["--serve", "nowhere"], 2, "nowhere", marks=needs_serve),
         ("test://", ["--frames", 0], 2, "--frames"),
         ("test://", ["--stale-ms", 0], 2, "--stale-ms"),
         ("test://", ["--no-signal-ms", "nan"], 2, "--no-signal-ms"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
 import select
@@ -14,10 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from finedge.runtime.events.event import Event, Kind, Name
+from finedge.runtime.find.box import Box
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live import LivePage
 from tests.chromium import CHROMIUM, HEADLESS
+
+HAS_EXTRA = importlib.util.find_spec("uvicorn") is not None
+collect_ignore_glob = [] if HAS_EXTRA else ["test_*.py"]
+if HAS_EXTRA:
+    from finedge.runtime.sinks.live.page import LivePage
 
 FLAGS = [*HEADLESS, "--remote-debugging-pipe", "--disable-dev-shm-usage"]
 PATIENCE_S = 30.0  # the machine may be busy with other tests
@@ -52,6 +60,43 @@ def made_result(
     }
     image = np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8)
     return Result(record, image if has_frame else None, stream)
+
+
+def made_event(
+    number: int = 0,
+    *,
+    kind: Kind = "ended",
+    label: str = "a bird",
+    stream: int = 0,
+    started_at: float | None = None,
+    crop: NDArray[np.uint8] | None = None,
+    known: bool = True,
+) -> Event:
+    """The start or the end of a visit. Visits follow one another in seconds, the last one now."""
+    begin = time.time() - 60 + number if started_at is None else started_at
+    pixels = np.random.default_rng(number).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    return Event(
+        id=f"visit/{number}",
+        kind=kind,
+        source=f"camera {stream}",
+        stream=stream,
+        track=number,
+        started_at=begin,
+        ended_at=begin + 4,
+        seconds=4.0,
+        frames=40,
+        answer=Name(label, 0.8, 0) if known else None,
+        coarser=None if known else Name(label, 0.9),
+        top=(Name(label, 0.8, 0), Name("a plane", 0.2, 1)),
+        box=Box(1, 2, 48, 64, zone="feeder"),
+        crop=pixels if crop is None else crop,
+        clip=Path("/home/me/clip.mp4"),
+    )
+
+
+@pytest.fixture
+def event() -> Callable[..., Event]:
+    return made_event
 
 
 @pytest.fixture

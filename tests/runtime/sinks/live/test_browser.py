@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live import LivePage
+from finedge.runtime.sinks.live.page import LivePage
 
 SIDEWAYS = "document.scrollingElement.scrollWidth"
 LIVE = (
@@ -89,7 +89,7 @@ def test_a_reader_sees_answer_age_rates_and_latencies(
         url.split("?")[0].removeprefix(page.url)
         for url in browser.requests
         if not url.startswith(("blob:", "data:"))
-    } == {"", "state.json", "frame.jpg"}
+    } == {"", "state.json", "frame.jpg", "visits.json"}
 
 
 @pytest.mark.parametrize("cameras", [1, 3])

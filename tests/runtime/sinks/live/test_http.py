@@ -18,8 +18,9 @@ from PIL import Image
 
 from finedge.errors import FinedgeError, SystemProblem, UsageError
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live import LivePage, camera, routes
+from finedge.runtime.sinks.live import camera, routes
 from finedge.runtime.sinks.live import state as live_state
+from finedge.runtime.sinks.live.page import LivePage
 
 Serve, Make = Callable[..., LivePage], Callable[..., Result]
 TOKEN = "a-token-of-some-length_1"

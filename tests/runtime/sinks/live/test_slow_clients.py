@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from finedge.runtime.serve import connections
+from finedge.runtime.serve.connections import MAX_CLIENTS, Deadlines
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sinks.live import LivePage, server
+from finedge.runtime.sinks.live.page import LivePage
 
 PATIENCE_S = 60.0
 FLOOD = (
@@ -66,8 +68,13 @@ def clients() -> Iterator[Clients]:
         connection.close()
 
 
-def client_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("finedge-live")]
+def server_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "finedge-serve"]
+
+
+def hurry(page: LivePage, **seconds: float) -> None:
+    """Give the clients of a page less time."""
+    page._server._connections.deadlines = Deadlines(**seconds)
 
 
 def test_clients_that_never_read_or_read_slowly_stop_nothing(
@@ -92,14 +99,14 @@ def test_a_newcomer_takes_the_place_of_the_oldest_that_only_holds_it(
     serve: Callable[..., LivePage], clients: Clients
 ) -> None:
     page = serve()
-    for _ in range(server.MAX_CLIENTS):
+    for _ in range(MAX_CLIENTS):
         clients.add(page)
-    wait(lambda: page.clients == server.MAX_CLIENTS)
+    wait(lambda: page.clients == MAX_CLIENTS)
     for number in range(5):
         assert classified(page) == 0
         assert clients.open[number].recv(100) == b""
-    wait(lambda: page.clients < server.MAX_CLIENTS)
-    assert len(client_threads()) <= server.MAX_CLIENTS + 1
+        clients.add(page)
+    wait(lambda: page.clients == MAX_CLIENTS)
 
 
 def test_where_every_client_is_at_work_one_more_is_refused(
@@ -110,17 +117,17 @@ def test_where_every_client_is_at_work_one_more_is_refused(
 ) -> None:
     page = serve()
     page.write(result(0, size=(480, 640)))
-    for _ in range(server.MAX_CLIENTS):
+    for _ in range(MAX_CLIENTS):
         clients.add(page, send=FLOOD)
     wait(
         lambda: (
-            page.clients == server.MAX_CLIENTS
-            and not any(c.waiting for c in page._server._clients.values())
+            page.clients == MAX_CLIENTS
+            and all(c.phase == "answer" for c in tuple(page._server._connections._open))
         )
     )
     assert clients.add(page).recv(100).startswith(b"HTTP/1.1 503 ")
     monkeypatch.setattr(
-        server, "STUCK_S", 0.0
+        connections, "STUCK_S", 0.0
     )  # those that do not take their answer give way in the end
     assert classified(page) == 1
 
@@ -138,7 +145,7 @@ def test_who_has_the_token_keeps_the_place(
         browser.request("GET", "/state.json", headers={"Cookie": cookie})
         answer = browser.getresponse()
         assert answer.status == 200
-        for _ in range(server.MAX_CLIENTS):
+        for _ in range(MAX_CLIENTS):
             clients.add(page)
     browser.close()
 
@@ -187,25 +194,6 @@ def test_a_request_without_end_is_let_go(serve: Callable[..., LivePage], clients
     wait(lambda: page.clients == 0)
 
 
-def test_clients_for_whom_the_system_has_no_thread_take_no_place(
-    serve: Callable[..., LivePage], clients: Clients, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page, start = serve(), threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "finedge-live-client":
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        for _ in range(server.MAX_CLIENTS + 1):
-            assert clients.add(page).recv(100) == b""
-    assert page.clients == 0
-    assert classified(page) == 0
-    page.close()
-
-
 @pytest.mark.parametrize(
     "send", [b"", b"GET / HT", FLOOD], ids=["silent", "half a request", "does not read"]
 )
@@ -216,8 +204,8 @@ def test_who_does_not_get_on_with_it_is_let_go(
     send: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "DEADLINE_S", 0.3)
     page = serve()
+    hurry(page, head_s=0.3, answer_s=0.3)
     page.write(result(0, size=(480, 640)))
     clients.add(page, send=send)
     wait(lambda: page.clients == 1)
@@ -227,8 +215,8 @@ def test_who_does_not_get_on_with_it_is_let_go(
 def test_a_request_sent_byte_by_byte_gets_no_more_time_with_each(
     serve: Callable[..., LivePage], clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "DEADLINE_S", 0.5)
     page = serve()
+    hurry(page, head_s=0.5)
     slow = clients.add(page)
     wait(lambda: page.clients == 1)
 
@@ -250,7 +238,7 @@ def test_close_ends_every_thread_whatever_the_browsers_do(
             clients.add(page, send=send)
     wait(lambda: page.clients == 21)
     page.close()
-    wait(lambda: not client_threads())
+    wait(lambda: not server_threads())
 
 
 def test_a_browser_that_leaves_in_the_middle_is_no_warning(

@@ -1,4 +1,4 @@
-"""Where the page is served, and who may see it: this machine alone, or anyone with the token."""
+"""Where a server listens, and who may ask it: this machine alone, or anyone with the token."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import ipaddress
 import re
 import secrets
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
-from email.message import Message
 
 from finedge.errors import UsageError
 
@@ -53,10 +53,20 @@ def parse_address(text: str) -> Address:
 
 
 def url(host: str, port: int) -> str:
-    """Return the page's URL; this machine's name stands for "every interface"."""
+    """Return the URL of a server; this machine's name stands for "every interface"."""
     if ipaddress.ip_address(host).is_unspecified:
         host = socket.gethostname()
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def choose_token(token: str | None, address: Address) -> tuple[str | None, bool]:
+    """Return the token of a server, and whether it is a random one that must be logged once.
+
+    Without a token, a loopback address needs none, and any other one gets a random one.
+    """
+    if token is None and not address.loopback:
+        return secrets.token_urlsafe(32), True
+    return token, False
 
 
 def names_loopback(host_header: str) -> bool:
@@ -97,7 +107,7 @@ class AccessGate:
         """Whether a token is needed."""
         return self._token is not None
 
-    def allows_host(self, headers: Message) -> bool:
+    def allows_host(self, headers: Mapping[str, str]) -> bool:
         """Tell whether the page is served under this Host header; with a token any will do."""
         return self.wants_token or names_loopback(headers.get("Host", ""))
 
@@ -105,7 +115,7 @@ class AccessGate:
         """Tell whether a token is the right one, in constant time."""
         return self._token is not None and _same(token, self._token)
 
-    def admits(self, headers: Message, *, port: int) -> bool:
+    def admits(self, headers: Mapping[str, str], *, port: int) -> bool:
         """Tell whether the request needs no token, or has the cookie that stands for it."""
         if not self.wants_token:
             return True
@@ -120,6 +130,12 @@ class AccessGate:
         # Lax, not Strict: a link in a chat must work at once. Pictures that a foreign page asks for
         # carry no cookie either way.
         return f"{cookie_name(port)}={self._session}; HttpOnly; SameSite=Lax; Path=/"
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """Return the token of the header `Authorization: Bearer TOKEN`, or an empty text."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def cookie_name(port: int) -> str:
