@@ -95,9 +95,8 @@ class Itinerary:
         present = []
         for slot in range(self.birds):
             self._reach(slot, seconds)
-            for stay in self._stays[slot]:
-                if stay.start <= seconds < stay.end:
-                    present.append((stay, stay.at(seconds)))
+            stays = [stay for stay in self._stays[slot] if stay.start <= seconds < stay.end]
+            present += [(stay, stay.at(seconds)) for stay in stays]
         return present
 
     def _reach(self, slot: int, seconds: float) -> None:

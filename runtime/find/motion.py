@@ -113,7 +113,8 @@ class MotionFinder:
 
     def _learn(self, small: Image, foreground: Image, seconds: float) -> None:
         """Learn the frame, with the old background in place of the things in it."""
-        assert self._calm is not None and self._held is not None
+        assert self._calm is not None
+        assert self._held is not None
         passed_s = seconds - self._learned_at
         if passed_s < LEARN_EVERY_S:
             return
@@ -129,11 +130,12 @@ class MotionFinder:
 
 def _small(image: Image) -> Image:
     """Return a copy of about `WIDTH` pixels a row, uint8 [h, w, 3]."""
+    while image.shape[1] >= 4 * WIDTH and image.shape[0] > 1:
+        # OpenCV halves a picture in a tenth of the time of another ratio.
+        half = (image.shape[1] // 2, image.shape[0] // 2)
+        image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     height, width = image.shape[:2]
     size = (min(WIDTH, width), max(1, round(height * min(WIDTH, width) / width)))
-    if width >= 4 * WIDTH and height > 1:
-        # Every second pixel is enough for an area of four by four, and halves the reading.
-        image = image[::2, ::2]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
@@ -154,12 +156,9 @@ def _cleaned(mask: Image) -> Image:
 def _boxes(foreground: Image, shape: tuple[int, ...]) -> tuple[Box, ...]:
     height, width = shape[:2]
     rows, columns = foreground.shape
-    _, _, stats, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
-    parts = [
-        Box(int(x), int(y), int(w), int(h))
-        for x, y, w, h, area in stats[1:]
-        if area >= SMALLEST * foreground.size / 3
-    ]
+    outlines, _ = cv2.findContours(foreground, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    parts = [Box(*map(int, cv2.boundingRect(outline))) for outline in outlines]
+    parts = [box for box in parts if box.area >= SMALLEST * foreground.size / 3]
     smallest = SMALLEST * foreground.size
     wholes = [box for box in merged(parts, gap=GAP) if box.area >= smallest]
     return tuple(_scaled(box, width / columns, height / rows) for box in wholes)

@@ -90,7 +90,7 @@ def open_scene(uri: str, *, fps: float | None = None, seed: int | None = None) -
         birds = int(values["birds"]) if "birds" in values else None
         fps = float(values.get("fps", FPS)) if fps is None else fps
         seed = int(values.get("seed", 0)) if seed is None else seed
-        if birds is not None and not 0 <= birds <= MAX_BIRDS or seed < 0:
+        if (birds is not None and not 0 <= birds <= MAX_BIRDS) or seed < 0:
             raise ValueError
     except ValueError:
         raise UsageError(f"'{uri}' names no rendered scene", expected=FORM) from None

@@ -1,0 +1,237 @@
+"""The tracks of one source.
+
+A box that no track explains begins a track. It counts once it was seen for `confirm_s`. A track
+that is hidden for a moment moves on as it moved. Things that touch become one box: their tracks
+share it until they part, and keep their looks. A track that is not seen for `gap_s` has ended. A
+thing that comes back before that, and looks the same, is the same track.
+
+The assignment follows SORT (Bewley et al., ICIP 2016), with places measured in sizes of the thing
+in place of overlap: at 5 frames a second the boxes of a bird in flight do not overlap.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from finedge.runtime.find.box import Box
+from finedge.runtime.track.assign import assign
+from finedge.runtime.track.cost import LIMIT, Looks, cost, looks_cost
+from finedge.runtime.track.kinematics import Kinematics
+from finedge.runtime.track.pool import Pool
+
+SHARED = 0.5  # a track shares a box that covers so much of it
+LARGER = 1.3  # a box so much larger than one track can be two
+
+
+@dataclass(frozen=True)
+class TrackRule:
+    """Times of a track, in seconds.
+
+    Attributes:
+        confirm_s: a track counts after so long,
+        hits: and after so many boxes.
+        coast_s: a hidden track moves on for so long; after that only its looks bring it back.
+        share_s: tracks share one box for at most so long.
+        gap_s: a track that is not seen for so long has ended.
+        alike: how little looks may differ (`looks_cost`) for a thing that comes back.
+    """
+
+    confirm_s: float = 0.25
+    hits: int = 3
+    coast_s: float = 1.0
+    share_s: float = 5.0
+    gap_s: float = 3.0
+    alike: float = 2.5
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A box of a frame with its looks."""
+
+    box: Box
+    looks: Looks
+
+
+@dataclass
+class Track:
+    """One thing. `began` and `seen_at` are of its first and last frame, in s."""
+
+    number: int
+    state: Kinematics
+    looks: Looks
+    began: float
+    seen_at: float
+    hits: int = 1
+    confirmed: bool = False
+    shares_since: float | None = None
+    pool: Pool = field(default_factory=Pool)
+
+    def is_near(self, seconds: float, rule: TrackRule) -> bool:
+        """Whether its place still says something."""
+        return seconds - self.state.own_at <= rule.coast_s or self.shares_since is not None
+
+
+@dataclass(frozen=True)
+class Match:
+    """A box of the frame, by its place in the frame's list, and a track that is there.
+
+    `alone` is False where several tracks share the box.
+    """
+
+    box: int
+    track: Track
+    alone: bool = True
+
+
+@dataclass
+class Tracker:
+    """Assigns the boxes of one frame after another to tracks.
+
+    `ended` holds the confirmed tracks that the last call ended.
+    """
+
+    rule: TrackRule = TrackRule()
+    tracks: list[Track] = field(default_factory=list)
+    ended: list[Track] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __call__(self, sightings: Sequence[Sighting], *, seconds: float) -> list[Match]:
+        """Take the boxes of the next frame and its time; return who is where.
+
+        Each box has at least one match.
+        """
+        self._end(seconds)
+        for track in self.tracks:
+            track.state.predict(seconds)
+        pairs = self._assigned(sightings, seconds)
+        shares = self._shared(sightings, pairs, seconds)
+        matches = []
+        for index, sighting in enumerate(sightings):
+            matches += self._matches(index, sighting, pairs.get(index), shares, seconds)
+        self._drop_doubtful(seconds)
+        return matches
+
+    def close(self) -> list[Track]:
+        """End every track; return the confirmed ones."""
+        tracks, self.tracks = [track for track in self.tracks if track.confirmed], []
+        return tracks
+
+    def _end(self, seconds: float) -> None:
+        gone = [t for t in self.tracks if seconds - t.seen_at > self.rule.gap_s]
+        self.ended = [track for track in gone if track.confirmed]
+        self.tracks = [track for track in self.tracks if track not in gone]
+
+    def _drop_doubtful(self, seconds: float) -> None:
+        """Drop the tracks that were never confirmed, and are gone again."""
+        doubt_s = 2 * self.rule.confirm_s
+        self.tracks = [t for t in self.tracks if t.confirmed or seconds - t.seen_at <= doubt_s]
+
+    def _assigned(self, sightings: Sequence[Sighting], seconds: float) -> dict[int, Track]:
+        """Return the track of each box that has one."""
+        near = [track for track in self.tracks if track.is_near(seconds, self.rule)]
+        costs = np.full((len(near), len(sightings)), np.inf)
+        for row, track in enumerate(near):
+            for column, sighting in enumerate(sightings):
+                looks, box = sighting.looks, sighting.box
+                # Where both fit, a thing that is known wins over one that may be noise.
+                doubt = 0.0 if track.confirmed else 2.0
+                costs[row, column] = doubt + cost(
+                    track.state, track.looks, box=box, box_looks=looks
+                )
+        return {column: near[row] for row, column in assign(costs, limit=LIMIT)}
+
+    def _shared(
+        self, sightings: Sequence[Sighting], pairs: dict[int, Track], seconds: float
+    ) -> dict[int, list[Track]]:
+        """Return the tracks without a box of their own that are in the box of others."""
+        assigned = {track.number for track in pairs.values()}
+        shares: dict[int, list[Track]] = {}
+        for track in self.tracks:
+            if (
+                track.number in assigned
+                or not track.confirmed
+                or not self._may_share(track, seconds)
+            ):
+                continue
+            covers = [track.state.covered_by(sighting.box) for sighting in sightings]
+            if not covers or max(covers) < SHARED:
+                continue
+            index = int(np.argmax(covers))
+            owner = pairs.get(index)
+            if owner and sightings[index].box.area > LARGER * owner.state.w * owner.state.h:
+                shares.setdefault(index, []).append(track)
+        return shares
+
+    def _may_share(self, track: Track, seconds: float) -> bool:
+        if track.shares_since is not None:
+            return seconds - track.shares_since <= self.rule.share_s
+        return track.is_near(seconds, self.rule)
+
+    def _matches(
+        self,
+        index: int,
+        sighting: Sighting,
+        track: Track | None,
+        shares: dict[int, list[Track]],
+        seconds: float,
+    ) -> list[Match]:
+        if track is None:
+            return [Match(index, self._begin(sighting, seconds))]
+        others = shares.get(index, [])
+        if others:
+            for one in (track, *others):
+                self._share(one, sighting.box, seconds)
+            return [Match(index, one, alone=False) for one in (track, *others)]
+        return [Match(index, self._follow(track, sighting, seconds))]
+
+    def _begin(self, sighting: Sighting, seconds: float) -> Track:
+        state = Kinematics.of(sighting.box, seconds=seconds)
+        track = Track(next(self._numbers), state, sighting.looks, seconds, seconds)
+        self.tracks.append(track)
+        return track
+
+    def _share(self, track: Track, box: Box, seconds: float) -> None:
+        track.seen_at = seconds
+        track.state.keep_within(box)
+        if track.shares_since is None:
+            track.shares_since = seconds
+
+    def _follow(self, track: Track, sighting: Sighting, seconds: float) -> Track:
+        frame_s = seconds - track.state.own_at
+        track.state.update(sighting.box, frame_s=frame_s)
+        track.seen_at, track.shares_since = seconds, None
+        track.hits += 1
+        track.looks = _blended(track.looks, sighting.looks, weight=max(0.05, 1 / track.hits))
+        if not track.confirmed and self._is_sure(track, seconds):
+            return self._confirmed(track)
+        return track
+
+    def _is_sure(self, track: Track, seconds: float) -> bool:
+        enough_s = seconds - track.began >= self.rule.confirm_s - 1e-6
+        return enough_s and track.hits >= self.rule.hits
+
+    def _confirmed(self, track: Track) -> Track:
+        """Confirm a track; return the earlier track that it continues, if there is one."""
+        track.confirmed = True
+        lost = [t for t in self.tracks if t.confirmed and t.seen_at < track.began]
+        costs = [looks_cost(t.looks, track.looks) for t in lost]
+        if not costs or min(costs) > self.rule.alike:
+            return track
+        earlier = lost[int(np.argmin(costs))]
+        self.tracks.remove(track)
+        earlier.state, earlier.looks, earlier.seen_at = track.state, track.looks, track.seen_at
+        earlier.hits += track.hits
+        earlier.shares_since = None
+        earlier.pool.absorb(track.pool)
+        return earlier
+
+
+def _blended(old: Looks, new: Looks, *, weight: float) -> Looks:
+    return Looks(
+        np.asarray(old.colours + (new.colours - old.colours) * weight, np.float32),
+        old.p + (new.p - old.p) * weight,
+    )
