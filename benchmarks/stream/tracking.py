@@ -57,7 +57,6 @@ class Moment:
 
     seconds: float
     sightings: tuple[Sighting, ...]
-    weights: tuple[float, ...]
     birds: tuple[SceneBird, ...]
 
     def bird_of(self, box: Box) -> SceneBird | None:
@@ -87,6 +86,8 @@ def moments(path: Path, *, seed: int, fps: float, seconds: float, birds: int) ->
     if not path.exists():
         _record(path, seed=seed, fps=fps, seconds=seconds, birds=birds)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line.setdefault("cut",[is_cut(Box(*b),(720,1280)) for b in line["boxes"]])
     return [_moment(line) for line in lines]
 
 
@@ -119,21 +120,24 @@ def _line(scene: Flock, finder: CameraFinder, classifier: Classifier, index: int
             weight_of(crop, whole=whole, cut=is_cut(box, image.shape))
             for crop, box in zip(crops, boxes, strict=True)
         ],
+        "cut": [is_cut(box, image.shape) for box in boxes],
         "birds": [vars(bird) for bird in scene.truth(index)],
     }
 
 
 def _moment(line: dict[str, Any]) -> Moment:
     sightings = tuple(
-        Sighting(Box(*box), Looks(np.array(colours, np.float32), np.array(p)))
-        for box, colours, p in zip(line["boxes"], line["colours"], line["p"], strict=True)
+        Sighting(Box(*box), Looks(np.array(colours, np.float32), np.array(p)), weight, cut)
+        for box, colours, p, weight, cut in zip(
+            *(line[key] for key in ("boxes", "colours", "p", "weights", "cut")), strict=True
+        )
     )
     birds = tuple(
         SceneBird(tuple(b["box"]), b["species"], b["individual"], b["visit"], b["seen"])
         for b in line["birds"]
         if b["seen"] > SEEN
     )
-    return Moment(line["seconds"], sightings, tuple(line["weights"]), birds)
+    return Moment(line["seconds"], sightings, birds)
 
 
 @dataclass
@@ -157,7 +161,7 @@ class Scene:
                     continue
                 sighting = moment.sightings[match.box]
                 bird = moment.bird_of(sighting.box)
-                match.track.pool.add(sighting.looks.p, weight=moment.weights[match.box])
+                match.track.pool.add(sighting.looks.p, weight=sighting.weight)
                 self.boxes[match.track.number].append(bird)
                 seen_s = match.track.seen_at - match.track.began
                 match.track.pool.fix(self.sure, seconds=seen_s)

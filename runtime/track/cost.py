@@ -12,14 +12,15 @@ from finedge.runtime.find.box import Box
 from finedge.runtime.track.colours import similarity
 from finedge.runtime.track.kinematics import Kinematics
 
-LIMIT = 20.0  # a pair that costs more is never made
+LIMIT = 14.0  # a pair that costs more is never made
 PLACE = 14.0  # neither is one whose place alone costs more than this
 SPREAD = 0.3  # standard deviation of the place, in sizes of the thing, plus
 SPREAD_PER_S = 1.3  # so much for each second since it was seen alone
 MAX_SPREAD = 1.6
-LOOKS = 0.12  # 1 - similarity of colours that costs 1
-MAX_LOOKS = 10.0
-ANSWERS = 3.0  # the cost of probabilities that have nothing in common
+LOOKS = 0.02  # 1 - similarity of colours that costs 1
+MAX_LOOKS = 8.0
+MAX_SIZE = 10.0
+ANSWERS = 6.0  # the cost of probabilities that have nothing in common
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def cost(state: Kinematics, looks: Looks, *, box: Box, box_looks: Looks) -> floa
     place = _place(state, box)
     if place > PLACE:
         return math.inf
-    return place + _size(state, box) + looks_cost(looks, box_looks)
+    hidden_s = min(state.at - state.own_at, 1.0)
+    return place + _size(state, box) + (1 + hidden_s) * looks_cost(looks, box_looks)
 
 
 def looks_cost(one: Looks, other: Looks) -> float:
@@ -54,4 +56,4 @@ def _place(state: Kinematics, box: Box) -> float:
 
 def _size(state: Kinematics, box: Box) -> float:
     # A thing that comes into the frame or passes a post changes its size fast: it costs little.
-    return min((math.log(box.area / (state.w * state.h)) / 0.8) ** 2, 3.0)
+    return min((math.log(box.area / state.area) / 0.8) ** 2, MAX_SIZE)

@@ -9,6 +9,7 @@ from finedge.runtime.find.box import Box
 
 SLOWING_S = 0.4  # a thing that is not seen keeps its velocity for about so long
 FOLLOW_S = 0.08  # velocity and size follow a new box with this time constant
+SHRINK_S = 1.5  # the size follows a smaller box with this one: a post may hide a part
 
 
 @dataclass
@@ -55,18 +56,33 @@ class Kinematics:
             self.vx, self.vy = self.vx * rest, self.vy * rest
         self.at = max(self.at, seconds)
 
-    def update(self, box: Box, *, frame_s: float) -> None:
-        """Take a box that is this track's alone, `frame_s` after the last one."""
+    @property
+    def area(self) -> float:
+        """Its pixels."""
+        return self.w * self.h
+
+    def update(self, box: Box, *, frame_s: float, cut: bool = False) -> None:
+        """Take a box that is this track's alone, `frame_s` after the last one.
+
+        `cut`: the box before touched the edge of the frame, so that its size said little.
+        """
         x, y = _middle(box)
         if frame_s > 0:
             weight = 1 - math.exp(-frame_s / FOLLOW_S)
             self.vx += ((x - self.own_x) / frame_s - self.vx) * weight
             self.vy += ((y - self.own_y) / frame_s - self.vy) * weight
+            is_part = not cut and box.area < 0.7 * self.area
+            if is_part:
+                weight = 1 - math.exp(-frame_s / SHRINK_S)
             self.w += (box.w - self.w) * weight
             self.h += (box.h - self.h) * weight
         self.x = self.own_x = x
         self.y = self.own_y = y
         self.own_at = self.at
+
+    def is_near(self, other: Kinematics) -> bool:
+        """Tell whether another thing is within three sizes of this one."""
+        return math.hypot(self.x - other.x, self.y - other.y) <= 3 * max(self.size, other.size)
 
     def keep_within(self, box: Box) -> None:
         """Move the middle so that the thing is inside a box that it shares."""
@@ -79,7 +95,7 @@ class Kinematics:
         """Return the share of this thing that is inside a box, in [0, 1]."""
         across = min(self.x + self.w / 2, box.x + box.w) - max(self.x - self.w / 2, box.x)
         down = min(self.y + self.h / 2, box.y + box.h) - max(self.y - self.h / 2, box.y)
-        return max(0.0, across) * max(0.0, down) / (self.w * self.h)
+        return max(0.0, across) * max(0.0, down) / self.area
 
 
 def _middle(box: Box) -> tuple[float, float]:

@@ -12,6 +12,7 @@ in place of overlap: at 5 frames a second the boxes of a bird in flight do not o
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -21,10 +22,13 @@ from finedge.runtime.find.box import Box
 from finedge.runtime.track.assign import assign
 from finedge.runtime.track.cost import LIMIT, Looks, cost, looks_cost
 from finedge.runtime.track.kinematics import Kinematics
-from finedge.runtime.track.pool import Pool
+from finedge.runtime.track.pool import CUT, Pool
 
-SHARED = 0.5  # a track shares a box that covers so much of it
+SHARED = 0.4  # a track shares a box that covers so much of it
 LARGER = 1.3  # a box so much larger than one track can be two
+LEAST_SHARE = 0.03  # of a new box in the looks of its track
+HIDDEN_S = 0.8  # for so long a thing may be before or behind another
+UNLIKE = 2.5  # so much larger and looking so different, it is two, even if only one is known
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class TrackRule:
         coast_s: a hidden track moves on for so long; after that only its looks bring it back.
         share_s: tracks share one box for at most so long.
         gap_s: a track that is not seen for so long has ended.
-        alike: how little looks may differ (`looks_cost`) for a thing that comes back.
+        alike: how little looks may differ (`looks_cost`) for a thing that comes back; twice as
+            much where it was lost a moment ago.
     """
 
     confirm_s: float = 0.25
@@ -45,34 +50,47 @@ class TrackRule:
     coast_s: float = 1.0
     share_s: float = 5.0
     gap_s: float = 3.0
-    alike: float = 2.5
+    alike: float = 2.2
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A box of a frame with its looks."""
+    """A box of a frame with its looks.
+
+    `weight` is how much they count, above 0 and at most 1. `cut` tells that the box touches the
+    edge of the frame.
+    """
 
     box: Box
     looks: Looks
+    weight: float = 1.0
+    cut: bool = False
 
 
 @dataclass
 class Track:
-    """One thing. `began` and `seen_at` are of its first and last frame, in s."""
+    """One thing.
+
+    `began` and `seen_at` are of its first and last frame, in s. `shares_since` is when it began to
+    share a box, and `apart_at` when that was last larger than this thing alone.
+    """
 
     number: int
     state: Kinematics
     looks: Looks
     began: float
     seen_at: float
+    weight: float
+    cut: bool
     hits: int = 1
     confirmed: bool = False
     shares_since: float | None = None
+    apart_at: float = -math.inf
     pool: Pool = field(default_factory=Pool)
 
     def is_near(self, seconds: float, rule: TrackRule) -> bool:
         """Whether its place still says something."""
-        return seconds - self.state.own_at <= rule.coast_s or self.shares_since is not None
+        return seconds - self.seen_at <= rule.coast_s
 
 
 @dataclass(frozen=True)
@@ -147,29 +165,37 @@ class Tracker:
     def _shared(
         self, sightings: Sequence[Sighting], pairs: dict[int, Track], seconds: float
     ) -> dict[int, list[Track]]:
-        """Return the tracks without a box of their own that are in the box of others."""
+        """Return the tracks of each box that holds more than one thing."""
+        shares = {
+            index: [track]
+            for index, track in pairs.items()
+            if self._is_foreign(track, sightings[index], seconds)
+        }
         assigned = {track.number for track in pairs.values()}
-        shares: dict[int, list[Track]] = {}
         for track in self.tracks:
-            if (
-                track.number in assigned
-                or not track.confirmed
-                or not self._may_share(track, seconds)
-            ):
+            if track.number in assigned or not self._may_share(track, seconds):
                 continue
             covers = [track.state.covered_by(sighting.box) for sighting in sightings]
             if not covers or max(covers) < SHARED:
                 continue
             index = int(np.argmax(covers))
-            owner = pairs.get(index)
-            if owner and sightings[index].box.area > LARGER * owner.state.w * owner.state.h:
-                shares.setdefault(index, []).append(track)
+            owner = pairs.get(index, track)
+            is_larger = sightings[index].box.area > LARGER * owner.state.area
+            if is_larger or (_is_hidden(owner, seconds) and _is_hidden(track, seconds)):
+                shares.setdefault(index, [owner] if owner is not track else []).append(track)
         return shares
 
     def _may_share(self, track: Track, seconds: float) -> bool:
         if track.shares_since is not None:
             return seconds - track.shares_since <= self.rule.share_s
-        return track.is_near(seconds, self.rule)
+        return track.confirmed and track.is_near(seconds, self.rule)
+
+    def _is_foreign(self, track: Track, sighting: Sighting, seconds: float) -> bool:
+        """Tell whether a track's box holds something else too."""
+        if track.cut or not self._may_share(track, seconds):
+            return False
+        is_larger = sighting.box.area > LARGER * track.state.area
+        return is_larger and looks_cost(track.looks, sighting.looks) > UNLIKE
 
     def _matches(
         self,
@@ -179,55 +205,93 @@ class Tracker:
         shares: dict[int, list[Track]],
         seconds: float,
     ) -> list[Match]:
+        if index in shares:
+            for one in shares[index]:
+                _share(one, sighting.box, seconds)
+            return [Match(index, one, alone=False) for one in shares[index]]
         if track is None:
             return [Match(index, self._begin(sighting, seconds))]
-        others = shares.get(index, [])
-        if others:
-            for one in (track, *others):
-                self._share(one, sighting.box, seconds)
-            return [Match(index, one, alone=False) for one in (track, *others)]
         return [Match(index, self._follow(track, sighting, seconds))]
 
     def _begin(self, sighting: Sighting, seconds: float) -> Track:
         state = Kinematics.of(sighting.box, seconds=seconds)
-        track = Track(next(self._numbers), state, sighting.looks, seconds, seconds)
+        track = Track(
+            next(self._numbers),
+            state,
+            sighting.looks,
+            seconds,
+            seconds,
+            sighting.weight,
+            sighting.cut,
+        )
         self.tracks.append(track)
         return track
 
-    def _share(self, track: Track, box: Box, seconds: float) -> None:
-        track.seen_at = seconds
-        track.state.keep_within(box)
-        if track.shares_since is None:
-            track.shares_since = seconds
-
     def _follow(self, track: Track, sighting: Sighting, seconds: float) -> Track:
         frame_s = seconds - track.state.own_at
-        track.state.update(sighting.box, frame_s=frame_s)
-        track.seen_at, track.shares_since = seconds, None
+        # A part of a thing that a post hides says little of its looks.
+        part = min(1.0, sighting.box.area / track.state.area)
+        weight = sighting.weight * part
+        track.weight += weight
+        least = LEAST_SHARE * part * (CUT if sighting.cut else 1.0)
+        share = max(least, weight / track.weight)
+        track.looks = _blended(track.looks, sighting.looks, weight=share)
+        track.state.update(sighting.box, frame_s=frame_s, cut=track.cut)
+        track.seen_at, track.shares_since, track.cut = seconds, None, sighting.cut
         track.hits += 1
-        track.looks = _blended(track.looks, sighting.looks, weight=max(0.05, 1 / track.hits))
         if not track.confirmed and self._is_sure(track, seconds):
-            return self._confirmed(track)
+            return self._confirmed(track, sighting, seconds)
         return track
 
     def _is_sure(self, track: Track, seconds: float) -> bool:
         enough_s = seconds - track.began >= self.rule.confirm_s - 1e-6
         return enough_s and track.hits >= self.rule.hits
 
-    def _confirmed(self, track: Track) -> Track:
+    def _confirmed(self, track: Track, sighting: Sighting, seconds: float) -> Track:
         """Confirm a track; return the earlier track that it continues, if there is one."""
         track.confirmed = True
-        lost = [t for t in self.tracks if t.confirmed and t.seen_at < track.began]
-        costs = [looks_cost(t.looks, track.looks) for t in lost]
-        if not costs or min(costs) > self.rule.alike:
+        # While a thing passes a post, both of its parts may have been seen for a moment.
+        latest = seconds - 0.4 * (seconds - track.began)
+        lost = [t for t in self.tracks if t.confirmed and t.seen_at < latest]
+        excess = [self._unlikeness(t, track, sighting, seconds) for t in lost]
+        if not excess or min(excess) > 0:
             return track
-        earlier = lost[int(np.argmin(costs))]
+        earlier = lost[int(np.argmin(excess))]
         self.tracks.remove(track)
         earlier.state, earlier.looks, earlier.seen_at = track.state, track.looks, track.seen_at
-        earlier.hits += track.hits
-        earlier.shares_since = None
+        earlier.hits, earlier.weight = earlier.hits + track.hits, earlier.weight + track.weight
+        earlier.cut = track.cut
+        earlier.shares_since, earlier.apart_at = None, -math.inf
         earlier.pool.absorb(track.pool)
         return earlier
+
+    def _unlikeness(
+        self, lost: Track, track: Track, sighting: Sighting, seconds: float
+    ) -> float:
+        """Return by how much a track looks too different to be a lost one; 0 or less: the same.
+
+        Its newest box may look more like it: in the first ones it came into the frame.
+        """
+        is_near = lost.is_near(seconds, self.rule) and lost.state.is_near(track.state)
+        costs = [looks_cost(lost.looks, looks) for looks in (track.looks, sighting.looks)]
+        return min(costs) - self.rule.alike * (2 if is_near else 1)
+
+
+def _share(track: Track, box: Box, seconds: float) -> None:
+    track.seen_at = seconds
+    track.state.keep_within(box)
+    if track.shares_since is None:
+        track.shares_since = seconds
+    if box.area > LARGER * track.state.area:
+        track.apart_at = seconds
+
+
+def _is_hidden(track: Track, seconds: float) -> bool:
+    """Tell whether a track shared a box for two a moment ago: it may be before or behind another.
+
+    The box is then no larger than that of one.
+    """
+    return track.shares_since is not None and seconds - track.apart_at <= HIDDEN_S
 
 
 def _blended(old: Looks, new: Looks, *, weight: float) -> Looks:
