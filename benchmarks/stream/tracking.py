@@ -87,7 +87,7 @@ def moments(path: Path, *, seed: int, fps: float, seconds: float, birds: int) ->
         _record(path, seed=seed, fps=fps, seconds=seconds, birds=birds)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
-        line.setdefault("cut",[is_cut(Box(*b),(720,1280)) for b in line["boxes"]])
+        line.setdefault("cut", [is_cut(Box(*b), (720, 1280)) for b in line["boxes"]])
     return [_moment(line) for line in lines]
 
 

@@ -17,6 +17,7 @@ PLACE = 14.0  # neither is one whose place alone costs more than this
 SPREAD = 0.3  # standard deviation of the place, in sizes of the thing, plus
 SPREAD_PER_S = 1.3  # so much for each second since it was seen alone
 MAX_SPREAD = 1.6
+IN_SHARED = 1.0  # the cost of any place in a shared box
 LOOKS = 0.02  # 1 - similarity of colours that costs 1
 MAX_LOOKS = 8.0
 MAX_SIZE = 10.0
@@ -31,9 +32,16 @@ class Looks:
     p: NDArray[np.floating]
 
 
-def cost(state: Kinematics, looks: Looks, *, box: Box, box_looks: Looks) -> float:
-    """Return the cost of a pair, 0 or more; infinite where they are too far apart."""
+def cost(
+    state: Kinematics, looks: Looks, *, box: Box, box_looks: Looks, shared: Box | None = None
+) -> float:
+    """Return the cost of a pair, 0 or more; infinite where they are too far apart.
+
+    `shared` is the box that the track shared with others a moment ago: it may be anywhere in it.
+    """
     place = _place(state, box)
+    if shared is not None:
+        place = min(place, IN_SHARED + _outside(state, box, shared))
     if place > PLACE:
         return math.inf
     hidden_s = min(state.at - state.own_at, 1.0)
@@ -47,11 +55,21 @@ def looks_cost(one: Looks, other: Looks) -> float:
     return min(colours, MAX_LOOKS) + answers
 
 
+def _outside(state: Kinematics, box: Box, shared: Box) -> float:
+    """Return the cost of the way from the edge of a shared box to the middle of a box."""
+    x, y = box.x + box.w / 2, box.y + box.h / 2
+    across = max(shared.x - x, 0.0, x - shared.x - shared.w)
+    down = max(shared.y - y, 0.0, y - shared.y - shared.h)
+    return (math.hypot(across, down) / (_spread(state) * state.size)) ** 2
+
+
+def _spread(state: Kinematics) -> float:
+    return min(SPREAD + SPREAD_PER_S * (state.at - state.own_at), MAX_SPREAD)
+
+
 def _place(state: Kinematics, box: Box) -> float:
     apart = math.hypot(box.x + box.w / 2 - state.x, box.y + box.h / 2 - state.y)
-    passed_s = state.at - state.own_at
-    spread = min(SPREAD + SPREAD_PER_S * passed_s, MAX_SPREAD) * state.size
-    return (apart / spread) ** 2
+    return (apart / (_spread(state) * state.size)) ** 2
 
 
 def _size(state: Kinematics, box: Box) -> float:

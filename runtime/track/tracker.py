@@ -72,7 +72,7 @@ class Track:
     """One thing.
 
     `began` and `seen_at` are of its first and last frame, in s. `shares_since` is when it began to
-    share a box, and `apart_at` when that was last larger than this thing alone.
+    share a box, `shared` is that box, and `apart_at` when it was last larger than this thing.
     """
 
     number: int
@@ -86,6 +86,7 @@ class Track:
     confirmed: bool = False
     shares_since: float | None = None
     apart_at: float = -math.inf
+    shared: Box | None = None
     pool: Pool = field(default_factory=Pool)
 
     def is_near(self, seconds: float, rule: TrackRule) -> bool:
@@ -158,7 +159,7 @@ class Tracker:
                 # Where both fit, a thing that is known wins over one that may be noise.
                 doubt = 0.0 if track.confirmed else 2.0
                 costs[row, column] = doubt + cost(
-                    track.state, track.looks, box=box, box_looks=looks
+                    track.state, track.looks, box=box, box_looks=looks, shared=track.shared
                 )
         return {column: near[row] for row, column in assign(costs, limit=LIMIT)}
 
@@ -237,7 +238,8 @@ class Tracker:
         share = max(least, weight / track.weight)
         track.looks = _blended(track.looks, sighting.looks, weight=share)
         track.state.update(sighting.box, frame_s=frame_s, cut=track.cut)
-        track.seen_at, track.shares_since, track.cut = seconds, None, sighting.cut
+        track.seen_at, track.cut = seconds, sighting.cut
+        track.shares_since = track.shared = None
         track.hits += 1
         if not track.confirmed and self._is_sure(track, seconds):
             return self._confirmed(track, sighting, seconds)
@@ -261,13 +263,11 @@ class Tracker:
         earlier.state, earlier.looks, earlier.seen_at = track.state, track.looks, track.seen_at
         earlier.hits, earlier.weight = earlier.hits + track.hits, earlier.weight + track.weight
         earlier.cut = track.cut
-        earlier.shares_since, earlier.apart_at = None, -math.inf
+        earlier.shares_since, earlier.shared, earlier.apart_at = None, None, -math.inf
         earlier.pool.absorb(track.pool)
         return earlier
 
-    def _unlikeness(
-        self, lost: Track, track: Track, sighting: Sighting, seconds: float
-    ) -> float:
+    def _unlikeness(self, lost: Track, track: Track, sighting: Sighting, seconds: float) -> float:
         """Return by how much a track looks too different to be a lost one; 0 or less: the same.
 
         Its newest box may look more like it: in the first ones it came into the frame.
@@ -278,7 +278,7 @@ class Tracker:
 
 
 def _share(track: Track, box: Box, seconds: float) -> None:
-    track.seen_at = seconds
+    track.seen_at, track.shared = seconds, box
     track.state.keep_within(box)
     if track.shares_since is None:
         track.shares_since = seconds
