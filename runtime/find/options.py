@@ -10,6 +10,7 @@ from pathlib import Path
 from finedge.errors import UsageError
 from finedge.runtime.find.camera import MAX_OBJECTS, CameraFinder
 from finedge.runtime.find.crops import MARGIN
+from finedge.runtime.find.detector.class_names import read_classes
 from finedge.runtime.find.finder import Finder
 from finedge.runtime.find.motion import MotionFinder
 from finedge.runtime.find.zones import areas_of, parse_mask, parse_zone
@@ -103,7 +104,14 @@ def open_finders(options: FindOptions, *, cameras: int) -> list[CameraFinder]:
 def _finders(options: FindOptions, cameras: int) -> Sequence[Finder]:
     if options.find == MOTION:
         return [MotionFinder() for _ in range(cameras)]
-    raise UsageError(f"--find {options.find}", expected=FORM)
+    if not options.find.lower().endswith(".onnx"):
+        raise UsageError(f"--find {options.find}", expected=FORM)
+    from finedge.runtime.find.detector import detector  # most runs do without ONNX Runtime here
+
+    network, metadata = detector.open_network(Path(options.find))
+    classes = read_classes(metadata, file=options.find_names, kept=options.find_classes)
+    opened = detector.open_detector(network, classes, threshold=options.find_threshold)
+    return [opened] * cameras
 
 
 def _check_cameras(options: FindOptions, cameras: int) -> None:
