@@ -33,11 +33,6 @@ def colours_of(image: NDArray[np.uint8], box: Box) -> NDArray[np.float32]:
     return (smooth / smooth.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def similarity(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Return the Bhattacharyya coefficient of distributions [..., n]: 1 where they are equal."""
-    return float(np.sqrt(one * other).sum(axis=-1).mean())
-
-
 @lru_cache(maxsize=1)
 def _ellipse() -> NDArray[np.bool_]:
     y, x = np.mgrid[:SIDE, :SIDE]

@@ -30,12 +30,18 @@ class Kinematics:
     vy: float = 0.0
     own_x: float = 0.0
     own_y: float = 0.0
+    updates: int = 0
 
     @classmethod
     def of(cls, box: Box, *, seconds: float) -> Kinematics:
         """Return the state of a thing seen for the first time."""
         x, y = _middle(box)
         return cls(x, y, box.w, box.h, seconds, seconds, own_x=x, own_y=y)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its velocity is known."""
+        return self.updates >= 2
 
     @property
     def size(self) -> float:
@@ -79,6 +85,7 @@ class Kinematics:
         self.x = self.own_x = x
         self.y = self.own_y = y
         self.own_at = self.at
+        self.updates += 1
 
     def is_near(self, other: Kinematics) -> bool:
         """Tell whether another thing is within three sizes of this one."""

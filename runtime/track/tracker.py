@@ -24,11 +24,13 @@ from finedge.runtime.track.cost import LIMIT, Looks, cost, looks_cost
 from finedge.runtime.track.kinematics import Kinematics
 from finedge.runtime.track.pool import CUT, Pool
 
+DOUBT = 1.0  # cost of a track that may be noise
 SHARED = 0.4  # a track shares a box that covers so much of it
 LARGER = 1.3  # a box so much larger than one track can be two
 LEAST_SHARE = 0.03  # of a new box in the looks of its track
 HIDDEN_S = 0.8  # for so long a thing may be before or behind another
-UNLIKE = 2.5  # so much larger and looking so different, it is two, even if only one is known
+NEAR = 1.4  # so much more may the looks of a thing differ that was lost a moment ago
+UNLIKE = 4.0  # so much larger and looking so different, it is two, even if only one is known
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class TrackRule:
         coast_s: a hidden track moves on for so long; after that only its looks bring it back.
         share_s: tracks share one box for at most so long.
         gap_s: a track that is not seen for so long has ended.
-        alike: how little looks may differ (`looks_cost`) for a thing that comes back; twice as
-            much where it was lost a moment ago.
+        alike: how little looks may differ (`looks_cost`) for a thing that comes back; a
+            little more where it was lost a moment ago.
     """
 
     confirm_s: float = 0.25
@@ -50,7 +52,7 @@ class TrackRule:
     coast_s: float = 1.0
     share_s: float = 5.0
     gap_s: float = 3.0
-    alike: float = 2.2
+    alike: float = 3.6
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Tracker:
             for column, sighting in enumerate(sightings):
                 looks, box = sighting.looks, sighting.box
                 # Where both fit, a thing that is known wins over one that may be noise.
-                doubt = 0.0 if track.confirmed else 2.0
+                doubt = 0.0 if track.confirmed else DOUBT
                 costs[row, column] = doubt + cost(
                     track.state, track.looks, box=box, box_looks=looks, shared=track.shared
                 )
@@ -274,7 +276,7 @@ class Tracker:
         """
         is_near = lost.is_near(seconds, self.rule) and lost.state.is_near(track.state)
         costs = [looks_cost(lost.looks, looks) for looks in (track.looks, sighting.looks)]
-        return min(costs) - self.rule.alike * (2 if is_near else 1)
+        return min(costs) - self.rule.alike * (NEAR if is_near else 1.0)
 
 
 def _share(track: Track, box: Box, seconds: float) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 import pytest
@@ -46,10 +44,10 @@ class Camera:
 
 
 @pytest.fixture
-def camera(garden: NDArray[np.uint8]) -> Iterator[Camera]:
+def camera(garden: NDArray[np.uint8]) -> Camera:
     camera = Camera(garden)
     camera.settle()
-    yield camera
+    return camera
 
 
 def test_a_bird_is_found_where_it_is_and_a_still_scene_is_empty(camera: Camera) -> None:

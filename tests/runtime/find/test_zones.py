@@ -32,11 +32,13 @@ def test_a_mask_drops_and_other_cameras_areas_do_not_count() -> None:
     assert kept([f"1:bath={half}"], [], camera=1) == ["bath"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["0,0,1,1,0,1", "a=", "=0,0,1,0,1,1", "a=0,0,1,1", "a=0,0,1,0,1", "a=0,0,x,0,1,1"]
-    + ["a=0,0,-1,0,1,1", "a=0,0,nan,0,1,1", "a=0,0,1,1,2,2", "x:a=0,0,1,0,1,1"],
-)
+BAD_ZONES = """
+0,0,1,1,0,1  a=  =0,0,1,0,1,1  a=0,0,1,1  a=0,0,1,0,1  a=0,0,x,0,1,1  a=0,0,-1,0,1,1
+a=0,0,nan,0,1,1  a=0,0,1,1,2,2  x:a=0,0,1,0,1,1
+"""
+
+
+@pytest.mark.parametrize("text", BAD_ZONES.split())
 def test_a_zone_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--zone"):
         parse_zone(text)
