@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from finedge.runtime.find.box import Box
 from finedge.runtime.track.kinematics import Kinematics
 
-LIMIT = 14.0  # a pair that costs more is never made
+LIMIT = 12.0  # a pair that costs more is never made
 PLACE = 14.0  # neither is one whose place alone costs more than this
 SPREAD = 0.3  # standard deviation of the place, in sizes of the thing, plus
 SPREAD_PER_S = 1.3  # so much for each second since it was seen alone
 NEW_SPREAD = 0.6  # the same where the velocity is not known yet
-MAX_SPREAD = 1.6
-LOOKS = 1.0  # weight of the looks
+MAX_SPREAD = 1.2
+LOOKS = 1.3  # weight of the looks
 IN_SHARED = 1.0  # the cost of any place in a shared box
 SIZE = 0.8  # logarithm of the ratio of areas that costs 1
 MAX_SIZE = 10.0

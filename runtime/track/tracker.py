@@ -27,10 +27,12 @@ from finedge.runtime.track.pool import CUT, Pool
 DOUBT = 1.0  # cost of a track that may be noise
 SHARED = 0.4  # a track shares a box that covers so much of it
 LARGER = 1.3  # a box so much larger than one track can be two
-LEAST_SHARE = 0.03  # of a new box in the looks of its track
-HIDDEN_S = 0.8  # for so long a thing may be before or behind another
-NEAR = 1.4  # so much more may the looks of a thing differ that was lost a moment ago
-UNLIKE = 4.0  # so much larger and looking so different, it is two, even if only one is known
+LEAST_SHARE = 0.045  # of a new box in the looks of its track
+TWICE = 1.8  # so much larger from one box to the next, it is two
+FOREIGN_S = 1.5  # for so long, where only one is known
+HIDDEN_S = 1.3  # for so long a thing may be before or behind another
+NEAR = 1.6  # so much more may the looks of a thing differ that was lost a moment ago
+UNLIKE = 3.4  # so much larger and looking so different, it is two, even if only one is known
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class TrackRule:
 
     confirm_s: float = 0.25
     hits: int = 3
-    coast_s: float = 1.0
+    coast_s: float = 0.6
     share_s: float = 5.0
     gap_s: float = 3.0
     alike: float = 3.6
@@ -197,8 +199,11 @@ class Tracker:
         """Tell whether a track's box holds something else too."""
         if track.cut or not self._may_share(track, seconds):
             return False
-        is_larger = sighting.box.area > LARGER * track.state.area
-        return is_larger and looks_cost(track.looks, sighting.looks) > UNLIKE
+        growth = sighting.box.area / track.state.area
+        if track.shares_since is not None and seconds - track.shares_since > FOREIGN_S:
+            return False
+        is_unlike = looks_cost(track.looks, sighting.looks) > UNLIKE
+        return growth > TWICE or (growth > LARGER and is_unlike)
 
     def _matches(
         self,

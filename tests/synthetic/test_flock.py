@@ -34,7 +34,7 @@ def test_the_truth_is_where_the_picture_differs_from_an_empty_one() -> None:
 
 def test_birds_come_go_and_return() -> None:
     itinerary = Itinerary(3, seed=1)
-    stays = {stay.number: stay for t in range(0, 100) for stay, _ in itinerary.at(t)}
+    stays = {stay.number: stay for t in range(100) for stay, _ in itinerary.at(t)}
     individuals = [stay.individual for stay in stays.values()]
     assert len(stays) > 15
     assert len(set(individuals)) < len(individuals)
