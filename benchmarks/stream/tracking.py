@@ -109,7 +109,8 @@ def _line(scene: Flock, finder: CameraFinder, classifier: Classifier, index: int
     find_ms = 1e3 * (time.thread_time() - start)
     crops = [finder.crop(image, box) for box in boxes]
     whole = classifier.bundle.spec.preprocess.resize
-    p = classifier.probabilities(classifier.scores(classifier.prepare(crops))) if crops else []
+    scores = classifier.scores(classifier.prepare(crops)) if crops else None
+    p = [] if scores is None else list(classifier.probabilities(scores))
     return {
         "seconds": seconds,
         "find_ms": find_ms,

@@ -134,7 +134,7 @@ class Flock:
         return cv2.addWeighted(image, 1, grain, weight, -128 * weight)  # type: ignore[return-value]
 
     def _species(self, individual: int) -> Species:
-        order = np.random.default_rng([self.seed, 3]).permutation(len(_CAST)).tolist()
+        order: list[int] = np.random.default_rng([self.seed, 3]).permutation(len(_CAST)).tolist()
         return _CAST[order[individual % len(_CAST)]]
 
     def _layer(self, stay: Stay, place: Place) -> _Layer:

@@ -61,7 +61,7 @@ class MotionFinder:
         if self._calm is None or self._calm.shape != small.shape or seconds < self._learned_at:
             self._start(small, seconds)
             return ()
-        mask = self._model.apply(small, learningRate=0)
+        mask = np.asarray(self._model.apply(small, learningRate=0), np.uint8)
         if self.ignored is not None:
             mask[self._ignored(mask)] = 0
         if self._is_disturbed(small, mask):
@@ -157,11 +157,16 @@ def _boxes(foreground: Image, shape: tuple[int, ...]) -> tuple[Box, ...]:
     height, width = shape[:2]
     rows, columns = foreground.shape
     outlines, _ = cv2.findContours(foreground, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    parts = [Box(*map(int, cv2.boundingRect(outline))) for outline in outlines]
+    parts = [_around(outline) for outline in outlines]
     parts = [box for box in parts if box.area >= SMALLEST * foreground.size / 3]
     smallest = SMALLEST * foreground.size
     wholes = [box for box in merged(parts, gap=GAP) if box.area >= smallest]
     return tuple(_scaled(box, width / columns, height / rows) for box in wholes)
+
+
+def _around(outline: cv2.typing.MatLike) -> Box:
+    x, y, w, h = cv2.boundingRect(outline)
+    return Box(x, y, w, h)
 
 
 def _scaled(box: Box, across: float, down: float) -> Box:

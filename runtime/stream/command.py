@@ -23,7 +23,7 @@ from finedge.runtime.sources import Source, mask, open_source
 from finedge.runtime.sources.base import DEFAULT_CAPTURE, CaptureOptions
 from finedge.runtime.stream.decide import MARGIN, Holding, Rules, Smoothing
 from finedge.runtime.stream.objects import ObjectResults, ObjectRules
-from finedge.runtime.stream.pipeline import Answer, Output, Pipeline
+from finedge.runtime.stream.pipeline import Answer, Detections, Output, Pipeline
 from finedge.runtime.stream.region import Region
 from finedge.runtime.stream.results import Results
 from finedge.runtime.stream.shutdown import exit_after_signal, stop_on_signals
@@ -229,9 +229,10 @@ class Run:
 
     def result(self, output: Output) -> Result:
         """Return the result for an output of the pipeline."""
-        if self.objects is None or isinstance(output, Answer):
-            return self.results(output)
-        return self.objects(output)
+        if self.objects is not None and not isinstance(output, Answer):
+            return self.objects(output)
+        assert not isinstance(output, Detections)
+        return self.results(output)
 
     def ends(self) -> tuple[Event, ...]:
         """Return the ends of the visits that are open at the end of the run."""

@@ -30,7 +30,7 @@ def colours_of(image: NDArray[np.uint8], box: Box) -> NDArray[np.float32]:
     smooth = 2.0 * counts
     smooth[:, 1:] += counts[:, :-1]
     smooth[:, :-1] += counts[:, 1:]
-    return (smooth / smooth.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(smooth / smooth.sum(axis=1, keepdims=True), np.float32)
 
 
 @lru_cache(maxsize=1)

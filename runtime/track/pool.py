@@ -98,4 +98,4 @@ def weight_of(crop: NDArray[np.uint8], *, whole: int, cut: bool = False) -> floa
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var())
     weight = size * sharpness / (sharpness + SHARP) * (CUT if cut else 1.0)
-    return max(1e-3, weight)
+    return float(max(1e-3, weight))

@@ -6,21 +6,23 @@ import pytest
 from finedge.synthetic.flock import TRUNK, Flock
 from finedge.synthetic.itinerary import Itinerary
 
-SMALL = {"width": 320, "height": 180, "fps": 10.0}
+
+def small(birds: int, seed: int) -> Flock:
+    return Flock(birds, seed=seed, fps=10.0, width=320, height=180)
 
 
 @pytest.mark.parametrize("index", [0, 45, 5000])
 def test_a_frame_depends_on_its_index_and_seed_alone(index: int) -> None:
-    frame = Flock(2, seed=3, **SMALL).frame(index)
-    other = Flock(2, seed=3, **SMALL)
+    frame = small(2, seed=3).frame(index)
+    other = small(2, seed=3)
     other.frame(7)
     assert frame.shape == (180, 320, 3)
     assert np.array_equal(frame, other.frame(index))
-    assert (frame != Flock(2, seed=4, **SMALL).frame(index)).mean() > 0.5
+    assert (frame != small(2, seed=4).frame(index)).mean() > 0.5
 
 
 def test_the_truth_is_where_the_picture_differs_from_an_empty_one() -> None:
-    flock, empty = Flock(3, seed=1, **SMALL), Flock(0, seed=1, **SMALL)
+    flock, empty = small(3, seed=1), small(0, seed=1)
     index = next(i for i in range(300) if len(flock.truth(i)) == 3)
     changed = np.abs(flock.frame(index).astype(int) - empty.frame(index)).max(axis=2) > 25
     for bird in flock.truth(index):
@@ -41,7 +43,7 @@ def test_birds_come_go_and_return() -> None:
 
 
 def test_the_trunk_hides_a_part_of_a_bird() -> None:
-    flock = Flock(3, seed=1, **SMALL)
+    flock = small(3, seed=1)
     left, right = (share * flock.width for share in TRUNK)
     parts = [b for t in range(20, 200, 2) for b in flock.truth(t) if b.seen < 0.7]
     assert any(left - 50 < b.box[0] < right for b in parts)

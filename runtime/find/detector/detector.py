@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 
 SIDE = 640  # pixels, where the model takes any size
 SUPPRESS = 0.5  # intersection over union with a surer box
-TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
 
 
 @dataclass(frozen=True)

@@ -75,4 +75,4 @@ def scaled(pixels: NDArray[np.uint8], rule: InputRule) -> NDArray[np.float32]:
     values = pixels.astype(np.float32)
     factor = 1 / (rule.divisor * np.array(rule.std, np.float32))
     shift = np.array(rule.mean, np.float32) / np.array(rule.std, np.float32)
-    return values * factor.astype(np.float32) - shift
+    return np.asarray(values * factor - shift, np.float32)

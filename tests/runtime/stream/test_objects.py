@@ -134,7 +134,7 @@ def test_an_absence_longer_than_the_gap_makes_two_visits(classifier: Classifier)
 
 def test_two_things_that_swap_places_keep_their_answers(classifier: Classifier) -> None:
     crossing = [[(RED, 20 + 12 * i, 20), (BLUE, 140 - 12 * i, 100)] for i in range(11)]
-    scenes = [(1.5, [(RED, 20, 20), (BLUE, 140, 100)])]
+    scenes: list[tuple[float, Sequence[Square]]] = [(1.5, [(RED, 20, 20), (BLUE, 140, 100)])]
     scenes += [(0.1, squares) for squares in crossing]
     scenes += [(1.0, [(RED, 140, 20), (BLUE, 20, 100)])]
     results, events = run(classifier, film(*scenes))
