@@ -51,6 +51,7 @@ class MotionFinder:
     _last_mean: float = 0.0
     _learned_at: float = -math.inf
     _quiet_until: float = -math.inf
+    _is_empty: bool = False
 
     def __post_init__(self) -> None:
         self._model = cv2.createBackgroundSubtractorMOG2(varThreshold=NOISE, detectShadows=False)
@@ -61,7 +62,7 @@ class MotionFinder:
         if self._calm is None or self._calm.shape != small.shape or seconds < self._learned_at:
             self._start(small, seconds)
             return ()
-        mask = np.asarray(self._model.apply(small, learningRate=0), np.uint8)
+        mask = np.asarray(self._model.apply(small, learningRate=self._rate(seconds)), np.uint8)
         if self.ignored is not None:
             mask[self._ignored(mask)] = 0
         if self._is_disturbed(small, mask):
@@ -70,7 +71,9 @@ class MotionFinder:
             self._relearn(small, seconds)
             return ()
         foreground = _cleaned(mask)
-        self._learn(small, foreground, seconds)
+        if seconds - self._learned_at >= LEARN_EVERY_S:
+            self._learn(small, foreground, seconds)
+        self._is_empty = not foreground.any()
         return _boxes(foreground, image.shape)
 
     def _start(self, small: Image, seconds: float) -> None:
@@ -111,20 +114,32 @@ class MotionFinder:
         self._calm, self._learned_at = small.copy(), seconds
         self._held = np.full(small.shape[:2], np.inf, np.float32)
 
+    def _rate(self, seconds: float) -> float:
+        """Return how much to learn of a frame at once: nothing where something is in it.
+
+        After an empty frame that halves the cost. A thing that comes is learned once, a little.
+        """
+        passed_s = seconds - self._learned_at
+        if not self._is_empty or passed_s < LEARN_EVERY_S:
+            return 0.0
+        return 1 - math.exp(-passed_s / LEARN_S)
+
     def _learn(self, small: Image, foreground: Image, seconds: float) -> None:
         """Learn the frame, with the old background in place of the things in it."""
         assert self._calm is not None
         assert self._held is not None
-        passed_s = seconds - self._learned_at
-        if passed_s < LEARN_EVERY_S:
+        passed_s, self._learned_at = seconds - self._learned_at, seconds
+        if self._is_empty:  # `_rate` has learned it
+            if not foreground.any():
+                self._calm = small
+                self._held.fill(np.inf)
             return
-        self._learned_at = seconds
         # A little more than the thing: its soft edge is not background either.
         thing = cv2.dilate(foreground, _disc(5)) > 0
         np.minimum(self._held, np.float32(seconds), out=self._held)
         self._held[~thing] = np.inf
         free = (seconds - self._held > HOLD_S) | ~thing
-        np.copyto(self._calm, small, where=free[:, :, None])
+        cv2.copyTo(small, free.astype(np.uint8), self._calm)
         self._model.apply(self._calm, learningRate=1 - math.exp(-passed_s / LEARN_S))
 
 

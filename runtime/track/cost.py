@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from finedge.runtime.find.box import Box
 from finedge.runtime.track.kinematics import Kinematics
 
-LIMIT = 12.0  # a pair that costs more is never made
-PLACE = 14.0  # neither is one whose place alone costs more than this
+LIMIT = 14.0  # a pair that costs more is never made
+PLACE = 7.5  # neither is one whose place alone costs more than this
 SPREAD = 0.3  # standard deviation of the place, in sizes of the thing, plus
 SPREAD_PER_S = 1.3  # so much for each second since it was seen alone
 NEW_SPREAD = 0.6  # the same where the velocity is not known yet
-MAX_SPREAD = 1.2
+MAX_SPREAD = 0.9
 LOOKS = 1.3  # weight of the looks
 IN_SHARED = 1.0  # the cost of any place in a shared box
 SIZE = 0.8  # logarithm of the ratio of areas that costs 1
-MAX_SIZE = 10.0
+MAX_SIZE = 20.0
 # Weights of lightness, of a and b of CIELAB, and of the answers. A logistic regression on the same
 # and on other rendered birds gave 2.4, 4.2, 1.8 and 4.9. At 4.1 it is wrong as often on either.
 COLOURS = np.array([2.5, 3.0, 3.0])

@@ -87,10 +87,6 @@ class Kinematics:
         self.own_at = self.at
         self.updates += 1
 
-    def is_near(self, other: Kinematics) -> bool:
-        """Tell whether another thing is within three sizes of this one."""
-        return math.hypot(self.x - other.x, self.y - other.y) <= 3 * max(self.size, other.size)
-
     def keep_within(self, box: Box) -> None:
         """Move the middle so that the thing is inside a box that it shares."""
         spare_x, spare_y = max(0.0, box.w - self.w) / 2, max(0.0, box.h - self.h) / 2

@@ -24,15 +24,14 @@ from finedge.runtime.track.cost import LIMIT, Looks, cost, looks_cost
 from finedge.runtime.track.kinematics import Kinematics
 from finedge.runtime.track.pool import CUT, Pool
 
-DOUBT = 1.0  # cost of a track that may be noise
-SHARED = 0.4  # a track shares a box that covers so much of it
-LARGER = 1.3  # a box so much larger than one track can be two
-LEAST_SHARE = 0.045  # of a new box in the looks of its track
+DOUBT = 0.85  # cost of a track that may be noise
+SHARED = 0.25  # a track shares a box that covers so much of it
+LARGER = 1.7  # a box so much larger than one track can be two
+LEAST_SHARE = 0.04  # of a new box in the looks of its track
 TWICE = 1.8  # so much larger from one box to the next, it is two
 FOREIGN_S = 1.5  # for so long, where only one is known
 HIDDEN_S = 1.3  # for so long a thing may be before or behind another
-NEAR = 1.6  # so much more may the looks of a thing differ that was lost a moment ago
-UNLIKE = 3.4  # so much larger and looking so different, it is two, even if only one is known
+UNLIKE = 1.5  # so much larger and looking so different, it is two, even if only one is known
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,15 @@ class TrackRule:
         coast_s: a hidden track moves on for so long; after that only its looks bring it back.
         share_s: tracks share one box for at most so long.
         gap_s: a track that is not seen for so long has ended.
-        alike: how little looks may differ (`looks_cost`) for a thing that comes back; a
-            little more where it was lost a moment ago.
+        alike: how little looks may differ (`looks_cost`) for a thing that comes back.
     """
 
     confirm_s: float = 0.25
     hits: int = 3
-    coast_s: float = 0.6
+    coast_s: float = 1.1
     share_s: float = 5.0
     gap_s: float = 3.0
-    alike: float = 3.6
+    alike: float = 3.2
 
 
 @dataclass(frozen=True)
@@ -262,7 +260,7 @@ class Tracker:
         # While a thing passes a post, both of its parts may have been seen for a moment.
         latest = seconds - 0.4 * (seconds - track.began)
         lost = [t for t in self.tracks if t.confirmed and t.seen_at < latest]
-        excess = [self._unlikeness(t, track, sighting, seconds) for t in lost]
+        excess = [self._unlikeness(t, track, sighting) for t in lost]
         if not excess or min(excess) > 0:
             return track
         earlier = lost[int(np.argmin(excess))]
@@ -274,14 +272,13 @@ class Tracker:
         earlier.pool.absorb(track.pool)
         return earlier
 
-    def _unlikeness(self, lost: Track, track: Track, sighting: Sighting, seconds: float) -> float:
+    def _unlikeness(self, lost: Track, track: Track, sighting: Sighting) -> float:
         """Return by how much a track looks too different to be a lost one; 0 or less: the same.
 
         Its newest box may look more like it: in the first ones it came into the frame.
         """
-        is_near = lost.is_near(seconds, self.rule) and lost.state.is_near(track.state)
         costs = [looks_cost(lost.looks, looks) for looks in (track.looks, sighting.looks)]
-        return min(costs) - self.rule.alike * (NEAR if is_near else 1.0)
+        return min(costs) - self.rule.alike
 
 
 def _share(track: Track, box: Box, seconds: float) -> None:
