@@ -14,7 +14,9 @@ What is counted:
   one true visit, and their times overlap by `TIMES` (intersection over union). A true visit has one
   right event at most;
 - a switch: the track of a true visit is another one than in the frame before;
-- labels: of single frames (the first label of each box of one bird), and of visits.
+- labels: of single frames (the first label of each box of one bird), and of visits: the fixed
+  label (`visit_label_right`, with the share that stays unknown), and the first one of the pooled
+  probabilities, sure or not (`visit_top_right`).
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class Counts:
     switches: int = 0
     frames: int = 0
     frames_right: int = 0
+    tops_right: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     find_ms: list[float] = field(default_factory=list)
 
@@ -209,6 +212,7 @@ def judge(scene: Scene, frames: Sequence[Moment], counts: Counts) -> list[str]:
             continue
         answered.add(visit)
         counts.right += 1
+        counts.tops_right += scene.labels[int(track.pool.p.argmax())] == species[visit]
         counts.labels[_verdict(track, scene, species[visit])] += 1
     problems += [f"missed {v} {visits[v]}" for v in visits if v not in answered]
     return problems
@@ -250,6 +254,7 @@ def row(counts: Counts, *, fps: float, birds: int, seconds: float, seeds: int) -
         "frames": counts.frames,
         "frame_label_right": round(counts.frames_right / max(1, counts.frames), 4),
         "visit_label_right": round(counts.labels["right"] / max(1, counts.right), 4),
+        "visit_top_right": round(counts.tops_right / max(1, counts.right), 4),
         "visit_label_unknown": round(counts.labels["unknown"] / max(1, counts.right), 4),
         "find_cpu_ms_median": round(float(np.median(counts.find_ms)), 3),
         "find_cpu_ms_p95": round(float(np.percentile(counts.find_ms, 95)), 3),

@@ -28,7 +28,7 @@ class SureRule:
 
     seconds: float = 0.8
     frames: int = 4
-    p: float = 0.5
+    p: float = 0.4
     margin: float = 0.15
 
 
