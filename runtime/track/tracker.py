@@ -26,12 +26,12 @@ from finedge.runtime.track.pool import CUT, Pool
 
 DOUBT = 0.85  # cost of a track that may be noise
 SHARED = 0.25  # a track shares a box that covers so much of it
-LARGER = 1.7  # a box so much larger than one track can be two
+LARGER = 1.3  # a box so much larger than one track can be two
 LEAST_SHARE = 0.04  # of a new box in the looks of its track
-TWICE = 1.8  # so much larger from one box to the next, it is two
 FOREIGN_S = 1.5  # for so long, where only one is known
 HIDDEN_S = 1.3  # for so long a thing may be before or behind another
-UNLIKE = 1.5  # so much larger and looking so different, it is two, even if only one is known
+# A box so much larger than its track, and so different in its looks, holds something else too.
+FOREIGN = ((1.8, 0.0), (1.3, 3.0), (0.9, 5.0))
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,18 @@ class TrackRule:
     """Times of a track, in seconds.
 
     Attributes:
-        confirm_s: a track counts after so long,
+        firm_s: a track may share a box after so long,
         hits: and after so many boxes.
+        confirm_s: it counts after so long; until then it may turn out to be one that was lost.
         coast_s: a hidden track moves on for so long; after that only its looks bring it back.
         share_s: tracks share one box for at most so long.
         gap_s: a track that is not seen for so long has ended.
         alike: how little looks may differ (`looks_cost`) for a thing that comes back.
     """
 
-    confirm_s: float = 0.25
+    firm_s: float = 0.25
     hits: int = 3
+    confirm_s: float = 0.6
     coast_s: float = 1.1
     share_s: float = 5.0
     gap_s: float = 3.0
@@ -148,8 +150,14 @@ class Tracker:
 
     def _drop_doubtful(self, seconds: float) -> None:
         """Drop the tracks that were never confirmed, and are gone again."""
-        doubt_s = 2 * self.rule.confirm_s
-        self.tracks = [t for t in self.tracks if t.confirmed or seconds - t.seen_at <= doubt_s]
+        self.tracks = [
+            track
+            for track in self.tracks
+            if track.confirmed or seconds - track.seen_at <= self._doubt_s(track)
+        ]
+
+    def _doubt_s(self, track: Track) -> float:
+        return self.rule.coast_s if self._is_firm(track) else 2 * self.rule.firm_s
 
     def _assigned(self, sightings: Sequence[Sighting], seconds: float) -> dict[int, Track]:
         """Return the track of each box that has one."""
@@ -159,7 +167,7 @@ class Tracker:
             for column, sighting in enumerate(sightings):
                 looks, box = sighting.looks, sighting.box
                 # Where both fit, a thing that is known wins over one that may be noise.
-                doubt = 0.0 if track.confirmed else DOUBT
+                doubt = 0.0 if self._is_firm(track) else DOUBT
                 costs[row, column] = doubt + cost(
                     track.state, track.looks, box=box, box_looks=looks, shared=track.shared
                 )
@@ -191,17 +199,17 @@ class Tracker:
     def _may_share(self, track: Track, seconds: float) -> bool:
         if track.shares_since is not None:
             return seconds - track.shares_since <= self.rule.share_s
-        return track.confirmed and track.is_near(seconds, self.rule)
+        return self._is_firm(track) and track.is_near(seconds, self.rule)
 
     def _is_foreign(self, track: Track, sighting: Sighting, seconds: float) -> bool:
         """Tell whether a track's box holds something else too."""
         if track.cut or not self._may_share(track, seconds):
             return False
-        growth = sighting.box.area / track.state.area
         if track.shares_since is not None and seconds - track.shares_since > FOREIGN_S:
             return False
-        is_unlike = looks_cost(track.looks, sighting.looks) > UNLIKE
-        return growth > TWICE or (growth > LARGER and is_unlike)
+        growth = sighting.box.area / track.state.area
+        unlike = looks_cost(track.looks, sighting.looks)
+        return any(growth > ratio and unlike > looks for ratio, looks in FOREIGN)
 
     def _matches(
         self,
@@ -246,17 +254,18 @@ class Tracker:
         track.seen_at, track.cut = seconds, sighting.cut
         track.shares_since = track.shared = None
         track.hits += 1
-        if not track.confirmed and self._is_sure(track, seconds):
-            return self._confirmed(track, sighting, seconds)
-        return track
+        if track.confirmed or not self._is_firm(track):
+            return track
+        track.confirmed = seconds - track.began >= self.rule.confirm_s - 1e-6
+        return self._continued(track, sighting, seconds)
 
-    def _is_sure(self, track: Track, seconds: float) -> bool:
-        enough_s = seconds - track.began >= self.rule.confirm_s - 1e-6
-        return enough_s and track.hits >= self.rule.hits
+    def _is_firm(self, track: Track) -> bool:
+        """Whether it is hardly noise."""
+        enough_s = track.seen_at - track.began >= self.rule.firm_s - 1e-6
+        return track.confirmed or (enough_s and track.hits >= self.rule.hits)
 
-    def _confirmed(self, track: Track, sighting: Sighting, seconds: float) -> Track:
-        """Confirm a track; return the earlier track that it continues, if there is one."""
-        track.confirmed = True
+    def _continued(self, track: Track, sighting: Sighting, seconds: float) -> Track:
+        """Return the earlier track that a new one continues, or the new one."""
         # While a thing passes a post, both of its parts may have been seen for a moment.
         latest = seconds - 0.4 * (seconds - track.began)
         lost = [t for t in self.tracks if t.confirmed and t.seen_at < latest]

@@ -125,7 +125,8 @@ def test_a_visit_starts_and_ends_with_its_answer(classifier: Classifier) -> None
 
 
 def test_an_absence_longer_than_the_gap_makes_two_visits(classifier: Classifier) -> None:
-    scenes = ((1.0, [(RED, 20, 20)]), (0.6, []), (1.0, [(RED, 120, 90)]))
+    scenes: list[tuple[float, Sequence[Square]]]
+    scenes = [(1.0, [(RED, 20, 20)]), (0.6, []), (1.0, [(RED, 120, 90)])]
     _, one = run(classifier, film(*scenes), gap_s=1.0)
     assert [event.kind for event in one] == ["started", "ended"]
     _, two = run(classifier, film(*scenes), gap_s=0.4)
