@@ -63,7 +63,7 @@ class VideoWriter:
             return
         if shutil.disk_usage(self.path.parent).free < MIN_FREE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        picture: cv2.typing.MatLike = draw(result.image, result.record)
+        picture: cv2.typing.MatLike = draw(result.image, result.record, things=result.things or ())
         if self._writer is None:
             self._size = picture.shape[1], picture.shape[0]
             self._writer = self._open()

@@ -12,20 +12,25 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from finedge.bundle import Bundle
-from finedge.errors import UsageError
+from finedge.errors import FinedgeError, UsageError
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.early_exit.record import log_exits
+from finedge.runtime.events.event import Event, EventSink
+from finedge.runtime.find.options import MOTION, FindOptions, open_finders
 from finedge.runtime.look_twice.options import ONE_LOOK, LookOptions
 from finedge.runtime.serve.share import share_session
-from finedge.runtime.sinks import Context, Outputs, open_sinks
+from finedge.runtime.sinks import Context, Outputs, Result, Sink, open_sinks
+from finedge.runtime.sinks.jsonl import open_event_lines
 from finedge.runtime.sources import Source, mask, open_source
 from finedge.runtime.sources.base import DEFAULT_CAPTURE, CaptureOptions
 from finedge.runtime.stream.decide import MARGIN, Holding, Rules, Smoothing
-from finedge.runtime.stream.pipeline import Pipeline
+from finedge.runtime.stream.objects import ObjectResults, ObjectRules
+from finedge.runtime.stream.pipeline import Answer, Detections, Output, Pipeline
 from finedge.runtime.stream.region import Region
 from finedge.runtime.stream.results import Results
 from finedge.runtime.stream.shutdown import exit_after_signal, stop_on_signals
 from finedge.runtime.stream.stream import NO_SIGNAL_MS
+from finedge.runtime.track.tracker import TrackRule
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +39,7 @@ SourceNames = Annotated[
 ]
 
 ONLY_STDOUT = Outputs()
+FIND_NOTHING = FindOptions()
 MAX_TIMEOUT_S = 3600.0
 
 
@@ -138,11 +144,13 @@ def classify(
     capture: OmitArgPrefixes[CaptureOptions] = DEFAULT_CAPTURE,
     limits: OmitArgPrefixes[RunLimits] = RunLimits(),
     decisions: OmitArgPrefixes[DecisionOptions] = DecisionOptions(),
+    finding: OmitArgPrefixes[FindOptions] = FIND_NOTHING,
     outputs: OmitArgPrefixes[Outputs] = ONLY_STDOUT,
 ) -> None:
     """Classify images, a video, a camera or several.
 
-    Each frame gives one line: JSON in a pipe, and text for people on a terminal.
+    Each frame gives one line: JSON in a pipe, and text for people on a terminal. With --find each
+    thing in a frame gives one; with --events each visit gives two.
 
     A camera or test:// gives its newest frame; frames that came too fast are dropped and counted.
     Files give every frame. Frames of several sources go through the model together. The first
@@ -152,7 +160,7 @@ def classify(
         bundle: the bundle to run.
         sources: photo.jpg, photos/, 'photos/*.jpg' (in quotes), clip.mp4, /dev/video0 or its
             number, csi://0, rtsp://..., http://..., a GStreamer pipeline that ends in appsink (in
-            quotes), or test:// (a rendered scene).
+            quotes), test:// (a rendered scene) or 'test://?birds=3' (a scene to find birds in).
         variant: fp32, fp16 or int8; auto is the one that `finedge choose` names.
         backend: a backend, or auto for the first that runs on this machine.
         topk: how many labels a line holds.
@@ -162,17 +170,20 @@ def classify(
         capture: what a live source is asked for.
         limits: when the run ends and when a line warns.
         decisions: how an answer is made.
+        finding: how the things in a frame are found.
         outputs: where results go besides stdout.
     """
     _check_sources(sources)
     loaded = Bundle.load(bundle)  # before the sources: a swapped order is then named
     rules, region = decisions.rules(), decisions.region()
+    finders = open_finders(finding, cameras=len(sources))
+    _refuse_with_finder(finding, decisions=decisions, outputs=outputs)
     with exit_after_signal(), ExitStack() as exits:
         opened = [
             exits.enter_context(open_source(source, capture=capture, **limits.source_options))
             for source in sources
         ]
-        _refuse_photos(opened, limits=limits, decisions=decisions)
+        _refuse_photos(opened, limits=limits, decisions=decisions, finding=finding)
         classifier = exits.enter_context(
             Classifier.open(
                 loaded,
@@ -192,8 +203,13 @@ def classify(
             interval_s=limits.interval,
             limit=limits.frames,
             region=region,
+            finders=finders,
         )
-        interrupted = _run(pipeline, results, outputs=outputs, quiet_s=limits.quiet_s)
+        objects = None
+        if finders:
+            objects = ObjectResults(results, finders, _object_rules(finding))
+        run = Run(pipeline, results, objects)
+        interrupted = _run(run, outputs=outputs, quiet_s=limits.quiet_s)
         log_exits(classifier.session)
     if interrupted:
         raise KeyboardInterrupt
@@ -213,8 +229,29 @@ def _check_sources(sources: tuple[str, ...]) -> None:
         )
 
 
-def _run(pipeline: Pipeline, results: Results, *, outputs: Outputs, quiet_s: float) -> bool:
+@dataclass(frozen=True)
+class Run:
+    """What turns sources into results; `objects` is there where a finder runs."""
+
+    pipeline: Pipeline
+    results: Results
+    objects: ObjectResults | None = None
+
+    def result(self, output: Output) -> Result:
+        """Return the result for an output of the pipeline."""
+        if self.objects is not None and not isinstance(output, Answer):
+            return self.objects(output)
+        assert not isinstance(output, Detections)
+        return self.results(output)
+
+    def ends(self) -> tuple[Event, ...]:
+        """Return the ends of the visits that are open at the end of the run."""
+        return () if self.objects is None else self.objects.close()
+
+
+def _run(run: Run, *, outputs: Outputs, quiet_s: float) -> bool:
     """Write every result to every sink; return whether a signal ended the run."""
+    pipeline, results = run.pipeline, run.results
     context = _context(pipeline, results, quiet_s=quiet_s)
     try:
         with (
@@ -222,13 +259,31 @@ def _run(pipeline: Pipeline, results: Results, *, outputs: Outputs, quiet_s: flo
             pipeline,
             stop_on_signals(pipeline.stop) as interrupted,
         ):
-            for answer in pipeline:
-                result = results(answer)
-                for sink in sinks:
-                    sink.write(result)
+            event_sinks = [open_event_lines()] if outputs.events else []
+            _write_all(run, sinks, event_sinks)
     finally:
         log.info(results.summary(pipeline.counts))
     return interrupted.is_set()
+
+
+def _write_all(run: Run, sinks: Sequence[Sink], event_sinks: Sequence[EventSink]) -> None:
+    """Write every result and event. Open visits end with the run, also when a source is lost."""
+
+    def write(events: tuple[Event, ...]) -> None:
+        for event in events:
+            for sink in event_sinks:
+                sink.write(event)
+
+    try:
+        for answer in run.pipeline:
+            result = run.result(answer)
+            for sink in sinks:
+                sink.write(result)
+            write(result.events)
+    except FinedgeError:
+        write(run.ends())
+        raise
+    write(run.ends())
 
 
 def _context(pipeline: Pipeline, results: Results, *, quiet_s: float) -> Context:
@@ -244,8 +299,35 @@ def _context(pipeline: Pipeline, results: Results, *, quiet_s: float) -> Context
     )
 
 
+def _object_rules(finding: FindOptions) -> ObjectRules:
+    return ObjectRules(finding.idle_s, TrackRule(gap_s=finding.visit_gap_s))
+
+
+def _refuse_with_finder(
+    finding: FindOptions, *, decisions: DecisionOptions, outputs: Outputs
+) -> None:
+    """Refuse what makes no sense with a finder, or without one."""
+    if not finding.is_on:
+        if outputs.events:
+            raise UsageError("--events without --find", expected="--find motion or MODEL.onnx")
+        return
+    if decisions != DecisionOptions():
+        raise UsageError(
+            "--find with --smooth, --hold or --roi",
+            expected="one of them: a track pools the answers of a thing, and --zone takes a part",
+        )
+    if outputs.collect is not None:
+        raise UsageError(
+            "--find with --collect", expected="--collect, which keeps whole frames, without --find"
+        )
+
+
 def _refuse_photos(
-    sources: Sequence[Source], *, limits: RunLimits, decisions: DecisionOptions
+    sources: Sequence[Source],
+    *,
+    limits: RunLimits,
+    decisions: DecisionOptions,
+    finding: FindOptions,
 ) -> None:
     """Refuse photos where an option counts seconds: there is no time between photos."""
     photos = [s.info.uri for s in sources if not s.live and not s.info.fps]
@@ -253,4 +335,8 @@ def _refuse_photos(
         raise UsageError(
             f"--smooth {decisions.smooth:g} --interval {limits.interval:g} for {photos[0]}",
             expected="a camera or a video: photos have no time",
+        )
+    if photos and finding.find == MOTION:
+        raise UsageError(
+            f"--find motion for {photos[0]}", expected="a camera or a video: photos do not move"
         )
