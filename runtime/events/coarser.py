@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from finedge.bundle import Bundle
 from finedge.runtime.events.event import Name
+from finedge.runtime.events.visits import Coarser
 
-CoarserAnswer = Callable[[NDArray[np.floating]], Name | None]
 
-
-def open_coarser(bundle: Bundle, *, variant: str) -> CoarserAnswer | None:
+def open_coarser(bundle: Bundle, *, variant: str) -> Coarser | None:
     """Return what names a group for probabilities, float [classes]; None without a label tree.
 
     Raises:

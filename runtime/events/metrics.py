@@ -12,21 +12,23 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any
 
 from finedge import __version__
 from finedge.errors import SystemProblem
 from finedge.runtime.events.notice import Counts, Notice, NoticeSink
 from finedge.runtime.events.outputs import EventOutputs
 from finedge.runtime.machine.packages import PackageMissing, load_package
+from finedge.runtime.serve.access import parse_address, url
 from finedge.runtime.sinks import Context, Result
-from finedge.runtime.sinks.live.access import parse_address, url
-from finedge.runtime.sinks.live.server import BoundedHandler, BoundedServer
 from finedge.sanitize import printable
 
 PATH = "/metrics"
+HEADERS = {
+    "Content-Type": "text/plain; version=0.0.4; charset=utf-8",
+    "X-Content-Type-Options": "nosniff",
+}
 MAX_LABELS = 100
 OTHER = "other"
 # Of the age of an answer, in s.
@@ -102,10 +104,25 @@ class Metrics:
         self._lock, self._context, self._sinks = threading.Lock(), context, tuple(sinks)
         self._sources = [SourceCounts() for _ in context.names]
         self._written = 0
+        try:
+            from starlette.applications import Starlette
+            from starlette.responses import Response
+            from starlette.routing import Route
+
+            from finedge.runtime.serve.server import WebServer
+        except ModuleNotFoundError as error:
+            raise SystemProblem(
+                f"--metrics needs the package '{error.name}'",
+                fix="pip install 'finedge[events,serve]'",
+            ) from error
+
+        def answer(request: Any) -> Response:
+            return Response(self.text(), headers=HEADERS)
+
         endpoint = parse_address(address)
-        handler = type("MetricsRoutes", (MetricsHandler,), {"metrics": self})
-        self._server = BoundedServer(endpoint, handler)
-        self.url = url(endpoint.host, int(self._server.server_address[1])).rstrip("/") + PATH
+        app = Starlette(routes=[Route(PATH, answer, methods=["GET"])])
+        self._server = WebServer(app, endpoint)
+        self.url = url(endpoint.host, self._server.port).rstrip("/") + PATH
 
     def see(self, result: Result) -> None:
         """Count a result."""
@@ -195,33 +212,6 @@ class Metrics:
             lost.add_metric([sink.name], counts.lost)
             waiting.add_metric([sink.name], counts.waiting)
         yield from (delivered, lost, waiting)
-
-
-class MetricsHandler(BoundedHandler):
-    """Answers GET and HEAD of `/metrics`."""
-
-    metrics: ClassVar[Metrics]
-
-    def do_GET(self) -> None:  # noqa: N802 (named by the standard library)
-        """Answer a request."""
-        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # its body would be read as the next request
-        is_here = self.path.partition("?")[0] == PATH
-        body = self.metrics.text() if is_here else b"The path is /metrics.\n"
-        self.send_response(HTTPStatus.OK if is_here else HTTPStatus.NOT_FOUND)
-        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send(body)
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def version_string(self) -> str:
-        """Return no version: nobody needs it."""
-        return "finedge"
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: Prometheus asks every few seconds."""
 
 
 def open_metrics(

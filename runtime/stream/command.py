@@ -15,7 +15,11 @@ from finedge.bundle import Bundle
 from finedge.errors import FinedgeError, UsageError
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.early_exit.record import log_exits
+from finedge.runtime.events.coarser import open_coarser
 from finedge.runtime.events.event import Event, EventSink
+from finedge.runtime.events.outputs import EventOutputs
+from finedge.runtime.events.sinks import EventSinks, open_event_sinks
+from finedge.runtime.events.visits import Coarser
 from finedge.runtime.find.options import MOTION, FindOptions, open_finders
 from finedge.runtime.look_twice.options import ONE_LOOK, LookOptions
 from finedge.runtime.serve.share import share_session
@@ -40,6 +44,7 @@ SourceNames = Annotated[
 
 ONLY_STDOUT = Outputs()
 FIND_NOTHING = FindOptions()
+NO_EVENTS = EventOutputs()
 MAX_TIMEOUT_S = 3600.0
 
 
@@ -146,6 +151,7 @@ def classify(
     decisions: OmitArgPrefixes[DecisionOptions] = DecisionOptions(),
     finding: OmitArgPrefixes[FindOptions] = FIND_NOTHING,
     outputs: OmitArgPrefixes[Outputs] = ONLY_STDOUT,
+    event_outputs: OmitArgPrefixes[EventOutputs] = NO_EVENTS,
 ) -> None:
     """Classify images, a video, a camera or several.
 
@@ -172,12 +178,14 @@ def classify(
         decisions: how an answer is made.
         finding: how the things in a frame are found.
         outputs: where results go besides stdout.
+        event_outputs: where the starts and ends of visits go besides stdout.
     """
     _check_sources(sources)
     loaded = Bundle.load(bundle)  # before the sources: a swapped order is then named
     rules, region = decisions.rules(), decisions.region()
     finders = open_finders(finding, cameras=len(sources))
     _refuse_with_finder(finding, decisions=decisions, outputs=outputs)
+    _refuse_events_without_finder(finding, event_outputs)
     with exit_after_signal(), ExitStack() as exits:
         opened = [
             exits.enter_context(open_source(source, capture=capture, **limits.source_options))
@@ -207,9 +215,12 @@ def classify(
         )
         objects = None
         if finders:
-            objects = ObjectResults(results, finders, _object_rules(finding))
+            coarser = open_coarser(loaded, variant=classifier.variant)
+            objects = ObjectResults(results, finders, _object_rules(finding, coarser))
         run = Run(pipeline, results, objects)
-        interrupted = _run(run, outputs=outputs, quiet_s=limits.quiet_s)
+        interrupted = _run(
+            run, outputs=outputs, event_outputs=event_outputs, quiet_s=limits.quiet_s
+        )
         log_exits(classifier.session)
     if interrupted:
         raise KeyboardInterrupt
@@ -249,29 +260,32 @@ class Run:
         return () if self.objects is None else self.objects.close()
 
 
-def _run(run: Run, *, outputs: Outputs, quiet_s: float) -> bool:
+def _run(run: Run, *, outputs: Outputs, event_outputs: EventOutputs, quiet_s: float) -> bool:
     """Write every result to every sink; return whether a signal ended the run."""
     pipeline, results = run.pipeline, run.results
     context = _context(pipeline, results, quiet_s=quiet_s)
     try:
         with (
             open_sinks(outputs, context) as sinks,
+            open_event_sinks(event_outputs, context) as events,
             pipeline,
             stop_on_signals(pipeline.stop) as interrupted,
         ):
-            event_sinks = [open_event_lines()] if outputs.events else []
-            _write_all(run, sinks, event_sinks)
+            lines = [open_event_lines()] if outputs.events else []
+            _write_all(run, sinks, events, lines=lines)
     finally:
         log.info(results.summary(pipeline.counts))
     return interrupted.is_set()
 
 
-def _write_all(run: Run, sinks: Sequence[Sink], event_sinks: Sequence[EventSink]) -> None:
+def _write_all(
+    run: Run, sinks: Sequence[Sink], events: EventSinks, *, lines: Sequence[EventSink]
+) -> None:
     """Write every result and event. Open visits end with the run, also when a source is lost."""
 
-    def write(events: tuple[Event, ...]) -> None:
-        for event in events:
-            for sink in event_sinks:
+    def write(happened: tuple[Event, ...]) -> None:
+        for event in happened:
+            for sink in (*lines, events):
                 sink.write(event)
 
     try:
@@ -279,6 +293,7 @@ def _write_all(run: Run, sinks: Sequence[Sink], event_sinks: Sequence[EventSink]
             result = run.result(answer)
             for sink in sinks:
                 sink.write(result)
+            events.see(result)
             write(result.events)
     except FinedgeError:
         write(run.ends())
@@ -299,8 +314,23 @@ def _context(pipeline: Pipeline, results: Results, *, quiet_s: float) -> Context
     )
 
 
-def _object_rules(finding: FindOptions) -> ObjectRules:
-    return ObjectRules(finding.idle_s, TrackRule(gap_s=finding.visit_gap_s))
+def _object_rules(finding: FindOptions, coarser: Coarser | None) -> ObjectRules:
+    return ObjectRules(finding.idle_s, TrackRule(gap_s=finding.visit_gap_s), coarser=coarser)
+
+
+def _refuse_events_without_finder(finding: FindOptions, outputs: EventOutputs) -> None:
+    """Refuse what would wait for events for ever; --metrics counts frames too."""
+    asked = {
+        "--store": outputs.store,
+        "--mqtt": outputs.mqtt,
+        "--webhook": outputs.webhook,
+        "--clips": outputs.clips,
+    }
+    without = [option for option, value in asked.items() if value is not None]
+    if without and not finding.is_on:
+        raise UsageError(
+            f"{' '.join(without)} without --find", expected="--find motion or MODEL.onnx"
+        )
 
 
 def _refuse_with_finder(
