@@ -30,6 +30,7 @@ from finedge.spec import Preprocess
 from finedge.train.backbones import Backbone
 from finedge.train.loader import Read
 from finedge.train.quick.cache_record import CacheRecord, cache_record
+from finedge.train.quick.map_engine import map_function
 from finedge.train.quick.map_files import is_whole, write_view
 from finedge.train.quick.views import EVALUATION, ViewImages, view_images
 from finedge.train.recipe import Recipe
@@ -165,9 +166,7 @@ class CachePlan:
         """
         if self.missing:
             write_text(self.folder / RECORD, self.record.to_text())
-        for view, blocks in self.missing:
-            paths = {block: map_path(self.folder, view.split, view.view, block) for block in blocks}
-            write_view(view, backbone, paths, workers=workers, device=device)
+            self._write_missing(backbone, workers=workers, device=device or torch.device("cpu"))
         labels = {
             view.split: torch.tensor([item.label for item in view.images.items])
             for view in self.views
@@ -175,6 +174,17 @@ class CachePlan:
         }
         augmented = max(view.view for view in self.views)
         return FeatureCache(self.folder, self.shapes, augmented, labels)
+
+    def _write_missing(self, backbone: Backbone, *, workers: int, device: torch.device) -> None:
+        # The memory format is that of PyTorch's fastest convolutions.
+        backbone = backbone.to(  # type: ignore[call-overload]
+            device, memory_format=torch.channels_last
+        ).eval()
+        size = self.record.preprocess["crop"]
+        compute = map_function(backbone, tuple(self.shapes), size=size, device=device)
+        for view, blocks in self.missing:
+            paths = {block: map_path(self.folder, view.split, view.view, block) for block in blocks}
+            write_view(view, compute, paths, workers=workers, device=device)
 
     def _missing_blocks(self, view: ViewImages) -> tuple[str, ...]:
         return tuple(

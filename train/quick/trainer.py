@@ -40,8 +40,9 @@ class QuickTrainer(Trainer):
     def __init__(self, job: Job, *, maps: Path) -> None:
         _require_quick(job)
         self.place = maps
-        self.shapes = map_shapes(job.model, size=job.recipe.size)
-        job.model.backbone = CachedBackbone(job.model.backbone)
+        stages = job.recipe.freeze
+        self.shapes = map_shapes(job.model, size=job.recipe.size, stages=stages)
+        job.model.backbone = CachedBackbone(job.model.backbone, stages=stages)
         super().__init__(job)
         self.step.inputs = self._serve
 
@@ -99,7 +100,10 @@ class QuickTrainer(Trainer):
         device = self.world.device
         views, indices = rows.cpu().T.tolist()
         maps = self.cache.maps(views, indices, split="train")
-        cached_backbone(self.model).maps = {k: value.to(device) for k, value in maps.items()}
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        cached_backbone(self.model).maps = {
+            block: value.to(device, memory_format=layout) for block, value in maps.items()
+        }
         return torch.empty(len(indices), 0, device=device)
 
     def _answers(self, model: FineGrained) -> Predictions:
