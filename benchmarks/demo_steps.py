@@ -84,9 +84,7 @@ def main() -> int:
     parser.add_argument("--call", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     if options.call is None:
-        return run_demo(
-            options.out, data=options.data, work=options.work, label=options.label
-        )
+        return run_demo(options.out, data=options.data, work=options.work, label=options.label)
     row = measured([sys.executable, "-m", "finedge", *options.call])
     append_row(options.out, {"label": options.label, "command": " ".join(options.call), **row})
     return int(row["code"])

@@ -41,6 +41,7 @@ class CachedBackbone(Backbone):
             residual_ends=backbone.residual_ends,
         )
         self.maps: Mapping[str, Tensor] | None = None
+        self.training = backbone.training
         self.frozen = last_frozen(backbone, stages=stages)
         self._freeze_until(self.frozen)
 

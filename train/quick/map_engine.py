@@ -99,7 +99,9 @@ def _engine(part: _Maps, images: Tensor) -> MapFunction:
 
     def run(batch: Tensor) -> dict[str, Tensor]:
         maps = session.run(None, {"images": batch.contiguous().numpy()})
-        return {block: torch.from_numpy(array) for block, array in zip(part.blocks, maps, strict=True)}
+        return {
+            block: torch.from_numpy(array) for block, array in zip(part.blocks, maps, strict=True)
+        }
 
     return run
 

@@ -20,6 +20,7 @@ from finedge.train.loader import Batch, batched
 from finedge.train.models import FineGrained
 from finedge.train.quick.cached_backbone import CachedBackbone, cached_backbone, map_shapes
 from finedge.train.quick.feature_cache import CachePlan, FeatureCache, plan_cache
+from finedge.train.quick.map_folders import remove_unused
 from finedge.train.quick.scores import cached_scores
 from finedge.train.trainer import Job, Trainer
 
@@ -67,14 +68,20 @@ class QuickTrainer(Trainer):
             SystemProblem: the disk has no room for the maps; nothing was written.
         """
         if self.epoch == 0:
-            self.plan.require_room()
+            self._make_room()
         super().save()
 
     def load(self) -> None:
         """Go back to the run's checkpoint; the room for maps that are missing is checked."""
         super().load()
         if self.epoch < self.recipe.epochs:
-            self.plan.require_room()
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Remove caches that were not used for long, and check the room for this one."""
+        plan = self.plan
+        remove_unused(plan.place, keep=plan.folder, room=plan.missing_bytes)
+        plan.require_room()
 
     @cached_property
     def cache(self) -> FeatureCache:
