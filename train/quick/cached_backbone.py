@@ -10,7 +10,7 @@ import copy
 from collections.abc import Collection, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from finedge.errors import UsageError
 from finedge.train.backbones import Backbone
