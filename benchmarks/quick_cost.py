@@ -1,6 +1,6 @@
 """CPU milliseconds an image of what `--quick` does: maps of frozen blocks, and a step on them.
 
-    python benchmarks/quick_cost.py benchmarks/results/quick/cost.jsonl
+    python -m benchmarks.quick_cost benchmarks/results/quick/cost.jsonl
 
 EfficientNet-Lite0 at 160 px, batches of 32, one thread, random pixels. PyTorch and ONNX Runtime
 take turns; a row has the medians of the CPU times.
@@ -13,14 +13,18 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnxruntime
 import torch
+from torch import Tensor
 
 from benchmarks.demo_steps import append_row
+from finedge.train.backbones import Backbone
 from finedge.train.models import build_model
-from finedge.train.quick.map_engine import _engine, _Maps
+from finedge.train.quick.cached_backbone import last_frozen
+from finedge.train.quick.map_engine import BlockMaps, onnx_runtime_maps
 
 SIZE, BATCH, ROUNDS = 160, 32, 5
 
@@ -43,25 +47,37 @@ def medians(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     return {name: round(statistics.median(values), 2) for name, values in times.items()}
 
 
+@torch.no_grad()
+def map_costs(backbone: Backbone, block: str, images: Tensor) -> dict[str, float]:
+    """Return the costs of the maps of `block` in PyTorch and in ONNX Runtime."""
+    part = BlockMaps(backbone.eval(), [block])
+    engine = onnx_runtime_maps(part, images[:2])
+    return medians({"maps_torch": lambda: part(images), "maps_ort": lambda: engine(images)})
+
+
+def step_cost(backbone: Backbone, block: str, images: Tensor) -> dict[str, float]:
+    """Return the cost of forward and backward of the blocks after `block`."""
+    with torch.no_grad():
+        maps = backbone.eval().run(images, until=block)[0]
+    backbone.train().requires_grad_(True)
+    step = partial(backbone.run, maps, after=block)
+    return medians({"step_after": lambda: torch.autograd.backward(step()[0].mean())})
+
+
 def main() -> None:
-    """Measure, and append one row for each number of frozen stages."""
+    """Measure, and append one row for each number of frozen stages; 0 is the whole backbone."""
     out = Path(sys.argv[1])
     torch.set_num_threads(1)
     model = build_model("plain", num_classes=12, backbone="efficientnet_lite0", weights="imagenet")
-    backbone = model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backbone = model.backbone
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
-    for stages in (2, 3, 4, 5):
-        last = backbone.stages[stages - 1] if stages < 5 else backbone.chain[-1]
-        part = _Maps(backbone.eval(), [last])
-        with torch.no_grad():
-            engine, maps = _engine(part, images[:2]), part(images)[0]
-            row = medians({"maps_torch": lambda: part(images), "maps_ort": lambda: engine(images)})
-        if stages < 5:
-            backbone.train().requires_grad_(True)
-            row |= medians(
-                {"step_after": lambda: backbone.run(maps, after=last)[0].mean().backward()}
-            )
+    for stages in (2, 3, 4, 0):
+        last = last_frozen(backbone, stages=stages)
+        row = map_costs(backbone, last, images)
+        if stages:
+            row |= step_cost(backbone, last, images)
         append_row(out, {"frozen_until": last, "cpu_ms_an_image": row, "versions": versions})
         print(json.dumps(row), flush=True)
 

@@ -1,7 +1,8 @@
-"""The frozen blocks in ONNX Runtime: on a CPU it computes the maps in a fraction of PyTorch's time.
+"""The frozen blocks in ONNX Runtime: on a CPU it computes the maps faster than PyTorch.
 
-Up to stride 8 of EfficientNet-Lite0 at 160 px, one thread of an EPYC takes 2.1 CPU ms an image, and
-PyTorch 11 (`python benchmarks/quick_cost.py`). It merges BatchNorm and ReLU6 into the convolutions.
+It merges BatchNorm and ReLU6 into the convolutions. Up to stride 8 of EfficientNet-Lite0 at 160 px,
+one thread of a busy EPYC takes 4.1 CPU ms an image, and PyTorch 8.8. For the whole backbone it is
+7.4 and 13.3 (benchmarks/results/quick/cost.jsonl, `python -m benchmarks.quick_cost FILE`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def map_function(
         size: side of the images.
         device: of the backbone.
     """
-    part = _Maps(backbone, blocks)
+    part = BlockMaps(backbone, blocks)
 
     def by_torch(images: Tensor) -> dict[str, Tensor]:
         return dict(zip(blocks, (maps.cpu() for maps in part(images)), strict=True))
@@ -50,7 +51,7 @@ def map_function(
     # Noise, so that a map of zeros does not agree by chance.
     noise = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     try:
-        engine = _engine(part, noise)
+        engine = onnx_runtime_maps(part, noise)
         difference = _difference(engine(noise), by_torch(noise))
     except Exception as error:  # of any operation that the exporter or the runtime lacks
         log.info("%s runs in PyTorch: %s", backbone.name, str(error).partition("\n")[0][:200])
@@ -61,7 +62,7 @@ def map_function(
     return engine
 
 
-class _Maps(nn.Module):
+class BlockMaps(nn.Module):
     """The blocks up to the last one asked for, as a module that returns a tuple of maps."""
 
     def __init__(self, backbone: Backbone, blocks: Sequence[str]) -> None:
@@ -70,11 +71,17 @@ class _Maps(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps of normalised images float [B, 3, S, S]."""
         _, maps = self.backbone.run(images, until=self.blocks[-1], taps=self.blocks)
         return tuple(maps[block] for block in self.blocks)
 
 
-def _engine(part: _Maps, images: Tensor) -> MapFunction:
+def onnx_runtime_maps(part: BlockMaps, images: Tensor) -> MapFunction:
+    """Return what computes the maps in ONNX Runtime, traced with `images`; any batch size fits.
+
+    Raises:
+        Exception: whatever the exporter or ONNX Runtime raises for an operation that it lacks.
+    """
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
