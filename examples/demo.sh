@@ -44,7 +44,7 @@ set +m
 step "watch a moving scene with the INT8 model"
 finedge classify "$out/cnl.finedge" test:// --variant int8 --frames 5
 step "benchmark all variants, interleaved"
-finedge benchmark "$out/plain.finedge" "$out/cnl.finedge" --data "$data" --duration 10s \
+finedge benchmark "$out/plain.finedge" "$out/cnl.finedge" --data "$data" --duration 5s \
     --out "$out" >&2
 finedge report "$out" >&2
 echo "$(cd "$out" && pwd)/report.html"
