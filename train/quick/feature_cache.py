@@ -183,14 +183,14 @@ class CachePlan:
         if not missing:
             return
         # The memory format is that of PyTorch's fastest convolutions.
-        backbone = backbone.to(  # type: ignore[call-overload]
-            device, memory_format=torch.channels_last
-        ).eval()
-        size = self.record.preprocess["crop"]
+        backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        size, training = self.record.preprocess["crop"], backbone.training
+        backbone.eval()
         compute = map_function(backbone, tuple(self.shapes), size=size, device=device)
         for view, blocks in missing:
             paths = {block: map_path(self.folder, view.split, view.view, block) for block in blocks}
             write_view(view, compute, paths, workers=workers, device=device)
+        backbone.train(training)  # blocks that are not frozen go on as they were
 
     def _missing_blocks(self, view: ViewImages) -> tuple[str, ...]:
         return tuple(

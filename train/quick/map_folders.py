@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         if not _locks(handle):
             log.info("%s: another training computes maps there; waiting for it", folder)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(OSError):  # a file system without locks: both compute
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
@@ -45,7 +46,8 @@ def hold(folder: Path) -> None:
     key = folder.resolve()
     if key not in _held:
         _held[key] = os.open(folder / RECORD, os.O_RDONLY)
-        fcntl.flock(_held[key], fcntl.LOCK_SH)
+        with suppress(OSError):  # without locks nothing is removed
+            fcntl.flock(_held[key], fcntl.LOCK_SH)
     os.utime(folder / RECORD)
 
 
@@ -87,7 +89,7 @@ def remove_unused(place: Path, *, keep: Path, room: int, limit: int = LIMIT) -> 
 
 
 def _remove(folder: Path) -> bool:
-    """Remove a cache; False if a process uses it."""
+    """Remove a cache; False if a process uses it, or if it cannot be removed."""
     handle = os.open(folder / RECORD, os.O_RDONLY)
     try:
         if not _locks(handle):
@@ -97,15 +99,18 @@ def _remove(folder: Path) -> bool:
             path.unlink(missing_ok=True)
         (folder / RECORD).unlink()
         folder.rmdir()
+    except OSError as error:
+        log.warning("%s: old feature maps cannot be removed: %s", folder, error)
+        return False
     finally:
         os.close(handle)
     return True
 
 
 def _locks(handle: int) -> bool:
-    """Take the exclusive lock; False if it is held."""
+    """Take the exclusive lock; False if it is held, or where the file system has no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         return False
     return True
