@@ -69,9 +69,9 @@ class Webhook:
             raise UsageError(f"--webhook {mask(address)}", expected="http:// or https://HOST/PATH")
         key = environment.get(KEY) or None
         if key is not None:
-            learn_secret(key)
             if len(key) < MIN_KEY:
                 raise UsageError(f"{KEY} has {len(key)} characters", expected=f"at least {MIN_KEY}")
+            learn_secret(key)
         parts = split(address)
         context = ssl.create_default_context() if parts.scheme == "https" else None
         return cls(parts, None if key is None else key.encode(), context)

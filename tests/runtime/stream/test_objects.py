@@ -164,7 +164,10 @@ def test_the_crops_of_all_sources_go_as_bounded_batches(
         prepare = staticmethod(classifier.prepare)
 
         @staticmethod
-        def scores(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def scores(
+            batch: NDArray[np.uint8], *, frames: Sequence[NDArray[np.uint8]]
+        ) -> NDArray[np.float32]:
+            assert len(frames) == len(batch)
             sizes.append(len(batch))
             return classifier.scores(batch)
 
