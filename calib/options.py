@@ -103,10 +103,13 @@ class ConfidenceOptions:
             share rejects more pictures of other things.
         exit_loss: for bundles with segments: the largest share of images whose right answer an
             early exit may lose, on validation images (`finedge.calib.held_out.exits`).
+        label_tree: a JSON file with groups of classes, for a coarser answer where the class is
+            unknown. Without it, the bundle's tree is fitted again, if it has one.
     """
 
     max_false_rejects: float = 0.05
     exit_loss: float = 0.0
+    label_tree: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_false_rejects < 1:

@@ -36,6 +36,8 @@ class Int8Record:
         confidence: the confidence of each variant.
         accuracy: what each variant costs in accuracy (`AccuracyCost`).
         exits: the early exits of each variant (`ExitFit`); empty without segments.
+        label_tree: the groups of classes, and when they are named (`CoarserFit`); empty without
+            `--label-tree`.
         seconds: what each step took: wall time, and CPU time (`StepTimes`).
     """
 
@@ -55,6 +57,7 @@ class Int8Record:
     confidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     accuracy: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exits: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    label_tree: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from finedge.calib.search.table import show_search
-from finedge.tables import fields, megabytes, percent, stack, styled, table
+from finedge.tables import fields, interval, megabytes, percent, stack, styled, table
 
 METHOD_COLUMNS = ("method", ">calibrated with", ">KL", ">same top-1", ">top-1", ">of images")
 
@@ -29,6 +29,7 @@ def show(result: dict[str, Any]) -> RenderableType:
         *_accuracy(result.get("accuracy", {})),
         _confidence(result["confidence"]),
         *_exits(result.get("exits", {})),
+        *_groups(result.get("label_tree", {})),
         *_seconds(result.get("seconds", {})),
     )
 
@@ -101,6 +102,34 @@ def _confidence(records: Mapping[str, Mapping[str, Any]]) -> RenderableType:
         ">calibration error",
     )
     return table(columns, rows, title="confidence, fitted on validation images")
+
+
+def _groups(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[RenderableType]:
+    """Return from where on groups of classes are named, and how often that is right."""
+    rows = [
+        (
+            variant,
+            one["depth"],
+            "never" if one["threshold"] is None else percent(one["threshold"]),
+            f"{one['named']} of {one['asked']}",
+            one["right"] if one["named"] else None,
+            interval(one["wilson95"]) if one["named"] else None,
+            f"{one['unknown_right']} of {one['unknown_named']}",
+        )
+        for variant, depths in records.items()
+        for one in depths
+    ]
+    columns = (
+        "variant",
+        ">depth",
+        ">named from",
+        ">images named",
+        ">right",
+        ">95 %",
+        ">of unknown",
+    )
+    title = "groups of the label tree, fitted on validation images"
+    return [table(columns, rows, title=title)] if rows else []
 
 
 def _exits(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[RenderableType]:

@@ -28,8 +28,9 @@ from typing import Annotated, Any, Literal
 
 from finedge.confidence import Confidence
 from finedge.document import read_json
-from finedge.errors import BundleError, nearest
+from finedge.errors import BundleError, DataError, nearest
 from finedge.files import new_folder, write_text
+from finedge.label_tree import Coarser, LabelTree
 from finedge.provenance import (
     CalibrationRecord,
     ExportRecord,
@@ -222,6 +223,23 @@ class Bundle:
             BundleError: the record of `finedge calibrate` is damaged.
         """
         return self.calibration.confidence.get(variant)
+
+    def coarser(self, variant: str) -> Coarser | None:
+        """Return what names a group of classes where no class is sure; None without a label tree.
+
+        Raises:
+            BundleError: the record of `finedge calibrate` is damaged.
+        """
+        record = self.calibration.label_tree
+        rules = record.rules.get(variant, ())
+        if not record.tree or not rules:
+            return None
+        try:
+            tree = LabelTree.parse(record.tree, self.spec.labels, name=f"{self.path / MANIFEST}")
+        except DataError as error:
+            fix = "finedge calibrate BUNDLE --data DIR --label-tree FILE"
+            raise BundleError(error.what, expected=error.expected, fix=fix) from error
+        return Coarser(tree, rules)
 
     def _record(self, kind: type[Record], *, stage: str, fix: str) -> Record:
         return read_stage_record(kind, self.provenance, stage=stage, name=str(self.path), fix=fix)

@@ -119,9 +119,9 @@ STAGES: dict[str, dict[str, Command]] = {
             extra="train",
         ),
         "sweep": Command(
-            "finedge.train.sweep.command:sweep",
+            "finedge.calib.sweep.command:sweep",
             "compare models fairly: equal search, seeds, controls, intervals",
-            show="finedge.train.sweep.show:show",
+            show="finedge.calib.sweep.show:show",
             extra="train",
         ),
     },
@@ -158,6 +158,11 @@ STAGES: dict[str, dict[str, Command]] = {
     "run a bundle": {
         "classify": Command(
             "finedge.runtime.stream.command:classify", "classify photos, a video or a camera"
+        ),
+        "events": Command(
+            "finedge.runtime.events.command:events",
+            "list the visits that classify --store kept; export them",
+            show="finedge.runtime.events.show:show",
         ),
         "serve": Command(
             "finedge.runtime.serve.command:serve",

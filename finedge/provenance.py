@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from finedge.confidence import Confidence
 from finedge.early_exit import MAX_EXITS, ExitRule, Segments
 from finedge.errors import BundleError
+from finedge.label_tree import LabelTreeRecord
 from finedge.schema import (
     Constraint,
     Count,
@@ -172,6 +173,7 @@ class CalibrationRecord:
         images_sha256: the digests of the images that gave the ranges.
         exits: when a frame leaves early, by variant and in running order; also for `REDUCED`.
             Only bundles with segments have them.
+        label_tree: groups of classes and when they are named; empty without `--label-tree`.
     """
 
     confidence: Mapping[str, Confidence | None] = field(default_factory=dict)
@@ -183,6 +185,7 @@ class CalibrationRecord:
     )
     method: Text = ""
     decision: DecisionRecord = field(default_factory=DecisionRecord)
+    label_tree: LabelTreeRecord = field(default_factory=LabelTreeRecord)
 
 
 def read_stage_record(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from finedge import redact
 from finedge.runtime.machine.cpu import CPUINFO, cpu_flags, cpu_name, listed_flags, owned_cores
 from finedge.runtime.ort.int8_products import OVERRIDE, int8_products, measured_products
 from finedge.runtime.variant.choose import SWITCH
@@ -25,6 +26,12 @@ def _cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINEDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password that one test learned would be hidden in the texts of all later ones."""
+    monkeypatch.setattr(redact, "_learned", {})
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

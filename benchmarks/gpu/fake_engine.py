@@ -136,6 +136,5 @@ def engine(cuda: Cuda, **options: Any) -> Engine:
     row = (QUERIES * CHANNELS,)
     half = np.dtype(np.float16)
     handle = Handle(cuda, Driver(LIBRARY), address, **options)
-    return Engine(
-        TRT, None, handle, EngineTensor("q", half, row), (EngineTensor("y", half, row),), 1, MOST
-    )
+    inputs, outputs = (EngineTensor("q", half, row),), (EngineTensor("y", half, row),)
+    return Engine(TRT, None, handle, inputs, outputs, 1, MOST)

@@ -136,18 +136,34 @@ class Light:
     def __call__(self, image: Image) -> Image:
         """Return `image` as this exposure shows it."""
         height, width = image.shape[:2]
-        curve = np.linspace(0, 1, 256)[:, None] ** self.gamma * self.gain
-        lit = cv2.LUT(image, np.clip(curve * 255, 0, 255).astype(np.uint8).reshape(1, 256, 3))
-        shade = cv2.resize(self.shade, (width, height), interpolation=cv2.INTER_LINEAR)
-        lit = cv2.multiply(lit, cv2.merge([shade] * 3), scale=1 / 255)
-        sigma = self.blur * height / 1000
-        if sigma > 0.25:
-            lit = cv2.GaussianBlur(lit, (0, 0), sigma)
         y, x = self.offset
         weight = self.noise / 32
         return cv2.addWeighted(
-            lit, 1, _grain()[y : y + height, x : x + width], weight, -128 * weight
+            self.lit(image), 1, _grain()[y : y + height, x : x + width], weight, -128 * weight
         )  # type: ignore[return-value]
+
+    def lit(
+        self, image: Image, *, shade: NDArray[np.uint8] | None = None, height: int | None = None
+    ) -> Image:
+        """Return `image` in this light and through this lens, without the sensor's noise.
+
+        A part of a picture comes with its part of `shade_at` and the height of the whole picture.
+        """
+        rows, columns = image.shape[:2]
+        curve = np.linspace(0, 1, 256)[:, None] ** self.gamma * self.gain
+        lit = cv2.LUT(image, np.clip(curve * 255, 0, 255).astype(np.uint8).reshape(1, 256, 3))
+        if shade is None:
+            shade = self.shade_at(width=columns, height=rows)
+        lit = cv2.multiply(lit, cv2.merge([shade] * 3), scale=1 / 255)
+        sigma = self.blur * (height or rows) / 1000
+        if sigma > 0.25:
+            lit = cv2.GaussianBlur(lit, (0, 0), sigma)
+        return lit  # type: ignore[return-value]
+
+    def shade_at(self, *, width: int, height: int) -> NDArray[np.uint8]:
+        """Return how much light falls on each pixel, uint8 [height, width]: 255 is all of it."""
+        size = (width, height)
+        return cv2.resize(self.shade, size, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
 def feathered(layer: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:

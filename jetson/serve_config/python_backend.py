@@ -79,12 +79,12 @@ class TritonPythonModel:
     def _prepare(self, file: bytes) -> NDArray[np.uint8] | str:
         """Return the network's input, or why there is none."""
         try:
-            (pixels,) = self._classifier.prepare([decode(file).image])
-            return np.asarray(pixels, np.uint8)
+            pixels: NDArray[np.uint8] = self._classifier.prepare([decode(file).image])[0]
         except Unreadable as error:
             return f"the picture {error}"
         except FinedgeError as error:
             return error.what
+        return pixels
 
     def _probabilities(self, rows: list[Any]) -> NDArray[np.floating]:
         if not rows:

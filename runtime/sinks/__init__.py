@@ -34,7 +34,7 @@ def _open_live(outputs: Outputs, context: Context) -> Sink | None:
 
     token = outputs.token if outputs.token is not None else os.environ.get("FINEDGE_TOKEN") or None
     cameras = context.names if len(context.names) > 1 else ()
-    return LivePage(
+    page = LivePage(
         outputs.serve,
         token=token,
         title=context.title,
@@ -42,6 +42,9 @@ def _open_live(outputs: Outputs, context: Context) -> Sink | None:
         quiet_s=context.quiet_s,
         classifier=context.classifier,
     )
+    if context.store is not None:
+        page.restore(context.store, cameras=context.names)
+    return page
 
 
 # Each function opens its sink, or returns None where the options do not ask for it. Results are

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.runtime.classifier import Classifier
+from finedge.runtime.events.event import Event
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,18 @@ class Result:
     """What became of one frame, or of a silence.
 
     Attributes:
-        record: the classify line: plain data, not to be changed.
+        record: the classify line: plain data, not to be changed. With a finder, the line of the
+            frame's first thing, or of an idle frame.
         image: the whole frame, uint8 [H, W, 3] RGB, not to be changed; None for `no_signal`.
         stream: which source of the command line, from 0.
         seconds: the frame's time on its source's own clock; None for photos, which have none.
         model_p: the model's top probability for this frame alone, before smoothing and holding;
             None for `no_signal`.
         abstained: `model_p` is below the bundle's threshold.
+        things: with a finder, the lines of all things in the frame, `record` first; empty for an
+            idle frame. None without a finder.
+        is_quiet: an idle frame whose line is left out, because one was printed a moment ago.
+        events: what began or ended with this frame, for the sinks of events.
     """
 
     record: dict[str, Any]
@@ -33,6 +39,14 @@ class Result:
     seconds: float | None = None
     model_p: float | None = None
     abstained: bool = False
+    things: tuple[dict[str, Any], ...] | None = None
+    is_quiet: bool = False
+    events: tuple[Event, ...] = ()
+
+    @property
+    def lines(self) -> tuple[dict[str, Any], ...]:
+        """The lines to print: one without a finder, else one for each thing."""
+        return () if self.is_quiet else self.things or (self.record,)
 
 
 class Sink(Protocol):
@@ -64,6 +78,8 @@ class Outputs:
         token: a password for the page. Without it, any address but this machine's own gets a
             random one, which is logged. FINEDGE_TOKEN in the environment does the same and does
             not show in the process list.
+        events: print a line for each visit that starts or ends, in place of a line for each frame;
+            with --find.
     """
 
     save: Path | None = None
@@ -73,6 +89,7 @@ class Outputs:
     collect_max_mib: float = 1024.0
     serve: str | None = None
     token: str | None = None
+    events: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,8 @@ class Context:
         stop: ends the run.
         quiet_s: a healthy run gives a result at least this often.
         classifier: what runs, for a sink that answers more than frames; any thread may call it.
+        store: the file that keeps visits, for a sink that shows those of earlier runs; it may not
+            be there yet.
     """
 
     title: str
@@ -96,3 +115,4 @@ class Context:
     stop: Callable[[], None]
     quiet_s: float = 0.0
     classifier: Classifier | None = None
+    store: Path | None = None

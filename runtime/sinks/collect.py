@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import logging
 import re
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from finedge.errors import SystemProblem, UsageError
 from finedge.files import writable_folder, write_bytes, write_text
 from finedge.regular_files import open_regular
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
+from finedge.runtime.sinks.kept_files import KeptFiles
 from finedge.runtime.sinks.queued import QueuedSink
 from finedge.sanitize import file_name
 
@@ -94,16 +93,12 @@ class FrameCollector:
     """
 
     options: CollectOptions
-    _kept: deque[tuple[Path, int]] = field(default_factory=deque)
-    _bytes: int = 0
+    _files: KeptFiles = field(init=False)
     _removed: int = 0
 
     def __post_init__(self) -> None:
-        # A name begins with its time, so names sort by age.
         paths = filter(_is_frame, self.options.folder.glob("*/*.jpg"))
-        for path in sorted(paths, key=lambda path: path.name):
-            self._remember(path, path.stat().st_size)
-        self._make_room(0)
+        self._files = KeptFiles(paths, max_bytes=self.options.max_mib * MIB)
         self._rewrite_index()  # its last line may be cut off
 
     def write(self, result: Result) -> None:
@@ -121,7 +116,7 @@ class FrameCollector:
         self._make_room(len(data))
         path = self._path(result.record)
         write_bytes(path, data)
-        self._remember(path, len(data))
+        self._files.add(path, len(data))
         line = {"image": str(path.relative_to(self.options.folder)), **result.record}
         with (self.options.folder / INDEX).open("a") as index:
             index.write(json.dumps(line) + "\n")
@@ -131,7 +126,10 @@ class FrameCollector:
         if self._removed:
             self._rewrite_index()
         log.info(
-            "%s holds %d frames, %.1f MiB", self.options.folder, len(self._kept), self._bytes / MIB
+            "%s holds %d frames, %.1f MiB",
+            self.options.folder,
+            len(self._files),
+            self._files.bytes / MIB,
         )
 
     def _path(self, record: dict[str, Any]) -> Path:
@@ -144,28 +142,18 @@ class FrameCollector:
         numbered = (path.with_name(f"{path.stem}-{i}.jpg") for i in itertools.count(1))
         return next(twin for twin in numbered if not twin.exists())
 
-    def _remember(self, path: Path, size: int) -> None:
-        self._kept.append((path, size))
-        self._bytes += size
-
     def _make_room(self, size: int) -> None:
-        while self._kept and self._bytes + size > self.options.max_mib * MIB:
-            path, freed = self._kept.popleft()
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it is not empty
-                path.parent.rmdir()  # an empty one would be a class without images
-            self._bytes -= freed
-            self._removed += 1
+        self._removed += self._files.make_room(size)
         # The index is written again only when half of its lines are of removed frames. So it stays
         # in proportion, at little cost.
-        if self._removed > 100 + len(self._kept):
+        if self._removed > 100 + len(self._files):
             self._rewrite_index()
 
     def _rewrite_index(self) -> None:
         self._removed = 0
         if not (self.options.folder / INDEX).exists():
             return
-        names = {str(path.relative_to(self.options.folder)) for path, _ in self._kept}
+        names = {str(path.relative_to(self.options.folder)) for path in self._files.paths}
         with open_regular(self.options.folder / INDEX) as index:
             lines = index.read().decode(errors="replace").splitlines()
         text = "".join(f"{line}\n" for line in lines if _image_of(line) in names)

@@ -16,22 +16,43 @@ COLOURS = {
     "unknown": (60, 200, 250),
     "stale": (60, 60, 240),
     "no_signal": (60, 60, 240),
+    "idle": (200, 200, 200),
 }  # BGR
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw(image: NDArray[np.uint8], record: dict[str, Any]) -> NDArray[np.uint8]:
+def draw(
+    image: NDArray[np.uint8],
+    record: dict[str, Any],
+    *,
+    things: Sequence[dict[str, Any]] = (),
+) -> NDArray[np.uint8]:
     """Return a copy of uint8 [H, W, 3] RGB as BGR, with the answer drawn on it.
 
-    Status, labels and age are in its upper left. A rectangle shows the region of interest.
+    Status, labels and age are in its upper left. A rectangle shows the region of interest. Each of
+    `things`, the lines of a frame with a finder, has its own rectangle with its label.
     """
     picture = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
     colour = COLOURS[record["status"]]
     if "roi" in record:
         x, y, w, h = record["roi"]
         cv2.rectangle(picture, (x, y), (x + w - 1, y + h - 1), colour, 2)
+    for thing in things:
+        _draw_box(picture, thing)
     _write(picture, lines(record), colour=colour)
     return picture
+
+
+def _draw_box(picture: NDArray[np.uint8], thing: dict[str, Any]) -> None:
+    x, y, w, h = thing["box"]
+    colour, scale = COLOURS[thing["status"]], max(0.35, picture.shape[0] / 1080)
+    cv2.rectangle(picture, (x, y), (x + w - 1, y + h - 1), colour, 2)
+    track = "" if thing["track"] is None else f"#{thing['track']} "
+    best = thing["top"][0]
+    text = f"{track}{_ascii(best['label'])} {100 * best['p']:.0f} %"
+    at = (x, max(y - 6, round(24 * scale)))
+    for ink, thick in ((0, 0, 0), 3), (colour, 1):
+        cv2.putText(picture, text, at, FONT, scale, ink, thick, cv2.LINE_AA)
 
 
 def lines(record: dict[str, Any]) -> list[str]:

@@ -28,13 +28,18 @@ class TextLines:
         self._widths: dict[str, int] = {}  # of the columns so far, in characters
 
     def write(self, result: Result) -> None:
-        """Print one line.
+        """Print the lines of a result.
 
         Raises:
             BrokenPipeError: the reader has gone.
         """
-        record = result.record
+        for record in result.lines:
+            self._write(result, record)
+
+    def _write(self, result: Result, record: Mapping[str, Any]) -> None:
         parts = [self._padded("name", self._name(result))]
+        if record.get("track") is not None:
+            parts.append(self._padded("track", styled(f"#{record['track']}", "dim")))
         if record["status"] != "ok":
             parts.append(styled(STATUS.get(record["status"], record["status"]), "yellow"))
         if record["top"]:

@@ -63,7 +63,7 @@ class VideoWriter:
             return
         if shutil.disk_usage(self.path.parent).free < MIN_FREE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        picture: cv2.typing.MatLike = draw(result.image, result.record)
+        picture: cv2.typing.MatLike = draw(result.image, result.record, things=result.things or ())
         if self._writer is None:
             self._size = picture.shape[1], picture.shape[0]
             self._writer = self._open()
@@ -92,6 +92,13 @@ class VideoWriter:
             )
         self._partial().replace(self.path)
         log.info("wrote %s", self.path)
+
+    def abandon(self) -> None:
+        """Leave no file, and nothing of one."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+        self._partial().unlink(missing_ok=True)
 
     def _fill(self, seconds: float | None) -> None:
         """Show the last frame until `seconds`."""

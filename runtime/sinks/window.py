@@ -50,7 +50,7 @@ class Window:
         if image is None:
             return
         self._last[result.stream], name = image, self._names[result.stream]
-        cv2.imshow(name, draw(image, result.record))
+        cv2.imshow(name, draw(image, result.record, things=result.things or ()))
         key = cv2.pollKey() & 0xFF  # first: a window is visible only after its events ran
         if key in ENDING_KEYS or cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1:
             self._stop()

@@ -12,19 +12,29 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from finedge.bundle import Bundle
-from finedge.errors import UsageError
+from finedge.errors import FinedgeError, UsageError
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.early_exit.record import log_exits
+from finedge.runtime.events.coarser import open_coarser
+from finedge.runtime.events.event import Event, EventSink
+from finedge.runtime.events.outputs import EventOutputs
+from finedge.runtime.events.sinks import EventSinks, open_event_sinks
+from finedge.runtime.events.visits import Coarser
+from finedge.runtime.find.options import MOTION, FindOptions, open_finders
+from finedge.runtime.look_twice.options import ONE_LOOK, LookOptions
 from finedge.runtime.serve.share import share_session
-from finedge.runtime.sinks import Context, Outputs, open_sinks
+from finedge.runtime.sinks import Context, Outputs, Result, Sink, open_sinks
+from finedge.runtime.sinks.jsonl import open_event_lines
 from finedge.runtime.sources import Source, mask, open_source
 from finedge.runtime.sources.base import DEFAULT_CAPTURE, CaptureOptions
 from finedge.runtime.stream.decide import MARGIN, Holding, Rules, Smoothing
-from finedge.runtime.stream.pipeline import Pipeline
+from finedge.runtime.stream.objects import ObjectResults, ObjectRules
+from finedge.runtime.stream.pipeline import Answer, Detections, Output, Pipeline
 from finedge.runtime.stream.region import Region
 from finedge.runtime.stream.results import Results
 from finedge.runtime.stream.shutdown import exit_after_signal, stop_on_signals
 from finedge.runtime.stream.stream import NO_SIGNAL_MS
+from finedge.runtime.track.tracker import TrackRule
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +43,8 @@ SourceNames = Annotated[
 ]
 
 ONLY_STDOUT = Outputs()
+FIND_NOTHING = FindOptions()
+NO_EVENTS = EventOutputs()
 MAX_TIMEOUT_S = 3600.0
 
 
@@ -133,14 +145,18 @@ def classify(
     backend: str = "auto",
     topk: int = 5,
     early_exit: bool = False,
+    look: OmitArgPrefixes[LookOptions] = ONE_LOOK,
     capture: OmitArgPrefixes[CaptureOptions] = DEFAULT_CAPTURE,
     limits: OmitArgPrefixes[RunLimits] = RunLimits(),
     decisions: OmitArgPrefixes[DecisionOptions] = DecisionOptions(),
+    finding: OmitArgPrefixes[FindOptions] = FIND_NOTHING,
     outputs: OmitArgPrefixes[Outputs] = ONLY_STDOUT,
+    event_outputs: OmitArgPrefixes[EventOutputs] = NO_EVENTS,
 ) -> None:
     """Classify images, a video, a camera or several.
 
-    Each frame gives one line: JSON in a pipe, and text for people on a terminal.
+    Each frame gives one line: JSON in a pipe, and text for people on a terminal. With --find each
+    thing in a frame gives one; with --events each visit gives two.
 
     A camera or test:// gives its newest frame; frames that came too fast are dropped and counted.
     Files give every frame. Frames of several sources go through the model together. The first
@@ -150,29 +166,40 @@ def classify(
         bundle: the bundle to run.
         sources: photo.jpg, photos/, 'photos/*.jpg' (in quotes), clip.mp4, /dev/video0 or its
             number, csi://0, rtsp://..., http://..., a GStreamer pipeline that ends in appsink (in
-            quotes), or test:// (a rendered scene).
+            quotes), test:// (a rendered scene) or 'test://?birds=3' (a scene to find birds in).
         variant: fp32, fp16 or int8; auto is the one that `finedge choose` names.
         backend: a backend, or auto for the first that runs on this machine.
         topk: how many labels a line holds.
         early_exit: run the rest of the model only where no exit is sure; the log ends with the
             share of frames that left at each.
+        look: a second look at a part of each frame.
         capture: what a live source is asked for.
         limits: when the run ends and when a line warns.
         decisions: how an answer is made.
+        finding: how the things in a frame are found.
         outputs: where results go besides stdout.
+        event_outputs: where the starts and ends of visits go besides stdout.
     """
     _check_sources(sources)
     loaded = Bundle.load(bundle)  # before the sources: a swapped order is then named
     rules, region = decisions.rules(), decisions.region()
+    finders = open_finders(finding, cameras=len(sources))
+    _refuse_with_finder(finding, decisions=decisions, outputs=outputs)
+    _refuse_events_without_finder(finding, event_outputs)
     with exit_after_signal(), ExitStack() as exits:
         opened = [
             exits.enter_context(open_source(source, capture=capture, **limits.source_options))
             for source in sources
         ]
-        _refuse_photos(opened, limits=limits, decisions=decisions)
+        _refuse_photos(opened, limits=limits, decisions=decisions, finding=finding)
         classifier = exits.enter_context(
             Classifier.open(
-                loaded, variant=variant, backend=backend, topk=topk, early_exit=early_exit
+                loaded,
+                variant=variant,
+                backend=backend,
+                topk=topk,
+                early_exit=early_exit,
+                look=look,
             )
         )
         shared = share_session(classifier) if outputs.serve else classifier
@@ -184,8 +211,16 @@ def classify(
             interval_s=limits.interval,
             limit=limits.frames,
             region=region,
+            finders=finders,
         )
-        interrupted = _run(pipeline, results, outputs=outputs, quiet_s=limits.quiet_s)
+        objects = None
+        if finders:
+            coarser = open_coarser(loaded, variant=classifier.variant)
+            objects = ObjectResults(results, finders, _object_rules(finding, coarser))
+        run = Run(pipeline, results, objects)
+        interrupted = _run(
+            run, outputs=outputs, event_outputs=event_outputs, quiet_s=limits.quiet_s
+        )
         log_exits(classifier.session)
     if interrupted:
         raise KeyboardInterrupt
@@ -205,25 +240,70 @@ def _check_sources(sources: tuple[str, ...]) -> None:
         )
 
 
-def _run(pipeline: Pipeline, results: Results, *, outputs: Outputs, quiet_s: float) -> bool:
+@dataclass(frozen=True)
+class Run:
+    """What turns sources into results; `objects` is there where a finder runs."""
+
+    pipeline: Pipeline
+    results: Results
+    objects: ObjectResults | None = None
+
+    def result(self, output: Output) -> Result:
+        """Return the result for an output of the pipeline."""
+        if self.objects is not None and not isinstance(output, Answer):
+            return self.objects(output)
+        assert not isinstance(output, Detections)
+        return self.results(output)
+
+    def ends(self) -> tuple[Event, ...]:
+        """Return the ends of the visits that are open at the end of the run."""
+        return () if self.objects is None else self.objects.close()
+
+
+def _run(run: Run, *, outputs: Outputs, event_outputs: EventOutputs, quiet_s: float) -> bool:
     """Write every result to every sink; return whether a signal ended the run."""
-    context = _context(pipeline, results, quiet_s=quiet_s)
+    pipeline, results = run.pipeline, run.results
+    context = _context(pipeline, results, quiet_s=quiet_s, store=event_outputs.store)
     try:
         with (
             open_sinks(outputs, context) as sinks,
+            open_event_sinks(event_outputs, context) as events,
             pipeline,
             stop_on_signals(pipeline.stop) as interrupted,
         ):
-            for answer in pipeline:
-                result = results(answer)
-                for sink in sinks:
-                    sink.write(result)
+            lines = [open_event_lines()] if outputs.events else []
+            _write_all(run, sinks, events, lines=lines)
     finally:
         log.info(results.summary(pipeline.counts))
     return interrupted.is_set()
 
 
-def _context(pipeline: Pipeline, results: Results, *, quiet_s: float) -> Context:
+def _write_all(
+    run: Run, sinks: Sequence[Sink], events: EventSinks, *, lines: Sequence[EventSink]
+) -> None:
+    """Write every result and event. Open visits end with the run, also when a source is lost."""
+
+    def write(happened: tuple[Event, ...]) -> None:
+        for event in happened:
+            for sink in (*lines, events):
+                sink.write(event)
+
+    try:
+        for answer in run.pipeline:
+            result = run.result(answer)
+            for sink in sinks:
+                sink.write(result)
+            events.see(result)
+            write(result.events)
+    except FinedgeError:
+        write(run.ends())
+        raise
+    write(run.ends())
+
+
+def _context(
+    pipeline: Pipeline, results: Results, *, quiet_s: float, store: Path | None
+) -> Context:
     infos = [source.info for source in results.sources]
     return Context(
         results.classifier.bundle.name,
@@ -233,11 +313,54 @@ def _context(pipeline: Pipeline, results: Results, *, quiet_s: float) -> Context
         stop=pipeline.stop,
         quiet_s=quiet_s,
         classifier=results.classifier,
+        store=store,
     )
 
 
+def _object_rules(finding: FindOptions, coarser: Coarser | None) -> ObjectRules:
+    return ObjectRules(finding.idle_s, TrackRule(gap_s=finding.visit_gap_s), coarser=coarser)
+
+
+def _refuse_events_without_finder(finding: FindOptions, outputs: EventOutputs) -> None:
+    """Refuse what would wait for events for ever; --metrics counts frames too."""
+    asked = {
+        "--store": outputs.store,
+        "--mqtt": outputs.mqtt,
+        "--webhook": outputs.webhook,
+        "--clips": outputs.clips,
+    }
+    without = [option for option, value in asked.items() if value is not None]
+    if without and not finding.is_on:
+        raise UsageError(
+            f"{' '.join(without)} without --find", expected="--find motion or MODEL.onnx"
+        )
+
+
+def _refuse_with_finder(
+    finding: FindOptions, *, decisions: DecisionOptions, outputs: Outputs
+) -> None:
+    """Refuse what makes no sense with a finder, or without one."""
+    if not finding.is_on:
+        if outputs.events:
+            raise UsageError("--events without --find", expected="--find motion or MODEL.onnx")
+        return
+    if decisions != DecisionOptions():
+        raise UsageError(
+            "--find with --smooth, --hold or --roi",
+            expected="one of them: a track pools the answers of a thing, and --zone takes a part",
+        )
+    if outputs.collect is not None:
+        raise UsageError(
+            "--find with --collect", expected="--collect, which keeps whole frames, without --find"
+        )
+
+
 def _refuse_photos(
-    sources: Sequence[Source], *, limits: RunLimits, decisions: DecisionOptions
+    sources: Sequence[Source],
+    *,
+    limits: RunLimits,
+    decisions: DecisionOptions,
+    finding: FindOptions,
 ) -> None:
     """Refuse photos where an option counts seconds: there is no time between photos."""
     photos = [s.info.uri for s in sources if not s.live and not s.info.fps]
@@ -245,4 +368,8 @@ def _refuse_photos(
         raise UsageError(
             f"--smooth {decisions.smooth:g} --interval {limits.interval:g} for {photos[0]}",
             expected="a camera or a video: photos have no time",
+        )
+    if photos and finding.find == MOTION:
+        raise UsageError(
+            f"--find motion for {photos[0]}", expected="a camera or a video: photos do not move"
         )

@@ -1,5 +1,9 @@
 """Capture, preprocessing and inference side by side: each stage has its own thread.
 
+With finders, the preprocessing stage also finds the things in a frame. The crops of all sources are
+then prepared as one batch, and go through the model at most `MAX_CROPS` at a time. A frame in which
+nothing was found does not reach the model.
+
 A stage hands over one item at a time, and begins the next only when that was taken. So at most one
 prepared batch waits while one is in inference. An answer for a live source is therefore never older
 than one frame period + max(preprocess, inference) + inference, however slow the stages are.
@@ -19,14 +23,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from finedge.runtime.find.box import Box
+from finedge.runtime.find.camera import CameraFinder
 from finedge.runtime.sources import Frame, Source
 from finedge.runtime.stream.region import Region
 from finedge.runtime.stream.slot import Slot
-from finedge.runtime.stream.stream import NO_SIGNAL_MS, POLL_S, FrameCounts, Stream
+from finedge.runtime.stream.stream import NO_SIGNAL_MS, POLL_S, FrameCounts, Stream, seconds_of
 
 log = logging.getLogger(__name__)
 
 FINISH_S = 2.0  # for the work in hand when a stop is asked for
+MAX_CROPS = 16  # more of them go through the model one batch after another: memory is bounded
 
 
 class BatchModel(Protocol):
@@ -38,8 +45,10 @@ class BatchModel(Protocol):
     def prepare(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Preprocess frames into the network's input."""
 
-    def scores(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 [B, classes] for a prepared batch."""
+    def scores(
+        self, batch: NDArray[np.uint8], *, frames: Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
+        """Return float32 [B, classes] for a prepared batch, and the frames it was made of."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +66,54 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Detections:
+    """What a finder found in a frame of source number `stream`.
+
+    `scores` is float32 [boxes, classes]. `find_ms` is the wall time of finding in this frame. The
+    other times are those of the whole batch, as in `Answer`.
+    """
+
+    stream: int
+    frame: Frame
+    boxes: tuple[Box, ...]
+    scores: NDArray[np.float32]
+    find_ms: float
+    preprocess_ms: float
+    infer_ms: float
+
+
+@dataclass(frozen=True)
 class Silence:
     """Source number `stream`, a live one, gave no frame for too long."""
 
     stream: int
 
 
+Output = Answer | Detections | Silence
+
+
+@dataclass(frozen=True)
+class Item:
+    """A frame, or a silence (None), of source number `stream`.
+
+    `boxes` is None where no finder runs.
+    """
+
+    stream: int
+    frame: Frame | None
+    boxes: tuple[Box, ...] | None = None
+    find_ms: float = 0.0
+
+
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames (or silences, None) with the number of their source, and the frames' input pixels."""
+    """Frames and silences, and the input pixels: a row for each frame, or for each box.
 
-    items: tuple[tuple[int, Frame | None], ...]
+    `images` are the parts of the frames that the pixels were made of, without a copy.
+    """
+
+    items: tuple[Item, ...]
+    images: tuple[NDArray[np.uint8], ...]
     pixels: NDArray[np.uint8] | None
     preprocess_ms: float
 
@@ -86,7 +132,8 @@ class Pipeline:
         no_signal_ms: a silence of a live source, in ms.
         interval_s: at most one frame of a source in this time.
         limit: end after so many frames of all sources together.
-        region: the part of each frame that is prepared.
+        region: the part of each frame that is prepared; not with finders.
+        finders: one for each source. The output is then `Detections` in place of `Answer`.
 
     Examples:
         >>> from finedge.runtime.classifier import Classifier
@@ -112,8 +159,10 @@ class Pipeline:
         interval_s: float = 0.0,
         limit: int | None = None,
         region: Region | None = None,
+        finders: Sequence[CameraFinder] = (),
     ) -> None:
-        self._model, self._region = model, region
+        self._model, self._region, self._finders = model, region, finders
+        self._sources = sources
         self._left = float("inf") if limit is None else limit
         self._changed, self._stopping = threading.Condition(), threading.Event()
         self._exits = ExitStack()
@@ -123,7 +172,7 @@ class Pipeline:
         ]
         self._patience_s = min(POLL_S, no_signal_ms / 1e3)
         self._prepared: Slot[FrameBatch] = Slot(every=True)
-        self._answered: Slot[list[Answer | Silence]] = Slot(every=True)
+        self._answered: Slot[list[Output]] = Slot(every=True)
         self._threads = [
             _thread("prepare", self._prepare_all, self._prepared),
             _thread("infer", self._infer_all, self._answered),
@@ -137,7 +186,7 @@ class Pipeline:
             thread.start()
         return self
 
-    def __iter__(self) -> Iterator[Answer | Silence]:
+    def __iter__(self) -> Iterator[Output]:
         while self._wait() and (answers := self._answered.take()) is not None:
             yield from answers
 
@@ -179,7 +228,7 @@ class Pipeline:
 
     def _prepare_all(self) -> None:
         while self._prepared.wait_free() and self._left > 0 and not self._stopping.is_set():
-            items = tuple(self._take())
+            items = tuple(self._taken())
             if items:
                 self._prepared.put(self._prepare(items))
             for stream in self._streams:
@@ -190,12 +239,20 @@ class Pipeline:
                 with self._changed:
                     self._changed.wait_for(self._has_news, self._patience_s)
 
-    def _take(self) -> Iterator[tuple[int, Frame | None]]:
+    def _taken(self) -> Iterator[Item]:
         for number, stream in enumerate(self._streams):
             for frame in stream.poll() if self._left > 0 else ():
                 if frame is not None:
                     self._left -= 1
-                yield number, frame
+                yield self._found(number, frame)
+
+    def _found(self, number: int, frame: Frame | None) -> Item:
+        if frame is None or not self._finders:
+            return Item(number, frame)
+        start = time.perf_counter()
+        seconds = seconds_of(self._sources[number], frame) or 0.0
+        boxes = self._finders[number](frame.image, seconds=seconds)
+        return Item(number, frame, boxes, 1e3 * (time.perf_counter() - start))
 
     def _has_news(self) -> bool:
         # A stream that ended before the others is ready for ever, but has no news.
@@ -203,13 +260,20 @@ class Pipeline:
             return True
         return any(stream.ready and not stream.ended for stream in self._streams)
 
-    def _prepare(self, items: tuple[tuple[int, Frame | None], ...]) -> FrameBatch:
+    def _prepare(self, items: tuple[Item, ...]) -> FrameBatch:
         start = time.perf_counter()
-        images = [frame.image for _, frame in items if frame is not None]
-        if self._region:
-            images = [self._region.crop(image) for image in images]
+        images = [image for item in items for image in self._images(item)]
         pixels = self._model.prepare(images) if images else None
-        return FrameBatch(items, pixels, 1e3 * (time.perf_counter() - start))
+        return FrameBatch(items, tuple(images), pixels, 1e3 * (time.perf_counter() - start))
+
+    def _images(self, item: Item) -> list[NDArray[np.uint8]]:
+        """Return what the model sees of an item."""
+        if item.frame is None:
+            return []
+        image = item.frame.image
+        if item.boxes is not None:
+            return [self._finders[item.stream].crop(image, box) for box in item.boxes]
+        return [self._region.crop(image) if self._region else image]
 
     def _infer_all(self) -> None:
         try:
@@ -218,20 +282,39 @@ class Pipeline:
         finally:
             self._prepared.leave()
 
-    def _infer(self, batch: FrameBatch) -> list[Answer | Silence]:
+    def _infer(self, batch: FrameBatch) -> list[Output]:
         start = time.perf_counter()
-        rows = iter(() if batch.pixels is None else self._model.scores(batch.pixels))
+        pixels, images = batch.pixels, batch.images
+        rows = iter(() if pixels is None else self._scores(pixels, images))
         infer_ms = 1e3 * (time.perf_counter() - start)
-        return [
-            Silence(number)
-            if frame is None
-            else Answer(number, frame, next(rows), batch.preprocess_ms, infer_ms)
-            for number, frame in batch.items
-        ]
+        return [_output(item, rows, batch.preprocess_ms, infer_ms) for item in batch.items]
+
+    def _scores(
+        self, pixels: NDArray[np.uint8], images: Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
+        if not self._finders or len(pixels) <= MAX_CROPS:
+            return self._model.scores(pixels, frames=images)
+        parts = (slice(i, i + MAX_CROPS) for i in range(0, len(pixels), MAX_CROPS))
+        scores = [self._model.scores(pixels[part], frames=images[part]) for part in parts]
+        return np.concatenate(scores)
+
+
+def _output(
+    item: Item, rows: Iterator[NDArray[np.float32]], preprocess_ms: float, infer_ms: float
+) -> Output:
+    """Return what becomes of an item; `rows` gives the next row of scores."""
+    if item.frame is None:
+        return Silence(item.stream)
+    if item.boxes is None:
+        return Answer(item.stream, item.frame, next(rows), preprocess_ms, infer_ms)
+    own = [next(rows) for _ in item.boxes]
+    scores = np.stack(own) if own else np.zeros((0, 0), np.float32)
+    times = (item.find_ms, preprocess_ms, infer_ms)
+    return Detections(item.stream, item.frame, item.boxes, scores, *times)
 
 
 def _thread(
-    name: str, work: Callable[[], None], out: Slot[FrameBatch] | Slot[list[Answer | Silence]]
+    name: str, work: Callable[[], None], out: Slot[FrameBatch] | Slot[list[Output]]
 ) -> threading.Thread:
     """Return a thread that does `work` and closes `out` with the error of `work`, if any."""
 

@@ -20,7 +20,7 @@ from finedge.runtime.sinks.base import Result
 from finedge.runtime.sources import Frame, Source
 from finedge.runtime.stream.decide import Decider, Rules
 from finedge.runtime.stream.percentiles import RunPercentiles
-from finedge.runtime.stream.pipeline import Answer, Silence
+from finedge.runtime.stream.pipeline import Answer, Detections, Silence
 from finedge.runtime.stream.region import Region
 from finedge.runtime.stream.stream import FrameCounts, seconds_of
 
@@ -33,6 +33,7 @@ class SourceState:
 
     decider: Decider
     answered: int = 0
+    idle: int = 0
     silences: int = 0
     ages_ms: RunPercentiles = field(default_factory=RunPercentiles)
 
@@ -79,9 +80,7 @@ class Results:
     def __call__(self, answer: Answer | Silence) -> Result:
         """Return the result for an answer or a silence of the pipeline."""
         if isinstance(answer, Silence):
-            self.states[answer.stream].silences += 1
-            name = self.sources[answer.stream].info.uri
-            return Result(self._empty_record(name, status="no_signal"), stream=answer.stream)
+            return self.silence(answer)
         frame, start = answer.frame, time.perf_counter()
         seconds = seconds_of(self.sources[answer.stream], frame)
         p = self.classifier.probabilities(answer.scores[None])
@@ -90,12 +89,18 @@ class Results:
         if decided:
             top = self._decide(answer, p[0], seconds=seconds)
         post_ms = 1e3 * (time.perf_counter() - start)
-        record = self._record(answer, top, post_ms=post_ms)
+        record = self.record(answer, top, age_ms=self.count(answer), post_ms=post_ms)
         if decided:
-            record["raw_top"] = _plain(model_top)
+            record["raw_top"] = plain(model_top)
         model_p = model_top[0].p
         abstained = self.classifier.abstains(model_p)
         return Result(record, frame.image, answer.stream, seconds, model_p, abstained)
+
+    def silence(self, silence: Silence) -> Result:
+        """Return the result for a silence."""
+        self.states[silence.stream].silences += 1
+        name = self.sources[silence.stream].info.uri
+        return Result(self._empty_record(name, status="no_signal"), stream=silence.stream)
 
     def summary(self, counts: Sequence[FrameCounts]) -> str:
         """Return counts, rate and ages, one line for each source.
@@ -106,7 +111,9 @@ class Results:
         lines = []
         for source, count, state in zip(self.sources, counts, self.states, strict=True):
             silences = f", {state.silences} times no signal" if state.silences else ""
-            counted = f"{count.captured} frames captured, {state.answered} classified"
+            counted = f"{count.captured} frames captured, {state.answered - state.idle} classified"
+            if state.idle:
+                counted += f", {state.idle} idle (nothing found, not classified)"
             rate = f"{state.answered / passed_s:.1f} frames/s"
             line = f"{source.info.uri}: {counted}, {count.dropped} dropped{silences}; {rate}"
             if source.live:  # the age of a file's frame says nothing
@@ -124,30 +131,36 @@ class Results:
         (top,) = self.classifier.rank(p[None], first=label)
         return top
 
-    def _record(self, answer: Answer, top: tuple[Ranked, ...], *, post_ms: float) -> dict[str, Any]:
-        frame, age_ms = answer.frame, self._count(answer)
+    def record(
+        self,
+        answer: Answer | Detections,
+        top: tuple[Ranked, ...],
+        *,
+        age_ms: float,
+        post_ms: float,
+    ) -> dict[str, Any]:
+        """Return the line of an answer, or of one of the things in a frame; no `top`: idle."""
+        frame = answer.frame
         stale_ms = self.stale_ms if self.sources[answer.stream].live else float("inf")
-        unknown = self.classifier.abstains(top[0].p)
+        unknown = bool(top) and self.classifier.abstains(top[0].p)
         status = status_of(age_ms=age_ms, stale_ms=stale_ms, unknown=unknown)
-        record = self._empty_record(frame.name, status=status)
+        record = self._empty_record(frame.name, status=status if top else "idle")
         if self.region:
             record["roi"] = list(self.region.pixels(*frame.image.shape[:2]))
-        stages = {
-            "decode": frame.decode_ms,
-            "preprocess": answer.preprocess_ms,
-            "infer": answer.infer_ms,
-            "post": post_ms,
-        }
+        stages = {"decode": frame.decode_ms}
+        if isinstance(answer, Detections):
+            stages["find"] = answer.find_ms
+        stages |= {"preprocess": answer.preprocess_ms, "infer": answer.infer_ms, "post": post_ms}
         return record | {
             "frame": frame.index,
             "captured_at": _wall_time(frame),
             "age_ms": round(age_ms, 3),
-            "top": _plain(top),
+            "top": plain(top),
             "ms": {stage: round(ms, 3) for stage, ms in stages.items()},
         }
 
-    def _count(self, answer: Answer) -> float:
-        """Count an answer; return its age in ms."""
+    def count(self, answer: Answer | Detections) -> float:
+        """Count an answered frame; return its age in ms."""
         state = self.states[answer.stream]
         age_ms = (time.monotonic_ns() - answer.frame.captured_ns) / 1e6
         state.answered += 1
@@ -187,5 +200,6 @@ def _wall_time(frame: Frame) -> str:
     return text.replace("+00:00", "Z")
 
 
-def _plain(top: tuple[Ranked, ...]) -> list[dict[str, Any]]:
+def plain(top: tuple[Ranked, ...]) -> list[dict[str, Any]]:
+    """Return ranked labels as plain data."""
     return [{"index": t.index, "label": t.label, "p": round(t.p, 6)} for t in top]

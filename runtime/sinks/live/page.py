@@ -8,8 +8,10 @@ import logging
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 
 from finedge.runtime.classifier import Classifier
+from finedge.runtime.events.listing import Filter, Listing
 from finedge.runtime.serve.access import AccessGate, choose_token, parse_address, url
 from finedge.runtime.serve.app import create_app
 from finedge.runtime.serve.batcher import Batcher, BatchLimits
@@ -18,7 +20,7 @@ from finedge.runtime.serve.server import WebServer
 from finedge.runtime.sinks.base import Result
 from finedge.runtime.sinks.live.routes import PageRoutes
 from finedge.runtime.sinks.live.state import LiveState
-from finedge.runtime.sinks.live.visits import VisitLog
+from finedge.runtime.sinks.live.visits import MAX_VISITS, VisitLog
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +82,22 @@ class LivePage:
     def write(self, result: Result) -> None:
         """Take a result, and the visits that began or ended with it."""
         self._state.write(result)
-        for event in getattr(result, "events", ()):
+        for event in result.events:
             self.visits.write(event)
+
+    def restore(self, store: Path, *, cameras: Sequence[str]) -> None:
+        """Show the visits that a file of `--store` keeps of earlier runs, if there is one.
+
+        `cameras` are the names of all sources.
+
+        Raises:
+            DataError: the file is no store.
+        """
+        if not store.is_file() or not store.stat().st_size:
+            return
+        with Listing.opened(store) as listing:
+            records = listing.events(Filter(limit=MAX_VISITS))
+            self.visits.restore(records, crop=listing.crop, cameras=cameras)
 
     def close(self) -> None:
         """Close the port and every connection, in bounded time."""

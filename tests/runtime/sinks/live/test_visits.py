@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 from PIL import Image
 
 from finedge.runtime.events.event import Event
+from finedge.runtime.events.notice import Notice
+from finedge.runtime.events.store import Store
 from finedge.runtime.sinks.live.page import LivePage
 from finedge.runtime.sinks.live.visits import CROP_SIDE, MAX_VISITS, VisitLog
 from tests.runtime.sinks.live.test_http import TOKEN, ask
@@ -111,6 +115,26 @@ def test_visits_of_an_earlier_run_are_shown_again(event: Make) -> None:
     assert (log.crop("visit/2"), log.crop("visit/1")) == (b"jpeg", b"")
 
 
+def test_the_page_begins_with_what_the_store_keeps(
+    serve: Serve, event: Make, tmp_path: Path
+) -> None:
+    path, page = tmp_path / "visits.db", serve()
+    page.restore(path, cameras=())  # there is none yet
+    store = Store(path)
+    for number in range(3):
+        store.put(Notice.of(event(number, kind="started", stream=number)))
+    store.close()
+    page.restore(path, cameras=("camera 0", "camera 1"))
+    visits = json.loads(ask(page, "/visits.json")[1])["visits"]
+    assert [(v["id"], v["stream"]) for v in visits] == [
+        ("visit/0", 0),
+        ("visit/1", 1),
+        ("visit/2", -1),
+    ]
+    body = ask(page, "/crop.jpg?id=visit%2F2")[1]
+    assert Image.open(io.BytesIO(body)).size == (48, 64)
+
+
 def test_visits_and_crops_are_served_to_those_who_may_see_them(serve: Serve, event: Make) -> None:
     page, closed = serve(), serve(token=TOKEN)
     for each in (page, closed):
@@ -125,9 +149,8 @@ def test_visits_and_crops_are_served_to_those_who_may_see_them(serve: Serve, eve
 
 
 def test_a_result_brings_its_visits_to_the_page(serve: Serve, result: Any, event: Make) -> None:
-    page, seen = serve(), result(0)
-    object.__setattr__(seen, "events", (event(3, kind="started"),))
-    page.write(seen)
+    page = serve()
+    page.write(replace(result(0), events=(event(3, kind="started"),)))
     assert [v["id"] for v in json.loads(page.visits.to_json())["visits"]] == ["visit/3"]
 
 

@@ -1,0 +1,76 @@
+"""An event as the sinks keep it: its best crop is a JPEG, so that a long queue stays small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from finedge.runtime.events.event import Event
+from finedge.runtime.sinks import Result
+from finedge.runtime.sinks.live.camera import to_jpeg
+
+NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An event without the pixels of its crop.
+
+    Attributes:
+        event: its `crop` is empty: the crop is often a view that keeps a whole frame in memory.
+        jpeg: the best crop, at most 960 pixels a side.
+    """
+
+    event: Event
+    jpeg: bytes
+
+    @classmethod
+    def of(cls, event: Event) -> Notice:
+        """Encode the crop of an event."""
+        return cls(replace(event, crop=NO_PIXELS), to_jpeg(event.crop))
+
+    @property
+    def key(self) -> str:
+        """What makes it one delivery: the same event sent again has the same key."""
+        return f"{self.event.id}-{self.event.kind}"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the notices of a sink.
+
+    Attributes:
+        delivered: those that arrived.
+        lost: those that were dropped or refused.
+        waiting: those in its queue.
+    """
+
+    delivered: int = 0
+    lost: int = 0
+    waiting: int = 0
+
+
+class NoticeSink(Protocol):
+    """Takes notices and results, one after another, from one thread; no call waits."""
+
+    @property
+    def name(self) -> str:
+        """Its option, without the dashes."""
+
+    def see(self, result: Result) -> None:
+        """Look at a result of the stream, before the notices that follow from it."""
+
+    def write(self, notice: Notice) -> None:
+        """Take the next notice."""
+
+    def finish(self) -> None:
+        """Take no more, and begin to end."""
+
+    def close(self) -> None:
+        """Wait for the end, in bounded time."""
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the notices so far."""

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from finedge.errors import SystemProblem, UsageError
+from finedge.redact import mask_text
+from finedge.runtime.events import outbox
+from finedge.runtime.events.mqtt import Mqtt
+from finedge.runtime.events.mqtt_address import PASSWORD, Broker
+from finedge.runtime.events.notice import Counts
+from finedge.runtime.events.outputs import EventOutputs
+from finedge.runtime.events.sinks import open_event_sinks
+from tests.runtime.events.broker import Mosquitto, Subscriber, running
+from tests.runtime.events.make import CONTEXT, make_event, make_notice, wait_until
+
+pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is missing: pip install finedge[events]")
+
+# Publishes one event, and waits to be killed.
+PUBLISHER = """
+import sys, time
+from tests.runtime.events.test_mqtt import publisher
+from tests.runtime.events.make import make_notice, wait_until
+sink = publisher(int(sys.argv[1]))
+sink.write(make_notice(1))
+wait_until(lambda: sink.counts.delivered)
+print("published", flush=True)
+time.sleep(60)
+"""
+
+
+def publisher(port: int, *, discovery: str = "", size: int = 100) -> Mqtt:
+    broker = Broker("127.0.0.1", port, "birds")
+    return Mqtt(broker, CONTEXT, discovery_prefix=discovery, size=size)
+
+
+@contextmanager
+def subscribed(broker: Mosquitto, **login: str) -> Iterator[Subscriber]:
+    subscriber = Subscriber(broker.port, **login)
+    wait_until(lambda: subscriber.connected)
+    try:
+        yield subscriber
+    finally:
+        subscriber.close()
+
+
+def keys(payloads: list[bytes]) -> list[tuple[int, str]]:
+    return [(record["track"], record["event"]) for record in map(json.loads, payloads)]
+
+
+def test_events_and_states_reach_a_broker(tmp_path: Path) -> None:
+    with running(tmp_path) as broker, subscribed(broker) as subscriber:
+        outputs = EventOutputs(mqtt=f"mqtt://127.0.0.1:{broker.port}/birds/garden")
+        with open_event_sinks(outputs, CONTEXT) as sinks:
+            sinks.write(make_event(1))
+            sinks.write(make_event(2, stream=1))
+            wait_until(lambda: len(subscriber.topic("birds/garden/camera1/today")) == 1)
+            sinks.write(make_event(1, "ended"))
+        wait_until(lambda: b"offline" in subscriber.topic("birds/garden/status"))
+        last = dict(subscriber.messages)
+    assert sinks.counts["mqtt"] == Counts(3, 0, 0)
+    events = subscriber.topic("birds/garden/events")
+    assert keys(events) == [(1, "started"), (2, "started"), (1, "ended")]
+    assert json.loads(events[2]) == make_event(1, "ended").record()
+    assert last["birds/garden/camera0/last"] == events[2]
+    assert last["birds/garden/camera0/crop"] == make_notice(1).jpeg
+    assert (last["birds/garden/camera0/present"], last["birds/garden/camera1/present"]) == (
+        b"OFF",
+        b"ON",
+    )
+    today = json.loads(last["birds/garden/camera0/today"])
+    assert (today["visits"], today["labels"]) == (1, {"red": 1})
+    assert subscriber.topic("birds/garden/status") == [b"online", b"offline"]
+
+
+def test_home_assistant_finds_entities_with_topics_that_exist(tmp_path: Path) -> None:
+    with running(tmp_path) as broker:
+        sink = publisher(broker.port, discovery="homeassistant")
+        for number in (1, 2):
+            sink.write(make_notice(number, stream=number - 1))
+        with subscribed(broker, name="first") as first:
+            wait_until(lambda: first.topic("birds/camera1/today"))
+        with subscribed(broker) as subscriber:
+            wait_until(lambda: len(subscriber.retained) >= 8 + 1 + 8)
+        sink.close()
+    found = {t: json.loads(p) for t, p in subscriber.retained.items() if t.endswith("/config")}
+    assert len(found) == 8
+    assert {topic.split("/")[1] for topic in found} == {
+        "sensor",
+        "binary_sensor",
+        "image",
+    }
+    assert len({entity["unique_id"] for entity in found.values()}) == 8
+    for topic, entity in found.items():
+        assert topic.startswith("homeassistant/")
+        assert topic.count("/") == 4
+        assert entity["device"]["identifiers"] == ["finedge_birds"]
+        assert subscriber.retained[entity["availability_topic"]] == b"online"
+        read = entity.get("image_topic") or entity["state_topic"]
+        assert read in subscriber.retained
+
+
+def test_a_broker_that_stops_and_starts_gets_every_event_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with running(tmp_path) as broker, subscribed(broker) as subscriber:
+        sink = publisher(broker.port)
+        sink.write(make_notice(0))
+        wait_until(lambda: sink.counts.delivered == 1)
+        broker.stop()
+        for number in range(1, 20):
+            sink.write(make_notice(number))
+        assert sink.counts.waiting == 19
+        broker.start()
+        wait_until(lambda: sink.counts == Counts(20, 0, 0))
+        sink.close()
+        wait_until(lambda: len(subscriber.topic("birds/events")) >= 20)
+    assert keys(subscriber.topic("birds/events")) == [(i, "started") for i in range(20)]
+    # After the outage only the newest state was published. One whose answer was lost comes twice.
+    states = [json.loads(record)["track"] for record in subscriber.topic("birds/camera0/last")]
+    assert list(dict.fromkeys(states)) == [0, 19]
+    texts = [record.getMessage() for record in caplog.records]
+    assert len([text for text in texts if "hung up" in text or "reached" in text]) == 1
+
+
+def test_a_killed_run_leaves_its_last_will(tmp_path: Path) -> None:
+    with running(tmp_path) as broker, subscribed(broker) as subscriber:
+        words = [sys.executable, "-c", PUBLISHER, str(broker.port)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as run:
+            assert run.stdout is not None
+            run.stdout.readline()
+            run.send_signal(signal.SIGKILL)
+        wait_until(lambda: b"offline" in subscriber.topic("birds/status"))
+    assert subscriber.topic("birds/status") == [b"online", b"offline"]
+
+
+def test_a_refused_password_is_said_once_and_nothing_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "CLOSE_S", 0.2)
+    passwords = tmp_path / "passwords"
+    passwords.touch()
+    subprocess.run(["mosquitto_passwd", "-b", passwords, "me", "right-one"], check=True)
+    with running(tmp_path, f"password_file {passwords}") as broker:
+        wrong = Mqtt(
+            Broker("127.0.0.1", broker.port, "b", user="me", password="wrong-one"), CONTEXT
+        )
+        wrong.write(make_notice(1))
+        wait_until(lambda: caplog.records)
+        assert wrong.counts.waiting == 1
+        right = Mqtt(
+            Broker("127.0.0.1", broker.port, "b", user="me", password="right-one"), CONTEXT
+        )
+        right.write(make_notice(1))
+        wait_until(lambda: right.counts.delivered)
+        right.close()
+        wrong.finish()
+        wrong.close()
+    (text,) = [r.getMessage() for r in caplog.records if "refuses" in r.getMessage()]
+    assert "Not authorized" in text
+    assert PASSWORD in text
+    assert "wrong-one" not in text
+
+
+def test_counts_of_today_go_on_after_a_restart(tmp_path: Path) -> None:
+    from datetime import datetime
+
+    now = datetime.now().timestamp()
+    with running(tmp_path) as broker, subscribed(broker) as subscriber:
+        for run in (1, 2):
+            sink = publisher(broker.port)
+            wait_until(lambda: sink.connections)  # noqa: B023
+            wait_until(lambda: sink._subscribed)  # noqa: B023
+            sink.write(make_notice(run, "ended", started_at=now, ended_at=now))
+            wait_until(lambda: len(subscriber.topic("birds/camera0/today")) == run)  # noqa: B023
+            sink.close()
+    visits = [json.loads(p)["visits"] for p in subscriber.topic("birds/camera0/today")]
+    assert visits == [1, 2]
+
+
+def test_tls_needs_a_certificate_that_is_trusted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
+    made = subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate),
+        ],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("openssl makes no certificate here")
+    with running(tmp_path, f"keyfile {key}", f"certfile {certificate}") as broker:
+        good = Broker.parse(f"mqtts://127.0.0.1:{broker.port}/birds", ca=certificate)
+        sink = Mqtt(good, CONTEXT)
+        sink.write(make_notice(1))
+        wait_until(lambda: sink.counts.delivered)
+        sink.close()
+        stranger = Mqtt(Broker("127.0.0.1", broker.port, "birds", tls=True), CONTEXT)
+        wait_until(lambda: any("CERTIFICATE_VERIFY" in r.getMessage() for r in caplog.records))
+        stranger.close()
+    with pytest.raises(SystemProblem, match="mqtt-ca"):
+        Mqtt(Broker("127.0.0.1", 1, "birds", tls=True, ca=tmp_path / "none.pem"), CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://host/x", "mqtt://", "mqtt://host:99999/x", "mqtt://host/a+b", "mqtt://host/#", "mqtt"],
+)
+def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(UsageError):
+        Broker.parse(address)
+
+
+def test_a_password_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("from-a-file\n")
+    parsed = Broker.parse("mqtt://me@host", environment={PASSWORD: "of-the-environment"})
+    assert (parsed.host, parsed.port, parsed.topic) == ("host", 1883, "finedge")
+    assert (parsed.user, parsed.password) == ("me", "of-the-environment")
+    parsed = Broker.parse("mqtts://me@host/x/y", password_file=file, environment={PASSWORD: "no"})
+    assert (parsed.port, parsed.topic, parsed.password) == (8883, "x/y", "from-a-file")
+    assert "from-a-file" not in mask_text("it was from-a-file")
+    with pytest.raises(UsageError, match="holds a password") as error:
+        Broker.parse("mqtt://me:secret-word@host")
+    assert "secret-word" not in str(error.value)
+    with pytest.raises(SystemProblem):
+        Broker.parse("mqtt://me@host", password_file=tmp_path / "missing")
