@@ -113,7 +113,7 @@ class Metrics:
         except ModuleNotFoundError as error:
             raise SystemProblem(
                 f"--metrics needs the package '{error.name}'",
-                fix="pip install 'finedge[events,serve]'",
+                fix="pip install 'finedge[events]'",
             ) from error
 
         def answer(request: Any) -> Response:
