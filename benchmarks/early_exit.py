@@ -1,6 +1,7 @@
 """Early exit on real images: threshold against exits, accuracy and mean time, in INT8 on the CPU.
 
     python benchmarks/early_exit.py curve BUNDLE PLAIN --data DIR --work WORK --name ROW
+    python benchmarks/early_exit.py benchmark BUNDLE PLAIN --data DIR --work WORK --name ROW
     python benchmarks/early_exit.py train --data DIR --work WORK
     python benchmarks/early_exit.py table
 
@@ -8,7 +9,13 @@
 keeps the scores in WORK, so a second call only measures times again. For each local head alone: the
 model is cut there, and for each threshold the share of exits, the accuracy on test, the multiply-
 accumulates and the mean CPU time. The threshold that `calibrate` chooses is marked. Times are CPU
-milliseconds of one thread, without the preprocessing, medians of interleaved shuffled blocks.
+milliseconds of one thread, without the preprocessing, medians of interleaved shuffled blocks. Each
+is that of a session as `finedge classify` calls it, with its checks. `against_plain` is the paired
+change of top-1 from the plain bundle.
+
+`benchmark` is `finedge benchmark PLAIN BUNDLE --early-exit` on one thread, with its CPU time
+as the clock: the wall time of a busy machine says nothing. It includes the preprocessing. Its
+rows are in benchmarks/results/early_exit/benchmark/ROW.json.
 
 `train` is experiment E2: heads trained through the backbone. It takes hours on a shared CPU and
 continues where it stopped.
@@ -39,6 +46,7 @@ from finedge.bundle import CPU_FILE, FLOAT_FILE, Bundle
 from finedge.calib.held_out.confidence import fit_temperature
 from finedge.calib.held_out.exits import allowed_losses, exit_threshold
 from finedge.data import Item
+from finedge.early_exit import ExitRule
 from finedge.export.segments import count_segments
 from finedge.files import write_text
 from finedge.graph.inlining import inline
@@ -49,6 +57,7 @@ from finedge.measure import mcnemar, wilson95
 from finedge.ops import softmax
 from finedge.preprocess import preprocess_batch
 from finedge.runtime.backend import SessionOptions
+from finedge.runtime.early_exit.session import EarlyExitSession
 from finedge.runtime.evaluate.labelled import bundle_dataset
 from finedge.runtime.machine.cpu import cpu_name
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
@@ -71,7 +80,7 @@ def curve(
     data: Path,
     work: Path,
     name: str,
-    blocks: int = 12,
+    blocks: int = 40,
 ) -> None:
     """Measure one bundle and write its row.
 
@@ -91,6 +100,7 @@ def curve(
     }
     of_plain = kept_scores(other, "test", data=data, file=work / f"plain-{other.digest()[:8]}.npz")
     exits = [output.name for output in opened.spec.outputs if output.role == "local"]
+    scores["test"]["plain"] = of_plain[other.spec.main.name]
     times = cpu_times(opened, other, exits, blocks=blocks)
     macs = count_segments(read_model(opened.file(FLOAT_FILE)), exits)
     row = {
@@ -160,13 +170,14 @@ def exit_row(
         points.append(
             (loss, exit_threshold(sureness(val, output, temperature), lost, allowed=allowed))
         )
-    head, rest = times[f"{output} first"], times[f"{output} rest"]
+    head = times[f"{output} left"]
+    rest = times[f"{output} stayed"] - head
     return {
         "output": output,
         "macs_share": round(share, 4),
         "temperature": round(temperature, 4),
         "head": {split: accuracy(scores[split], output)["top1"] for split in scores},
-        "cpu_ms": {"first": head, "rest": rest},
+        "cpu_ms": {"first": head, "rest": round(rest, 4)},
         "curve": [
             {
                 "exit_loss": loss,
@@ -190,14 +201,21 @@ def point(
     leaves = sureness(scores, output, temperature) >= (2.0 if threshold is None else threshold)
     whole, head = rightly(scores, main), rightly(scores, output)
     answers = np.where(leaves, head, whole)
-    lost, gained = int((whole & ~answers).sum()), int((answers & ~whole).sum())
+    plain = (
+        {"against_plain": paired(rightly(scores, "plain"), answers)} if "plain" in scores else {}
+    )
     return {
         "share": round(float(leaves.mean()), 4),
         "top1": round(float(answers.mean()), 4),
-        "lost": lost,
-        "gained": gained,
-        "mcnemar_p": round(mcnemar(lost, gained), 4),
+        **paired(whole, answers),
+        **plain,
     }
+
+
+def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the right answers that are lost and gained, and McNemar's p."""
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    return {"lost": lost, "gained": gained, "mcnemar_p": round(mcnemar(lost, gained), 4)}
 
 
 def sureness(scores: Scores, output: str, temperature: float) -> NDArray[np.floating]:
@@ -212,7 +230,10 @@ def rightly(scores: Scores, output: str) -> NDArray[np.bool_]:
 
 
 def cpu_times(bundle: Bundle, plain: Bundle, exits: list[str], *, blocks: int) -> dict[str, float]:
-    """Return median CPU ms of one frame: whole, plain, and both segments of each exit alone."""
+    """Return median CPU ms of one frame: whole, plain, and of each exit alone.
+
+    A frame has "left" at the exit, or "stayed": then both segments run.
+    """
     rng = np.random.default_rng(0)
     size = bundle.spec.input
     frames = rng.integers(0, 256, (8, 1, size.height, size.width, 3), dtype=np.uint8)
@@ -238,13 +259,14 @@ def candidates(
         yield name, lambda i, session=session: session(frames[i])
     model = inline(onnx.load_model(bundle.file(CPU_FILE)))
     for output in exits:
-        first, rest = (
+        segments = tuple(
             open_segment(part.SerializeToString(), name=output, options=OPTIONS)
             for part in cut(model, [output])
         )
-        arrays = [{first.inputs[0]: frame, **first({first.inputs[0]: frame})} for frame in frames]
-        yield f"{output} first", lambda i, s=first, a=arrays: s(a[i])
-        yield f"{output} rest", lambda i, s=rest, a=arrays: s(a[i])
+        for name, threshold in (("left", 0.0), ("stayed", None)):
+            rules = (ExitRule(output, 1.0, threshold),)
+            early = EarlyExitSession(segments, bundle, rules=rules, info=session.info)
+            yield f"{output} {name}", lambda i, session=early: session(frames[i])
 
 
 def table() -> None:
@@ -256,12 +278,41 @@ def table() -> None:
             print(f"  {one['output']}: {one['macs_share']:.1%} of the MACs, head {one['head']}")
             for at in one["curve"]:
                 test, loss = at["test"], at["exit_loss"]
+                p = test.get("against_plain", {}).get("mcnemar_p", "unknown")
                 label = "" if loss is None else f"  <- calibrate --exit-loss {loss:g}"
                 print(
                     f"    {at['threshold'] or 'never'}: {test['share']:6.1%} leave, top-1 "
                     f"{test['top1']:.1%} (-{test['lost']} +{test['gained']}), "
-                    f"{at['mean_cpu_ms']:.2f} CPU ms, {at['mean_macs_share']:.1%} MACs{label}"
+                    f"{at['mean_cpu_ms']:.2f} CPU ms, {at['mean_macs_share']:.1%} MACs, "
+                    f"against plain p {p}{label}"
                 )
+
+
+def benchmark(
+    bundle: tyro.conf.Positional[Path],
+    plain: tyro.conf.Positional[Path],
+    *,
+    data: Path,
+    work: Path,
+    name: str,
+    duration: str = "10s",
+) -> None:
+    """Run `finedge benchmark` on CPU time, and write its rows."""
+    patched = "import sys, time; time.perf_counter = time.thread_time; from finedge.cli import main"
+    out = work / f"{name}-benchmark"
+    command = [
+        *(sys.executable, "-c", f"{patched}; sys.exit(main(sys.argv[1:]))"),
+        *("benchmark", str(plain), str(bundle), "--data", str(data), "--early-exit"),
+        *("--variants", "int8", "--backend", "onnxruntime", "--threads", "1"),
+        *("--duration", duration, "--out", str(out)),
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    report = json.loads((out / "report.json").read_text())
+    kept = {key: report[key] for key in ("made", "rows", "comparisons", "exits")}
+    row = {"name": name, "clock": "CPU time of the thread", "cpu": cpu_name(), **kept}
+    folder = RESULTS / "benchmark"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / f"{name}.json", json.dumps({**row, "commit": commit()}, indent=1))
 
 
 def train(*, data: Path, work: Path, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
@@ -291,4 +342,6 @@ def commit() -> str:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    tyro.extras.subcommand_cli_from_dict({"curve": curve, "train": train, "table": table})
+    tyro.extras.subcommand_cli_from_dict(
+        {"curve": curve, "benchmark": benchmark, "train": train, "table": table}
+    )

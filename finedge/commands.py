@@ -119,9 +119,9 @@ STAGES: dict[str, dict[str, Command]] = {
             extra="train",
         ),
         "sweep": Command(
-            "finedge.train.sweep.command:sweep",
+            "finedge.calib.sweep.command:sweep",
             "compare models fairly: equal search, seeds, controls, intervals",
-            show="finedge.train.sweep.show:show",
+            show="finedge.calib.sweep.show:show",
             extra="train",
         ),
     },

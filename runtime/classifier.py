@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,13 @@ from finedge.ops import softmax
 from finedge.preprocess import preprocess_batch
 from finedge.runtime.backend import Backend, Session, SessionOptions, get_backend
 from finedge.runtime.early_exit.open import check_segments, open_early_exit
+from finedge.runtime.look_twice.options import ONE_LOOK, LookOptions
 from finedge.runtime.variant.backend_choice import with_faster_backend
 from finedge.runtime.variant.choice import Choice
 from finedge.runtime.variant.choose import Request, choose
+
+if TYPE_CHECKING:
+    from finedge.runtime.look_twice.second_look import SecondLook
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +67,8 @@ class Prediction:
 class Classifier:
     """A bundle with an open session. Make one with `Classifier.open`; close it, or use `with`.
 
-    `choice` says why this variant runs, where `auto` chose it.
+    `choice` says why this variant runs, where `auto` chose it. `second_look` cuts a part out of
+    each frame, which is classified too (`finedge.runtime.look_twice`).
 
     Examples:
         >>> import numpy as np
@@ -81,6 +87,7 @@ class Classifier:
     variant: str
     topk: int = 5
     choice: Choice | None = None
+    second_look: SecondLook | None = None
 
     @classmethod
     def open(
@@ -93,6 +100,7 @@ class Classifier:
         spin: bool = False,
         topk: int = 5,
         early_exit: bool = False,
+        look: LookOptions = ONE_LOOK,
     ) -> Classifier:
         """Open a bundle.
 
@@ -109,11 +117,12 @@ class Classifier:
             topk: how many labels an answer holds, at most all.
             early_exit: run the rest of the model only where no exit is sure
                 (`finedge.runtime.early_exit`). `auto` chooses by the times of the whole model.
+            look: classify a part of each frame again (`finedge.runtime.look_twice`).
 
         Raises:
             UsageError: `topk` is less than 1, or a variant or backend is unknown.
             BundleError: the bundle is damaged or lacks the variant; with `early_exit`, it lacks
-                segments or thresholds.
+                segments or thresholds; with `look_twice`, it lacks a map.
             BackendMissing: the backend cannot run on this machine; the text says why.
 
         Examples:
@@ -125,19 +134,21 @@ class Classifier:
         if topk < 1:
             raise UsageError(f"topk {topk}", expected="at least 1")
         bundle = source if isinstance(source, Bundle) else Bundle.load(Path(source))
-        if early_exit:
-            check_segments(bundle)  # before variants are timed
+        _check(bundle, early_exit=early_exit, look=look)  # before variants are timed
         options = SessionOptions(threads, spin)
         opener = get_backend(backend, options=options)
         choice = None
         if variant == "auto":
-            any_backend = backend == "auto" and not early_exit  # only one backend runs segments
+            # OpenVINO runs no segments, and shows no map.
+            any_backend = backend == "auto" and not (early_exit or look.look_twice)
             request = Request(opener, bundle, options, any_backend=any_backend)
             choice = cls.choose_variant(request)
             variant = choice.variant
             if choice.other_backend:
                 opener = get_backend(choice.other_backend, options=options)
-        session = _open(opener, bundle, variant=variant, early_exit=early_exit)
+        session, second_look = _open(
+            opener, bundle, variant=variant, early_exit=early_exit, look=look
+        )
         info = session.info
         log.info(
             "%s: %s with %s on %s (%s)",
@@ -147,7 +158,7 @@ class Classifier:
             info.device,
             info.precision,
         )
-        return cls(bundle, session, variant, topk, choice)
+        return cls(bundle, session, variant, topk, choice, second_look)
 
     @classmethod
     def choose_variant(cls, request: Request) -> Choice:
@@ -182,7 +193,7 @@ class Classifier:
         start = time.perf_counter()
         batch = self.prepare(frames)
         prepared = time.perf_counter()
-        scores = self.scores(batch)
+        scores = self.scores(batch, frames=frames)
         inferred = time.perf_counter()
         tops = self.rank(self.probabilities(scores))
         ended = time.perf_counter()
@@ -205,9 +216,19 @@ class Classifier:
                 )
         return preprocess_batch(frames, self.bundle.spec.preprocess, count=len(frames))
 
-    def scores(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the model on a prepared batch; return its main output, float32 [B, classes]."""
-        return self.session(batch)[self.bundle.spec.main.name]
+    def scores(
+        self, batch: NDArray[np.uint8], *, frames: Sequence[NDArray[np.uint8]] = ()
+    ) -> NDArray[np.float32]:
+        """Run the model on a prepared batch; return its main output, float32 [B, classes].
+
+        With a second look it is the mean of both looks' outputs, which then needs the `frames` that
+        were prepared.
+        """
+        outputs, main = self.session(batch), self.bundle.spec.main.name
+        if self.second_look is None:
+            return outputs[main]
+        closer = self.session(self.second_look.crops(outputs, frames))
+        return (outputs[main] + closer[main]) / np.float32(2)
 
     def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.floating]:
         """Return the class probabilities of scores, both [B, classes], at the bundle's temperature.
@@ -261,10 +282,30 @@ class Classifier:
         self.close()
 
 
-def _open(opener: Backend, bundle: Bundle, *, variant: str, early_exit: bool) -> Session:
+def _check(bundle: Bundle, *, early_exit: bool, look: LookOptions) -> None:
+    """Refuse a bundle that lacks what was asked for."""
+    if early_exit and look.look_twice:
+        raise UsageError(
+            "--early-exit with --look-twice", expected="one of them: an exit has no map to look at"
+        )
     if early_exit:
-        return open_early_exit(opener, bundle, variant=variant)
-    return opener.open(bundle, variant=variant)
+        check_segments(bundle)
+    if look.look_twice:
+        from finedge.runtime.look_twice.open import chosen_view
+
+        chosen_view(bundle, look.look_view)
+
+
+def _open(
+    opener: Backend, bundle: Bundle, *, variant: str, early_exit: bool, look: LookOptions
+) -> tuple[Session, SecondLook | None]:
+    if early_exit:
+        return open_early_exit(opener, bundle, variant=variant), None
+    if look.look_twice:
+        from finedge.runtime.look_twice.open import open_second_look
+
+        return open_second_look(opener, bundle, variant=variant, options=look)
+    return opener.open(bundle, variant=variant), None
 
 
 def probabilities(scores: NDArray[np.float32], *, temperature: float = 1.0) -> NDArray[np.floating]:

@@ -177,7 +177,8 @@ class Recipe:
         bf16: autocast; `auto` is on for CUDA and off for the CPU.
         channels_last: memory format of weights and images.
         compile: run the model through torch.compile.
-        freeze: number of backbone stages, from the input on, that are not trained.
+        freeze: number of backbone stages, from the input on, that are not trained. With `--quick`
+            their maps are cached and the other stages are trained; 0 caches the whole backbone.
         views: augmented views of each training image whose feature maps `--quick` caches, beside
             the pixels of evaluation.
         freeze_norm: BatchNorm of the whole model uses its stored statistics and does not update

@@ -44,6 +44,11 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     plan = planned(request)
     assert request.run.data is not None  # `planned` refuses it
     _warn_of_a_long_training(request, plan, world)
+    if request.recipe.quick and not plan.pretrained and world.writer:
+        log.warning(
+            "--quick with --weights none: the frozen backbone is random, and its features tell "
+            "classes hardly apart; give --weights imagenet, a file or a run"
+        )
     images = open_dataset(request.run.data, seed=plan.recipe.seed, val=plan.recipe.val)
     torch.manual_seed(plan.recipe.seed)
     model = plan.build(num_classes=len(images.labels))

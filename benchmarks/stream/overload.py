@@ -52,7 +52,9 @@ class Sleeper:
         time.sleep(self.prepare_s)
         return np.zeros((len(frames), 1), np.uint8)
 
-    def scores(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def scores(
+        self, batch: NDArray[np.uint8], *, frames: Sequence[NDArray[np.uint8]] = ()
+    ) -> NDArray[np.float32]:
         """Sleep; return scores of two classes."""
         time.sleep(self.infer_s)
         return np.zeros((len(batch), 2), np.float32)

@@ -12,6 +12,7 @@ from finedge.bundle import Bundle
 from finedge.errors import InvalidBenchmark, UsageError
 from finedge.files import writable_folder, write_bytes, write_text
 from finedge.runtime.benchmark.options import Claims, FrameOptions, MeasurementOptions
+from finedge.runtime.early_exit.record import titled
 from finedge.runtime.evaluate.labelled import SplitOptions
 
 DEFAULT_RUN = MeasurementOptions()
@@ -94,7 +95,8 @@ def _valid(result: dict[str, Any]) -> dict[str, Any]:
     if not invalid:
         return result
     reasons = "\n".join(
-        f"  {row['bundle']} {row['variant']} {row['mode']}: {'; '.join(row['invalid_reasons'])}"
+        f"  {titled(row['bundle'], row['early_exit'])} {row['variant']} {row['mode']}: "
+        f"{'; '.join(row['invalid_reasons'])}"
         for row in invalid
     )
     raise InvalidBenchmark(

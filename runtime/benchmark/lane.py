@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from finedge.measure import StageTimes, percentile
 from finedge.runtime.backend import HasExits, HasStream
 from finedge.runtime.benchmark.frames import Frame, Frames
+from finedge.runtime.benchmark.key import Key
 from finedge.runtime.benchmark.modes import OFFLINE, Mode
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.telemetry import Telemetry
@@ -61,9 +62,10 @@ class BenchmarkLane:
     exit_counts: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
 
     @property
-    def key(self) -> tuple[str, str]:
-        """The bundle's name and the variant."""
-        return self.bundle, self.classifier.variant
+    def key(self) -> Key:
+        """What is measured."""
+        early_exit = isinstance(self.classifier.session, HasExits)
+        return Key(self.bundle, self.classifier.variant, early_exit)
 
     @property
     def decode_ms(self) -> Sequence[float]:

@@ -19,6 +19,7 @@ from finedge.runtime.benchmark.frames import (
     labelled_images,
     rendered_frames,
 )
+from finedge.runtime.benchmark.key import Key
 from finedge.runtime.benchmark.lane import BenchmarkLane
 from finedge.runtime.benchmark.modes import CAMERA, Mode
 from finedge.runtime.benchmark.options import FrameOptions, MeasurementOptions
@@ -26,6 +27,7 @@ from finedge.runtime.benchmark.run import interleave
 from finedge.runtime.benchmark.schedule import MIN_BLOCKS
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.early_exit.open import check_segments
+from finedge.runtime.early_exit.record import titled
 from finedge.runtime.evaluate.labelled import SplitOptions
 from finedge.runtime.evaluate.predict import Answers, predict
 from finedge.runtime.machine.sysfs import UNKNOWN
@@ -35,9 +37,7 @@ from finedge.runtime.variant.choose import Request, is_check_on
 
 log = logging.getLogger(__name__)
 
-EXITS = "+exits"  # of the name of a bundle that is measured with early exits
 NO_LABELS = "not measured: no labelled data"
-Key = tuple[str, str]  # the bundle's name, the variant
 Labelled = Mapping[str, EvaluationSplit | None]  # the images that each bundle is measured on
 
 
@@ -58,7 +58,7 @@ class Measured:
         bundles: the bundles by name.
         lanes: one for each row.
         environment: the machine, read before the first frame: its load is that of other programs.
-        answers: by bundle and variant; empty without labelled data.
+        answers: by what gave them; empty without labelled data.
         note: what the accuracy was measured on, if not on the whole split.
         data: where the images of each bundle are from.
         threads: CPU threads of the sessions; None is the physical cores this process may use.
@@ -101,29 +101,17 @@ def measure(bundles: Mapping[str, Bundle], options: BenchmarkOptions) -> Measure
         FinedgeError: no backend, data or variant of this kind; see `Classifier.open`.
     """
     machine = environment()
-    bundles = with_exits(bundles) if options.run.early_exit else bundles
-    labelled = _labelled(bundles, options.dataset)
+    keys = tuple(_keys(bundles, options.run))
+    labelled = {name: labelled_images(b, options.dataset) for name, b in bundles.items()}
     with ExitStack() as exits:
         classifiers = {
-            (name, variant): exits.enter_context(
-                _open(bundle, variant, options.run, early_exit=name.endswith(EXITS))
-            )
-            for name, bundle, variant in _variants(bundles, options.run)
+            key: exits.enter_context(_open(bundles[key.bundle], key, options.run)) for key in keys
         }
         answers, note = _accuracies(classifiers, labelled, limit=options.frames.accuracy_images)
         lanes = _timed(classifiers, _frames(labelled, options), options=options, exits=exits)
     origins = {name: images.record for name, images in labelled.items() if images is not None}
     threads, choices = options.run.threads, _choices(bundles, options.run)
     return Measured(bundles, lanes, machine, answers, note, origins, threads, choices)
-
-
-def _labelled(bundles: Mapping[str, Bundle], dataset: SplitOptions) -> Labelled:
-    """Return the images of each bundle; with early exits, those of the same bundle without."""
-    images: dict[str, EvaluationSplit | None] = {}
-    for name, bundle in bundles.items():
-        whole = name.removesuffix(EXITS)
-        images[name] = images[whole] if whole in images else labelled_images(bundle, dataset)
-    return images
 
 
 def _choices(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> dict[str, Choice]:
@@ -139,51 +127,35 @@ def _choices(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> dict[str
     requests = {
         name: Request(opener, bundle, options, again=True, any_backend=any_backend)
         for name, bundle in bundles.items()
-        if not name.endswith(EXITS)
     }
     return {name: Classifier.choose_variant(request) for name, request in requests.items()}
 
 
-def _variants(
-    bundles: Mapping[str, Bundle], run: MeasurementOptions
-) -> Iterator[tuple[str, Bundle, str]]:
-    """Yield the name, the bundle and each of its variants to measure."""
-    backend = get_backend(run.backend)
-    for name, bundle in bundles.items():
-        for variant in run.chosen_variants or usual_variants(backend, bundle):
-            yield name, bundle, variant
-
-
-def with_exits(bundles: Mapping[str, Bundle]) -> dict[str, Bundle]:
-    """Return the bundles, each one with segments twice: the second time as NAME+exits.
+def _keys(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> Iterator[Key]:
+    """Yield what is measured: each bundle's variants, then with early exits where it has segments.
 
     Raises:
-        BundleError: none of them has segments.
+        BundleError: early exits are asked for, and no bundle has segments.
     """
     cut = {name for name, bundle in bundles.items() if bundle.export.segments.exits}
-    if not cut:
+    if run.early_exit and not cut:
         check_segments(next(iter(bundles.values())))
-    doubled: dict[str, Bundle] = {}
+    backend = get_backend(run.backend)
     for name, bundle in bundles.items():
-        doubled |= {name: bundle, f"{name}{EXITS}": bundle} if name in cut else {name: bundle}
-    return doubled
+        variants = run.chosen_variants or usual_variants(backend, bundle)
+        yield from (Key(name, variant) for variant in variants)
+        if run.early_exit and name in cut:
+            yield from (Key(name, variant, early_exit=True) for variant in variants)
 
 
-def _open(
-    bundle: Bundle,
-    variant: str,
-    run: MeasurementOptions,
-    *,
-    spin: bool = True,
-    early_exit: bool = False,
-) -> Classifier:
+def _open(bundle: Bundle, key: Key, run: MeasurementOptions, *, spin: bool = True) -> Classifier:
     return Classifier.open(
         bundle,
-        variant=variant,
+        variant=key.variant,
         backend=run.backend,
         threads=run.threads,
         spin=spin,
-        early_exit=early_exit,
+        early_exit=key.early_exit,
     )
 
 
@@ -192,11 +164,11 @@ def _accuracies(
 ) -> tuple[dict[Key, Answers], str]:
     """Return the answers of every variant to its labelled images, and a note on them."""
     answers = {}
-    for (name, variant), classifier in classifiers.items():
-        images = labelled[name]
+    for key, classifier in classifiers.items():
+        images = labelled[key.bundle]
         if images is not None:
-            log.info("accuracy of %s %s", name, variant)
-            answers[name, variant] = predict(classifier, choose(images.items, limit))
+            log.info("accuracy of %s %s", titled(key.bundle, key.early_exit), key.variant)
+            answers[key] = predict(classifier, choose(images.items, limit))
     if not answers:
         return {}, NO_LABELS
     return answers, "" if limit is None else f"measured on at most {limit} images of the split"
@@ -221,10 +193,10 @@ def _timed(
     """Measure all lanes; those of camera mode come last, among themselves."""
     modes, plan = options.run.modes, options.run.schedule
     asking = [
-        BenchmarkLane(name, classifier, mode, frames)
+        BenchmarkLane(key.bundle, classifier, mode, frames)
         for mode in modes
         if mode.name != CAMERA
-        for (name, _), classifier in classifiers.items()
+        for key, classifier in classifiers.items()
     ]
     interleave(asking, plan)
     watching: list[BenchmarkLane] = []
@@ -247,14 +219,6 @@ def _camera_lanes(
     Threads that spin while they wait would take the core of the preprocessing.
     """
     uri, fps = options.frames.source, options.frames.fps
-    for (name, variant), classifier in classifiers.items():
-        calm = exits.enter_context(
-            _open(
-                classifier.bundle,
-                variant,
-                options.run,
-                spin=False,
-                early_exit=name.endswith(EXITS),
-            )
-        )
-        yield CameraLane(name, calm, Mode(CAMERA, 1), frames, uri=uri, fps=fps)
+    for key, classifier in classifiers.items():
+        calm = exits.enter_context(_open(classifier.bundle, key, options.run, spin=False))
+        yield CameraLane(key.bundle, calm, Mode(CAMERA, 1), frames, uri=uri, fps=fps)

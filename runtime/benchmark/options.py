@@ -26,7 +26,7 @@ class MeasurementOptions:
         backend: a backend's name, or auto for the first that runs on this machine.
         threads: CPU threads; default: the physical cores that this process may use.
         early_exit: measure each bundle with segments a second time, with early exits, in the same
-            run. Its name is then NAME+exits.
+            run. Its rows then have `early_exit`.
     """
 
     variants: str = ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -17,8 +17,9 @@ from finedge.runtime.benchmark.conditions import (
     power_mode,
     power_record,
 )
+from finedge.runtime.benchmark.key import Key
 from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
-from finedge.runtime.benchmark.measure import EXITS, BenchmarkOptions, Key, Measured
+from finedge.runtime.benchmark.measure import BenchmarkOptions, Measured
 from finedge.runtime.benchmark.options import Claims
 from finedge.runtime.benchmark.peak import peak_record
 from finedge.runtime.benchmark.rows import BenchmarkRow, latency_fields, median_or_none
@@ -26,6 +27,7 @@ from finedge.runtime.early_exit.record import exit_record, shares
 from finedge.runtime.early_exit.session import EarlyExitSession
 from finedge.runtime.evaluate.predict import Answers
 from finedge.runtime.report.calibration import calibration_sections
+from finedge.runtime.report.exits import fitted_sections
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ def report_content(
         "choices": {name: choice.to_json() for name, choice in measured.choices.items()},
         "reliability": reliabilities(measured),
         "calibration": calibration_sections(measured.bundles),
+        "exits": fitted_sections(measured.bundles),
     }
 
 
@@ -113,27 +116,46 @@ def _row(lane: BenchmarkLane, measured: Measured, *, claims: Claims) -> Benchmar
 
 def _exit_fields(lane: BenchmarkLane, measured: Measured) -> dict[str, Any] | None:
     """Return what early exits did in a row; None without them."""
-    session, (name, variant) = lane.classifier.session, lane.key
+    session, key = lane.classifier.session, lane.key
     if not isinstance(session, EarlyExitSession):
         return None
-    timed = {"timed_frames": shares(session.exits, lane.exit_counts)}
-    early = measured.answers.get((name, variant))
-    whole = measured.answers.get((name.removesuffix(EXITS), variant))
+    timed = {
+        "timed_frames": shares(session.exits, lane.exit_counts),
+        "whole_mean_ms": _whole_mean_ms(lane, measured),
+    }
+    early, whole = measured.answers.get(key), measured.answers.get(key.whole)
     if early is None or whole is None or early.taken is None:
         return timed
     record = exit_record(session.exits, early.taken, early.correct)
-    return {**record, **timed, "against_whole": asdict(change(whole, early))}
+    return {
+        **record,
+        **timed,
+        "ece": reliability_record(early)["ece"],
+        "against_whole": asdict(change(whole, early)),
+    }
+
+
+def _whole_mean_ms(lane: BenchmarkLane, measured: Measured) -> float:
+    """Return the mean time of the same model without early exits, in the same mode."""
+    whole = next(
+        other for other in measured.lanes if (other.key, other.mode) == (lane.key.whole, lane.mode)
+    )
+    mean_ms: float = latency_fields(whole.times[TOTAL])["mean_ms"]
+    return mean_ms
 
 
 def _accuracy_fields(measured: Measured, key: Key) -> dict[str, Any]:
-    """Return the accuracy of a variant, and its change from fp32 of the same bundle."""
-    bundle, variant = key
-    answers, float_answers = measured.answers.get(key), measured.answers.get((bundle, "fp32"))
+    """Return the accuracy of a variant, and its change from fp32 of the same bundle.
+
+    With early exits that is fp32 with early exits.
+    """
+    answers = measured.answers.get(key)
+    float_answers = measured.answers.get(replace(key, variant="fp32"))
     record: dict[str, Any] = {"top1": None, "top5": None, "wilson95": None, "n": 0}
     changes = NO_CHANGE
     if answers is not None:
         record = answers.record()
-        if float_answers is not None and variant != "fp32":
+        if float_answers is not None and key.variant != "fp32":
             changes = asdict(change(float_answers, answers))
     return {
         "top1": record["top1"],
@@ -148,23 +170,25 @@ def _accuracy_fields(measured: Measured, key: Key) -> dict[str, Any]:
 def comparisons(measured: Measured, table: Sequence[BenchmarkRow]) -> list[dict[str, Any]]:
     """Return how each further bundle differs from the first, variant by variant.
 
-    Both must have answered the same images.
+    Both must have answered the same images. `early_exit` says that the second one ran with early
+    exits.
     """
-    first, *others = measured.bundles
-    p50 = {(row.bundle, row.variant): row.p50_ms for row in reversed(table)}
-    variants = tuple(dict.fromkeys(row.variant for row in table))
+    first, *others = dict.fromkeys(lane.key.contender for lane in measured.lanes)
+    times = {lane.key: row for lane, row in reversed([*zip(measured.lanes, table, strict=True)])}
     records = []
     for other in others:
-        for variant in variants:
-            keys = (first, variant), (other, variant)
+        for variant in dict.fromkeys(row.variant for row in table):
+            keys = (replace(first, variant=variant), replace(other, variant=variant))
             a, b = (measured.answers.get(key) for key in keys)
             if a is not None and b is not None and _same_images(a, b, keys=keys):
                 record = {
-                    "first": first,
-                    "second": other,
+                    "first": first.bundle,
+                    "second": other.bundle,
+                    "early_exit": other.early_exit,
                     "variant": variant,
                     "n": len(a.items),
-                    "p50_ms": [p50[key] for key in keys],
+                    "p50_ms": [times[key].p50_ms for key in keys],
+                    "mean_ms": [times[key].mean_ms for key in keys],
                 }
                 records.append({**record, **asdict(change(a, b))})
     return records
@@ -174,17 +198,17 @@ def _same_images(a: Answers, b: Answers, *, keys: tuple[Key, Key]) -> bool:
     """Tell whether two bundles answered the same images; if not, a warning says so."""
     if a.items == b.items:
         return True
-    (first, variant), (second, _) = keys
+    first, second = keys
     text = "%s and %s (%s) are not compared: their stored splits name different images (%d and %d)"
-    log.warning(text, first, second, variant, len(a.items), len(b.items))
+    log.warning(text, first.bundle, second.bundle, first.variant, len(a.items), len(b.items))
     return False
 
 
 def class_changes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
     """Return the accuracy of each class by bundle: label, n, top1 by variant, change to int8."""
     by_bundle: dict[str, dict[str, Answers]] = {}
-    for (bundle, variant), answers in measured.answers.items():
-        by_bundle.setdefault(bundle, {})[variant] = answers
+    for key, answers in _whole_answers(measured):
+        by_bundle.setdefault(key.bundle, {})[key.variant] = answers
     return {
         name: per_class(measured.bundles[name].spec.labels, by_bundle[name])
         for name in measured.bundles
@@ -195,9 +219,14 @@ def class_changes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
 def reliabilities(measured: Measured) -> dict[str, dict[str, Any]]:
     """Return how far the probabilities of each bundle and variant can be trusted."""
     records: dict[str, dict[str, Any]] = {}
-    for (bundle, variant), answers in measured.answers.items():
-        records.setdefault(bundle, {})[variant] = reliability_record(answers)
+    for key, answers in _whole_answers(measured):
+        records.setdefault(key.bundle, {})[key.variant] = reliability_record(answers)
     return records
+
+
+def _whole_answers(measured: Measured) -> Iterator[tuple[Key, Answers]]:
+    """Yield the answers without early exits. Those with them are in the rows."""
+    return ((key, answers) for key, answers in measured.answers.items() if not key.early_exit)
 
 
 def samples(measured: Measured) -> bytes:
@@ -215,8 +244,7 @@ def _lane_samples(lane: BenchmarkLane) -> dict[str, Any]:
     """Return every time by stage, the first sample of each block, and the readings at its end."""
     times = lane.times.samples_ms.items()
     return {
-        "bundle": lane.bundle,
-        "variant": lane.classifier.variant,
+        **asdict(lane.key),
         "mode": lane.mode.name,
         "batch": lane.mode.batch,
         "ms": {stage: [round(ms, 5) for ms in samples_ms] for stage, samples_ms in times},
@@ -231,8 +259,7 @@ def _lane_samples(lane: BenchmarkLane) -> dict[str, Any]:
 def _answer_samples(key: Key, answers: Answers) -> dict[str, Any]:
     """Return the true and the named class of every image."""
     return {
-        "bundle": key[0],
-        "variant": key[1],
+        **asdict(key),
         "images": [item.path.name for item in answers.items],
         "labels": answers.labels.tolist(),
         "top1": answers.ranked[:, 0].tolist(),

@@ -43,9 +43,12 @@ class BenchmarkRow:
             in time. `age_p50_ms` to `age_p99_ms` and `age_max_ms` are from capture to top-k,
             waiting included.
         mean_ms: the mean of the times. With early exits the median hides what they save.
-        early_exit: only in rows with early exits: the thresholds, the share and the accuracy of
-            each exit on the labelled images (`finedge.runtime.early_exit.record`), the shares
-            among the timed frames, and what the exits change against the same model without them.
+        early_exit: only in rows with early exits, and None in the others: the thresholds, the
+            share and the accuracy of each exit on the labelled images
+            (`finedge.runtime.early_exit.record`), `ece`, the expected calibration error of their
+            probabilities, the shares among the timed frames, `whole_mean_ms`, the mean time of
+            the same model without exits, and what the exits change against it. Changes from fp32
+            are from fp32 with early exits.
     """
 
     bundle: str

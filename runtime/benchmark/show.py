@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
+from finedge.runtime.early_exit.record import titled
 from finedge.tables import UNKNOWN, one_line, stack, styled, table
 
 Row = Mapping[str, Any]
@@ -86,7 +87,7 @@ def _timed(shares: Mapping[str, float]) -> str:
 def _comparisons(result: Mapping[str, Any]) -> RenderableType:
     rows = [
         (
-            f"{entry['second']} against {entry['first']}",
+            f"{_title(entry, 'second')} against {entry['first']}",
             entry["variant"],
             _points(entry),
             f"{entry['mcnemar_p']:.2g}",
@@ -98,7 +99,11 @@ def _comparisons(result: Mapping[str, Any]) -> RenderableType:
 
 
 def _name(row: Row) -> str:
-    return f"{row['bundle']} {row['variant']} {row['mode']}"
+    return f"{_title(row)} {row['variant']} {row['mode']}"
+
+
+def _title(record: Row, name: str = "bundle") -> str:
+    return titled(record[name], record.get("early_exit"))
 
 
 def _ms(value: float | None) -> str:
@@ -124,7 +129,7 @@ def _variant(row: Row) -> object:
 
 
 Columns = dict[str, Callable[[Row], object]]
-FIRST: Columns = {"bundle": lambda r: r["bundle"], "variant": _variant}
+FIRST: Columns = {"bundle": _title, "variant": _variant}
 LAST: Columns = {">top-1 % (95 %)": _top1}
 OTHERS: Columns = {
     **FIRST,

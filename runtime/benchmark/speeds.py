@@ -10,6 +10,7 @@ from typing import Any
 from finedge.errors import FinedgeError
 from finedge.runtime.benchmark.lane import TOTAL, BenchmarkLane
 from finedge.runtime.benchmark.modes import CAMERA
+from finedge.runtime.early_exit.record import titled
 from finedge.runtime.variant.islands import float_islands
 from finedge.runtime.variant.rule import Verdict
 from finedge.runtime.variant.speed import MIN_BLOCKS, paired_speed
@@ -24,10 +25,11 @@ def int8_verdicts(lanes: Sequence[BenchmarkLane]) -> Mapping[str, Sequence[Verdi
     """
     asked = [lane for lane in lanes if lane.mode.name != CAMERA]
     return {
-        f"{lane.bundle} {lane.mode.name}": [
+        f"{titled(lane.bundle, lane.key.early_exit)} {lane.mode.name}": [
             _verdict(lane, other)
             for other in asked
-            if (other.bundle, other.mode) == (lane.bundle, lane.mode) and other is not lane
+            if (other.key.contender, other.mode) == (lane.key.contender, lane.mode)
+            and other is not lane
         ]
         for lane in asked
         if lane.classifier.variant == "int8"

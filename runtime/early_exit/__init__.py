@@ -4,5 +4,5 @@
 - `open.py`: which backends can, and whether the bundle has what it takes.
 - `record.py`: how many frames left where, and how many of them rightly.
 
-It knows no runtime of its own: `finedge.runtime.ort` opens the segments.
+It knows no runtime of its own: `finedge.runtime.ort` and `finedge.runtime.trt` open the segments.
 """

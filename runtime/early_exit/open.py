@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol, runtime_checkable
 
 from finedge.bundle import Bundle
@@ -10,6 +11,8 @@ from finedge.errors import BundleError, UsageError
 from finedge.provenance import REDUCED
 from finedge.runtime.backend import REDUCED_RANGE, Backend, SessionInfo
 from finedge.runtime.early_exit.session import EarlyExitSession, Segment
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -34,13 +37,19 @@ def open_early_exit(backend: Backend, bundle: Bundle, *, variant: str) -> EarlyE
     if not isinstance(backend, HasSegments):
         raise UsageError(
             f"--early-exit: backend '{backend.name}' runs no segments",
-            expected="onnxruntime. An engine a segment is not built: it could not be run on "
-            "hardware",
+            expected="onnxruntime, tensorrt or tensorrt-rtx",
             fix="--backend onnxruntime, or leave out --early-exit",
         )
     segments, info = backend.open_segments(bundle, variant=variant)
     reduced = bundle.calibration.exits.get(REDUCED, ())
     rules = reduced if reduced and info.precision == REDUCED_RANGE else check_rules(bundle, variant)
+    if all(rule.threshold is None for rule in rules):
+        log.warning(
+            "%s: no exit of %s is open, so no frame leaves early; it is faster without "
+            "--early-exit. finedge calibrate --exit-loss 0.01 may open one",
+            bundle.path,
+            variant,
+        )
     confidence = bundle.confidence(variant)
     temperature = 1.0 if confidence is None else confidence.temperature
     return EarlyExitSession(segments, bundle, rules=rules, info=info, temperature=temperature)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,30 @@ def shares(exits: Sequence[ExitRule], counts: NDArray[np.intp]) -> dict[str, flo
     names = [*(rule.output for rule in exits), END]
     total = max(1, int(counts.sum()))  # camera mode counts none
     return {name: round(int(count) / total, 6) for name, count in zip(names, counts, strict=True)}
+
+
+def exits_text(record: Mapping[str, Any]) -> str:
+    """Return where the images of an `exit_record` left, and how many of them rightly.
+
+    >>> exit = {"output": "local_1", "share": 0.476, "top1": 0.963}
+    >>> exits_text({"exits": [exit, {"output": "end", "share": 0.524, "top1": 0.659}]})
+    '47.6 % left at local_1 (96.3 % right), 52.4 % at end (65.9 % right)'
+    """
+    texts = [
+        f"{one['share']:.1%} at {one['output']}"
+        + ("" if one["top1"] is None else f" ({one['top1']:.1%} right)")
+        for one in record["exits"]
+    ]
+    return ", ".join(texts).replace("%", " %").replace(" at", " left at", 1)
+
+
+def titled(bundle: str, early_exit: object) -> str:
+    """Return the name of a bundle, and whether it runs with early exits.
+
+    >>> titled("birds", early_exit=True)
+    'birds with early exits'
+    """
+    return f"{bundle} with early exits" if early_exit else bundle
 
 
 def log_exits(session: Session) -> None:

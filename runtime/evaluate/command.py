@@ -13,10 +13,11 @@ from finedge.confusion.counts import Confusion
 from finedge.data.doubts import doubts
 from finedge.files import writable_place, write_text
 from finedge.pages.extra import require_jinja2
-from finedge.runtime.early_exit.record import exit_record
+from finedge.runtime.early_exit.record import exit_record, exits_text
 from finedge.runtime.early_exit.session import EarlyExitSession
 from finedge.runtime.evaluate.labelled import SplitOptions, evaluated_images
 from finedge.runtime.evaluate.predict import Answers, predict
+from finedge.runtime.look_twice.options import ONE_LOOK, LookOptions
 from finedge.subset import first_balanced
 from finedge.synthetic import perturb
 
@@ -36,6 +37,7 @@ def evaluate(
     robustness: bool = False,
     images: int = 0,
     early_exit: bool = False,
+    look: OmitArgPrefixes[LookOptions] = ONE_LOOK,
     page: Path | None = None,
 ) -> dict[str, Any]:
     """Print the accuracy of a bundle on a split: top1, top5, n, wilson95, worst_pairs.
@@ -55,6 +57,7 @@ def evaluate(
         images: how many images, chosen evenly over the classes; 0 is the whole split.
         early_exit: run the rest of the model only where no exit is sure; the result also has the
             share and the accuracy of each exit.
+        look: a second look at a part of each image.
         page: also write FILE.html, a page with the confused classes, and pictures of the worst
             pairs.
     """
@@ -67,7 +70,7 @@ def evaluate(
     evaluated = evaluated_images(loaded, dataset)
     items = first_balanced(evaluated.items, images)
     with Classifier.open(
-        loaded, variant=variant, backend=backend, early_exit=early_exit
+        loaded, variant=variant, backend=backend, early_exit=early_exit, look=look
     ) as classifier:
         answers = predict(classifier, items)
         accuracy, exits = answers.record(), _exits(classifier, answers)
@@ -78,6 +81,7 @@ def evaluate(
     record = {
         **accuracy,
         **exits,
+        **_look_record(look),
         "worst_pairs": [pair.record(evaluated.root) for pair in confusion.worst_pairs()],
         **session,
         "split": dataset.split,
@@ -100,6 +104,8 @@ def _write_page(
         f"{record['file']} on {record['backend']} ({record['precision']}). "
         f"Measured on the {record['split']} split."
     )
+    if "early_exit" in record:
+        about += f" With early exits: {exits_text(record['early_exit'])}."
     warnings = doubts(record["data"])
     write_text(path, answers_page(AnswersPage(bundle.name, about, confusion, warnings)))
 
@@ -118,6 +124,13 @@ def _exits(classifier: Classifier, answers: Answers) -> dict[str, dict[str, obje
     if not isinstance(session, EarlyExitSession) or answers.taken is None:
         return {}
     return {"early_exit": exit_record(session.exits, answers.taken, answers.correct)}
+
+
+def _look_record(look: LookOptions) -> dict[str, dict[str, object]]:
+    """Return how images were looked at twice; empty for one look."""
+    if not look.look_twice:
+        return {}
+    return {"look_twice": {"crop": look.look_crop, "view": look.look_view}}
 
 
 def _session_record(classifier: Classifier) -> dict[str, str]:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 READ_AHEAD = 32  # images decoded at a time
 RANKED = 5  # classes kept of each answer
 
+# The network's input, and the frames that it was made of where they are looked at again.
+Batch = tuple[NDArray[np.uint8], tuple[NDArray[np.uint8], ...]]
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -105,15 +108,15 @@ def predict(
 
 
 def _scores(
-    classifier: Classifier, batches: Iterable[NDArray[np.uint8]]
+    classifier: Classifier, batches: Iterable[Batch]
 ) -> tuple[NDArray[np.float32], NDArray[np.intp] | None]:
     """Return the scores of all batches [n, classes], and where each image left early, if any can.
 
     `taken` of the session is that of its last batch, so it is read after each.
     """
     session, scores, taken = classifier.session, [], []
-    for batch in batches:
-        scores.append(classifier.scores(batch))
+    for pixels, frames in batches:
+        scores.append(classifier.scores(pixels, frames=frames))
         if isinstance(session, HasExits):
             taken.append(session.taken)
     return np.concatenate(scores), np.concatenate(taken) if taken else None
@@ -121,17 +124,18 @@ def _scores(
 
 def _batches(
     classifier: Classifier, items: tuple[Item, ...], *, perturbation: str | None
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[Batch]:
     """Yield batches of one image, prepared in threads a few images ahead.
 
     OpenCV and Pillow release the interpreter lock, so the threads run side by side.
     """
 
-    def prepare(index: int) -> NDArray[np.uint8]:
+    def prepare(index: int) -> Batch:
         frame = read_image(items[index].path)
         if perturbation:
             frame = perturb(frame, perturbation, index=index)
-        return classifier.prepare([frame])
+        frames = (frame,) if classifier.second_look else ()
+        return classifier.prepare([frame]), frames
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(items), READ_AHEAD):

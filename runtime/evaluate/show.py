@@ -25,6 +25,9 @@ def show(result: dict[str, Any]) -> RenderableType:
     if "variant" in result:
         file = f"{result['file']} on {result['backend']} ({result['precision']})"
         pairs.append(("variant", f"{result['variant']}: {file}"))
+    if "look_twice" in result:
+        look = result["look_twice"]
+        pairs.append(("looks", f"2, the second at {percent(look['crop'])} of the crop's side"))
     if "page" in result:
         pairs.append(("page", result["page"]))
     parts: list[RenderableType] = [Group(fields(pairs), *_warnings(result["data"]))]

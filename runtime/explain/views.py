@@ -88,6 +88,9 @@ class OpenView(Protocol):
     def tensors(self) -> tuple[str, ...]:
         """The names of the tensors that `panels` reads."""
 
+    def heat(self, inside: FrameTensors) -> HeatMap:
+        """Return the one map that stands for the view."""
+
     def panels(self, inside: FrameTensors) -> list[Panel]:
         """Return what there is to draw of one frame."""
 
@@ -109,17 +112,20 @@ class AttentionView:
         """The queries and the keys."""
         return self.node.query, self.node.key
 
+    def heat(self, inside: FrameTensors) -> HeatMap:
+        """Return the mean over the queries."""
+        return self._on_keys(inside, self._weights(inside).mean(axis=0))
+
     def panels(self, inside: FrameTensors) -> list[Panel]:
         """Return one panel: the mean over the queries, or the one query of `options.at`."""
-        keys = inside.map(self.node.key)
-        weights = attention_weights(inside.map(self.node.query), keys, scale=self.node.scale)
+        weights = self._weights(inside)
         queries, spread = len(weights), float(effective_positions(weights).mean())
         values, mark = weights.mean(axis=0), None
         note = f"mean of {queries} queries, each spread over {spread:.0f}"
         if inside.options.at is not None:
             index, mark = self._nearest_query(inside, inside.options.at)
             values, note = weights[index], "one query, marked +"
-        heat = HeatMap(values.reshape(keys.shape[1:]), inside.grid(self.node.key))
+        heat = self._on_keys(inside, values)
         return [
             Panel(
                 self.view,
@@ -132,6 +138,15 @@ class AttentionView:
                 {"queries": queries, "effective_per_query": spread},
             )
         ]
+
+    def _weights(self, inside: FrameTensors) -> Array:
+        query, key = inside.map(self.node.query), inside.map(self.node.key)
+        return attention_weights(query, key, scale=self.node.scale)
+
+    def _on_keys(self, inside: FrameTensors, values: Array) -> HeatMap:
+        """Return weights [keys] as a map."""
+        shape = inside.map(self.node.key).shape[1:]
+        return HeatMap(values.reshape(shape), inside.grid(self.node.key))
 
     def _nearest_query(
         self, inside: FrameTensors, at: tuple[float, float]
@@ -161,11 +176,14 @@ class MaskView:
         """The tap."""
         return (self.tensor,)
 
+    def heat(self, inside: FrameTensors) -> HeatMap:
+        """Return the mean of the maps."""
+        return HeatMap(inside.map(self.tensor).mean(axis=0), inside.grid(self.tensor))
+
     def panels(self, inside: FrameTensors) -> list[Panel]:
         """Return the mean of the maps, and for more than one also all of them."""
-        values, grid = inside.map(self.tensor), inside.grid(self.tensor)
-        heads = tuple(HeatMap(head, grid) for head in values)
-        mean = HeatMap(values.mean(axis=0), grid)
+        values, mean = inside.map(self.tensor), self.heat(inside)
+        heads = tuple(HeatMap(head, mean.grid) for head in values)
         unit = unit_of(values)
         if len(heads) == 1:
             return [self._panel((mean,), unit, note="")]
@@ -200,6 +218,11 @@ class EvidenceView:
         """The tap."""
         return (self.tensor,)
 
+    def heat(self, inside: FrameTensors) -> HeatMap:
+        """Return the evidence for the class of `options.label`, or for the predicted one."""
+        label = inside.options.label
+        return self._evidence(inside, int(inside.scores.argmax()) if label is None else label)
+
     def panels(self, inside: FrameTensors) -> list[Panel]:
         """Return the evidence for a class; with `options.contrast` also its lead over a rival.
 
@@ -208,7 +231,7 @@ class EvidenceView:
         """
         scores, labels, options = inside.scores, inside.spec.labels, inside.options
         index = int(scores.argmax()) if options.label is None else options.label
-        heat, label = self._evidence(inside, index), labels[index]
+        heat, label = self.heat(inside), labels[index]
         full = full_scale([heat.values], "evidence")
         title = f"{self.view.label} {label}"
         panels = [self._panel(heat, title, full, score=float(scores[index]), label=label)]

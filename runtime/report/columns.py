@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finedge.measure import MIN_QUERIES
+from finedge.runtime.early_exit.record import titled
 
 NOT_MEASURED = "n/a"
 
@@ -55,7 +56,9 @@ def _change(row: Mapping[str, Any]) -> str:
     return f"{100 * row['top1_change']:+.1f} ({100 * low:+.1f}..{100 * high:+.1f})"
 
 
-BUNDLE = Column("The bundle that was measured.", lambda r: r["bundle"], text=True)
+BUNDLE = Column(
+    "The bundle that was measured.", lambda r: titled(r["bundle"], r.get("early_exit")), text=True
+)
 VARIANT = Column(
     "The numbers that the model computes with: 32-bit float, 16-bit float or 8-bit integer.",
     lambda r: r["variant"],
@@ -163,6 +166,15 @@ PEAK_COLUMNS: dict[str, Column] = {
         "The multiply-accumulates a second of the inference call, as a share of the fastest INT8 "
         "product that ONNX Runtime reached on this CPU with as many threads.",
         lambda r: f"{100 * r['int8_peak']['share']:.0f}" if r.get("int8_peak") else "-",
+    ),
+}
+
+# Only where a row has early exits.
+EXIT_COLUMNS: dict[str, Column] = {
+    "mean ms": Column(
+        "The mean time of a query, in ms. With early exits read the mean: some frames are fast and "
+        "some are slow, and the median is one of them.",
+        lambda r: milliseconds(r.get("mean_ms")),
     ),
 }
 

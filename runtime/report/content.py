@@ -14,15 +14,15 @@ from typing import Annotated, Any, Literal
 from finedge.document import read_json
 from finedge.errors import DataError
 from finedge.runtime.report.calibration import CalibrationSection
+from finedge.runtime.report.change import Change95, Difference
+from finedge.runtime.report.exits import EarlyExitSection, FittedSection, Milliseconds
 from finedge.schema import Constraint, Count, Misfit, Share, Text, at_most, between, decode
 
 SCHEMA = 1
 AGAIN = "finedge benchmark BUNDLE --data DIR writes it again"
 Name = Annotated[Text, Constraint(lambda text: bool(text.strip()), "a name that is not empty")]
-Milliseconds = Annotated[float, between(0, 1e9, unit="ms")]
 # The report divides by it and takes its logarithm.
 Latency = Annotated[float, between(1e-6, 1e9, unit="ms")]
-Difference = Annotated[float, between(-1, 1)]
 Amount = Annotated[float, between(0, 1e12)]
 
 
@@ -66,23 +66,6 @@ class CameraSection:
     age_p99_ms: Milliseconds | None
 
 
-@dataclass(frozen=True)
-class Change95:
-    """How a top-1 share differs from another's on the same images; all or none of it is known."""
-
-    top1_change: Difference | None = None
-    top1_change95: tuple[Difference, Difference] | None = None
-    mcnemar_p: Share | None = None
-
-    def __post_init__(self) -> None:
-        values = (self.top1_change, self.top1_change95, self.mcnemar_p)
-        if None in values and any(value is not None for value in values):
-            raise DataError(
-                "a part of a change",
-                expected="top1_change, top1_change95 and mcnemar_p together",
-            )
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReportRow(Change95):
     """One row."""
@@ -118,6 +101,8 @@ class ReportRow(Change95):
     invalid_reasons: Annotated[tuple[Text, ...], at_most(1_000)]
     camera: CameraSection | None = None
     int8_peak: PeakSection | None = None
+    mean_ms: Latency | None = None
+    early_exit: EarlyExitSection | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,12 +116,17 @@ class ReportRow(Change95):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Change95):
-    """Two bundles on the same images; the change is known."""
+    """Two bundles on the same images; the change is known.
+
+    With `early_exit` the second one ran with early exits.
+    """
 
     first: Name
     second: Name
     variant: Name
     p50_ms: tuple[Latency | None, Latency | None]
+    mean_ms: tuple[Latency | None, Latency | None] = (None, None)
+    early_exit: bool = False
     top1_change: Difference
 
 
@@ -209,6 +199,7 @@ class Report:
     calibration: Annotated[Mapping[Name, CalibrationSection], at_most(500)] = field(
         default_factory=dict
     )
+    exits: Annotated[Mapping[Name, FittedSection], at_most(500)] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for classes in self.per_class.values():

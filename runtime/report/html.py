@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from finedge.pages.template import render
+from finedge.runtime.early_exit.record import titled
 from finedge.runtime.report.calibration import COLUMNS as DECISION_COLUMNS
 from finedge.runtime.report.calibration import decision_tables
+from finedge.runtime.report.exits import exit_tables
 from finedge.runtime.report.method import method_text
 from finedge.runtime.report.picture import OTHER_SHAPE, SHAPES, colours, picture
 from finedge.runtime.report.reliability import reliability_plots
@@ -55,6 +57,8 @@ def page(report: Mapping[str, Any]) -> str:
         tables=tables,
         meanings=meanings(tables),
         classes=class_tables(report),
+        early=any(row.get("early_exit") for row in rows),
+        exits=exit_tables(report),
         decisions=decision_tables(report),
         decision_columns=DECISION_COLUMNS,
         worst=WORST,
@@ -67,7 +71,7 @@ def page(report: Mapping[str, Any]) -> str:
 
 def _conditions(row: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Return a row's name, and its clocks and throttling as pairs of texts."""
-    name = f"{row['bundle']} {row['variant']}, {row['mode']}"
+    name = f"{titled(row['bundle'], row.get('early_exit'))} {row['variant']}, {row['mode']}"
     return name, flat({"clocks": row["clocks"], "throttled": row["throttled"]})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from finedge.runtime.report.calibration import COLUMNS as DECISION_COLUMNS
 from finedge.runtime.report.calibration import decision_tables
+from finedge.runtime.report.exits import exit_tables
 from finedge.runtime.report.method import method_text
 from finedge.runtime.report.reliability import reliability_plots
 from finedge.runtime.report.tables import (
@@ -41,6 +42,9 @@ def markdown(report: Mapping[str, Any]) -> str:
         heading = f"## What INT8 changed, class by class: {_safe(classes.bundle)}"
         parts += [heading, *_classes(classes)]
     parts += _reliability(report)
+    for exits in exit_tables(report):
+        heading = f"## {_safe(exits.heading)}"
+        parts += [heading, _safe(exits.reason), _table(exits.columns, exits.rows)]
     for decision in decision_tables(report):
         heading = f"## {_safe(decision.heading)}"
         parts += [heading, _safe(decision.reason), _table(DECISION_COLUMNS, decision.rows)]

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from finedge.runtime.report.columns import CAMERA_COLUMNS, COLUMNS, PEAK_COLUMNS, POWER_COLUMNS
+from finedge.runtime.report.columns import (
+    CAMERA_COLUMNS,
+    COLUMNS,
+    EXIT_COLUMNS,
+    PEAK_COLUMNS,
+    POWER_COLUMNS,
+)
 
 HEADINGS = {
     "single-stream": "Single-stream: one frame after the other",
     "offline": "Offline: batches back to back, for throughput",
     "camera": "Camera: frames come at their own rate and age until they are answered",
 }
+AFTER_MEDIAN = 3  # the mean time stands after bundle, variant and median
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,9 @@ def row_tables(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
 
 def _table(mode: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = CAMERA_COLUMNS if mode == "camera" else COLUMNS
+    if any(row.get("early_exit") for row in rows):
+        first = dict(islice(columns.items(), AFTER_MEDIAN))
+        columns = first | EXIT_COLUMNS | columns
     if any(_has_power(row) for row in rows):
         columns = columns | POWER_COLUMNS
     if any(row.get("int8_peak") for row in rows):

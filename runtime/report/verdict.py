@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finedge.runtime.early_exit.record import titled
+
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 ALPHA = 0.05  # a p-value below it is "beyond chance"
@@ -34,7 +36,7 @@ def verdicts(report: Mapping[str, Any]) -> tuple[Sentence, ...]:
     """Return the sentences that open a report.
 
     First how many rows are INVALID, then each variant compared with fp32, then what `auto` ran
-    there and why, then each model with the first one.
+    there and why, then each model with the first one, also with early exits.
     """
     rows = latency_rows(report["rows"])
     variants = tuple(_variant(row, rows) for row in rows if row["variant"] != "fp32")
@@ -45,9 +47,13 @@ def verdicts(report: Mapping[str, Any]) -> tuple[Sentence, ...]:
 
 
 def latency_rows(rows: Rows) -> tuple[Row, ...]:
-    """Return the single-stream rows, or all where the run had none."""
-    single = tuple(row for row in rows if row["mode"] == "single-stream")
-    return single or tuple(rows)
+    """Return the single-stream rows, or all where the run had none.
+
+    Rows with early exits are left out, because their median hides what exits save.
+    """
+    whole = tuple(row for row in rows if not row.get("early_exit"))
+    single = tuple(row for row in whole if row["mode"] == "single-stream")
+    return single or whole
 
 
 def speed(slower_ms: float | None, faster_ms: float | None) -> str:
@@ -58,10 +64,19 @@ def speed(slower_ms: float | None, faster_ms: float | None) -> str:
     """
     if not slower_ms or not faster_ms:
         return "not comparable in speed (too few queries)"
+    return f"{ratio_text(slower_ms, faster_ms)} at p50"
+
+
+def ratio_text(slower_ms: float, faster_ms: float) -> str:
+    """Return how two times compare.
+
+    >>> ratio_text(30.0, 10.0)
+    '3.00x faster'
+    """
     ratio = slower_ms / faster_ms
     if SAME_SPEED[0] < ratio < SAME_SPEED[1]:
-        return "as fast at p50"
-    return f"{ratio:.2f}x faster at p50" if ratio > 1 else f"{1 / ratio:.2f}x slower at p50"
+        return "as fast"
+    return f"{ratio:.2f}x faster" if ratio > 1 else f"{1 / ratio:.2f}x slower"
 
 
 def points(change: float, interval: Sequence[float], *, p: float) -> str:
@@ -137,13 +152,21 @@ def _name(row: Row) -> str:
 
 def _between(comparison: Mapping[str, Any]) -> Sentence:
     """Say whether the second of two bundles is more accurate than the first."""
-    first, second = comparison["first"], comparison["second"]
+    early_exit = comparison.get("early_exit", False)
+    first, second = comparison["first"], titled(comparison["second"], early_exit)
     change, interval, p = (comparison[k] for k in ("top1_change", "top1_change95", "mcnemar_p"))
     claim = "is not shown to be more accurate than"
     if p < ALPHA:
         claim = "is more accurate than" if change > 0 else "is less accurate than"
-    variant, speeds = comparison["variant"].upper(), speed(*comparison["p50_ms"])
+    variant = comparison["variant"].upper()
+    speeds = _mean_speed(*comparison["mean_ms"]) if early_exit else speed(*comparison["p50_ms"])
     return Sentence(
         f"{second} {claim} {first} at {variant}.",
         f"Its top-1 is {points(change, interval, p=p)}, and it is {speeds}.",
     )
+
+
+def _mean_speed(slower_ms: float | None, faster_ms: float | None) -> str:
+    if not slower_ms or not faster_ms:
+        return "not comparable in speed"
+    return f"{ratio_text(slower_ms, faster_ms)} in the mean"

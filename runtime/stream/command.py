@@ -15,6 +15,7 @@ from finedge.bundle import Bundle
 from finedge.errors import UsageError
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.early_exit.record import log_exits
+from finedge.runtime.look_twice.options import ONE_LOOK, LookOptions
 from finedge.runtime.sinks import Context, Outputs, open_sinks
 from finedge.runtime.sources import Source, mask, open_source
 from finedge.runtime.sources.base import DEFAULT_CAPTURE, CaptureOptions
@@ -132,6 +133,7 @@ def classify(
     backend: str = "auto",
     topk: int = 5,
     early_exit: bool = False,
+    look: OmitArgPrefixes[LookOptions] = ONE_LOOK,
     capture: OmitArgPrefixes[CaptureOptions] = DEFAULT_CAPTURE,
     limits: OmitArgPrefixes[RunLimits] = RunLimits(),
     decisions: OmitArgPrefixes[DecisionOptions] = DecisionOptions(),
@@ -155,6 +157,7 @@ def classify(
         topk: how many labels a line holds.
         early_exit: run the rest of the model only where no exit is sure; the log ends with the
             share of frames that left at each.
+        look: a second look at a part of each frame.
         capture: what a live source is asked for.
         limits: when the run ends and when a line warns.
         decisions: how an answer is made.
@@ -171,7 +174,12 @@ def classify(
         _refuse_photos(opened, limits=limits, decisions=decisions)
         classifier = exits.enter_context(
             Classifier.open(
-                loaded, variant=variant, backend=backend, topk=topk, early_exit=early_exit
+                loaded,
+                variant=variant,
+                backend=backend,
+                topk=topk,
+                early_exit=early_exit,
+                look=look,
             )
         )
         results = Results(classifier, opened, stale_ms=limits.stale_ms, rules=rules, region=region)

@@ -38,8 +38,10 @@ class BatchModel(Protocol):
     def prepare(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Preprocess frames into the network's input."""
 
-    def scores(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 [B, classes] for a prepared batch."""
+    def scores(
+        self, batch: NDArray[np.uint8], *, frames: Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
+        """Return float32 [B, classes] for a prepared batch, and the frames it was made of."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,13 @@ class Silence:
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames (or silences, None) with the number of their source, and the frames' input pixels."""
+    """Frames (or silences, None) with the number of their source, and the frames' input pixels.
+
+    `images` are the parts of the frames that the pixels were made of, without a copy.
+    """
 
     items: tuple[tuple[int, Frame | None], ...]
+    images: tuple[NDArray[np.uint8], ...]
     pixels: NDArray[np.uint8] | None
     preprocess_ms: float
 
@@ -209,7 +215,7 @@ class Pipeline:
         if self._region:
             images = [self._region.crop(image) for image in images]
         pixels = self._model.prepare(images) if images else None
-        return FrameBatch(items, pixels, 1e3 * (time.perf_counter() - start))
+        return FrameBatch(items, tuple(images), pixels, 1e3 * (time.perf_counter() - start))
 
     def _infer_all(self) -> None:
         try:
@@ -220,7 +226,8 @@ class Pipeline:
 
     def _infer(self, batch: FrameBatch) -> list[Answer | Silence]:
         start = time.perf_counter()
-        rows = iter(() if batch.pixels is None else self._model.scores(batch.pixels))
+        pixels, images = batch.pixels, batch.images
+        rows = iter(() if pixels is None else self._model.scores(pixels, frames=images))
         infer_ms = 1e3 * (time.perf_counter() - start)
         return [
             Silence(number)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 import re
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from finedge.runtime.backend import NoTaps, SessionInfo, SessionOptions, pick_file
+from finedge.runtime.cuda.binding import Cuda, binding
 from finedge.runtime.cuda.gpu import Gpu, gpu, require_gpu, why_no_gpu
 from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.trt import library as libraries
@@ -23,6 +25,8 @@ from finedge.runtime.trt.choose import (
     replay_once,
     stored_engine,
 )
+from finedge.runtime.trt.engine import Engine
+from finedge.runtime.trt.segments import AllSegments, TensorRtSegment, check_chain
 from finedge.runtime.trt.session import open_session
 from finedge.runtime.trt.timing import batch_milliseconds
 
@@ -130,16 +134,63 @@ class TensorRtBackend:
             input_memory=recorded_input_memory(engine, device),
         )
 
-    def _engine(self, bundle: Bundle, variant: str) -> StoredEngine:
+    def open_segments(
+        self, bundle: Bundle, *, variant: str
+    ) -> tuple[tuple[TensorRtSegment, ...], SessionInfo]:
+        """Open the engine of each segment of a variant (`finedge.runtime.early_exit`).
+
+        They are built now if none is stored. The first time on a device the golden frame is
+        replayed through all of them. It was not run on hardware.
+
+        Raises:
+            UsageError: no such variant exists.
+            BundleError: the bundle lacks a segment, or engines do not follow one another.
+            SystemProblem: an engine cannot be built or loaded here.
+            GateError: the answer to the golden frame differs from that of the whole file.
+        """
+        count, device = bundle.export.segments.count, require_gpu()
+        stored = [self._engine(bundle, variant, segment=k) for k in range(count)]
+        library, files = libraries.load_library(self.name), [one.path.name for one in stored]
+        if any(one.key.plugin for one in stored):
+            from finedge.runtime.trt.plugin.register import register
+
+            register(library.trt)  # before deserialising: the engine looks for it by name
+        engines = [
+            Engine.load(one.read(), trt=library.trt, file=file)
+            for one, file in zip(stored, files, strict=True)
+        ]
+        check_chain(engines, bundle.spec, files=files)
+        versions = {library.trt.__name__: library.version, "driver": device.driver}
+        info = SessionInfo(
+            self.name,
+            device.name,
+            files[0],
+            variant,
+            versions=versions,
+            source=FILES[variant],
+            path=stored[0].path,
+        )
+        with ExitStack() as stack:
+            opened = tuple(
+                stack.enter_context(closing(_segment(engine, name=file, device=device)))
+                for engine, file in zip(engines, files, strict=True)
+            )
+            whole = AllSegments(opened, bundle.spec, info)
+            replay_once(whole, bundle, engine=stored[-1], variant=variant, gpu=device)
+            stack.pop_all()
+        return opened, info
+
+    def _engine(self, bundle: Bundle, variant: str, *, segment: int | None = None) -> StoredEngine:
         # The CPU form of INT8 has unsigned activations, which TensorRT's parser refuses.
         order = (FILES[variant],) if variant in FILES else None
         pick_file(bundle, variant, order=order)
         library = libraries.load_library(self.name)
-        options = BuildOptions(cast("Precision", variant))
+        options = BuildOptions(cast("Precision", variant), segment=segment)
         engine = stored_engine(bundle, options, library=library, gpu=require_gpu())
         if engine is not None:
             return engine
-        return builder.engine_for(bundle, options, library=library, timer=batch_milliseconds)
+        timer = batch_milliseconds if segment is None else None
+        return builder.engine_for(bundle, options, library=library, timer=timer)
 
 
 @dataclass(frozen=True)
@@ -147,6 +198,10 @@ class RtxBackend(TensorRtBackend):
     """Runs engines of TensorRT for RTX, the library for GeForce and RTX cards."""
 
     name: str = field(default="tensorrt-rtx", init=False)
+
+
+def _segment(engine: Engine, *, name: str, device: Gpu) -> TensorRtSegment:
+    return TensorRtSegment(engine, cuda=Cuda(binding()), mapped=device.integrated, name=name)
 
 
 def why_not_gpu(module: str, device: Gpu) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from finedge.runtime.trt.calls import typed_errors
 from finedge.runtime.trt.factory import create
 from finedge.runtime.trt.log import Messages
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 # What TensorRT for RTX says about an engine that it will not run; one number may hold several bits.
 DIAGNOSTICS = {
     1: "it was built by another version",
@@ -55,13 +56,13 @@ class Engine:
     """A deserialised engine that takes batches of `min_batch` to `max_batch` frames.
 
     `trt` is the library's module, `handle` its ICudaEngine. `runtime` is kept because the engine
-    needs it.
+    needs it. The engine of a whole model has one input, that of a segment may have several.
     """
 
     trt: Any
     runtime: Any
     handle: Any
-    input: EngineTensor
+    inputs: tuple[EngineTensor, ...]
     outputs: tuple[EngineTensor, ...]
     min_batch: int
     max_batch: int
@@ -72,8 +73,8 @@ class Engine:
 
         Raises:
             SystemProblem: TensorRT will not run it here; the text quotes TensorRT.
-            BundleError: it has no single input, a type that numpy lacks, or an open size that is
-                not the batch.
+            BundleError: it has no input, a type that numpy lacks, or an open size that is not the
+                batch.
         """
         runtime, handle = _deserialise(data, trt=trt, file=file)
         with typed_errors(trt, f"read the inputs and outputs of {file}"):
@@ -84,22 +85,21 @@ class Engine:
         names = [handle.get_tensor_name(i) for i in range(handle.num_io_tensors)]
         tensors = {name: _tensor(name, handle, trt=trt, file=file) for name in names}
         inputs = [name for name in names if handle.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        if len(inputs) != 1:
-            raise BundleError(
-                f"{file} has inputs {inputs}", expected="one input", fix="finedge build"
-            )
+        if not inputs:
+            raise BundleError(f"{file} has no input", expected="one", fix="finedge build")
         min_batch, max_batch = _batches(inputs[0], handle)
-        frames = tensors.pop(inputs[0])
-        return cls(trt, runtime, handle, frames, tuple(tensors.values()), min_batch, max_batch)
+        read = tuple(tensors.pop(name) for name in inputs)
+        return cls(trt, runtime, handle, read, tuple(tensors.values()), min_batch, max_batch)
 
     def check(self, bundle: Bundle, *, file: str) -> None:
-        """Refuse an engine whose input or outputs are not the bundle's.
+        """Refuse an engine of a whole model whose input or outputs are not the bundle's.
 
         Raises:
             BundleError: the text names the input or output and both shapes.
         """
+        inputs = [tensor.io_tensor for tensor in self.inputs]
         outputs = [tensor.io_tensor for tensor in self.outputs]
-        check_model_io([self.input.io_tensor], outputs, bundle, file=file, fix="finedge build")
+        check_model_io(inputs, outputs, bundle, file=file, fix="finedge build")
 
 
 def _deserialise(data: bytes, *, trt: Any, file: str) -> tuple[Any, Any]:
@@ -168,6 +168,6 @@ def _batches(name: str, handle: Any) -> tuple[int, int]:
     return int(smallest), int(largest)
 
 
-def rows_of(batch: NDArray[np.uint8], max_batch: int) -> list[NDArray[np.uint8]]:
-    """Cut a batch into parts of at most `max_batch` frames."""
+def rows_of(batch: NDArray[Scalar], max_batch: int) -> list[NDArray[Scalar]]:
+    """Cut a batch into parts of at most `max_batch` rows."""
     return [batch[i : i + max_batch] for i in range(0, len(batch), max_batch)]

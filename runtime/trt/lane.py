@@ -45,7 +45,7 @@ class ExecutionLane:
         engine: what it runs.
         cuda: CUDA, with every status checked.
         mapped: the GPU shares the CPU's memory: buffers are mapped, not copied.
-        input_mapped: the same for the input alone.
+        input_mapped: the same for the inputs alone.
     """
 
     def __init__(
@@ -60,29 +60,39 @@ class ExecutionLane:
             self._scratch_size = max(MIN_SCRATCH, int(engine.handle.device_memory_size_v2))
             self._scratch = device_memory(self._scratch_size, cuda=cuda, stack=stack)
             options = dict.fromkeys(engine.outputs, mapped)
-            options[engine.input] = mapped if input_mapped is None else input_mapped
-            self._input, *self._outputs = (
+            of_inputs = mapped if input_mapped is None else input_mapped
+            options |= dict.fromkeys(engine.inputs, of_inputs)
+            buffers = [
                 allocate(tensor, engine.max_batch, cuda=cuda, mapped=options[tensor], stack=stack)
-                for tensor in (engine.input, *engine.outputs)
-            )
+                for tensor in (*engine.inputs, *engine.outputs)
+            ]
+            count = len(engine.inputs)
+            self._inputs, self._outputs = buffers[:count], buffers[count:]
             stack.callback(self._plans.clear)
             self._stack = stack.pop_all()
         # Also when nobody closes it.
         self._free = weakref.finalize(self, _free, cuda, self._stream, self._stack)
 
-    def start(self, batch: NDArray[np.uint8]) -> None:
-        """Start a batch of at most the engine's largest size; `batch` may be changed at once."""
-        self._launch(self._fill(batch))
-        self._rows = len(batch)
+    def start(self, *batch: NDArray[Any]) -> None:
+        """Start a batch of at most the engine's largest size; `batch` may be changed at once.
+
+        It has an array [rows, ...] for each input, in the engine's order.
+        """
+        self._launch(self._fill(*batch))
+        self._rows = len(batch[0])
 
     def finish(self) -> Arrays:
         """Wait for the batch; return float32 [rows, ...] by output name, copies."""
+        results = self.results().items()
+        return {name: array.astype(np.float32, copy=False) for name, array in results}
+
+    def results(self) -> dict[str, NDArray[Any]]:
+        """Wait for the batch; return a copy [rows, ...] of each output in its own dtype."""
         if not self._rows:
             raise UsageError("no batch is under way on this session", expected="an open session")
         rows, self._rows = self._rows, 0
         self._cuda("cudaStreamSynchronize", self._stream)
-        outputs = ((buffer.tensor.name, buffer.host[:rows]) for buffer in self._outputs)
-        return {name: values.astype(np.float32) for name, values in outputs}
+        return {buffer.tensor.name: buffer.host[:rows].copy() for buffer in self._outputs}
 
     def profile(self, batch: NDArray[np.uint8], runs: int) -> list[tuple[str, float]]:
         """Return each layer's name and mean milliseconds over `runs`, in the order they run.
@@ -109,8 +119,8 @@ class ExecutionLane:
         self._rows = 0
         self._free()
 
-    def _fill(self, batch: NDArray[np.uint8]) -> int:
-        """Copy a batch into the input buffer; return how many rows to run.
+    def _fill(self, *batch: NDArray[Any]) -> int:
+        """Copy a batch into the input buffers; return how many rows to run.
 
         These are more than the batch has where the engine takes no batch that small.
         """
@@ -119,8 +129,9 @@ class ExecutionLane:
                 "a batch is still under way on this session",
                 expected="the answers of stream() before the next call",
             )
-        self._input.host[: len(batch)] = batch
-        return max(len(batch), self._engine.min_batch)
+        for buffer, array in zip(self._inputs, batch, strict=True):
+            buffer.host[: len(array)] = array
+        return max(len(batch[0]), self._engine.min_batch)
 
     # --- one plan per batch size ---
 
@@ -147,11 +158,11 @@ class ExecutionLane:
         if context.active_optimization_profile != 0:
             done = context.set_optimization_profile_async(0, int(self._stream))
             require(done, "set_optimization_profile_async(0)")
-        frames = self._engine.input
-        shape = (rows, *frames.row)
-        done = context.set_input_shape(frames.name, shape)
-        require(done, f"set_input_shape({frames.name}, {shape})")
-        for buffer in (self._input, *self._outputs):
+        for tensor in self._engine.inputs:
+            shape = (rows, *tensor.row)
+            done = context.set_input_shape(tensor.name, shape)
+            require(done, f"set_input_shape({tensor.name}, {shape})")
+        for buffer in (*self._inputs, *self._outputs):
             name = buffer.tensor.name
             done = context.set_tensor_address(name, buffer.device_address)
             require(done, f"set_tensor_address({name})")
@@ -175,7 +186,8 @@ class ExecutionLane:
     def _enqueue(self, context: Any, rows: int) -> None:
         """Put copies and kernels on the stream."""
         kind = self._cuda.api.cudaMemcpyKind
-        self._copy(self._input, rows, kind.cudaMemcpyHostToDevice)
+        for buffer in self._inputs:
+            self._copy(buffer, rows, kind.cudaMemcpyHostToDevice)
         require(context.execute_async_v3(int(self._stream)), "execute_async_v3")
         for buffer in self._outputs:
             self._copy(buffer, rows, kind.cudaMemcpyDeviceToHost)

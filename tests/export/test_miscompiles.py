@@ -59,7 +59,7 @@ def layers(rtx):
     target = build_target(("sm86", "sm89", "sm120"), library=rtx)
     return lambda model: from_log(
         compile_engine(
-            model, BuildOrder("a test", "x", BuildOptions(), rtx, target, "test")
+            model, BuildOrder("a test", ("x",), BuildOptions(), rtx, target, "test")
         ).messages
     )
 

@@ -210,6 +210,34 @@ def test_the_loss_is_the_rectified_likelihood_plus_the_regulariser():
     assert "overlap" not in build(regulariser=0.0)(images())
 
 
+def head_gradient(index, *, local_loss, gates):
+    """The gradient of a local head's classes where all weight is on the gate `gates`."""
+    model, target = build(local_loss=local_loss, regulariser=0.0), torch.tensor([0, 5])
+    outputs = model(images())
+    logits = [outputs[f"local_{i}"] for i in range(3)]
+    outputs["log_prob"] = rectified([*logits, torch.zeros(2, LABELS)], gates)
+    model.loss(outputs, target).backward()
+    return model.attention[index].classes.weight.grad
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_local_loss_teaches_a_head_that_the_gates_do_not_trust(index):
+    network_only = torch.tensor([[0.0, 0.0, 0.0, 1.0]]).expand(2, 4)
+    assert not head_gradient(index, local_loss=0.0, gates=network_only).any()
+    assert head_gradient(index, local_loss=1.0, gates=network_only).any()
+
+
+def test_local_loss_adds_the_cross_entropy_of_each_head_in_training_only():
+    model, target = build(local_loss=0.5), torch.tensor([0, 5])
+    outputs = model(images())
+    own = sum(F.cross_entropy(outputs[f"local_{i}"], target) for i in range(3))
+    without = F.nll_loss(outputs["log_prob"], target) + 0.001 * outputs["overlap"]
+    torch.testing.assert_close(model.loss(outputs, target), without + 0.5 * own)
+    outputs = model.eval()(images())
+    likelihood = F.nll_loss(outputs["log_prob"], target)
+    torch.testing.assert_close(model.loss(outputs, target), likelihood)
+
+
 def test_smoothed_labels_and_shares_are_the_same():
     model, log_p, target = (
         build(),
@@ -247,6 +275,7 @@ def test_the_cost_on_resnet50_is_that_of_the_specification(options, parameters_m
         ({"kernel_size": 5}, "kernel_size 5"),
         ({"gate": "no"}, "no"),
         ({"head": "no"}, "unknown head 'no'"),
+        ({"local_loss": -1.0}, "local_loss -1"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message):

@@ -108,7 +108,11 @@ class Backbone(nn.Module):
             raise UsageError(
                 f"freeze {stages}", expected=f"0 to {len(self.stages)} stages of this backbone"
             )
-        self._frozen = self._index(self.stages[stages - 1]) + 1 if stages else 0
+        self._freeze_until(self.stages[stages - 1] if stages else None)
+
+    def _freeze_until(self, block: str | None) -> None:
+        """Freeze all blocks up to this one, and nothing else; None freezes nothing."""
+        self._frozen = 0 if block is None else self._index(block) + 1
         for index, name in enumerate(self.chain):
             self.get_submodule(name).requires_grad_(index >= self._frozen)
         self.train(self.training)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from finedge.data import DataSet, split_of_dataset
 from finedge.spec import Preprocess
 from finedge.train.backbones import Backbone
+from finedge.train.quick.cached_backbone import CachedBackbone
 from finedge.train.recipe import Recipe
 
 FORMAT = 1
@@ -43,7 +44,7 @@ class CacheRecord:
     Attributes:
         format: of the files.
         backbone: its name.
-        weights: sha256 of its weights and statistics.
+        weights: sha256 of the weights and statistics of its frozen blocks.
         preprocess: the pixels of evaluation.
         augmentation: the keys of the recipe that shape the pixels of augmented views.
         images: {split: sha256 of the contents of its images, in order}.
@@ -73,7 +74,7 @@ def cache_record(
     return CacheRecord(
         format=FORMAT,
         backbone=backbone.name,
-        weights=weights_digest(backbone),
+        weights=weights_digest(_frozen_state(backbone)),
         preprocess=asdict(preprocess),
         augmentation=augmentation(recipe),
         images=_image_digests(data),
@@ -90,13 +91,22 @@ def view_recipe(recipe: Recipe) -> Recipe:
     return replace(recipe, seed=VIEW_SEED)
 
 
-def weights_digest(backbone: torch.nn.Module) -> str:
+def weights_digest(state: Mapping[str, Tensor]) -> str:
     """Return the sha256 of a network's state: names, shapes and values."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _frozen_state(backbone: Backbone) -> dict[str, Tensor]:
+    """Return the state of the blocks that are not trained: all of them in most backbones."""
+    state = backbone.state_dict()
+    if not isinstance(backbone, CachedBackbone):
+        return state
+    blocks = tuple(f"{block}." for block in backbone.frozen_blocks())
+    return {name: tensor for name, tensor in state.items() if name.startswith(blocks)}
 
 
 def _image_digests(data: DataSet) -> dict[str, str]:

@@ -14,7 +14,6 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +29,14 @@ from finedge.spec import Preprocess
 from finedge.train.backbones import Backbone
 from finedge.train.loader import Read
 from finedge.train.quick.cache_record import CacheRecord, cache_record
+from finedge.train.quick.map_engine import map_function
 from finedge.train.quick.map_files import is_whole, write_view
+from finedge.train.quick.map_folders import RECORD, cache_folders, folder_bytes, hold, writing
 from finedge.train.quick.views import EVALUATION, ViewImages, view_images
 from finedge.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-RECORD = "record.json"
 HALF = 2  # bytes of a float16
 RESERVE = 64 << 20  # bytes that stay free on the disk: for the run beside the maps
 Shape = tuple[int, int, int]
@@ -118,7 +118,7 @@ class CachePlan:
         """The size of all files."""
         return sum(_bytes(view, shape) for view in self.views for shape in self.shapes.values())
 
-    @cached_property
+    @property
     def missing(self) -> tuple[tuple[ViewImages, tuple[str, ...]], ...]:
         """The views that lack files, each with the blocks that it lacks."""
         lacks = ((view, self._missing_blocks(view)) for view in self.views)
@@ -139,10 +139,12 @@ class CachePlan:
         """
         size, free = self.missing_bytes, _free_bytes(self.folder)
         log.info(
-            "feature maps: %s in %s, %s of it to compute; the disk has %s free",
+            "feature maps: %s in %s, %s of it to compute; %s holds %s, the disk has %s free",
             mebibytes(self.bytes),
             self.folder,
             mebibytes(size),
+            self.place,
+            mebibytes(sum(map(folder_bytes, cache_folders(self.place)))),
             mebibytes(free),
         )
         if size and size + RESERVE > free:
@@ -163,11 +165,11 @@ class CachePlan:
             workers: threads that prepare images.
             device: where it runs; default is the CPU.
         """
-        if self.missing:
+        if not (self.folder / RECORD).exists():
             write_text(self.folder / RECORD, self.record.to_text())
-        for view, blocks in self.missing:
-            paths = {block: map_path(self.folder, view.split, view.view, block) for block in blocks}
-            write_view(view, backbone, paths, workers=workers, device=device)
+        hold(self.folder)
+        with writing(self.folder):
+            self._write_missing(backbone, workers=workers, device=device or torch.device("cpu"))
         labels = {
             view.split: torch.tensor([item.label for item in view.images.items])
             for view in self.views
@@ -175,6 +177,20 @@ class CachePlan:
         }
         augmented = max(view.view for view in self.views)
         return FeatureCache(self.folder, self.shapes, augmented, labels)
+
+    def _write_missing(self, backbone: Backbone, *, workers: int, device: torch.device) -> None:
+        missing = self.missing
+        if not missing:
+            return
+        # The memory format is that of PyTorch's fastest convolutions.
+        backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        size, training = self.record.preprocess["crop"], backbone.training
+        backbone.eval()
+        compute = map_function(backbone, tuple(self.shapes), size=size, device=device)
+        for view, blocks in missing:
+            paths = {block: map_path(self.folder, view.split, view.view, block) for block in blocks}
+            write_view(view, compute, paths, workers=workers, device=device)
+        backbone.train(training)  # blocks that are not frozen go on as they were
 
     def _missing_blocks(self, view: ViewImages) -> tuple[str, ...]:
         return tuple(

@@ -15,8 +15,8 @@ from torch import Tensor
 from finedge.errors import FinedgeError
 from finedge.files import new_file
 from finedge.progress import progress_bar
-from finedge.train.backbones import Backbone
 from finedge.train.loader import batches, normalise
+from finedge.train.quick.map_engine import MapFunction
 from finedge.train.quick.views import ViewImages
 
 BATCH = 32
@@ -34,30 +34,31 @@ def is_whole(path: Path, *, shape: tuple[int, ...]) -> bool:
 @torch.no_grad()
 def write_view(
     view: ViewImages,
-    backbone: Backbone,
+    compute: MapFunction,
     paths: Mapping[str, Path],
     *,
     workers: int,
-    device: torch.device | None = None,
+    device: torch.device,
 ) -> None:
     """Write the maps of a view's images, one file for each block of `paths`.
+
+    Args:
+        view: its images.
+        compute: gives the maps of those blocks, and perhaps of others.
+        paths: {block: its file}.
+        workers: threads that prepare images.
+        device: where `compute` takes them.
 
     Raises:
         FinedgeError: a value does not fit float16.
     """
-    device = device or torch.device("cpu")
-    backbone = backbone.to(  # type: ignore[call-overload]
-        device, memory_format=torch.channels_last
-    ).eval()
     images = view.images
     total = math.ceil(len(images) / BATCH)
     text = f"feature maps, {view.split} view {view.view}"
-    until = max(paths, key=backbone.chain.index)
     with ExitStack() as stack, progress_bar(text, total) as advance:
         files = {block: stack.enter_context(new_file(path)) for block, path in paths.items()}
         for batch in batches(images, range(len(images)), batch_size=BATCH, workers=workers):
-            pixels = normalise(batch.frames.to(device), images.preprocessing)
-            _, maps = backbone.run(pixels, until=until, taps=paths)
+            maps = compute(normalise(batch.frames.to(device), images.preprocessing))
             for block, file in files.items():
                 _append(file, maps[block], block=block, images=len(images))
             advance(1)
@@ -65,7 +66,7 @@ def write_view(
 
 def _append(file: BinaryIO, maps: Tensor, *, block: str, images: int) -> None:
     """Append the maps of a batch; the first one writes the header for all `images`."""
-    half = maps.half().cpu()
+    half = maps.half()
     if not half.isfinite().all():
         raise FinedgeError(
             f"the maps of block {block} hold values above 65504 or NaN",

@@ -20,6 +20,7 @@ from finedge.train.loader import Batch, batched
 from finedge.train.models import FineGrained
 from finedge.train.quick.cached_backbone import CachedBackbone, cached_backbone, map_shapes
 from finedge.train.quick.feature_cache import CachePlan, FeatureCache, plan_cache
+from finedge.train.quick.map_folders import remove_unused
 from finedge.train.quick.scores import cached_scores
 from finedge.train.trainer import Job, Trainer
 
@@ -40,8 +41,9 @@ class QuickTrainer(Trainer):
     def __init__(self, job: Job, *, maps: Path) -> None:
         _require_quick(job)
         self.place = maps
-        self.shapes = map_shapes(job.model, size=job.recipe.size)
-        job.model.backbone = CachedBackbone(job.model.backbone)
+        stages = job.recipe.freeze
+        self.shapes = map_shapes(job.model, size=job.recipe.size, stages=stages)
+        job.model.backbone = CachedBackbone(job.model.backbone, stages=stages)
         super().__init__(job)
         self.step.inputs = self._serve
 
@@ -66,14 +68,20 @@ class QuickTrainer(Trainer):
             SystemProblem: the disk has no room for the maps; nothing was written.
         """
         if self.epoch == 0:
-            self.plan.require_room()
+            self._make_room()
         super().save()
 
     def load(self) -> None:
         """Go back to the run's checkpoint; the room for maps that are missing is checked."""
         super().load()
         if self.epoch < self.recipe.epochs:
-            self.plan.require_room()
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Remove caches that were not used for long, and check the room for this one."""
+        plan = self.plan
+        remove_unused(plan.place, keep=plan.folder, room=plan.missing_bytes)
+        plan.require_room()
 
     @cached_property
     def cache(self) -> FeatureCache:
@@ -99,7 +107,10 @@ class QuickTrainer(Trainer):
         device = self.world.device
         views, indices = rows.cpu().T.tolist()
         maps = self.cache.maps(views, indices, split="train")
-        cached_backbone(self.model).maps = {k: value.to(device) for k, value in maps.items()}
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        cached_backbone(self.model).maps = {
+            block: value.to(device, memory_format=layout) for block, value in maps.items()
+        }
         return torch.empty(len(indices), 0, device=device)
 
     def _answers(self, model: FineGrained) -> Predictions:

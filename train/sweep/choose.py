@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from finedge.errors import UsageError
 from finedge.train.sweep.file import SweepFile
@@ -38,6 +39,27 @@ def best(candidates: Sequence[Setting], rows: Rows) -> Setting | None:
             fix="val = 0.1 below [set], or one value for each key of the search",
         )
     return max(scored, key=lambda pair: _score(pair[1]["val"]))[0] if scored else None
+
+
+def edges(tried: Sequence[Mapping[str, Any]], point: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of a point whose number is the smallest or the largest that was tried.
+
+    A better value may lie beyond it. Words and a single value have no edge.
+
+    Args:
+        tried: the points of the rows that are there. The file's grid may be wider by now.
+        point: what val chose.
+    """
+    values = {key: {one[key] for one in tried if _is_number(one.get(key))} for key in point}
+    return tuple(
+        key
+        for key, numbers in values.items()
+        if len(numbers) > 1 and point[key] in (min(numbers), max(numbers))
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _score(val: Mapping[str, float | None]) -> tuple[float, float]:

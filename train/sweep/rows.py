@@ -2,25 +2,63 @@
 
 OUT/rows/DATA/RECIPE/BACKBONE-SIZE/FAMILY-DIGEST-sSEED.json     accuracy on val, or the error
 OUT/test/(the same)                                             right answers on test
+OUT/int8/(the same)                                             right answers on test in INT8
 OUT/chosen/DATA/RECIPE/BACKBONE-SIZE.json                       what val chose, once test was read
+OUT/times/(the same)                                            CPU time of the bundles in INT8
+OUT/weights/, OUT/bundles/                                      what was trained, and exported
+
+Rows also have the CPU, the commit and the versions that made them. Older ones lack some of it, and
+are read all the same.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from finedge.errors import DataError
+from finedge import __version__
+from finedge.errors import DataError, FinedgeError
 from finedge.files import write_text
-from finedge.train.sweep.plan import Group, SweepRun
+from finedge.train.sweep.plan import SEED, Group, Setting, SweepRun
 
-Kind = Literal["rows", "test"]
+Kind = Literal["rows", "test", "int8"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a row records of the machine that made it.
+
+    Attributes:
+        cpu: its name.
+        commit: of this code, or "unknown".
+        versions: of libraries, by name.
+    """
+
+    cpu: str
+    commit: str
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"cpu": self.cpu, "commit": self.commit, "versions": dict(self.versions)}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a row records."""
+    return {"finedge": __version__, "torch": torch.__version__, "machine": platform.machine()}
+
+
+def error_text(error: Exception) -> str:
+    """Return what a row says of a failure."""
+    return error.what if isinstance(error, FinedgeError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -60,22 +98,42 @@ class Rows:
         """Write a row."""
         _write(self._path(run, kind), {**identity(run), **content})
 
-    def finished(self, run: SweepRun) -> bool:
+    def finished(self, run: SweepRun, kind: Kind = "rows") -> bool:
         """Tell whether a run has a row without an error."""
-        row = self.read(run)
+        row = self.read(run, kind)
         return row is not None and "error" not in row
+
+    def finished_runs(self, setting: Setting, *, seeds: int) -> list[SweepRun]:
+        """Return the runs of a setting that are trained, by seed."""
+        runs = (SweepRun(setting, seed) for seed in range(SEED, SEED + seeds))
+        return [run for run in runs if self.finished(run)]
 
     def weights(self, run: SweepRun) -> Path:
         """Return the place of a run's weights: a file or a folder."""
         return self.out / "weights" / run.path
 
+    def bundle(self, run: SweepRun) -> Path:
+        """Return the place of a run's bundle."""
+        return self.out / "bundles" / run.path.with_name(f"{run.path.name}.finedge")
+
+    def read_times(self, group: Group) -> dict[str, float]:
+        """Return {name of the run: CPU milliseconds of one INT8 inference}."""
+        content = _read(self._of_group(group, "times")) or {}
+        times: dict[str, float] = content.get("cpu_ms", {})
+        return times
+
+    def write_times(self, group: Group, cpu_ms: Mapping[str, float], origin: Origin) -> None:
+        """Write the times of a group, measured together."""
+        content = {"cpu_ms": dict(cpu_ms), **origin.to_json()}
+        _write(self._of_group(group, "times"), content)
+
     def read_chosen(self, group: Group) -> dict[str, str]:
         """Return {family: digest of its setting} as it was when test was first read."""
-        return _read(self._chosen(group)) or {}
+        return _read(self._of_group(group, "chosen")) or {}
 
     def write_chosen(self, group: Group, digests: Mapping[str, str]) -> None:
         """Write what val chose."""
-        _write(self._chosen(group), digests)
+        _write(self._of_group(group, "chosen"), digests)
 
     def right(self, run: SweepRun) -> NDArray[np.bool_] | None:
         """Return the right answers of a run on test, bool [images], or None."""
@@ -85,8 +143,8 @@ class Rows:
     def _path(self, run: SweepRun, kind: Kind) -> Path:
         return self.out / kind / run.path.with_name(f"{run.path.name}.json")
 
-    def _chosen(self, group: Group) -> Path:
-        return self.out / "chosen" / group.folder.with_name(f"{group.folder.name}.json")
+    def _of_group(self, group: Group, kind: str) -> Path:
+        return self.out / kind / group.folder.with_name(f"{group.folder.name}.json")
 
 
 def identity(run: SweepRun) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from finedge.train.sweep.choose import chosen_settings
+from finedge.train.sweep.choose import chosen_settings, edges
 from finedge.train.sweep.file import SweepFile
 from finedge.train.sweep.paired import Difference, paired_difference
 from finedge.train.sweep.plan import SEED, Group, Setting, SweepRun, groups, settings
@@ -25,6 +25,7 @@ class Line:
         tried: settings that have a row.
         failed: rows that are errors.
         chosen: what val chose, {key: value}; empty while the search runs.
+        edges: keys of `chosen` whose value is the smallest or the largest that was tried.
         parameters: that were trained.
         seeds: that are trained.
         val: mean top-1 on val, 0 to 1, over the seeds.
@@ -35,12 +36,15 @@ class Line:
         control: the family that this one is also compared with, or empty.
         against: {family: the difference to it on test}.
         errors: texts of the rows that failed.
+        int8: top-1 on test of the first seed in INT8; None where it was not measured.
+        int8_cpu_ms: CPU milliseconds of one INT8 inference in one thread.
     """
 
     family: str
     tried: int
     failed: int
     chosen: Mapping[str, Any] = field(default_factory=dict)
+    edges: tuple[str, ...] = ()
     parameters: int | None = None
     seeds: int = 0
     val: float | None = None
@@ -51,6 +55,8 @@ class Line:
     control: str = ""
     against: Mapping[str, Difference] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
+    int8: float | None = None
+    int8_cpu_ms: float | None = None
 
 
 def tables(file: SweepFile, rows: Rows) -> list[dict[str, Any]]:
@@ -85,7 +91,8 @@ def _line(
     line = Line(name, len(searched), len(errors), errors=errors)
     if chosen is None:
         return line
-    trained = _trained(file, chosen, rows)
+    runs = rows.finished_runs(chosen, seeds=file.seeds)
+    trained = [row for run in runs if (row := rows.read(run)) is not None]
     val = [row["val"]["top1"] for row in trained if row["val"]["n"]]
     test = [float(answers.mean()) for answers in right[name].values()]
     published = file.families[name].published.get(chosen.group.data)
@@ -94,6 +101,7 @@ def _line(
         tried=len(searched),
         failed=len(errors),
         chosen=chosen.point,
+        edges=edges([row["point"] for row in searched], chosen.point),
         parameters=trained[0]["parameters"],
         seeds=len(trained),
         val=statistics.mean(val) if val else None,
@@ -104,20 +112,24 @@ def _line(
         control=file.families[name].control,
         against=_differences(file, name, right),
         errors=errors,
+        **_int8(SweepRun(chosen, SEED), rows),
     )
-
-
-def _trained(file: SweepFile, setting: Setting, rows: Rows) -> list[dict[str, Any]]:
-    runs = (SweepRun(setting, seed) for seed in range(SEED, SEED + file.seeds))
-    read = (rows.read(run) for run in runs)
-    return [row for row in read if row is not None and "error" not in row]
 
 
 def _right(file: SweepFile, setting: Setting, rows: Rows) -> dict[int, Any]:
     """Return {seed: right answers on test}."""
-    seeds = range(SEED, SEED + file.seeds)
-    read = {seed: rows.right(SweepRun(setting, seed)) for seed in seeds}
+    runs = rows.finished_runs(setting, seeds=file.seeds)
+    read = {run.seed: rows.right(run) for run in runs}
     return {seed: answers for seed, answers in read.items() if answers is not None}
+
+
+def _int8(run: SweepRun, rows: Rows) -> dict[str, float | None]:
+    """Return the INT8 columns of a run; empty without a row."""
+    row = rows.read(run, "int8")
+    if row is None or "error" in row:
+        return {}
+    times = rows.read_times(run.setting.group)
+    return {"int8": row["top1"], "int8_cpu_ms": times.get(run.path.name)}
 
 
 def _differences(

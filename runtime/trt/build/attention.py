@@ -43,11 +43,13 @@ def attention_decisions(
     """Return how attention is to be computed.
 
     That is one decision, or one for each mode where the faster is to be found by timing. Without
-    timing (`timed`) the plugin is never chosen unless it was asked for.
+    timing (`timed`) the plugin is never chosen unless it was asked for. Segments are never timed.
 
     Raises:
         BackendMissing: the plugin was chosen and cannot be used here.
     """
+    if options.segment is not None and not (options.attention == "plugin" and nodes):
+        return (AttentionDecision("decomposed", "segments are built so; they are not timed"),)
     if options.attention == "plugin":
         _require_plugin(nodes, library)
         return (AttentionDecision("plugin", "asked for"),)

@@ -168,11 +168,12 @@ def _compile(
     """Compile a spec; with weak typing where strong typing fails and the library has both."""
     check_memory(spec.memory, gpu=target.local_gpu)
     register_plugin(spec, library)
-    name = f"{bundle.name} {spec.options.precision}"
+    segment = "" if spec.options.segment is None else f" segment {spec.options.segment}"
+    name = f"{bundle.name} {spec.options.precision}{segment}"
     title = f"{name} ({spec.attention.mode} attention) for {target.gpu}"
     order = BuildOrder(
         title,
-        bundle.spec.input.name,
+        _inputs(bundle, spec),
         spec.options,
         library,
         target,
@@ -190,6 +191,13 @@ def _compile(
     return compile_engine(spec.model, weak)
 
 
+def _inputs(bundle: Bundle, spec: EngineSpec) -> tuple[str, ...]:
+    """Return the inputs that the model must have; a segment reads what earlier ones make."""
+    if spec.options.segment is None:
+        return (bundle.spec.input.name,)
+    return tuple(tensor.name for tensor in spec.model.graph.input)
+
+
 def _milliseconds(
     bundle: Bundle, options: BuildOptions, *, library: TrtLibrary, timer: EngineTimer | None
 ) -> Callable[[bytes], float] | None:
@@ -202,7 +210,10 @@ def _milliseconds(
 def _layer_record(layers: LayerReport, bundle: Bundle, spec: EngineSpec) -> dict[str, Any]:
     """Return the record's entries about the layers; what is wrong with them is logged too."""
     precision = spec.options.precision
-    sentences = problems(layers, bundle=bundle, model=spec.model, precision=precision)
+    is_part = spec.options.segment is not None
+    sentences = problems(
+        layers, bundle=bundle, model=spec.model, precision=precision, is_part=is_part
+    )
     for sentence in sentences:
         log.warning("%s: %s", precision, sentence)
     return {"problems": list(sentences), **layers.to_json()}

@@ -53,7 +53,8 @@ def build(
 ) -> Result:
     """Build TensorRT engines of a bundle.
 
-    A precision that fails does not stop the others; the exit code is that of the worst.
+    A bundle with segments also gets an engine for each segment, for early exits. A precision that
+    fails does not stop the others; the exit code is that of the worst.
 
     Args:
         bundle: the bundle's folder.
@@ -178,17 +179,34 @@ def _attempt(
     attention: AttentionOption,
     library: TrtLibrary,
 ) -> Outcome:
+    result: Result = {}
     try:
         options = replace(options, attention=attention)
-        return Outcome(step(bundle, options, library=library))
+        result = step(bundle, options, library=library)
+        result |= _segments(step, bundle, options, library=library)
     except FinedgeError as error:
-        return _failure(options, error)
+        return _failure(options, error, whole=result)
     except OSError as error:  # e.g. a full disk
-        return _failure(options, as_finedge_error(error) or SystemProblem(str(error)))
+        typed = as_finedge_error(error) or SystemProblem(str(error))
+        return _failure(options, typed, whole=result)
+    return Outcome(result)
 
 
-def _failure(options: BuildOptions, error: FinedgeError) -> Outcome:
-    result = {"file": options.file, **(error.result or {}), "failed": str(error)}
+def _segments(
+    step: BuildStep, bundle: Bundle, options: BuildOptions, *, library: TrtLibrary
+) -> Result:
+    """Do the same for each segment of the bundle; empty where it has none.
+
+    An engine that shows feature maps is for `verify` only: it gets none.
+    """
+    count = 0 if options.debug_taps else bundle.export.segments.count
+    parts = [step(bundle, replace(options, segment=k), library=library) for k in range(count)]
+    return {"segments": parts} if parts else {}
+
+
+def _failure(options: BuildOptions, error: FinedgeError, *, whole: Result) -> Outcome:
+    """Return the outcome of an error; `whole` is the engine of the whole model, if it was built."""
+    result = {"file": options.file, **(error.result or whole), "failed": str(error)}
     return Outcome(result, error)
 
 

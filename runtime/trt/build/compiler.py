@@ -61,11 +61,11 @@ class CompiledEngine:
 class BuildOrder:
     """What is compiled: options, library, GPU.
 
-    `title` is shown to the user, `input` is the model's input, `machine` names the timing cache.
+    `title` is shown to the user, `inputs` are the model's inputs, `machine` names the timing cache.
     """
 
     title: str
-    input: str
+    inputs: tuple[str, ...]
     options: BuildOptions
     library: TrtLibrary
     target: BuildTarget
@@ -96,7 +96,7 @@ def compile_engine(model: onnx.ModelProto, order: BuildOrder) -> CompiledEngine:
             errors = parser_errors(parser, model)
             raise refusal(errors, file=options.file, library=order.library)
         config = _config(builder, order)
-        add_profile(config, options.profile, builder=builder, network=network, name=order.input)
+        add_profile(config, options.profile, builder=builder, network=network, names=order.inputs)
         config.progress_monitor = monitor(trt, bars, stop)
         timing_cache = use_timing_cache(config, order)
         stop.check()
@@ -147,16 +147,19 @@ def _config(builder: Any, order: BuildOrder) -> Any:
     return config
 
 
-def add_profile(config: Any, profile: Profile, *, builder: Any, network: Any, name: str) -> None:
-    """Give `config` the batch sizes of `profile` for the network's input `name`.
+def add_profile(
+    config: Any, profile: Profile, *, builder: Any, network: Any, names: tuple[str, ...]
+) -> None:
+    """Give `config` the batch sizes of `profile` for the network's inputs `names`.
 
-    The name is checked first: the library accepts a profile for an input that does not exist.
+    The names are checked first: the library accepts a profile for an input that does not exist.
 
     Raises:
         BundleError: the network has other inputs, or another open size than the batch.
         UsageError: the network's batch is fixed at another size.
     """
-    batch, *row = _input_shape(network, name)
+    inputs = _input_shapes(network, names)
+    batch = inputs[names[0]][0]
     if batch > 0:
         if (profile.min, profile.max) != (batch, batch):
             sizes = f"{profile.min},{profile.opt},{profile.max}"
@@ -166,29 +169,31 @@ def add_profile(config: Any, profile: Profile, *, builder: Any, network: Any, na
             )
         return
     shapes = builder.create_optimization_profile()
-    shapes.set_shape(name, *((size, *row) for size in (profile.min, profile.opt, profile.max)))
+    for name, (_, *row) in inputs.items():
+        shapes.set_shape(name, *((size, *row) for size in (profile.min, profile.opt, profile.max)))
     if config.add_optimization_profile(shapes) < 0:
         raise UsageError(
             f"TensorRT refuses the batch profile {profile}", expected="1 <= min <= opt <= max"
         )
 
 
-def _input_shape(network: Any, name: str) -> tuple[int, ...]:
+def _input_shapes(network: Any, names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     tensors = [network.get_input(i) for i in range(network.num_inputs)]
     shapes = {tensor.name: tuple(tensor.shape) for tensor in tensors}
-    if set(shapes) != {name}:
+    if set(shapes) != set(names):
         raise BundleError(
             f"the model's inputs are {', '.join(shapes)}",
-            expected=f"{name}, as in the manifest",
+            expected=f"{', '.join(names)}, as in the manifest",
             fix="export again",
         )
-    if min(shapes[name][1:]) < 1:
-        raise BundleError(
-            f"input {name} is {list(shapes[name])}",
-            expected="only the batch open (-1)",
-            fix="export again",
-        )
-    return shapes[name]
+    for name, shape in shapes.items():
+        if min(shape[1:]) < 1:
+            raise BundleError(
+                f"input {name} is {list(shape)}",
+                expected="only the batch open (-1)",
+                fix="export again",
+            )
+    return shapes
 
 
 def use_timing_cache(config: Any, order: BuildOrder) -> Path | None:

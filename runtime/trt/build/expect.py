@@ -45,18 +45,24 @@ def check_layers(
 
 
 def problems(
-    report: LayerReport, *, bundle: Bundle, model: onnx.ModelProto, precision: str
+    report: LayerReport,
+    *,
+    bundle: Bundle,
+    model: onnx.ModelProto,
+    precision: str,
+    is_part: bool = False,
 ) -> tuple[str, ...]:
     """Return what `check_layers` reports about an engine of a bundle, built from `model`.
 
-    Empty where no layers are known.
+    Empty where no layers are known. A part of the model has some of the quantized layers.
     """
     if not report.layers:
         return ()
     placed = bundle.calibration.placements.get(PORTABLE_FILE, QuantizationRecord())
+    names = {node.name for node in model.graph.node}
     return check_layers(
         report,
-        int8_layers=placed.int8,
+        int8_layers=[n for n in placed.int8 if n in names] if is_part else placed.int8,
         precision=precision,
         softmaxes=inner_softmaxes(model),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE
+from finedge.early_exit import segment_file
 from finedge.errors import BackendMissing, UsageError, nearest
 from finedge.runtime.batch_profile import Profile
 from finedge.runtime.cuda.gpu import Gpu, gpu, why_no_gpu
@@ -47,6 +48,7 @@ class BuildOptions:
         typing: `strong` takes types from the graph; `weak` lets TensorRT before 10.12 choose by
             flags.
         debug_taps: the bundle's taps become outputs `tap/NAME`.
+        segment: the segment of the model that is built; None is the whole model.
     """
 
     precision: Precision = "fp16"
@@ -56,6 +58,7 @@ class BuildOptions:
     targets: tuple[str, ...] = LOCAL
     typing: Typing = "strong"
     debug_taps: bool = False
+    segment: int | None = None
 
     def __post_init__(self) -> None:
         _check_member("precision", self.precision, get_args(Precision))
@@ -77,7 +80,8 @@ class BuildOptions:
     @property
     def file(self) -> str:
         """The bundle's file that it is built from."""
-        return FILES[self.precision]
+        whole = FILES[self.precision]
+        return whole if self.segment is None else segment_file(whole, self.segment)
 
     @property
     def plugin_fits(self) -> bool:

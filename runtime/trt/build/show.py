@@ -60,6 +60,10 @@ def _engine(record: Mapping[str, Any]) -> Pairs:
         yield "unknown type", f"{count} layers of type '{kind}': their precision is not checked"
     for problem in record["problems"]:
         yield "problem", styled(problem, "bold red")
+    for part in record.get("segments", ()):
+        yield part["file"], f"{part['engine']}, {megabytes(part['bytes'])}"
+        for problem in part["problems"]:
+            yield "problem", styled(problem, "bold red")
 
 
 def _plan(record: Mapping[str, Any]) -> Pairs:
@@ -71,4 +75,11 @@ def _plan(record: Mapping[str, Any]) -> Pairs:
     for choice in record["attention"]:
         yield "attention", f"{choice['mode']}: {choice['why']}"
     for key in record["keys"]:
-        yield "engine", f"{Path(key['digest']).name[:16]} ({'stored' if key['stored'] else 'new'})"
+        yield "engine", _planned(key)
+    for part in record.get("segments", ()):
+        for key in part["keys"]:
+            yield part["file"], _planned(key)
+
+
+def _planned(key: Mapping[str, Any]) -> str:
+    return f"{Path(key['digest']).name[:16]} ({'stored' if key['stored'] else 'new'})"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finedge.bundle import Bundle
-from finedge.calib.command import label_tree_data
+from finedge.calib.calibrate import label_tree_data
 from finedge.calib.held_out.confidence import fit
 from finedge.calib.held_out.images import HeldOutScores
 from finedge.calib.held_out.label_tree import (

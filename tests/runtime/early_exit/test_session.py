@@ -26,10 +26,11 @@ def at_temperature(scores, temperature):
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
 def test_a_frame_that_no_exit_is_sure_of_gets_the_whole_models_answer(
-    make_early_bundle, batch, variant
+    make_early_bundle, batch, variant, caplog
 ):
     bundle = make_early_bundle(threshold=None)
     session = open_early_exit(EXACT, bundle, variant=variant)
+    assert f"no exit of {variant} is open" in caplog.text
     np.testing.assert_array_equal(session(batch)[MAIN], whole(bundle, batch, variant)[MAIN])
     assert session.taken.tolist() == [1] * len(batch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,9 @@ def test_flips_are_the_images_with_two_answers_and_the_lost_ones_lead(
     items = labelled(birds, bundle)
     scores = Classifier.scores
 
-    def scores_in_turn(classifier: Classifier, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def scores_in_turn(
+        classifier: Classifier, batch: NDArray[np.uint8], *, frames: Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
         """Return the scores; of INT8 those of the class before."""
         own = scores(classifier, batch)
         return np.roll(own, 1, axis=1) if classifier.variant == "int8" else own

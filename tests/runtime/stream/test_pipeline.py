@@ -69,7 +69,7 @@ class Steps:
         self.shapes.append(np.shape(frames))
         return np.stack(frames)
 
-    def scores(self, batch: np.ndarray) -> np.ndarray:
+    def scores(self, batch: np.ndarray, *, frames: Sequence[np.ndarray]) -> np.ndarray:
         self.at_scores(next(self.calls[1]))
         return np.stack([np.array([frame.flat[0], 0.0], np.float32) for frame in batch])
 
@@ -360,9 +360,9 @@ def test_no_frame_and_no_batch_is_copied_between_the_stages() -> None:
             prepared.append((frames[0], super().prepare(frames)))
             return prepared[-1][1]
 
-        def scores(self, batch: np.ndarray) -> np.ndarray:
+        def scores(self, batch: np.ndarray, *, frames: Sequence[np.ndarray]) -> np.ndarray:
             scored.append(batch)
-            return super().scores(batch)
+            return super().scores(batch, frames=frames)
 
     region = Region.parse("1,0,3,2")
     with Pipeline([CountedSource(3)], Recording(), region=region) as pipeline:

@@ -109,9 +109,10 @@ class Device:
         return builder.build(bundle, options, library=library)
 
     def compile(self, model, order):
-        """Return the precision's name as the bytes of an engine."""
+        """Return the names of the precision and the segment as the bytes of an engine."""
         self.built.append(order.options)
-        data = order.options.precision.encode()
+        part = order.options.segment
+        data = (order.options.precision + ("" if part is None else f"/{part}")).encode()
         return CompiledEngine(data, 0.0, Messages(), order.options.typing)
 
     def runs(self, bundle, options):
@@ -135,6 +136,7 @@ def device(monkeypatch, tiny_bundle):
     device = Device(cuda, TrtLibrary("tensorrt", "trt", trt, "10.3.0"), [])
     for target, value in {
         "finedge.runtime.trt.session.binding": lambda: cuda,
+        "finedge.runtime.trt.backend.binding": lambda: cuda,
         "finedge.runtime.cuda.gpu.gpu": lambda: gpu(cuda),
         "finedge.runtime.trt.library.load_library": lambda name: device.library,
         "finedge.runtime.trt.build.options.gpu": lambda: gpu(cuda),

@@ -3,6 +3,8 @@
 # ruff: noqa: N802 - the names are TensorRT's
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,6 +45,7 @@ class FakeTrt:
     ):
         self.cuda, self.answer, self.raises = cuda, answer, raises or {}
         self.answers = {}  # of engines whose bytes are these
+        self.segments = {}  # bytes -> a `FakeModel`
         self.tensors = {"frames": (np.dtype(np.uint8), (size, size, 3)), **outputs}
         self.contexts = cuda.contexts
         if own_graphs:
@@ -63,31 +66,41 @@ class FakeTrt:
 
     def _load(self, data):
         self.note("deserialize_cuda_engine")
-        return FakeEngine(self, self.answers.get(bytes(data), self.answer))
+        whole = FakeModel(self.answers.get(bytes(data), self.answer), ("frames",), self.tensors)
+        return FakeEngine(self, self.segments.get(bytes(data), whole))
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """What an engine computes: `answer(*inputs) -> {output: array}`; `tensors` has both."""
+
+    answer: Callable[..., dict[str, np.ndarray]]
+    inputs: tuple[str, ...]
+    tensors: dict[str, tuple[np.dtype, tuple[int, ...]]]
 
 
 class FakeEngine:
-    def __init__(self, trt, answer):
-        self.answer = answer
-        self.trt, self.num_io_tensors = trt, len(trt.tensors)
+    def __init__(self, trt, model):
+        self.model = model
+        self.trt, self.num_io_tensors = trt, len(model.tensors)
         self.device_memory_size_v2 = 5000
 
     def get_tensor_name(self, i):
-        return list(self.trt.tensors)[i]
+        return list(self.model.tensors)[i]
 
     def get_tensor_mode(self, name):
-        return 0 if name == "frames" else 1
+        return 0 if name in self.model.inputs else 1
 
     def get_tensor_dtype(self, name):
         self.trt.note("get_tensor_dtype")
-        return self.trt.tensors[name][0].type
+        return self.model.tensors[name][0].type
 
     def get_tensor_shape(self, name):
-        return (-1, *self.trt.tensors[name][1])
+        return (-1, *self.model.tensors[name][1])
 
     def get_tensor_profile_shape(self, name, profile):
         self.trt.note("get_tensor_profile_shape")
-        return [(n, *self.trt.tensors[name][1]) for n in (1, 1, 4)]
+        return [(n, *self.model.tensors[name][1]) for n in (1, 1, 4)]
 
     def create_engine_inspector(self):
         return SimpleNamespace(get_engine_information=lambda form: "{}")
@@ -98,7 +111,7 @@ class FakeEngine:
     def create_execution_context(self, how):
         self.trt.cuda.calls.append(("create_execution_context", how))
         self.trt.note("create_execution_context")
-        context = FakeContext(self.trt, self.answer)
+        context = FakeContext(self.trt, self.model)
         self.trt.contexts.add(context)
         return context
 
@@ -108,8 +121,8 @@ class FakeContext:
 
     active_optimization_profile, profiler = 0, None
 
-    def __init__(self, trt, answer):
-        self.answer = answer
+    def __init__(self, trt, model):
+        self.model = model
         self.trt, self.addresses, self.shape, self.scratch = trt, {}, None, None
 
     def uses(self, pointer, size):
@@ -136,7 +149,7 @@ class FakeContext:
         return []
 
     def execute_async_v3(self, stream):
-        assert set(self.addresses) == set(self.trt.tensors), "an address is missing"
+        assert set(self.addresses) == set(self.model.tensors), "an address is missing"
         self._note("execute_async_v3", stream)
         self.trt.cuda.enqueue(stream, self._compute)
         if self.profiler is not None:
@@ -150,13 +163,14 @@ class FakeContext:
         return True
 
     def _compute(self):
-        frames = self._view("frames").copy()
-        self.trt.cuda.now += self.trt.cuda.costs["mapped"] * (self.addresses["frames"] > ALIAS)
-        for name, values in self.answer(frames).items():
+        inputs = self.model.inputs
+        arrays = [self._view(name).copy() for name in inputs]
+        self.trt.cuda.now += self.trt.cuda.costs["mapped"] * (self.addresses[inputs[0]] > ALIAS)
+        for name, values in self.model.answer(*arrays).items():
             self._view(name)[:] = values
 
     def _view(self, name):
-        dtype, row = self.trt.tensors[name]
+        dtype, row = self.model.tensors[name]
         address = self.addresses[name]
         size = self.shape[0] * int(np.prod(row)) * dtype.itemsize
         block = self.trt.cuda.resolve(address - ALIAS if address > ALIAS else address, size)

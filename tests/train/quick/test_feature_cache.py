@@ -1,3 +1,4 @@
+import copy
 from collections import namedtuple
 from dataclasses import replace
 
@@ -9,9 +10,11 @@ from finedge.errors import SystemProblem
 from finedge.train.loader import EvaluationImages, TrainingImages, normalise
 from finedge.train.models import build_model
 from finedge.train.quick import feature_cache as module
-from finedge.train.quick import map_files
+from finedge.train.quick import map_engine, map_files
 from finedge.train.quick.cache_record import cache_record
+from finedge.train.quick.cached_backbone import CachedBackbone, map_shapes
 from finedge.train.quick.feature_cache import plan_cache
+from finedge.train.quick.map_engine import map_function
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +136,7 @@ def test_interrupted_caching_goes_on_where_it_stopped(small, tmp_path, monkeypat
     rest = plan(small, tmp_path)
     assert len(rest.missing) == 2  # of 4 views: two were whole, and nothing of the third is left
     blocks = len(small.arguments["shapes"])
-    assert len(list(rest.folder.iterdir())) == 2 * blocks + 1
+    assert len(list(rest.folder.iterdir())) == 2 * blocks + 2  # the record and the lock
     rest.fill(small.model.backbone, workers=1)
     assert plan(small, tmp_path).missing == ()
 
@@ -144,3 +147,37 @@ def test_a_full_disk_is_refused_before_anything_is_written(small, tmp_path, monk
     with pytest.raises(SystemProblem, match=r"MiB of feature maps, and 1 MiB free"):
         plan(small, tmp_path).require_room()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_that_are_trained_stay_in_training_mode(small, tmp_path):
+    backbone = CachedBackbone(copy.deepcopy(small.model.backbone), stages=2).train()
+    shapes = map_shapes(small.model, size=small.arguments["recipe"].size, stages=2)
+    plan(small, tmp_path, shapes=shapes, views=0).fill(backbone, workers=1)
+    modes = [backbone.get_submodule(block).training for block in backbone.chain]
+    assert modes == sorted(modes)
+    assert modes[0] is False
+    assert modes[-1] is True
+
+
+def test_maps_of_onnx_runtime_are_those_of_pytorch(small, caplog):
+    backbone, blocks = small.model.backbone, list(small.arguments["shapes"])
+    images = torch.randn(3, 3, 32, 32)
+    with caplog.at_level("INFO"):
+        compute = map_function(backbone, blocks, size=32, device=torch.device("cpu"))
+    assert "in PyTorch" not in caplog.text
+    with torch.no_grad():
+        expected = backbone.run(images, taps=blocks)[1]
+    for block, maps in compute(images).items():
+        torch.testing.assert_close(maps, expected[block], rtol=1e-3, atol=1e-3)
+
+
+def test_a_backbone_that_cannot_be_exported_runs_in_pytorch(small, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(map_engine, "onnx_runtime_maps", refuse)
+    blocks = list(small.arguments["shapes"])
+    with caplog.at_level("INFO"), torch.no_grad():
+        compute = map_function(small.model.backbone, blocks, size=32, device=torch.device("cpu"))
+        assert list(compute(torch.randn(2, 3, 32, 32))) == blocks
+    assert "no such operator" in caplog.text

@@ -120,3 +120,19 @@ def test_without_room_for_the_maps_no_run_appears(train, pictures, tmp_path, mon
     with pytest.raises(SystemProblem, match="of feature maps, and 1 MiB free"):
         train(out=tmp_path / "run", **options(pictures))
     assert not (tmp_path / "run").exists()
+
+
+def test_stages_that_are_not_frozen_train_on_the_same_maps(
+    quick_run, train, pictures, tmp_path, caplog
+):
+    out = tmp_path / "tail"
+    train(out=out, **{**options(pictures), "epochs": 1, "freeze": 3})
+    assert "the frozen backbone is random" in caplog.text
+    train(out=out, resume=True, epochs=2, device="cpu")
+    assert len(list((tmp_path / "feature_maps").iterdir())) == 1
+    before, after = (load_file(p / "checkpoint.safetensors") for p in (quick_run[0], out))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    blocks = {name.removeprefix("model.backbone.") for name in changed if "backbone" in name}
+    last = load_run(out).model.backbone.stages[2]
+    assert blocks
+    assert all(block > last for block in blocks if block.startswith("blocks"))

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from finedge.calib.sweep.command import sweep
+from finedge.calib.sweep.show import AT_EDGE, markdown
 from finedge.errors import UsageError
-from finedge.train.sweep import command, execute
-from finedge.train.sweep.command import sweep
+from finedge.train.sweep import execute
 from tests.train.sweep.conftest import rows
 
 BROKEN = "[families.broken]\nmodel = 'plain'\noptions = { width = 3 }\n"
@@ -64,7 +65,7 @@ def test_the_same_call_again_trains_nothing(finished, monkeypatch):
 def test_only_failed_rows_are_tried_again(finished, monkeypatch):
     path, arguments, _ = finished
     tried = []
-    monkeypatch.setattr(execute, "_text", lambda error: tried.append(error) or "again")
+    monkeypatch.setattr(execute, "error_text", lambda error: tried.append(error) or "again")
     sweep(path, **arguments, retry_failed=True)
     assert len(tried) == 2
 
@@ -124,8 +125,41 @@ def test_a_fine_tuned_sweep_makes_runs(sweep_file, pictures, tmp_path):
     path = sweep_file(stage="fine-tuned")
     path.write_text(path.read_text().replace("seeds = 2", "seeds = 1"))
     arguments = {"out": tmp_path, "data": (f"pictures={pictures}",), "device": "cpu"}
-    result = command.sweep(path, **arguments, only=("plain",), test=True)
+    result = sweep(path, **arguments, only=("plain",), test=True)
     line = lines(result)["plain"]
-    assert (line["seeds"], line["tested"]) == (1, 1)
+    assert (line["seeds"], line["tested"], line["int8"]) == (1, 1, None)
     (run,) = (tmp_path / "weights").rglob("run.json")
     assert json.loads(run.read_text())["recipe"]["size"] == 32
+
+
+def test_int8_of_cached_heads_is_refused(finished):
+    path, arguments, _ = finished
+    with pytest.raises(UsageError, match="stage 'frozen'"):
+        sweep(path, **arguments, int8=True)
+
+
+def test_a_row_names_cpu_and_commit_and_older_rows_are_read(finished):
+    path, arguments, result = finished
+    files = sorted((arguments["out"] / "rows").rglob("*.json"))
+    before = {file: file.read_text() for file in files}
+    assert all(json.loads(text)["cpu"] and json.loads(text)["commit"] for text in before.values())
+    for file, text in before.items():
+        older = {k: v for k, v in json.loads(text).items() if k not in ("cpu", "commit")}
+        file.write_text(json.dumps(older))
+    try:
+        table = lines(sweep(path, **arguments, table=True))
+        assert table["plain"] == lines(result)["plain"]
+    finally:
+        for file, text in before.items():
+            file.write_text(text)
+
+
+def test_a_choice_at_the_edge_of_the_grid_is_marked(finished):
+    _, arguments, result = finished
+    line = lines(result)["plain"]
+    assert line["edges"] == ("lr",)
+    text = (arguments["out"] / "table.md").read_text()
+    assert f"lr {line['chosen']['lr']}*" in text
+    assert AT_EDGE in text
+    inner = {**line, "edges": ()}
+    assert AT_EDGE not in markdown([{**result["tables"][0], "lines": [inner]}])

@@ -12,12 +12,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, PORTABLE_FILE, Bundle, Tap
+from finedge.early_exit import segment_file
 from finedge.graph.edit import with_unique_names
 from finedge.graph.float16 import convert_float16
 from finedge.graph.keep_float32 import keep_float32
+from finedge.graph.segments import cut
 from finedge.ops import CROSS_LAYER_ATTENTION, DOMAIN
 from finedge.runtime.trt.build.key import EngineKey
 from finedge.spec import Input, Preprocess, Spec
+from tests.runtime.early_exit.conftest import HEAD, TWO_HEADS, two_heads
 from tests.runtime.trt.plugin.rtx_link import linked_environment
 
 SIZE, CLASSES = 32, 6
@@ -93,6 +96,45 @@ def attention_bundle(tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def segmented_bundle(tmp_path):
+    """A bundle in two segments, in every precision; an INT8 map crosses the INT8 file's cut."""
+    model = with_unique_names(two_heads())
+    half = convert_float16(model, keep=keep_float32(model.graph))
+    files = {FLOAT_FILE: model, HALF_FILE: half, PORTABLE_FILE: quantized(_with_int8_map(model))}
+    parts = {
+        segment_file(name, k): part
+        for name, whole in files.items()
+        for k, part in enumerate(cut(whole, [HEAD]))
+    }
+    segments = {"exits": [{"output": HEAD, "macs": 100}], "macs": 200}
+    return Bundle.create(
+        tmp_path / "segmented.finedge",
+        TWO_HEADS,
+        files={n: m.SerializeToString() for n, m in {**files, **parts}.items()},
+        provenance={"train": {"run": "r"}, "export": {"segments": segments}},
+    )
+
+
+def _with_int8_map(model):
+    """Quantize the map that the second convolution reads."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    graph.initializer.extend(
+        [_constant("map_scale", np.float32(0.02)), _constant("map_zero", np.int8(0))]
+    )
+    second = next(node for node in graph.node if node.output[0] == "conv2")
+    pair = _pair(second.input[0], "map_scale", "map_zero", to="map")
+    second.input[0] = "map"
+    place = list(graph.node).index(second)
+    nodes = [*graph.node[:place], *pair, *graph.node[place:]]
+    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copied)
+    return copy
 
 
 def attention_model(heads=Heads(), *, batch="batch"):

@@ -196,7 +196,7 @@ class FakeConfig:
 def test_timings_are_kept_by_machine_and_those_of_another_are_dropped(tmp_path, accepts, caplog):
     trt = TrtLibrary("tensorrt", "trt", None, "10.3.0")
     order = BuildOrder(
-        "birds", "frames", OPTIONS, trt, BuildTarget("Orin", "8.7"), "orin-trt10.3.0"
+        "birds", ("frames",), OPTIONS, trt, BuildTarget("Orin", "8.7"), "orin-trt10.3.0"
     )
     path = compiler.use_timing_cache(FakeConfig(), order)
     assert path == tmp_path / "cache" / "timing" / "orin-trt10.3.0.cache"
@@ -221,7 +221,7 @@ def test_an_engine_is_kept_when_its_timings_are_not(tmp_path, caplog):
     (tmp_path / "cache").touch()
     trt = TrtLibrary("tensorrt", "trt", None, "10.3.0")
     target = BuildTarget("Orin", "8.7")
-    order = BuildOrder("birds", "frames", OPTIONS, trt, target, "orin-trt10.3.0")
+    order = BuildOrder("birds", ("frames",), OPTIONS, trt, target, "orin-trt10.3.0")
     config = NoFile()
     path = compiler.use_timing_cache(config, order)
     assert config.cache == b""
@@ -235,7 +235,7 @@ def test_timings_that_cannot_be_read_are_taken_again(tmp_path, monkeypatch, capl
 
     trt = TrtLibrary("tensorrt", "trt", None, "10.3.0")
     target = BuildTarget("Orin", "8.7")
-    order = BuildOrder("birds", "frames", OPTIONS, trt, target, "orin-trt10.3.0")
+    order = BuildOrder("birds", ("frames",), OPTIONS, trt, target, "orin-trt10.3.0")
     path = compiler.use_timing_cache(FakeConfig(), order)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"timings")

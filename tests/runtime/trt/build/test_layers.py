@@ -303,7 +303,7 @@ def built():
     target = build_target(("sm86", "sm89", "sm120"), library=rtx)
     return lambda model: from_log(
         compile_engine(
-            model, BuildOrder("a test", "frames", BuildOptions(), rtx, target, "test")
+            model, BuildOrder("a test", ("frames",), BuildOptions(), rtx, target, "test")
         ).messages
     )
 

@@ -51,7 +51,7 @@ def trt_library():
 def order(**options):
     chosen = BuildOptions("fp16", profile=Profile(1, 2, 8), workspace_mib=64, **options)
     target = BuildTarget("Pretended", "8.7")
-    return BuildOrder("tiny fp16", "frames", chosen, trt_library(), target, "Pretended-8.7")
+    return BuildOrder("tiny fp16", ("frames",), chosen, trt_library(), target, "Pretended-8.7")
 
 
 def compiled(text=INPUT, **options):
@@ -92,7 +92,7 @@ def test_what_was_built_is_an_engine_of_those_batches():
     engine, _ = compiled()
     loaded = Engine.load(engine.data, trt=trt, file="built.engine")
     assert (loaded.min_batch, loaded.max_batch) == (1, 8)
-    assert loaded.input.dtype == np.uint8
+    assert loaded.inputs[0].dtype == np.uint8
 
 
 def test_the_layers_of_an_engine_are_read_with_the_inspector():

@@ -20,7 +20,7 @@ def test_it_is_a_session_that_streams(session):
 
 def test_an_engine_is_read_by_name():
     engine = bench().load()
-    assert str(engine.input) == "frames: uint8 [B, 4, 4, 3]"
+    assert str(engine.inputs[0]) == "frames: uint8 [B, 4, 4, 3]"
     assert [str(tensor) for tensor in engine.outputs] == [
         "logits: float32 [B, 3]",
         "tap/half: float16 [B, 2, 2]",

@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 import tyro
 
+from finedge.calib.sweep.show import markdown
 from finedge.errors import UsageError
 from finedge.files import writable_folder, write_text
+from finedge.runtime.machine.cpu import cpu_name
+from finedge.runtime.telemetry.environment import commit
 from finedge.train.device import Device
 from finedge.train.sweep.execute import overview, read_test, train_missing
 from finedge.train.sweep.file import SweepFile, read_sweep
-from finedge.train.sweep.rows import Rows
-from finedge.train.sweep.show import markdown
+from finedge.train.sweep.rows import Origin, Rows, versions
 from finedge.train.sweep.stage import Stage
 from finedge.train.sweep.table import tables
 
@@ -31,6 +33,7 @@ def sweep(
     dry_run: bool = False,
     table: bool = False,
     test: bool = False,
+    int8: bool = False,
     retry_failed: bool = False,
     workers: int | None = None,
     device: Device = "auto",
@@ -51,26 +54,41 @@ def sweep(
         table: only print the tables of the rows that are there.
         test: after the trainings, answer on the test split with what val chose. The choice is then
             fixed: later searches do not change it.
+        int8: only export and calibrate what was tested (the first seed, stage `fine-tuned`), and
+            measure its INT8 accuracy on test and its CPU time in one thread.
         retry_failed: train again what failed.
         workers: threads that prepare images; default one for each core.
         device: of stage `fine-tuned`; auto takes the GPU where there is one.
     """
+    if int8 and test:
+        raise UsageError("--int8 with --test", expected="--test first, then --int8 alone")
     plan, rows = read_sweep(file), Rows(out)
     if dry_run:
         return overview(plan.only(only), rows)
     if not table:
         writable_folder(out, option="--out")
-        stage = _stage(
-            plan, _places(plan, data), maps=maps or out / "maps", workers=workers, device=device
-        )
-        work = plan.only(only)
-        train_missing(work, rows, stage, retry=retry_failed)
-        if test:
-            read_test(work, rows, stage)
+        places, work = _places(plan, data), plan.only(only)
+        origin = Origin(cpu_name(), commit(), versions())
+        if int8:
+            _measure_int8(work, rows, places, origin=origin, retry=retry_failed)
+        else:
+            maps = maps or out / "maps"
+            stage = _stage(plan, places, maps=maps, workers=workers, device=device)
+            train_missing(work, rows, stage, origin=origin, retry=retry_failed)
+            if test:
+                read_test(work, rows, stage, origin=origin)
     result = tables(plan, rows)
     if not table:
         write_text(out / TABLE, markdown(result))
     return {"stage": plan.stage, "out": str(out), "tables": result}
+
+
+def _measure_int8(
+    work: SweepFile, rows: Rows, places: Mapping[str, Path], *, origin: Origin, retry: bool
+) -> None:
+    from finedge.calib.sweep.int8 import measure_int8  # calibration is imported only where it runs
+
+    measure_int8(work, rows, data=places, origin=origin, retry=retry)
 
 
 def _places(plan: SweepFile, words: tuple[str, ...]) -> dict[str, Path]:

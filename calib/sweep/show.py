@@ -12,6 +12,9 @@ from finedge.tables import UNKNOWN, fields, one_line, percent, stack, table
 Cells = tuple[str, ...]
 CONTROL = "own control"
 """The column of the differences to a family's own control."""
+EDGE = "*"
+AT_EDGE = f"{EDGE} at the edge of its grid: a better value may lie beyond it"
+INT8 = (">INT8", ">INT8 CPU ms")
 
 
 def show(result: dict[str, Any]) -> RenderableType:
@@ -23,7 +26,9 @@ def show(result: dict[str, Any]) -> RenderableType:
         for one in result["tables"]
     ]
     note = "differences: points of top-1 on test (95 % interval over seeds and images; p)"
-    return stack(*parts, one_line(note, "dim"))
+    at_edge = any(_has_edges(one["lines"]) for one in result["tables"])
+    notes = [note, *([AT_EDGE] if at_edge else [])]
+    return stack(*parts, *(one_line(text, "dim") for text in notes))
 
 
 def markdown(tables: Sequence[Mapping[str, Any]]) -> str:
@@ -32,7 +37,8 @@ def markdown(tables: Sequence[Mapping[str, Any]]) -> str:
     for one in tables:
         headings = [heading.removeprefix(">") for heading in _headings(one["lines"])]
         head = [f"## {_title(one)}", "", _row(headings), _row(["---"] * len(headings))]
-        parts.append("\n".join([*head, *map(_row, _body(one["lines"]))]))
+        foot = ["", AT_EDGE.replace(EDGE, f"\\{EDGE}")] if _has_edges(one["lines"]) else []
+        parts.append("\n".join([*head, *map(_row, _body(one["lines"])), *foot]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -63,27 +69,37 @@ def _title(one: Mapping[str, Any]) -> str:
 def _headings(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     usual = ["family", "chosen", ">seeds", ">val", ">test (sd)"]
     published = [">paper"] if _has_published(lines) else []
-    return [*usual, *published, *(f">against {name}" for name in _compared(lines))]
+    int8 = INT8 if _has_int8(lines) else ()
+    return [*usual, *published, *int8, *(f">against {name}" for name in _compared(lines))]
 
 
 def _body(lines: Sequence[Mapping[str, Any]]) -> list[Cells]:
-    common = _compared(lines)
-    return [_cells(line, common, published=_has_published(lines)) for line in lines]
+    return [_cells(line, lines) for line in lines]
 
 
-def _cells(line: Mapping[str, Any], common: Sequence[str], *, published: bool) -> Cells:
+def _cells(line: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Cells:
     if not line["seeds"]:
         reason = line["errors"][0] if line["errors"] else f"{line['tried']} settings tried"
-        return (line["family"], reason, *[""] * (3 + published + len(common)))
+        return (line["family"], reason, *[""] * (len(_headings(lines)) - 2))
     return (
         line["family"],
-        ", ".join(f"{key} {value}" for key, value in line["chosen"].items()),
+        ", ".join(_choice(line, key) for key in line["chosen"]),
         f"{line['tested']} of {line['seeds']}",
         percent(line["val"]),
         _with_spread(line),
-        *([percent(line["published"])] if published else []),
-        *(_difference(line, name) for name in common),
+        *([percent(line["published"])] if _has_published(lines) else []),
+        *(_int8(line) if _has_int8(lines) else ()),
+        *(_difference(line, name) for name in _compared(lines)),
     )
+
+
+def _choice(line: Mapping[str, Any], key: str) -> str:
+    return f"{key} {line['chosen'][key]}{EDGE if key in line['edges'] else ''}"
+
+
+def _int8(line: Mapping[str, Any]) -> Cells:
+    ms = line["int8_cpu_ms"]
+    return percent(line["int8"]), UNKNOWN if ms is None else f"{ms:.2f}"
 
 
 def _with_spread(line: Mapping[str, Any]) -> str:
@@ -111,6 +127,14 @@ def _compared(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _has_published(lines: Sequence[Mapping[str, Any]]) -> bool:
     return any(line["published"] is not None for line in lines)
+
+
+def _has_int8(lines: Sequence[Mapping[str, Any]]) -> bool:
+    return any(line["int8"] is not None for line in lines)
+
+
+def _has_edges(lines: Sequence[Mapping[str, Any]]) -> bool:
+    return any(line["edges"] for line in lines)
 
 
 def _row(cells: Sequence[object]) -> str:
