@@ -24,10 +24,13 @@ import numpy as np
 
 from benchmarks.soak.broker import commit
 from finedge.measure import percentile
+from finedge.runtime.events.clips import Recorder
 from finedge.runtime.events.notice import Notice
 from finedge.runtime.events.outputs import EventOutputs
 from finedge.runtime.events.sinks import open_event_sinks
 from finedge.runtime.events.store import Store
+from finedge.runtime.sinks import Result
+from finedge.runtime.sinks.kept_files import KeptFiles
 from finedge.runtime.telemetry.environment import environment
 from finedge.synthetic.scene import render_image
 from finedge.synthetic.species import SPECIES
@@ -100,6 +103,33 @@ def write_to_nobody(crop: np.ndarray, *, events: int) -> dict[str, object]:
     }
 
 
+def record_frames(videos: int, *, frames: int = 150) -> dict[str, object]:
+    """Give frames of 1280 x 720 to the recorder of clips, while `videos` visits are open."""
+    image = np.repeat(np.repeat(bird(360), 2, axis=0), 4, axis=1)[:, :1280]
+    line = {"status": "ok", "top": [{"label": "bird", "p": 0.9}], "age_ms": 10.0}
+    context = replace(CONTEXT, names=("cam0",), fps=(15.0,))
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(KeptFiles((), max_bytes=2**40), context, before_s=2.0)
+        results = [Result(line, image, 0, number / 15) for number in range(30 + frames)]
+        for result in results[:30]:
+            recorder.write(result)
+        for number in range(videos):
+            event = make_event(number)
+            recorder.notices.append((event, Path(folder) / f"{number}.mp4"))
+        recorder.write(results[30])
+        cpu = time.process_time()
+        for result in results[31:]:
+            recorder.write(result)
+        cpu = time.process_time() - cpu
+        recorder.close()
+    return {
+        "row": "a frame of 1280 x 720 for clips",
+        "videos": videos,
+        "n": frames - 1,
+        "cpu_ms": round(1e3 * cpu / (frames - 1), 3),
+    }
+
+
 def thread_ms(call: Callable[[], object]) -> float:
     """Return the CPU time of a call in this thread, in ms."""
     began = time.thread_time()
@@ -123,6 +153,7 @@ def main() -> None:
         *(encode(bird(side)) for side in (128, 300, 600)),
         insert(options.events, Notice.of(make_event(1, crop=crop))),
         write_to_nobody(crop, events=1000),
+        *(record_frames(videos) for videos in (0, 1, 3)),
     ]
     facts = {
         "cpu": environment()["cpu"],

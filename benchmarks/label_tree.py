@@ -57,6 +57,7 @@ def main() -> None:
         p = softmax(test.scores[source] / np.float32(confidence[variant].temperature))
         rules = tuple(CoarserRule(fit.depth, fit.threshold) for fit in depths)
         row = {
+            "data": options.data.name,
             "bundle": bundle.name,
             "variant": variant,
             "groups": len(tree.groups),

@@ -135,7 +135,7 @@ class Clip:
 class Recorder:
     """Writes the videos of visits. It runs in the thread of a `QueuedSink`, and raises nothing.
 
-    `notices` holds starts and ends in their order; each is seen before the frame after it.
+    `notices` holds starts and ends in their order. Each is seen with the next frame at the latest.
     """
 
     def __init__(self, files: KeptFiles, context: Context, *, before_s: float) -> None:
@@ -148,15 +148,14 @@ class Recorder:
 
     def write(self, result: Result) -> None:
         """Take a frame."""
-        self._follow()
         self._rings[result.stream].add(result)
-        if result.image is None or result.seconds is None:
-            return
-        for key, clip in list(self._clips.items()):
-            if clip.stream == result.stream:
-                self._append(key, result)
-                if result.seconds - clip.began_s > MAX_CLIP_S:
-                    self._end(key)
+        if result.image is not None and result.seconds is not None:
+            for key, clip in list(self._clips.items()):
+                if clip.stream == result.stream:
+                    self._append(key, result)
+                    if result.seconds - clip.began_s > MAX_CLIP_S:
+                        self._end(key)
+        self._follow()  # after the frame: the first video begins with it
 
     def close(self) -> None:
         """End every video."""
@@ -193,7 +192,7 @@ class Recorder:
             return
         try:
             clip.writer.write(result)
-        except (OSError, SystemProblem) as error:
+        except Exception as error:
             self._fail(key, error)
 
     def _end(self, key: str) -> None:
@@ -206,13 +205,14 @@ class Recorder:
             self._files.make_room(size)
             self._files.add(clip.writer.path, size)
             self._said = False
-        except (OSError, SystemProblem) as error:
+        except Exception as error:  # also of OpenCV: a video must not end the stream
             self._fail(key, error)
         self._clips.pop(key, None)
 
     def _fail(self, key: str, error: Exception) -> None:
         """Leave no half file, and say the first of several failures."""
         clip = self._clips.pop(key)
+        log.debug("%s: the traceback", clip.writer.path, exc_info=error)
         try:
             clip.writer.abandon()
         except OSError as second:

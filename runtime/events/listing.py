@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -13,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from finedge.document import parse_json
 from finedge.errors import DataError, UsageError
 from finedge.files import write_bytes, write_text
 from finedge.runtime.events.store import check_kind
@@ -34,6 +34,7 @@ COLUMNS = (
     "zone",
     "clip",
 )
+NEEDED = {*COLUMNS, "answer", "coarser"} - {"state", "p"}
 FORMULA = ("=", "+", "-", "@")  # a spreadsheet would compute a text that begins so
 
 
@@ -100,7 +101,7 @@ class Listing:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
                 check_kind(file, path)
                 yield cls(file, path)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise DataError(
                 f"{path} cannot be read: {error}", expected="a whole store in a folder like before"
             ) from error
@@ -112,7 +113,16 @@ class Listing:
             f"SELECT state, record FROM events WHERE {where} ORDER BY started_at DESC LIMIT ?",
             (*values, choice.limit),
         )
-        return [{**json.loads(record), "state": state} for state, record in rows]
+        return [{**self._record(record), "state": state} for state, record in rows]
+
+    def _record(self, text: object) -> dict[str, Any]:
+        fix = "FINEDGE_LOG=DEBUG shows where"
+        record = parse_json(str(text), name=str(self.path), error=DataError, fix=fix)
+        if not isinstance(record, dict) or not record.keys() >= NEEDED:
+            raise DataError(
+                f"{self.path} is damaged: an event is {record!r:.60}", expected="records of --store"
+            )
+        return record
 
     def matched(self, choice: Filter) -> int:
         """Return how many events match, without the limit."""

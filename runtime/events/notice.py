@@ -20,7 +20,7 @@ class Notice:
 
     Attributes:
         event: its `crop` is empty: the crop is often a view that keeps a whole frame in memory.
-        jpeg: the best crop, at most 960 pixels a side.
+        jpeg: the best crop, at most 960 pixels a side; empty for a crop without pixels.
     """
 
     event: Event
@@ -29,7 +29,8 @@ class Notice:
     @classmethod
     def of(cls, event: Event) -> Notice:
         """Encode the crop of an event."""
-        return cls(replace(event, crop=NO_PIXELS), to_jpeg(event.crop))
+        jpeg = to_jpeg(event.crop) if event.crop.size else b""
+        return cls(replace(event, crop=NO_PIXELS), jpeg)
 
     @property
     def key(self) -> str:

@@ -20,9 +20,10 @@ from finedge.runtime.sinks import Result
 
 log = logging.getLogger(__name__)
 
-# Notices. A crop of 512 pixels is about 50 KiB, so a full queue takes about 100 MiB. A busy feeder
-# has some hundred visits a day: a broker may be down for days.
+# Notices. A busy feeder has some hundred visits a day: a broker may be down for days.
 SIZE = 2000
+# Of the crops in a queue. 2000 crops of 300 pixels take 30 MiB; the sinks share them.
+MAX_BYTES = 128 * 2**20
 CLOSE_S = 5.0  # for all sinks together: `finedge classify` ends 10 s after a signal
 
 
@@ -65,7 +66,8 @@ class Pauses:
 class Outbox:
     """A sink around a function that delivers one notice.
 
-    The queue is first in, first out. A full one drops its oldest notice, and counts it as lost.
+    The queue is first in, first out. A full one drops its oldest notice, and counts it as lost. Its
+    crops take at most `MAX_BYTES`.
 
     Args:
         name: the sink's option, without the dashes.
@@ -88,7 +90,7 @@ class Outbox:
         self._deliver, self._release = deliver, release
         self._queue: deque[Notice] = deque()
         self._changed = threading.Condition()
-        self._delivered, self._lost, self._busy = 0, 0, 0
+        self._delivered, self._lost, self._busy, self._bytes = 0, 0, 0, 0
         self._until: float | None = None  # the end of the last tries, once it closes
         self._problem = ""  # what was said and is not over
         self._overflowed = False
@@ -122,11 +124,14 @@ class Outbox:
     def write(self, notice: Notice) -> None:
         """Queue a notice."""
         with self._changed:
-            if len(self._queue) >= self.size:
-                self._queue.popleft()
+            while self._queue and (
+                len(self._queue) >= self.size or self._bytes + len(notice.jpeg) > MAX_BYTES
+            ):
+                self._take()
                 self._lost += 1
                 self._say_overflow()
             self._queue.append(notice)
+            self._bytes += len(notice.jpeg)
             self._changed.notify()
 
     def finish(self) -> None:
@@ -150,7 +155,7 @@ class Outbox:
             log.warning(
                 "--%s: %d events wait, as many as may: the oldest are dropped, and counted",
                 self.name,
-                self.size,
+                len(self._queue) + 1,
             )
         self._overflowed = True
 
@@ -173,7 +178,12 @@ class Outbox:
             if not self._queue or self.left_s < 0:
                 return None
             self._busy = 1
-            return self._queue.popleft()
+            return self._take()
+
+    def _take(self) -> Notice:
+        notice = self._queue.popleft()
+        self._bytes -= len(notice.jpeg)
+        return notice
 
     def _tried(self, notice: Notice) -> bool:
         """Deliver a notice, with as many tries as it takes; return whether it arrived."""

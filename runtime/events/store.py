@@ -113,6 +113,8 @@ class Store:
                 f"{self.path}: {error}",
                 expected="a disk that can be written, with space left",
                 fix="free some space; what waits is written then",
+                # Any other error would come again, and hold up the events after this one.
+                again=isinstance(error, sqlite3.OperationalError | OSError),
             ) from error
 
     def remove_old(self) -> int:

@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from finedge.bundle import Bundle
+from finedge.calib.calibrate import label_tree_data
 from finedge.calib.held_out.confidence import fit
 from finedge.calib.held_out.images import HeldOutScores
 from finedge.calib.held_out.label_tree import (
@@ -11,7 +15,9 @@ from finedge.calib.held_out.label_tree import (
     lowest_threshold,
     meets_rule,
 )
+from finedge.errors import DataError
 from finedge.label_tree import Coarser, CoarserRule, LabelTree
+from finedge.spec import Input, Preprocess, Spec
 
 LABELS = tuple("abcdef")
 TREE = LabelTree.parse({"vowel": ["a", "e"], "first": {"bc": ["b", "c"]}}, LABELS, name="tree")
@@ -96,3 +102,19 @@ def test_every_variant_has_thresholds_of_its_own():
     fits = fit_label_tree(held, TREE, confidence=confidence)
     assert list(fits) == ["fp32", "fp16", "int8"]
     assert fits["fp16"] == fits["fp32"]
+
+
+def test_a_later_calibration_fits_the_groups_of_the_bundle_again(tmp_path):
+    spec = Spec("tiny", "none", LABELS, Preprocess(resize=8, crop=8), Input(8, 8))
+    tree = {"vowel": ["a", "e"]}
+    bundle = Bundle(tmp_path, spec, {}, provenance={"calibrate": {"label_tree": {"tree": tree}}})
+    assert label_tree_data(bundle, None) == tree
+    assert label_tree_data(replace(bundle, provenance={}), None) == {}
+    file = tmp_path / "labels.json"
+    file.write_text('{"other": ["b", "c"]}')
+    assert label_tree_data(bundle, file) == {"other": ["b", "c"]}
+    file.write_text('{"other": ["bee"]}')
+    with pytest.raises(DataError, match="no class 'bee'"):
+        label_tree_data(bundle, file)
+    with pytest.raises(DataError, match="missing"):
+        label_tree_data(bundle, tmp_path / "none.json")

@@ -117,6 +117,19 @@ def test_a_disk_that_is_full_in_the_middle_leaves_no_half_video(
     assert os.strerror(errno.ENOSPC) in text
 
 
+def test_a_frame_that_cannot_be_drawn_costs_its_video_and_not_the_stream(
+    tmp_path: Path, make_result: MakeResult, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path, clip_before_s=0.0) as sinks:
+        show(sinks, make_result, range(2))
+        sinks.write(make_event(1))
+        sinks.see(make_result(2, seconds=0.2, status="a status of the future"))
+        show(sinks, make_result, range(3, 5))
+        sinks.write(make_event(1, "ended"))
+    assert [Path(name).suffix for name in files(tmp_path)] == [".jpg"]
+    assert "a video is lost" in caplog.text
+
+
 def test_a_crop_waits_for_a_disk_that_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,21 @@ def test_a_full_queue_drops_its_oldest_and_counts_them(caplog: pytest.LogCapture
     assert "3 events were lost, 4 arrived" in texts[-1]
 
 
+def test_the_crops_in_a_queue_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver, size = Receiver(), len(make_notice(1).jpeg)
+    monkeypatch.setattr(outbox, "MAX_BYTES", 3 * size)
+    receiver.gate.clear()
+    box = Outbox("mail", receiver)
+    box.write(make_notice(1))
+    wait_until(lambda: box.newest)
+    for _ in range(5):
+        box.write(make_notice(1))
+    assert box.counts == Counts(0, 2, 4)
+    receiver.gate.set()
+    box.close()
+    assert box.counts == Counts(4, 2, 0)
+
+
 @pytest.mark.parametrize("problem", [Undelivered("no", again=False), ValueError("a bug")])
 def test_what_is_refused_for_good_is_lost_and_the_next_is_delivered(problem: Exception) -> None:
     receiver = Receiver()

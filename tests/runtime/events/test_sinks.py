@@ -51,6 +51,7 @@ def test_a_sink_takes_every_event_and_changes_none(
         make_event(2, "ended", answer=None, coarser=group, crop=make_event(9).crop[:3, :5]),
         make_event(3, "ended", stream=1, source="cam1", ended_at=0.0),  # the clock jumped
         make_event(4, "ended"),  # its start was never seen
+        make_event(5, "ended", crop=make_event(5).crop[:0]),
     ]
     before = copy.deepcopy(events)
     with open_event_sinks(only(name, tmp_path), CONTEXT) as sinks:

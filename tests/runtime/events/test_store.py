@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import signal
 import sqlite3
 import subprocess
@@ -225,6 +227,22 @@ def test_csv_and_crops_are_exported(tmp_path: Path) -> None:
         events(path, counts=True, csv=tmp_path / "out.csv")
     with pytest.raises(UsageError, match="--since"):
         Filter(since="yesterday")
+
+
+def test_no_damaged_store_raises_an_untyped_error(tmp_path: Path) -> None:
+    path, damaged = tmp_path / "events.db", tmp_path / "damaged.db"
+    store = Store(path)
+    put_many(store, range(3))
+    store.close()
+    whole, generator = path.read_bytes(), random.Random(0)
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(generator.randint(1, 40)):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        damaged.write_bytes(data[: generator.choice([len(data), generator.randrange(len(data))])])
+        for counts in (False, True):
+            with contextlib.suppress(DataError):
+                events(damaged, counts=counts, crops=None if counts else tmp_path / "crops")
 
 
 def test_a_store_is_read_while_it_is_written(tmp_path: Path) -> None:
