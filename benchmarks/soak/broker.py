@@ -32,15 +32,21 @@ from finedge.runtime.events.mqtt import Mqtt
 from finedge.runtime.events.mqtt_address import Broker
 from finedge.runtime.events.outbox import SIZE
 from finedge.runtime.telemetry.environment import environment
-from tests.runtime.events.broker import Mosquitto, Subscriber
+from tests.runtime.events.broker import Mosquitto, Subscriber, running
 from tests.runtime.events.make import CONTEXT, make_notice, wait_until
 
 
 def soak(kills: int, *, rate: float, seed: int, qos: int, folder: Path) -> dict[str, object]:
     """Kill a broker `kills` times; return what was counted."""
+    with running(folder) as broker:
+        return watched(broker, kills, rate=rate, seed=seed, qos=qos)
+
+
+def watched(
+    broker: Mosquitto, kills: int, *, rate: float, seed: int, qos: int
+) -> dict[str, object]:
+    """Publish, kill and start a broker that runs, and count."""
     generator = random.Random(seed)
-    broker = Mosquitto(folder)
-    broker.start()
     subscriber = Subscriber(broker.port, pattern="soak/events", qos=qos)
     wait_until(lambda: subscriber.connected)
     sink = Mqtt(Broker("127.0.0.1", broker.port, "soak"), CONTEXT)
@@ -64,7 +70,6 @@ def soak(kills: int, *, rate: float, seed: int, qos: int, folder: Path) -> dict[
     sink.close()
     time.sleep(2.0)  # for what is on its way to the subscriber
     subscriber.close()
-    broker.stop()
     arrived, counts = Counter(ids(subscriber)), sink.counts
     return {
         "kills": kills,
