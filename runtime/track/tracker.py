@@ -71,7 +71,7 @@ class Sighting:
     cut: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """One thing.
 
