@@ -93,6 +93,11 @@ class Track:
     shared: Box | None = None
     pool: Pool = field(default_factory=Pool)
 
+    @property
+    def shown_at(self) -> float:
+        """When it was last seen alone, or in a box that was large enough for two."""
+        return max(self.state.own_at, self.apart_at)
+
     def is_near(self, seconds: float, rule: TrackRule) -> bool:
         """Whether its place still says something."""
         return seconds - self.seen_at <= rule.coast_s
@@ -268,7 +273,7 @@ class Tracker:
         """Return the earlier track that a new one continues, or the new one."""
         # While a thing passes a post, both of its parts may have been seen for a moment.
         latest = seconds - 0.4 * (seconds - track.began)
-        lost = [t for t in self.tracks if t.confirmed and t.seen_at < latest]
+        lost = [t for t in self.tracks if t.confirmed and t.shown_at < latest]
         excess = [self._unlikeness(t, track, sighting) for t in lost]
         if not excess or min(excess) > 0:
             return track
