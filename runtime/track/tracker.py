@@ -26,6 +26,7 @@ from finedge.runtime.track.pool import CUT, Pool
 
 DOUBT = 0.85  # cost of a track that may be noise
 SHARED = 0.25  # a track shares a box that covers so much of it
+WITHIN = 1.35  # so much more may the looks differ of a thing that did not leave the frame
 LARGER = 1.3  # a box so much larger than one track can be two
 LEAST_SHARE = 0.04  # of a new box in the looks of its track
 FOREIGN_S = 1.5  # for so long, where only one is known
@@ -292,7 +293,8 @@ class Tracker:
         Its newest box may look more like it: in the first ones it came into the frame.
         """
         costs = [looks_cost(lost.looks, looks) for looks in (track.looks, sighting.looks)]
-        return min(costs) - self.rule.alike
+        # What was lost within the frame must still be there: its looks may differ more.
+        return min(costs) - self.rule.alike * (1.0 if lost.cut else WITHIN)
 
 
 def _share(track: Track, box: Box, seconds: float) -> None:
