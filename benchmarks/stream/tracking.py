@@ -205,8 +205,10 @@ def judge(scene: Scene, frames: Sequence[Moment], counts: Counts) -> list[str]:
         counts.events += 1
         span = (track.began, track.seen_at)
         if visit is None or visit in answered or _overlap(span, visits[visit]) < TIMES:
-            named = Counter(b.visit if b else None for b in scene.boxes[track.number])
-            problems.append(f"event {track.number} {span} {dict(named)} {visit and visits[visit]}")
+            visits_of_boxes = Counter(b.visit if b else None for b in scene.boxes[track.number])
+            problems.append(
+                f"event {track.number} {span} {dict(visits_of_boxes)} {visit and visits[visit]}"
+            )
             continue
         answered.add(visit)
         counts.right += 1
@@ -224,11 +226,11 @@ def _verdict(track: Track, scene: Scene, species: str) -> str:
 
 
 def _visit_of(boxes: Sequence[SceneBird | None]) -> int | None:
-    named = Counter(bird.visit for bird in boxes if bird is not None)
-    if not named:
+    visits_of_boxes = Counter(bird.visit for bird in boxes if bird is not None)
+    if not visits_of_boxes:
         return None
-    visit, count = named.most_common(1)[0]
-    return visit if count >= PURE * sum(named.values()) else None
+    visit, count = visits_of_boxes.most_common(1)[0]
+    return visit if count >= PURE * sum(visits_of_boxes.values()) else None
 
 
 def _overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
