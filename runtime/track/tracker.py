@@ -26,6 +26,8 @@ from finedge.runtime.track.pool import CUT, Pool
 
 DOUBT = 0.85  # cost of a track that may be noise
 SHARED = 0.25  # a track shares a box that covers so much of it
+# These, and those of cost.py, were chosen by a random search on rendered scenes
+# (benchmarks/stream/tracking.py, seeds 0 to 7).
 WITHIN = 1.35  # so much more may the looks differ of a thing that did not leave the frame
 LARGER = 1.3  # a box so much larger than one track can be two
 LEAST_SHARE = 0.04  # of a new box in the looks of its track
