@@ -167,17 +167,17 @@ class Flock:
         side = len(layer.pixels)
         whole = layer.pixels[:, :, 3] > 127
         rows, columns = self._clip(layer.x, layer.y, side)
-        shown = np.zeros_like(whole)
+        visible = np.zeros_like(whole)
         inside = (
             slice(rows.start - layer.y, rows.stop - layer.y),
             slice(columns.start - layer.x, columns.stop - layer.x),
         )
         if rows.stop > rows.start and columns.stop > columns.start:
-            shown[inside] = whole[inside]
+            visible[inside] = whole[inside]
         left, right = (min(max(x - layer.x, 0), side) for x in self._trunk)
-        shown[:, left:right] = False
-        share = float(shown.sum() / max(1, whole.sum()))
-        x, y, w, h = cv2.boundingRect(shown.astype(np.uint8))
+        visible[:, left:right] = False
+        share = float(visible.sum() / max(1, whole.sum()))
+        x, y, w, h = cv2.boundingRect(visible.astype(np.uint8))
         return share, (x + layer.x, y + layer.y, w, h)
 
 

@@ -66,15 +66,15 @@ class Stay:
 
     def at(self, seconds: float) -> Place:
         """Return where the bird is; it flies with a smooth start and end."""
-        after = next(i for i, point in enumerate(self.points) if seconds < point.end)
-        here, before = self.points[after], self.points[max(0, after - 1)]
-        if seconds < here.start:
-            t = (seconds - before.end) / (here.start - before.end)
+        after = next(i for i, p in enumerate(self.points) if seconds < p.end)
+        point, before = self.points[after], self.points[max(0, after - 1)]
+        if seconds < point.start:
+            t = (seconds - before.end) / (point.start - before.end)
             t = t * t * (3 - 2 * t)
-            x, y = before.x + (here.x - before.x) * t, before.y + (here.y - before.y) * t
+            x, y = before.x + (point.x - before.x) * t, before.y + (point.y - before.y) * t
         else:
-            x, y = here.x, here.y
-        return Place(x, y, here.x < before.x, seconds, self.individual)
+            x, y = point.x, point.y
+        return Place(x, y, point.x < before.x, seconds, self.individual)
 
 
 @dataclass

@@ -29,8 +29,8 @@ def draw(
 ) -> NDArray[np.uint8]:
     """Return a copy of uint8 [H, W, 3] RGB as BGR, with the answer drawn on it.
 
-    Status, labels and age are in its upper left. A rectangle shows the region of interest. Each of
-    `things`, the lines of a frame with a finder, has its own rectangle with its label.
+    Status, labels and age are in its upper left. A rectangle shows the region of interest. Instead,
+    each of `things`, the lines of a frame with a finder, has its own rectangle with its label.
     """
     picture = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
     colour = COLOURS[record["status"]]
@@ -39,7 +39,8 @@ def draw(
         cv2.rectangle(picture, (x, y), (x + w - 1, y + h - 1), colour, 2)
     for thing in things:
         _draw_box(picture, thing)
-    _write(picture, lines(record), colour=colour)
+    if not things:  # each thing has its label at its box
+        _write(picture, lines(record), colour=colour)
     return picture
 
 
@@ -51,8 +52,7 @@ def _draw_box(picture: NDArray[np.uint8], thing: dict[str, Any]) -> None:
     best = thing["top"][0]
     text = f"{track}{_ascii(best['label'])} {100 * best['p']:.0f} %"
     at = (x, max(y - 6, round(24 * scale)))
-    for ink, thick in ((0, 0, 0), 3), (colour, 1):
-        cv2.putText(picture, text, at, FONT, scale, ink, thick, cv2.LINE_AA)
+    cv2.putText(picture, text, at, FONT, scale, colour, 1, cv2.LINE_AA)
 
 
 def lines(record: dict[str, Any]) -> list[str]:

@@ -154,7 +154,9 @@ class ObjectResults:
         whole = self.results.classifier.bundle.spec.preprocess.resize
         weight = weight_of(crop, whole=whole, cut=is_cut(box, image.shape))
         match.track.pool.add(p, weight=weight)
-        match.track.pool.keep_best(crop, box, weight=weight)
+        # The crop that people see shows the answer well, too.
+        answer_p = float(p[match.track.pool.p.argmax()])
+        match.track.pool.keep_best(crop, box, weight=weight * answer_p)
 
     def _idle(
         self,

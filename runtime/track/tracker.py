@@ -26,6 +26,9 @@ from finedge.runtime.track.pool import CUT, Pool
 
 DOUBT = 0.85  # cost of a track that may be noise
 SHARED = 0.25  # a track shares a box that covers so much of it
+# These, and those of cost.py, were chosen by a random search on rendered scenes
+# (benchmarks/stream/tracking.py, seeds 0 to 7).
+WITHIN = 1.35  # so much more may the looks differ of a thing that did not leave the frame
 LARGER = 1.3  # a box so much larger than one track can be two
 LEAST_SHARE = 0.04  # of a new box in the looks of its track
 FOREIGN_S = 1.5  # for so long, where only one is known
@@ -71,7 +74,7 @@ class Sighting:
     cut: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """One thing.
 
@@ -92,6 +95,11 @@ class Track:
     apart_at: float = -math.inf
     shared: Box | None = None
     pool: Pool = field(default_factory=Pool)
+
+    @property
+    def shown_at(self) -> float:
+        """When it was last seen alone, or in a box that was large enough for two."""
+        return max(self.state.own_at, self.apart_at)
 
     def is_near(self, seconds: float, rule: TrackRule) -> bool:
         """Whether its place still says something."""
@@ -268,7 +276,7 @@ class Tracker:
         """Return the earlier track that a new one continues, or the new one."""
         # While a thing passes a post, both of its parts may have been seen for a moment.
         latest = seconds - 0.4 * (seconds - track.began)
-        lost = [t for t in self.tracks if t.confirmed and t.seen_at < latest]
+        lost = [t for t in self.tracks if t.confirmed and t.shown_at < latest]
         excess = [self._unlikeness(t, track, sighting) for t in lost]
         if not excess or min(excess) > 0:
             return track
@@ -287,7 +295,8 @@ class Tracker:
         Its newest box may look more like it: in the first ones it came into the frame.
         """
         costs = [looks_cost(lost.looks, looks) for looks in (track.looks, sighting.looks)]
-        return min(costs) - self.rule.alike
+        # What was lost within the frame must still be there: its looks may differ more.
+        return min(costs) - self.rule.alike * (1.0 if lost.cut else WITHIN)
 
 
 def _share(track: Track, box: Box, seconds: float) -> None:

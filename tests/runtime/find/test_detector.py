@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
+from finedge.bundle import Bundle
+from finedge.cli import main
 from finedge.errors import DataError, UsageError
 from finedge.runtime.find.detector.candidates import Size
 from finedge.runtime.find.detector.class_names import read_classes
@@ -212,3 +216,18 @@ def test_boxes_of_a_detector_are_clipped_and_the_surest_are_kept(tmp_path: Path)
     (box,) = finder(FRAME, seconds=0.0)
     assert (box.x, box.y, box.w, box.h, box.kind) == (0, 0, 63, 75, "0")
     assert box.p == pytest.approx(0.9)
+
+
+def test_the_things_of_a_photo_have_lines_without_a_track(
+    tmp_path: Path, tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write(tmp_path / "m.onnx", FORMS["YOLOv8"], names="['person', 'bird']")
+    photo = FRAME.copy()
+    photo[25:75, 50:100] = (210, 30, 40)
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    words = ["classify", str(tiny_bundle.path), str(tmp_path / "a.png"), "--variant", "fp32"]
+    assert main([*words, "--find", str(model), "--find-classes", "bird"]) == 0
+    (line,) = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert (line["track"], line["kind"], line["status"]) == (None, "bird", "ok")
+    assert line["top"][0]["label"] == "red"
+    assert line["box"] == pytest.approx(IN_FRAME, abs=2)

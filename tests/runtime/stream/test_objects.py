@@ -80,9 +80,9 @@ def run(
     rules = ObjectRules(idle_s, TrackRule(gap_s=gap_s))
     objects = ObjectResults(results, finders, rules)
     with Pipeline(films, classifier, finders=finders) as pipeline:
-        found = [objects(o) for o in pipeline if isinstance(o, Detections | Silence)]
-    events = [event for result in found for event in result.events]
-    return found, [*events, *objects.close()]
+        outcomes = [objects(o) for o in pipeline if isinstance(o, Detections | Silence)]
+    events = [event for result in outcomes for event in result.events]
+    return outcomes, [*events, *objects.close()]
 
 
 def test_each_thing_has_a_line_with_its_box_and_track(classifier: Classifier) -> None:
