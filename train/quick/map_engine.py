@@ -11,6 +11,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import onnxruntime
 import torch
@@ -89,7 +90,7 @@ def onnx_runtime_maps(part: BlockMaps, images: Tensor) -> MapFunction:
         torch.onnx.export(
             part,
             (images,),
-            file,
+            cast("Any", file),  # a file object, which the stub lacks
             dynamo=False,
             input_names=["images"],
             output_names=list(part.blocks),
