@@ -21,9 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/early_exit"
 PICTURE = ROOT / "docs/images/early_exit.svg"
 EXIT = "local_1"
+# Of each row: the name of its model, and of the plain model that was trained as long.
 CURVES = {
-    "grocery-attend_rectify_1x1-s0-head1": "head fitted again",
-    "grocery-attend_rectify_1x1-s0-local_loss": "local_loss=1, --quick",
+    "grocery-attend_rectify_1x1-s0-head1": ("head fitted again", "plain"),
+    "grocery-attend_rectify_1x1-s0-local_loss": ("local_loss=1, --quick", "plain, --quick too"),
 }
 WIDTH, HEIGHT = 720, 400  # pixels
 LEFT, TOP, RIGHT, BOTTOM = 52, 56, WIDTH - 24, HEIGHT - 48
@@ -35,7 +36,7 @@ svg { --paper: #ffffff; --ink: #1c2126; --soft: #5c6670; --line: #e3e7ea; --a: #
   --line: #2c3238; --a: #6cb6ff; --b: #ff9a5c } }
 .paper { fill: var(--paper) } text { fill: var(--soft) } .title { fill: var(--ink);
   font-size: 16px; font-weight: 600 } .grid { stroke: var(--line) } .a { color: var(--a) }
-.b { color: var(--b) } .ink { color: var(--ink) } .curve { stroke: currentColor; stroke-width: 2;
+.b { color: var(--b) } .curve { stroke: currentColor; stroke-width: 2;
   fill: none } .dot { fill: currentColor } .name { fill: currentColor; stroke: var(--paper);
   stroke-width: 4px; paint-order: stroke }
 """
@@ -59,13 +60,14 @@ class Point:
 def main() -> None:
     """Write the picture."""
     rows = [
-        (json.loads(file.read_text()), title)
-        for name, title in CURVES.items()
+        (json.loads(file.read_text()), titles)
+        for name, titles in CURVES.items()
         if (file := RESULTS / f"{name}.json").is_file()
     ]
-    parts = [*_axes(), *_plain(rows[0][0])]
-    for colour, (row, title) in zip("ab", rows, strict=False):
+    parts = [*_axes()]
+    for colour, (row, (title, plain)) in zip("ab", rows, strict=False):
         parts += _curve(row, title=title, colour=colour)
+        parts += _named(_point(row["plain"], row), plain, colour=colour, drop=24)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
     label = "<title>Top-1 against mean CPU time, for each threshold of an early exit</title>"
     style = f'<style>{STYLE}</style><rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>'
@@ -90,10 +92,6 @@ def _axes() -> Iterator[str]:
         yield f'<text x="{x}" y="{BOTTOM + 20}" text-anchor="middle">{tenths / 10:.1f}</text>'
 
 
-def _plain(row: Mapping[str, Any]) -> Iterator[str]:
-    yield from _named(_point(row["plain"], row), "plain, no exits", colour="ink")
-
-
 def _curve(row: Mapping[str, Any], *, title: str, colour: str) -> Iterator[str]:
     curve = next(one for one in row["exits"] if one["output"] == EXIT)["curve"]
     thresholds = [at for at in curve if at["exit_loss"] is None]
@@ -111,11 +109,12 @@ def _curve(row: Mapping[str, Any], *, title: str, colour: str) -> Iterator[str]:
     yield from _named(_point(row["whole"], row), f"no exits: {title}", colour=colour)
 
 
-def _named(point: Point, name: str, *, colour: str) -> Sequence[str]:
+def _named(point: Point, name: str, *, colour: str, drop: int = 5) -> Sequence[str]:
+    """Return a mark and its name, `drop` pixels lower."""
     x, y = point.place
     return (
         f'<rect class="dot {colour}" x="{x - 4}" y="{y - 4}" width="8" height="8"/>',
-        f'<text class="name {colour}" x="{x + 10}" y="{y + 5}">{name}</text>',
+        f'<text class="name {colour}" x="{x + 10}" y="{y + drop}">{name}</text>',
     )
 
 
