@@ -1,6 +1,6 @@
 """Every model of the registry on a large and a small backbone, through all stages.
 
-Gradients, start, parity, both INT8 files, explain.
+Gradients, start, parity, both INT8 files, explain, what TensorRT gets.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from finedge.bundle import CPU_FILE, FLOAT_FILE, PORTABLE_FILE
 from finedge.calib.quantizers.report import MAKES_MASKS
 from finedge.cli import main
 from finedge.early_exit import segment_file
+from finedge.graph.onnx_file import read_model
 from finedge.graph.tags import NODE, tags
 from finedge.image import read_image
+from finedge.ops import DOMAIN
 from finedge.preprocess import preprocess
 from finedge.runtime.agreement import FLOAT_LIMIT
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.runtime.ort.segments import run_in_segments, run_whole
+from finedge.runtime.trt.build.graph import prepare
+from finedge.runtime.trt.build.options import FILES, BuildOptions
 from finedge.train import backbones, models
 
 BACKBONES = {"resnet50": (pytest.mark.slow,), "efficientnet_lite0": ()}
@@ -126,3 +130,44 @@ def test_explain_draws_every_view(bundle, pictures, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])
     assert bundle.views
     assert (tmp_path / "out" / "index.html").is_file()
+
+
+def test_no_name_inside_a_function_is_a_tensor_of_the_graph(bundle):
+    # TensorRT's importer binds formals by name, one after another: such a name would get another
+    # tensor (test_miscompiles.py).
+    for file in (f for f in bundle.files if f.endswith(".onnx")):
+        model = onnx.load(bundle.file(file))
+        outer = {t for n in model.graph.node for t in (*n.input, *n.output)} | {
+            t.name for t in model.graph.initializer
+        }
+        inner = {
+            t
+            for f in model.functions
+            for t in (*f.input, *f.output, *(t for n in f.node for t in (*n.input, *n.output)))
+        }
+        assert not (outer & inner) - {""}, file
+
+
+@pytest.mark.parametrize("precision", FILES)
+def test_tensorrt_is_given_no_function_and_no_call(bundle, precision):
+    options = BuildOptions(precision=precision, attention="decomposed")
+    model = prepare(read_model(bundle.file(options.file)), options)
+    assert not model.functions
+    assert not [n for n in model.graph.node if n.domain == DOMAIN]
+    names = [n.name for n in model.graph.node]
+    assert len(set(names)) == len(names), "the layer report tells nodes apart by their names"
+
+
+def test_the_portable_file_has_no_form_that_tensorrt_runs_in_float(bundle):
+    graph = onnx.load(bundle.file(PORTABLE_FILE)).graph
+    constants = {t.name: t for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert not constants[node.input[1]].dims, f"{node.name}: an activation scale a channel"
+        if node.op_type == "DequantizeLinear":
+            weight = constants.get(node.input[0])
+            scale = list(constants[node.input[1]].dims)
+            axis = [a.i for a in node.attribute if a.name == "axis"]
+            assert (scale, axis) == (([weight.dims[0]], [0]) if weight else ([], [])), node.name
+            assert constants[node.input[2]].data_type == onnx.TensorProto.INT8
+            assert not any(constants[node.input[2]].raw_data), f"{node.name}: a zero point"
