@@ -42,10 +42,10 @@ test-avx2: setup
 	    $$(grep -rl --include='test_*.py' 'mark\.int8' tests); \
 	else echo "test-avx2 SKIPPED: it needs an x86-64 machine with $(EMULATOR) (apt-get install qemu-user)" >&2; fi
 
-# The device: only the base install, without torch. What runs on a board must pass here.
+# The device: what install.sh puts on a board, without torch. What runs there must pass here.
 .venv-device/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-device
-	.venv-device/bin/$(PIP_INSTALL) --editable . pytest pytest-xdist hypothesis
+	.venv-device/bin/$(PIP_INSTALL) --editable '.[events]' pytest pytest-xdist hypothesis
 	touch $@
 
 test-device: .venv-device/.ready

@@ -36,7 +36,7 @@ def test_pip_installs_one_thing_and_under_the_constraints() -> None:
         "/opt/finedge/constraints.txt",
     }
     first, second, *_ = (word for word in install.split() if word not in options)
-    assert f"{first} {second}" == '"$(ls /wheels/finedge-*.whl)[serve]"'
+    assert f"{first} {second}" == '"$(ls /wheels/finedge-*.whl)[events]"'
 
 
 def test_nothing_that_nvidia_provides_is_installed() -> None:

@@ -48,7 +48,7 @@ def test_pip_installs_only_finedge_and_the_binding_of_the_boards_cuda(jetson: Ro
     (call,) = pip_calls(jetson)
     *options, source, binding = call.split()
     # A copy of the checkout, with what the live page needs.
-    assert source == f"{jetson.current}.source[serve]"
+    assert source == f"{jetson.current}.source[events]"
     assert binding == (
         "cuda-python==12.6.*" if jetson.board.python == "3.10" else "cuda-bindings>=13,<14"
     )
