@@ -107,7 +107,7 @@ STAGES: dict[str, dict[str, Command]] = {
             show="finedge.train.data.show:show_check",
         ),
         "models": Command(
-            "finedge.train.models.command:models",
+            "finedge.train.listing.command:models",
             "list the models and the backbones, with their papers and costs",
             show="finedge.train.show:show_models",
             extra="train",

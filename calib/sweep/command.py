@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from finedge.calib.sweep.show import markdown
 from finedge.errors import UsageError
 from finedge.files import writable_folder, write_text
 from finedge.runtime.machine.cpu import cpu_name
-from finedge.runtime.telemetry.environment import commit
 from finedge.train.device import Device
-from finedge.train.sweep.execute import overview, read_test, train_missing
-from finedge.train.sweep.file import SweepFile, read_sweep
-from finedge.train.sweep.rows import Origin, Rows, versions
-from finedge.train.sweep.stage import Stage
-from finedge.train.sweep.table import tables
+
+if TYPE_CHECKING:
+    from finedge.train.sweep.file import SweepFile
+    from finedge.train.sweep.rows import Origin, Rows
+    from finedge.train.sweep.stage import Stage
 
 TABLE = "table.md"
 
@@ -60,6 +58,14 @@ def sweep(
         workers: threads that prepare images; default one for each core.
         device: of stage `fine-tuned`; auto takes the GPU where there is one.
     """
+    # Imported here, so that --help does not wait for torch.
+    from finedge.calib.sweep.show import markdown
+    from finedge.runtime.telemetry.environment import commit
+    from finedge.train.sweep.execute import overview, read_test, train_missing
+    from finedge.train.sweep.file import read_sweep
+    from finedge.train.sweep.rows import Origin, Rows, versions
+    from finedge.train.sweep.table import tables
+
     if int8 and test:
         raise UsageError("--int8 with --test", expected="--test first, then --int8 alone")
     plan, rows = read_sweep(file), Rows(out)

@@ -5,7 +5,7 @@ import pytest
 from finedge.errors import UsageError
 from finedge.train import backbones, models
 from finedge.train.cost import cost
-from finedge.train.models.command import models as list_command
+from finedge.train.listing.command import models as list_command
 
 # Counted independently, from the papers: parameters in millions, GMAC at 224 and 448, 200 classes.
 # clca_cga has its own test: its two attention nodes count the matrix of cosines twice.
