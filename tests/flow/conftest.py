@@ -5,7 +5,7 @@ PyTorch is imported where it is used: this folder also holds tests of a device, 
 
 from __future__ import annotations
 
-import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,13 +42,30 @@ def untrained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Untra
 class Untrained:
     """Makes runs and bundles of models that were not trained.
 
-    Every parameter differs from its start. BatchNorms have the statistics of the pictures.
+    Every parameter differs from its start. BatchNorms have the statistics of the pictures. Only the
+    newest are kept: all models on ResNet-50 take 4 GB of disk.
     """
 
     def __init__(self, pictures: Path, folders: pytest.TempPathFactory) -> None:
         self.pictures, self.folders = pictures, folders
-        self.run = functools.lru_cache(maxsize=1)(self._run)  # one ResNet-50 in memory is enough
-        self.bundle = functools.cache(self._bundle)
+        self._runs: dict[tuple[str, str], Trainer] = {}
+        self._bundles: dict[tuple[str, str], Bundle] = {}
+
+    def run(self, name: str, backbone: str) -> Trainer:
+        """Return the run of a model; it is made again if another was asked for since."""
+        if (name, backbone) not in self._runs:
+            for older in self._runs.values():
+                shutil.rmtree(older.job.path)
+            self._runs = {(name, backbone): self._run(name, backbone)}
+        return self._runs[name, backbone]
+
+    def bundle(self, name: str, backbone: str) -> Bundle:
+        """Return the bundle of a model; it is made again if another was asked for since."""
+        if (name, backbone) not in self._bundles:
+            for older in self._bundles.values():
+                shutil.rmtree(older.path)
+            self._bundles = {(name, backbone): self._bundle(name, backbone)}
+        return self._bundles[name, backbone]
 
     def _run(self, name: str, backbone: str) -> Trainer:
         import torch

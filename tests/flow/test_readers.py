@@ -236,8 +236,8 @@ def test_every_file_of_the_bundle_that_ships_opens(reader):
     check_bundle(Bundle.load(BIRDS), reader=reader)
 
 
+@reader  # varies first: each model is made once
 @pytest.mark.parametrize("name", NAMES)
-@reader
 def test_every_file_of_every_model_opens(untrained, name, reader):
     check_bundle(untrained.bundle(name, BACKBONE), reader=reader)
 
