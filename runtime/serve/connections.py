@@ -149,7 +149,10 @@ class Connection(H11Protocol):
             if cycle.response_started:
                 self.transport.abort()
                 return
-        super().send_400_response(msg)
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # the answer to HEAD has no body
+            self.transport.close()
 
     def _note_phase(self) -> None:
         phase = self._current_phase()

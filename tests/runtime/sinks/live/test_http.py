@@ -318,6 +318,19 @@ def test_nonsense_is_refused_and_the_next_client_is_served(serve: Serve, line: b
     assert ask(page, "/")[0].status == 200
 
 
+def test_a_broken_body_of_head_is_refused_without_a_body(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", port(serve())), timeout=30) as connection:
+        connection.sendall(
+            b"HEAD / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+        )
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert answer.endswith(b"\r\n\r\n")
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
 def test_a_body_is_not_read_as_the_next_request(serve: Serve) -> None:
     with socket.create_connection(("127.0.0.1", port(serve())), timeout=30) as connection:
         connection.sendall(
