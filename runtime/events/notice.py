@@ -9,7 +9,7 @@ import numpy as np
 
 from finedge.runtime.events.event import Event
 from finedge.runtime.sinks import Result
-from finedge.runtime.sinks.live.camera import to_jpeg
+from finedge.runtime.sinks.jpeg import to_jpeg
 
 NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from finedge.runtime.sinks import Result
-from finedge.runtime.sinks.live.camera import to_jpeg
+from finedge.runtime.sinks.jpeg import to_jpeg
 
 MIB = 2**20
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from finedge.measure import MIN_QUERIES, percentile, supported
 from finedge.runtime.sinks.base import Result
+from finedge.runtime.sinks.jpeg import to_jpeg
 
 # A line that is overdue by this means that the pipeline itself hangs.
 STALLED_S = 5.0
 RATE_S = 5.0  # frames a second are counted over this time
 STATISTICS_S = 1.0  # the histograms are made at most this often, however many browsers ask
 PICTURES_PER_S = 8.0  # JPEGs are made at most this often
-MAX_SIDE, JPEG_QUALITY = 960, 80
 MAX_LABELS, MAX_LABEL = 5, 200  # of the answer that goes with a picture
 
 WINDOW = 1024  # frames; enough for a p99 at 99 % confidence
@@ -223,20 +223,6 @@ def histogram_axis() -> dict[str, Any]:
         "bins_per_decade": BINS_PER_DECADE,
         "needs": {f"p{p}": MIN_QUERIES[p] for p in PERCENTS},
     }
-
-
-def to_jpeg(image: NDArray[np.uint8], *, side: int = MAX_SIDE) -> bytes:
-    """Encode uint8 [H, W, 3] RGB as a JPEG of at most `side` pixels a side."""
-    import cv2
-
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return encoded.tobytes()
 
 
 def _status(record: dict[str, Any], *, overdue_s: float) -> str:
