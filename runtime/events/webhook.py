@@ -28,7 +28,7 @@ from urllib.parse import SplitResult
 
 from finedge import __version__
 from finedge.errors import UsageError
-from finedge.redact import learn, learn_secret, mask
+from finedge.redact import basic, learn, learn_secret, mask
 from finedge.runtime.events.notice import Notice, NoticeSink
 from finedge.runtime.events.outbox import Outbox, Undelivered
 from finedge.runtime.events.outputs import EventOutputs
@@ -106,8 +106,8 @@ class Webhook:
         signed = {} if self.key is None else {"X-Finedge-Signature": sign(self.key, body)}
         login = {}
         if self.address.username is not None:
-            text = f"{self.address.username}:{self.address.password or ''}"
-            login = {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+            text = basic(self.address.username, self.address.password or "")
+            login = {"Authorization": f"Basic {text}"}
         return {
             "Content-Type": "application/json",
             "User-Agent": f"finedge/{__version__}",

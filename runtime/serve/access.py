@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
 import re
 import secrets
 import socket
@@ -57,6 +58,11 @@ def url(host: str, port: int) -> str:
     if ipaddress.ip_address(host).is_unspecified:
         host = socket.gethostname()
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def given_token(option: str | None) -> str | None:
+    """Return the token of the option, else that of FINEDGE_TOKEN, else None."""
+    return option if option is not None else os.environ.get("FINEDGE_TOKEN") or None
 
 
 def choose_token(token: str | None, address: Address) -> tuple[str | None, bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from finedge.bundle import Bundle
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.serve.access import AccessGate, choose_token, parse_address, url
+from finedge.runtime.serve.access import AccessGate, choose_token, given_token, parse_address, url
 from finedge.runtime.serve.app import create_app
 from finedge.runtime.serve.batcher import DEFAULT_BATCHES, Batcher, BatchLimits
 from finedge.runtime.serve.classify import DEFAULT_REQUESTS, ClassifyRoutes, RequestLimits
@@ -57,8 +56,7 @@ def serve(
         requests: what a client may ask.
     """
     endpoint = parse_address(address)
-    token = token if token is not None else os.environ.get("FINEDGE_TOKEN") or None
-    secret, is_random = choose_token(token, endpoint)
+    secret, is_random = choose_token(given_token(token), endpoint)
     gate = AccessGate(secret)
     loaded, stopped = Bundle.load(bundle), threading.Event()
     with exit_after_signal(), ExitStack() as exits:

@@ -7,11 +7,11 @@ ask for, and writes every result to each.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from finedge.errors import SystemProblem
+from finedge.runtime.serve.access import given_token
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.collect import open_collect
 from finedge.runtime.sinks.jsonl import open_lines
@@ -32,11 +32,10 @@ def _open_live(outputs: Outputs, context: Context) -> Sink | None:
             f"--serve needs the package '{error.name}'", fix="pip install 'finedge[serve]'"
         ) from error
 
-    token = outputs.token if outputs.token is not None else os.environ.get("FINEDGE_TOKEN") or None
     cameras = context.names if len(context.names) > 1 else ()
     page = LivePage(
         outputs.serve,
-        token=token,
+        token=given_token(outputs.token),
         title=context.title,
         cameras=cameras,
         quiet_s=context.quiet_s,

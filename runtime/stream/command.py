@@ -184,8 +184,10 @@ def classify(
     loaded = Bundle.load(bundle)  # before the sources: a swapped order is then named
     rules, region = decisions.rules(), decisions.region()
     finders = open_finders(finding, cameras=len(sources))
-    _refuse_with_finder(finding, decisions=decisions, outputs=outputs)
-    _refuse_events_without_finder(finding, event_outputs)
+    if finding.is_on:
+        _refuse_with_finder(decisions, outputs)
+    else:
+        _refuse_events(outputs, event_outputs)
     with exit_after_signal(), ExitStack() as exits:
         opened = [
             exits.enter_context(open_source(source, capture=capture, **limits.source_options))
@@ -321,29 +323,24 @@ def _object_rules(finding: FindOptions, coarser: Coarser | None) -> ObjectRules:
     return ObjectRules(finding.idle_s, TrackRule(gap_s=finding.visit_gap_s), coarser=coarser)
 
 
-def _refuse_events_without_finder(finding: FindOptions, outputs: EventOutputs) -> None:
+def _refuse_events(outputs: Outputs, event_outputs: EventOutputs) -> None:
     """Refuse what would wait for events for ever; --metrics counts frames too."""
     asked = {
-        "--store": outputs.store,
-        "--mqtt": outputs.mqtt,
-        "--webhook": outputs.webhook,
-        "--clips": outputs.clips,
+        "--events": outputs.events or None,
+        "--store": event_outputs.store,
+        "--mqtt": event_outputs.mqtt,
+        "--webhook": event_outputs.webhook,
+        "--clips": event_outputs.clips,
     }
     without = [option for option, value in asked.items() if value is not None]
-    if without and not finding.is_on:
+    if without:
         raise UsageError(
             f"{' '.join(without)} without --find", expected="--find motion or MODEL.onnx"
         )
 
 
-def _refuse_with_finder(
-    finding: FindOptions, *, decisions: DecisionOptions, outputs: Outputs
-) -> None:
-    """Refuse what makes no sense with a finder, or without one."""
-    if not finding.is_on:
-        if outputs.events:
-            raise UsageError("--events without --find", expected="--find motion or MODEL.onnx")
-        return
+def _refuse_with_finder(decisions: DecisionOptions, outputs: Outputs) -> None:
+    """Refuse what a finder takes the place of."""
     if decisions != DecisionOptions():
         raise UsageError(
             "--find with --smooth, --hold or --roi",
