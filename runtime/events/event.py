@@ -6,7 +6,6 @@ The line of an event is an interface, as the line of a frame is: `SCHEMA` says w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.runtime.find.box import Box
+from finedge.wall_time import time_text
 
 SCHEMA = 1
 Kind = Literal["started", "ended"]
@@ -87,8 +87,8 @@ class Event:
             "id": self.id,
             "source": self.source,
             "track": self.track,
-            "started_at": _iso(self.started_at),
-            "ended_at": _iso(self.ended_at),
+            "started_at": time_text(self.started_at),
+            "ended_at": time_text(self.ended_at),
             "seconds": round(self.seconds, 3),
             "frames": self.frames,
             "status": "ok" if self.answer else "unknown",
@@ -121,8 +121,3 @@ def _plain(name: Name | None) -> dict[str, Any] | None:
     if name is None:
         return None
     return {"label": name.label, "p": round(name.p, 6), "index": name.index}
-
-
-def _iso(seconds: float) -> str:
-    at = datetime.fromtimestamp(seconds, tz=timezone.utc)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from finedge.errors import DataError, UsageError
 from finedge.files import write_bytes, write_text
 from finedge.runtime.events.store import check_kind
 from finedge.sanitize import clean, file_name
+from finedge.wall_time import parse_time
 
 COLUMNS = (
     "id",
@@ -188,7 +188,7 @@ def _cell(record: Mapping[str, Any], column: str) -> object:
 
 def _seconds(text: str, *, option: str) -> float:
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        return parse_time(text).timestamp()
     except (ValueError, OverflowError, OSError):
         raise UsageError(
             f"{option} {text}", expected="a day or a time: 2026-11-28 or 2026-11-28T06:00"

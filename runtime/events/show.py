@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 from rich.console import RenderableType
 
 from finedge.tables import one_line, percent, stack, styled, table
+from finedge.wall_time import parse_time
 
 STATES = {"open": "still there", "interrupted": "cut off"}
 
@@ -48,7 +48,7 @@ def _lines(result: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 def _local(text: str) -> str:
     try:
-        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        at = parse_time(text)
     except ValueError:
         return text
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from finedge.runtime.events.event import Event, Kind, Name
 from finedge.runtime.track.pool import SureRule
 from finedge.runtime.track.tracker import Track
+from finedge.wall_time import capture_time
 
 # From pooled probabilities [classes] to the deepest group that is sure, if any.
 Coarser = Callable[[NDArray[np.floating]], Name | None]
@@ -89,8 +89,9 @@ class Visits:
             source=self.source,
             stream=self.stream,
             track=track.number,
-            started_at=_wall_time(visit.first_ns),
-            ended_at=_wall_time(visit.last_ns),
+            # Both by the clock as it is set now: their difference is right whatever happens to it.
+            started_at=capture_time(visit.first_ns),
+            ended_at=capture_time(visit.last_ns),
             seconds=track.seen_at - track.began,
             frames=pool.frames,
             answer=None if pool.label is None else self._name(pool.p, pool.label),
@@ -111,12 +112,3 @@ class Visits:
 
     def _name(self, p: NDArray[np.float64], index: int) -> Name:
         return Name(self.labels[index], float(p[index]), index)
-
-
-def _wall_time(captured_ns: int) -> float:
-    """Return a capture's wall time by the clock as it is set now, in s since 1970.
-
-    A board without a battery learns the time of day during the run. Both times of an event are by
-    the same clock, so their difference is right whatever happens to the clock.
-    """
-    return (time.time_ns() - (time.monotonic_ns() - captured_ns)) / 1e9

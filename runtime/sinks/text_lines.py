@@ -11,6 +11,7 @@ from rich.text import Text
 from finedge import terminal
 from finedge.runtime.sinks.base import Context, Result
 from finedge.tables import percent, styled
+from finedge.wall_time import parse_time
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +86,7 @@ def _place(record: Mapping[str, Any], *, live: bool) -> str:
     if not live:
         return f"frame {record['frame']:>6}"
     at = record["captured_at"]
-    time = datetime.fromisoformat(at.replace("Z", "+00:00")) if at else datetime.now()
+    time = parse_time(at) if at else datetime.now()
     return f"{time.astimezone():%H:%M:%S}.{time.microsecond // 1000:03}"
 
 

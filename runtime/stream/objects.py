@@ -20,6 +20,7 @@ from finedge.runtime.events.event import Event
 from finedge.runtime.events.visits import Coarser, Visits
 from finedge.runtime.find.box import Box
 from finedge.runtime.find.camera import CameraFinder
+from finedge.runtime.find.options import IDLE_S
 from finedge.runtime.sinks.base import Result
 from finedge.runtime.stream.pipeline import Detections, Silence
 from finedge.runtime.stream.results import Results, plain
@@ -28,8 +29,6 @@ from finedge.runtime.track.colours import colours_of
 from finedge.runtime.track.cost import Looks
 from finedge.runtime.track.pool import SureRule, weight_of
 from finedge.runtime.track.tracker import Match, Sighting, Tracker, TrackRule
-
-IDLE_S = 10.0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,13 @@ from numpy.typing import NDArray
 
 from finedge.runtime.classifier import Classifier, Ranked
 from finedge.runtime.sinks.base import Result
-from finedge.runtime.sources import Frame, Source
+from finedge.runtime.sources import Source
 from finedge.runtime.stream.decide import Decider, Rules
 from finedge.runtime.stream.percentiles import RunPercentiles
 from finedge.runtime.stream.pipeline import Answer, Detections, Silence
 from finedge.runtime.stream.region import Region
 from finedge.runtime.stream.stream import FrameCounts, seconds_of
+from finedge.wall_time import capture_time, time_text
 
 SCHEMA = 1
 
@@ -153,7 +153,7 @@ class Results:
         stages |= {"preprocess": answer.preprocess_ms, "infer": answer.infer_ms, "post": post_ms}
         return record | {
             "frame": frame.index,
-            "captured_at": _wall_time(frame),
+            "captured_at": time_text(capture_time(frame.captured_ns)),
             "age_ms": round(age_ms, 3),
             "top": plain(top),
             "ms": {stage: round(ms, 3) for stage, ms in stages.items()},
@@ -190,14 +190,6 @@ def status_of(*, age_ms: float, stale_ms: float, unknown: bool) -> str:
     if age_ms > stale_ms:
         return "stale"
     return "unknown" if unknown else "ok"
-
-
-def _wall_time(frame: Frame) -> str:
-    # By the clock as it is set now: a board without a battery learns the time of day from the
-    # network, after the run has begun.
-    at = (time.time_ns() - (time.monotonic_ns() - frame.captured_ns)) / 1e9
-    text = datetime.fromtimestamp(at, tz=timezone.utc).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 def plain(top: tuple[Ranked, ...]) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from datetime import date, datetime
 from typing import Any
 
 from finedge.runtime.events.event import Event
-from finedge.runtime.sinks.live.camera import to_jpeg
+from finedge.runtime.sinks.jpeg import to_jpeg
+from finedge.wall_time import parse_time
 
 MAX_VISITS = 200
 CROP_SIDE = 480  # pixels; a crop of a visit is about 20 kB
@@ -85,7 +86,7 @@ class VisitLog:
                 stream = cameras.index(record["source"]) if record["source"] in cameras else -1
                 own = {key: value for key, value in record.items() if key != "clip"}
                 own |= {"event": "ended", "stream": stream, "number": self._number}
-                began = datetime.fromisoformat(record["started_at"].replace("Z", "+00:00"))
+                began = parse_time(record["started_at"])
                 if began.astimezone().date() == self._day:
                     self._counts[stream, record["label"]] += 1
                 self._visits[record["id"]] = Visit(self._number, own, crop(record["id"]) or b"")
