@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 from finedge.errors import UsageError
@@ -13,7 +14,7 @@ from finedge.train.models import FineGrained, build_model
 from finedge.train.models import entry as model_entry
 from finedge.train.recipe import Recipe, override, read_recipe, recipe_from
 from finedge.train.request import TrainingRequest
-from finedge.train.start import is_run
+from finedge.train.start import is_run, start_from
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,25 @@ class RunPlan:
             rule=cast(Rule, recipe.rule or usual.rule),
         )
 
-    def build(self, *, num_classes: int) -> FineGrained:
-        """Build the model on the CPU.
+    def build(self, *, labels: Sequence[str]) -> FineGrained:
+        """Build the model on the CPU, with the weights that it starts from.
+
+        Args:
+            labels: in the order of the classes.
 
         Raises:
-            UsageError: the model does not take the options of the recipe.
+            UsageError: the model does not take the options of the recipe, or the weights are of a
+                run with another backbone.
+            DataError: the weights are of a damaged run.
         """
+        run = Path(self.weights) if is_run(self.weights) else None
         options = self.recipe.options
         try:
-            return build_model(
+            model = build_model(
                 self.model,
-                num_classes=num_classes,
+                num_classes=len(labels),
                 backbone=self.backbone,
-                weights="none" if is_run(self.weights) else self.weights,
+                weights="none" if run else self.weights,
                 **options,
             )
         except (TypeError, ValueError) as error:
@@ -64,6 +71,9 @@ class RunPlan:
                 f"model '{self.model}' cannot be built with the options {dict(options)}: {error}",
                 fix="look at --option and [options]",
             ) from error
+        if run:
+            start_from(model, run, name=self.model, labels=labels)
+        return model
 
 
 def planned(request: TrainingRequest) -> RunPlan:

@@ -21,7 +21,6 @@ from finedge.train.quick.trainer import QuickTrainer
 from finedge.train.recipe import Recipe, override, recipe_from
 from finedge.train.request import TrainingRequest
 from finedge.train.run import read_record, rebuild, record_texts, recorded_data, write_record
-from finedge.train.start import is_run, start_from
 from finedge.train.stopping import require_val
 from finedge.train.trainable import require_trainable
 from finedge.train.trainer import Job, Trainer
@@ -51,9 +50,7 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
         )
     images = open_dataset(request.run.data, seed=plan.recipe.seed, val=plan.recipe.val)
     torch.manual_seed(plan.recipe.seed)
-    model = plan.build(num_classes=len(images.labels))
-    if is_run(plan.weights):
-        start_from(model, Path(plan.weights), name=plan.model, labels=images.labels)
+    model = plan.build(labels=images.labels)
     images = drop_unreadable(images)
     spec = _spec(plan, images.labels, outputs=model.outputs)
     path = request.recipe.teacher

@@ -79,7 +79,7 @@ class FrozenStage:
         name = run.setting.group.data
         images = self._set(name)
         torch.manual_seed(plan.recipe.seed)
-        model = plan.build(num_classes=len(images.labels))
+        model = plan.build(labels=images.labels)
         shapes = map_shapes(model, size=plan.recipe.size)
         pixels = (plan.preprocess, plan.recipe.views, repr(augmentation(plan.recipe)))
         key = (name, plan.backbone, plan.weights, *pixels, *sorted(shapes))

@@ -132,6 +132,20 @@ def test_a_fine_tuned_sweep_makes_runs(sweep_file, pictures, tmp_path):
     assert json.loads(run.read_text())["recipe"]["size"] == 32
 
 
+def test_frozen_heads_start_from_the_run_that_the_file_names(sweep_file, pictures, tmp_path):
+    first = sweep_file(stage="fine-tuned")
+    first.write_text(first.read_text().replace("seeds = 2", "seeds = 1"))
+    arguments = {"data": (f"pictures={pictures}",), "only": ("plain",), "workers": 1}
+    sweep(first, out=tmp_path / "first", **arguments)
+    (record,) = (tmp_path / "first" / "weights").rglob("run.json")
+    then = sweep_file(rates=(1e-9,))  # so they stay as they start
+    text = then.read_text().replace('weights = "none"', f'weights = "{record.parent}"')
+    then.write_text(text)
+    sweep(then, out=tmp_path / "then", **arguments)
+    one, other = (row["val"]["loss"] for row in rows(tmp_path / "then"))
+    assert one == pytest.approx(other, abs=1e-5)
+
+
 def test_int8_of_cached_heads_is_refused(finished):
     path, arguments, _ = finished
     with pytest.raises(UsageError, match="stage 'frozen'"):
