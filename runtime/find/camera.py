@@ -41,8 +41,9 @@ class CameraFinder:
         """
         height, width = image.shape[:2]
         if image.shape != self._shape:
+            if not self._shape:  # pixels are those of the first frame
+                self.areas = self.areas.of_frame(height, width)
             self._shape = image.shape
-            self.areas.check(height, width)
             if isinstance(self.finder, MotionFinder):
                 self.finder.ignored = self.areas.masked(height, width)
         boxes = [_clipped(box, height, width) for box in self.finder(image, seconds=seconds)]

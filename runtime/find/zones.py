@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -17,6 +17,8 @@ ZONE_FORM = (
     "NAME=x,y,x,y,x,y,... : at least three corners in pixels, or in fractions of the frame "
     "(all at most 1); 1:NAME=... is for the second source only"
 )
+MAX_CORNER = 1e6  # pixels
+MAX_DIGITS = 4  # of the number of a source
 MASK_FORM = ZONE_FORM.replace("NAME=", "")
 
 
@@ -53,6 +55,16 @@ class Polygon:
             )
         return corners.astype(np.float32)
 
+    def in_fractions(self, height: int, width: int) -> Polygon:
+        """Return the polygon with its corners as fractions of a frame of this size.
+
+        Raises:
+            UsageError: a corner is outside the frame.
+        """
+        pixels = self.pixels(height, width).astype(np.float64)
+        corners = tuple((x / width, y / height) for x, y in pixels.tolist())
+        return replace(self, corners=corners)
+
 
 @dataclass(frozen=True)
 class Areas:
@@ -61,14 +73,19 @@ class Areas:
     zones: tuple[Polygon, ...] = ()
     masks: tuple[Polygon, ...] = ()
 
-    def check(self, height: int, width: int) -> None:
-        """Check every corner against a frame's size.
+    def of_frame(self, height: int, width: int) -> Areas:
+        """Return the same areas in fractions of a frame of this size.
+
+        A camera that changes its resolution later keeps them.
 
         Raises:
             UsageError: a corner is outside the frame.
         """
-        for polygon in (*self.zones, *self.masks):
-            polygon.pixels(height, width)
+        zones, masks = (
+            tuple(polygon.in_fractions(height, width) for polygon in kind)
+            for kind in (self.zones, self.masks)
+        )
+        return Areas(zones, masks)
 
     def kept(self, boxes: Sequence[Box], *, height: int, width: int) -> tuple[Box, ...]:
         """Return the boxes whose middle is in a zone and in no mask, with the zone's name.
@@ -127,9 +144,10 @@ def parse_zone(text: str) -> Polygon:
     number, colon, name = left.partition(":")
     if not colon:
         number, name = "", left
-    if not equals or not name:
+    if not equals or not name.strip():
         raise UsageError(option, expected=ZONE_FORM)
-    return Polygon(option, _corners(corners, option, ZONE_FORM), name, _camera(number, option))
+    found = _corners(corners, option, ZONE_FORM)
+    return Polygon(option, found, name.strip(), _camera(number, option))
 
 
 def parse_mask(text: str) -> Polygon:
@@ -149,19 +167,38 @@ def _corners(text: str, option: str, form: str) -> tuple[tuple[float, float], ..
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(option, expected=form) from None
-    good = all(math.isfinite(number) and number >= 0 for number in numbers)
+    good = all(0 <= number <= MAX_CORNER for number in numbers)  # not NaN
     if not good or len(numbers) < 6 or len(numbers) % 2:
         raise UsageError(option, expected=f"pairs of numbers, 0 or more. {form}")
     corners = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+    if _crosses_itself(corners):
+        raise UsageError(option, expected="the corners in their order around the area")
     if cv2.contourArea(np.array(corners, np.float32)) <= 0:
         raise UsageError(option, expected=f"corners around an area. {form}")
     return corners
 
 
+def _crosses_itself(corners: Sequence[tuple[float, float]]) -> bool:
+    """Tell whether two edges cross; edges that touch do not."""
+    edges = list(zip(corners, [*corners[1:], corners[0]], strict=True))
+    return any(_cross(*one, *other) for one, other in combinations(edges, 2))
+
+
+def _cross(
+    a: tuple[float, float], b: tuple[float, float], c: tuple[float, float], d: tuple[float, float]
+) -> bool:
+    return _side(a, b, c) * _side(a, b, d) < 0 and _side(c, d, a) * _side(c, d, b) < 0
+
+
+def _side(a: tuple[float, float], b: tuple[float, float], point: tuple[float, float]) -> float:
+    """Return on which side of a line through two points another one is: below, above or at 0."""
+    return (b[0] - a[0]) * (point[1] - a[1]) - (b[1] - a[1]) * (point[0] - a[0])
+
+
 def _camera(number: str, option: str) -> int | None:
     if not number:
         return None
-    if not number.isdecimal():
+    if not number.isdecimal() or len(number) > MAX_DIGITS:
         raise UsageError(
             option, expected="CAMERA: is the place of a source on the command line, from 0"
         )

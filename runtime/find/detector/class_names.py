@@ -9,18 +9,42 @@ from pathlib import Path
 
 from finedge.errors import DataError, UsageError, nearest
 from finedge.options import comma_list
+from finedge.regular_files import read_regular
+
+MAX_FILE = 2**20  # bytes
+MAX_DIGITS = 9
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The names of some classes, and the numbers of those that count (None: all)."""
+    """The names of some classes, the numbers of those that count (None: all), and their file."""
 
     names: Mapping[int, str]
     kept: frozenset[int] | None = None
+    file: Path | None = None
 
     def name(self, number: int) -> str:
         """Return the name of a class, or its number."""
         return self.names.get(number, str(number))
+
+    def check(self, classes: int, *, model: str) -> None:
+        """Check names and numbers against a model with so many classes.
+
+        Raises:
+            DataError: the file has more or fewer names: they would stand at other classes.
+            UsageError: a class to keep that is not there.
+        """
+        if self.file is not None and len(self.names) != classes:
+            raise DataError(
+                f"--find-names {self.file} has {len(self.names)} names; {model} has {classes} "
+                "classes",
+                expected="a name in each line, for each class of the model",
+            )
+        beyond = sorted(number for number in self.kept or () if number >= classes)
+        if beyond:
+            raise UsageError(
+                f"--find-classes: {model} has no class {beyond[0]}", expected=f"0 to {classes - 1}"
+            )
 
 
 def read_classes(
@@ -35,21 +59,22 @@ def read_classes(
 
     Raises:
         UsageError: `kept` names a class that is not there.
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is no UTF-8 text.
     """
     names = _from_file(file) if file is not None else _from_metadata(metadata.get("names", ""))
     if kept is None:
-        return Classes(names)
+        return Classes(names, file=file)
     numbers = {name: number for number, name in names.items()}
-    return Classes(
-        names, frozenset(_number(word, numbers) for word in comma_list(kept, kind="class"))
-    )
+    words = comma_list(kept, kind="class")
+    if not words:
+        raise UsageError(f"--find-classes '{kept}'", expected="names or numbers with commas")
+    return Classes(names, frozenset(_number(word, numbers) for word in words), file)
 
 
 def _number(word: str, numbers: Mapping[str, int]) -> int:
     if word in numbers:
         return numbers[word]
-    if word.isdecimal():
+    if word.isdecimal() and len(word) <= MAX_DIGITS:
         return int(word)
     expected = nearest(word, numbers) if numbers else "numbers: the model has no names"
     raise UsageError(f"--find-classes: unknown class '{word}'", expected=expected)
@@ -57,10 +82,14 @@ def _number(word: str, numbers: Mapping[str, int]) -> int:
 
 def _from_file(path: Path) -> dict[int, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(path, limit=MAX_FILE).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"--find-names {path}: {error.strerror}") from error
-    return {i: line.strip() for i, line in enumerate(lines) if line.strip()}
+    except UnicodeDecodeError as error:
+        raise DataError(f"--find-names {path}: {error}", expected="UTF-8 text") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return {i: line.strip() or str(i) for i, line in enumerate(lines)}
 
 
 def _from_metadata(text: str) -> dict[int, str]:
@@ -72,4 +101,8 @@ def _from_metadata(text: str) -> dict[int, str]:
         value = dict(enumerate(value))
     if not isinstance(value, dict):
         return {}
-    return {int(k): str(name) for k, name in value.items() if str(k).isdecimal()}
+    return {
+        int(k): str(name)
+        for k, name in value.items()
+        if str(k).isdecimal() and len(str(k)) <= MAX_DIGITS
+    }

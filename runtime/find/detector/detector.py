@@ -17,7 +17,7 @@ from finedge.runtime.find.box import Box
 from finedge.runtime.find.detector.candidates import Candidates, Size
 from finedge.runtime.find.detector.class_names import Classes
 from finedge.runtime.find.detector.detr import SIZES
-from finedge.runtime.find.detector.layouts import Layout, choose_layout
+from finedge.runtime.find.detector.layouts import Layout, choose_layout, decoded
 from finedge.runtime.find.detector.network_input import InputRule, Placement, fit_frame, scaled
 from finedge.runtime.ort.session import open_model, session_settings
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SIDE = 640  # pixels, where the model takes any size
+MAX_SIDE = 8192
 SUPPRESS = 0.5  # intersection over union with a surer box
+MOST = 1000  # boxes, the surest: suppression compares each with each
+FAR = 1e6  # pixels; no frame reaches so far
 TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -52,7 +55,7 @@ class Network:
         Raises:
             FinedgeError: ONNX Runtime cannot run the model.
         """
-        values = scaled(pixels, rule).astype(self.dtype)
+        values = np.ascontiguousarray(scaled(pixels, rule, dtype=self.dtype))
         if not self.rows_first:
             values = np.ascontiguousarray(values.transpose(2, 0, 1))
         feeds: dict[str, NDArray[np.generic]] = {}
@@ -87,20 +90,28 @@ class Detector:
     threshold: float
 
     def __call__(self, image: NDArray[np.uint8], *, seconds: float) -> tuple[Box, ...]:
-        """Return the boxes in a frame, uint8 [H, W, 3] RGB."""
+        """Return the boxes in a frame, uint8 [H, W, 3] RGB.
+
+        Raises:
+            FinedgeError: the model does not run, or its outputs do not fit together.
+        """
         size = self.network.size
         pixels, placement = fit_frame(
             image, height=size.height, width=size.width, fit=self.layout.rule.fit
         )
         outputs = self.network.run(pixels, self.layout.rule)
-        return self._boxes(self.layout.decode(outputs, size), placement)
+        candidates = decoded(self.layout, outputs, size, model=self.network.name)
+        return self._boxes(candidates, placement)
 
     def _boxes(self, candidates: Candidates, placement: Placement) -> tuple[Box, ...]:
         scores, classes = self._best(candidates)
-        sure = np.flatnonzero(scores >= self.threshold)
-        corners = placement.to_frame(candidates.corners[sure])
+        is_box = (scores >= self.threshold) & np.isfinite(scores) & (classes >= 0)
+        sure = np.flatnonzero(is_box & np.isfinite(candidates.corners).all(axis=1))
+        if len(sure) > MOST:
+            sure = np.sort(sure[np.argpartition(-scores[sure], MOST)[:MOST]])
+        corners = np.clip(placement.to_frame(candidates.corners[sure]), -FAR, FAR)
         scores, classes = scores[sure], classes[sure]
-        kept = np.isfinite(corners).all(axis=1) & (corners[:, 2:] > corners[:, :2]).all(axis=1)
+        kept = (corners[:, 2:] > corners[:, :2]).all(axis=1)
         if self.layout.overlaps:
             kept &= _unsuppressed(corners, scores, self.threshold)
         return tuple(
@@ -140,6 +151,10 @@ def open_network(path: Path, *, threads: int | None = None) -> tuple[Network, di
         raise DataError(f"--find {path}: {error.strerror}", expected="an ONNX file") from error
     try:
         settings = session_settings(SessionOptions(threads))
+        # PyTorch writes large weights to a file beside the model.
+        settings.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path.absolute().parent)
+        )
     except ImportError as error:
         raise BackendMissing(
             f"--find {path} needs onnxruntime", fix="pip install finedge"
@@ -160,11 +175,16 @@ def open_detector(network: Network, classes: Classes, *, threshold: float) -> De
     """Return a detector, after a run on an empty picture that tells the form of its outputs.
 
     Raises:
-        DataError: its outputs have none of the known forms.
+        DataError: its outputs have none of the known forms, or do not fit the class names.
+        UsageError: a class to keep that the model does not have.
     """
     size = network.size
     empty = np.full((size.height, size.width, 3), 114, np.uint8)
-    layout = choose_layout(network.run(empty, InputRule()), size, model=network.name)
+    outputs = network.run(empty, InputRule())
+    layout = choose_layout(outputs, size, model=network.name)
+    found = decoded(layout, outputs, size, model=network.name)
+    if found.classes is None:
+        classes.check(found.scores.shape[1], model=network.name)
     log.info(
         "%s: a detector of the form %s, %dx%d", network.name, layout.name, *vars(size).values()
     )
@@ -176,7 +196,8 @@ def _network(session: onnxruntime.InferenceSession, path: Path) -> Network:
     shape = inputs[0].shape if len(inputs) == 1 else []
     dtype = TYPES.get(inputs[0].type) if len(inputs) == 1 else None
     rows_first = bool(shape) and shape[-1] == 3 and shape[-3] != 3
-    if dtype is None or len(shape) not in (3, 4) or not (rows_first or shape[-3] == 3):
+    is_batch = len(shape) == 4 and isinstance(shape[0], int) and shape[0] > 1
+    if dtype is None or len(shape) not in (3, 4) or is_batch or not (rows_first or shape[-3] == 3):
         named = ", ".join(f"{i.name} {i.type} {i.shape}" for i in session.get_inputs())
         raise DataError(
             f"{path} takes {named}",
@@ -184,6 +205,10 @@ def _network(session: onnxruntime.InferenceSession, path: Path) -> Network:
         )
     sides = shape[-3:-1] if rows_first else shape[-2:]
     height, width = (side if isinstance(side, int) and side > 0 else SIDE for side in sides)
+    if max(height, width) > MAX_SIDE:
+        raise DataError(
+            f"{path} takes pictures of {width}x{height}", expected=f"at most {MAX_SIDE} a side"
+        )
     return Network(session, str(path), Size(height, width), dtype, len(shape), rows_first)
 
 

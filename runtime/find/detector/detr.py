@@ -8,6 +8,7 @@ from finedge.runtime.find.detector.candidates import (
     Candidates,
     Outputs,
     Size,
+    class_numbers,
     from_middles,
     sigmoid,
 )
@@ -22,7 +23,7 @@ def is_rtdetr(outputs: Outputs, size: Size) -> bool:
 
 def decode_rtdetr(outputs: Outputs, size: Size) -> Candidates:
     """Decode RT-DETR and D-FINE as their repositories export them: corners in pixels."""
-    labels = np.asarray(outputs["labels"][0]).astype(np.int64)
+    labels = class_numbers(outputs["labels"][0])
     boxes = np.asarray(outputs["boxes"][0], np.float32)
     return Candidates(boxes, np.asarray(outputs["scores"][0], np.float32), labels)
 

@@ -109,6 +109,21 @@ LAYOUTS = (
 )
 
 
+def decoded(layout: Layout, outputs: Outputs, size: Size, *, model: str) -> Candidates:
+    """Return the boxes of a model's outputs.
+
+    Raises:
+        DataError: the outputs do not fit together.
+    """
+    try:
+        candidates = layout.decode(outputs, size)
+    except (IndexError, ValueError) as error:
+        raise _misfit(layout, outputs, model) from error
+    if not candidates.fit_together:
+        raise _misfit(layout, outputs, model)
+    return candidates
+
+
 def choose_layout(outputs: Outputs, size: Size, *, model: str) -> Layout:
     """Return the form of a model's outputs.
 
@@ -118,10 +133,21 @@ def choose_layout(outputs: Outputs, size: Size, *, model: str) -> Layout:
     for layout in LAYOUTS:
         if layout.fits(outputs, size):
             return layout
-    tensors = (f"{name} {array.dtype} {list(array.shape)}" for name, array in outputs.items())
     forms = "; ".join(f"{layout.name}: {layout.form}" for layout in LAYOUTS)
     raise DataError(
-        f"{model} has unknown outputs for {size.width}x{size.height}: {', '.join(tensors)}",
+        f"{model} has unknown outputs for {size.width}x{size.height}: {_shapes(outputs)}",
         expected=f"one of these forms: {forms}",
         fix="export the detector in one of these forms, for one image at a time",
     )
+
+
+def _misfit(layout: Layout, outputs: Outputs, model: str) -> DataError:
+    return DataError(
+        f"{model}: the outputs do not fit together: {_shapes(outputs)}",
+        expected=f"{layout.form} ({layout.name})",
+        fix="export the detector in this form, for one image at a time",
+    )
+
+
+def _shapes(outputs: Outputs) -> str:
+    return ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in outputs.items())

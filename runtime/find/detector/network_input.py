@@ -68,11 +68,18 @@ def fit_frame(
     return canvas, Placement(inner[0] / columns, inner[1] / rows, left, top)
 
 
-def scaled(pixels: NDArray[np.uint8], rule: InputRule) -> NDArray[np.float32]:
-    """Return pixels [H, W, 3] RGB as float32 [H, W, 3], as the network wants their values."""
+def scaled(
+    pixels: NDArray[np.uint8], rule: InputRule, *, dtype: type[np.generic] = np.float32
+) -> NDArray[np.generic]:
+    """Return pixels uint8 [H, W, 3] RGB as the network wants their values, [H, W, 3] of `dtype`.
+
+    A network that takes uint8 scales them itself.
+    """
     if rule.bgr:
         pixels = pixels[:, :, ::-1]
+    if dtype is np.uint8:
+        return pixels
     values = pixels.astype(np.float32)
     factor = 1 / (rule.divisor * np.array(rule.std, np.float32))
     shift = np.array(rule.mean, np.float32) / np.array(rule.std, np.float32)
-    return np.asarray(values * factor - shift, np.float32)
+    return np.asarray(values * factor - shift, np.float32).astype(dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from finedge.runtime.find.detector.candidates import Candidates, Outputs, Size
+from finedge.runtime.find.detector.candidates import Candidates, Outputs, Size, class_numbers
 
 TENSORFLOW = ("detection_boxes", "detection_classes", "detection_scores")
 
@@ -18,10 +18,8 @@ def is_torchvision(outputs: Outputs, size: Size) -> bool:
 def decode_torchvision(outputs: Outputs, size: Size) -> Candidates:
     """Decode torchvision's SSD, RetinaNet, FCOS and Faster R-CNN: corners in pixels."""
     by_kind = {(array.ndim, array.dtype.kind): array for array in outputs.values()}
-    boxes = np.asarray(by_kind[2, "f"], np.float32).reshape(-1, 4)
-    return Candidates(
-        boxes, np.asarray(by_kind[1, "f"], np.float32), np.asarray(by_kind[1, "i"], np.int64)
-    )
+    boxes, scores = (np.asarray(by_kind[rank, "f"], np.float32) for rank in (2, 1))
+    return Candidates(boxes, scores, class_numbers(by_kind[1, "i"]))
 
 
 def is_zoo(outputs: Outputs, size: Size) -> bool:
@@ -33,7 +31,7 @@ def is_zoo(outputs: Outputs, size: Size) -> bool:
 def decode_zoo(outputs: Outputs, size: Size) -> Candidates:
     """Decode the ONNX model zoo's SSD (`ssd-10`): corners as fractions of the input."""
     boxes = np.asarray(outputs["bboxes"][0], np.float32) * _whole(size)
-    labels = np.asarray(outputs["labels"][0]).astype(np.int64)
+    labels = class_numbers(outputs["labels"][0])
     return Candidates(boxes, np.asarray(outputs["scores"][0], np.float32), labels)
 
 
@@ -46,7 +44,7 @@ def decode_tensorflow(outputs: Outputs, size: Size) -> Candidates:
     """Decode the zoo's `ssd_mobilenet_v1`: top, left, bottom, right as fractions of the input."""
     by_name = {name.partition(":")[0]: array for name, array in outputs.items()}
     boxes, classes, scores = (np.asarray(by_name[name][0], np.float32) for name in TENSORFLOW)
-    return Candidates(boxes[:, [1, 0, 3, 2]] * _whole(size), scores, classes.astype(np.int64))
+    return Candidates(boxes[:, [1, 0, 3, 2]] * _whole(size), scores, class_numbers(classes))
 
 
 def _whole(size: Size) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.runtime.find.detector.candidates import Candidates, Outputs, Size, from_middles
+from finedge.runtime.find.detector.candidates import (
+    Candidates,
+    Outputs,
+    Size,
+    class_numbers,
+    from_middles,
+)
 
 STRIDES = (8, 16, 32)
 STRIDES_P6 = (8, 16, 32, 64)  # MegaDetector v5, YOLOv5 P6
@@ -69,7 +75,7 @@ def is_end_to_end(outputs: Outputs, size: Size) -> bool:
 def decode_end_to_end(outputs: Outputs, size: Size) -> Candidates:
     """Decode YOLOv10 and YOLO26: corners in pixels, score, class."""
     rows = np.asarray(_main(outputs)[0], np.float32)
-    return Candidates(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64))
+    return Candidates(rows[:, :4], rows[:, 4], class_numbers(rows[:, 5]))
 
 
 def cells(size: Size, strides: Sequence[int]) -> int:

@@ -151,14 +151,31 @@ def test_only_the_classes_that_were_asked_for_count(kept: str, count: int, tmp_p
 
 def test_class_names_come_from_a_file_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    classes = read_classes({}, file=tmp_path / "names.txt", kept="dog,7")
-    assert (classes.name(0), classes.name(9)) == ("cat", "9")
-    assert classes.kept == frozenset({1, 7})
+    (tmp_path / "windows.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n\r\n")
+    for file in ("names.txt", "windows.txt"):
+        classes = read_classes({}, file=tmp_path / file, kept="dog,7")
+        assert (classes.name(0), classes.name(9)) == ("cat", "9")
+        assert classes.kept == frozenset({1, 7})
     with pytest.raises(UsageError, match="unknown class 'dug'"):
         read_classes({"names": "{0: 'dog'}"}, kept="dug")
     assert read_classes({"names": "__import__('os')"}).names == {}
+    with pytest.raises(UsageError, match="--find-classes ','"):
+        read_classes({}, kept=",")
     with pytest.raises(DataError, match=r"no\.txt"):
         read_classes({}, file=tmp_path / "no.txt")
+    (tmp_path / "latin.txt").write_bytes("bj\xf6rk".encode("latin1"))
+    with pytest.raises(DataError, match=r"latin\.txt"):
+        read_classes({}, file=tmp_path / "latin.txt")
+
+
+@pytest.mark.parametrize("lines", ["bird", "person\nbird\ncat"])
+def test_class_names_that_do_not_fit_the_model_are_refused(lines: str, tmp_path: Path) -> None:
+    path = str(write(tmp_path / "m.onnx", FORMS["YOLOv8"]))
+    (tmp_path / "names.txt").write_text(lines)
+    with pytest.raises(DataError, match=r"names; .* has 2 classes"):
+        open_finders(FindOptions(path, find_names=tmp_path / "names.txt"), cameras=1)
+    with pytest.raises(UsageError, match="no class 2"):
+        open_finders(FindOptions(path, find_classes="0,2"), cameras=1)
 
 
 def test_unknown_outputs_are_named_with_the_known_forms(tmp_path: Path) -> None:
@@ -180,6 +197,92 @@ def test_a_file_that_is_no_detector_is_refused(tmp_path: Path) -> None:
         open_finders(FindOptions(str(tmp_path / "bad.onnx")), cameras=1)
     path = write(tmp_path / "m.onnx", FORMS["YOLOv8"], shape=(1, 9))
     with pytest.raises(DataError, match=r"images tensor\(float\) \[1, 9\]"):
+        open_finders(FindOptions(str(path)), cameras=1)
+
+
+BOXES = np.zeros((5, 4), np.float32)
+MISFITS: dict[str, dict[str, NDArray[np.generic]]] = {
+    "counts": {"boxes": BOXES, "labels": LABELS, "scores": SCORES},
+    "corners": {"boxes": BOXES[:, :3], "labels": LABELS, "scores": SCORES},
+    "no batch": {
+        "detection_boxes": BOXES,
+        "detection_classes": np.zeros(5, np.float32),
+        "detection_scores": np.ones(5, np.float32),
+    },
+    "queries": {"logits": LOGITS, "pred_boxes": BOXES[None]},
+    "no classes": {"logits": LOGITS[:, :, :0], "pred_boxes": FRACTIONS},
+    "no pictures": {"labels": LABELS[None, :0], "boxes": PAIR[None], "scores": SCORES[None]},
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_outputs_that_do_not_fit_together_are_named(misfit: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", MISFITS[misfit])
+    with pytest.raises(DataError, match=r"m.onnx: the outputs do not fit together: \w+ \w+ \["):
+        open_finders(FindOptions(str(path)), cameras=1)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, SIDE, SIDE), (1, 3, 100_000, 100_000)])
+def test_a_batch_or_a_huge_picture_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"m\.onnx takes"):
+        open_network(write(tmp_path / "m.onnx", FORMS["torchvision"], shape=shape))
+
+
+NAN, INF, FAR = np.nan, np.inf, 3e38
+NO_BOXES = {
+    "NaN": [NAN, 8, 20, 40, 0.9, 0],
+    "infinite": [8, 8, INF, 40, 0.9, 0],
+    "empty": [30, 30, 30, 40, 0.9, 0],
+    "turned": [40, 40, 30, 30, 0.9, 0],
+    "outside": [500, 500, 600, 600, 0.9, 0],
+    "before": [-50, -50, -10, -10, 0.9, 0],
+    "far": [1e30, 1e30, FAR, FAR, 0.9, 0],
+    "no score": [10, 20, 30, 40, NAN, 0],
+    "endless score": [10, 20, 30, 40, INF, 0],
+    "no class": [10, 20, 30, 40, 0.9, NAN],
+    "class -1": [10, 20, 30, 40, 0.9, -1],
+    "class of no model": [10, 20, 30, 40, 0.9, 1e20],
+}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_box_that_is_none_is_dropped_and_the_others_stay(tmp_path: Path) -> None:
+    wrong = {f"r{place}": row for place, row in enumerate(NO_BOXES.values())}
+    table = rows(30, 6, **wrong, r20=[*LETTERBOX, 0.9, 1], r21=[-FAR, -FAR, FAR, FAR, 0.8, 1])
+    path = write(tmp_path / "m.onnx", {"output0": table})
+    (finder,) = open_finders(FindOptions(str(path)), cameras=1)
+    whole, thing = finder(FRAME, seconds=0.0)
+    assert (thing.x, thing.y, thing.w, thing.h) == pytest.approx(IN_FRAME, abs=2)
+    assert (whole.x, whole.y, whole.w, whole.h) == (0, 0, 200, 100)
+
+
+def test_of_many_thousand_boxes_the_surest_are_kept(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 30, (50_000, 4)).astype(np.float32)
+    corners[:, 2:] += corners[:, :2] + 1
+    corners[4321], scores = STRETCHED, random.uniform(0.4, 0.8, 50_000).astype(np.float32)
+    scores[4321] = 0.9
+    many = {"boxes": corners, "labels": np.ones(50_000, np.int64), "scores": scores}
+    (finder,) = open_finders(
+        FindOptions(str(write(tmp_path / "m.onnx", many)), max_objects=1), cameras=1
+    )
+    (box,) = finder(FRAME, seconds=0.0)
+    assert (box.x, box.y, box.w, box.h) == pytest.approx(IN_FRAME, abs=2)
+
+
+def test_weights_in_a_file_beside_the_model_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", FORMS["YOLOv8"])
+    model = onnx.load(path)
+    weights = np.zeros((1, 3, SIDE, SIDE), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
+    model.graph.node.append(helper.make_node("Add", ["images", "weights"], ["sum"]))
+    onnx.save_model(
+        model, path, save_as_external_data=True, location="m.onnx.data", size_threshold=0
+    )
+    (finder,) = open_finders(FindOptions(str(path)), cameras=1)
+    assert len(finder(FRAME, seconds=0.0)) == 1
+    (tmp_path / "m.onnx.data").unlink()
+    with pytest.raises(DataError, match=r"m\.onnx"):
         open_finders(FindOptions(str(path)), cameras=1)
 
 
@@ -205,6 +308,8 @@ def test_pixels_are_scaled_as_each_family_does() -> None:
     red[..., 0] = 255
     assert scaled(red, InputRule(divisor=1, bgr=True)).ravel().tolist() == [0, 0, 255]
     assert scaled(red, InputRule()).ravel().tolist() == [1, 0, 0]
+    raw = scaled(red, InputRule(), dtype=np.uint8)  # the network scales it
+    assert (raw.dtype, raw.ravel().tolist()) == (np.uint8, [255, 0, 0])
     centred = scaled(red, InputRule(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
     assert centred.ravel().tolist() == pytest.approx([1, -1, -1])
 

@@ -7,6 +7,7 @@ from finedge.errors import UsageError
 from finedge.runtime.find.box import Box
 from finedge.runtime.find.crops import crop, square
 from finedge.runtime.find.merge import merged
+from finedge.runtime.find.motion import MotionFinder
 from finedge.runtime.find.options import FindOptions, open_finders
 from finedge.runtime.find.zones import areas_of, parse_mask, parse_zone
 
@@ -34,7 +35,9 @@ def test_a_mask_drops_and_other_cameras_areas_do_not_count() -> None:
 
 BAD_ZONES = """
 0,0,1,1,0,1  a=  =0,0,1,0,1,1  a=0,0,1,1  a=0,0,1,0,1  a=0,0,x,0,1,1  a=0,0,-1,0,1,1
-a=0,0,nan,0,1,1  a=0,0,1,1,2,2  x:a=0,0,1,0,1,1
+a=0,0,nan,0,1,1  a=0,0,1,1,2,2  x:a=0,0,1,0,1,1  a=0,0,1e39,0,1e39,1e39  a:b=0,0,1,0,1,1
+a=b=0,0,1,0,1,1  -1:a=0,0,1,0,1,1  99999999999999999999:a=0,0,1,0,1,1  a=0,0,1,1,0,1,1,0
+a=0,0,0.9,1,0.1,1,1,0
 """
 
 
@@ -42,6 +45,27 @@ a=0,0,nan,0,1,1  a=0,0,1,1,2,2  x:a=0,0,1,0,1,1
 def test_a_zone_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--zone"):
         parse_zone(text)
+
+
+def test_several_polygons_may_have_one_name() -> None:
+    assert kept(["a=0,0,0.2,0,0.2,1,0,1", "a=0.7,0,1,0,1,1,0.7,1"], []) == ["a", "a"]
+
+
+def test_an_area_stays_where_it_is_when_the_resolution_changes() -> None:
+    (finder,) = open_finders(
+        FindOptions("motion", zone=("a=100,0,200,0,200,100",), mask=("0,0,100,0,100,100,0,100",)),
+        cameras=1,
+    )
+    finder(np.zeros((100, 200, 3), np.uint8), seconds=0.0)
+    for height, width in ((50, 100), (200, 400)):
+        finder(np.zeros((height, width, 3), np.uint8), seconds=1.0)
+        middle = Box(width * 3 // 4, height // 8, 2, 2)
+        assert [box.zone for box in finder.areas.kept([middle], height=height, width=width)] == [
+            "a"
+        ]
+        assert isinstance(finder.finder, MotionFinder)
+        assert finder.finder.ignored is not None
+        assert (finder.finder.ignored[:, : width // 2 - 1] == 255).all()
 
 
 def test_a_mask_of_another_form_is_refused() -> None:
