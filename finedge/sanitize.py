@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import unicodedata
 
@@ -74,6 +75,11 @@ def file_name(label: str) -> str:
         head = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").rstrip(". ")
         name = f"{head}~{hashlib.sha256(data).hexdigest()[:16]}"
     return name or "%"
+
+
+def is_utf8(path: os.PathLike[str]) -> bool:
+    """Tell whether the name of a file is UTF-8: Python keeps other bytes as halves of pairs."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in os.fspath(path))
 
 
 class CleanFormatter(logging.Formatter):

@@ -65,10 +65,10 @@ class Clips:
         self._recorder: Recorder | None = None
         if before_s is not None:
             self._recorder = Recorder(self._files, context, before_s=before_s)
-            self._frames = QueuedSink(self._recorder, name="clips", drop=True)
+            self._frames = QueuedSink(self._recorder, name="clips", drop=context.live)
 
     def see(self, result: Result) -> None:
-        """Queue a frame for the videos; a full queue drops it."""
+        """Queue a frame for the videos; a full queue drops that of a camera, and a file waits."""
         if self._recorder is not None:
             self._frames.write(result)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finedge.document import parse_json
 from finedge.errors import DataError, UsageError
 from finedge.files import write_bytes, write_text
 from finedge.runtime.events.store import check_kind
+from finedge.runtime.events.stored import read_record
 from finedge.sanitize import clean, file_name
 from finedge.wall_time import parse_time
 
@@ -34,8 +35,9 @@ COLUMNS = (
     "zone",
     "clip",
 )
-NEEDED = {*COLUMNS, "answer", "coarser"} - {"state", "p"}
-FORMULA = ("=", "+", "-", "@")  # a spreadsheet would compute a text that begins so
+MOST = 10**9
+# A spreadsheet would compute a text that begins so; some read the wide forms too.
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Filter:
     limit: int = 100
 
     def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise UsageError(f"--limit {self.limit}", expected="at least 1")
+        if not 1 <= self.limit <= MOST:
+            raise UsageError(f"--limit {self.limit}", expected=f"1 to {MOST}")
         self.where()
 
     def where(self) -> tuple[str, tuple[object, ...]]:
@@ -98,7 +100,7 @@ class Listing:
         if not path.is_file():
             raise DataError(f"{path} is no file", expected="a file of finedge classify --store")
         try:
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
+            with closing(sqlite3.connect(_read_only(path), uri=True)) as file:
                 check_kind(file, path)
                 yield cls(file, path)
         except (sqlite3.Error, UnicodeError) as error:
@@ -113,16 +115,9 @@ class Listing:
             f"SELECT state, record FROM events WHERE {where} ORDER BY started_at DESC LIMIT ?",
             (*values, choice.limit),
         )
-        return [{**self._record(record), "state": state} for state, record in rows]
-
-    def _record(self, text: object) -> dict[str, Any]:
-        fix = "FINEDGE_LOG=DEBUG shows where"
-        record = parse_json(str(text), name=str(self.path), error=DataError, fix=fix)
-        if not isinstance(record, dict) or not record.keys() >= NEEDED:
-            raise DataError(
-                f"{self.path} is damaged: an event is {record!r:.60}", expected="records of --store"
-            )
-        return record
+        return [
+            {**read_record(record, path=self.path), "state": str(state)} for state, record in rows
+        ]
 
     def matched(self, choice: Filter) -> int:
         """Return how many events match, without the limit."""
@@ -134,9 +129,9 @@ class Listing:
         """Return the visits of each label a day of local time, the newest day first."""
         where, values = choice.where()
         rows = self._connection.execute(
-            "SELECT date(started_at, 'unixepoch', 'localtime') AS day, label, count(*) AS visits,"
-            f" max(p) FROM events WHERE {where} GROUP BY day, label"
-            " ORDER BY day DESC, visits DESC, label LIMIT ?",
+            "SELECT date(started_at, 'unixepoch', 'localtime') AS day, CAST(label AS TEXT) AS name,"
+            f" count(*) AS visits, max(p) FROM events WHERE {where} GROUP BY day, name"
+            " ORDER BY day DESC, visits DESC, name LIMIT ?",
             (*values, choice.limit),
         )
         names = ("day", "label", "visits", "best_p")
@@ -146,7 +141,9 @@ class Listing:
         """Return the best crop of a visit, a JPEG."""
         query = "SELECT jpeg FROM crops WHERE id = ?"
         row = self._connection.execute(query, (event_id,)).fetchone()
-        return None if row is None else bytes(row[0])
+        if row is not None and not isinstance(row[0], bytes):
+            raise DataError(f"{self.path} is damaged: a crop is no picture", expected="a JPEG")
+        return None if row is None else row[0]
 
 
 def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -169,10 +166,22 @@ def write_crops(folder: Path, listing: Listing, records: Sequence[Mapping[str, A
         if jpeg is None:
             continue
         time = record["started_at"].replace(":", "").replace("-", "")
-        name = f"{time}-{file_name(record['id'])}.jpg"
-        write_bytes(folder / file_name(record["label"]) / name, jpeg)
+        name = file_name(f"{time}-{record['id']}")
+        write_bytes(folder / file_name(record["label"]) / f"{name}.jpg", jpeg)
         written += 1
     return written
+
+
+def _read_only(path: Path) -> str:
+    """Return the address that opens a file for reading.
+
+    SQLite makes two files beside a store to read it. Where a folder cannot be written, and no run
+    has made them, nobody writes the store.
+    """
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    log = path.with_name(f"{path.name}-wal")
+    is_kept = not log.exists() and not os.access(path.parent, os.W_OK)
+    return f"{address}&immutable=1" if is_kept else address
 
 
 def _cell(record: Mapping[str, Any], column: str) -> object:

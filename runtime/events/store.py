@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finedge.errors import DataError, SystemProblem
+from finedge.errors import DataError, FinedgeError, SystemProblem
 from finedge.files import writable_folder
 from finedge.locks import lock
 from finedge.runtime.events.event import Event
@@ -84,13 +84,15 @@ class Store:
         self.path, self.retention = path, retention
         self.interrupted = self._puts = 0
         self._lock: int | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of the open one
         writable_folder(path.parent, option="--store")
         self._started = time.time(), time.monotonic()
         try:
             self._connection = self._opened()
         except sqlite3.Error as error:
             raise SystemProblem(
-                f"--store {path}: {error}", expected="a file that can be written"
+                f"--store {path}: {error}",
+                expected="a store of this version that can be written, and that nobody locks",
             ) from error
 
     def put(self, notice: Notice) -> None:
@@ -100,19 +102,26 @@ class Store:
             Undelivered: a full disk, a card that became read-only, a file that was removed.
         """
         try:
-            if not self.path.exists():  # SQLite would write on into a file without a name
-                self._reopen()
+            if self._file is None or self._file != _identity(self.path):
+                self._reopen()  # SQLite would write on into a file without a name
             with self._connection as transaction:
                 transaction.execute(PUT_EVENT, _row(notice.event))
                 transaction.execute(PUT_CROP, (notice.event.id, notice.jpeg))
             self._puts += 1
             if self._puts % EVERY == 0:
                 self.remove_old()
+        except FinedgeError as error:  # somebody put another file there
+            raise Undelivered(
+                error.what, expected=error.expected, fix="remove it; the events wait"
+            ) from error
         except (sqlite3.Error, OSError) as error:
+            is_locked = "locked" in str(error)
             raise Undelivered(
                 f"{self.path}: {error}",
-                expected="a disk that can be written, with space left",
-                fix="free some space; what waits is written then",
+                expected="no other program that holds it"
+                if is_locked
+                else "a disk that can be written, with space left",
+                fix=f"{'end it' if is_locked else 'free some space'}; what waits is written then",
                 # Any other error would come again, and hold up the events after this one.
                 again=isinstance(error, sqlite3.OperationalError | OSError),
             ) from error
@@ -148,9 +157,7 @@ class Store:
     def close(self) -> None:
         """Close the file: its write-ahead log is merged into it."""
         self._connection.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._unlock()
 
     def _now(self) -> float:
         """Return the wall time, without jumps of more than a day since the run began.
@@ -170,10 +177,14 @@ class Store:
                 "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;"
                 "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;"
             )
-            self._lock = self._locked()
+            self._lock, self._file = self._locked(), _identity(self.path)
             if connection.execute("PRAGMA application_id").fetchone()[0] == 0:
                 with connection:
                     connection.executescript(f"BEGIN; {SCHEMA}")
+                # A file that is moved away from its log is a store all the same.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.execute(f"EXPLAIN {PUT_EVENT}", (None,) * 9)  # are the columns ours?
+            connection.execute(f"EXPLAIN {PUT_CROP}", (None,) * 2)
             with connection:
                 closed = connection.execute(
                     "UPDATE events SET state = ? WHERE state = ?", (INTERRUPTED, OPEN)
@@ -181,6 +192,7 @@ class Store:
             self.interrupted = closed.rowcount
         except BaseException:
             connection.close()
+            self._unlock()
             raise
         if self.interrupted:
             log.info("%s: %d visits of a run that was killed", self.path, self.interrupted)
@@ -189,6 +201,12 @@ class Store:
     def _reopen(self) -> None:
         self.close()
         self._connection = self._opened()
+
+    def _unlock(self) -> None:
+        # After SQLite has closed the file: POSIX drops a process's locks with any handle of it.
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = self._file = None
 
     def _locked(self) -> int | None:
         try:
@@ -228,10 +246,19 @@ def check_kind(connection: sqlite3.Connection, path: Path, *, may_be_empty: bool
         return
     if application != APPLICATION:
         raise DataError(f"{path} is no store of events", expected="a file of --store")
-    if version > VERSION:
+    if not 1 <= version <= VERSION:
         raise DataError(
-            f"{path} has version {version}", expected=f"at most {VERSION}", fix="update finedge"
+            f"{path} has version {version}", expected=f"1 to {VERSION}", fix="update finedge"
         )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and the inode of a file; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _row(event: Event) -> tuple[object, ...]:

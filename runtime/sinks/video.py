@@ -17,6 +17,7 @@ from finedge.files import writable_folder
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.overlay import draw
 from finedge.runtime.sinks.queued import QueuedSink
+from finedge.sanitize import is_utf8
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,8 @@ class VideoWriter:
         # into it.
         with suppress(IsADirectoryError, PermissionError):
             self._partial().unlink(missing_ok=True)
+        if not is_utf8(self.path):  # OpenCV would crash
+            raise SystemProblem(f"{self.path}: a name of other bytes", expected="UTF-8")
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
         writer = cv2.VideoWriter(
             str(self._partial().absolute()), cv2.CAP_FFMPEG, codec, self.fps, self._size

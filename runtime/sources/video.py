@@ -16,6 +16,7 @@ from finedge.image import Unreadable, decode
 from finedge.runtime.sources.base import Frame
 from finedge.runtime.sources.container import is_truncated, read_head, stores_count
 from finedge.runtime.sources.opencv import info_of
+from finedge.sanitize import is_utf8
 
 # A file counts as a video by its name. Trying it would not do: FFmpeg "plays" text files (its tty
 # demuxer), playlists that open network streams, and cover art of music.
@@ -160,9 +161,12 @@ def open_video(uri: str) -> VideoFile:
     """Open a video file with OpenCV's FFmpeg.
 
     Raises:
-        DataError: it is not a regular file, not a video, or there is no decoder for it.
+        DataError: it is not a regular file, not a video, there is no decoder for it, or its name is
+            not UTF-8: OpenCV would crash.
     """
     path = Path(uri)
+    if not is_utf8(path):
+        raise DataError(f"{path}: a name of other bytes", expected="UTF-8", fix="rename it")
     try:
         size = path.stat().st_size
         head, truncated = read_head(path), is_truncated(path)

@@ -70,6 +70,16 @@ def test_a_visit_leaves_its_crop_and_a_video_that_begins_earlier(
     assert sinks.counts["clips"] == Counts(1, 0, 0)
 
 
+def test_a_video_of_a_file_has_every_frame(tmp_path: Path, make_result: MakeResult) -> None:
+    with opened(tmp_path, clip_before_s=0.0) as sinks:
+        sinks.see(make_result(0, seconds=0.0))
+        sinks.write(make_event(7, seconds=0.0))
+        for frame in range(1, 60):  # faster than they are written
+            sinks.see(make_result(frame, seconds=frame / FPS))
+    (video,) = tmp_path.rglob("*.mp4")
+    assert frame_count(video) in (59, 60)  # the first may be shown before the visit starts
+
+
 def test_other_sinks_learn_where_the_video_will_be(tmp_path: Path, make_result: MakeResult) -> None:
     outputs = EventOutputs(clips=tmp_path / "clips", clip_before_s=0.0, store=tmp_path / "store.db")
     with open_event_sinks(outputs, CONTEXT) as sinks:

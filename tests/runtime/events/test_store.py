@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import random
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from finedge.errors import DataError, SystemProblem, UsageError
 from finedge.runtime.events.command import events
+from finedge.runtime.events.event import Name
 from finedge.runtime.events.listing import Filter, Listing
 from finedge.runtime.events.outbox import Undelivered
 from finedge.runtime.events.outputs import EventOutputs
@@ -157,6 +159,61 @@ def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
     assert states(path) == {"visit-2": "ended"}
 
 
+def test_events_wait_while_another_file_is_in_the_place_of_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    store = Store(path)
+    store.put(make_notice(1, "ended"))
+    path.unlink()
+    path.write_text("shopping list\n" * 100)
+    for _ in range(2):
+        with pytest.raises(Undelivered, match="not a database") as error:
+            store.put(make_notice(2, "ended"))
+        assert error.value.again
+    path.unlink()
+    store.put(make_notice(2, "ended"))
+    path.rename(tmp_path / "old.db")
+    other = Store(path)
+    with pytest.raises(Undelivered, match="another run"):
+        store.put(make_notice(3, "ended"))
+    other.close()
+    store.put(make_notice(3, "ended"))
+    store.close()
+    assert states(path) == {"visit-3": "ended"}
+
+
+def test_a_store_that_another_program_locks_takes_the_event_later(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    store = Store(path)
+    store._connection.execute("PRAGMA busy_timeout = 10")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(Undelivered, match="locked") as error:
+        store.put(make_notice(1, "ended"))
+    assert (error.value.again, error.value.fix) == (True, "end it; what waits is written then")
+    other.close()
+    store.put(make_notice(1, "ended"))
+    store.close()
+    assert states(path) == {"visit-1": "ended"}
+
+
+def test_a_store_on_a_disk_that_can_only_be_read_is_listed(tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    try:
+        store = Store(tmp_path / "events.db")
+        store.put(make_notice(1, "ended"))
+        store.close()
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        assert states(tmp_path / "events.db") == {"visit-1": "ended"}
+        with pytest.raises(SystemProblem, match="Read-only"):
+            Store(tmp_path / "events.db")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def test_other_files_are_refused_and_not_changed(tmp_path: Path) -> None:
     text, other = tmp_path / "notes.txt", tmp_path / "other.db"
     text.write_text("shopping list\n" * 100)
@@ -174,17 +231,35 @@ def test_other_files_are_refused_and_not_changed(tmp_path: Path) -> None:
         events(tmp_path / "missing.db")
 
 
-def test_a_newer_store_and_a_second_writer_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [99, 0, -1])
+def test_a_store_of_another_version_is_refused(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    Store(path).close()
+    with sqlite3.connect(path) as file:
+        file.execute(f"PRAGMA user_version = {version}")
+    file.close()
+    for read in (Store, events):
+        with pytest.raises(DataError, match=f"version {version}"):
+            read(path)
+
+
+def test_a_store_with_other_columns_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    Store(path).close()
+    with sqlite3.connect(path) as file:
+        file.execute("ALTER TABLE events DROP COLUMN p")
+    file.close()
+    with pytest.raises(SystemProblem, match="columns"):
+        Store(path)
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     store = Store(path)
     with pytest.raises(SystemProblem, match="another run"):
         Store(path)
     store.close()
-    with sqlite3.connect(path) as file:
-        file.execute("PRAGMA user_version = 99")
-    file.close()
-    with pytest.raises(DataError, match="version 99"):
-        Store(path)
+    Store(path).close()
 
 
 @pytest.mark.parametrize(
@@ -215,18 +290,63 @@ def test_csv_and_crops_are_exported(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     store = Store(path)
     store.put(make_notice(1, "ended", source="=1+1"))
+    store.put(make_notice(0, "ended", source='\uff1d1, "a"\nb'))
     store.close()
     result = events(path, csv=tmp_path / "out.csv", crops=tmp_path / "crops")
-    head, line = (tmp_path / "out.csv").read_text().splitlines()
-    assert head.startswith("id,state,source")
-    assert line.startswith("visit-1,ended,'=1+1,1,2026-05-")
-    assert result["crops"]["n"] == 1
-    (crop,) = (tmp_path / "crops").glob("red/*.jpg")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head[:3] == ["id", "state", "source"]
+    assert [row[:3] for row in rows] == [
+        ["visit-1", "ended", "'=1+1"],
+        ["visit-0", "ended", '\'\uff1d1, "a"\n  b'],
+    ]
+    assert result["crops"]["n"] == 2
+    _, crop = sorted((tmp_path / "crops").glob("red/*.jpg"))
     assert crop.read_bytes() == make_notice(1).jpeg
     with pytest.raises(UsageError):
         events(path, counts=True, csv=tmp_path / "out.csv")
     with pytest.raises(UsageError, match="--since"):
         Filter(since="yesterday")
+    with pytest.raises(UsageError, match="--limit"):
+        Filter(limit=10**30)
+
+
+FORGED: list[dict[str, object]] = [
+    {"started_at": "../../../evil"},
+    {"started_at": 5},
+    {"answer": "red"},
+    {"answer": {"label": "red"}},
+    {"seconds": "long"},
+    {"label": ["red"]},
+    {"track": "\x1b[31m"},
+    {"clip": 1},
+]
+
+
+@pytest.mark.parametrize("change", FORGED, ids=str)
+def test_a_forged_event_is_refused_and_writes_nothing(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    path = tmp_path / "store" / "events.db"
+    store = Store(path)
+    store.put(make_notice(1, "ended"))
+    record = json.dumps(make_event(1, "ended").record() | change)
+    store._connection.execute("UPDATE events SET record = ?", (record,))
+    store._connection.commit()
+    store.close()
+    with pytest.raises(DataError, match="is damaged"):
+        events(path, crops=tmp_path / "a" / "b" / "crops")
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_names_of_crops_stay_in_their_folder(tmp_path: Path) -> None:
+    path = tmp_path / "store" / "events.db"
+    store = Store(path)
+    store.put(make_notice(1, "ended", id="../../evil", answer=Name("../up", 0.9, 0)))
+    store.close()
+    assert events(path, crops=tmp_path / "crops")["crops"]["n"] == 1
+    assert len(list((tmp_path / "crops").glob("*/*.jpg"))) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["crops", "store"]
 
 
 def test_no_damaged_store_raises_an_untyped_error(tmp_path: Path) -> None:

@@ -242,6 +242,14 @@ def test_a_name_without_a_codec_and_a_read_only_folder_are_refused(
         VideoWriter(tmp_path / "out.mp4", 10.0).write(make_result())
 
 
+def test_a_name_that_is_not_utf8_is_refused_and_crashes_nothing(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
+    video = VideoWriter(tmp_path / os.fsdecode(b"out-\xff.mp4"), 10.0)
+    with pytest.raises(SystemProblem, match="a name of other bytes"):
+        video.write(make_result(0))
+
+
 def test_the_overlay_says_the_labels_and_what_is_wrong(make_result: MakeResult) -> None:
     assert lines(make_result(label="Ärtsoppa").record) == ["Artsoppa 90 %", "12 ms"]
     assert lines(make_result(status="unknown").record)[0] == "unknown"

@@ -342,6 +342,12 @@ def test_a_file_of_another_kind_is_refused_by_its_name(name: str, tmp_path: Path
         open_source(str(tmp_path / name))
 
 
+def test_a_name_that_is_not_utf8_is_refused_and_crashes_nothing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4").rename(tmp_path / os.fsdecode(b"clip-\xff.mp4"))
+    with pytest.raises(DataError, match="a name of other bytes"), open_source(str(path)):
+        pass
+
+
 def test_a_phone_video_comes_upright(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", frames=3)
     data = bytearray(path.read_bytes())
