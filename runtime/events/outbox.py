@@ -194,7 +194,9 @@ class Outbox:
                 self._deliver(notice)
             except Undelivered as error:
                 self._say(error)
-                pause_s = self.pauses.after(tries) if error.after_s is None else error.after_s
+                pause_s = self.pauses.after(tries)
+                if error.after_s is not None:
+                    pause_s = max(self.pauses.first, error.after_s)
                 if not error.again or not self._wait(pause_s):
                     return False
             except Exception as error:  # a bug here must not end the stream

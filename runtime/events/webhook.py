@@ -23,8 +23,10 @@ import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import SplitResult
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote
 
 from finedge import __version__
 from finedge.errors import UsageError
@@ -33,11 +35,15 @@ from finedge.runtime.events.notice import Notice, NoticeSink
 from finedge.runtime.events.outbox import Outbox, Undelivered
 from finedge.runtime.events.outputs import EventOutputs
 from finedge.runtime.sinks import Context
-from finedge.runtime.sources.address import port_of, split, without_password
+from finedge.runtime.sources.address import split, without_password
+from finedge.runtime.sources.deadline import Deadline
+from finedge.runtime.sources.tcp import connect
 
 KEY = "FINEDGE_WEBHOOK_KEY"  # the name of the variable
 MIN_KEY = 16  # characters
-TIMEOUT_S = 10.0  # for each wait of a request
+TIMEOUT_S = 10.0  # of a request, from the name of the host to the head of the answer
+BODY_S = 1.0  # for the first bytes of an answer's body, which says nothing more
+SENT_AS_IT_IS = "/%:=&?~+!$,;'@()*[]"  # in an address; other characters are escaped
 MAX_AFTER_S = 300.0  # of a receiver's Retry-After
 # Request Timeout, Too Early, Too Many Requests: the receiver wants the same again.
 AGAIN = {408, 425, 429}
@@ -48,7 +54,7 @@ class Webhook:
     """A receiver of events.
 
     Attributes:
-        address: http or https; a login in it is sent as HTTP Basic.
+        address: http or https; a login in it is sent as HTTP Basic, its escapes (%40) decoded.
         key: signs the requests; None leaves them unsigned.
         context: of TLS, for https; certificates are verified.
     """
@@ -65,7 +71,7 @@ class Webhook:
             UsageError: it is no address of a web server, or the key is short.
         """
         learn(address)
-        if not address.startswith(("http://", "https://")):
+        if not address.lower().startswith(("http://", "https://")):
             raise UsageError(f"--webhook {mask(address)}", expected="http:// or https://HOST/PATH")
         key = environment.get(KEY) or None
         if key is not None:
@@ -74,7 +80,7 @@ class Webhook:
             learn_secret(key)
         parts = split(address)
         context = ssl.create_default_context() if parts.scheme == "https" else None
-        return cls(parts, None if key is None else key.encode(), context)
+        return cls(parts, None if key is None else os.fsencode(key), context)
 
     def post(self, notice: Notice) -> None:
         """Send an event.
@@ -83,32 +89,31 @@ class Webhook:
             Undelivered: there is no answer, or one that refuses.
         """
         body = json.dumps(payload(notice)).encode()
-        connection = self._connection()
         try:
-            connection.request("POST", self._target, body, self.headers(notice, body))
-            answer = connection.getresponse()
-            answer.read(1024)
-            status, reason = answer.status, answer.reason
-            after = answer.headers.get("retry-after")
+            answer = self._answer(body, self.headers(notice, body))
         except (OSError, http.client.HTTPException) as error:
             raise Undelivered(
                 f"{self.name} does not answer: {error or type(error).__name__}",
-                expected="an answer of 2xx within 10 s",
-                fix="the events wait, and it is tried again",
+                expected=f"an answer of 2xx within {TIMEOUT_S:g} s",
+                fix="SSL_CERT_FILE names the certificate that signed its own; the events wait"
+                if isinstance(error, ssl.SSLCertVerificationError)
+                else "the events wait, and it is tried again",
             ) from error
-        finally:
-            connection.close()
-        if not 200 <= status < 300:
-            raise self._refusal(status, reason, after)
+        if not 200 <= answer.status < 300:
+            after = answer.headers.get("retry-after")
+            raise self._refusal(answer.status, answer.reason, after)
 
     def headers(self, notice: Notice, body: bytes) -> dict[str, str]:
         """Return the headers of a request with this body, at this moment."""
         signed = {} if self.key is None else {"X-Finedge-Signature": sign(self.key, body)}
         login = {}
         if self.address.username is not None:
-            text = basic(self.address.username, self.address.password or "")
+            text = basic(unquote(self.address.username), unquote(self.address.password or ""))
             login = {"Authorization": f"Basic {text}"}
         return {
+            "Host": self._host,
+            "Connection": "close",
+            "Content-Length": str(len(body)),
             "Content-Type": "application/json",
             "User-Agent": f"finedge/{__version__}",
             "Idempotency-Key": notice.key,
@@ -125,13 +130,31 @@ class Webhook:
     @property
     def _target(self) -> str:
         query = f"?{self.address.query}" if self.address.query else ""
-        return (self.address.path or "/") + query
+        return quote((self.address.path or "/") + query, safe=SENT_AS_IT_IS)
 
-    def _connection(self) -> http.client.HTTPConnection:
-        host, port = str(self.address.hostname), port_of(self.address)
-        if self.address.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self.context)
-        return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    @property
+    def _host(self) -> str:
+        """What the header Host says."""
+        host = str(self.address.hostname).encode("idna").decode()
+        name = f"[{host}]" if ":" in host else host
+        return name if self.address.port is None else f"{name}:{self.address.port}"
+
+    def _answer(self, body: bytes, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        """Send a request and return the head of its answer, all of it within `TIMEOUT_S`."""
+        lines = [f"POST {self._target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+        request = "\r\n".join([*lines, "", ""]).encode() + body
+        # Not http.client's connection: its time-out begins again with each byte.
+        deadline = Deadline(TIMEOUT_S)
+        with connect(self.address, deadline=deadline, context=self.context) as connection:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered first
+                connection.send(request)
+            socket_like: Any = connection
+            answer = http.client.HTTPResponse(socket_like, method="POST")
+            answer.begin()
+            connection.limit_each_wait(BODY_S)
+            with suppress(OSError, http.client.HTTPException, ValueError):
+                answer.read1(1024)  # so that a receiver sees its answer taken
+            return answer
 
     def _refusal(self, status: int, reason: str, after: str | None) -> Undelivered:
         again = status >= 500 or status in AGAIN

@@ -106,8 +106,12 @@ def open_socket(parts: SplitResult, *, deadline: Deadline) -> socket.socket:
     raise last_error
 
 
-def connect(parts: SplitResult, *, deadline: Deadline) -> TcpConnection:
+def connect(
+    parts: SplitResult, *, deadline: Deadline, context: ssl.SSLContext | None = None
+) -> TcpConnection:
     """Connect to the host of an address, over TLS for rtsps and https.
+
+    `context` is of TLS; without it every certificate is accepted.
 
     Raises:
         OSError: as of `open_socket`, or no TLS.
@@ -117,7 +121,7 @@ def connect(parts: SplitResult, *, deadline: Deadline) -> TcpConnection:
         return TcpConnection(connection, deadline=deadline)
     try:
         connection.settimeout(deadline.left())  # of the whole handshake
-        secure = _unverified().wrap_socket(connection, server_hostname=parts.hostname)
+        secure = (context or _unverified()).wrap_socket(connection, server_hostname=parts.hostname)
     except BaseException:
         connection.close()
         raise

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from itertools import pairwise
 
 import pytest
 
@@ -128,6 +130,21 @@ def test_writing_never_waits_for_a_receiver_that_hangs() -> None:
     assert not done.is_alive()
     receiver.gate.set()
     box.close()
+
+
+def test_a_receiver_that_wants_it_at_once_is_not_flooded() -> None:
+    times: list[float] = []
+
+    def deliver(_: Notice) -> None:
+        times.append(time.monotonic())
+        if len(times) < 3:
+            raise Undelivered("busy", after_s=0.0)
+
+    box = Outbox("webhook", deliver, pauses=Pauses(first=0.2, longest=0.2))
+    box.write(make_notice(1))
+    wait_until(lambda: box.counts.delivered == 1)
+    box.close()
+    assert all(later - earlier >= 0.2 for earlier, later in pairwise(times))
 
 
 def test_pauses_double_up_to_the_longest() -> None:
