@@ -13,6 +13,7 @@ All are unavailable while the run is away: the broker then publishes the last wi
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ def discovery(
         title: the bundle's name.
         cameras: the names of the sources, in their order.
     """
-    device_id = "finedge_" + re.sub(r"[^A-Za-z0-9_-]", "_", topic)
+    device_id = _device_id(topic)
     device = {
         "identifiers": [device_id],
         "name": f"finedge {title}",
@@ -64,9 +65,18 @@ def discovery(
                     "payload_available": ONLINE,
                     "payload_not_available": OFFLINE,
                     "device": device,
+                    "origin": {"name": "finedge", "sw_version": __version__},
                     **payload,
                 },
             )
+
+
+def _device_id(topic: str) -> str:
+    """Return what Home Assistant knows the run by: another one for each topic."""
+    name = re.sub(r"[^A-Za-z0-9-]", "_", topic)
+    if re.fullmatch(r"[A-Za-z0-9/-]*", topic):
+        return f"finedge_{name}"
+    return f"finedge_{name}_{hashlib.sha256(topic.encode()).hexdigest()[:8]}"
 
 
 def _entities(topic: str, stream: int, *, camera: str) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -38,7 +38,7 @@ from finedge.runtime.events.home_assistant import (
     discovery,
     status_topic,
 )
-from finedge.runtime.events.mqtt_address import Broker
+from finedge.runtime.events.mqtt_address import Broker, check_topic
 from finedge.runtime.events.notice import Counts, Notice, NoticeSink
 from finedge.runtime.events.outbox import SIZE, Outbox, Undelivered
 from finedge.runtime.events.outputs import EventOutputs
@@ -272,4 +272,7 @@ def open_mqtt(
     broker = Broker.parse(
         outputs.mqtt, password_file=outputs.mqtt_password_file, ca=outputs.mqtt_ca
     )
-    return Mqtt(broker, context, discovery_prefix=outputs.mqtt_discovery)
+    prefix = outputs.mqtt_discovery.strip("/")
+    if prefix:
+        check_topic(prefix, option="--mqtt-discovery")
+    return Mqtt(broker, context, discovery_prefix=prefix)

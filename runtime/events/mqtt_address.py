@@ -12,13 +12,15 @@ from urllib.parse import unquote, urlsplit
 from finedge.errors import SystemProblem, UsageError
 from finedge.redact import learn_secret, mask
 from finedge.regular_files import read_regular
+from finedge.runtime.sources.address import refuse_unsendable
 
 FORM = "mqtt://USER@HOST:PORT/TOPIC, or mqtts:// for TLS"
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 DEFAULT_TOPIC = "finedge"
 PASSWORD = "FINEDGE_MQTT_PASSWORD"  # the name of the variable
 MAX_PASSWORD = 65535  # bytes, by the standard
-TOPIC = re.compile(r"[^\s+#/\x00-\x1f][^+#\x00-\x1f]{0,200}")
+# A topic that begins with $ is the broker's own.
+TOPIC = re.compile(r"[^$\s+#/\x00-\x1f\x7f][^+#\x00-\x1f\x7f]{0,200}")
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,17 @@ class Broker:
             SystemProblem: the file cannot be read.
         """
         error = UsageError(f"--mqtt {mask(address)}", expected=FORM)
+        refuse_unsendable(address)
         try:
             parts = urlsplit(address)
             port, host = parts.port, parts.hostname
+            if host:
+                host.encode("idna")  # paho's thread would end with it
         except ValueError:
             raise error from None
-        if parts.scheme not in PORTS or not host or port == 0 or parts.query or "#" in address:
+        if parts.scheme not in PORTS or not host or port == 0 or " " in host:
+            raise error
+        if parts.query or "#" in address:
             raise error
         if parts.password is not None:
             raise UsageError(
@@ -72,9 +79,7 @@ class Broker:
                 expected="the password in the environment, or in a file",
                 fix=f"set {PASSWORD}, or name a file with --mqtt-password-file",
             )
-        topic = unquote(parts.path).strip("/") or DEFAULT_TOPIC
-        if not TOPIC.fullmatch(topic):
-            raise UsageError(f"the topic '{topic}'", expected="a topic without +, # and blanks")
+        topic = check_topic(unquote(parts.path).strip("/") or DEFAULT_TOPIC, option="--mqtt")
         user = unquote(parts.username) if parts.username else None
         if user is None and password_file is not None:
             raise UsageError("--mqtt-password-file without a user in --mqtt", expected=FORM)
@@ -93,6 +98,20 @@ class Broker:
     def name(self) -> str:
         """Host and port, as messages show them."""
         return f"{self.host}:{self.port}"
+
+
+def check_topic(topic: str, *, option: str) -> str:
+    """Return a topic below which a run may publish.
+
+    Raises:
+        UsageError: the broker would refuse it.
+    """
+    if not TOPIC.fullmatch(topic):
+        raise UsageError(
+            f"{option}: the topic '{topic}'",
+            expected="at most 201 characters, without +, #, line ends, and a $ at its start",
+        )
+    return topic
 
 
 def _password(file: Path | None, environment: Mapping[str, str]) -> str | None:

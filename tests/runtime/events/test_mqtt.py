@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,11 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jinja2
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from finedge.errors import SystemProblem, UsageError
 from finedge.redact import mask_text
 from finedge.runtime.events import outbox
+from finedge.runtime.events.camera_state import CameraState
+from finedge.runtime.events.event import Name
+from finedge.runtime.events.home_assistant import discovery
 from finedge.runtime.events.mqtt import Mqtt
 from finedge.runtime.events.mqtt_address import PASSWORD, Broker
 from finedge.runtime.events.notice import Counts
@@ -105,6 +111,66 @@ def test_home_assistant_finds_entities_with_topics_that_exist(tmp_path: Path) ->
         assert subscriber.retained[entity["availability_topic"]] == b"online"
         read = entity.get("image_topic") or entity["state_topic"]
         assert read in subscriber.retained
+
+
+# The keys of home-assistant.io/integrations/sensor.mqtt, binary_sensor.mqtt and image.mqtt that
+# are used here; `origin` is of mqtt/#mqtt-discovery.
+COMMON = {
+    "availability_topic",
+    "payload_available",
+    "payload_not_available",
+    "device",
+    "origin",
+    "unique_id",
+    "name",
+    "icon",
+}
+KEYS = {
+    "sensor": {
+        "state_topic",
+        "value_template",
+        "json_attributes_topic",
+        "state_class",
+        "unit_of_measurement",
+    },
+    "binary_sensor": {"state_topic", "payload_on", "payload_off", "device_class"},
+    "image": {"image_topic", "content_type"},
+}
+REQUIRED = {"sensor": "state_topic", "binary_sensor": "state_topic", "image": "image_topic"}
+TOPIC = re.compile(r"homeassistant/(\w+)/[A-Za-z0-9_-]+/[A-Za-z0-9_-]+/config")
+
+
+def test_what_is_announced_has_the_form_that_home_assistant_documents() -> None:
+    jinja = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+    states = {
+        "last": make_event(1, answer=Name("r" * 300, 0.9, 0)).record(),
+        "today": CameraState().today(),
+    }
+    cameras = ("rtsp://a/1", "rtsp://a/2")
+    found = list(discovery("ä/garden", prefix="homeassistant", title="birds", cameras=cameras))
+    for topic, entity in found:
+        match = TOPIC.fullmatch(topic)
+        assert match is not None
+        assert entity.keys() <= COMMON | KEYS[match[1]]
+        assert {"unique_id", "name", REQUIRED[match[1]]} <= entity.keys()
+        assert entity.get("state_class", "total_increasing") == "total_increasing"
+        assert entity.get("device_class", "occupancy") == "occupancy"
+        if "value_template" in entity:
+            record = states[entity["state_topic"].rpartition("/")[2]]
+            # As Home Assistant gets it: from JSON.
+            value = json.loads(json.dumps(record))
+            state = jinja.from_string(entity["value_template"]).render(value_json=value)
+            assert state in ("r" * 255, "0")
+
+
+def test_no_two_topics_are_one_device() -> None:
+    topics = ("a/b", "a_b", "a-b", "a/ä", "a/ö", "a//b", "a__b")
+    found = [
+        entity["unique_id"]
+        for topic in topics
+        for _, entity in discovery(topic, prefix="ha", title="birds", cameras=("cam0",))
+    ]
+    assert len(set(found)) == len(found) == 4 * len(topics)
 
 
 def test_a_broker_that_stops_and_starts_gets_every_event_once(
@@ -215,11 +281,30 @@ def test_tls_needs_a_certificate_that_is_trusted(
 
 @pytest.mark.parametrize(
     "address",
-    ["http://host/x", "mqtt://", "mqtt://host:99999/x", "mqtt://host/a+b", "mqtt://host/#", "mqtt"],
+    [
+        "http://host/x",
+        "mqtt://",
+        "mqtt://host:99999/x",
+        "mqtt://host/a+b",
+        "mqtt://host/#",
+        "mqtt",
+        "mqtt://a..b/x",
+        "mqtt://host/$SYS/x",
+        "mqtt://host/%00",
+        "mqtt://host/x?y",
+        "mqtt://[::1/x",
+    ],
 )
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(UsageError):
         Broker.parse(address)
+
+
+@pytest.mark.parametrize("prefix", ["home/+", "#", "$SYS"])
+def test_a_prefix_that_no_broker_takes_is_refused(prefix: str) -> None:
+    outputs = EventOutputs(mqtt="mqtt://127.0.0.1:1/x", mqtt_discovery=prefix)
+    with pytest.raises(UsageError, match="--mqtt-discovery"), open_event_sinks(outputs, CONTEXT):
+        pass
 
 
 def test_a_password_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
