@@ -102,6 +102,7 @@ class Metrics:
                 fix="pip install 'finedge[events]'",
             ) from error
         self._lock, self._context, self._sinks = threading.Lock(), context, tuple(sinks)
+        self._names = _unique(context.names)
         self._sources = [SourceCounts() for _ in context.names]
         self._written = 0
         try:
@@ -158,7 +159,7 @@ class Metrics:
         """Yield the metrics: prometheus_client calls it."""
         core = self._core
         info = core.InfoMetricFamily("finedge", "the program and the bundle")
-        info.add_metric([], {"version": __version__, "bundle": self._context.title})
+        info.add_metric([], {"version": __version__, "bundle": printable(self._context.title)})
         yield info
         with self._lock:
             families = [*self._frames(core), self._ages(core), *self._events(core)]
@@ -173,7 +174,7 @@ class Metrics:
         answered = counter(
             "finedge_frames_answered", "frames with an answer", labels=[*by, "status"]
         )
-        for name, source in zip(self._context.names, self._sources, strict=True):
+        for name, source in zip(self._names, self._sources, strict=True):
             captured.add_metric([name], source.captured)
             dropped.add_metric([name], max(0, source.captured - source.answered.total()))
             silences.add_metric([name], source.silences)
@@ -186,7 +187,7 @@ class Metrics:
             "finedge_frame_age_seconds", "from the capture to the answer", labels=["source"]
         )
         edges = [*(f"{edge:g}" for edge in BUCKETS), "+Inf"]
-        for name, source in zip(self._context.names, self._sources, strict=True):
+        for name, source in zip(self._names, self._sources, strict=True):
             buckets = list(zip(edges, accumulate(source.ages), strict=True))
             ages.add_metric([name], buckets, source.age_sum_s)
         return ages
@@ -195,7 +196,7 @@ class Metrics:
         by = ["source", "kind", "label"]
         events = core.CounterMetricFamily("finedge_events", "starts and ends of visits", labels=by)
         present = core.GaugeMetricFamily("finedge_visits_open", "visits now", labels=["source"])
-        for name, source in zip(self._context.names, self._sources, strict=True):
+        for name, source in zip(self._names, self._sources, strict=True):
             present.add_metric([name], len(source.open))
             for (kind, label), count in source.events.items():
                 events.add_metric([name, kind, label], count)
@@ -212,6 +213,15 @@ class Metrics:
             lost.add_metric([sink.name], counts.lost)
             waiting.add_metric([sink.name], counts.waiting)
         yield from (delivered, lost, waiting)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Return a name for each source: without their secrets, two addresses may be the same."""
+    texts = [printable(name) for name in names]
+    return [
+        text if texts.count(text) == 1 else f"{text} ({number})"
+        for number, text in enumerate(texts)
+    ]
 
 
 def open_metrics(

@@ -28,7 +28,7 @@ async def read_picture(request: Request, *, limit: int) -> tuple[str, bytes]:
         starlette.requests.ClientDisconnect: the client has gone.
     """
     body = await _read_body(request, limit=limit)
-    if not request.headers.get("Content-Type", "").startswith("multipart/form-data"):
+    if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         return _name(request.query_params.get("source", "")), body
     upload = await _only_file(request, body)
     return _name(upload.filename or ""), await upload.read()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -79,6 +80,15 @@ def test_the_number_of_series_is_bounded_and_names_are_escaped(metrics: Metrics)
     assert len(events) == MAX_LABELS + 1
     assert events["finedge_events_total", "ended", "other", "cam0"] == 50
     assert ("finedge_events_total", "ended", 'bird "3"\\n\\x1b', "cam0") in events
+
+
+def test_sources_whose_secrets_are_hidden_have_names_of_their_own() -> None:
+    names = ("http://cam/***", "http://cam/***", 'a "b"\\\n\x1b')
+    context = replace(CONTEXT, names=names, fps=(25.0,) * 3)
+    metrics = Metrics("127.0.0.1:0", context)
+    found = [key[1] for key in scraped(metrics) if key[0] == "finedge_visits_open"]
+    metrics.close()
+    assert found == ["http://cam/*** (0)", "http://cam/*** (1)", 'a "b"\\\\n\\x1b']
 
 
 def test_only_one_path_is_served(metrics: Metrics) -> None:

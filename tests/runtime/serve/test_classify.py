@@ -75,6 +75,12 @@ def test_the_picture_may_be_the_file_of_a_form(start: Start) -> None:
         assert line["top"] == answer_of(served, file)
 
 
+def test_the_type_of_a_form_may_be_in_capitals(start: Start) -> None:
+    kind = f"Multipart/Form-Data; Boundary={BOUNDARY}"
+    status, line = start().classify(form(PHOTO), Content_Type=kind)
+    assert (status, line["source"]) == (200, "red.jpg")
+
+
 @pytest.mark.parametrize(
     "body", [form(), form(PHOTO, PHOTO), b"", PHOTO, form(PHOTO)[:40]], ids=str
 )
