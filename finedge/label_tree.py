@@ -206,6 +206,8 @@ class _Reader:
     def _check(self, label: str, depth: int) -> None:
         if not 0 < len(label) <= MAX_NAME:
             raise self._misfit(f"the name of a group has {len(label)} characters")
+        if label == "unknown":
+            raise self._misfit("a group 'unknown': that is the answer where no group is sure")
         if label in self._index:
             raise self._misfit(f"the group '{label}' has the name of a class")
         if label in self._seen:

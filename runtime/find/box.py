@@ -34,7 +34,14 @@ class Box:
 
     def overlap(self, other: Box) -> float:
         """Return intersection over union with another box, in [0, 1]."""
+        common = self._common(other)
+        return common / (self.area + other.area - common)
+
+    def share_in(self, other: Box) -> float:
+        """Return the share of this box that is inside another one, in [0, 1]."""
+        return self._common(other) / self.area
+
+    def _common(self, other: Box) -> int:
         width = min(self.x + self.w, other.x + other.w) - max(self.x, other.x)
         height = min(self.y + self.h, other.y + other.h) - max(self.y, other.y)
-        common = max(0, width) * max(0, height)
-        return common / (self.area + other.area - common)
+        return max(0, width) * max(0, height)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finedge.runtime.find.box import Box
-from finedge.runtime.find.crops import MARGIN, crop
+from finedge.runtime.find.crops import MARGIN, crop, square
 from finedge.runtime.find.finder import Finder
 from finedge.runtime.find.motion import MotionFinder
 from finedge.runtime.find.zones import Areas
 
 MAX_OBJECTS = 8
+PART = 0.1  # of another thing in a crop
 
 
 @dataclass
@@ -50,6 +52,11 @@ class CameraFinder:
         kept = self.areas.kept([box for box in boxes if box], height=height, width=width)
         best = sorted(kept, key=lambda box: (box.p, box.area), reverse=True)[: self.max_objects]
         return tuple(sorted(best, key=lambda box: (box.x, box.y)))
+
+    def shows_another(self, box: Box, boxes: Sequence[Box], *, height: int, width: int) -> bool:
+        """Tell whether the crop of a box also holds a part of another box of its frame."""
+        part = square(box, height=height, width=width, margin=self.margin)
+        return any(other.share_in(part) > PART for other in boxes if other is not box)
 
     def crop(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
         """Return what the classifier sees for a box, uint8 [S, S, 3]."""

@@ -30,6 +30,8 @@ from finedge.runtime.track.cost import Looks
 from finedge.runtime.track.pool import SureRule, weight_of
 from finedge.runtime.track.tracker import Match, Sighting, Tracker, TrackRule
 
+CROWDED = 0.1  # how much a crop with two things counts when the best one is chosen
+
 
 @dataclass(frozen=True)
 class ObjectRules:
@@ -149,13 +151,17 @@ class ObjectResults:
 
     def _pool(self, answer: Detections, match: Match, p: NDArray[np.floating]) -> None:
         image, box = answer.frame.image, answer.boxes[match.box]
-        crop = self.finders[answer.stream].crop(image, box)
+        finder = self.finders[answer.stream]
+        crop = finder.crop(image, box)
         whole = self.results.classifier.bundle.spec.preprocess.resize
         weight = weight_of(crop, whole=whole, cut=is_cut(box, image.shape))
         match.track.pool.add(p, weight=weight)
-        # The crop that people see shows the answer well, too.
-        answer_p = float(p[match.track.pool.p.argmax()])
-        match.track.pool.keep_best(crop, box, weight=weight * answer_p)
+        # The crop that people see shows the answer well, too, and this thing alone.
+        weight *= float(p[match.track.pool.p.argmax()])
+        height, width = image.shape[:2]
+        if finder.shows_another(box, answer.boxes, height=height, width=width):
+            weight *= CROWDED
+        match.track.pool.keep_best(crop, box, weight=weight)
 
     def _idle(
         self,

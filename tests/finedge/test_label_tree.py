@@ -62,6 +62,7 @@ def test_a_depth_without_a_threshold_is_never_named() -> None:
         ({"finch": ["house", "house"]}, "'house' stands twice"),
         ({"a": ["house"], "b": {"a": ["jay"]}}, "'a' stands twice"),
         ({"jay": ["house"]}, "name of a class"),
+        ({"unknown": ["jay"]}, "a group 'unknown'"),
         ({"finch": ["hose"]}, "no class 'hose'"),
         ({"": ["house"]}, "0 characters"),
         ({"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": ["jay"]}}}}}}}}}, "8 levels"),

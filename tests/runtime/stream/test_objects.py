@@ -73,9 +73,13 @@ def classifier(tiny_bundle: Bundle) -> Iterator[Classifier]:
 
 
 def run(
-    classifier: Classifier, *films: Film, gap_s: float = 1.0, idle_s: float = 10.0
+    classifier: Classifier,
+    *films: Film,
+    gap_s: float = 1.0,
+    idle_s: float = 10.0,
+    margin: float = 0.0,
 ) -> tuple[list[Result], list[Event]]:
-    finders = [CameraFinder(MotionFinder(), margin=0.0) for _ in films]
+    finders = [CameraFinder(MotionFinder(), margin=margin) for _ in films]
     results = Results(classifier, films)
     rules = ObjectRules(idle_s, TrackRule(gap_s=gap_s))
     objects = ObjectResults(results, finders, rules)
@@ -122,6 +126,15 @@ def test_a_visit_starts_and_ends_with_its_answer(classifier: Classifier) -> None
     assert abs(end.started_at - time.time()) < 600
     assert end.ended_at >= end.started_at
     json.dumps(end.record())
+
+
+def test_the_best_crop_shows_one_thing_if_there_is_such_a_crop(classifier: Classifier) -> None:
+    scenes: list[tuple[float, Sequence[Square]]]
+    scenes = [(2.0, [(RED, 20, 20), (BLUE, 66, 20)]), (0.5, [(RED, 20, 20)])]
+    _, events = run(classifier, film(*scenes), margin=0.8)
+    (red,) = [event for event in events if (event.kind, event.box.x < 50) == ("ended", True)]
+    assert (red.crop[20:50, 20:50] == RED).any()
+    assert not (np.abs(red.crop.astype(int) - BLUE).sum(axis=2) < 60).any()
 
 
 def test_an_absence_longer_than_the_gap_makes_two_visits(classifier: Classifier) -> None:
