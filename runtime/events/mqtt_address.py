@@ -79,6 +79,11 @@ class Broker:
                 expected="the password in the environment, or in a file",
                 fix=f"set {PASSWORD}, or name a file with --mqtt-password-file",
             )
+        if ca is not None and parts.scheme != "mqtts":
+            raise UsageError(
+                f"--mqtt-ca with {parts.scheme}://: nothing would be encrypted",
+                expected="mqtts://HOST",
+            )
         topic = check_topic(unquote(parts.path).strip("/") or DEFAULT_TOPIC, option="--mqtt")
         user = unquote(parts.username) if parts.username else None
         if user is None and password_file is not None:

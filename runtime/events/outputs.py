@@ -54,6 +54,12 @@ class EventOutputs:
                 f"--store-days {self.store_days} --store-max-mib {self.store_max_mib}",
                 expected="days, 0 or more, and a size above 0",
             )
+        if self.mqtt is None and (self.mqtt_ca or self.mqtt_password_file):
+            raise UsageError(
+                "--mqtt-ca or --mqtt-password-file without --mqtt", expected="--mqtt ADDRESS"
+            )
+        if self.store is None and self.store_days:
+            raise UsageError("--store-days without --store", expected="--store FILE")
         if not self.clips_max_mib > 0:
             raise UsageError(f"--clips-max-mib {self.clips_max_mib}", expected="a size above 0")
         if self.clip_before_s is None:

@@ -66,6 +66,11 @@ class FindOptions:
                 f"--idle-s {self.idle_s} --visit-gap-s {self.visit_gap_s}",
                 expected="seconds, and a gap above 0",
             )
+        named = self.find_classes is not None or self.find_names is not None
+        if named and self.find in (NONE, MOTION):
+            raise UsageError(
+                "--find-classes or --find-names without a detector", expected="--find MODEL.onnx"
+            )
         for zone in self.zone:
             parse_zone(zone)
         for mask in self.mask:

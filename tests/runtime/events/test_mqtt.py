@@ -300,6 +300,15 @@ def test_an_address_of_another_form_is_refused(address: str) -> None:
         Broker.parse(address)
 
 
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing would be encrypted"):
+        Broker.parse("mqtt://host/x", ca=tmp_path / "ca.pem")
+    with pytest.raises(UsageError, match="without --mqtt"):
+        EventOutputs(mqtt_ca=tmp_path / "ca.pem")
+    with pytest.raises(UsageError, match="without --store"):
+        EventOutputs(store_days=3)
+
+
 @pytest.mark.parametrize("prefix", ["home/+", "#", "$SYS"])
 def test_a_prefix_that_no_broker_takes_is_refused(prefix: str) -> None:
     outputs = EventOutputs(mqtt="mqtt://127.0.0.1:1/x", mqtt_discovery=prefix)

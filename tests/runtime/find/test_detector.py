@@ -200,6 +200,12 @@ def test_a_file_that_is_no_detector_is_refused(tmp_path: Path) -> None:
         open_finders(FindOptions(str(path)), cameras=1)
 
 
+@pytest.mark.parametrize("find", ["motion", "none"])
+def test_classes_are_those_of_a_detector(find: str) -> None:
+    with pytest.raises(UsageError, match="without a detector"):
+        FindOptions(find, find_classes="bird")
+
+
 BOXES = np.zeros((5, 4), np.float32)
 MISFITS: dict[str, dict[str, NDArray[np.generic]]] = {
     "counts": {"boxes": BOXES, "labels": LABELS, "scores": SCORES},
