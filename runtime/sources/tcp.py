@@ -93,10 +93,12 @@ def open_socket(parts: SplitResult, *, deadline: Deadline) -> socket.socket:
         OSError: no such name, no route, nothing that listens, or no answer in time.
     """
     last_error: OSError = OSError("the name has no address")
-    for family, address in _resolve(str(parts.hostname), port_of(parts), deadline=deadline):
+    addresses = _resolve(str(parts.hostname), port_of(parts), deadline=deadline)
+    for number, (family, address) in enumerate(addresses):
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
-            connection.settimeout(deadline.left())
+            # The first may be of IPv6 and lead nowhere: the others get their part of the time.
+            connection.settimeout(deadline.left() / (len(addresses) - number))
             connection.connect(address)
         except OSError as error:
             connection.close()
