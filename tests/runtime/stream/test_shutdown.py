@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import subprocess
 import sys
@@ -66,7 +67,9 @@ def test_a_reader_that_does_not_read_does_not_keep_a_run_alive(tiny_bundle: Bund
     command = [sys.executable, "-c", START + RUN, str(tiny_bundle.path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
-            time.sleep(4)  # the pipe is full then or not: it must end either way
+            # It runs, so its handlers are there. It must end with a full pipe and without.
+            assert select.select([process.stdout], [], [], 60)[0]
+            time.sleep(2)
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=SOON_S) == 130
         finally:
