@@ -4,7 +4,8 @@
 - `visits.py`: from tracks to events. `coarser.py`: the group of classes where no class is sure.
 - `sinks.py`: the table of all that takes events; `outputs.py` has its options.
 - `notice.py`: an event as the sinks keep it. `outbox.py`: a queue and a thread that tries again.
-- `store.py`: an SQLite file. `listing.py`, `command.py`, `show.py`: `finedge events`.
+- `store.py`: an SQLite file; `stored.py` checks what is read of one.
+- `listing.py`, `command.py`, `show.py`: `finedge events`.
 - `mqtt.py`: a broker. `mqtt_address.py`, `camera_state.py`, `home_assistant.py` belong to it.
 - `webhook.py`: signed requests. `metrics.py`: counts for Prometheus.
 - `clips.py`: crops and videos. `ring.py`: the frames before a visit.
