@@ -21,6 +21,9 @@ from finedge.sanitize import is_utf8
 
 log = logging.getLogger(__name__)
 
+# OpenCV's FFmpeg writes to stderr by itself.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 PHOTO_FPS, LIVE_FPS = 1.0, 25.0  # of sources that do not report their rate
 MAX_FPS = 240.0  # some network cameras report 90000, the clock of their packets

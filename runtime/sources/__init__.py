@@ -1,8 +1,9 @@
 """Sources: where frames come from. One string, the address, names a source.
 
 This room turns the address of a camera, a stream or a file into frames. It may import the contract
-(`finedge.*`: errors, image, data, secret, synthetic), numpy and OpenCV. GStreamer's python3-gi is
-loaded only where a source needs it. It never imports `runtime.stream`, a sink or a command.
+(`finedge.*`: errors, image, data, secret, synthetic), `runtime.machine.packages`, numpy and OpenCV.
+PyAV and GStreamer's python3-gi are loaded only where a source needs them. It never imports
+`runtime.stream`, a sink or a command.
 `runtime.stream`, `runtime.benchmark`, `runtime.explain`, `jetson.doctor` and the soak tests call
 it.
 
@@ -18,22 +19,23 @@ From an address to frames:
 | test | `rendered_scene` | a rendered scene that moves; needs no camera |
 | camera | `camera` | OpenCV's V4L2, or GStreamer with `via="gstreamer"` |
 | csi | `camera`, `gst_text` | GStreamer's nvarguscamerasrc on a Jetson |
-| rtsp | `rtsp_source` | OpenCV's FFmpeg, or GStreamer where it decodes in hardware |
+| rtsp | `rtsp_source` | FFmpeg, or GStreamer where it decodes in hardware |
 | http | `http_source`, `web_camera` | MJPEG and still images: this package; the rest: FFmpeg |
 | gstreamer | `gstreamer`, `gst_pipeline` | python3-gi, else an OpenCV built with GStreamer |
 | glob, folder, image | `files` | `finedge.image` |
-| video | `video`, `container` | OpenCV's FFmpeg |
+| video | `video`, `container` | FFmpeg |
 
-What several of them share: `opencv` and `ffmpeg` (OpenCV captures), `client`, `tcp`, `login` and
-`multipart` (HTTP and RTSP), `diagnosis` (why a stream cannot be opened), `capture_time`,
-`geometry`, `deadline`, `worker` (Ctrl-C while native code runs), `address`, `base` (the types).
+FFmpeg is always PyAV's. What several of them share: `ffmpeg`, `decoder` and `ffmpeg_stream` (files
+and streams that FFmpeg opens), `opencv` (OpenCV captures), `client`, `tcp`, `login` and `multipart`
+(HTTP and RTSP), `diagnosis` (why a stream cannot be opened), `capture_time`, `geometry`,
+`deadline`, `guard` and `worker` (releasing readers, and Ctrl-C, while native code runs), `address`,
+`base` (the types).
 """
 
 from __future__ import annotations
 
 import glob
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +75,6 @@ __all__ = [
     "mask",
     "open_source",
 ]
-
-# FFmpeg writes to stderr by itself, and its lines hold addresses with their passwords. The
-# diagnosis reports the cause instead.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 @dataclass(frozen=True)

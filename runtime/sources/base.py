@@ -30,8 +30,11 @@ class Frame:
         captured_ns: `time.monotonic_ns()` of the capture; for files, of the read.
         image: uint8 [H, W, 3] RGB.
         name: the file or device.
-        decode_ms: the time of reading and decoding. Network streams and GStreamer pipelines decode
-            in threads of their own. For them it is only the time of the conversion to RGB.
+        decode_ms: the time of reading and decoding; of a network stream, without the wait for it.
+            GStreamer pipelines decode in threads of their own. For them it is only the time of the
+            conversion to RGB.
+        seconds: the place of a frame in a file, in s from the start of its stream: the presentation
+            time in the container. None of live frames and of photos.
     """
 
     index: int
@@ -39,6 +42,7 @@ class Frame:
     image: NDArray[np.uint8]
     name: str
     decode_ms: float
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class CapturedFrame:
     captured_ns: int
     image: NDArray[np.uint8]
     decode_ms: float
+    seconds: float | None = None
 
 
 class EndOfStream(Exception):

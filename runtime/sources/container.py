@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +11,6 @@ from typing import BinaryIO
 from finedge.regular_files import open_regular
 
 HEAD_BYTES = 65536
-MP4_INDEX_BYTES = 1 << 20
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide")
 TS_PACKET_BYTES = 188
 OGG_HEADER_BYTES = 27
@@ -40,13 +39,6 @@ class Container:
     slack: int = 0
 
 
-def stores_count(head: bytes) -> bool:
-    """Return whether the container stores its frame count: AVI, and MP4 without fragments."""
-    if head[4:8] in (*MP4_BOXES, b"free", b"skip"):
-        return b"mvex" not in head and b"moof" not in head
-    return head.startswith(b"RIFF") and head[8:12] == b"AVI "
-
-
 def is_truncated(path: Path) -> bool:
     """Return whether an element of the file goes past its end; False where that is unknown.
 
@@ -62,51 +54,15 @@ def is_truncated(path: Path) -> bool:
         return container is not None and _is_truncated(file, container, head=head, size=size)
 
 
-def read_head(path: Path) -> bytes:
-    """Return the first bytes of a file; of an MP4 also its index, for `stores_count`.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open_regular(path) as file:
-        head = file.read(HEAD_BYTES)
-        if head[4:8] == b"ftyp":
-            size = os.fstat(file.fileno()).st_size
-            file.seek(_find_box(file, b"moov", size=size))
-            head += file.read(MP4_INDEX_BYTES)
-        return head
-
-
 def _is_truncated(file: BinaryIO, container: Container, *, head: bytes, size: int) -> bool:
-    end = container.first_element(head)
-    for position, length in _elements(file, container, start=end, size=size):
-        if length <= 0:
-            return length == BROKEN
-        end = position + length
-    return end > size + container.slack
-
-
-def _elements(
-    file: BinaryIO, container: Container, *, start: int, size: int
-) -> Iterator[tuple[int, int]]:
-    """Yield position and length of each element, up to one that ends the walk."""
-    position = start
+    position = container.first_element(head)
     while position < size:
         file.seek(position)
         length = container.element_length(file, size - position)
-        yield position, length
         if length <= 0:
-            return
+            return length == BROKEN
         position += length
-
-
-def _find_box(file: BinaryIO, name: bytes, *, size: int) -> int:
-    """Return where an MP4 box of the top level begins, or 0."""
-    for position, _ in _elements(file, MP4, start=0, size=size):
-        file.seek(position + 4)
-        if file.read(4) == name:
-            return position
-    return 0
+    return position > size + container.slack
 
 
 def _mp4_length(file: BinaryIO, left: int) -> int:
@@ -180,9 +136,8 @@ def _is_transport_stream(head: bytes) -> bool:
     return sync_bytes != b"" and set(sync_bytes) == {0x47}
 
 
-MP4 = Container(lambda head: head[4:8] in MP4_BOXES, _mp4_length)
 CONTAINERS = (
-    MP4,
+    Container(lambda head: head[4:8] in MP4_BOXES, _mp4_length),
     Container(lambda head: head.startswith(b"RIFF"), _riff_length, slack=1),
     Container(lambda head: head.startswith(b"\x1aE\xdf\xa3"), _matroska_length),
     Container(

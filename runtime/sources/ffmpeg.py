@@ -1,112 +1,101 @@
-"""Network streams that OpenCV's FFmpeg reads: its options and time-outs, and the first frame."""
+"""Opening files and network streams with FFmpeg's libraries, through PyAV.
+
+PyAV is loaded at the first video or stream: a device that reads a V4L2 or CSI camera never loads
+it.
+"""
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
-import cv2
+from finedge.errors import SystemProblem
+from finedge.runtime.machine.packages import PackageMissing, load_package
+from finedge.runtime.sources.decoder import Decoder
 
-from finedge.runtime.sources.address import mask
-from finedge.runtime.sources.base import CHECK_CAMERA, CaptureOptions
-from finedge.runtime.sources.deadline import Deadline
-from finedge.runtime.sources.opencv import GrabbedFrame, OpenCvConnection, grab_frame, info_of
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 OPEN_TIMEOUT_S = 5.0
 # A silent connection counts as dead. Time-lapse cameras send an image every few seconds.
 READ_TIMEOUT_S = 10.0
-CATCH_UP_S = 1.0
-OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 # Without fpsprobesize FFmpeg holds back the first 20 frames to guess a rate. Nothing uses it.
-HTTP_OPTIONS = "fpsprobesize;0"
+HTTP_OPTIONS = {"fpsprobesize": "0"}
 # TCP only: over UDP a lost packet shows as an image that never was.
-RTSP_OPTIONS = f"rtsp_transport;tcp|allowed_media_types;video|{HTTP_OPTIONS}"
-_environment = threading.Lock()
+RTSP_OPTIONS = {**HTTP_OPTIONS, "rtsp_transport": "tcp", "allowed_media_types": "video"}
+# A file may be a list of addresses, whatever its name says. None of them is opened.
+FILE_OPTIONS = {"protocol_whitelist": "file"}
 
 
-def open_capture(
-    uri: str,
-    options: str,
-    *,
-    timeout_s: float,
-    properties: Sequence[int] = (),
-) -> cv2.VideoCapture:
-    """Open an address with FFmpeg. The result may not be opened.
+class NoVideo(Exception):
+    """FFmpeg cannot open it, or it has no video stream."""
+
+
+class NoDecoder(Exception):
+    """FFmpeg has no decoder for the video. It does not say which codec it is."""
+
+
+def open_file(path: Path) -> Decoder:
+    """Open a video file.
+
+    Raises:
+        NoVideo: it is none.
+        NoDecoder: there is no decoder for it.
+        SystemProblem: PyAV is missing or broken.
+    """
+    av = _load()
+    try:
+        # "file:" and an absolute path: FFmpeg takes the text before a colon as a protocol.
+        container = av.open(f"file:{path.absolute()}", options=FILE_OPTIONS)
+    except av.FFmpegError as error:
+        raise NoVideo(str(error)) from error
+    # Every core decodes a frame of its own: that suits a file, of which all frames are wanted.
+    return _decoder(container, thread_type="AUTO", thread_count=0)
+
+
+def open_stream(uri: str, options: dict[str, str], *, timeout_s: float) -> Decoder:
+    """Open a network address.
 
     Args:
         uri: of the stream.
-        options: for FFmpeg; ignored where the user set the variable `OPTIONS`.
+        options: for FFmpeg.
         timeout_s: the longest wait for a read. Opening has `OPEN_TIMEOUT_S`.
-        properties: more of `cv2.VideoCapture`: key, value, key, value.
+
+    Raises:
+        NoVideo: it cannot be opened, or has no video.
+        NoDecoder: there is no decoder for it.
+        SystemProblem: PyAV is missing or broken.
     """
-    times = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        round(OPEN_TIMEOUT_S * 1e3),
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-        round(timeout_s * 1e3),
-    ]
+    av = _load()
+    try:
+        container = av.open(uri, options=options, timeout=(OPEN_TIMEOUT_S, timeout_s))
+    except av.FFmpegError as error:
+        raise NoVideo(type(error).__name__) from error
     # One thread: each of several threads would decode a frame of its own, so as many frames as
-    # threads would be held back. Older OpenCVs have no such property.
-    threads = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, "CAP_PROP_N_THREADS") else []
-    with _ffmpeg_options(options):
-        return cv2.VideoCapture(uri, cv2.CAP_FFMPEG, [*times, *threads, *properties])
+    # threads would be held back.
+    return _decoder(container, thread_type="NONE", thread_count=1)
 
 
-def live_connection(
-    reader: cv2.VideoCapture,
-    *,
-    kind: str,
-    uri: str,
-    transform: CaptureOptions,
-    capture_time: Callable[[float, int], int],
-) -> OpenCvConnection:
-    """Return the connection of an open live stream, at its newest frame.
-
-    Args: as of `OpenCvConnection`; `kind` and `uri` as of `SourceInfo`.
-    """
-    first = _newest_frame(reader)
-    return OpenCvConnection(
-        reader,
-        info_of(reader, kind=kind, uri=mask(uri)),
-        transform=transform,
-        capture_time=capture_time,
-        first=first,
-        fix=CHECK_CAMERA,
-    )
+def _load() -> Any:
+    try:
+        return load_package("av")
+    except PackageMissing as error:
+        what = f"videos and network streams need PyAV: {error.what}"
+        raise SystemProblem(what, fix="pip install av") from error
 
 
-def _newest_frame(reader: cv2.VideoCapture) -> GrabbedFrame | None:
-    """Read the old frames that FFmpeg kept while opening, and return the last.
-
-    A frame is new when reading it took at least half the time between its stamp and the stamp of
-    the frame before. A source that is slower than the time-out has given the only frame of this
-    connection by then: that one is returned.
-    """
-    last_s, last_position_ms, deadline = 0.0, float("inf"), Deadline(CATCH_UP_S)
-    last: GrabbedFrame | None = None
-    while (frame := grab_frame(reader)) is not None:
-        now_s = frame.arrival_ns / 1e9
-        interval_ms = frame.position_ms - last_position_ms
-        if deadline.passed or 2e3 * (now_s - last_s) >= interval_ms > 0:
-            return frame
-        last_s, last_position_ms, last = now_s, frame.position_ms, frame
-    return last
-
-
-@contextmanager
-def _ffmpeg_options(options: str) -> Iterator[None]:
-    """Set the options that OpenCV passes to FFmpeg, for a moment.
-
-    OpenCV takes them from the environment only. A setting of the user stays.
-    """
-    with _environment:
-        if OPTIONS in os.environ:
-            yield
-            return
-        os.environ[OPTIONS] = options
-        try:
-            yield
-        finally:
-            del os.environ[OPTIONS]
+def _decoder(container: InputContainer, *, thread_type: str, thread_count: int) -> Decoder:
+    stream = cast("VideoStream | None", container.streams.best("video"))
+    try:
+        if stream is None:
+            raise NoVideo("no video stream")
+        if stream.codec_context is None:
+            raise NoDecoder
+        stream.codec_context.thread_type = thread_type
+        stream.codec_context.thread_count = thread_count
+        return Decoder(container, stream)
+    except BaseException:
+        container.close()
+        raise

@@ -62,7 +62,8 @@ class GstPipeline:
         start = time.monotonic_ns()
         image = _image(self._gst, sample)
         captured_ns = self._capture_time(sample.get_buffer().pts, start)
-        return CapturedFrame(captured_ns, image, (time.monotonic_ns() - start) / 1e6)
+        decode_ms = (time.monotonic_ns() - start) / 1e6
+        return CapturedFrame(captured_ns, image, decode_ms, self._seconds(sample))
 
     def close(self) -> None:
         """Stop the pipeline, and with it a `read` that waits."""
@@ -117,6 +118,14 @@ class GstPipeline:
         if not self.live:
             return now_ns
         return trusted_stamp(self._pipeline.get_base_time() + stamp_ns, now_ns)
+
+    def _seconds(self, sample: Any) -> float | None:
+        """Return the place of a frame in a file, in s; None of a live one, or without a stamp."""
+        stamp_ns, none = sample.get_buffer().pts, self._gst.CLOCK_TIME_NONE
+        if self.live or stamp_ns == none:
+            return None
+        time_ns = sample.get_segment().to_stream_time(self._gst.Format.TIME, stamp_ns)
+        return None if time_ns == none else float(time_ns / 1e9)
 
 
 def _parse(gst: Any, text: str, *, uri: str) -> Any:

@@ -1,8 +1,6 @@
-"""`http://` and `https://`: web cameras are read here; HLS and video files by OpenCV's FFmpeg."""
+"""`http://` and `https://`: web cameras are read here; HLS and video files by FFmpeg."""
 
 from __future__ import annotations
-
-import cv2
 
 from finedge.errors import FinedgeError, SourceLost, UsageError
 from finedge.runtime.sources import ffmpeg
@@ -17,10 +15,10 @@ from finedge.runtime.sources.base import (
 )
 from finedge.runtime.sources.capture_time import arrival_time
 from finedge.runtime.sources.client import get_body
-from finedge.runtime.sources.container import stores_count
 from finedge.runtime.sources.diagnosis import why_not_http
+from finedge.runtime.sources.ffmpeg_stream import FfmpegStream
 from finedge.runtime.sources.reconnect import ReconnectingSource
-from finedge.runtime.sources.video import RAW, VideoFile, is_motion_jpeg
+from finedge.runtime.sources.video import VideoFile
 from finedge.runtime.sources.web_camera import WebCamera, feed_of
 from finedge.runtime.sources.worker import run_in_worker
 
@@ -80,12 +78,11 @@ def _connect(uri: str, options: CaptureOptions, *, timeout_s: float) -> Connecti
     try:
         response = get_body(uri, timeout_s=timeout_s, open_timeout_s=open_timeout_s)
         feed = feed_of(response, uri, fps=options.fps, timeout_s=timeout_s)
-        head = response.read_some() if feed is None else b""
     except (FinedgeError, OSError, ValueError) as error:
         raise why_not_http(uri, timeout_s=timeout_s) from error
     if feed is None:
         response.close()
-        return _connect_ffmpeg(uri, options, head=head, timeout_s=timeout_s)
+        return _connect_ffmpeg(uri, options, timeout_s=timeout_s)
     with first_frame_required(mask(uri), expected="whole JPEG or PNG pictures", fix=CHECK_CAMERA):
         return WebCamera(
             feed, uri, transform=options, timeout_s=timeout_s, open_timeout_s=open_timeout_s
@@ -93,32 +90,23 @@ def _connect(uri: str, options: CaptureOptions, *, timeout_s: float) -> Connecti
 
 
 def _connect_ffmpeg(
-    uri: str,
-    options: CaptureOptions,
-    *,
-    head: bytes,
-    timeout_s: float,
+    uri: str, options: CaptureOptions, *, timeout_s: float
 ) -> Connection | VideoFile:
-    """Return a finished video, or a live stream. `head` is the first bytes of the body."""
-    reader = ffmpeg.open_capture(uri, ffmpeg.HTTP_OPTIONS, timeout_s=timeout_s)
-    if not reader.isOpened():
-        raise why_not_http(uri, timeout_s=timeout_s)
-    if reader.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
-        # FFmpeg invents the time stamps of MJPEG.
-        return ffmpeg.live_connection(
-            reader, kind="http", uri=uri, transform=options, capture_time=arrival_time
-        )
-    raw = is_motion_jpeg(reader)
-    if raw:
-        reader.release()
-        reader = ffmpeg.open_capture(uri, ffmpeg.HTTP_OPTIONS, timeout_s=timeout_s, properties=RAW)
-    return VideoFile(
-        reader,
-        mask(uri),
+    """Return a finished video, which says how long it is, or a live stream."""
+    try:
+        decoder = ffmpeg.open_stream(uri, ffmpeg.HTTP_OPTIONS, timeout_s=timeout_s)
+    except (ffmpeg.NoVideo, ffmpeg.NoDecoder) as error:
+        raise why_not_http(uri, timeout_s=timeout_s) from error
+    if decoder.announced or decoder.duration_s:
+        return VideoFile(decoder, mask(uri), kind="http", error=SourceLost)
+    # FFmpeg invents the time stamps of MJPEG.
+    return FfmpegStream(
+        decoder,
         kind="http",
-        error=SourceLost,
-        counted=stores_count(head),
-        raw=raw,
+        uri=uri,
+        transform=options,
+        capture_time=arrival_time,
+        timeout_s=timeout_s,
     )
 
 

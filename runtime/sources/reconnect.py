@@ -55,7 +55,14 @@ class ReconnectingSource:
         while (frame := self._next(index)) is not None:
             if frame.captured_ns < due_ns:
                 continue
-            yield Frame(index, frame.captured_ns, frame.image, self.info.uri, frame.decode_ms)
+            yield Frame(
+                index,
+                frame.captured_ns,
+                frame.image,
+                self.info.uri,
+                frame.decode_ms,
+                frame.seconds,
+            )
             index += 1
             # The next one is due a period after this one was due, which keeps the mean rate. After
             # a pause it is due a period after this one came.

@@ -172,8 +172,11 @@ class Stream:
 def seconds_of(source: Source, frame: Frame) -> float | None:
     """Return the time of a frame on its source's own clock, in s; None for photos.
 
-    That is the capture time of a live frame, and the place in a video.
+    That is the capture time of a live frame, and the presentation time in a video. A source that
+    says only its rate has a constant one.
     """
     if source.live:
         return frame.captured_ns / 1e9
+    if frame.seconds is not None:
+        return frame.seconds
     return frame.index / source.info.fps if source.info.fps else None

@@ -14,7 +14,7 @@ cache=${1:-${FINEDGE_CACHE:-$HOME/.cache/finedge}/aarch64}
 python=${PYTHON:-python3}
 packages=(python3 libgomp1 libstdc++6)
 # The requirements of the base install. OpenCV is separate, because a board has it from JetPack.
-needs=(numpy Pillow onnx onnxruntime tyro rich)
+needs=(numpy Pillow av onnx onnxruntime tyro rich)
 extras=(opencv-python-headless pytest)
 # Tests that start dozens of interpreters or build packages are left out: they say nothing more
 # about the CPU, and they take minutes under emulation.

@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--colour", default="0xff00a000")
     parser.add_argument("--frames", type=int, default=-1)
     parser.add_argument("--audio", action="store_true")
+    parser.add_argument("--interlaced", action="store_true", help="of H.264: as analog recorders")
     parser.add_argument("--user", default="")
     parser.add_argument("--password", default="")
     options = parser.parse_args()
@@ -63,7 +64,11 @@ def launch(options: argparse.Namespace) -> str:
     size, rate = f"width={width},height={height}", f"framerate={options.fps}/1"
     scene = f"pattern=solid-color foreground-color={options.colour} num-buffers={options.frames}"
     caps = f"video/x-raw,format=I420,{size},{rate}"
-    video = f"videotestsrc is-live=true {scene} ! {caps} ! {ENCODERS[options.codec]}"
+    encoder = ENCODERS[options.codec]
+    if options.interlaced:
+        caps += ",interlace-mode=interleaved"
+        encoder = encoder.replace(f" ! {BASELINE}", " interlaced=true")
+    video = f"videotestsrc is-live=true {scene} ! {caps} ! {encoder}"
     return f"( {video} {AUDIO.format(1) if options.audio else ''} )"
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finedge.errors import DataError, UsageError
+from finedge.errors import DataError, SystemProblem, UsageError
 from finedge.runtime.sources import SOURCES, CaptureOptions, Frame, mask, open_source
 from finedge.runtime.sources.files import ImageFiles
 
@@ -423,6 +424,15 @@ def test_a_real_video_cut_in_half_says_how_many_frames_were_read(
         open_source(str(tmp_path / "cut.mp4")) as source,
     ):
         list(source)
+
+
+def test_without_pyav_a_video_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "clip.avi")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(SystemProblem, match=r"need PyAV[\s\S]*pip install av"):
+        open_source(str(path))
 
 
 # --- scene ---

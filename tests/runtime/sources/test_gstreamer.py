@@ -39,6 +39,12 @@ def test_a_pipeline_that_is_not_live_gives_every_picture_and_ends(gi: None) -> N
     assert np.abs(frames[-1].image.reshape(-1, 3).mean(0) - (254, 0, 0)).max() < 5
 
 
+def test_a_frame_of_a_file_has_its_presentation_time(gi: None) -> None:
+    caps = "video/x-raw,width=30,height=8,framerate=10/1"
+    with open_source(f"videotestsrc num-buffers=4 ! {caps} ! appsink") as source:
+        assert [frame.seconds for frame in source] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
 def test_pictures_keep_their_order_of_colours(gi: None) -> None:
     caps = "video/x-raw,format=BGR,width=30,height=8"
     text = f"videotestsrc num-buffers=1 pattern=blue ! {caps} ! appsink"

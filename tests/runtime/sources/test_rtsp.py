@@ -61,6 +61,7 @@ def killed_and_back(frames: Iterator[Frame], server: Any, source: Source) -> lis
         ("--codec", "mjpeg"),
         ("--audio",),
         ("--size", "98x50", "--fps", "10"),
+        ("--interlaced",),
     ],
 )
 def test_a_stream_gives_real_frames_in_order(
