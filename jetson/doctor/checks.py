@@ -55,9 +55,13 @@ def _picture_problems(facts: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(f"cv2 cannot be imported: {opencv.get('error')}", str(opencv.get("fix")))
     if opencv.get("ffmpeg") is False:
         yield Problem(
-            "this OpenCV has no FFmpeg: video files cannot be read",
+            "this OpenCV has no FFmpeg: --save cannot write a video",
             "pip install opencv-python (not on a Jetson), or apt-get install python3-opencv",
         )
+    pyav = facts["decoders"]["pyav"]
+    if pyav["version"] is None:
+        what = f"video files and network streams cannot be read: {pyav['error']}"
+        yield Problem(what, pyav["fix"])
     # The wheel of the package index has no GStreamer. Where Python finds it first, it hides the cv2
     # of JetPack.
     if on_jetson and gstreamer["why_not"] is not None:

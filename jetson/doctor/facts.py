@@ -13,6 +13,7 @@ from typing import Any
 from finedge.errors import SystemProblem
 from finedge.jetson.doctor.board import jetson
 from finedge.jetson.doctor.cuda import cuda_versions
+from finedge.jetson.doctor.decoders import hardware, opencv_backends, pyav, used
 from finedge.jetson.doctor.gpu import graphics, nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import cameras, gstreamer, opencv
 from finedge.runtime.backend import backend_names, why_not
@@ -48,6 +49,12 @@ def examine(root: Path = Path("/")) -> dict[str, Any]:
         "onnxruntime_providers": why_not_each(),
         "opencv": opencv(),
         "gstreamer": gstreamer(root),
+        "decoders": {
+            "pyav": pyav(),
+            "opencv": opencv_backends(),
+            "hardware": hardware(root),
+            "used": used(),
+        },
         "cameras": cameras(root),
         "backends": {name: why_not(name) for name in backend_names()},
     }

@@ -35,7 +35,7 @@ FEATURES = {"ffmpeg": "FFMPEG", "gstreamer": "GStreamer", "v4l2": "v4l/v4l2"}
 def opencv() -> dict[str, Any]:
     """Return the version of OpenCV and the video libraries that it was built with.
 
-    FFmpeg reads video files, GStreamer CSI and RTSP cameras, V4L2 USB cameras.
+    FFmpeg writes videos, GStreamer reads CSI and RTSP cameras, V4L2 USB cameras.
     """
     try:
         version = package_version("cv2")

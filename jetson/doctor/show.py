@@ -134,8 +134,24 @@ def _pictures(facts: dict[str, Any]) -> Rows:
     parts = [name for name, present in {**tools, **gstreamer["elements"]}.items() if present]
     state = gstreamer["why_not"] or "can be read"
     yield "gstreamer", "; ".join([state, *([", ".join(parts)] if parts else [])])
+    yield from _decoders(facts["decoders"])
     cameras = ", ".join(f"{c['device']} ({c['kind']}, {c['name']})" for c in facts["cameras"])
     yield "cameras", cameras or "none; test:// and files work"
+
+
+def _decoders(decoders: dict[str, Any]) -> Rows:
+    pyav, hardware = decoders["pyav"], decoders["hardware"]
+    built_for = ", ".join(pyav.get("built_for", ())) or "no hardware"
+    version = f"{pyav['version']} with FFmpeg {pyav.get('ffmpeg')}, built for {built_for}"
+    yield "pyav", version if pyav["version"] else pyav["error"]
+    yield "decoded by", "; ".join(f"{kind}: {how}" for kind, how in decoders["used"].items())
+    devices = [
+        *(f"{node} (VA-API)" for node in hardware["render_nodes"]),
+        *([f"{hardware['nvdec']} (NVDEC)"] if hardware["nvdec"] else []),
+        *(f"{device} ({name})" for device, name in hardware["v4l2"].items()),
+        *(f"GStreamer's {name}" for name in hardware["gstreamer"]),
+    ]
+    yield "hardware", ", ".join(devices) or "no decoder in hardware was found"
 
 
 def _backends(facts: dict[str, Any]) -> Rows:

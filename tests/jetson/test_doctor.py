@@ -16,6 +16,7 @@ from finedge.jetson.doctor.board import JETPACKS, jetpack, jetson
 from finedge.jetson.doctor.checks import find_problems
 from finedge.jetson.doctor.command import doctor
 from finedge.jetson.doctor.cuda import cuda_toolkit
+from finedge.jetson.doctor.decoders import hardware, used
 from finedge.jetson.doctor.facts import disk_free_mib, examine, swap_mib
 from finedge.jetson.doctor.gpu import nvidia_driver, plugin_image, tensorrt
 from finedge.jetson.doctor.pictures import built_with, cameras, gstreamer
@@ -192,6 +193,32 @@ def test_cameras_are_csi_or_v4l2_by_their_connection(orin: Path) -> None:
         ("/dev/video10", "v4l2", True),
     ]
     assert cameras(orin)[2]["name"] == "unknown"
+
+
+def test_decoders_in_hardware_are_found_by_their_devices(tmp_path: Path) -> None:
+    codecs = "sys/class/video4linux"
+    names = {
+        f"{codecs}/video0/name": "HD USB Camera",
+        f"{codecs}/video10/name": "bcm2835-codec-decode",
+        f"{codecs}/video2/name": "rkvdec",
+        "dev/dri/card0": "",
+        "dev/dri/renderD128": "",
+    }
+    found = hardware(write(tmp_path, names))
+    assert found["render_nodes"] == ["/dev/dri/renderD128"]
+    assert found["v4l2"] == {"/dev/video2": "rkvdec", "/dev/video10": "bcm2835-codec-decode"}
+    assert hardware(tmp_path / "nothing") | {"nvdec": None, "gstreamer": []} == {
+        "render_nodes": [],
+        "nvdec": None,
+        "v4l2": {},
+        "gstreamer": [],
+    }
+
+
+def test_what_decodes_is_what_the_sources_use() -> None:
+    assert used()["rtsp"] == "ffmpeg, on the CPU"  # NVIDIA's decoder is not here
+    assert used()["files, http"] == "ffmpeg, on the CPU"
+    assert "nvv4l2decoder" not in hardware()["gstreamer"]
 
 
 def test_gstreamer_is_looked_for_where_jetpack_puts_it(orin: Path) -> None:
@@ -410,7 +437,12 @@ def test_the_page_names_the_providers_of_onnxruntime(
             {"version": None, "error": "libGL.so.1: cannot open", "fix": "apt-get install libgl1"},
             "apt-get install libgl1",
         ),
-        (("opencv", "ffmpeg"), False, "video files cannot be read"),
+        (
+            ("decoders", "pyav"),
+            {"version": None, "error": "the package av is missing", "fix": "pip install av"},
+            "pip install av",
+        ),
+        (("opencv", "ffmpeg"), False, "--save cannot write a video"),
         (
             ("cameras",),
             [{"device": "/dev/video0", "name": "cam", "kind": "v4l2", "readable": False}],
@@ -481,6 +513,14 @@ def test_without_cv2_the_doctor_still_reports() -> None:
     facts = json.loads(process.stdout)
     assert facts["opencv"]["version"] is None
     assert any("cv2 cannot be imported" in p["what"] for p in facts["problems"])
+
+
+def test_without_pyav_the_doctor_still_reports() -> None:
+    process = run_without("av")
+    assert process.returncode == 0
+    facts = json.loads(process.stdout)
+    assert facts["decoders"]["pyav"]["fix"] == "pip install av"
+    assert any("network streams cannot be read" in p["what"] for p in facts["problems"])
 
 
 def test_without_any_backend_it_exits_3_and_prints_its_facts() -> None:
