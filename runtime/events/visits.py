@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finedge.runtime.events.event import Event, Kind, Name
 from finedge.runtime.track.pool import SureRule
-from finedge.runtime.track.tracker import Track
+from finedge.runtime.track.track import Track
 from finedge.wall_time import capture_time
 
 # From pooled probabilities [classes] to the deepest group that is sure, if any.

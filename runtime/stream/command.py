@@ -34,7 +34,7 @@ from finedge.runtime.stream.region import Region
 from finedge.runtime.stream.results import Results
 from finedge.runtime.stream.shutdown import exit_after_signal, stop_on_signals
 from finedge.runtime.stream.stream import NO_SIGNAL_MS
-from finedge.runtime.track.tracker import TrackRule
+from finedge.runtime.track.track import TrackRule
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,10 @@ from finedge.runtime.stream.pipeline import Detections, Silence
 from finedge.runtime.stream.results import Results, plain
 from finedge.runtime.stream.stream import seconds_of
 from finedge.runtime.track.colours import colours_of
-from finedge.runtime.track.cost import Looks
+from finedge.runtime.track.looks import Looks
 from finedge.runtime.track.pool import SureRule, weight_of
-from finedge.runtime.track.tracker import Match, Sighting, Tracker, TrackRule
+from finedge.runtime.track.track import Match, Sighting, TrackRule
+from finedge.runtime.track.tracker import Tracker
 
 CROWDED = 0.1  # how much a crop with two things counts when the best one is chosen
 

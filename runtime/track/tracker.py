@@ -1,121 +1,33 @@
 """The tracks of one source.
 
-A box that no track explains begins a track. It counts once it was seen for `confirm_s`. A track
-that is hidden for a moment moves on as it moved. Things that touch become one box: their tracks
-share it until they part, and keep their looks. A track that is not seen for `gap_s` has ended. A
-thing that comes back before that, and looks the same, is the same track.
+The boxes of one frame after another become trails (`trails.py`). A trail that begins is a new
+thing, or one that was lost: its looks tell (`identify.py`). That is clear from one box, or decided
+after `confirm_s`. Things that touch become one box (`contacts.py`). Their trails break there, and
+when they part, the looks tell again who is who.
 
-The assignment follows SORT (Bewley et al., ICIP 2016), with places measured in sizes of the thing
-in place of overlap: at 5 frames a second the boxes of a bird in flight do not overlap.
+The tracks answer for a frame when it comes. A frame in which a thing is not sure counts for no
+track, and no answer is taken back. The trails follow SORT (Bewley et al., ICIP 2016), with places
+measured in sizes of the thing in place of overlap: at 5 frames a second the boxes of a bird in
+flight do not overlap.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from finedge.runtime.find.box import Box
-from finedge.runtime.track.assign import assign
-from finedge.runtime.track.cost import LIMIT, Looks, cost, looks_cost
+from finedge.runtime.track.contacts import find_contacts, hold
+from finedge.runtime.track.cost import place_cost
+from finedge.runtime.track.identify import Candidate, clear_pairs, likely_pairs
 from finedge.runtime.track.kinematics import Kinematics
-from finedge.runtime.track.pool import CUT, Pool
+from finedge.runtime.track.looks import Memory
+from finedge.runtime.track.track import Match, Sighting, Track, TrackRule
+from finedge.runtime.track.trails import MISSED, NEAR, Trail, link
 
-DOUBT = 0.85  # cost of a track that may be noise
-SHARED = 0.25  # a track shares a box that covers so much of it
-# These, and those of cost.py, were chosen by a random search on rendered scenes
-# (benchmarks/stream/tracking.py, seeds 0 to 7).
-WITHIN = 1.35  # so much more may the looks differ of a thing that did not leave the frame
-LARGER = 1.3  # a box so much larger than one track can be two
-LEAST_SHARE = 0.04  # of a new box in the looks of its track
-FOREIGN_S = 1.5  # for so long, where only one is known
-HIDDEN_S = 1.3  # for so long a thing may be before or behind another
-# A box so much larger than its track, and so different in its looks, holds something else too.
-FOREIGN = ((1.8, 0.0), (1.3, 3.0), (0.9, 5.0))
-
-
-@dataclass(frozen=True)
-class TrackRule:
-    """Times of a track, in seconds.
-
-    Attributes:
-        firm_s: a track may share a box after so long,
-        hits: and after so many boxes.
-        confirm_s: it counts after so long; until then it may turn out to be one that was lost.
-        coast_s: a hidden track moves on for so long; after that only its looks bring it back.
-        share_s: tracks share one box for at most so long.
-        gap_s: a track that is not seen for so long has ended.
-        alike: how little looks may differ (`looks_cost`) for a thing that comes back.
-    """
-
-    firm_s: float = 0.25
-    hits: int = 3
-    confirm_s: float = 0.6
-    coast_s: float = 1.1
-    share_s: float = 5.0
-    gap_s: float = 3.0
-    alike: float = 3.2
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """A box of a frame with its looks.
-
-    `weight` is how much they count, above 0 and at most 1. `cut` tells that the box touches the
-    edge of the frame.
-    """
-
-    box: Box
-    looks: Looks
-    weight: float = 1.0
-    cut: bool = False
-
-
-@dataclass(eq=False)
-class Track:
-    """One thing.
-
-    `began` and `seen_at` are of its first and last frame, in s. `shares_since` is when it began to
-    share a box, `shared` is that box, and `apart_at` when it was last larger than this thing.
-    """
-
-    number: int
-    state: Kinematics
-    looks: Looks
-    began: float
-    seen_at: float
-    weight: float
-    cut: bool
-    hits: int = 1
-    confirmed: bool = False
-    shares_since: float | None = None
-    apart_at: float = -math.inf
-    shared: Box | None = None
-    pool: Pool = field(default_factory=Pool)
-
-    @property
-    def shown_at(self) -> float:
-        """When it was last seen alone, or in a box that was large enough for two."""
-        return max(self.state.own_at, self.apart_at)
-
-    def is_near(self, seconds: float, rule: TrackRule) -> bool:
-        """Whether its place still says something."""
-        return seconds - self.seen_at <= rule.coast_s
-
-
-@dataclass(frozen=True)
-class Match:
-    """A box of the frame, by its place in the frame's list, and a track that is there.
-
-    `alone` is False where several tracks share the box.
-    """
-
-    box: int
-    track: Track
-    alone: bool = True
+EXPECTED_S = 0.7  # for so long a track that is not seen is expected where it flew to
 
 
 @dataclass
@@ -125,9 +37,10 @@ class Tracker:
     `ended` holds the confirmed tracks that the last call ended.
     """
 
-    rule: TrackRule = TrackRule()
+    rule: TrackRule = field(default_factory=TrackRule)
     tracks: list[Track] = field(default_factory=list)
     ended: list[Track] = field(default_factory=list)
+    _trails: list[Trail] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def __call__(self, sightings: Sequence[Sighting], *, seconds: float) -> list[Match]:
@@ -136,188 +49,179 @@ class Tracker:
         Each box has at least one match.
         """
         self._end(seconds)
-        for track in self.tracks:
-            track.state.predict(seconds)
-        pairs = self._assigned(sightings, seconds)
-        shares = self._shared(sightings, pairs, seconds)
+        for one in (*self.tracks, *self._trails):
+            one.state.predict(seconds)
+        live = self._continued(sightings, seconds)
+        sharing = find_contacts(self.tracks, sightings, live, rule=self.rule, seconds=seconds)
+        self._identify(sightings, live, sharing, seconds)
         matches = []
         for index, sighting in enumerate(sightings):
-            matches += self._matches(index, sighting, pairs.get(index), shares, seconds)
+            matches += self._matches(index, sighting, live, sharing.get(index, []), seconds)
         self._drop_doubtful(seconds)
         return matches
 
     def close(self) -> list[Track]:
         """End every track; return the confirmed ones."""
         tracks, self.tracks = [track for track in self.tracks if track.confirmed], []
+        self._trails = []
         return tracks
 
     def _end(self, seconds: float) -> None:
-        gone = [t for t in self.tracks if seconds - t.seen_at > self.rule.gap_s]
+        # A thing that is back, and not known yet, may be one whose time ends meanwhile.
+        new = [t.opened for t in self._trails if not t.is_sure and not t.track.confirmed]
+        now = min(seconds, max(min(new, default=math.inf), seconds - 2 * self.rule.confirm_s))
+        gone = [track for track in self.tracks if now - track.seen_at > self.rule.gap_s]
         self.ended = [track for track in gone if track.confirmed]
         self.tracks = [track for track in self.tracks if track not in gone]
+        self._trails = [trail for trail in self._trails if trail.track in self.tracks]
 
     def _drop_doubtful(self, seconds: float) -> None:
         """Drop the tracks that were never confirmed, and are gone again."""
+        live = [trail.track for trail in self._trails]
         self.tracks = [
             track
             for track in self.tracks
-            if track.confirmed or seconds - track.seen_at <= self._doubt_s(track)
+            if track.confirmed or track in live or seconds - track.seen_at <= self._doubt_s(track)
         ]
 
     def _doubt_s(self, track: Track) -> float:
-        return self.rule.coast_s if self._is_firm(track) else 2 * self.rule.firm_s
+        return self.rule.coast_s if self.rule.is_firm(track) else 2 * self.rule.firm_s
 
-    def _assigned(self, sightings: Sequence[Sighting], seconds: float) -> dict[int, Track]:
-        """Return the track of each box that has one."""
-        near = [track for track in self.tracks if track.is_near(seconds, self.rule)]
-        costs = np.full((len(near), len(sightings)), np.inf)
-        for row, track in enumerate(near):
-            for column, sighting in enumerate(sightings):
-                looks, box = sighting.looks, sighting.box
-                # Where both fit, a thing that is known wins over one that may be noise.
-                doubt = 0.0 if self._is_firm(track) else DOUBT
-                costs[row, column] = doubt + cost(
-                    track.state, track.looks, box=box, box_looks=looks, shared=track.shared
-                )
-        return {column: near[row] for row, column in assign(costs, limit=LIMIT)}
+    def _continued(self, sightings: Sequence[Sighting], seconds: float) -> dict[int, Trail]:
+        """Return the trail of each box, old or new."""
+        live = link(self._trails, sightings, seconds=seconds)
+        broken = [trail for trail in self._trails if trail not in live.values()]
+        for trail in broken:
+            trail.missed += 1
+        self._trails = [trail for trail in self._trails if trail.missed <= MISSED]
+        lost = [t for t in self.tracks if t not in [trail.track for trail in live.values()]]
+        for index, sighting in enumerate(sightings):
+            if index not in live:
+                live[index] = self._open(sighting, seconds)
+                live[index].heirs = _heirs(sighting, lost, broken, seconds)
+        return live
 
-    def _shared(
-        self, sightings: Sequence[Sighting], pairs: dict[int, Track], seconds: float
-    ) -> dict[int, list[Track]]:
-        """Return the tracks of each box that holds more than one thing."""
-        shares = {
-            index: [track]
-            for index, track in pairs.items()
-            if self._is_foreign(track, sightings[index], seconds)
-        }
-        assigned = {track.number for track in pairs.values()}
-        for track in self.tracks:
-            if track.number in assigned or not self._may_share(track, seconds):
-                continue
-            covers = [track.state.covered_by(sighting.box) for sighting in sightings]
-            if not covers or max(covers) < SHARED:
-                continue
-            index = int(np.argmax(covers))
-            owner = pairs.get(index, track)
-            is_larger = sightings[index].box.area > LARGER * owner.state.area
-            if is_larger or (_is_hidden(owner, seconds) and _is_hidden(track, seconds)):
-                shares.setdefault(index, [owner] if owner is not track else []).append(track)
-        return shares
+    def _open(self, sighting: Sighting, seconds: float) -> Trail:
+        state = Kinematics.of(sighting.box, seconds=seconds)
+        memory = Memory.of(sighting.looks, weight=sighting.weight)
+        track = self._begin(state, memory, seconds, cut=sighting.cut)
+        trail = Trail(state, memory, track, seconds, sighting.cut, unsure_since=seconds)
+        self._trails.append(trail)
+        return trail
 
-    def _may_share(self, track: Track, seconds: float) -> bool:
-        if track.shares_since is not None:
-            return seconds - track.shares_since <= self.rule.share_s
-        return self._is_firm(track) and track.is_near(seconds, self.rule)
+    def _begin(self, state: Kinematics, memory: Memory, seconds: float, *, cut: bool) -> Track:
+        number = next(self._numbers)
+        track = Track(number, copy.copy(state), copy.copy(memory), seconds, seconds, cut)
+        self.tracks.append(track)
+        return track
 
-    def _is_foreign(self, track: Track, sighting: Sighting, seconds: float) -> bool:
-        """Tell whether a track's box holds something else too."""
-        if track.cut or not self._may_share(track, seconds):
-            return False
-        if track.shares_since is not None and seconds - track.shares_since > FOREIGN_S:
-            return False
-        growth = sighting.box.area / track.state.area
-        unlike = looks_cost(track.looks, sighting.looks)
-        return any(growth > ratio and unlike > looks for ratio, looks in FOREIGN)
+    def _identify(
+        self,
+        sightings: Sequence[Sighting],
+        live: Mapping[int, Trail],
+        sharing: Mapping[int, list[Track]],
+        seconds: float,
+    ) -> None:
+        """Find out which tracks the unsure trails are."""
+        unsure = [
+            Candidate(trail, sightings[i], i not in sharing and self._is_due(trail, seconds))
+            for i, trail in live.items()
+            if not trail.is_sure
+        ]
+        for one, track in clear_pairs(unsure, self._free(live)):
+            self._give(one.trail, track, seconds)
+        due = [one for one in unsure if one.is_due and not one.trail.is_sure]
+        for one, track in likely_pairs(due, self._free(live), rule=self.rule):
+            self._give(one.trail, track, seconds)
+        for one in due:
+            if not one.trail.is_sure:
+                self._confirm(one.trail, seconds)
+
+    def _free(self, live: Mapping[int, Trail]) -> list[Track]:
+        """Return the confirmed tracks that no trail is for sure."""
+        taken = [trail.track for trail in live.values() if trail.is_sure]
+        return [track for track in self.tracks if track.confirmed and track not in taken]
+
+    def _is_due(self, trail: Trail, seconds: float) -> bool:
+        track = trail.track
+        if track.confirmed and trail.unsure_since is not None:
+            return seconds - trail.unsure_since >= self.rule.decide_s - 1e-6
+        enough_s = seconds - track.began >= self.rule.confirm_s - 1e-6
+        return enough_s and track.hits + 1 >= self.rule.hits
+
+    def _give(self, trail: Trail, track: Track, seconds: float) -> None:
+        """A trail is a track. What was taken for it until now is another thing."""
+        trail.unsure_since = None
+        trail.holds.clear()
+        if trail.track is track:
+            return
+        for other in self._trails:
+            if other.track is track:
+                other.track = self._begin(other.state, other.memory, seconds, cut=other.cut)
+                other.unsure_since = seconds
+        if not trail.track.confirmed:
+            self.tracks.remove(trail.track)
+            track.pool.absorb(trail.track.pool)
+        trail.track = track
+        track.state, track.cut = copy.copy(trail.state), trail.cut
+        track.seen_at, track.held_since = seconds, None
+
+    def _confirm(self, trail: Trail, seconds: float) -> None:
+        """A trail is nothing that was known."""
+        if trail.track.confirmed:
+            trail.track = self._begin(trail.state, trail.memory, seconds, cut=trail.cut)
+        trail.track.confirmed, trail.unsure_since = True, None
 
     def _matches(
         self,
         index: int,
         sighting: Sighting,
-        track: Track | None,
-        shares: dict[int, list[Track]],
+        live: Mapping[int, Trail],
+        sharing: Sequence[Track],
         seconds: float,
     ) -> list[Match]:
-        if index in shares:
-            for one in shares[index]:
-                _share(one, sighting.box, seconds)
-            return [Match(index, one, alone=False) for one in shares[index]]
-        if track is None:
-            return [Match(index, self._begin(sighting, seconds))]
-        return [Match(index, self._follow(track, sighting, seconds))]
+        trail = live[index]
+        owners = [other.track for other in live.values()]
+        others = [track for track in sharing if track not in owners]
+        alone = not others and (trail.is_sure or not trail.track.confirmed)
+        if alone:
+            _learn(trail, sighting, seconds)
+        else:
+            trail.track.seen_at = seconds
+            trail.track.state.keep_within(sighting.box)
+        for track in others:
+            hold(track, sighting, seconds=seconds)
+        # A box of several known things is no new one.
+        inside = [*others] if others and not trail.track.confirmed else [trail.track, *others]
+        return [Match(index, track, alone=alone) for track in inside]
 
-    def _begin(self, sighting: Sighting, seconds: float) -> Track:
-        state = Kinematics.of(sighting.box, seconds=seconds)
-        track = Track(
-            next(self._numbers),
-            state,
+
+def _heirs(
+    sighting: Sighting, lost: Sequence[Track], broken: Sequence[Trail], seconds: float
+) -> list[Track]:
+    """Return the tracks that were expected at a box which no trail explains."""
+    near = [
+        track
+        for track in lost
+        if seconds - track.seen_at <= EXPECTED_S and place_cost(track.state, sighting.box) <= NEAR
+    ]
+    for trail in broken:
+        if trail.expects(sighting):
+            near += [track for track in (*trail.heirs, trail.track) if track in lost]
+    return [track for track in near if track.confirmed]
+
+
+def _learn(trail: Trail, sighting: Sighting, seconds: float) -> None:
+    """Take a box that is the track's alone."""
+    track = trail.track
+    if track.hits:
+        track.memory.add(
             sighting.looks,
-            seconds,
-            seconds,
-            sighting.weight,
-            sighting.cut,
+            weight=sighting.weight,
+            part=min(1.0, sighting.box.area / track.state.area),
+            cut=sighting.cut,
+            frame_s=seconds - track.seen_at,
         )
-        self.tracks.append(track)
-        return track
-
-    def _follow(self, track: Track, sighting: Sighting, seconds: float) -> Track:
-        frame_s = seconds - track.state.own_at
-        # A part of a thing that a post hides says little of its looks.
-        part = min(1.0, sighting.box.area / track.state.area)
-        weight = sighting.weight * part
-        track.weight += weight
-        least = LEAST_SHARE * part * (CUT if sighting.cut else 1.0)
-        share = max(least, weight / track.weight)
-        track.looks = _blended(track.looks, sighting.looks, weight=share)
-        track.state.update(sighting.box, frame_s=frame_s, cut=track.cut)
-        track.seen_at, track.cut = seconds, sighting.cut
-        track.shares_since = track.shared = None
-        track.hits += 1
-        if track.confirmed or not self._is_firm(track):
-            return track
-        track.confirmed = seconds - track.began >= self.rule.confirm_s - 1e-6
-        return self._continued(track, sighting, seconds)
-
-    def _is_firm(self, track: Track) -> bool:
-        """Whether it is hardly noise."""
-        enough_s = track.seen_at - track.began >= self.rule.firm_s - 1e-6
-        return track.confirmed or (enough_s and track.hits >= self.rule.hits)
-
-    def _continued(self, track: Track, sighting: Sighting, seconds: float) -> Track:
-        """Return the earlier track that a new one continues, or the new one."""
-        # While a thing passes a post, both of its parts may have been seen for a moment.
-        latest = seconds - 0.4 * (seconds - track.began)
-        lost = [t for t in self.tracks if t.confirmed and t.shown_at < latest]
-        excess = [self._unlikeness(t, track, sighting) for t in lost]
-        if not excess or min(excess) > 0:
-            return track
-        earlier = lost[int(np.argmin(excess))]
-        self.tracks.remove(track)
-        earlier.state, earlier.looks, earlier.seen_at = track.state, track.looks, track.seen_at
-        earlier.hits, earlier.weight = earlier.hits + track.hits, earlier.weight + track.weight
-        earlier.cut = track.cut
-        earlier.shares_since, earlier.shared, earlier.apart_at = None, None, -math.inf
-        earlier.pool.absorb(track.pool)
-        return earlier
-
-    def _unlikeness(self, lost: Track, track: Track, sighting: Sighting) -> float:
-        """Return by how much a track looks too different to be a lost one; 0 or less: the same.
-
-        Its newest box may look more like it: in the first ones it came into the frame.
-        """
-        costs = [looks_cost(lost.looks, looks) for looks in (track.looks, sighting.looks)]
-        # What was lost within the frame must still be there: its looks may differ more.
-        return min(costs) - self.rule.alike * (1.0 if lost.cut else WITHIN)
-
-
-def _share(track: Track, box: Box, seconds: float) -> None:
-    track.seen_at, track.shared = seconds, box
-    track.state.keep_within(box)
-    if track.shares_since is None:
-        track.shares_since = seconds
-    if box.area > LARGER * track.state.area:
-        track.apart_at = seconds
-
-
-def _is_hidden(track: Track, seconds: float) -> bool:
-    """Tell whether a track shared a box for two a moment ago: it may be before or behind another.
-
-    The box is then no larger than that of one.
-    """
-    return track.shares_since is not None and seconds - track.apart_at <= HIDDEN_S
-
-
-def _blended(old: Looks, new: Looks, *, weight: float) -> Looks:
-    return Looks(
-        np.asarray(old.colours + (new.colours - old.colours) * weight, np.float32),
-        old.p + (new.p - old.p) * weight,
-    )
+    track.state, track.cut = copy.copy(trail.state), sighting.cut
+    track.seen_at, track.held_since = seconds, None
+    track.hits += 1

@@ -25,7 +25,7 @@ from finedge.runtime.stream import pipeline as pipeline_module
 from finedge.runtime.stream.objects import ObjectResults, ObjectRules
 from finedge.runtime.stream.pipeline import Detections, Pipeline, Silence
 from finedge.runtime.stream.results import Results
-from finedge.runtime.track.tracker import TrackRule
+from finedge.runtime.track.track import TrackRule
 
 FPS = 10.0
 RED, BLUE = (210, 30, 40), (30, 50, 210)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from finedge.runtime.find.box import Box
 from finedge.runtime.track.assign import assign
 from finedge.runtime.track.colours import BINS, colours_of
-from finedge.runtime.track.cost import Looks
 from finedge.runtime.track.kinematics import Kinematics
-from finedge.runtime.track.tracker import Sighting, Tracker, TrackRule
+from finedge.runtime.track.looks import Looks
+from finedge.runtime.track.track import Sighting, TrackRule
+from finedge.runtime.track.tracker import Tracker
 
 RATES = pytest.mark.parametrize("fps", [5.0, 15.0, 30.0])
 Path = Callable[[float], Box | None]  # where a thing is at a time; None: hidden
@@ -121,6 +122,77 @@ def test_tracks_share_a_box_while_they_touch_and_part_with_their_looks() -> None
     assert numbers[10:] == [[1, 2]] * 80  # both are there all the time
     assert not all(alone)
     assert alone[-1]
+
+
+@RATES
+def test_a_thing_that_comes_while_another_leaves_is_not_taken_for_it(fps: float) -> None:
+    """They meet at the edge, share a box there, and the new one goes on alone."""
+    tracker, tracks = Tracker(), {}
+    for index in range(round(5 * fps)):
+        t = index / fps
+        leaves, comes = 400 + 150 * t, 1200 - 150 * t
+        if t < 2.4:
+            boxes = [(0, at(leaves))]
+        elif t < 2.9:
+            left, right = sorted((round(leaves), round(comes)))
+            boxes = [(3, Box(left - 30, 70, right - left + 60, 60))]
+        else:
+            boxes = [(1, at(comes))]
+        matches = tracker([Sighting(box, looks(kind)) for kind, box in boxes], seconds=t)
+        for match in matches:
+            if match.alone and match.track.confirmed:
+                tracks.setdefault(boxes[match.box][0], set()).add(match.track.number)
+    assert len(tracks[0]) == len(tracks[1]) == 1
+    assert tracks[0] != tracks[1]
+
+
+@RATES
+def test_a_thing_that_is_elsewhere_at_once_is_known_from_one_box(fps: float) -> None:
+    tracker = Tracker()
+    for index in range(round(2 * fps)):
+        tracker([Sighting(at(100), looks(0))], seconds=index / fps)
+    (match,) = tracker([Sighting(at(900), looks(0))], seconds=2.0)
+    assert (match.track.number, match.alone) == (1, True)
+
+
+def test_a_thing_that_turns_round_keeps_its_track() -> None:
+    def turned(t: float) -> Looks:
+        share = min(1.0, max(0.0, t / 2 - 1))
+        one, other = looks(0), looks(1)
+        colours = one.colours + (other.colours - one.colours) * share
+        return Looks(colours.astype(np.float32), one.p + (other.p - one.p) * share)
+
+    tracker, seen = Tracker(), set()
+    for index in range(75):
+        t = index / 15
+        seen |= {m.track.number for m in tracker([Sighting(at(100), turned(t))], seconds=t)}
+    assert seen == {1}
+
+
+def test_a_thing_that_is_back_before_the_gap_ends_is_waited_for() -> None:
+    """Its first boxes are cut by the edge of the frame. So its looks are known after the gap."""
+    tracker = Tracker()
+    for index in range(30):
+        tracker([Sighting(at(100), looks(0))], seconds=index / 15)
+    for index in range(14):
+        t = 1.95 + 2.9 + index / 15
+        is_cut = index < 5
+        kind = 2 if is_cut else 0
+        (match,) = tracker([Sighting(at(100), looks(kind), cut=is_cut)], seconds=t)
+        assert tracker.ended == []
+    assert match.track.number == 1
+
+
+def test_a_box_of_two_counts_for_neither() -> None:
+    tracker = Tracker()
+    for index in range(30):
+        boxes = [Sighting(at(200), looks(0)), Sighting(at(330), looks(1))]
+        matches = tracker(boxes, seconds=index / 15)
+    assert [match.alone for match in matches] == [True, True]
+    before = [match.track.memory.looks.p for match in matches]
+    matches = tracker([Sighting(Box(170, 70, 190, 60), looks(3))], seconds=2.0)
+    assert [(match.track.number, match.alone) for match in matches] == [(1, False), (2, False)]
+    assert [match.track.memory.looks.p for match in matches] == before
 
 
 def test_an_ended_track_is_reported_once() -> None:
