@@ -66,6 +66,9 @@ class Trail:
                 cut=sighting.cut,
                 frame_s=frame_s,
             )
+        if sighting.cut and not self.cut and self.is_sure:
+            # It may leave now, and another one may come there: the edge hides which one it is.
+            self.unsure_since = seconds
         self.cut, self.missed = sighting.cut, 0
 
     def expects(self, sighting: Sighting) -> bool:

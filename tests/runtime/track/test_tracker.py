@@ -183,6 +183,20 @@ def test_a_thing_that_is_back_before_the_gap_ends_is_waited_for() -> None:
     assert match.track.number == 1
 
 
+def test_what_comes_over_the_edge_is_not_taken_for_what_leaves_there() -> None:
+    """Both are cut by the edge of the frame, in the same place, one after the other."""
+    tracker, numbers = Tracker(), set()
+    for index in range(30):
+        tracker([Sighting(at(100), looks(0))], seconds=index / 15)
+    for index in range(30, 60):
+        sighting = Sighting(at(100), looks(1), cut=index < 34)
+        (match,) = tracker([sighting], seconds=index / 15)
+        if match.alone and match.track.confirmed:
+            numbers.add(match.track.number)
+    assert len(numbers) == 1
+    assert 1 not in numbers
+
+
 def test_a_box_of_two_counts_for_neither() -> None:
     tracker = Tracker()
     for index in range(30):
