@@ -38,7 +38,7 @@ def clear_pairs(
     """Yield whom a box shows beyond doubt, the most alike first."""
     unlike = np.array([[_unlike(one, track) for track in tracks] for one in candidates])
     while unlike.size and unlike.min() <= SURE:
-        row, column = np.unravel_index(unlike.argmin(), unlike.shape)
+        row, column = divmod(int(unlike.argmin()), len(tracks))
         second = np.delete(unlike[row], column).min(initial=np.inf)
         is_clear = second - unlike[row, column] >= MARGIN
         unlike[row] = np.inf

@@ -49,8 +49,8 @@ class Tracker:
         Each box has at least one match.
         """
         self._end(seconds)
-        for one in (*self.tracks, *self._trails):
-            one.state.predict(seconds)
+        for state in [one.state for one in self.tracks] + [one.state for one in self._trails]:
+            state.predict(seconds)
         live = self._continued(sightings, seconds)
         sharing = find_contacts(self.tracks, sightings, live, rule=self.rule, seconds=seconds)
         self._identify(sightings, live, sharing, seconds)
