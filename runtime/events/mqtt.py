@@ -39,7 +39,7 @@ from finedge.runtime.events.home_assistant import (
     status_topic,
 )
 from finedge.runtime.events.mqtt_address import Broker, check_topic
-from finedge.runtime.events.notice import Counts, Notice, NoticeSink
+from finedge.runtime.events.notice import Counts, Notice, NoticeSink, Problem
 from finedge.runtime.events.outbox import SIZE, Outbox, Undelivered
 from finedge.runtime.events.outputs import EventOutputs
 from finedge.runtime.machine.packages import PackageMissing, load_package
@@ -83,7 +83,7 @@ class Mqtt:
         self._answers: list[int] = []
         self._lock = threading.Lock()  # of the states
         self._latest: dict[int, tuple[str, bytes]] = {}  # record and crop that are not retained
-        self._problem, self.connections, self._subscribed = "", 0, False
+        self._problem, self.connections, self._subscribed = Problem(), 0, False
         self._day_check, self._published_today = time.monotonic() + FIRST_DAY_CHECK_S, False
         self._client = self._make_client()
         self._outbox = Outbox("mqtt", self._publish, release=self._leave, size=size)
@@ -120,7 +120,7 @@ class Mqtt:
     @property
     def counts(self) -> Counts:
         """What became of the notices so far."""
-        return self._outbox.counts
+        return self._problem.shown(self._outbox.counts)
 
     def _publish(self, notice: Notice) -> None:
         """Publish an event and wait for the broker's answer, also over many connections."""
@@ -203,9 +203,9 @@ class Mqtt:
             self._say(f"{self._broker.name} refuses the connection: {reason}", _advice(str(reason)))
             return
         self.connections += 1
-        if self._problem:
+        if self._problem.text:
             log.info("--mqtt: connected to %s again", self._broker.name)
-        self._problem = ""
+        self._problem.end()
         self._retain(status_topic(self._broker.topic), ONLINE)
         if self._prefix:
             for topic, payload in discovery(
@@ -251,10 +251,10 @@ class Mqtt:
 
     def _say(self, problem: str, fix: str = "the events wait, and it is tried again") -> None:
         """Say a problem once, until a connection is made."""
-        if not self._problem:
+        if not self._problem.text:
             expected = "a broker that takes the connection"
             log.warning("--mqtt: %s", SystemProblem(problem, expected=expected, fix=fix))
-        self._problem = problem
+        self._problem.begin(problem)
 
 
 def _advice(reason: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -46,11 +47,44 @@ class Counts:
         delivered: those that arrived.
         lost: those that were dropped or refused.
         waiting: those in its queue.
+        problem: what is wrong now, in words; "" where nothing is.
+        problem_s: for how long, in s.
     """
 
     delivered: int = 0
     lost: int = 0
     waiting: int = 0
+    problem: str = field(default="", compare=False)
+    problem_s: float = field(default=0.0, compare=False)
+
+
+class Problem:
+    """What is wrong with a sink now, and since when. Any thread may read it."""
+
+    def __init__(self) -> None:
+        self._now: tuple[str, float] | None = None  # the words, and when it began
+
+    @property
+    def text(self) -> str:
+        """The newest words; "" where nothing is wrong."""
+        now = self._now
+        return "" if now is None else now[0]
+
+    def begin(self, text: str) -> None:
+        """Take a problem. Other words for the same trouble do not begin it again."""
+        began = time.monotonic() if self._now is None else self._now[1]
+        self._now = text, began
+
+    def end(self) -> None:
+        """Nothing is wrong any more."""
+        self._now = None
+
+    def shown(self, counts: Counts) -> Counts:
+        """Return the counts with this problem, if there is one."""
+        now = self._now
+        if now is None:
+            return counts
+        return replace(counts, problem=now[0], problem_s=time.monotonic() - now[1])
 
 
 class NoticeSink(Protocol):

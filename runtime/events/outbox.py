@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from finedge.errors import SystemProblem
-from finedge.runtime.events.notice import Counts, Notice
+from finedge.runtime.events.notice import Counts, Notice, Problem
 from finedge.runtime.sinks import Result
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._delivered, self._lost, self._busy, self._bytes = 0, 0, 0, 0
         self._until: float | None = None  # the end of the last tries, once it closes
-        self._problem = ""  # what was said and is not over
+        self._problem = Problem()  # what was said and is not over
         self._overflowed = False
         self._thread = threading.Thread(target=self._run, name=f"finedge-{name}", daemon=True)
         self._thread.start()
@@ -101,7 +101,8 @@ class Outbox:
     def counts(self) -> Counts:
         """What became of the notices so far."""
         with self._changed:
-            return Counts(self._delivered, self._lost, len(self._queue) + self._busy)
+            counts = Counts(self._delivered, self._lost, len(self._queue) + self._busy)
+        return self._problem.shown(counts)
 
     @property
     def closing(self) -> bool:
@@ -223,12 +224,13 @@ class Outbox:
         return self._until is None or time.monotonic() < self._until
 
     def _say(self, error: Undelivered) -> None:
-        if not error.what or error.what == self._problem:
+        if not error.what or error.what == self._problem.text:
             return
-        self._problem = error.what
+        self._problem.begin(error.what)
         log.warning("--%s: %s", self.name, error)
 
     def _say_over(self) -> None:
-        if self._problem:
+        if self._problem.text:
             log.info("--%s works again", self.name)
-        self._problem, self._overflowed = "", False
+        self._problem.end()
+        self._overflowed = False

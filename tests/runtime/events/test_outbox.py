@@ -43,8 +43,10 @@ def test_a_receiver_that_is_away_gets_all_in_order_and_is_said_once(
         box.write(make_notice(number))
     wait_until(lambda: receiver.tries > 3)
     assert box.counts == Counts(0, 0, 5)
+    assert (box.counts.problem, box.counts.problem_s > 0) == ("it is away", True)
     receiver.problem = None
     wait_until(lambda: box.counts == Counts(5, 0, 0))
+    assert box.counts.problem == ""
     box.close()
     assert receiver.tracks == [0, 1, 2, 3, 4]
     assert [r.getMessage() for r in caplog.records] == ["--mail: it is away", "--mail works again"]
