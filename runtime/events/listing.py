@@ -137,6 +137,29 @@ class Listing:
         names = ("day", "label", "visits", "best_p")
         return [dict(zip(names, row, strict=True)) for row in rows]
 
+    def before(
+        self, seconds: float | None, *, source: str | None, label: str | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Return the records of visits that began before a time, the newest first.
+
+        None stands for any time, any source, any label. `source` is the whole name.
+        """
+        wanted = {"started_at < ?": seconds, "source = ?": source, "label = ?": label}
+        asked = {text: value for text, value in wanted.items() if value is not None}
+        rows = self._connection.execute(
+            f"SELECT record FROM events WHERE {' AND '.join(asked) or '1'}"
+            " ORDER BY started_at DESC LIMIT ?",
+            (*asked.values(), limit),
+        )
+        return [self._record(record) for (record,) in rows]
+
+    def began(self, first: float, last: float) -> list[tuple[str, str, str]]:
+        """Return id, source and label of the visits that began in [first, last), s since 1970."""
+        return self._connection.execute(
+            "SELECT id, source, label FROM events WHERE started_at >= ? AND started_at < ?",
+            (first, last),
+        ).fetchall()
+
     def crop(self, event_id: str) -> bytes | None:
         """Return the best crop of a visit, a JPEG."""
         query = "SELECT jpeg FROM crops WHERE id = ?"

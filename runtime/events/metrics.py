@@ -1,8 +1,8 @@
-"""Counts of a run for Prometheus, at http://ADDRESS/metrics.
+"""Counts of a run for Prometheus: at http://ADDRESS/metrics, and on the live page's address.
 
-Whoever reaches the address can read the counts, and nothing else: no picture, no password. The
-number of time series is bounded: a source has at most `MAX_LABELS` labels, and later ones count as
-`other`.
+Whoever reaches ADDRESS can read the counts, and nothing else: no picture, no password. The live
+page serves them to those who may see the page. The number of time series is bounded: a source has
+at most `MAX_LABELS` labels, and later ones count as `other`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finedge import __version__
 from finedge.errors import SystemProblem
 from finedge.runtime.events.notice import Counts, Notice, NoticeSink
 from finedge.runtime.events.outputs import EventOutputs
 from finedge.runtime.machine.packages import PackageMissing, load_package
-from finedge.runtime.serve.access import parse_address, url
+from finedge.runtime.serve.access import Address, parse_address, url
 from finedge.runtime.sinks import Context, Result
 from finedge.sanitize import printable
+
+if TYPE_CHECKING:
+    from finedge.runtime.serve.server import WebServer
 
 PATH = "/metrics"
 HEADERS = {
@@ -81,9 +84,10 @@ class Metrics:
     """Counts results and events, and serves the counts.
 
     Args:
-        address: HOST:PORT; port 0 lets the system choose.
         context: of the run.
         sinks: whose queues are shown.
+        address: HOST:PORT; port 0 lets the system choose. Without it nothing is served here: the
+            live page serves `text`.
 
     Raises:
         UsageError: the address has another form.
@@ -92,38 +96,19 @@ class Metrics:
 
     name = "metrics"
 
-    def __init__(self, address: str, context: Context, *, sinks: Sequence[NoticeSink] = ()) -> None:
-        try:
-            self._core = load_package("prometheus_client.core")
-            self._text = load_package("prometheus_client.exposition")
-        except PackageMissing as error:
-            raise SystemProblem(
-                "--metrics needs the package prometheus-client",
-                fix="pip install 'finedge[events]'",
-            ) from error
+    def __init__(
+        self, context: Context, *, sinks: Sequence[NoticeSink] = (), address: str | None = None
+    ) -> None:
         self._lock, self._context, self._sinks = threading.Lock(), context, tuple(sinks)
         self._names = _unique(context.names)
         self._sources = [SourceCounts() for _ in context.names]
         self._written = 0
-        try:
-            from starlette.applications import Starlette
-            from starlette.responses import Response
-            from starlette.routing import Route
-
-            from finedge.runtime.serve.server import WebServer
-        except ModuleNotFoundError as error:
-            raise SystemProblem(
-                f"--metrics needs the package '{error.name}'",
-                fix="pip install 'finedge[events]'",
-            ) from error
-
-        def answer(request: Any) -> Response:
-            return Response(self.text(), headers=HEADERS)
-
-        endpoint = parse_address(address)
-        app = Starlette(routes=[Route(PATH, answer, methods=["GET"])])
-        self._server = WebServer(app, endpoint)
-        self.url = url(endpoint.host, self._server.port).rstrip("/") + PATH
+        self._server: WebServer | None = None
+        if address is not None:
+            _packages()
+            endpoint = parse_address(address)
+            self._server = _served(endpoint, self.text)
+            self.url = url(endpoint.host, self._server.port).rstrip("/") + PATH
 
     def see(self, result: Result) -> None:
         """Count a result."""
@@ -141,7 +126,8 @@ class Metrics:
 
     def close(self) -> None:
         """Close the port, in bounded time."""
-        self._server.stop()
+        if self._server is not None:
+            self._server.stop()
 
     @property
     def counts(self) -> Counts:
@@ -149,15 +135,20 @@ class Metrics:
         return Counts(delivered=self._written)
 
     def text(self) -> bytes:
-        """Return the counts in Prometheus's text format."""
-        registry = self._core.CollectorRegistry(auto_describe=False)
+        """Return the counts in Prometheus's text format.
+
+        Raises:
+            SystemProblem: prometheus_client is missing.
+        """
+        core, exposition = _packages()
+        registry = core.CollectorRegistry(auto_describe=False)
         registry.register(self)
-        text: bytes = self._text.generate_latest(registry)
+        text: bytes = exposition.generate_latest(registry)
         return text
 
     def collect(self) -> Iterator[Any]:
         """Yield the metrics: prometheus_client calls it."""
-        core = self._core
+        core, _ = _packages()
         info = core.InfoMetricFamily("finedge", "the program and the bundle")
         info.add_metric([], {"version": __version__, "bundle": printable(self._context.title)})
         yield info
@@ -207,12 +198,44 @@ class Metrics:
         delivered = counter("finedge_sink_delivered", "events that arrived", labels=by)
         lost = counter("finedge_sink_lost", "events that were dropped or refused", labels=by)
         waiting = gauge("finedge_sink_waiting", "events in the queue", labels=by)
+        works = gauge("finedge_sink_up", "1 where it works, 0 with a problem", labels=by)
         for sink in self._sinks:
             counts = sink.counts
             delivered.add_metric([sink.name], counts.delivered)
             lost.add_metric([sink.name], counts.lost)
             waiting.add_metric([sink.name], counts.waiting)
-        yield from (delivered, lost, waiting)
+            works.add_metric([sink.name], 0 if counts.problem else 1)
+        yield from (delivered, lost, waiting, works)
+
+
+def _packages() -> tuple[Any, Any]:
+    """Return the two modules of prometheus_client that write its text."""
+    try:
+        core = load_package("prometheus_client.core")
+        return core, load_package("prometheus_client.exposition")
+    except PackageMissing as error:
+        raise SystemProblem(
+            "/metrics needs the package prometheus-client", fix="pip install 'finedge[events]'"
+        ) from error
+
+
+def _served(address: Address, text: Callable[[], bytes]) -> WebServer:
+    """Serve the text, and nothing else."""
+    try:
+        from starlette.applications import Starlette
+        from starlette.responses import Response
+        from starlette.routing import Route
+
+        from finedge.runtime.serve.server import WebServer
+    except ModuleNotFoundError as error:
+        raise SystemProblem(
+            f"--metrics needs the package '{error.name}'", fix="pip install 'finedge[events]'"
+        ) from error
+
+    def answer(request: Any) -> Response:
+        return Response(text(), headers=HEADERS)
+
+    return WebServer(Starlette(routes=[Route(PATH, answer, methods=["GET"])]), address)
 
 
 def _unique(names: Sequence[str]) -> list[str]:
@@ -227,7 +250,12 @@ def _unique(names: Sequence[str]) -> list[str]:
 def open_metrics(
     outputs: EventOutputs, context: Context, *, opened: Sequence[NoticeSink]
 ) -> NoticeSink | None:
-    """Return the sink of --metrics."""
-    if outputs.metrics is None:
-        return None
-    return Metrics(outputs.metrics, context, sinks=opened)
+    """Return the sink of --metrics. A live page needs one too, and then one server suffices."""
+    if context.page is None:
+        if outputs.metrics is None:
+            return None
+        return Metrics(context, sinks=opened, address=outputs.metrics)
+    own = outputs.metrics
+    if own is not None and parse_address(own) == parse_address(context.page):
+        own = None
+    return Metrics(context, sinks=opened, address=own)

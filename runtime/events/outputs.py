@@ -29,6 +29,7 @@ class EventOutputs:
         webhook: POST each event as JSON to this http or https address. FINEDGE_WEBHOOK_KEY signs
             the requests.
         metrics: serve counts for Prometheus at this address, e.g. 127.0.0.1:9100, under /metrics.
+            With --serve, the page's address has them too.
         clips: write the best crop of each visit to this folder, as DIR/DAY/TIME-LABEL.jpg.
         clip_before_s: also write a video of each visit there, that begins so many seconds earlier.
         clips_max_mib: the size of all crops and clips there. The oldest are removed first; other

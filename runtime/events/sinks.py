@@ -10,7 +10,7 @@ from typing import Protocol
 
 from finedge.runtime.events.clips import Clips, open_clips
 from finedge.runtime.events.event import Event
-from finedge.runtime.events.metrics import open_metrics
+from finedge.runtime.events.metrics import Metrics, open_metrics
 from finedge.runtime.events.mqtt import open_mqtt
 from finedge.runtime.events.notice import Counts, Notice, NoticeSink
 from finedge.runtime.events.outputs import EventOutputs
@@ -77,6 +77,11 @@ class EventSinks:
     def counts(self) -> dict[str, Counts]:
         """What became of the events, by sink."""
         return {sink.name: sink.counts for sink in self.sinks}
+
+    @property
+    def metrics(self) -> Metrics | None:
+        """The counts for Prometheus, where there are any."""
+        return next((sink for sink in self.sinks if isinstance(sink, Metrics)), None)
 
 
 @contextmanager

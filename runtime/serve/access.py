@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import os
@@ -16,6 +17,7 @@ from finedge.errors import UsageError
 ADDRESS_FORM = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+)):(\d{1,5})")
 HOST_FORM = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::\d{1,5})?")
 EXPECTED = "HOST:PORT, like 127.0.0.1:8080 or [::1]:8080"
+ROUNDS = 100_000  # of the cookie's secret: some 50 ms, once
 TOKEN_FORM = re.compile(r"[A-Za-z0-9_-]{16,128}")  # a URL needs no escapes for it
 
 
@@ -95,8 +97,9 @@ class AccessGate:
 
     Without a token, only requests whose Host names this machine pass. That keeps out a foreign
     page that points its own name at 127.0.0.1 (DNS rebinding). With a token, a browser shows it
-    once as `?token=`. From then on a cookie with another secret stands for it, until the program
-    ends. So the token stays out of the browser's later requests.
+    once as `?token=`. From then on a cookie with another secret stands for it. So the token stays
+    out of the browser's later requests. The secret is made of the token: a page that is open goes
+    on when the program is started again with the same token.
     """
 
     def __init__(self, token: str | None) -> None:
@@ -106,7 +109,7 @@ class AccessGate:
                 expected="16 to 128 letters, digits, '-' or '_'",
                 fix="leave it out: a random one is then made and logged",
             )
-        self._token, self._session = token, secrets.token_urlsafe(32)
+        self._token, self._session = token, "" if token is None else _session_of(token)
 
     @property
     def wants_token(self) -> bool:
@@ -147,6 +150,11 @@ def bearer(headers: Mapping[str, str]) -> str:
 def cookie_name(port: int) -> str:
     """Return the cookie's name: browsers share cookies between the ports of a host."""
     return f"finedge-{port}"
+
+
+def _session_of(token: str) -> str:
+    """Return the secret of the cookie. Who has it cannot compute the token, nor soon guess it."""
+    return hashlib.pbkdf2_hmac("sha256", token.encode(), b"finedge cookie", ROUNDS).hex()
 
 
 def _same(first: str, second: str) -> bool:

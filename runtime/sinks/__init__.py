@@ -26,24 +26,28 @@ def _open_live(outputs: Outputs, context: Context) -> Sink | None:
     if outputs.serve is None:
         return None
     try:
+        from finedge.runtime.sinks.live.archive import Archive
         from finedge.runtime.sinks.live.page import LivePage  # a web server: most runs have none
     except ModuleNotFoundError as error:
         raise SystemProblem(
             f"--serve needs the package '{error.name}'", fix="pip install 'finedge[serve]'"
         ) from error
 
+    archive = None
+    if context.store is not None:
+        archive = Archive(context.store, cameras=context.names)
     cameras = context.names if len(context.names) > 1 else ()
-    page = LivePage(
+    return LivePage(
         outputs.serve,
         token=given_token(outputs.token),
         title=context.title,
         cameras=cameras,
         quiet_s=context.quiet_s,
         classifier=context.classifier,
+        archive=archive,
+        reports=context.reports,
+        metrics=context.metrics,
     )
-    if context.store is not None:
-        page.restore(context.store, cameras=context.names)
-    return page
 
 
 # Each function opens its sink, or returns None where the options do not ask for it. Results are

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.events.event import Event
+
+if TYPE_CHECKING:
+    from finedge.runtime.events.notice import Counts  # it reads results, as sinks do
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,10 @@ class Context:
         stop: ends the run.
         quiet_s: a healthy run gives a result at least this often.
         classifier: what runs, for a sink that answers more than frames; any thread may call it.
-        store: the file that keeps visits, for a sink that shows those of earlier runs; it may not
-            be there yet.
+        store: the file that keeps visits, for a sink that shows those of earlier runs.
+        page: the address of the live page, for a sink of events that it serves.
+        reports: says what became of the events, by sink.
+        metrics: the counts for Prometheus.
     """
 
     title: str
@@ -116,3 +121,6 @@ class Context:
     quiet_s: float = 0.0
     classifier: Classifier | None = None
     store: Path | None = None
+    page: str | None = None
+    reports: Callable[[], Mapping[str, Counts]] = dict
+    metrics: Callable[[], bytes] | None = None

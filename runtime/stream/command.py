@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -265,11 +265,14 @@ class Run:
 def _run(run: Run, *, outputs: Outputs, event_outputs: EventOutputs, quiet_s: float) -> bool:
     """Write every result to every sink; return whether a signal ended the run."""
     pipeline, results = run.pipeline, run.results
-    context = _context(pipeline, results, quiet_s=quiet_s, store=event_outputs.store)
+    context = _context(
+        pipeline, results, quiet_s=quiet_s, store=event_outputs.store, page=outputs.serve
+    )
     try:
         with (
-            open_sinks(outputs, context) as sinks,
+            # First: the live page shows how they do, and what the store keeps.
             open_event_sinks(event_outputs, context) as events,
+            open_sinks(outputs, _with_events(context, events)) as sinks,
             pipeline,
             stop_on_signals(pipeline.stop) as interrupted,
         ):
@@ -304,7 +307,12 @@ def _write_all(
 
 
 def _context(
-    pipeline: Pipeline, results: Results, *, quiet_s: float, store: Path | None
+    pipeline: Pipeline,
+    results: Results,
+    *,
+    quiet_s: float,
+    store: Path | None,
+    page: str | None,
 ) -> Context:
     infos = [source.info for source in results.sources]
     return Context(
@@ -316,6 +324,16 @@ def _context(
         quiet_s=quiet_s,
         classifier=results.classifier,
         store=store,
+        page=page,
+    )
+
+
+def _with_events(context: Context, events: EventSinks) -> Context:
+    metrics = events.metrics
+    return replace(
+        context,
+        reports=lambda: events.counts,
+        metrics=None if metrics is None else metrics.text,
     )
 
 

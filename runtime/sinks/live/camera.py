@@ -23,9 +23,10 @@ RATE_S = 5.0  # frames a second are counted over this time
 STATISTICS_S = 1.0  # the histograms are made at most this often, however many browsers ask
 PICTURES_PER_S = 8.0  # JPEGs are made at most this often
 MAX_LABELS, MAX_LABEL = 5, 200  # of the answer that goes with a picture
+MAX_THINGS, MAX_BOX_LABEL = 16, 60  # boxes of a picture; the answer is a header of some kB
 
 WINDOW = 1024  # frames; enough for a p99 at 99 % confidence
-STAGES = ("age", "decode", "preprocess", "infer", "post")
+STAGES = ("age", "decode", "find", "preprocess", "infer", "post")
 LOWEST_MS, DECADES, BINS_PER_DECADE = 0.1, 5, 8
 PERCENTS = (50, 95, 99)
 
@@ -104,8 +105,8 @@ class CameraState:
         self._started = time.monotonic()
         self._record: dict[str, Any] | None = None
         self._written_at = self._started
-        # Its number, its record, its pixels, and when it was captured.
-        self._newest: tuple[int, dict[str, Any], NDArray[np.uint8], float] | None = None
+        # Its number, the result, its pixels, and when it was captured.
+        self._newest: tuple[int, Result, NDArray[np.uint8], float] | None = None
         self._times: deque[float] = deque()
         self._latencies, self._counts = LatencyWindow(), CameraCounts()
         self._picture: LivePicture | None = None
@@ -124,7 +125,7 @@ class CameraState:
             self._times.append(now)
             self._forget(now)
             captured_at = now - (result.record["age_ms"] or 0.0) / 1e3
-            self._newest = (self._counts.classified, result.record, result.image, captured_at)
+            self._newest = (self._counts.classified, result, result.image, captured_at)
 
     def state(self) -> dict[str, Any]:
         """Return status, rates and latencies as plain data.
@@ -179,11 +180,11 @@ class CameraState:
         now = time.monotonic()
         if newest is None or now - self._encoded_at < 1 / PICTURES_PER_S:
             return
-        number, record, image, captured_at = newest
+        number, result, image, captured_at = newest
         if self._picture is not None and self._picture.number == number:
             return
         self._encoded_at = now
-        self._picture = LivePicture(number, _answer(record, image), to_jpeg(image), captured_at)
+        self._picture = LivePicture(number, _answer(result, image), to_jpeg(image), captured_at)
 
     def _latency(self, now: float) -> dict[str, Any]:
         with self._summing:
@@ -231,7 +232,8 @@ def _status(record: dict[str, Any], *, overdue_s: float) -> str:
     return "stalled" if overdue_s > STALLED_S else str(record["status"])
 
 
-def _answer(record: dict[str, Any], image: NDArray[np.uint8]) -> str:
+def _answer(result: Result, image: NDArray[np.uint8]) -> str:
+    record = result.record
     top = [{"label": str(t["label"])[:MAX_LABEL], "p": t["p"]} for t in record["top"][:MAX_LABELS]]
     answer = {
         "frame": record["frame"],
@@ -239,5 +241,15 @@ def _answer(record: dict[str, Any], image: NDArray[np.uint8]) -> str:
         "top": top,
         "size": [image.shape[1], image.shape[0]],
         "roi": record.get("roi"),
+        "things": None
+        if result.things is None
+        else [_thing(t) for t in result.things[:MAX_THINGS]],
     }
     return json.dumps(answer)
+
+
+def _thing(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the box of a thing, [x, y, w, h] in pixels of the frame, and its answer."""
+    best = line["top"][0]
+    label = str(best["label"])[:MAX_BOX_LABEL]
+    return {"box": line["box"], "status": line["status"], "label": label, "p": best["p"]}

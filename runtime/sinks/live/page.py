@@ -6,26 +6,29 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
-from pathlib import Path
 
 from finedge.runtime.classifier import Classifier
-from finedge.runtime.events.listing import Filter, Listing
 from finedge.runtime.serve.access import AccessGate, choose_token, parse_address, url
 from finedge.runtime.serve.app import create_app
 from finedge.runtime.serve.batcher import Batcher, BatchLimits
 from finedge.runtime.serve.classify import ClassifyRoutes
 from finedge.runtime.serve.server import WebServer
 from finedge.runtime.sinks.base import Result
+from finedge.runtime.sinks.live.archive import Archive
+from finedge.runtime.sinks.live.attention import CropAttention
 from finedge.runtime.sinks.live.routes import PageRoutes
-from finedge.runtime.sinks.live.state import LiveState
-from finedge.runtime.sinks.live.visits import MAX_VISITS, VisitLog
+from finedge.runtime.sinks.live.state import LiveState, Reports
+from finedge.runtime.sinks.live.visits import VisitLog
 
 log = logging.getLogger(__name__)
 
 # A picture of a request delays the frames of a camera by one inference at most.
 BESIDE_CAMERAS = BatchLimits(batch=1, wait_ms=0.0, queue=16)
+
+
+SCRIPTS = ("page.js", "numbers.js", "timeline.js")
 
 
 class LivePage:
@@ -41,8 +44,11 @@ class LivePage:
         cameras: the names of the sources, in their order. Without them a tile has the "source" of
             its newest line.
         quiet_s: for how long a healthy run may give no result.
-        classifier: answers `POST /classify` beside the page; its session is also called by the
-            run, from another thread.
+        classifier: answers `POST /classify` beside the page, and its bundle draws the attention of
+            crops; its session is also called by the run, from another thread.
+        archive: the visits that the store keeps.
+        reports: says what became of the events, by sink.
+        metrics: the counts for Prometheus, for `/metrics`.
 
     Raises:
         UsageError: the address or the token has the wrong form.
@@ -58,14 +64,27 @@ class LivePage:
         cameras: Sequence[str] = (),
         quiet_s: float = 0.0,
         classifier: Classifier | None = None,
+        archive: Archive | None = None,
+        reports: Reports = dict,
+        metrics: Callable[[], bytes] | None = None,
     ) -> None:
         endpoint = parse_address(address)
         secret, is_random = choose_token(token, endpoint)
         gate = AccessGate(secret)
         html, policy = load_page()
-        self._state = LiveState(title, cameras=cameras, quiet_s=quiet_s)
-        self.visits = VisitLog()
-        page = PageRoutes(self._state, self.visits, html=html, policy=policy)
+        self._attention = None if classifier is None else CropAttention.of(classifier)
+        self._state = LiveState(
+            title, cameras=cameras, quiet_s=quiet_s, attention=self._attention, reports=reports
+        )
+        self.visits = VisitLog(archive)
+        page = PageRoutes(
+            self._state,
+            self.visits,
+            html=html,
+            policy=policy,
+            attention=self._attention,
+            metrics=metrics,
+        )
         routes = page.routes()
         self._batcher = None if classifier is None else Batcher(classifier, BESIDE_CAMERAS)
         if self._batcher is not None:
@@ -85,33 +104,25 @@ class LivePage:
         for event in result.events:
             self.visits.write(event)
 
-    def restore(self, store: Path, *, cameras: Sequence[str]) -> None:
-        """Show the visits that a file of `--store` keeps of earlier runs, if there is one.
-
-        `cameras` are the names of all sources.
-
-        Raises:
-            DataError: the file is no store.
-        """
-        if not store.is_file() or not store.stat().st_size:
-            return
-        with Listing.opened(store) as listing:
-            records = listing.events(Filter(limit=MAX_VISITS))
-            self.visits.restore(records, crop=listing.crop, cameras=cameras)
-
     def close(self) -> None:
         """Close the port and every connection, in bounded time."""
         self._server.stop()
+        if self._attention is not None:
+            self._attention.close()
         if self._batcher is not None:
             self._batcher.close()
 
 
 def load_page() -> tuple[bytes, str]:
-    """Return page.html as UTF-8, and its Content-Security-Policy.
+    """Return the page as UTF-8, and its Content-Security-Policy.
 
-    The policy allows the page's one style and one script, by their digests, and nothing else.
+    It is one file: page.html with its style and its scripts inside. The policy allows these, by
+    their digests, and nothing else.
     """
-    text = files("finedge.runtime.sinks.live").joinpath("page.html").read_text("utf-8")
+    folder = files("finedge.runtime.sinks.live")
+    text, style = (folder.joinpath(f"page.{end}").read_text("utf-8") for end in ("html", "css"))
+    script = "\n".join(folder.joinpath(name).read_text("utf-8") for name in SCRIPTS)
+    text = text.replace("/* page.css */", f"\n{style}").replace("// page.js", f"\n{script}")
     rules = (
         "default-src 'none'",
         f"style-src {_digest(text, 'style')}",

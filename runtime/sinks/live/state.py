@@ -6,11 +6,14 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finedge import __version__
+from finedge.runtime.events.notice import Counts
 from finedge.runtime.sinks.base import Result
+from finedge.runtime.sinks.live.attention import CropAttention
 from finedge.runtime.sinks.live.camera import CameraState, histogram_axis
 from finedge.runtime.telemetry import Reader
 
@@ -19,6 +22,9 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 ROOT = Path("/")
 MAX_CAMERAS = 16
+METRICS = "metrics"
+Reports = Callable[[], Mapping[str, Counts]]
+
 TELEMETRY_S = 2.0  # the sensors are read at most this often, however many browsers ask
 
 
@@ -28,8 +34,17 @@ class LiveState:
     `cameras` are the names of the tiles. Without them a tile has the "source" of its newest line.
     """
 
-    def __init__(self, title: str, *, cameras: Sequence[str] = (), quiet_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        title: str,
+        *,
+        cameras: Sequence[str] = (),
+        quiet_s: float = 0.0,
+        attention: CropAttention | None = None,
+        reports: Reports = dict,
+    ) -> None:
         self.title, self.quiet_s = title, quiet_s
+        self._attention, self._reports = attention, reports
         names = cameras[:MAX_CAMERAS] or [""]
         self.cameras = [CameraState(name, quiet_s=quiet_s) for name in names]
         if len(cameras) > MAX_CAMERAS:
@@ -53,12 +68,24 @@ class LiveState:
         state = {
             "schema": SCHEMA,
             "title": self.title,
+            "version": __version__,
             "uptime_s": round(time.monotonic() - self._started),
             "cameras": [camera.state() for camera in tuple(self.cameras)],
             "axis": histogram_axis(),
             "machine": self._machine.read(),
+            "attention": self._map(),
+            "outputs": [
+                {"name": name, **vars(counts)} | {"problem_s": round(counts.problem_s)}
+                for name, counts in self._reports().items()
+                if name != METRICS  # nothing is sent there
+            ],
         }
         return json.dumps(state).encode()
+
+    def _map(self) -> dict[str, str] | None:
+        """Return which map is drawn over crops."""
+        drawn = self._attention
+        return None if drawn is None else {"title": drawn.view.label, "variant": drawn.variant}
 
     def silent_s(self) -> float | None:
         """Return the seconds since the newest line of any camera, or None before the first."""

@@ -28,7 +28,7 @@ def metrics() -> Iterator[Metrics]:
     box = Outbox("store", lambda notice: None)
     box.write(make_notice(1))
     wait_until(lambda: box.counts.delivered)
-    served = Metrics("127.0.0.1:0", CONTEXT, sinks=[box])
+    served = Metrics(CONTEXT, sinks=[box], address="127.0.0.1:0")
     yield served
     served.close()
     box.close()
@@ -66,6 +66,7 @@ def test_frames_ages_and_events_are_counted(metrics: Metrics, make_result: MakeR
     assert found["finedge_visits_open", "cam0"] == 1
     assert found["finedge_sink_delivered_total", "store"] == 1
     assert found["finedge_sink_waiting", "store"] == 0
+    assert found["finedge_sink_up", "store"] == 1
     assert metrics.counts == Counts(delivered=3)
 
 
@@ -96,6 +97,18 @@ def test_only_one_path_is_served(metrics: Metrics) -> None:
         urlopen(metrics.url.replace("/metrics", "/other"), timeout=10)
 
 
+@pytest.mark.parametrize(
+    ("own", "serves"), [(None, False), ("127.0.0.1:8080", False), ("127.0.0.1:0", True)]
+)
+def test_beside_a_page_one_server_suffices(own: str | None, serves: bool) -> None:
+    context = replace(CONTEXT, page="127.0.0.1:8080")
+    with open_event_sinks(EventOutputs(metrics=own), context) as sinks:
+        sinks.write(make_event(1))
+        assert sinks.metrics is not None
+        assert b'finedge_visits_open{source="cam0"} 1.0' in sinks.metrics.text()
+        assert hasattr(sinks.metrics, "url") == serves
+
+
 def test_the_sinks_of_a_run_are_shown_and_the_port_is_freed() -> None:
     outputs = EventOutputs(metrics="127.0.0.1:0", store=None)
     with open_event_sinks(outputs, CONTEXT) as sinks:
@@ -103,8 +116,8 @@ def test_the_sinks_of_a_run_are_shown_and_the_port_is_freed() -> None:
         (sink,) = sinks.sinks
         assert isinstance(sink, Metrics)
         with pytest.raises(SystemProblem, match="served"):
-            Metrics(sink.url.split("/")[2], CONTEXT)
+            Metrics(CONTEXT, address=sink.url.split("/")[2])
         address = sink.url.split("/")[2]
-    Metrics(address, CONTEXT).close()
+    Metrics(CONTEXT, address=address).close()
     with pytest.raises(UsageError):
-        Metrics("nowhere", CONTEXT)
+        Metrics(CONTEXT, address="nowhere")

@@ -76,14 +76,14 @@ def test_a_reader_sees_answer_age_rates_and_latencies(
         "a plane",
         "20.0 %",
         "Live",
-        " ms old",
+        " s old",
         "Frames/s",
         "Dropped",
         "preprocess",
         "p95",
     ):
         assert shown in text, shown
-    assert browser.value("document.querySelectorAll('.latency rect').length") == 5 * 40
+    assert browser.value("document.querySelectorAll('.latency rect').length") == 6 * 40
     assert browser.complaints == []
     assert {
         url.split("?")[0].removeprefix(page.url)
@@ -244,6 +244,56 @@ def test_the_token_leaves_the_address_bar_and_the_cookie_replaces_it(
     assert browser.value("location.href") == page.url
     assert browser.value("document.cookie") == ""  # HttpOnly
     assert sum("token" in url for url in browser.requests) == 1
+
+
+def test_a_page_goes_on_when_the_run_is_started_again_with_its_token(
+    serve: Callable[..., LivePage],
+    result: Callable[..., Result],
+    feed: Callable[..., Loop],
+    browser: Any,
+) -> None:
+    token = "a-token-of-some-length_1"
+    page = serve(token=token)
+    loop = feed(page, lambda i: [result(i)])
+    browser.open(f"{page.url}?token={token}")
+    browser.wait(LIVE)
+    loop.stop()
+    page.close()
+    browser.wait("document.querySelector('.tile').dataset.status === 'lost'")
+    again = serve(page.url.removeprefix("http://").rstrip("/"), token=token)
+    feed(again, lambda i: [result(i, labels=("a new bird", "a plane"))])
+    browser.wait("document.querySelector('.tile .label').textContent === 'a new bird'")
+    browser.wait(LIVE)
+
+
+def test_each_thing_that_was_found_has_its_box_and_its_label(
+    serve: Callable[..., LivePage], result: Callable[..., Result], browser: Any
+) -> None:
+    page, plain = serve(), result(0, size=(480, 640))
+    lines = [
+        plain.record | {"box": box, "status": status, "top": [{"label": label, "p": 0.9}]}
+        for box, status, label in (
+            ([320, 120, 160, 240], "ok", "<b>wren</b>"),
+            ([0, 0, 64, 48], "unknown", "owl"),
+        )
+    ]
+    page.write(Result(lines[0], plain.image, things=tuple(lines)))
+    browser.open(page.url)
+    browser.wait(LIVE)
+    boxes = browser.value(
+        "(() => { const view = document.querySelector('.view').getBoundingClientRect();"
+        " return [...document.querySelectorAll('.things rect')].map(r => {"
+        " const b = r.getBoundingClientRect(), scale = view.width / 640; return"
+        " [b.x - view.x, b.y - view.y, b.width, b.height].map(n => Math.round(n / scale / 8)); })"
+        " })()"
+    )
+    assert boxes == [[40, 15, 20, 30], [0, 0, 8, 6]]  # in eighths: the line has a width
+    words = "[...document.querySelectorAll('.things text')].map(t => t.textContent)"
+    assert browser.value(words) == ["<b>wren</b> 90 %", "unknown"]
+    assert "unknown, perhaps owl" in browser.text()
+    page.write(Result({**plain.record, "status": "idle", "top": []}, plain.image, things=()))
+    browser.wait("document.querySelectorAll('.things rect').length === 0")
+    browser.wait("document.body.innerText.includes('Nothing is there now.')")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ from PIL import Image
 from finedge.runtime.events.event import Event
 from finedge.runtime.events.notice import Notice
 from finedge.runtime.events.store import Store
+from finedge.runtime.sinks.live import today
+from finedge.runtime.sinks.live.archive import AT_ONCE, Archive, span_of
 from finedge.runtime.sinks.live.page import LivePage
 from finedge.runtime.sinks.live.visits import CROP_SIDE, MAX_VISITS, VisitLog
 from tests.runtime.sinks.live.test_http import TOKEN, ask
@@ -82,6 +85,17 @@ def test_a_crop_is_small_and_keeps_no_frame(event: Make) -> None:
     assert log.crop("visit/1") is None
 
 
+def test_a_day_with_very_many_visits_is_still_counted(
+    event: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(today, "MAX_COUNTED", 3)
+    counts, began = today.TodayCounts(), time.time()
+    for number in range(9):
+        for kind in ("started", "ended"):
+            counts.write(event(number, kind=kind, label=f"{number % 2}", started_at=began))
+    assert counts.read() == {(0, "0"): 5, (0, "1"): 4}
+
+
 def test_counts_begin_again_at_midnight(event: Make) -> None:
     day = [date(2026, 11, 28)]
     log = VisitLog(today=lambda: day[0])
@@ -95,15 +109,25 @@ def test_counts_begin_again_at_midnight(event: Make) -> None:
     assert state(log)["today"] == [[0, "a bird", 1]]
 
 
-def test_visits_of_an_earlier_run_are_shown_again(event: Make) -> None:
-    log = VisitLog()
+def stored(path: Path, events: Iterable[Event]) -> Path:
+    """Write events of an earlier run."""
+    store = Store(path)
+    for each in events:
+        store.put(Notice.of(each))
+    store.close()
+    return path
+
+
+def test_visits_of_an_earlier_run_are_shown_again(event: Make, tmp_path: Path) -> None:
     began = datetime.now().timestamp() - 1
-    earlier = [
-        event(2, kind="started", stream=1, started_at=began),
-        event(1, started_at=began - 3 * 86400),
-    ]
-    crops = {"visit/2": b"jpeg"}
-    log.restore([e.record() for e in earlier], crop=crops.get, cameras=("porch", "camera 1"))
+    path = stored(
+        tmp_path / "visits.db",
+        [
+            event(1, stream=2, started_at=began - 3 * 86400),
+            event(2, kind="started", stream=1, started_at=began),
+        ],
+    )
+    log = VisitLog(Archive(path, cameras=("porch", "camera 1")))
     whole(log, event, 3, started_at=began)
     now = state(log)
     assert [(v["id"], v["event"], v["stream"]) for v in now["visits"]] == [
@@ -112,27 +136,79 @@ def test_visits_of_an_earlier_run_are_shown_again(event: Make) -> None:
         ("visit/3", "ended", 0),
     ]
     assert sorted(now["today"]) == [[0, "a bird", 1], [1, "a bird", 1]]
-    assert (log.crop("visit/2"), log.crop("visit/1")) == (b"jpeg", b"")
+    assert now["archive"] is True
+    assert log.crop("visit/2") is not None
+    assert log.crop("visit/4") is None
 
 
-def test_the_page_begins_with_what_the_store_keeps(
+def test_todays_counts_have_all_visits_of_the_store(event: Make, tmp_path: Path) -> None:
+    began, tiny = datetime.now().timestamp() - 1, np.zeros((8, 8, 3), np.uint8)
+    many = MAX_VISITS + 30
+    path = stored(
+        tmp_path / "visits.db",
+        [event(number, crop=tiny, started_at=began) for number in range(many)],
+    )
+    log = VisitLog(Archive(path, cameras=("camera 0",)))
+    whole(log, event, many, started_at=began)
+    # The store has the visits of this run too: each counts once.
+    stored(path, [event(many, crop=tiny, started_at=began)])
+    now = state(log)
+    assert (now["today"], len(now["visits"])) == ([[0, "a bird", many + 1]], MAX_VISITS)
+
+
+def test_older_visits_come_from_the_store_by_camera_and_label(
     serve: Serve, event: Make, tmp_path: Path
 ) -> None:
-    path, page = tmp_path / "visits.db", serve()
-    page.restore(path, cameras=())  # there is none yet
-    store = Store(path)
-    for number in range(3):
-        store.put(Notice.of(event(number, kind="started", stream=number)))
-    store.close()
-    page.restore(path, cameras=("camera 0", "camera 1"))
-    visits = json.loads(ask(page, "/visits.json")[1])["visits"]
-    assert [(v["id"], v["stream"]) for v in visits] == [
-        ("visit/0", 0),
-        ("visit/1", 1),
-        ("visit/2", -1),
-    ]
-    body = ask(page, "/crop.jpg?id=visit%2F2")[1]
-    assert Image.open(io.BytesIO(body)).size == (48, 64)
+    began = datetime.now().timestamp() - 5000
+    path = stored(
+        tmp_path / "visits.db",
+        [
+            event(number, label=f"bird {number % 3}", stream=number % 2, started_at=began + number)
+            for number in range(2 * AT_ONCE)
+        ],
+    )
+    page = serve(archive=Archive(path, cameras=("camera 0", "camera 1")))
+
+    def older(query: str) -> list[int]:
+        answer, body = ask(page, f"/older.json?{query}")
+        assert answer.status == 200
+        return [visit["track"] for visit in json.loads(body)["visits"]]
+
+    newest = 2 * AT_ONCE - 1
+    assert older(f"before={began + 1e6}") == list(range(newest, newest - AT_ONCE, -1))
+    assert older(f"before={began + 7}&camera=1") == [5, 3, 1]
+    assert older(f"before={began + 7}&camera=1&label=bird+2") == [5]
+    assert older(f"before={began + 7}&camera=7") == []
+    for nonsense in ("", "before=x"):
+        assert ask(page, f"/older.json?{nonsense}")[0].status == 400
+    path.unlink()  # the run's store makes it again
+    assert older("before=1") == []
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The local time of Berlin; its summer ends on 2026-10-25 at 03:00."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_day_has_25_hours_where_summer_ends(event: Make, tmp_path: Path, berlin: None) -> None:
+    day = [date(2026, 10, 25)]
+    times = [datetime(2026, 10, 24, 23, 59), *(datetime(2026, 10, 25, hour) for hour in (0, 2, 23))]
+    path = stored(
+        tmp_path / "visits.db",
+        [event(number, started_at=at.timestamp()) for number, at in enumerate(times)],
+    )
+    first, last = span_of(day[0])
+    assert last - first == 25 * 3600
+    log = VisitLog(Archive(path, cameras=("camera 0",)), today=lambda: day[0])
+    assert state(log)["today"] == [[0, "a bird", 3]]
+    # A board learns the time after the run began: the store is asked for the other day.
+    day[0] = date(2026, 10, 24)
+    assert state(log)["today"] == [[0, "a bird", 1]]
 
 
 def test_visits_and_crops_are_served_to_those_who_may_see_them(serve: Serve, event: Make) -> None:
@@ -169,11 +245,11 @@ def test_a_reader_sees_visits_and_filters_them(
     browser.open(page.url)
     browser.wait(f"{CARDS} === 13")
     text = browser.text()
-    for shown in ("13 visits today", "great tit", "80.0 %", "here now", "4.0 s", "feeder"):
+    for shown in ("13 visits today", "Today", "great tit", "90.0 %", "here now", "4.0 s", "feeder"):
         assert shown in text, shown
     assert browser.value("document.scrollingElement.scrollWidth") == width
-    first = "document.querySelector('.timeline .name').textContent"
-    assert browser.value(first) == "a tit90.0 %"  # the newest
+    first = "document.querySelector('.timeline .visit .label').textContent"
+    assert browser.value(first) == "a tit"  # the newest
     browser.wait("document.querySelectorAll('#tabs .pick').length === 3")
     browser.value("document.querySelector('.counts [value=\"blue tit\"]').click()")
     browser.wait(f"{CARDS} === 4")
@@ -193,6 +269,36 @@ def test_a_reader_sees_visits_and_filters_them(
     assert browser.complaints == []
     outside = [u for u in browser.requests if not u.startswith((page.url, "blob:", "data:"))]
     assert outside == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_reader_reaches_all_visits_of_the_store(
+    serve: Serve, event: Make, browser: Any, tmp_path: Path, width: int
+) -> None:
+    began, tiny = datetime.now().timestamp() - 1000, np.zeros((8, 8, 3), np.uint8)
+    labels = ('a "quoted" <b>bird</b>', "Donaudampfschifffahrtsgesellschaft" * 3, "tit", "owl")
+    many = MAX_VISITS + AT_ONCE + 20
+    path = stored(
+        tmp_path / "visits.db",
+        [
+            event(n, crop=tiny, label=labels[min(3, n % 40)], started_at=began + n)
+            for n in range(many)
+        ],
+    )
+    page = serve(archive=Archive(path, cameras=("camera 0",)))
+    browser.look(width=width, height=844)
+    browser.open(page.url)
+    browser.wait(f"{CARDS} === {MAX_VISITS}")
+    browser.value("document.getElementById('older').click()")
+    browser.wait(f"{CARDS} > {MAX_VISITS}")
+    browser.value("[...document.querySelectorAll('.counts .pick')].at(-1).click()")
+    browser.value("document.getElementById('older').click()")
+    rare = len(range(2, many, 40))
+    browser.wait(f"{CARDS} === {rare}")
+    browser.value("document.getElementById('older').click()")  # there is nothing more
+    browser.wait("document.getElementById('older').hidden")
+    assert browser.value("document.scrollingElement.scrollWidth") == width
+    assert browser.complaints == []
 
 
 def test_labels_of_visits_are_text(serve: Serve, event: Make, browser: Any) -> None:
