@@ -21,8 +21,10 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from urllib.error import HTTPError
 
 import numpy as np
 
@@ -101,8 +103,10 @@ def ages(*, blocks: int, seconds: float) -> Iterator[dict[str, object]]:
                         seen[is_drawing.is_set()].append(age)
 
             threading.Thread(target=read, daemon=True).start()
-            ids = (f"visit-{number}" for number in count())
-            urllib.request.urlopen(f"{url}attention.jpg?id={next(ids)}", timeout=60).read()
+            ids = (f"visit-{number}" for number in count(1))
+            for _ in range(2):  # the first opens the model
+                with suppress(HTTPError):
+                    urllib.request.urlopen(f"{url}attention.jpg?id=visit-0", timeout=60).read()
             time.sleep(seconds)
             seen[False].clear()
             for block in range(blocks):

@@ -10,9 +10,10 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
 from contextlib import suppress
 
@@ -38,7 +39,9 @@ log = logging.getLogger(__name__)
 KINDS = ("attention", "mask", "cam")  # which view is drawn: the first kind that the bundle has
 MAX_WAITING = 8  # crops
 MAX_KEPT = 64  # drawings, about 30 kB each
-NICE = 10
+NICE = 5  # a third of the share of a thread of the stream, where all cores are busy
+REST = 3.0  # times as long as a drawing took, before the next one: a quarter of a core at most
+MAX_REST_S = 2.0
 WAIT_S = 20.0  # of a request, for its drawing
 
 Draw = Callable[[bytes], bytes]
@@ -57,6 +60,7 @@ class CropAttention:
         self.view, self.variant = view, variant
         self._open = open_drawing
         self._draw: Draw | None = None
+        self._rests_until = 0.0
         self._lock = threading.Lock()
         self._drawings: OrderedDict[bytes, Future[bytes]] = OrderedDict()
         self._worker = ThreadPoolExecutor(
@@ -91,7 +95,7 @@ class CropAttention:
         """
         try:
             return self._drawing(crop).result(WAIT_S)
-        except TooLate as error:
+        except (TooLate, CancelledError) as error:
             raise _busy() from error
 
     def close(self) -> None:
@@ -115,7 +119,12 @@ class CropAttention:
     def _drawn(self, crop: bytes) -> bytes:
         try:
             draw = self._draw = self._draw or self._open()
-            return draw(crop)
+            time.sleep(max(0.0, self._rests_until - time.monotonic()))
+            began = time.monotonic()
+            jpeg = draw(crop)
+            now = time.monotonic()
+            self._rests_until = now + min(REST * (now - began), MAX_REST_S)
+            return jpeg
         except FinedgeError:
             raise
         except Exception as error:  # a drawing must not end the page

@@ -106,9 +106,9 @@ class LivePage:
 
     def close(self) -> None:
         """Close the port and every connection, in bounded time."""
-        self._server.stop()
         if self._attention is not None:
-            self._attention.close()
+            self._attention.close()  # first: what waits for a drawing ends now
+        self._server.stop()
         if self._batcher is not None:
             self._batcher.close()
 

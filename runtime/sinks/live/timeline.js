@@ -1,8 +1,8 @@
 // The timeline of visits, filtered by camera and label, and one visit shown large.
-const VISITS_MS = 1000, SHOWN = 200;
+const VISITS_MS = 1000, SHOWN = 200, AGAIN_MS = 1500, TRIES = 3;
 const visits = new Map(), cards = new Map(), complete = new Set();  // `complete`: filters without older visits
 const newestFirst = (a, b) => b.started_at < a.started_at ? -1 : b.started_at > a.started_at ? 1 : b.number - a.number;
-let run = "", changes = 0, today = [], label = "", archive = false, hasOlder = false, opened = null, shows = "crop";
+let run = "", changes = 0, today = [], label = "", archive = false, hasOlder = false, opened = null, shows = "crop", tries = 0;
 
 async function timeline() {
   for (;;) {
@@ -149,7 +149,7 @@ function drawVisit() {
   const image = part("img"), address = mapped ? attentionOf(visit) : cropOf(visit), veil = part(".veil");
   if (image.getAttribute("src") !== address) {
     text(veil, mapped ? "Drawing…" : "");
-    image.hidden = mapped; image.src = address;
+    image.hidden = mapped; image.src = address; tries = 0;
   }
   image.alt = mapped ? `Where the model looks on the best crop: ${visit.label}` : `Best crop: ${visit.label}`;
   part(".map").hidden = !mapped;
@@ -191,9 +191,17 @@ byId("visit").addEventListener("keydown", event => {
   if (event.key === "ArrowRight") stepTo(1);
 });
 byId("visit").querySelector("img").addEventListener("load", event => { event.target.hidden = false; text(byId("visit").querySelector(".veil"), ""); });
-byId("visit").querySelector("img").addEventListener("error", event => {
-  event.target.hidden = true;
-  text(byId("visit").querySelector(".veil"), shows === "attention" ? "The attention cannot be drawn now." : "This crop is no longer kept.");
+// A busy machine may need longer than one request waits: the drawing is ready at a later one.
+byId("visit").querySelector("img").addEventListener("error", async event => {
+  const image = event.target, address = image.getAttribute("src");
+  image.hidden = true;
+  if (tries < TRIES && address.startsWith("/attention")) {
+    tries += 1;
+    await sleep(AGAIN_MS);
+    if (image.getAttribute("src") === address) image.src = address;
+    return;
+  }
+  text(byId("visit").querySelector(".veil"), address.startsWith("/attention") ? "The attention cannot be drawn now." : "This crop is no longer kept.");
 });
 setInterval(tick, TICK_MS);
 numbers();

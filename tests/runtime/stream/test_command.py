@@ -22,6 +22,7 @@ from finedge.bundle import Bundle
 from finedge.cli import main
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.fake import FakeBackend
+from finedge.runtime.machine.packages import is_installed
 from finedge.runtime.sources import Frame, SourceInfo
 from finedge.runtime.stream.pipeline import Answer, Pipeline
 from finedge.runtime.stream.results import Results
@@ -377,6 +378,9 @@ def test_the_live_page_is_served_while_the_run_goes_on(
             assert answer.status == 200
         with urllib.request.urlopen(f"{address}classify", data=photo, timeout=SOON_S) as answer:
             assert json.load(answer)["backend"] == "fake"
+        if is_installed("prometheus_client"):
+            with urllib.request.urlopen(f"{address}metrics", timeout=SOON_S) as answer:
+                assert b"finedge_frames_captured_total{" in answer.read()
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
         assert process.returncode == 130
