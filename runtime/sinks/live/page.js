@@ -163,8 +163,8 @@ function tick() {
   byId("alarm").hidden = !lost;
   document.body.classList.toggle("lost", lost);
   drawHealth(lost);
-  if (!lost) return;
   const hint = trouble === "status 401" ? "finedge was restarted: open its address with the token again." : "Trying again.";
-  const since = stateAt ? ` for ${span(now - stateAt)}` : "";
-  text(byId("alarm"), `No connection${since}. Nothing below is live. ${hint}`);
+  const [words, since] = byId("alarm").children;  // a screen reader says the words once, and no seconds
+  text(words, lost ? `No connection. Nothing below is live. ${hint}` : "");
+  text(since, lost && stateAt ? ` Lost ${span(now - stateAt)} ago.` : "");
 }
