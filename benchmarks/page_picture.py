@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="how long the birds come")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:  # chromium ends late
         folder = Path(name)
         with run(SCENE, "--find", "motion", "--store", str(folder / "visits.db")) as url:
             time.sleep(options.seconds)

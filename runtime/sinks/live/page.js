@@ -81,7 +81,7 @@ function show(tile, blob) {
 }
 function drawAnswer(tile) {
   const {top, status, things, size} = tile.answer, best = top[0], unknown = status === "unknown";
-  tile.view.style.aspectRatio = `${size[0]} / ${size[1]}`;
+  tile.view.style.aspectRatio = Math.max(size[0] / size[1], 4 / 3);  // an upright picture has black sides
   text(tile.label, unknown ? "unknown" : best ? best.label : "");
   text(tile.p, best && !unknown ? percent(best.p) : "");
   drawRegion(tile, tile.answer);
