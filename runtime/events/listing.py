@@ -151,12 +151,13 @@ class Listing:
             " ORDER BY started_at DESC LIMIT ?",
             (*asked.values(), limit),
         )
-        return [self._record(record) for (record,) in rows]
+        return [read_record(record, path=self.path) for (record,) in rows]
 
     def began(self, first: float, last: float) -> list[tuple[str, str, str]]:
         """Return id, source and label of the visits that began in [first, last), s since 1970."""
         return self._connection.execute(
-            "SELECT id, source, label FROM events WHERE started_at >= ? AND started_at < ?",
+            "SELECT CAST(id AS TEXT), CAST(source AS TEXT), CAST(label AS TEXT) FROM events"
+            " WHERE started_at >= ? AND started_at < ?",
             (first, last),
         ).fetchall()
 

@@ -86,7 +86,7 @@ def test_the_number_of_series_is_bounded_and_names_are_escaped(metrics: Metrics)
 def test_sources_whose_secrets_are_hidden_have_names_of_their_own() -> None:
     names = ("http://cam/***", "http://cam/***", 'a "b"\\\n\x1b')
     context = replace(CONTEXT, names=names, fps=(25.0,) * 3)
-    metrics = Metrics("127.0.0.1:0", context)
+    metrics = Metrics(context, address="127.0.0.1:0")
     found = [key[1] for key in scraped(metrics) if key[0] == "finedge_visits_open"]
     metrics.close()
     assert found == ["http://cam/*** (0)", "http://cam/*** (1)", 'a "b"\\\\n\\x1b']
