@@ -1,6 +1,6 @@
 """A million frames through the pipeline: is one lost or doubled, and does the memory grow?
 
-    python benchmarks/soak/million.py [--frames 1000000] [--lines /dev/null]
+    python -m benchmarks.soak.million [--frames 1000000] [--lines /dev/null]
 
 It prints one JSON object; exit code 1 if one is lost or doubled, or if the memory grows. The source
 never sleeps, the backend is the fake one, smoothing and holding are on, every line is written.
@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from benchmarks.soak.watched import MAX_GROWTH_MIB, resident_mib
 from finedge.bundle import FLOAT_FILE, Bundle
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.fake import FakeBackend
@@ -32,7 +33,6 @@ from finedge.runtime.stream.results import Results
 from finedge.runtime.telemetry.environment import environment
 from finedge.spec import Input, Preprocess, Spec
 
-MAX_GROWTH_MIB = 5.0
 SPEC = Spec(
     "soak", "none", ("a", "b", "c"), Preprocess(resize=8, crop=8, method="cv2-linear"), Input(8, 8)
 )
@@ -55,11 +55,6 @@ class Flood:
 
     def __exit__(self, *_: object) -> None:
         pass
-
-
-def resident_mib() -> float:
-    """Return the resident memory of this process in MiB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def soak(classifier: Classifier, source: Flood, *, lines: Path) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """A real RTSP server is killed and started again many times, then watched for long. JSON on stdout.
 
-    python benchmarks/soak/rtsp.py [--cycles 100] [--seconds 3600] [--state rtsp-soak.json]
+    python -m benchmarks.soak.rtsp [--cycles 100] [--seconds 3600] [--state rtsp-soak.json]
 
 It needs the Debian packages of tests/apt.txt. The state file keeps the results after every cycle
 and every minute: start the script again and it continues. It checks that:
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.soak.watched import MAX_GROWTH_MIB, resident_mib
 from finedge.files import write_text
 from finedge.measure import percentile
 from finedge.runtime.sources import Frame, open_source
@@ -38,7 +38,7 @@ from finedge.runtime.telemetry.environment import environment
 
 SERVER = Path(__file__).parents[2] / "tests" / "runtime" / "sources" / "rtsp_server.py"
 COLOUR, TOLERANCE = (0, 160, 0), 20
-MAX_RETURN_S, MAX_GROWTH_MIB = 2.0, 5.0
+MAX_RETURN_S = 2.0
 BETWEEN_FRAMES = 20  # of a cycle
 AWAY_S = (0.1, 4.0)
 CHUNK_S = 60.0
@@ -93,11 +93,6 @@ class Server:
 def is_real(frame: Frame) -> bool:
     """Tell whether a picture has the server's colour."""
     return bool(np.abs(frame.image.reshape(-1, 3).mean(0) - COLOUR).max() < TOLERANCE)
-
-
-def resident_mib() -> float:
-    """Return the resident memory of this process in MiB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def cycle(
