@@ -29,9 +29,9 @@ import tyro
 from numpy.typing import NDArray
 
 from finedge.measure import percentile, supported
-from finedge.runtime.benchmark.camera import AnsweredFrame, watch
 from finedge.runtime.benchmark.frames import rendered_frames
 from finedge.runtime.benchmark.replay import Replay
+from finedge.runtime.benchmark.watch import AnsweredFrame, ranking, watch
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.stream.pipeline import BatchModel
 from finedge.runtime.telemetry.environment import environment
@@ -105,7 +105,7 @@ def measure(
     rows = []
     for rate in RATES:
         source = Replay(frames, capacity * rate)
-        answered = watch(source, subject.stages, rank=subject.rank, seconds=seconds)
+        answered = watch(source, subject.stages, finish=ranking(subject.rank), seconds=seconds)
         row = {
             "subject": subject.name,
             "rate": rate,

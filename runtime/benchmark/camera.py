@@ -5,8 +5,7 @@ They go through the pipeline that `finedge classify` runs.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,91 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finedge.errors import SourceLost, UsageError
+from finedge.errors import UsageError
 from finedge.measure import percentile, supported
 from finedge.runtime.benchmark.lane import BenchmarkLane
 from finedge.runtime.benchmark.replay import FPS, Replay
 from finedge.runtime.benchmark.rows import PERCENTILES
+from finedge.runtime.benchmark.watch import (
+    AnsweredFrame,
+    Finish,
+    ranking,
+    watch,
+)
+from finedge.runtime.find.camera import CameraFinder
 from finedge.runtime.sources import CaptureOptions, Source, open_source
 from finedge.runtime.sources.address import mask
-from finedge.runtime.stream.pipeline import Answer, BatchModel, Pipeline
+from finedge.runtime.stream.objects import ObjectResults
+from finedge.runtime.stream.pipeline import Answer, Detections
+from finedge.runtime.stream.results import Results
 
-SETTLE_S = 0.2  # start of each block, not recorded: threads and caches come up
+LEARN_S = 1.0  # a finder of motion gives no boxes at first
 MAX_MISSED = 0.05  # the share of frames that a replay may miss because the machine was busy
-
-
-@dataclass(frozen=True)
-class AnsweredFrame:
-    """One answered frame: its index, its capture and answer (monotonic, ns), its times in ms."""
-
-    index: int
-    captured_ns: int
-    answered_ns: int
-    decode: float
-    preprocess: float
-    infer: float
-    post: float
-
-    @property
-    def age_ms(self) -> float:
-        """From the capture to the top-k."""
-        return (self.answered_ns - self.captured_ns) / 1e6
-
-    @property
-    def total_ms(self) -> float:
-        """Preprocess + infer + post, without the waiting in between."""
-        return self.preprocess + self.infer + self.post
-
-
-Rank = Callable[[NDArray[np.float32]], object]
-
-
-def watch(
-    source: Source,
-    model: BatchModel,
-    *,
-    rank: Rank,
-    seconds: float,
-    settle_s: float = SETTLE_S,
-) -> list[AnsweredFrame]:
-    """Answer the frames of an open source; return those after the first `settle_s` seconds.
-
-    Raises:
-        SourceLost: not one frame was answered.
-    """
-    answered: list[AnsweredFrame] = []
-    with Pipeline([source], model) as pipeline:
-        begin = time.monotonic() + settle_s
-        for answer in pipeline:
-            if isinstance(answer, Answer):
-                ranked_from = time.monotonic_ns()
-                frame = _ranked(answer, rank)
-                if ranked_from >= begin * 1e9:
-                    answered.append(frame)
-            if time.monotonic() >= begin + seconds:
-                break
-    if not answered:
-        raise SourceLost(
-            f"{source.info.uri}: no frame was answered in {settle_s + seconds:g} s",
-            fix="look at it with finedge classify; or measure for longer",
-        )
-    return answered
-
-
-def _ranked(answer: Answer, rank: Rank) -> AnsweredFrame:
-    """Rank the scores of an answer; return its times."""
-    start = time.monotonic_ns()
-    rank(answer.scores[None])
-    now, frame = time.monotonic_ns(), answer.frame
-    return AnsweredFrame(
-        frame.index,
-        frame.captured_ns,
-        now,
-        frame.decode_ms,
-        answer.preprocess_ms,
-        answer.infer_ms,
-        (now - start) / 1e6,
-    )
 
 
 @dataclass
@@ -107,10 +41,22 @@ class CameraLane(BenchmarkLane):
 
     They are those of `uri`, or without one the lane's own frames in rotation. `times` has "total"
     as the other modes do (preprocess + infer + post, without the waiting in between), and "age".
+    With a finder "total" has "find" too, and a frame without a thing has neither "preprocess" nor
+    "infer". What follows is then what `finedge classify` does: tracks and visits.
+
+    Attributes:
+        uri: the source; "" replays the lane's frames.
+        fps: the rate; None is what the source gives, or `FPS`.
+        finders: one, or none.
+        find: what finds, for the report.
+        scene: what a replay shows, for the report.
     """
 
     uri: str = ""
     fps: float | None = None
+    finders: Sequence[CameraFinder] = ()
+    find: str | None = None
+    scene: str = "replay"
     answered: list[list[AnsweredFrame]] = field(default_factory=list)
     missed: int = 0
 
@@ -119,24 +65,23 @@ class CameraLane(BenchmarkLane):
         if seconds <= 0:
             return []
         with self._open() as source:
-            frames = watch(source, self.classifier, rank=self._rank, seconds=seconds)
+            frames = watch(
+                source,
+                self.classifier,
+                finish=self._finish(source),
+                seconds=seconds,
+                finders=self.finders,
+            )
         if record:
             self.answered.append(frames)
             self.missed += getattr(source, "missed", 0)
             for frame in frames:
-                self._add(
-                    frame.total_ms,
-                    preprocess=frame.preprocess,
-                    infer=frame.infer,
-                    post=frame.post,
-                    age=frame.age_ms,
-                    decode=frame.decode,
-                )
+                self._add(frame.total_ms, **_stages(frame))
         return [frame.total_ms for frame in frames]
 
     def warm_up(self, seconds: float) -> None:
-        """Watch for `seconds`."""
-        self.ask_for(seconds, record=False)
+        """Watch for `seconds`; longer with a finder, which learns the background first."""
+        self.ask_for(max(seconds, LEARN_S) if self.finders else seconds, record=False)
 
     @property
     def decode_ms(self) -> Sequence[float]:
@@ -159,12 +104,10 @@ class CameraLane(BenchmarkLane):
         """Return rates, counts of frames, and how old frames were when they were answered."""
         ages = self.times["age"]
         captured_ns = sum(block[-1].captured_ns - block[0].captured_ns for block in self.answered)
-        percentiles = {
-            f"age_p{p}_ms": round(percentile(ages, p), 4) if supported(p, len(ages)) else None
-            for p in PERCENTILES
-        }
+        percentiles = {f"age_p{p}_ms": _percentile_or_none(ages, p) for p in PERCENTILES}
+        find_ms = self.times.samples_ms.get("find", ())
         return {
-            "source": mask(self.uri) or "replay",
+            "source": mask(self.uri) or self.scene,
             "fps_offered": _rate(self._steps, captured_ns),
             "fps_answered": round(self.images_per_second, 3),
             "offered": self.offered,
@@ -173,6 +116,11 @@ class CameraLane(BenchmarkLane):
             "missed": self.missed,
             **percentiles,
             "age_max_ms": round(max(ages), 4),
+            "core_share": self._core_share,
+            "find": self.find,
+            "find_p50_ms": _percentile_or_none(find_ms, 50),
+            "find_p95_ms": _percentile_or_none(find_ms, 95),
+            "idle": sum(frame.is_idle for block in self.answered for frame in block),
         }
 
     def problems(self) -> tuple[str, ...]:
@@ -186,6 +134,24 @@ class CameraLane(BenchmarkLane):
     def _steps(self) -> int:
         """Frames that came after the first of each block."""
         return sum(block[-1].index - block[0].index for block in self.answered)
+
+    @property
+    def _core_share(self) -> float | None:
+        """CPU time of the process over wall time: what the source computes counts too."""
+        cpu_ns = sum(block[-1].cpu_ns - block[0].cpu_ns for block in self.answered)
+        wall_ns = sum(block[-1].answered_ns - block[0].answered_ns for block in self.answered)
+        return round(cpu_ns / wall_ns, 4) if wall_ns else None
+
+    def _finish(self, source: Source) -> Finish:
+        if not self.finders:
+            return ranking(self._rank)
+        results = ObjectResults(Results(self.classifier, [source]), self.finders)
+
+        def finish(answer: Answer | Detections) -> object:
+            assert isinstance(answer, Detections)
+            return results(answer)
+
+        return finish
 
     def _rank(self, scores: NDArray[np.float32]) -> object:
         return self.classifier.rank(self.classifier.probabilities(scores))
@@ -202,6 +168,22 @@ class CameraLane(BenchmarkLane):
                 fix="--data DIR --fps 30 replays pictures",
             )
         return source
+
+
+def _stages(frame: AnsweredFrame) -> dict[str, float]:
+    """Return the times of a frame by stage, in ms, without stages that it did not pass."""
+    stages = {"post": frame.post, "age": frame.age_ms, "decode": frame.decode}
+    if frame.find is not None:
+        stages["find"] = frame.find
+    if not frame.is_idle:
+        stages |= {"preprocess": frame.preprocess, "infer": frame.infer}
+    return stages
+
+
+def _percentile_or_none(samples_ms: Sequence[float], percent: int) -> float | None:
+    """Return a percentile, or None where there are too few samples for it."""
+    supports = supported(percent, len(samples_ms))
+    return round(percentile(samples_ms, percent), 4) if supports else None
 
 
 def _rate(steps: int, ns: int) -> float | None:

@@ -14,10 +14,12 @@ from finedge.files import writable_folder, write_bytes, write_text
 from finedge.runtime.benchmark.options import Claims, FrameOptions, MeasurementOptions
 from finedge.runtime.early_exit.record import titled
 from finedge.runtime.evaluate.labelled import SplitOptions
+from finedge.runtime.find.options import FindOptions
 
 DEFAULT_RUN = MeasurementOptions()
 TEST_SPLIT = SplitOptions()
 DEFAULT_FRAMES = FrameOptions()
+FIND_NOTHING = FindOptions()
 NO_CLAIMS = Claims()
 PRINTED = ("schema", "made", "environment", "rows", "comparisons", "choices")  # of report.json
 
@@ -28,6 +30,7 @@ def benchmark(
     run: OmitArgPrefixes[MeasurementOptions] = DEFAULT_RUN,
     dataset: OmitArgPrefixes[SplitOptions] = TEST_SPLIT,
     frames: OmitArgPrefixes[FrameOptions] = DEFAULT_FRAMES,
+    finding: OmitArgPrefixes[FindOptions] = FIND_NOTHING,
     claims: OmitArgPrefixes[Claims] = NO_CLAIMS,
     out: Path | None = None,
 ) -> dict[str, Any]:
@@ -44,6 +47,7 @@ def benchmark(
         run: what is run, and for how long.
         dataset: labelled images. Without any, scenes are rendered and no accuracy is measured.
         frames: the frames that are classified.
+        finding: for camera mode: rows with a finder, beside those without.
         claims: what the numbers have to support; a row that does not is INVALID.
         out: folder of the report; default: the first bundle.
     """
@@ -51,7 +55,7 @@ def benchmark(
     from finedge.runtime.benchmark.results import report_content, samples
     from finedge.runtime.benchmark.speeds import check_faster, int8_verdicts
 
-    options = BenchmarkOptions(run, dataset, frames)
+    options = BenchmarkOptions(run, dataset, frames, finding)
     opened = load_bundles(bundles)
     folder = writable_folder(out or bundles[0], option="--out")
     measured = measure(opened, options)

@@ -21,6 +21,7 @@ from finedge.runtime.evaluate.labelled import SplitOptions, evaluated_images, re
 log = logging.getLogger(__name__)
 
 Frame = NDArray[np.uint8]
+FIRST_VISIT_S = 6.0  # of the rendered garden: nothing comes before
 MEMORY_BYTES = 512 * 2**20  # decoded frames kept at once; of large photos fewer are rotated
 
 
@@ -92,3 +93,20 @@ def rendered_frames(count: int) -> Frames:
 
     # Every 7th frame of the movement, so that neighbours differ.
     return Frames(tuple(moving_scene(7 * i, seed=0) for i in range(count)), (), "rendered scenes")
+
+
+def garden_frames(birds: int, *, count: int, fps: float) -> Frames:
+    """Render a garden, uint8 [720, 1280, 3], in which so many birds move; 0 is a still scene.
+
+    Neighbours are `1 / fps` seconds apart. They are at most `count`, and fill `MEMORY_BYTES` at
+    most. A still scene differs by the sensor's noise alone: its frames are a second's.
+    """
+    from finedge.synthetic.flock import Flock
+
+    scene = Flock(birds, seed=1, fps=fps)
+    most = MEMORY_BYTES // (scene.width * scene.height * 3)
+    count = min(count, most if birds else max(2, round(fps)))
+    first = round(FIRST_VISIT_S * fps)
+    name = f"a rendered garden of {scene.width} x {scene.height}, "
+    name += f"{birds} birds" if birds else "still"
+    return Frames(tuple(scene.frame(first + index) for index in range(count)), (), name)

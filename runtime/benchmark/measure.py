@@ -6,15 +6,18 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from finedge.bundle import Bundle
 from finedge.data import EvaluationSplit
+from finedge.errors import UsageError
 from finedge.runtime.backend import SessionOptions, get_backend, usual_variants
 from finedge.runtime.benchmark.accuracy import choose
 from finedge.runtime.benchmark.camera import CameraLane
 from finedge.runtime.benchmark.frames import (
     Frames,
+    garden_frames,
     image_frames,
     labelled_images,
     rendered_frames,
@@ -23,6 +26,7 @@ from finedge.runtime.benchmark.key import Key
 from finedge.runtime.benchmark.lane import BenchmarkLane
 from finedge.runtime.benchmark.modes import CAMERA, Mode
 from finedge.runtime.benchmark.options import FrameOptions, MeasurementOptions
+from finedge.runtime.benchmark.replay import FPS
 from finedge.runtime.benchmark.run import interleave
 from finedge.runtime.benchmark.schedule import MIN_BLOCKS
 from finedge.runtime.classifier import Classifier
@@ -30,6 +34,7 @@ from finedge.runtime.early_exit.open import check_segments
 from finedge.runtime.early_exit.record import titled
 from finedge.runtime.evaluate.labelled import SplitOptions
 from finedge.runtime.evaluate.predict import Answers, predict
+from finedge.runtime.find.options import FindOptions, open_finders
 from finedge.runtime.machine.sysfs import UNKNOWN
 from finedge.runtime.telemetry.environment import environment
 from finedge.runtime.variant.choice import Choice
@@ -37,17 +42,30 @@ from finedge.runtime.variant.choose import Request, is_check_on
 
 log = logging.getLogger(__name__)
 
+BIRDS = 3  # in the rendered garden
 NO_LABELS = "not measured: no labelled data"
 Labelled = Mapping[str, EvaluationSplit | None]  # the images that each bundle is measured on
 
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """What is measured, on which images, with which frames."""
+    """What is measured, on which images, with which frames.
+
+    Raises:
+        UsageError: a finder without camera mode.
+    """
 
     run: MeasurementOptions
     dataset: SplitOptions
     frames: FrameOptions
+    finding: FindOptions = field(default_factory=FindOptions)
+
+    def __post_init__(self) -> None:
+        if self.finding.is_on and CAMERA not in (mode.name for mode in self.run.modes):
+            raise UsageError(
+                f"--find {self.finding.find} --mode {self.run.mode}",
+                expected="--mode camera: other modes have no stream to find things in",
+            )
 
 
 @dataclass(frozen=True)
@@ -219,6 +237,34 @@ def _camera_lanes(
     Threads that spin while they wait would take the core of the preprocessing.
     """
     uri, fps = options.frames.source, options.frames.fps
+    scenes = _scenes(frames, options)
     for key, classifier in classifiers.items():
         calm = exits.enter_context(_open(classifier.bundle, key, options.run, spin=False))
-        yield CameraLane(key.bundle, calm, Mode(CAMERA, 1), frames, uri=uri, fps=fps)
+        for scene, is_finding in scenes:
+            yield CameraLane(
+                key.bundle,
+                calm,
+                Mode(CAMERA, 1),
+                scene,
+                uri=uri,
+                fps=fps,
+                finders=open_finders(options.finding, cameras=1) if is_finding else (),
+                find=Path(options.finding.find).name if is_finding else None,
+                scene=scene.source if options.finding.is_on else "replay",
+            )
+
+
+def _scenes(frames: Frames, options: BenchmarkOptions) -> list[tuple[Frames, bool]]:
+    """Return the frames of each row of camera mode, and whether they are searched for things.
+
+    With a finder there is a row without it, and one with it. Where the frames are replayed, those
+    are of a rendered garden, because photos in rotation do not move as things do. A third row then
+    shows what a still scene costs.
+    """
+    if not options.finding.is_on:
+        return [(frames, False)]
+    if options.frames.source:
+        return [(frames, False), (frames, True)]
+    fps, count = options.frames.fps or FPS, options.frames.images
+    busy, still = (garden_frames(birds, count=count, fps=fps) for birds in (BIRDS, 0))
+    return [(busy, False), (busy, True), (still, True)]

@@ -41,7 +41,10 @@ class BenchmarkRow:
             frame. `camera` has the source, `fps_offered`, `fps_answered`, and the frames offered,
             answered, dropped and `missed` while recording; a replay could not offer the missed ones
             in time. `age_p50_ms` to `age_p99_ms` and `age_max_ms` are from capture to top-k,
-            waiting included.
+            waiting included. `core_share` is CPU time of the process over wall time. `find` names
+            the finder, with `find_p50_ms` and `find_p95_ms`; "infer" is then of all crops of a
+            frame, the times include finding, and `idle` frames, in which nothing was found, reach
+            no model.
         mean_ms: the mean of the times. With early exits the median hides what they save.
         early_exit: only in rows with early exits, and None in the others: the thresholds, the
             share and the accuracy of each exit on the labelled images

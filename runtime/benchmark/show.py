@@ -45,6 +45,8 @@ def show(result: dict[str, Any]) -> RenderableType:
 def _mode(mode: tuple[str, int], rows: list[Row]) -> RenderableType:
     name, batch = mode
     columns = CAMERA if name == "camera" else OTHERS
+    if any((row["camera"] or {}).get("find") for row in rows):
+        columns = FIRST | FINDER | columns
     cells = [[cell(row) for cell in columns.values()] for row in rows]
     return table(tuple(columns), cells, title=f"{name}, batch {batch}")
 
@@ -110,6 +112,14 @@ def _ms(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.2f}"
 
 
+def _percent(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{100 * share:.1f}"
+
+
+def _idle(camera: Row) -> float | None:
+    return camera["idle"] / camera["answered"] if camera["find"] else None
+
+
 def _top1(row: Row) -> str:
     if row["top1"] is None:
         return UNKNOWN
@@ -146,5 +156,11 @@ CAMERA: Columns = {
     ">age p95 ms": lambda r: _ms(r["camera"]["age_p95_ms"]),
     ">frames/s": lambda r: f"{r['camera']['fps_answered']:.1f}",
     ">dropped": lambda r: f"{r['camera']['dropped']} of {r['camera']['offered']}",
+    ">core %": lambda r: _percent(r["camera"].get("core_share")),
     **LAST,
+}
+FINDER: Columns = {
+    "finder": lambda r: r["camera"]["find"] or "none",
+    ">find p50 ms": lambda r: _ms(r["camera"]["find_p50_ms"]),
+    ">idle %": lambda r: _percent(_idle(r["camera"])),
 }

@@ -127,6 +127,16 @@ COLUMNS: dict[str, Column] = {
 }
 
 
+def _percent(share: float | None) -> str:
+    return NOT_MEASURED if share is None else f"{100 * share:.1f}"
+
+
+def _idle(camera: Mapping[str, Any]) -> str:
+    if not (camera.get("find") and camera.get("answered")):
+        return "-"
+    return f"{100 * camera['idle'] / camera['answered']:.1f}"
+
+
 def _age_column(percent: int) -> Column:
     return Column(
         f"{percent} % of the frames were at most this old when they were answered, in ms.",
@@ -149,14 +159,43 @@ CAMERA_COLUMNS: dict[str, Column] = {
         "Frames without an answer: a newer one came while the model was busy.",
         lambda r: f"{r['camera']['dropped']} of {r['camera']['offered']}",
     ),
+    "core %": Column(
+        "CPU time of the process as a share of one core. What the source computes counts too: "
+        "decoding, or the rendering of test://.",
+        lambda r: _percent(r["camera"].get("core_share")),
+    ),
     "row": STATUS,
     "p50 without waiting": Column(
-        "The median of preprocess + infer + post of a frame, in ms.", MEDIAN.cell
+        "The median of preprocess + infer + post of a frame, in ms. With a finder, finding counts "
+        "too.",
+        MEDIAN.cell,
     ),
     "engine p50": ENGINE,
     "top-1 % (95 %)": TOP1,
     "source": Column("Where the frames came from.", lambda r: r["camera"]["source"], text=True),
     "file": FILE,
+}
+
+
+# Only where a row of camera mode has a finder.
+FIND_COLUMNS: dict[str, Column] = {
+    "finder": Column(
+        "What finds the things in a frame; none: the whole frame is classified.",
+        lambda r: r["camera"].get("find") or "none",
+        text=True,
+    ),
+    "find p50": Column(
+        "The median time of finding in a frame, in ms.",
+        lambda r: milliseconds(r["camera"].get("find_p50_ms")),
+    ),
+    "find p95": Column(
+        "95 % of the frames took at most this time for finding, in ms.",
+        lambda r: milliseconds(r["camera"].get("find_p95_ms")),
+    ),
+    "idle %": Column(
+        "The share of the answered frames in which nothing was found. They are not classified.",
+        lambda r: _idle(r["camera"]),
+    ),
 }
 
 

@@ -54,7 +54,11 @@ class PeakSection:
 
 @dataclass(frozen=True)
 class CameraSection:
-    """Ages in ms and rates of a row in camera mode."""
+    """Ages in ms and rates of a row in camera mode.
+
+    `core_share` is CPU time of the process over wall time. `find` names the finder of a row that
+    has one; `idle` frames had nothing in them.
+    """
 
     source: Text
     fps_offered: Amount | None
@@ -64,6 +68,12 @@ class CameraSection:
     age_p50_ms: Milliseconds | None
     age_p95_ms: Milliseconds | None
     age_p99_ms: Milliseconds | None
+    answered: Count = 0
+    core_share: Amount | None = None
+    find: Text | None = None
+    find_p50_ms: Milliseconds | None = None
+    find_p95_ms: Milliseconds | None = None
+    idle: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ def method_text(report: Mapping[str, Any]) -> tuple[str, ...]:
         "The headline time is the wall time from a decoded uint8 frame in host memory to the top-k "
         "on the host. It is preprocess + infer + post. "
         "The inference call alone and the decoding of the image file have columns of their own.",
-        f"{method['frames']} frames were rotated in a fixed shuffled order "
+        f"{method['frames']} frames were rotated in a fixed order "
         f"({method['frames_from']}). No frame is blank, and none comes twice in a row.",
         "All rows were measured in one process, in turn, "
         f"in blocks of {method['block_s']:g} s, {method['duration_s']:g} s for each row. "
@@ -46,6 +46,16 @@ def _camera(rows: Rows) -> tuple[str, ...]:
         "The age of a camera's frame is the wall time from its capture to its top-k on the host. "
         "In a replay it starts when the frame was due. "
         "Waiting is part of the age; p50 without waiting has a column of its own.",
+        *_finding(rows),
+    )
+
+
+def _finding(rows: Rows) -> tuple[str, ...]:
+    if not any((row["camera"] or {}).get("find") for row in rows):
+        return ()
+    return (
+        "With a finder, the crops of the things in a frame are classified, tracked, and made into "
+        "visits, as finedge classify does. Rows with and without it had the same frames.",
     )
 
 

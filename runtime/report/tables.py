@@ -11,6 +11,7 @@ from finedge.runtime.report.columns import (
     CAMERA_COLUMNS,
     COLUMNS,
     EXIT_COLUMNS,
+    FIND_COLUMNS,
     PEAK_COLUMNS,
     POWER_COLUMNS,
 )
@@ -20,6 +21,7 @@ HEADINGS = {
     "offline": "Offline: batches back to back, for throughput",
     "camera": "Camera: frames come at their own rate and age until they are answered",
 }
+AFTER_VARIANT = 2
 AFTER_MEDIAN = 3  # the mean time stands after bundle, variant and median
 
 
@@ -57,6 +59,9 @@ def _table(mode: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     if any(row.get("early_exit") for row in rows):
         first = dict(islice(columns.items(), AFTER_MEDIAN))
         columns = first | EXIT_COLUMNS | columns
+    if any((row.get("camera") or {}).get("find") for row in rows):
+        first = dict(islice(columns.items(), AFTER_VARIANT))
+        columns = first | FIND_COLUMNS | columns
     if any(_has_power(row) for row in rows):
         columns = columns | POWER_COLUMNS
     if any(row.get("int8_peak") for row in rows):

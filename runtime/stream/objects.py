@@ -77,6 +77,8 @@ class ObjectResults:
 
     def __post_init__(self) -> None:
         self._sources = [self._opened(number) for number in range(len(self.finders))]
+        # OpenCV makes its tables of CIELAB at the first call: 0.13 s, and the first thing waits.
+        colours_of(np.zeros((2, 2, 3), np.uint8), Box(0, 0, 2, 2))
 
     def __call__(self, answer: Detections | Silence) -> Result:
         """Return the result for a frame or a silence of the pipeline."""

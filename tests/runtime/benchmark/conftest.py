@@ -10,11 +10,13 @@ from typing import Any
 from finedge.runtime.benchmark.command import benchmark
 from finedge.runtime.benchmark.options import Claims, FrameOptions, MeasurementOptions
 from finedge.runtime.evaluate.labelled import SplitOptions
+from finedge.runtime.find.options import FindOptions
 
 GROUPS = {
     "run": MeasurementOptions,
     "dataset": SplitOptions,
     "frames": FrameOptions,
+    "finding": FindOptions,
     "claims": Claims,
 }
 

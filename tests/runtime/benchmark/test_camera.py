@@ -20,11 +20,12 @@ import pytest
 from finedge.bundle import Bundle
 from finedge.errors import InvalidBenchmark, SourceLost, UsageError
 from finedge.measure import percentile
-from finedge.runtime.benchmark.camera import CameraLane, watch
+from finedge.runtime.benchmark.camera import CameraLane
 from finedge.runtime.benchmark.frames import rendered_frames
 from finedge.runtime.benchmark.lane import TOTAL
 from finedge.runtime.benchmark.modes import CAMERA, Mode
 from finedge.runtime.benchmark.replay import Replay
+from finedge.runtime.benchmark.watch import ranking, watch
 from finedge.runtime.classifier import Classifier
 from finedge.runtime.fake import FakeBackend
 from finedge.runtime.sources import Frame, SourceInfo
@@ -118,7 +119,11 @@ def test_answers_are_of_different_frames_in_order(
 ) -> None:
     classifier = Classifier(tiny_bundle, FakeBackend().open(tiny_bundle, variant="fp32"), "fp32")
     seen = watch(
-        Replay(PICTURES, fps=200.0), classifier, rank=classifier.rank, seconds=0.3, settle_s=0.1
+        Replay(PICTURES, fps=200.0),
+        classifier,
+        finish=ranking(classifier.rank),
+        seconds=0.3,
+        settle_s=0.1,
     )
     assert all(
         a.index < b.index and a.answered_ns < b.answered_ns for a, b in itertools.pairwise(seen)
@@ -130,7 +135,7 @@ def test_answers_are_of_different_frames_in_order(
 def test_a_source_that_gives_nothing_is_lost(tiny_bundle: Bundle) -> None:
     classifier = Classifier(tiny_bundle, FakeBackend().open(tiny_bundle, variant="fp32"), "fp32")
     with pytest.raises(SourceLost, match="no frame was answered"):
-        watch(Silent(), classifier, rank=classifier.rank, seconds=0.1, settle_s=0.0)
+        watch(Silent(), classifier, finish=ranking(classifier.rank), seconds=0.1, settle_s=0.0)
 
 
 def test_of_frames_that_come_too_fast_each_is_answered_or_dropped(tiny_bundle: Bundle) -> None:
@@ -170,9 +175,39 @@ def test_its_row_stands_beside_the_others_with_its_own_keys(tiny_bundle: Bundle)
     assert set(camera["camera"]) == {
         "source", "fps_offered", "fps_answered", "offered", "answered", "dropped", "missed",
         "age_p50_ms", "age_p90_ms", "age_p95_ms", "age_p99_ms", "age_max_ms",
+        "core_share", "find", "find_p50_ms", "find_p95_ms", "idle",
     }  # fmt: skip
     assert camera["n"] == camera["camera"]["answered"]
     assert camera["images_per_second"] == camera["camera"]["fps_answered"]
+
+
+def test_a_finder_gets_rows_beside_those_without(tiny_bundle: Bundle) -> None:
+    options = {"find": "motion", "fps": 15.0, "duration": "1500ms", "images": 30}
+    (_, plain, busy, still) = quick(tiny_bundle, mode="camera,single-stream", **options)["rows"]
+    cameras = [row["camera"] for row in (plain, busy, still)]
+    assert [camera["find"] for camera in cameras] == [None, "motion", "motion"]
+    assert "still" in cameras[2]["source"]
+    assert cameras[0]["source"] == cameras[1]["source"] != cameras[2]["source"]
+    assert plain["camera"]["find_p50_ms"] is None
+    assert busy["camera"]["find_p50_ms"] > 0
+    assert busy["camera"]["idle"] < busy["camera"]["answered"]
+    # What was not classified has no time of the model.
+    assert still["camera"]["idle"] == still["camera"]["answered"] > 0
+    assert (still["engine_p50_ms"], still["stages_p50_ms"]["preprocess"]) == (None, None)
+    assert all(camera["core_share"] > 0 for camera in cameras)
+    pytest.importorskip("jinja2")
+    from finedge.runtime.report.command import report
+
+    files = report(tiny_bundle.path)
+    single, camera = Path(files["markdown"]).read_text().split("## Camera")
+    assert all(f"| {column} |" in camera for column in ("finder", "find p95", "idle %", "core %"))
+    assert "find p95" not in single.split("## What the columns mean")[0]
+    assert "find p95" in Path(files["html"]).read_text()
+
+
+def test_a_finder_without_camera_mode_is_refused(tiny_bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="--mode single-stream"):
+        quick(tiny_bundle, mode="single-stream", find="motion")
 
 
 def test_ages_are_kept_frame_by_frame_and_a_percentile_is_one_of_them(tiny_bundle: Bundle) -> None:
