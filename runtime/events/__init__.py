@@ -10,6 +10,6 @@
 - `webhook.py`: signed requests. `metrics.py`: counts for Prometheus.
 - `clips.py`: crops and videos. `ring.py`: the frames before a visit.
 
-It may import `sources` and `sinks` of the runtime. `finedge.runtime.stream.command` opens the
+It may import `sources` and `sinks` of the runtime. `finedge.runtime.stream.run` opens the
 sinks, and shows them every result and every event.
 """

@@ -1,7 +1,7 @@
 """Where results go: stdout, a video, a folder, a window, a web page, systemd.
 
 The table `SINKS` holds every kind; `base.py` says what a sink is. A sink may import the contract
-and `finedge.runtime.telemetry`. `finedge.runtime.stream.command` opens the sinks that its options
+and `finedge.runtime.telemetry`. `finedge.runtime.stream.run` opens the sinks that its options
 ask for, and writes every result to each.
 """
 

@@ -73,8 +73,9 @@ class Outputs:
         save: write an annotated video to this .mp4 or .avi (one for each source).
         show: show the frames with their labels in a window; q or Esc closes it and ends the run.
         collect: keep frames that the model was unsure of in this folder, as
-            DIR/LABEL/TIME-FRAME.jpg: sort them, then train again.
-        collect_below: a frame is unsure if its top probability is below this.
+            DIR/LABEL/TIME-FRAME.jpg: sort them, then train again. With --find, the best crop of
+            each unsure visit.
+        collect_below: a frame or a visit is unsure if its top probability is below this.
         collect_max_mib: the size of all frames kept there, those of earlier runs too. The oldest
             are removed first; other files stay.
         serve: show a live page at this address, e.g. 127.0.0.1:8080.
@@ -111,6 +112,7 @@ class Context:
         page: the address of the live page, for a sink of events that it serves.
         reports: says what became of the events, by sink.
         metrics: the counts for Prometheus.
+        finds: whether a finder runs: results then have things, and things have visits.
     """
 
     title: str
@@ -124,3 +126,4 @@ class Context:
     page: str | None = None
     reports: Callable[[], Mapping[str, Counts]] = dict
     metrics: Callable[[], bytes] | None = None
+    finds: bool = False

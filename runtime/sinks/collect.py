@@ -1,4 +1,8 @@
-"""Frames that the model was unsure of, kept as a folder of images for the next training round."""
+"""What the model was unsure of, kept as a folder of images for the next training round.
+
+That is whole frames, or with a finder the best crop of each visit: the picture that the classifier
+saw, once for each thing and not once for each frame.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from numpy.typing import NDArray
 from finedge.errors import SystemProblem, UsageError
 from finedge.files import writable_folder, write_bytes, write_text
 from finedge.regular_files import open_regular
+from finedge.runtime.events.event import Event, EventSink
 from finedge.runtime.sinks.base import Context, Outputs, Result, Sink
 from finedge.runtime.sinks.kept_files import KeptFiles
 from finedge.runtime.sinks.queued import QueuedSink
@@ -83,10 +88,29 @@ class UnsureFilter:
 
 
 @dataclass
-class FrameCollector:
-    """Writes frames to a folder that training reads as a data set.
+class UnsureVisits:
+    """Passes on the best crop of each visit whose answer stayed unknown or unsure, at its end."""
 
-    A frame is DIR/LABEL/TIME-FRAME.jpg, where LABEL is the model's guess. Each has a line in
+    below: float
+    sink: Sink
+
+    def write(self, event: Event) -> None:
+        """Pass its crop on, or not."""
+        p = event.top[0].p
+        if event.kind == "ended" and (event.answer is None or p < self.below):
+            self.sink.write(Result(event.record(), event.crop, event.stream, model_p=p))
+
+    def close(self) -> None:
+        """Close the sink."""
+        self.sink.close()
+
+
+@dataclass
+class FrameCollector:
+    """Writes frames, or crops of visits, to a folder that training reads as a data set.
+
+    A frame is DIR/LABEL/TIME-FRAME.jpg, where LABEL is the model's guess. A crop has the start of
+    its visit and the number of its track there. Each has a line in
     DIR/index.jsonl: the record and "image". A frame is whole or missing. The folder may be used
     again: frames of earlier runs count, and are removed in their turn. Files of other names are
     neither counted nor touched.
@@ -126,16 +150,17 @@ class FrameCollector:
         if self._removed:
             self._rewrite_index()
         log.info(
-            "%s holds %d frames, %.1f MiB",
+            "%s holds %d images, %.1f MiB",
             self.options.folder,
             len(self._files),
             self._files.bytes / MIB,
         )
 
     def _path(self, record: dict[str, Any]) -> Path:
-        at = re.sub(r"[-:]", "", record["captured_at"])
+        is_visit = "event" in record
+        at = re.sub(r"[-:]", "", record["started_at" if is_visit else "captured_at"])
         folder = self.options.folder / file_name(record["top"][0]["label"])
-        path = folder / f"{at}-{record['frame']:06d}.jpg"
+        path = folder / f"{at}-{record['track' if is_visit else 'frame']:06d}.jpg"
         if not path.exists():
             return path
         # Two sources at the same moment.
@@ -188,14 +213,24 @@ def _jpeg(image: NDArray[np.uint8]) -> bytes:
 
 
 def open_collect(outputs: Outputs, context: Context) -> Sink | None:
-    """Return the sink of --collect."""
-    if outputs.collect is None:
+    """Return the sink of --collect; None with a finder, whose visits are collected."""
+    if outputs.collect is None or context.finds:
         return None
-    options = CollectOptions(
-        outputs.collect, below=outputs.collect_below, max_mib=outputs.collect_max_mib
-    )
-    writable_folder(options.folder, option="--collect")
-    queued = QueuedSink(FrameCollector(options), name="collect", drop=context.live)
     # The filter comes before the queue: frames that are not kept must not fill it, nor be counted
     # as missing.
-    return UnsureFilter(options.below, queued)
+    return UnsureFilter(*_collector(outputs, outputs.collect, context))
+
+
+def open_collect_visits(outputs: Outputs, context: Context) -> EventSink | None:
+    """Return the sink of --collect with a finder."""
+    if outputs.collect is None or not context.finds:
+        return None
+    return UnsureVisits(*_collector(outputs, outputs.collect, context))
+
+
+def _collector(outputs: Outputs, folder: Path, context: Context) -> tuple[float, Sink]:
+    """Return below which probability an answer is unsure, and what keeps it."""
+    options = CollectOptions(folder, below=outputs.collect_below, max_mib=outputs.collect_max_mib)
+    writable_folder(options.folder, option="--collect")
+    queued = QueuedSink(FrameCollector(options), name="collect", drop=context.live)
+    return options.below, queued

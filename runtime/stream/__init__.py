@@ -10,7 +10,10 @@ A frame goes down this list:
 - `results.py`: an `Answer` becomes a `Result`, whose record is the JSON line, and is counted.
 - `objects.py`: with a finder, `Detections` become a line for each thing, tracks and visits.
 - `percentiles.py`: the ages of all frames of a run, in constant memory.
+- `run.py`: the loop: every result and event goes to every sink.
 - `shutdown.py`: how a run ends after a signal.
+- `options.py`, `refusals.py`: options, and what excludes each other.
+- `opening.py`: opens sources, classifier and pipeline.
 - `command.py`: the command line around all of it.
 
 It may import `sources`, `find`, `track`, `events`, `classifier` and `sinks` of the runtime.

@@ -16,6 +16,7 @@ from finedge.data import open_dataset
 from finedge.errors import SystemProblem, UsageError
 from finedge.files import write_bytes
 from finedge.image import read_image
+from finedge.runtime.events.event import Name
 from finedge.runtime.sinks import Context, Outputs, Result
 from finedge.runtime.sinks.collect import (
     EVERY_S,
@@ -24,10 +25,12 @@ from finedge.runtime.sinks.collect import (
     CollectOptions,
     FrameCollector,
     UnsureFilter,
+    UnsureVisits,
     open_collect,
 )
 from finedge.runtime.sinks.queued import SIZE
 from finedge.sanitize import file_name
+from tests.runtime.events.make import RED, make_event
 
 MakeResult = Callable[..., Result]
 
@@ -72,6 +75,22 @@ def test_only_frames_the_model_was_unsure_of_are_kept_with_their_record(
         "source": "cam0",
         "variant": "fp32",
     }
+
+
+def test_of_visits_those_that_end_unsure_or_unknown_are_kept(tmp_path: Path) -> None:
+    options = CollectOptions(tmp_path, below=0.5)
+    collector = UnsureVisits(options.below, FrameCollector(options))
+    doubtful = Name("blue", 0.4, 1)
+    collector.write(make_event(1, "ended"))  # sure: red, 0.9
+    collector.write(make_event(2, "started", answer=None))
+    collector.write(make_event(2, "ended", answer=None))
+    collector.write(make_event(3, "ended", answer=doubtful, top=(doubtful, RED)))
+    collector.close()
+    assert [name.partition("/")[0] for name in names(tmp_path)] == ["blue", "red"]
+    assert [name[-10:] for name in names(tmp_path)] == ["000003.jpg", "000002.jpg"]  # the tracks
+    assert index(tmp_path) == names(tmp_path)
+    kept = read_image(tmp_path / names(tmp_path)[1])
+    assert kept.shape == make_event(2).crop.shape
 
 
 def test_the_models_own_probability_counts_and_not_the_smoothed_one(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from finedge.errors import UsageError
+from finedge.image import read_image
 from finedge.runtime.events.command import events
 from finedge.runtime.events.outputs import EventOutputs
 from finedge.runtime.find.options import FindOptions
-from finedge.runtime.stream.command import RunLimits, classify
+from finedge.runtime.sinks import Outputs
+from finedge.runtime.stream.command import classify
+from finedge.runtime.stream.options import RunLimits
 
 BUNDLE = Path(__file__).resolve().parents[3] / "examples" / "birds.finedge"
 
@@ -39,3 +43,27 @@ def test_events_need_a_finder(name: str, tmp_path: Path) -> None:
     outputs = EventOutputs(**{name: tmp_path / name})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=f"--{name} without --find"):
         classify(BUNDLE, ("test://",), event_outputs=outputs)
+
+
+def test_with_a_finder_the_best_crop_of_each_unsure_visit_is_collected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "unsure"
+    classify(
+        BUNDLE,
+        ("test://?birds=3&fps=15",),
+        variant="int8",
+        backend="onnxruntime",
+        limits=RunLimits(frames=120),
+        finding=FindOptions(find="motion"),
+        outputs=Outputs(collect=folder, collect_below=1.0, events=True),
+    )
+    printed = map(json.loads, capsys.readouterr().out.splitlines())
+    ended = {event["id"]: event for event in printed if event["event"] == "ended"}
+    lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in lines} == ended.keys() != set()  # p is below 1 for each
+    for line in lines:
+        height, width = read_image(folder / line["image"]).shape[:2]
+        assert height == width < 720  # a crop, not the frame
+        assert line["image"].startswith(f"{line['top'][0]['label']}/")
+        assert line["top"] == ended[line["id"]]["top"]

@@ -216,7 +216,6 @@ def test_the_command_finds_birds_in_a_rendered_scene(
         (["--events"], "--events without --find"),
         (["--find", "motion", "--smooth", "1"], "--find with --smooth"),
         (["--find", "motion", "--roi", "0,0,9,9"], "--find with --smooth, --hold or --roi"),
-        (["--find", "motion", "--collect", "dir"], "--find with --collect"),
         (["--find", "birds"], "--find birds"),
         (["--find", "motion", "--visit-gap-s", "0"], "--visit-gap-s 0"),
         (["--find", "motion", "--max-objects", "0"], "--max-objects 0"),
