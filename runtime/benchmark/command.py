@@ -15,6 +15,7 @@ from finedge.runtime.benchmark.options import Claims, FrameOptions, MeasurementO
 from finedge.runtime.early_exit.record import titled
 from finedge.runtime.evaluate.labelled import SplitOptions
 from finedge.runtime.find.options import FindOptions
+from finedge.runtime.look_twice.options import ONE_LOOK, LookOptions
 
 DEFAULT_RUN = MeasurementOptions()
 TEST_SPLIT = SplitOptions()
@@ -31,6 +32,7 @@ def benchmark(
     dataset: OmitArgPrefixes[SplitOptions] = TEST_SPLIT,
     frames: OmitArgPrefixes[FrameOptions] = DEFAULT_FRAMES,
     finding: OmitArgPrefixes[FindOptions] = FIND_NOTHING,
+    look: OmitArgPrefixes[LookOptions] = ONE_LOOK,
     claims: OmitArgPrefixes[Claims] = NO_CLAIMS,
     out: Path | None = None,
 ) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def benchmark(
         dataset: labelled images. Without any, scenes are rendered and no accuracy is measured.
         frames: the frames that are classified.
         finding: for camera mode: rows with a finder, beside those without.
+        look: a second look at a part of each frame, in all rows.
         claims: what the numbers have to support; a row that does not is INVALID.
         out: folder of the report; default: the first bundle.
     """
@@ -55,7 +58,7 @@ def benchmark(
     from finedge.runtime.benchmark.results import report_content, samples
     from finedge.runtime.benchmark.speeds import check_faster, int8_verdicts
 
-    options = BenchmarkOptions(run, dataset, frames, finding)
+    options = BenchmarkOptions(run, dataset, frames, finding, look)
     opened = load_bundles(bundles)
     folder = writable_folder(out or bundles[0], option="--out")
     measured = measure(opened, options)

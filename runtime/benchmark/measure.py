@@ -35,6 +35,7 @@ from finedge.runtime.early_exit.record import titled
 from finedge.runtime.evaluate.labelled import SplitOptions
 from finedge.runtime.evaluate.predict import Answers, predict
 from finedge.runtime.find.options import FindOptions, open_finders
+from finedge.runtime.look_twice.options import ONE_LOOK, LookOptions
 from finedge.runtime.machine.sysfs import UNKNOWN
 from finedge.runtime.telemetry.environment import environment
 from finedge.runtime.variant.choice import Choice
@@ -52,13 +53,14 @@ class BenchmarkOptions:
     """What is measured, on which images, with which frames.
 
     Raises:
-        UsageError: a finder without camera mode.
+        UsageError: a finder without camera mode, or early exits with a second look.
     """
 
     run: MeasurementOptions
     dataset: SplitOptions
     frames: FrameOptions
     finding: FindOptions = field(default_factory=FindOptions)
+    look: LookOptions = ONE_LOOK
 
     def __post_init__(self) -> None:
         if self.finding.is_on and CAMERA not in (mode.name for mode in self.run.modes):
@@ -66,6 +68,8 @@ class BenchmarkOptions:
                 f"--find {self.finding.find} --mode {self.run.mode}",
                 expected="--mode camera: other modes have no stream to find things in",
             )
+        if self.look.look_twice and self.run.early_exit:
+            raise UsageError("--look-twice with --early-exit", expected="one of them")
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def measure(bundles: Mapping[str, Bundle], options: BenchmarkOptions) -> Measure
     labelled = {name: labelled_images(b, options.dataset) for name, b in bundles.items()}
     with ExitStack() as exits:
         classifiers = {
-            key: exits.enter_context(_open(bundles[key.bundle], key, options.run)) for key in keys
+            key: exits.enter_context(_open(bundles[key.bundle], key, options)) for key in keys
         }
         answers, note = _accuracies(classifiers, labelled, limit=options.frames.accuracy_images)
         lanes = _timed(classifiers, _frames(labelled, options), options=options, exits=exits)
@@ -166,7 +170,8 @@ def _keys(bundles: Mapping[str, Bundle], run: MeasurementOptions) -> Iterator[Ke
             yield from (Key(name, variant, early_exit=True) for variant in variants)
 
 
-def _open(bundle: Bundle, key: Key, run: MeasurementOptions, *, spin: bool = True) -> Classifier:
+def _open(bundle: Bundle, key: Key, options: BenchmarkOptions, *, spin: bool = True) -> Classifier:
+    run = options.run
     return Classifier.open(
         bundle,
         variant=key.variant,
@@ -174,6 +179,7 @@ def _open(bundle: Bundle, key: Key, run: MeasurementOptions, *, spin: bool = Tru
         threads=run.threads,
         spin=spin,
         early_exit=key.early_exit,
+        look=options.look,
     )
 
 
@@ -239,7 +245,7 @@ def _camera_lanes(
     uri, fps = options.frames.source, options.frames.fps
     scenes = _scenes(frames, options)
     for key, classifier in classifiers.items():
-        calm = exits.enter_context(_open(classifier.bundle, key, options.run, spin=False))
+        calm = exits.enter_context(_open(classifier.bundle, key, options, spin=False))
         for scene, is_finding in scenes:
             yield CameraLane(
                 key.bundle,

@@ -29,8 +29,9 @@ def peak_record(
     macs = classifier.bundle.export.attention_cost.macs.get("int8")
     is_int8 = classifier.variant == "int8" and lane.mode.name != CAMERA
     is_on_cpu = classifier.session.info.backend == ONNX_RUNTIME
-    leaves_early = isinstance(classifier.session, HasExits)  # its MACs differ from frame to frame
-    if not (macs and infer_ms and is_int8 and is_on_cpu) or leaves_early:
+    # The MACs of one query are known, and neither of a part of the model nor of two looks.
+    is_whole = not isinstance(classifier.session, HasExits) and classifier.second_look is None
+    if not (macs and infer_ms and is_int8 and is_on_cpu and is_whole):
         return None
     per_second = 1e3 * macs * lane.mode.batch / infer_ms
     share = per_second / int8_peak(threads)

@@ -111,6 +111,7 @@ def _row(lane: BenchmarkLane, measured: Measured, *, claims: Claims) -> Benchmar
         camera=lane.camera_record(),
         int8_peak=peak_record(lane, infer_ms=stages["infer"], threads=measured.threads),
         early_exit=_exit_fields(lane, measured),
+        looks=1 if lane.classifier.second_look is None else 2,
     )
 
 

@@ -52,6 +52,8 @@ class BenchmarkRow:
             probabilities, the shares among the timed frames, `whole_mean_ms`, the mean time of
             the same model without exits, and what the exits change against it. Changes from fp32
             are from fp32 with early exits.
+        looks: 2 where a part of each frame was classified again (`finedge.runtime.look_twice`): all
+            times and accuracies are then of both looks.
     """
 
     bundle: str
@@ -98,6 +100,7 @@ class BenchmarkRow:
     int8_peak: Mapping[str, Any] | None = None
     mean_ms: float | None = None
     early_exit: Mapping[str, Any] | None = None
+    looks: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for report.json."""

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from finedge.runtime.early_exit.record import titled
+from finedge.runtime.report.tables import looks_text
 from finedge.tables import UNKNOWN, one_line, stack, styled, table
 
 Row = Mapping[str, Any]
@@ -48,7 +49,7 @@ def _mode(mode: tuple[str, int], rows: list[Row]) -> RenderableType:
     if any((row["camera"] or {}).get("find") for row in rows):
         columns = FIRST | FINDER | columns
     cells = [[cell(row) for cell in columns.values()] for row in rows]
-    return table(tuple(columns), cells, title=f"{name}, batch {batch}")
+    return table(tuple(columns), cells, title=f"{name}, batch {batch}{looks_text(rows)}")
 
 
 def _exits(rows: list[Row]) -> RenderableType:

@@ -113,6 +113,7 @@ class ReportRow(Change95):
     int8_peak: PeakSection | None = None
     mean_ms: Latency | None = None
     early_exit: EarlyExitSection | None = None
+    looks: Annotated[int, between(1, 2)] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

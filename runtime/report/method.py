@@ -26,6 +26,7 @@ def method_text(report: Mapping[str, Any]) -> tuple[str, ...]:
         f"The first {method['rewarm_s']:g} s of a block are not recorded, "
         "because the model before it filled the caches.",
         *_camera(rows),
+        *_looks(rows),
         *_energy(rows),
         _threads(method, rows),
         "Percentiles are nearest rank over all samples; no sample was removed. "
@@ -56,6 +57,15 @@ def _finding(rows: Rows) -> tuple[str, ...]:
     return (
         "With a finder, the crops of the things in a frame are classified, tracked, and made into "
         "visits, as finedge classify does. Rows with and without it had the same frames.",
+    )
+
+
+def _looks(rows: Rows) -> tuple[str, ...]:
+    if not any(row.get("looks", 1) > 1 for row in rows):
+        return ()
+    return (
+        "Each frame was looked at twice: the answer is the mean of the whole frame and of the part "
+        "at the peak of the map. Times and accuracies are of both looks together.",
     )
 
 

@@ -68,13 +68,18 @@ def _table(mode: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         columns = columns | PEAK_COLUMNS
     batches = ", ".join(sorted({str(row["batch"]) for row in rows}))
     return Table(
-        f"{HEADINGS.get(mode, mode)} (batch {batches})",
+        f"{HEADINGS.get(mode, mode)} (batch {batches}{looks_text(rows)})",
         tuple(columns),
         tuple(column.meaning for column in columns.values()),
         tuple(column.text for column in columns.values()),
         tuple(tuple(column.cell(row) for column in columns.values()) for row in rows),
         tuple("; ".join(row["invalid_reasons"]) for row in rows),
     )
+
+
+def looks_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return ", two looks a frame" for rows of `--look-twice`, else nothing."""
+    return ", two looks a frame" if any(row.get("looks", 1) > 1 for row in rows) else ""
 
 
 def _has_power(row: Mapping[str, Any]) -> bool:

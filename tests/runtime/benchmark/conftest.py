@@ -11,12 +11,14 @@ from finedge.runtime.benchmark.command import benchmark
 from finedge.runtime.benchmark.options import Claims, FrameOptions, MeasurementOptions
 from finedge.runtime.evaluate.labelled import SplitOptions
 from finedge.runtime.find.options import FindOptions
+from finedge.runtime.look_twice.options import LookOptions
 
 GROUPS = {
     "run": MeasurementOptions,
     "dataset": SplitOptions,
     "frames": FrameOptions,
     "finding": FindOptions,
+    "look": LookOptions,
     "claims": Claims,
 }
 

@@ -128,3 +128,16 @@ def test_the_commands_look_twice(looking, tiny_data, capsys):
     assert main(["classify", str(looking.path), photos, *options]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["top"][0]["label"] for line in lines] == ["red"] * 3
+
+
+def test_the_benchmark_measures_both_looks(looking, tiny_data, tmp_path, capsys):
+    options = ["--data", str(tiny_data), "--backend", "onnxruntime", "--duration", "300ms"]
+    options += ["--mode", "single-stream,camera", "--threads", "1", "--out", str(tmp_path)]
+    main(["benchmark", str(looking.path), *options, "--look-twice", "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {(row["looks"], row["top1"], row["int8_peak"]) for row in rows} == {(2, 1.0, None)}
+    assert {row["mode"] for row in rows} == {"single-stream", "camera"}
+    pytest.importorskip("jinja2")
+    assert main(["report", str(tmp_path)]) == 0
+    assert "two looks a frame" in (tmp_path / "report.md").read_text()
+    assert "looked at twice" in (tmp_path / "report.html").read_text()
