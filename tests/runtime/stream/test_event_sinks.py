@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
-from finedge.errors import UsageError
+from finedge.errors import SystemProblem, UsageError
 from finedge.image import read_image
 from finedge.runtime.events.command import events
 from finedge.runtime.events.outputs import EventOutputs
@@ -67,3 +68,26 @@ def test_with_a_finder_the_best_crop_of_each_unsure_visit_is_collected(
         assert height == width < 720  # a crop, not the frame
         assert line["image"].startswith(f"{line['top'][0]['label']}/")
         assert line["top"] == ended[line["id"]]["top"]
+
+
+def test_a_full_disk_ends_the_run_and_the_store_has_every_visit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("finedge.runtime.sinks.collect.write_bytes", full)
+    with pytest.raises(SystemProblem, match=r"--collect: .*No space left"):
+        classify(
+            BUNDLE,
+            ("test://?birds=3&fps=15",),
+            variant="int8",
+            backend="onnxruntime",
+            limits=RunLimits(frames=200),
+            finding=FindOptions(find="motion"),
+            outputs=Outputs(collect=tmp_path / "unsure", collect_below=1.0, events=True),
+            event_outputs=EventOutputs(store=tmp_path / "birds.db"),
+        )
+    records = events(tmp_path / "birds.db")["events"]
+    assert records
+    assert {record["state"] for record in records} == {"ended"}
