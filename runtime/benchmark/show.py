@@ -46,7 +46,7 @@ def show(result: dict[str, Any]) -> RenderableType:
 def _mode(mode: tuple[str, int], rows: list[Row]) -> RenderableType:
     name, batch = mode
     columns = CAMERA if name == "camera" else OTHERS
-    if any((row["camera"] or {}).get("find") for row in rows):
+    if any((row.get("camera") or {}).get("find") for row in rows):
         columns = FIRST | FINDER | columns
     cells = [[cell(row) for cell in columns.values()] for row in rows]
     return table(tuple(columns), cells, title=f"{name}, batch {batch}{looks_text(rows)}")

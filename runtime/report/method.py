@@ -52,7 +52,7 @@ def _camera(rows: Rows) -> tuple[str, ...]:
 
 
 def _finding(rows: Rows) -> tuple[str, ...]:
-    if not any((row["camera"] or {}).get("find") for row in rows):
+    if not any((row.get("camera") or {}).get("find") for row in rows):
         return ()
     return (
         "With a finder, the crops of the things in a frame are classified, tracked, and made into "

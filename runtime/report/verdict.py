@@ -35,23 +35,26 @@ class Sentence:
 def verdicts(report: Mapping[str, Any]) -> tuple[Sentence, ...]:
     """Return the sentences that open a report.
 
-    First how many rows are INVALID, then each variant compared with fp32, then what `auto` ran
-    there and why, then each model with the first one, also with early exits.
+    First how many rows are INVALID, then each variant compared with fp32, then what a finder costs
+    a camera, then what `auto` ran there and why, then each model with the first one, also with
+    early exits.
     """
     rows = latency_rows(report["rows"])
     variants = tuple(_variant(row, rows) for row in rows if row["variant"] != "fp32")
     alone = () if variants else tuple(_alone(row) for row in rows)
     between = tuple(_between(comparison) for comparison in report.get("comparisons", ()))
     choices = tuple(_choice(*choice) for choice in report.get("choices", {}).items())
-    return (*_invalid(report["rows"]), *variants, *alone, *choices, *between)
+    finding = tuple(_finding(row, report["rows"]) for row in report["rows"] if _finder(row))
+    return (*_invalid(report["rows"]), *variants, *alone, *finding, *choices, *between)
 
 
 def latency_rows(rows: Rows) -> tuple[Row, ...]:
     """Return the single-stream rows, or all where the run had none.
 
-    Rows with early exits are left out, because their median hides what exits save.
+    Rows with early exits are left out, because their median hides what exits save. So are those
+    with a finder: their frames have several things, or none.
     """
-    whole = tuple(row for row in rows if not row.get("early_exit"))
+    whole = tuple(row for row in rows if not (row.get("early_exit") or _finder(row)))
     single = tuple(row for row in whole if row["mode"] == "single-stream")
     return single or whole
 
@@ -126,6 +129,42 @@ def _variant(row: Row, rows: Rows) -> Sentence:
     change = points(row["top1_change"], row["top1_change95"], p=row["mcnemar_p"])
     flips = f"{row['flips']} of {row['accuracy_n']} answers changed"
     return Sentence(lead, f"and its top-1 is {change}; {flips}.")
+
+
+def _finder(row: Row) -> str | None:
+    return (row.get("camera") or {}).get("find")
+
+
+def _finding(row: Row, rows: Rows) -> Sentence:
+    """Say how a finder changes the age of frames, or what a scene of its own costs."""
+    camera, early = row["camera"], bool(row.get("early_exit"))
+    name = f"{titled(row['bundle'], early)}: {row['variant'].upper()} with {camera['find']}"
+    found = f"finding takes {_ms(camera['find_p50_ms'])} at p50."
+    base = next(
+        (
+            other["camera"]
+            for other in rows
+            if other.get("camera")
+            and not _finder(other)
+            and (other["bundle"], other["variant"]) == (row["bundle"], row["variant"])
+            and bool(other.get("early_exit")) == early
+            and other["camera"]["source"] == camera["source"]
+        ),
+        None,
+    )
+    if base is None:
+        return Sentence(f"{name} uses {_core(camera)}", f"on {camera['source']}; {found}")
+    lead = f"{name} answers 95 % of the frames within {_ms(camera['age_p95_ms'])}"
+    return Sentence(lead, f"of their capture, and without it {_ms(base['age_p95_ms'])}; {found}")
+
+
+def _ms(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.1f} ms"
+
+
+def _core(camera: Row) -> str:
+    share = camera.get("core_share")
+    return "n/a" if share is None else f"{100 * share:.1f} % of one core"
 
 
 def _choice(bundle: str, choice: Row) -> Sentence:

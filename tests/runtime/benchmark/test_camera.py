@@ -199,6 +199,10 @@ def test_a_finder_gets_rows_beside_those_without(tiny_bundle: Bundle) -> None:
     from finedge.runtime.report.command import report
 
     files = report(tiny_bundle.path)
+    lines = Path(files["markdown"]).read_text().splitlines()
+    claims = [line for line in lines if " with motion " in line]
+    assert ["answers 95 %" in claim for claim in claims] == [True, False]
+    assert "% of one core" in claims[1]
     single, camera = Path(files["markdown"]).read_text().split("## Camera")
     assert all(f"| {column} |" in camera for column in ("finder", "find p95", "idle %", "core %"))
     assert "find p95" not in single.split("## What the columns mean")[0]
