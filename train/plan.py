@@ -10,8 +10,7 @@ from typing import Any, cast
 from finedge.errors import UsageError
 from finedge.spec import Method, Preprocess, Rule
 from finedge.train import backbones
-from finedge.train.models import FineGrained, build_model
-from finedge.train.models import entry as model_entry
+from finedge.train.models import FineGrained, build_model, default_options, names, require_options
 from finedge.train.recipe import Recipe, override, read_recipe, recipe_from
 from finedge.train.request import TrainingRequest
 from finedge.train.start import is_run, start_from
@@ -89,15 +88,27 @@ def planned(request: TrainingRequest) -> RunPlan:
             fix="finedge data render DIR makes one to try with",
         )
     options = request.model
+    name = options.model or "cnl"
     plan = RunPlan(
-        options.model or "cnl",
+        name,
         options.backbone or "efficientnet_lite0",
         str(options.weights or "imagenet"),
-        override(read_recipe(_recipe_name(request)), request.recipe),
+        override(_of_model(read_recipe(_recipe_name(request)), name), request.recipe),
     )
-    model_entry(plan.model)  # before the images are read: a wrong name is reported at once
+    # Before the images are read: a wrong name is reported at once.
+    require_options(plan.model, plan.recipe.options)
     backbones.entry(plan.backbone)
     return plan
+
+
+def _of_model(recipe: Recipe, model: str) -> Recipe:
+    """Return a recipe without the options that other models have, and `model` has not.
+
+    So one recipe trains a model and the baseline that it is compared with.
+    """
+    known = default_options(model)
+    others = {option for name in names() for option in default_options(name)} - set(known)
+    return replace(recipe, options={k: v for k, v in recipe.options.items() if k not in others})
 
 
 def _recipe_name(request: TrainingRequest) -> str:

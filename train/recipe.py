@@ -311,6 +311,10 @@ class Recipe:
             raise UsageError(f"recipe value {name} = {value}", expected=expected)
 
 
+def _is_below(value: object, limit: int) -> bool:
+    return isinstance(value, int) and value < limit
+
+
 def read_recipe(name: str) -> Recipe:
     """Read a recipe by the name of a shipped one or the path of a TOML file.
 
@@ -325,9 +329,9 @@ def override(recipe: Recipe, options: RecipeOptions) -> Recipe:
     """Return `recipe` with the options that were given; model options are added to the recipe's.
 
     A key with an option of its own, such as --lr, has the value of that option where both it and
-    --set are given. A new `size` brings its own `resize`, and the cosine schedule has no
-    milestones. A new `epochs` moves the milestones of a step schedule, and its warm-up, in
-    proportion.
+    --set are given. A new `size` brings its own `resize`; one below `start_size` is the side from
+    the first epoch on. The cosine schedule has no milestones. A new `epochs` moves the milestones
+    of a step schedule, and its warm-up, in proportion.
 
     Raises:
         UsageError: an unknown key, a value of a wrong type or range, or a word that is not
@@ -357,6 +361,8 @@ def _changes(recipe: Recipe, options: RecipeOptions) -> dict[str, Any]:
     changes["options"] = {**recipe.options, **parse_options(options.option, flag="--option")}
     if "size" in changes:
         changes.setdefault("resize", 0)
+        if _is_below(changes["size"], recipe.start_size):
+            changes.setdefault("start_size", 0)
     if changes.get("schedule") == "cosine":
         changes.setdefault("milestones", [])
     return changes

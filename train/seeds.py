@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from finedge.bundle import sha256
 from finedge.errors import UsageError
 from finedge.spec import Spec
 from finedge.train.checkpoint import NAME as CHECKPOINT
@@ -18,7 +19,7 @@ from finedge.train.page import trained
 from finedge.train.plan import RunPlan, planned, recorded_plan
 from finedge.train.record import read_metrics
 from finedge.train.request import RunOptions, TrainingRequest
-from finedge.train.run import METRICS, RECORD, read_record
+from finedge.train.run import METRICS, RECORD, read_record, recorded_data
 from finedge.train.session import fresh, resumed
 from finedge.train.trainer import summary
 
@@ -62,26 +63,47 @@ def train_or_continue(request: TrainingRequest, *, world: World) -> dict[str, An
 
     Raises:
         UsageError: the folder holds a run of other settings.
+        DataError: it was trained on other images.
     """
     path = request.run.out
     if not (path / RECORD).is_file():
         trainer = fresh(request, world=world)
     else:
         record = read_record(path)
-        if _plain(recorded_plan(record)) != _plain(planned(request)):
-            raise UsageError(
-                f"{path} was trained with other settings",
-                expected="the command that made it",
-                fix="choose another --out",
-            )
+        _require_same(request, record)
         # The checkpoint decides: the metrics of an epoch are written before it.
         epochs = finished_epochs(path / CHECKPOINT)
         if epochs == record["recipe"]["epochs"]:
             log.info("%s is finished", path)
             return _finished(path, record, epochs=epochs)
-        rest = TrainingRequest(RunOptions(path, resume=True), machine=request.machine)
+        run = RunOptions(path, data=request.run.data, resume=True)
+        rest = TrainingRequest(run, machine=request.machine)
         trainer = resumed(rest, world=world)
     return trained(trainer)
+
+
+def _require_same(request: TrainingRequest, record: Mapping[str, Any]) -> None:
+    """Refuse to continue a run that another command made.
+
+    Its images may have moved: they are known by their content.
+
+    Raises:
+        UsageError: model, recipe, --quick, the teacher or the images are others.
+    """
+    path, quick, teacher = request.run.out, request.recipe.quick, request.recipe.teacher
+    same = _plain(recorded_plan(record)) == _plain(planned(request))
+    same &= ("quick" in record) == quick and ("teacher" in record) == (teacher is not None)
+    if same and teacher is not None:
+        same = sha256(teacher / CHECKPOINT) == record["teacher"]["sha256"]
+    if not same:
+        raise UsageError(
+            f"{path} was trained with other settings",
+            expected="the command that made it",
+            fix="choose another --out",
+        )
+    root = request.run.data
+    if root is not None and root.resolve() != Path(record["data"]["root"]):
+        recorded_data(path, root=root, exact=True)  # refuses other images
 
 
 def _finished(path: Path, record: Mapping[str, Any], *, epochs: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 
 from finedge import __version__
 from finedge.data import drop_unreadable, open_dataset
+from finedge.errors import UsageError
 from finedge.files import writable_place
 from finedge.spec import Input, Spec
 from finedge.train.distill import Teacher, open_teacher
@@ -24,6 +25,7 @@ from finedge.train.run import read_record, rebuild, record_texts, recorded_data,
 from finedge.train.stopping import require_val
 from finedge.train.trainable import require_trainable
 from finedge.train.trainer import Job, Trainer
+from finedge.train.writers import require_writer
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     """
     out = request.run.out
     require_new(out)
+    _require_machine(request, quick=request.recipe.quick)
     plan = planned(request)
     assert request.run.data is not None  # `planned` refuses it
     _warn_of_a_long_training(request, plan, world)
@@ -86,12 +89,14 @@ def resumed(request: TrainingRequest, *, world: World) -> Trainer:
     """Return the trainer of the run in `request.run.out`, at its checkpoint.
 
     Raises:
-        UsageError: an option that `RESUMABLE` does not name was given.
+        UsageError: an option that `RESUMABLE` does not name was given, or fewer epochs than are
+            finished.
         DataError: no run there, or the run is damaged.
     """
     out = request.run.out
     record = read_record(out)
     request.require_resumable(distilled="teacher" in record)
+    _require_machine(request, quick="quick" in record)
     writable_place(out, option="--out")
     recipe = _changed_recipe(recipe_from(record["recipe"]), request)
     spec = Spec.from_json(record["spec"])
@@ -103,12 +108,30 @@ def resumed(request: TrainingRequest, *, world: World) -> Trainer:
     maps = request.machine.maps or Path(record["quick"]["maps"]) if "quick" in record else None
     trainer = _trainer(job, maps=maps)
     trainer.load()
+    if recipe.epochs < trainer.epoch:
+        raise UsageError(
+            f"--epochs {recipe.epochs}: {out} has {trainer.epoch} finished epochs",
+            expected=f"at least {trainer.epoch}",
+        )
     world.wait()  # until every process has read what is now written
     if world.writer:
         commands = [*record["commands"], request.command()]
         write_record(out, {**record, "recipe": recipe.to_json(), "commands": commands})
     log.info("resuming after epoch %d of %d", trainer.epoch, recipe.epochs)
     return trainer
+
+
+def _require_machine(request: TrainingRequest, *, quick: bool) -> None:
+    """Refuse what would stop the training after its run was begun.
+
+    Raises:
+        UsageError: --maps without --quick.
+        SystemProblem: the package of --log-to is missing.
+    """
+    if request.machine.maps and not quick:
+        raise UsageError("--maps without --quick", expected="feature maps to keep there")
+    if request.machine.log_to:
+        require_writer(request.machine.log_to)
 
 
 def _changed_recipe(recipe: Recipe, request: TrainingRequest) -> Recipe:

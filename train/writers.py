@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,10 +28,9 @@ class TensorBoardWriter:
     """Event files in OUT/tensorboard; those of epochs that are trained again are hidden."""
 
     def __init__(self, path: Path, recipe: Recipe, *, epoch: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise _missing("tensorboard") from error
+        require_writer("tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
         # torch's functions for TensorBoard have no annotations.
         self.events: Any = SummaryWriter(str(path / FOLDER), purge_step=epoch + 1)  # type: ignore[no-untyped-call]
 
@@ -49,10 +49,9 @@ class MlflowWriter:
     """A run of MLflow, named as the folder, with the recipe as its parameters."""
 
     def __init__(self, path: Path, recipe: Recipe, *, epoch: int) -> None:
-        try:
-            import mlflow
-        except ImportError as error:
-            raise _missing("mlflow") from error
+        require_writer("mlflow")
+        import mlflow
+
         self.mlflow: Any = mlflow
         mlflow.start_run(run_name=path.name)
         mlflow.log_params({"start_epoch": epoch, **recipe.to_json()})
@@ -72,14 +71,19 @@ WRITERS: dict[LogTo, Callable[..., MetricsWriter]] = {
 }
 
 
+def require_writer(kind: LogTo) -> None:
+    """Refuse a writer whose package is missing; `SystemProblem` says how to install it."""
+    module = {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow"}[kind]
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise SystemProblem(
+            f"--log-to {kind} needs the package {kind}", fix=f"pip install {kind}"
+        ) from error
+
+
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a row of metrics.jsonl, those of val as `val/NAME`."""
     val = {f"val/{name}": value for name, value in row["val"].items()}
     named = {**{name: value for name, value in row.items() if name != "epoch"}, **val}
     return {name: float(v) for name, v in named.items() if type(v) in (int, float)}
-
-
-def _missing(package: str) -> SystemProblem:
-    return SystemProblem(
-        f"--log-to {package} needs the package {package}", fix=f"pip install {package}"
-    )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from finedge.data import read_folder
 from finedge.errors import UsageError
 from finedge.files import writable_folder, write_text
+from finedge.locks import lock
 from finedge.runtime.machine.cpu import cpu_name
 from finedge.train.device import Device
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from finedge.train.sweep.stage import Stage
 
 TABLE = "table.md"
+LOCK = "lock"
 
 
 def sweep(
@@ -71,10 +76,13 @@ def sweep(
     plan, rows = read_sweep(file), Rows(out)
     if dry_run:
         return overview(plan.only(only), rows)
-    if not table:
-        writable_folder(out, option="--out")
-        places, work = _places(plan, data), plan.only(only)
-        origin = Origin(cpu_name(), commit(), versions())
+    if table:
+        if not out.is_dir():
+            raise UsageError(f"--table: no folder {out}", expected="the --out of a sweep")
+        return {"stage": plan.stage, "out": str(out), "tables": tables(plan, rows)}
+    places, work = _places(plan, data), plan.only(only)
+    origin = Origin(cpu_name(), commit(), versions())
+    with _alone(writable_folder(out, option="--out")):
         if int8:
             _measure_int8(work, rows, places, origin=origin, retry=retry_failed)
         else:
@@ -83,10 +91,32 @@ def sweep(
             train_missing(work, rows, stage, origin=origin, retry=retry_failed)
             if test:
                 read_test(work, rows, stage, origin=origin)
-    result = tables(plan, rows)
-    if not table:
+        result = tables(plan, rows)
         write_text(out / TABLE, markdown(result))
     return {"stage": plan.stage, "out": str(out), "tables": result}
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold a sweep's folder: two processes would train the same runs into the same files.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    (out / LOCK).touch()
+    try:
+        handle = lock(out / LOCK)
+    except BlockingIOError:
+        raise UsageError(
+            f"another sweep is at work in {out}",
+            expected="one process for each --out",
+            fix="wait for it, or choose another --out",
+        ) from None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _measure_int8(
@@ -98,15 +128,26 @@ def _measure_int8(
 
 
 def _places(plan: SweepFile, words: tuple[str, ...]) -> dict[str, Path]:
-    """Return {data set: its folder}."""
+    """Return {data set: its folder}; each is looked at now, not in its first training.
+
+    Raises:
+        UsageError: a word that is not NAME=DIR, or a data set without a place, or with two.
+        DataError: a folder without labelled images.
+    """
     pairs = [word.partition("=") for word in words]
     wrong = [name for name, sign, place in pairs if not (name and sign and place)]
     if wrong:
         raise UsageError(f"--data {wrong[0]}", expected="NAME=DIR")
+    names = [name for name, _, _ in pairs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"--data {twice[0]}=DIR is given twice", expected="one place")
     places = {name: Path(place) for name, _, place in pairs}
     lacking = [name for name in plan.data if name not in places]
     if lacking:
         raise UsageError(f"no place of data set '{lacking[0]}'", fix=f"--data {lacking[0]}=DIR")
+    for name in plan.data:
+        read_folder(places[name])
     return places
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from finedge.errors import UsageError, nearest
@@ -23,7 +23,17 @@ from finedge.train.models.levels import Levels
 from finedge.train.models.nl import NonLocal
 from finedge.train.models.plain import Plain
 
-__all__ = ["MODELS", "About", "FineGrained", "build_model", "entry", "names", "register"]
+__all__ = [
+    "MODELS",
+    "About",
+    "FineGrained",
+    "build_model",
+    "default_options",
+    "entry",
+    "names",
+    "register",
+    "require_options",
+]
 
 MODELS: dict[str, type[FineGrained]] = {}
 
@@ -53,6 +63,22 @@ def entry(name: str) -> type[FineGrained]:
     return MODELS[name]
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """Return {option: its default} of a model."""
+    parameters = inspect.signature(entry(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def require_options(name: str, options: Iterable[str]) -> None:
+    """Refuse names of options that a model does not have; `UsageError` has the nearest one."""
+    known = default_options(name)
+    for option in options:
+        if option not in known:
+            raise UsageError(
+                f"model '{name}' has no option '{option}'", expected=nearest(option, known)
+            )
+
+
 def build_model(
     name: str, *, num_classes: int, backbone: str, weights: str = "none", **options: Any
 ) -> FineGrained:
@@ -78,13 +104,7 @@ def build_model(
     model: Callable[..., FineGrained] = entry(name)
     if num_classes < 2:
         raise UsageError(f"{num_classes} classes", expected="at least 2")
-    parameters = inspect.signature(model).parameters.values()
-    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in keywords:
-            raise UsageError(
-                f"model '{name}' has no option '{option}'", expected=nearest(option, keywords)
-            )
+    require_options(name, options)
     return model(make(backbone, weights=weights), num_classes, **options)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from finedge.errors import UsageError
+from finedge.files import writable_place
 from finedge.train.evaluate.accuracy import Predictions, answers_of
 from finedge.train.loader import Batch, batched
 from finedge.train.models import FineGrained
@@ -65,7 +66,8 @@ class QuickTrainer(Trainer):
         """Write metrics and checkpoint. Before the first of them, the room for the maps is checked.
 
         Raises:
-            SystemProblem: the disk has no room for the maps; nothing was written.
+            SystemProblem: the maps cannot be written, or the disk has no room for them; nothing
+                was written.
         """
         if self.epoch == 0:
             self._make_room()
@@ -80,6 +82,7 @@ class QuickTrainer(Trainer):
     def _make_room(self) -> None:
         """Remove caches that were not used for long, and check the room for this one."""
         plan = self.plan
+        writable_place(plan.folder, option="--maps")
         remove_unused(plan.place, keep=plan.folder, room=plan.missing_bytes)
         plan.require_room()
 

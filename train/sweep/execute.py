@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from finedge.errors import FinedgeError
+from finedge.errors import FinedgeError, SystemProblem
 from finedge.train.sweep.choose import chosen_settings
 from finedge.train.sweep.file import SweepFile
 from finedge.train.sweep.plan import SEED, SweepRun, groups, search_runs
@@ -30,6 +30,9 @@ def train_missing(
         stage: what trains a run.
         origin: what the rows record of this machine.
         retry: train again what failed.
+
+    Raises:
+        SystemProblem: the machine failed (a full disk, say). The same call again goes on.
     """
     for group in groups(file):
         for run in search_runs(file, group):
@@ -63,6 +66,8 @@ def _train(run: SweepRun, rows: Rows, stage: Stage, *, origin: Origin, retry: bo
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         result = stage.train(run, weights=rows.weights(run)).to_json()
+    except (SystemProblem, OSError, MemoryError):
+        raise  # the machine failed, not the setting: a row would keep it from being chosen
     except Exception as error:  # a row too: the sweep goes on
         log.warning("%s failed: %s", run.path, error)
         result = {"error": error_text(error)}

@@ -13,14 +13,21 @@ from finedge.schema import Constraint, Misfit, Text, between, decode, is_plain_n
 from finedge.train import backbones, models
 from finedge.train.recipe_file import read_toml
 
+MAX_NAME = 100  # characters of a family's name: more do not fit the name of a file
+FAMILY_NAME = f"a name of 1 to {MAX_NAME} printable characters without '|'"
 Stage = Literal["frozen", "fine-tuned"]
 Names = Annotated[tuple[Text, ...], Constraint(lambda names: len(names) > 0, "at least one name")]
 DataNames = Annotated[
     Names, Constraint(lambda names: all(map(is_plain_name, names)), "names without a slash")
 ]
 Values = Annotated[
-    tuple[Any, ...], Constraint(lambda values: len(values) > 0, "a list of at least one value")
+    tuple[Any, ...],
+    Constraint(lambda values: len(values) > 0, "a list of at least one value"),
+    # A value that is tried twice would hide that a family has fewer settings than the others.
+    Constraint(lambda values: len(set(map(repr, values))) == len(values), "each value once"),
 ]
+# It becomes a part of the name of a file, and a cell of a Markdown table.
+FamilyName = Annotated[str, Constraint(lambda name: _is_family_name(name), FAMILY_NAME)]
 Grid = Mapping[str, Values]
 
 
@@ -78,7 +85,10 @@ class SweepFile:
 
     stage: Stage
     data: DataNames
-    families: Mapping[str, Family]
+    families: Annotated[
+        Mapping[FamilyName, Family],
+        Constraint(lambda families: len(families) > 0, "at least one family"),
+    ]
     recipes: Names = ("common",)
     backbones: Names = ("efficientnet_lite0",)
     sizes: tuple[int, ...] = ()
@@ -91,9 +101,10 @@ class SweepFile:
     def __post_init__(self) -> None:
         for name in self.backbones:
             backbones.entry(name)
-        controls = [family.control for family in self.families.values() if family.control]
-        for name in (*self.compare, *controls):
+        for name in self.compare:
             self._require_family(name)
+        for name, family in self.families.items():
+            self._require_sensible(name, family)
         self._require_equal_search()
 
     def only(self, names: Sequence[str]) -> SweepFile:
@@ -120,6 +131,19 @@ class SweepFile:
         if name not in self.families:
             raise UsageError(f"unknown family '{name}'", expected=nearest(name, self.families))
 
+    def _require_sensible(self, name: str, family: Family) -> None:
+        """Refuse what would be left out of the table without a word."""
+        if family.control:
+            self._require_family(family.control)
+        if family.control == name:
+            raise UsageError(f"family '{name}' is its own control", expected="another family")
+        for data in family.published:
+            if data not in self.data:
+                raise UsageError(
+                    f"family '{name}': published top-1 of an unknown data set '{data}'",
+                    expected=nearest(data, self.data),
+                )
+
     def _require_equal_search(self) -> None:
         counts = {name: self.settings(name) for name in self.families}
         if len(set(counts.values())) > 1:
@@ -128,6 +152,11 @@ class SweepFile:
                 f"searches of unequal size: {listed}",
                 expected="as many settings for every family: else the one with more is favoured",
             )
+
+
+def _is_family_name(name: str) -> bool:
+    fits = 0 < len(name) <= MAX_NAME and len(name.encode()) <= 2 * MAX_NAME
+    return fits and name == name.strip() and name.isprintable() and "|" not in name
 
 
 def read_sweep(path: Path) -> SweepFile:

@@ -36,17 +36,18 @@ class FineTunedStage:
         result = train_or_continue(request, world=self.world)
         model = load_run(weights).model
         return Trained(
-            val=self._answers(weights, split="val"),
+            val=self._answers(run, weights, split="val"),
             loss=result["loss"],
             parameters=sum(p.numel() for p in model.parameters()),
         )
 
     def test(self, run: SweepRun, *, weights: Path) -> Answers:
         """Return the answers of a trained run on the test split."""
-        return self._answers(weights, split="test")
+        return self._answers(run, weights, split="test")
 
-    def _answers(self, path: Path, *, split: str) -> Answers:
-        run, folder = load_run(path), recorded_data(path, whole=True)
+    def _answers(self, asked: SweepRun, path: Path, *, split: str) -> Answers:
+        place = self.data[asked.setting.group.data]
+        run, folder = load_run(path), recorded_data(path, root=place, whole=True)
         if not folder.splits.get(split):
             return Answers(np.zeros(0, np.bool_))
         chosen = select_images(folder, recorded_split(path), split=split)

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from finedge.data import DataSet, drop_unreadable, open_dataset
-from finedge.errors import UsageError
+from finedge.errors import DataError
 from finedge.files import write_bytes
 from finedge.train.models import FineGrained
 from finedge.train.plan import RunPlan
@@ -43,22 +44,16 @@ class FrozenStage:
 
     def __init__(self, data: Mapping[str, Path], *, maps: Path, workers: int) -> None:
         self.data, self.maps, self.workers = data, maps, workers
-        self._sets: dict[str, DataSet] = {}
+        self._sets: dict[tuple[str, float], DataSet] = {}
         self._caches: dict[tuple[object, ...], FeatureCache] = {}
 
     def train(self, run: SweepRun, *, weights: Path) -> Trained:
         """Train a head, write its weights as a safetensors file, and answer on val.
 
         Raises:
-            UsageError: a model or recipe that needs a trained backbone, or a wrong option.
+            UsageError: a model that needs a trained backbone, or a wrong value of an option.
         """
         plan = run.setting.plan(run.seed)
-        if plan.recipe.ema:
-            raise UsageError(
-                f"ema {plan.recipe.ema} in a sweep on frozen features",
-                expected="0: heads are trained without a moving average",
-                fix="ema = 0 below [set]",
-            )
         model, cache = self._built(run, plan)
         loss = train_head(model, cache, plan.recipe)
         val = answers(model, cache, split="val")
@@ -70,19 +65,17 @@ class FrozenStage:
     def test(self, run: SweepRun, *, weights: Path) -> Answers:
         """Return the answers of a trained head on the test split."""
         model, cache = self._built(run, run.setting.plan(run.seed))
-        lacking, extra = model.load_state_dict(load_file(weights), strict=False)
-        assert not extra
-        assert all(name.startswith(BACKBONE) for name in lacking)
+        _load_head(model, weights)
         return answers(model, cache, split="test")
 
     def _built(self, run: SweepRun, plan: RunPlan) -> tuple[FineGrained, FeatureCache]:
         name = run.setting.group.data
-        images = self._set(name)
+        images = self._set(name, val=plan.recipe.val)
         torch.manual_seed(plan.recipe.seed)
         model = plan.build(labels=images.labels)
         shapes = map_shapes(model, size=plan.recipe.size)
         pixels = (plan.preprocess, plan.recipe.views, repr(augmentation(plan.recipe)))
-        key = (name, plan.backbone, plan.weights, *pixels, *sorted(shapes))
+        key = (name, plan.recipe.val, plan.backbone, plan.weights, *pixels, *sorted(shapes))
         if key not in self._caches:
             maps = plan_cache(
                 model.backbone,
@@ -98,7 +91,29 @@ class FrozenStage:
         model.backbone = CachedBackbone(model.backbone)
         return model, self._caches[key]
 
-    def _set(self, name: str) -> DataSet:
-        if name not in self._sets:
-            self._sets[name] = drop_unreadable(open_dataset(self.data[name], seed=SEED))
-        return self._sets[name]
+    def _set(self, name: str, *, val: float) -> DataSet:
+        if (name, val) not in self._sets:
+            images = open_dataset(self.data[name], seed=SEED, val=val)
+            self._sets[name, val] = drop_unreadable(images)
+        return self._sets[name, val]
+
+
+def _load_head(model: FineGrained, weights: Path) -> None:
+    """Load what `train` wrote; `DataError` if the file is missing, damaged or of another model."""
+    try:
+        lacking, extra = model.load_state_dict(load_file(weights), strict=False)
+    # PyTorch's error of another shape is a RuntimeError.
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise _misfit(weights, reason) from error
+    wrong = [*extra, *(name for name in lacking if not name.startswith(BACKBONE))]
+    if wrong:
+        raise _misfit(weights, f"'{wrong[0]}'")
+
+
+def _misfit(weights: Path, reason: str) -> DataError:
+    return DataError(
+        f"{weights} cannot be read, or is of another model: {reason}",
+        expected="the weights that this sweep trained",
+        fix="delete the row of this training: it is then trained again",
+    )

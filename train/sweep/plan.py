@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from finedge.train.models import entry
+from finedge.errors import UsageError
+from finedge.train.models import default_options
 from finedge.train.plan import RunPlan, planned
 from finedge.train.recipe import Recipe
 from finedge.train.request import ModelOptions, RecipeOptions, RunOptions, TrainingRequest
 from finedge.train.sweep.file import SweepFile
 
 OPTION = "options."  # begins the keys of a search that are options of the model
+# Keys of a recipe that stage `frozen` does not follow. They must have their default: a row would
+# otherwise name a setting that it was not trained with.
+UNUSED = (
+    *("accumulate", "class_weights", "cutmix", "ema", "freeze", "freeze_norm", "keep", "mixup"),
+    *("patience", "sampling"),
+)
 SEED = 0  # of the search; the chosen setting has seeds from here on
 DIGITS = 12  # of a digest
 
@@ -75,8 +81,15 @@ class Setting:
         return TrainingRequest(RunOptions(out, data), model, recipe)
 
     def plan(self, seed: int) -> RunPlan:
-        """Return model and recipe with every default filled in."""
-        return planned(self.request(data=Path(), out=Path(), seed=seed))
+        """Return model and recipe with every default filled in.
+
+        Raises:
+            UsageError: a wrong key or option, or a key that the stage does not follow.
+        """
+        plan = planned(self.request(data=Path(), out=Path(), seed=seed))
+        if self.stage == "frozen":
+            _require_followed(plan.recipe, family=self.family)
+        return plan
 
     @cached_property
     def digest(self) -> str:
@@ -88,7 +101,7 @@ class Setting:
         plan = self.plan(SEED)
         defaults = Recipe().to_json()
         recipe = {k: v for k, v in plan.recipe.to_json().items() if v != defaults[k]}
-        recipe["options"] = {**_default_options(plan.model), **plan.recipe.options}
+        recipe["options"] = {**default_options(plan.model), **plan.recipe.options}
         parts = (self.stage, self.group.data, plan.model, plan.backbone, plan.weights, recipe)
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
@@ -163,9 +176,16 @@ def _settings(file: SweepFile, group: Group, name: str) -> Iterator[Setting]:
         )
 
 
-def _default_options(model: str) -> dict[str, Any]:
-    parameters = inspect.signature(entry(model)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+def _require_followed(recipe: Recipe, *, family: str) -> None:
+    """Refuse a key of the recipe that training on frozen features would leave out."""
+    for key in UNUSED:
+        value, off = getattr(recipe, key), getattr(Recipe(), key)
+        if value != off:
+            raise UsageError(
+                f"family '{family}': {key} = {value} in a sweep on frozen features",
+                expected=f"{off}: only the layers after the backbone are trained, on cached maps",
+                fix=f"{key} = {json.dumps(off)} below [set]",
+            )
 
 
 def _words(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,18 +18,64 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from finedge import __version__
+from finedge.document import read_json
 from finedge.errors import DataError, FinedgeError
 from finedge.files import write_text
+from finedge.schema import Constraint, Count, Misfit, Share, decode
 from finedge.train.sweep.plan import SEED, Group, Setting, SweepRun
 
 Kind = Literal["rows", "test", "int8"]
+REPAIR = "delete it: it is then made again"
+Hex = Annotated[
+    str, Constraint(lambda text: len(text) % 2 == 0 and set(text) <= HEX, "hexadecimal digits")
+]
+HEX = frozenset("0123456789abcdef")
+
+
+class ValRecord(TypedDict):
+    """What a row has of val: `Answers.to_json`."""
+
+    top1: Share | None
+    n: Count
+    loss: float | None
+
+
+class TrainedRow(TypedDict):
+    """What is read of a training's row."""
+
+    val: ValRecord
+    parameters: Count
+    point: Mapping[str, Any]
+
+
+class AnswersRow(TypedDict):
+    """What is read of a row of test or INT8."""
+
+    top1: Share | None
+    n: Count
+    right: Hex
+
+
+class FailedRow(TypedDict):
+    """What is read of the row of a failure."""
+
+    error: str
+
+
+class TimesFile(TypedDict):
+    """What is read of the times of a group."""
+
+    cpu_ms: Mapping[str, float]
+
+
+SHAPES: Mapping[Kind, Any] = {"rows": TrainedRow, "test": AnswersRow, "int8": AnswersRow}
 
 
 @dataclass(frozen=True)
@@ -91,8 +137,12 @@ class Rows:
     out: Path
 
     def read(self, run: SweepRun, kind: Kind = "rows") -> dict[str, Any] | None:
-        """Return a row, or None where there is none."""
-        return _read(self._path(run, kind))
+        """Return a row, or None where there is none.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        return _read(self._path(run, kind), SHAPES[kind])
 
     def write(self, run: SweepRun, content: Mapping[str, Any], kind: Kind = "rows") -> None:
         """Write a row."""
@@ -118,9 +168,8 @@ class Rows:
 
     def read_times(self, group: Group) -> dict[str, float]:
         """Return {name of the run: CPU milliseconds of one INT8 inference}."""
-        content = _read(self._of_group(group, "times")) or {}
-        times: dict[str, float] = content.get("cpu_ms", {})
-        return times
+        content = _read(self._of_group(group, "times"), TimesFile)
+        return {} if content is None else content["cpu_ms"]
 
     def write_times(self, group: Group, cpu_ms: Mapping[str, float], origin: Origin) -> None:
         """Write the times of a group, measured together."""
@@ -129,7 +178,7 @@ class Rows:
 
     def read_chosen(self, group: Group) -> dict[str, str]:
         """Return {family: digest of its setting} as it was when test was first read."""
-        return _read(self._of_group(group, "chosen")) or {}
+        return _read(self._of_group(group, "chosen"), Mapping[str, str]) or {}
 
     def write_chosen(self, group: Group, digests: Mapping[str, str]) -> None:
         """Write what val chose."""
@@ -138,7 +187,13 @@ class Rows:
     def right(self, run: SweepRun) -> NDArray[np.bool_] | None:
         """Return the right answers of a run on test, bool [images], or None."""
         row = self.read(run, "test")
-        return None if row is None or "error" in row else unpacked(row["right"], row["n"])
+        if row is None or "error" in row:
+            return None
+        right = unpacked(row["right"], row["n"])
+        if right.size != row["n"]:
+            path = self._path(run, "test")
+            raise DataError(f"{path}: {right.size} answers to {row['n']} images", fix=REPAIR)
+        return right
 
     def _path(self, run: SweepRun, kind: Kind) -> Path:
         return self.out / kind / run.path.with_name(f"{run.path.name}.json")
@@ -174,14 +229,20 @@ def unpacked(text: str, n: int) -> NDArray[np.bool_]:
     return bits[:n].astype(np.bool_)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, kind: Any) -> Any:
+    """Return the content of a file, or None where there is none.
+
+    Raises:
+        DataError: it is damaged: it has neither the fields of `kind` nor those of a failure.
+    """
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = read_json(path, error=DataError, fix=REPAIR)
+        failed = kind in SHAPES.values() and isinstance(content, Mapping) and "error" in content
+        decode(FailedRow if failed else kind, content)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        fix = "delete it: it is then made again"
-        raise DataError(f"{path} is not JSON: {error}", fix=fix) from error
+    except Misfit as error:
+        raise DataError(f"{path}: {error}", expected=error.expected, fix=REPAIR) from None
     return content
 
 

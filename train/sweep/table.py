@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from finedge.errors import DataError
 from finedge.train.sweep.choose import chosen_settings, edges
 from finedge.train.sweep.file import SweepFile
 from finedge.train.sweep.paired import Difference, paired_difference
@@ -90,7 +91,9 @@ def _line(
     errors = tuple(row["error"] for row in searched if "error" in row)
     line = Line(name, len(searched), len(errors), errors=errors)
     if chosen is None:
-        return line
+        kept = rows.read_chosen(candidates[0].group).get(name)
+        lost = (f"the setting {kept}, with which test was read, is not in the file",)
+        return replace(line, errors=(*(lost if kept else ()), *errors))
     runs = rows.finished_runs(chosen, seeds=file.seeds)
     trained = [row for run in runs if (row := rows.read(run)) is not None]
     val = [row["val"]["top1"] for row in trained if row["val"]["n"]]
@@ -142,6 +145,18 @@ def _differences(
     for other in others:
         seeds = sorted(right[name].keys() & right.get(other, {}).keys())
         if other != name and seeds:
+            _require_same_images(name, other, right)
             first, second = (np.stack([right[f][s] for s in seeds]) for f in (name, other))
             result[other] = paired_difference(first, second)
     return result
+
+
+def _require_same_images(first: str, second: str, right: Mapping[str, Mapping[int, Any]]) -> None:
+    sizes = {len(answers) for name in (first, second) for answers in right[name].values()}
+    if len(sizes) > 1:
+        raise DataError(
+            f"test rows of '{first}' and '{second}' have {', '.join(map(str, sorted(sizes)))} "
+            "images: the data set changed between them",
+            expected="the same images for all rows",
+            fix="a new --out, or delete the folder test in it and run --test again",
+        )

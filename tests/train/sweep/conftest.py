@@ -22,6 +22,7 @@ warmup_epochs = 0
 start_size = 0
 views = 1
 ema = 0.0
+freeze = 0
 
 [search]
 lr = {rates}

@@ -1,8 +1,13 @@
+from pathlib import Path
+
 import pytest
 
+from finedge.calib.sweep.command import sweep
 from finedge.errors import UsageError
 from finedge.train.sweep.file import read_sweep
 from finedge.train.sweep.plan import groups, search_runs, settings
+
+SWEEPS = Path(__file__).parents[3] / "benchmarks" / "sweeps"
 
 
 def test_every_family_has_all_combinations_of_the_search(sweep_file):
@@ -31,11 +36,47 @@ def test_searches_of_unequal_size_are_refused(sweep_file):
         ("[families.x]\nmodel = 'plain'\nsed = 1\n", "sed is unknown"),
         ("[families.x]\nmodel = 'plain'\npublished = { pictures = 101 }\n", "0 to 100 %"),
         ("[families.x]\nmodel = 'plain'\nsearch = { lr = [] }\n", "at least one value"),
+        ("[families.x]\nmodel = 'plain'\nsearch = { lr = [1, 1] }\n", "each value once"),
+        ("[families.x]\nmodel = 'plain'\ncontrol = 'x'\n", "its own control"),
+        ("[families.x]\nmodel = 'plain'\npublished = { picture = 1 }\n", "known: pictures"),
+        ("[families.'a|b']\nmodel = 'plain'\n", "a name of 1 to 100 printable"),
+        (f"[families.{'x' * 101}]\nmodel = 'plain'\n", "a name of 1 to 100 printable"),
     ],
 )
 def test_a_mistake_in_the_file_is_named(sweep_file, more, expected):
     with pytest.raises(UsageError, match=expected):
         read_sweep(sweep_file(more=more))
+
+
+def test_a_file_without_families_is_refused(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text('stage = "frozen"\ndata = ["pictures"]\n[families]\n')
+    with pytest.raises(UsageError, match="at least one family"):
+        read_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("freeze", 1), ("ema", 0.9), ("mixup", 0.5), ("class_weights", "'balanced'"), ("patience", 2)],
+)
+def test_a_key_that_cached_heads_do_not_follow_is_refused(sweep_file, key, value):
+    more = f"[families.x]\nmodel = 'plain'\nset = {{ {key} = {value} }}\n"
+    path = sweep_file(more=more)
+    with pytest.raises(UsageError, match=f"family 'x': {key} = "):
+        sweep(path, out=Path("unused"), dry_run=True)
+    path.write_text(path.read_text().replace("frozen", "fine-tuned"))
+    assert sweep(path, out=Path("unused"), dry_run=True)["runs"] == 6
+
+
+def test_an_option_that_the_model_lacks_is_found_before_anything_is_trained(sweep_file):
+    path = sweep_file(more="[families.x]\nmodel = 'plain'\noptions = { widht = 3 }\n")
+    with pytest.raises(UsageError, match="no option 'widht'"):
+        sweep(path, out=Path("unused"), dry_run=True)
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.rglob("*.toml")), ids=lambda path: path.stem)
+def test_the_sweeps_of_the_repository_can_be_planned(path):
+    assert sweep(path, out=Path("unused"), dry_run=True)["runs"] > 0
 
 
 def test_a_file_that_is_missing_is_named(tmp_path):
@@ -48,7 +89,7 @@ def test_a_row_is_known_by_all_that_shapes_it(sweep_file):
     text = path.read_text()
     changes = (
         ("", ""),
-        ('data = ["pictures"]', 'data = ["others"]'),
+        ("pictures", "others"),
         ('"small"', '"lite0_fast"'),
         ("size = 32", "size = 64"),
         ("epochs = 1", "epochs = 2"),

@@ -4,11 +4,14 @@ import pytest
 
 from finedge.calib.sweep.command import sweep
 from finedge.calib.sweep.show import AT_EDGE, markdown
-from finedge.errors import UsageError
+from finedge.errors import DataError, FinedgeError, SystemProblem, UsageError
+from finedge.locks import locked
 from finedge.train.sweep import execute
 from tests.train.sweep.conftest import rows
 
-BROKEN = "[families.broken]\nmodel = 'plain'\noptions = { width = 3 }\n"
+# Its new layers are inside the backbone, whose maps are cached.
+BROKEN = "[families.broken]\nmodel = 'ca'\n"
+REFUSAL = "its new layers sit inside the backbone"
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +49,10 @@ def test_a_failure_is_a_row_and_the_sweep_goes_on(finished):
     _, arguments, result = finished
     failed = [row for row in rows(arguments["out"]) if "error" in row]
     assert {row["family"] for row in failed} == {"broken"}
-    assert "no option 'width'" in failed[0]["error"]
+    assert REFUSAL in failed[0]["error"]
     line = lines(result)["broken"]
     assert (line["failed"], line["seeds"], line["chosen"]) == (2, 0, {})
-    assert "no option 'width'" in (arguments["out"] / "table.md").read_text()
+    assert REFUSAL in (arguments["out"] / "table.md").read_text()
 
 
 def test_the_same_call_again_trains_nothing(finished, monkeypatch):
@@ -119,6 +122,105 @@ def test_a_dry_run_counts_and_writes_nothing(sweep_file, tmp_path):
 def test_a_data_set_without_a_place_is_named(sweep_file, tmp_path):
     with pytest.raises(UsageError, match="'pictures'"):
         sweep(sweep_file(), out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("rows", "[]"),
+        ("rows", "null"),
+        ("rows", '{"val": {"top1": 0.5, "n": 12}, "parameters": 1, "point": {}}'),
+        ("rows", '{"val": {"top1": NaN, "n": 1, "loss": 1}, "parameters": 1, "point": {}}'),
+        ("test", '{"top1": 0.5, "n": 12, "right": "zz"}'),
+        ("test", '{"top1": 0.5, "n": 12, "right": "00"}'),
+        ("chosen", '["plain"]'),
+    ],
+)
+def test_a_damaged_file_is_named_and_can_be_deleted(finished, kind, text):
+    path, arguments, result = finished
+    chosen = lines(result)["plain"]["chosen"]
+    files = sorted((arguments["out"] / kind).rglob("plain-*-s0.json" if kind != "chosen" else "*"))
+    file = next(f for f in files if f.is_file() and _is_of(f, chosen))
+    before = file.read_text()
+    file.write_text(text)
+    try:
+        with pytest.raises(DataError, match=str(file)) as caught:
+            sweep(path, **arguments, table=True)
+        assert "delete it" in caught.value.fix
+    finally:
+        file.write_text(before)
+
+
+def _is_of(file, chosen):
+    return json.loads(file.read_text()).get("point", chosen) == chosen
+
+
+def test_answers_to_other_images_are_not_compared(finished):
+    path, arguments, _ = finished
+    file = next((arguments["out"] / "test").rglob("levels-*-s1.json"))
+    before = file.read_text()
+    file.write_text(json.dumps({**json.loads(before), "n": 11}))
+    try:
+        with pytest.raises(DataError, match="have 11, 12 images"):
+            sweep(path, **arguments, table=True)
+    finally:
+        file.write_text(before)
+
+
+def test_damaged_weights_of_a_head_are_named(finished):
+    path, arguments, result = finished
+    out = arguments["out"]
+    test = next((out / "test").rglob("levels-*-s1.json"))
+    weights = out / "weights" / test.relative_to(out / "test").with_suffix("")
+    rows_before, weights_before = test.read_text(), weights.read_bytes()
+    test.unlink()
+    weights.write_bytes(weights_before[:100])
+    try:
+        assert lines(sweep(path, **arguments, test=True))["levels"]["tested"] == 1
+        weights.write_bytes(weights_before)
+        again = lines(sweep(path, **arguments, test=True))["levels"]
+        assert again["test"] == lines(result)["levels"]["test"]
+    finally:
+        test.write_text(rows_before)
+
+
+def test_a_full_disk_stops_the_sweep_and_makes_no_row(sweep_file, pictures, tmp_path, monkeypatch):
+    path, arguments = sweep_file(), {"out": tmp_path, "data": (f"pictures={pictures}",)}
+    with monkeypatch.context() as patch:
+        patch.setattr("finedge.train.quick.feature_cache._free_bytes", lambda _: 0)
+        with pytest.raises(SystemProblem, match="of feature maps"):
+            sweep(path, **arguments, workers=1)
+    assert rows(tmp_path) == []
+
+
+def test_two_processes_do_not_work_on_one_folder(finished):
+    path, arguments, result = finished
+    with locked(arguments["out"] / "lock"), pytest.raises(UsageError, match="another sweep"):
+        sweep(path, **arguments)
+    assert lines(sweep(path, **arguments))["plain"] == lines(result)["plain"]
+
+
+@pytest.mark.parametrize("words", [("pictures=missing",), ("pictures=a", "pictures=b")])
+def test_a_wrong_place_of_a_data_set_makes_no_rows(sweep_file, tmp_path, words):
+    with pytest.raises(FinedgeError):
+        sweep(sweep_file(), out=tmp_path / "out", data=words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_table_of_a_folder_that_is_missing_is_refused(sweep_file, tmp_path):
+    with pytest.raises(UsageError, match="no folder"):
+        sweep(sweep_file(), out=tmp_path / "none", table=True)
+
+
+def test_a_choice_that_left_the_file_is_named(finished):
+    path, arguments, _ = finished
+    text = path.read_text()
+    path.write_text(text.replace("lr = [0.01, 1e-06]", "lr = [0.5, 0.6]"))
+    try:
+        line = lines(sweep(path, **arguments, table=True))["plain"]
+    finally:
+        path.write_text(text)
+    assert "is not in the file" in line["errors"][0]
 
 
 def test_a_fine_tuned_sweep_makes_runs(sweep_file, pictures, tmp_path):
