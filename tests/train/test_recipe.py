@@ -133,6 +133,12 @@ def test_options_override_the_file_and_none_does_not():
     assert recipe.lr == read_recipe("common").lr
 
 
+def test_a_new_size_below_the_start_is_the_side_of_all_epochs():
+    recipe = override(read_recipe("lite0_fast"), RecipeOptions(size=64))
+    assert {recipe.side(epoch) for epoch in range(recipe.epochs)} == {64}
+    assert override(read_recipe("lite0_fast"), RecipeOptions(size=224)).side(0) == 112
+
+
 def test_a_new_size_brings_its_own_resize(tmp_path):
     (tmp_path / "r.toml").write_text("size = 224\nresize = 300\n")
     assert read_recipe(str(tmp_path / "r.toml")).resized == 300

@@ -1,11 +1,13 @@
 import json
+import shutil
 
+import cv2
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from finedge.cli import main
-from finedge.errors import UsageError
+from finedge.errors import DataError, UsageError
 from finedge.train.run import read_record
 from finedge.train.step import TrainingStep
 
@@ -76,6 +78,21 @@ def test_runs_of_other_settings_are_refused(train, tmp_path, settings):
         train(out=tmp_path / "runs", **{**settings, "lr": 0.5}, seeds=1)
     with pytest.raises(UsageError, match="holds a run"):
         train(out=tmp_path / "runs" / "seed0", **settings, seeds=1)
+
+
+def test_runs_of_other_images_or_another_way_are_refused(train, tmp_path, settings, pictures):
+    settings["epochs"] = 1
+    train(out=tmp_path / "runs", **settings, seeds=1)
+    with pytest.raises(UsageError, match="other settings"):
+        train(out=tmp_path / "runs", **{**settings, "recipe": "common", "quick": True}, seeds=1)
+    others = tmp_path / "others"
+    shutil.copytree(pictures, others)
+    again = train(out=tmp_path / "runs", **{**settings, "data": others}, seeds=1)
+    assert again["top1"]["n"] == 1
+    for number, path in enumerate(sorted((others / "train").rglob("*.png"))):
+        cv2.imwrite(str(path), cv2.imread(str(path)) // 2 + number)
+    with pytest.raises(DataError, match="was trained on are not in"):
+        train(out=tmp_path / "runs", **{**settings, "data": others}, seeds=1)
 
 
 @pytest.mark.parametrize("words", [["--seeds", "0"], ["--seeds", "2", "--resume"]])

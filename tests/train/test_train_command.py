@@ -171,6 +171,19 @@ def test_what_makes_a_run_cannot_change_when_it_is_resumed(train, run, changed):
         train(out=run, resume=True, **changed)
 
 
+def test_fewer_epochs_than_are_finished_are_refused(train, run):
+    before = contents(run)
+    with pytest.raises(UsageError, match=r"--epochs 1: .* has \d+ finished"):
+        train(out=run, resume=True, epochs=1, device="cpu")
+    assert contents(run) == before
+
+
+def test_a_folder_of_maps_is_for_quick_only(train, settings, tmp_path):
+    with pytest.raises(UsageError, match="--maps without --quick"):
+        train(out=tmp_path / "run", **settings, maps=tmp_path / "maps")
+    assert not (tmp_path / "run").exists()
+
+
 def test_resuming_nothing_is_refused(train, tmp_path):
     with pytest.raises(DataError, match=r"no run\.json"):
         train(out=tmp_path / "nothing", resume=True)

@@ -67,6 +67,14 @@ def test_training_writes_the_metrics_of_every_epoch(monkeypatch, train, settings
     rows = []
     fake = SimpleNamespace(write=rows.append, close=lambda: rows.append("closed"))
     monkeypatch.setitem(WRITERS, "tensorboard", lambda path, recipe, epoch: fake)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace())
     train(out=tmp_path / "run", **settings, log_to="tensorboard")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert rows == [*map(json.loads, lines), "closed"]
+
+
+def test_a_missing_package_leaves_no_run(monkeypatch, train, settings, tmp_path):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(SystemProblem, match="pip install mlflow"):
+        train(out=tmp_path / "run", **settings, log_to="mlflow")
+    assert not (tmp_path / "run").exists()

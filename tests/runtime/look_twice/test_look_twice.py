@@ -116,7 +116,13 @@ def test_other_backends_and_early_exits_are_refused(looking):
 @pytest.mark.parametrize("share", [0.0, 1.1, float("nan")])
 def test_a_share_outside_of_0_to_1_is_refused(share):
     with pytest.raises(UsageError, match="--look-crop"):
-        LookOptions(look_crop=share)
+        LookOptions(look_twice=True, look_crop=share)
+
+
+@pytest.mark.parametrize("placed", [{"look_crop": 0.5}, {"look_view": "cam"}])
+def test_a_place_without_a_second_look_is_refused(placed):
+    with pytest.raises(UsageError, match="without --look-twice"):
+        LookOptions(**placed)
 
 
 def test_the_commands_look_twice(looking, tiny_data, capsys):

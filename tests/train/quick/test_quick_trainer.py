@@ -1,15 +1,21 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from finedge.data import open_dataset
 from finedge.errors import SystemProblem, UsageError
 from finedge.train.evaluate.command import evaluate
+from finedge.train.loader import EvaluationImages, normalise
 from finedge.train.quick import feature_cache
 from finedge.train.quick.feature_cache import FeatureCache
+from finedge.train.quick.scores import cached_scores
 from finedge.train.run import load_run
 from finedge.train.step import TrainingStep
+
+HALF = 2e-3  # of the largest score: cached maps are float16, which rounds by 5e-4
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +57,36 @@ def test_it_ends_in_a_run_whose_backbone_is_unchanged(quick_run, train, pictures
             assert torch.equal(tensor, starts[name])
     trained = "model.classifier.weight"
     assert not torch.allclose(ends[trained], starts[trained], atol=1e-5)
+
+
+@pytest.mark.parametrize(("model", "freeze"), [("plain", 3), ("cnl", 0)])
+def test_val_on_cached_maps_is_val_of_the_live_network(
+    train, pictures, tmp_path, monkeypatch, model, freeze
+):
+    def interrupted(*words, **named):
+        scores.append(cached_scores(*words, **named))
+        if len(scores) == 2:
+            raise KeyboardInterrupt
+        return scores[-1]
+
+    scores, out = [], tmp_path / "run"
+    monkeypatch.setattr("finedge.train.quick.trainer.cached_scores", interrupted)
+    lite0 = {"backbone": "efficientnet_lite0", "weights": "imagenet"}
+    change = {"model": model, "freeze": freeze, "ema": 0.5}
+    with pytest.raises(KeyboardInterrupt):
+        train(out=out, **{**options(pictures), **lite0, **change})
+    run = load_run(out)  # after epoch 1
+    images = EvaluationImages(open_dataset(pictures).split("val"), run.spec.preprocess)
+    frames = torch.from_numpy(np.stack([frame for frame, _ in images]))
+    with torch.no_grad():
+        live = run.model(normalise(frames, run.spec.preprocess))[run.spec.main.name]
+    assert (scores[0] - live).abs().max() < HALF * live.abs().max()
+    measured = evaluate(out, split="val", device="cpu")
+    assert (measured["top1"], measured["top5"]) == (val_of(out)["top1"], val_of(out)["top5"])
+
+
+def val_of(run):
+    return rows(run)[-1]["val"]
 
 
 def test_its_accuracy_is_that_of_evaluate(quick_run):
