@@ -136,7 +136,7 @@ def test_options_override_the_file_and_none_does_not():
 def test_a_new_size_below_the_start_is_the_side_of_all_epochs():
     recipe = override(read_recipe("lite0_fast"), RecipeOptions(size=64))
     assert {recipe.side(epoch) for epoch in range(recipe.epochs)} == {64}
-    assert override(read_recipe("lite0_fast"), RecipeOptions(size=224)).side(0) == 112
+    assert override(read_recipe("lite0_fast"), RecipeOptions(size=224)).start_size == 112
 
 
 def test_a_new_size_brings_its_own_resize(tmp_path):
