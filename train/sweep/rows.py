@@ -229,14 +229,14 @@ def unpacked(text: str, n: int) -> NDArray[np.bool_]:
     return bits[:n].astype(np.bool_)
 
 
-def _read(path: Path, kind: Any) -> Any:
+def _read(path: Path, kind: Any) -> dict[str, Any] | None:
     """Return the content of a file, or None where there is none.
 
     Raises:
         DataError: it is damaged: it has neither the fields of `kind` nor those of a failure.
     """
     try:
-        content = read_json(path, error=DataError, fix=REPAIR)
+        content: dict[str, Any] = read_json(path, error=DataError, fix=REPAIR)
         failed = kind in SHAPES.values() and isinstance(content, Mapping) and "error" in content
         decode(FailedRow if failed else kind, content)
     except FileNotFoundError:
