@@ -56,7 +56,7 @@ class ModelOptions:
     """Which network is trained, and where its weights start.
 
     Attributes:
-        model: see `finedge models`; default cnl.
+        model: see `finedge models`; default plain.
         backbone: see `finedge models`; default efficientnet_lite0.
         weights: initial weights of the backbone: imagenet (default), none, or a file. The folder of
             a run gives its whole model, where model and labels are the same.
