@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from finedge.calib.parallel import in_order
 from finedge.graph.patterns import is_layer
+from finedge.runtime.ort.int8_products import EXACT_SETTING
 
 Outputs = Sequence[NDArray[np.float32]]  # of one layer, one array [N, channels, ...] a batch
 Change = Callable[[str, Outputs], Outputs]
@@ -115,6 +116,8 @@ class LayerSteps:
         # CNL at 224 took 6.5 GB with arenas (`benchmarks/cpu/calibration_cost.py`).
         options.enable_cpu_mem_arena = False
         options.intra_op_num_threads = 1  # `in_order` runs a batch on each core
+        # Products of attention end inside of a step: without VNNI their sums would saturate.
+        options.add_session_config_entry(*EXACT_SETTING)
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
