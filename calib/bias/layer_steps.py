@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from finedge.calib.parallel import in_order
 from finedge.graph.patterns import is_layer
-from finedge.runtime.ort.int8_products import EXACT_SETTING
+from finedge.runtime.backend import SessionOptions
+from finedge.runtime.ort.int8_products import PROVIDER
+from finedge.runtime.ort.session import open_model, session_settings
 
 Outputs = Sequence[NDArray[np.float32]]  # of one layer, one array [N, channels, ...] a batch
 Change = Callable[[str, Outputs], Outputs]
@@ -110,15 +112,13 @@ class LayerSteps:
         content = onnx.helper.make_model(
             graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version
         ).SerializeToString()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        # Products of attention end inside of a step: without VNNI their sums would saturate.
+        # One thread: `in_order` runs a batch on each core.
+        settings = session_settings(SessionOptions(exact=True, threads=1))
         # An arena keeps what it once held, and a step runs once for each correction: ResNet-50 with
         # CNL at 224 took 6.5 GB with arenas (`benchmarks/cpu/calibration_cost.py`).
-        options.enable_cpu_mem_arena = False
-        options.intra_op_num_threads = 1  # `in_order` runs a batch on each core
-        # Products of attention end inside of a step: without VNNI their sums would saturate.
-        options.add_session_config_entry(*EXACT_SETTING)
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        settings.enable_cpu_mem_arena = False
+        return open_model(content, settings, providers=[PROVIDER], name="a step of the model")
 
 
 def _groups(nodes: Sequence[onnx.NodeProto]) -> list[list[onnx.NodeProto]]:

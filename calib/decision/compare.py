@@ -19,7 +19,7 @@ from finedge.calib.parallel import in_order
 from finedge.measure import mcnemar
 from finedge.ops import softmax
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER
+from finedge.runtime.ort.int8_products import PROVIDER
 from finedge.runtime.ort.session import open_model, session_settings
 from finedge.spec import Spec
 
@@ -144,6 +144,5 @@ def compare_scores(
 
 def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     settings = session_settings(SessionOptions(exact=True, threads=1))
-    settings.add_session_config_entry(*EXACT_SETTING)
     content = model.SerializeToString()
     return open_model(content, settings, providers=[PROVIDER], name="the model to compare")

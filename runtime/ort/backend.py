@@ -15,7 +15,7 @@ from finedge.graph.taps import with_taps
 from finedge.runtime.backend import REDUCED_RANGE, SessionInfo, SessionOptions, pick_file
 from finedge.runtime.machine.cpu import cpu_name
 from finedge.runtime.machine.packages import is_installed, package_version, reason_text
-from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER, int8_products
+from finedge.runtime.ort.int8_products import PROVIDER, int8_products
 from finedge.runtime.ort.segments import OnnxRuntimeSegment, open_segment
 from finedge.runtime.ort.session import (
     OnnxRuntimeSession,
@@ -149,8 +149,6 @@ class OnnxRuntimeBackend:
         import onnxruntime
 
         settings = session_settings(self.options)
-        if self.options.exact:
-            settings.add_session_config_entry(*EXACT_SETTING)
         path = str(bundle.path / info.file)
         session = open_model(model, settings, providers=[PROVIDER], name=path)
         if session.get_providers()[0] != PROVIDER:

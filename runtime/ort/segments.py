@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from finedge.errors import UsageError
 from finedge.runtime.backend import SessionOptions
-from finedge.runtime.ort.int8_products import EXACT_SETTING, PROVIDER
+from finedge.runtime.ort.int8_products import PROVIDER
 from finedge.runtime.ort.session import open_model, run_error, session_settings
 
 if TYPE_CHECKING:
@@ -55,8 +55,6 @@ def open_segment(model: bytes, *, name: str, options: SessionOptions) -> OnnxRun
         BundleError: ONNX Runtime refuses it.
     """
     settings = session_settings(options)
-    if options.exact:
-        settings.add_session_config_entry(*EXACT_SETTING)
     return OnnxRuntimeSegment(open_model(model, settings, providers=[PROVIDER], name=name), name)
 
 
