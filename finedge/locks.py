@@ -38,7 +38,8 @@ def locked(path: Path) -> Iterator[bool]:
 def locked_after_wait(path: Path, *, on_wait: Callable[[], object]) -> Iterator[None]:
     """Hold the lock of a file or folder, and wait for it as long as it takes.
 
-    `on_wait` is called once, where another process holds it. Without locks nothing is held.
+    `on_wait` is called once, where another process holds it; what it raises ends the wait. Without
+    locks nothing is held.
     """
     try:
         handle = lock(path)

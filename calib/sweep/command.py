@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ import tyro
 from finedge.data import read_folder
 from finedge.errors import UsageError
 from finedge.files import writable_folder, write_text
-from finedge.locks import lock
+from finedge.locks import locked_after_wait
 from finedge.runtime.machine.cpu import cpu_name
 from finedge.train.device import Device
 
@@ -96,27 +95,21 @@ def sweep(
     return {"stage": plan.stage, "out": str(out), "tables": result}
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _alone(out: Path) -> AbstractContextManager[None]:
     """Hold a sweep's folder: two processes would train the same runs into the same files.
 
-    Raises:
-        UsageError: another process holds it.
+    Entering it raises `UsageError` if another process holds it.
     """
-    (out / LOCK).touch()
-    try:
-        handle = lock(out / LOCK)
-    except BlockingIOError:
+
+    def refuse() -> None:
         raise UsageError(
             f"another sweep is at work in {out}",
             expected="one process for each --out",
             fix="wait for it, or choose another --out",
-        ) from None
-    try:
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
+        )
+
+    (out / LOCK).touch()
+    return locked_after_wait(out / LOCK, on_wait=refuse)
 
 
 def _measure_int8(
