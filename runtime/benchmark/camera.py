@@ -14,16 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finedge.errors import UsageError
-from finedge.measure import percentile, supported
 from finedge.runtime.benchmark.lane import BenchmarkLane
 from finedge.runtime.benchmark.replay import FPS, Replay
-from finedge.runtime.benchmark.rows import PERCENTILES
-from finedge.runtime.benchmark.watch import (
-    AnsweredFrame,
-    Finish,
-    ranking,
-    watch,
-)
+from finedge.runtime.benchmark.rows import PERCENTILES, percentile_or_none
+from finedge.runtime.benchmark.watch import AnsweredFrame, Finish, ranking, watch
 from finedge.runtime.find.camera import CameraFinder
 from finedge.runtime.sources import CaptureOptions, Source, open_source
 from finedge.runtime.sources.address import mask
@@ -104,7 +98,7 @@ class CameraLane(BenchmarkLane):
         """Return rates, counts of frames, and how old frames were when they were answered."""
         ages = self.times["age"]
         captured_ns = sum(block[-1].captured_ns - block[0].captured_ns for block in self.answered)
-        percentiles = {f"age_p{p}_ms": _percentile_or_none(ages, p) for p in PERCENTILES}
+        percentiles = {f"age_p{p}_ms": percentile_or_none(ages, p) for p in PERCENTILES}
         find_ms = self.times.samples_ms.get("find", ())
         return {
             "source": mask(self.uri) or self.scene,
@@ -118,8 +112,8 @@ class CameraLane(BenchmarkLane):
             "age_max_ms": round(max(ages), 4),
             "core_share": self._core_share,
             "find": self.find,
-            "find_p50_ms": _percentile_or_none(find_ms, 50),
-            "find_p95_ms": _percentile_or_none(find_ms, 95),
+            "find_p50_ms": percentile_or_none(find_ms, 50),
+            "find_p95_ms": percentile_or_none(find_ms, 95),
             "idle": sum(frame.is_idle for block in self.answered for frame in block),
         }
 
@@ -178,12 +172,6 @@ def _stages(frame: AnsweredFrame) -> dict[str, float]:
     if not frame.is_idle:
         stages |= {"preprocess": frame.preprocess, "infer": frame.infer}
     return stages
-
-
-def _percentile_or_none(samples_ms: Sequence[float], percent: int) -> float | None:
-    """Return a percentile, or None where there are too few samples for it."""
-    supports = supported(percent, len(samples_ms))
-    return round(percentile(samples_ms, percent), 4) if supports else None
 
 
 def _rate(steps: int, ns: int) -> float | None:

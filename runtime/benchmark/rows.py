@@ -113,10 +113,7 @@ def latency_fields(samples_ms: Sequence[float]) -> dict[str, Any]:
     A percentile that the sample does not support is None.
     """
     n = len(samples_ms)
-    percentiles = {
-        f"p{p}_ms": _rounded(percentile(samples_ms, p)) if supported(p, n) else None
-        for p in PERCENTILES
-    }
+    percentiles = {f"p{p}_ms": percentile_or_none(samples_ms, p) for p in PERCENTILES}
     return {
         "n": n,
         **percentiles,
@@ -141,9 +138,15 @@ def median_bounds99(samples_ms: Sequence[float]) -> tuple[float, float] | None:
     return _rounded(ordered[low]), _rounded(ordered[high])
 
 
+def percentile_or_none(samples_ms: Sequence[float], percent: int) -> float | None:
+    """Return a percentile, a measured value, or None where there are too few samples for it."""
+    is_supported = supported(percent, len(samples_ms))
+    return _rounded(percentile(samples_ms, percent)) if is_supported else None
+
+
 def median_or_none(samples_ms: Sequence[float]) -> float | None:
     """Return the median, a measured value, or None where there are too few samples for one."""
-    return _rounded(percentile(samples_ms, 50)) if supported(50, len(samples_ms)) else None
+    return percentile_or_none(samples_ms, 50)
 
 
 def unsupported(percents: Sequence[float], n: int) -> tuple[str, ...]:

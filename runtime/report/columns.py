@@ -28,6 +28,11 @@ def milliseconds(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{value:.2f}"
 
 
+def percent(share: float | None) -> str:
+    """Return a share in percent with one decimal, or n/a."""
+    return NOT_MEASURED if share is None else f"{100 * share:.1f}"
+
+
 def percentile_column(percent: int) -> Column:
     """Return the column of a latency percentile; `n/a (n<662)` where the sample is too small."""
 
@@ -112,7 +117,7 @@ COLUMNS: dict[str, Column] = {
     ),
     "top-5 %": Column(
         "The share of images whose true class is among the first five answers.",
-        lambda r: NOT_MEASURED if r["top5"] is None else f"{100 * r['top5']:.1f}",
+        lambda r: percent(r["top5"]),
     ),
     "flips": Column(
         "Images whose first answer differs from that of fp32.",
@@ -125,10 +130,6 @@ COLUMNS: dict[str, Column] = {
     ),
     "file": FILE,
 }
-
-
-def _percent(share: float | None) -> str:
-    return NOT_MEASURED if share is None else f"{100 * share:.1f}"
 
 
 def _idle(camera: Mapping[str, Any]) -> str:
@@ -162,7 +163,7 @@ CAMERA_COLUMNS: dict[str, Column] = {
     "core %": Column(
         "CPU time of the process as a share of one core. What the source computes counts too: "
         "decoding, or the rendering of test://.",
-        lambda r: _percent(r["camera"].get("core_share")),
+        lambda r: percent(r["camera"].get("core_share")),
     ),
     "row": STATUS,
     "p50 without waiting": Column(

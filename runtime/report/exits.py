@@ -14,7 +14,7 @@ from finedge.bundle import Bundle
 from finedge.early_exit import KEY as EXITS
 from finedge.early_exit import MAX_EXITS
 from finedge.runtime.report.change import Change95
-from finedge.runtime.report.columns import NOT_MEASURED
+from finedge.runtime.report.columns import NOT_MEASURED, percent
 from finedge.runtime.report.verdict import points, ratio_text
 from finedge.schema import Count, Share, Text, at_most, between, decode
 
@@ -119,7 +119,7 @@ def _measured_table(row: Row) -> ExitTable:
     rows = tuple(_taken(one, early["timed_frames"]) for one in early["exits"])
     if not rows:
         rows = tuple(
-            (name, *[NOT_MEASURED] * 3, _percent(share))
+            (name, *[NOT_MEASURED] * 3, percent(share))
             for name, share in early["timed_frames"].items()
         )
     return ExitTable(heading, " ".join(_sentences(row)), MEASURED, rows)
@@ -134,7 +134,7 @@ def _sentences(row: Row) -> Iterator[str]:
     change = early["against_whole"]
     if change["top1_change"] is not None:
         text = points(change["top1_change"], change["top1_change95"], p=change["mcnemar_p"])
-        yield f"{_percent(early['share'])} % of the images leave early. The top-1 is {text}."
+        yield f"{percent(early['share'])} % of the images leave early. The top-1 is {text}."
     if early["ece"] is not None:
         yield f"The calibration error of the probabilities is {early['ece']:.3f}."
 
@@ -143,7 +143,7 @@ def _taken(one: Row, timed: Mapping[str, float]) -> tuple[str, ...]:
     is_end = one["output"] == list(timed)[-1]
     threshold = "-" if is_end else _threshold(one["threshold"])
     shares = (one["share"], one["top1"], timed.get(one["output"]))
-    return one["output"], threshold, *(_percent(share) for share in shares)
+    return one["output"], threshold, *(percent(share) for share in shares)
 
 
 def _fitted_table(bundle: str, section: Row) -> ExitTable:
@@ -163,19 +163,15 @@ def _fitted_table(bundle: str, section: Row) -> ExitTable:
 
 def _fitted_cells(one: Row, macs: Mapping[str, float]) -> tuple[str, ...]:
     return (
-        _percent(macs.get(one["output"])),
+        percent(macs.get(one["output"])),
         _threshold(one["threshold"]),
-        _percent(one["share"]),
-        _percent(one["top1"]),
+        percent(one["share"]),
+        percent(one["top1"]),
         str(one["lost"]),
         str(one["gained"]),
-        _percent(one["lost_upper95"]),
+        percent(one["lost_upper95"]),
     )
 
 
 def _threshold(value: float | None) -> str:
     return "never" if value is None else f"{value:.3f}"
-
-
-def _percent(share: float | None) -> str:
-    return NOT_MEASURED if share is None else f"{100 * share:.1f}"
