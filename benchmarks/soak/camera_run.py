@@ -19,7 +19,8 @@ from benchmarks.soak.receivers import Key
 from benchmarks.soak.watched import Sample, sample
 from tests.runtime.events.broker import free_port
 
-SERVER = Path(__file__).with_name("clip_server.py")
+SERVER = "benchmarks.soak.clip_server"
+ROOT = Path(__file__).parents[2]
 END_S = 30.0
 COUNTS = ("captured", "answered", "idle", "dropped", "no_signal")
 
@@ -28,12 +29,13 @@ class Cameras:
     """An RTSP server that plays clips as so many cameras."""
 
     def __init__(self, clips: tuple[Path, ...], cameras: int, *, fps: int) -> None:
-        words = ["/usr/bin/python3", str(SERVER), *map(str, clips)]
+        words = ["/usr/bin/python3", "-m", SERVER, *(str(clip.absolute()) for clip in clips)]
         self._process = subprocess.Popen(
             [*words, "--cameras", str(cameras), "--fps", str(fps)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=ROOT,
         )
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:

@@ -1,6 +1,6 @@
 """RTSP cameras that play encoded clips in turn, for ever. The system's Python runs it.
 
-    /usr/bin/python3 benchmarks/soak/clip_server.py moving.h264 still.h264 --cameras 4 --fps 15
+    /usr/bin/python3 -m benchmarks.soak.clip_server moving.h264 still.h264 --cameras 4 --fps 15
 
 Nothing is decoded or encoded: a camera costs next to no CPU. Camera N is /camN. Its frames come at
 their rate on the clock of this process. Each camera begins at another place of the turn, so that
@@ -10,7 +10,6 @@ not all of them see birds at the same time. It prints its port, and ends when st
 from __future__ import annotations
 
 import argparse
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,7 +18,9 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import Gst, GstRtspServer  # noqa: E402
+
+from tests.runtime.sources.rtsp_server import new_server, serve  # noqa: E402
 
 DELIMITER = b"\x00\x00\x00\x01\x09"  # an access unit delimiter: a frame begins
 CAPS = "video/x-h264,stream-format=byte-stream,alignment=au,framerate={}/1"
@@ -68,21 +69,13 @@ def main() -> None:
     parser.add_argument("--fps", type=int, default=15)
     parser.add_argument("--port", default="0")
     options = parser.parse_args()
-    Gst.init(None)
-    server = GstRtspServer.RTSPServer.new()
-    server.set_address("127.0.0.1")
-    server.set_service(options.port)
+    server = new_server(options.port)
     frames = [frame for clip in options.clips for frame in frames_of(clip)]
     step = len(frames) // options.cameras
     for number in range(options.cameras):
         key = number * step // (2 * options.fps) * 2 * options.fps  # a key frame: one in 2 s
         add_camera(server, f"cam{number}", frames, first=key, fps=options.fps)
-    if not server.attach(None):
-        sys.exit(f"port {options.port} is taken")
-    print(server.get_bound_port(), flush=True)
-    loop = GLib.MainLoop()
-    threading.Thread(target=lambda: (sys.stdin.read(), loop.quit()), daemon=True).start()
-    loop.run()
+    serve(server)
 
 
 if __name__ == "__main__":

@@ -39,18 +39,29 @@ def main() -> None:
     parser.add_argument("--user", default="")
     parser.add_argument("--password", default="")
     options = parser.parse_args()
-    Gst.init(None)
-    server = GstRtspServer.RTSPServer.new()
-    server.set_address("127.0.0.1")
-    server.set_service(options.port)
+    server = new_server(options.port)
     factory = GstRtspServer.RTSPMediaFactory.new()
     factory.set_launch(launch(options))
     factory.set_shared(True)
     if options.user:
         protect(server, factory, options)
     server.get_mount_points().add_factory("/cam", factory)
+    serve(server)
+
+
+def new_server(port: str) -> GstRtspServer.RTSPServer:
+    """Return a server for a port of loopback; "0" lets the system choose."""
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer.new()
+    server.set_address("127.0.0.1")
+    server.set_service(port)
+    return server
+
+
+def serve(server: GstRtspServer.RTSPServer) -> None:
+    """Listen, print the port, and answer until stdin closes."""
     if not server.attach(None):
-        sys.exit(f"port {options.port} is taken")
+        sys.exit(f"port {server.get_service()} is taken")
     print(server.get_bound_port(), flush=True)
     loop = GLib.MainLoop()
     threading.Thread(target=lambda: (sys.stdin.read(), loop.quit()), daemon=True).start()

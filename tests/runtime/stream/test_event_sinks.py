@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,18 +21,24 @@ from finedge.runtime.stream.options import RunLimits
 BUNDLE = Path(__file__).resolve().parents[3] / "examples" / "birds.finedge"
 
 
+def run(source: str, *, frames: int, **outputs: Any) -> None:
+    """Classify a rendered scene, of which motion finds the birds."""
+    classify(
+        BUNDLE,
+        (source,),
+        variant="int8",
+        backend="onnxruntime",
+        limits=RunLimits(frames=frames),
+        finding=FindOptions(find="motion"),
+        **outputs,
+    )
+
+
 def test_a_run_leaves_its_visits_in_a_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    classify(
-        BUNDLE,
-        ("test://?birds=3",),
-        variant="int8",
-        backend="onnxruntime",
-        limits=RunLimits(frames=120),
-        finding=FindOptions(find="motion"),
-        event_outputs=EventOutputs(store=tmp_path / "birds.db", clips=tmp_path / "clips"),
-    )
+    outputs = EventOutputs(store=tmp_path / "birds.db", clips=tmp_path / "clips")
+    run("test://?birds=3", frames=120, event_outputs=outputs)
     capsys.readouterr()
     records = events(tmp_path / "birds.db")["events"]
     assert records
@@ -50,15 +57,8 @@ def test_with_a_finder_the_best_crop_of_each_unsure_visit_is_collected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "unsure"
-    classify(
-        BUNDLE,
-        ("test://?birds=3&fps=15",),
-        variant="int8",
-        backend="onnxruntime",
-        limits=RunLimits(frames=120),
-        finding=FindOptions(find="motion"),
-        outputs=Outputs(collect=folder, collect_below=1.0, events=True),
-    )
+    outputs = Outputs(collect=folder, collect_below=1.0, events=True)
+    run("test://?birds=3&fps=15", frames=120, outputs=outputs)
     printed = map(json.loads, capsys.readouterr().out.splitlines())
     ended = {event["id"]: event for event in printed if event["event"] == "ended"}
     lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
@@ -78,13 +78,9 @@ def test_a_full_disk_ends_the_run_and_the_store_has_every_visit(
 
     monkeypatch.setattr("finedge.runtime.sinks.collect.write_bytes", full)
     with pytest.raises(SystemProblem, match=r"--collect: .*No space left"):
-        classify(
-            BUNDLE,
-            ("test://?birds=3&fps=15",),
-            variant="int8",
-            backend="onnxruntime",
-            limits=RunLimits(frames=200),
-            finding=FindOptions(find="motion"),
+        run(
+            "test://?birds=3&fps=15",
+            frames=200,
             outputs=Outputs(collect=tmp_path / "unsure", collect_below=1.0, events=True),
             event_outputs=EventOutputs(store=tmp_path / "birds.db"),
         )
