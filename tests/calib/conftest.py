@@ -202,17 +202,20 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def bundle(tiny: Case, tmp_path: Path) -> Bundle:
+def write_bundle(case: Case, path: Path) -> Bundle:
+    """Write a case's float model as a new bundle at `path`."""
     pixels = preprocess(synthetic_frame(), SPEC.preprocess)
     golden = {
         "frame": synthetic_frame(),
         "input": pixels,
-        "model.fp32.onnx/logits": logits(tiny.model, pixels[None]),
+        "model.fp32.onnx/logits": logits(case.model, pixels[None]),
     }
     # Class folders are read in the order of their names.
     spec = Spec("tiny", "tiny", tuple(sorted(LABELS)), SPEC.preprocess, SPEC.input)
-    files = {"model.fp32.onnx": tiny.model.SerializeToString(), GOLDEN: pack(golden)}
-    return Bundle.create(
-        tmp_path / "tiny.finedge", spec, files=files, provenance={"export": {"opset": 20}}
-    )
+    files = {"model.fp32.onnx": case.model.SerializeToString(), GOLDEN: pack(golden)}
+    return Bundle.create(path, spec, files=files, provenance={"export": {"opset": 20}})
+
+
+@pytest.fixture
+def bundle(tiny: Case, tmp_path: Path) -> Bundle:
+    return write_bundle(tiny, tmp_path / "tiny.finedge")
