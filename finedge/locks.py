@@ -61,8 +61,10 @@ def hold(path: Path) -> int | None:
         return None
 
 
-def lock(path: Path, *, wait: bool = False) -> int | None:
+def lock(path: Path, *, wait: bool = False, shared: bool = False) -> int | None:
     """Lock a file or folder; None where its file system has no locks or it cannot be opened.
+
+    Any number of processes have a `shared` lock together, and then none has one of its own.
 
     Raises:
         BlockingIOError: another process has the lock, and `wait` is false.
@@ -74,7 +76,8 @@ def lock(path: Path, *, wait: bool = False) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(handle, kind | (0 if wait else fcntl.LOCK_NB))
     except (BlockingIOError, KeyboardInterrupt):
         os.close(handle)
         raise

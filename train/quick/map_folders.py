@@ -7,13 +7,15 @@ ends, so that nobody removes it. The system drops a lock when its process ends.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+from finedge import locks
 
 log = logging.getLogger(__name__)
 
@@ -24,30 +26,26 @@ LIMIT = 8 << 30
 KEY = re.compile("[0-9a-f]{16}")
 
 
-_held: dict[Path, int] = {}  # the records that this process holds, and their handles
+_held: dict[Path, int | None] = {}  # the records that this process holds, and their handles
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Hold the folder for computing maps; wait for another training that does."""
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        if not _locks(handle):
-            log.info("%s: another training computes maps there; waiting for it", folder)
-            with suppress(OSError):  # a file system without locks: both compute
-                fcntl.flock(handle, fcntl.LOCK_EX)
+    """Hold the folder for computing maps; wait for another training that does.
+
+    On a file system without locks both compute.
+    """
+    (folder / LOCK).touch()
+    said = partial(log.info, "%s: another training computes maps there; waiting for it", folder)
+    with locks.locked_after_wait(folder / LOCK, on_wait=said):
         yield
-    finally:
-        os.close(handle)
 
 
 def hold(folder: Path) -> None:
     """Keep others from removing a cache until this process ends, and note that it is used now."""
     key = folder.resolve()
     if key not in _held:
-        _held[key] = os.open(folder / RECORD, os.O_RDONLY)
-        with suppress(OSError):  # without locks nothing is removed
-            fcntl.flock(_held[key], fcntl.LOCK_SH)
+        _held[key] = locks.lock(folder / RECORD, wait=True, shared=True)
     os.utime(folder / RECORD)
 
 
@@ -89,28 +87,17 @@ def remove_unused(place: Path, *, keep: Path, room: int, limit: int = LIMIT) -> 
 
 
 def _remove(folder: Path) -> bool:
-    """Remove a cache; False if a process uses it, or if it cannot be removed."""
-    handle = os.open(folder / RECORD, os.O_RDONLY)
-    try:
-        if not _locks(handle):
+    """Remove a cache; False if a process uses it, if it cannot be removed, or without locks."""
+    with locks.locked(folder / RECORD) as unused:
+        if not unused:
             return False
-        # The record goes last: without it the rest would not be recognised as a cache.
-        for path in [*folder.glob("*.npy"), *folder.glob(".*.npy.new-*"), folder / LOCK]:
-            path.unlink(missing_ok=True)
-        (folder / RECORD).unlink()
-        folder.rmdir()
-    except OSError as error:
-        log.warning("%s: old feature maps cannot be removed: %s", folder, error)
-        return False
-    finally:
-        os.close(handle)
-    return True
-
-
-def _locks(handle: int) -> bool:
-    """Take the exclusive lock; False if it is held, or where the file system has no locks."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+        try:
+            # The record goes last: without it the rest would not be recognised as a cache.
+            for path in [*folder.glob("*.npy"), *folder.glob(".*.npy.new-*"), folder / LOCK]:
+                path.unlink(missing_ok=True)
+            (folder / RECORD).unlink()
+            folder.rmdir()
+        except OSError as error:
+            log.warning("%s: old feature maps cannot be removed: %s", folder, error)
+            return False
     return True
