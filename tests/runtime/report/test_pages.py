@@ -70,6 +70,27 @@ def test_verdict_claims_a_better_or_worse_model_only_beyond_chance(sample: Simpl
     assert verdicts(content)[-1].lead == "cnl is less accurate than plain at FP32."
 
 
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [
+        (37.0, "answers 95 % of the frames within 37.0 ms of their capture, and without it 12.4"),
+        (None, "uses 21.0 % of one core on scene; finding takes 1.5 ms"),
+    ],
+)
+def test_verdict_says_the_age_of_frames_only_where_it_was_measured(
+    age: float | None, words: str
+) -> None:
+    whole = {"source": "scene", "find": None, "age_p95_ms": 12.4, "core_share": 0.1}
+    found = {"source": "scene", "find": "motion", "age_p95_ms": age, "core_share": 0.21}
+    rows = [
+        {"bundle": "birds", "variant": "int8", "mode": "camera", "valid": True, "camera": camera}
+        for camera in (whole, found | {"find_p50_ms": 1.5})
+    ]
+    sentence = verdict._finding(rows[1], rows)
+    assert words in sentence.text
+    assert "n/a" not in sentence.text
+
+
 def test_verdict_warns_of_invalid_rows_first(sample: SimpleNamespace) -> None:
     first = verdicts(sample.report())[0]
     assert first.warning
