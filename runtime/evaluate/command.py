@@ -81,7 +81,7 @@ def evaluate(
     record = {
         **accuracy,
         **exits,
-        **_look_record(look),
+        **_look_record(loaded, look),
         "worst_pairs": [pair.record(evaluated.root) for pair in confusion.worst_pairs()],
         **session,
         "split": dataset.split,
@@ -126,11 +126,14 @@ def _exits(classifier: Classifier, answers: Answers) -> dict[str, dict[str, obje
     return {"early_exit": exit_record(session.exits, answers.taken, answers.correct)}
 
 
-def _look_record(look: LookOptions) -> dict[str, dict[str, object]]:
-    """Return how images were looked at twice; empty for one look."""
+def _look_record(bundle: Bundle, look: LookOptions) -> dict[str, dict[str, object]]:
+    """Return how images were looked at twice, with the view that was read; empty for one look."""
     if not look.look_twice:
         return {}
-    return {"look_twice": {"crop": look.look_crop, "view": look.look_view}}
+    from finedge.runtime.look_twice.open import chosen_view
+
+    view = chosen_view(bundle, look.look_view)
+    return {"look_twice": {"crop": look.look_crop, "view": view.kind}}
 
 
 def _session_record(classifier: Classifier) -> dict[str, str]:
