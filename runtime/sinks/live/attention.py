@@ -105,9 +105,10 @@ class CropAttention:
     def _drawing(self, crop: bytes) -> Future[bytes]:
         key = hashlib.sha256(crop).digest()
         with self._lock:
-            if key in self._drawings:
+            if key in self._drawings and not _has_failed(self._drawings[key]):
                 self._drawings.move_to_end(key)
                 return self._drawings[key]
+            self._drawings.pop(key, None)
             if sum(not drawing.done() for drawing in self._drawings.values()) >= MAX_WAITING:
                 raise _busy()
             while len(self._drawings) >= MAX_KEPT:
@@ -181,6 +182,11 @@ def _resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.ui
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _has_failed(drawing: Future[bytes]) -> bool:
+    """Tell whether a drawing ended without a picture: it is tried again, as memory may be free."""
+    return drawing.cancelled() or (drawing.done() and drawing.exception() is not None)
 
 
 def _lower_priority() -> None:

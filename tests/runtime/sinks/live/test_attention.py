@@ -127,6 +127,22 @@ def test_the_same_crop_is_drawn_once_and_few_wait() -> None:
     attention.close()
 
 
+def test_a_drawing_that_failed_is_tried_again() -> None:
+    attempts = iter([MemoryError(), b"drawn"])
+
+    def draw(crop: bytes) -> bytes:
+        result = next(attempts)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    attention = CropAttention(View("map", "attention", "tap"), "fp32", lambda: draw)
+    with pytest.raises(FinedgeError, match="cannot be drawn"):
+        attention(b"crop")
+    assert attention(b"crop") == b"drawn"
+    attention.close()
+
+
 def test_the_page_serves_it_to_those_who_may_see_it(
     serve: Serve, event: Make, classifier: Classifier
 ) -> None:
