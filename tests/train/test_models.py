@@ -108,9 +108,8 @@ def test_a_copy_is_independent(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("backbone", TINY)
-def test_an_export_with_a_free_batch_gives_the_same_outputs(name, backbone):
-    model = perturb(build(name, backbone=backbone)).eval()
+def test_an_export_with_a_free_batch_gives_the_same_outputs(name):
+    model = perturb(build(name, backbone="resnet18")).eval()
     program = torch.export.export(
         model, (images(),), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
