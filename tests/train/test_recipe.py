@@ -57,7 +57,8 @@ def test_the_command_in_a_recipes_head_names_what_there_is(name):
     assert {"--data", "--out"} < set(options)
     if options["--backbone"] not in BACKBONES:
         pytest.skip(f"no backbone {options['--backbone']} yet")
-    assert options["--weights"] in ("none", *BACKBONES[options["--backbone"]].weights)
+    # RUN: the run of a step before.
+    assert options["--weights"] in ("none", "RUN", *BACKBONES[options["--backbone"]].weights)
     settings = read_recipe(name)
     with torch.device("meta"):
         model = build_model(
