@@ -98,6 +98,11 @@ def test_segments_are_the_whole_model_bit_for_bit_in_int8(bundle, pictures):
             np.testing.assert_allclose(composed[name], scores, atol=atol, rtol=0)
 
 
+def test_every_file_passes_the_full_check(bundle):
+    for file in (FLOAT_FILE, PORTABLE_FILE, CPU_FILE):
+        onnx.checker.check_model(bundle.file(file), full_check=True)
+
+
 def test_both_int8_files_follow_the_float_file(bundle, pictures):
     items = sorted(pictures.glob("test/*/*"))[:8]
     batch = np.stack([preprocess(read_image(path), bundle.spec.preprocess) for path in items])
