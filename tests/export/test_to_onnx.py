@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from finedge.export.parity import check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.ops import OPS, Op
 from finedge.train.models import names
+from tests.small_models import small_model
 
 
 @pytest.fixture
@@ -22,24 +24,31 @@ def frames():
     return np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
 
 
-def exported(make_model, **choice):
-    model, spec = make_model(**choice)
-    graph, taps = to_onnx(model, spec)
-    return ir.to_proto(graph), taps, FramesToOutputs(model, spec.preprocess).eval()
+@functools.cache
+def export(**choice):
+    """Export a small model once for all tests: the file's content, and its taps."""
+    graph, taps = to_onnx(*small_model(**choice))
+    return ir.to_proto(graph).SerializeToString(), taps
+
+
+def exported(**choice):
+    (model, spec), (content, taps) = small_model(**choice), export(**choice)
+    proto = onnx.ModelProto.FromString(content)
+    return proto, taps, FramesToOutputs(model, spec.preprocess).eval()
 
 
 # On EfficientNet-Lite0: tests/flow/test_every_model.py
 @pytest.mark.parametrize("name", names())
-def test_every_model_exports_with_parity_and_passes_the_full_check(make_model, frames, name):
-    proto, _, reference = exported(make_model, name=name, backbone="resnet18")
+def test_every_model_exports_with_parity_and_passes_the_full_check(frames, name):
+    proto, _, reference = exported(name=name, backbone="resnet18")
     onnx.checker.check_model(proto, full_check=True)
     parity = check_parity(proto, expected_of(reference, frames), frames)
     assert parity.max_abs <= parity.limit
 
 
 @pytest.mark.parametrize("name", ["cnl", "nl", "cs", "clca_cga", "attend_rectify"])
-def test_uniform_attention_exports_without_a_node_of_ours(make_model, frames, name):
-    proto, _, reference = exported(make_model, name=name, attention="uniform")
+def test_uniform_attention_exports_without_a_node_of_ours(frames, name):
+    proto, _, reference = exported(name=name, attention="uniform")
     assert not [n for n in proto.graph.node if n.domain]
     parity = check_parity(proto, expected_of(reference, frames), frames)
     assert parity.max_abs <= parity.limit
@@ -55,13 +64,13 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_options_export_too(make_model, frames, options):
-    proto, _, reference = exported(make_model, **options)
+def test_options_export_too(frames, options):
+    proto, _, reference = exported(**options)
     check_parity(proto, expected_of(reference, frames), frames)
 
 
-def test_the_input_is_uint8_nhwc_with_a_free_batch_and_the_opset_is_20(make_model):
-    proto, _, _ = exported(make_model)
+def test_the_input_is_uint8_nhwc_with_a_free_batch_and_the_opset_is_20():
+    proto, _, _ = exported()
     (frames,) = proto.graph.input
     shape = [d.dim_param or d.dim_value for d in frames.type.tensor_type.shape.dim]
     assert (frames.name, frames.type.tensor_type.elem_type, shape) == (
@@ -74,8 +83,8 @@ def test_the_input_is_uint8_nhwc_with_a_free_batch_and_the_opset_is_20(make_mode
     assert proto.ir_version <= 13
 
 
-def test_each_response_is_one_node_with_function_and_plugin_attributes(make_model):
-    proto, _, _ = exported(make_model)
+def test_each_response_is_one_node_with_function_and_plugin_attributes():
+    proto, _, _ = exported()
     nodes = [n for n in proto.graph.node if n.domain == "finedge"]
     assert [n.op_type for n in nodes] == ["CrossLayerAttention"] * 2
     assert [(f.domain, f.name) for f in proto.functions] == [("finedge", "CrossLayerAttention")]
@@ -88,8 +97,8 @@ def test_each_response_is_one_node_with_function_and_plugin_attributes(make_mode
         }
 
 
-def test_theta_is_computed_once_and_the_responses_are_projected_together(make_model):
-    proto, _, _ = exported(make_model)
+def test_theta_is_computed_once_and_the_responses_are_projected_together():
+    proto, _, _ = exported()
     attention = [n for n in proto.graph.node if n.domain == "finedge"]
     assert len({n.input[0] for n in attention}) == 1, "theta is not shared"
     assert [list(n.input) for n in proto.graph.node if n.op_type == "Concat"] == [
@@ -100,10 +109,10 @@ def test_theta_is_computed_once_and_the_responses_are_projected_together(make_mo
     ) == 1  # the pixels are normalised by one
 
 
-def test_every_tap_is_a_tensor_of_the_graph_and_equals_the_module_output(make_model, frames):
+def test_every_tap_is_a_tensor_of_the_graph_and_equals_the_module_output(frames):
     import onnxruntime
 
-    proto, taps, reference = exported(make_model)
+    proto, taps, reference = exported()
     for tap in taps:
         proto.graph.output.append(
             onnx.helper.make_tensor_value_info(tap.tensor, onnx.TensorProto.FLOAT, None)
@@ -118,8 +127,8 @@ def test_every_tap_is_a_tensor_of_the_graph_and_equals_the_module_output(make_mo
         assert np.abs(f - e.numpy()).max() <= 1e-4 * max(1, float(e.abs().max())), tap.name
 
 
-def test_the_file_runs_in_onnx_runtime_without_finedge(make_model, tmp_path, frames):
-    proto, _, _ = exported(make_model)
+def test_the_file_runs_in_onnx_runtime_without_finedge(tmp_path, frames):
+    proto, _, _ = exported()
     onnx.save(proto, tmp_path / "m.onnx")
     np.save(tmp_path / "x.npy", frames)
     code = """
@@ -137,15 +146,15 @@ for batch in (1, 3):
     assert result.stdout.split("\n")[:2] == ["(1, 5)", "(3, 5)"]
 
 
-def test_nothing_of_this_machine_is_in_the_file(make_model):
-    proto, _, _ = exported(make_model)
+def test_nothing_of_this_machine_is_in_the_file():
+    proto, _, _ = exported()
     assert b"/finedge/" not in proto.SerializeToString()
     assert b"site-packages" not in proto.SerializeToString()
 
 
-def test_a_model_that_differs_is_refused_with_its_numbers(make_model, frames):
-    proto, _, _ = exported(make_model)
-    other, spec = make_model(name="plain")
+def test_a_model_that_differs_is_refused_with_its_numbers(frames):
+    proto, _, _ = exported()
+    other, spec = small_model(name="plain")
     with pytest.raises(GateError, match="differs from PyTorch") as raised:
         check_parity(
             proto, expected_of(FramesToOutputs(other, spec.preprocess).eval(), frames), frames
