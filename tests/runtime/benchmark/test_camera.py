@@ -201,8 +201,8 @@ def test_a_finder_gets_rows_beside_those_without(tiny_bundle: Bundle) -> None:
     files = report(tiny_bundle.path)
     lines = Path(files["markdown"]).read_text().splitlines()
     claims = [line for line in lines if " with motion " in line]
-    assert ["answers 95 %" in claim for claim in claims] == [True, False]
-    assert "% of one core" in claims[1]
+    # Too few frames for an age at p95: both say what they cost.
+    assert ["% of one core" in claim for claim in claims] == [True, True]
     single, camera = Path(files["markdown"]).read_text().split("## Camera")
     assert all(f"| {column} |" in camera for column in ("finder", "find p95", "idle %", "core %"))
     assert "find p95" not in single.split("## What the columns mean")[0]
