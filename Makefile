@@ -29,7 +29,7 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --durations 15
 
 # The tests marked int8, on an emulated CPU without VNNI: AVX2 kernels add two products in 16 bits. Tests that train or export
 # first are not marked: that takes over ten minutes here. Their INT8 files run in exact sessions, which the marked ones prove.
