@@ -38,6 +38,9 @@ LIMITS = {"fp32": 1e-3, "projected": 1e-3, "fp16": 2e-2}
 # another sample of the file's own error. 0.7 to 1.5 times was measured (root mean square over eight
 # frames), trained or not. OpenCV lost a Sigmoid once: that gave over 3 times.
 OWN_ERRORS = 1.5
+# Of OpenVINO's float kernels, which run on CPUs without VNNI: 1.65 times was measured with clca_cga
+# and 2.2 with levels, whose last BatchNorm enlarges small differences.
+OWN_ERRORS_IN_FLOAT = 2.5
 
 Frames = np.ndarray  # [N, ...], as the graph takes them
 Answers = dict[str, np.ndarray]  # output name -> scores [N, classes]
@@ -86,6 +89,8 @@ class Reader:
     # Tells which INT8 files it computes wrongly. If a later version computes them right, the test
     # fails: remove this.
     misreads: Callable[[Path], bool] = nothing
+    # How many times the file's own error an INT8 file may be off.
+    own_errors: Callable[[], float] = lambda: OWN_ERRORS
 
 
 def in_onnxruntime(path: Path, *, plainly: bool) -> Run:
@@ -117,6 +122,10 @@ def in_openvino(path: Path) -> Run:
     return lambda frames: {port.get_any_name(): value for port, value in model({0: frames}).items()}
 
 
+def errors_in_openvino() -> float:
+    return OWN_ERRORS_IN_FLOAT if measured_products() == "saturating" else OWN_ERRORS
+
+
 def in_cv2(path: Path, *, engine: str) -> Run:
     # OpenCV 4 knows one engine and has no name for it.
     chosen = [getattr(cv2.dnn, engine)] if hasattr(cv2.dnn, engine) else []
@@ -132,7 +141,7 @@ def in_cv2(path: Path, *, engine: str) -> Run:
 
 READERS = [
     Reader("onnxruntime", partial(in_onnxruntime, plainly=False)),
-    Reader("openvino", in_openvino),
+    Reader("openvino", in_openvino, own_errors=errors_in_openvino),
     # OpenCV 5.0 computes that Sigmoid in a table of uint8: it gives 209 for 216, and 217 for 247.
     Reader("cv2", partial(in_cv2, engine="ENGINE_AUTO"), misreads=has_quantized_sigmoid),
 ]
@@ -183,13 +192,13 @@ def check(found: Answers, expected: Answers, *, limit: float) -> None:
         assert worst <= limit * max(1.0, float(np.abs(scores).max())), (name, worst)
 
 
-def check_int8(found: Answers, expected: Answers, *, in_float: Answers) -> None:
+def check_int8(found: Answers, expected: Answers, *, in_float: Answers, own_errors: float) -> None:
     assert found.keys() == expected.keys()
     for name, scores in in_float.items():
         error, own = (
             float(np.sqrt(np.mean((answer[name] - scores) ** 2))) for answer in (found, expected)
         )
-        assert error <= OWN_ERRORS * own, (name, error, own)
+        assert error <= own_errors * own, (name, error, own)
 
 
 def is_whole_model(name: str) -> bool:
@@ -199,11 +208,14 @@ def is_whole_model(name: str) -> bool:
 
 def check_int8_file(path: Path, frames: Frames, *, reader: Reader, in_float: Answers) -> None:
     found, expected = answers(reader.open(path), frames), plain(path, frames)
+    compare = partial(
+        check_int8, found, expected, in_float=in_float, own_errors=reader.own_errors()
+    )
     if reader.misreads(path):
         with pytest.raises(AssertionError, match=next(iter(in_float))):  # the main output
-            check_int8(found, expected, in_float=in_float)
+            compare()
     else:
-        check_int8(found, expected, in_float=in_float)
+        compare()
 
 
 def check_bundle(bundle: Bundle, *, reader: Reader) -> None:
