@@ -105,10 +105,10 @@ class CropAttention:
     def _drawing(self, crop: bytes) -> Future[bytes]:
         key = hashlib.sha256(crop).digest()
         with self._lock:
-            if key in self._drawings and not _has_failed(self._drawings[key]):
-                self._drawings.move_to_end(key)
-                return self._drawings[key]
-            self._drawings.pop(key, None)
+            drawing = self._drawings.pop(key, None)
+            if drawing is not None and not _has_failed(drawing):
+                self._drawings[key] = drawing  # the newest now
+                return drawing
             if sum(not drawing.done() for drawing in self._drawings.values()) >= MAX_WAITING:
                 raise _busy()
             while len(self._drawings) >= MAX_KEPT:
