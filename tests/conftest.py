@@ -11,6 +11,7 @@ from finedge import redact
 from finedge.runtime.machine.cpu import CPUINFO, cpu_flags, cpu_name, listed_flags, owned_cores
 from finedge.runtime.ort.int8_products import OVERRIDE, int8_products, measured_products
 from finedge.runtime.variant.choose import SWITCH
+from tests.made_once import FOLDER
 
 # Two cores are shared by all tests; one thread each is faster than two that spin.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -25,6 +26,16 @@ def _cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Nothing of the tests goes into the user's own cache, the key of its engines least of all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINEDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _folder_of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What `made_once` makes is removed with the folders of this session."""
+    own = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+        patch.setenv(FOLDER, str(common / "made_once"))
         yield
 
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+from finedge.bundle import Tap
 from finedge.spec import Input, Preprocess, Spec
+from tests.made_once import made_once
 
 SIZE = 64
 
@@ -27,3 +36,20 @@ def small_model(name="cnl", backbone="mobilenetv2_035", **options):
     preprocess = Preprocess(SIZE, SIZE)
     spec = Spec(name, backbone, tuple("abcde"), preprocess, Input(SIZE, SIZE), model.outputs)
     return model.eval(), spec
+
+
+@functools.cache
+def small_export(**choice) -> tuple[bytes, tuple[Tap, ...]]:
+    """Export a small model, once for all tests; return the file's content, and its taps."""
+    key = hashlib.sha256(json.dumps(choice, sort_keys=True).encode()).hexdigest()[:16]
+    made = made_once(f"exports/{key}", functools.partial(_export, choice=choice))
+    return pickle.loads(made.read_bytes())
+
+
+def _export(path: Path, *, choice: Mapping[str, object]) -> None:
+    import onnx_ir as ir
+
+    from finedge.export.to_onnx import to_onnx
+
+    graph, taps = to_onnx(*small_model(**choice))
+    path.write_bytes(pickle.dumps((ir.to_proto(graph).SerializeToString(), taps)))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from finedge.export.ops import ONNX_OPS
-from finedge.export.to_onnx import to_onnx
 from finedge.ops import OPS
+from tests.small_models import small_export
 
 OP = OPS["ChannelAttention"]
 # Sums of at most 49 products of unit normals; float16 keeps 11 bits.
@@ -62,9 +62,9 @@ def test_the_body_runs_in_float16():
     assert found == pytest.approx(OP.reference(*inputs, groups=4, scale=0.3), abs=FLOAT16_TOLERANCE)
 
 
-def test_it_is_one_node_with_a_function_and_the_plugin_attributes(make_model):
-    graph, _ = to_onnx(*make_model(name="clca_cga", backbone="resnet18"))
-    proto = ir.to_proto(graph)
+def test_it_is_one_node_with_a_function_and_the_plugin_attributes():
+    content, _ = small_export(name="clca_cga", backbone="resnet18")
+    proto = onnx.ModelProto.FromString(content)
     (node,) = [n for n in proto.graph.node if n.op_type == OP.name]
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     # The last map of a 64 pixel image has 2 x 2 positions.

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 
@@ -13,10 +12,10 @@ import torch
 from finedge.errors import FinedgeError, GateError
 from finedge.export.ops import ONNX_OPS, check_name
 from finedge.export.parity import check_parity, expected_of
-from finedge.export.to_onnx import FramesToOutputs, to_onnx
+from finedge.export.to_onnx import FramesToOutputs
 from finedge.ops import OPS, Op
 from finedge.train.models import names
-from tests.small_models import small_model
+from tests.small_models import small_export, small_model
 
 
 @pytest.fixture
@@ -24,15 +23,8 @@ def frames():
     return np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
 
 
-@functools.cache
-def export(**choice):
-    """Export a small model once for all tests: the file's content, and its taps."""
-    graph, taps = to_onnx(*small_model(**choice))
-    return ir.to_proto(graph).SerializeToString(), taps
-
-
 def exported(**choice):
-    (model, spec), (content, taps) = small_model(**choice), export(**choice)
+    (model, spec), (content, taps) = small_model(**choice), small_export(**choice)
     proto = onnx.ModelProto.FromString(content)
     return proto, taps, FramesToOutputs(model, spec.preprocess).eval()
 

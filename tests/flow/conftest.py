@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from finedge.bundle import Bundle
 from finedge.image import read_image
 from finedge.preprocess import preprocess
 from finedge.synthetic.command import render
+from tests.made_once import made_once
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from finedge.train.trainer import Trainer
 
 SIDE = 64
+LARGE = "resnet50"
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +45,9 @@ def untrained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Untra
 class Untrained:
     """Makes runs and bundles of models that were not trained.
 
-    Every parameter differs from its start. BatchNorms have the statistics of the pictures. Only the
-    newest are kept: all models on ResNet-50 take 4 GB of disk.
+    Every parameter differs from its start. BatchNorms have the statistics of the pictures. Of those
+    on ResNet-50 only the newest are kept: all of them take 4 GB of disk. The other bundles are made
+    once for all processes.
     """
 
     def __init__(self, pictures: Path, folders: pytest.TempPathFactory) -> None:
@@ -61,10 +65,15 @@ class Untrained:
 
     def bundle(self, name: str, backbone: str) -> Bundle:
         """Return the bundle of a model; it is made again if another was asked for since."""
+        if backbone != LARGE:
+            make = partial(self._bundle, name, backbone)
+            return Bundle.load(made_once(f"bundles/{name}-{backbone}.finedge", make))
         if (name, backbone) not in self._bundles:
             for older in self._bundles.values():
                 shutil.rmtree(older.path)
-            self._bundles = {(name, backbone): self._bundle(name, backbone)}
+            path = self.folders.mktemp("bundle") / "model.finedge"
+            self._bundle(name, backbone, path)
+            self._bundles = {(name, backbone): Bundle.load(path)}
         return self._bundles[name, backbone]
 
     def _run(self, name: str, backbone: str) -> Trainer:
@@ -82,11 +91,11 @@ class Untrained:
         )
 
         # The weights of the small backbones come in packages.
-        weights = "none" if backbone == "resnet50" else "imagenet"
+        weights = "none" if backbone == LARGE else "imagenet"
         request = TrainingRequest(
             RunOptions(self.folders.mktemp("run") / "run", self.pictures),
             ModelOptions(name, backbone, weights),
-            RecipeOptions(size=SIDE, batch_size=8, epochs=1),
+            RecipeOptions(size=SIDE, batch_size=8, epochs=1, freeze=0),
             MachineOptions(workers=1),
         )
         trainer = session.fresh(request, world=World(torch.device("cpu")))
@@ -101,17 +110,15 @@ class Untrained:
         )
         return trainer
 
-    def _bundle(self, name: str, backbone: str) -> Bundle:
+    def _bundle(self, name: str, backbone: str, path: Path) -> None:
         from finedge.calib.command import calibrate
         from finedge.calib.options import Int8Options
         from finedge.export.command import export
 
-        path = self.folders.mktemp("bundle") / "model.finedge"
         run, segments = self.run(name, backbone).job.path, name == "attend_rectify"
         parity = export(run, out=path, segments=segments)["parity"]
         assert parity["max_abs"] <= parity["limit"]
         calibrate(path, data=self.pictures, int8=Int8Options(images=32))
-        return Bundle.load(path)
 
 
 def images(trainer: Trainer, *, count: int) -> torch.Tensor:

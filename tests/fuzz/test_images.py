@@ -20,7 +20,7 @@ from finedge.image import Unreadable, decode, read_image
 from finedge.runtime.sources.multipart import MultipartParser
 
 MAX_MIB = 3000  # at the limit of pixels OpenCV holds the samples, RGB and a copy of the file
-MANY = 8_000
+MANY = 4_000
 COUNTS = [200, pytest.param(MANY, marks=pytest.mark.slow)]
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8))
 

@@ -211,11 +211,11 @@ def structured(draw: st.DrawFn) -> bytes:
     return content
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(6_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [60, pytest.param(3_000, marks=pytest.mark.slow)])
 def test_no_mutated_model_raises_an_untyped_error(examples: int) -> None:
     fuzz(st.one_of(mutated(), st.binary(max_size=200)), examples)
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(4_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [60, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_no_model_of_another_structure_raises_an_untyped_error(examples: int) -> None:
     fuzz(structured(), examples)

@@ -15,7 +15,7 @@ from finedge.errors import FinedgeError
 from finedge.train.recipe import RECIPES, Recipe, override, read_recipe, recipe_from
 from finedge.train.request import RecipeOptions
 
-EXAMPLES = [200, pytest.param(10_000, marks=pytest.mark.slow)]
+EXAMPLES = [200, pytest.param(4_000, marks=pytest.mark.slow)]
 TEXTS = [path.read_bytes() for path in sorted(RECIPES.glob("*.toml"))]
 KEYS = [*Recipe().to_json(), "option", "ema ", ""]
 PIECES = [

@@ -84,7 +84,7 @@ def each_report(file: Path, examples: int, use: Callable[[Any], object]) -> None
     every(examples, check)
 
 
-@counts(300, 16_000)
+@counts(300, 6_000)
 def test_no_report_raises_an_untyped_error(tmp_path: Path, examples: int) -> None:
     from finedge.runtime.report.markdown import markdown
     from finedge.runtime.report.picture import picture
@@ -139,7 +139,7 @@ def golden_bytes(whole: bytes, members: dict[str, bytes], chance: Random) -> byt
     return buffer.getvalue()
 
 
-@counts(300, 10_000)
+@counts(300, 5_000)
 def test_no_golden_file_raises_an_untyped_error(tmp_path: Path, examples: int) -> None:
     arrays = {
         "frame": np.zeros((12, 16, 3), np.uint8),
@@ -166,7 +166,7 @@ def test_no_golden_file_raises_an_untyped_error(tmp_path: Path, examples: int) -
     every(examples, check)
 
 
-@counts(200, 8_000)
+@counts(200, 4_000)
 def test_no_record_of_an_engine_is_believed_but_its_own(tmp_path: Path, examples: int) -> None:
     store = EngineStore(tmp_path / "engines")
     kept = store.keep(

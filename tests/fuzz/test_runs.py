@@ -26,7 +26,7 @@ from finedge.train.recipe import Recipe
 from finedge.train.record import read_metrics
 from finedge.train.run import RECORD, load_run, read_record, rebuild
 
-EXAMPLES = [200, pytest.param(5_000, marks=pytest.mark.slow)]
+EXAMPLES = [200, pytest.param(2_000, marks=pytest.mark.slow)]
 FEW = [40, pytest.param(1_000, marks=pytest.mark.slow)]  # each of them builds a model
 RUN = {
     "format": 1,

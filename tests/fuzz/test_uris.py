@@ -64,7 +64,7 @@ MUTANTS = st.builds(
 )
 
 
-@pytest.mark.parametrize("examples", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [300, pytest.param(8_000, marks=pytest.mark.slow)])
 def test_no_mask_shows_the_secret(examples: int) -> None:
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -78,7 +78,7 @@ def test_no_mask_shows_the_secret(examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("examples", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [300, pytest.param(8_000, marks=pytest.mark.slow)])
 def test_no_address_raises_an_untyped_error(examples: int) -> None:
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -94,7 +94,7 @@ def test_no_address_raises_an_untyped_error(examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [200, pytest.param(5_000, marks=pytest.mark.slow)])
 def test_every_address_is_opened_or_refused_with_a_typed_error(
     examples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from finedge.bundle import FLOAT_FILE, Bundle
-from tests.small_models import SIZE, small_model
+from tests.small_models import SIZE, small_export, small_model
 
 # A board has neither PyTorch, which makes the bundles of these tests, nor jinja2.
 NEEDS = {
@@ -20,20 +20,11 @@ collect_ignore = [
     file for package, files in NEEDS.items() if find_spec(package) is None for file in files
 ]
 
-EXPORTED: dict[str, tuple] = {}
-
 
 def exported(name):
     """Return the torch model, its spec, its ONNX file's bytes and its taps."""
-    import onnx_ir as ir
-
-    from finedge.export.to_onnx import to_onnx
-
-    if name not in EXPORTED:
-        model, spec = small_model(name, backbone="resnet18")  # exports in half the time
-        graph, taps = to_onnx(model, spec)
-        EXPORTED[name] = (model, spec, ir.to_proto(graph).SerializeToString(), taps)
-    return EXPORTED[name]
+    choice = {"name": name, "backbone": "resnet18"}  # exports in half the time
+    return *small_model(**choice), *small_export(**choice)
 
 
 @pytest.fixture
