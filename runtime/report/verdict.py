@@ -153,7 +153,7 @@ def _finding(row: Row, rows: Rows) -> Sentence:
         None,
     )
     # A short run has too few frames for its age.
-    if base is None or camera["age_p95_ms"] is None:
+    if base is None or None in (camera["age_p95_ms"], base["age_p95_ms"]):
         return Sentence(f"{name} uses {_core(camera)}", f"on {camera['source']}; {found}")
     lead = f"{name} answers 95 % of the frames within {_ms(camera['age_p95_ms'])}"
     return Sentence(lead, f"of their capture, and without it {_ms(base['age_p95_ms'])}; {found}")
