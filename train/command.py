@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import OmitArgPrefixes
 
 from finedge.train.request import (
-    COMMON_RECIPE,
     DEFAULT_MODEL,
+    DEFAULT_TRAINING,
     THIS_MACHINE,
     MachineOptions,
     ModelOptions,
@@ -25,7 +25,7 @@ def train(
     *,
     run: OmitArgPrefixes[RunOptions],
     model: OmitArgPrefixes[ModelOptions] = DEFAULT_MODEL,
-    recipe: OmitArgPrefixes[RecipeOptions] = COMMON_RECIPE,
+    recipe: OmitArgPrefixes[RecipeOptions] = DEFAULT_TRAINING,
     machine: OmitArgPrefixes[MachineOptions] = THIS_MACHINE,
 ) -> dict[str, Any] | None:
     """Train a classifier on a folder of images.

@@ -70,9 +70,12 @@ def lr_at(step: int, recipe: Recipe, *, steps_per_epoch: int) -> float:
 
     The warm-up is a straight line from `warmup_start` to `lr`, which its last step reaches. Then
     follows half a cosine down to 0, or a factor `gamma` from each of `milestones` on. Without a
-    warm-up this is torch's CosineAnnealingLR over the whole run, or its MultiStepLR.
+    warm-up this is torch's CosineAnnealingLR over the whole run, or its MultiStepLR. The epochs of
+    `head_epochs` have a warm-up and a cosine of their own; the others begin again after them.
     """
-    total, warmup = recipe.epochs * steps_per_epoch, int(recipe.warmup_epochs * steps_per_epoch)
+    total, head = (epochs * steps_per_epoch for epochs in (recipe.epochs, recipe.head_epochs))
+    step, total = (step, head) if step < head else (step - head, total - head)
+    warmup = min(total, int(recipe.warmup_epochs * steps_per_epoch))
     if step < warmup:
         return recipe.warmup_start + (recipe.lr - recipe.warmup_start) * (step + 1) / warmup
     if recipe.schedule == "step":

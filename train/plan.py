@@ -12,6 +12,7 @@ from finedge.spec import Method, Preprocess, Rule
 from finedge.train import backbones
 from finedge.train.models import FineGrained, build_model, default_options, names, require_options
 from finedge.train.recipe import Recipe, override, read_recipe, recipe_from
+from finedge.train.recipe_file import DEFAULT_RECIPE
 from finedge.train.request import TrainingRequest
 from finedge.train.start import is_run, start_from
 
@@ -89,11 +90,15 @@ def planned(request: TrainingRequest) -> RunPlan:
         )
     options = request.model
     name = options.model or "plain"  # no other beats it for its time: docs/results.md
+    weights = str(options.weights or "imagenet")
+    recipe = _of_model(read_recipe(_recipe_name(request)), name)
+    if weights == "none" and not request.recipe.quick:
+        recipe = replace(recipe, freeze=0, head_epochs=0)  # no features to keep
     plan = RunPlan(
         name,
         options.backbone or "efficientnet_lite0",
-        str(options.weights or "imagenet"),
-        override(_of_model(read_recipe(_recipe_name(request)), name), request.recipe),
+        weights,
+        override(recipe, request.recipe),
     )
     # Before the images are read: a wrong name is reported at once.
     require_options(plan.model, plan.recipe.options)
@@ -112,7 +117,7 @@ def _of_model(recipe: Recipe, model: str) -> Recipe:
 
 
 def _recipe_name(request: TrainingRequest) -> str:
-    return request.recipe.recipe or ("quick" if request.recipe.quick else "common")
+    return request.recipe.recipe or ("quick" if request.recipe.quick else DEFAULT_RECIPE)
 
 
 def recorded_plan(record: Mapping[str, Any]) -> RunPlan:

@@ -74,6 +74,7 @@ RANGES = {
     "weight_decay": Interval(0),
     "gamma": Interval(0, 1, "(]"),
     "warmup_epochs": Interval(0, MAX_EPOCHS),
+    "head_epochs": Interval(0, MAX_EPOCHS),
     "accumulate": Interval(1, MAX_IMAGES),
     "label_smoothing": Interval(0, 1, "[)"),
     "min_area": Interval(0, 1, "(]"),
@@ -117,9 +118,12 @@ class Recipe:
         epochs: passes over the training split; the accuracy after the last one is reported.
         batch_size: images in a batch; an incomplete last batch is left out.
         size: side of the network's input in pixels.
-        start_size: side of the training images in the first epoch. It grows to `size` over three
+        start_size: side of the training images in the first epoch. It grows over three
             quarters of the epochs (progressive learning, EfficientNetV2, arXiv 2104.00298).
-            0 means `size` throughout.
+            0 means the last side throughout.
+        train_size: side of the training images in the last epochs; 0 means `size`. Random crops
+            show things larger than evaluation does. Training at 0.8 of `size` makes up for that
+            (FixRes, arXiv 1906.06423), and costs two thirds.
         resize: side before the crop in pixels; 0 means size * 256 / 224.
         rule: `short-side`, or `squash` for both sides, as papers that write 550x550 do. Empty means
             the backbone's rule.
@@ -139,6 +143,9 @@ class Recipe:
         gamma: factor of a drop.
         warmup_epochs: epochs of linear warm-up.
         warmup_start: learning rate of the new layers at the start of the warm-up.
+        head_epochs: of `epochs`, the first ones, in which only the new layers are trained, with a
+            warm-up and a cosine of their own (LP-FT, arXiv 2202.10054). BatchNorm of the backbone
+            keeps its statistics in them. A recipe's have no effect without pretrained weights.
         accumulate: batches whose gradients are averaged for one step of the optimizer.
         label_smoothing: part of the target that is spread over all classes, in [0, 1).
         augment: `resized-crop` cuts a box of random area and shape. `crop` cuts a random box of the
@@ -177,8 +184,9 @@ class Recipe:
         bf16: autocast; `auto` is on for CUDA and off for the CPU.
         channels_last: memory format of weights and images.
         compile: run the model through torch.compile.
-        freeze: number of backbone stages, from the input on, that are not trained. With `--quick`
-            their maps are cached and the other stages are trained; 0 caches the whole backbone.
+        freeze: number of backbone stages, from the input on, that are not trained. A recipe's has
+            no effect without pretrained weights. With `--quick` their maps are cached and the other
+            stages are trained; 0 caches the whole backbone.
         views: augmented views of each training image whose feature maps `--quick` caches, beside
             the pixels of evaluation.
         freeze_norm: BatchNorm of the whole model uses its stored statistics and does not update
@@ -201,6 +209,7 @@ class Recipe:
     batch_size: int = 32
     size: int = 448
     start_size: int = 0
+    train_size: int = 0
     resize: int = 0
     rule: str = ""
     method: str = ""
@@ -217,6 +226,7 @@ class Recipe:
     gamma: float = 0.1
     warmup_epochs: float = 1.0
     warmup_start: float = 0.0
+    head_epochs: int = 0
     accumulate: int = 1
     label_smoothing: float = 0.1
     augment: Augment = "crop"
@@ -266,16 +276,26 @@ class Recipe:
         """The side in pixels before the crop."""
         return self.resize or round(self.size * 256 / 224)
 
+    @property
+    def last_side(self) -> int:
+        """The side in pixels of the training images of the last epochs."""
+        return self.train_size or self.size
+
     def side(self, epoch: int) -> int:
         """Return the side in pixels of the training images of an epoch (0-based).
 
-        While it grows it is a multiple of 32.
+        While it grows it is a multiple of 32. New layers that are trained alone see `size`, because
+        small images have other features: after 3 epochs at 128 px the val top-1 of CUB-100 was
+        77.7 %, and 89.8 % at 224 px.
         """
-        progress = min(1.0, epoch / max(1, 0.75 * self.epochs))
-        if self.start_size == 0 or progress == 1:
+        if epoch < self.head_epochs:
             return self.size
-        side = self.start_size + progress * (self.size - self.start_size)
-        return min(self.size, round(side / 32) * 32)
+        after = epoch - self.head_epochs
+        progress = min(1.0, after / max(1, 0.75 * (self.epochs - self.head_epochs)))
+        if self.start_size == 0 or progress == 1:
+            return self.last_side
+        side = self.start_size + progress * (self.last_side - self.start_size)
+        return min(self.last_side, round(side / 32) * 32)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for run.json."""
@@ -286,8 +306,10 @@ class Recipe:
         size, steps = self.size, self.milestones
         fits = self.batch_size * 3 * size**2 <= MAX_BATCH_BYTES
         yield "batch_size", fits, f"at most {MAX_BATCH_BYTES >> 30} GiB of pixels at size {size}"
-        starts = self.start_size == 0 or 32 <= self.start_size <= size
-        yield "start_size", starts, f"0, or 32 to size {size}"
+        trains = self.train_size == 0 or 32 <= self.train_size <= size
+        yield "train_size", trains, f"0, or 32 to size {size}"
+        starts = self.start_size == 0 or 32 <= self.start_size <= self.last_side
+        yield "start_size", starts, f"0, or 32 to the last side {self.last_side}"
         resizes = self.resize == 0 or size <= self.resize <= MAX_RESIZED
         yield "resize", resizes, f"0, or size {size} to {MAX_RESIZED}"
         yield "milestones", len(steps) <= MAX_MILESTONES, f"at most {MAX_MILESTONES}"
@@ -296,6 +318,10 @@ class Recipe:
         yield "milestones", list(steps) == sorted(set(steps)), "epochs in rising order"
         has_steps = bool(steps) == (self.schedule == "step")
         yield "milestones", has_steps, "epochs for schedule step, none for cosine"
+        fits = self.head_epochs == 0 or self.head_epochs < self.epochs
+        yield "head_epochs", fits, f"less than epochs {self.epochs}"
+        cosine = self.head_epochs == 0 or self.schedule == "cosine"
+        yield "head_epochs", cosine, "0 with schedule step"
         yield "warmup_start", 0 <= self.warmup_start <= self.lr, f"0 to lr {self.lr}"
         areas = self.min_area <= self.max_area <= MAX_AREA
         yield "max_area", areas, f"min_area {self.min_area} to {MAX_AREA}"
@@ -315,6 +341,13 @@ def _is_below(value: object, limit: int) -> bool:
     return isinstance(value, int) and value < limit
 
 
+def _in_proportion(recipe: Recipe, size: object) -> int:
+    """Return the training side of a recipe at another `size`: 0, or a multiple of 16."""
+    if not recipe.train_size or not isinstance(size, int):
+        return 0
+    return min(size, max(32, round(size * recipe.train_size / recipe.size / 16) * 16))
+
+
 def read_recipe(name: str) -> Recipe:
     """Read a recipe by the name of a shipped one or the path of a TOML file.
 
@@ -329,9 +362,10 @@ def override(recipe: Recipe, options: RecipeOptions) -> Recipe:
     """Return `recipe` with the options that were given; model options are added to the recipe's.
 
     A key with an option of its own, such as --lr, has the value of that option where both it and
-    --set are given. A new `size` brings its own `resize`; one below `start_size` is the side from
-    the first epoch on. The cosine schedule has no milestones. A new `epochs` moves the milestones
-    of a step schedule, and its warm-up, in proportion.
+    --set are given. A new `size` brings its own `resize`, and a `train_size` in proportion; one
+    below `start_size` is the side from the first epoch on. The cosine schedule has no milestones.
+    A new `epochs` moves the milestones of a step schedule, and its warm-up, in proportion. At most
+    a quarter of it are `head_epochs`.
 
     Raises:
         UsageError: an unknown key, a value of a wrong type or range, or a word that is not
@@ -361,8 +395,11 @@ def _changes(recipe: Recipe, options: RecipeOptions) -> dict[str, Any]:
     changes["options"] = {**recipe.options, **parse_options(options.option, flag="--option")}
     if "size" in changes:
         changes.setdefault("resize", 0)
-        if _is_below(changes["size"], recipe.start_size):
+        changes.setdefault("train_size", _in_proportion(recipe, changes["size"]))
+        if _is_below(changes["train_size"] or changes["size"], recipe.start_size):
             changes.setdefault("start_size", 0)
+    if isinstance(changes.get("epochs"), int):
+        changes.setdefault("head_epochs", max(0, min(recipe.head_epochs, changes["epochs"] // 4)))
     if changes.get("schedule") == "cosine":
         changes.setdefault("milestones", [])
     return changes

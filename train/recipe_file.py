@@ -13,6 +13,7 @@ from finedge.document import read_text_file
 from finedge.errors import DataError, UsageError, nearest
 
 RECIPES = Path(__file__).with_name("recipes")
+DEFAULT_RECIPE = "fine"  # a CPU is enough for it
 MAX_BYTES = 1 << 20  # the shipped ones have about 1 KiB
 MAX_DEPTH = 16  # levels of tables and lists
 INTEGERS = 2**63  # TOML's own limit of whole numbers

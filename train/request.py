@@ -72,7 +72,7 @@ class RecipeOptions:
     """How the network is trained: a recipe, the options that override it, and a teacher.
 
     Attributes:
-        recipe: name of a shipped recipe, or a TOML file; default common. The options below
+        recipe: name of a shipped recipe, or a TOML file; default fine. The options below
             override it.
         epochs: passes over the training split.
         size: side of the network's input in pixels.
@@ -135,7 +135,7 @@ class MachineOptions:
 
 
 DEFAULT_MODEL = ModelOptions()
-COMMON_RECIPE = RecipeOptions()
+DEFAULT_TRAINING = RecipeOptions()
 THIS_MACHINE = MachineOptions()
 
 
@@ -145,7 +145,7 @@ class TrainingRequest:
 
     run: RunOptions
     model: ModelOptions = DEFAULT_MODEL
-    recipe: RecipeOptions = COMMON_RECIPE
+    recipe: RecipeOptions = DEFAULT_TRAINING
     machine: MachineOptions = THIS_MACHINE
 
     def command(self) -> str:

@@ -45,7 +45,6 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     _require_machine(request, quick=request.recipe.quick)
     plan = planned(request)
     assert request.run.data is not None  # `planned` refuses it
-    _warn_of_a_long_training(request, plan, world)
     if request.recipe.quick and not plan.pretrained and world.writer:
         log.warning(
             "--quick with --weights none: the frozen backbone is random, and its features tell "
@@ -70,19 +69,6 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     if world.writer:
         begin(out, texts, save=trainer.save)
     return trainer
-
-
-def _warn_of_a_long_training(request: TrainingRequest, plan: RunPlan, world: World) -> None:
-    """Warn where nobody chose a recipe, and the default one would take days on this CPU."""
-    options = request.recipe
-    chosen = options.recipe or options.epochs or options.size or options.set or options.quick
-    if world.writer and world.device.type == "cpu" and not chosen:
-        log.warning(
-            "without --recipe this trains %d epochs at %d px, which is meant for a GPU; "
-            "--recipe lite0_fast is for a CPU",
-            plan.recipe.epochs,
-            plan.recipe.size,
-        )
 
 
 def resumed(request: TrainingRequest, *, world: World) -> Trainer:

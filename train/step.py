@@ -57,12 +57,31 @@ class TrainingStep:
         self.optimizer, self.ema, self.teacher = optimizer, ema, teacher
         self.targets = targets
         self.device, self.clock = world.device, clock
-        self.parallel = world.wrap(model)
-        self.forward = torch.compile(self.parallel) if recipe.compile else self.parallel
+        self.world = world
+        self._wrap()
         self.inputs: Callable[[torch.Tensor], torch.Tensor] = partial(
             normalise, preprocessing=spec.preprocess
         )
         self.bf16 = recipe.bf16 == "on" or (recipe.bf16 == "auto" and world.device.type == "cuda")
+
+    def train_part(self, *, new_only: bool) -> None:
+        """Train the model's new layers only, or all that the optimizer has.
+
+        Parameters without a gradient are left alone by the optimizer, weight decay included.
+        """
+        new = {id(parameter) for parameter in self.model.new_parameters()}
+        changed = False
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                trains = not new_only or id(parameter) in new
+                changed |= parameter.requires_grad != trains
+                parameter.requires_grad_(trains)
+        if changed:  # DDP waits for the gradients that it knows of since its start
+            self._wrap()
+
+    def _wrap(self) -> None:
+        self.parallel = self.world.wrap(self.model)
+        self.forward = torch.compile(self.parallel) if self.recipe.compile else self.parallel
 
     def __call__(self, batches: Iterator[Batch], *, images: int, lr: float) -> torch.Tensor:
         """Take batches until `images` images are seen, and update once.
@@ -126,9 +145,15 @@ class TrainingStep:
 def to_training_mode(model: nn.Module, *, freeze_norm: bool) -> None:
     """Set `model` to training mode.
 
-    With `freeze_norm` every BatchNorm uses its stored statistics and does not update them.
+    A BatchNorm whose weights are not trained uses its stored statistics and does not update them.
+    With `freeze_norm` every one does so.
     """
     model.train()
     for module in model.modules():
-        if freeze_norm and isinstance(module, _BatchNorm):
+        if isinstance(module, _BatchNorm) and (freeze_norm or _is_frozen(module)):
             module.eval()
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    parameters = list(module.parameters(recurse=False))
+    return bool(parameters) and not any(p.requires_grad for p in parameters)

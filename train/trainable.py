@@ -31,7 +31,7 @@ def require_trainable(model: FineGrained, recipe: Recipe, *, images: int) -> Non
     """
     if images != 1:
         return
-    side = recipe.side(0)  # sides only grow
+    side = recipe.side(recipe.head_epochs)  # sides only grow from there on
     norm = _single_value_norm(model, recipe, side=side)
     if norm:
         raise UsageError(

@@ -191,6 +191,7 @@ class Trainer:
     def _train_steps(self, epoch: int) -> float:
         """Train one epoch and return the mean loss of its images."""
         stream = self._stream(epoch)
+        self.step.train_part(new_only=epoch < self.recipe.head_epochs)
         to_training_mode(self.model, freeze_norm=self.recipe.freeze_norm)
         total = torch.zeros((), device=self.world.device)
         text = f"epoch {epoch + 1}/{self.recipe.epochs}"

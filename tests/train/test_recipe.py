@@ -1,6 +1,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from finedge.errors import UsageError
 from finedge.train.backbones import BACKBONES
 from finedge.train.models import MODELS, build_model
+from finedge.train.plan import planned
 from finedge.train.recipe import (
     RECIPES,
     Recipe,
@@ -16,7 +18,7 @@ from finedge.train.recipe import (
     recipe_from,
     recipe_names,
 )
-from finedge.train.request import RecipeOptions
+from finedge.train.request import ModelOptions, RecipeOptions, RunOptions, TrainingRequest
 
 # Published sizes before and after the crop, where they are not 256 to 224.
 SIDES = {
@@ -363,6 +365,58 @@ def test_progressive_training_images_grow_to_the_size_and_stay():
     assert (sides[0], sides[9:]) == (128, [224] * 3)
     assert {side % 32 for side in sides} == {0}
     assert {Recipe(epochs=5, size=160).side(epoch) for epoch in range(5)} == {160}
+
+
+def test_training_images_may_be_smaller_than_those_of_evaluation():
+    recipe = Recipe(epochs=12, size=224, start_size=128, train_size=176)
+    assert (recipe.side(0), recipe.side(11), recipe.size) == (128, 176, 224)
+    sides = [replace(recipe, epochs=14, head_epochs=2).side(epoch) for epoch in range(14)]
+    assert sides == [224, 224, *(recipe.side(epoch) for epoch in range(12))]
+    assert {Recipe(size=224, train_size=176).side(epoch) for epoch in range(100)} == {176}
+
+
+@pytest.mark.parametrize(
+    ("size", "train", "start"), [(448, 352, 128), (160, 128, 128), (64, 48, 0), (32, 32, 0)]
+)
+def test_a_new_size_keeps_the_share_of_the_training_images(size, train, start):
+    recipe = Recipe(epochs=12, size=224, start_size=128, train_size=176)
+    changed = override(recipe, RecipeOptions(size=size))
+    assert (changed.train_size, changed.start_size) == (train, start)
+    assert changed.resized == round(size * 256 / 224)
+
+
+@pytest.mark.parametrize(("epochs", "head"), [(48, 3), (12, 3), (7, 1), (3, 0)])
+def test_new_epochs_leave_most_of_them_to_all_layers(epochs, head):
+    recipe = Recipe(epochs=24, head_epochs=3)
+    assert override(recipe, RecipeOptions(epochs=epochs)).head_epochs == head
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 3, "head_epochs": 3},
+        {"schedule": "step", "milestones": [5], "head_epochs": 1},
+        {"size": 160, "train_size": 176},
+        {"train_size": 176, "start_size": 192},
+    ],
+)
+def test_values_that_do_not_fit_each_other_are_refused(values):
+    with pytest.raises(UsageError, match="recipe value"):
+        recipe_from(values)
+
+
+@pytest.mark.parametrize(("weights", "kept"), [("none", False), ("imagenet", True)])
+def test_without_weights_there_are_no_features_to_keep(weights, kept, tmp_path):
+    (tmp_path / "r.toml").write_text("freeze = 2\nhead_epochs = 3\n")
+    request = TrainingRequest(
+        RunOptions(out=tmp_path / "run", data=tmp_path),
+        ModelOptions(weights=weights),
+        RecipeOptions(recipe=str(tmp_path / "r.toml")),
+    )
+    recipe = planned(request).recipe
+    assert (recipe.freeze, recipe.head_epochs) == ((2, 3) if kept else (0, 0))
+    given = replace(request, recipe=replace(request.recipe, freeze=1))
+    assert planned(given).recipe.freeze == 1
 
 
 def test_classes_are_balanced_once():

@@ -1,5 +1,7 @@
 """The learning rate, held against the published schedules and torch's own schedulers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,13 @@ def test_cnl_warms_up_and_drops_as_published(name, drops):
         assert of_epoch(recipe, epoch) == pytest.approx(
             1e-2 * 0.1 ** sum(epoch >= drop + 10 for drop in drops)
         )
+
+
+def test_the_head_has_a_warm_up_and_a_cosine_of_its_own():
+    recipe = Recipe(epochs=8, head_epochs=2, lr=0.1, warmup_epochs=1.0)
+    alone = [replace(recipe, epochs=epochs, head_epochs=0) for epochs in (2, 6)]
+    both = [of_epoch(part, 0, step=step) for part in alone for step in range(part.epochs * STEPS)]
+    assert [of_epoch(recipe, 0, step=step) for step in range(8 * STEPS)] == both
 
 
 @pytest.mark.parametrize("name", ["attend_rectify_cifar10", "attend_rectify_cifar100"])

@@ -47,11 +47,11 @@ def test_the_loss_falls_and_every_epoch_leaves_a_line(train, tmp_path, settings)
     assert result["n"] == 18
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("changed", [{"ema": 0.0}, {"ema": 0.9}, {"set": ("head_epochs=2",)}])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    train, tmp_path, settings, ema, monkeypatch
+    train, tmp_path, settings, changed, monkeypatch
 ):
-    more = {**settings, "epochs": 3, "ema": ema}
+    more = {**settings, "epochs": 3, **changed}
     train(out=tmp_path / "whole", **more)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 7)  # 4 steps an epoch: in the middle of the second
@@ -114,6 +114,32 @@ def test_frozen_stages_keep_their_weights_and_statistics(train, tmp_path, settin
         if not torch.equal(start[name], end[name]) and name.startswith("backbone.")
     }
     assert changed == {"conv_head", "bn2"}
+
+
+@pytest.mark.parametrize("model", ["plain", "ca"])  # ca: new layers inside the backbone
+def test_head_epochs_train_new_layers_only(train, tmp_path, settings, monkeypatch, model):
+    run, more = (
+        tmp_path / "run",
+        {"model": model, "backbone": "resnet18", "set": ("head_epochs=1",)},
+    )
+    interrupt_at(monkeypatch, 5)  # 4 steps an epoch: the first one of all layers
+    with pytest.raises(KeyboardInterrupt):
+        train(out=run, **{**settings, **more})
+    torch.manual_seed(0)
+    start = build_model(model, num_classes=3, backbone="resnet18")
+    new = {id(parameter) for parameter in start.new_parameters()}
+    old = {name for name, p in start.named_parameters() if id(p) not in new}
+    old |= {name for name in start.state_dict() if "running" in name and "gate" not in name}
+
+    def kept():
+        end = load_run(run).model.state_dict()
+        return {n for n, tensor in start.state_dict().items() if torch.equal(tensor, end[n])}
+
+    assert old <= kept()
+    assert not {"head.weight", "head.bias"} & kept()
+    monkeypatch.undo()
+    train(out=run, resume=True, device="cpu")
+    assert not old & kept()
 
 
 def test_without_val_a_run_keeps_all_of_train_and_reports_no_accuracy(

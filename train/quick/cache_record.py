@@ -27,7 +27,8 @@ It is not the recipe's, so that trainings with several seeds share one cache.
 # to the recipe later leads to a new cache, never to a wrong one.
 PIXEL_FREE = frozenset(
     (
-        *("epochs", "batch_size", "accumulate", "start_size", "views", "seed", "options"),
+        *("epochs", "batch_size", "accumulate", "start_size", "train_size"),
+        *("views", "seed", "options", "head_epochs"),
         *("lr", "backbone_lr", "momentum", "nesterov", "weight_decay", "decay_norm", "ema"),
         *("schedule", "milestones", "gamma", "warmup_epochs", "warmup_start", "label_smoothing"),
         *("bf16", "channels_last", "compile", "freeze", "freeze_norm"),

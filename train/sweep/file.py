@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from finedge.errors import FinedgeError, UsageError, nearest
 from finedge.schema import Constraint, Misfit, Text, between, decode, is_plain_name
 from finedge.train import backbones, models
-from finedge.train.recipe_file import read_toml
+from finedge.train.recipe_file import DEFAULT_RECIPE, read_toml
 
 MAX_NAME = 100  # characters of a family's name: more do not fit the name of a file
 FAMILY_NAME = f"a name of 1 to {MAX_NAME} printable characters without '|'"
@@ -89,7 +89,7 @@ class SweepFile:
         Mapping[FamilyName, Family],
         Constraint(lambda families: len(families) > 0, "at least one family"),
     ]
-    recipes: Names = ("common",)
+    recipes: Names = (DEFAULT_RECIPE,)
     backbones: Names = ("efficientnet_lite0",)
     sizes: tuple[int, ...] = ()
     weights: Text = "imagenet"
