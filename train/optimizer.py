@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -71,10 +72,14 @@ def lr_at(step: int, recipe: Recipe, *, steps_per_epoch: int) -> float:
     The warm-up is a straight line from `warmup_start` to `lr`, which its last step reaches. Then
     follows half a cosine down to 0, or a factor `gamma` from each of `milestones` on. Without a
     warm-up this is torch's CosineAnnealingLR over the whole run, or its MultiStepLR. The epochs of
-    `head_epochs` have a warm-up and a cosine of their own; the others begin again after them.
+    `head_epochs`, of `full_epochs` and those between them each have a warm-up and a cosine of their
+    own.
     """
-    total, head = (epochs * steps_per_epoch for epochs in (recipe.epochs, recipe.head_epochs))
-    step, total = (step, head) if step < head else (step - head, total - head)
+    head, middle = (n * steps_per_epoch for n in (recipe.head_epochs, recipe.all_epochs))
+    if step >= head + middle and recipe.full_epochs:
+        own = replace(recipe, epochs=recipe.full_epochs, head_epochs=0, full_epochs=0)
+        return recipe.full_lr * lr_at(step - head - middle, own, steps_per_epoch=steps_per_epoch)
+    step, total = (step, head) if step < head else (step - head, middle)
     warmup = min(total, int(recipe.warmup_epochs * steps_per_epoch))
     if step < warmup:
         return recipe.warmup_start + (recipe.lr - recipe.warmup_start) * (step + 1) / warmup

@@ -75,6 +75,8 @@ RANGES = {
     "gamma": Interval(0, 1, "(]"),
     "warmup_epochs": Interval(0, MAX_EPOCHS),
     "head_epochs": Interval(0, MAX_EPOCHS),
+    "full_epochs": Interval(0, MAX_EPOCHS),
+    "full_lr": Interval(0, 1, "(]"),
     "accumulate": Interval(1, MAX_IMAGES),
     "label_smoothing": Interval(0, 1, "[)"),
     "min_area": Interval(0, 1, "(]"),
@@ -121,9 +123,9 @@ class Recipe:
         start_size: side of the training images in the first epoch. It grows over three
             quarters of the epochs (progressive learning, EfficientNetV2, arXiv 2104.00298).
             0 means the last side throughout.
-        train_size: side of the training images in the last epochs; 0 means `size`. Random crops
-            show things larger than evaluation does. Training at 0.8 of `size` makes up for that
-            (FixRes, arXiv 1906.06423), and costs two thirds.
+        train_size: side that the training images grow to; 0 means `size`. Random crops show things
+            larger than evaluation does. Training at 0.8 of `size` makes up for that (FixRes, arXiv
+            1906.06423), and costs two thirds.
         resize: side before the crop in pixels; 0 means size * 256 / 224.
         rule: `short-side`, or `squash` for both sides, as papers that write 550x550 do. Empty means
             the backbone's rule.
@@ -146,6 +148,9 @@ class Recipe:
         head_epochs: of `epochs`, the first ones, in which only the new layers are trained, with a
             warm-up and a cosine of their own (LP-FT, arXiv 2202.10054). BatchNorm of the backbone
             keeps its statistics in them. A recipe's have no effect without pretrained weights.
+        full_epochs: of `epochs`, the last ones, on images of `size`, with a warm-up and a cosine of
+            their own. FixRes also ends with images as evaluation has them.
+        full_lr: factor on `lr` in these epochs, in (0, 1].
         accumulate: batches whose gradients are averaged for one step of the optimizer.
         label_smoothing: part of the target that is spread over all classes, in [0, 1).
         augment: `resized-crop` cuts a box of random area and shape. `crop` cuts a random box of the
@@ -227,6 +232,8 @@ class Recipe:
     warmup_epochs: float = 1.0
     warmup_start: float = 0.0
     head_epochs: int = 0
+    full_epochs: int = 0
+    full_lr: float = 0.1
     accumulate: int = 1
     label_smoothing: float = 0.1
     augment: Augment = "crop"
@@ -277,8 +284,13 @@ class Recipe:
         return self.resize or round(self.size * 256 / 224)
 
     @property
+    def all_epochs(self) -> int:
+        """The epochs between those of `head_epochs` and of `full_epochs`."""
+        return self.epochs - self.head_epochs - self.full_epochs
+
+    @property
     def last_side(self) -> int:
-        """The side in pixels of the training images of the last epochs."""
+        """The side in pixels that the training images grow to."""
         return self.train_size or self.size
 
     def side(self, epoch: int) -> int:
@@ -288,10 +300,10 @@ class Recipe:
         small images have other features: after 3 epochs at 128 px the val top-1 of CUB-100 was
         77.7 %, and 89.8 % at 224 px.
         """
-        if epoch < self.head_epochs:
+        after, growing = epoch - self.head_epochs, self.all_epochs
+        if not 0 <= after < growing:
             return self.size
-        after = epoch - self.head_epochs
-        progress = min(1.0, after / max(1, 0.75 * (self.epochs - self.head_epochs)))
+        progress = min(1.0, after / max(1, 0.75 * growing))
         if self.start_size == 0 or progress == 1:
             return self.last_side
         side = self.start_size + progress * (self.last_side - self.start_size)
@@ -318,10 +330,11 @@ class Recipe:
         yield "milestones", list(steps) == sorted(set(steps)), "epochs in rising order"
         has_steps = bool(steps) == (self.schedule == "step")
         yield "milestones", has_steps, "epochs for schedule step, none for cosine"
-        fits = self.head_epochs == 0 or self.head_epochs < self.epochs
-        yield "head_epochs", fits, f"less than epochs {self.epochs}"
-        cosine = self.head_epochs == 0 or self.schedule == "cosine"
-        yield "head_epochs", cosine, "0 with schedule step"
+        for name in ("head_epochs", "full_epochs"):
+            own = getattr(self, name)
+            fits = own == 0 or self.all_epochs > 0
+            yield name, fits, f"with the other less than epochs {self.epochs}"
+            yield name, own == 0 or self.schedule == "cosine", "0 with schedule step"
         yield "warmup_start", 0 <= self.warmup_start <= self.lr, f"0 to lr {self.lr}"
         areas = self.min_area <= self.max_area <= MAX_AREA
         yield "max_area", areas, f"min_area {self.min_area} to {MAX_AREA}"
@@ -365,7 +378,7 @@ def override(recipe: Recipe, options: RecipeOptions) -> Recipe:
     --set are given. A new `size` brings its own `resize`, and a `train_size` in proportion; one
     below `start_size` is the side from the first epoch on. The cosine schedule has no milestones.
     A new `epochs` moves the milestones of a step schedule, and its warm-up, in proportion. At most
-    a quarter of it are `head_epochs`.
+    a quarter of it are `head_epochs`, and a quarter `full_epochs`.
 
     Raises:
         UsageError: an unknown key, a value of a wrong type or range, or a word that is not
@@ -399,7 +412,9 @@ def _changes(recipe: Recipe, options: RecipeOptions) -> dict[str, Any]:
         if _is_below(changes["train_size"] or changes["size"], recipe.start_size):
             changes.setdefault("start_size", 0)
     if isinstance(changes.get("epochs"), int):
-        changes.setdefault("head_epochs", max(0, min(recipe.head_epochs, changes["epochs"] // 4)))
+        quarter = max(0, changes["epochs"] // 4)
+        for name in ("head_epochs", "full_epochs"):
+            changes.setdefault(name, min(getattr(recipe, name), quarter))
     if changes.get("schedule") == "cosine":
         changes.setdefault("milestones", [])
     return changes

@@ -370,8 +370,9 @@ def test_progressive_training_images_grow_to_the_size_and_stay():
 def test_training_images_may_be_smaller_than_those_of_evaluation():
     recipe = Recipe(epochs=12, size=224, start_size=128, train_size=176)
     assert (recipe.side(0), recipe.side(11), recipe.size) == (128, 176, 224)
-    sides = [replace(recipe, epochs=14, head_epochs=2).side(epoch) for epoch in range(14)]
-    assert sides == [224, 224, *(recipe.side(epoch) for epoch in range(12))]
+    phased = replace(recipe, epochs=15, head_epochs=2, full_epochs=1)
+    middle = [recipe.side(epoch) for epoch in range(12)]
+    assert [phased.side(epoch) for epoch in range(15)] == [224, 224, *middle, 224]
     assert {Recipe(size=224, train_size=176).side(epoch) for epoch in range(100)} == {176}
 
 
@@ -387,14 +388,16 @@ def test_a_new_size_keeps_the_share_of_the_training_images(size, train, start):
 
 @pytest.mark.parametrize(("epochs", "head"), [(48, 3), (12, 3), (7, 1), (3, 0)])
 def test_new_epochs_leave_most_of_them_to_all_layers(epochs, head):
-    recipe = Recipe(epochs=24, head_epochs=3)
-    assert override(recipe, RecipeOptions(epochs=epochs)).head_epochs == head
+    recipe = Recipe(epochs=24, head_epochs=3, full_epochs=3)
+    changed = override(recipe, RecipeOptions(epochs=epochs))
+    assert (changed.head_epochs, changed.full_epochs) == (head, head)
 
 
 @pytest.mark.parametrize(
     "values",
     [
         {"epochs": 3, "head_epochs": 3},
+        {"epochs": 3, "head_epochs": 2, "full_epochs": 1},
         {"schedule": "step", "milestones": [5], "head_epochs": 1},
         {"size": 160, "train_size": 176},
         {"train_size": 176, "start_size": 192},

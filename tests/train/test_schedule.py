@@ -1,7 +1,5 @@
 """The learning rate, held against the published schedules and torch's own schedulers."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -35,11 +33,14 @@ def test_cnl_warms_up_and_drops_as_published(name, drops):
         )
 
 
-def test_the_head_has_a_warm_up_and_a_cosine_of_its_own():
-    recipe = Recipe(epochs=8, head_epochs=2, lr=0.1, warmup_epochs=1.0)
-    alone = [replace(recipe, epochs=epochs, head_epochs=0) for epochs in (2, 6)]
-    both = [of_epoch(part, 0, step=step) for part in alone for step in range(part.epochs * STEPS)]
-    assert [of_epoch(recipe, 0, step=step) for step in range(8 * STEPS)] == both
+def test_each_phase_has_a_warm_up_and_a_cosine_of_its_own():
+    recipe = Recipe(epochs=11, head_epochs=2, full_epochs=3, full_lr=0.5, lr=0.1, warmup_epochs=1.0)
+    expected = []
+    for epochs, lr in ((2, 0.1), (6, 0.1), (3, 0.05)):
+        alone = Recipe(epochs=epochs, lr=lr, warmup_epochs=1.0)
+        expected += [of_epoch(alone, 0, step=step) for step in range(epochs * STEPS)]
+    found = [of_epoch(recipe, 0, step=step) for step in range(11 * STEPS)]
+    assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["attend_rectify_cifar10", "attend_rectify_cifar100"])

@@ -28,7 +28,7 @@ It is not the recipe's, so that trainings with several seeds share one cache.
 PIXEL_FREE = frozenset(
     (
         *("epochs", "batch_size", "accumulate", "start_size", "train_size"),
-        *("views", "seed", "options", "head_epochs"),
+        *("views", "seed", "options", "head_epochs", "full_epochs", "full_lr"),
         *("lr", "backbone_lr", "momentum", "nesterov", "weight_decay", "decay_norm", "ema"),
         *("schedule", "milestones", "gamma", "warmup_epochs", "warmup_start", "label_smoothing"),
         *("bf16", "channels_last", "compile", "freeze", "freeze_norm"),

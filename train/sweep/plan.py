@@ -22,8 +22,8 @@ OPTION = "options."  # begins the keys of a search that are options of the model
 # Keys of a recipe that stage `frozen` does not follow. They must have their default: a row would
 # otherwise name a setting that it was not trained with.
 UNUSED = (
-    *("accumulate", "class_weights", "cutmix", "ema", "freeze", "freeze_norm", "head_epochs"),
-    *("keep", "mixup", "patience", "sampling"),
+    *("accumulate", "class_weights", "cutmix", "ema", "freeze", "freeze_norm"),
+    *("full_epochs", "full_lr", "head_epochs", "keep", "mixup", "patience", "sampling"),
 )
 SEED = 0  # of the search; the chosen setting has seeds from here on
 DIGITS = 12  # of a digest
