@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -75,18 +74,29 @@ def lr_at(step: int, recipe: Recipe, *, steps_per_epoch: int) -> float:
     `head_epochs`, of `full_epochs` and those between them each have a warm-up and a cosine of their
     own.
     """
-    head, middle = (n * steps_per_epoch for n in (recipe.head_epochs, recipe.all_epochs))
-    if step >= head + middle and recipe.full_epochs:
-        own = replace(recipe, epochs=recipe.full_epochs, head_epochs=0, full_epochs=0)
-        return recipe.full_lr * lr_at(step - head - middle, own, steps_per_epoch=steps_per_epoch)
-    step, total = (step, head) if step < head else (step - head, middle)
+    step, total, factor = _phase(step, recipe, steps_per_epoch=steps_per_epoch)
     warmup = min(total, int(recipe.warmup_epochs * steps_per_epoch))
     if step < warmup:
-        return recipe.warmup_start + (recipe.lr - recipe.warmup_start) * (step + 1) / warmup
+        start = recipe.warmup_start
+        return factor * (start + (recipe.lr - start) * (step + 1) / warmup)
     if recipe.schedule == "step":
         drops = sum(step >= round(milestone * steps_per_epoch) for milestone in recipe.milestones)
         return float(recipe.lr * recipe.gamma**drops)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    return factor * (recipe.lr * cosine)
+
+
+def _phase(step: int, recipe: Recipe, *, steps_per_epoch: int) -> tuple[int, int, float]:
+    """Return the number of a step in its phase, the steps of the phase, and its factor on `lr`."""
+    head, middle, full = (
+        epochs * steps_per_epoch
+        for epochs in (recipe.head_epochs, recipe.all_epochs, recipe.full_epochs)
+    )
+    if step < head:
+        return step, head, 1.0
+    if full and step >= head + middle:
+        return step - head - middle, full, recipe.full_lr
+    return step - head, middle, 1.0
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -64,7 +64,7 @@ class Untrained:
         return self._runs[name, backbone]
 
     def bundle(self, name: str, backbone: str) -> Bundle:
-        """Return the bundle of a model; it is made again if another was asked for since."""
+        """Return the bundle of a model; on ResNet-50, made again if another was asked for since."""
         if backbone != LARGE:
             make = partial(self._bundle, name, backbone)
             return Bundle.load(made_once(f"bundles/{name}-{backbone}.finedge", make))
