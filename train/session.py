@@ -54,14 +54,14 @@ def fresh(request: TrainingRequest, *, world: World) -> Trainer:
     torch.manual_seed(plan.recipe.seed)
     model = plan.build(labels=images.labels)
     images = drop_unreadable(images)
-    spec = _spec(plan, images.labels, outputs=model.outputs)
+    spec = run_spec(plan, images.labels, outputs=model.outputs)
     path = request.recipe.teacher
     teacher = _teacher(path, spec, plan.recipe, device=world.device) if path else None
     pretrained = plan.pretrained
     job = Job(out, model, spec, plan.recipe, images, pretrained, world, request.machine, teacher)
     maps = (request.machine.maps or out.parent / "feature_maps") if request.recipe.quick else None
     trainer = _trainer(job, maps=maps)
-    record = _record(trainer.job, weights=plan.weights, command=request.command())
+    record = run_record(trainer.job, weights=plan.weights, command=request.command())
     if maps:
         record["quick"] = {"maps": str(maps.resolve())}
     texts = record_texts(record, data=images)
@@ -140,7 +140,8 @@ def _trainer(job: Job, *, maps: Path | None) -> Trainer:
     return QuickTrainer(job, maps=maps) if maps else Trainer(job)
 
 
-def _spec(plan: RunPlan, labels: tuple[str, ...], *, outputs: Any) -> Spec:
+def run_spec(plan: RunPlan, labels: tuple[str, ...], *, outputs: Any) -> Spec:
+    """Return the spec of a run: what it reads and answers."""
     size = plan.recipe.size
     return Spec(plan.model, plan.backbone, labels, plan.preprocess, Input(size, size), outputs)
 
@@ -167,7 +168,8 @@ def _teacher(
     return open_teacher(path, spec, sides=sides, device=device, digest=digest)
 
 
-def _record(job: Job, *, weights: str, command: str) -> dict[str, Any]:
+def run_record(job: Job, *, weights: str, command: str) -> dict[str, Any]:
+    """Return what run.json says of a training that `command` started."""
     model = {
         "name": job.spec.model,
         "backbone": job.spec.backbone,

@@ -56,8 +56,8 @@ def sweep(
         table: only print the tables of the rows that are there.
         test: after the trainings, answer on the test split with what val chose. The choice is then
             fixed: later searches do not change it.
-        int8: only export and calibrate what was tested (the first seed, stage `fine-tuned`), and
-            measure its INT8 accuracy on test and its CPU time in one thread.
+        int8: only export and calibrate what was tested, and measure its INT8 accuracy on test;
+            of the first seed also its CPU time in one thread.
         retry_failed: train again what failed.
         workers: threads that prepare images; default one for each core.
         device: of stage `fine-tuned`; auto takes the GPU where there is one.
@@ -82,11 +82,11 @@ def sweep(
     places, work = _places(plan, data), plan.only(only)
     origin = Origin(cpu_name(), commit(), versions())
     with _alone(writable_folder(out, option="--out")):
+        place = maps or out / "maps"
+        stage = _stage(plan, places, maps=place, workers=workers, device=device)
         if int8:
-            _measure_int8(work, rows, places, origin=origin, retry=retry_failed)
+            _measure_int8(work, rows, stage, places, origin=origin, retry=retry_failed)
         else:
-            maps = maps or out / "maps"
-            stage = _stage(plan, places, maps=maps, workers=workers, device=device)
             train_missing(work, rows, stage, origin=origin, retry=retry_failed)
             if test:
                 read_test(work, rows, stage, origin=origin)
@@ -113,11 +113,17 @@ def _alone(out: Path) -> AbstractContextManager[None]:
 
 
 def _measure_int8(
-    work: SweepFile, rows: Rows, places: Mapping[str, Path], *, origin: Origin, retry: bool
+    work: SweepFile,
+    rows: Rows,
+    stage: Stage,
+    places: Mapping[str, Path],
+    *,
+    origin: Origin,
+    retry: bool,
 ) -> None:
     from finedge.calib.sweep.int8 import measure_int8  # calibration is imported only where it runs
 
-    measure_int8(work, rows, data=places, origin=origin, retry=retry)
+    measure_int8(work, rows, stage, data=places, origin=origin, retry=retry)
 
 
 def _places(plan: SweepFile, words: tuple[str, ...]) -> dict[str, Path]:

@@ -1,16 +1,17 @@
-"""INT8 of what val chose: the first seed of each family, exported, calibrated, and tested."""
+"""INT8 of what val chose: every tested run, exported, calibrated, and tested."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from finedge.bundle import CPU_FILE, MANIFEST, Bundle
 from finedge.calib.calibrate import calibrate_bundle
 from finedge.calib.sweep.times import cpu_times
-from finedge.errors import FinedgeError, UsageError
+from finedge.errors import FinedgeError
 from finedge.export.make import make_bundle
 from finedge.runtime.backend import SessionOptions
 from finedge.runtime.classifier import Classifier
@@ -20,6 +21,7 @@ from finedge.runtime.ort.backend import OnnxRuntimeBackend
 from finedge.train.sweep.file import SweepFile
 from finedge.train.sweep.plan import SEED, Group, SweepRun, groups, settings
 from finedge.train.sweep.rows import Answers, Origin, Rows, error_text, packed
+from finedge.train.sweep.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ BACKEND = OnnxRuntimeBackend(SessionOptions(threads=1))
 def measure_int8(
     file: SweepFile,
     rows: Rows,
+    stage: Stage,
     *,
     data: Mapping[str, Path],
     origin: Origin,
@@ -39,60 +42,57 @@ def measure_int8(
     Only what was tested is measured: its choice is kept, so that INT8 chooses nothing.
 
     Args:
-        file: a sweep of stage `fine-tuned`.
+        file: the sweep.
         rows: where its rows are.
+        stage: what trained its runs.
         data: {name: folder of images}.
         origin: what the rows record of this machine.
         retry: measure again what failed.
-
-    Raises:
-        UsageError: another stage: its heads are no runs, so they cannot be exported.
     """
-    if file.stage != "fine-tuned":
-        raise UsageError(
-            f"--int8 in a sweep of stage '{file.stage}'",
-            expected="stage 'fine-tuned', whose runs can be exported",
-        )
     for group in groups(file):
         runs = tested_runs(file, group, rows)
         for run in runs:
             row = rows.read(run, "int8")
             if row is None or (retry and "error" in row):
-                _measure(run, rows, data=data[group.data], origin=origin)
-        _time(group, runs, rows, origin=origin)
+                _measure(run, rows, stage, data=data[group.data], origin=origin)
+        _time(group, [run for run in runs if run.seed == SEED], rows, origin=origin)
 
 
 def tested_runs(file: SweepFile, group: Group, rows: Rows) -> list[SweepRun]:
-    """Return the first seed of each kept choice that answered on test."""
+    """Return the runs of each kept choice that answered on test, one seed after the other."""
     kept = rows.read_chosen(group)
-    runs = [
-        SweepRun(setting, SEED)
+    chosen = [
+        setting
         for name, candidates in settings(file, group).items()
         for setting in candidates
         if setting.digest == kept.get(name)
     ]
+    seeds = range(SEED, SEED + file.seeds)
+    runs = [SweepRun(setting, seed) for seed in seeds for setting in chosen]
     tested = [run for run in runs if rows.read(run, "test") is not None]
     if not tested:
         log.warning("%s: nothing was tested yet; --test comes first", group.folder)
     return tested
 
 
-def _measure(run: SweepRun, rows: Rows, *, data: Path, origin: Origin) -> None:
+def _measure(run: SweepRun, rows: Rows, stage: Stage, *, data: Path, origin: Origin) -> None:
     log.info("INT8 of %s", run.path)
     try:
-        content = _answers(_bundle(run, rows, data), data)
+        content = _answers(_bundle(run, rows, stage, data), data)
     except Exception as error:  # a row too: the others go on
         log.warning("INT8 of %s failed: %s", run.path, error)
         content = {"error": error_text(error)}
     rows.write(run, {**content, **origin.to_json()}, "int8")
 
 
-def _bundle(run: SweepRun, rows: Rows, data: Path) -> Bundle:
+def _bundle(run: SweepRun, rows: Rows, stage: Stage, data: Path) -> Bundle:
     """Return the calibrated bundle of a run; the steps that are done stay."""
     place = rows.bundle(run)
     if not (place / MANIFEST).is_file():
         place.parent.mkdir(parents=True, exist_ok=True)
-        make_bundle(rows.weights(run), out=place, data=data)
+        with TemporaryDirectory(dir=place.parent) as spare:
+            whole = stage.whole(run, weights=rows.weights(run), spare=Path(spare))
+            make_bundle(whole, out=place, data=data)
     if CPU_FILE not in Bundle.load(place).files:
         calibrate_bundle(place, data=data)
     return Bundle.load(place)

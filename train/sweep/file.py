@@ -75,7 +75,7 @@ class SweepFile:
         recipes: names or files.
         backbones: names of `finedge models`.
         sizes: sides of the input in pixels; empty means the recipe's.
-        weights: of the backbones.
+        weights: of the backbones; {data} in it is the name of the data set.
         seeds: trainings of the chosen setting of each family.
         set: keys of the recipe for all families.
         search: {key of the recipe, or options.KEY of the model: values}. All combinations are

@@ -45,6 +45,10 @@ class FineTunedStage:
         """Return the answers of a trained run on the test split."""
         return self._answers(run, weights, split="test")
 
+    def whole(self, run: SweepRun, *, weights: Path, spare: Path) -> Path:
+        """Return `weights`: it is the folder of a run."""
+        return weights
+
     def _answers(self, asked: SweepRun, path: Path, *, split: str) -> Answers:
         place = self.data[asked.setting.group.data]
         run, folder = load_run(path), recorded_data(path, root=place, whole=True)

@@ -16,15 +16,20 @@ from safetensors.torch import load_file, save
 from finedge.data import DataSet, drop_unreadable, open_dataset
 from finedge.errors import DataError
 from finedge.files import write_bytes
+from finedge.train.distributed import World
+from finedge.train.folder import begin
 from finedge.train.models import FineGrained
 from finedge.train.plan import RunPlan
 from finedge.train.quick.cache_record import augmentation
 from finedge.train.quick.cached_backbone import CachedBackbone, map_shapes
 from finedge.train.quick.feature_cache import FeatureCache, plan_cache
+from finedge.train.run import record_texts
+from finedge.train.session import run_record, run_spec
 from finedge.train.sweep.heads import answers, train_head
 from finedge.train.sweep.plan import SEED, SweepRun
 from finedge.train.sweep.rows import Answers
 from finedge.train.sweep.stage import Trained
+from finedge.train.trainer import Job, Trainer
 
 SPLITS = ("train", "val", "test")
 BACKBONE = "backbone."
@@ -67,6 +72,21 @@ class FrozenStage:
         model, cache = self._built(run, run.setting.plan(run.seed))
         _load_head(model, weights)
         return answers(model, cache, split="test")
+
+    def whole(self, run: SweepRun, *, weights: Path, spare: Path) -> Path:
+        """Write backbone and trained head as a run into the folder `spare`, and return it."""
+        setting, plan = run.setting, run.setting.plan(run.seed)
+        images = self._set(setting.group.data, val=plan.recipe.val)
+        model = plan.build(labels=images.labels)
+        _load_head(model, weights)
+        spec = run_spec(plan, images.labels, outputs=model.outputs)
+        world = World(torch.device("cpu"))
+        job = Job(spare, model, spec, plan.recipe, images, plan.pretrained, world)
+        trainer = Trainer(job)
+        trainer.epoch = plan.recipe.epochs
+        record = run_record(job, weights=plan.weights, command=f"finedge sweep: {run.path}")
+        begin(spare, record_texts(record, data=images), save=trainer.save)
+        return spare
 
     def _built(self, run: SweepRun, plan: RunPlan) -> tuple[FineGrained, FeatureCache]:
         name = run.setting.group.data

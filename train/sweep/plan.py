@@ -25,6 +25,7 @@ UNUSED = (
     *("accumulate", "class_weights", "cutmix", "ema", "freeze", "freeze_norm"),
     *("full_epochs", "full_lr", "head_epochs", "keep", "mixup", "patience", "sampling"),
 )
+DATA = "{data}"  # stands for the name of the data set in the weights of a sweep
 SEED = 0  # of the search; the chosen setting has seeds from here on
 DIGITS = 12  # of a digest
 
@@ -169,7 +170,7 @@ def _settings(file: SweepFile, group: Group, name: str) -> Iterator[Setting]:
             group=group,
             family=name,
             model=family.model,
-            weights=file.weights,
+            weights=file.weights.replace(DATA, group.data),
             options={**family.options, **options},
             changes={**file.set, **family.set, **changes},
             point=point,

@@ -184,14 +184,14 @@ class Rows:
         """Write what val chose."""
         _write(self._of_group(group, "chosen"), digests)
 
-    def right(self, run: SweepRun) -> NDArray[np.bool_] | None:
+    def right(self, run: SweepRun, kind: Kind = "test") -> NDArray[np.bool_] | None:
         """Return the right answers of a run on test, bool [images], or None."""
-        row = self.read(run, "test")
+        row = self.read(run, kind)
         if row is None or "error" in row:
             return None
         right = unpacked(row["right"], row["n"])
         if right.size != row["n"]:
-            path = self._path(run, "test")
+            path = self._path(run, kind)
             raise DataError(f"{path}: {right.size} answers to {row['n']} images", fix=REPAIR)
         return right
 

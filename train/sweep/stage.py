@@ -38,3 +38,6 @@ class Stage(Protocol):
 
     def test(self, run: SweepRun, *, weights: Path) -> Answers:
         """Return the answers of a trained run on the test split."""
+
+    def whole(self, run: SweepRun, *, weights: Path, spare: Path) -> Path:
+        """Return the folder of a run that `finedge export` reads; `spare` may become it."""

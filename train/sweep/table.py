@@ -8,13 +8,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finedge.errors import DataError
 from finedge.train.sweep.choose import chosen_settings, edges
 from finedge.train.sweep.file import SweepFile
 from finedge.train.sweep.paired import Difference, paired_difference
 from finedge.train.sweep.plan import SEED, Group, Setting, SweepRun, groups, settings
-from finedge.train.sweep.rows import Rows
+from finedge.train.sweep.rows import Kind, Rows
+
+Right = Mapping[str, Mapping[int, NDArray[np.bool_]]]
+"""{family: {seed: right answers on test}}."""
+ANSWERS: tuple[Kind, Kind] = ("test", "int8")
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,11 @@ class Line:
         control: the family that this one is also compared with, or empty.
         against: {family: the difference to it on test}.
         errors: texts of the rows that failed.
-        int8: top-1 on test of the first seed in INT8; None where it was not measured.
-        int8_cpu_ms: CPU milliseconds of one INT8 inference in one thread.
+        int8_tested: seeds that answered on test in INT8.
+        int8: mean top-1 of these; None where it was not measured.
+        int8_spread: standard deviation of `int8` over the seeds; None below two.
+        int8_cpu_ms: CPU milliseconds of one INT8 inference of the first seed, in one thread.
+        int8_against: {family: the difference to it on test, both in INT8}.
     """
 
     family: str
@@ -56,8 +64,11 @@ class Line:
     control: str = ""
     against: Mapping[str, Difference] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
+    int8_tested: int = 0
     int8: float | None = None
+    int8_spread: float | None = None
     int8_cpu_ms: float | None = None
+    int8_against: Mapping[str, Difference] = field(default_factory=dict)
 
 
 def tables(file: SweepFile, rows: Rows) -> list[dict[str, Any]]:
@@ -71,9 +82,12 @@ def tables(file: SweepFile, rows: Rows) -> list[dict[str, Any]]:
 def lines(file: SweepFile, group: Group, rows: Rows) -> list[Line]:
     """Return the lines of a group, in the order of the file."""
     chosen = chosen_settings(file, group, rows)
-    right = {name: _right(file, setting, rows) for name, setting in chosen.items()}
+    right, int8 = (
+        {name: _right(file, setting, rows, kind=kind) for name, setting in chosen.items()}
+        for kind in ANSWERS
+    )
     return [
-        _line(file, name, candidates, chosen=chosen.get(name), right=right, rows=rows)
+        _line(file, name, candidates, chosen=chosen.get(name), right=right, int8=int8, rows=rows)
         for name, candidates in settings(file, group).items()
     ]
 
@@ -84,7 +98,8 @@ def _line(
     candidates: Sequence[Setting],
     *,
     chosen: Setting | None,
-    right: Mapping[str, Mapping[int, Any]],
+    right: Right,
+    int8: Right,
     rows: Rows,
 ) -> Line:
     searched = [row for s in candidates if (row := rows.read(SweepRun(s, SEED))) is not None]
@@ -97,7 +112,6 @@ def _line(
     runs = rows.finished_runs(chosen, seeds=file.seeds)
     trained = [row for run in runs if (row := rows.read(run)) is not None]
     val = [row["val"]["top1"] for row in trained if row["val"]["n"]]
-    test = [float(answers.mean()) for answers in right[name].values()]
     published = file.families[name].published.get(chosen.group.data)
     return Line(
         family=name,
@@ -108,36 +122,43 @@ def _line(
         parameters=trained[0]["parameters"],
         seeds=len(trained),
         val=statistics.mean(val) if val else None,
-        tested=len(test),
-        test=statistics.mean(test) if test else None,
-        spread=statistics.stdev(test) if len(test) > 1 else None,
+        tested=len(right[name]),
+        test=_mean(right[name]),
+        spread=_spread(right[name]),
         published=None if published is None else published / 100,
         control=file.families[name].control,
         against=_differences(file, name, right),
         errors=errors,
-        **_int8(SweepRun(chosen, SEED), rows),
+        int8_tested=len(int8[name]),
+        int8=_mean(int8[name]),
+        int8_spread=_spread(int8[name]),
+        int8_cpu_ms=rows.read_times(chosen.group).get(SweepRun(chosen, SEED).path.name),
+        int8_against=_differences(file, name, int8),
     )
 
 
-def _right(file: SweepFile, setting: Setting, rows: Rows) -> dict[int, Any]:
+def _right(
+    file: SweepFile, setting: Setting, rows: Rows, *, kind: Kind
+) -> dict[int, NDArray[np.bool_]]:
     """Return {seed: right answers on test}."""
     runs = rows.finished_runs(setting, seeds=file.seeds)
-    read = {run.seed: rows.right(run) for run in runs}
+    read = {run.seed: rows.right(run, kind) for run in runs}
     return {seed: answers for seed, answers in read.items() if answers is not None}
 
 
-def _int8(run: SweepRun, rows: Rows) -> dict[str, float | None]:
-    """Return the INT8 columns of a run; empty without a row."""
-    row = rows.read(run, "int8")
-    if row is None or "error" in row:
-        return {}
-    times = rows.read_times(run.setting.group)
-    return {"int8": row["top1"], "int8_cpu_ms": times.get(run.path.name)}
+def _mean(right: Mapping[int, NDArray[np.bool_]]) -> float | None:
+    return statistics.mean(_top1(right)) if right else None
 
 
-def _differences(
-    file: SweepFile, name: str, right: Mapping[str, Mapping[int, Any]]
-) -> dict[str, Difference]:
+def _spread(right: Mapping[int, NDArray[np.bool_]]) -> float | None:
+    return statistics.stdev(_top1(right)) if len(right) > 1 else None
+
+
+def _top1(right: Mapping[int, NDArray[np.bool_]]) -> list[float]:
+    return [float(answers.mean()) for answers in right.values()]
+
+
+def _differences(file: SweepFile, name: str, right: Right) -> dict[str, Difference]:
     """Return {other family: the difference to it}, over the seeds that both have."""
     control = file.families[name].control
     others = dict.fromkeys((*file.compare, *((control,) if control else ())))
@@ -151,12 +172,12 @@ def _differences(
     return result
 
 
-def _require_same_images(first: str, second: str, right: Mapping[str, Mapping[int, Any]]) -> None:
+def _require_same_images(first: str, second: str, right: Right) -> None:
     sizes = {len(answers) for name in (first, second) for answers in right[name].values()}
     if len(sizes) > 1:
         raise DataError(
             f"test rows of '{first}' and '{second}' have {', '.join(map(str, sorted(sizes)))} "
             "images: the data set changed between them",
             expected="the same images for all rows",
-            fix="a new --out, or delete the folder test in it and run --test again",
+            fix="a new --out, or delete test and int8 in it and run --test and --int8 again",
         )

@@ -27,12 +27,23 @@ stage = "fine-tuned"
 data = ["birds"]
 recipes = ["small"]
 backbones = ["mobilenetv2_035"]
-seeds = 1
+seeds = 2
+compare = ["plain"]
 [families.plain]
 model = "plain"
 [families.levels]
 model = "levels"
 """
+
+
+class Whole:
+    """A stage whose weights are runs."""
+
+    def whole(self, run, *, weights, spare):
+        return weights
+
+
+WHOLE = Whole()
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +62,8 @@ def swept(tmp_path, birds, monkeypatch):
     (group,) = groups(file)
     runs = {name: SweepRun(one, SEED) for name, (one,) in settings(file, group).items()}
     right = Answers(np.ones(12, np.bool_))
-    for run in runs.values():
+    others = [SweepRun(run.setting, SEED + 1) for run in runs.values()]
+    for run in (*runs.values(), *others):
         rows.write(run, {"val": right.to_json(), "loss": 0.0, "parameters": 1})
         rows.write(run, {**right.to_json(), "right": packed(right.right)}, "test")
     rows.write_chosen(group, {name: run.setting.digest for name, run in runs.items()})
@@ -66,7 +78,7 @@ def swept(tmp_path, birds, monkeypatch):
 
     def measure(**options):
         origin = Origin("a CPU", "a commit", {"finedge": "1"})
-        measure_int8(file, rows, data={"birds": birds}, origin=origin, **options)
+        measure_int8(file, rows, WHOLE, data={"birds": birds}, origin=origin, **options)
         (table,) = tables(file, rows)
         return {line["family"]: line for line in table["lines"]}, markdown([table])
 
@@ -75,16 +87,19 @@ def swept(tmp_path, birds, monkeypatch):
 
 def test_int8_of_what_was_tested_is_measured_once(swept):
     lines, text = swept.measure()
-    assert len(swept.exported) == 2
+    assert len(swept.exported) == 4
     assert {data for _, data in swept.exported} == {swept.birds}
     for name, run in swept.runs.items():
         row = swept.rows.read(run, "int8")
         assert (row["n"], row["cpu"], row["commit"]) == (12, "a CPU", "a commit")
         assert lines[name]["int8"] == row["top1"]
         assert lines[name]["int8_cpu_ms"] > 0
-    assert "INT8 CPU ms" in text
+        assert (lines[name]["int8_tested"], lines[name]["int8_spread"]) == (2, 0.0)
+    difference = lines["levels"]["int8_against"]["plain"]
+    assert (difference["mean"], difference["seeds"], difference["images"]) == (0.0, 2, 12)
+    assert "small, INT8" in text
     assert swept.measure() == (lines, text)
-    assert len(swept.exported) == 2
+    assert len(swept.exported) == 4
 
 
 def test_a_bundle_without_int8_is_calibrated_and_not_exported_again(swept, monkeypatch):
@@ -101,7 +116,9 @@ def test_a_bundle_without_int8_is_calibrated_and_not_exported_again(swept, monke
     monkeypatch.setattr(int8, "calibrate_bundle", calibrate)
     lines, _ = swept.measure()
     assert calibrated == [(place, swept.birds)]
-    assert [path for path, _ in swept.exported] == [swept.rows.weights(swept.runs["levels"])]
+    exported = [path for path, _ in swept.exported]
+    assert swept.rows.weights(swept.runs["levels"]) in exported
+    assert swept.rows.weights(run) not in exported
     assert lines["plain"]["int8"] == lines["levels"]["int8"]
 
 

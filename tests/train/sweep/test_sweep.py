@@ -1,12 +1,20 @@
 import json
 
 import pytest
+import torch
 
 from finedge.calib.sweep.command import sweep
 from finedge.calib.sweep.show import AT_EDGE, markdown
 from finedge.errors import DataError, FinedgeError, SystemProblem, UsageError
 from finedge.locks import locked
+from finedge.train.evaluate.accuracy import predictions
+from finedge.train.run import load_run, recorded_data
 from finedge.train.sweep import execute
+from finedge.train.sweep.choose import chosen_settings
+from finedge.train.sweep.file import read_sweep
+from finedge.train.sweep.frozen import FrozenStage
+from finedge.train.sweep.plan import SweepRun, groups, settings
+from finedge.train.sweep.rows import Rows
 from tests.train.sweep.conftest import rows
 
 # Its new layers are inside the backbone, whose maps are cached.
@@ -248,10 +256,25 @@ def test_frozen_heads_start_from_the_run_that_the_file_names(sweep_file, picture
     assert one == pytest.approx(other, abs=1e-5)
 
 
-def test_int8_of_cached_heads_is_refused(finished):
+def test_a_head_becomes_a_run_with_its_backbone(finished, pictures, tmp_path):
     path, arguments, _ = finished
-    with pytest.raises(UsageError, match="stage 'frozen'"):
-        sweep(path, **arguments, int8=True)
+    file, kept = read_sweep(path), Rows(arguments["out"])
+    (group,) = groups(file)
+    run = SweepRun(chosen_settings(file, group, kept)["levels"], seed=1)
+    stage = FrozenStage({"pictures": pictures}, maps=tmp_path / "maps", workers=1)
+    place = stage.whole(run, weights=kept.weights(run), spare=tmp_path / "run")
+    whole, test = load_run(place), recorded_data(place).splits["test"]
+    answers = predictions(whole.model, test, whole.spec, device=torch.device("cpu"), workers=1)
+    assert (answers.ranks == 0).tolist() == kept.right(run).tolist()
+
+
+def test_weights_can_differ_by_data_set(sweep_file):
+    path = sweep_file()
+    path.write_text(path.read_text().replace('weights = "none"', 'weights = "runs/{data}"'))
+    file = read_sweep(path)
+    assert {s.weights for g in groups(file) for s in settings(file, g)["plain"]} == {
+        "runs/pictures"
+    }
 
 
 def test_a_row_names_cpu_and_commit_and_older_rows_are_read(finished):
