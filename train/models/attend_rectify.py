@@ -87,7 +87,7 @@ class AttendRectify(FineGrained):
         "are ours: neither could be found",
     )
 
-    former: ClassVar[Mapping[str, Any]] = {"last": True}
+    former: ClassVar[Mapping[str, Any]] = {"last": True, "local_loss": 0.0}
 
     def __init__(
         self,

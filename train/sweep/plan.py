@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finedge.errors import UsageError
-from finedge.train.models import default_options
+from finedge.train.models import default_options, entry
 from finedge.train.plan import RunPlan, planned
 from finedge.train.recipe import Recipe
 from finedge.train.request import ModelOptions, RecipeOptions, RunOptions, TrainingRequest
@@ -97,12 +97,15 @@ class Setting:
         """Hexadecimal digits that stand for all that shapes the result, but for the seed.
 
         Keys of the recipe that have their default value do not count, so that a new key keeps the
-        rows of older versions. All options of the model count, because a default can change.
+        rows of older versions. Options of the model that are not given count too, because a default
+        can change; but not those that do what was done before they existed.
         """
         plan = self.plan(SEED)
         defaults = Recipe().to_json()
         recipe = {k: v for k, v in plan.recipe.to_json().items() if v != defaults[k]}
-        recipe["options"] = {**default_options(plan.model), **plan.recipe.options}
+        former = entry(plan.model).former
+        usual = {k: v for k, v in default_options(plan.model).items() if former.get(k, ...) != v}
+        recipe["options"] = {**usual, **plan.recipe.options}
         parts = (self.stage, self.group.data, plan.model, plan.backbone, plan.weights, recipe)
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
