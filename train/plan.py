@@ -11,7 +11,8 @@ from finedge.errors import UsageError
 from finedge.spec import Method, Preprocess, Rule
 from finedge.train import backbones
 from finedge.train.models import FineGrained, build_model, default_options, names, require_options
-from finedge.train.recipe import Recipe, override, read_recipe, recipe_from
+from finedge.train.recipe import Recipe, read_recipe, recipe_from
+from finedge.train.recipe_change import override
 from finedge.train.recipe_file import DEFAULT_RECIPE
 from finedge.train.request import TrainingRequest
 from finedge.train.start import is_run, start_from

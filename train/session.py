@@ -19,7 +19,8 @@ from finedge.train.distributed import World
 from finedge.train.folder import begin, require_new
 from finedge.train.plan import RunPlan, planned
 from finedge.train.quick.trainer import QuickTrainer
-from finedge.train.recipe import Recipe, override, recipe_from
+from finedge.train.recipe import Recipe, recipe_from
+from finedge.train.recipe_change import override
 from finedge.train.request import TrainingRequest
 from finedge.train.run import read_record, rebuild, record_texts, recorded_data, write_record
 from finedge.train.stopping import require_val

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finedge.errors import FinedgeError
-from finedge.train.recipe import RECIPES, Recipe, override, read_recipe, recipe_from
+from finedge.train.recipe import RECIPES, Recipe, read_recipe, recipe_from
+from finedge.train.recipe_change import override
 from finedge.train.request import RecipeOptions
 
 EXAMPLES = [200, pytest.param(4_000, marks=pytest.mark.slow)]

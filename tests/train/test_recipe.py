@@ -13,11 +13,11 @@ from finedge.train.plan import planned
 from finedge.train.recipe import (
     RECIPES,
     Recipe,
-    override,
     read_recipe,
     recipe_from,
     recipe_names,
 )
+from finedge.train.recipe_change import override
 from finedge.train.request import ModelOptions, RecipeOptions, RunOptions, TrainingRequest
 
 # Published sizes before and after the crop, where they are not 256 to 224.

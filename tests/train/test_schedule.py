@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from finedge.train.optimizer import lr_at
-from finedge.train.recipe import Recipe, override, read_recipe
+from finedge.train.recipe import Recipe, read_recipe
+from finedge.train.recipe_change import override
 from finedge.train.request import RecipeOptions
 
 STEPS = 7  # an epoch
