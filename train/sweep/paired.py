@@ -70,11 +70,12 @@ def paired_difference(
 def bootstrap_means(values: NDArray[np.float64], *, draws: int, seed: int) -> NDArray[np.float64]:
     """Return the mean of each draw [draws]: rows and columns of [R, C] are drawn again."""
     rows, columns = values.shape
-    totals = [
+    totals: list[NDArray[np.float64]] = [
         ((row_counts @ values) * column_counts).sum(axis=1)
         for row_counts, column_counts in _counts(rows, columns, draws=draws, seed=seed)
     ]
-    return np.concatenate(totals) / (rows * columns)
+    means: NDArray[np.float64] = np.concatenate(totals) / (rows * columns)
+    return means
 
 
 @lru_cache(maxsize=2)  # a table has many comparisons of one shape, and drawing is most of the time
