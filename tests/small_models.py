@@ -27,6 +27,9 @@ def small_model(name="cnl", backbone="mobilenetv2_035", **options):
 
     torch.manual_seed(0)
     model = build_model(name, num_classes=5, backbone=backbone, **options)
+    for parameter in model.parameters():
+        if parameter.ndim == 0:  # the gammas start at 0, and what they weigh would not be seen
+            torch.nn.init.constant_(parameter, 0.5)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.0)

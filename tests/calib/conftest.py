@@ -5,7 +5,9 @@ It is trained for a few seconds, and tells the pictures apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from finedge.spec import Input, Output, Preprocess, Spec
 from finedge.train.layers.cross_layer_attention import cross_layer_attention
 from finedge.train.layers.gates import Gated
 from finedge.train.models import build_model
+from tests.made_once import made_once
 
 SIDE = 48
 # An untrained gated ResNet-18 in INT8 against itself in float: measured .934 to .982; without gates
@@ -156,6 +159,16 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.fixture(scope="session")
 def tiny() -> Case:
+    return _case("tiny", _tiny)
+
+
+def _case(name: str, make: Callable[[], Case]) -> Case:
+    """Return a case that all processes share."""
+    file = made_once(f"cases/{name}", lambda path: path.write_bytes(pickle.dumps(make())))
+    return pickle.loads(file.read_bytes())
+
+
+def _tiny() -> Case:
     graph, _ = to_onnx(_train(), SPEC)
     model = ir.to_proto(graph)
     table = collect_ranges(model, batches(pictures(64, seed=2)[0]))
@@ -171,10 +184,12 @@ def gated(request: pytest.FixtureRequest) -> Case:
 
     It has learned nothing, so its labels say nothing.
     """
+    return _case(request.param, functools.partial(_gated, request.param))
+
+
+def _gated(choice: str) -> Case:
     torch.manual_seed(0)
-    model = build_model(
-        request.param.split()[0], num_classes=8, backbone="resnet18", **GATED[request.param]
-    )
+    model = build_model(choice.split()[0], num_classes=8, backbone="resnet18", **GATED[choice])
     model.classifier.dropout.p = 0.0
     frames = pictures(32, seed=2)[0]
     with torch.no_grad():

@@ -9,19 +9,17 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime
 import pytest
-import torch
 
 from finedge.calib.quantizers.tensorrt import quantize_for_tensorrt
 from finedge.calib.ranges.observe import collect_ranges
 from finedge.export.onnx_files import float16_file
-from finedge.export.to_onnx import to_onnx
 from finedge.graph.float16 import float_values
 from finedge.graph.float16_islands import float16_islands
 from finedge.graph.keep_float32 import keep_float32
 from finedge.train.models import names
+from tests.small_models import small_export
 
 BACKBONE = "wrn_16_1"  # the quickest to export; its BatchNorms in front of convolutions stay nodes
 CLOSE = 0.02  # of max(1, largest logit); measured at most .0011 for fp16
@@ -38,30 +36,8 @@ MODELS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) fo
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def exports():
-    """The models already exported here: (name, backbone) -> ONNX."""
-    return {}
-
-
-@pytest.fixture
-def exported(exports, make_model):
-    """Export a model once; do not change it."""
-
-    def export(name, backbone=BACKBONE):
-        if (name, backbone) not in exports:
-            exports[name, backbone] = onnx_of(make_model, name, backbone)
-        return exports[name, backbone]
-
-    return export
-
-
-def onnx_of(make_model, name, backbone):
-    model, spec = make_model(name=name, backbone=backbone)
-    for parameter in model.parameters():
-        if parameter.ndim == 0:  # the gammas start at 0, and what they weigh would not be seen
-            torch.nn.init.constant_(parameter, 0.5)
-    return ir.to_proto(to_onnx(model, spec)[0])
+def exported(name):
+    return onnx.ModelProto.FromString(small_export(name=name, backbone=BACKBONE)[0])
 
 
 def run(model):
@@ -80,7 +56,7 @@ def check_close(found, expected):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_answers_in_float16_as_in_float32(exported, name, record_property):
+def test_every_model_answers_in_float16_as_in_float32(name, record_property):
     model = exported(name)
     half = float16_file(model)
     check_close(run(half), run(model))
@@ -93,7 +69,7 @@ def test_every_model_answers_in_float16_as_in_float32(exported, name, record_pro
 
 
 @pytest.mark.parametrize("name", ["cnl", "clca_cga", "attend_rectify"])
-def test_float32_stay_pixels_normalisers_and_probabilities(exported, name):
+def test_float32_stay_pixels_normalisers_and_probabilities(name):
     half = float16_file(exported(name))
     floats, stays = float_values(half), keep_float32(half.graph)
     for node in half.graph.node:
@@ -113,8 +89,8 @@ def test_float32_stay_pixels_normalisers_and_probabilities(exported, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
-def test_the_islands_of_every_model_answer_as_its_int8_file(exported, name):
-    model = exported(name, "mobilenetv2_035")
+def test_the_islands_of_every_model_answer_as_its_int8_file(name):
+    model = exported(name)
     portable, _ = quantize_for_tensorrt(model, collect_ranges(model, [FRAMES]))
     expected = run(portable)
     islands = float16_islands(portable)

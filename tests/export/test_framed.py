@@ -6,8 +6,9 @@ PyTorch on the crops of the graph gives the same answers.
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
-import torch
 
 from finedge.bundle import FLOAT_FILE, HALF_FILE, Bundle
 from finedge.errors import BundleError, GateError, UsageError
@@ -16,13 +17,12 @@ from finedge.export.framed import frame_size, framed_files, framed_spec
 from finedge.export.onnx_files import onnx_files
 from finedge.export.parity import check_parity, expected_of
 from finedge.export.reference import FramedReference, check_crops
-from finedge.export.to_onnx import FramesToOutputs, to_onnx
+from finedge.export.to_onnx import FramesToOutputs
 from finedge.golden import synthetic_frame
 from finedge.runtime.agreement import FP16_LIMIT
 from finedge.runtime.explain.explainer import Explainer
 from finedge.runtime.ort.backend import OnnxRuntimeBackend
-from finedge.spec import Input, Preprocess, Spec
-from finedge.train.models import build_model
+from tests.small_models import small_export, small_model
 
 SIZE = (90, 160)
 
@@ -40,12 +40,9 @@ def frames():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A bundle that takes whole frames, its files, its reference, and the spec of the crops."""
-    torch.manual_seed(0)
-    model = build_model("plain", num_classes=5, backbone="resnet18").eval()
-    spec = Spec(
-        "plain", "resnet18", tuple("abcde"), Preprocess(64, 64), Input(64, 64), model.outputs
-    )
-    graph, taps = to_onnx(model, spec)
+    choice = {"name": "plain", "backbone": "resnet18"}
+    (model, spec), (content, taps) = small_model(**choice), small_export(**choice)
+    graph = ir.from_proto(onnx.ModelProto.FromString(content))
     framed = framed_spec(spec, SIZE)
     files = framed_files(onnx_files(graph, count_cost(model, spec, graph), taps), framed.preprocess)
     contents = {name: proto.SerializeToString() for name, proto in files.items()}

@@ -16,41 +16,27 @@ from finedge.export.onnx_files import float16_file
 from finedge.export.parity import TOLERANCE, check_file, check_parity, expected_of
 from finedge.export.to_onnx import FramesToOutputs, to_onnx
 from finedge.runtime.agreement import MAX_ALLOWANCE, OWN_ERRORS, allowance
+from tests.small_models import small_export, small_model
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def made():
-    """What the two fixtures below made, once."""
-    return {}
-
-
-def once(made, name, make):
-    if name not in made:
-        made[name] = make()
-    return made[name]
-
-
-@pytest.fixture
-def calm(make_model, made):
+def calm():
     """A model that rounds as float32 does: its ONNX and its reference."""
-    return once(made, "calm", lambda: both(*make_model()))
+    model, spec = small_model()
+    proto = onnx.ModelProto.FromString(small_export()[0])
+    return proto, FramesToOutputs(model, spec.preprocess).eval()
 
 
-def both(model, spec):
-    return ir.to_proto(to_onnx(model, spec)[0]), FramesToOutputs(model, spec.preprocess).eval()
-
-
-@pytest.fixture
-def wild(make_model, made):
+@pytest.fixture(scope="module")
+def wild():
     """A model whose scores are small differences of large numbers: measured 0.7 % of error.
 
     A first short training leaves such a model.
     """
-    return once(
-        made, "wild", lambda: both(*unsettled(*make_model(name="plain", backbone="resnet18")))
-    )
+    model, spec = unsettled(*small_model(name="plain", backbone="resnet18"))
+    return ir.to_proto(to_onnx(model, spec)[0]), FramesToOutputs(model, spec.preprocess).eval()
 
 
 def unsettled(model, spec):

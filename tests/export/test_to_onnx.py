@@ -40,7 +40,7 @@ def test_every_model_exports_with_parity_and_passes_the_full_check(frames, name)
 
 @pytest.mark.parametrize("name", ["cnl", "nl", "cs", "clca_cga", "attend_rectify"])
 def test_uniform_attention_exports_without_a_node_of_ours(frames, name):
-    proto, _, reference = exported(name=name, attention="uniform")
+    proto, _, reference = exported(name=name, backbone="wrn_16_1", attention="uniform")
     assert not [n for n in proto.graph.node if n.domain]
     parity = check_parity(proto, expected_of(reference, frames), frames)
     assert parity.max_abs <= parity.limit
@@ -57,7 +57,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_options_export_too(frames, options):
-    proto, _, reference = exported(**options)
+    proto, _, reference = exported(backbone="resnet18", **options)
     check_parity(proto, expected_of(reference, frames), frames)
 
 
