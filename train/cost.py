@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from finedge.train.models import FineGrained, build_model
@@ -32,9 +36,30 @@ def macs(network: FineGrained, *, height: int, width: int) -> int:
         torch.ops.finedge.cross_layer_attention: _attention_flops,
         torch.ops.finedge.channel_attention: _channel_attention_flops,
     }
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
+    with _without_elementwise(network), counter, torch.no_grad():
         network.eval()(torch.empty(1, 3, height, width, device="meta"))
     return int(counter.get_total_flops()) // 2
+
+
+@contextlib.contextmanager
+def _without_elementwise(network: nn.Module) -> Iterator[None]:
+    """Let norms and activations return what they take: they multiply nothing that is counted.
+
+    PyTorch computes them on meta through several functions in Python, which took most of the time.
+    """
+    passed = [m for m in network.modules() if isinstance(m, _BatchNorm | nn.ReLU | nn.ReLU6)]
+    for module in passed:
+        module.forward = _same  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in passed:
+            del module.forward
+
+
+def _same(x: torch.Tensor) -> torch.Tensor:
+    return x
 
 
 def _attention_flops(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:

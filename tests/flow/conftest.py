@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 SIDE = 64
 LARGE = "resnet50"
+# On ResNet-50: attention across layers, masks and segments, a gate in every residual unit. The
+# others differ from these in their new layers only, which EfficientNet-Lite0 has too.
+LARGE_MODELS = ("cnl", "attend_rectify", "csca")
 
 
 @pytest.fixture(scope="session")
@@ -45,15 +48,13 @@ def untrained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Untra
 class Untrained:
     """Makes runs and bundles of models that were not trained.
 
-    Every parameter differs from its start. BatchNorms have the statistics of the pictures. Of those
-    on ResNet-50 only the newest are kept: all of them take 4 GB of disk. The other bundles are made
-    once for all processes.
+    Every parameter differs from its start. BatchNorms have the statistics of the pictures. Only the
+    newest run is kept, for the disk. A bundle is made once for all processes.
     """
 
     def __init__(self, pictures: Path, folders: pytest.TempPathFactory) -> None:
         self.pictures, self.folders = pictures, folders
         self._runs: dict[tuple[str, str], Trainer] = {}
-        self._bundles: dict[tuple[str, str], Bundle] = {}
 
     def run(self, name: str, backbone: str) -> Trainer:
         """Return the run of a model; it is made again if another was asked for since."""
@@ -64,17 +65,9 @@ class Untrained:
         return self._runs[name, backbone]
 
     def bundle(self, name: str, backbone: str) -> Bundle:
-        """Return the bundle of a model; on ResNet-50, made again if another was asked for since."""
-        if backbone != LARGE:
-            make = partial(self._bundle, name, backbone)
-            return Bundle.load(made_once(f"bundles/{name}-{backbone}.finedge", make))
-        if (name, backbone) not in self._bundles:
-            for older in self._bundles.values():
-                shutil.rmtree(older.path)
-            path = self.folders.mktemp("bundle") / "model.finedge"
-            self._bundle(name, backbone, path)
-            self._bundles = {(name, backbone): Bundle.load(path)}
-        return self._bundles[name, backbone]
+        """Return the bundle of a model."""
+        make = partial(self._bundle, name, backbone)
+        return Bundle.load(made_once(f"bundles/{name}-{backbone}.finedge", make))
 
     def _run(self, name: str, backbone: str) -> Trainer:
         import torch

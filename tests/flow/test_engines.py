@@ -16,12 +16,13 @@ from finedge.runtime.trt.build.layers import LayerReport
 from finedge.runtime.trt.build.options import BuildOptions
 from finedge.runtime.trt.library import load_library, why_not
 from finedge.train import models
+from tests.flow.conftest import LARGE, LARGE_MODELS
 
-BACKBONES = ("efficientnet_lite0", "resnet50")
 SMALL = ("cnl", "efficientnet_lite0")
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("sm86", "sm89", "sm120")
-MODELS = [(name, backbone) for name in models.names() for backbone in BACKBONES]
+MODELS = [(name, "efficientnet_lite0") for name in models.names()]
+MODELS += [(name, LARGE) for name in LARGE_MODELS]
 
 
 def case(*choice, slow):

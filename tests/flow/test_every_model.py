@@ -1,4 +1,4 @@
-"""Every model of the registry on a large and a small backbone, through all stages.
+"""Every model of the registry on a small backbone, some on a large one, through all stages.
 
 Gradients, start, parity, both INT8 files, explain, what TensorRT gets.
 """
@@ -29,8 +29,13 @@ from finedge.runtime.ort.segments import run_in_segments, run_whole
 from finedge.runtime.trt.build.graph import prepare
 from finedge.runtime.trt.build.options import FILES, BuildOptions
 from finedge.train import backbones, models
+from tests.flow.conftest import LARGE, LARGE_MODELS
 
-BACKBONES = {"resnet50": (pytest.mark.slow,), "efficientnet_lite0": ()}
+CASES = [pytest.param((name, "efficientnet_lite0"), id=name) for name in models.names()]
+CASES += [
+    pytest.param((name, LARGE), marks=pytest.mark.slow, id=f"{name}-{LARGE}")
+    for name in LARGE_MODELS
+]
 # The new parts of these models add nothing before training. With the same weights they give the
 # scores of the plain network.
 STARTS_AS_PLAIN = ("cnl", "nl", "fcn", "ca", "sa", "csca")
@@ -38,14 +43,7 @@ STARTS_AS_PLAIN = ("cnl", "nl", "fcn", "ca", "sa", "csca")
 MIN_CORRELATION = 0.9
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param((name, b), marks=marks, id=f"{name}-{b}")
-        for name in models.names()
-        for b, marks in BACKBONES.items()
-    ],
-)
+@pytest.fixture(scope="module", params=CASES)
 def run(request, untrained):
     return untrained.run(*request.param)
 
