@@ -50,7 +50,7 @@ def _without_elementwise(network: nn.Module) -> Iterator[None]:
     """
     passed = [m for m in network.modules() if isinstance(m, _BatchNorm | nn.ReLU | nn.ReLU6)]
     for module in passed:
-        module.forward = _same  # type: ignore[method-assign]
+        module.forward = _same  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
