@@ -40,6 +40,7 @@ from finedge.schema import Misfit, decode
 log = logging.getLogger(__name__)
 
 FOLDER = "variants"  # in the cache folder
+LOCK = "lock"  # not the folder: its lock is taken for each file that is written there
 SIDECAR = "auto.json"  # in a bundle's folder
 MAX_FILES = 64  # the oldest go
 UNCLEAR_S = 3600.0  # after this time, what noise kept from being clear is measured again
@@ -150,7 +151,9 @@ def one_at_a_time() -> Iterator[None]:
         yield
         return
     text = "another process times the variants of a bundle on this machine: waiting for it"
-    with locked_after_wait(folder, on_wait=lambda: log.info(text)):
+    with suppress(OSError):  # where no file can be written, it is not there and nobody waits
+        (folder / LOCK).touch()
+    with locked_after_wait(folder / LOCK, on_wait=lambda: log.info(text)):
         yield
 
 

@@ -20,6 +20,7 @@ from finedge.runtime.variant.choose import SWITCH
 from finedge.runtime.variant.memory import SIDECAR, one_at_a_time
 from finedge.runtime.variant.rule import decide
 from finedge.runtime.variant.timing import Timing
+from finedge.temporary_files import folder_lock
 
 HALF_POINT = AccuracyCost(1000, 0.9, -0.005, (-0.01, 0.0), 0.03, 9, "val")
 BY_CHANCE = AccuracyCost(200, 0.88, -0.02, (-0.05, 0.01), 0.2, 12, "val")
@@ -197,6 +198,12 @@ def test_a_second_process_waits_and_takes_the_result_of_the_first(timer, tiny_bu
         file.write_bytes(content)
     second.join(30)
     assert timer.runs == 1
+
+
+def test_the_process_that_measures_does_not_wait_for_itself(timer, tiny_bundle, tmp_path):
+    auto(tiny_bundle)
+    with one_at_a_time(), folder_lock(tmp_path / "cache" / memory.FOLDER) as has_lock:
+        assert has_lock
 
 
 def test_a_choice_in_the_bundle_serves_another_account(timer, tiny_bundle, tmp_path, monkeypatch):
