@@ -42,10 +42,10 @@ def test_every_command_has_help_and_refuses_an_unknown_option(name):
         COMMANDS[name].load()
     except SystemProblem as missing:
         pytest.skip(str(missing))
-    help_, unknown = run(*name.split(), "--help"), run(*name.split(), "--no-such-option")
+    help_ = run(*name.split(), "--help")
     assert help_.returncode == 0
     assert "usage" in help_.stdout.lower()
-    assert unknown.returncode == 2
+    assert main([*name.split(), "--no-such-option"]) == 2
 
 
 # Their functions move to a command.py: remove them from here then.

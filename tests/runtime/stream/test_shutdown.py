@@ -29,7 +29,7 @@ def say(*_, **__):
 
 """
 RUN = """
-shutdown.EXIT_AFTER_S = 5.0
+shutdown.EXIT_AFTER_S = 1.0
 sys.exit(main(["classify", sys.argv[1], "test://", "--backend", "fake", *sys.argv[2:]]))
 """
 HANG_IN = {
