@@ -55,11 +55,15 @@ def photos(shared_data):
     return np.stack([preprocess(read_image(files[i]), HOW) for i in chosen])
 
 
+@pytest.fixture(scope="module")
+def expected(lite0, photos):
+    return _top1(lite0, photos[100:])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", COLLECTORS)
-def test_int8_agrees_with_float_on_photographs(lite0, photos, method):
+def test_int8_agrees_with_float_on_photographs(lite0, photos, expected, method):
     table = collect_ranges(lite0, batches(photos[:100], size=4), method=method)
-    expected = _top1(lite0, photos[100:])
     for place in (quantize_for_tensorrt, quantize_for_onnxruntime):
         agreement = (_top1(place(lite0, table)[0], photos[100:]) == expected).mean()
         print(f"{place.__name__} {method}: {agreement:.3f}")

@@ -15,7 +15,7 @@ from finedge.synthetic.command import render
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "examples" / "birds.finedge"
-TRAIN = "train --recipe lite0_fast --data photos --out runs/birds --epochs 1 --size 128"
+TRAIN = "train --recipe lite0_fast --data photos --out runs/birds --epochs 1 --size 64"
 EXPORT = "export runs/birds --out birds.finedge"
 
 

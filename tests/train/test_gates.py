@@ -87,10 +87,13 @@ def test_without_gain_the_gates_start_at_a_half():
     assert torch.equal(gate(x), x / 2)
 
 
-@pytest.mark.parametrize("backbone", backbones.names())
-def test_every_residual_unit_has_one_gate(gated, backbone):
+@pytest.mark.parametrize(
+    ("choice", "backbone"),
+    [*(("csca", name) for name in backbones.names()), *((name, "resnet18") for name in GATED)],
+)
+def test_every_residual_unit_has_one_gate(choice, backbone):
     with torch.device("meta"):
-        model = build(gated, backbone)
+        model = build(choice, backbone)
     assert list(gates_of(model)) == [f"backbone.{end}" for end in model.backbone.residual_ends]
 
 

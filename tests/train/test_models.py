@@ -44,9 +44,8 @@ def name(request):
     return request.param
 
 
-@pytest.mark.parametrize("backbone", TINY)  # Lite0: tests/flow/test_every_model.py
-def test_every_parameter_gets_a_gradient(name, backbone):
-    model = perturb(build(name, backbone=backbone))
+def test_every_parameter_gets_a_gradient(name):  # on Lite0: tests/flow/test_every_model.py
+    model = perturb(build(name, backbone="resnet18"))
     model.loss(model(images(96)), torch.tensor([0, 5]), label_smoothing=0.1).backward()
     without = [
         key
@@ -98,10 +97,11 @@ def test_each_tap_runs_once_in_order_and_gives_one_feature_map(name, backbone):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("backbone", TINY)
-def test_name_backbone_classes_and_options_make_the_model_again(name, backbone):
-    model = perturb(build(name, backbone=backbone)).eval()
-    again = models.build_model(name, num_classes=7, backbone=backbone, **model.options).eval()
+def test_name_backbone_classes_and_options_make_the_model_again(name):
+    model = perturb(build(name, backbone="mobilenetv2_035")).eval()
+    again = models.build_model(
+        name, num_classes=7, backbone="mobilenetv2_035", **model.options
+    ).eval()
     again.load_state_dict(model.state_dict())
     assert again.options == model.options
     assert torch.equal(scores(again), scores(model))
@@ -114,16 +114,6 @@ def test_a_copy_is_independent(name):
     perturb(twin)
     assert torch.equal(scores(model), before)
     assert not torch.equal(scores(twin), before)
-
-
-@torch.no_grad()
-def test_an_export_with_a_free_batch_gives_the_same_outputs(name):
-    model = perturb(build(name, backbone="resnet18")).eval()
-    program = torch.export.export(
-        model, (images(),), dynamic_shapes=({0: torch.export.Dim("batch")},)
-    )
-    one = images()[:1]
-    torch.testing.assert_close(program.module()(one), model(one))
 
 
 @torch.no_grad()
