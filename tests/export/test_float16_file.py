@@ -36,8 +36,8 @@ MODELS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) fo
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
 
 
-def exported(name):
-    return onnx.ModelProto.FromString(small_export(name=name, backbone=BACKBONE)[0])
+def exported(name, backbone=BACKBONE):
+    return onnx.ModelProto.FromString(small_export(name=name, backbone=backbone)[0])
 
 
 def run(model):
@@ -90,7 +90,7 @@ def test_float32_stay_pixels_normalisers_and_probabilities(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_the_islands_of_every_model_answer_as_its_int8_file(name):
-    model = exported(name)
+    model = exported(name, "mobilenetv2_035")
     portable, _ = quantize_for_tensorrt(model, collect_ranges(model, [FRAMES]))
     expected = run(portable)
     islands = float16_islands(portable)
