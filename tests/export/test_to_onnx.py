@@ -58,7 +58,8 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_options_export_too(frames, options):
-    proto, _, reference = exported(backbone="resnet18", **options)
+    choice = {"name": "cnl", "backbone": "resnet18", **options}  # as in test_absorb.py
+    proto, _, reference = exported(**choice)
     check_parity(proto, expected_of(reference, frames), frames)
 
 
