@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from finedge.bundle import CPU_FILE, MANIFEST, Bundle
@@ -90,9 +90,10 @@ def _bundle(run: SweepRun, rows: Rows, stage: Stage, data: Path) -> Bundle:
     place = rows.bundle(run)
     if not (place / MANIFEST).is_file():
         place.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=place.parent) as spare:
-            whole = stage.whole(run, weights=rows.weights(run), spare=Path(spare))
-            make_bundle(whole, out=place, data=data)
+        shutil.rmtree(rows.spare, ignore_errors=True)  # a killed sweep left it
+        whole = stage.whole(run, weights=rows.weights(run), spare=rows.spare)
+        make_bundle(whole, out=place, data=data)
+        shutil.rmtree(rows.spare, ignore_errors=True)
     if CPU_FILE not in Bundle.load(place).files:
         calibrate_bundle(place, data=data)
     return Bundle.load(place)

@@ -6,6 +6,7 @@ OUT/int8/(the same)                                             right answers on
 OUT/chosen/DATA/RECIPE/BACKBONE-SIZE.json                       what val chose, once test was read
 OUT/times/(the same)                                            CPU time of the bundles in INT8
 OUT/weights/, OUT/bundles/                                      what was trained, and exported
+OUT/spare/                                                      a run while it is exported
 
 Rows also have the CPU, the commit and the versions that made them. Older ones lack some of it, and
 are read all the same.
@@ -161,6 +162,11 @@ class Rows:
     def weights(self, run: SweepRun) -> Path:
         """Return the place of a run's weights: a file or a folder."""
         return self.out / "weights" / run.path
+
+    @property
+    def spare(self) -> Path:
+        """The place of a run that is there only while it is exported."""
+        return self.out / "spare"
 
     def bundle(self, run: SweepRun) -> Path:
         """Return the place of a run's bundle."""
