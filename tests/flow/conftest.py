@@ -88,7 +88,8 @@ class Untrained:
         request = TrainingRequest(
             RunOptions(self.folders.mktemp("run") / "run", self.pictures),
             ModelOptions(name, backbone, weights),
-            RecipeOptions(size=SIDE, batch_size=8, epochs=1, freeze=0),
+            # Named, because bounds of tests were measured with the weights that it starts with.
+            RecipeOptions(recipe="common", size=SIDE, batch_size=8, epochs=1),
             MachineOptions(workers=1),
         )
         trainer = session.fresh(request, world=World(torch.device("cpu")))
