@@ -18,7 +18,6 @@ from finedge.train.device import Device
 
 if TYPE_CHECKING:
     from finedge.train.sweep.file import SweepFile
-    from finedge.train.sweep.rows import Origin, Rows
     from finedge.train.sweep.stage import Stage
 
 TABLE = "table.md"
@@ -82,10 +81,15 @@ def sweep(
     places, work = _places(plan, data), plan.only(only)
     origin = Origin(cpu_name(), commit(), versions())
     with _alone(writable_folder(out, option="--out")):
-        place = maps or out / "maps"
-        stage = _stage(plan, places, maps=place, workers=workers, device=device)
+        kept = maps or out / "maps"
+        stage = _stage(plan, places, maps=kept, workers=workers, device=device)
         if int8:
-            _measure_int8(work, rows, stage, places, origin=origin, retry=retry_failed)
+            # Calibration is imported only where it runs.
+            from finedge.calib.sweep.int8 import measure_int8
+
+            measure_int8(
+                plan, rows, stage, data=places, origin=origin, only=only, retry=retry_failed
+            )
         else:
             train_missing(work, rows, stage, origin=origin, retry=retry_failed)
             if test:
@@ -110,20 +114,6 @@ def _alone(out: Path) -> AbstractContextManager[None]:
 
     (out / LOCK).touch()
     return locked_after_wait(out / LOCK, on_wait=refuse)
-
-
-def _measure_int8(
-    work: SweepFile,
-    rows: Rows,
-    stage: Stage,
-    places: Mapping[str, Path],
-    *,
-    origin: Origin,
-    retry: bool,
-) -> None:
-    from finedge.calib.sweep.int8 import measure_int8  # calibration is imported only where it runs
-
-    measure_int8(work, rows, stage, data=places, origin=origin, retry=retry)
 
 
 def _places(plan: SweepFile, words: tuple[str, ...]) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def measure_int8(
     *,
     data: Mapping[str, Path],
     origin: Origin,
+    only: Sequence[str] = (),
     retry: bool = False,
 ) -> None:
     """Measure what has no row: accuracy of each bundle, then the times of each group.
@@ -47,15 +48,17 @@ def measure_int8(
         stage: what trained its runs.
         data: {name: folder of images}.
         origin: what the rows record of this machine.
+        only: the families whose accuracy is measured; none for all. Times are those of all.
         retry: measure again what failed.
     """
-    for group in groups(file):
-        runs = tested_runs(file, group, rows)
-        for run in runs:
+    work = file.only(only)
+    for group in groups(work):
+        for run in tested_runs(work, group, rows):
             row = rows.read(run, "int8")
             if row is None or (retry and "error" in row):
                 _measure(run, rows, stage, data=data[group.data], origin=origin)
-        _time(group, [run for run in runs if run.seed == SEED], rows, origin=origin)
+        first = [run for run in tested_runs(file, group, rows) if run.seed == SEED]
+        _time(group, first, rows, origin=origin)
 
 
 def tested_runs(file: SweepFile, group: Group, rows: Rows) -> list[SweepRun]:

@@ -102,6 +102,13 @@ def test_int8_of_what_was_tested_is_measured_once(swept):
     assert len(swept.exported) == 4
 
 
+def test_times_are_those_of_all_families(swept):
+    swept.measure(only=("plain",))
+    lines, _ = swept.measure(only=("levels",))
+    assert lines["plain"]["int8_cpu_ms"] > 0
+    assert lines["levels"]["int8_cpu_ms"] > 0
+
+
 def test_a_bundle_without_int8_is_calibrated_and_not_exported_again(swept, monkeypatch):
     run, calibrated = swept.runs["plain"], []
     place = swept.rows.bundle(run)
