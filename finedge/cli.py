@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("finedge")
 
 INTERRUPTED = 130
+OURS = "finedge-"  # the names of the threads that the package starts
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -34,9 +36,12 @@ def main(argv: list[str] | None = None) -> int:
         open_streams()
         if argv is None:  # the process is ours
             print_bugs_clean()
-        return _guarded(sys.argv[1:] if argv is None else argv)
+        code = _guarded(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # also while an error was being printed
-        return INTERRUPTED
+        code = INTERRUPTED
+    if argv is None:
+        exit_past_threads(code)
+    return code
 
 
 def open_streams() -> None:
@@ -66,6 +71,20 @@ def print_bugs_clean() -> None:
     """
     sys.excepthook = _print_bug
     threading.excepthook = lambda bug: _print_bug(bug.exc_type, bug.exc_value, bug.exc_traceback)
+
+
+def exit_past_threads(code: int) -> None:
+    """End the process at once if one of our threads still runs; otherwise do nothing.
+
+    Such a thread was waited for, but it is inside a camera, a decoder or a model. When it comes
+    back to an interpreter that is ending, Python unwinds it through C++, which aborts the process.
+    """
+    if any(thread.daemon and thread.name.startswith(OURS) for thread in threading.enumerate()):
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 def _print_bug(

@@ -224,6 +224,29 @@ def test_a_name_that_is_no_unicode_is_reported_in_any_encoding(tmp_path):
     assert "manifest.json" in done.stderr
 
 
+BUSY = """
+import sys, threading
+import cv2, numpy
+from finedge.cli import main
+image, started = numpy.zeros((300, 300, 3), numpy.uint8), threading.Event()
+def work():
+    while True:
+        cv2.GaussianBlur(image, (31, 31), 9)
+        started.set()
+threading.Thread(target=work, name="finedge-reader", daemon=True).start()
+started.wait()
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [("--version", 0), ("nosuch", 2)])
+def test_a_thread_that_does_not_end_does_not_abort_the_process(tmp_path, words, code):
+    (tmp_path / "busy.py").write_text(BUSY)
+    done = shell(f"busy.py {words} | cat; exit ${{PIPESTATUS[0]}}", tmp_path)
+    assert done.returncode == code, done.stderr
+    assert "finedge" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     "name", ["report", "evaluate", "verify", "benchmark", "classify", "data render", "serve-config"]
 )
