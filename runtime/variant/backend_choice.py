@@ -86,7 +86,7 @@ def _remembered(key: Key, request: Request) -> Choice | None:
 
 def _measured(choice: Choice, key: Key, request: Request, open_in: OpenIn) -> Choice:
     """Verify and time OpenVINO beside ONNX Runtime, and remember the result."""
-    now = round(time.time(), 1)
+    now = time.time()
     try:
         speed = _speed(choice.variant, request, open_in)
     except NotUsed as problem:

@@ -178,7 +178,7 @@ def measured_choice(
     islands = {"int8": float_islands(bundle, infos["int8"])} if "int8" in infos else {}
     variant, verdicts = decide(timing, variants, costs=stated, islands=islands)
     reason = "; ".join(verdict.reason for verdict in verdicts)
-    return Choice(variant, reason, "measured", verdicts, timing.medians_ms, round(time.time(), 1))
+    return Choice(variant, reason, "measured", verdicts, timing.medians_ms, time.time())
 
 
 def interleaved(*, cpu_time: bool) -> Timer:

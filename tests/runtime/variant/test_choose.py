@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
 from dataclasses import asdict
 
 import pytest
@@ -169,10 +168,11 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(timer, tiny_bundle, tmp_
 
 def test_an_unclear_result_is_measured_again_an_hour_later(timer, tiny_bundle, monkeypatch):
     timer.blocks = 1  # too few to show anything
+    now = 1_800_000_000.96  # rounded up, it would be in the future
+    monkeypatch.setattr(memory.time, "time", lambda: now)
     for _ in range(2):
         assert auto(tiny_bundle)[0] == "fp32"
     assert timer.runs == 1
-    now = time.time()
     monkeypatch.setattr(memory.time, "time", lambda: now + memory.UNCLEAR_S + 60)
     auto(tiny_bundle)
     assert timer.runs == 2
