@@ -1,9 +1,9 @@
-"""Draw the accuracy-latency front of all families as an SVG for the README.
+"""Draw fronts of accuracy and latency as SVG pictures for the README and the documentation.
 
     python benchmarks/front_picture.py
 
-It reads the rows that benchmarks/results/front/sources.toml names, and writes front.svg beside it.
-After new rows, run it again. The picture has a light and a dark palette, and its own paper.
+Each benchmarks/results/front/NAME.toml names committed rows, and becomes NAME.svg beside it. After
+new rows, run it again. A picture has a light and a dark palette, and its own paper.
 
 A point is on the front if no other point is at least as fast and more accurate, or as accurate and
 faster. The line through the points of `plain` is what it reaches by its input size alone.
@@ -30,7 +30,7 @@ from finedge.pages.axes import nice_step
 from finedge.runtime.report.labels import Box, free_place, line_boxes, mark_boxes
 
 RESULTS = Path(__file__).resolve().parent / "results"
-SOURCES = RESULTS / "front" / "sources.toml"
+FRONTS = RESULTS / "front"
 WIDTH, HEIGHT = 860, 520  # pixels: about the width of a README
 PLOT = Box(56, 58, WIDTH - 22, HEIGHT - 92)
 STYLE = """
@@ -59,7 +59,7 @@ class Point:
         size: of the input, in pixels.
         top1: the share of right answers at INT8, the mean over `seeds`.
         n: test images.
-        ms: median latency at INT8, in milliseconds.
+        ms: time of one answer at INT8, in milliseconds.
         seeds: trainings.
     """
 
@@ -109,7 +109,7 @@ def read_points(sources: dict[str, Any]) -> list[Point]:
     points = [
         *(p for source in sources.get("families", ()) for p in _families(source)),
         *(p for source in sources.get("reports", ()) for p in _report(source)),
-        *(p for source in sources.get("rows", ()) for p in _rows(source)),
+        *(p for source in sources.get("sweeps", ()) for p in _sweep(source)),
     ]
     return list({(point.model, point.size): point for point in points}.values())
 
@@ -135,16 +135,17 @@ def _report(source: dict[str, Any]) -> Iterator[Point]:
             yield Point(row["bundle"], source["size"], row["top1"], n, ms)
 
 
-def _rows(source: dict[str, Any]) -> Iterator[Point]:
-    """Yield a point for each model and size: the mean of its rows, one row a seed."""
-    path = RESULTS / source["file"]
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        row = json.loads(line)
-        groups[row["model"], row["size"]].append(row)
-    for (model, size), rows in groups.items():
-        top1, ms = (sum(row[key] for row in rows) / len(rows) for key in ("top1", "p50_ms"))
-        yield Point(model, size, top1, rows[0]["n"], ms, len(rows))
+def _sweep(source: dict[str, Any]) -> Iterator[Point]:
+    """Yield a point for each family and size whose INT8 `finedge sweep --int8` measured."""
+    folder = RESULTS / source["folder"]
+    for path in sorted((folder / "times" / source["data"]).rglob("*.json")):
+        cpu_ms = json.loads(path.read_text())["cpu_ms"]
+        answers = folder / "int8" / path.relative_to(folder / "times").with_suffix("")
+        for first, ms in cpu_ms.items():  # the run of the first seed
+            setting = first.rsplit("-s", 1)[0]
+            rows = [json.loads(row.read_text()) for row in sorted(answers.glob(f"{setting}-s*"))]
+            top1 = sum(row["top1"] for row in rows) / len(rows)
+            yield Point(rows[0]["family"], rows[0]["size"], top1, rows[0]["n"], ms, len(rows))
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -156,8 +157,18 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def svg(points: Sequence[Point], *, title: str, notes: Sequence[str]) -> str:
-    """Return the picture."""
+def picture(sources: dict[str, Any]) -> str:
+    """Return the picture of what a file names."""
+    return svg(
+        read_points(sources),
+        title=sources["title"],
+        time=sources["time"],
+        notes=sources["notes"],
+    )
+
+
+def svg(points: Sequence[Point], *, title: str, time: str, notes: Sequence[str]) -> str:
+    """Return a picture. `time` says what the milliseconds are."""
     axes, best = _axes(points), front(points)
     plain = sorted((p for p in points if p.model == "plain"), key=lambda p: p.ms)
     line = [(axes.x(p.ms), axes.y(p.top1)) for p in plain]
@@ -168,7 +179,7 @@ def svg(points: Sequence[Point], *, title: str, notes: Sequence[str]) -> str:
         f"<style>{STYLE}</style>",
         f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="10"/>',
         f'<text class="title" x="18" y="30">{html.escape(title)}</text>',
-        *_grid(axes),
+        *_grid(axes, time=time),
         f'<path class="sizes" d="{path}"/>' if line else "",
         *_marks(points, axes, best=best, line=line),
         *_legend(),
@@ -201,7 +212,7 @@ def _axes(points: Sequence[Point]) -> Axes:
     )
 
 
-def _grid(axes: Axes) -> Iterator[str]:
+def _grid(axes: Axes, *, time: str) -> Iterator[str]:
     for value in axes.y_ticks:
         y = axes.y(value / 100)
         yield f'<path class="grid" d="M{PLOT.left} {y:.1f}H{PLOT.right}"/>'
@@ -211,7 +222,7 @@ def _grid(axes: Axes) -> Iterator[str]:
         x, y = axes.x(value), PLOT.bottom + 18
         yield f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{value:g}</text>'
     y = PLOT.bottom + 36
-    words = "median latency, ms (left is faster)"
+    words = html.escape(f"{time}, ms")
     yield f'<text x="{PLOT.right}" y="{y}" text-anchor="end">{words}</text>'
     turned = f'transform="translate(16 {PLOT.top}) rotate(-90)"'
     yield f'<text {turned} text-anchor="end">top-1 accuracy, %</text>'
@@ -275,14 +286,15 @@ def _anchor(label: Box, x: float) -> tuple[str, float]:
 
 
 def main() -> None:
-    sources = tomllib.loads(SOURCES.read_text())
-    points = read_points(sources)
-    if not points:
-        sys.exit(f"{SOURCES} names no rows")
-    path = SOURCES.with_name("front.svg")
-    write_text(path, svg(points, title=sources["title"], notes=sources["notes"]))
-    for point in front(points):
-        print(f"{point.name}: {100 * point.top1:.1f} %, {point.ms:.2f} ms")
+    for path in sorted(FRONTS.glob("*.toml")):
+        sources = tomllib.loads(path.read_text())
+        points = read_points(sources)
+        if not points:
+            sys.exit(f"{path} names no rows")
+        write_text(path.with_suffix(".svg"), picture(sources))
+        print(path.stem)
+        for point in front(points):
+            print(f"  {point.name}: {100 * point.top1:.1f} %, {point.ms:.2f} ms")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -9,10 +10,10 @@ import pytest
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
 
 from benchmarks.front_picture import (  # noqa: E402
-    SOURCES,
+    FRONTS,
     Point,
     front,
-    read_points,
+    picture,
     svg,
 )
 
@@ -27,14 +28,14 @@ def test_the_front_has_what_nothing_beats_the_fastest_first() -> None:
     assert front([*beaten, *reversed(best)]) == best
 
 
-def test_the_committed_picture_is_that_of_the_rows() -> None:
+@pytest.mark.parametrize("path", sorted(FRONTS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_committed_picture_is_that_of_the_rows(path: Path) -> None:
     """Where this fails: python benchmarks/front_picture.py."""
-    sources = tomllib.loads(SOURCES.read_text())
-    text = svg(read_points(sources), title=sources["title"], notes=sources["notes"])
-    assert SOURCES.with_name("front.svg").read_text() == text
+    text = picture(tomllib.loads(path.read_text()))
+    assert path.with_suffix(".svg").read_text() == text
 
 
 def test_names_are_escaped_and_one_point_is_enough() -> None:
-    text = svg([point("<b>&", 1.0, 1.0)], title="<i>", notes=())
+    text = svg([point("<b>&", 1.0, 1.0)], title="<i>", time="<u>", notes=())
     ElementTree.fromstring(text)
     assert "&lt;b&gt;&amp; 160 px" in text
