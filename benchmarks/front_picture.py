@@ -28,9 +28,14 @@ from finedge.files import write_text
 from finedge.measure import wilson95
 from finedge.pages.axes import nice_step
 from finedge.runtime.report.labels import Box, free_place, line_boxes, mark_boxes
+from finedge.train.sweep.choose import chosen_settings
+from finedge.train.sweep.file import read_sweep
+from finedge.train.sweep.plan import groups
+from finedge.train.sweep.rows import Rows
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FRONTS = RESULTS / "front"
+SWEEPS = RESULTS.with_name("sweeps")
 WIDTH, HEIGHT = 860, 520  # pixels: about the width of a README
 PLOT = Box(56, 58, WIDTH - 22, HEIGHT - 92)
 STYLE = """
@@ -137,15 +142,17 @@ def _report(source: dict[str, Any]) -> Iterator[Point]:
 
 def _sweep(source: dict[str, Any]) -> Iterator[Point]:
     """Yield a point for each family and size whose INT8 `finedge sweep --int8` measured."""
-    folder = RESULTS / source["folder"]
-    for path in sorted((folder / "times" / source["data"]).rglob("*.json")):
-        cpu_ms = json.loads(path.read_text())["cpu_ms"]
-        answers = folder / "int8" / path.relative_to(folder / "times").with_suffix("")
-        for first, ms in cpu_ms.items():  # the run of the first seed
-            setting = first.rsplit("-s", 1)[0]
-            rows = [json.loads(row.read_text()) for row in sorted(answers.glob(f"{setting}-s*"))]
-            top1 = sum(row["top1"] for row in rows) / len(rows)
-            yield Point(rows[0]["family"], rows[0]["size"], top1, rows[0]["n"], ms, len(rows))
+    file = read_sweep(SWEEPS / f"{source['sweep']}.toml")
+    rows = Rows(RESULTS / "sweep" / source["sweep"])
+    for group in (group for group in groups(file) if group.data == source["data"]):
+        cpu_ms = rows.read_times(group)
+        for family, setting in chosen_settings(file, group, rows).items():
+            runs = rows.finished_runs(setting, seeds=file.seeds)
+            answers = [right for run in runs if (right := rows.right(run, "int8")) is not None]
+            if answers:
+                top1 = sum(float(right.mean()) for right in answers) / len(answers)
+                ms = cpu_ms[runs[0].path.name]
+                yield Point(family, group.size, top1, answers[0].size, ms, len(answers))
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -157,14 +164,9 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def picture(sources: dict[str, Any]) -> str:
-    """Return the picture of what a file names."""
-    return svg(
-        read_points(sources),
-        title=sources["title"],
-        time=sources["time"],
-        notes=sources["notes"],
-    )
+def picture(sources: dict[str, Any], points: Sequence[Point]) -> str:
+    """Return the picture of the points that a file names."""
+    return svg(points, title=sources["title"], time=sources["time"], notes=sources["notes"])
 
 
 def svg(points: Sequence[Point], *, title: str, time: str, notes: Sequence[str]) -> str:
@@ -291,7 +293,7 @@ def main() -> None:
         points = read_points(sources)
         if not points:
             sys.exit(f"{path} names no rows")
-        write_text(path.with_suffix(".svg"), picture(sources))
+        write_text(path.with_suffix(".svg"), picture(sources, points))
         print(path.stem)
         for point in front(points):
             print(f"  {point.name}: {100 * point.top1:.1f} %, {point.ms:.2f} ms")

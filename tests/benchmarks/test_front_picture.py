@@ -14,6 +14,7 @@ from benchmarks.front_picture import (  # noqa: E402
     Point,
     front,
     picture,
+    read_points,
     svg,
 )
 
@@ -31,7 +32,8 @@ def test_the_front_has_what_nothing_beats_the_fastest_first() -> None:
 @pytest.mark.parametrize("path", sorted(FRONTS.glob("*.toml")), ids=lambda path: path.stem)
 def test_a_committed_picture_is_that_of_the_rows(path: Path) -> None:
     """Where this fails: python benchmarks/front_picture.py."""
-    text = picture(tomllib.loads(path.read_text()))
+    sources = tomllib.loads(path.read_text())
+    text = picture(sources, read_points(sources))
     assert path.with_suffix(".svg").read_text() == text
 
 
